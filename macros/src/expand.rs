@@ -1,0 +1,228 @@
+//! What a task becomes: a unit struct, its `Task` implementation, and the methods of its face.
+
+use proc_macro2::{Delimiter, Group, Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Ident, Item, ItemFn, ext::IdentExt, spanned::Spanned};
+
+use crate::{
+    errors::Errors,
+    function::{Function, Output},
+    options::Options,
+};
+
+/// Expands the attribute; what is wrong comes out as `compile_error!`, beside as much as can be made.
+pub(crate) fn task(options: TokenStream, item: TokenStream) -> TokenStream {
+    let item: ItemFn = match syn::parse2(item.clone()) {
+        Ok(item) => item,
+        Err(error) => return not_a_function(item, error),
+    };
+    let mut errors = Errors::default();
+    let options = Options::parse(options, &mut errors);
+    let mut refusals = Errors::default();
+    let has_self = item.sig.receiver().is_some();
+    let function = Function::read(item, options.blocking, &mut refusals);
+
+    // A function that can be no task still leaves its name behind, so that imports of it resolve.
+    // With `self` it stands in an `impl`, where no struct can be.
+    let expansion = match (refusals.is_empty(), has_self) {
+        (true, _) => Expansion::new(&function, &options).expand(),
+        (false, false) => definition(&function),
+        (false, true) => TokenStream::new(),
+    };
+    errors.extend(refusals);
+    let errors = errors.into_compile_error();
+    quote!(#errors #expansion)
+}
+
+fn not_a_function(item: TokenStream, error: syn::Error) -> TokenStream {
+    let error = match syn::parse2::<Item>(item.clone()) {
+        Ok(Item::Verbatim(_)) | Err(_) => error.into_compile_error(),
+        Ok(_) => syn::Error::new(
+            Span::call_site(),
+            "`#[task]` goes on a function: `async fn`, or `fn` with `#[task(blocking)]`",
+        )
+        .into_compile_error(),
+    };
+    quote!(#error #item)
+}
+
+/// The struct that a task's name stands for.
+fn definition(function: &Function) -> TokenStream {
+    let Function {
+        attributes,
+        vis,
+        ident,
+        ..
+    } = function;
+    let (shown, cfg, lints) = (&attributes.shown, &attributes.cfg, &attributes.lints);
+    quote_spanned! {generated_at(ident)=>
+        #(#cfg)*
+        #(#shown)*
+        #(#lints)*
+        #[allow(non_camel_case_types)]
+        #[derive(
+            ::core::clone::Clone,
+            ::core::marker::Copy,
+            ::core::fmt::Debug,
+            ::core::default::Default,
+        )]
+        #vis struct #ident;
+    }
+}
+
+/// One expansion, with the pieces that several of its parts share.
+pub(crate) struct Expansion<'a> {
+    pub(crate) function: &'a Function,
+    options: &'a Options,
+    /// At the function's name, for errors.
+    pub(crate) span: Span,
+    /// The type that holds the body, so that the body's own name is free for the task.
+    pub(crate) holder: Ident,
+    /// At the return type, for what is wrong with that.
+    output_span: Span,
+    /// `O`, the type of what a finished task leaves.
+    pub(crate) value: TokenStream,
+    /// `(X, Y)`, at the parameters.
+    pub(crate) args: TokenStream,
+}
+
+impl<'a> Expansion<'a> {
+    fn new(function: &'a Function, options: &'a Options) -> Self {
+        let ident = &function.ident;
+        let span = generated_at(ident);
+        let output_span = match &function.output {
+            Output::Unit => span,
+            Output::Value(ty) | Output::Fallible { ty, .. } => generated_at(ty),
+        };
+        let value = match &function.output {
+            Output::Unit => quote!(()),
+            Output::Value(ty)
+            | Output::Fallible {
+                value: Some(ty), ..
+            } => quote!(#ty),
+            Output::Fallible { ty, value: None } => {
+                quote_spanned!(output_span=> <#ty as ::chordal::TaskResult>::Value)
+            }
+        };
+        Self {
+            function,
+            options,
+            span,
+            output_span,
+            holder: format_ident!("ChordalTaskBody", span = span),
+            value,
+            args: tuple(function),
+        }
+    }
+
+    fn expand(&self) -> TokenStream {
+        let definition = definition(self.function);
+        let cfg = &self.function.attributes.cfg;
+        let body = self.body();
+        let implementation = self.implementation();
+        let methods = self.methods();
+        quote! {
+            #definition
+
+            #(#cfg)*
+            const _: () = {
+                #body
+                #implementation
+                #methods
+            };
+        }
+    }
+
+    /// The function as it was written, in a namespace of its own.
+    fn body(&self) -> TokenStream {
+        let Self {
+            function, holder, ..
+        } = self;
+        let body = &function.body;
+        quote! {
+            enum #holder {}
+
+            // What these would have changed is what makes the function a task.
+            #[allow(clippy::unused_async, clippy::needless_pass_by_value, clippy::missing_const_for_fn)]
+            impl #holder {
+                #body
+            }
+        }
+    }
+
+    fn implementation(&self) -> TokenStream {
+        let Self {
+            function,
+            options,
+            span,
+            output_span,
+            holder,
+            value,
+            args,
+        } = self;
+        let ident = &function.ident;
+        let lints = &function.attributes.lints;
+        let name = options.name.clone().unwrap_or_else(|| function.name());
+        let names = function
+            .params
+            .iter()
+            .map(|param| param.ident.unraw().to_string());
+        let constant = options.to_const();
+
+        let context = function.context.as_ref().map(|_| quote!(&ctx,));
+        let indices = (0..function.params.len()).map(syn::Index::from);
+        let await_ = function.is_async().then(|| quote!(.await));
+        let outcome = quote!(#holder::#ident(#context #(args.#indices),*) #await_);
+        let result = match &function.output {
+            Output::Unit => quote!({ #outcome; ::core::result::Result::Ok(()) }),
+            Output::Value(_) => quote!(::core::result::Result::Ok(#outcome)),
+            Output::Fallible { ty, .. } => quote_spanned! {*output_span=>
+                <#ty as ::chordal::TaskResult>::into_task_result(#outcome)
+            },
+        };
+        let finished = quote_spanned! {*output_span=>
+            ::core::result::Result<Self::Output, ::chordal::TaskError>
+        };
+        let ctx = binding("ctx", function.context.is_some());
+        let unpacked = binding("args", !function.params.is_empty());
+        quote_spanned! {*span=>
+            #[automatically_derived]
+            #(#lints)*
+            #[allow(deprecated)]
+            impl ::chordal::Task for #ident {
+                type Args = #args;
+                type Output = #value;
+                const NAME: &'static str = #name;
+                const PARAMS: &'static [&'static str] = &[#(#names),*];
+                #constant
+
+                async fn run(#ctx: ::chordal::TaskContext, #unpacked: Self::Args) -> #finished {
+                    #result
+                }
+            }
+        }
+    }
+}
+
+/// The place of what was written, resolved and linted as generated code.
+fn generated_at(written: impl Spanned) -> Span {
+    Span::call_site().located_at(written.span())
+}
+
+/// `(X, Y)`
+fn tuple(function: &Function) -> TokenStream {
+    let types = function.params.iter().map(|param| &param.ty);
+    let mut tuple = Group::new(Delimiter::Parenthesis, quote!(#(#types,)*));
+    let written = function.body.sig.paren_token.span.join();
+    tuple.set_span(Span::call_site().located_at(written));
+    tuple.into_token_stream()
+}
+
+/// A parameter of `run`, marked if it is not used.
+fn binding(name: &str, used: bool) -> Ident {
+    if used {
+        format_ident!("{name}")
+    } else {
+        format_ident!("_{name}")
+    }
+}

@@ -1,0 +1,256 @@
+//! The annotated function: read once, and everything that is wrong with it said at once.
+
+use proc_macro2::Span;
+use syn::{
+    Attribute, FnArg, GenericArgument, Ident, ItemFn, Pat, PatType, ReturnType, Signature, Type,
+    TypeReference, Visibility, ext::IdentExt, visit::Visit,
+};
+
+use crate::{
+    attributes::Attributes,
+    errors::Errors,
+    types::{OwnedCheck, Place, generic_arguments, last_segment_is, peel},
+};
+
+const MAX_PARAMS: usize = 12;
+
+/// A function that can be a task.
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub(crate) attributes: Attributes,
+    pub(crate) vis: Visibility,
+    pub(crate) ident: Ident,
+    /// The function itself, private and with the attributes that belong to it.
+    pub(crate) body: ItemFn,
+    pub(crate) context: Option<Param>,
+    pub(crate) params: Vec<Param>,
+    pub(crate) output: Output,
+}
+
+/// A parameter, without `mut` and attributes.
+#[derive(Debug)]
+pub(crate) struct Param {
+    pub(crate) ident: Ident,
+    pub(crate) ty: Type,
+}
+
+#[derive(Debug)]
+pub(crate) enum Output {
+    Unit,
+    Value(Box<Type>),
+    /// The last segment of its path is `Result`; `value` is the `T` of a `Result<T, E>` in full.
+    Fallible {
+        ty: Box<Type>,
+        value: Option<Box<Type>>,
+    },
+}
+
+impl Function {
+    /// Reads the function, and adds to `errors` whatever keeps it from being a task.
+    pub(crate) fn read(mut item: ItemFn, blocking: bool, errors: &mut Errors) -> Self {
+        check_header(&item.sig, blocking, errors);
+        let (context, params) = read_params(&item.sig, errors);
+        let output = read_output(&item.sig.output, errors);
+        let attributes = Attributes::sort(std::mem::take(&mut item.attrs));
+        let vis = std::mem::replace(&mut item.vis, Visibility::Inherited);
+        item.attrs = [&attributes.lints[..], &attributes.body[..]].concat();
+        Self {
+            attributes,
+            vis,
+            ident: item.sig.ident.clone(),
+            body: item,
+            context,
+            params,
+            output,
+        }
+    }
+
+    pub(crate) fn is_async(&self) -> bool {
+        self.body.sig.asyncness.is_some()
+    }
+
+    /// The name under which the task is registered unless it is given one.
+    pub(crate) fn name(&self) -> String {
+        self.ident.unraw().to_string()
+    }
+}
+
+fn check_header(sig: &Signature, blocking: bool, errors: &mut Errors) {
+    match (&sig.asyncness, blocking) {
+        (Some(token), true) => errors.at(
+            token,
+            "a blocking task is a plain `fn`: remove `async` here, or `blocking` from `#[task(…)]`",
+        ),
+        (None, false) => errors.at(
+            sig.fn_token,
+            "a task is an `async fn`; for CPU work or blocking I/O keep the plain `fn` and write `#[task(blocking)]`",
+        ),
+        _ => {}
+    }
+    if let Some(token) = &sig.constness {
+        errors.at(token, "a task cannot be a `const fn`: remove `const`");
+    }
+    if let Some(token) = &sig.unsafety {
+        errors.at(token, "a task cannot be an `unsafe fn`: the engine, which calls it, cannot keep a safety contract");
+    }
+    if let Some(abi) = &sig.abi {
+        errors.at(
+            abi,
+            "a task cannot be an `extern fn`: the engine calls it as a Rust function",
+        );
+    }
+    if !sig.generics.params.is_empty() {
+        errors.at(
+            &sig.generics.params,
+            "a task cannot be generic: stored arguments are read back as one known type; write a task for each type",
+        );
+    }
+    if let Some(clause) = &sig.generics.where_clause {
+        errors.at(
+            clause,
+            "a task cannot have a `where` clause: its types must be known",
+        );
+    }
+}
+
+fn read_params(sig: &Signature, errors: &mut Errors) -> (Option<Param>, Vec<Param>) {
+    let mut context = None;
+    let mut params = Vec::new();
+    for (index, input) in sig.inputs.iter().enumerate() {
+        let input = match input {
+            FnArg::Receiver(receiver) => {
+                errors.at(
+                    receiver,
+                    "a task is a free function, without `self`: move it out of the `impl` block",
+                );
+                continue;
+            }
+            FnArg::Typed(input) => input,
+        };
+        check_attributes(&input.attrs, errors);
+        let ident = read_name(sig, input, errors);
+        let param = Param {
+            ident,
+            ty: (*input.ty).clone(),
+        };
+        if names_context(&input.ty) {
+            check_context(&input.ty, index, errors);
+            context = Some(param);
+        } else {
+            OwnedCheck {
+                place: Place::Parameter,
+                errors,
+            }
+            .visit_type(&input.ty);
+            params.push(param);
+        }
+    }
+    if let Some(variadic) = &sig.variadic {
+        errors.at(
+            variadic,
+            "a task cannot be variadic: take a `Vec` for any number of arguments",
+        );
+    }
+    if params.len() > MAX_PARAMS {
+        errors.at(
+            &params[MAX_PARAMS].ident,
+            format!("a task takes at most {MAX_PARAMS} parameters besides the context: put some of them in a struct"),
+        );
+    }
+    (context, params)
+}
+
+fn check_attributes(attributes: &[Attribute], errors: &mut Errors) {
+    for attribute in attributes {
+        if attribute.path().is_ident("cfg") || attribute.path().is_ident("cfg_attr") {
+            errors.at(
+                attribute,
+                "a task's parameters cannot be conditional: stored arguments are read back by position; write a task for each case",
+            );
+        }
+    }
+}
+
+fn read_name(sig: &Signature, input: &PatType, errors: &mut Errors) -> Ident {
+    match &*input.pat {
+        Pat::Ident(pat) if pat.by_ref.is_none() && pat.subpat.is_none() => {
+            if pat.ident == sig.ident {
+                errors.at(
+                    &pat.ident,
+                    format!(
+                        "`{}` is the task itself here: give the parameter another name",
+                        pat.ident
+                    ),
+                );
+            }
+            pat.ident.clone()
+        }
+        pat => {
+            let instead = match pat {
+                Pat::Wild(_) => "write `_name` for one that is not used",
+                _ => "name it here and take it apart in the body",
+            };
+            errors.at(pat, format!("a task's parameter has a plain name, which keyword arguments refer to: {instead}"));
+            Ident::new("_unnamed", Span::call_site())
+        }
+    }
+}
+
+/// Whether the type is `TaskContext` or some reference to it.
+fn names_context(ty: &Type) -> bool {
+    match peel(ty) {
+        Type::Reference(TypeReference { elem, .. }) => names_context(elem),
+        ty => last_segment_is(ty, "TaskContext"),
+    }
+}
+
+fn check_context(ty: &Type, index: usize, errors: &mut Errors) {
+    let plain = matches!(
+        peel(ty),
+        Type::Reference(TypeReference { lifetime: None, mutability: None, elem, .. })
+            if last_segment_is(elem, "TaskContext")
+    );
+    if !plain {
+        errors.at(
+            ty,
+            "the context is lent for one run: take it as `ctx: &TaskContext`",
+        );
+    }
+    if index > 0 {
+        errors.at(
+            ty,
+            "the context comes first: make it the first parameter, once",
+        );
+    }
+}
+
+fn read_output(output: &ReturnType, errors: &mut Errors) -> Output {
+    let ReturnType::Type(_, ty) = output else {
+        return Output::Unit;
+    };
+    if !last_segment_is(ty, "Result") {
+        OwnedCheck {
+            place: Place::Result,
+            errors,
+        }
+        .visit_type(ty);
+        return Output::Value(ty.clone());
+    }
+    let arguments = generic_arguments(ty);
+    for (index, argument) in arguments.iter().enumerate() {
+        let place = if index == 0 {
+            Place::Result
+        } else {
+            Place::Error
+        };
+        OwnedCheck { place, errors }.visit_generic_argument(argument);
+    }
+    let value = match arguments[..] {
+        [GenericArgument::Type(value), GenericArgument::Type(_)] => Some(Box::new(value.clone())),
+        _ => None,
+    };
+    Output::Fallible {
+        ty: ty.clone(),
+        value,
+    }
+}

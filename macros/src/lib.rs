@@ -1,0 +1,81 @@
+//! The `#[task]` attribute of [`chordal`](https://docs.rs/chordal), which re-exports it.
+//!
+//! `options` reads the list in `#[task(…)]`, `function` the annotated function, with `types` for
+//! what it takes and returns; `attributes` says where its other attributes go.
+//! `expand` writes the task, and `methods` the methods of its struct.
+
+use proc_macro::TokenStream;
+
+mod attributes;
+mod duration;
+mod errors;
+mod expand;
+mod function;
+mod methods;
+mod options;
+mod types;
+
+/// Turns a function into a task: a unit struct of the same name that implements `chordal::Task`.
+///
+/// The function is an `async fn`, or a plain `fn` with `blocking`. It may take the context first
+/// (`ctx: &TaskContext`) and up to 12 owned parameters that serde can store. It returns a value,
+/// nothing, or a type whose last segment is `Result`, with an error that turns into `TaskError`.
+///
+/// ```ignore
+/// use chordal::prelude::*;
+///
+/// #[task]
+/// async fn add(x: i64, y: i64) -> i64 {
+///     x + y
+/// }
+///
+/// #[task(name = "shop.charge", queue = "payments", max_retries = 3, retry_backoff = "1s")]
+/// async fn charge(ctx: &TaskContext, order: u64, cents: u64) -> Result<Receipt, TaskError> {
+///     payments::charge(order, cents).await.map_err(TaskError::from)
+/// }
+///
+/// let sum = add.s(2, 2); // Signature<(), i64>
+/// ```
+///
+/// # Methods
+///
+/// For `async fn add(x: X, y: Y) -> O` the struct has, with the function's own visibility:
+///
+/// | method | returns | |
+/// |---|---|---|
+/// | `s(x, y)` | `Signature<(), O>` | all arguments given |
+/// | `si(x, y)` | `Immutable<O>` | all arguments given; ignores what comes from upstream |
+/// | `partial(y)` | `Signature<X, O>` | the first argument comes from upstream |
+/// | `each(y)` | `Signature<Vec<X>, Vec<O>>` | one task for each element of the upstream list |
+/// | `map(items)` | `Immutable<Vec<O>>` | one call per item; for tasks of one parameter |
+/// | `starmap(items)` | `Immutable<Vec<O>>` | one call per tuple of arguments |
+/// | `chunks(items, n)` | `Immutable<Vec<Vec<O>>>` | the same, `n` calls to a task |
+/// | `call(x, y)` | as written | the plain function, without the engine |
+///
+/// `partial` and those below it, `call` aside, exist for tasks with at least one parameter.
+///
+/// # Options
+///
+/// | option | default | |
+/// |---|---|---|
+/// | `name = "shop.charge"` | the function's name | the name it is registered and stored under |
+/// | `queue = "payments"` | the default queue | where it waits |
+/// | `priority = 5` | none | 0 to 9 |
+/// | `max_retries = 3` | the engine's | how often it is tried again |
+/// | `retry_backoff = "1s"` | the engine's | the first delay; it doubles from there |
+/// | `retry_backoff_max = "2m"` | the engine's | the longest delay |
+/// | `time_limit = "45s"` | none | how long one attempt may take |
+/// | `blocking` | no | a plain `fn`, run on the blocking pool |
+///
+/// A duration is a number and a unit (`ms`, `s`, `m`, `h`, `d`), or several from large to small:
+/// `"1m30s"`, `"1.5s"`.
+///
+/// # Names
+///
+/// The task's name is that of a unit struct, and in a pattern such a name means the struct:
+/// where a task `total` is in scope, `let total = 1` does not compile ("mismatched types"),
+/// and neither does a parameter `total`. Give the variable another name.
+#[proc_macro_attribute]
+pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
+    expand::task(options.into(), item.into()).into()
+}

@@ -1,0 +1,230 @@
+//! The methods of a task's struct: its signatures, and `call`.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
+
+use crate::{
+    expand::Expansion,
+    function::{Function, Param},
+};
+
+impl Expansion<'_> {
+    /// The inherent methods, with the visibility of the function.
+    pub(crate) fn methods(&self) -> TokenStream {
+        let ident = &self.function.ident;
+        let lints = &self.function.attributes.lints;
+        let signatures = self.signatures();
+        let with_upstream = self.with_upstream();
+        let map = self.map();
+        let over_items = self.over_items();
+        let call = self.call();
+        quote_spanned! {self.span=>
+            #[automatically_derived]
+            #(#lints)*
+            #[allow(dead_code, deprecated, unreachable_pub, clippy::missing_errors_doc, clippy::missing_panics_doc)]
+            impl #ident {
+                #signatures
+                #with_upstream
+                #map
+                #over_items
+                #call
+            }
+        }
+    }
+
+    /// `s` and `si`: all arguments given.
+    fn signatures(&self) -> TokenStream {
+        let Self {
+            function,
+            span,
+            value,
+            ..
+        } = self;
+        let Function { vis, params, .. } = function;
+        let (declared, given) = (declare(params), pass(params));
+        let s = format!(
+            "Returns a signature of `{}` with all its arguments.",
+            function.name()
+        );
+        let si = format!(
+            "Returns a signature of `{}` with all its arguments, which ignores what comes from upstream.",
+            function.name()
+        );
+        quote_spanned! {*span=>
+            #[doc = #s]
+            #[must_use = "a signature does nothing until it is submitted"]
+            #vis fn s(&self, #declared) -> ::chordal::Signature<(), #value> {
+                ::chordal::Signature::<(), #value>::full::<Self>(#given)
+            }
+
+            #[doc = #si]
+            #[must_use = "a signature does nothing until it is submitted"]
+            #vis fn si(&self, #declared) -> ::chordal::Immutable<#value> {
+                ::chordal::Immutable::<#value>::of::<Self>(#given)
+            }
+        }
+    }
+
+    /// `partial` and `each`: the first argument comes from upstream.
+    fn with_upstream(&self) -> Option<TokenStream> {
+        let Self {
+            function,
+            span,
+            value,
+            ..
+        } = self;
+        let Function { vis, params, .. } = function;
+        let (first, rest) = params.split_first()?;
+        let Param {
+            ident: first,
+            ty: input,
+        } = first;
+        let (declared, given) = (declare(rest), pass(rest));
+        let partial = format!(
+            "Returns a signature of `{}` whose first argument, `{}`, comes from upstream.",
+            function.name(),
+            first.unraw()
+        );
+        let each = format!(
+            "Returns a signature that runs `{}` for each element of a list from upstream.",
+            function.name()
+        );
+        Some(quote_spanned! {*span=>
+            #[doc = #partial]
+            #[must_use = "a signature does nothing until it is submitted"]
+            #vis fn partial(&self, #declared) -> ::chordal::Signature<#input, #value> {
+                ::chordal::Signature::<#input, #value>::partial::<Self>(#given)
+            }
+
+            #[doc = #each]
+            #[must_use = "a signature does nothing until it is submitted"]
+            #vis fn each(
+                &self, #declared
+            ) -> ::chordal::Signature<::std::vec::Vec<#input>, ::std::vec::Vec<#value>> {
+                ::chordal::Signature::<::std::vec::Vec<#input>, ::std::vec::Vec<#value>>::each::<Self>(#given)
+            }
+        })
+    }
+
+    /// `map`, for tasks of one parameter.
+    fn map(&self) -> Option<TokenStream> {
+        let Self {
+            function,
+            span,
+            value,
+            ..
+        } = self;
+        let Function { vis, params, .. } = function;
+        let [Param { ty: item, .. }] = &params[..] else {
+            return None;
+        };
+        let map = format!(
+            "Returns a signature that runs `{}` for each item, in one task.",
+            function.name()
+        );
+        Some(quote_spanned! {*span=>
+            #[doc = #map]
+            #[must_use = "a signature does nothing until it is submitted"]
+            #vis fn map(
+                &self,
+                items: impl ::core::iter::IntoIterator<Item = #item>,
+            ) -> ::chordal::Immutable<::std::vec::Vec<#value>> {
+                ::chordal::Immutable::<::std::vec::Vec<#value>>::map::<Self>(::core::iter::Iterator::map(
+                    ::core::iter::IntoIterator::into_iter(items),
+                    |__item| (__item,),
+                ))
+            }
+        })
+    }
+
+    /// `starmap` and `chunks`, for tasks with parameters.
+    fn over_items(&self) -> Option<TokenStream> {
+        let Self {
+            function,
+            span,
+            value,
+            args,
+            ..
+        } = self;
+        let Function { vis, params, .. } = function;
+        params.first()?;
+        let starmap = format!(
+            "Returns a signature that runs `{}` for each tuple of arguments, in one task.",
+            function.name()
+        );
+        let chunks = format!(
+            "Returns a signature that runs `{}` for each tuple of arguments, `n` of them to a task.",
+            function.name()
+        );
+        Some(quote_spanned! {*span=>
+            #[doc = #starmap]
+            #[must_use = "a signature does nothing until it is submitted"]
+            #vis fn starmap(
+                &self,
+                items: impl ::core::iter::IntoIterator<Item = #args>,
+            ) -> ::chordal::Immutable<::std::vec::Vec<#value>> {
+                ::chordal::Immutable::<::std::vec::Vec<#value>>::starmap::<Self>(items)
+            }
+
+            #[doc = #chunks]
+            #[must_use = "a signature does nothing until it is submitted"]
+            #vis fn chunks(
+                &self,
+                items: impl ::core::iter::IntoIterator<Item = #args>,
+                n: usize,
+            ) -> ::chordal::Immutable<::std::vec::Vec<::std::vec::Vec<#value>>> {
+                ::chordal::Immutable::<::std::vec::Vec<::std::vec::Vec<#value>>>::chunks::<Self>(items, n)
+            }
+        })
+    }
+
+    /// `call`: the plain function.
+    fn call(&self) -> TokenStream {
+        let Self {
+            function,
+            span,
+            holder,
+            ..
+        } = self;
+        let Function {
+            vis,
+            ident,
+            body,
+            attributes,
+            ..
+        } = function;
+        let asyncness = function.is_async().then(|| quote_spanned!(*span=> async));
+        let await_ = function.is_async().then(|| quote_spanned!(*span=> .await));
+        let output = &body.sig.output;
+        let must_use = &attributes.call;
+        let inputs = || function.context.iter().chain(&function.params);
+        let declared = declare(inputs());
+        let given = inputs().map(|param| &param.ident);
+        let doc = format!(
+            "Calls `{}` here and now, as the plain function it is, without the engine.",
+            function.name()
+        );
+        quote_spanned! {*span=>
+            #[doc = #doc]
+            #(#must_use)*
+            #vis #asyncness fn call(&self, #declared) #output {
+                #holder::#ident(#(#given),*) #await_
+            }
+        }
+    }
+}
+
+/// `x: X, y: Y`
+fn declare<'a>(params: impl IntoIterator<Item = &'a Param>) -> TokenStream {
+    let params = params
+        .into_iter()
+        .map(|Param { ident, ty }| quote!(#ident: #ty));
+    quote!(#(#params),*)
+}
+
+/// `(x, y)`
+fn pass(params: &[Param]) -> TokenStream {
+    let idents = params.iter().map(|param| &param.ident);
+    quote!((#(#idents,)*))
+}

@@ -1,0 +1,235 @@
+//! The options in `#[task(…)]`.
+
+use darling::{Error, FromMeta, ast::NestedMeta};
+use proc_macro2::{Literal, TokenStream, TokenTree};
+use quote::{ToTokens, quote};
+use syn::{Expr, Lit, Meta};
+
+use crate::{duration, errors::Errors};
+
+const KNOWN: [&str; 8] = [
+    "name",
+    "queue",
+    "priority",
+    "max_retries",
+    "retry_backoff",
+    "retry_backoff_max",
+    "time_limit",
+    "blocking",
+];
+
+/// What `#[task(…)]` was given; durations in milliseconds.
+#[derive(Debug, Default, FromMeta)]
+#[darling(default)]
+pub(crate) struct Options {
+    #[darling(with = read_text)]
+    pub(crate) name: Option<String>,
+    #[darling(with = read_text)]
+    queue: Option<String>,
+    #[darling(with = read_priority)]
+    priority: Option<u8>,
+    #[darling(with = read_count)]
+    max_retries: Option<u32>,
+    #[darling(with = read_delay)]
+    retry_backoff: Option<u64>,
+    #[darling(with = read_delay)]
+    retry_backoff_max: Option<u64>,
+    #[darling(with = read_limit)]
+    time_limit: Option<u64>,
+    #[darling(with = read_word)]
+    pub(crate) blocking: bool,
+}
+
+impl Options {
+    /// Reads the list. After an error the options are the defaults, `blocking` aside,
+    /// so that the function can still be checked and expanded.
+    pub(crate) fn parse(list: TokenStream, refusals: &mut Errors) -> Self {
+        let defaults = Self {
+            blocking: list.clone().into_iter().any(is_blocking),
+            ..Self::default()
+        };
+        let list = match NestedMeta::parse_meta_list(list) {
+            Ok(list) => list,
+            Err(error) => {
+                refusals.add(error);
+                return defaults;
+            }
+        };
+        let mut errors = Error::accumulator();
+        let mut known: Vec<NestedMeta> = Vec::new();
+        for option in list {
+            let name = name_of(&option);
+            if !KNOWN.contains(&name.as_str()) {
+                errors.push(unknown(&option));
+            } else if known.iter().any(|earlier| name_of(earlier) == name) {
+                errors.push(Error::custom(format!("`{name}` is given twice")).with_span(&option));
+            } else {
+                known.push(option);
+            }
+        }
+        let options = errors.handle(Self::from_list(&known));
+        match errors.finish() {
+            Ok(()) => options.unwrap_or(defaults),
+            Err(error) => {
+                refusals.add(error.into());
+                defaults
+            }
+        }
+    }
+
+    /// Writes `const OPTIONS`, or nothing if every option is the default.
+    pub(crate) fn to_const(&self) -> TokenStream {
+        let queue = self.queue.as_ref().map(|queue| quote!(.queue(#queue)));
+        let priority = number(self.priority).map(|n| quote!(.priority(#n)));
+        let max_retries = number(self.max_retries).map(|n| quote!(.max_retries(#n)));
+        let retry_backoff = time(self.retry_backoff).map(|d| quote!(.retry_backoff(#d)));
+        let retry_backoff_max =
+            time(self.retry_backoff_max).map(|d| quote!(.retry_backoff_max(#d)));
+        let time_limit = time(self.time_limit).map(|d| quote!(.time_limit(#d)));
+        let blocking = self.blocking.then(|| quote!(.blocking()));
+        let calls = quote! {
+            #queue #priority #max_retries #retry_backoff #retry_backoff_max #time_limit #blocking
+        };
+        if calls.is_empty() {
+            return calls;
+        }
+        quote! {
+            const OPTIONS: ::chordal::TaskOptions = ::chordal::TaskOptions::new() #calls;
+        }
+    }
+}
+
+/// An integer without a type suffix, so that the builder chooses the type.
+fn number(value: Option<impl Into<u64>>) -> Option<Literal> {
+    value.map(|value| Literal::u64_unsuffixed(value.into()))
+}
+
+fn time(ms: Option<u64>) -> Option<TokenStream> {
+    ms.map(|ms| quote!(::core::time::Duration::from_millis(#ms)))
+}
+
+fn is_blocking(token: TokenTree) -> bool {
+    matches!(token, TokenTree::Ident(word) if word == "blocking")
+}
+
+fn name_of(option: &NestedMeta) -> String {
+    match option {
+        NestedMeta::Meta(meta) => path_of(meta),
+        NestedMeta::Lit(_) => String::new(),
+    }
+}
+
+fn path_of(meta: &Meta) -> String {
+    meta.path().to_token_stream().to_string().replace(' ', "")
+}
+
+fn unknown(option: &NestedMeta) -> Error {
+    let known = KNOWN.map(|name| format!("`{name}`")).join(", ");
+    let message = match option {
+        NestedMeta::Meta(meta) => format!(
+            "unknown option `{}`; the options are {known}",
+            path_of(meta)
+        ),
+        NestedMeta::Lit(_) => {
+            format!("an option is written `name = value`; the options are {known}")
+        }
+    };
+    Error::custom(message).with_span(option)
+}
+
+fn read_text(meta: &Meta) -> darling::Result<Option<String>> {
+    let option = path_of(meta);
+    match literal(meta) {
+        Some(Lit::Str(text)) if text.value().trim().is_empty() => Err(Error::custom(format!(
+            "`{option}` is empty; leave it out for the default"
+        ))
+        .with_span(text)),
+        Some(Lit::Str(text)) => Ok(Some(text.value())),
+        _ => Err(expected(meta, "a string", "\"shop.orders\"")),
+    }
+}
+
+fn read_priority(meta: &Meta) -> darling::Result<Option<u8>> {
+    let refused = || expected(meta, "a whole number from 0 to 9", "5");
+    match literal(meta) {
+        Some(Lit::Int(number)) => match number.base10_parse() {
+            Ok(priority @ 0..=9) => Ok(Some(priority)),
+            _ => Err(refused()),
+        },
+        _ => Err(refused()),
+    }
+}
+
+fn read_count(meta: &Meta) -> darling::Result<Option<u32>> {
+    let refused = || expected(meta, "a whole number from 0 to 4294967295", "3");
+    match literal(meta) {
+        Some(Lit::Int(number)) => number.base10_parse().map(Some).map_err(|_| refused()),
+        _ => Err(refused()),
+    }
+}
+
+fn read_delay(meta: &Meta) -> darling::Result<Option<u64>> {
+    let Some(Lit::Str(text)) = literal(meta) else {
+        return Err(expected(meta, "a duration in a string", "\"1m30s\""));
+    };
+    duration::parse_ms(&text.value()).map(Some).map_err(|why| {
+        let option = path_of(meta);
+        Error::custom(format!("invalid duration for `{option}`: {why}")).with_span(text)
+    })
+}
+
+fn read_limit(meta: &Meta) -> darling::Result<Option<u64>> {
+    match read_delay(meta)? {
+        Some(0) => {
+            let option = path_of(meta);
+            let message = format!(
+                "`{option}` is zero, so no attempt could finish; leave it out for no limit"
+            );
+            Err(at_value(meta, message))
+        }
+        limit => Ok(limit),
+    }
+}
+
+fn read_word(meta: &Meta) -> darling::Result<bool> {
+    match meta {
+        Meta::Path(_) => Ok(true),
+        _ => {
+            let option = path_of(meta);
+            Err(Error::custom(format!(
+                "`{option}` takes no value: write `{option}`, or leave it out"
+            ))
+            .with_span(meta))
+        }
+    }
+}
+
+fn expected(meta: &Meta, what: &str, example: &str) -> Error {
+    let option = path_of(meta);
+    at_value(
+        meta,
+        format!("`{option}` takes {what}: write `{option} = {example}`"),
+    )
+}
+
+fn at_value(meta: &Meta, message: String) -> Error {
+    match meta {
+        Meta::NameValue(pair) => Error::custom(message).with_span(&pair.value),
+        _ => Error::custom(message).with_span(meta),
+    }
+}
+
+/// The literal in `option = literal`, also out of a `macro_rules!` fragment.
+fn literal(meta: &Meta) -> Option<&Lit> {
+    let Meta::NameValue(pair) = meta else {
+        return None;
+    };
+    let mut value = &pair.value;
+    while let Expr::Group(group) = value {
+        value = &group.expr;
+    }
+    match value {
+        Expr::Lit(value) => Some(&value.lit),
+        _ => None,
+    }
+}

@@ -1,0 +1,154 @@
+//! The chain actor: supervisor of one step at a time.
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+
+use super::group::respawn_later;
+use super::shell::{self, Shell};
+use super::supervision::{Child, Resume, Tether, given_up};
+use crate::canvas::freeze::{Def, Node};
+use crate::canvas::machine::chain::{Chain, Command};
+use crate::canvas::machine::{Index, Record};
+use crate::canvas::outcome::Value;
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
+use crate::persistence::StoreError;
+
+#[derive(Debug)]
+pub(crate) struct ChainActor {
+    shell: Shell,
+    child: Child,
+    machine: Option<Chain>,
+    /// What the step that runs now was given.
+    input: Option<Value>,
+}
+
+impl ChainActor {
+    pub(crate) fn new(shell: Shell, child: Child) -> Self {
+        Self {
+            shell,
+            child,
+            machine: None,
+            input: None,
+        }
+    }
+
+    fn steps(&self) -> &[Node] {
+        match &self.child.node.def {
+            Def::Chain(steps) => steps,
+            _ => unreachable!("a chain actor is started for a chain"),
+        }
+    }
+
+    fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
+        for command in commands {
+            match command {
+                Command::Record(record) => self.shell.record(self.child.id(), record),
+                Command::Launch(due) => self.shell.launch(self.child.root, due),
+                Command::Spawn(index, input) => {
+                    self.input = input;
+                    if let Err(error) = self.spawn(index, context) {
+                        self.shell.halt(error.into());
+                    }
+                }
+                Command::Respawn(index) => {
+                    respawn_later(&self.shell, &self.child, index, context);
+                }
+                Command::GiveUp(index) => {
+                    let report = given_up(self.child.root, &self.steps()[index as usize]);
+                    let ended = self.machine.as_mut().map(|m| m.ended(index, report));
+                    self.perform(ended.unwrap_or_default(), context);
+                }
+                Command::Report(report) => {
+                    self.child.pass_on(report);
+                    context.stop();
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, index: Index, context: &Context<Self>) -> Result<(), StoreError> {
+        let resume = match self.child.resume {
+            Resume::Fresh => Resume::Fresh,
+            Resume::Stored(_) => {
+                Resume::Stored(self.shell.reader().last_change(self.child.id(), index)?)
+            }
+        };
+        self.start_child(index, resume, context);
+        Ok(())
+    }
+
+    fn start_child(&self, index: Index, resume: Resume, context: &Context<Self>) {
+        let address = context.address();
+        let child = Child {
+            root: self.child.root,
+            node: self.steps()[index as usize].clone(),
+            input: self.input.clone(),
+            stream: self.child.id(),
+            group: None,
+            resume,
+            reports_to: address.clone().recipient(),
+            tether: Tether::new(self.child.root, index, address.recipient()),
+        };
+        child.start(&self.shell);
+    }
+
+    fn recorded(&self) -> Result<Vec<Record>, StoreError> {
+        match self.child.resume {
+            Resume::Fresh => Ok(Vec::new()),
+            Resume::Stored(_) => self.shell.reader().records(self.child.id()).collect(),
+        }
+    }
+}
+
+impl Actor for ChainActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        match self.recorded() {
+            Ok(records) => {
+                let len = self.steps().len() as Index;
+                let input = self.child.input.clone();
+                let (machine, commands) = Chain::recover(len, input, shell::nil(), &records);
+                self.machine = Some(machine);
+                self.perform(commands, context);
+            }
+            Err(error) => self.shell.halt(error.into()),
+        }
+    }
+}
+
+impl Handler<ChildEnded> for ChainActor {
+    type Result = ();
+
+    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+        if let Some(machine) = &mut self.machine {
+            let commands = machine.ended(ended.index, ended.report);
+            self.perform(commands, context);
+        }
+    }
+}
+
+impl Handler<ChildStopped> for ChainActor {
+    type Result = ();
+
+    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
+        if let Some(machine) = &mut self.machine {
+            let commands = machine.stopped(stopped.index, stopped.lost);
+            self.perform(commands, context);
+        }
+    }
+}
+
+impl Handler<Respawn> for ChainActor {
+    type Result = ();
+
+    fn handle(&mut self, respawn: Respawn, context: &mut Context<Self>) {
+        match self
+            .shell
+            .reader()
+            .last_change(self.child.id(), respawn.index)
+        {
+            Ok(last) => self.start_child(respawn.index, Resume::Stored(last), context),
+            Err(error) => self.shell.halt(error.into()),
+        }
+    }
+}

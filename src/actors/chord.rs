@@ -1,0 +1,189 @@
+//! The chord actor: supervisor of its header's members, then of its body.
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+
+use super::fan::FanOut;
+use super::group::{members, respawn_later};
+use super::shell::Shell;
+use super::supervision::{BARRIER, Child, Resume, Tether, given_up};
+use crate::canvas::freeze::{Def, Node};
+use crate::canvas::machine::BODY;
+use crate::canvas::machine::chord::{Chord, Command};
+use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
+use crate::persistence::reader::ElementsError;
+
+#[derive(Debug)]
+pub(crate) struct ChordActor {
+    shell: Shell,
+    child: Child,
+    /// There from the start on, unless the members cannot be known.
+    running: Option<(Chord, FanOut)>,
+}
+
+impl ChordActor {
+    pub(crate) fn new(shell: Shell, child: Child) -> Self {
+        Self {
+            shell,
+            child,
+            running: None,
+        }
+    }
+
+    fn body(&self) -> &Node {
+        match &self.child.node.def {
+            Def::Chord { body, .. } => body,
+            _ => unreachable!("a chord actor is started for a chord"),
+        }
+    }
+
+    fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
+        for command in commands {
+            match command {
+                Command::Header(command) => {
+                    let Some((_, fan)) = &mut self.running else {
+                        return;
+                    };
+                    let done = members(&self.shell, fan, command, &self.child, context);
+                    if let Err(error) = done {
+                        self.shell.halt(error.into());
+                    }
+                }
+                Command::SpawnBody => {
+                    let resume = match &mut self.running {
+                        Some((_, fan)) => fan.body_resume(),
+                        None => return,
+                    };
+                    self.start_body(resume, context);
+                }
+                Command::RespawnBody => {
+                    respawn_later(&self.shell, &self.child, BODY, context);
+                }
+                Command::GiveUpBody => {
+                    let report = given_up(self.child.root, self.body());
+                    self.child.pass_on(report);
+                    context.stop();
+                }
+                Command::Break(member) => {
+                    let failure = TaskFailure::chord(self.child.id(), member);
+                    self.child.report(&self.shell, Outcome::Failure(failure));
+                    context.stop();
+                }
+                Command::Report(report) => {
+                    self.child.pass_on(report);
+                    context.stop();
+                }
+            }
+        }
+    }
+
+    fn start_body(&self, resume: Resume, context: &Context<Self>) {
+        let Some((_, fan)) = &self.running else {
+            return;
+        };
+        let address = context.address();
+        let child = Child {
+            root: self.child.root,
+            node: self.body().clone(),
+            input: Some(fan.list()),
+            stream: self.child.id(),
+            group: None,
+            resume,
+            reports_to: address.clone().recipient(),
+            tether: Tether::new(self.child.root, BODY, address.recipient()),
+        };
+        child.start(&self.shell);
+    }
+}
+
+impl Actor for ChordActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        let Def::Chord { header, .. } = &self.child.node.def else {
+            unreachable!("a chord actor is started for a chord")
+        };
+        let address = context.address();
+        let opened = FanOut::open(
+            &self.shell,
+            &self.child,
+            header.clone(),
+            address.clone().recipient(),
+            address.recipient(),
+        );
+        match opened {
+            Ok((fan, arrived)) => {
+                let (machine, commands) = Chord::recover(arrived, self.shell.window());
+                self.running = Some((machine, fan));
+                self.perform(commands, context);
+            }
+            Err(ElementsError::Store(error)) => self.shell.halt(error.into()),
+            Err(ElementsError::NotAList(what)) => {
+                let failure = self.child.failure(FailureKind::Type, &what);
+                self.child.report(&self.shell, Outcome::Failure(failure));
+                context.stop();
+            }
+        }
+    }
+}
+
+impl Handler<ChildStopped> for ChordActor {
+    type Result = ();
+
+    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
+        if stopped.index == BARRIER {
+            if stopped.lost {
+                // Without its barrier the chord cannot go on: its own supervisor starts it anew.
+                context.terminate();
+            }
+            return;
+        }
+        if let Some((machine, _)) = &mut self.running {
+            let commands = machine.stopped(stopped.index, stopped.lost);
+            self.perform(commands, context);
+        }
+    }
+}
+
+impl Handler<Decided> for ChordActor {
+    type Result = ();
+
+    fn handle(&mut self, Decided(verdict): Decided, context: &mut Context<Self>) {
+        if let Some((machine, _)) = &mut self.running {
+            let commands = machine.decided(verdict);
+            self.perform(commands, context);
+        }
+    }
+}
+
+impl Handler<ChildEnded> for ChordActor {
+    type Result = ();
+
+    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+        if let Some((machine, _)) = &mut self.running {
+            let commands = machine.body_ended(ended.report);
+            self.perform(commands, context);
+        }
+    }
+}
+
+impl Handler<Respawn> for ChordActor {
+    type Result = ();
+
+    fn handle(&mut self, respawn: Respawn, context: &mut Context<Self>) {
+        let index = respawn.index;
+        let done = if index == BODY {
+            self.shell
+                .reader()
+                .last_change(self.child.id(), BODY)
+                .map(|last| self.start_body(Resume::Stored(last), context))
+        } else if let Some((_, fan)) = &mut self.running {
+            fan.respawn(&self.shell, index)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = done {
+            self.shell.halt(error.into());
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The clock: the only place that reads time or draws randomness.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::canvas::id::Id;
+
+/// Where the engine takes its time from: the machine's clock, or one that a test turns by hand.
+///
+/// ```
+/// # use std::time::{Duration, SystemTime};
+/// use chordal::Clock;
+///
+/// let clock = Clock::manual(SystemTime::UNIX_EPOCH);
+/// let handle = clock.clone(); // the same clock: give it to `AppBuilder::clock`
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(handle.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Manual(Arc<watch::Sender<u64>>),
+}
+
+/// The system clock may be set, so a wait looks at it again at least this often.
+const RECHECK: Duration = Duration::from_secs(30);
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands at `start` until [`advance`](Self::advance) moves it.
+    #[must_use]
+    pub fn manual(start: SystemTime) -> Self {
+        Self(Source::Manual(Arc::new(watch::Sender::new(millis(start)))))
+    }
+
+    /// Returns the time, in whole milliseconds.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.now_ms())
+    }
+
+    /// Moves a manual clock forward; what is due by then happens.
+    ///
+    /// # Panics
+    ///
+    /// On the system clock.
+    pub fn advance(&self, by: Duration) {
+        match &self.0 {
+            Source::System => panic!("only a manual clock can be advanced"),
+            Source::Manual(now) => now.send_modify(|now| *now += by.as_millis() as u64),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        match &self.0 {
+            Source::System => millis(SystemTime::now()),
+            Source::Manual(now) => *now.borrow(),
+        }
+    }
+
+    /// Returns once it is `at_ms` or later. Needs tokio's time driver on the system clock.
+    pub(crate) async fn sleep_until(&self, at_ms: u64) {
+        match &self.0 {
+            Source::System => {
+                while let Some(left) = at_ms.checked_sub(self.now_ms()).filter(|left| *left > 0) {
+                    tokio::time::sleep(Duration::from_millis(left).min(RECHECK)).await;
+                }
+            }
+            Source::Manual(now) => {
+                // We hold the sender, so the channel cannot close.
+                let _ = now.subscribe().wait_for(|now| *now >= at_ms).await;
+            }
+        }
+    }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Gives workflow ids, each later than all before it.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    last: Mutex<Option<Id>>,
+}
+
+impl Ids {
+    /// Goes on after `last`, the latest id in the store.
+    pub(crate) fn after(last: Option<Id>) -> Self {
+        Self {
+            last: Mutex::new(last.map(Id::root)),
+        }
+    }
+
+    pub(crate) fn next(&self, clock: &Clock) -> Id {
+        let mut last = self.last.lock();
+        let next = Id::next(*last, clock.now_ms(), rand::random());
+        *last = Some(next);
+        next
+    }
+}

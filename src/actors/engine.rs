@@ -1,0 +1,458 @@
+//! The engine: supervisor of all workflows; stores them, ends them, sweeps them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
+
+use super::journal::Act;
+use super::shell::Shell;
+use super::supervision::{Child, Resume, Tether, given_up};
+use crate::canvas::freeze::Node;
+use crate::canvas::id::Id;
+use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
+use crate::canvas::machine::{Index, Record};
+use crate::canvas::outcome::Value;
+use crate::error::Error;
+use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Submit};
+use crate::messages::scheduler::{Wake, WakeAt};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
+use crate::persistence::codec::{self, Kind};
+use crate::persistence::reader::Ended;
+use crate::persistence::{StoreError, keys};
+
+/// The least time between two sweeps.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The most workflows that one sweep takes away: it shares the thread with all else.
+const SWEEP_AT_MOST: usize = 500;
+/// How long shutting down waits for what has been decided to be written.
+const LAST_COMMITS: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(crate) struct EngineActor {
+    shell: Shell,
+    workflows: HashMap<Id, Live>,
+    /// Idempotency keys of submissions that are not in the store yet.
+    keys: HashMap<String, Id>,
+    retention: Duration,
+    /// When the next sweep is due, in milliseconds since the Unix epoch.
+    sweep_at: Option<u64>,
+    draining: bool,
+}
+
+/// A workflow that has not ended.
+#[derive(Debug)]
+struct Live {
+    machine: Workflow,
+    /// The root and its callbacks, and what they were given: to start them again if they are lost.
+    children: HashMap<Index, (Node, Option<Value>)>,
+}
+
+impl EngineActor {
+    pub(crate) fn new(shell: Shell, retention: Duration) -> Self {
+        Self {
+            shell,
+            workflows: HashMap::new(),
+            keys: HashMap::new(),
+            retention,
+            sweep_at: None,
+            draining: false,
+        }
+    }
+
+    /// Starts all that was unfinished when the store was last open.
+    fn recover(&mut self, context: &mut Context<Self>) -> Result<usize, StoreError> {
+        let reader = self.shell.reader().clone();
+        let (from, to) = keys::all(b'w');
+        let mut ended = 0usize;
+        for pair in reader.store().scan(&from, &to) {
+            let (key, _) = pair?;
+            let Some(root) = keys::id_of(&key) else {
+                continue;
+            };
+            let root_ended = reader.ended(root)?.is_some();
+            if root_ended && reader.store().get(&keys::open(root))?.is_none() {
+                ended += 1;
+                continue;
+            }
+            self.resume(root, root_ended, context)?;
+        }
+        if ended > 0 {
+            self.sweep_after(Duration::ZERO, context);
+        }
+        Ok(self.workflows.len())
+    }
+
+    fn resume(
+        &mut self,
+        root: Id,
+        root_ended: bool,
+        context: &mut Context<Self>,
+    ) -> Result<(), StoreError> {
+        let reader = self.shell.reader().clone();
+        let records: Vec<_> = reader.records(root).collect::<Result<_, _>>()?;
+        let (machine, callbacks) = Workflow::recover(root_ended, &records);
+        self.workflows.insert(
+            root,
+            Live {
+                machine,
+                children: HashMap::new(),
+            },
+        );
+        if !root_ended && let Some(node) = reader.root(root)? {
+            let last = reader.last_change(root, ROOT)?;
+            self.start_child(root, ROOT, node, None, Resume::Stored(last), context);
+        }
+        for seq in callbacks {
+            let input = records.iter().find_map(|record| match record {
+                Record::Due { seq: of, input } if *of == seq => Some(input.clone()),
+                _ => None,
+            });
+            if let Some(found) = reader.find(root.node(seq))? {
+                let last = reader.last_change(root, seq)?;
+                self.start_child(root, seq, found.node, input, Resume::Stored(last), context);
+            }
+        }
+        Ok(())
+    }
+
+    fn start_child(
+        &mut self,
+        root: Id,
+        index: Index,
+        node: Node,
+        input: Option<Value>,
+        resume: Resume,
+        context: &Context<Self>,
+    ) {
+        if let Some(live) = self.workflows.get_mut(&root) {
+            live.children.insert(index, (node.clone(), input.clone()));
+        }
+        let address = context.address();
+        let child = Child {
+            root,
+            node,
+            input,
+            stream: root,
+            group: None,
+            resume,
+            reports_to: address.clone().recipient(),
+            tether: Tether::new(root, index, address.recipient()),
+        };
+        child.start(&self.shell);
+    }
+
+    /// Has the workflow's machine decide, and carries it out.
+    fn decide(
+        &mut self,
+        root: Id,
+        event: impl FnOnce(&mut Workflow) -> Vec<Command>,
+        context: &mut Context<Self>,
+    ) {
+        let Some(live) = self.workflows.get_mut(&root) else {
+            return;
+        };
+        for command in event(&mut live.machine) {
+            self.perform(root, command, context);
+        }
+    }
+
+    fn perform(&mut self, root: Id, command: Command, context: &mut Context<Self>) {
+        match command {
+            Command::Record(record) => self.shell.record(root, record),
+            Command::Launch(due) => {
+                for due in due {
+                    self.shell.record_due(root, &due);
+                    self.decide(root, |machine| machine.launch(due), context);
+                }
+            }
+            Command::Result { outcome, open } => {
+                let ended = Ended {
+                    outcome,
+                    at_ms: self.shell.now_ms(),
+                };
+                self.shell
+                    .put(keys::result(root), codec::encode(Kind::Result, &ended));
+                if open {
+                    self.shell
+                        .put(keys::open(root), codec::encode(Kind::Open, &()));
+                }
+                self.shell.touch(root);
+            }
+            Command::Spawn(due) => {
+                let index = due.node.seq;
+                let input = Some(due.input);
+                self.start_child(root, index, due.node, input, Resume::Fresh, context);
+            }
+            Command::Respawn(index) => {
+                tracing::error!(%root, index, "an actor was lost and is started again");
+                self.shell.then(Act::Respawn(
+                    context.address().recipient(),
+                    Respawn { root, index },
+                ));
+            }
+            Command::GiveUp(index) => {
+                let report = self
+                    .workflows
+                    .get(&root)
+                    .and_then(|live| live.children.get(&index))
+                    .map(|(node, _)| given_up(root, node));
+                if let Some(report) = report {
+                    context.notify(ChildEnded {
+                        root,
+                        index,
+                        report,
+                    });
+                }
+            }
+            Command::End { open } => {
+                if open {
+                    self.shell.delete(keys::open(root));
+                }
+                self.workflows.remove(&root);
+                self.shell.forget_numbers(root);
+                self.sweep_after(self.retention, context);
+            }
+        }
+    }
+
+    /// Asks for a sweep after `delay`, unless there is to be one anyway: a workflow that ends
+    /// later has its retention end later.
+    fn sweep_after(&mut self, delay: Duration, context: &Context<Self>) {
+        if self.sweep_at.is_some() {
+            return;
+        }
+        let delay = delay.max(SWEEP_EVERY).as_millis() as u64;
+        let at_ms = self.shell.now_ms().saturating_add(delay);
+        self.sweep_at = Some(at_ms);
+        self.shell.scheduler().do_send(WakeAt {
+            at_ms,
+            who: context.address().recipient(),
+        });
+    }
+
+    /// Takes away workflows whose retention has ended. They are looked through in the order of
+    /// their submission, up to the first that is too young whenever it may have ended.
+    fn sweep(&mut self, context: &Context<Self>) -> Result<(), StoreError> {
+        let reader = self.shell.reader().clone();
+        let now = self.shell.now_ms();
+        let retention = self.retention.as_millis() as u64;
+        let due = |since: u64| since.saturating_add(retention);
+        let mut swept = 0;
+        let mut next: Option<u64> = None;
+        let mut later = |at: u64| next = Some(next.map_or(at, |next| next.min(at)));
+        let (from, to) = keys::all(b'w');
+        for pair in reader.store().scan(&from, &to) {
+            let (key, record) = pair?;
+            let Some(root) = keys::id_of(&key) else {
+                continue;
+            };
+            if due(root.submitted_ms()) > now {
+                later(due(root.submitted_ms()));
+                break;
+            }
+            if swept == SWEEP_AT_MOST {
+                later(now);
+                break;
+            }
+            if self.workflows.contains_key(&root) {
+                continue;
+            }
+            let Some(ended) = reader.ended(root)? else {
+                continue;
+            };
+            if due(ended.at_ms) > now {
+                later(due(ended.at_ms));
+            } else if self.shell.shared().is_pinned(root) {
+                later(now);
+            } else {
+                swept += 1;
+                let head: crate::persistence::definition::Head =
+                    codec::decode(Kind::Head, &key, &record)?;
+                self.shell.delete(key);
+                self.shell.delete(keys::result(root));
+                if let Some(key) = head.idempotency_key {
+                    self.shell.delete(keys::idempotency(&key));
+                }
+                self.shell.then(Act::Purge(root));
+            }
+        }
+        if let Some(at) = next {
+            self.sweep_after(Duration::from_millis(at.saturating_sub(now)), context);
+        }
+        Ok(())
+    }
+
+    fn earlier(&self, key: &str) -> Result<Option<Id>, StoreError> {
+        match self.keys.get(key) {
+            Some(id) => Ok(Some(*id)),
+            None => self.shell.reader().submitted_as(key),
+        }
+    }
+}
+
+impl Actor for EngineActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.shell.set_engine(context.address());
+        match self.recover(context) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "unfinished workflows go on"),
+            Err(error) => self.shell.halt(error.into()),
+        }
+    }
+}
+
+impl Drop for EngineActor {
+    /// Runs when the engine's actor is lost, too: then every waiter must be told.
+    fn drop(&mut self) {
+        if std::thread::panicking() || !self.draining {
+            self.shell
+                .shared()
+                .end(Error::Halted("its actor was lost".to_owned()));
+        }
+    }
+}
+
+impl Handler<Submit> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, submit: Submit, context: &mut Context<Self>) {
+        let Submit {
+            root_id,
+            root,
+            head,
+            next,
+            idempotency_key,
+            durable,
+        } = submit;
+        if let Some(key) = idempotency_key {
+            match self.earlier(&key) {
+                Ok(Some(earlier)) => {
+                    // Behind the earlier one's own record, if that is still on its way.
+                    self.shell.then(Act::Acknowledge(durable, earlier));
+                    return self.shell.then(Act::Purge(root_id));
+                }
+                Ok(None) => {}
+                Err(error) => return self.shell.halt(error.into()),
+            }
+            self.shell.put(
+                keys::idempotency(&key),
+                codec::encode(Kind::Idempotency, &root_id),
+            );
+            self.keys.insert(key.clone(), root_id);
+            self.shell.then(Act::KeyIsDurable(key));
+        }
+        self.shell.put(keys::head(root_id), head);
+        self.shell.start_numbers(root_id, next);
+        self.shell.then(Act::Acknowledge(durable, root_id));
+        self.workflows.insert(
+            root_id,
+            Live {
+                machine: Workflow::default(),
+                children: HashMap::new(),
+            },
+        );
+        self.start_child(root_id, ROOT, root, None, Resume::Fresh, context);
+    }
+}
+
+impl Handler<KeyIsDurable> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, KeyIsDurable(key): KeyIsDurable, _: &mut Context<Self>) {
+        self.keys.remove(&key);
+    }
+}
+
+impl Handler<Launch> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, Launch { root, due }: Launch, context: &mut Context<Self>) {
+        self.decide(root, |machine| machine.launch(due), context);
+    }
+}
+
+impl Handler<ChildEnded> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+        let ChildEnded {
+            root,
+            index,
+            report,
+        } = ended;
+        self.decide(
+            root,
+            |machine| match index {
+                ROOT => machine.root_ended(report),
+                seq => machine.callback_ended(seq, report),
+            },
+            context,
+        );
+    }
+}
+
+impl Handler<ChildStopped> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
+        let ChildStopped { root, index, lost } = stopped;
+        self.decide(root, |machine| machine.stopped(index, lost), context);
+    }
+}
+
+impl Handler<Respawn> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, Respawn { root, index }: Respawn, context: &mut Context<Self>) {
+        let known = self
+            .workflows
+            .get(&root)
+            .and_then(|live| live.children.get(&index).cloned());
+        let Some((node, input)) = known else { return };
+        match self.shell.reader().last_change(root, index) {
+            Ok(last) => self.start_child(root, index, node, input, Resume::Stored(last), context),
+            Err(error) => self.shell.halt(error.into()),
+        }
+    }
+}
+
+impl Handler<Wake> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
+        self.sweep_at = None;
+        if let Err(error) = self.sweep(context) {
+            self.shell.halt(error.into());
+        }
+    }
+}
+
+impl Handler<Shutdown> for EngineActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Shutdown { grace }: Shutdown, _: &mut Context<Self>) -> Self::Result {
+        self.draining = true;
+        self.shell.drain();
+        let shell = self.shell.clone();
+        Box::pin(async move {
+            settle(grace, || shell.held() == 0).await;
+            settle(LAST_COMMITS, || shell.is_quiet()).await;
+            shell.shared().end(Error::ShutDown);
+            actix::System::current().stop();
+        })
+    }
+}
+
+/// Waits until `done` holds in two looks in a row, for at most `limit`.
+async fn settle(limit: Duration, done: impl Fn() -> bool) {
+    const LOOK: Duration = Duration::from_millis(1);
+    let start = tokio::time::Instant::now();
+    let mut held = false;
+    while !(held && done()) && start.elapsed() < limit {
+        held = done();
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,168 @@
+//! What group and chord actors share: their members, and the barrier that counts them.
+
+use std::collections::HashMap;
+
+use actix::{Actor, Addr, Recipient};
+
+use super::barrier::BarrierActor;
+use super::shell::Shell;
+use super::supervision::{BARRIER, Child, Resume, Tether, given_up};
+use crate::canvas::freeze::{Fan, Members};
+use crate::canvas::id::Id;
+use crate::canvas::machine::barrier::Barrier;
+use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record};
+use crate::canvas::outcome::Value;
+use crate::canvas::payload::Payload;
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided};
+use crate::persistence::StoreError;
+use crate::persistence::reader::{ElementsError, MemberCursor};
+
+/// The members of one group or header, and where they report.
+#[derive(Debug)]
+pub(crate) struct FanOut {
+    /// The group or chord.
+    group: Id,
+    fan: Fan,
+    size: u64,
+    cursor: MemberCursor,
+    /// The list upstream, taken apart, if each member gets one element.
+    elements: Option<Vec<Payload>>,
+    input: Option<Value>,
+    barrier: Addr<BarrierActor>,
+    supervisor: Recipient<ChildStopped>,
+    /// Members may have been started before a restart: those that had got somewhere.
+    resumed: Option<HashMap<Index, Change>>,
+}
+
+impl FanOut {
+    /// Reads what there is of the group, starts its barrier, and says who has arrived already.
+    pub(crate) fn open(
+        shell: &Shell,
+        child: &Child,
+        fan: Fan,
+        owner: Recipient<Decided>,
+        supervisor: Recipient<ChildStopped>,
+    ) -> Result<(Self, IndexSet), ElementsError> {
+        let group = child.id();
+        let reader = shell.reader();
+        let resumes = matches!(child.resume, Resume::Stored(_));
+        let elements = match (&fan.members, &child.input) {
+            (Members::Each { .. }, Some(input)) => Some(reader.members_of(child.root, input)?),
+            _ => None,
+        };
+        let known = match fan.members {
+            Members::Each { .. } if !resumes => None,
+            _ => reader.expansion(group, &fan)?,
+        };
+        let (first, size) = match (known, &fan.members) {
+            (Some(known), _) => known,
+            (None, Members::Each { span, .. }) => {
+                let size = elements.as_ref().map_or(0, Vec::len) as u64;
+                let first = shell.number(child.root, size * span)?;
+                shell.record(group, Record::Expanded { first, size });
+                (first, size)
+            }
+            (None, _) => unreachable!("only each() has members that are not known"),
+        };
+
+        let mut machine = Barrier::new(size, fan.settled);
+        let mut resumed = resumes.then(HashMap::new);
+        if let Some(resumed) = &mut resumed {
+            for record in reader.records(group) {
+                let record = record?;
+                machine.replay(&record);
+                match record {
+                    Record::Child {
+                        index,
+                        change: Change::Done(_),
+                    } => {
+                        resumed.remove(&index);
+                    }
+                    Record::Child { index, change } => {
+                        resumed.insert(index, change);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let arrived = machine.arrived().clone();
+        let tether = Tether::new(child.root, BARRIER, supervisor.clone());
+        let barrier = BarrierActor::new(shell.clone(), group, machine, owner, tether).start();
+        let fan_out = Self {
+            group,
+            cursor: MemberCursor::new(group, first),
+            fan,
+            size,
+            elements,
+            input: child.input.clone(),
+            barrier,
+            supervisor,
+            resumed,
+        };
+        Ok((fan_out, arrived))
+    }
+
+    /// Materialises member `index`.
+    pub(crate) fn spawn(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
+        let resume = match &mut self.resumed {
+            Some(resumed) => Resume::Stored(resumed.remove(&index)),
+            None => Resume::Fresh,
+        };
+        self.start(shell, index, resume)
+    }
+
+    /// Materialises member `index` again, as the store has it.
+    pub(crate) fn respawn(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
+        let last = shell.reader().last_change(self.group, index)?;
+        self.start(shell, index, Resume::Stored(last))
+    }
+
+    /// Has the barrier count member `index` as failed.
+    pub(crate) fn give_up(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
+        let node = self.cursor.get(shell.reader(), &self.fan, index)?;
+        self.barrier.do_send(ChildEnded {
+            root: self.group.root(),
+            index,
+            report: given_up(self.group.root(), &node),
+        });
+        Ok(())
+    }
+
+    /// What the group gives once its barrier has released it.
+    pub(crate) fn list(&self) -> Value {
+        Value::Gathered {
+            seq: self.group.seq(),
+            size: self.size,
+            settled: self.fan.settled,
+        }
+    }
+
+    /// How far the body had got before a restart.
+    pub(crate) fn body_resume(&mut self) -> Resume {
+        match &mut self.resumed {
+            Some(resumed) => Resume::Stored(resumed.remove(&BODY)),
+            None => Resume::Fresh,
+        }
+    }
+
+    fn start(&mut self, shell: &Shell, index: Index, resume: Resume) -> Result<(), StoreError> {
+        let root = self.group.root();
+        let node = self.cursor.get(shell.reader(), &self.fan, index)?;
+        let input = match &self.elements {
+            Some(elements) => elements.get(index as usize).cloned().map(Value::Inline),
+            None => self.input.clone(),
+        };
+        let child = Child {
+            root,
+            node,
+            input,
+            stream: self.group,
+            group: Some(self.group),
+            resume,
+            reports_to: self.barrier.clone().recipient(),
+            tether: Tether::new(root, index, self.supervisor.clone()),
+        };
+        child.start(shell);
+        Ok(())
+    }
+}

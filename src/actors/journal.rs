@@ -1,0 +1,94 @@
+//! The journal: what the actors have decided and not yet committed.
+
+use actix::Recipient;
+use std::collections::HashMap;
+use tokio::sync::oneshot;
+
+use super::runner::Order;
+use crate::canvas::id::Id;
+use crate::canvas::machine::Record;
+use crate::messages::supervisor::Respawn;
+use crate::persistence::{Batch, codec, keys};
+
+/// What waits for the disk.
+#[derive(Debug)]
+pub(crate) enum Act {
+    /// Call a task's function.
+    Run(Box<Order>),
+    /// Tell a caller that its submission is durable.
+    Acknowledge(oneshot::Sender<Id>, Id),
+    /// Tell the engine that the store knows this idempotency key.
+    KeyIsDurable(String),
+    /// Start a lost child again.
+    Respawn(Recipient<Respawn>, Respawn),
+    /// Delete what is left of a workflow whose head is gone.
+    Purge(Id),
+}
+
+/// One batch in the making, and what follows it.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    /// The records of each stream, in order: one segment a stream and commit.
+    streams: HashMap<Id, Vec<Record>>,
+    batch: Batch,
+    acts: Vec<Act>,
+    /// Workflows and streams whose watchers are to look again.
+    touched: Vec<Id>,
+    /// Rises with everything that is added: whoever fills the batch sees when it is quiet.
+    pub(crate) added: u64,
+}
+
+/// A batch taken out of the journal.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) batch: Batch,
+    pub(crate) acts: Vec<Act>,
+    pub(crate) touched: Vec<Id>,
+}
+
+impl Journal {
+    pub(crate) fn record(&mut self, stream: Id, record: Record) {
+        self.added += 1;
+        self.streams.entry(stream).or_default().push(record);
+    }
+
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.added += 1;
+        self.batch.put(key, value);
+    }
+
+    pub(crate) fn delete(&mut self, key: Vec<u8>) {
+        self.added += 1;
+        self.batch.delete(key);
+    }
+
+    pub(crate) fn touch(&mut self, id: Id) {
+        self.touched.push(id);
+    }
+
+    pub(crate) fn then(&mut self, act: Act) {
+        self.added += 1;
+        self.acts.push(act);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.batch.is_empty() && self.acts.is_empty()
+    }
+
+    /// Takes all there is. `number` gives each segment its own, rising.
+    pub(crate) fn take(&mut self, mut number: impl FnMut() -> u64) -> Taken {
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut touched = std::mem::take(&mut self.touched);
+        for (stream, records) in self.streams.drain() {
+            for segment in codec::segments(&records) {
+                batch.put(keys::segment(stream, number()), segment);
+            }
+            touched.push(stream);
+        }
+        Taken {
+            batch,
+            acts: std::mem::take(&mut self.acts),
+            touched,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The actors: each owns one machine and nothing else of the workflow. With a message it does
+//! three things: decide (the machine), record (the journal), act once that is durable.
+//!
+//! All actors of the engine live on one thread, so what they decide goes into the journal in one
+//! order, and what is durable is always a prefix of it. Only acts (running user code, answering a
+//! caller) wait for the disk; decisions flow on at once and share the batch that is being filled.
+
+mod barrier;
+mod chain;
+mod chord;
+pub(crate) mod clock;
+pub(crate) mod dispatcher;
+pub(crate) mod engine;
+mod fan;
+mod group;
+mod journal;
+mod runner;
+pub(crate) mod scheduler;
+pub(crate) mod shared;
+pub(crate) mod shell;
+pub(crate) mod store;
+mod supervision;
+pub(crate) mod sweeper;
+mod task;

@@ -1,0 +1,200 @@
+//! What the engine shares with callers on other threads.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::clock::Clock;
+use crate::canvas::id::Id;
+use crate::error::{Error, Result};
+use crate::persistence::reader::Reader;
+use crate::task::Registry;
+
+/// Shared by the engine, the app and every handle.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Taken at the end, so that the store closes though handles live on.
+    reader: RwLock<Option<Reader>>,
+    /// Why nothing more will happen, once that is so.
+    ended: Mutex<Option<Error>>,
+    watches: Mutex<HashMap<Id, Vec<Arc<Notify>>>>,
+    /// So that a commit that nobody watches takes no lock.
+    watched: AtomicUsize,
+    /// How many handles each workflow has: it is not swept under their hands.
+    pins: Mutex<HashMap<Id, usize>>,
+    /// Tasks of unfinished workflows that are not registered, by id.
+    parked: Mutex<HashMap<Id, String>>,
+    pub(crate) registry: Registry,
+    pub(crate) clock: Clock,
+    /// Where user code and timers run.
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        reader: Reader,
+        registry: Registry,
+        clock: Clock,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Self {
+            reader: RwLock::new(Some(reader)),
+            ended: Mutex::new(None),
+            watches: Mutex::new(HashMap::new()),
+            watched: AtomicUsize::new(0),
+            pins: Mutex::new(HashMap::new()),
+            parked: Mutex::new(HashMap::new()),
+            registry,
+            clock,
+            runtime,
+        }
+    }
+
+    /// The reader, or why there is none any more.
+    pub(crate) fn reader(&self) -> Result<Reader> {
+        self.reader
+            .read()
+            .clone()
+            .ok_or_else(|| self.ended().unwrap_or(Error::ShutDown))
+    }
+
+    /// Why nothing more will happen, if that is so.
+    pub(crate) fn ended(&self) -> Option<Error> {
+        self.ended.lock().clone()
+    }
+
+    /// Ends it: every waiter is told. The first reason stays.
+    pub(crate) fn end(&self, why: Error) {
+        self.ended.lock().get_or_insert(why);
+        for notify in self.watches.lock().values().flatten() {
+            notify.notify_waiters();
+        }
+    }
+
+    /// Lets go of the store.
+    pub(crate) fn close(&self) {
+        *self.reader.write() = None;
+    }
+
+    /// Asks to be told when anything about one of `ids` (a workflow's result, a supervisor's
+    /// stream) has become durable.
+    pub(crate) fn watch(self: &Arc<Self>, ids: Vec<Id>) -> Watch {
+        let notify = Arc::new(Notify::new());
+        let mut watches = self.watches.lock();
+        for id in &ids {
+            watches.entry(*id).or_default().push(notify.clone());
+        }
+        self.watched.fetch_add(1, Ordering::SeqCst);
+        drop(watches);
+        Watch {
+            shared: self.clone(),
+            ids,
+            notify,
+        }
+    }
+
+    /// Tells the watchers of these ids.
+    pub(crate) fn tell(&self, touched: &[Id]) {
+        if self.watched.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let watches = self.watches.lock();
+        for notify in touched.iter().filter_map(|id| watches.get(id)).flatten() {
+            notify.notify_waiters();
+        }
+    }
+
+    /// Keeps a workflow from being swept for as long as the pin lives.
+    pub(crate) fn pin(self: &Arc<Self>, id: Id) -> Pin {
+        *self.pins.lock().entry(id.root()).or_default() += 1;
+        Pin {
+            shared: self.clone(),
+            root: id.root(),
+        }
+    }
+
+    pub(crate) fn is_pinned(&self, root: Id) -> bool {
+        self.pins.lock().contains_key(&root)
+    }
+
+    pub(crate) fn park(&self, id: Id, name: &str) {
+        self.parked.lock().insert(id, name.to_owned());
+    }
+
+    pub(crate) fn parked(&self) -> Vec<(Id, String)> {
+        let mut parked: Vec<_> = self.parked.lock().clone().into_iter().collect();
+        parked.sort();
+        parked
+    }
+}
+
+/// See [`Shared::watch`].
+#[derive(Debug)]
+pub(crate) struct Watch {
+    shared: Arc<Shared>,
+    ids: Vec<Id>,
+    notify: Arc<Notify>,
+}
+
+impl Watch {
+    /// Looks until there is something to see: at once, and each time something has changed.
+    pub(crate) async fn until<T>(&self, look: impl Fn() -> Result<Option<T>>) -> Result<T> {
+        loop {
+            let notified = self.notify.notified();
+            tokio::pin!(notified);
+            // Registered before the look, so that nothing is missed between look and wait.
+            notified.as_mut().enable();
+            let ended = self.shared.ended();
+            match (look(), ended) {
+                (Ok(Some(seen)), _) => return Ok(seen),
+                (Ok(None) | Err(_), Some(why)) => return Err(why),
+                (Err(error), None) => return Err(error),
+                (Ok(None), None) => {}
+            }
+            notified.await;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut watches = self.shared.watches.lock();
+        for id in &self.ids {
+            if let Some(watching) = watches.get_mut(id) {
+                watching.retain(|notify| !Arc::ptr_eq(notify, &self.notify));
+                if watching.is_empty() {
+                    watches.remove(id);
+                }
+            }
+        }
+        self.shared.watched.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// See [`Shared::pin`].
+#[derive(Debug)]
+pub(crate) struct Pin {
+    shared: Arc<Shared>,
+    root: Id,
+}
+
+impl Clone for Pin {
+    fn clone(&self) -> Self {
+        self.shared.pin(self.root)
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.shared.pins.lock();
+        if let Some(count) = pins.get_mut(&self.root) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.root);
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Children: what each of them gets from its supervisor, and how the supervisor learns its end.
+
+use actix::{Actor, Recipient};
+
+use super::chain::ChainActor;
+use super::chord::ChordActor;
+use super::group::GroupActor;
+use super::shell::{self, Shell};
+use super::task::TaskActor;
+use crate::canvas::freeze::{Def, Node};
+use crate::canvas::id::Id;
+use crate::canvas::machine::{Change, Index, Record, Report};
+use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
+use crate::messages::supervisor::{ChildEnded, ChildStopped};
+
+/// The index under which a group's barrier is watched.
+pub(crate) const BARRIER: Index = Index::MAX - 1;
+
+/// A child to be started, and then all that its actor knows of its place.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) root: Id,
+    pub(crate) node: Node,
+    /// The value from upstream.
+    pub(crate) input: Option<Value>,
+    /// The supervisor that records what it does.
+    pub(crate) stream: Id,
+    /// The group or chord it is a member of.
+    pub(crate) group: Option<Id>,
+    pub(crate) resume: Resume,
+    pub(crate) reports_to: Recipient<ChildEnded>,
+    pub(crate) tether: Tether,
+}
+
+/// What the store may know of a child.
+#[derive(Clone, Debug)]
+pub(crate) enum Resume {
+    /// Nothing: it has never been started.
+    Fresh,
+    /// It may have been started before: how far it got, as its supervisor's stream says, and
+    /// there may be a stream of its own.
+    Stored(Option<Change>),
+}
+
+/// Ties a child to its supervisor. It goes when the child's actor goes, and says so: actix tells
+/// nobody of an actor that panics.
+#[derive(Debug)]
+pub(crate) struct Tether {
+    root: Id,
+    index: Index,
+    supervisor: Recipient<ChildStopped>,
+    reported: bool,
+}
+
+impl Tether {
+    pub(crate) fn new(root: Id, index: Index, supervisor: Recipient<ChildStopped>) -> Self {
+        Self {
+            root,
+            index,
+            supervisor,
+            reported: false,
+        }
+    }
+
+    pub(crate) fn index(&self) -> Index {
+        self.index
+    }
+
+    /// The child has said its last word: its end is no loss.
+    pub(crate) fn release(&mut self) {
+        self.reported = true;
+    }
+}
+
+impl Drop for Tether {
+    fn drop(&mut self) {
+        // Children are bounded by the window, and so are their messages.
+        self.supervisor.do_send(ChildStopped {
+            root: self.root,
+            index: self.index,
+            lost: !self.reported,
+        });
+    }
+}
+
+impl Child {
+    /// The child's own id, under which its children record.
+    pub(crate) fn id(&self) -> Id {
+        self.root.node(self.node.seq)
+    }
+
+    /// Records how far it has got, in its supervisor's stream.
+    pub(crate) fn record(&self, shell: &Shell, change: Change) {
+        let index = self.tether.index();
+        shell.record(self.stream, Record::Child { index, change });
+    }
+
+    /// Its outcome and the callbacks it calls for go to the supervisor.
+    pub(crate) fn report(&mut self, shell: &Shell, outcome: Outcome) {
+        let outcome = shell.keep(self.id(), outcome);
+        self.pass_on(Report {
+            outcome,
+            due: Vec::new(),
+        });
+    }
+
+    /// The outcome of its last child is its own.
+    pub(crate) fn pass_on(&mut self, mut report: Report) {
+        report.add_callbacks(&self.node, shell::errback_input);
+        self.tether.release();
+        self.reports_to.do_send(ChildEnded {
+            root: self.root,
+            index: self.tether.index(),
+            report,
+        });
+    }
+
+    /// A failure of chordal itself, or of the types, in its place.
+    pub(crate) fn failure(&self, kind: FailureKind, message: &str) -> Box<TaskFailure> {
+        TaskFailure::new(kind, self.id(), self.node.name(), 1, message)
+    }
+
+    /// Starts the actor that the child needs.
+    pub(crate) fn start(self, shell: &Shell) {
+        match self.node.def {
+            Def::Task(_) => drop(TaskActor::new(shell.clone(), self).start()),
+            Def::Chain(_) => drop(ChainActor::new(shell.clone(), self).start()),
+            Def::Group(_) => drop(GroupActor::new(shell.clone(), self).start()),
+            Def::Chord { .. } => drop(ChordActor::new(shell.clone(), self).start()),
+        }
+    }
+}
+
+/// The last word on a child whose actor dies each time it is started.
+pub(crate) fn given_up(root: Id, node: &Node) -> Report {
+    let failure = TaskFailure::new(
+        FailureKind::Engine,
+        root.node(node.seq),
+        node.name(),
+        1,
+        "its actor died each time it was started; this is a fault in chordal",
+    );
+    Report::of(node, Outcome::Failure(failure), shell::errback_input)
+}

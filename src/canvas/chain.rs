@@ -1,0 +1,18 @@
+//! Chains of like steps; chains of unlike ones are written with `|`.
+
+use super::{Accepts, Canvas, Signature};
+
+/// The steps one after the other, each with the value of the one before it; steps of different
+/// types are joined with `|`. A chain of no steps passes its value on.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// let sum = add.s(2, 2) | chain([4, 8, 16].map(|n| add.partial(n)));
+/// ```
+pub fn chain<T, S>(steps: impl IntoIterator<Item = S>) -> Signature<T, T>
+where
+    S: Accepts<T, Output = T>,
+{
+    Signature::from_canvas(Canvas::chain(steps.into_iter().map(Accepts::into_canvas)))
+}

@@ -1,0 +1,82 @@
+//! Groups: members in parallel, values in member order.
+
+use super::{Accepts, Canvas, Signature};
+
+/// The members in parallel, each with the same value from upstream; gives the list of their
+/// values in member order, whatever the order they end in. If members fail, all others still
+/// run, and the group fails with the failure of the lowest of them; see also
+/// [`settled`](Signature::settled). An empty group gives an empty list.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// let doubled: Signature<(), Vec<i64>> = group((0..4).map(|i| add.s(i, i)));
+/// let shifted: Signature<i64, Vec<i64>> = group((0..4).map(|i| add.partial(i)));
+/// ```
+pub fn group<I, M: Accepts<I>>(
+    members: impl IntoIterator<Item = M>,
+) -> Signature<I, Vec<M::Output>> {
+    Signature::from_canvas(Canvas::group(members.into_iter().map(Accepts::into_canvas)))
+}
+
+/// A group of members with different types; what [`group!`](crate::group!) calls.
+pub fn group_of<I, M: Members<I>>(members: M) -> Signature<I, M::Outputs> {
+    Signature::from_canvas(Canvas::group(members.into_canvases()))
+}
+
+/// The members in parallel; gives the tuple of their values. For members of different types, up
+/// to twelve.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// # #[task] async fn shout(text: String) -> String { text.to_uppercase() }
+/// # #[task] async fn join(both: (i64, String)) -> String { format!("{}{}", both.0, both.1) }
+/// let text = group!(add.s(2, 2), shout.s("x".into())) | join.partial();
+/// ```
+#[macro_export]
+macro_rules! group {
+    ($($member:expr),+ $(,)?) => {
+        $crate::group_of(($($member,)+))
+    };
+}
+
+/// A tuple of signatures that take the same `I` from upstream.
+#[diagnostic::on_unimplemented(
+    message = "the members of this group do not all take `{I}` from upstream",
+    note = "every member of a group gets the same value; `task.si(..)` ignores it"
+)]
+pub trait Members<I> {
+    /// The tuple of what they give.
+    type Outputs;
+
+    #[doc(hidden)]
+    fn into_canvases(self) -> Vec<Canvas>;
+}
+
+macro_rules! tuples {
+    ($($member:ident)+) => {
+        impl<Upstream, $($member: Accepts<Upstream>),+> Members<Upstream> for ($($member,)+) {
+            type Outputs = ($($member::Output,)+);
+
+            fn into_canvases(self) -> Vec<Canvas> {
+                #[allow(non_snake_case)]
+                let ($($member,)+) = self;
+                vec![$($member.into_canvas()),+]
+            }
+        }
+    };
+}
+
+tuples!(A);
+tuples!(A B);
+tuples!(A B C);
+tuples!(A B C D);
+tuples!(A B C D E);
+tuples!(A B C D E F);
+tuples!(A B C D E F G);
+tuples!(A B C D E F G H);
+tuples!(A B C D E F G H J);
+tuples!(A B C D E F G H J K);
+tuples!(A B C D E F G H J K L);
+tuples!(A B C D E F G H J K L M);

@@ -1,0 +1,173 @@
+//! Ids: one UUIDv7 per workflow; every node of it is that id plus a number.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Number of a node within its workflow, counted from 0 (the root).
+pub(crate) type Seq = u64;
+
+/// How many low bits of an id hold the [`Seq`].
+const SEQ_BITS: u32 = 40;
+const SEQ_MASK: u128 = (1 << SEQ_BITS) - 1;
+/// Bits of the random part above the seq: the 12 of `rand_a` and 22 of `rand_b`.
+const COUNTER_BITS: u32 = 34;
+
+/// The largest node number: about 10^12 nodes fit one workflow.
+pub(crate) const MAX_SEQ: Seq = SEQ_MASK as Seq;
+
+/// Id of a workflow or of any task, chain, group or chord in it: a UUIDv7.
+///
+/// The low 40 bits number the node within its workflow, so the id of every task, the chord's body
+/// included, is fixed when the workflow is submitted, ids of one workflow sort together, and the
+/// workflow of a task is found without an index.
+///
+/// ```
+/// let id: chordal::Id = "0190a1b2-c3d4-7e5f-8a6b-7c0000000000".parse().unwrap();
+/// assert_eq!(id.to_string(), "0190a1b2-c3d4-7e5f-8a6b-7c0000000000");
+/// assert_eq!(id.root(), id);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Id(Uuid);
+
+impl Id {
+    /// Returns the id of the workflow that this node belongs to (Celery's `root_id`).
+    #[must_use]
+    pub fn root(self) -> Self {
+        Self(Uuid::from_u128(self.0.as_u128() & !SEQ_MASK))
+    }
+
+    /// Returns this id as a [`Uuid`].
+    #[must_use]
+    pub fn as_uuid(self) -> Uuid {
+        self.0
+    }
+
+    /// The node's number within its workflow.
+    pub(crate) fn seq(self) -> Seq {
+        (self.0.as_u128() & SEQ_MASK) as Seq
+    }
+
+    /// The id of node `seq` of the same workflow.
+    pub(crate) fn node(self, seq: Seq) -> Self {
+        assert!(seq <= MAX_SEQ, "a workflow holds at most 2^40 nodes");
+        Self(Uuid::from_u128(
+            (self.0.as_u128() & !SEQ_MASK) | u128::from(seq),
+        ))
+    }
+
+    /// When the workflow was submitted, in milliseconds since the Unix epoch.
+    pub(crate) fn submitted_ms(self) -> u64 {
+        (self.0.as_u128() >> 80) as u64
+    }
+
+    /// The big-endian bytes, which sort as the ids do.
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        *self.0.as_bytes()
+    }
+
+    /// The id with these big-endian bytes.
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    fn counter(self) -> u64 {
+        let bits = self.0.as_u128();
+        let rand_a = ((bits >> 64) & 0xfff) as u64;
+        let rand_b = ((bits >> SEQ_BITS) & ((1 << 22) - 1)) as u64;
+        (rand_a << 22) | rand_b
+    }
+
+    fn from_parts(ms: u64, counter: u64) -> Self {
+        let rand_a = u128::from(counter >> 22) & 0xfff;
+        let rand_b = u128::from(counter) & ((1 << 22) - 1);
+        let version = 0x7 << 76;
+        let variant = 0b10 << 62;
+        let time = u128::from(ms & 0xffff_ffff_ffff) << 80;
+        Self(Uuid::from_u128(
+            time | version | rand_a << 64 | variant | rand_b << SEQ_BITS,
+        ))
+    }
+
+    /// The workflow id to give after `last`: later than it whatever the clock says, so that ids
+    /// never repeat, over restarts and clock steps too (RFC 9562, section 6.2, method 1).
+    pub(crate) fn next(last: Option<Self>, now_ms: u64, random: u64) -> Self {
+        match last {
+            Some(last) if last.submitted_ms() >= now_ms => {
+                let counter = last.counter() + 1;
+                if counter >> COUNTER_BITS == 0 {
+                    Self::from_parts(last.submitted_ms(), counter)
+                } else {
+                    Self::from_parts(last.submitted_ms() + 1, 0)
+                }
+            }
+            // The top bit starts clear: 2^33 ids are left within this millisecond.
+            _ => Self::from_parts(now_ms, random >> (64 - COUNTER_BITS + 1)),
+        }
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Id {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<Uuid> for Id {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_version_7_and_keep_their_parts() {
+        let id = Id::next(None, 1_700_000_000_123, u64::MAX);
+        assert_eq!(id.as_uuid().get_version_num(), 7);
+        assert_eq!(id.as_uuid().get_variant(), uuid::Variant::RFC4122);
+        assert_eq!(id.submitted_ms(), 1_700_000_000_123);
+        assert_eq!(id.seq(), 0);
+        let node = id.node(MAX_SEQ);
+        assert_eq!((node.seq(), node.root()), (MAX_SEQ, id));
+        assert_eq!(Id::from_bytes(node.to_bytes()), node);
+    }
+
+    #[test]
+    fn ids_rise_when_the_clock_stands_still_or_steps_back() {
+        let mut last = Id::next(None, 1_000, 7);
+        for now in [1_000, 1_000, 400, 1_001, 999, 1_001] {
+            let next = Id::next(Some(last), now, u64::MAX);
+            assert!(next > last, "{next} after {last}");
+            assert_eq!(next.as_uuid().get_version_num(), 7);
+            last = next;
+        }
+    }
+
+    #[test]
+    fn a_full_counter_borrows_from_the_next_millisecond() {
+        let full = Id::from_parts(5, (1 << COUNTER_BITS) - 1);
+        let next = Id::next(Some(full), 5, 0);
+        assert!(next > full);
+        assert_eq!(next.submitted_ms(), 6);
+    }
+}

@@ -1,0 +1,109 @@
+//! The barrier: counts a group's members, by who has arrived and never by how many.
+
+use super::{Change, Due, Index, IndexSet, Record, Report, Verdict};
+use crate::canvas::outcome::Outcome;
+
+/// Invariant: `verdict` is set by the arrival that completes `arrived`, in the same commands.
+#[derive(Debug)]
+pub(crate) struct Barrier {
+    /// A set, because an arrival may come twice.
+    arrived: IndexSet,
+    /// The failed member with the lowest index so far: what the verdict names.
+    broken: Option<Verdict>,
+    /// Failures are values here: the verdict is always `Released`.
+    settled: bool,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Record(Record),
+    /// Record these and run them.
+    Launch(Vec<Due>),
+    /// Tell the owner, who may have been told before.
+    Tell(Verdict),
+}
+
+impl Barrier {
+    /// A barrier for `size` members.
+    pub(crate) fn new(size: u64, settled: bool) -> Self {
+        Self {
+            arrived: IndexSet::new(size),
+            broken: None,
+            settled,
+            verdict: None,
+        }
+    }
+
+    /// Takes in a record of its stream, after a restart.
+    pub(crate) fn replay(&mut self, record: &Record) {
+        match record {
+            Record::Child {
+                index,
+                change: Change::Done(outcome),
+            } => {
+                self.note(*index, outcome);
+            }
+            Record::Verdict(verdict) => self.verdict = Some(verdict.clone()),
+            _ => {}
+        }
+    }
+
+    /// Starts, or goes on after the replay: a verdict that is on record is told again, a barrier
+    /// for none releases at once.
+    pub(crate) fn start(&mut self) -> Vec<Command> {
+        match &self.verdict {
+            Some(verdict) => vec![Command::Tell(verdict.clone())],
+            None => self.decide(),
+        }
+    }
+
+    /// Member `index` has ended.
+    pub(crate) fn arrive(&mut self, index: Index, report: Report) -> Vec<Command> {
+        if self.verdict.is_some() || !self.note(index, &report.outcome) {
+            return Vec::new();
+        }
+        let mut commands = vec![Command::Record(Record::Child {
+            index,
+            change: Change::Done(report.outcome),
+        })];
+        if !report.due.is_empty() {
+            commands.push(Command::Launch(report.due));
+        }
+        commands.extend(self.decide());
+        commands
+    }
+
+    /// The members that have arrived.
+    pub(crate) fn arrived(&self) -> &IndexSet {
+        &self.arrived
+    }
+
+    /// Says whether this is the first word of `index`.
+    fn note(&mut self, index: Index, outcome: &Outcome) -> bool {
+        let first = self.arrived.insert(index);
+        if let Outcome::Failure(failure) = outcome
+            && first
+            && !self.settled
+            && !matches!(self.broken, Some(Verdict::Broken { index: lowest, .. }) if lowest < index)
+        {
+            self.broken = Some(Verdict::Broken {
+                index,
+                failure: failure.clone(),
+            });
+        }
+        first
+    }
+
+    fn decide(&mut self) -> Vec<Command> {
+        if !self.arrived.is_full() {
+            return Vec::new();
+        }
+        let verdict = self.broken.take().unwrap_or(Verdict::Released);
+        self.verdict = Some(verdict.clone());
+        vec![
+            Command::Record(Record::Verdict(verdict.clone())),
+            Command::Tell(verdict),
+        ]
+    }
+}

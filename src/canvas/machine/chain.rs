@@ -1,0 +1,105 @@
+//! The chain: one step after the other, each with the value of the one before it.
+
+use super::group::MAX_RESTARTS;
+use super::{Change, Due, Index, Record, Report};
+use crate::canvas::outcome::{Outcome, Value};
+
+/// Invariant: the outcome of the last step is the chain's own; only the ones before it are in the
+/// chain's stream.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    len: Index,
+    /// The step that runs now; `len` when the chain has ended.
+    at: Index,
+    restarts: u32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Record(Record),
+    /// Record these and run them.
+    Launch(Vec<Due>),
+    /// Start this step with the value from upstream, if there is one.
+    Spawn(Index, Option<Value>),
+    /// Start this step's lost actor again, once all it recorded is durable.
+    Respawn(Index),
+    /// Its actor dies each time.
+    GiveUp(Index),
+    Report(Report),
+}
+
+impl Chain {
+    /// A chain of `len` steps as its stream left it; one of none passes its input on, or `nil`.
+    pub(crate) fn recover<'a>(
+        len: Index,
+        input: Option<Value>,
+        nil: Value,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> (Self, Vec<Command>) {
+        let mut at = 0;
+        let mut input = input;
+        for record in records {
+            if let Record::Child {
+                index,
+                change: Change::Done(Outcome::Success(value)),
+            } = record
+                && *index == at
+            {
+                at += 1;
+                input = Some(value.clone());
+            }
+        }
+        let chain = Self {
+            len,
+            at,
+            restarts: 0,
+        };
+        let command = if at < len {
+            Command::Spawn(at, input)
+        } else {
+            Command::Report(Report {
+                outcome: Outcome::Success(input.unwrap_or(nil)),
+                due: Vec::new(),
+            })
+        };
+        (chain, vec![command])
+    }
+
+    /// Step `index` has ended.
+    pub(crate) fn ended(&mut self, index: Index, report: Report) -> Vec<Command> {
+        if index != self.at || self.at >= self.len {
+            return Vec::new();
+        }
+        let value = match report.outcome {
+            Outcome::Success(ref value) if index + 1 < self.len => value.clone(),
+            _ => {
+                self.at = self.len;
+                return vec![Command::Report(report)];
+            }
+        };
+        self.at += 1;
+        self.restarts = 0;
+        let mut commands = vec![Command::Record(Record::Child {
+            index,
+            change: Change::Done(report.outcome),
+        })];
+        if !report.due.is_empty() {
+            commands.push(Command::Launch(report.due));
+        }
+        commands.push(Command::Spawn(self.at, Some(value)));
+        commands
+    }
+
+    /// The actor of step `index` is gone; `lost`: before it had reported.
+    pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
+        if !lost || index != self.at || self.at >= self.len {
+            return Vec::new();
+        }
+        self.restarts += 1;
+        if self.restarts <= MAX_RESTARTS {
+            vec![Command::Respawn(index)]
+        } else {
+            vec![Command::GiveUp(index)]
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The chord: a group, then the body with its list, once.
+
+use super::group::{self, Group, MAX_RESTARTS};
+use super::{BODY, Index, IndexSet, Report, Verdict};
+use crate::canvas::outcome::TaskFailure;
+
+#[derive(Debug)]
+pub(crate) enum Chord {
+    /// The header's members are running.
+    Header(Group),
+    /// The barrier has released the body; its actor was lost `restarts` times.
+    Body {
+        restarts: u32,
+    },
+    Ended,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// What the header's group asks for; never its report.
+    Header(group::Command),
+    /// Start the body with the header's list.
+    SpawnBody,
+    /// Start the body's lost actor again, once all it recorded is durable.
+    RespawnBody,
+    /// The body's actor dies each time.
+    GiveUpBody,
+    /// A member failed: the chord fails, the body never runs.
+    Break(Box<TaskFailure>),
+    /// The body has ended, and so the chord.
+    Report(Report),
+}
+
+impl Chord {
+    /// The chord some of whose header members have `arrived`. If all have, the barrier tells its
+    /// stored verdict again, which starts the body.
+    pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Command>) {
+        let (group, commands) = Group::recover(arrived, window);
+        (
+            Self::Header(group),
+            commands.into_iter().map(Command::Header).collect(),
+        )
+    }
+
+    /// A child's actor is gone; `lost`: before it had reported.
+    pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
+        match self {
+            Self::Header(group) if index != BODY => group
+                .stopped(index, lost)
+                .into_iter()
+                .map(Command::Header)
+                .collect(),
+            Self::Body { restarts } if index == BODY && lost => {
+                *restarts += 1;
+                if *restarts <= MAX_RESTARTS {
+                    vec![Command::RespawnBody]
+                } else {
+                    vec![Command::GiveUpBody]
+                }
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The barrier has decided.
+    pub(crate) fn decided(&mut self, verdict: Verdict) -> Vec<Command> {
+        if !matches!(self, Self::Header(_)) {
+            return Vec::new();
+        }
+        match verdict {
+            Verdict::Released => {
+                *self = Self::Body { restarts: 0 };
+                vec![Command::SpawnBody]
+            }
+            Verdict::Broken { failure, .. } => {
+                *self = Self::Ended;
+                vec![Command::Break(failure)]
+            }
+        }
+    }
+
+    /// The body has ended.
+    pub(crate) fn body_ended(&mut self, report: Report) -> Vec<Command> {
+        if !matches!(self, Self::Body { .. }) {
+            return Vec::new();
+        }
+        *self = Self::Ended;
+        vec![Command::Report(report)]
+    }
+}

@@ -1,0 +1,102 @@
+//! The group: materialises its members in a window and ends with the barrier's verdict.
+
+use std::collections::HashMap;
+
+use super::{Index, IndexSet, Verdict};
+use crate::canvas::outcome::{Outcome, Value};
+
+/// How often a child actor that dies is started again before its member counts as failed.
+pub(crate) const MAX_RESTARTS: u32 = 3;
+
+/// Invariant: no more than `window` members are materialised at once.
+#[derive(Debug)]
+pub(crate) struct Group {
+    window: u64,
+    /// Members that need no materialising any more: spawned, or recorded as ended.
+    taken: IndexSet,
+    /// Where to look for the next member.
+    next: Index,
+    /// How many members are materialised now.
+    alive: u64,
+    /// Who was lost, and how often: nearly always empty.
+    restarts: HashMap<Index, u32>,
+    ended: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Materialise this member.
+    Spawn(Index),
+    /// Start this member's lost actor again, once all it recorded is durable.
+    Respawn(Index),
+    /// Its actor dies each time: count it as failed.
+    GiveUp(Index),
+    /// The group has ended.
+    Report(Verdict),
+}
+
+impl Group {
+    /// The group some of whose members have `arrived`.
+    pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Command>) {
+        assert!(window > 0, "a window of none would never move");
+        let mut group = Self {
+            window,
+            taken: arrived,
+            next: 0,
+            alive: 0,
+            restarts: HashMap::new(),
+            ended: false,
+        };
+        let commands = group.fill();
+        (group, commands)
+    }
+
+    /// The actor of member `index` is gone; `lost`: before it had reported.
+    pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
+        if self.ended {
+            return Vec::new();
+        }
+        if lost {
+            let restarts = self.restarts.entry(index).or_default();
+            *restarts += 1;
+            if *restarts <= MAX_RESTARTS {
+                return vec![Command::Respawn(index)];
+            }
+            self.alive = self.alive.saturating_sub(1);
+            let mut commands = vec![Command::GiveUp(index)];
+            commands.extend(self.fill());
+            return commands;
+        }
+        self.alive = self.alive.saturating_sub(1);
+        self.fill()
+    }
+
+    /// The barrier has decided.
+    pub(crate) fn decided(&mut self, verdict: Verdict) -> Vec<Command> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Vec::new();
+        }
+        vec![Command::Report(verdict)]
+    }
+
+    fn fill(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        while self.alive < self.window
+            && let Some(index) = self.taken.next_missing(self.next)
+        {
+            self.taken.insert(index);
+            self.next = index + 1;
+            self.alive += 1;
+            commands.push(Command::Spawn(index));
+        }
+        commands
+    }
+}
+
+/// What a group gives: the list of its members' values, or the failure the verdict names.
+pub(crate) fn outcome(verdict: Verdict, list: Value) -> Outcome {
+    match verdict {
+        Verdict::Released => Outcome::Success(list),
+        Verdict::Broken { failure, .. } => Outcome::Failure(failure),
+    }
+}

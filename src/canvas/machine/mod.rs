@@ -1,0 +1,165 @@
+//! One small state machine per actor kind: an event in, commands out.
+//!
+//! The machines are total: every event may come twice, late or never, and none of them can fail,
+//! wait, or look at a clock. Each command says what to record, what to tell, or what to start; the
+//! actor that owns the machine carries it out. What a machine *records* is enough to build it again
+//! after a crash (`recover`), together with the commands whose effect may have been lost.
+
+pub(crate) mod barrier;
+pub(crate) mod chain;
+pub(crate) mod chord;
+pub(crate) mod group;
+pub(crate) mod queue;
+pub(crate) mod task;
+pub(crate) mod workflow;
+
+use serde::{Deserialize, Serialize};
+
+use super::freeze::Node;
+use super::id::Seq;
+use super::outcome::{Outcome, TaskFailure, Value};
+
+/// Which child of its supervisor: the member of a group, the step of a chain.
+pub(crate) type Index = u64;
+
+/// The index of a chord's body among its supervisor's children.
+pub(crate) const BODY: Index = Index::MAX;
+
+/// One line in a supervisor's stream: what the store knows of its children.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Record {
+    /// Child `index` has got this far.
+    Child { index: Index, change: Change },
+    /// All members have ended: the barrier's decision, stored once and never made again.
+    Verdict(Verdict),
+    /// The list upstream has `size` elements; member 0 is numbered `first`.
+    Expanded { first: Seq, size: u64 },
+    /// A callback or errback is to run: node `seq`, with this input.
+    Due { seq: Seq, input: Value },
+}
+
+/// How far a child has got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Change {
+    /// Attempt `attempt` (from 1) is starting; `retries` failed attempts came before it.
+    Started { attempt: u32, retries: u32 },
+    /// Attempt `attempt` failed; the next is due at `at_ms` (milliseconds since the Unix epoch).
+    Retrying {
+        attempt: u32,
+        retries: u32,
+        at_ms: u64,
+    },
+    /// It has ended.
+    Done(Outcome),
+}
+
+/// What a barrier decides when its last member has arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Verdict {
+    /// All values are there.
+    Released,
+    /// Of the members that failed, the one with the lowest index.
+    Broken {
+        index: Index,
+        failure: Box<TaskFailure>,
+    },
+}
+
+/// A callback that is to run because of an outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) node: Node,
+    pub(crate) input: Value,
+}
+
+/// A child's last word to its supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) outcome: Outcome,
+    /// Recorded in one batch with the outcome, by whoever records that.
+    pub(crate) due: Vec<Due>,
+}
+
+impl Report {
+    /// The outcome of `node`, and the callbacks that it calls for.
+    ///
+    /// `failure` encodes a failure as the input of an errback.
+    pub(crate) fn of(
+        node: &Node,
+        outcome: Outcome,
+        failure: impl Fn(&TaskFailure) -> Value,
+    ) -> Self {
+        let mut report = Self {
+            outcome,
+            due: Vec::new(),
+        };
+        report.add_callbacks(node, failure);
+        report
+    }
+
+    /// Adds the callbacks of `node`, whose outcome this also is.
+    pub(crate) fn add_callbacks(&mut self, node: &Node, failure: impl Fn(&TaskFailure) -> Value) {
+        let Some(callbacks) = &node.callbacks else {
+            return;
+        };
+        let (nodes, input) = match &self.outcome {
+            Outcome::Success(value) => (&callbacks.link, value.clone()),
+            Outcome::Failure(why) => (&callbacks.link_error, failure(why)),
+        };
+        self.due.extend(nodes.iter().map(|node| Due {
+            node: node.clone(),
+            input: input.clone(),
+        }));
+    }
+}
+
+/// A set of indices below a known size: who has arrived, one bit each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct IndexSet {
+    words: Vec<u64>,
+    size: u64,
+    len: u64,
+}
+
+impl IndexSet {
+    pub(crate) fn new(size: u64) -> Self {
+        let words = usize::try_from(size.div_ceil(64)).expect("a group fits the address space");
+        Self {
+            words: vec![0; words],
+            size,
+            len: 0,
+        }
+    }
+
+    /// Adds `index`; says whether it is new. What is out of range is never new.
+    pub(crate) fn insert(&mut self, index: Index) -> bool {
+        let new = index < self.size && !self.contains(index);
+        if new {
+            self.words[(index / 64) as usize] |= 1 << (index % 64);
+            self.len += 1;
+        }
+        new
+    }
+
+    pub(crate) fn contains(&self, index: Index) -> bool {
+        index < self.size && self.words[(index / 64) as usize] & (1 << (index % 64)) != 0
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len == self.size
+    }
+
+    /// The lowest index from `start` on that is not in the set.
+    pub(crate) fn next_missing(&self, start: Index) -> Option<Index> {
+        let mut index = start;
+        while index < self.size {
+            let free = !self.words[(index / 64) as usize] >> (index % 64);
+            if free != 0 {
+                let found = index + u64::from(free.trailing_zeros());
+                return (found < self.size).then_some(found);
+            }
+            index = (index / 64 + 1) * 64;
+        }
+        None
+    }
+}

@@ -1,0 +1,162 @@
+//! How a task ended: its value or its failure.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{Id, Seq};
+use super::payload::Payload;
+
+/// How a task, chain, group or chord ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    Success(Value),
+    Failure(Box<TaskFailure>),
+}
+
+/// A value, or where in its workflow it is kept: what is large is written once and passed on by
+/// reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Value {
+    /// The bytes themselves.
+    Inline(Payload),
+    /// Kept in pieces under node `seq`.
+    Stored { seq: Seq, len: u64 },
+    /// The list of what the members of group or chord `seq` gave, in member order.
+    Gathered {
+        seq: Seq,
+        size: u64,
+        /// Each member's outcome (a `Result`), failures included.
+        settled: bool,
+    },
+}
+
+/// Why a task failed, as its caller sees it.
+///
+/// ```no_run
+/// # async fn f(app: chordal::App, id: chordal::Id) -> chordal::Result<()> {
+/// match app.async_result::<i64>(id).await?.get().await {
+///     Ok(sum) => println!("{sum}"),
+///     Err(chordal::Error::Failed(failure)) => eprintln!("{} failed: {}", failure.name, failure.message),
+///     Err(other) => return Err(other),
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TaskFailure {
+    /// What kind of failure it was.
+    pub kind: FailureKind,
+    /// The task that failed. For a failed chord header: the chord.
+    pub task_id: Id,
+    /// Registered name of the task that failed.
+    pub name: String,
+    /// The task's own message; a panic's text too.
+    pub message: String,
+    /// Which attempt failed, counted from 1.
+    pub attempt: u32,
+    /// For a failed chord header: the failure of the member with the lowest index.
+    pub cause: Option<Box<TaskFailure>>,
+}
+
+/// What kind of failure a [`TaskFailure`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The task returned an error.
+    Error,
+    /// The task panicked.
+    Panic,
+    /// An attempt ran longer than its hard time limit.
+    TimeLimit,
+    /// A member of a chord's header failed, so the body never ran (Celery's `ChordError`).
+    Chord,
+    /// The arguments, an element or the upstream value are not what the task takes, or its result
+    /// could not be encoded.
+    Type,
+    /// chordal itself could not carry the task through.
+    Engine,
+}
+
+/// The longest message of a failure, in bytes, so that every record holds one.
+const MAX_MESSAGE: usize = 1_024;
+/// How many causes a failure carries: chords in chords in chords.
+const MAX_CAUSES: u32 = 3;
+
+impl TaskFailure {
+    /// The failure of an attempt. A message of more than a kilobyte is cut, and says so.
+    pub(crate) fn new(
+        kind: FailureKind,
+        task_id: Id,
+        name: &str,
+        attempt: u32,
+        message: &str,
+    ) -> Box<Self> {
+        Box::new(Self {
+            kind,
+            task_id,
+            name: name.to_owned(),
+            message: shorten(message),
+            attempt,
+            cause: None,
+        })
+    }
+
+    /// The failure of chord `chord` because `member` failed.
+    pub(crate) fn chord(chord: Id, member: Box<Self>) -> Box<Self> {
+        let message = format!(
+            "dependency {} ({}) failed: {}",
+            member.task_id, member.name, member.message
+        );
+        let mut failure = Self::new(FailureKind::Chord, chord, "chord", 1, &message);
+        failure.cause = Some(member);
+        failure.keep_causes(MAX_CAUSES);
+        failure
+    }
+
+    fn keep_causes(&mut self, count: u32) {
+        match &mut self.cause {
+            Some(cause) if count > 0 => cause.keep_causes(count - 1),
+            cause => *cause = None,
+        }
+    }
+}
+
+fn shorten(message: &str) -> String {
+    if message.len() <= MAX_MESSAGE {
+        return message.to_owned();
+    }
+    let kept = &message[..message.floor_char_boundary(MAX_MESSAGE)];
+    format!("{kept}… ({} bytes in all)", message.len())
+}
+
+impl fmt::Display for TaskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            task_id,
+            attempt,
+            message,
+            ..
+        } = self;
+        match self.kind {
+            FailureKind::Chord => write!(f, "chord {task_id}: {message}"),
+            FailureKind::Panic => {
+                write!(
+                    f,
+                    "task {name} ({task_id}) panicked in attempt {attempt}: {message}"
+                )
+            }
+            _ => write!(
+                f,
+                "task {name} ({task_id}) failed in attempt {attempt}: {message}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TaskFailure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_ref().map(|cause| &**cause as _)
+    }
+}

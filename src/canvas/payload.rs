@@ -1,0 +1,232 @@
+//! Payloads: arguments and results as MessagePack with field names.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A MessagePack value (<https://msgpack.org>), encoded once and shared from then on.
+///
+/// `Debug` prints the size only: what is in a payload stays out of logs.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Payload(Bytes);
+
+impl Payload {
+    /// Encodes `value`, structs with their field names.
+    pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, String> {
+        rmp_serde::to_vec_named(value)
+            .map(Self::from)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Decodes the value; the error says what was found and what was expected.
+    pub(crate) fn decode<T: DeserializeOwned>(&self) -> Result<T, String> {
+        rmp_serde::from_slice(&self.0).map_err(|error| error.to_string())
+    }
+
+    /// Splits `count` values encoded one after the other.
+    pub(crate) fn split(&self, count: u32) -> Result<Vec<Self>, String> {
+        self.values(&self.0, count)
+    }
+
+    /// Splits an encoded list into its elements, without decoding or copying them.
+    pub(crate) fn elements(&self) -> Result<Vec<Self>, String> {
+        let mut rest: &[u8] = &self.0;
+        let count = rmp::decode::read_array_len(&mut rest)
+            .map_err(|_| "the value upstream is not a list".to_owned())?;
+        self.values(rest, count)
+    }
+
+    /// The `count` values that `rest`, the end of this payload, starts with.
+    fn values(&self, mut rest: &[u8], count: u32) -> Result<Vec<Self>, String> {
+        let mut elements = Vec::new();
+        for _ in 0..count {
+            let start = self.0.len() - rest.len();
+            skip(&mut rest)?;
+            elements.push(Self(self.0.slice(start..self.0.len() - rest.len())));
+        }
+        Ok(elements)
+    }
+
+    /// The encoded bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Builds a list by concatenation of encoded elements.
+pub(crate) struct ListWriter(Vec<u8>);
+
+impl ListWriter {
+    /// A list of `len` elements with about `bytes` bytes in all.
+    pub(crate) fn new(len: usize, bytes: usize) -> Self {
+        let mut out = Vec::with_capacity(bytes + 5);
+        let len = u32::try_from(len).expect("a MessagePack list holds at most 2^32 - 1 elements");
+        rmp::encode::write_array_len(&mut out, len).expect("a Vec takes every write");
+        Self(out)
+    }
+
+    /// No list at all: what is pushed is the value.
+    pub(crate) fn raw() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Appends bytes that are one encoded element, or a part of one.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// The finished list.
+    pub(crate) fn finish(self) -> Payload {
+        Payload::from(self.0)
+    }
+}
+
+/// Moves `rest` past one value.
+fn skip(rest: &mut &[u8]) -> Result<(), String> {
+    use rmp::Marker;
+    let mut pending = 1u64;
+    while pending > 0 {
+        pending -= 1;
+        let marker =
+            rmp::decode::read_marker(rest).map_err(|_| "a list ends too early".to_owned())?;
+        let (bytes, nested) = match marker {
+            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => {
+                (0, 0)
+            }
+            Marker::U8 | Marker::I8 => (1, 0),
+            Marker::U16 | Marker::I16 | Marker::FixExt1 => (2, 0),
+            Marker::FixExt2 => (3, 0),
+            Marker::U32 | Marker::I32 | Marker::F32 => (4, 0),
+            Marker::FixExt4 => (5, 0),
+            Marker::U64 | Marker::I64 | Marker::F64 => (8, 0),
+            Marker::FixExt8 => (9, 0),
+            Marker::FixExt16 => (17, 0),
+            Marker::FixStr(len) => (u64::from(len), 0),
+            Marker::Str8 | Marker::Bin8 => (length(rest, 1)?, 0),
+            Marker::Str16 | Marker::Bin16 => (length(rest, 2)?, 0),
+            Marker::Str32 | Marker::Bin32 => (length(rest, 4)?, 0),
+            Marker::Ext8 => (length(rest, 1)? + 1, 0),
+            Marker::Ext16 => (length(rest, 2)? + 1, 0),
+            Marker::Ext32 => (length(rest, 4)? + 1, 0),
+            Marker::FixArray(len) => (0, u64::from(len)),
+            Marker::Array16 => (0, length(rest, 2)?),
+            Marker::Array32 => (0, length(rest, 4)?),
+            Marker::FixMap(len) => (0, 2 * u64::from(len)),
+            Marker::Map16 => (0, 2 * length(rest, 2)?),
+            Marker::Map32 => (0, 2 * length(rest, 4)?),
+            Marker::Reserved => return Err("a reserved MessagePack marker".to_owned()),
+        };
+        take(rest, bytes)?;
+        pending += nested;
+    }
+    Ok(())
+}
+
+fn length(rest: &mut &[u8], width: u64) -> Result<u64, String> {
+    Ok(take(rest, width)?
+        .iter()
+        .fold(0, |length, byte| length << 8 | u64::from(*byte)))
+}
+
+fn take<'a>(rest: &mut &'a [u8], count: u64) -> Result<&'a [u8], String> {
+    let (taken, left) = usize::try_from(count)
+        .ok()
+        .and_then(|count| rest.split_at_checked(count))
+        .ok_or_else(|| "a list ends too early".to_owned())?;
+    *rest = left;
+    Ok(taken)
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Bytes::from(bytes))
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} bytes>", self.0.len())
+    }
+}
+
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Payload;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Payload, E> {
+                Ok(Payload(Bytes::copy_from_slice(bytes)))
+            }
+
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Payload, E> {
+                Ok(Payload::from(bytes))
+            }
+        }
+
+        deserializer.deserialize_byte_buf(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_list_is_built_and_taken_apart_without_re_encoding() {
+        let parts: Vec<_> = ["a".repeat(3), "b".repeat(300), "c".repeat(70_000)]
+            .iter()
+            .map(|text| Payload::encode(text).unwrap())
+            .collect();
+        let mut list = ListWriter::new(parts.len(), 0);
+        parts.iter().for_each(|part| list.push(part.bytes()));
+        let list = list.finish();
+        assert_eq!(list.elements().unwrap(), parts);
+        assert_eq!(list.decode::<Vec<String>>().unwrap()[2].len(), 70_000);
+    }
+
+    #[test]
+    fn what_is_not_a_list_is_said_so() {
+        let number = Payload::encode(&7).unwrap();
+        assert_eq!(
+            number.elements().unwrap_err(),
+            "the value upstream is not a list"
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_content() {
+        let secret = Payload::encode("canary").unwrap();
+        assert_eq!(format!("{secret:?}"), "<7 bytes>");
+    }
+
+    proptest! {
+        #[test]
+        fn elements_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Payload::from(bytes).elements();
+        }
+
+        #[test]
+        fn elements_agree_with_serde(value in proptest::collection::vec(any::<(Option<i64>, f64, String, Vec<(bool, u16)>)>(), 0..20)) {
+            let list = Payload::encode(&value).unwrap();
+            let again: Vec<(Option<i64>, f64, String, Vec<(bool, u16)>)> = list.elements().unwrap().iter()
+                .map(|element| element.decode().unwrap()).collect();
+            prop_assert_eq!(again, value);
+        }
+    }
+}

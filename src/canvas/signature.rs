@@ -1,0 +1,251 @@
+//! Signatures: what a user composes, typed by what goes in and what comes out.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::BitOr;
+use std::time::Duration;
+
+use super::Canvas;
+use super::outcome::TaskFailure;
+
+/// A task, chain, group or chord to be run: takes an `I` from upstream and gives an `O`.
+///
+/// `add.s(2, 2)` is a `Signature<(), i64>`, complete; `add.partial(4)` a `Signature<i64, i64>`
+/// that waits for its first argument. Only a complete one can be submitted. Signatures are plain
+/// data: cloned, composed and sent anywhere; nothing runs before
+/// [`App::apply_async`](crate::App::apply_async).
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// let sixteen: Signature<(), i64> = add.s(2, 2) | add.partial(4) | add.partial(8);
+/// ```
+#[must_use = "a signature does nothing until it is submitted"]
+pub struct Signature<I, O> {
+    canvas: Canvas,
+    types: PhantomData<fn(I) -> O>,
+}
+
+/// A signature that ignores what comes from upstream (Celery's `.si()`), so it goes wherever a
+/// signature goes.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// # #[task] async fn shout(text: String) -> String { text.to_uppercase() }
+/// let five: Signature<(), i64> = shout.s("ignored".into()) | add.si(2, 3);
+/// ```
+#[must_use = "a signature does nothing until it is submitted"]
+pub struct Immutable<O> {
+    canvas: Canvas,
+    types: PhantomData<fn() -> O>,
+}
+
+/// What can follow a step that gives `I`: a [`Signature<I, _>`](Signature), any [`Immutable`], a
+/// dynamic [`Canvas`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot take `{I}` from upstream",
+    label = "this does not take `{I}`",
+    note = "a `Signature<I, O>` takes exactly `I`; only a `Signature<(), O>`, one with all its arguments, can be submitted",
+    note = "to ignore what comes from upstream, write `task.si(..)` instead of `task.s(..)`"
+)]
+pub trait Accepts<I>: sealed::Sealed {
+    /// What it gives.
+    type Output;
+
+    #[doc(hidden)]
+    fn into_canvas(self) -> Canvas;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<I, O> Sealed for super::Signature<I, O> {}
+    impl<O> Sealed for super::Immutable<O> {}
+    impl Sealed for super::Canvas {}
+}
+
+impl<I, O> Accepts<I> for Signature<I, O> {
+    type Output = O;
+
+    fn into_canvas(self) -> Canvas {
+        self.canvas
+    }
+}
+
+impl<I, O> Accepts<I> for Immutable<O> {
+    type Output = O;
+
+    fn into_canvas(self) -> Canvas {
+        self.canvas
+    }
+}
+
+impl<I> Accepts<I> for Canvas {
+    type Output = serde_json::Value;
+
+    fn into_canvas(self) -> Canvas {
+        self
+    }
+}
+
+impl<I, O> Signature<I, O> {
+    pub(crate) fn from_canvas(canvas: Canvas) -> Self {
+        Self {
+            canvas,
+            types: PhantomData,
+        }
+    }
+
+    /// Returns the dynamic canvas inside.
+    pub fn into_canvas(self) -> Canvas {
+        self.canvas
+    }
+}
+
+impl<O> Immutable<O> {
+    pub(crate) fn from_canvas(canvas: Canvas) -> Self {
+        Self {
+            canvas,
+            types: PhantomData,
+        }
+    }
+
+    /// Returns the dynamic canvas inside.
+    pub fn into_canvas(self) -> Canvas {
+        self.canvas
+    }
+}
+
+impl<I, M, R: Accepts<M>> BitOr<R> for Signature<I, M> {
+    type Output = Signature<I, R::Output>;
+
+    /// A chain: `self`, then `next` with its value. After a group it is a chord: `next` runs once
+    /// all members have given theirs.
+    fn bitor(self, next: R) -> Self::Output {
+        Signature::from_canvas(self.canvas.then(next.into_canvas()))
+    }
+}
+
+impl<M, R: Accepts<M>> BitOr<R> for Immutable<M> {
+    type Output = Immutable<R::Output>;
+
+    /// A chain that ignores what comes from upstream.
+    fn bitor(self, next: R) -> Self::Output {
+        Immutable::from_canvas(self.canvas.then(next.into_canvas()))
+    }
+}
+
+/// The builders that [`Signature`] and [`Immutable`] share.
+macro_rules! builders {
+    ($type:ident<$($param:ident),+>, $output:ident) => {
+        impl<$($param),+> $type<$($param),+> {
+            /// Sends the task to this queue. On a group it goes to every member, on a chord to the
+            /// body, on a chain to the first step; what is set outside wins (celery/canvas.py,
+            /// `Signature._merge`). This holds for every option here.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+            /// let slow = add.s(2, 2).queue("reports").priority(1);
+            /// ```
+            pub fn queue(self, queue: impl Into<Cow<'static, str>>) -> Self {
+                Self::from_canvas(self.canvas.queue(queue))
+            }
+
+            /// Sets the priority, 0 to 9: of the tasks that wait in one queue, the highest goes
+            /// first.
+            pub fn priority(self, priority: u8) -> Self {
+                Self::from_canvas(self.canvas.priority(priority))
+            }
+
+            /// Sets how often a failed attempt is tried again.
+            pub fn max_retries(self, max_retries: u32) -> Self {
+                Self::from_canvas(self.canvas.max_retries(max_retries))
+            }
+
+            /// Sets the hard limit on one attempt, from the moment its body starts. An async body
+            /// is dropped at it; a blocking one cannot be stopped: its result is refused and its
+            /// slot comes back when it returns.
+            pub fn time_limit(self, limit: Duration) -> Self {
+                Self::from_canvas(self.canvas.time_limit(limit))
+            }
+
+            /// Runs `callback` with the value, once, after success. Its own outcome changes
+            /// nothing about this task's. On a group it is refused when submitted: use a chord.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+            /// # #[task] async fn log(sum: i64) { println!("{sum}") }
+            /// let logged = add.s(2, 2).link(log.partial());
+            /// ```
+            pub fn link(self, callback: impl Accepts<$output>) -> Self {
+                Self::from_canvas(self.canvas.link(callback.into_canvas()))
+            }
+
+            /// Runs `errback` with the [`TaskFailure`], once, after the final failure. On a group
+            /// every member gets it, so it runs once per member that fails; on a chain and on a
+            /// chord it runs once.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+            /// # #[task] async fn alert(failure: TaskFailure) { eprintln!("{failure}") }
+            /// let watched = add.s(2, 2).link_error(alert.partial());
+            /// ```
+            pub fn link_error(self, errback: impl Accepts<TaskFailure>) -> Self {
+                Self::from_canvas(self.canvas.link_error(errback.into_canvas()))
+            }
+
+            /// The same as `link_error`, by Celery's other name.
+            pub fn on_error(self, errback: impl Accepts<TaskFailure>) -> Self {
+                self.link_error(errback)
+            }
+
+            /// Makes the second submission with `key` return the first one's handle, also after a
+            /// restart, until the first one's retention ends. The keys of one store are one space.
+            pub fn idempotency_key(self, key: impl Into<String>) -> Self {
+                Self::from_canvas(self.canvas.idempotency_key(key))
+            }
+        }
+
+        impl<$($param),+> Clone for $type<$($param),+> {
+            fn clone(&self) -> Self {
+                Self::from_canvas(self.canvas.clone())
+            }
+        }
+
+        /// Shows the shape and the task names, never the arguments.
+        impl<$($param),+> fmt::Debug for $type<$($param),+> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.canvas.fmt(f)
+            }
+        }
+    };
+}
+
+builders!(Signature<I, O>, O);
+builders!(Immutable<O>, O);
+
+impl<I, O> Signature<I, Vec<O>> {
+    /// Makes a group give every outcome, failures included, instead of failing with the first
+    /// one: a body then runs whatever happened. Refused when submitted if there is no group.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn ping(host: String) -> Result<u64, TaskError> { Ok(host.len() as u64) }
+    /// # #[task] async fn report(all: Vec<Result<u64, TaskFailure>>) -> usize { all.iter().filter(|one| one.is_ok()).count() }
+    /// let healthy = group(["a", "b"].map(|host| ping.s(host.into()))).settled() | report.partial();
+    /// ```
+    pub fn settled(self) -> Signature<I, Vec<Result<O, TaskFailure>>> {
+        Signature::from_canvas(self.canvas.settled())
+    }
+}
+
+impl<O> Immutable<Vec<O>> {
+    /// As [`Signature::settled`].
+    pub fn settled(self) -> Immutable<Vec<Result<O, TaskFailure>>> {
+        Immutable::from_canvas(self.canvas.settled())
+    }
+}

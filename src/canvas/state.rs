@@ -1,0 +1,45 @@
+//! The states of a task, in Celery's words.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// State of a task, chain, group or chord (celery/states.py).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[non_exhaustive]
+pub enum State {
+    /// Submitted; no attempt of it has started.
+    Pending,
+    /// An attempt has started (for a chain, group or chord: one of its tasks has).
+    Started,
+    /// The last attempt failed and the next one waits for its time.
+    Retry,
+    /// Ended with a value.
+    Success,
+    /// Ended with a [`TaskFailure`](crate::TaskFailure).
+    Failure,
+    /// Ended without having been allowed to finish.
+    Revoked,
+}
+
+impl State {
+    /// Says whether the state is final: success, failure or revoked.
+    #[must_use]
+    pub fn is_ready(self) -> bool {
+        matches!(self, Self::Success | Self::Failure | Self::Revoked)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "PENDING",
+            Self::Started => "STARTED",
+            Self::Retry => "RETRY",
+            Self::Success => "SUCCESS",
+            Self::Failure => "FAILURE",
+            Self::Revoked => "REVOKED",
+        })
+    }
+}

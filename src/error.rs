@@ -1,0 +1,83 @@
+//! What a caller of the library can be told.
+
+use std::time::Duration;
+
+use crate::canvas::id::Id;
+use crate::canvas::outcome::TaskFailure;
+use crate::persistence::StoreError;
+
+/// The result of what a caller asks of chordal.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call did not give what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The task, or the canvas it belongs to, failed.
+    #[error(transparent)]
+    Failed(Box<TaskFailure>),
+    /// The task was revoked before it could finish.
+    #[error("task {id} was revoked")]
+    Revoked {
+        /// The task.
+        id: Id,
+    },
+    /// The time given to `get_timeout` has passed; the work goes on.
+    #[error("no result of {id} within {waited:?}; the work goes on")]
+    Timeout {
+        /// The task waited for.
+        id: Id,
+        /// How long the call has waited.
+        waited: Duration,
+    },
+    /// No task with this id is known: it was never submitted to this store, or its retention has
+    /// ended.
+    #[error("no task with id {id} is known")]
+    UnknownId {
+        /// The id asked for.
+        id: Id,
+    },
+    /// The value is there, but it is not of the type asked for.
+    #[error("the result of {id} is not of the type asked for: {what}")]
+    Decode {
+        /// The task.
+        id: Id,
+        /// What was found and what was expected.
+        what: String,
+    },
+    /// The canvas was refused; nothing of it was stored.
+    #[error("canvas refused{}: {reason}", at(path))]
+    Canvas {
+        /// The place, for example `chord.header[2].chain[1]`; empty for the canvas itself.
+        path: String,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// Two tasks are registered under one name.
+    #[error("two different tasks are registered as `{name}`")]
+    DuplicateTask {
+        /// The name.
+        name: String,
+    },
+    /// The store failed. After an error of a write the engine has halted: nothing more is
+    /// acknowledged, and opening the store again recovers what was.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// The engine stopped because of a fault of its own; opening the store again recovers.
+    #[error("the engine has halted: {0}")]
+    Halted(String),
+    /// The app has been shut down; what is unfinished goes on when the store is opened again.
+    #[error("the app has been shut down")]
+    ShutDown,
+    /// A thread or a runtime that the engine needs could not be started.
+    #[error("the engine could not start: {0}")]
+    Start(String),
+}
+
+fn at(path: &str) -> String {
+    if path.is_empty() {
+        String::new()
+    } else {
+        format!(" at {path}")
+    }
+}

@@ -1,0 +1,62 @@
+//! Typed chains, groups and chords on actors, persisted in an embedded store: what Celery's canvas
+//! gives a cluster, for one binary. No broker, no result backend. Workflows survive `kill -9` and
+//! power loss, and a chord's body runs exactly once when the last child has reported.
+//!
+//! ```
+//! use chordal::prelude::*;
+//!
+//! #[task]
+//! async fn add(x: i64, y: i64) -> i64 {
+//!     x + y
+//! }
+//!
+//! #[task]
+//! async fn xsum(xs: Vec<i64>) -> i64 {
+//!     xs.iter().sum()
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let data = dir.path().join("data");
+//! let app = App::open(data).tasks(tasks![add, xsum]).start().await?;
+//! let header = group((0..10).map(|i| add.s(i, i)));
+//! let sum = app.apply_async(chord(header, xsum.partial())).await?;
+//! assert_eq!(sum.get().await?, 90);
+//! app.shutdown().await
+//! # }
+//! ```
+//!
+//! | module | is about |
+//! |---|---|
+//! | `app` | [`App`]: open, register, submit, shut down |
+//! | `task` | what a user writes: [`macro@task`], [`Task`], [`TaskContext`], [`TaskError`] |
+//! | `result` | what a caller keeps: [`AsyncResult`] |
+//! | `canvas` | what a user composes: [`Signature`], [`chain()`], [`group()`], [`chord()`]; pure |
+//! | `persistence` | [`Store`], sled, memory, and the suite that every store must pass |
+//! | `messages`, `actors` | the engine |
+
+// So that `#[task]`, which names the crate by its name, works within it.
+extern crate self as chordal;
+
+mod actors;
+mod app;
+mod canvas;
+mod error;
+mod messages;
+pub mod persistence;
+pub mod prelude;
+mod result;
+mod task;
+
+pub use actors::clock::Clock;
+pub use app::{App, AppBuilder};
+pub use canvas::id::Id;
+pub use canvas::options::{DEFAULT_QUEUE, TaskOptions};
+pub use canvas::outcome::{FailureKind, TaskFailure};
+pub use canvas::state::State;
+pub use canvas::{Accepts, Canvas, Immutable, Members, Signature, chain, chord, group, group_of};
+pub use chordal_macros::task;
+pub use error::{Error, Result};
+pub use persistence::{Durability, Store, StoreError};
+pub use result::{AsyncResult, Completions, GroupResult};
+pub use task::{Task, TaskContext, TaskEntry, TaskError, TaskResult};

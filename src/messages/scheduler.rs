@@ -1,0 +1,16 @@
+//! To the scheduler, and from it.
+
+use actix::{Message, Recipient};
+
+/// Wake `who` at `at_ms`, milliseconds since the Unix epoch.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct WakeAt {
+    pub(crate) at_ms: u64,
+    pub(crate) who: Recipient<Wake>,
+}
+
+/// The time has come.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Wake;

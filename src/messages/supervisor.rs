@@ -1,0 +1,38 @@
+//! To an actor that has children: engine, group, chord, chain; and from barriers to their owners.
+
+use actix::Message;
+
+use crate::canvas::id::Id;
+use crate::canvas::machine::{Index, Report, Verdict};
+
+/// A child has ended. A group's and a header's go to their barrier, all others to the supervisor.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ChildEnded {
+    pub(crate) root: Id,
+    pub(crate) index: Index,
+    pub(crate) report: Report,
+}
+
+/// A child's actor is gone.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ChildStopped {
+    pub(crate) root: Id,
+    pub(crate) index: Index,
+    /// It had not reported: it panicked.
+    pub(crate) lost: bool,
+}
+
+/// What a lost child had recorded is durable: start it again.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Respawn {
+    pub(crate) root: Id,
+    pub(crate) index: Index,
+}
+
+/// The barrier has decided.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Decided(pub(crate) Verdict);

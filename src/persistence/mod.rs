@@ -1,0 +1,308 @@
+//! Remembers: an ordered map of bytes with atomic batches and an honest `sync`.
+//!
+//! This layer knows keys, bytes and disks; it knows nothing of tasks or actors.
+//! Every store keeps the contract of [`Store`], and [`conformance`] checks it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub(crate) mod codec;
+pub mod conformance;
+pub(crate) mod definition;
+pub(crate) mod keys;
+pub mod memory;
+pub(crate) mod meta;
+pub(crate) mod reader;
+pub mod sled;
+
+pub use self::memory::MemoryStore;
+// `self::`, because the crate sled has the same name as our module.
+pub use self::sled::SledStore;
+
+/// How much a crash may take back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Survives power loss: fsync before the answer.
+    #[default]
+    Power,
+    /// Survives `kill -9`: handed to the kernel, no fsync.
+    Process,
+    /// Survives a clean stop; up to 500 ms may be lost.
+    Buffered,
+}
+
+/// One change of one key.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Sets a key to a value.
+    Put(Vec<u8>, Vec<u8>),
+    /// Removes a key; no error if it is not there.
+    Delete(Vec<u8>),
+}
+
+/// Prints sizes only: keys and values may hold what users want kept out of logs.
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Op::Put(key, value) => write!(f, "Put({} B, {} B)", key.len(), value.len()),
+            Op::Delete(key) => write!(f, "Delete({} B)", key.len()),
+        }
+    }
+}
+
+/// Puts and deletes applied together or not at all, in order.
+///
+/// # Examples
+/// ```
+/// # use chordal::persistence::Batch;
+/// let mut batch = Batch::new();
+/// batch.put("a", "one");
+/// batch.delete("b");
+/// assert_eq!((batch.len(), batch.bytes()), (2, 5));
+/// assert_eq!(format!("{batch:?}"), "Batch { ops: 2, bytes: 5 }");
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    ops: Vec<Op>,
+    /// Kept as a running sum, since the committer asks after every op it takes in.
+    bytes: usize,
+}
+
+impl Batch {
+    /// Makes an empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a put; a later op on the same key wins.
+    pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        let (key, value) = (key.into(), value.into());
+        self.bytes += key.len() + value.len();
+        self.ops.push(Op::Put(key, value));
+    }
+
+    /// Adds a delete; a later op on the same key wins.
+    pub fn delete(&mut self, key: impl Into<Vec<u8>>) {
+        let key = key.into();
+        self.bytes += key.len();
+        self.ops.push(Op::Delete(key));
+    }
+
+    /// Adds all ops of `other` after the ones already here.
+    pub fn append(&mut self, mut other: Batch) {
+        self.bytes += other.bytes;
+        self.ops.append(&mut other.ops);
+    }
+
+    /// Counts the ops.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Tells whether there is nothing to apply.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Sums the sizes of all keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Shows the ops in order.
+    #[must_use]
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+}
+
+/// Prints counts and sizes, never the bytes.
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("ops", &self.ops.len())
+            .field("bytes", &self.bytes)
+            .finish()
+    }
+}
+
+impl IntoIterator for Batch {
+    type Item = Op;
+    type IntoIter = std::vec::IntoIter<Op>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.ops.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = &'a Op;
+    type IntoIter = std::slice::Iter<'a, Op>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.ops.iter()
+    }
+}
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// What [`Store::scan`] walks over; an error is its last item.
+pub type Scan<'a> = Box<dyn DoubleEndedIterator<Item = Result<Pair, StoreError>> + 'a>;
+
+/// An ordered map of bytes that survives crashes.
+///
+/// Keys are never empty and at most a few hundred bytes; a value is at most 8 KB, because
+/// some engines keep larger ones in a less safe place (see [`sled`]).
+///
+/// Every implementation must pass [`conformance::conformance`].
+pub trait Store: Send + Sync + fmt::Debug + 'static {
+    /// Reads one value.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Walks the keys in `[from, to)`, ascending; `rev()` walks them down.
+    ///
+    /// Not a snapshot: each pair is as new as the moment it is reached, or newer than the
+    /// pair before it. Keys that nobody touches meanwhile come exactly once. The caller may
+    /// apply batches while it holds a scan.
+    fn scan(&self, from: &[u8], to: &[u8]) -> Scan<'_>;
+
+    /// Applies a batch: atomic, visible to reads at once, durable only after [`sync`](Store::sync).
+    fn apply(&self, batch: Batch) -> Result<(), StoreError>;
+
+    /// Returns when everything applied before survives what `durability` says.
+    ///
+    /// After an error of `apply` or `sync` every later one fails with
+    /// [`StoreError::Poisoned`]: an fsync is never retried, because the kernel reports a lost
+    /// page once and then forgets it. Reads go on, but may show what the disk does not hold;
+    /// only a reopened store tells the truth.
+    fn sync(&self, durability: Durability) -> Result<(), StoreError>;
+}
+
+/// Why a store cannot do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Somebody else has the directory open.
+    #[error("the store at {} is open in {}", path.display(), holder(*pid))]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Who holds it, if the lock file tells.
+        pid: Option<u32>,
+    },
+    /// What is stored cannot be what was written.
+    #[error("{path_or_place} is damaged: {what}")]
+    Corrupt {
+        /// The file, directory or key.
+        path_or_place: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A later version wrote it; it is left untouched.
+    #[error("the stored format {found} is newer than {supported}, the newest this build reads")]
+    Newer {
+        /// The version found.
+        found: u8,
+        /// The newest version understood.
+        supported: u8,
+    },
+    /// The disk, or the quota on it, is full.
+    #[error("the disk under the store is full")]
+    Full,
+    /// The operating system refused.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was tried, and on which path.
+        doing: String,
+        /// Its answer; shared, since one failed commit is told to many callers.
+        source: Arc<io::Error>,
+    },
+    /// An earlier apply or sync failed, so nothing more is accepted; the text says which.
+    #[error("the store stopped after an earlier error: {0}")]
+    Poisoned(String),
+}
+
+impl StoreError {
+    /// Wraps an I/O error; `doing` completes the sentence "cannot ...".
+    pub(crate) fn io(doing: impl Into<String>, source: io::Error) -> Self {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match source.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => StoreError::Full,
+            _ => StoreError::Io {
+                doing: doing.into(),
+                source: Arc::new(source),
+            },
+        }
+    }
+
+    /// The message with its cause, for places that keep text only.
+    pub(crate) fn in_full(&self) -> String {
+        match self {
+            StoreError::Io { source, .. } => format!("{self}: {source}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
+fn holder(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) if pid == std::process::id() => "this process".to_owned(),
+        Some(pid) => format!("process {pid}"),
+        None => "another process".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_keeps_order_and_sums_sizes() {
+        let mut first = Batch::new();
+        first.put("k", "12");
+        let mut second = Batch::new();
+        second.delete("k");
+        second.put("kk", Vec::new());
+        first.append(second);
+        assert_eq!(
+            (first.len(), first.bytes(), first.is_empty()),
+            (3, 6, false)
+        );
+        let ops: Vec<Op> = first.clone().into_iter().collect();
+        assert_eq!(ops, first.ops());
+        assert_eq!(ops[1], Op::Delete(b"k".to_vec()));
+    }
+
+    #[test]
+    fn debug_of_a_batch_never_shows_bytes() {
+        let mut batch = Batch::new();
+        batch.put("canary-key", "canary-value");
+        batch.delete("canary-key");
+        let text = format!("{batch:?} {:?}", batch.ops());
+        assert!(!text.contains("canary") && !text.contains("99"), "{text}");
+    }
+
+    #[test]
+    fn errors_say_what_and_where() {
+        let locked = StoreError::Locked {
+            path: "/x".into(),
+            pid: Some(u32::MAX),
+        };
+        assert_eq!(
+            locked.to_string(),
+            "the store at /x is open in process 4294967295"
+        );
+        let io = StoreError::io("fsync /x/db", io::Error::other("gone"));
+        assert_eq!(io.in_full(), "cannot fsync /x/db: gone");
+        let full = StoreError::io("fsync /x/db", io::ErrorKind::StorageFull.into());
+        assert!(matches!(full, StoreError::Full));
+    }
+}

@@ -1,0 +1,528 @@
+//! What a caller keeps: the handle of a submitted canvas.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::actors::shared::{Pin, Shared, Watch};
+use crate::canvas::freeze::{Def, Node};
+use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::{Change, Record};
+use crate::canvas::outcome::{Outcome, Value};
+use crate::canvas::payload::Payload;
+use crate::canvas::state::State;
+use crate::error::{Error, Result};
+use crate::persistence::codec;
+use crate::persistence::keys;
+use crate::persistence::reader::{Found, Reader};
+
+/// The handle of a submitted task, chain, group or chord (Celery's `AsyncResult`).
+///
+/// It reads what is durable, so what it says survives a restart. Dropping it does not stop the
+/// work. While it lives, its workflow is kept even past its retention.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # use std::time::Duration;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+/// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+/// let sum = app.apply_async(add.s(2, 2)).await?;
+/// assert_eq!(sum.get_timeout(Duration::from_secs(60)).await?, 4);
+/// assert!(sum.successful().await?);
+///
+/// let again = app.async_result::<i64>(sum.id()).await?;
+/// assert_eq!(again.get().await?, 4);
+/// # app.shutdown().await }
+/// ```
+#[must_use = "a handle is how the result is found; `let _ =` says that it is not wanted"]
+pub struct AsyncResult<O> {
+    shared: Arc<Shared>,
+    id: Id,
+    /// Where a node below the root is to be found; `None` for a root.
+    found: Option<Arc<Found>>,
+    pin: Pin,
+    types: PhantomData<fn() -> O>,
+}
+
+/// The handle of a group: of anything that gives a list.
+pub type GroupResult<T> = AsyncResult<Vec<T>>;
+
+impl<O> AsyncResult<O> {
+    pub(crate) fn root(shared: Arc<Shared>, id: Id) -> Self {
+        Self::new(shared, id, None)
+    }
+
+    fn new(shared: Arc<Shared>, id: Id, found: Option<Arc<Found>>) -> Self {
+        Self {
+            pin: shared.pin(id),
+            shared,
+            id,
+            found,
+            types: PhantomData,
+        }
+    }
+
+    pub(crate) async fn find(shared: Arc<Shared>, id: Id) -> Result<Self> {
+        // Pinned first, so that it is not swept between the look and the handle.
+        let mut handle = Self::new(shared, id, None);
+        if id == id.root() {
+            handle.reader()?.head(id)?.ok_or(Error::UnknownId { id })?;
+        } else {
+            let found = handle.reader()?.find(id)?;
+            handle.found = Some(Arc::new(found.ok_or(Error::UnknownId { id })?));
+        }
+        Ok(handle)
+    }
+
+    /// Returns the id by which [`App::async_result`](crate::App::async_result) finds it again.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Gives the handle another type of value; see
+    /// [`App::async_result`](crate::App::async_result).
+    pub fn cast<T>(self) -> AsyncResult<T> {
+        AsyncResult {
+            shared: self.shared,
+            id: self.id,
+            found: self.found,
+            pin: self.pin,
+            types: PhantomData,
+        }
+    }
+
+    /// Returns how far it has got.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], or [`Error::ShutDown`] and [`Error::Halted`] after the end of the app;
+    /// so for all that ask the store.
+    pub async fn state(&self) -> Result<State> {
+        let reader = self.reader()?;
+        Ok(match &self.found {
+            Some(found) => reader.state(self.id.root(), found)?,
+            None => match reader.ended(self.id)? {
+                Some(ended) => match ended.outcome {
+                    Outcome::Success(_) => State::Success,
+                    Outcome::Failure(_) => State::Failure,
+                },
+                None => {
+                    let found = reader.find(self.id)?;
+                    let found = found.ok_or(Error::UnknownId { id: self.id })?;
+                    reader.state(self.id, &found)?
+                }
+            },
+        })
+    }
+
+    /// Says whether it has ended, well or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn ready(&self) -> Result<bool> {
+        Ok(self.outcome()?.is_some())
+    }
+
+    /// Says whether it has ended with a value.
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn successful(&self) -> Result<bool> {
+        Ok(matches!(self.outcome()?, Some(Outcome::Success(_))))
+    }
+
+    /// Says whether it has ended with a failure.
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn failed(&self) -> Result<bool> {
+        Ok(matches!(self.outcome()?, Some(Outcome::Failure(_))))
+    }
+
+    /// Returns the handles of its children, in order: a group's or a chord header's members, a
+    /// chain's steps, a task's callbacks. The list upstream of an [`each`](crate::Signature::each)
+    /// must be known, before that it has none. The type is the caller's word, as with
+    /// [`App::async_result`](crate::App::async_result).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let group = app.apply_async(group((0..3).map(|i| add.s(i, i)))).await?;
+    /// for (i, child) in group.children::<i64>().await?.iter().enumerate() {
+    ///     assert_eq!(child.get().await?, 2 * i as i64);
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn children<T>(&self) -> Result<Vec<AsyncResult<T>>> {
+        let reader = self.reader()?;
+        let Some(parent) = reader.find(self.id)? else {
+            return Err(Error::UnknownId { id: self.id });
+        };
+        let children = reader.children(self.id, &parent)?;
+        Ok(children
+            .into_iter()
+            .map(|child| {
+                let id = self.id.node(child.node.seq);
+                AsyncResult::new(self.shared.clone(), id, Some(Arc::new(child)))
+            })
+            .collect())
+    }
+
+    /// Returns how many of its children (a group's or a header's members, a chain's steps) have
+    /// ended with a value; failures do not count (celery/result.py, `completed_count`). A task
+    /// counts itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn completed_count(&self) -> Result<u64> {
+        let reader = self.reader()?;
+        let own = match self.node(&reader)?.def {
+            Def::Group(_) | Def::Chord { .. } => 0,
+            // The last step's outcome is the chain's, and recorded with it.
+            Def::Task(_) | Def::Chain(_) => u64::from(self.successful().await?),
+        };
+        Ok(reader.counts_of(self.id)?.0 + own)
+    }
+
+    fn node(&self, reader: &Reader) -> Result<Node> {
+        match &self.found {
+            Some(found) => Ok(found.node.clone()),
+            None => reader
+                .root(self.id)?
+                .ok_or(Error::UnknownId { id: self.id }),
+        }
+    }
+
+    fn reader(&self) -> Result<Reader> {
+        self.shared.reader()
+    }
+
+    fn outcome(&self) -> Result<Option<Outcome>> {
+        let reader = self.reader()?;
+        Ok(match &self.found {
+            Some(found) => reader.outcome(self.id.root(), found)?,
+            None => reader.ended(self.id)?.map(|ended| ended.outcome),
+        })
+    }
+
+    async fn wait(&self) -> Result<Outcome> {
+        let root = self.id.root();
+        let watched = match &self.found {
+            Some(found) => found.decided_in(root),
+            None => vec![root],
+        };
+        let watch = self.shared.watch(watched);
+        watch.until(|| self.outcome()).await
+    }
+
+    /// The bytes of a value; what is not at hand is read off this thread.
+    async fn load(&self, value: Value) -> Result<Payload> {
+        if let Value::Inline(payload) = value {
+            return Ok(payload);
+        }
+        let (reader, root) = (self.reader()?, self.id.root());
+        let loaded = self
+            .shared
+            .runtime
+            .spawn_blocking(move || reader.load(root, &value))
+            .await;
+        match loaded {
+            Ok(payload) => Ok(payload?),
+            Err(_) => Err(self.shared.ended().unwrap_or(Error::ShutDown)),
+        }
+    }
+}
+
+impl<O: DeserializeOwned> AsyncResult<O> {
+    /// Waits for the value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] with the task's failure (a group's is that of its lowest failed member,
+    /// a chord's names the member), [`Error::Decode`] if the value is not an `O`, and as
+    /// [`state`](Self::state).
+    pub async fn get(&self) -> Result<O> {
+        match self.wait().await? {
+            Outcome::Success(value) => {
+                let payload = self.load(value).await?;
+                self.decode(&payload)
+            }
+            Outcome::Failure(failure) => Err(Error::Failed(failure)),
+        }
+    }
+
+    /// Waits for the value, at most for `timeout`. The work goes on all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`], and as [`get`](Self::get).
+    pub async fn get_timeout(&self, timeout: Duration) -> Result<O> {
+        let clock = self.shared.clock.clone();
+        let until = clock.now_ms().saturating_add(timeout.as_millis() as u64);
+        // On the app's runtime, because the caller's executor may have no timers.
+        let timer = self
+            .shared
+            .runtime
+            .spawn(async move { clock.sleep_until(until).await });
+        let stop_timer = timer.abort_handle();
+        let result = tokio::select! {
+            biased;
+            result = self.get() => result,
+            fired = timer => Err(match fired {
+                Ok(()) => Error::Timeout { id: self.id, waited: timeout },
+                Err(_) => self.shared.ended().unwrap_or(Error::ShutDown),
+            }),
+        };
+        stop_timer.abort();
+        result
+    }
+
+    /// Blocks this thread until the value is there: for callers that are not async.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn get_blocking(&self) -> Result<O> {
+        pollster::block_on(self.get())
+    }
+
+    fn decode(&self, payload: &Payload) -> Result<O> {
+        decode(self.id, payload)
+    }
+}
+
+impl<T: DeserializeOwned> AsyncResult<Vec<T>> {
+    /// Returns the elements as they come: a group's members in the order in which they end, each
+    /// with its index. What is a list but no group comes all at once.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let group = app.apply_async(group((0..3).map(|i| add.s(i, i)))).await?;
+    /// let mut sums = group.iter();
+    /// while let Some((index, sum)) = sums.next().await {
+    ///     assert_eq!(sum?, 2 * index as i64);
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    pub fn iter(&self) -> Completions<T> {
+        Completions {
+            handle: self.clone(),
+            source: Source::Unknown,
+            ready: VecDeque::new(),
+        }
+    }
+}
+
+/// The elements of a group as they come; see [`AsyncResult::iter`].
+#[derive(Debug)]
+pub struct Completions<T> {
+    handle: AsyncResult<Vec<T>>,
+    source: Source,
+    ready: VecDeque<(u64, Element)>,
+}
+
+type Element = Result<Payload>;
+
+#[derive(Debug)]
+enum Source {
+    /// Not looked for yet.
+    Unknown,
+    Group {
+        group: Id,
+        size: u64,
+        settled: bool,
+        seen: std::collections::HashSet<u64>,
+        /// The last segment of the group's stream that was read.
+        after: Option<u64>,
+        watch: Watch,
+    },
+    Exhausted,
+}
+
+impl<T: DeserializeOwned> Completions<T> {
+    /// Waits for the next element; `None` when all have come. After an error that is not the
+    /// element's own (the app has ended) there is no next one.
+    pub async fn next(&mut self) -> Option<(usize, Result<T>)> {
+        loop {
+            if let Some((index, element)) = self.ready.pop_front() {
+                let id = self.handle.id;
+                return Some((
+                    index as usize,
+                    element.and_then(|payload| decode(id, &payload)),
+                ));
+            }
+            if let Err(error) = self.more().await {
+                self.source = Source::Exhausted;
+                return Some((0, Err(error)));
+            }
+            if self.ready.is_empty() && matches!(self.source, Source::Exhausted) {
+                return None;
+            }
+        }
+    }
+
+    async fn more(&mut self) -> Result<()> {
+        match &mut self.source {
+            Source::Exhausted => Ok(()),
+            Source::Unknown => self.look_for_group().await,
+            Source::Group {
+                group,
+                size,
+                settled,
+                seen,
+                after,
+                watch,
+            } => {
+                if seen.len() as u64 == *size {
+                    self.source = Source::Exhausted;
+                    return Ok(());
+                }
+                let (group, settled) = (*group, *settled);
+                let shared = self.handle.shared.clone();
+                let segments = watch
+                    .until(|| {
+                        let segments = shared
+                            .reader()?
+                            .segments_after(group, *after)
+                            .collect::<Result<Vec<_>, _>>()?;
+                        Ok((!segments.is_empty()).then_some(segments))
+                    })
+                    .await?;
+                for (key, segment) in segments {
+                    *after = keys::number_of(&key);
+                    for record in codec::segment_records(&key, &segment)? {
+                        if let Record::Child {
+                            index,
+                            change: Change::Done(outcome),
+                        } = record
+                            && seen.insert(index)
+                        {
+                            let element = element(&shared, group, outcome, settled);
+                            self.ready.push_back((index, element));
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until it is known which group gives the list, or that none does.
+    async fn look_for_group(&mut self) -> Result<()> {
+        let reader = self.handle.reader()?;
+        let node = self.handle.node(&reader)?;
+        let root = self.handle.id.root();
+        let Some((seq, fan)) = last_group(&node) else {
+            return self.whole_list().await;
+        };
+        let group = root.node(seq);
+        let fan = fan.clone();
+        let shared = self.handle.shared.clone();
+        // An `each()` knows its size when it starts; if it never does, the outcome says why.
+        let found = match reader.expansion(group, &fan)? {
+            Some((_, size)) => Some(size),
+            None => {
+                let mut ids = vec![group, root];
+                if let Some(found) = &self.handle.found {
+                    ids.extend(found.decided_in(root));
+                }
+                let watch = shared.watch(ids);
+                watch
+                    .until(|| {
+                        if let Some((_, size)) = shared.reader()?.expansion(group, &fan)? {
+                            return Ok(Some(Some(size)));
+                        }
+                        Ok(self.handle.outcome()?.map(|_| None))
+                    })
+                    .await?
+            }
+        };
+        let Some(size) = found else {
+            return self.whole_list().await;
+        };
+        self.source = Source::Group {
+            watch: shared.watch(vec![group, root]),
+            group,
+            size,
+            settled: fan.settled,
+            seen: std::collections::HashSet::new(),
+            after: None,
+        };
+        Ok(())
+    }
+
+    async fn whole_list(&mut self) -> Result<()> {
+        self.source = Source::Exhausted;
+        match self.handle.wait().await? {
+            Outcome::Failure(failure) => Err(Error::Failed(failure)),
+            Outcome::Success(value) => {
+                let id = self.handle.id;
+                let elements = self.handle.load(value).await?.elements();
+                let elements = elements.map_err(|what| Error::Decode { id, what })?;
+                self.ready = (0..).zip(elements.into_iter().map(Ok)).collect();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// One member's outcome as an element of its group's list.
+fn element(shared: &Shared, group: Id, outcome: Outcome, settled: bool) -> Element {
+    match outcome {
+        Outcome::Failure(failure) if !settled => Err(Error::Failed(failure)),
+        outcome => Ok(shared.reader()?.element(group.root(), outcome, settled)?),
+    }
+}
+
+/// The group whose list is the value of `node`, if it is one's.
+fn last_group(node: &Node) -> Option<(Seq, &crate::canvas::freeze::Fan)> {
+    match &node.def {
+        Def::Task(_) => None,
+        Def::Group(fan) => Some((node.seq, fan)),
+        Def::Chain(steps) => last_group(steps.last()?),
+        Def::Chord { body, .. } => last_group(body),
+    }
+}
+
+fn decode<T: DeserializeOwned>(id: Id, payload: &Payload) -> Result<T> {
+    payload.decode().map_err(|what| Error::Decode { id, what })
+}
+
+impl<O> Clone for AsyncResult<O> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            id: self.id,
+            found: self.found.clone(),
+            pin: self.pin.clone(),
+            types: PhantomData,
+        }
+    }
+}
+
+impl<O> fmt::Debug for AsyncResult<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncResult")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

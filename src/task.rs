@@ -1,0 +1,458 @@
+//! What a user writes: tasks, their context, their errors.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::canvas::freeze::Catalogue;
+use crate::canvas::id::Id;
+use crate::canvas::machine::task::Retry;
+use crate::canvas::options::TaskOptions;
+use crate::canvas::payload::Payload;
+use crate::canvas::{Canvas, Form, Immutable, Mode, Signature, TaskSig, arguments};
+use crate::error::{Error, Result};
+
+/// A function that can be run by name: what [`#[task]`](crate::task) makes of a function.
+///
+/// Implement it by hand where the attribute cannot reach:
+///
+/// ```
+/// # use chordal::{Task, TaskContext, TaskError, Signature};
+/// struct Double;
+///
+/// impl Task for Double {
+///     type Args = (i64,);
+///     type Output = i64;
+///     const NAME: &'static str = "double";
+///     const PARAMS: &'static [&'static str] = &["n"];
+///
+///     async fn run(_: TaskContext, (n,): (i64,)) -> Result<i64, TaskError> {
+///         Ok(2 * n)
+///     }
+/// }
+///
+/// let eight = Signature::full::<Double>((4,));
+/// ```
+pub trait Task: Send + Sync + 'static {
+    /// The parameters, as a tuple.
+    type Args: Serialize + DeserializeOwned + Send + 'static;
+    /// What it gives.
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+
+    /// The name it is registered under. What is stored names the task by it: keep it when the
+    /// function moves.
+    const NAME: &'static str;
+    /// The names of the parameters, in order.
+    const PARAMS: &'static [&'static str];
+    /// Where and how it runs.
+    const OPTIONS: TaskOptions = TaskOptions::new();
+
+    /// Runs it once. A blocking task's future runs on a thread of its own.
+    fn run(
+        context: TaskContext,
+        args: Self::Args,
+    ) -> impl Future<Output = Result<Self::Output, TaskError>> + Send;
+}
+
+/// The `Result` that a task function may return, whatever alias it is written with.
+pub trait TaskResult {
+    /// What the task gives when it succeeds.
+    type Value;
+
+    /// Turns any error into a [`TaskError`].
+    ///
+    /// # Errors
+    ///
+    /// The task's own.
+    fn into_task_result(self) -> Result<Self::Value, TaskError>;
+}
+
+impl<T, E: Into<TaskError>> TaskResult for Result<T, E> {
+    type Value = T;
+
+    fn into_task_result(self) -> Result<T, TaskError> {
+        self.map_err(Into::into)
+    }
+}
+
+/// Why a task failed. Any [`std::error::Error`] becomes one with `?` or `.into()`.
+///
+/// ```
+/// # use chordal::TaskError;
+/// fn parse(text: &str) -> Result<i64, TaskError> {
+///     let number: i64 = text.trim().parse()?;
+///     if number < 0 {
+///         return Err(TaskError::new(format!("{number} is negative")).fatal());
+///     }
+///     Ok(number)
+/// }
+/// assert_eq!(parse("x").unwrap_err().to_string(), "invalid digit found in string");
+/// ```
+pub struct TaskError {
+    message: String,
+    pub(crate) retry: Retry,
+    pub(crate) is_type_error: bool,
+}
+
+impl TaskError {
+    /// An error with this message.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            retry: Retry::Backoff,
+            is_type_error: false,
+        }
+    }
+
+    /// An error that asks for the next attempt after `delay`, if the task has retries left.
+    #[must_use]
+    pub fn retry(message: impl Into<String>, delay: Duration) -> Self {
+        Self {
+            retry: Retry::AfterMs(delay.as_millis() as u64),
+            ..Self::new(message)
+        }
+    }
+
+    /// The same error, not to be tried again however many retries are left.
+    #[must_use]
+    pub fn fatal(mut self) -> Self {
+        self.retry = Retry::Never;
+        self
+    }
+
+    /// Arguments or a result of the wrong type: the next attempt would fail alike.
+    fn wrong_type(message: String) -> Self {
+        Self {
+            is_type_error: true,
+            ..Self::new(message).fatal()
+        }
+    }
+}
+
+impl<E: std::error::Error> From<E> for TaskError {
+    /// The error's message, and those of its sources that it does not repeat.
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.ends_with(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = cause.source();
+        }
+        Self::new(message)
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskError")
+            .field("message", &self.message)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a running task knows about itself. A task that wants it takes `ctx: &TaskContext` as its
+/// first parameter.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// #[task(max_retries = 2)]
+/// async fn fetch(ctx: &TaskContext, url: String) -> String {
+///     format!("{url}, attempt {} of {}", ctx.attempt(), ctx.id())
+/// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let text = fetch.call(&TaskContext::detached(), "a".into()).await;
+/// assert!(text.starts_with("a, attempt 1"));
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TaskContext {
+    pub(crate) id: Id,
+    pub(crate) parent_id: Option<Id>,
+    pub(crate) group_id: Option<Id>,
+    pub(crate) attempt: u32,
+}
+
+impl TaskContext {
+    /// A context outside any app, for calling a task's function by hand.
+    #[must_use]
+    pub fn detached() -> Self {
+        Self {
+            id: Id::from(uuid::Uuid::nil()),
+            parent_id: None,
+            group_id: None,
+            attempt: 1,
+        }
+    }
+
+    /// The task's id: the same in every attempt, so that it serves as an idempotency key towards
+    /// the outside world.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// The id of the workflow the task belongs to.
+    #[must_use]
+    pub fn root_id(&self) -> Id {
+        self.id.root()
+    }
+
+    /// The id of the chain, group or chord that the task is a child of, if it is not alone.
+    #[must_use]
+    pub fn parent_id(&self) -> Option<Id> {
+        self.parent_id
+    }
+
+    /// The id of the group or chord that the task is a member of.
+    #[must_use]
+    pub fn group_id(&self) -> Option<Id> {
+        self.group_id
+    }
+
+    /// Which attempt this is, from 1; one that a crash cut short counts.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+}
+
+type Call = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
+
+/// One task as registered: its name, and how it is called. Made by [`tasks!`](crate::tasks!).
+#[derive(Clone, Copy)]
+pub struct TaskEntry {
+    pub(crate) name: &'static str,
+    pub(crate) parameters: &'static [&'static str],
+    pub(crate) options: TaskOptions,
+    task: TypeId,
+    call: fn(TaskContext, Payload) -> Call,
+}
+
+impl TaskEntry {
+    /// The entry of task `T`.
+    #[must_use]
+    pub fn of<T: Task>() -> Self {
+        Self {
+            name: T::NAME,
+            parameters: T::PARAMS,
+            options: T::OPTIONS,
+            task: TypeId::of::<T>(),
+            call: |context, args| Box::pin(call::<T>(context, args)),
+        }
+    }
+
+    /// Calls the function with an encoded list of arguments.
+    pub(crate) fn call(&self, context: TaskContext, args: Payload) -> Call {
+        (self.call)(context, args)
+    }
+}
+
+async fn call<T: Task>(context: TaskContext, args: Payload) -> Result<Payload, TaskError> {
+    let args = decode_args::<T>(&args).map_err(TaskError::wrong_type)?;
+    let value = T::run(context, args).await?;
+    Payload::encode(&value)
+        .map_err(|error| TaskError::wrong_type(format!("the result cannot be stored: {error}")))
+}
+
+/// Decodes the arguments; an error names the parameter.
+fn decode_args<T: Task>(args: &Payload) -> Result<T::Args, String> {
+    // A task without parameters takes `()`, which MessagePack writes as nil.
+    if T::PARAMS.is_empty() {
+        return Payload::encode(&()).and_then(|nil| nil.decode());
+    }
+    args.decode()
+        .map_err(|error| format!("arguments do not fit ({}): {error}", T::PARAMS.join(", ")))
+}
+
+impl fmt::Debug for TaskEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskEntry")
+            .field("name", &self.name)
+            .field("parameters", &self.parameters)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lists tasks for [`AppBuilder::tasks`](crate::AppBuilder::tasks).
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// # #[task] async fn xsum(xs: Vec<i64>) -> i64 { xs.iter().sum() }
+/// let builder = App::in_memory().tasks(tasks![add, xsum]);
+/// ```
+#[macro_export]
+macro_rules! tasks {
+    ($($task:ty),* $(,)?) => {
+        [$($crate::TaskEntry::of::<$task>()),*]
+    };
+}
+
+/// All tasks of an app, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Registry(HashMap<&'static str, TaskEntry>);
+
+impl Registry {
+    pub(crate) fn new(entries: impl IntoIterator<Item = TaskEntry>) -> Result<Self> {
+        let mut registry = HashMap::new();
+        for entry in entries {
+            match registry.entry(entry.name) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(entry);
+                }
+                // Listing one task twice is no mistake.
+                Entry::Occupied(taken) if taken.get().task == entry.task => {}
+                Entry::Occupied(_) => {
+                    return Err(Error::DuplicateTask {
+                        name: entry.name.to_owned(),
+                    });
+                }
+            }
+        }
+        Ok(Self(registry))
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&TaskEntry> {
+        self.0.get(name)
+    }
+
+    /// The names of all queues that tasks are registered for.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = &'static str> {
+        self.0.values().map(|entry| entry.options.queue)
+    }
+}
+
+impl Catalogue for Registry {
+    fn parameters(&self, name: &str) -> Option<&'static [&'static str]> {
+        self.get(name).map(|entry| entry.parameters)
+    }
+}
+
+/// The constructors behind `.s(…)`, `.partial(…)` and their kin.
+impl<O> Signature<(), O> {
+    /// Task `T` with all its arguments.
+    pub fn full<T: Task<Output = O>>(args: T::Args) -> Self {
+        Self::from_canvas(canvas::<T>(&args, false))
+    }
+}
+
+impl<I, O> Signature<I, O> {
+    /// Task `T` with all arguments but the first, `rest`, a tuple.
+    pub fn partial<T: Task<Output = O>>(rest: impl Serialize) -> Self {
+        Self::from_canvas(canvas::<T>(&rest, true))
+    }
+}
+
+impl<I, O> Signature<Vec<I>, Vec<O>> {
+    /// Task `T` once per element of the list upstream, in parallel; `rest` are all arguments but
+    /// the first, a tuple.
+    pub fn each<T: Task<Output = O>>(rest: impl Serialize) -> Self {
+        Self::from_canvas(Canvas::from_form(Form::Each {
+            member: Box::new(canvas::<T>(&rest, true)),
+            settled: false,
+        }))
+    }
+}
+
+impl<O> Immutable<O> {
+    /// Task `T` with all its arguments, whatever comes from upstream.
+    pub fn of<T: Task<Output = O>>(args: T::Args) -> Self {
+        Self::from_canvas(canvas::<T>(&args, false))
+    }
+}
+
+impl<O> Immutable<Vec<O>> {
+    /// One task that calls `T` once per item, in order (celery/app/builtins.py, `celery.map`):
+    /// the first failing item fails it, the ones behind it are not called.
+    pub fn map<T: Task<Output = O>>(items: impl IntoIterator<Item = T::Args>) -> Self {
+        Self::from_canvas(map::<T>(items))
+    }
+
+    /// The same as [`map`](Self::map): the items are lists of arguments in both.
+    pub fn starmap<T: Task<Output = O>>(items: impl IntoIterator<Item = T::Args>) -> Self {
+        Self::map::<T>(items)
+    }
+}
+
+impl<O> Immutable<Vec<Vec<O>>> {
+    /// A group of maps over at most `n` items each (celery/canvas.py, `chunks`).
+    pub fn chunks<T: Task<Output = O>>(items: impl IntoIterator<Item = T::Args>, n: usize) -> Self {
+        if n == 0 {
+            return Self::from_canvas(Canvas::refused(format!(
+                "chunks of `{}` must have at least one item",
+                T::NAME
+            )));
+        }
+        let mut items = items.into_iter().peekable();
+        let mut chunks = Vec::new();
+        while items.peek().is_some() {
+            chunks.push(map::<T>(items.by_ref().take(n)));
+        }
+        Self::from_canvas(Canvas::group(chunks))
+    }
+}
+
+fn canvas<T: Task>(args: &impl Serialize, takes_upstream: bool) -> Canvas {
+    match Payload::encode(args).and_then(|args| arguments(&args)) {
+        Ok((args, count)) => sig::<T>(args, count, Mode::Once, takes_upstream),
+        Err(error) => Canvas::refused(format!("arguments of `{}`: {error}", T::NAME)),
+    }
+}
+
+fn map<T: Task>(items: impl IntoIterator<Item = T::Args>) -> Canvas {
+    let mut all = Vec::new();
+    let mut count = 0;
+    for item in items {
+        match Payload::encode(&item) {
+            Ok(item) => all.extend_from_slice(item.bytes()),
+            Err(error) => {
+                return Canvas::refused(format!("item {count} of a map of `{}`: {error}", T::NAME));
+            }
+        }
+        count += 1;
+    }
+    sig::<T>(Payload::from(all), count, Mode::Map, false)
+}
+
+fn sig<T: Task>(args: Payload, count: u32, mode: Mode, takes_upstream: bool) -> Canvas {
+    Canvas::from_form(Form::Task(TaskSig {
+        name: T::NAME.into(),
+        args,
+        count,
+        mode,
+        takes_upstream,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] std::num::ParseIntError);
+
+    #[test]
+    fn an_error_carries_the_messages_of_its_sources() {
+        let error: TaskError = Outer("x".parse::<i64>().unwrap_err()).into();
+        assert_eq!(error.to_string(), "outer: invalid digit found in string");
+    }
+}
