@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tokio::sync::oneshot;
 
 use super::runner::Order;
+use super::shared::Pin;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::messages::supervisor::Respawn;
@@ -16,7 +17,7 @@ pub(crate) enum Act {
     /// Call a task's function.
     Run(Box<Order>),
     /// Tell a caller that its submission is durable.
-    Acknowledge(oneshot::Sender<Id>, Id),
+    Acknowledge(oneshot::Sender<Pin>, Pin),
     /// Tell the engine that the store knows this idempotency key.
     KeyIsDurable(String),
     /// Start a lost child again.

@@ -47,6 +47,8 @@ struct Inner {
     counters: RefCell<HashMap<Id, Seq>>,
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
+    /// No slot is granted any more.
+    draining: Cell<bool>,
     reader: Reader,
     store: Addr<StoreActor>,
     scheduler: Addr<SchedulerActor>,
@@ -82,6 +84,7 @@ impl Shell {
             segment: Cell::new(first_segment),
             counters: RefCell::default(),
             halted: Cell::new(false),
+            draining: Cell::new(false),
             reader,
             store,
             scheduler,
@@ -130,6 +133,9 @@ impl Shell {
         let limits = &self.0.limits;
         let slots = *limits.queues.get(queue).unwrap_or(&limits.slots);
         let dispatcher = DispatcherActor::new(slots, self.0.held.clone()).start();
+        if self.0.draining.get() {
+            dispatcher.do_send(Drain);
+        }
         self.0
             .dispatchers
             .borrow_mut()
@@ -139,6 +145,7 @@ impl Shell {
 
     /// Grants no slot any more.
     pub(crate) fn drain(&self) {
+        self.0.draining.set(true);
         for dispatcher in self.0.dispatchers.borrow().values() {
             dispatcher.do_send(Drain);
         }
@@ -328,7 +335,7 @@ impl Shell {
                 self.0.shared.runtime.spawn(runner::run(*order));
             }
             // Who no longer waits for its submission loses nothing: it is durable.
-            Act::Acknowledge(caller, id) => drop(caller.send(id)),
+            Act::Acknowledge(caller, pin) => drop(caller.send(pin)),
             Act::KeyIsDurable(key) => self.engine().do_send(KeyIsDurable(key)),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
             Act::Purge(root) => {
