@@ -11,11 +11,9 @@ use crate::canvas::machine::Record;
 use crate::messages::supervisor::Respawn;
 use crate::persistence::{Batch, codec, keys};
 
-/// What waits for the disk.
+/// What waits for the disk, beside the functions that are to be called.
 #[derive(Debug)]
 pub(crate) enum Act {
-    /// Call a task's function.
-    Run(Box<Order>),
     /// Tell a caller that its submission is durable.
     Acknowledge(oneshot::Sender<Pin>, Pin),
     /// Tell the engine that the store knows this idempotency key.
@@ -32,6 +30,7 @@ pub(crate) struct Journal {
     /// The records of each stream, in order: one segment a stream and commit.
     streams: HashMap<Id, Vec<Record>>,
     batch: Batch,
+    orders: Vec<Order>,
     acts: Vec<Act>,
     /// Workflows and streams whose watchers are to look again.
     touched: Vec<Id>,
@@ -43,6 +42,7 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) batch: Batch,
+    pub(crate) orders: Vec<Order>,
     pub(crate) acts: Vec<Act>,
     pub(crate) touched: Vec<Id>,
 }
@@ -72,8 +72,16 @@ impl Journal {
         self.acts.push(act);
     }
 
+    pub(crate) fn run(&mut self, order: Order) {
+        self.added += 1;
+        self.orders.push(order);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.streams.is_empty() && self.batch.is_empty() && self.acts.is_empty()
+        self.streams.is_empty()
+            && self.batch.is_empty()
+            && self.orders.is_empty()
+            && self.acts.is_empty()
     }
 
     /// Takes all there is. `number` gives each segment its own, rising.
@@ -88,6 +96,7 @@ impl Journal {
         }
         Taken {
             batch,
+            orders: std::mem::take(&mut self.orders),
             acts: std::mem::take(&mut self.acts),
             touched,
         }

@@ -3,12 +3,14 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
 use futures_util::FutureExt;
 
 use super::clock::Clock;
+use super::inbox::Inbox;
 use super::task::TaskActor;
 use crate::canvas::Mode;
 use crate::canvas::id::Id;
@@ -34,6 +36,7 @@ pub(crate) struct Order {
     pub(crate) clock: Clock,
     pub(crate) permit: Permit,
     pub(crate) reply_to: Addr<TaskActor>,
+    pub(crate) inbox: Arc<Inbox>,
 }
 
 /// Runs the attempt and tells the task actor how it ended.
@@ -165,6 +168,7 @@ async fn load(reader: Reader, root: Id, value: Value) -> Result<Payload, String>
 /// The way back to the task actor, and whose failure it would be.
 struct Reply {
     to: Addr<TaskActor>,
+    inbox: Arc<Inbox>,
     id: Id,
     name: &'static str,
     attempt: u32,
@@ -175,6 +179,7 @@ impl Reply {
     fn new(order: &Order) -> Self {
         Self {
             to: order.reply_to.clone(),
+            inbox: order.inbox.clone(),
             id: order.context.id,
             name: order.entry.name,
             attempt: order.context.attempt,
@@ -182,14 +187,14 @@ impl Reply {
         }
     }
 
-    /// At most one per slot is under way, so the mailboxes stay small.
     fn send(&self, end: End, permit: Option<Permit>) {
         self.sent.set(true);
-        self.to.do_send(Finished {
+        let finished = Finished {
             attempt: self.attempt,
             end,
             permit,
-        });
+        };
+        self.inbox.push(self.to.clone(), finished);
     }
 
     fn end(&self, outcome: Outcome) -> End {

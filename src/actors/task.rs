@@ -2,7 +2,6 @@
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
-use super::journal::Act;
 use super::runner::Order;
 use super::shell::Shell;
 use super::supervision::{Child, Resume};
@@ -87,7 +86,7 @@ impl TaskActor {
         };
         let def = self.def();
         let child = &self.child;
-        self.shell.then(Act::Run(Box::new(Order {
+        self.shell.run(Order {
             entry: work.entry,
             context: TaskContext {
                 id: child.id(),
@@ -104,7 +103,8 @@ impl TaskActor {
             clock: self.shell.shared().clock.clone(),
             permit,
             reply_to: context.address(),
-        })));
+            inbox: self.shell.inbox().clone(),
+        });
     }
 }
 
