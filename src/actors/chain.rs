@@ -120,6 +120,8 @@ impl Handler<ChildEnded> for ChainActor {
     type Result = ();
 
     fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("chain");
         if let Some(machine) = &mut self.machine {
             let commands = machine.ended(ended.index, ended.report);
             self.perform(commands, context);

@@ -160,6 +160,8 @@ impl Handler<ChildEnded> for ChordActor {
     type Result = ();
 
     fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("chord");
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.body_ended(ended.report);
             self.perform(commands, context);

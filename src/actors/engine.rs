@@ -395,6 +395,8 @@ impl Handler<Launch> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, Launch { root, due }: Launch, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("engine");
         self.decide(root, |machine| machine.launch(due), context);
     }
 }

@@ -123,6 +123,8 @@ impl Handler<ChildStopped> for GroupActor {
     type Result = ();
 
     fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("group");
         if stopped.index == BARRIER {
             if stopped.lost {
                 // Without its barrier the group cannot go on: its own supervisor starts it anew.

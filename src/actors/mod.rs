@@ -23,3 +23,5 @@ pub(crate) mod store;
 mod supervision;
 pub(crate) mod sweeper;
 mod task;
+#[cfg(test)]
+mod tests;

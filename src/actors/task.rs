@@ -141,6 +141,8 @@ impl Handler<Granted> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, Granted(permit): Granted, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("task");
         if let Some(work) = &mut self.work {
             let commands = work.machine.granted();
             self.perform(commands, Some(permit), context);
