@@ -324,12 +324,15 @@ impl Actor for EngineActor {
 }
 
 impl Drop for EngineActor {
-    /// Runs when the engine's actor is lost, too: then every waiter must be told.
+    /// Runs when the engine's actor is lost, too: then every waiter must be told, and the thread
+    /// must end, because nobody is left to take a `Shutdown`.
     fn drop(&mut self) {
-        if std::thread::panicking() || !self.draining {
-            self.shell
-                .shared()
-                .end(Error::Halted("its actor was lost".to_owned()));
+        if !self.draining {
+            let shared = self.shell.shared();
+            shared.end(Error::Halted("its actor was lost".to_owned()));
+            if let Some(system) = actix::System::try_current() {
+                system.stop();
+            }
         }
     }
 }
