@@ -2,16 +2,14 @@
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
-use super::fan::FanOut;
-use super::group::{members, respawn_later};
+use super::fan::{self, FanOut};
 use super::shell::Shell;
-use super::supervision::{BARRIER, Child, Resume, Tether, given_up};
+use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::BODY;
 use crate::canvas::machine::chord::{Chord, Command};
-use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
+use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
-use crate::persistence::reader::ElementsError;
 
 #[derive(Debug)]
 pub(crate) struct ChordActor {
@@ -44,7 +42,7 @@ impl ChordActor {
                     let Some((_, fan)) = &mut self.running else {
                         return;
                     };
-                    let done = members(&self.shell, fan, command, &self.child, context);
+                    let done = fan.perform(&self.shell, command, &self.child, context);
                     if let Err(error) = done {
                         self.shell.halt(error.into());
                     }
@@ -103,26 +101,11 @@ impl Actor for ChordActor {
         let Def::Chord { header, .. } = &self.child.node.def else {
             unreachable!("a chord actor is started for a chord")
         };
-        let address = context.address();
-        let opened = FanOut::open(
-            &self.shell,
-            &self.child,
-            header.clone(),
-            address.clone().recipient(),
-            address.recipient(),
-        );
-        match opened {
-            Ok((fan, arrived)) => {
-                let (machine, commands) = Chord::recover(arrived, self.shell.window());
-                self.running = Some((machine, fan));
-                self.perform(commands, context);
-            }
-            Err(ElementsError::Store(error)) => self.shell.halt(error.into()),
-            Err(ElementsError::NotAList(what)) => {
-                let failure = self.child.failure(FailureKind::Type, &what);
-                self.child.report(&self.shell, Outcome::Failure(failure));
-                context.stop();
-            }
+        let header = header.clone();
+        if let Some((fan, arrived)) = fan::open(&self.shell, &mut self.child, header, context) {
+            let (machine, commands) = Chord::recover(arrived, self.shell.window());
+            self.running = Some((machine, fan));
+            self.perform(commands, context);
         }
     }
 }

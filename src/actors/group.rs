@@ -1,18 +1,13 @@
 //! The group actor: supervisor of its members.
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, Context, Handler};
 
-use super::fan::FanOut;
-use super::journal::Act;
+use super::fan::{self, FanOut};
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child};
 use crate::canvas::freeze::Def;
-use crate::canvas::machine::Index;
 use crate::canvas::machine::group::{self, Command, Group};
-use crate::canvas::outcome::{FailureKind, Outcome};
 use crate::messages::supervisor::{ChildStopped, Decided, Respawn};
-use crate::persistence::StoreError;
-use crate::persistence::reader::ElementsError;
 
 #[derive(Debug)]
 pub(crate) struct GroupActor {
@@ -43,49 +38,13 @@ impl GroupActor {
                     context.stop();
                     return;
                 }
-                command => members(&self.shell, fan, command, &self.child, context),
+                command => fan.perform(&self.shell, command, &self.child, context),
             };
             if let Err(error) = done {
                 self.shell.halt(error.into());
             }
         }
     }
-}
-
-/// What a group's machine asks of its members; a chord's header asks the same.
-pub(crate) fn members<A>(
-    shell: &Shell,
-    fan: &mut FanOut,
-    command: Command,
-    child: &Child,
-    context: &mut Context<A>,
-) -> Result<(), StoreError>
-where
-    A: Actor<Context = Context<A>> + Handler<Respawn>,
-{
-    match command {
-        Command::Spawn(index) => fan.spawn(shell, index),
-        Command::Respawn(index) => {
-            respawn_later(shell, child, index, context);
-            Ok(())
-        }
-        Command::GiveUp(index) => fan.give_up(shell, index),
-        Command::Report(_) => Ok(()),
-    }
-}
-
-/// Has this actor told to start child `index` again, once all that the child had recorded is
-/// durable and can be read.
-pub(crate) fn respawn_later<A>(shell: &Shell, child: &Child, index: Index, context: &mut Context<A>)
-where
-    A: Actor<Context = Context<A>> + Handler<Respawn>,
-{
-    tracing::error!(supervisor = %child.id(), index, "a child's actor was lost and is started again");
-    let root = child.root;
-    shell.then(Act::Respawn(
-        context.address().recipient(),
-        Respawn { root, index },
-    ));
 }
 
 impl Actor for GroupActor {
@@ -95,26 +54,11 @@ impl Actor for GroupActor {
         let Def::Group(fan) = &self.child.node.def else {
             unreachable!("a group actor is started for a group")
         };
-        let address = context.address();
-        let opened = FanOut::open(
-            &self.shell,
-            &self.child,
-            fan.clone(),
-            address.clone().recipient(),
-            address.recipient(),
-        );
-        match opened {
-            Ok((fan, arrived)) => {
-                let (machine, commands) = Group::recover(arrived, self.shell.window());
-                self.running = Some((machine, fan));
-                self.perform(commands, context);
-            }
-            Err(ElementsError::Store(error)) => self.shell.halt(error.into()),
-            Err(ElementsError::NotAList(what)) => {
-                let failure = self.child.failure(FailureKind::Type, &what);
-                self.child.report(&self.shell, Outcome::Failure(failure));
-                context.stop();
-            }
+        let fan = fan.clone();
+        if let Some((fan, arrived)) = fan::open(&self.shell, &mut self.child, fan, context) {
+            let (machine, commands) = Group::recover(arrived, self.shell.window());
+            self.running = Some((machine, fan));
+            self.perform(commands, context);
         }
     }
 }
