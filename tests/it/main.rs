@@ -1,4 +1,5 @@
 //! The integration tests: one binary, one module per theme.
 
 mod canvas;
+mod macros;
 mod tidy;
