@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::runner::Order;
 use super::shared::Pin;
+use super::supervision::Child;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::messages::supervisor::Respawn;
@@ -18,6 +19,8 @@ pub(crate) enum Act {
     Acknowledge(oneshot::Sender<Pin>, Pin),
     /// Tell the engine that the store knows this idempotency key.
     KeyIsDurable(String),
+    /// Start a child that reads its input from the store.
+    Start(Box<Child>),
     /// Start a lost child again.
     Respawn(Recipient<Respawn>, Respawn),
     /// Delete what is left of a workflow whose head is gone.

@@ -363,6 +363,7 @@ impl Shell {
             // Who no longer waits for its submission loses nothing: it is durable.
             Act::Acknowledge(caller, pin) => drop(caller.send(pin)),
             Act::KeyIsDurable(key) => self.engine().do_send(KeyIsDurable(key)),
+            Act::Start(child) => child.start_now(self),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
             Act::Purge(root) => {
                 let store = self.0.store.clone();

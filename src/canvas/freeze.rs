@@ -368,6 +368,16 @@ impl Node {
         }
     }
 
+    /// Says whether it is an `each()`, or a chord over one.
+    pub(crate) fn takes_a_list(&self) -> bool {
+        match &self.def {
+            Def::Group(fan) | Def::Chord { header: fan, .. } => {
+                matches!(fan.members, Members::Each { .. })
+            }
+            Def::Task(_) | Def::Chain(_) => false,
+        }
+    }
+
     /// Says whether there is an `each()` anywhere within: nodes that are numbered at run time.
     pub(crate) fn has_each(&self) -> bool {
         let within = match &self.def {
