@@ -6,7 +6,12 @@ use chordal::prelude::*;
 
 #[task(blocking)] // CPU work is a plain `fn`, and runs on a thread of its own
 fn count_primes(from: u32, to: u32) -> usize {
-    let is_prime = |n: u32| n > 1 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0);
+    let is_prime = |n: u32| {
+        n > 1
+            && !(2..)
+                .take_while(|d| d * d <= n)
+                .any(|d| n.is_multiple_of(d))
+    };
     (from..to).filter(|n| is_prime(*n)).count()
 }
 

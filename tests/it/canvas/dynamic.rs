@@ -147,7 +147,7 @@ async fn a_canvas_that_cannot_run_is_refused_with_the_place_and_the_reason() {
     let urgent = || good().priority(10);
     let linked = || Canvas::group([good()]).link(task("mark", ("k",)));
     let deep = |n: usize| (0..n).fold(good(), |inner, _| Canvas::group([inner]));
-    let deepest_path = ["group[0]"; 256].join(".");
+    let deepest_path = ["group[0]"; 128].join(".");
     let two = "task `add` takes 2 arguments (x, y), but gets";
     let cases: Vec<(Canvas, &str, String)> = vec![
         // Unknown tasks, wherever they are.
@@ -178,7 +178,7 @@ async fn a_canvas_that_cannot_run_is_refused_with_the_place_and_the_reason() {
             "task `nope` is not registered".into(),
         ),
         (
-            good().link(good().link_error(unknown())),
+            good().link(task("add", (1,)).link_error(unknown())),
             "link[0].link_error[0]",
             "task `nope` is not registered".into(),
         ),
@@ -338,9 +338,9 @@ async fn a_canvas_that_cannot_run_is_refused_with_the_place_and_the_reason() {
         ),
         // Depth.
         (
-            deep(256),
+            deep(128),
             &deepest_path,
-            "canvases nest at most 256 deep".into(),
+            "canvases nest at most 128 deep".into(),
         ),
     ];
     let app = app().await;
@@ -357,7 +357,7 @@ async fn a_canvas_that_cannot_run_is_refused_with_the_place_and_the_reason() {
         }
     }
     // The deepest there may be; the refused left nothing behind that stops it.
-    let deepest = app.apply_async(deep(255)).await.unwrap();
+    let deepest = app.apply_async(deep(127)).await.unwrap();
     let mut inner = &deepest.get().await.unwrap();
     while inner.is_array() {
         inner = &inner[0];
@@ -382,4 +382,30 @@ async fn a_refusal_tells_where() {
         refused.to_string(),
         "canvas refused: task `nope` is not registered"
     );
+}
+
+#[tokio::test]
+async fn the_deepest_canvas_of_every_form_fits_the_stack_of_a_thread() {
+    const DEEPEST: usize = 127;
+    let leaf = || Canvas::immutable("add", (1, 1));
+    let wrap = |wrap: &dyn Fn(Canvas) -> Canvas| (0..DEEPEST).fold(leaf(), |inner, _| wrap(inner));
+    let deepest = [
+        wrap(&|inner| Canvas::group([inner])),
+        wrap(&|inner| Canvas::chord([inner], task("xsum", ()))),
+        wrap(&|inner| Canvas::chord([leaf()], inner)),
+        wrap(&|inner| leaf().link(inner)),
+        wrap(&|inner| Canvas::immutable("fail", ("no",)).link_error(inner)),
+    ];
+    let app = app().await;
+    for canvas in deepest {
+        let result = app.apply_async(canvas).await.unwrap();
+        result.state().await.unwrap();
+        result.children::<Value>().await.unwrap();
+        let _ = result.get().await;
+        let below = app
+            .async_result::<Value>(node(result.id(), 1))
+            .await
+            .unwrap();
+        let _ = below.get().await;
+    }
 }

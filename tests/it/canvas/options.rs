@@ -196,10 +196,7 @@ async fn a_blocking_task_is_given_up_at_its_time_limit_and_keeps_its_slot_until_
     clock.advance(Duration::from_secs(5));
     let failed = failure_of(&result).await;
     assert_eq!(failed.kind, FailureKind::TimeLimit);
-    assert_eq!(
-        failed.message,
-        "time limit exceeded; its thread cannot be stopped"
-    );
+    assert_eq!(failed.message, "time limit of 5s exceeded");
     assert_eq!(next.state().await.unwrap(), State::Pending);
     open(gates[0]);
     noted(gates[1], 1).await;
