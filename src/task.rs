@@ -39,6 +39,11 @@ use crate::error::{Error, Result};
 ///
 /// let eight = Signature::full::<Double>((4,));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a task",
+    label = "not a task",
+    note = "write `#[task]` on the function that it names"
+)]
 pub trait Task: Send + Sync + 'static {
     /// The parameters, as a tuple.
     type Args: Serialize + DeserializeOwned + Send + 'static;

@@ -10,6 +10,5 @@ async fn add(x: i64, y: i64) -> i64 {
 
 fn main() {
     let _ = ping.partial();
-    let _ = add.map([1, 2]);
     let _ = add.s(1);
 }
