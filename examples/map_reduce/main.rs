@@ -144,26 +144,22 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
 async fn count(app: &App, args: &Args, plan: &Plan) -> anyhow::Result<Answer> {
     let (run, is_resumed) = submit(app, args, plan).await?;
     let total = plan.chunks.len();
+    let mut progress = Progress::of(app, run.id(), total).await?;
     if is_resumed && run.ready().await? {
         eprintln!(
             "the answer was there already: {}",
             chunks(total as u64, total)
         );
-    } else {
-        let mut progress = Progress::of(app, run.id(), total).await?;
-        if is_resumed {
-            let done = progress.done().await?;
-            eprintln!("resuming: {} were already done", chunks(done, total));
-        }
-        let answer = tokio::select! {
-            biased;
-            answer = run.get() => answer.map(drop).map_err(anyhow::Error::from),
-            error = progress.show() => error.map(|never| match never {}),
-        };
-        progress.finish().await?;
-        answer?;
+    } else if is_resumed {
+        let done = progress.done().await?;
+        eprintln!("resuming: {} were already done", chunks(done, total));
     }
-    let answer = run.get().await?;
+    let answer = tokio::select! {
+        biased;
+        answer = run.get() => answer?,
+        error = progress.show() => match error? {},
+    };
+    progress.finish().await?;
     ledger::acked(run.id())?;
     Ok(answer)
 }
