@@ -29,7 +29,7 @@ mod table;
 
 use std::fmt;
 use std::io::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use corpus::Corpus;
 use ledger::Ledger;
@@ -53,7 +53,9 @@ fn trials() -> u64 {
 
 fn seed() -> u64 {
     let now = || UNIX_EPOCH.elapsed().map_or(1, |now| now.as_nanos() as u64);
-    number_from("CHORDAL_CRASH_SEED").unwrap_or_else(now)
+    let seed = number_from("CHORDAL_CRASH_SEED").unwrap_or_else(now);
+    println!("CHORDAL_CRASH_SEED={seed}");
+    seed
 }
 
 /// splitmix64, so that a seed says all.
@@ -86,9 +88,9 @@ impl Experiment {
         let program = Program::find();
         let corpus = Corpus::make();
         let home = tempfile::tempdir().unwrap();
-        let begun = SystemTime::now();
+        let begun = Instant::now();
         let end = program.run(&corpus, &home, None);
-        let time = begun.elapsed().unwrap_or_default();
+        let time = begun.elapsed();
         let ledger = Ledger::read(&home);
         corpus.check(&end.answer().expect("nobody killed it"));
         let chunks = ledger.maps();
@@ -110,6 +112,8 @@ impl Experiment {
 
     /// Runs it in a new store, with a kill in each of the first runs, until it ends by itself.
     fn trial(&mut self, kills: &[Kill]) {
+        // Shown if it fails.
+        println!("{kills:?}");
         let home = tempfile::tempdir().unwrap();
         let mut kills = kills.iter();
         let answer = loop {
