@@ -270,8 +270,10 @@ impl TaskEntry {
 }
 
 async fn call<T: Task>(context: TaskContext, args: Payload) -> Result<Payload, TaskError> {
-    let args = decode_args::<T>(&args).map_err(TaskError::wrong_type)?;
-    let value = T::run(context, args).await?;
+    let decoded = decode_args::<T>(&args).map_err(TaskError::wrong_type)?;
+    // They may be large, and are not needed while the function runs.
+    drop(args);
+    let value = T::run(context, decoded).await?;
     Payload::encode(&value)
         .map_err(|error| TaskError::wrong_type(format!("the result cannot be stored: {error}")))
 }
