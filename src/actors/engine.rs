@@ -185,6 +185,9 @@ impl EngineActor {
                 self.start_child(root, index, due.node, input, Resume::Fresh, context);
             }
             Command::Respawn(index) => {
+                if self.shell.is_closed() {
+                    return;
+                }
                 tracing::error!(%root, index, "an actor was lost and is started again");
                 self.shell.then(Act::Respawn(
                     context.address().recipient(),
@@ -440,8 +443,7 @@ impl Handler<Shutdown> for EngineActor {
         Box::pin(async move {
             settle(grace, || shell.held() == 0).await;
             settle(LAST_COMMITS, || shell.is_quiet()).await;
-            shell.shared().end(Error::ShutDown);
-            actix::System::current().stop();
+            shell.close();
         })
     }
 }

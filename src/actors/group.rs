@@ -80,6 +80,9 @@ pub(crate) fn respawn_later<A>(shell: &Shell, child: &Child, index: Index, conte
 where
     A: Actor<Context = Context<A>> + Handler<Respawn>,
 {
+    if shell.is_closed() {
+        return;
+    }
     tracing::error!(supervisor = %child.id(), index, "a child's actor was lost and is started again");
     let root = child.root;
     shell.then(Act::Respawn(

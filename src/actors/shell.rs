@@ -52,6 +52,8 @@ struct Inner {
     scheduler: Addr<SchedulerActor>,
     engine: OnceCell<Addr<EngineActor>>,
     dispatchers: RefCell<HashMap<String, Addr<DispatcherActor>>>,
+    /// The app is shutting down: a dispatcher that is started now grants nothing either.
+    draining: Cell<bool>,
     limits: Limits,
     held: Arc<AtomicUsize>,
     shared: Arc<Shared>,
@@ -87,6 +89,7 @@ impl Shell {
             scheduler,
             engine: OnceCell::new(),
             dispatchers: RefCell::default(),
+            draining: Cell::new(false),
             limits,
             held: Arc::default(),
             shared,
@@ -129,7 +132,8 @@ impl Shell {
         }
         let limits = &self.0.limits;
         let slots = *limits.queues.get(queue).unwrap_or(&limits.slots);
-        let dispatcher = DispatcherActor::new(slots, self.0.held.clone()).start();
+        let draining = self.0.draining.get();
+        let dispatcher = DispatcherActor::new(slots, self.0.held.clone(), draining).start();
         self.0
             .dispatchers
             .borrow_mut()
@@ -139,6 +143,7 @@ impl Shell {
 
     /// Grants no slot any more.
     pub(crate) fn drain(&self) {
+        self.0.draining.set(true);
         for dispatcher in self.0.dispatchers.borrow().values() {
             dispatcher.do_send(Drain);
         }
@@ -238,6 +243,19 @@ impl Shell {
     /// Starts the numbering of a workflow whose head is not in the store yet.
     pub(crate) fn start_numbers(&self, root: Id, next: Seq) {
         self.0.counters.borrow_mut().insert(root, next);
+    }
+
+    /// The app has shut down: nothing is written any more, whatever the actors that are being
+    /// dropped still say.
+    pub(crate) fn close(&self) {
+        self.0.halted.set(true);
+        self.0.shared.end(Error::ShutDown);
+        actix::System::current().stop();
+    }
+
+    /// Nothing more will happen: an actor that goes now is no loss.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.halted.get()
     }
 
     /// The store can no longer be trusted, or we cannot: every waiter is told, nothing more is
