@@ -2,15 +2,16 @@
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
-use super::fan::FanOut;
+use super::fan::{FanOut, reads_its_input};
 use super::group::{members, respawn_later};
+use super::journal::Act;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, Tether, given_up};
-use crate::canvas::freeze::{Def, Node};
+use crate::canvas::freeze::{Def, Fan, Node};
 use crate::canvas::machine::BODY;
 use crate::canvas::machine::chord::{Chord, Command};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Open, Respawn};
 use crate::persistence::reader::ElementsError;
 
 #[derive(Debug)]
@@ -34,6 +35,37 @@ impl ChordActor {
         match &self.child.node.def {
             Def::Chord { body, .. } => body,
             _ => unreachable!("a chord actor is started for a chord"),
+        }
+    }
+
+    fn header(&self) -> &Fan {
+        let Def::Chord { header, .. } = &self.child.node.def else {
+            unreachable!("a chord actor is started for a chord")
+        };
+        header
+    }
+
+    fn open(&mut self, context: &mut Context<Self>) {
+        let address = context.address();
+        let opened = FanOut::open(
+            &self.shell,
+            &self.child,
+            self.header().clone(),
+            address.clone().recipient(),
+            address.recipient(),
+        );
+        match opened {
+            Ok((fan, arrived)) => {
+                let (machine, commands) = Chord::recover(arrived, self.shell.window());
+                self.running = Some((machine, fan));
+                self.perform(commands, context);
+            }
+            Err(ElementsError::Store(error)) => self.shell.halt(error.into()),
+            Err(ElementsError::NotAList(what)) => {
+                let failure = self.child.failure(FailureKind::Type, &what);
+                self.child.report(&self.shell, Outcome::Failure(failure));
+                context.stop();
+            }
         }
     }
 
@@ -100,30 +132,19 @@ impl Actor for ChordActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let Def::Chord { header, .. } = &self.child.node.def else {
-            unreachable!("a chord actor is started for a chord")
-        };
-        let address = context.address();
-        let opened = FanOut::open(
-            &self.shell,
-            &self.child,
-            header.clone(),
-            address.clone().recipient(),
-            address.recipient(),
-        );
-        match opened {
-            Ok((fan, arrived)) => {
-                let (machine, commands) = Chord::recover(arrived, self.shell.window());
-                self.running = Some((machine, fan));
-                self.perform(commands, context);
-            }
-            Err(ElementsError::Store(error)) => self.shell.halt(error.into()),
-            Err(ElementsError::NotAList(what)) => {
-                let failure = self.child.failure(FailureKind::Type, &what);
-                self.child.report(&self.shell, Outcome::Failure(failure));
-                context.stop();
-            }
+        if reads_its_input(self.header(), self.child.input.as_ref()) {
+            self.shell.then(Act::Open(context.address().recipient()));
+        } else {
+            self.open(context);
         }
+    }
+}
+
+impl Handler<Open> for ChordActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Open, context: &mut Context<Self>) {
+        self.open(context);
     }
 }
 

@@ -34,6 +34,13 @@ pub(crate) struct FanOut {
     resumed: Option<HashMap<Index, Change>>,
 }
 
+/// Says whether the members come from a value that is read from the store, where it may not be
+/// yet: decisions run ahead of the disk.
+pub(crate) fn reads_its_input(fan: &Fan, input: Option<&Value>) -> bool {
+    matches!(fan.members, Members::Each { .. })
+        && matches!(input, Some(Value::Stored { .. } | Value::Gathered { .. }))
+}
+
 impl FanOut {
     /// Reads what there is of the group, starts its barrier, and says who has arrived already.
     pub(crate) fn open(

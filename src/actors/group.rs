@@ -2,15 +2,15 @@
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
-use super::fan::FanOut;
+use super::fan::{FanOut, reads_its_input};
 use super::journal::Act;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child};
-use crate::canvas::freeze::Def;
+use crate::canvas::freeze::{Def, Fan};
 use crate::canvas::machine::Index;
 use crate::canvas::machine::group::{self, Command, Group};
 use crate::canvas::outcome::{FailureKind, Outcome};
-use crate::messages::supervisor::{ChildStopped, Decided, Respawn};
+use crate::messages::supervisor::{ChildStopped, Decided, Open, Respawn};
 use crate::persistence::StoreError;
 use crate::persistence::reader::ElementsError;
 
@@ -28,6 +28,37 @@ impl GroupActor {
             shell,
             child,
             running: None,
+        }
+    }
+
+    fn fan(&self) -> &Fan {
+        let Def::Group(fan) = &self.child.node.def else {
+            unreachable!("a group actor is started for a group")
+        };
+        fan
+    }
+
+    fn open(&mut self, context: &mut Context<Self>) {
+        let address = context.address();
+        let opened = FanOut::open(
+            &self.shell,
+            &self.child,
+            self.fan().clone(),
+            address.clone().recipient(),
+            address.recipient(),
+        );
+        match opened {
+            Ok((fan, arrived)) => {
+                let (machine, commands) = Group::recover(arrived, self.shell.window());
+                self.running = Some((machine, fan));
+                self.perform(commands, context);
+            }
+            Err(ElementsError::Store(error)) => self.shell.halt(error.into()),
+            Err(ElementsError::NotAList(what)) => {
+                let failure = self.child.failure(FailureKind::Type, &what);
+                self.child.report(&self.shell, Outcome::Failure(failure));
+                context.stop();
+            }
         }
     }
 
@@ -95,30 +126,19 @@ impl Actor for GroupActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let Def::Group(fan) = &self.child.node.def else {
-            unreachable!("a group actor is started for a group")
-        };
-        let address = context.address();
-        let opened = FanOut::open(
-            &self.shell,
-            &self.child,
-            fan.clone(),
-            address.clone().recipient(),
-            address.recipient(),
-        );
-        match opened {
-            Ok((fan, arrived)) => {
-                let (machine, commands) = Group::recover(arrived, self.shell.window());
-                self.running = Some((machine, fan));
-                self.perform(commands, context);
-            }
-            Err(ElementsError::Store(error)) => self.shell.halt(error.into()),
-            Err(ElementsError::NotAList(what)) => {
-                let failure = self.child.failure(FailureKind::Type, &what);
-                self.child.report(&self.shell, Outcome::Failure(failure));
-                context.stop();
-            }
+        if reads_its_input(self.fan(), self.child.input.as_ref()) {
+            self.shell.then(Act::Open(context.address().recipient()));
+        } else {
+            self.open(context);
         }
+    }
+}
+
+impl Handler<Open> for GroupActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Open, context: &mut Context<Self>) {
+        self.open(context);
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::runner::Order;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
-use crate::messages::supervisor::Respawn;
+use crate::messages::supervisor::{Open, Respawn};
 use crate::persistence::{Batch, codec, keys};
 
 /// What waits for the disk.
@@ -21,6 +21,8 @@ pub(crate) enum Act {
     KeyIsDurable(String),
     /// Start a lost child again.
     Respawn(Recipient<Respawn>, Respawn),
+    /// Have a group read what it was given.
+    Open(Recipient<Open>),
     /// Delete what is left of a workflow whose head is gone.
     Purge(Id),
 }

@@ -23,6 +23,7 @@ use crate::canvas::payload::Payload;
 use crate::error::Error;
 use crate::messages::dispatcher::Drain;
 use crate::messages::engine::{KeyIsDurable, Launch};
+use crate::messages::supervisor::Open;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::{self, Reader};
 use crate::persistence::{StoreError, keys};
@@ -349,6 +350,7 @@ impl Shell {
             Act::Acknowledge(caller, id) => drop(caller.send(id)),
             Act::KeyIsDurable(key) => self.engine().do_send(KeyIsDurable(key)),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
+            Act::Open(group) => group.do_send(Open),
             Act::Purge(root) => {
                 let store = self.0.store.clone();
                 let reader = self.reader().clone();
