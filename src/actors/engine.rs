@@ -90,7 +90,8 @@ impl EngineActor {
         context: &mut Context<Self>,
     ) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
-        let records: Vec<_> = reader.records(root).collect::<Result<_, _>>()?;
+        let stream = root.workflow_stream();
+        let records: Vec<_> = reader.records(stream).collect::<Result<_, _>>()?;
         let (machine, callbacks) = Workflow::recover(root_ended, &records);
         self.workflows.insert(
             root,
@@ -100,7 +101,7 @@ impl EngineActor {
             },
         );
         if !root_ended && let Some(node) = reader.root(root)? {
-            let last = reader.last_change(root, ROOT)?;
+            let last = reader.last_change(stream, ROOT)?;
             self.start_child(root, ROOT, node, None, Resume::Stored(last), context);
         }
         for seq in callbacks {
@@ -109,7 +110,7 @@ impl EngineActor {
                 _ => None,
             });
             if let Some(found) = reader.find(root.node(seq))? {
-                let last = reader.last_change(root, seq)?;
+                let last = reader.last_change(stream, seq)?;
                 self.start_child(root, seq, found.node, input, Resume::Stored(last), context);
             }
         }
@@ -133,7 +134,7 @@ impl EngineActor {
             root,
             node,
             input,
-            stream: root,
+            stream: root.workflow_stream(),
             group: None,
             resume,
             reports_to: address.clone().recipient(),
@@ -159,7 +160,7 @@ impl EngineActor {
 
     fn perform(&mut self, root: Id, command: Command, context: &mut Context<Self>) {
         match command {
-            Command::Record(record) => self.shell.record(root, record),
+            Command::Record(record) => self.shell.record(root.workflow_stream(), record),
             Command::Launch(due) => {
                 for due in due {
                     self.shell.record_due(root, &due);
@@ -415,7 +416,8 @@ impl Handler<Respawn> for EngineActor {
             .get(&root)
             .and_then(|live| live.children.get(&index).cloned());
         let Some((node, input)) = known else { return };
-        match self.shell.reader().last_change(root, index) {
+        let stream = root.workflow_stream();
+        match self.shell.reader().last_change(stream, index) {
             Ok(last) => self.start_child(root, index, node, input, Resume::Stored(last), context),
             Err(error) => self.shell.halt(error.into()),
         }

@@ -193,7 +193,7 @@ impl Shell {
 
     pub(crate) fn record_due(&self, root: Id, due: &Due) {
         self.record(
-            root,
+            root.workflow_stream(),
             Record::Due {
                 seq: due.node.seq,
                 input: due.input.clone(),

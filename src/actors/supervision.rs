@@ -89,6 +89,15 @@ impl Child {
         self.root.node(self.node.seq)
     }
 
+    /// The chain, group or chord it is a child of; a callback's is the root.
+    pub(crate) fn parent(&self) -> Option<Id> {
+        let parent = match self.stream {
+            stream if stream == self.root.workflow_stream() => self.root,
+            stream => stream,
+        };
+        (parent != self.id()).then_some(parent)
+    }
+
     /// Records how far it has got, in its supervisor's stream.
     pub(crate) fn record(&self, shell: &Shell, change: Change) {
         let index = self.tether.index();

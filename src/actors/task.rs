@@ -95,7 +95,7 @@ impl TaskActor {
             entry: work.entry,
             context: TaskContext {
                 id: child.id(),
-                parent_id: (child.stream != child.id()).then_some(child.stream),
+                parent_id: child.parent(),
                 group_id: child.group,
                 attempt,
             },

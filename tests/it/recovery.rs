@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use chordal::persistence::{Batch, MemoryStore, Scan, Store};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Durability, Error, FailureKind, Id, State, StoreError, TaskEntry};
+use chordal::{
+    AppBuilder, Clock, Durability, Error, FailureKind, Id, State, StoreError, TaskEntry,
+};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -16,7 +18,8 @@ use tokio::sync::watch;
 static ENTERED: LazyLock<watch::Sender<Vec<(u64, String, u32)>>> =
     LazyLock::new(watch::Sender::default);
 /// Gates by test number and name: closed until they are in here.
-static OPEN: LazyLock<watch::Sender<HashSet<(u64, String)>>> = LazyLock::new(watch::Sender::default);
+static OPEN: LazyLock<watch::Sender<HashSet<(u64, String)>>> =
+    LazyLock::new(watch::Sender::default);
 static TESTS: AtomicU64 = AtomicU64::new(1);
 /// Only a broken engine needs that long.
 const STUCK: Duration = Duration::from_secs(20);
@@ -49,7 +52,12 @@ async fn opener(test: u64, gate: String) {
 
 /// Fails as often as it is told to, then gives the number of the attempt.
 #[task(name = "recovery.flaky", max_retries = 3, retry_backoff = "10s")]
-async fn flaky(ctx: &TaskContext, test: u64, label: String, failures: u32) -> Result<u32, TaskError> {
+async fn flaky(
+    ctx: &TaskContext,
+    test: u64,
+    label: String,
+    failures: u32,
+) -> Result<u32, TaskError> {
     enter(test, &label, ctx.attempt());
     if ctx.attempt() <= failures {
         return Err(TaskError::new("not yet"));
@@ -137,7 +145,10 @@ async fn the_result_of_a_finished_workflow_is_found_by_id_after_a_restart() {
     for place in Place::both() {
         let ledger = Ledger::new();
         let app = place.open().await;
-        let result = app.apply_async(mark.s(ledger.0, "done".into())).await.unwrap();
+        let result = app
+            .apply_async(mark.s(ledger.0, "done".into()))
+            .await
+            .unwrap();
         let id = result.id();
         assert_eq!(within(result.get()).await.unwrap(), "done");
         app.shutdown().await.unwrap();
@@ -158,7 +169,10 @@ async fn a_task_cut_short_runs_again_as_attempt_2_and_its_finished_siblings_do_n
             mark.s(ledger.0, "quick".into()),
             gated.s(ledger.0, "slow".into()),
         ]);
-        let result = app.apply_async(header | mark.si(ledger.0, "body".into())).await.unwrap();
+        let result = app
+            .apply_async(header | mark.si(ledger.0, "body".into()))
+            .await
+            .unwrap();
         let id = result.id();
         let quick = &result.children::<String>().await.unwrap()[0];
         within(quick.get()).await.unwrap();
@@ -186,7 +200,9 @@ async fn a_task_that_becomes_ready_while_the_app_stops_runs_in_the_next_life() {
         let ledger = Ledger::new();
         let app = place.open().await;
         let first = gated.s(ledger.0, "first".into());
-        let result = app.apply_async(first | mark.si(ledger.0, "second".into())).await;
+        let result = app
+            .apply_async(first | mark.si(ledger.0, "second".into()))
+            .await;
         let id = result.unwrap().id();
         ledger.entered("first", 1).await;
         let stopping = tokio::spawn({
@@ -223,7 +239,10 @@ async fn a_callback_is_never_taken_for_a_member_of_the_root_group() {
         gated.s(ledger.0, "two".into()).into(),
     ];
     let result = app.apply_async(Canvas::group(members)).await.unwrap();
-    assert_eq!(within(result.get()).await.unwrap(), json!(["zero", "one", "two"]));
+    assert_eq!(
+        within(result.get()).await.unwrap(),
+        json!(["zero", "one", "two"])
+    );
     assert_eq!(result.completed_count().await.unwrap(), 3);
     app.shutdown().await.unwrap();
 }
