@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
-use crate::actors::engine::EngineActor;
+use crate::actors::engine::{EngineActor, Submit};
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::Shared;
 use crate::actors::shell::{Limits, Shell};
@@ -21,7 +21,7 @@ use crate::actors::sweeper;
 use crate::canvas::id::Id;
 use crate::canvas::{Accepts, freeze};
 use crate::error::{Error, Result};
-use crate::messages::engine::{Shutdown, Submit};
+use crate::messages::engine::Shutdown;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
 use crate::persistence::reader::Reader;
@@ -155,7 +155,7 @@ impl App {
         let key = definition.head.idempotency_key.clone();
         // The head is the commit marker: it goes last.
         self.stage(definition.segments).await?;
-        let (durable, id) = oneshot::channel();
+        let (durable, pin) = oneshot::channel();
         let submit = Submit {
             root_id,
             root: definition.root,
@@ -164,13 +164,9 @@ impl App {
             idempotency_key: key,
             durable,
         };
-        // Pinned before it can end, so that it is not swept before the handle is there.
-        let pin = self.0.shared.pin(root_id);
         self.0.engine.do_send(submit);
-        let id = id.await.map_err(|_| self.gone())?;
-        let result = AsyncResult::root(self.0.shared.clone(), id);
-        drop(pin);
-        Ok(result)
+        let pin = pin.await.map_err(|_| self.gone())?;
+        Ok(AsyncResult::root(self.0.shared.clone(), pin))
     }
 
     /// The handle of a task, chain, group or chord that was submitted before, also before a

@@ -60,3 +60,8 @@ pub use error::{Error, Result};
 pub use persistence::{Durability, Store, StoreError};
 pub use result::{AsyncResult, Completions, GroupResult};
 pub use task::{Task, TaskContext, TaskEntry, TaskError, TaskResult};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

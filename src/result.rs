@@ -53,30 +53,35 @@ pub struct AsyncResult<O> {
 pub type GroupResult<T> = AsyncResult<Vec<T>>;
 
 impl<O> AsyncResult<O> {
-    pub(crate) fn root(shared: Arc<Shared>, id: Id) -> Self {
-        Self::new(shared, id, None)
+    pub(crate) fn root(shared: Arc<Shared>, pin: Pin) -> Self {
+        Self {
+            id: pin.root(),
+            shared,
+            found: None,
+            pin,
+            types: PhantomData,
+        }
     }
 
-    fn new(shared: Arc<Shared>, id: Id, found: Option<Arc<Found>>) -> Self {
+    fn below(shared: Arc<Shared>, id: Id, found: Found) -> Self {
         Self {
             pin: shared.pin(id),
             shared,
             id,
-            found,
+            found: Some(Arc::new(found)),
             types: PhantomData,
         }
     }
 
     pub(crate) async fn find(shared: Arc<Shared>, id: Id) -> Result<Self> {
         // Pinned first, so that it is not swept between the look and the handle.
-        let mut handle = Self::new(shared, id, None);
-        if id == id.root() {
-            handle.reader()?.head(id)?.ok_or(Error::UnknownId { id })?;
+        let pin = shared.pin(id);
+        let found = shared.reader()?.find(id)?.ok_or(Error::UnknownId { id })?;
+        Ok(if id == id.root() {
+            Self::root(shared, pin)
         } else {
-            let found = handle.reader()?.find(id)?;
-            handle.found = Some(Arc::new(found.ok_or(Error::UnknownId { id })?));
-        }
-        Ok(handle)
+            Self::below(shared, id, found)
+        })
     }
 
     /// Returns the id by which [`App::async_result`](crate::App::async_result) finds it again.
@@ -178,7 +183,7 @@ impl<O> AsyncResult<O> {
             .into_iter()
             .map(|child| {
                 let id = self.id.node(child.node.seq);
-                AsyncResult::new(self.shared.clone(), id, Some(Arc::new(child)))
+                AsyncResult::below(self.shared.clone(), id, child)
             })
             .collect())
     }
@@ -217,7 +222,14 @@ impl<O> AsyncResult<O> {
         let reader = self.reader()?;
         Ok(match &self.found {
             Some(found) => reader.outcome(self.id.root(), found)?,
-            None => reader.ended(self.id)?.map(|ended| ended.outcome),
+            None => match reader.ended(self.id)? {
+                Some(ended) => Some(ended.outcome),
+                // A handle pins its workflow, so this is a fault; but nobody must wait for ever.
+                None if reader.head(self.id)?.is_none() => {
+                    return Err(Error::UnknownId { id: self.id });
+                }
+                None => None,
+            },
         })
     }
 

@@ -21,8 +21,11 @@ mod types;
 /// (`ctx: &TaskContext`) and up to 12 owned parameters that serde can store. It returns a value,
 /// nothing, or a type whose last segment is `Result`, with an error that turns into `TaskError`.
 ///
-/// ```ignore
+/// ```
 /// use chordal::prelude::*;
+/// # mod payments {
+/// #     pub async fn charge(_: u64, cents: u64) -> std::io::Result<u64> { Ok(cents) }
+/// # }
 ///
 /// #[task]
 /// async fn add(x: i64, y: i64) -> i64 {
@@ -30,8 +33,8 @@ mod types;
 /// }
 ///
 /// #[task(name = "shop.charge", queue = "payments", max_retries = 3, retry_backoff = "1s")]
-/// async fn charge(ctx: &TaskContext, order: u64, cents: u64) -> Result<Receipt, TaskError> {
-///     payments::charge(order, cents).await.map_err(TaskError::from)
+/// async fn charge(ctx: &TaskContext, order: u64, cents: u64) -> Result<u64, TaskError> {
+///     Ok(payments::charge(order, cents).await?)
 /// }
 ///
 /// let sum = add.s(2, 2); // Signature<(), i64>

@@ -63,6 +63,8 @@ impl Handler<ChildEnded> for BarrierActor {
     type Result = ();
 
     fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("barrier");
         let commands = self.machine.arrive(ended.index, ended.report);
         self.perform(commands, context);
     }

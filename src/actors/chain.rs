@@ -2,9 +2,8 @@
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
-use super::group::respawn_later;
 use super::shell::{self, Shell};
-use super::supervision::{Child, Resume, Tether, given_up};
+use super::supervision::{Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chain::{Chain, Command};
 use crate::canvas::machine::{Index, Record};
@@ -120,6 +119,8 @@ impl Handler<ChildEnded> for ChainActor {
     type Result = ();
 
     fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("chain");
         if let Some(machine) = &mut self.machine {
             let commands = machine.ended(ended.index, ended.report);
             self.perform(commands, context);

@@ -2,17 +2,15 @@
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
-use super::fan::{FanOut, reads_its_input};
-use super::group::{members, respawn_later};
+use super::fan::{self, FanOut};
 use super::journal::Act;
 use super::shell::Shell;
-use super::supervision::{BARRIER, Child, Resume, Tether, given_up};
+use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Fan, Node};
 use crate::canvas::machine::BODY;
 use crate::canvas::machine::chord::{Chord, Command};
-use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
+use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Open, Respawn};
-use crate::persistence::reader::ElementsError;
 
 #[derive(Debug)]
 pub(crate) struct ChordActor {
@@ -39,33 +37,18 @@ impl ChordActor {
     }
 
     fn header(&self) -> &Fan {
-        let Def::Chord { header, .. } = &self.child.node.def else {
-            unreachable!("a chord actor is started for a chord")
-        };
-        header
+        match &self.child.node.def {
+            Def::Chord { header, .. } => header,
+            _ => unreachable!("a chord actor is started for a chord"),
+        }
     }
 
     fn open(&mut self, context: &mut Context<Self>) {
-        let address = context.address();
-        let opened = FanOut::open(
-            &self.shell,
-            &self.child,
-            self.header().clone(),
-            address.clone().recipient(),
-            address.recipient(),
-        );
-        match opened {
-            Ok((fan, arrived)) => {
-                let (machine, commands) = Chord::recover(arrived, self.shell.window());
-                self.running = Some((machine, fan));
-                self.perform(commands, context);
-            }
-            Err(ElementsError::Store(error)) => self.shell.halt(error.into()),
-            Err(ElementsError::NotAList(what)) => {
-                let failure = self.child.failure(FailureKind::Type, &what);
-                self.child.report(&self.shell, Outcome::Failure(failure));
-                context.stop();
-            }
+        let fan = self.header().clone();
+        if let Some((fan, arrived)) = fan::open(&self.shell, &mut self.child, fan, context) {
+            let (machine, commands) = Chord::recover(arrived, self.shell.window());
+            self.running = Some((machine, fan));
+            self.perform(commands, context);
         }
     }
 
@@ -76,7 +59,7 @@ impl ChordActor {
                     let Some((_, fan)) = &mut self.running else {
                         return;
                     };
-                    let done = members(&self.shell, fan, command, &self.child, context);
+                    let done = fan.perform(&self.shell, command, &self.child, context);
                     if let Err(error) = done {
                         self.shell.halt(error.into());
                     }
@@ -132,7 +115,7 @@ impl Actor for ChordActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        if reads_its_input(self.header(), self.child.input.as_ref()) {
+        if fan::reads_its_input(self.header(), self.child.input.as_ref()) {
             self.shell.then(Act::Open(context.address().recipient()));
         } else {
             self.open(context);
@@ -181,6 +164,8 @@ impl Handler<ChildEnded> for ChordActor {
     type Result = ();
 
     fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("chord");
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.body_ended(ended.report);
             self.perform(commands, context);

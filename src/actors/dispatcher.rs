@@ -25,12 +25,12 @@ pub(crate) struct DispatcherActor {
 }
 
 impl DispatcherActor {
-    pub(crate) fn new(slots: Slots, held: Arc<AtomicUsize>, draining: bool) -> Self {
+    pub(crate) fn new(slots: Slots, held: Arc<AtomicUsize>) -> Self {
         Self {
             asynchronous: Queue::new(slots.asynchronous),
             blocking: Queue::new(slots.blocking),
             held,
-            draining,
+            draining: false,
         }
     }
 

@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
+use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
+use tokio::sync::oneshot;
 
 use super::journal::Act;
+use super::shared::Pin;
 use super::shell::Shell;
 use super::supervision::{Child, Resume, Tether, given_up};
 use crate::canvas::freeze::Node;
-use crate::canvas::id::Id;
+use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::Value;
 use crate::error::Error;
-use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Submit};
+use crate::messages::engine::{KeyIsDurable, Launch, Shutdown};
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
 use crate::persistence::codec::{self, Kind};
@@ -27,6 +29,23 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_AT_MOST: usize = 500;
 /// How long shutting down waits for what has been decided to be written.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
+
+/// A workflow to store and start. `durable` is told, once it is so, which workflow the handle is
+/// for: this one, or an earlier one with the same idempotency key. It is dropped if the engine
+/// halts first.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Submit {
+    pub(crate) root_id: Id,
+    pub(crate) root: Node,
+    /// The encoded head: its commit marker.
+    pub(crate) head: Vec<u8>,
+    /// The first node number that is free.
+    pub(crate) next: Seq,
+    pub(crate) idempotency_key: Option<String>,
+    /// The pin keeps the workflow from being swept before the caller has its handle.
+    pub(crate) durable: oneshot::Sender<Pin>,
+}
 
 #[derive(Debug)]
 pub(crate) struct EngineActor {
@@ -309,12 +328,15 @@ impl Actor for EngineActor {
 }
 
 impl Drop for EngineActor {
-    /// Runs when the engine's actor is lost, too: then every waiter must be told.
+    /// Runs when the engine's actor is lost, too: then every waiter must be told, and the thread
+    /// must end, because nobody is left to take a `Shutdown`.
     fn drop(&mut self) {
-        if std::thread::panicking() || !self.draining {
-            self.shell
-                .shared()
-                .end(Error::Halted("its actor was lost".to_owned()));
+        if !self.draining {
+            let shared = self.shell.shared();
+            shared.end(Error::Halted("its actor was lost".to_owned()));
+            if let Some(system) = actix::System::try_current() {
+                system.stop();
+            }
         }
     }
 }
@@ -331,11 +353,16 @@ impl Handler<Submit> for EngineActor {
             idempotency_key,
             durable,
         } = submit;
+        if self.draining {
+            return;
+        }
+        let shared = self.shell.shared().clone();
         if let Some(key) = idempotency_key {
             match self.earlier(&key) {
                 Ok(Some(earlier)) => {
                     // Behind the earlier one's own record, if that is still on its way.
-                    self.shell.then(Act::Acknowledge(durable, earlier));
+                    self.shell
+                        .then(Act::Acknowledge(durable, shared.pin(earlier)));
                     return self.shell.then(Act::Purge(root_id));
                 }
                 Ok(None) => {}
@@ -350,7 +377,8 @@ impl Handler<Submit> for EngineActor {
         }
         self.shell.put(keys::head(root_id), head);
         self.shell.start_numbers(root_id, next);
-        self.shell.then(Act::Acknowledge(durable, root_id));
+        self.shell
+            .then(Act::Acknowledge(durable, shared.pin(root_id)));
         self.workflows.insert(
             root_id,
             Live {
@@ -374,6 +402,8 @@ impl Handler<Launch> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, Launch { root, due }: Launch, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("engine");
         self.decide(root, |machine| machine.launch(due), context);
     }
 }

@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 
-use actix::{Actor, Addr, Recipient};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Recipient};
 
 use super::barrier::BarrierActor;
 use super::shell::Shell;
-use super::supervision::{BARRIER, Child, Resume, Tether, given_up};
+use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Fan, Members};
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::Barrier;
+use crate::canvas::machine::group::Command;
 use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record};
-use crate::canvas::outcome::Value;
+use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::payload::Payload;
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
 use crate::persistence::StoreError;
 use crate::persistence::reader::{ElementsError, MemberCursor};
 
@@ -41,9 +42,36 @@ pub(crate) fn reads_its_input(fan: &Fan, input: Option<&Value>) -> bool {
         && matches!(input, Some(Value::Stored { .. } | Value::Gathered { .. }))
 }
 
+/// Opens the fan of a group's or chord's actor. If that cannot be, the actor's last word is why.
+pub(crate) fn open<A>(
+    shell: &Shell,
+    child: &mut Child,
+    fan: Fan,
+    context: &mut Context<A>,
+) -> Option<(FanOut, IndexSet)>
+where
+    A: Actor<Context = Context<A>> + Handler<Decided> + Handler<ChildStopped>,
+{
+    let address = context.address();
+    let owner = address.clone().recipient();
+    match FanOut::open(shell, child, fan, owner, address.recipient()) {
+        Ok(opened) => Some(opened),
+        Err(ElementsError::Store(error)) => {
+            shell.halt(error.into());
+            None
+        }
+        Err(ElementsError::NotAList(what)) => {
+            let failure = child.failure(FailureKind::Type, &what);
+            child.report(shell, Outcome::Failure(failure));
+            context.stop();
+            None
+        }
+    }
+}
+
 impl FanOut {
     /// Reads what there is of the group, starts its barrier, and says who has arrived already.
-    pub(crate) fn open(
+    fn open(
         shell: &Shell,
         child: &Child,
         fan: Fan,
@@ -109,8 +137,31 @@ impl FanOut {
         Ok((fan_out, arrived))
     }
 
+    /// Does what a group's machine asks for its members; a chord's header asks the same.
+    pub(crate) fn perform<A>(
+        &mut self,
+        shell: &Shell,
+        command: Command,
+        child: &Child,
+        context: &mut Context<A>,
+    ) -> Result<(), StoreError>
+    where
+        A: Actor<Context = Context<A>> + Handler<Respawn>,
+    {
+        match command {
+            Command::Spawn(index) => self.spawn(shell, index),
+            Command::Respawn(index) => {
+                respawn_later(shell, child, index, context);
+                Ok(())
+            }
+            Command::GiveUp(index) => self.give_up(shell, index),
+            // The owner's own to do: its outcome.
+            Command::Report(_) => Ok(()),
+        }
+    }
+
     /// Materialises member `index`.
-    pub(crate) fn spawn(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
+    fn spawn(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
         let resume = match &mut self.resumed {
             Some(resumed) => Resume::Stored(resumed.remove(&index)),
             None => Resume::Fresh,
@@ -125,7 +176,7 @@ impl FanOut {
     }
 
     /// Has the barrier count member `index` as failed.
-    pub(crate) fn give_up(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
+    fn give_up(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
         let node = self.cursor.get(shell.reader(), &self.fan, index)?;
         self.barrier.do_send(ChildEnded {
             root: self.group.root(),

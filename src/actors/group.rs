@@ -2,17 +2,13 @@
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
-use super::fan::{FanOut, reads_its_input};
+use super::fan::{self, FanOut};
 use super::journal::Act;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child};
 use crate::canvas::freeze::{Def, Fan};
-use crate::canvas::machine::Index;
 use crate::canvas::machine::group::{self, Command, Group};
-use crate::canvas::outcome::{FailureKind, Outcome};
 use crate::messages::supervisor::{ChildStopped, Decided, Open, Respawn};
-use crate::persistence::StoreError;
-use crate::persistence::reader::ElementsError;
 
 #[derive(Debug)]
 pub(crate) struct GroupActor {
@@ -32,33 +28,18 @@ impl GroupActor {
     }
 
     fn fan(&self) -> &Fan {
-        let Def::Group(fan) = &self.child.node.def else {
-            unreachable!("a group actor is started for a group")
-        };
-        fan
+        match &self.child.node.def {
+            Def::Group(fan) => fan,
+            _ => unreachable!("a group actor is started for a group"),
+        }
     }
 
     fn open(&mut self, context: &mut Context<Self>) {
-        let address = context.address();
-        let opened = FanOut::open(
-            &self.shell,
-            &self.child,
-            self.fan().clone(),
-            address.clone().recipient(),
-            address.recipient(),
-        );
-        match opened {
-            Ok((fan, arrived)) => {
-                let (machine, commands) = Group::recover(arrived, self.shell.window());
-                self.running = Some((machine, fan));
-                self.perform(commands, context);
-            }
-            Err(ElementsError::Store(error)) => self.shell.halt(error.into()),
-            Err(ElementsError::NotAList(what)) => {
-                let failure = self.child.failure(FailureKind::Type, &what);
-                self.child.report(&self.shell, Outcome::Failure(failure));
-                context.stop();
-            }
+        let fan = self.fan().clone();
+        if let Some((fan, arrived)) = fan::open(&self.shell, &mut self.child, fan, context) {
+            let (machine, commands) = Group::recover(arrived, self.shell.window());
+            self.running = Some((machine, fan));
+            self.perform(commands, context);
         }
     }
 
@@ -74,7 +55,7 @@ impl GroupActor {
                     context.stop();
                     return;
                 }
-                command => members(&self.shell, fan, command, &self.child, context),
+                command => fan.perform(&self.shell, command, &self.child, context),
             };
             if let Err(error) = done {
                 self.shell.halt(error.into());
@@ -83,50 +64,11 @@ impl GroupActor {
     }
 }
 
-/// What a group's machine asks of its members; a chord's header asks the same.
-pub(crate) fn members<A>(
-    shell: &Shell,
-    fan: &mut FanOut,
-    command: Command,
-    child: &Child,
-    context: &mut Context<A>,
-) -> Result<(), StoreError>
-where
-    A: Actor<Context = Context<A>> + Handler<Respawn>,
-{
-    match command {
-        Command::Spawn(index) => fan.spawn(shell, index),
-        Command::Respawn(index) => {
-            respawn_later(shell, child, index, context);
-            Ok(())
-        }
-        Command::GiveUp(index) => fan.give_up(shell, index),
-        Command::Report(_) => Ok(()),
-    }
-}
-
-/// Has this actor told to start child `index` again, once all that the child had recorded is
-/// durable and can be read.
-pub(crate) fn respawn_later<A>(shell: &Shell, child: &Child, index: Index, context: &mut Context<A>)
-where
-    A: Actor<Context = Context<A>> + Handler<Respawn>,
-{
-    if shell.is_closed() {
-        return;
-    }
-    tracing::error!(supervisor = %child.id(), index, "a child's actor was lost and is started again");
-    let root = child.root;
-    shell.then(Act::Respawn(
-        context.address().recipient(),
-        Respawn { root, index },
-    ));
-}
-
 impl Actor for GroupActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        if reads_its_input(self.fan(), self.child.input.as_ref()) {
+        if fan::reads_its_input(self.fan(), self.child.input.as_ref()) {
             self.shell.then(Act::Open(context.address().recipient()));
         } else {
             self.open(context);
@@ -146,6 +88,8 @@ impl Handler<ChildStopped> for GroupActor {
     type Result = ();
 
     fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("group");
         if stopped.index == BARRIER {
             if stopped.lost {
                 // Without its barrier the group cannot go on: its own supervisor starts it anew.

@@ -5,18 +5,17 @@ use std::collections::HashMap;
 use tokio::sync::oneshot;
 
 use super::runner::Order;
+use super::shared::Pin;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::messages::supervisor::{Open, Respawn};
 use crate::persistence::{Batch, codec, keys};
 
-/// What waits for the disk.
+/// What waits for the disk, beside the functions that are to be called.
 #[derive(Debug)]
 pub(crate) enum Act {
-    /// Call a task's function.
-    Run(Box<Order>),
     /// Tell a caller that its submission is durable.
-    Acknowledge(oneshot::Sender<Id>, Id),
+    Acknowledge(oneshot::Sender<Pin>, Pin),
     /// Tell the engine that the store knows this idempotency key.
     KeyIsDurable(String),
     /// Start a lost child again.
@@ -33,6 +32,7 @@ pub(crate) struct Journal {
     /// The records of each stream, in order: one segment a stream and commit.
     streams: HashMap<Id, Vec<Record>>,
     batch: Batch,
+    orders: Vec<Order>,
     acts: Vec<Act>,
     /// Workflows and streams whose watchers are to look again.
     touched: Vec<Id>,
@@ -44,6 +44,7 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) batch: Batch,
+    pub(crate) orders: Vec<Order>,
     pub(crate) acts: Vec<Act>,
     pub(crate) touched: Vec<Id>,
 }
@@ -73,8 +74,16 @@ impl Journal {
         self.acts.push(act);
     }
 
+    pub(crate) fn run(&mut self, order: Order) {
+        self.added += 1;
+        self.orders.push(order);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.streams.is_empty() && self.batch.is_empty() && self.acts.is_empty()
+        self.streams.is_empty()
+            && self.batch.is_empty()
+            && self.orders.is_empty()
+            && self.acts.is_empty()
     }
 
     /// Takes all there is. `number` gives each segment its own, rising.
@@ -89,6 +98,7 @@ impl Journal {
         }
         Taken {
             batch,
+            orders: std::mem::take(&mut self.orders),
             acts: std::mem::take(&mut self.acts),
             touched,
         }

@@ -13,6 +13,7 @@ pub(crate) mod dispatcher;
 pub(crate) mod engine;
 mod fan;
 mod group;
+pub(crate) mod inbox;
 mod journal;
 mod runner;
 pub(crate) mod scheduler;
@@ -22,3 +23,5 @@ pub(crate) mod store;
 mod supervision;
 pub(crate) mod sweeper;
 mod task;
+#[cfg(test)]
+mod tests;

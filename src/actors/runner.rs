@@ -1,15 +1,19 @@
 //! One attempt: user code, on the app's runtime or its blocking pool, never on an arbiter.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
 use futures_util::FutureExt;
 
 use super::clock::Clock;
+use super::inbox::Inbox;
 use super::task::TaskActor;
 use crate::canvas::Mode;
+use crate::canvas::id::Id;
 use crate::canvas::machine::task::{End, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Payload};
@@ -32,49 +36,46 @@ pub(crate) struct Order {
     pub(crate) clock: Clock,
     pub(crate) permit: Permit,
     pub(crate) reply_to: Addr<TaskActor>,
+    pub(crate) inbox: Arc<Inbox>,
 }
 
 /// Runs the attempt and tells the task actor how it ended.
 pub(crate) async fn run(order: Order) {
-    let Order {
-        entry,
-        context,
-        args,
-        count,
-        mode,
-        input,
-        time_limit,
-        reader,
-        clock,
-        permit,
-        reply_to,
-    } = order;
-    let attempt = context.attempt;
-    let blame = Blame {
-        context: context.clone(),
-        name: entry.name,
-    };
-    let input = match input {
+    let reply = Reply::new(&order);
+    let input = match order.input.clone() {
         None => None,
         Some(Value::Inline(payload)) => Some(payload),
-        Some(kept) => match load(reader, context.root_id(), kept).await {
+        Some(kept) => match load(order.reader.clone(), order.context.root_id(), kept).await {
             Ok(payload) => Some(payload),
             Err(message) => {
-                let end = blame.failure(FailureKind::Engine, &message, Retry::Never);
-                return finish(&reply_to, attempt, end, Some(permit));
+                let end = reply.failure(FailureKind::Engine, &message, Retry::Never);
+                return reply.send(end, Some(order.permit));
             }
         },
     };
-    let deadline = time_limit.map(|limit| clock.now_ms() + limit.as_millis() as u64);
-    let call = calls(entry, context, args, count, mode, input);
+    let Order {
+        entry,
+        clock,
+        permit,
+        time_limit,
+        ..
+    } = order;
+    let call = calls(
+        entry,
+        order.context,
+        order.args,
+        order.count,
+        order.mode,
+        input,
+    );
     if entry.options.blocking {
-        run_blocking(call, deadline, &clock, permit, attempt, reply_to, blame).await;
+        run_blocking(call, time_limit, &clock, permit, reply).await;
     } else {
-        let end = match in_time(guarded(call), deadline, &clock).await {
-            Some(outcome) => blame.end(outcome),
-            None => blame.too_late(time_limit),
+        let end = match in_time(guarded(call), time_limit, &clock).await {
+            Some(outcome) => reply.end(outcome),
+            None => reply.too_late(time_limit),
         };
-        finish(&reply_to, attempt, end, Some(permit));
+        reply.send(end, Some(permit));
     }
 }
 
@@ -82,12 +83,10 @@ pub(crate) async fn run(order: Order) {
 /// the thread until that is done.
 async fn run_blocking(
     call: impl Future<Output = Result<Payload, TaskError>> + Send + 'static,
-    deadline: Option<u64>,
+    time_limit: Option<Duration>,
     clock: &Clock,
     permit: Permit,
-    attempt: u32,
-    reply_to: Addr<TaskActor>,
-    blame: Blame,
+    reply: Reply,
 ) {
     let (done, outcome) = tokio::sync::oneshot::channel();
     tokio::task::spawn_blocking(move || {
@@ -95,33 +94,23 @@ async fn run_blocking(
         // If nobody waits any more the permit is dropped here, with the outcome.
         let _ = done.send((outcome, permit));
     });
-    match in_time(outcome, deadline, clock).await {
-        Some(Ok((outcome, permit))) => {
-            finish(&reply_to, attempt, blame.end(outcome), Some(permit));
-        }
+    match in_time(outcome, time_limit, clock).await {
+        Some(Ok((outcome, permit))) => reply.send(reply.end(outcome), Some(permit)),
         // The pool drops work that it has not begun when the app stops: nobody listens then.
         Some(Err(_)) => {}
-        None => finish(&reply_to, attempt, blame.too_late(None), None),
+        None => reply.send(reply.too_late(time_limit), None),
     }
-}
-
-fn finish(task: &Addr<TaskActor>, attempt: u32, end: End, permit: Option<Permit>) {
-    // At most one per slot is under way.
-    task.do_send(Finished {
-        attempt,
-        end,
-        permit,
-    });
 }
 
 async fn in_time<T>(
     work: impl Future<Output = T>,
-    deadline: Option<u64>,
+    limit: Option<Duration>,
     clock: &Clock,
 ) -> Option<T> {
-    let Some(deadline) = deadline else {
+    let Some(limit) = limit else {
         return Some(work.await);
     };
+    let deadline = clock.now_ms().saturating_add(limit.as_millis() as u64);
     tokio::select! {
         biased;
         done = work => Some(done),
@@ -167,11 +156,7 @@ async fn calls(
 }
 
 /// Reads a kept value off this thread: it may be large.
-async fn load(
-    reader: Reader,
-    root: crate::canvas::id::Id,
-    value: Value,
-) -> Result<Payload, String> {
+async fn load(reader: Reader, root: Id, value: Value) -> Result<Payload, String> {
     let loaded = tokio::task::spawn_blocking(move || reader.load(root, &value)).await;
     match loaded {
         Ok(Ok(payload)) => Ok(payload),
@@ -180,13 +165,38 @@ async fn load(
     }
 }
 
-/// Who is to blame for a failure.
-struct Blame {
-    context: TaskContext,
+/// The way back to the task actor, and whose failure it would be.
+struct Reply {
+    to: Addr<TaskActor>,
+    inbox: Arc<Inbox>,
+    id: Id,
     name: &'static str,
+    attempt: u32,
+    sent: Cell<bool>,
 }
 
-impl Blame {
+impl Reply {
+    fn new(order: &Order) -> Self {
+        Self {
+            to: order.reply_to.clone(),
+            inbox: order.inbox.clone(),
+            id: order.context.id,
+            name: order.entry.name,
+            attempt: order.context.attempt,
+            sent: Cell::new(false),
+        }
+    }
+
+    fn send(&self, end: End, permit: Option<Permit>) {
+        self.sent.set(true);
+        let finished = Finished {
+            attempt: self.attempt,
+            end,
+            permit,
+        };
+        self.inbox.push(self.to.clone(), finished);
+    }
+
     fn end(&self, outcome: Outcome) -> End {
         match outcome {
             Ok(Ok(payload)) => End::Value(Value::Inline(payload)),
@@ -203,23 +213,28 @@ impl Blame {
     }
 
     fn too_late(&self, limit: Option<Duration>) -> End {
-        let message = match limit {
-            Some(limit) => format!("time limit of {limit:?} exceeded"),
-            None => "time limit exceeded; its thread cannot be stopped".to_owned(),
-        };
+        let message = format!("time limit of {:?} exceeded", limit.unwrap_or_default());
         self.failure(FailureKind::TimeLimit, &message, Retry::Never)
     }
 
     fn failure(&self, kind: FailureKind, message: &str, retry: Retry) -> End {
         End::Failure {
-            failure: TaskFailure::new(
-                kind,
-                self.context.id,
-                self.name,
-                self.context.attempt,
-                message,
-            ),
+            failure: TaskFailure::new(kind, self.id, self.name, self.attempt, message),
             retry,
+        }
+    }
+}
+
+impl Drop for Reply {
+    /// A panic outside the body (a local or a panic payload that panics as it is dropped) is the
+    /// task's as well; without this its actor would wait for ever.
+    fn drop(&mut self) {
+        if !self.sent.get() && std::thread::panicking() {
+            let message = "a panic while something of the task was dropped";
+            self.send(
+                self.failure(FailureKind::Panic, message, Retry::Backoff),
+                None,
+            );
         }
     }
 }

@@ -181,6 +181,13 @@ pub(crate) struct Pin {
     root: Id,
 }
 
+impl Pin {
+    /// The workflow that it keeps.
+    pub(crate) fn root(&self) -> Id {
+        self.root
+    }
+}
+
 impl Clone for Pin {
     fn clone(&self) -> Self {
         self.shared.pin(self.root)

@@ -11,11 +11,13 @@ use actix::Addr;
 
 use super::dispatcher::{DispatcherActor, Slots};
 use super::engine::EngineActor;
+use super::inbox::Inbox;
 use super::journal::{Act, Journal};
+use super::runner::{self, Order};
 use super::scheduler::SchedulerActor;
 use super::shared::Shared;
 use super::store::{Commit, StoreActor};
-use super::{runner, sweeper};
+use super::sweeper;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::{Due, Record};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
@@ -48,15 +50,16 @@ struct Inner {
     counters: RefCell<HashMap<Id, Seq>>,
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
+    /// No slot is granted any more.
+    draining: Cell<bool>,
     reader: Reader,
     store: Addr<StoreActor>,
     scheduler: Addr<SchedulerActor>,
     engine: OnceCell<Addr<EngineActor>>,
     dispatchers: RefCell<HashMap<String, Addr<DispatcherActor>>>,
-    /// The app is shutting down: a dispatcher that is started now grants nothing either.
-    draining: Cell<bool>,
     limits: Limits,
     held: Arc<AtomicUsize>,
+    inbox: Arc<Inbox>,
     shared: Arc<Shared>,
 }
 
@@ -79,22 +82,26 @@ impl Shell {
         limits: Limits,
         first_segment: u64,
     ) -> Self {
-        Self(Rc::new(Inner {
+        let inbox = Arc::new(Inbox::default());
+        let shell = Self(Rc::new(Inner {
             journal: RefCell::default(),
             busy: Cell::new(false),
             segment: Cell::new(first_segment),
             counters: RefCell::default(),
             halted: Cell::new(false),
+            draining: Cell::new(false),
             reader,
             store,
             scheduler,
             engine: OnceCell::new(),
             dispatchers: RefCell::default(),
-            draining: Cell::new(false),
             limits,
             held: Arc::default(),
+            inbox: inbox.clone(),
             shared,
-        }))
+        }));
+        actix::spawn(async move { inbox.deliver().await });
+        shell
     }
 
     pub(crate) fn set_engine(&self, engine: Addr<EngineActor>) {
@@ -111,6 +118,10 @@ impl Shell {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
+    }
+
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+        &self.0.inbox
     }
 
     pub(crate) fn scheduler(&self) -> &Addr<SchedulerActor> {
@@ -133,8 +144,10 @@ impl Shell {
         }
         let limits = &self.0.limits;
         let slots = *limits.queues.get(queue).unwrap_or(&limits.slots);
-        let draining = self.0.draining.get();
-        let dispatcher = DispatcherActor::new(slots, self.0.held.clone(), draining).start();
+        let dispatcher = DispatcherActor::new(slots, self.0.held.clone()).start();
+        if self.0.draining.get() {
+            dispatcher.do_send(Drain);
+        }
         self.0
             .dispatchers
             .borrow_mut()
@@ -176,6 +189,11 @@ impl Shell {
     /// Watchers of `id` look again after this batch.
     pub(crate) fn touch(&self, id: Id) {
         self.add(|journal| journal.touch(id));
+    }
+
+    /// Has a task's function called once all that was recorded before it is durable.
+    pub(crate) fn run(&self, order: Order) {
+        self.add(|journal| journal.run(order));
     }
 
     /// Does this once all that was recorded before it is durable.
@@ -306,6 +324,7 @@ impl Shell {
                 return;
             }
             self.0.shared.tell(&taken.touched);
+            self.call(taken.orders);
             for act in taken.acts {
                 self.act(act);
             }
@@ -341,13 +360,22 @@ impl Shell {
         answer.await.map_err(gone)?.map_err(Error::from)
     }
 
+    /// Has these functions called. The orders cross over to the runtime together, and are spawned
+    /// there, where that wakes no thread for each.
+    fn call(&self, orders: Vec<Order>) {
+        if !orders.is_empty() {
+            self.0.shared.runtime.spawn(async move {
+                for order in orders {
+                    tokio::spawn(runner::run(order));
+                }
+            });
+        }
+    }
+
     fn act(&self, act: Act) {
         match act {
-            Act::Run(order) => {
-                self.0.shared.runtime.spawn(runner::run(*order));
-            }
             // Who no longer waits for its submission loses nothing: it is durable.
-            Act::Acknowledge(caller, id) => drop(caller.send(id)),
+            Act::Acknowledge(caller, pin) => drop(caller.send(pin)),
             Act::KeyIsDurable(key) => self.engine().do_send(KeyIsDurable(key)),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
             Act::Open(group) => group.do_send(Open),

@@ -20,7 +20,8 @@ const BUFFERED: Duration = Duration::from_millis(500);
 pub(crate) struct StoreActor {
     store: Arc<dyn Store>,
     durability: Durability,
-    pending: Batch,
+    /// Each is applied as it came, so that none grows large; they share one sync.
+    pending: Vec<Batch>,
     waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
     /// The flush of what `Buffered` has left in memory.
     flush: Option<SpawnHandle>,
@@ -44,7 +45,7 @@ impl StoreActor {
         Self {
             store,
             durability,
-            pending: Batch::default(),
+            pending: Vec::new(),
             waiting: Vec::new(),
             flush: None,
         }
@@ -71,7 +72,7 @@ impl Handler<Commit> for StoreActor {
             context.notify(Write);
         }
         let (reply, answer) = oneshot::channel();
-        self.pending.append(batch);
+        self.pending.push(batch);
         self.waiting.push(reply);
         actix::MessageResult(answer)
     }
@@ -81,10 +82,10 @@ impl Handler<Write> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, _: Write, context: &mut Context<Self>) {
-        let batch = std::mem::take(&mut self.pending);
         let done = self
-            .store
-            .apply(batch)
+            .pending
+            .drain(..)
+            .try_for_each(|batch| self.store.apply(batch))
             .and_then(|()| self.store.sync(self.durability));
         if self.durability == Durability::Buffered && self.flush.is_none() {
             let flush = async { tokio::time::sleep(BUFFERED).await }

@@ -1,17 +1,18 @@
 //! Children: what each of them gets from its supervisor, and how the supervisor learns its end.
 
-use actix::{Actor, Recipient};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
 use super::chain::ChainActor;
 use super::chord::ChordActor;
 use super::group::GroupActor;
+use super::journal::Act;
 use super::shell::{self, Shell};
 use super::task::TaskActor;
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{Change, Index, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
-use crate::messages::supervisor::{ChildEnded, ChildStopped};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
 
 /// The index under which a group's barrier is watched.
 pub(crate) const BARRIER: Index = Index::MAX - 1;
@@ -138,6 +139,23 @@ impl Child {
             Def::Chord { .. } => drop(ChordActor::new(shell.clone(), self).start()),
         }
     }
+}
+
+/// Has this actor told to start child `index` again, once all that the child had recorded is
+/// durable and can be read.
+pub(crate) fn respawn_later<A>(shell: &Shell, child: &Child, index: Index, context: &mut Context<A>)
+where
+    A: Actor<Context = Context<A>> + Handler<Respawn>,
+{
+    if shell.is_closed() {
+        return;
+    }
+    tracing::error!(supervisor = %child.id(), index, "a child's actor was lost and is started again");
+    let root = child.root;
+    shell.then(Act::Respawn(
+        context.address().recipient(),
+        Respawn { root, index },
+    ));
 }
 
 /// The last word on a child whose actor dies each time it is started.

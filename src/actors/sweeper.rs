@@ -1,6 +1,8 @@
 //! The sweeper: gives back the space of workflows whose retention has ended, and of submissions
 //! that a crash cut short.
 
+use std::collections::BTreeSet;
+
 use actix::Addr;
 
 use super::store::{Commit, StoreActor};
@@ -46,8 +48,8 @@ fn some_deletes(reader: &Reader, tag: u8, root: Id) -> Result<Batch, StoreError>
 }
 
 /// The workflows of which there are parts but no head.
-pub(crate) fn orphans(reader: &Reader) -> Result<Vec<Id>, StoreError> {
-    let mut orphans = Vec::new();
+pub(crate) fn orphans(reader: &Reader) -> Result<BTreeSet<Id>, StoreError> {
+    let mut orphans = BTreeSet::new();
     for tag in PARTS {
         let (mut from, to) = keys::all(tag);
         // One look per workflow, not per record: each look starts behind the workflow before.
@@ -57,8 +59,8 @@ pub(crate) fn orphans(reader: &Reader) -> Result<Vec<Id>, StoreError> {
                 break;
             };
             let root = id.root();
-            if reader.store().get(&keys::head(root))?.is_none() && !orphans.contains(&root) {
-                orphans.push(root);
+            if reader.store().get(&keys::head(root))?.is_none() {
+                orphans.insert(root);
             }
             from = keys::of_workflow(tag, root).1;
         }

@@ -2,7 +2,6 @@
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
 
-use super::journal::Act;
 use super::runner::Order;
 use super::shell::Shell;
 use super::supervision::{Child, Resume};
@@ -91,7 +90,7 @@ impl TaskActor {
         };
         let def = self.def();
         let child = &self.child;
-        self.shell.then(Act::Run(Box::new(Order {
+        self.shell.run(Order {
             entry: work.entry,
             context: TaskContext {
                 id: child.id(),
@@ -108,7 +107,8 @@ impl TaskActor {
             clock: self.shell.shared().clock.clone(),
             permit,
             reply_to: context.address(),
-        })));
+            inbox: self.shell.inbox().clone(),
+        });
     }
 }
 
@@ -146,6 +146,8 @@ impl Handler<Granted> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, Granted(permit): Granted, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("task");
         if let Some(work) = &mut self.work {
             let commands = work.machine.granted();
             self.perform(commands, Some(permit), context);

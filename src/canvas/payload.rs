@@ -222,6 +222,8 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "<7 bytes>");
     }
 
+    type Row = (Option<i64>, f64, String, Vec<(bool, u16)>);
+
     proptest! {
         #[test]
         fn elements_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
@@ -229,9 +231,9 @@ mod tests {
         }
 
         #[test]
-        fn elements_agree_with_serde(value in proptest::collection::vec(any::<(Option<i64>, f64, String, Vec<(bool, u16)>)>(), 0..20)) {
+        fn elements_agree_with_serde(value in proptest::collection::vec(any::<Row>(), 0..20)) {
             let list = Payload::encode(&value).unwrap();
-            let again: Vec<(Option<i64>, f64, String, Vec<(bool, u16)>)> = list.elements().unwrap().iter()
+            let again: Vec<Row> = list.elements().unwrap().iter()
                 .map(|element| element.decode().unwrap()).collect();
             prop_assert_eq!(again, value);
         }

@@ -3,3 +3,4 @@
 mod canvas;
 mod property;
 mod recovery;
+mod tidy;

@@ -1,0 +1,176 @@
+//! cargo run --release --example throughput -- --shape group|chord|chain|latency --n N
+//!
+//! The project's speedometer: no-op tasks through the whole engine, one process, a fresh temporary
+//! store each time. A group is timed from its submission to all results in the caller, a chord to
+//! its body's result, a chain of N steps to its last value, `latency` is N single tasks one after
+//! the other. Prints one JSON object; `per_second` counts tasks, the latencies are of one task (for
+//! `latency`) or of the whole submission.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use chordal::Durability;
+use chordal::prelude::*;
+use clap::{Parser, ValueEnum};
+use serde::Serialize;
+
+#[derive(Parser)]
+#[command(about = "Measures no-op tasks through the whole engine")]
+struct Options {
+    /// What to submit.
+    #[arg(long)]
+    shape: Shape,
+    /// How many tasks.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    n: u64,
+    /// What each commit survives; `memory` has no store at all.
+    #[arg(long, default_value = "power")]
+    durability: Level,
+    /// Bytes that each task is given and gives back.
+    #[arg(long, default_value_t = 0)]
+    payload: usize,
+    /// Print the one JSON object only, nothing for people.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Shape {
+    Group,
+    Chord,
+    Chain,
+    Latency,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Level {
+    Power,
+    Process,
+    Buffered,
+    Memory,
+}
+
+#[derive(Serialize)]
+struct Report {
+    shape: String,
+    n: u64,
+    durability: String,
+    seconds: f64,
+    per_second: f64,
+    p50_us: u64,
+    p99_us: u64,
+    peak_rss_mb: u64,
+}
+
+/// A payload of nothing but its size.
+type Load = serde_bytes::ByteBuf;
+
+#[task]
+async fn noop(load: Load) -> Load {
+    load
+}
+
+#[task]
+async fn pass(n: u64) -> u64 {
+    n + 1
+}
+
+#[task]
+async fn count(all: Vec<Load>) -> u64 {
+    all.len() as u64
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let directory = tempfile::tempdir().context("a temporary directory for the store")?;
+    let app = start(directory.path(), options.durability).await?;
+    let start = Instant::now();
+    let mut latencies = run(&app, &options).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let peak_rss_mb = peak_rss_mb()?;
+    app.shutdown().await?;
+
+    latencies.sort_unstable();
+    let percentile = |p: usize| latencies[(latencies.len() - 1) * p / 100].as_micros() as u64;
+    let per_second = options.n as f64 / seconds;
+    let report = Report {
+        shape: name(options.shape),
+        n: options.n,
+        durability: name(options.durability),
+        seconds: (seconds * 1e6).round() / 1e6,
+        per_second: per_second.round(),
+        p50_us: percentile(50),
+        p99_us: percentile(99),
+        peak_rss_mb,
+    };
+    println!("{}", serde_json::to_string(&report)?);
+    if !options.json {
+        eprintln!("{per_second:.0} tasks/s, {peak_rss_mb} MB at most");
+    }
+    Ok(())
+}
+
+async fn start(directory: &Path, durability: Level) -> Result<App> {
+    let builder = match durability {
+        Level::Memory => App::in_memory(),
+        _ => App::open(directory),
+    };
+    let builder = builder.durability(match durability {
+        Level::Power => Durability::Power,
+        Level::Process => Durability::Process,
+        Level::Buffered | Level::Memory => Durability::Buffered,
+    });
+    Ok(builder.tasks(tasks![noop, pass, count]).start().await?)
+}
+
+/// Submits, waits and checks; returns how long each submission took.
+async fn run(app: &App, options: &Options) -> Result<Vec<Duration>> {
+    let n = options.n;
+    let load = || Load::from(vec![0x5a; options.payload]);
+    let start = Instant::now();
+    match options.shape {
+        Shape::Group => {
+            let group = group((0..n).map(|_| noop.s(load())));
+            let results = app.apply_async(group).await?.get().await?;
+            ensure!(results.len() as u64 == n, "{} results", results.len());
+        }
+        Shape::Chord => {
+            let chord = chord(group((0..n).map(|_| noop.s(load()))), count.partial());
+            ensure!(app.apply_async(chord).await?.get().await? == n);
+        }
+        Shape::Chain => {
+            let chain = pass.s(0) | chain((1..n).map(|_| pass.partial()));
+            ensure!(app.apply_async(chain).await?.get().await? == n);
+        }
+        Shape::Latency => {
+            let mut latencies = Vec::new();
+            for _ in 0..n {
+                let start = Instant::now();
+                app.apply_async(noop.s(load())).await?.get().await?;
+                latencies.push(start.elapsed());
+            }
+            return Ok(latencies);
+        }
+    }
+    Ok(vec![start.elapsed()])
+}
+
+fn name(value: impl ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// The most memory that the process has had resident, in MB of 1,000,000 bytes.
+fn peak_rss_mb() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
+    let kib: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .context("VmHWM in /proc/self/status")?
+        .parse()?;
+    Ok(kib * 1_024 / 1_000_000)
+}

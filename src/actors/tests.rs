@@ -1,0 +1,133 @@
+//! Supervision: what becomes of a workflow when an actor of ours dies. Nothing that a user can do
+//! kills one, so each kind has a place where a test can.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::prelude::*;
+use crate::{Error, FailureKind};
+
+/// Which kind of actor is to die, after how many events it has outlived, and how often.
+static FAULT: Mutex<Option<Fault>> = Mutex::new(None);
+/// One of these tests at a time: the fault is the process's.
+static TURN: Mutex<()> = Mutex::new(());
+static CALLS: AtomicU32 = AtomicU32::new(0);
+static DIED: AtomicBool = AtomicBool::new(false);
+
+struct Fault {
+    place: &'static str,
+    outlives: u32,
+    times: u32,
+}
+
+/// Called by each kind of actor at one of its events.
+pub(super) fn fault(place: &'static str) {
+    let mut armed = FAULT.lock();
+    if let Some(fault) = armed.as_mut().filter(|fault| fault.place == place) {
+        if fault.outlives > 0 {
+            fault.outlives -= 1;
+        } else if fault.times > 0 {
+            fault.times -= 1;
+            DIED.store(true, Ordering::SeqCst);
+            drop(armed);
+            panic!("this {place} actor dies because a test asked for it");
+        }
+    }
+}
+
+fn arm(place: &'static str, outlives: u32, times: u32) -> MutexGuard<'static, ()> {
+    let turn = TURN.lock();
+    CALLS.store(0, Ordering::SeqCst);
+    DIED.store(false, Ordering::SeqCst);
+    *FAULT.lock() = Some(Fault {
+        place,
+        outlives,
+        times,
+    });
+    turn
+}
+
+#[task]
+async fn double(n: u64) -> u64 {
+    CALLS.fetch_add(1, Ordering::SeqCst);
+    2 * n
+}
+
+#[task]
+async fn total(all: Vec<u64>) -> u64 {
+    all.iter().sum()
+}
+
+#[task]
+async fn grand_total(all: Vec<Vec<u64>>) -> u64 {
+    all.iter().flatten().sum()
+}
+
+/// A chain of a chord and a chord over a group, by way of every kind of actor. 60 is 2 * (0 + 2 + .. + 10).
+fn canvas() -> Signature<(), u64> {
+    let header = group((0..6).map(|n| double.s(n)));
+    let doubled = chord(header, total.partial()) | double.partial();
+    let both = group([double.partial(), double.partial()]);
+    doubled | group([both]) | grand_total.partial()
+}
+
+fn run(canvas: Signature<(), u64>) -> Result<u64, Error> {
+    let start = App::in_memory()
+        .tasks(tasks![double, total, grand_total])
+        .start();
+    let app = pollster::block_on(start)?;
+    let result = pollster::block_on(app.apply_async(canvas))?.get_blocking();
+    *FAULT.lock() = None;
+    result
+}
+
+#[test]
+fn a_task_actor_that_dies_is_started_again() {
+    for outlives in 0..11 {
+        let _turn = arm("task", outlives, 1);
+        assert_eq!(run(canvas()).unwrap(), 240);
+        assert_eq!(CALLS.load(Ordering::SeqCst), 9, "it died before its call");
+    }
+}
+
+#[test]
+fn a_supervisor_that_dies_is_started_again_and_its_finished_children_are_not() {
+    for place in ["chain", "group", "chord", "barrier"] {
+        for outlives in 0..9 {
+            let _turn = arm(place, outlives, 1);
+            assert_eq!(run(canvas()).unwrap(), 240, "{place} after {outlives}");
+            // With more to outlive than there is, nobody dies; that is no proof.
+            assert!(DIED.load(Ordering::SeqCst) || outlives > 0, "{place}");
+        }
+    }
+}
+
+#[test]
+fn a_finished_step_is_not_run_again_when_its_chain_dies() {
+    let _turn = arm("chain", 2, 1);
+    let steps = double.s(1) | double.partial() | double.partial() | double.partial();
+    assert_eq!(run(steps).unwrap(), 16);
+    // The third step's end was lost with the chain; the two before it were on record.
+    assert_eq!(CALLS.load(Ordering::SeqCst), 5);
+}
+
+#[test]
+fn an_actor_that_dies_each_time_fails_its_task_in_the_end() {
+    for place in ["task", "chain", "barrier"] {
+        let _turn = arm(place, 0, u32::MAX);
+        let Err(Error::Failed(failure)) = run(canvas()) else {
+            panic!("{place}: it cannot succeed");
+        };
+        let first = failure.cause.as_deref().unwrap_or(&failure);
+        assert_eq!(first.kind, FailureKind::Engine, "{place}: {failure}");
+    }
+}
+
+#[test]
+fn when_the_engine_dies_every_waiter_is_told() {
+    let _turn = arm("engine", 0, 1);
+    let watched = group([double.s(1).link(total.si(vec![1]))]) | total.partial();
+    let linked = run(watched);
+    assert!(matches!(linked, Err(Error::Halted(_))), "{linked:?}");
+}
