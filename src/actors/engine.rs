@@ -109,7 +109,8 @@ impl EngineActor {
         context: &mut Context<Self>,
     ) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
-        let records: Vec<_> = reader.records(root).collect::<Result<_, _>>()?;
+        let stream = root.workflow_stream();
+        let records: Vec<_> = reader.records(stream).collect::<Result<_, _>>()?;
         let (machine, callbacks) = Workflow::recover(root_ended, &records);
         self.workflows.insert(
             root,
@@ -119,7 +120,7 @@ impl EngineActor {
             },
         );
         if !root_ended && let Some(node) = reader.root(root)? {
-            let last = reader.last_change(root, ROOT)?;
+            let last = reader.last_change(stream, ROOT)?;
             self.start_child(root, ROOT, node, None, Resume::Stored(last), context);
         }
         for seq in callbacks {
@@ -128,7 +129,7 @@ impl EngineActor {
                 _ => None,
             });
             if let Some(found) = reader.find(root.node(seq))? {
-                let last = reader.last_change(root, seq)?;
+                let last = reader.last_change(stream, seq)?;
                 self.start_child(root, seq, found.node, input, Resume::Stored(last), context);
             }
         }
@@ -152,7 +153,7 @@ impl EngineActor {
             root,
             node,
             input,
-            stream: root,
+            stream: root.workflow_stream(),
             group: None,
             resume,
             reports_to: address.clone().recipient(),
@@ -178,7 +179,7 @@ impl EngineActor {
 
     fn perform(&mut self, root: Id, command: Command, context: &mut Context<Self>) {
         match command {
-            Command::Record(record) => self.shell.record(root, record),
+            Command::Record(record) => self.shell.record(root.workflow_stream(), record),
             Command::Launch(due) => {
                 for due in due {
                     self.shell.record_due(root, &due);
@@ -204,6 +205,9 @@ impl EngineActor {
                 self.start_child(root, index, due.node, input, Resume::Fresh, context);
             }
             Command::Respawn(index) => {
+                if self.shell.is_closed() {
+                    return;
+                }
                 tracing::error!(%root, index, "an actor was lost and is started again");
                 self.shell.then(Act::Respawn(
                     context.address().recipient(),
@@ -442,7 +446,8 @@ impl Handler<Respawn> for EngineActor {
             .get(&root)
             .and_then(|live| live.children.get(&index).cloned());
         let Some((node, input)) = known else { return };
-        match self.shell.reader().last_change(root, index) {
+        let stream = root.workflow_stream();
+        match self.shell.reader().last_change(stream, index) {
             Ok(last) => self.start_child(root, index, node, input, Resume::Stored(last), context),
             Err(error) => self.shell.halt(error.into()),
         }
@@ -470,8 +475,7 @@ impl Handler<Shutdown> for EngineActor {
         Box::pin(async move {
             settle(grace, || shell.held() == 0).await;
             settle(LAST_COMMITS, || shell.is_quiet()).await;
-            shell.shared().end(Error::ShutDown);
-            actix::System::current().stop();
+            shell.close();
         })
     }
 }

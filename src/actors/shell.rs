@@ -210,7 +210,7 @@ impl Shell {
 
     pub(crate) fn record_due(&self, root: Id, due: &Due) {
         self.record(
-            root,
+            root.workflow_stream(),
             Record::Due {
                 seq: due.node.seq,
                 input: due.input.clone(),
@@ -261,6 +261,19 @@ impl Shell {
     /// Starts the numbering of a workflow whose head is not in the store yet.
     pub(crate) fn start_numbers(&self, root: Id, next: Seq) {
         self.0.counters.borrow_mut().insert(root, next);
+    }
+
+    /// The app has shut down: nothing is written any more, whatever the actors that are being
+    /// dropped still say.
+    pub(crate) fn close(&self) {
+        self.0.halted.set(true);
+        self.0.shared.end(Error::ShutDown);
+        actix::System::current().stop();
+    }
+
+    /// Nothing more will happen: an actor that goes now is no loss.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.halted.get()
     }
 
     /// The store can no longer be trusted, or we cannot: every waiter is told, nothing more is

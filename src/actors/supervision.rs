@@ -90,6 +90,15 @@ impl Child {
         self.root.node(self.node.seq)
     }
 
+    /// The chain, group or chord it is a child of; a callback's is the root.
+    pub(crate) fn parent(&self) -> Option<Id> {
+        let parent = match self.stream {
+            stream if stream == self.root.workflow_stream() => self.root,
+            stream => stream,
+        };
+        (parent != self.id()).then_some(parent)
+    }
+
     /// Records how far it has got, in its supervisor's stream.
     pub(crate) fn record(&self, shell: &Shell, change: Change) {
         let index = self.tether.index();
@@ -149,6 +158,9 @@ pub(crate) fn respawn_later<A>(shell: &Shell, child: &Child, index: Index, conte
 where
     A: Actor<Context = Context<A>> + Handler<Respawn>,
 {
+    if shell.is_closed() {
+        return;
+    }
     tracing::error!(supervisor = %child.id(), index, "a child's actor was lost and is started again");
     let root = child.root;
     shell.then(Act::Respawn(

@@ -1,6 +1,6 @@
 //! The task actor: asks for a slot, has the function called, listens for its end.
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
 
 use super::runner::Order;
 use super::shell::Shell;
@@ -21,6 +21,9 @@ pub(crate) struct TaskActor {
     child: Child,
     /// `None` while the task is parked: nothing is registered under its name.
     work: Option<Work>,
+    /// Actix ends an actor that nobody can reach. This one lives until it has reported, also while
+    /// it is parked, while no slot is granted any more, and when its body was dropped.
+    itself: Option<Addr<Self>>,
 }
 
 #[derive(Debug)]
@@ -36,6 +39,7 @@ impl TaskActor {
             shell,
             child,
             work: None,
+            itself: None,
         }
     }
 
@@ -90,7 +94,7 @@ impl TaskActor {
             entry: work.entry,
             context: TaskContext {
                 id: child.id(),
-                parent_id: (child.stream != child.id()).then_some(child.stream),
+                parent_id: child.parent(),
                 group_id: child.group,
                 attempt,
             },
@@ -112,6 +116,7 @@ impl Actor for TaskActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
+        self.itself = Some(context.address());
         let def = self.def();
         let Some(entry) = self.shell.shared().registry.get(&def.name).copied() else {
             tracing::warn!(id = %self.child.id(), name = %def.name, "parked: the task is not registered");

@@ -293,7 +293,7 @@ impl Freezer<'_> {
     }
 
     fn number(&mut self) -> Result<Seq, Refusal> {
-        if self.next > MAX_SEQ {
+        if self.next >= MAX_SEQ {
             return Err(Refusal::here("a workflow holds at most 2^40 tasks"));
         }
         self.next += 1;

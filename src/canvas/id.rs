@@ -18,6 +18,9 @@ const COUNTER_BITS: u32 = 34;
 /// The largest node number: about 10^12 nodes fit one workflow.
 pub(crate) const MAX_SEQ: Seq = SEQ_MASK as Seq;
 
+/// The number under which a workflow's own children are recorded; no node has it.
+pub(crate) const WORKFLOW_STREAM: Seq = MAX_SEQ;
+
 /// Id of a workflow or of any task, chain, group or chord in it: a UUIDv7.
 ///
 /// The low 40 bits number the node within its workflow, so the id of every task, the chord's body
@@ -57,6 +60,12 @@ impl Id {
         Self(Uuid::from_u128(
             (self.0.as_u128() & !SEQ_MASK) | u128::from(seq),
         ))
+    }
+
+    /// The stream of the workflow's own children, its root and its callbacks. The root's stream is
+    /// another: there the same indices are members or steps.
+    pub(crate) fn workflow_stream(self) -> Self {
+        self.node(WORKFLOW_STREAM)
     }
 
     /// When the workflow was submitted, in milliseconds since the Unix epoch.

@@ -13,17 +13,24 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub(crate) struct Payload(Bytes);
 
 impl Payload {
-    /// Encodes `value`, structs with their field names.
+    /// Encodes `value`, structs with their field names and ids as text: what is read back without
+    /// its type (JSON, a dynamic canvas) is what was written.
     pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, String> {
-        rmp_serde::to_vec_named(value)
-            .map(Self::from)
-            .map_err(|error| error.to_string())
+        let mut bytes = Vec::new();
+        let mut writer = rmp_serde::Serializer::new(&mut bytes)
+            .with_struct_map()
+            .with_human_readable();
+        match value.serialize(&mut writer) {
+            Ok(()) => Ok(Self::from(bytes)),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Decodes the value; the error says what was found and what was expected.
     pub(crate) fn decode<T: DeserializeOwned>(&self) -> Result<T, String> {
         use rmp_serde::decode::Error;
-        rmp_serde::from_slice(&self.0).map_err(|error| match error {
+        let mut reader = rmp_serde::Deserializer::from_read_ref(&self.0[..]).with_human_readable();
+        T::deserialize(&mut reader).map_err(|error| match error {
             // Its own text names the marker byte, which no user has ever seen.
             Error::TypeMismatch(marker) => format!(
                 "{} does not fit into {}",

@@ -12,6 +12,7 @@
 //! | `c` | root id | how many node numbers are taken |
 //! | `i` | idempotency key | root id |
 //!
+//! A workflow's own children, its root and its callbacks, are recorded under the largest number.
 //! Ids sort by the time of submission, so finished workflows are swept from the front.
 
 use crate::canvas::id::{Id, Seq};

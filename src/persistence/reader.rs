@@ -9,7 +9,7 @@ use super::codec::{self, Kind};
 use super::definition::{self, Head};
 use super::{Store, StoreError, keys};
 use crate::canvas::freeze::{Def, Fan, Members, Node};
-use crate::canvas::id::{Id, Seq};
+use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
 use crate::canvas::machine::workflow::ROOT;
 use crate::canvas::machine::{BODY, Change, Index, Record};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
@@ -322,7 +322,7 @@ impl Reader {
             reader: self,
             target: id,
             dynamic: id.seq() >= head.next,
-            path: vec![Step::of(0, ROOT, false)],
+            path: vec![Step::of(WORKFLOW_STREAM, ROOT, false)],
         };
         let node = search.within(root)?;
         Ok(node.map(|node| Found {
@@ -416,7 +416,6 @@ impl Reader {
 
     /// Says whether anything within a chain, group or chord has started.
     fn any_record(&self, root: Id, node: &Node) -> Result<bool, StoreError> {
-        // The stream of a root task is the workflow's own; its record was looked at already.
         let own = match &node.def {
             Def::Task(_) => return Ok(false),
             _ => self
@@ -473,11 +472,12 @@ impl Reader {
 
 impl Found {
     /// The streams in which something may be recorded that decides this node's outcome: its own
-    /// supervisor's, and those above it.
+    /// supervisor's, those above it, and the workflow's result.
     pub(crate) fn decided_in(&self, root: Id) -> Vec<Id> {
         self.path
             .iter()
             .map(|step| root.node(step.stream))
+            .chain([root])
             .collect()
     }
 }
@@ -580,7 +580,7 @@ impl Search<'_> {
 impl Step {
     fn callback(seq: Seq) -> Self {
         Self {
-            stream: 0,
+            stream: WORKFLOW_STREAM,
             index: seq,
             is_last: false,
             detached: true,

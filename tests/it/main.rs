@@ -2,4 +2,6 @@
 
 mod canvas;
 mod macros;
+mod property;
+mod recovery;
 mod tidy;
