@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
@@ -474,8 +475,10 @@ impl Engine {
         let reader = Reader::new(store.clone());
         let orphans = sweeper::orphans(&reader)?;
         let last = last_id(&reader)?;
+        let durable = Arc::new(AtomicU64::new(opening.last_commit()));
         let shared = Arc::new(Shared::new(
-            reader.clone(),
+            reader.up_to(durable.clone()),
+            durable,
             self.registry,
             self.clock.clone(),
             self.runtime,
@@ -496,7 +499,7 @@ impl Engine {
             scheduler,
             shared.clone(),
             self.limits,
-            opening.first_segment(),
+            opening.last_commit(),
         );
         let engine = EngineActor::new(shell, self.retention).start();
         Ok(Started {

@@ -363,7 +363,7 @@ enum Source {
         size: u64,
         settled: bool,
         seen: std::collections::HashSet<u64>,
-        /// The last segment of the group's stream that was read.
+        /// The last commit of the group's stream that was read.
         after: Option<u64>,
         watch: Watch,
     },

@@ -190,6 +190,7 @@ impl EngineActor {
                 let ended = Ended {
                     outcome,
                     at_ms: self.shell.now_ms(),
+                    commit: self.shell.next_commit(),
                 };
                 self.shell
                     .put(keys::result(root), codec::encode(Kind::Result, &ended));

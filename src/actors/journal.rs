@@ -87,13 +87,13 @@ impl Journal {
             && self.acts.is_empty()
     }
 
-    /// Takes all there is. `number` gives each segment its own, rising.
-    pub(crate) fn take(&mut self, mut number: impl FnMut() -> u64) -> Taken {
+    /// Takes all there is, as commit number `commit`.
+    pub(crate) fn take(&mut self, commit: u64) -> Taken {
         let mut batch = std::mem::take(&mut self.batch);
         let mut touched = std::mem::take(&mut self.touched);
         for (stream, records) in self.streams.drain() {
-            for segment in codec::segments(&records) {
-                batch.put(keys::segment(stream, number()), segment);
+            for (part, segment) in (0..).zip(codec::segments(&records)) {
+                batch.put(keys::segment(stream, commit, part), segment);
             }
             touched.push(stream);
         }

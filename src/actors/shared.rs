@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -16,8 +16,11 @@ use crate::task::Registry;
 /// Shared by the engine, the app and every handle.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// Taken at the end, so that the store closes though handles live on.
+    /// Sees what is durable, not what is on its way. Taken at the end, so that the store closes
+    /// though handles live on.
     reader: RwLock<Option<Reader>>,
+    /// The last commit that is durable.
+    durable: Arc<AtomicU64>,
     /// Why nothing more will happen, once that is so.
     ended: Mutex<Option<Error>>,
     watches: Mutex<HashMap<Id, Vec<Arc<Notify>>>>,
@@ -36,12 +39,14 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         reader: Reader,
+        durable: Arc<AtomicU64>,
         registry: Registry,
         clock: Clock,
         runtime: tokio::runtime::Handle,
     ) -> Self {
         Self {
             reader: RwLock::new(Some(reader)),
+            durable,
             ended: Mutex::new(None),
             watches: Mutex::new(HashMap::new()),
             watched: AtomicUsize::new(0),
@@ -96,8 +101,10 @@ impl Shared {
         }
     }
 
-    /// Tells the watchers of these ids.
-    pub(crate) fn tell(&self, touched: &[Id]) {
+    /// Commit number `commit` is durable: callers may see it, and the watchers of what it touched
+    /// are told.
+    pub(crate) fn is_durable(&self, commit: u64, touched: &[Id]) {
+        self.durable.store(commit, Ordering::SeqCst);
         if self.watched.load(Ordering::SeqCst) == 0 {
             return;
         }

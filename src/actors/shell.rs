@@ -43,8 +43,8 @@ struct Inner {
     journal: RefCell<Journal>,
     /// A batch is being filled or is on its way.
     busy: Cell<bool>,
-    /// Numbers the segments, rising over all openings of the store.
-    segment: Cell<u64>,
+    /// The number of the last batch taken, rising over all openings of the store.
+    commit: Cell<u64>,
     /// Node numbers handed out at run time, by workflow.
     counters: RefCell<HashMap<Id, Seq>>,
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
@@ -79,13 +79,13 @@ impl Shell {
         scheduler: Addr<SchedulerActor>,
         shared: Arc<Shared>,
         limits: Limits,
-        first_segment: u64,
+        last_commit: u64,
     ) -> Self {
         let inbox = Arc::new(Inbox::default());
         let shell = Self(Rc::new(Inner {
             journal: RefCell::default(),
             busy: Cell::new(false),
-            segment: Cell::new(first_segment),
+            commit: Cell::new(last_commit),
             counters: RefCell::default(),
             halted: Cell::new(false),
             draining: Cell::new(false),
@@ -297,6 +297,11 @@ impl Shell {
         }
     }
 
+    /// The number that the batch being filled will have.
+    pub(crate) fn next_commit(&self) -> u64 {
+        self.0.commit.get() + 1
+    }
+
     /// Commits until there is nothing left to commit: at most one batch is on its way, the next
     /// is filled meanwhile.
     async fn commit_all(self) {
@@ -308,10 +313,8 @@ impl Shell {
                     self.0.busy.set(false);
                     return;
                 }
-                journal.take(|| {
-                    self.0.segment.set(self.0.segment.get() + 1);
-                    self.0.segment.get()
-                })
+                self.0.commit.set(self.next_commit());
+                journal.take(self.0.commit.get())
             };
             if !taken.batch.is_empty()
                 && let Err(error) = self.commit(taken.batch).await
@@ -322,7 +325,9 @@ impl Shell {
             if self.0.halted.get() {
                 return;
             }
-            self.0.shared.tell(&taken.touched);
+            self.0
+                .shared
+                .is_durable(self.0.commit.get(), &taken.touched);
             self.call(taken.orders);
             for act in taken.acts {
                 self.act(act);

@@ -5,7 +5,7 @@
 //! | `m` | name | meta: the store's format and how often it was opened |
 //! | `w` | root id | [`Head`](super::definition::Head): the workflow as submitted; its commit marker |
 //! | `d` | group id, first index, part | members of a group too large to stand in the head |
-//! | `s` | supervisor id, segment number | a segment of its stream: what its children did in one commit |
+//! | `s` | supervisor id, commit, part | a segment of its stream: what its children did in one commit |
 //! | `p` | node id, part | a piece of a value too large for one record |
 //! | `r` | root id | the workflow's result |
 //! | `o` | root id | its root has ended, callbacks still run |
@@ -34,8 +34,10 @@ pub(crate) fn members(group: Id, first: u64, part: u32) -> Vec<u8> {
     key
 }
 
-pub(crate) fn segment(stream: Id, number: u64) -> Vec<u8> {
-    with_id(b's', stream, &number.to_be_bytes())
+pub(crate) fn segment(stream: Id, commit: u64, part: u32) -> Vec<u8> {
+    let mut key = with_id(b's', stream, &commit.to_be_bytes());
+    key.extend_from_slice(&part.to_be_bytes());
+    key
 }
 
 pub(crate) fn piece(node: Id, part: u32) -> Vec<u8> {
@@ -79,7 +81,7 @@ pub(crate) fn id_of(key: &[u8]) -> Option<Id> {
     Some(Id::from_bytes(key.get(1..17)?.try_into().ok()?))
 }
 
-/// The number behind the id in a key: a segment's, or the first index of stored members.
+/// The number behind the id in a key: a segment's commit, or the first index of stored members.
 pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(17..25)?.try_into().ok()?))
 }
@@ -109,17 +111,17 @@ mod tests {
         let after = Id::next(Some(root), 1_000, 5);
         let (from, to) = of_workflow(b's', root);
         let mut keys = vec![
-            segment(root, 0),
-            segment(root, u64::MAX),
-            segment(root.node(7), 3),
-            segment(root.node(7), 4),
-            segment(root.node(MAX), 1),
+            segment(root, 0, 0),
+            segment(root, u64::MAX, 9),
+            segment(root.node(7), 3, 0),
+            segment(root.node(7), 3, 1),
+            segment(root.node(MAX), 1, 0),
         ];
         let sorted = keys.clone();
         keys.sort();
         assert_eq!(keys, sorted);
         assert!(keys.iter().all(|key| *key >= from && *key < to));
-        assert!(segment(after, 0) >= to);
+        assert!(segment(after, 0, 0) >= to);
         let (from, to) = of_node(b's', root.node(7));
         let inside: Vec<_> = keys
             .iter()

@@ -12,13 +12,13 @@ pub(crate) struct Opening {
     number: u64,
 }
 
-/// Each opening numbers its segments in a range of its own: 2^40 of them, in 2^24 openings.
-const SEGMENT_BITS: u32 = 40;
+/// Each opening numbers its commits in a range of its own: 2^40 of them, in 2^24 openings.
+const COMMIT_BITS: u32 = 40;
 
 impl Opening {
-    /// Segments are numbered from here on, behind those of all openings before.
-    pub(crate) fn first_segment(self) -> u64 {
-        self.number << SEGMENT_BITS
+    /// Above the numbers of all commits of all openings before; ours come after it.
+    pub(crate) fn last_commit(self) -> u64 {
+        self.number << COMMIT_BITS
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,12 +23,17 @@ pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
     /// Milliseconds since the Unix epoch.
     pub(crate) at_ms: u64,
+    /// The number of the commit that it is part of.
+    pub(crate) commit: u64,
 }
 
-/// Reads workflows from a store. Any thread may; what it returns is durable or about to be.
+/// Reads workflows from a store, on any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     store: Arc<dyn Store>,
+    /// The last commit that it sees: for callers, who must not be told of what is applied but not
+    /// yet durable. The engine itself sees all.
+    up_to: Option<Arc<AtomicU64>>,
 }
 
 /// A node, and how it was reached: its place among the children of each supervisor above it.
@@ -51,7 +57,21 @@ struct Step {
 
 impl Reader {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self { store, up_to: None }
+    }
+
+    /// The same store as callers see it, up to commit `last`.
+    pub(crate) fn up_to(&self, last: Arc<AtomicU64>) -> Self {
+        Self {
+            store: self.store.clone(),
+            up_to: Some(last),
+        }
+    }
+
+    fn last_commit(&self) -> u64 {
+        self.up_to
+            .as_ref()
+            .map_or(u64::MAX, |last| last.load(Ordering::SeqCst))
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
@@ -76,7 +96,8 @@ impl Reader {
 
     /// The workflow's end, if its root has ended.
     pub(crate) fn ended(&self, root: Id) -> Result<Option<Ended>, StoreError> {
-        self.record(Kind::Result, &keys::result(root))
+        let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
+        Ok(ended.filter(|ended| ended.commit <= self.last_commit()))
     }
 
     /// The workflow that was submitted with this idempotency key.
@@ -103,18 +124,19 @@ impl Reader {
         })
     }
 
-    /// The segments of a stream behind segment `after`, oldest first.
+    /// The segments of a stream behind commit `after`, oldest first.
     pub(crate) fn segments_after(
         &self,
         stream: Id,
         after: Option<u64>,
     ) -> impl Iterator<Item = Result<super::Pair, StoreError>> + '_ {
-        let (mut from, to) = keys::of_node(b's', stream);
-        if let Some(after) = after {
-            from = keys::segment(stream, after);
-            from.push(0);
-        }
-        self.store.scan(&from, &to)
+        let from = after.map_or(0, |after| after + 1);
+        let last = self.last_commit();
+        let (_, end) = keys::of_node(b's', stream);
+        let to = last
+            .checked_add(1)
+            .map_or(end, |next| keys::segment(stream, next, 0));
+        self.store.scan(&keys::segment(stream, from, 0), &to)
     }
 
     /// How many children of supervisor `stream` have ended: well, and not.

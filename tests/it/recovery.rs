@@ -8,9 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use chordal::persistence::{Batch, MemoryStore, Scan, Store};
 use chordal::prelude::*;
-use chordal::{
-    AppBuilder, Clock, Durability, Error, Id, State, StoreError, TaskEntry,
-};
+use chordal::{AppBuilder, Clock, Durability, Error, Id, State, StoreError, TaskEntry};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

@@ -1,0 +1,108 @@
+//! Nobody is told of what is not durable yet.
+
+use std::sync::Arc;
+
+use chordal::persistence::{Batch, MemoryStore, Scan};
+use chordal::prelude::*;
+use chordal::{Durability, State, Store, StoreError};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Semaphore;
+
+/// A store in memory whose syncs wait while its gate is shut: what was applied can be read, and is
+/// not durable.
+#[derive(Clone, Debug, Default)]
+struct Gated {
+    inner: MemoryStore,
+    gate: Arc<(Mutex<Gate>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    shut: bool,
+    /// Someone waits at it.
+    waiting: bool,
+}
+
+impl Gated {
+    fn shut(&self) {
+        self.gate.0.lock().shut = true;
+    }
+
+    fn open(&self) {
+        self.gate.0.lock().shut = false;
+        self.gate.1.notify_all();
+    }
+
+    fn until_somebody_waits(&self) {
+        let mut gate = self.gate.0.lock();
+        while !gate.waiting {
+            self.gate.1.wait(&mut gate);
+        }
+    }
+}
+
+impl Store for Gated {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8]) -> Scan<'_> {
+        self.inner.scan(from, to)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.inner.apply(batch)
+    }
+
+    fn sync(&self, _: Durability) -> Result<(), StoreError> {
+        let mut gate = self.gate.0.lock();
+        gate.waiting = gate.shut;
+        self.gate.1.notify_all();
+        while gate.shut {
+            self.gate.1.wait(&mut gate);
+        }
+        Ok(())
+    }
+}
+
+static RELEASED: Semaphore = Semaphore::const_new(0);
+
+#[task]
+async fn held(n: u64) -> u64 {
+    RELEASED.acquire().await.expect("never closed").forget();
+    n
+}
+
+#[test]
+fn what_is_applied_but_not_durable_is_told_to_nobody() {
+    pollster::block_on(async {
+        let store = Gated::default();
+        let app = App::with_store(store.clone())
+            .tasks(tasks![held])
+            .start()
+            .await
+            .unwrap();
+        let result = app.apply_async(group([held.s(7)])).await.unwrap();
+        let member = &result.children::<u64>().await.unwrap()[0];
+
+        store.shut();
+        RELEASED.add_permits(1);
+        store.until_somebody_waits();
+        // The member's end, the verdict and the result have been applied, all of them.
+        assert_eq!(result.state().await.unwrap(), State::Started);
+        assert_eq!(member.state().await.unwrap(), State::Started);
+        assert!(!result.ready().await.unwrap());
+        assert_eq!(result.completed_count().await.unwrap(), 0);
+        let mut elements = result.iter();
+        let next = std::pin::pin!(elements.next());
+        assert!(futures_util::poll!(next).is_pending());
+        let again = app.async_result::<Vec<u64>>(result.id()).await.unwrap();
+        assert!(!again.ready().await.unwrap());
+
+        store.open();
+        assert_eq!(result.get().await.unwrap(), [7]);
+        assert_eq!(member.get().await.unwrap(), 7);
+        assert_eq!(result.completed_count().await.unwrap(), 1);
+        app.shutdown().await.unwrap();
+    });
+}
