@@ -6,7 +6,8 @@
 //! acked <task id>                                      the library has said that it is durable
 //! ```
 //!
-//! A chord is acknowledged by its own id, which is its body's parent.
+//! Each is filled up with blanks to 128 bytes. A chord is acknowledged by its own id, which is its
+//! body's parent.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -38,7 +39,7 @@ pub(crate) fn kept<T, E: From<io::Error>>(
     let write = |event: &str| match LEDGER.get() {
         None => Ok(()),
         Some(_) => line(&format!(
-            "{event} {what} {} {} {} {}\n",
+            "{event} {what} {} {} {} {}",
             context.id(),
             context.attempt(),
             std::process::id(),
@@ -52,14 +53,15 @@ pub(crate) fn kept<T, E: From<io::Error>>(
 }
 
 pub(crate) fn acked(id: Id) -> io::Result<()> {
-    line(&format!("acked {id}\n"))
+    line(&format!("acked {id}"))
 }
 
-/// One write, so that lines of several threads do not mix.
+/// One write, so that lines of several threads do not mix; and each as long as the others, so that
+/// none lies in two pages: a kill can end a write between two.
 fn line(text: &str) -> io::Result<()> {
     let Some(mut ledger) = LEDGER.get() else {
         return Ok(());
     };
-    ledger.write_all(text.as_bytes())?;
+    ledger.write_all(format!("{text:<127}\n").as_bytes())?;
     ledger.sync_data()
 }

@@ -51,7 +51,7 @@ impl Ledger {
 
     fn parse(text: String) -> Self {
         let lines = text.lines().map(|line| {
-            let line: Vec<&str> = line.split(' ').collect();
+            let line: Vec<&str> = line.split_whitespace().collect();
             let call = |what: &str, id: &str, attempt: &str, parent: &str| Call {
                 what: what.to_owned(),
                 id: id.to_owned(),
