@@ -486,7 +486,7 @@ impl Engine {
             StoreActor::new(writing, durability)
         });
         for orphan in orphans {
-            let purge = sweeper::purge(reader.clone(), store.clone(), orphan);
+            let purge = sweeper::purge(shared.clone(), store.clone(), orphan);
             shared.runtime.spawn(purge);
         }
         let scheduler = SchedulerActor::new(self.clock).start();

@@ -381,11 +381,11 @@ impl Shell {
             Act::Open(group) => group.do_send(Open),
             Act::Purge(root) => {
                 let store = self.0.store.clone();
-                let reader = self.reader().clone();
+                let shared = self.shared().clone();
                 self.0
                     .shared
                     .runtime
-                    .spawn(sweeper::purge(reader, store, root));
+                    .spawn(sweeper::purge(shared, store, root));
             }
         }
     }

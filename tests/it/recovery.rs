@@ -291,7 +291,10 @@ async fn retries_and_their_times_survive_restarts() {
             builder.start().await.unwrap()
         };
         let app = open().await;
-        let result = app.apply_async(flaky.s(ledger.0, "flaky".into(), 2)).await.unwrap();
+        let result = app
+            .apply_async(flaky.s(ledger.0, "flaky".into(), 2))
+            .await
+            .unwrap();
         let id = result.id();
         ledger.entered("flaky", 1).await;
         app.shutdown().await.unwrap();
@@ -342,19 +345,31 @@ async fn a_task_of_an_unknown_name_is_parked_and_runs_when_it_is_registered_agai
     for place in Place::both() {
         let ledger = Ledger::new();
         let app = place.open().await;
-        let canvas = group([mark.s(ledger.0, "a".into()), gated.s(ledger.0, "gate".into())])
-            | join.partial(ledger.0);
+        let canvas = group([
+            mark.s(ledger.0, "a".into()),
+            gated.s(ledger.0, "gate".into()),
+        ]) | join.partial(ledger.0);
         let result = app.apply_async(canvas).await.unwrap();
         let id = result.id();
-        within(result.children::<String>().await.unwrap()[0].get()).await.unwrap();
+        within(result.children::<String>().await.unwrap()[0].get())
+            .await
+            .unwrap();
         ledger.entered("gate", 1).await;
         drop((result, app));
         // Twice, because to be parked must itself leave no trace.
         for _ in 0..2 {
-            let app = place.builder().tasks(tasks![mark, join]).start().await.unwrap();
+            let app = place
+                .builder()
+                .tasks(tasks![mark, join])
+                .start()
+                .await
+                .unwrap();
             let result = app.async_result::<String>(id).await.unwrap();
             // Behind this one's end, all that follows from recovery has been decided.
-            let after = app.apply_async(mark.s(ledger.0, "after".into())).await.unwrap();
+            let after = app
+                .apply_async(mark.s(ledger.0, "after".into()))
+                .await
+                .unwrap();
             within(after.get()).await.unwrap();
             let parked: Vec<_> = app.parked().into_iter().map(|(_, name)| name).collect();
             assert_eq!(parked, ["recovery.gated"]);
@@ -378,7 +393,11 @@ async fn what_is_past_its_retention_is_swept_unless_a_handle_is_held() {
         let ledger = Ledger::new();
         let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
         let builder = place.builder().clock(clock.clone()).tasks(all_tasks());
-        let app = builder.retention(Duration::from_secs(60)).start().await.unwrap();
+        let app = builder
+            .retention(Duration::from_secs(60))
+            .start()
+            .await
+            .unwrap();
         let submit = async || app.apply_async(mark.s(ledger.0, "m".into())).await.unwrap();
         let (held, dropped) = (submit().await, submit().await);
         within(held.get()).await.unwrap();
@@ -428,7 +447,10 @@ async fn a_directory_that_is_open_is_locked() {
     let place = Place::Sled(tempfile::tempdir().unwrap());
     let app = place.open().await;
     let second = place.builder().tasks(all_tasks()).start().await;
-    assert!(matches!(second, Err(Error::Store(StoreError::Locked { .. }))));
+    assert!(matches!(
+        second,
+        Err(Error::Store(StoreError::Locked { .. }))
+    ));
     app.shutdown().await.unwrap();
     place.open().await.shutdown().await.unwrap();
 }
@@ -523,7 +545,10 @@ fn workload(ledger: Ledger) -> Vec<(Canvas, Result<Value, &'static str>)> {
     let label = |label: &str| Canvas::immutable("recovery.mark", (test, label));
     vec![
         (
-            Canvas::chord(["a", "b", "c"].map(label), Canvas::task("recovery.join", (test,))),
+            Canvas::chord(
+                ["a", "b", "c"].map(label),
+                Canvas::task("recovery.join", (test,)),
+            ),
             Ok(json!("a+b+c")),
         ),
         (
@@ -531,8 +556,11 @@ fn workload(ledger: Ledger) -> Vec<(Canvas, Result<Value, &'static str>)> {
             Ok(json!("z")),
         ),
         (
-            Canvas::group([label("fine"), Canvas::immutable("recovery.broken", (test, "no"))])
-                .link_error(label("errback")),
+            Canvas::group([
+                label("fine"),
+                Canvas::immutable("recovery.broken", (test, "no")),
+            ])
+            .link_error(label("errback")),
             Err("no is broken"),
         ),
         (
@@ -603,13 +631,19 @@ async fn check_crash(disk: &Disk, kept: usize, told: &[Told], ledger: Ledger) {
         let result = match app.async_result::<Value>(told.id).await {
             Ok(result) => result,
             Err(Error::UnknownId { .. }) => {
-                assert!(kept < told.acknowledged, "an acknowledged submission is lost");
+                assert!(
+                    kept < told.acknowledged,
+                    "an acknowledged submission is lost"
+                );
                 continue;
             }
             Err(error) => panic!("{error}"),
         };
         if told.ended.is_some_and(|at| kept >= at) {
-            assert!(result.ready().await.unwrap(), "an end that was told is lost");
+            assert!(
+                result.ready().await.unwrap(),
+                "an end that was told is lost"
+            );
         }
         there.push((told.id, expected));
         for child in result.children::<Value>().await.unwrap() {
@@ -621,7 +655,11 @@ async fn check_crash(disk: &Disk, kept: usize, told: &[Told], ledger: Ledger) {
     app.shutdown().await.unwrap();
 
     let before: HashMap<_, _> = LABELS.map(|l| (l, ledger.attempts(l).len())).into();
-    let app = App::with_store(store).tasks(all_tasks()).start().await.unwrap();
+    let app = App::with_store(store)
+        .tasks(all_tasks())
+        .start()
+        .await
+        .unwrap();
     for (id, expected) in &there {
         let result = app.async_result::<Value>(*id).await.unwrap();
         match within(result.get()).await {
@@ -644,7 +682,11 @@ async fn check_crash(disk: &Disk, kept: usize, told: &[Told], ledger: Ledger) {
 async fn a_crash_at_any_batch_loses_nothing_that_was_told_and_all_goes_on() {
     let ledger = Ledger::new();
     let disk = Disk::default();
-    let app = App::with_store(disk.clone()).tasks(all_tasks()).start().await.unwrap();
+    let app = App::with_store(disk.clone())
+        .tasks(all_tasks())
+        .start()
+        .await
+        .unwrap();
     let (told, failed) = submit_all(&app, &disk, ledger).await;
     assert!(failed.is_none());
     app.shutdown().await.unwrap();
@@ -660,7 +702,11 @@ async fn a_store_that_fails_at_any_call_halts_the_engine_and_loses_nothing_that_
     for call in 1.. {
         let ledger = Ledger::new();
         let disk = Disk::failing_at(call);
-        let app = match App::with_store(disk.clone()).tasks(all_tasks()).start().await {
+        let app = match App::with_store(disk.clone())
+            .tasks(all_tasks())
+            .start()
+            .await
+        {
             Ok(app) => app,
             Err(error) => {
                 assert!(matches!(error, Error::Store(StoreError::Full)), "{error}");
@@ -671,7 +717,10 @@ async fn a_store_that_fails_at_any_call_halts_the_engine_and_loses_nothing_that_
         let stopped = app.shutdown().await;
         if let Some(error) = &failed {
             assert!(matches!(error, Error::Store(StoreError::Full)), "{error}");
-            assert!(matches!(stopped, Err(Error::Store(StoreError::Full))), "{stopped:?}");
+            assert!(
+                matches!(stopped, Err(Error::Store(StoreError::Full))),
+                "{stopped:?}"
+            );
         }
         let (synced, all) = {
             let state = disk.0.lock().unwrap();
@@ -691,8 +740,15 @@ async fn a_store_that_fails_at_any_call_halts_the_engine_and_loses_nothing_that_
 async fn nothing_is_told_between_a_write_and_its_sync() {
     let ledger = Ledger::new();
     let disk = Disk::default();
-    let app = App::with_store(disk.clone()).tasks(all_tasks()).start().await.unwrap();
-    let canvas = group([mark.s(ledger.0, "early".into()), gated.s(ledger.0, "gate".into())]);
+    let app = App::with_store(disk.clone())
+        .tasks(all_tasks())
+        .start()
+        .await
+        .unwrap();
+    let canvas = group([
+        mark.s(ledger.0, "early".into()),
+        gated.s(ledger.0, "gate".into()),
+    ]);
     let result = app.apply_async(canvas).await.unwrap();
     let early = result.children::<String>().await.unwrap().remove(0);
     within(early.get()).await.unwrap();
@@ -713,10 +769,16 @@ async fn nothing_is_told_between_a_write_and_its_sync() {
     disk.0.lock().unwrap().during_sync = Some(During(Arc::new(asked)));
     open_gate(ledger.0, "gate");
     let got = within(result.get()).await;
-    assert!(matches!(got, Err(Error::Store(StoreError::Full))), "{got:?}");
+    assert!(
+        matches!(got, Err(Error::Store(StoreError::Full))),
+        "{got:?}"
+    );
     assert!(result.ready().await.is_err());
     let seen = seen.lock().unwrap().clone();
-    assert!(seen.contains(&(true, false)) && !seen.contains(&(true, true)), "{seen:?}");
+    assert!(
+        seen.contains(&(true, false)) && !seen.contains(&(true, true)),
+        "{seen:?}"
+    );
     assert!(app.shutdown().await.is_err());
 }
 
