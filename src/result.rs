@@ -110,7 +110,7 @@ impl<O> AsyncResult<O> {
     /// so for all that ask the store.
     pub async fn state(&self) -> Result<State> {
         let reader = self.reader()?;
-        Ok(match &self.found {
+        let state = match &self.found {
             Some(found) => reader.state(self.id.root(), found)?,
             None => match reader.ended(self.id)? {
                 Some(ended) => match ended.outcome {
@@ -123,7 +123,12 @@ impl<O> AsyncResult<O> {
                     reader.state(self.id, &found)?
                 }
             },
-        })
+        };
+        // Its end is on its way to the disk, but not there.
+        if state.is_ready() && self.shared.is_in_flight(&self.decided_in()) {
+            return Ok(State::Started);
+        }
+        Ok(state)
     }
 
     /// Says whether it has ended, well or not.
@@ -220,7 +225,7 @@ impl<O> AsyncResult<O> {
 
     fn outcome(&self) -> Result<Option<Outcome>> {
         let reader = self.reader()?;
-        Ok(match &self.found {
+        let outcome = match &self.found {
             Some(found) => reader.outcome(self.id.root(), found)?,
             None => match reader.ended(self.id)? {
                 Some(ended) => Some(ended.outcome),
@@ -230,16 +235,21 @@ impl<O> AsyncResult<O> {
                 }
                 None => None,
             },
-        })
+        };
+        Ok(outcome.filter(|_| !self.shared.is_in_flight(&self.decided_in())))
+    }
+
+    /// Where its outcome is recorded.
+    fn decided_in(&self) -> Vec<Id> {
+        let root = self.id.root();
+        match &self.found {
+            Some(found) => found.decided_in(root),
+            None => vec![root],
+        }
     }
 
     async fn wait(&self) -> Result<Outcome> {
-        let root = self.id.root();
-        let watched = match &self.found {
-            Some(found) => found.decided_in(root),
-            None => vec![root],
-        };
-        let watch = self.shared.watch(watched);
+        let watch = self.shared.watch(self.decided_in());
         watch.until(|| self.outcome()).await
     }
 

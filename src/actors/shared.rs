@@ -21,6 +21,9 @@ pub(crate) struct Shared {
     /// Why nothing more will happen, once that is so.
     ended: Mutex<Option<Error>>,
     watches: Mutex<HashMap<Id, Vec<Arc<Notify>>>>,
+    /// What the batch that is on its way to the disk is about. The store may show it already; it
+    /// is told when it is durable, and never if that fails.
+    in_flight: Mutex<Vec<Id>>,
     /// So that a commit that nobody watches takes no lock.
     watched: AtomicUsize,
     /// How many handles each workflow has: it is not swept under their hands.
@@ -44,6 +47,7 @@ impl Shared {
             reader: RwLock::new(Some(reader)),
             ended: Mutex::new(None),
             watches: Mutex::new(HashMap::new()),
+            in_flight: Mutex::new(Vec::new()),
             watched: AtomicUsize::new(0),
             pins: Mutex::new(HashMap::new()),
             parked: Mutex::new(HashMap::new()),
@@ -96,8 +100,25 @@ impl Shared {
         }
     }
 
-    /// Tells the watchers of these ids.
-    pub(crate) fn tell(&self, touched: &[Id]) {
+    /// A batch about `touched` is on its way.
+    pub(crate) fn set_off(&self, touched: Vec<Id>) {
+        *self.in_flight.lock() = touched;
+    }
+
+    /// Says whether what was just read about one of `ids` may not be durable. To be asked behind
+    /// the read: a batch that has arrived in between is.
+    pub(crate) fn is_in_flight(&self, ids: &[Id]) -> bool {
+        let in_flight = self.in_flight.lock();
+        ids.iter().any(|id| in_flight.contains(id))
+    }
+
+    /// The batch is durable: tells the watchers of what it is about.
+    pub(crate) fn arrived(&self) {
+        let touched = std::mem::take(&mut *self.in_flight.lock());
+        self.tell(&touched);
+    }
+
+    fn tell(&self, touched: &[Id]) {
         if self.watched.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -148,11 +169,13 @@ impl Watch {
             // Registered before the look, so that nothing is missed between look and wait.
             notified.as_mut().enable();
             let ended = self.shared.ended();
-            match (look(), ended) {
-                (Ok(Some(seen)), _) => return Ok(seen),
-                (Ok(None) | Err(_), Some(why)) => return Err(why),
+            let seen = look();
+            let durable = !self.shared.is_in_flight(&self.ids);
+            match (seen, ended) {
+                (Ok(Some(seen)), _) if durable => return Ok(seen),
+                (_, Some(why)) => return Err(why),
                 (Err(error), None) => return Err(error),
-                (Ok(None), None) => {}
+                (Ok(_), None) => {}
             }
             notified.await;
         }

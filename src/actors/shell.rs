@@ -314,16 +314,17 @@ impl Shell {
                     self.0.segment.get()
                 })
             };
+            self.0.shared.set_off(taken.touched);
             if !taken.batch.is_empty()
                 && let Err(error) = self.commit(taken.batch).await
             {
                 self.halt(error);
                 return;
             }
+            self.0.shared.arrived();
             if self.0.halted.get() {
                 return;
             }
-            self.0.shared.tell(&taken.touched);
             self.call(taken.orders);
             for act in taken.acts {
                 self.act(act);
