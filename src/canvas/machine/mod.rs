@@ -11,6 +11,8 @@ pub(crate) mod chord;
 pub(crate) mod group;
 pub(crate) mod queue;
 pub(crate) mod task;
+#[cfg(test)]
+mod tests;
 pub(crate) mod workflow;
 
 use serde::{Deserialize, Serialize};
