@@ -143,6 +143,13 @@ impl IndexSet {
         new
     }
 
+    pub(crate) fn remove(&mut self, index: Index) {
+        if self.contains(index) {
+            self.words[(index / 64) as usize] &= !(1 << (index % 64));
+            self.len -= 1;
+        }
+    }
+
     pub(crate) fn contains(&self, index: Index) -> bool {
         index < self.size && self.words[(index / 64) as usize] & (1 << (index % 64)) != 0
     }
