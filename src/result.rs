@@ -419,16 +419,23 @@ impl<T: DeserializeOwned> Completions<T> {
                     return Ok(());
                 }
                 let (group, settled) = (*group, *settled);
-                let shared = self.handle.shared.clone();
+                let handle = &self.handle;
+                let shared = handle.shared.clone();
                 let segments = watch
                     .until(|| {
+                        // Looked at first: what ended before has all its segments.
+                        let has_ended = handle.outcome()?.is_some();
                         let segments = shared
                             .reader()?
                             .segments_after(group, *after)
                             .collect::<Result<Vec<_>, _>>()?;
-                        Ok((!segments.is_empty()).then_some(segments))
+                        Ok((has_ended || !segments.is_empty()).then_some(segments))
                     })
                     .await?;
+                if segments.is_empty() {
+                    // A step before the group failed, so that it never began.
+                    return self.whole_list().await;
+                }
                 for (key, segment) in segments {
                     *after = keys::number_of(&key);
                     for record in codec::segment_records(&key, &segment)? {
@@ -459,15 +466,15 @@ impl<T: DeserializeOwned> Completions<T> {
         let group = root.node(seq);
         let fan = fan.clone();
         let shared = self.handle.shared.clone();
+        let mut ids = vec![group, root];
+        if let Some(found) = &self.handle.found {
+            ids.extend(found.decided_in(root));
+        }
         // An `each()` knows its size when it starts; if it never does, the outcome says why.
         let found = match reader.expansion(group, &fan)? {
             Some((_, size)) => Some(size),
             None => {
-                let mut ids = vec![group, root];
-                if let Some(found) = &self.handle.found {
-                    ids.extend(found.decided_in(root));
-                }
-                let watch = shared.watch(ids);
+                let watch = shared.watch(ids.clone());
                 watch
                     .until(|| {
                         if let Some((_, size)) = shared.reader()?.expansion(group, &fan)? {
@@ -478,11 +485,11 @@ impl<T: DeserializeOwned> Completions<T> {
                     .await?
             }
         };
-        let Some(size) = found else {
+        let Some(size) = found.filter(|size| *size > 0) else {
             return self.whole_list().await;
         };
         self.source = Source::Group {
-            watch: shared.watch(vec![group, root]),
+            watch: shared.watch(ids),
             group,
             size,
             settled: fan.settled,

@@ -39,6 +39,11 @@ use crate::error::{Error, Result};
 ///
 /// let eight = Signature::full::<Double>((4,));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a task",
+    label = "not a task",
+    note = "write `#[task]` on the function that it names"
+)]
 pub trait Task: Send + Sync + 'static {
     /// The parameters, as a tuple.
     type Args: Serialize + DeserializeOwned + Send + 'static;
@@ -265,8 +270,10 @@ impl TaskEntry {
 }
 
 async fn call<T: Task>(context: TaskContext, args: Payload) -> Result<Payload, TaskError> {
-    let args = decode_args::<T>(&args).map_err(TaskError::wrong_type)?;
-    let value = T::run(context, args).await?;
+    let decoded = decode_args::<T>(&args).map_err(TaskError::wrong_type)?;
+    // They may be large, and are not needed while the function runs.
+    drop(args);
+    let value = T::run(context, decoded).await?;
     Payload::encode(&value)
         .map_err(|error| TaskError::wrong_type(format!("the result cannot be stored: {error}")))
 }

@@ -3,14 +3,13 @@
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::journal::Act;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
-use crate::canvas::freeze::{Def, Fan, Node};
+use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::BODY;
 use crate::canvas::machine::chord::{Chord, Command};
 use crate::canvas::outcome::{Outcome, TaskFailure};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Open, Respawn};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
 
 #[derive(Debug)]
 pub(crate) struct ChordActor {
@@ -33,22 +32,6 @@ impl ChordActor {
         match &self.child.node.def {
             Def::Chord { body, .. } => body,
             _ => unreachable!("a chord actor is started for a chord"),
-        }
-    }
-
-    fn header(&self) -> &Fan {
-        match &self.child.node.def {
-            Def::Chord { header, .. } => header,
-            _ => unreachable!("a chord actor is started for a chord"),
-        }
-    }
-
-    fn open(&mut self, context: &mut Context<Self>) {
-        let fan = self.header().clone();
-        if let Some((fan, arrived)) = fan::open(&self.shell, &mut self.child, fan, context) {
-            let (machine, commands) = Chord::recover(arrived, self.shell.window());
-            self.running = Some((machine, fan));
-            self.perform(commands, context);
         }
     }
 
@@ -115,19 +98,15 @@ impl Actor for ChordActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        if fan::reads_its_input(self.header(), self.child.input.as_ref()) {
-            self.shell.then(Act::Open(context.address().recipient()));
-        } else {
-            self.open(context);
+        let Def::Chord { header, .. } = &self.child.node.def else {
+            unreachable!("a chord actor is started for a chord")
+        };
+        let header = header.clone();
+        if let Some((fan, arrived)) = fan::open(&self.shell, &mut self.child, header, context) {
+            let (machine, commands) = Chord::recover(arrived, self.shell.window());
+            self.running = Some((machine, fan));
+            self.perform(commands, context);
         }
-    }
-}
-
-impl Handler<Open> for ChordActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Open, context: &mut Context<Self>) {
-        self.open(context);
     }
 }
 

@@ -35,13 +35,6 @@ pub(crate) struct FanOut {
     resumed: Option<HashMap<Index, Change>>,
 }
 
-/// Says whether the members come from a value that is read from the store, where it may not be
-/// yet: decisions run ahead of the disk.
-pub(crate) fn reads_its_input(fan: &Fan, input: Option<&Value>) -> bool {
-    matches!(fan.members, Members::Each { .. })
-        && matches!(input, Some(Value::Stored { .. } | Value::Gathered { .. }))
-}
-
 /// Opens the fan of a group's or chord's actor. If that cannot be, the actor's last word is why.
 pub(crate) fn open<A>(
     shell: &Shell,

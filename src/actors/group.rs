@@ -1,14 +1,13 @@
 //! The group actor: supervisor of its members.
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::journal::Act;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child};
-use crate::canvas::freeze::{Def, Fan};
+use crate::canvas::freeze::Def;
 use crate::canvas::machine::group::{self, Command, Group};
-use crate::messages::supervisor::{ChildStopped, Decided, Open, Respawn};
+use crate::messages::supervisor::{ChildStopped, Decided, Respawn};
 
 #[derive(Debug)]
 pub(crate) struct GroupActor {
@@ -24,22 +23,6 @@ impl GroupActor {
             shell,
             child,
             running: None,
-        }
-    }
-
-    fn fan(&self) -> &Fan {
-        match &self.child.node.def {
-            Def::Group(fan) => fan,
-            _ => unreachable!("a group actor is started for a group"),
-        }
-    }
-
-    fn open(&mut self, context: &mut Context<Self>) {
-        let fan = self.fan().clone();
-        if let Some((fan, arrived)) = fan::open(&self.shell, &mut self.child, fan, context) {
-            let (machine, commands) = Group::recover(arrived, self.shell.window());
-            self.running = Some((machine, fan));
-            self.perform(commands, context);
         }
     }
 
@@ -68,19 +51,15 @@ impl Actor for GroupActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        if fan::reads_its_input(self.fan(), self.child.input.as_ref()) {
-            self.shell.then(Act::Open(context.address().recipient()));
-        } else {
-            self.open(context);
+        let Def::Group(fan) = &self.child.node.def else {
+            unreachable!("a group actor is started for a group")
+        };
+        let fan = fan.clone();
+        if let Some((fan, arrived)) = fan::open(&self.shell, &mut self.child, fan, context) {
+            let (machine, commands) = Group::recover(arrived, self.shell.window());
+            self.running = Some((machine, fan));
+            self.perform(commands, context);
         }
-    }
-}
-
-impl Handler<Open> for GroupActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Open, context: &mut Context<Self>) {
-        self.open(context);
     }
 }
 

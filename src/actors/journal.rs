@@ -6,9 +6,10 @@ use tokio::sync::oneshot;
 
 use super::runner::Order;
 use super::shared::Pin;
+use super::supervision::Child;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
-use crate::messages::supervisor::{Open, Respawn};
+use crate::messages::supervisor::Respawn;
 use crate::persistence::{Batch, codec, keys};
 
 /// What waits for the disk, beside the functions that are to be called.
@@ -18,10 +19,10 @@ pub(crate) enum Act {
     Acknowledge(oneshot::Sender<Pin>, Pin),
     /// Tell the engine that the store knows this idempotency key.
     KeyIsDurable(String),
+    /// Start a child that reads its input from the store.
+    Start(Box<Child>),
     /// Start a lost child again.
     Respawn(Recipient<Respawn>, Respawn),
-    /// Have a group read what it was given.
-    Open(Recipient<Open>),
     /// Delete what is left of a workflow whose head is gone.
     Purge(Id),
 }

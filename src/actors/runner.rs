@@ -143,6 +143,8 @@ async fn calls(
             );
             list.push(upstream);
             list.push(args.bytes());
+            // It may be large, and is not needed while the function runs.
+            drop(input);
             entry.call(context, list.finish()).await
         }
         Mode::Map => {

@@ -25,7 +25,6 @@ use crate::canvas::payload::Payload;
 use crate::error::Error;
 use crate::messages::dispatcher::Drain;
 use crate::messages::engine::{KeyIsDurable, Launch};
-use crate::messages::supervisor::Open;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::{self, Reader};
 use crate::persistence::{StoreError, keys};
@@ -378,8 +377,8 @@ impl Shell {
             // Who no longer waits for its submission loses nothing: it is durable.
             Act::Acknowledge(caller, pin) => drop(caller.send(pin)),
             Act::KeyIsDurable(key) => self.engine().do_send(KeyIsDurable(key)),
+            Act::Start(child) => child.start_now(self),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
-            Act::Open(group) => group.do_send(Open),
             Act::Purge(root) => {
                 let store = self.0.store.clone();
                 let shared = self.shared().clone();

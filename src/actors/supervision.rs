@@ -130,8 +130,19 @@ impl Child {
         TaskFailure::new(kind, self.id(), self.node.name(), 1, message)
     }
 
-    /// Starts the actor that the child needs.
+    /// Starts the actor that the child needs; one that takes a list apart, once that is durable
+    /// and can be read.
     pub(crate) fn start(self, shell: &Shell) {
+        match &self.input {
+            Some(Value::Stored { .. } | Value::Gathered { .. }) if self.node.takes_a_list() => {
+                shell.then(Act::Start(Box::new(self)));
+            }
+            _ => self.start_now(shell),
+        }
+    }
+
+    /// As [`start`](Self::start), when nothing is to be waited for.
+    pub(crate) fn start_now(self, shell: &Shell) {
         match self.node.def {
             Def::Task(_) => drop(TaskActor::new(shell.clone(), self).start()),
             Def::Chain(_) => drop(ChainActor::new(shell.clone(), self).start()),

@@ -9,8 +9,9 @@ use super::options::Options;
 use super::payload::Payload;
 use super::{Canvas, Extras, Form, Mode, TaskSig};
 
-/// How deep canvases may nest: each level is a level of recursion here and in the codec.
-const MAX_DEPTH: usize = 256;
+/// How deep canvases may nest: each level is a level of recursion here and in the codec, on a
+/// caller's thread of perhaps 2 MB, which an unoptimised build fills at about 230.
+const MAX_DEPTH: usize = 128;
 
 /// One node of a workflow as it is stored: a task, chain, group or chord.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,17 +114,7 @@ impl Freezer<'_> {
         let Canvas { form, extras } = canvas;
         let extras = extras.map_or_else(Extras::default, |extras| *extras);
         let options = extras.options.merged_under(outer);
-        if options.priority.is_some_and(|priority| priority > 9) {
-            return Err(Refusal::here("a priority is 0 to 9"));
-        }
-        if options.time_limit.is_some_and(|limit| limit.is_zero()) {
-            return Err(Refusal::here("a time limit of zero lets nothing run"));
-        }
-        if extras.idempotency_key.is_some() {
-            return Err(Refusal::here(
-                "an idempotency key belongs on the canvas that is submitted, not inside it",
-            ));
-        }
+        check(&options, &extras)?;
         if self.depth == MAX_DEPTH {
             return Err(Refusal::here(&format!(
                 "canvases nest at most {MAX_DEPTH} deep"
@@ -227,6 +218,7 @@ impl Freezer<'_> {
                 Refusal::here("cannot add link to group: use a chord").within("chord.header")
             );
         }
+        check(&extras.options, &extras).map_err(|refusal| refusal.within("chord.header"))?;
         let header = self.fan(
             "chord.header",
             form,
@@ -337,6 +329,22 @@ impl Refusal {
     }
 }
 
+/// Refuses what no canvas within another, and no task, can have.
+fn check(options: &Options, extras: &Extras) -> Result<(), Refusal> {
+    if options.priority.is_some_and(|priority| priority > 9) {
+        return Err(Refusal::here("a priority is 0 to 9"));
+    }
+    if options.time_limit.is_some_and(|limit| limit.is_zero()) {
+        return Err(Refusal::here("a time limit of zero lets nothing run"));
+    }
+    if extras.idempotency_key.is_some() {
+        return Err(Refusal::here(
+            "an idempotency key belongs on the canvas that is submitted, not inside it",
+        ));
+    }
+    Ok(())
+}
+
 fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
@@ -365,6 +373,16 @@ impl Node {
             link.iter_mut()
                 .chain(link_error)
                 .for_each(|node| node.shift(by));
+        }
+    }
+
+    /// Says whether it is an `each()`, or a chord over one.
+    pub(crate) fn takes_a_list(&self) -> bool {
+        match &self.def {
+            Def::Group(fan) | Def::Chord { header: fan, .. } => {
+                matches!(fan.members, Members::Each { .. })
+            }
+            Def::Task(_) | Def::Chain(_) => false,
         }
     }
 

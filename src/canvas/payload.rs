@@ -28,8 +28,17 @@ impl Payload {
 
     /// Decodes the value; the error says what was found and what was expected.
     pub(crate) fn decode<T: DeserializeOwned>(&self) -> Result<T, String> {
+        use rmp_serde::decode::Error;
         let mut reader = rmp_serde::Deserializer::from_read_ref(&self.0[..]).with_human_readable();
-        T::deserialize(&mut reader).map_err(|error| error.to_string())
+        T::deserialize(&mut reader).map_err(|error| match error {
+            // Its own text names the marker byte, which no user has ever seen.
+            Error::TypeMismatch(marker) => format!(
+                "{} does not fit into {}",
+                in_words(marker),
+                std::any::type_name::<T>()
+            ),
+            error => error.to_string(),
+        })
     }
 
     /// Splits `count` values encoded one after the other.
@@ -59,6 +68,31 @@ impl Payload {
     /// The encoded bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// What kind of value begins with this marker.
+fn in_words(marker: rmp::Marker) -> &'static str {
+    use rmp::Marker;
+    match marker {
+        Marker::Null => "nothing (nil)",
+        Marker::True | Marker::False => "a boolean",
+        Marker::F32 | Marker::F64 => "a float",
+        Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32 => "a string",
+        Marker::Bin8 | Marker::Bin16 | Marker::Bin32 => "bytes",
+        Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => "a list",
+        Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => "a map",
+        Marker::FixPos(_)
+        | Marker::FixNeg(_)
+        | Marker::U8
+        | Marker::U16
+        | Marker::U32
+        | Marker::U64
+        | Marker::I8
+        | Marker::I16
+        | Marker::I32
+        | Marker::I64 => "an integer",
+        _ => "an extension value",
     }
 }
 

@@ -47,8 +47,8 @@ pub struct Immutable<O> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot take `{I}` from upstream",
     label = "this does not take `{I}`",
-    note = "a `Signature<I, O>` takes exactly `I`; only a `Signature<(), O>`, one with all its arguments, can be submitted",
-    note = "to ignore what comes from upstream, write `task.si(..)` instead of `task.s(..)`"
+    note = "`task.partial(..)` takes its first argument from upstream, `task.si(..)` ignores what comes from there",
+    note = "nothing is upstream, `()`, where a canvas is submitted: it needs all its arguments, `task.s(..)`"
 )]
 pub trait Accepts<I>: sealed::Sealed {
     /// What it gives.

@@ -32,11 +32,6 @@ pub(crate) struct Respawn {
     pub(crate) index: Index,
 }
 
-/// What the group was given is durable and can be read: begin.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Open;
-
 /// The barrier has decided.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]

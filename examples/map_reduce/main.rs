@@ -1,0 +1,242 @@
+//! Map-reduce: counts the words of many files, and can be killed at any instant.
+//!
+//! ```text
+//! cargo run --release --example map_reduce -- [--data-dir DIR] [--top N] [--chunk-bytes N] [--json] [PATH…]
+//! ```
+//!
+//! The files are cut into chunks of at most 64 KiB; each is counted by a task of its own, in a
+//! chord whose body adds the tables up. Above 32 chunks the header's members are chords
+//! themselves, so that no task has more than some tens of tables to load.
+//!
+//! Kill it and run it again with the same arguments and the same `--data-dir`: it goes on where
+//! it was. Chunks that were done are not counted again, since the run has an idempotency key made
+//! of the arguments and of every file's path, length and time of change. Once more, and the stored
+//! answer is there at once; so it is for a week.
+//!
+//! A word is a maximal run of characters for which `char::is_alphanumeric` holds, in lower case.
+//! Files that are not UTF-8 are skipped, symbolic links below a PATH are not followed.
+//!
+//! Exit status: 0 with the answer on standard output, 1 after a failure, 2 for wrong usage.
+//!
+//! Two hidden options serve `tests/crash.rs`: `--ledger FILE` (see `ledger.rs`), and
+//! `--durability buffered`, with which a kill must make that test fail.
+
+mod ledger;
+mod plan;
+mod progress;
+mod table;
+mod tasks;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use chordal::{App, AsyncResult, Durability, Id};
+use clap::{Parser, ValueEnum};
+use indicatif::HumanCount;
+use plan::Plan;
+use progress::Progress;
+use serde::Serialize;
+use table::Answer;
+
+/// How long the answer of a run is kept.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Counts the words in files.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Where the run is kept, to be resumed after a crash [default: a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How many of the most frequent words to print
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top: usize,
+    /// How much of a file one task counts; a single longer word stays whole
+    #[arg(long, value_name = "N", default_value_t = 65_536,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    chunk_bytes: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// For the crash test: write down what runs and what is durable
+    #[arg(long, value_name = "FILE", hide = true)]
+    ledger: Option<PathBuf>,
+    /// For the crash test: how much a crash may take back
+    #[arg(long, value_enum, hide = true)]
+    durability: Option<Kept>,
+    /// Files and directories [default: the files of this repository]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kept {
+    Power,
+    Process,
+    Buffered,
+}
+
+impl From<Kept> for Durability {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Power => Self::Power,
+            Kept::Process => Self::Process,
+            Kept::Buffered => Self::Buffered,
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("map_reduce: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(path) = &args.ledger {
+        ledger::open(path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    // Made before the store is opened: that starts to work on what is unfinished at once.
+    let plan = plan(args)?;
+    // Removed when it is dropped, behind the app, also after an error.
+    let temporary = match &args.data_dir {
+        None => Some(tempfile::tempdir().context("cannot make a temporary directory")?),
+        Some(_) => None,
+    };
+    let (directory, durability) = match (&args.data_dir, &temporary) {
+        (Some(directory), _) => (directory.as_path(), Durability::Power),
+        // Nobody will ever come back to it.
+        (None, Some(temporary)) => (temporary.path(), Durability::Buffered),
+        (None, None) => unreachable!("one of the two is there"),
+    };
+    let app = App::open(directory)
+        .tasks(tasks::all())
+        .durability(args.durability.map_or(durability, Durability::from))
+        .retention(WEEK)
+        .start()
+        .await
+        .with_context(|| format!("cannot open {}", directory.display()))?;
+    let answer = count(&app, args, &plan).await;
+    let stopped = app.shutdown().await;
+    let answer = answer?;
+    stopped?;
+    print(args, &plan, &answer).context("cannot write the answer")
+}
+
+fn plan(args: &Args) -> anyhow::Result<Plan> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut without: Vec<PathBuf> = args.data_dir.iter().chain(&args.ledger).cloned().collect();
+    if !args.paths.is_empty() {
+        return Plan::of(&args.paths, &without, args.chunk_bytes);
+    }
+    without.extend(["target", ".git"].map(|name| repository.join(name)));
+    Plan::of(&[repository.to_owned()], &without, args.chunk_bytes)
+}
+
+async fn count(app: &App, args: &Args, plan: &Plan) -> anyhow::Result<Answer> {
+    let (run, is_resumed) = submit(app, args, plan).await?;
+    let total = plan.chunks.len();
+    let mut progress = Progress::of(app, run.id(), total).await?;
+    if is_resumed && run.ready().await? {
+        eprintln!(
+            "the answer was there already: {}",
+            chunks(total as u64, total)
+        );
+    } else if is_resumed {
+        let done = progress.done().await?;
+        eprintln!("resuming: {} were already done", chunks(done, total));
+    }
+    let answer = tokio::select! {
+        biased;
+        answer = run.get() => answer?,
+        error = progress.show() => match error? {},
+    };
+    progress.finish().await?;
+    ledger::acked(run.id())?;
+    Ok(answer)
+}
+
+/// Starts the run, or finds the one that was started before with the same arguments over the
+/// same files; says whether it was started before.
+async fn submit(
+    app: &App,
+    args: &Args,
+    plan: &Plan,
+) -> anyhow::Result<(AsyncResult<Answer>, bool)> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    // Ids tell milliseconds.
+    let now = Duration::from_millis(now.as_millis() as u64);
+    let run = format!(
+        "map_reduce {:032x} {} {}",
+        plan.fingerprint, args.chunk_bytes, args.top
+    );
+    for attempt in 1u64.. {
+        let canvas = tasks::canvas(plan.chunks.clone(), args.top);
+        let canvas = canvas.idempotency_key(format!("{run} {attempt}"));
+        let handle = app.apply_async(canvas).await?;
+        let is_resumed = started(handle.id()) < now;
+        // A run that failed has ended: to be run again it needs another key.
+        if !(is_resumed && handle.failed().await?) {
+            return Ok((handle, is_resumed));
+        }
+    }
+    unreachable!("nobody runs it so often")
+}
+
+/// When a run was submitted: its id tells, to the millisecond.
+fn started(run: Id) -> Duration {
+    let time = run.as_uuid().get_timestamp();
+    time.map_or(Duration::ZERO, |time| {
+        let (seconds, nanos) = time.to_unix();
+        Duration::new(seconds, nanos)
+    })
+}
+
+fn chunks(done: u64, total: usize) -> String {
+    let (done, total) = (HumanCount(done), HumanCount(total as u64));
+    format!("{done} of {total} chunks")
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Object<'a> {
+    files: u64,
+    skipped: u64,
+    #[serde(flatten)]
+    answer: &'a Answer,
+}
+
+fn print(args: &Args, plan: &Plan, answer: &Answer) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let object = Object {
+            files: plan.files,
+            skipped: plan.skipped,
+            answer,
+        };
+        writeln!(out, "{}", serde_json::to_string(&object)?)?;
+    } else {
+        let numbers = [
+            ("files", plan.files),
+            ("skipped", plan.skipped),
+            ("words", answer.words),
+            ("distinct", answer.distinct),
+        ];
+        for (name, number) in numbers {
+            writeln!(out, "{:>15}  {name}", HumanCount(number).to_string())?;
+        }
+        writeln!(out)?;
+        for (word, count) in &answer.top {
+            writeln!(out, "{:>15}  {word}", HumanCount(*count).to_string())?;
+        }
+    }
+    out.flush()
+}

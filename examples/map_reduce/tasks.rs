@@ -1,0 +1,81 @@
+//! The three tasks, and the canvas that they make up.
+
+use chordal::prelude::*;
+
+use crate::ledger;
+use crate::plan::Chunk;
+use crate::table::{Answer, Table};
+
+/// How many chunks are merged into one table.
+const CHUNKS: usize = 32;
+/// How many tables are merged into one, or into the answer.
+const TABLES: usize = 10;
+
+#[task(name = "map_reduce.map", blocking)]
+fn map(ctx: &TaskContext, chunk: Chunk) -> Result<Table, TaskError> {
+    ledger::kept("map", ctx, || match chunk.read() {
+        Ok(text) => Ok(Table::count(&text)),
+        Err(error) => Err(TaskError::new(format!("{error:#}"))),
+    })
+}
+
+// What is merged early is out of the way early: before the maps that wait.
+#[task(name = "map_reduce.merge", blocking, priority = 5)]
+fn merge(ctx: &TaskContext, tables: Vec<Table>) -> Result<Table, TaskError> {
+    ledger::kept("merge", ctx, || Ok(Table::merge(&tables)?))
+}
+
+#[task(name = "map_reduce.answer", blocking, priority = 5)]
+fn answer(ctx: &TaskContext, tables: Vec<Table>, top: usize) -> Result<Answer, TaskError> {
+    ledger::kept("answer", ctx, || Ok(Answer::of(&tables, top)?))
+}
+
+/// All tasks, for the app.
+pub(crate) fn all() -> [chordal::TaskEntry; 3] {
+    tasks![map, merge, answer]
+}
+
+/// Counts the chunks: a chord, and chords within its header where one body would have too much
+/// to load.
+pub(crate) fn canvas(chunks: Vec<Chunk>, top: usize) -> Signature<(), Answer> {
+    let mut level: Vec<Signature<(), Table>> =
+        chunks.into_iter().map(|chunk| map.s(chunk)).collect();
+    let mut width = CHUNKS;
+    while level.len() > width {
+        level = merged(level, width);
+        width = TABLES;
+    }
+    chord(group(level), answer.partial(top))
+}
+
+fn merged(level: Vec<Signature<(), Table>>, width: usize) -> Vec<Signature<(), Table>> {
+    let mut members = level.into_iter().peekable();
+    let mut chords = Vec::new();
+    while members.peek().is_some() {
+        let header = group(members.by_ref().take(width));
+        chords.push(chord(header, merge.partial()));
+    }
+    chords
+}
+
+/// How many levels of chords there are above those that the map tasks are in.
+pub(crate) fn depth(chunks: usize) -> usize {
+    let (mut depth, mut level, mut width) = (0, chunks, CHUNKS);
+    while level > width {
+        level = level.div_ceil(width);
+        width = TABLES;
+        depth += 1;
+    }
+    depth
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_corpus_of_any_size_is_merged_in_levels() {
+        let depths = [0, 1, 32, 33, 320, 321, 3_200, 3_201].map(depth);
+        assert_eq!(depths, [0, 0, 0, 1, 1, 2, 2, 3]);
+    }
+}

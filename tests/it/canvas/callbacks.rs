@@ -1,0 +1,264 @@
+//! `link`, `link_error` and `on_error`: what runs after the end, and how often.
+
+use super::*;
+
+/// Waits until the workflow's callbacks, its nodes from `first` on, have ended; then no more can
+/// run, and what was noted is all there is.
+async fn all_notes(
+    app: &App,
+    root: Id,
+    callbacks: impl IntoIterator<Item = u128>,
+    key: &str,
+) -> Vec<String> {
+    for seq in callbacks {
+        ended(app, root, seq).await;
+    }
+    app.shutdown().await.unwrap();
+    notes(key)
+}
+
+#[tokio::test]
+async fn a_link_runs_once_with_the_value() {
+    let (app, key) = (app().await, "link: task");
+    let result = app
+        .apply_async(add.s(2, 2).link(mark.partial(key.into())))
+        .await
+        .unwrap();
+    assert_eq!(result.get().await.unwrap(), 4);
+    assert_eq!(all_notes(&app, result.id(), [1], key).await, ["4"]);
+}
+
+#[tokio::test]
+async fn every_link_runs_and_none_changes_the_value() {
+    let (app, key) = (app().await, "link: several");
+    let canvas = add
+        .s(2, 2)
+        .link(mark.partial(key.into()) | add.partial(1) | mark.partial(key.into()))
+        .link(even.partial())
+        .link(fail.si("ignored".into()))
+        .link(mark.si(7, key.into()));
+    let result = app.apply_async(canvas).await.unwrap();
+    assert_eq!(result.get().await.unwrap(), 4);
+    let callbacks = result.children::<Value>().await.unwrap();
+    assert_eq!(callbacks.len(), 4);
+    for callback in &callbacks {
+        let _ = callback.get().await;
+    }
+    assert!(callbacks[2].failed().await.unwrap());
+    assert!(result.successful().await.unwrap());
+    app.shutdown().await.unwrap();
+    let mut marks = notes(key);
+    marks.sort_unstable();
+    assert_eq!(marks, ["4", "5", "7"]);
+}
+
+#[tokio::test]
+async fn a_link_on_a_chain_gets_its_last_value() {
+    let (app, key) = (app().await, "link: chain");
+    let canvas = (add.s(2, 2) | add.partial(1)).link(mark.partial(key.into()));
+    let result = app.apply_async(canvas).await.unwrap();
+    assert_eq!(all_notes(&app, result.id(), [3], key).await, ["5"]);
+}
+
+#[tokio::test]
+async fn a_link_on_a_step_gets_the_value_of_the_step() {
+    let (app, key) = (app().await, "link: step");
+    let canvas = add.s(2, 2).link(mark.partial(key.into())) | add.partial(1);
+    let result = app.apply_async(canvas).await.unwrap();
+    assert_eq!(result.get().await.unwrap(), 5);
+    assert_eq!(all_notes(&app, result.id(), [2], key).await, ["4"]);
+}
+
+#[tokio::test]
+async fn a_link_on_a_chord_gets_the_value_of_its_body() {
+    let (app, key) = (app().await, "link: chord");
+    let canvas = chord(group([add.s(1, 1), add.s(2, 2)]), xsum.partial());
+    let result = app
+        .apply_async(canvas.link(mark.partial(key.into())))
+        .await
+        .unwrap();
+    assert_eq!(all_notes(&app, result.id(), [4], key).await, ["6"]);
+}
+
+#[tokio::test]
+async fn a_link_on_a_chain_that_ends_in_a_group_gets_the_list() {
+    let app = app().await;
+    let canvas = (add.s(1, 1) | group([add.partial(1), add.partial(2)])).link(xsum.partial());
+    let result = app.apply_async(canvas).await.unwrap();
+    let callback = app.async_result::<i64>(node(result.id(), 5)).await.unwrap();
+    assert_eq!(callback.get().await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn a_link_on_members_runs_once_per_member() {
+    let (app, key) = (app().await, "link: members");
+    let members = (0..3).map(|n| add.s(n, 0).link(mark.partial(key.into())));
+    let result = app
+        .apply_async(group(members) | xsum.partial())
+        .await
+        .unwrap();
+    assert_eq!(result.get().await.unwrap(), 3);
+    let mut marks = all_notes(&app, result.id(), [2, 4, 6], key).await;
+    marks.sort_unstable();
+    assert_eq!(marks, ["0", "1", "2"]);
+}
+
+#[tokio::test]
+async fn a_link_on_a_group_is_refused() {
+    let app = app().await;
+    let canvas = group([add.s(1, 1)]).link(nothing.si());
+    let refused = app.apply_async(canvas).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "canvas refused: cannot add link to group: use a chord"
+    );
+}
+
+#[tokio::test]
+async fn a_link_does_not_run_after_a_failure_nor_an_errback_after_success() {
+    let (app, key) = (app().await, "link: neither");
+    let watched = |task: Signature<(), i64>| {
+        task.link(mark.partial(key.into()))
+            .link_error(alert.partial(key.into()))
+    };
+    let bad = app.apply_async(watched(fail.s("no".into()))).await.unwrap();
+    ended(&app, bad.id(), 2).await;
+    let good = app.apply_async(watched(add.s(1, 1))).await.unwrap();
+    ended(&app, good.id(), 1).await;
+    app.shutdown().await.unwrap();
+    assert_eq!(notes(key), ["fail: no", "2"]);
+}
+
+#[tokio::test]
+async fn an_errback_of_a_task_runs_once_after_its_last_attempt() {
+    let clock = Clock::manual(std::time::SystemTime::UNIX_EPOCH);
+    let app = builder().clock(clock.clone()).start().await.unwrap();
+    let key = "link_error: retries";
+    let canvas = fail
+        .s("no".into())
+        .max_retries(2)
+        .on_error(alert.partial(key.into()));
+    let result = app.apply_async(canvas).await.unwrap();
+    let failed = retry_until_the_end(&result, &clock).await;
+    assert_eq!(failed.attempt, 3);
+    assert_eq!(all_notes(&app, result.id(), [1], key).await, ["fail: no"]);
+}
+
+/// Turns the clock on whenever the task waits for its next attempt.
+pub(super) async fn retry_until_the_end(result: &AsyncResult<i64>, clock: &Clock) -> TaskFailure {
+    loop {
+        match result.state().await.unwrap() {
+            State::Retry => clock.advance(std::time::Duration::from_secs(1)),
+            State::Failure => return failure_of(result).await,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_errback_of_a_chain_runs_once_whichever_step_fails() {
+    for step in 0..3 {
+        let (app, key) = (app().await, format!("link_error: chain {step}"));
+        let steps: Vec<_> = (0..3)
+            .map(|i| {
+                if i == step {
+                    fail.si("no".into())
+                } else {
+                    add.si(i, i)
+                }
+            })
+            .collect();
+        let mut steps = steps.into_iter();
+        let first = steps.next().unwrap();
+        let canvas = (first | steps.next().unwrap() | steps.next().unwrap())
+            .link_error(alert.partial(key.clone()));
+        let result = app.apply_async(canvas).await.unwrap();
+        assert_eq!(all_notes(&app, result.id(), [4], &key).await, ["fail: no"]);
+    }
+}
+
+#[tokio::test]
+async fn an_errback_of_a_group_runs_once_per_member_that_fails() {
+    let (app, key) = (app().await, "link_error: group");
+    let canvas = group((0..5).map(|n| even.s(n))).link_error(alert.partial(key.into()));
+    let result = app.apply_async(canvas).await.unwrap();
+    // Each member is followed by its errback.
+    let mut alerts = all_notes(&app, result.id(), [4, 8], key).await;
+    alerts.sort_unstable();
+    assert_eq!(alerts, ["even: 1 is odd", "even: 3 is odd"]);
+}
+
+#[tokio::test]
+async fn an_errback_of_a_chord_runs_once_however_many_members_fail() {
+    let (app, key) = (app().await, "link_error: chord header");
+    let canvas = chord(group((0..5).map(|n| even.s(n))), xsum.partial());
+    let result = app
+        .apply_async(canvas.on_error(alert.partial(key.into())))
+        .await
+        .unwrap();
+    let member = node(result.id(), 2);
+    assert_eq!(
+        all_notes(&app, result.id(), [7], key).await,
+        [format!(
+            "chord: dependency {member} (even) failed: 1 is odd"
+        )]
+    );
+}
+
+#[tokio::test]
+async fn an_errback_of_a_chord_runs_once_when_its_body_fails() {
+    let (app, key) = (app().await, "link_error: chord body");
+    let canvas = chord(
+        group([add.s(1, 1), add.s(2, 1)]),
+        xsum.partial() | even.partial(),
+    );
+    let result = app
+        .apply_async(canvas.link_error(alert.partial(key.into())))
+        .await
+        .unwrap();
+    assert_eq!(
+        all_notes(&app, result.id(), [6], key).await,
+        ["even: 5 is odd"]
+    );
+}
+
+#[tokio::test]
+async fn an_errback_of_a_header_runs_once_per_member_that_fails() {
+    let (app, key) = (app().await, "link_error: header");
+    let header = group((0..4).map(|n| even.s(n))).link_error(alert.partial(key.into()));
+    let result = app
+        .apply_async(header.settled() | outcomes.partial())
+        .await
+        .unwrap();
+    assert_eq!(result.get().await.unwrap().len(), 4);
+    let mut alerts = all_notes(&app, result.id(), [4, 8], key).await;
+    alerts.sort_unstable();
+    assert_eq!(alerts, ["even: 1 is odd", "even: 3 is odd"]);
+}
+
+#[tokio::test]
+async fn an_errback_of_a_group_runs_once_per_nested_canvas_that_fails() {
+    let (app, key) = (app().await, "link_error: nested");
+    let canvas = group([add.s(0, 1) | even.partial(), add.s(1, 1) | even.partial()])
+        .link_error(alert.partial(key.into()));
+    let result = app.apply_async(canvas).await.unwrap();
+    assert_eq!(
+        all_notes(&app, result.id(), [4], key).await,
+        ["even: 1 is odd"]
+    );
+}
+
+#[tokio::test]
+async fn an_errback_may_be_a_canvas_and_have_callbacks_of_its_own() {
+    let (app, key) = (app().await, "link_error: canvas");
+    let errback = alert.partial(key.into()) | fail.si("again".into());
+    let canvas = fail
+        .s("no".into())
+        .link_error(errback.link_error(alert.partial(key.into())));
+    let result = app.apply_async(canvas).await.unwrap();
+    assert_eq!(failure_of(&result).await.message, "no");
+    assert_eq!(
+        all_notes(&app, result.id(), [4], key).await,
+        ["fail: no", "fail: again"]
+    );
+}

@@ -1,0 +1,11 @@
+use chordal::prelude::*;
+
+#[task]
+struct Charge;
+
+#[task]
+mod tasks {}
+
+fn main() {
+    let _ = Charge;
+}
