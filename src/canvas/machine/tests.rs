@@ -363,8 +363,8 @@ fn every_order_of_arrival_with_doubles_and_a_crash_after_any_step_ends_in_one_ve
 #[test]
 fn five_members_arrive_in_any_order_and_crash_anywhere() {
     // The other settings change from one to the next, so that all are met.
-    for (i, order) in permutations(5).into_iter().enumerate() {
-        for fails in 0..32 {
+    for (i, order) in (0_usize..).zip(permutations(5)) {
+        for fails in 0..32_u64 {
             let bits = i + fails as usize;
             let spec = Spec {
                 size: 5,
