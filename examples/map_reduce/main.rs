@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use chordal::{App, AsyncResult, Durability, Id};
 use clap::{Parser, ValueEnum};
 use indicatif::HumanCount;
@@ -124,7 +124,10 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         .start()
         .await
         .with_context(|| format!("cannot open {}", directory.display()))?;
-    let answer = count(&app, args, &plan).await;
+    let answer = tokio::select! {
+        answer = count(&app, args, &plan) => answer,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+    };
     let stopped = app.shutdown().await;
     let answer = answer?;
     stopped?;

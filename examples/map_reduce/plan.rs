@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 
 /// How much of a file is in memory while it is looked through.
 const BLOCK: usize = 256 * 1_024;
+/// How many chunks are merged into one table.
+const CHUNKS: usize = 32;
+/// How many tables are merged into one, or into the answer.
+const TABLES: usize = 10;
 
 /// Part of one file: what one map task counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +137,18 @@ impl Stamp {
             modified: file.modified().map_or(0, nanos),
         }
     }
+}
+
+/// In how many levels the tables of so many chunks are merged before the answer is made of them,
+/// and how many at a time in each: so many that no task loads more than some tens.
+pub(crate) fn merges(chunks: usize) -> Vec<usize> {
+    let (mut widths, mut tables, mut width) = (Vec::new(), chunks, CHUNKS);
+    while tables > width {
+        tables = tables.div_ceil(width);
+        widths.push(width);
+        width = TABLES;
+    }
+    widths
 }
 
 /// All regular files under `paths`, each once, in order. Symbolic links are followed where they
@@ -322,6 +338,16 @@ mod tests {
             }
             prop_assert_eq!(cuts(Drop(text.as_bytes()), limit).unwrap(), cuts(text.as_bytes(), limit).unwrap());
         }
+    }
+
+    #[test]
+    fn many_chunks_are_merged_in_levels() {
+        for few in [0, 1, 32] {
+            assert_eq!(merges(few), [0; 0]);
+        }
+        assert_eq!((merges(33), merges(320)), (vec![32], vec![32]));
+        assert_eq!((merges(321), merges(3_200)), (vec![32, 10], vec![32, 10]));
+        assert_eq!(merges(3_201), [32, 10, 10]);
     }
 
     #[test]

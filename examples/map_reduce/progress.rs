@@ -5,9 +5,8 @@ use std::time::Duration;
 use chordal::{App, AsyncResult, Id};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::ledger;
 use crate::table::Table;
-use crate::tasks;
+use crate::{ledger, plan};
 
 /// How often the bar is moved.
 const BAR: Duration = Duration::from_millis(200);
@@ -30,7 +29,7 @@ impl Progress {
         // The run gives an answer and no table, but only its children are asked for.
         let mut level = vec![app.async_result::<Table>(run).await?];
         let mut unacked = Vec::new();
-        for _ in 0..tasks::depth(chunks) {
+        for _ in plan::merges(chunks) {
             let mut below = Vec::new();
             for chord in &level {
                 below.extend(chord.children().await?);

@@ -3,13 +3,8 @@
 use chordal::prelude::*;
 
 use crate::ledger;
-use crate::plan::Chunk;
+use crate::plan::{self, Chunk};
 use crate::table::{Answer, Table};
-
-/// How many chunks are merged into one table.
-const CHUNKS: usize = 32;
-/// How many tables are merged into one, or into the answer.
-const TABLES: usize = 10;
 
 #[task(name = "map_reduce.map", blocking)]
 fn map(ctx: &TaskContext, chunk: Chunk) -> Result<Table, TaskError> {
@@ -38,13 +33,9 @@ pub(crate) fn all() -> [chordal::TaskEntry; 3] {
 /// Counts the chunks: a chord, and chords within its header where one body would have too much
 /// to load.
 pub(crate) fn canvas(chunks: Vec<Chunk>, top: usize) -> Signature<(), Answer> {
-    let mut level: Vec<Signature<(), Table>> =
-        chunks.into_iter().map(|chunk| map.s(chunk)).collect();
-    let mut width = CHUNKS;
-    while level.len() > width {
-        level = merged(level, width);
-        width = TABLES;
-    }
+    let widths = plan::merges(chunks.len());
+    let maps: Vec<Signature<(), Table>> = chunks.into_iter().map(|chunk| map.s(chunk)).collect();
+    let level = widths.into_iter().fold(maps, merged);
     chord(group(level), answer.partial(top))
 }
 
@@ -56,26 +47,4 @@ fn merged(level: Vec<Signature<(), Table>>, width: usize) -> Vec<Signature<(), T
         chords.push(chord(header, merge.partial()));
     }
     chords
-}
-
-/// How many levels of chords there are above those that the map tasks are in.
-pub(crate) fn depth(chunks: usize) -> usize {
-    let (mut depth, mut level, mut width) = (0, chunks, CHUNKS);
-    while level > width {
-        level = level.div_ceil(width);
-        width = TABLES;
-        depth += 1;
-    }
-    depth
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_corpus_of_any_size_is_merged_in_levels() {
-        let depths = [0, 1, 32, 33, 320, 321, 3_200, 3_201].map(depth);
-        assert_eq!(depths, [0, 0, 0, 1, 1, 2, 2, 3]);
-    }
 }

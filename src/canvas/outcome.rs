@@ -48,7 +48,6 @@ pub struct TaskFailure {
     /// What kind of failure it was.
     pub kind: FailureKind,
     /// The task that failed. For a failed chord header: the chord.
-    #[serde(with = "as_text")]
     pub task_id: Id,
     /// Registered name of the task that failed.
     pub name: String,
@@ -159,22 +158,5 @@ impl fmt::Display for TaskFailure {
 impl std::error::Error for TaskFailure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.cause.as_ref().map(|cause| &**cause as _)
-    }
-}
-
-/// An id as text whatever the format: a payload with bytes in it is not for JSON.
-mod as_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use super::Id;
-
-    pub(super) fn serialize<S: Serializer>(id: &Id, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(id)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(Error::custom)
     }
 }

@@ -13,6 +13,7 @@
 
 #![cfg(unix)]
 
+mod cli;
 mod corpus;
 mod ledger;
 mod program;

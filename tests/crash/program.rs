@@ -1,5 +1,6 @@
 //! The program under test: found, run, killed.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -66,6 +67,12 @@ impl Program {
             path.display()
         );
         Self(path)
+    }
+
+    /// Runs it with these arguments to its end.
+    pub(crate) fn output(&self, args: &[&OsStr]) -> Output {
+        let output = Command::new(&self.0).args(args).output();
+        output.unwrap_or_else(|error| panic!("cannot run {}: {error}", self.0.display()))
     }
 
     /// Runs it over the corpus, with its store and its ledger in `home`.

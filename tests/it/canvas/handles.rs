@@ -257,10 +257,7 @@ async fn a_list_that_never_comes_ends_in_its_failure() {
     for canvas in canvases {
         let shape = format!("{canvas:?}");
         let result = app.apply_async(canvas).await.unwrap();
-        let all = tokio::time::timeout(Duration::from_secs(20), elements(&result));
-        let all = all
-            .await
-            .unwrap_or_else(|_| panic!("iter() hangs: {shape}"));
+        let all = elements(&result).await;
         assert_eq!(all.len(), 1, "{shape}");
         assert!(all[0].1.as_ref().unwrap_err().ends_with("no"), "{shape}");
     }
