@@ -26,7 +26,7 @@ use crate::messages::engine::Shutdown;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
 use crate::persistence::reader::Reader;
-use crate::persistence::{Batch, Durability, MemoryStore, SledStore, Store, StoreError, meta};
+use crate::persistence::{Batch, Durability, MemoryStore, SledStore, Store, meta};
 use crate::result::AsyncResult;
 use crate::task::{Registry, TaskEntry};
 
@@ -230,7 +230,11 @@ impl App {
             if batch.bytes() >= STAGE || segments.peek().is_none() {
                 let commit = Commit(std::mem::take(&mut batch));
                 let answer = self.0.store.send(commit).await.map_err(|_| self.gone())?;
-                answer.await.map_err(|_| self.gone())??;
+                if let Err(error) = answer.await.map_err(|_| self.gone())? {
+                    // Nothing that is written after it can be trusted.
+                    self.0.shared.end(error.clone().into());
+                    return Err(error.into());
+                }
             }
         }
         Ok(())
@@ -474,7 +478,7 @@ impl Engine {
         let opening = meta::open(&*store, self.durability)?;
         let reader = Reader::new(store.clone());
         let orphans = sweeper::orphans(&reader)?;
-        let last = last_id(&reader)?;
+        let last = reader.last_id()?;
         let durable = Arc::new(AtomicU64::new(opening.last_commit()));
         let shared = Arc::new(Shared::new(
             reader.up_to(durable.clone()),
@@ -489,7 +493,7 @@ impl Engine {
             StoreActor::new(writing, durability)
         });
         for orphan in orphans {
-            let purge = sweeper::purge(reader.clone(), store.clone(), orphan);
+            let purge = sweeper::purge(shared.clone(), store.clone(), orphan);
             shared.runtime.spawn(purge);
         }
         let scheduler = SchedulerActor::new(self.clock).start();
@@ -509,10 +513,4 @@ impl Engine {
             ids: Ids::after(last),
         })
     }
-}
-
-fn last_id(reader: &Reader) -> Result<Option<Id>, StoreError> {
-    let (from, to) = crate::persistence::keys::all(b'w');
-    let last = reader.store().scan(&from, &to).next_back().transpose()?;
-    Ok(last.and_then(|(key, _)| crate::persistence::keys::id_of(&key)))
 }

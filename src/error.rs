@@ -16,8 +16,8 @@ pub enum Error {
     /// The task, or the canvas it belongs to, failed.
     #[error(transparent)]
     Failed(Box<TaskFailure>),
-    /// The task was revoked before it could finish.
-    #[error("task {id} was revoked")]
+    /// The task will never run: a callback whose task failed, an errback whose task did not.
+    #[error("task {id} will never run: what it waited for did not come")]
     Revoked {
         /// The task.
         id: Id,

@@ -18,7 +18,7 @@ use crate::canvas::state::State;
 use crate::error::{Error, Result};
 use crate::persistence::codec;
 use crate::persistence::keys;
-use crate::persistence::reader::{Found, Reader};
+use crate::persistence::reader::{Fate, Found, Reader};
 
 /// The handle of a submitted task, chain, group or chord (Celery's `AsyncResult`).
 ///
@@ -132,7 +132,7 @@ impl<O> AsyncResult<O> {
     ///
     /// As [`state`](Self::state).
     pub async fn ready(&self) -> Result<bool> {
-        Ok(self.outcome()?.is_some())
+        Ok(self.fate()?.is_some())
     }
 
     /// Says whether it has ended with a value.
@@ -141,7 +141,10 @@ impl<O> AsyncResult<O> {
     ///
     /// As [`state`](Self::state).
     pub async fn successful(&self) -> Result<bool> {
-        Ok(matches!(self.outcome()?, Some(Outcome::Success(_))))
+        Ok(matches!(
+            self.fate()?,
+            Some(Fate::Ended(Outcome::Success(_)))
+        ))
     }
 
     /// Says whether it has ended with a failure.
@@ -150,7 +153,10 @@ impl<O> AsyncResult<O> {
     ///
     /// As [`state`](Self::state).
     pub async fn failed(&self) -> Result<bool> {
-        Ok(matches!(self.outcome()?, Some(Outcome::Failure(_))))
+        Ok(matches!(
+            self.fate()?,
+            Some(Fate::Ended(Outcome::Failure(_)))
+        ))
     }
 
     /// Returns the handles of its children, in order: a group's or a chord header's members, a
@@ -218,12 +224,12 @@ impl<O> AsyncResult<O> {
         self.shared.reader()
     }
 
-    fn outcome(&self) -> Result<Option<Outcome>> {
+    fn fate(&self) -> Result<Option<Fate>> {
         let reader = self.reader()?;
         Ok(match &self.found {
-            Some(found) => reader.outcome(self.id.root(), found)?,
+            Some(found) => reader.fate(self.id.root(), found)?,
             None => match reader.ended(self.id)? {
-                Some(ended) => Some(ended.outcome),
+                Some(ended) => Some(Fate::Ended(ended.outcome)),
                 // A handle pins its workflow, so this is a fault; but nobody must wait for ever.
                 None if reader.head(self.id)?.is_none() => {
                     return Err(Error::UnknownId { id: self.id });
@@ -233,14 +239,21 @@ impl<O> AsyncResult<O> {
         })
     }
 
-    async fn wait(&self) -> Result<Outcome> {
+    /// Where its outcome is recorded.
+    fn decided_in(&self) -> Vec<Id> {
         let root = self.id.root();
-        let watched = match &self.found {
+        match &self.found {
             Some(found) => found.decided_in(root),
             None => vec![root],
-        };
-        let watch = self.shared.watch(watched);
-        watch.until(|| self.outcome()).await
+        }
+    }
+
+    async fn wait(&self) -> Result<Outcome> {
+        let watch = self.shared.watch(self.decided_in());
+        match watch.until(|| self.fate()).await? {
+            Fate::Ended(outcome) => Ok(outcome),
+            Fate::Revoked => Err(Error::Revoked { id: self.id }),
+        }
     }
 
     /// The bytes of a value; what is not at hand is read off this thread.
@@ -267,7 +280,8 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     /// # Errors
     ///
     /// [`Error::Failed`] with the task's failure (a group's is that of its lowest failed member,
-    /// a chord's names the member), [`Error::Decode`] if the value is not an `O`, and as
+    /// a chord's names the member), [`Error::Revoked`] for a callback whose task has ended such
+    /// that it will never run, [`Error::Decode`] if the value is not an `O`, and as
     /// [`state`](Self::state).
     pub async fn get(&self) -> Result<O> {
         match self.wait().await? {
@@ -414,7 +428,7 @@ impl<T: DeserializeOwned> Completions<T> {
                 let segments = watch
                     .until(|| {
                         // Looked at first: what ended before has all its segments.
-                        let has_ended = handle.outcome()?.is_some();
+                        let has_ended = handle.fate()?.is_some();
                         let segments = shared
                             .reader()?
                             .segments_after(group, *after)
@@ -470,7 +484,7 @@ impl<T: DeserializeOwned> Completions<T> {
                         if let Some((_, size)) = shared.reader()?.expansion(group, &fan)? {
                             return Ok(Some(Some(size)));
                         }
-                        Ok(self.handle.outcome()?.map(|_| None))
+                        Ok(self.handle.fate()?.map(|_| None))
                     })
                     .await?
             }

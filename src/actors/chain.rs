@@ -64,8 +64,9 @@ impl ChainActor {
         }
     }
 
-    fn spawn(&self, index: Index, context: &Context<Self>) -> Result<(), StoreError> {
-        let resume = match self.child.resume {
+    fn spawn(&mut self, index: Index, context: &Context<Self>) -> Result<(), StoreError> {
+        // Of the steps that are still to come only the first can have been started before.
+        let resume = match std::mem::replace(&mut self.child.resume, Resume::Fresh) {
             Resume::Fresh => Resume::Fresh,
             Resume::Stored(_) => {
                 Resume::Stored(self.shell.reader().last_change(self.child.id(), index)?)

@@ -51,8 +51,9 @@ pub(crate) struct Submit {
 pub(crate) struct EngineActor {
     shell: Shell,
     workflows: HashMap<Id, Live>,
-    /// Idempotency keys of submissions that are not in the store yet.
-    keys: HashMap<String, Id>,
+    /// What idempotency keys stand for, where the store does not know it yet: a workflow, or, when
+    /// that has been swept, none.
+    keys: HashMap<String, Option<Id>>,
     retention: Duration,
     /// When the next sweep is due, in milliseconds since the Unix epoch.
     sweep_at: Option<u64>,
@@ -119,18 +120,24 @@ impl EngineActor {
                 children: HashMap::new(),
             },
         );
+        let mut inputs = HashMap::new();
+        let mut changes = HashMap::new();
+        for record in records {
+            match record {
+                Record::Due { seq, input } => drop(inputs.insert(seq, input)),
+                Record::Child { index, change } => drop(changes.insert(index, change)),
+                Record::Verdict(_) | Record::Expanded { .. } => {}
+            }
+        }
         if !root_ended && let Some(node) = reader.root(root)? {
-            let last = reader.last_change(stream, ROOT)?;
-            self.start_child(root, ROOT, node, None, Resume::Stored(last), context);
+            let resume = Resume::Stored(changes.remove(&ROOT));
+            self.start_child(root, ROOT, node, None, resume, context);
         }
         for seq in callbacks {
-            let input = records.iter().find_map(|record| match record {
-                Record::Due { seq: of, input } if *of == seq => Some(input.clone()),
-                _ => None,
-            });
             if let Some(found) = reader.find(root.node(seq))? {
-                let last = reader.last_change(stream, seq)?;
-                self.start_child(root, seq, found.node, input, Resume::Stored(last), context);
+                let resume = Resume::Stored(changes.remove(&seq));
+                let input = inputs.remove(&seq);
+                self.start_child(root, seq, found.node, input, resume, context);
             }
         }
         Ok(())
@@ -297,9 +304,18 @@ impl EngineActor {
                 self.shell.delete(keys::result(root));
                 if let Some(key) = head.idempotency_key {
                     self.shell.delete(keys::idempotency(&key));
+                    self.key_stands_for(key, None);
                 }
                 self.shell.then(Act::Purge(root));
             }
+        }
+        if swept > 0 {
+            // Ids go on after the latest though nothing else of it may be left.
+            let last = reader.last_id()?;
+            self.shell.put(
+                keys::LAST_SWEPT.to_vec(),
+                codec::encode(Kind::LastSwept, &last),
+            );
         }
         if let Some(at) = next {
             self.sweep_after(Duration::from_millis(at.saturating_sub(now)), context);
@@ -307,11 +323,19 @@ impl EngineActor {
         Ok(())
     }
 
+    /// Which workflow was submitted with this idempotency key.
     fn earlier(&self, key: &str) -> Result<Option<Id>, StoreError> {
         match self.keys.get(key) {
-            Some(id) => Ok(Some(*id)),
+            Some(workflow) => Ok(*workflow),
             None => self.shell.reader().submitted_as(key),
         }
+    }
+
+    /// To be called beside the record that says so.
+    fn key_stands_for(&mut self, key: String, workflow: Option<Id>) {
+        self.keys.insert(key.clone(), workflow);
+        self.shell
+            .then(Act::KeyIsDurable(KeyIsDurable { key, workflow }));
     }
 }
 
@@ -373,8 +397,7 @@ impl Handler<Submit> for EngineActor {
                 keys::idempotency(&key),
                 codec::encode(Kind::Idempotency, &root_id),
             );
-            self.keys.insert(key.clone(), root_id);
-            self.shell.then(Act::KeyIsDurable(key));
+            self.key_stands_for(key, Some(root_id));
         }
         self.shell.put(keys::head(root_id), head);
         self.shell.start_numbers(root_id, next);
@@ -394,8 +417,11 @@ impl Handler<Submit> for EngineActor {
 impl Handler<KeyIsDurable> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, KeyIsDurable(key): KeyIsDurable, _: &mut Context<Self>) {
-        self.keys.remove(&key);
+    fn handle(&mut self, durable: KeyIsDurable, _: &mut Context<Self>) {
+        // What it stands for now may be younger than what has become durable.
+        if self.keys.get(&durable.key) == Some(&durable.workflow) {
+            self.keys.remove(&durable.key);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::shared::Pin;
 use super::supervision::Child;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
+use crate::messages::engine::KeyIsDurable;
 use crate::messages::supervisor::Respawn;
 use crate::persistence::{Batch, codec, keys};
 
@@ -17,8 +18,8 @@ use crate::persistence::{Batch, codec, keys};
 pub(crate) enum Act {
     /// Tell a caller that its submission is durable.
     Acknowledge(oneshot::Sender<Pin>, Pin),
-    /// Tell the engine that the store knows this idempotency key.
-    KeyIsDurable(String),
+    /// Tell the engine that the store knows what an idempotency key stands for.
+    KeyIsDurable(KeyIsDurable),
     /// Start a child that reads its input from the store.
     Start(Box<Child>),
     /// Start a lost child again.

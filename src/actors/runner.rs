@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 
 use super::clock::Clock;
 use super::inbox::Inbox;
+use super::shared::Shared;
 use super::task::TaskActor;
 use crate::canvas::Mode;
 use crate::canvas::id::Id;
@@ -19,7 +20,6 @@ use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::messages::dispatcher::Permit;
 use crate::messages::task::Finished;
-use crate::persistence::reader::Reader;
 use crate::task::{TaskContext, TaskEntry, TaskError};
 
 /// All that one attempt needs.
@@ -32,8 +32,9 @@ pub(crate) struct Order {
     pub(crate) mode: Mode,
     pub(crate) input: Option<Value>,
     pub(crate) time_limit: Option<Duration>,
-    pub(crate) reader: Reader,
-    pub(crate) clock: Clock,
+    /// Asked for the store and the time only when they are needed: an attempt that runs on must
+    /// not keep the store open.
+    pub(crate) shared: Arc<Shared>,
     pub(crate) permit: Permit,
     pub(crate) reply_to: Addr<TaskActor>,
     pub(crate) inbox: Arc<Inbox>,
@@ -45,7 +46,7 @@ pub(crate) async fn run(order: Order) {
     let input = match order.input.clone() {
         None => None,
         Some(Value::Inline(payload)) => Some(payload),
-        Some(kept) => match load(order.reader.clone(), order.context.root_id(), kept).await {
+        Some(kept) => match load(&order.shared, order.context.root_id(), kept).await {
             Ok(payload) => Some(payload),
             Err(message) => {
                 let end = reply.failure(FailureKind::Engine, &message, Retry::Never);
@@ -55,7 +56,7 @@ pub(crate) async fn run(order: Order) {
     };
     let Order {
         entry,
-        clock,
+        shared,
         permit,
         time_limit,
         ..
@@ -69,9 +70,9 @@ pub(crate) async fn run(order: Order) {
         input,
     );
     if entry.options.blocking {
-        run_blocking(call, time_limit, &clock, permit, reply).await;
+        run_blocking(call, time_limit, &shared.clock, permit, reply).await;
     } else {
-        let end = match in_time(guarded(call), time_limit, &clock).await {
+        let end = match in_time(guarded(call), time_limit, &shared.clock).await {
             Some(outcome) => reply.end(outcome),
             None => reply.too_late(time_limit),
         };
@@ -158,7 +159,8 @@ async fn calls(
 }
 
 /// Reads a kept value off this thread: it may be large.
-async fn load(reader: Reader, root: Id, value: Value) -> Result<Payload, String> {
+async fn load(shared: &Shared, root: Id, value: Value) -> Result<Payload, String> {
+    let reader = shared.reader().map_err(|error| error.to_string())?;
     let loaded = tokio::task::spawn_blocking(move || reader.load(root, &value)).await;
     match loaded {
         Ok(Ok(payload)) => Ok(payload),

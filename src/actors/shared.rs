@@ -58,12 +58,13 @@ impl Shared {
         }
     }
 
-    /// The reader, or why there is none any more.
+    /// The reader, or why there is none any more. After a fault there is none at once: nobody is
+    /// to go on with what an engine that has halted left behind.
     pub(crate) fn reader(&self) -> Result<Reader> {
-        self.reader
-            .read()
-            .clone()
-            .ok_or_else(|| self.ended().unwrap_or(Error::ShutDown))
+        match self.ended() {
+            None | Some(Error::ShutDown) => self.reader.read().clone().ok_or(Error::ShutDown),
+            Some(fault) => Err(fault),
+        }
     }
 
     /// Why nothing more will happen, if that is so.

@@ -24,7 +24,7 @@ use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::canvas::payload::Payload;
 use crate::error::Error;
 use crate::messages::dispatcher::Drain;
-use crate::messages::engine::{KeyIsDurable, Launch};
+use crate::messages::engine::Launch;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::{self, Reader};
 use crate::persistence::{StoreError, keys};
@@ -380,16 +380,16 @@ impl Shell {
         match act {
             // Who no longer waits for its submission loses nothing: it is durable.
             Act::Acknowledge(caller, pin) => drop(caller.send(pin)),
-            Act::KeyIsDurable(key) => self.engine().do_send(KeyIsDurable(key)),
+            Act::KeyIsDurable(message) => self.engine().do_send(message),
             Act::Start(child) => child.start_now(self),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
             Act::Purge(root) => {
                 let store = self.0.store.clone();
-                let reader = self.reader().clone();
+                let shared = self.shared().clone();
                 self.0
                     .shared
                     .runtime
-                    .spawn(sweeper::purge(reader, store, root));
+                    .spawn(sweeper::purge(shared, store, root));
             }
         }
     }

@@ -3,8 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use std::sync::Arc;
+
 use actix::Addr;
 
+use super::shared::Shared;
 use super::store::{Commit, StoreActor};
 use crate::canvas::id::Id;
 use crate::persistence::reader::Reader;
@@ -17,10 +20,14 @@ const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
 
 /// Deletes all that is left of workflow `root`, whose head is gone already: a crash in the middle
 /// leaves parts without a head, which the next open finds.
-pub(crate) async fn purge(reader: Reader, store: Addr<StoreActor>, root: Id) {
+pub(crate) async fn purge(shared: Arc<Shared>, store: Addr<StoreActor>, root: Id) {
     for tag in PARTS {
         loop {
-            let batch = match some_deletes(&reader, tag, root) {
+            // The store is not held over a wait: it must close though this has not ended.
+            let Ok(reader) = shared.reader() else { return };
+            let batch = some_deletes(&reader, tag, root);
+            drop(reader);
+            let batch = match batch {
                 Ok(batch) if batch.is_empty() => break,
                 Ok(batch) => batch,
                 Err(error) => return tracing::warn!(%root, %error, "a workflow is not swept"),

@@ -19,7 +19,7 @@ pub enum State {
     Success,
     /// Ended with a [`TaskFailure`](crate::TaskFailure).
     Failure,
-    /// Ended without having been allowed to finish.
+    /// Will never run: a callback whose task failed, an errback whose task did not.
     Revoked,
 }
 

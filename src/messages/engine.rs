@@ -6,10 +6,13 @@ use actix::Message;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Due;
 
-/// The submission with this key is durable: the store knows it.
+/// The store knows which workflow this idempotency key stands for, or that it stands for none.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct KeyIsDurable(pub(crate) String);
+pub(crate) struct KeyIsDurable {
+    pub(crate) key: String,
+    pub(crate) workflow: Option<Id>,
+}
 
 /// A callback that is on record and is to run.
 #[derive(Clone, Debug, Message)]

@@ -38,6 +38,7 @@ pub(crate) enum Kind {
     Open = 7,
     Counter = 8,
     Idempotency = 9,
+    LastSwept = 10,
 }
 
 /// Frames `value`.

@@ -2,7 +2,7 @@
 //!
 //! | tag | rest of the key | value |
 //! |---|---|---|
-//! | `m` | name | meta: the store's format and how often it was opened |
+//! | `m` | name | meta: how often the store was opened; the latest id that was swept |
 //! | `w` | root id | [`Head`](super::definition::Head): the workflow as submitted; its commit marker |
 //! | `d` | group id, first index, part | members of a group too large to stand in the head |
 //! | `s` | supervisor id, commit, part | a segment of its stream: what its children did in one commit |
@@ -18,6 +18,7 @@
 use crate::canvas::id::{Id, Seq};
 
 pub(crate) const META: &[u8] = b"m/store";
+pub(crate) const LAST_SWEPT: &[u8] = b"m/last-swept";
 
 /// One past the largest key of `tag`, and the smallest: a range for `Store::scan`.
 pub(crate) fn all(tag: u8) -> (Vec<u8>, Vec<u8>) {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, Kind};
 use super::definition::{self, Head};
 use super::{Store, StoreError, keys};
-use crate::canvas::freeze::{Def, Fan, Members, Node};
+use crate::canvas::freeze::{Callbacks, Def, Fan, Members, Node};
 use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
 use crate::canvas::machine::workflow::ROOT;
 use crate::canvas::machine::{BODY, Change, Index, Record};
@@ -51,8 +51,23 @@ struct Step {
     index: Index,
     /// Its outcome is its supervisor's own, and recorded only there.
     is_last: bool,
-    /// A callback or errback: it never inherits what became of the node above it.
-    detached: bool,
+    /// For a callback or errback: what it waits for.
+    occasion: Option<Occasion>,
+}
+
+/// Which end of a task calls for a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Occasion {
+    Success,
+    Failure,
+}
+
+/// What has become of a node.
+#[derive(Clone, Debug)]
+pub(crate) enum Fate {
+    Ended(Outcome),
+    /// A callback whose task has ended otherwise: it will never run.
+    Revoked,
 }
 
 impl Reader {
@@ -98,6 +113,16 @@ impl Reader {
     pub(crate) fn ended(&self, root: Id) -> Result<Option<Ended>, StoreError> {
         let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
         Ok(ended.filter(|ended| ended.commit <= self.last_commit()))
+    }
+
+    /// The latest id that was given to a workflow of this store.
+    pub(crate) fn last_id(&self) -> Result<Option<Id>, StoreError> {
+        let swept: Option<Option<Id>> = self.record(Kind::LastSwept, keys::LAST_SWEPT)?;
+        let (from, to) = keys::all(b'w');
+        let last = self.store.scan(&from, &to).next_back().transpose()?;
+        Ok(swept
+            .flatten()
+            .max(last.and_then(|(key, _)| keys::id_of(&key))))
     }
 
     /// The workflow that was submitted with this idempotency key.
@@ -366,9 +391,10 @@ impl Reader {
             Def::Task(_) => Ok(parent
                 .node
                 .callbacks
-                .iter()
-                .flat_map(|callbacks| callbacks.link.iter().chain(&callbacks.link_error))
-                .map(|callback| child(Step::callback(callback.seq), callback.clone()))
+                .clone()
+                .into_iter()
+                .flat_map(|callbacks| by_occasion(*callbacks))
+                .map(|(occasion, node)| child(Step::callback(node.seq, occasion), node))
                 .collect()),
             Def::Chain(steps) => Ok(steps
                 .iter()
@@ -391,38 +417,43 @@ impl Reader {
         }
     }
 
-    /// The outcome of a node, its own or what it inherits: a step that never ran because the one
-    /// before it failed has that failure.
-    pub(crate) fn outcome(&self, root: Id, found: &Found) -> Result<Option<Outcome>, StoreError> {
-        self.outcome_at(root, &found.path)
+    /// What has become of a node, of itself or with the node above it: a step that never ran
+    /// because the one before it failed has that failure.
+    pub(crate) fn fate(&self, root: Id, found: &Found) -> Result<Option<Fate>, StoreError> {
+        self.fate_at(root, &found.path)
     }
 
-    fn outcome_at(&self, root: Id, path: &[Step]) -> Result<Option<Outcome>, StoreError> {
+    fn fate_at(&self, root: Id, path: &[Step]) -> Result<Option<Fate>, StoreError> {
         let Some((step, above)) = path.split_last() else {
             return Ok(None);
         };
         if above.is_empty() {
-            return Ok(self.ended(root)?.map(|ended| ended.outcome));
+            return Ok(self.ended(root)?.map(|ended| Fate::Ended(ended.outcome)));
         }
-        let own = if step.is_last {
-            None
-        } else {
-            self.last_change(root.node(step.stream), step.index)?
-        };
-        match own {
-            Some(Change::Done(outcome)) => Ok(Some(outcome)),
-            _ if step.detached => Ok(None),
-            _ => Ok(self
-                .outcome_at(root, above)?
-                .filter(|outcome| step.is_last || matches!(outcome, Outcome::Failure(_)))),
+        if !step.is_last
+            && let Some(Change::Done(outcome)) =
+                self.last_change(root.node(step.stream), step.index)?
+        {
+            return Ok(Some(Fate::Ended(outcome)));
         }
+        let above = self.fate_at(root, above)?;
+        Ok(match (above, step.occasion) {
+            // It is to run, or the node above it has not ended.
+            (None, _)
+            | (Some(Fate::Ended(Outcome::Success(_))), Some(Occasion::Success))
+            | (Some(Fate::Ended(Outcome::Failure(_))), Some(Occasion::Failure)) => None,
+            (Some(_), Some(_)) => Some(Fate::Revoked),
+            (Some(Fate::Ended(Outcome::Success(_))), None) if !step.is_last => None,
+            (above, None) => above,
+        })
     }
 
     /// How far a node has got.
     pub(crate) fn state(&self, root: Id, found: &Found) -> Result<State, StoreError> {
-        match self.outcome(root, found)? {
-            Some(Outcome::Success(_)) => return Ok(State::Success),
-            Some(Outcome::Failure(_)) => return Ok(State::Failure),
+        match self.fate(root, found)? {
+            Some(Fate::Ended(Outcome::Success(_))) => return Ok(State::Success),
+            Some(Fate::Ended(Outcome::Failure(_))) => return Ok(State::Failure),
+            Some(Fate::Revoked) => return Ok(State::Revoked),
             None => {}
         }
         let Some(step) = found.path.last() else {
@@ -504,6 +535,13 @@ impl Found {
     }
 }
 
+fn by_occasion(callbacks: Callbacks) -> impl Iterator<Item = (Occasion, Node)> {
+    let link = callbacks.link.into_iter();
+    let link_error = callbacks.link_error.into_iter();
+    link.map(|node| (Occasion::Success, node))
+        .chain(link_error.map(|node| (Occasion::Failure, node)))
+}
+
 /// A search for one node, from the root down.
 struct Search<'a> {
     reader: &'a Reader,
@@ -520,8 +558,9 @@ impl Search<'_> {
             return Ok(Some(node));
         }
         if let Some(callbacks) = node.callbacks {
-            for callback in callbacks.link.into_iter().chain(callbacks.link_error) {
-                if let Some(found) = self.child(Step::callback(callback.seq), callback)? {
+            for (occasion, callback) in by_occasion(*callbacks) {
+                let step = Step::callback(callback.seq, occasion);
+                if let Some(found) = self.child(step, callback)? {
                     return Ok(Some(found));
                 }
             }
@@ -600,12 +639,12 @@ impl Search<'_> {
 }
 
 impl Step {
-    fn callback(seq: Seq) -> Self {
+    fn callback(seq: Seq, occasion: Occasion) -> Self {
         Self {
             stream: WORKFLOW_STREAM,
             index: seq,
             is_last: false,
-            detached: true,
+            occasion: Some(occasion),
         }
     }
 
@@ -614,7 +653,7 @@ impl Step {
             stream,
             index,
             is_last,
-            detached: false,
+            occasion: None,
         }
     }
 }

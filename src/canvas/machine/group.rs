@@ -16,8 +16,8 @@ pub(crate) struct Group {
     taken: IndexSet,
     /// Where to look for the next member.
     next: Index,
-    /// How many members are materialised now.
-    alive: u64,
+    /// Who is materialised now: a set, because an end may be told twice.
+    alive: IndexSet,
     /// Who was lost, and how often: nearly always empty.
     restarts: HashMap<Index, u32>,
     ended: bool,
@@ -41,9 +41,9 @@ impl Group {
         assert!(window > 0, "a window of none would never move");
         let mut group = Self {
             window,
+            alive: IndexSet::new(arrived.size),
             taken: arrived,
             next: 0,
-            alive: 0,
             restarts: HashMap::new(),
             ended: false,
         };
@@ -53,7 +53,7 @@ impl Group {
 
     /// The actor of member `index` is gone; `lost`: before it had reported.
     pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
-        if self.ended {
+        if self.ended || !self.alive.contains(index) {
             return Vec::new();
         }
         if lost {
@@ -62,12 +62,12 @@ impl Group {
             if *restarts <= MAX_RESTARTS {
                 return vec![Command::Respawn(index)];
             }
-            self.alive = self.alive.saturating_sub(1);
+            self.alive.remove(index);
             let mut commands = vec![Command::GiveUp(index)];
             commands.extend(self.fill());
             return commands;
         }
-        self.alive = self.alive.saturating_sub(1);
+        self.alive.remove(index);
         self.fill()
     }
 
@@ -81,12 +81,12 @@ impl Group {
 
     fn fill(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
-        while self.alive < self.window
+        while self.alive.len < self.window
             && let Some(index) = self.taken.next_missing(self.next)
         {
             self.taken.insert(index);
             self.next = index + 1;
-            self.alive += 1;
+            self.alive.insert(index);
             commands.push(Command::Spawn(index));
         }
         commands

@@ -11,6 +11,8 @@ pub(crate) mod chord;
 pub(crate) mod group;
 pub(crate) mod queue;
 pub(crate) mod task;
+#[cfg(test)]
+mod tests;
 pub(crate) mod workflow;
 
 use serde::{Deserialize, Serialize};
@@ -139,6 +141,13 @@ impl IndexSet {
             self.len += 1;
         }
         new
+    }
+
+    pub(crate) fn remove(&mut self, index: Index) {
+        if self.contains(index) {
+            self.words[(index / 64) as usize] &= !(1 << (index % 64));
+            self.len -= 1;
+        }
     }
 
     pub(crate) fn contains(&self, index: Index) -> bool {

@@ -105,8 +105,9 @@ impl Workflow {
 
     /// Callback `seq` has ended.
     pub(crate) fn callback_ended(&mut self, seq: Seq, report: Report) -> Vec<Command> {
-        if self.callbacks.insert(seq, true) != Some(false) {
-            return Vec::new();
+        match self.callbacks.get_mut(&seq) {
+            Some(ended @ false) => *ended = true,
+            _ => return Vec::new(),
         }
         self.open -= 1;
         let mut commands = vec![Command::Record(Record::Child {

@@ -262,3 +262,24 @@ async fn an_errback_may_be_a_canvas_and_have_callbacks_of_its_own() {
         ["fail: no", "fail: again"]
     );
 }
+
+#[tokio::test]
+async fn a_callback_whose_occasion_never_comes_is_revoked() {
+    let (app, key) = (app().await, "link: never");
+    let failing = fail.s("no".into()).link(mark.si(1, key.into()));
+    let failing = app.apply_async(failing).await.unwrap();
+    let fine = add.s(2, 2).link_error(mark.si(2, key.into()));
+    let fine = app.apply_async(fine).await.unwrap();
+    let never = [
+        failing.children::<Value>().await.unwrap().remove(0),
+        fine.children::<Value>().await.unwrap().remove(0),
+    ];
+    for callback in never {
+        let got = callback.get().await;
+        assert!(matches!(got, Err(Error::Revoked { id }) if id == callback.id()));
+        assert_eq!(callback.state().await.unwrap(), State::Revoked);
+        assert!(callback.ready().await.unwrap() && !callback.failed().await.unwrap());
+    }
+    app.shutdown().await.unwrap();
+    assert!(notes(key).is_empty());
+}

@@ -1,0 +1,988 @@
+//! The machines by exhaustion: all orders of arrival, each event again and late, a crash after
+//! every step. A small world plays supervisor, barrier and children, and carries out commands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::barrier::{self, Barrier};
+use super::chain::{self, Chain};
+use super::chord::{self, Chord};
+use super::group::{self, Group, MAX_RESTARTS};
+use super::queue::Queue;
+use super::task::{self, End, Retry, Task};
+use super::workflow::{self, ROOT, Workflow};
+use super::{BODY, Change, Due, Index, IndexSet, Record, Report, Verdict};
+use crate::canvas::freeze::{Def, Node};
+use crate::canvas::id::{Id, Seq};
+use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
+use crate::canvas::payload::Payload;
+use crate::canvas::retry::RetryPolicy;
+
+fn value(n: u64) -> Value {
+    Value::Inline(Payload::encode(&n).unwrap())
+}
+
+fn failure(n: u64) -> Box<TaskFailure> {
+    let id = Id::from(uuid::Uuid::nil()).node(n);
+    TaskFailure::new(FailureKind::Error, id, "t", 1, &n.to_string())
+}
+
+fn report(outcome: Outcome) -> Report {
+    Report {
+        outcome,
+        due: Vec::new(),
+    }
+}
+
+fn permutations(size: u64) -> Vec<Vec<Index>> {
+    if size == 0 {
+        return vec![Vec::new()];
+    }
+    let shorter = permutations(size - 1);
+    shorter
+        .iter()
+        .flat_map(|order| {
+            (0..size as usize).map(|at| {
+                let mut order = order.clone();
+                order.insert(at, size - 1);
+                order
+            })
+        })
+        .collect()
+}
+
+/// One group or chord, and how its members behave.
+#[derive(Clone, Debug)]
+struct Spec {
+    size: u64,
+    window: u64,
+    settled: bool,
+    /// Bit `i`: member `i` fails.
+    fails: u64,
+    chord: bool,
+    /// Who arrives first, of those that are alive.
+    order: Vec<Index>,
+    /// The supervisor hears of a member's end before it hears the barrier's verdict.
+    stops_first: bool,
+}
+
+impl Spec {
+    /// All of them, for groups of up to `max` members.
+    fn all(max: u64) -> impl Iterator<Item = Self> {
+        (0..=max).flat_map(|size| {
+            permutations(size).into_iter().flat_map(move |order| {
+                (0..1u64 << size).flat_map(move |fails| {
+                    let order = order.clone();
+                    let windows: BTreeSet<u64> = [1, 2, size.max(1)].into();
+                    windows.into_iter().flat_map(move |window| {
+                        let order = order.clone();
+                        (0..8).map(move |bits| Self {
+                            size,
+                            window,
+                            settled: bits & 1 != 0,
+                            chord: bits & 2 != 0,
+                            stops_first: bits & 4 != 0,
+                            fails,
+                            order: order.clone(),
+                        })
+                    })
+                })
+            })
+        })
+    }
+
+    fn outcome(&self, index: Index) -> Outcome {
+        if self.fails & (1 << index) != 0 {
+            Outcome::Failure(failure(index))
+        } else {
+            Outcome::Success(value(index))
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        match (0..self.size).find(|index| self.fails & (1 << index) != 0) {
+            Some(index) if !self.settled => Verdict::Broken {
+                index,
+                failure: failure(index),
+            },
+            _ => Verdict::Released,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Owner {
+    Group(Group),
+    Chord(Chord),
+}
+
+/// One life of a group or chord, over what earlier lives left on record.
+#[derive(Debug)]
+struct World<'a> {
+    spec: &'a Spec,
+    barrier: Barrier,
+    owner: Owner,
+    /// What each event recorded: one batch at least, so never cut.
+    batches: Vec<Vec<Record>>,
+    alive: BTreeSet<Index>,
+    arrived_before: BTreeSet<Index>,
+    spawned: BTreeMap<Index, u32>,
+    bodies: u32,
+    /// The owner's last words.
+    reports: u32,
+}
+
+impl<'a> World<'a> {
+    fn open(spec: &'a Spec, batches: Vec<Vec<Record>>) -> Self {
+        let mut barrier = Barrier::new(spec.size, spec.settled);
+        for record in batches.iter().flatten() {
+            barrier.replay(record);
+        }
+        let arrived: IndexSet = barrier.arrived().clone();
+        let arrived_before = (0..spec.size).filter(|i| arrived.contains(*i)).collect();
+        let (owner, commands) = if spec.chord {
+            let (chord, commands) = Chord::recover(arrived, spec.window);
+            (Owner::Chord(chord), commands)
+        } else {
+            let (group, commands) = Group::recover(arrived, spec.window);
+            let commands = commands.into_iter().map(chord::Command::Header).collect();
+            (Owner::Group(group), commands)
+        };
+        let mut world = Self {
+            spec,
+            barrier,
+            owner,
+            batches,
+            alive: BTreeSet::new(),
+            arrived_before,
+            spawned: BTreeMap::new(),
+            bodies: 0,
+            reports: 0,
+        };
+        world.supervise(commands);
+        let commands = world.barrier.start();
+        if let Some(verdict) = world.record(commands) {
+            world.decided(verdict);
+        }
+        world
+    }
+
+    /// Every member arrives, in the order of the spec; after each, all that was said before is
+    /// said again, with another outcome.
+    fn run(&mut self) {
+        while let Some(index) = self.next() {
+            self.arrive(index);
+            self.repeat();
+        }
+        if let Owner::Chord(chord) = &mut self.owner
+            && self.bodies > 0
+        {
+            let end = report(Outcome::Success(value(99)));
+            let commands = chord.body_ended(end.clone());
+            assert_eq!(commands, [chord::Command::Report(end.clone())]);
+            assert!(chord.body_ended(end).is_empty(), "the body ended twice");
+            assert!(chord.stopped(BODY, true).is_empty());
+            self.reports += 1;
+        }
+    }
+
+    fn next(&self) -> Option<Index> {
+        self.spec
+            .order
+            .iter()
+            .copied()
+            .find(|index| self.alive.contains(index))
+    }
+
+    fn arrive(&mut self, index: Index) {
+        let commands = self.barrier.arrive(index, report(self.spec.outcome(index)));
+        let verdict = self.record(commands);
+        self.alive.remove(&index);
+        if self.spec.stops_first {
+            self.stopped(index, false);
+        }
+        if let Some(verdict) = verdict {
+            self.decided(verdict);
+        }
+        if !self.spec.stops_first {
+            self.stopped(index, false);
+        }
+    }
+
+    fn repeat(&mut self) {
+        for index in 0..self.spec.size + 2 {
+            if self.barrier.arrived().contains(index) || index >= self.spec.size {
+                for again in [Outcome::Success(value(77)), Outcome::Failure(failure(77))] {
+                    let commands = self.barrier.arrive(index, report(again));
+                    assert!(commands.is_empty(), "{index} arrived twice: {commands:?}");
+                }
+                let before = (self.alive.clone(), self.spawned.clone());
+                self.stopped(index, false);
+                assert_eq!(before, (self.alive.clone(), self.spawned.clone()));
+            }
+        }
+        if self.barrier.arrived().is_full() {
+            let (bodies, reports) = (self.bodies, self.reports);
+            for verdict in [Verdict::Released, self.spec.verdict()] {
+                self.decided(verdict);
+            }
+            assert_eq!((bodies, reports), (self.bodies, self.reports));
+        }
+    }
+
+    fn stopped(&mut self, index: Index, lost: bool) {
+        let commands = match &mut self.owner {
+            Owner::Group(group) => wrap(group.stopped(index, lost)),
+            Owner::Chord(chord) => chord.stopped(index, lost),
+        };
+        self.supervise(commands);
+    }
+
+    fn decided(&mut self, verdict: Verdict) {
+        let commands = match &mut self.owner {
+            Owner::Group(group) => wrap(group.decided(verdict)),
+            Owner::Chord(chord) => chord.decided(verdict),
+        };
+        self.supervise(commands);
+    }
+
+    /// Puts a barrier's records down as one batch; returns what it tells its owner.
+    fn record(&mut self, commands: Vec<barrier::Command>) -> Option<Verdict> {
+        let mut batch = Vec::new();
+        let mut told = None;
+        for command in commands {
+            match command {
+                barrier::Command::Record(record) => batch.push(record),
+                barrier::Command::Launch(_) => unreachable!("no callbacks here"),
+                barrier::Command::Tell(verdict) => told = Some(verdict),
+            }
+        }
+        if !batch.is_empty() {
+            self.batches.push(batch);
+        }
+        told
+    }
+
+    fn supervise(&mut self, commands: Vec<chord::Command>) {
+        for command in commands {
+            match command {
+                chord::Command::Header(group::Command::Spawn(index)) => {
+                    assert!(!self.arrived_before.contains(&index), "{index} had arrived");
+                    *self.spawned.entry(index).or_default() += 1;
+                    assert_eq!(self.spawned[&index], 1, "{index} twice");
+                    self.alive.insert(index);
+                }
+                chord::Command::SpawnBody => {
+                    assert!(self.barrier.arrived().is_full(), "the body came too early");
+                    self.bodies += 1;
+                }
+                chord::Command::Header(group::Command::Report(verdict)) => {
+                    assert_eq!(verdict, self.spec.verdict());
+                    self.reports += 1;
+                }
+                chord::Command::Break(why) => {
+                    assert!(
+                        matches!(self.spec.verdict(), Verdict::Broken { failure, .. } if failure == why)
+                    );
+                    self.reports += 1;
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+            let alive = self.alive.len() as u64;
+            assert!(
+                alive <= self.spec.window,
+                "{alive} alive in {:?}",
+                self.spec
+            );
+        }
+    }
+
+    fn check(&self) {
+        let spec = self.spec;
+        let records: Vec<_> = self.batches.iter().flatten().collect();
+        let verdicts: Vec<_> = records
+            .iter()
+            .filter_map(|record| match record {
+                Record::Verdict(verdict) => Some(verdict.clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(verdicts, [spec.verdict()], "{spec:?}");
+        let mut results = BTreeMap::new();
+        for record in &records {
+            if let Record::Child {
+                index,
+                change: Change::Done(outcome),
+            } = record
+            {
+                assert!(results.insert(*index, outcome.clone()).is_none());
+            }
+        }
+        let expected: BTreeMap<_, _> = (0..spec.size).map(|i| (i, spec.outcome(i))).collect();
+        assert_eq!(results, expected);
+        let last = self.batches.last().unwrap();
+        assert!(matches!(last.last(), Some(Record::Verdict(_))));
+        assert!(
+            spec.size == 0 || last.len() == 2,
+            "the last arrival and the verdict are one batch"
+        );
+        let missing: BTreeSet<_> = (0..spec.size)
+            .filter(|i| !self.arrived_before.contains(i))
+            .collect();
+        assert_eq!(
+            self.spawned.keys().copied().collect::<BTreeSet<_>>(),
+            missing
+        );
+        let body = spec.chord && spec.verdict() == Verdict::Released;
+        assert_eq!(self.bodies, u32::from(body));
+        assert_eq!(self.reports, 1);
+    }
+}
+
+fn wrap(commands: Vec<group::Command>) -> Vec<chord::Command> {
+    commands.into_iter().map(chord::Command::Header).collect()
+}
+
+#[test]
+fn every_order_of_arrival_with_doubles_and_a_crash_after_any_step_ends_in_one_verdict() {
+    let mut worlds = 0;
+    for spec in Spec::all(4) {
+        let mut whole = World::open(&spec, Vec::new());
+        whole.run();
+        whole.check();
+        for kept in 0..=whole.batches.len() {
+            let mut again = World::open(&spec, whole.batches[..kept].to_vec());
+            again.run();
+            again.check();
+            worlds += 1;
+        }
+    }
+    assert!(worlds > 50_000, "{worlds}");
+}
+
+#[test]
+fn five_members_arrive_in_any_order_and_crash_anywhere() {
+    // The other settings change from one to the next, so that all are met.
+    for (i, order) in (0_usize..).zip(permutations(5)) {
+        for fails in 0..32_u64 {
+            let bits = i + fails as usize;
+            let spec = Spec {
+                size: 5,
+                window: [1, 2, 5][bits % 3],
+                settled: fails.is_multiple_of(3),
+                chord: bits.is_multiple_of(2),
+                stops_first: i.is_multiple_of(2),
+                fails,
+                order: order.clone(),
+            };
+            let mut whole = World::open(&spec, Vec::new());
+            whole.run();
+            whole.check();
+            for kept in 0..=whole.batches.len() {
+                let mut again = World::open(&spec, whole.batches[..kept].to_vec());
+                again.run();
+                again.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_second_crash_in_the_middle_of_recovery_changes_nothing() {
+    for spec in Spec::all(3) {
+        let mut first = World::open(&spec, Vec::new());
+        first.run();
+        for kept in 0..=first.batches.len() {
+            // The second life goes the other way round.
+            let mut turned = spec.clone();
+            turned.order.reverse();
+            let mut second = World::open(&turned, first.batches[..kept].to_vec());
+            second.run();
+            second.check();
+            for kept in kept..=second.batches.len() {
+                let mut third = World::open(&spec, second.batches[..kept].to_vec());
+                third.run();
+                third.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_member_is_started_again_three_times_and_then_given_up() {
+    for (size, window) in [(1, 1), (3, 1), (3, 2), (3, 3)] {
+        for lost in 0..size {
+            for times in 1..=MAX_RESTARTS + 1 {
+                let none = IndexSet::new(size);
+                let (mut group, commands) = Group::recover(none.clone(), window);
+                let (mut chord, same) = Chord::recover(none, window);
+                assert_eq!(wrap(commands), same);
+                for index in 0..lost {
+                    let commands = group.stopped(index, false);
+                    assert_eq!(wrap(commands), chord.stopped(index, false));
+                }
+                for time in 1..=times {
+                    let commands = group.stopped(lost, true);
+                    if time <= MAX_RESTARTS {
+                        assert_eq!(commands, [group::Command::Respawn(lost)]);
+                    } else {
+                        // Its place in the window goes to the next one.
+                        let next =
+                            (lost + window < size).then_some(group::Command::Spawn(lost + window));
+                        let expected = [group::Command::GiveUp(lost)].into_iter().chain(next);
+                        assert_eq!(commands, expected.collect::<Vec<_>>());
+                        assert!(group.stopped(lost, true).is_empty(), "given up twice");
+                    }
+                    assert_eq!(wrap(commands), chord.stopped(lost, true));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_body_is_started_again_three_times_and_then_given_up() {
+    let (mut chord, commands) = Chord::recover(IndexSet::new(0), 1);
+    assert!(commands.is_empty());
+    assert!(
+        chord.stopped(BODY, true).is_empty(),
+        "there was no body yet"
+    );
+    assert_eq!(
+        chord.decided(Verdict::Released),
+        [chord::Command::SpawnBody]
+    );
+    for _ in 0..MAX_RESTARTS {
+        assert_eq!(chord.stopped(BODY, true), [chord::Command::RespawnBody]);
+    }
+    assert_eq!(chord.stopped(BODY, true), [chord::Command::GiveUpBody]);
+}
+
+/// Runs a chain over what is on record to its end; returns the reports.
+fn run_chain(len: Index, fails: Option<Index>, batches: &mut Vec<Vec<Record>>) -> Vec<Report> {
+    let outcome = |index: Index| match fails {
+        Some(at) if at == index => Outcome::Failure(failure(index)),
+        _ => Outcome::Success(value(index)),
+    };
+    let records: Vec<_> = batches.iter().flatten().cloned().collect();
+    let (mut chain, mut commands) = Chain::recover(len, Some(value(100)), value(0), &records);
+    let mut reports = Vec::new();
+    loop {
+        let mut running = None;
+        let mut batch = Vec::new();
+        for command in commands.drain(..) {
+            match command {
+                chain::Command::Record(record) => batch.push(record),
+                chain::Command::Spawn(index, input) => {
+                    let upstream = index.checked_sub(1).map_or(100, |before| before);
+                    assert_eq!(input, Some(value(upstream)));
+                    assert_eq!(index, batches.len() as u64 + u64::from(!batch.is_empty()));
+                    running = Some(index);
+                }
+                chain::Command::Report(report) => reports.push(report),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        if !batch.is_empty() {
+            batches.push(batch);
+        }
+        // Who does not run is not heard, whatever it says.
+        for index in (0..len + 2).filter(|index| Some(*index) != running) {
+            for outcome in [outcome(index), Outcome::Failure(failure(77))] {
+                assert!(chain.ended(index, report(outcome)).is_empty());
+            }
+            assert!(chain.stopped(index, true).is_empty());
+        }
+        let Some(index) = running else { return reports };
+        assert!(chain.stopped(index, false).is_empty());
+        for _ in 0..MAX_RESTARTS {
+            assert_eq!(chain.stopped(index, true), [chain::Command::Respawn(index)]);
+        }
+        commands = chain.ended(index, report(outcome(index)));
+    }
+}
+
+#[test]
+fn a_chain_hands_each_value_on_once_over_any_crash() {
+    for len in 0..=5 {
+        for fails in (0..len).map(Some).chain([None]) {
+            let mut batches = Vec::new();
+            let expected = match (fails, len) {
+                (Some(at), _) => Outcome::Failure(failure(at)),
+                (None, 0) => Outcome::Success(value(100)),
+                (None, _) => Outcome::Success(value(len - 1)),
+            };
+            let reports = run_chain(len, fails, &mut batches);
+            assert_eq!(reports, [report(expected.clone())]);
+            for kept in 0..=batches.len() {
+                let mut again = batches[..kept].to_vec();
+                let reports = run_chain(len, fails, &mut again);
+                assert_eq!(reports, [report(expected.clone())]);
+                assert_eq!(again, batches, "finished steps are not recorded again");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_step_is_given_up_after_three_restarts() {
+    let (mut chain, _) = Chain::recover(2, None, value(0), []);
+    for step in 0..2 {
+        for _ in 0..MAX_RESTARTS {
+            assert_eq!(chain.stopped(step, true), [chain::Command::Respawn(step)]);
+        }
+        assert_eq!(chain.stopped(step, true), [chain::Command::GiveUp(step)]);
+        chain.ended(step, report(Outcome::Success(value(1))));
+    }
+}
+
+/// What can happen to a task.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    Granted,
+    Value,
+    Fails,
+    /// An earlier attempt says something.
+    Stale,
+    Due,
+    /// A crash that leaves all that was recorded.
+    Crash,
+    /// A crash that takes the last batch back, and what waited for it.
+    LosingCrash,
+}
+
+const TURNS: [Turn; 7] = [
+    Turn::Granted,
+    Turn::Value,
+    Turn::Fails,
+    Turn::Stale,
+    Turn::Due,
+    Turn::Crash,
+    Turn::LosingCrash,
+];
+const POLICY: RetryPolicy = RetryPolicy {
+    max_retries: 2,
+    backoff: Duration::from_secs(1),
+    backoff_max: Duration::from_secs(60),
+};
+
+/// A task's life, with what is on record and which attempts were really run.
+#[derive(Debug, Default)]
+struct TaskLog {
+    records: Vec<Change>,
+    runs: Vec<u32>,
+    failed: u32,
+    reports: Vec<Outcome>,
+}
+
+fn play(turns: &[Turn]) -> TaskLog {
+    let mut log = TaskLog::default();
+    let (mut task, commands) = Task::open(POLICY);
+    assert_eq!(commands, [task::Command::Request]);
+    let mut last = commands;
+    for (now, turn) in turns.iter().enumerate() {
+        let now = now as u64;
+        let attempt = log.runs.last().copied().unwrap_or(0);
+        let failing = || End::Failure {
+            failure: failure(1),
+            retry: Retry::Backoff,
+        };
+        let running = matches!(last[..], [.., task::Command::Run { .. }]);
+        let commands = match turn {
+            Turn::Granted => task.granted(),
+            Turn::Value => task.finished(attempt, End::Value(value(1)), now),
+            Turn::Fails => task.finished(attempt, failing(), now),
+            Turn::Stale => {
+                for stale in (0..attempt).chain([attempt + 1]) {
+                    assert!(task.finished(stale, failing(), now).is_empty());
+                    assert!(task.finished(stale, End::Value(value(7)), now).is_empty());
+                }
+                continue;
+            }
+            Turn::Due => task.due(),
+            Turn::Crash | Turn::LosingCrash if !log.reports.is_empty() => continue,
+            Turn::Crash | Turn::LosingCrash => {
+                if let (Turn::LosingCrash, Some(lost)) = (turn, log.records.last()) {
+                    match lost {
+                        // It was not run: that waits for the record.
+                        Change::Started { .. } if running => drop(log.runs.pop()),
+                        Change::Started { .. } => continue,
+                        _ => log.failed -= 1,
+                    }
+                    log.records.pop();
+                }
+                let (recovered, commands) = Task::recover(POLICY, log.records.last());
+                task = recovered;
+                let retries = match log.records.last() {
+                    Some(Change::Retrying { at_ms, .. }) => {
+                        assert_eq!(commands, [task::Command::WakeAt { at_ms: *at_ms }]);
+                        log.failed
+                    }
+                    _ => {
+                        assert_eq!(commands, [task::Command::Request]);
+                        log.failed
+                    }
+                };
+                assert!(retries <= POLICY.max_retries);
+                commands
+            }
+        };
+        for command in &commands {
+            match command {
+                task::Command::Record(change) => log.records.push(change.clone()),
+                task::Command::Run { attempt } => log.runs.push(*attempt),
+                task::Command::Report(outcome) => log.reports.push(outcome.clone()),
+                task::Command::WakeAt { .. } | task::Command::Request => {}
+            }
+        }
+        if matches!(turn, Turn::Fails) && !commands.is_empty() {
+            log.failed += 1;
+        }
+        if !commands.is_empty() {
+            last = commands;
+        }
+    }
+    log
+}
+
+#[test]
+fn a_tasks_attempts_rise_its_retries_are_counted_and_a_crash_uses_none() {
+    let mut ended = 0;
+    let mut turns = Vec::new();
+    all_turns(&mut turns, 7, &mut |turns| {
+        let log = play(turns);
+        assert!(
+            log.runs.is_sorted_by(|a, b| a < b),
+            "{turns:?}: {:?}",
+            log.runs
+        );
+        assert!(log.reports.len() <= 1, "{turns:?}");
+        for change in &log.records {
+            if let Change::Started { attempt, retries }
+            | Change::Retrying {
+                attempt, retries, ..
+            } = change
+            {
+                assert!(retries < attempt || *retries == *attempt, "{turns:?}");
+                assert!(*retries <= POLICY.max_retries);
+            }
+        }
+        let retried: Vec<_> = log
+            .records
+            .iter()
+            .filter_map(|change| match change {
+                Change::Retrying { retries, .. } => Some(*retries),
+                _ => None,
+            })
+            .collect();
+        let counted: Vec<_> = (1..=retried.len() as u32).collect();
+        assert_eq!(retried, counted, "{turns:?}");
+        match log.reports.first() {
+            Some(Outcome::Failure(_)) => {
+                assert_eq!(log.failed, POLICY.max_retries + 1, "{turns:?}");
+            }
+            Some(Outcome::Success(_)) => ended += 1,
+            None => assert!(log.failed <= POLICY.max_retries, "{turns:?}"),
+        }
+    });
+    assert!(ended > 1_000);
+}
+
+#[test]
+fn a_task_fails_for_good_behind_its_last_retry_whatever_crashes_between() {
+    use Turn::{Crash, Due, Fails, Granted};
+    for crashes in 0..1u32 << 8 {
+        let story = [Granted, Fails, Due, Granted, Fails, Due, Granted, Fails];
+        let mut turns = Vec::new();
+        for (i, turn) in story.into_iter().enumerate() {
+            turns.push(turn);
+            if crashes & (1 << i) != 0 {
+                turns.push(Crash);
+                // An attempt that was cut short starts again; a delayed one waits again.
+                turns.extend(matches!(turn, Granted | Due).then_some(turn));
+            }
+        }
+        let log = play(&turns);
+        assert_eq!(log.reports, [Outcome::Failure(failure(1))], "{turns:?}");
+        let cut = [0, 3, 6]
+            .iter()
+            .filter(|i| crashes & (1 << *i) != 0)
+            .count();
+        assert_eq!(log.runs.len(), 3 + cut);
+    }
+}
+
+fn all_turns(turns: &mut Vec<Turn>, depth: usize, test: &mut impl FnMut(&[Turn])) {
+    if depth == 0 {
+        return test(turns);
+    }
+    for turn in TURNS {
+        turns.push(turn);
+        all_turns(turns, depth - 1, test);
+        turns.pop();
+    }
+}
+
+/// A workflow in the middle: its machine, the store, and which of its children run.
+#[derive(Debug)]
+struct Flow {
+    machine: Workflow,
+    records: Vec<Record>,
+    /// The result is on record; `open`: with the mark that callbacks still run.
+    result: bool,
+    open: bool,
+    running: BTreeSet<Index>,
+    /// Over all lives: the ends of the workflow.
+    ends: u32,
+    /// What happened, to do it again on a copy.
+    history: Vec<Happens>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    RootEnds,
+    /// A member within the root calls for its callback.
+    Launches,
+    Ends(Seq),
+    Crash,
+}
+
+/// The root calls for 1 and 2 when it ends, 1 for 3; 4 comes from within the root.
+fn called_by(seq: Seq) -> Vec<Due> {
+    let called: &[Seq] = match seq {
+        ROOT => &[1, 2],
+        1 => &[3],
+        _ => &[],
+    };
+    called.iter().map(|seq| due(*seq)).collect()
+}
+
+fn due(seq: Seq) -> Due {
+    Due {
+        node: Node {
+            seq,
+            def: Def::Chain(Vec::new()),
+            callbacks: None,
+        },
+        input: value(seq),
+    }
+}
+
+impl Flow {
+    fn new(history: &[Happens]) -> Self {
+        let mut flow = Self {
+            machine: Workflow::default(),
+            records: Vec::new(),
+            result: false,
+            open: false,
+            running: [ROOT].into(),
+            ends: 0,
+            history: Vec::new(),
+        };
+        for happens in history {
+            flow.happens(*happens);
+        }
+        flow
+    }
+
+    fn is_over(&self) -> bool {
+        self.result && !self.open
+    }
+
+    fn happens(&mut self, happens: Happens) {
+        self.history.push(happens);
+        let end = |seq| Report {
+            outcome: Outcome::Success(value(seq)),
+            due: called_by(seq),
+        };
+        let commands = match happens {
+            Happens::RootEnds => {
+                self.running.remove(&ROOT);
+                self.machine.root_ended(end(ROOT))
+            }
+            Happens::Launches => {
+                // The barrier records it with the member's end, and tells the engine.
+                if !self.known(4) {
+                    self.records.push(Record::Due {
+                        seq: 4,
+                        input: value(4),
+                    });
+                }
+                self.machine.launch(due(4))
+            }
+            Happens::Ends(seq) => {
+                self.running.remove(&seq);
+                self.machine.callback_ended(seq, end(seq))
+            }
+            Happens::Crash => {
+                self.running.clear();
+                if self.is_over() {
+                    return;
+                }
+                let (machine, again) = Workflow::recover(self.result, &self.records);
+                self.machine = machine;
+                self.running.extend(again);
+                if !self.result {
+                    self.running.insert(ROOT);
+                }
+                return;
+            }
+        };
+        self.perform(commands);
+    }
+
+    fn perform(&mut self, commands: Vec<workflow::Command>) {
+        for command in commands {
+            match command {
+                workflow::Command::Record(record) => self.records.push(record),
+                workflow::Command::Launch(due) => {
+                    for due in due {
+                        assert!(!self.known(due.node.seq), "called for twice");
+                        self.records.push(Record::Due {
+                            seq: due.node.seq,
+                            input: due.input.clone(),
+                        });
+                        let commands = self.machine.launch(due.clone());
+                        self.perform(commands);
+                        assert!(self.machine.launch(due).is_empty(), "launched twice");
+                    }
+                }
+                workflow::Command::Result { open, .. } => {
+                    assert!(!self.result, "a second result");
+                    self.result = true;
+                    self.open = open;
+                }
+                workflow::Command::Spawn(due) => {
+                    assert!(self.running.insert(due.node.seq), "it runs already");
+                }
+                workflow::Command::End { open } => {
+                    assert_eq!(open, self.open, "the mark is not what it was");
+                    assert!(self.result && self.running.is_empty(), "{:?}", self.history);
+                    self.open = false;
+                    self.ends += 1;
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    fn known(&self, seq: Seq) -> bool {
+        self.records
+            .iter()
+            .any(|r| matches!(r, Record::Due { seq: of, .. } if *of == seq))
+    }
+
+    /// Tries all that can happen next, doubles and crashes included.
+    fn explore(history: &mut Vec<Happens>, doubles: u32, crashes: u32, over: &mut u32) {
+        let flow = Self::new(history);
+        if flow.is_over() {
+            *over += 1;
+            assert_eq!(flow.ends, 1, "{history:?}");
+            let done = |seq| {
+                let ended = |r: &&Record| matches!(r, Record::Child { index, change: Change::Done(_) } if *index == seq);
+                flow.records.iter().filter(ended).count()
+            };
+            for seq in 1..=4 {
+                assert_eq!(done(seq), usize::from(flow.known(seq)), "{history:?}");
+            }
+            assert!([1, 2, 3].into_iter().all(|seq| flow.known(seq)));
+            return;
+        }
+        assert!(!flow.running.is_empty(), "it will never end: {history:?}");
+        let mut next = |happens, doubles, crashes| {
+            history.push(happens);
+            Self::explore(history, doubles, crashes, over);
+            history.pop();
+        };
+        for seq in 1..=4 {
+            if flow.running.contains(&seq) {
+                next(Happens::Ends(seq), doubles, crashes);
+            } else if doubles > 0 {
+                next(Happens::Ends(seq), doubles - 1, crashes);
+            }
+        }
+        if flow.running.contains(&ROOT) {
+            next(Happens::RootEnds, doubles, crashes);
+            if !flow.known(4) {
+                next(Happens::Launches, doubles, crashes);
+            }
+        } else if doubles > 0 {
+            next(Happens::RootEnds, doubles - 1, crashes);
+        }
+        if flow.known(4) && doubles > 0 {
+            next(Happens::Launches, doubles - 1, crashes);
+        }
+        if crashes > 0 {
+            next(Happens::Crash, doubles, crashes - 1);
+        }
+    }
+}
+
+#[test]
+fn a_workflow_ends_once_when_root_and_callbacks_have_in_any_interleaving() {
+    let mut over = 0;
+    Flow::explore(&mut Vec::new(), 2, 2, &mut over);
+    assert!(over > 10_000, "{over}");
+}
+
+#[test]
+fn a_lost_root_or_callback_is_started_again_three_times_and_then_given_up() {
+    let mut machine = Workflow::default();
+    machine.launch(due(4));
+    for index in [ROOT, 4] {
+        assert!(machine.stopped(index, false).is_empty());
+        for _ in 0..MAX_RESTARTS {
+            assert_eq!(
+                machine.stopped(index, true),
+                [workflow::Command::Respawn(index)]
+            );
+        }
+        assert_eq!(
+            machine.stopped(index, true),
+            [workflow::Command::GiveUp(index)]
+        );
+    }
+    assert!(machine.stopped(7, true).is_empty(), "nobody is 7");
+}
+
+#[test]
+fn a_queue_grants_by_priority_then_age_and_never_more_than_its_slots() {
+    // Each digit: a release, or a request of priority 0 to 2.
+    for (slots, story) in
+        (1..=2).flat_map(|slots| (0..4u32.pow(8)).map(move |story| (slots, story)))
+    {
+        let mut queue = Queue::new(slots);
+        let (mut free, mut waiting, mut held) = (slots, Vec::new(), 0);
+        for place in 0..8 {
+            match story / 4u32.pow(place) % 4 {
+                3 if held == 0 => {}
+                3 => {
+                    // The highest priority; of equals the first that came.
+                    let next = waiting
+                        .iter()
+                        .enumerate()
+                        .max_by_key(|(i, (priority, _))| (*priority, usize::MAX - i))
+                        .map(|(i, _)| i);
+                    let expected = next.map(|i| waiting.remove(i).1);
+                    assert_eq!(queue.release(), expected);
+                    if expected.is_none() {
+                        free += 1;
+                        held -= 1;
+                    }
+                }
+                priority => {
+                    let granted = queue.request(priority as u8, place);
+                    if free > 0 {
+                        assert_eq!(granted, Some(place));
+                        free -= 1;
+                        held += 1;
+                    } else {
+                        assert_eq!(granted, None);
+                        waiting.push((priority, place));
+                    }
+                }
+            }
+            assert!(held <= slots);
+        }
+    }
+}
