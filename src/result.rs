@@ -522,7 +522,7 @@ impl<T: DeserializeOwned> Completions<T> {
 fn element(shared: &Shared, group: Id, outcome: Outcome, settled: bool) -> Element {
     match outcome {
         Outcome::Failure(failure) if !settled => Err(Error::Failed(failure)),
-        outcome => Ok(shared.reader()?.element(group.root(), outcome, settled)?),
+        outcome => Ok(shared.reader()?.element(group.root(), &outcome, settled)?),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::messages::dispatcher::Permit;
 use crate::messages::task::Finished;
+use crate::persistence::StoreError;
 use crate::task::{TaskContext, TaskEntry, TaskError};
 
 /// All that one attempt needs.
@@ -43,16 +44,12 @@ pub(crate) struct Order {
 /// Runs the attempt and tells the task actor how it ended.
 pub(crate) async fn run(order: Order) {
     let reply = Reply::new(&order);
-    let input = match order.input.clone() {
-        None => None,
-        Some(Value::Inline(payload)) => Some(payload),
-        Some(kept) => match load(&order.shared, order.context.root_id(), kept).await {
-            Ok(payload) => Some(payload),
-            Err(message) => {
-                let end = reply.failure(FailureKind::Engine, &message, Retry::Never);
-                return reply.send(end, Some(order.permit));
-            }
-        },
+    let args = match arguments(&order).await {
+        Ok(args) => args,
+        Err(message) => {
+            let end = reply.failure(FailureKind::Engine, &message, Retry::Never);
+            return reply.send(end, Some(order.permit));
+        }
     };
     let Order {
         entry,
@@ -61,14 +58,7 @@ pub(crate) async fn run(order: Order) {
         time_limit,
         ..
     } = order;
-    let call = calls(
-        entry,
-        order.context,
-        order.args,
-        order.count,
-        order.mode,
-        input,
-    );
+    let call = calls(entry, order.context, order.mode, args, order.count);
     if entry.options.blocking {
         run_blocking(call, time_limit, &shared.clock, permit, reply).await;
     } else {
@@ -129,24 +119,12 @@ async fn guarded(call: impl Future<Output = Result<Payload, TaskError>>) -> Outc
 async fn calls(
     entry: TaskEntry,
     context: TaskContext,
+    mode: Mode,
     args: Payload,
     count: u32,
-    mode: Mode,
-    input: Option<Payload>,
 ) -> Result<Payload, TaskError> {
     match mode {
-        Mode::Once => {
-            let upstream = input.as_ref().map_or(&[][..], Payload::bytes);
-            let mut list = ListWriter::new(
-                count as usize + usize::from(input.is_some()),
-                upstream.len() + args.bytes().len(),
-            );
-            list.push(upstream);
-            list.push(args.bytes());
-            // It may be large, and is not needed while the function runs.
-            drop(input);
-            entry.call(context, list.finish()).await
-        }
+        Mode::Once => entry.call(context, args).await,
         Mode::Map => {
             let mut values = ListWriter::new(count as usize, args.bytes().len());
             for item in args.split(count).map_err(TaskError::new)? {
@@ -158,15 +136,44 @@ async fn calls(
     }
 }
 
-/// Reads a kept value off this thread: it may be large.
-async fn load(shared: &Shared, root: Id, value: Value) -> Result<Payload, String> {
-    let reader = shared.reader().map_err(|error| error.to_string())?;
-    let loaded = tokio::task::spawn_blocking(move || reader.load(root, &value)).await;
-    match loaded {
-        Ok(Ok(payload)) => Ok(payload),
-        Ok(Err(error)) => Err(format!("its input could not be read: {error}")),
-        Err(error) => Err(format!("its input could not be read: {error}")),
+/// The encoded list of arguments, with what comes from upstream before the others; for a map, its
+/// items as they are.
+async fn arguments(order: &Order) -> Result<Payload, String> {
+    if order.mode == Mode::Map {
+        return Ok(order.args.clone());
     }
+    let count = order.count as usize + usize::from(order.input.is_some());
+    let mut list = ListWriter::new(count, order.args.bytes().len());
+    match &order.input {
+        None => {}
+        Some(Value::Inline(payload)) => list.push(payload.bytes()),
+        Some(kept) => {
+            list = load(&order.shared, order.context.root_id(), kept.clone(), list).await?;
+        }
+    }
+    list.push(order.args.bytes());
+    Ok(list.finish())
+}
+
+/// Appends a kept value, off this thread: it may be large.
+async fn load(
+    shared: &Shared,
+    root: Id,
+    value: Value,
+    mut list: ListWriter,
+) -> Result<ListWriter, String> {
+    let reader = shared.reader().map_err(|error| error.to_string())?;
+    let loaded = tokio::task::spawn_blocking(move || {
+        reader.write(root, &value, &mut list)?;
+        Ok::<_, StoreError>(list)
+    })
+    .await;
+    let error = match loaded {
+        Ok(Ok(list)) => return Ok(list),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(format!("its input could not be read: {error}"))
 }
 
 /// The way back to the task actor, and whose failure it would be.

@@ -102,10 +102,25 @@ pub(crate) struct ListWriter(Vec<u8>);
 impl ListWriter {
     /// A list of `len` elements with about `bytes` bytes in all.
     pub(crate) fn new(len: usize, bytes: usize) -> Self {
-        let mut out = Vec::with_capacity(bytes + 5);
+        let mut list = Self::raw();
+        list.begin(len, bytes);
+        list
+    }
+
+    /// Begins a list within: `len` elements with about `bytes` bytes in all follow.
+    pub(crate) fn begin(&mut self, len: usize, bytes: usize) {
+        self.reserve(bytes + 5);
         let len = u32::try_from(len).expect("a MessagePack list holds at most 2^32 - 1 elements");
-        rmp::encode::write_array_len(&mut out, len).expect("a Vec takes every write");
-        Self(out)
+        rmp::encode::write_array_len(&mut self.0, len).expect("a Vec takes every write");
+    }
+
+    /// Makes room: exactly for what more than doubles it, which is not to be grown further.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        if bytes > self.0.len() {
+            self.0.reserve_exact(bytes);
+        } else {
+            self.0.reserve(bytes);
+        }
     }
 
     /// No list at all: what is pushed is the value.

@@ -200,18 +200,33 @@ impl Reader {
 
     /// The bytes of a value of workflow `root`, wherever they are kept.
     pub(crate) fn load(&self, root: Id, value: &Value) -> Result<Payload, StoreError> {
+        if let Value::Inline(payload) = value {
+            return Ok(payload.clone());
+        }
+        let mut out = ListWriter::raw();
+        self.write(root, value, &mut out)?;
+        Ok(out.finish())
+    }
+
+    /// Appends the bytes of a value: it may be large, so it is copied once, into its place.
+    pub(crate) fn write(
+        &self,
+        root: Id,
+        value: &Value,
+        out: &mut ListWriter,
+    ) -> Result<(), StoreError> {
         match value {
-            Value::Inline(payload) => Ok(payload.clone()),
-            Value::Stored { seq, len } => self.join(root.node(*seq), *len),
+            Value::Inline(payload) => out.push(payload.bytes()),
+            Value::Stored { seq, len } => self.join(root.node(*seq), *len, out)?,
             Value::Gathered { seq, size, settled } => {
                 let outcomes = self.outcomes(root.node(*seq), *size)?;
-                let mut list = ListWriter::new(outcomes.len(), outcomes.len() * 8);
-                for outcome in outcomes {
-                    self.push(root, &mut list, outcome, *settled)?;
+                out.begin(outcomes.len(), outcomes.iter().map(size_of).sum());
+                for outcome in &outcomes {
+                    self.push(root, out, outcome, *settled)?;
                 }
-                Ok(list.finish())
             }
         }
+        Ok(())
     }
 
     /// The members' outcomes behind a gathered value; the value itself as one otherwise.
@@ -223,7 +238,7 @@ impl Reader {
         match value {
             Value::Gathered { seq, size, settled } => self
                 .outcomes(root.node(*seq), *size)?
-                .into_iter()
+                .iter()
                 .map(|outcome| Ok(self.element(root, outcome, *settled)?))
                 .collect(),
             other => self
@@ -237,7 +252,7 @@ impl Reader {
     pub(crate) fn element(
         &self,
         root: Id,
-        outcome: Outcome,
+        outcome: &Outcome,
         settled: bool,
     ) -> Result<Payload, StoreError> {
         let mut one = ListWriter::raw();
@@ -248,8 +263,8 @@ impl Reader {
     fn push(
         &self,
         root: Id,
-        list: &mut ListWriter,
-        outcome: Outcome,
+        out: &mut ListWriter,
+        outcome: &Outcome,
         settled: bool,
     ) -> Result<(), StoreError> {
         // As serde writes a `Result`: a map of one entry, named after the variant.
@@ -258,34 +273,37 @@ impl Reader {
         match outcome {
             Outcome::Success(value) => {
                 if settled {
-                    list.push(OK);
+                    out.push(OK);
                 }
-                list.push(self.load(root, &value)?.bytes());
+                self.write(root, value, out)
             }
             Outcome::Failure(failure) if settled => {
-                list.push(ERR);
-                list.push(encode_failure(&failure).bytes());
+                out.push(ERR);
+                out.push(encode_failure(failure).bytes());
+                Ok(())
             }
             Outcome::Failure(failure) => {
-                return Err(missing(failure.task_id, "value of a member that failed"));
+                Err(missing(failure.task_id, "value of a member that failed"))
             }
         }
-        Ok(())
     }
 
-    fn join(&self, node: Id, len: u64) -> Result<Payload, StoreError> {
+    fn join(&self, node: Id, len: u64, out: &mut ListWriter) -> Result<(), StoreError> {
         let (from, to) = keys::of_node(b'p', node);
-        let mut bytes = Vec::with_capacity(len as usize);
+        let mut left = len as usize;
+        out.reserve(left);
         for piece in self.store.scan(&from, &to) {
             let (key, value) = piece?;
-            bytes.extend_from_slice(codec::unframe(Kind::Piece, &key, &value)?);
+            let piece = codec::unframe(Kind::Piece, &key, &value)?;
+            // A task that was run again may have left more pieces than its last value has.
+            let piece = &piece[..left.min(piece.len())];
+            out.push(piece);
+            left -= piece.len();
         }
-        // A task that was run again may have left more pieces than its last value has.
-        if (bytes.len() as u64) < len {
+        if left > 0 {
             return Err(missing(node, "piece of a value"));
         }
-        bytes.truncate(len as usize);
-        Ok(Payload::from(bytes))
+        Ok(())
     }
 
     /// Stored members of `group`, from the record that holds `index` on: the index of the first,
@@ -655,6 +673,15 @@ impl Step {
             is_last,
             occasion: None,
         }
+    }
+}
+
+/// About how many bytes an outcome takes in a list; lists within it are not counted.
+fn size_of(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Success(Value::Inline(payload)) => payload.bytes().len(),
+        Outcome::Success(Value::Stored { len, .. }) => *len as usize,
+        Outcome::Success(Value::Gathered { .. }) | Outcome::Failure(_) => 0,
     }
 }
 
