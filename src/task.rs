@@ -14,7 +14,7 @@ use crate::canvas::freeze::Catalogue;
 use crate::canvas::id::Id;
 use crate::canvas::machine::task::Retry;
 use crate::canvas::options::TaskOptions;
-use crate::canvas::payload::Payload;
+use crate::canvas::payload::{Parts, Payload};
 use crate::canvas::{Canvas, Form, Immutable, Mode, Signature, TaskSig, arguments};
 use crate::error::{Error, Result};
 
@@ -247,7 +247,7 @@ pub struct TaskEntry {
     pub(crate) parameters: &'static [&'static str],
     pub(crate) options: TaskOptions,
     task: TypeId,
-    call: fn(TaskContext, Payload) -> Call,
+    call: fn(TaskContext, Parts) -> Call,
 }
 
 impl TaskEntry {
@@ -264,22 +264,20 @@ impl TaskEntry {
     }
 
     /// Calls the function with an encoded list of arguments.
-    pub(crate) fn call(&self, context: TaskContext, args: Payload) -> Call {
+    pub(crate) fn call(&self, context: TaskContext, args: Parts) -> Call {
         (self.call)(context, args)
     }
 }
 
-async fn call<T: Task>(context: TaskContext, args: Payload) -> Result<Payload, TaskError> {
-    let decoded = decode_args::<T>(&args).map_err(TaskError::wrong_type)?;
-    // They may be large, and are not needed while the function runs.
-    drop(args);
-    let value = T::run(context, decoded).await?;
+async fn call<T: Task>(context: TaskContext, args: Parts) -> Result<Payload, TaskError> {
+    let args = decode_args::<T>(args).map_err(TaskError::wrong_type)?;
+    let value = T::run(context, args).await?;
     Payload::encode(&value)
         .map_err(|error| TaskError::wrong_type(format!("the result cannot be stored: {error}")))
 }
 
 /// Decodes the arguments; an error names the parameter.
-fn decode_args<T: Task>(args: &Payload) -> Result<T::Args, String> {
+fn decode_args<T: Task>(args: Parts) -> Result<T::Args, String> {
     // A task without parameters takes `()`, which MessagePack writes as nil.
     if T::PARAMS.is_empty() {
         return Payload::encode(&()).and_then(|nil| nil.decode());

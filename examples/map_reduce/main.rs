@@ -28,8 +28,9 @@ mod table;
 mod tasks;
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
@@ -91,12 +92,30 @@ impl From<Kept> for Durability {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    use_one_arena();
     match run(&args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("map_reduce: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Glibc keeps what each thread has freed for that thread, which here, with large tables that come
+/// and go on many threads, nearly doubles the memory: 790 MB instead of 430 for 200 MB of words
+/// that are all different. It reads its setting when the program starts, so the program starts
+/// itself again with it, in the same process. Where that cannot be, it goes on without.
+fn use_one_arena() {
+    const SETTING: &str = "MALLOC_ARENA_MAX";
+    if cfg!(target_env = "gnu")
+        && std::env::var_os(SETTING).is_none()
+        && let Ok(program) = std::env::current_exe()
+    {
+        let _error = Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .env(SETTING, "1")
+            .exec();
     }
 }
 

@@ -17,7 +17,7 @@ use crate::canvas::Mode;
 use crate::canvas::id::Id;
 use crate::canvas::machine::task::{End, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
-use crate::canvas::payload::{ListWriter, Payload};
+use crate::canvas::payload::{ListWriter, Parts, Payload};
 use crate::messages::dispatcher::Permit;
 use crate::messages::task::Finished;
 use crate::persistence::StoreError;
@@ -44,8 +44,8 @@ pub(crate) struct Order {
 /// Runs the attempt and tells the task actor how it ended.
 pub(crate) async fn run(order: Order) {
     let reply = Reply::new(&order);
-    let args = match arguments(&order).await {
-        Ok(args) => args,
+    let work = match work(&order).await {
+        Ok(work) => work,
         Err(message) => {
             let end = reply.failure(FailureKind::Engine, &message, Retry::Never);
             return reply.send(end, Some(order.permit));
@@ -58,7 +58,7 @@ pub(crate) async fn run(order: Order) {
         time_limit,
         ..
     } = order;
-    let call = calls(entry, order.context, order.mode, args, order.count);
+    let call = calls(entry, order.context, work);
     if entry.options.blocking {
         run_blocking(call, time_limit, &shared.clock, permit, reply).await;
     } else {
@@ -116,19 +116,13 @@ async fn guarded(call: impl Future<Output = Result<Payload, TaskError>>) -> Outc
 }
 
 /// Calls the function once, or once per item.
-async fn calls(
-    entry: TaskEntry,
-    context: TaskContext,
-    mode: Mode,
-    args: Payload,
-    count: u32,
-) -> Result<Payload, TaskError> {
-    match mode {
-        Mode::Once => entry.call(context, args).await,
-        Mode::Map => {
-            let mut values = ListWriter::new(count as usize, args.bytes().len());
-            for item in args.split(count).map_err(TaskError::new)? {
-                let value = entry.call(context.clone(), item).await?;
+async fn calls(entry: TaskEntry, context: TaskContext, work: Work) -> Result<Payload, TaskError> {
+    match work {
+        Work::Once(args) => entry.call(context, args).await,
+        Work::Map(items, count) => {
+            let mut values = ListWriter::new(count as usize, items.bytes().len());
+            for item in items.split(count).map_err(TaskError::new)? {
+                let value = entry.call(context.clone(), item.into()).await?;
                 values.push(value.bytes());
             }
             Ok(values.finish())
@@ -136,11 +130,16 @@ async fn calls(
     }
 }
 
-/// The encoded list of arguments, with what comes from upstream before the others; for a map, its
-/// items as they are.
-async fn arguments(order: &Order) -> Result<Payload, String> {
+/// What a function is called with: once with its arguments, or with each of so many items.
+enum Work {
+    Once(Parts),
+    Map(Payload, u32),
+}
+
+/// Puts the arguments together: what comes from upstream, then the others.
+async fn work(order: &Order) -> Result<Work, String> {
     if order.mode == Mode::Map {
-        return Ok(order.args.clone());
+        return Ok(Work::Map(order.args.clone(), order.count));
     }
     let count = order.count as usize + usize::from(order.input.is_some());
     let mut list = ListWriter::new(count, order.args.bytes().len());
@@ -152,7 +151,7 @@ async fn arguments(order: &Order) -> Result<Payload, String> {
         }
     }
     list.push(order.args.bytes());
-    Ok(list.finish())
+    Ok(Work::Once(list.finish_parts()))
 }
 
 /// Appends a kept value, off this thread: it may be large.

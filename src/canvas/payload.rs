@@ -1,6 +1,8 @@
 //! Payloads: arguments and results as MessagePack with field names.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -28,17 +30,7 @@ impl Payload {
 
     /// Decodes the value; the error says what was found and what was expected.
     pub(crate) fn decode<T: DeserializeOwned>(&self) -> Result<T, String> {
-        use rmp_serde::decode::Error;
-        let mut reader = rmp_serde::Deserializer::from_read_ref(&self.0[..]).with_human_readable();
-        T::deserialize(&mut reader).map_err(|error| match error {
-            // Its own text names the marker byte, which no user has ever seen.
-            Error::TypeMismatch(marker) => format!(
-                "{} does not fit into {}",
-                in_words(marker),
-                std::any::type_name::<T>()
-            ),
-            error => error.to_string(),
-        })
+        decode(rmp_serde::Deserializer::from_read_ref(&self.0[..]))
     }
 
     /// Splits `count` values encoded one after the other.
@@ -71,6 +63,21 @@ impl Payload {
     }
 }
 
+fn decode<'de, T: DeserializeOwned, R: rmp_serde::decode::ReadSlice<'de>>(
+    reader: rmp_serde::Deserializer<R>,
+) -> Result<T, String> {
+    use rmp_serde::decode::Error;
+    T::deserialize(&mut reader.with_human_readable()).map_err(|error| match error {
+        // Its own text names the marker byte, which no user has ever seen.
+        Error::TypeMismatch(marker) => format!(
+            "{} does not fit into {}",
+            in_words(marker),
+            std::any::type_name::<T>()
+        ),
+        error => error.to_string(),
+    })
+}
+
 /// What kind of value begins with this marker.
 fn in_words(marker: rmp::Marker) -> &'static str {
     use rmp::Marker;
@@ -97,45 +104,111 @@ fn in_words(marker: rmp::Marker) -> &'static str {
 }
 
 /// Builds a list by concatenation of encoded elements.
-pub(crate) struct ListWriter(Vec<u8>);
+#[derive(Debug, Default)]
+pub(crate) struct ListWriter {
+    /// Full parts: a value of many megabytes is not to be copied as it grows.
+    parts: Vec<Vec<u8>>,
+    last: Vec<u8>,
+}
+
+/// A part is full at this many bytes.
+const PART: usize = 1 << 20;
 
 impl ListWriter {
-    /// A list of `len` elements with about `bytes` bytes in all.
+    /// A list of `len` elements, about `bytes` bytes in all.
     pub(crate) fn new(len: usize, bytes: usize) -> Self {
-        let mut list = Self::raw();
-        list.begin(len, bytes);
+        let mut list = Self {
+            parts: Vec::new(),
+            last: Vec::with_capacity((bytes + 5).min(PART)),
+        };
+        list.begin(len);
         list
-    }
-
-    /// Begins a list within: `len` elements with about `bytes` bytes in all follow.
-    pub(crate) fn begin(&mut self, len: usize, bytes: usize) {
-        self.reserve(bytes + 5);
-        let len = u32::try_from(len).expect("a MessagePack list holds at most 2^32 - 1 elements");
-        rmp::encode::write_array_len(&mut self.0, len).expect("a Vec takes every write");
-    }
-
-    /// Makes room: exactly for what more than doubles it, which is not to be grown further.
-    pub(crate) fn reserve(&mut self, bytes: usize) {
-        if bytes > self.0.len() {
-            self.0.reserve_exact(bytes);
-        } else {
-            self.0.reserve(bytes);
-        }
     }
 
     /// No list at all: what is pushed is the value.
     pub(crate) fn raw() -> Self {
-        Self(Vec::new())
+        Self::default()
+    }
+
+    /// Begins a list within: `len` elements follow.
+    pub(crate) fn begin(&mut self, len: usize) {
+        let len = u32::try_from(len).expect("a MessagePack list holds at most 2^32 - 1 elements");
+        rmp::encode::write_array_len(&mut self.last, len).expect("a Vec takes every write");
     }
 
     /// Appends bytes that are one encoded element, or a part of one.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        if self.last.len() + bytes.len() > PART && !self.last.is_empty() {
+            self.parts.push(std::mem::take(&mut self.last));
+        }
+        self.last.extend_from_slice(bytes);
     }
 
-    /// The finished list.
+    /// The finished value, in one piece.
     pub(crate) fn finish(self) -> Payload {
-        Payload::from(self.0)
+        if self.parts.is_empty() {
+            return Payload::from(self.last);
+        }
+        let mut parts = self.parts;
+        parts.push(self.last);
+        Payload::from(parts.concat())
+    }
+
+    /// The finished value, to be read once.
+    pub(crate) fn finish_parts(self) -> Parts {
+        let mut parts = VecDeque::from(self.parts);
+        parts.push_back(self.last);
+        Parts { parts, read: 0 }
+    }
+}
+
+/// An encoded value that is read once; each part is let go when it has been read, so that a large
+/// value is not held twice while it is decoded.
+pub(crate) struct Parts {
+    parts: VecDeque<Vec<u8>>,
+    /// How much of the first part has been read.
+    read: usize,
+}
+
+impl Parts {
+    /// Decodes the value; the error says what was found and what was expected.
+    pub(crate) fn decode<T: DeserializeOwned>(mut self) -> Result<T, String> {
+        match self.parts.pop_front() {
+            // The usual case, and the fast one.
+            Some(only) if self.parts.is_empty() => Payload::from(only).decode(),
+            Some(first) => {
+                self.parts.push_front(first);
+                decode(rmp_serde::Deserializer::new(self))
+            }
+            None => Err("there is no value".to_owned()),
+        }
+    }
+}
+
+impl io::Read for Parts {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while let Some(part) = self.parts.front() {
+            let rest = &part[self.read..];
+            if rest.is_empty() {
+                self.parts.pop_front();
+                self.read = 0;
+                continue;
+            }
+            let count = rest.len().min(out.len());
+            out[..count].copy_from_slice(&rest[..count]);
+            self.read += count;
+            return Ok(count);
+        }
+        Ok(0)
+    }
+}
+
+impl From<Payload> for Parts {
+    fn from(payload: Payload) -> Self {
+        Self {
+            parts: VecDeque::from([payload.0.into()]),
+            read: 0,
+        }
     }
 }
 
@@ -254,6 +327,30 @@ mod tests {
         let list = list.finish();
         assert_eq!(list.elements().unwrap(), parts);
         assert_eq!(list.decode::<Vec<String>>().unwrap()[2].len(), 70_000);
+    }
+
+    #[test]
+    fn a_value_in_parts_is_the_value() {
+        let texts: Vec<String> = (0..9).map(|i| "x".repeat(i * PART / 4)).collect();
+        let write = || {
+            let mut list = ListWriter::new(texts.len(), 0);
+            for text in &texts {
+                Payload::encode(text)
+                    .unwrap()
+                    .bytes()
+                    .chunks(7_000)
+                    .for_each(|piece| list.push(piece));
+            }
+            list
+        };
+        assert!(write().parts.len() > 5);
+        assert_eq!(write().finish().decode::<Vec<String>>().unwrap(), texts);
+        assert_eq!(
+            write().finish_parts().decode::<Vec<String>>().unwrap(),
+            texts
+        );
+        let error = write().finish_parts().decode::<Vec<i64>>().unwrap_err();
+        assert_eq!(error, "a string does not fit into alloc::vec::Vec<i64>");
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl Reader {
             Value::Stored { seq, len } => self.join(root.node(*seq), *len, out)?,
             Value::Gathered { seq, size, settled } => {
                 let outcomes = self.outcomes(root.node(*seq), *size)?;
-                out.begin(outcomes.len(), outcomes.iter().map(size_of).sum());
+                out.begin(outcomes.len());
                 for outcome in &outcomes {
                     self.push(root, out, outcome, *settled)?;
                 }
@@ -291,7 +291,6 @@ impl Reader {
     fn join(&self, node: Id, len: u64, out: &mut ListWriter) -> Result<(), StoreError> {
         let (from, to) = keys::of_node(b'p', node);
         let mut left = len as usize;
-        out.reserve(left);
         for piece in self.store.scan(&from, &to) {
             let (key, value) = piece?;
             let piece = codec::unframe(Kind::Piece, &key, &value)?;
@@ -673,15 +672,6 @@ impl Step {
             is_last,
             occasion: None,
         }
-    }
-}
-
-/// About how many bytes an outcome takes in a list; lists within it are not counted.
-fn size_of(outcome: &Outcome) -> usize {
-    match outcome {
-        Outcome::Success(Value::Inline(payload)) => payload.bytes().len(),
-        Outcome::Success(Value::Stored { len, .. }) => *len as usize,
-        Outcome::Success(Value::Gathered { .. }) | Outcome::Failure(_) => 0,
     }
 }
 
