@@ -189,8 +189,8 @@ impl App {
 
     /// Stops: starts no task any more, waits for those that run until the
     /// [grace](AppBuilder::grace) is over, and closes the store. What is unfinished goes on when
-    /// it is opened again; a task cut short runs again, with the next attempt number. Handles
-    /// that wait get [`Error::ShutDown`]. A second call returns at once.
+    /// it is opened again, callbacks that are due and have not started among it; a task cut short
+    /// runs again, with the next attempt number. Handles that wait get [`Error::ShutDown`]. A second call returns at once.
     ///
     /// # Errors
     ///
@@ -266,7 +266,7 @@ impl AppBuilder {
         }
     }
 
-    /// Registers tasks: all that this store has unfinished work for, and all to be submitted.
+    /// Registers tasks, listed with [`tasks!`](crate::tasks!): all that this store has unfinished work for, and all to be submitted.
     /// What was submitted under a name that is no longer registered is [parked](App::parked).
     pub fn tasks(mut self, tasks: impl IntoIterator<Item = TaskEntry>) -> Self {
         self.tasks.extend(tasks);

@@ -1,5 +1,6 @@
 //! What a caller of the library can be told.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::canvas::id::Id;
@@ -10,7 +11,9 @@ use crate::persistence::StoreError;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call did not give what was asked.
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// `Debug` shows the same text as `Display`: it is what a `main` that returns it prints.
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The task, or the canvas it belongs to, failed.
@@ -48,7 +51,8 @@ pub enum Error {
     /// The canvas was refused; nothing of it was stored.
     #[error("canvas refused{}: {reason}", at(path))]
     Canvas {
-        /// The place, for example `chord.header[2].chain[1]`; empty for the canvas itself.
+        /// The way to the place from the outside in, for example `chord.header[2].chain[1]`: a
+        /// group that is followed by anything is a chord's header. Empty for the canvas itself.
         path: String,
         /// What is wrong there.
         reason: String,
@@ -61,7 +65,7 @@ pub enum Error {
     },
     /// The store failed. After an error of a write the engine has halted: nothing more is
     /// acknowledged, and opening the store again recovers what was.
-    #[error("store: {0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// The engine stopped because of a fault of its own; opening the store again recovers.
     #[error("the engine has halted: {0}")]
@@ -69,9 +73,18 @@ pub enum Error {
     /// The app has been shut down; what is unfinished goes on when the store is opened again.
     #[error("the app has been shut down")]
     ShutDown,
+    /// The text is not an id.
+    #[error("not an id: {0}")]
+    InvalidId(#[from] uuid::Error),
     /// A thread or a runtime that the engine needs could not be started.
     #[error("the engine could not start: {0}")]
     Start(String),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 fn at(path: &str) -> String {

@@ -160,7 +160,8 @@ impl<O> AsyncResult<O> {
     }
 
     /// Returns the handles of its children, in order: a group's or a chord header's members, a
-    /// chain's steps, a task's callbacks. The list upstream of an [`each`](crate::Signature::each)
+    /// chain's steps, a task's callbacks. (Of `list | task.each()`, a chain, the steps; the
+    /// elements are the children of its second one.) The list upstream of an [`each`](crate::Signature::each)
     /// must be known, before that it has none. The type is the caller's word, as with
     /// [`App::async_result`](crate::App::async_result).
     ///

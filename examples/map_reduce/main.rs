@@ -18,7 +18,7 @@
 //!
 //! Exit status: 0 with the answer on standard output, 1 after a failure, 2 for wrong usage.
 //!
-//! Two hidden options serve `tests/crash.rs`: `--ledger FILE` (see `ledger.rs`), and
+//! Two hidden options serve `tests/crash/main.rs`: `--ledger FILE` (see `ledger.rs`), and
 //! `--durability buffered`, with which a kill must make that test fail.
 
 mod ledger;

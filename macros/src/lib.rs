@@ -62,16 +62,21 @@ mod types;
 /// | option | default | |
 /// |---|---|---|
 /// | `name = "shop.charge"` | the function's name | the name it is registered and stored under |
-/// | `queue = "payments"` | the default queue | where it waits |
-/// | `priority = 5` | none | 0 to 9 |
-/// | `max_retries = 3` | the engine's | how often it is tried again |
-/// | `retry_backoff = "1s"` | the engine's | the first delay; it doubles from there |
-/// | `retry_backoff_max = "2m"` | the engine's | the longest delay |
+/// | `queue = "payments"` | `"default"` | where it waits |
+/// | `priority = 5` | 0 | 0 to 9; of those that wait in one queue the highest goes first |
+/// | `max_retries = 3` | 0 | how often a failed attempt is tried again; without it the two below do nothing |
+/// | `retry_backoff = "5s"` | `"1s"` | the first delay; it doubles from there |
+/// | `retry_backoff_max = "2m"` | `"10m"` | the longest delay |
 /// | `time_limit = "45s"` | none | how long one attempt may take |
 /// | `blocking` | no | a plain `fn`, run on the blocking pool |
 ///
 /// A duration is a number and a unit (`ms`, `s`, `m`, `h`, `d`), or several from large to small:
 /// `"1m30s"`, `"1.5s"`.
+///
+/// # Errors
+///
+/// The error of a `Result` turns into a `TaskError`: any `std::error::Error` does, with `?` or
+/// `.into()`; a text becomes one with `TaskError::new("…")`.
 ///
 /// # Names
 ///

@@ -155,7 +155,7 @@ impl Freezer<'_> {
     fn task(&self, sig: TaskSig, options: Options, fed: bool) -> Result<Def, Refusal> {
         let Some(parameters) = self.catalogue.parameters(&sig.name) else {
             return Err(Refusal::here(&format!(
-                "task `{}` is not registered",
+                "task `{}` is not registered: list it in `.tasks(tasks![..])`",
                 sig.name
             )));
         };

@@ -48,6 +48,7 @@ pub struct Immutable<O> {
     message = "`{Self}` cannot take `{I}` from upstream",
     label = "this does not take `{I}`",
     note = "`task.partial(..)` takes its first argument from upstream, `task.si(..)` ignores what comes from there",
+    note = "a list from upstream goes to one task per element with `task.each(..)`",
     note = "nothing is upstream, `()`, where a canvas is submitted: it needs all its arguments, `task.s(..)`"
 )]
 pub trait Accepts<I>: sealed::Sealed {
@@ -142,7 +143,8 @@ macro_rules! builders {
         impl<$($param),+> $type<$($param),+> {
             /// Sends the task to this queue. On a group it goes to every member, on a chord to the
             /// body, on a chain to the first step; what is set outside wins (celery/canvas.py,
-            /// `Signature._merge`). This holds for every option here.
+            /// `Signature._merge`). This holds for every option here. A queue need not be
+            /// declared: one that is not has the [default](crate::AppBuilder::concurrency) slots.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -205,6 +207,10 @@ macro_rules! builders {
 
             /// Makes the second submission with `key` return the first one's handle, also after a
             /// restart, until the first one's retention ends. The keys of one store are one space.
+            ///
+            /// What is submitted the second time is not looked at, the key alone decides: make it
+            /// from the arguments. If the first one failed, its failure is what the handle gives;
+            /// to run it again, choose a new key.
             pub fn idempotency_key(self, key: impl Into<String>) -> Self {
                 Self::from_canvas(self.canvas.idempotency_key(key))
             }

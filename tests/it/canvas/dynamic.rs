@@ -151,46 +151,50 @@ async fn a_canvas_that_cannot_run_is_refused_with_the_place_and_the_reason() {
     let two = "task `add` takes 2 arguments (x, y), but gets";
     let cases: Vec<(Canvas, &str, String)> = vec![
         // Unknown tasks, wherever they are.
-        (unknown(), "", "task `nope` is not registered".into()),
+        (
+            unknown(),
+            "",
+            "task `nope` is not registered: list it in `.tasks(tasks![..])`".into(),
+        ),
         (
             good() | unknown(),
             "chain[1]",
-            "task `nope` is not registered".into(),
+            "task `nope` is not registered: list it in `.tasks(tasks![..])`".into(),
         ),
         (
             Canvas::group([good(), good(), unknown()]),
             "group[2]",
-            "task `nope` is not registered".into(),
+            "task `nope` is not registered: list it in `.tasks(tasks![..])`".into(),
         ),
         (
             Canvas::chord([good(), good(), good() | unknown()], task("xsum", ())),
             "chord.header[2].chain[1]",
-            "task `nope` is not registered".into(),
+            "task `nope` is not registered: list it in `.tasks(tasks![..])`".into(),
         ),
         (
             Canvas::chord([good()], task("xsum", ()) | unknown()),
             "chain[1]",
-            "task `nope` is not registered".into(),
+            "task `nope` is not registered: list it in `.tasks(tasks![..])`".into(),
         ),
         (
             Canvas::chord([good()], unknown()),
             "chord.body",
-            "task `nope` is not registered".into(),
+            "task `nope` is not registered: list it in `.tasks(tasks![..])`".into(),
         ),
         (
             good().link(task("add", (1,)).link_error(unknown())),
             "link[0].link_error[0]",
-            "task `nope` is not registered".into(),
+            "task `nope` is not registered: list it in `.tasks(tasks![..])`".into(),
         ),
         (
             good().link(task("add", (1,))).link(unknown()),
             "link[1]",
-            "task `nope` is not registered".into(),
+            "task `nope` is not registered: list it in `.tasks(tasks![..])`".into(),
         ),
         (
             Canvas::group([good()]).link_error(unknown()),
             "group[0].link_error[0]",
-            "task `nope` is not registered".into(),
+            "task `nope` is not registered: list it in `.tasks(tasks![..])`".into(),
         ),
         // Wrong numbers of arguments.
         (task("add", (1,)), "", format!("{two} 1")),
@@ -375,12 +379,12 @@ async fn a_refusal_tells_where() {
         .unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "canvas refused at chord.header[1]: task `nope` is not registered"
+        "canvas refused at chord.header[1]: task `nope` is not registered: list it in `.tasks(tasks![..])`"
     );
     let refused = app.apply_async(task("nope", ())).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "canvas refused: task `nope` is not registered"
+        "canvas refused: task `nope` is not registered: list it in `.tasks(tasks![..])`"
     );
 }
 
