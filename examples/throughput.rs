@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use chordal::Durability;
 use chordal::prelude::*;
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use serde::Serialize;
 
 #[derive(Parser)]
@@ -24,7 +24,7 @@ struct Options {
     /// How many tasks.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     n: u64,
-    /// What each commit survives; `memory` has no store at all.
+    /// What each commit survives; `memory`: the store is memory, nothing survives.
     #[arg(long, default_value = "power")]
     durability: Level,
     /// Bytes that each task is given and gives back.
@@ -84,6 +84,11 @@ async fn count(all: Vec<Load>) -> u64 {
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
+    if options.payload > 0 && matches!(options.shape, Shape::Chain) {
+        let what = "--payload is for group, chord and latency: a chain passes a number on";
+        let error = clap::error::ErrorKind::ArgumentConflict;
+        Options::command().error(error, what).exit();
+    }
     let directory = tempfile::tempdir().context("a temporary directory for the store")?;
     let app = start(directory.path(), options.durability).await?;
     let start = Instant::now();

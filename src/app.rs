@@ -76,7 +76,34 @@ struct Running {
 #[derive(Debug)]
 struct Threads {
     engine: thread::JoinHandle<()>,
-    runtime: tokio::runtime::Runtime,
+    runtime: Workers,
+}
+
+/// The runtime of user code. It may be dropped anywhere, also where an `App::start` is cancelled
+/// in the middle: tokio's own panics when it is dropped in async code.
+#[derive(Debug)]
+struct Workers(Option<tokio::runtime::Runtime>);
+
+impl Workers {
+    fn handle(&self) -> tokio::runtime::Handle {
+        let runtime = self.0.as_ref().expect("it is there until it is dropped");
+        runtime.handle().clone()
+    }
+
+    /// Waits at most this long for what runs; not to be called in async code.
+    fn stop_within(mut self, limit: Duration) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(limit);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Sets up an [`App`]: made by [`App::open`], ended by [`start`](Self::start).
@@ -165,7 +192,8 @@ impl App {
             idempotency_key: key,
             durable,
         };
-        self.0.engine.do_send(submit);
+        // Waits for room in the mailbox: whoever submits faster than the engine takes in is slowed.
+        self.0.engine.send(submit).await.map_err(|_| self.gone())?;
         let pin = pin.await.map_err(|_| self.gone())?;
         Ok(AsyncResult::root(self.0.shared.clone(), pin))
     }
@@ -209,7 +237,7 @@ impl App {
                 let grace = running.grace;
                 running.engine.do_send(Shutdown { grace });
                 let _ = threads.engine.join();
-                threads.runtime.shutdown_timeout(Duration::from_millis(500));
+                threads.runtime.stop_within(Duration::from_millis(500));
                 let _ = done.send(());
             });
         if spawned.is_ok() {
@@ -359,6 +387,7 @@ impl AppBuilder {
             .thread_name("chordal-worker")
             .enable_all()
             .build()
+            .map(|runtime| Workers(Some(runtime)))
             .map_err(|error| Error::Start(format!("its runtime: {error}")))?;
         let engine = Engine {
             store: self.store,
@@ -371,7 +400,7 @@ impl AppBuilder {
                 queues: self.queues,
             },
             clock: self.clock,
-            runtime: runtime.handle().clone(),
+            runtime: runtime.handle(),
         };
         let (ready, started) = oneshot::channel();
         let thread = thread::Builder::new()
@@ -381,28 +410,23 @@ impl AppBuilder {
         let started = started
             .await
             .unwrap_or_else(|_| Err(Error::Start("its thread panicked".to_owned())));
-        match started {
-            Ok(Started {
-                shared,
-                engine,
-                store,
-                ids,
-            }) => Ok(App(Arc::new(Running {
-                shared,
-                engine,
-                store,
-                ids,
-                grace: self.grace,
-                threads: Mutex::new(Some(Threads {
-                    engine: thread,
-                    runtime,
-                })),
-            }))),
-            Err(error) => {
-                runtime.shutdown_background();
-                Err(error)
-            }
-        }
+        let Started {
+            shared,
+            engine,
+            store,
+            ids,
+        } = started?;
+        Ok(App(Arc::new(Running {
+            shared,
+            engine,
+            store,
+            ids,
+            grace: self.grace,
+            threads: Mutex::new(Some(Threads {
+                engine: thread,
+                runtime,
+            })),
+        })))
     }
 }
 
@@ -414,7 +438,7 @@ impl Drop for Running {
         };
         let grace = Duration::ZERO;
         self.engine.do_send(Shutdown { grace });
-        threads.runtime.shutdown_background();
+        drop(threads.runtime);
         let deadline = std::time::Instant::now() + LET_GO;
         while !threads.engine.is_finished() && std::time::Instant::now() < deadline {
             thread::park_timeout(Duration::from_millis(1));

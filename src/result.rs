@@ -301,12 +301,13 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     /// [`Error::Timeout`], and as [`get`](Self::get).
     pub async fn get_timeout(&self, timeout: Duration) -> Result<O> {
         let clock = self.shared.clock.clone();
-        let until = clock.now_ms().saturating_add(timeout.as_millis() as u64);
+        // From now on, not from when the timer is first looked at.
+        let until = clock.after(timeout);
         // On the app's runtime, because the caller's executor may have no timers.
         let timer = self
             .shared
             .runtime
-            .spawn(async move { clock.sleep_until(until).await });
+            .spawn(async move { clock.wait_until(until).await });
         let stop_timer = timer.abort_handle();
         let result = tokio::select! {
             biased;

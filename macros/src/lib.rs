@@ -50,7 +50,7 @@ mod types;
 /// | `si(x, y)` | `Immutable<O>` | all arguments given; ignores what comes from upstream |
 /// | `partial(y)` | `Signature<X, O>` | the first argument comes from upstream |
 /// | `each(y)` | `Signature<Vec<X>, Vec<O>>` | one task for each element of the upstream list |
-/// | `map(items)` | `Immutable<Vec<O>>` | one call per item; for tasks of one parameter |
+/// | `map(items)` | `Immutable<Vec<O>>` | one task, one call per item: the argument, or the tuple of all |
 /// | `starmap(items)` | `Immutable<Vec<O>>` | one call per tuple of arguments |
 /// | `chunks(items, n)` | `Immutable<Vec<Vec<O>>>` | the same, `n` calls to a task |
 /// | `call(x, y)` | as written | the plain function, without the engine |

@@ -107,17 +107,24 @@ impl Expansion<'_> {
         })
     }
 
-    /// `map`, for tasks of one parameter.
+    /// `map`, for tasks with parameters: an item is the one argument, or the tuple of them all.
     fn map(&self) -> Option<TokenStream> {
         let Self {
             function,
             span,
             value,
+            args,
             ..
         } = self;
         let Function { vis, params, .. } = function;
-        let [Param { ty: item, .. }] = &params[..] else {
-            return None;
+        let item = match &params[..] {
+            [] => return None,
+            [Param { ty, .. }] => quote!(#ty),
+            _ => quote!(#args),
+        };
+        let as_args = match params.len() {
+            1 => quote!((__item,)),
+            _ => quote!(__item),
         };
         let map = format!(
             "Returns a signature that runs `{}` for each item, in one task.",
@@ -132,7 +139,7 @@ impl Expansion<'_> {
             ) -> ::chordal::Immutable<::std::vec::Vec<#value>> {
                 ::chordal::Immutable::<::std::vec::Vec<#value>>::map::<Self>(::core::iter::Iterator::map(
                     ::core::iter::IntoIterator::into_iter(items),
-                    |__item| (__item,),
+                    |__item| #as_args,
                 ))
             }
         })

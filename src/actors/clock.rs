@@ -1,7 +1,7 @@
-//! The clock: the only place that reads time or draws randomness.
+//! The clock: the only place that reads the time of day or draws randomness.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -24,18 +24,16 @@ pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    System,
+    /// When this clock was made, on the monotonic scale.
+    System(Instant),
     Manual(Arc<watch::Sender<u64>>),
 }
-
-/// The system clock may be set, so a wait looks at it again at least this often.
-const RECHECK: Duration = Duration::from_secs(30);
 
 impl Clock {
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(Source::System(Instant::now()))
     }
 
     /// A clock that stands at `start` until [`advance`](Self::advance) moves it.
@@ -57,31 +55,45 @@ impl Clock {
     /// On the system clock.
     pub fn advance(&self, by: Duration) {
         match &self.0 {
-            Source::System => panic!("only a manual clock can be advanced"),
+            Source::System(_) => panic!("only a manual clock can be advanced"),
             Source::Manual(now) => now.send_modify(|now| *now += by.as_millis() as u64),
         }
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
         match &self.0 {
-            Source::System => millis(SystemTime::now()),
+            Source::System(_) => millis(SystemTime::now()),
             Source::Manual(now) => *now.borrow(),
         }
     }
 
-    /// Returns once it is `at_ms` or later. Needs tokio's time driver on the system clock.
-    pub(crate) async fn sleep_until(&self, at_ms: u64) {
+    /// Milliseconds on a scale that no setting of the clock moves: what waits is measured on it.
+    pub(crate) fn elapsed_ms(&self) -> u64 {
         match &self.0 {
-            Source::System => {
-                while let Some(left) = at_ms.checked_sub(self.now_ms()).filter(|left| *left > 0) {
-                    tokio::time::sleep(Duration::from_millis(left).min(RECHECK)).await;
-                }
+            Source::System(start) => start.elapsed().as_millis() as u64,
+            Source::Manual(now) => *now.borrow(),
+        }
+    }
+
+    /// Returns once [`elapsed_ms`](Self::elapsed_ms) is `at_ms` or later. Needs tokio's time
+    /// driver on the system clock.
+    pub(crate) async fn wait_until(&self, at_ms: u64) {
+        match &self.0 {
+            Source::System(_) => {
+                let left = at_ms.saturating_sub(self.elapsed_ms());
+                tokio::time::sleep(Duration::from_millis(left)).await;
             }
             Source::Manual(now) => {
                 // We hold the sender, so the channel cannot close.
                 let _ = now.subscribe().wait_for(|now| *now >= at_ms).await;
             }
         }
+    }
+
+    /// The [`elapsed_ms`](Self::elapsed_ms) at which this much more time has passed.
+    pub(crate) fn after(&self, duration: Duration) -> u64 {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.elapsed_ms().saturating_add(millis)
     }
 }
 

@@ -64,7 +64,8 @@ pub(crate) struct EngineActor {
 #[derive(Debug)]
 struct Live {
     machine: Workflow,
-    /// The root and its callbacks, and what they were given: to start them again if they are lost.
+    /// The root and its callbacks that run, and what they were given: to start them again if they
+    /// are lost.
     children: HashMap<Index, (Node, Option<Value>)>,
 }
 
@@ -278,12 +279,15 @@ impl EngineActor {
             let Some(root) = keys::id_of(&key) else {
                 continue;
             };
-            if due(root.submitted_ms()) > now {
+            // (Ids that a fast clock gave tell nothing of when their workflows ended.)
+            if due(root.submitted_ms()) > now && root.submitted_ms() <= now {
                 later(due(root.submitted_ms()));
                 break;
             }
             if swept == SWEEP_AT_MOST {
-                later(now);
+                // On with it, once this much is gone.
+                self.sweep_at = Some(now);
+                self.shell.then(Act::Sweep);
                 break;
             }
             if self.workflows.contains_key(&root) {
@@ -444,6 +448,10 @@ impl Handler<ChildEnded> for EngineActor {
             index,
             report,
         } = ended;
+        // It will not be started again.
+        if let Some(live) = self.workflows.get_mut(&root) {
+            live.children.remove(&index);
+        }
         self.decide(
             root,
             |machine| match index {

@@ -24,6 +24,8 @@ pub(crate) enum Act {
     Start(Box<Child>),
     /// Start a lost child again.
     Respawn(Recipient<Respawn>, Respawn),
+    /// Have the engine look for more to sweep.
+    Sweep,
     /// Delete what is left of a workflow whose head is gone.
     Purge(Id),
 }

@@ -101,11 +101,11 @@ async fn in_time<T>(
     let Some(limit) = limit else {
         return Some(work.await);
     };
-    let deadline = clock.now_ms().saturating_add(limit.as_millis() as u64);
+    let until = clock.after(limit);
     tokio::select! {
         biased;
         done = work => Some(done),
-        () = clock.sleep_until(deadline) => None,
+        () = clock.wait_until(until) => None,
     }
 }
 

@@ -35,7 +35,7 @@ impl SchedulerActor {
 
     /// Wakes all whose time has come and sets the timer for the next.
     fn turn(&mut self, context: &mut Context<Self>) {
-        let now = self.clock.now_ms();
+        let now = self.clock.elapsed_ms();
         while let Some(&Reverse((at_ms, number))) = self.waiting.peek()
             && at_ms <= now
         {
@@ -55,7 +55,7 @@ impl SchedulerActor {
                 }
                 let clock = self.clock.clone();
                 let handle = context.spawn(
-                    async move { clock.sleep_until(at_ms).await }
+                    async move { clock.wait_until(at_ms).await }
                         .into_actor(self)
                         .map(|(), scheduler, context| {
                             scheduler.timer = None;
@@ -76,6 +76,9 @@ impl Handler<WakeAt> for SchedulerActor {
     type Result = ();
 
     fn handle(&mut self, WakeAt { at_ms, who }: WakeAt, context: &mut Context<Self>) {
+        // From here on it is a delay: setting the clock back must not make it longer.
+        let delay_ms = at_ms.saturating_sub(self.clock.now_ms());
+        let at_ms = self.clock.elapsed_ms().saturating_add(delay_ms);
         self.next += 1;
         self.waiting.push(Reverse((at_ms, self.next)));
         self.who.insert(self.next, who);

@@ -25,6 +25,7 @@ use crate::canvas::payload::Payload;
 use crate::error::Error;
 use crate::messages::dispatcher::Drain;
 use crate::messages::engine::Launch;
+use crate::messages::scheduler::Wake;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::{self, Reader};
 use crate::persistence::{StoreError, keys};
@@ -383,6 +384,7 @@ impl Shell {
             Act::KeyIsDurable(message) => self.engine().do_send(message),
             Act::Start(child) => child.start_now(self),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
+            Act::Sweep => self.engine().do_send(Wake),
             Act::Purge(root) => {
                 let store = self.0.store.clone();
                 let shared = self.shared().clone();

@@ -13,7 +13,7 @@ use crate::canvas::id::Id;
 use crate::persistence::reader::Reader;
 use crate::persistence::{Batch, StoreError, keys};
 
-/// Sled is slow on larger batches (reliability.md, section 1).
+/// Sled is slow on larger batches.
 const MAX_DELETES: usize = 500;
 /// What a workflow consists of beside its head, its result and its idempotency key.
 const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];

@@ -21,7 +21,7 @@ pub(crate) const VERSION: u8 = 1;
 const HEADER: usize = 7;
 
 /// The largest record we write. Sled puts what is larger, whole tree nodes of such records
-/// included, into files that it never fsyncs (reliability.md H5).
+/// included, into files that it never fsyncs (RELIABILITY.md H5).
 pub(crate) const MAX_RECORD: usize = 7_500;
 const MAX_BODY: usize = MAX_RECORD - HEADER;
 

@@ -1,8 +1,8 @@
 //! A store on disk: sled 0.34.7, made to keep its word.
 //!
 //! sled alone never calls fsync on Linux, is left unopenable by a kill at the wrong moment,
-//! and panics on some damaged files. The rules H1 to H10 of RELIABILITY.md close these gaps;
-//! each is named here where it is kept.
+//! and panics on some damaged files. The rules of RELIABILITY.md close these gaps, but for what it
+//! says is still open; each is named here where it is kept.
 //!
 //! ```text
 //! <dir>/LOCK           ours: held while open, names the holder

@@ -468,6 +468,92 @@ async fn a_swept_key_is_free_and_ids_rise_though_the_clock_steps_back() {
 }
 
 #[tokio::test]
+async fn one_sweep_leads_to_the_next_until_all_that_is_due_is_gone() {
+    let ledger = Ledger::new();
+    let store = MemoryStore::new();
+    let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    let builder = App::with_store(store.clone()).clock(clock.clone());
+    let builder = builder
+        .tasks(all_tasks())
+        .retention(Duration::from_secs(60));
+    let app = builder.start().await.unwrap();
+    for _ in 0..1_200 {
+        let result = app.apply_async(mark.s(ledger.0, "m".into())).await.unwrap();
+        within(result.get()).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(61));
+    // The clock stands still from here on. (A look through a handle would keep its workflow.)
+    let gone = async {
+        // All but the store's own record, `m`.
+        while store
+            .scan(b"a", b"m")
+            .chain(store.scan(b"n", b"z"))
+            .next()
+            .is_some()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(gone).await;
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_that_ran_ahead_once_does_not_stop_retention() {
+    let ledger = Ledger::new();
+    let store = MemoryStore::new();
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let open = async |clock: &Clock| {
+        let builder = App::with_store(store.clone()).clock(clock.clone());
+        let builder = builder.tasks(all_tasks());
+        let builder = builder.retention(Duration::from_secs(60));
+        builder.start().await.unwrap()
+    };
+    let submit = async |app: &App| {
+        let result = app.apply_async(mark.s(ledger.0, "m".into())).await.unwrap();
+        within(result.get()).await.unwrap();
+        result.id()
+    };
+    let ahead = open(&Clock::manual(start + Duration::from_secs(300_000_000))).await;
+    submit(&ahead).await;
+    ahead.shutdown().await.unwrap();
+
+    let clock = Clock::manual(start);
+    let app = open(&clock).await;
+    let id = submit(&app).await;
+    let gone = async {
+        while app.async_result::<String>(id).await.is_ok() {
+            clock.advance(Duration::from_secs(30));
+            submit(&app).await;
+        }
+    };
+    within(gone).await;
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_start_that_is_cancelled_harms_nobody_and_frees_the_directory() {
+    let place = Place::Sled(tempfile::tempdir().unwrap());
+    for _ in 0..5 {
+        let mut start = std::pin::pin!(place.builder().tasks(all_tasks()).start());
+        let begun = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(start.as_mut().poll(context).is_pending())
+        });
+        assert!(begun.await, "its thread has not answered yet");
+    }
+    let opened = async {
+        loop {
+            match place.builder().tasks(all_tasks()).start().await {
+                Ok(app) => return app,
+                Err(Error::Store(StoreError::Locked { .. })) => tokio::task::yield_now().await,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    within(opened).await.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn dropping_an_app_with_running_tasks_frees_its_directory_at_once() {
     let place = Place::Sled(tempfile::tempdir().unwrap());
     let ledger = Ledger::new();
