@@ -49,7 +49,7 @@ impl ChainActor {
                     }
                 }
                 Command::Respawn(index) => {
-                    respawn_later(&self.shell, &self.child, index, context);
+                    respawn_later(&self.shell, self.child.id(), index, context);
                 }
                 Command::GiveUp(index) => {
                     let report = given_up(self.child.root, &self.steps()[index as usize]);

@@ -55,7 +55,7 @@ impl ChordActor {
                     self.start_body(resume, context);
                 }
                 Command::RespawnBody => {
-                    respawn_later(&self.shell, &self.child, BODY, context);
+                    respawn_later(&self.shell, self.child.id(), BODY, context);
                 }
                 Command::GiveUpBody => {
                     let report = given_up(self.child.root, self.body());

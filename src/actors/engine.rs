@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::journal::Act;
 use super::shared::Pin;
 use super::shell::Shell;
-use super::supervision::{Child, Resume, Tether, given_up};
+use super::supervision::{Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
@@ -57,7 +57,6 @@ pub(crate) struct EngineActor {
     retention: Duration,
     /// When the next sweep is due, in milliseconds since the Unix epoch.
     sweep_at: Option<u64>,
-    draining: bool,
 }
 
 /// A workflow that has not ended.
@@ -77,7 +76,6 @@ impl EngineActor {
             keys: HashMap::new(),
             retention,
             sweep_at: None,
-            draining: false,
         }
     }
 
@@ -213,16 +211,7 @@ impl EngineActor {
                 let input = Some(due.input);
                 self.start_child(root, index, due.node, input, Resume::Fresh, context);
             }
-            Command::Respawn(index) => {
-                if self.shell.is_closed() {
-                    return;
-                }
-                tracing::error!(%root, index, "an actor was lost and is started again");
-                self.shell.then(Act::Respawn(
-                    context.address().recipient(),
-                    Respawn { root, index },
-                ));
-            }
+            Command::Respawn(index) => respawn_later(&self.shell, root, index, context),
             Command::GiveUp(index) => {
                 let report = self
                     .workflows
@@ -360,7 +349,7 @@ impl Drop for EngineActor {
     /// Runs when the engine's actor is lost, too: then every waiter must be told, and the thread
     /// must end, because nobody is left to take a `Shutdown`.
     fn drop(&mut self) {
-        if !self.draining {
+        if !self.shell.is_draining() {
             let shared = self.shell.shared();
             shared.end(Error::Halted("its actor was lost".to_owned()));
             if let Some(system) = actix::System::try_current() {
@@ -382,7 +371,7 @@ impl Handler<Submit> for EngineActor {
             idempotency_key,
             durable,
         } = submit;
-        if self.draining {
+        if self.shell.is_draining() {
             return;
         }
         let shared = self.shell.shared().clone();
@@ -504,13 +493,12 @@ impl Handler<Shutdown> for EngineActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, Shutdown { grace }: Shutdown, _: &mut Context<Self>) -> Self::Result {
-        self.draining = true;
         self.shell.drain();
         let shell = self.shell.clone();
         Box::pin(async move {
             settle(grace, || shell.held() == 0).await;
             settle(LAST_COMMITS, || shell.is_quiet()).await;
-            shell.close();
+            shell.close(Error::ShutDown);
         })
     }
 }

@@ -144,7 +144,7 @@ impl FanOut {
         match command {
             Command::Spawn(index) => self.spawn(shell, index),
             Command::Respawn(index) => {
-                respawn_later(shell, child, index, context);
+                respawn_later(shell, child.id(), index, context);
                 Ok(())
             }
             Command::GiveUp(index) => self.give_up(shell, index),

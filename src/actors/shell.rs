@@ -145,7 +145,7 @@ impl Shell {
         let limits = &self.0.limits;
         let slots = *limits.queues.get(queue).unwrap_or(&limits.slots);
         let dispatcher = DispatcherActor::new(slots, self.0.held.clone()).start();
-        if self.0.draining.get() {
+        if self.is_draining() {
             dispatcher.do_send(Drain);
         }
         self.0
@@ -161,6 +161,11 @@ impl Shell {
         for dispatcher in self.0.dispatchers.borrow().values() {
             dispatcher.do_send(Drain);
         }
+    }
+
+    /// The app is shutting down.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.get()
     }
 
     /// How many slots are held in all queues.
@@ -264,12 +269,13 @@ impl Shell {
         self.0.counters.borrow_mut().insert(root, next);
     }
 
-    /// The app has shut down: nothing is written any more, whatever the actors that are being
-    /// dropped still say.
-    pub(crate) fn close(&self) {
-        self.0.halted.set(true);
-        self.0.shared.end(Error::ShutDown);
-        actix::System::current().stop();
+    /// Ends it all: every waiter is told why, and nothing is written any more, whatever the actors
+    /// that are being dropped still say.
+    pub(crate) fn close(&self, why: Error) {
+        if !self.0.halted.replace(true) {
+            self.0.shared.end(why);
+            actix::System::current().stop();
+        }
     }
 
     /// Nothing more will happen: an actor that goes now is no loss.
@@ -277,14 +283,13 @@ impl Shell {
         self.0.halted.get()
     }
 
-    /// The store can no longer be trusted, or we cannot: every waiter is told, nothing more is
-    /// written. The host process lives on; opening the store again recovers.
+    /// The store can no longer be trusted, or we cannot. The host process lives on; opening the
+    /// store again recovers.
     pub(crate) fn halt(&self, why: Error) {
-        if !self.0.halted.replace(true) {
+        if !self.is_closed() {
             tracing::error!(%why, "the engine halts");
-            self.0.shared.end(why);
-            actix::System::current().stop();
         }
+        self.close(why);
     }
 
     fn add(&self, add: impl FnOnce(&mut Journal)) {

@@ -154,15 +154,19 @@ impl Child {
 
 /// Has this actor told to start child `index` again, once all that the child had recorded is
 /// durable and can be read.
-pub(crate) fn respawn_later<A>(shell: &Shell, child: &Child, index: Index, context: &mut Context<A>)
-where
+pub(crate) fn respawn_later<A>(
+    shell: &Shell,
+    supervisor: Id,
+    index: Index,
+    context: &mut Context<A>,
+) where
     A: Actor<Context = Context<A>> + Handler<Respawn>,
 {
     if shell.is_closed() {
         return;
     }
-    tracing::error!(supervisor = %child.id(), index, "a child's actor was lost and is started again");
-    let root = child.root;
+    tracing::error!(%supervisor, index, "a child's actor was lost and is started again");
+    let root = supervisor.root();
     shell.then(Act::Respawn(
         context.address().recipient(),
         Respawn { root, index },

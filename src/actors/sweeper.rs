@@ -2,7 +2,6 @@
 //! that a crash cut short.
 
 use std::collections::BTreeSet;
-
 use std::sync::Arc;
 
 use actix::Addr;
