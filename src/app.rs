@@ -7,33 +7,28 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
-use actix::{Actor, Addr};
+use actix::Actor;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::actors::client::{self, Client};
 use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
-use crate::actors::engine::{EngineActor, Submit};
+use crate::actors::engine::EngineActor;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::Shared;
 use crate::actors::shell::{Limits, Shell};
-use crate::actors::store::{Commit, StoreActor};
+use crate::actors::store::StoreActor;
 use crate::actors::sweeper;
+use crate::canvas::Accepts;
 use crate::canvas::id::Id;
-use crate::canvas::{Accepts, freeze};
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
-use crate::persistence::codec::{self, Kind};
-use crate::persistence::definition::Definition;
 use crate::persistence::reader::Reader;
-use crate::persistence::{Batch, Durability, MemoryStore, SledStore, Store, meta};
+use crate::persistence::{Durability, MemoryStore, SledStore, Store, meta};
 use crate::result::AsyncResult;
 use crate::task::{Registry, TaskEntry};
 
-/// A submission is staged in batches of about this many bytes.
-const STAGE: usize = 256 * 1_024;
-/// The longest idempotency key, in bytes.
-const MAX_KEY: usize = 1_024;
 /// How long dropping an app waits for its engine to let go of the store.
 const LET_GO: Duration = Duration::from_secs(5);
 
@@ -65,9 +60,6 @@ pub struct App(Arc<Running>);
 #[derive(Debug)]
 struct Running {
     shared: Arc<Shared>,
-    engine: Addr<EngineActor>,
-    store: Addr<StoreActor>,
-    ids: Ids,
     grace: Duration,
     /// Both are taken when the app stops.
     threads: Mutex<Option<Threads>>,
@@ -157,45 +149,9 @@ impl App {
         &self,
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
-        let mut canvas = signature.into_canvas();
-        let key = canvas
-            .extras
-            .as_mut()
-            .and_then(|extras| extras.idempotency_key.take());
-        if let Some(key) = &key
-            && (key.is_empty() || key.len() > MAX_KEY)
-        {
-            return Err(Error::Canvas {
-                path: String::new(),
-                reason: format!("an idempotency key has 1 to {MAX_KEY} bytes"),
-            });
-        }
-        if let Some(why) = self.0.shared.ended() {
-            return Err(why);
-        }
-        let root =
-            freeze::freeze(canvas, &self.0.shared.registry).map_err(|refusal| Error::Canvas {
-                path: refusal.path,
-                reason: refusal.reason,
-            })?;
-        let root_id = self.0.ids.next(&self.0.shared.clock);
-        let definition = Definition::new(root_id, root, key);
-        let key = definition.head.idempotency_key.clone();
-        // The head is the commit marker: it goes last.
-        self.stage(definition.segments).await?;
-        let (durable, pin) = oneshot::channel();
-        let submit = Submit {
-            root_id,
-            root: definition.root,
-            next: definition.head.next,
-            head: codec::encode(Kind::Head, &definition.head),
-            idempotency_key: key,
-            durable,
-        };
-        // Waits for room in the mailbox: whoever submits faster than the engine takes in is slowed.
-        self.0.engine.send(submit).await.map_err(|_| self.gone())?;
-        let pin = pin.await.map_err(|_| self.gone())?;
-        Ok(AsyncResult::root(self.0.shared.clone(), pin))
+        let shared = &self.0.shared;
+        let pin = client::submit(shared, signature.into_canvas()).await?;
+        Ok(AsyncResult::root(shared.clone(), pin))
     }
 
     /// The handle of a task, chain, group or chord that was submitted before, also before a
@@ -235,7 +191,7 @@ impl App {
             .name("chordal-shutdown".to_owned())
             .spawn(move || {
                 let grace = running.grace;
-                running.engine.do_send(Shutdown { grace });
+                running.shared.client().engine.do_send(Shutdown { grace });
                 let _ = threads.engine.join();
                 threads.runtime.stop_within(Duration::from_millis(500));
                 let _ = done.send(());
@@ -248,29 +204,6 @@ impl App {
             None | Some(Error::ShutDown) => Ok(()),
             Some(why) => Err(why),
         }
-    }
-
-    async fn stage(&self, segments: Vec<(Vec<u8>, Vec<u8>)>) -> Result<()> {
-        let mut batch = Batch::default();
-        let mut segments = segments.into_iter().peekable();
-        while let Some((key, value)) = segments.next() {
-            batch.put(key, value);
-            if batch.bytes() >= STAGE || segments.peek().is_none() {
-                let commit = Commit(std::mem::take(&mut batch));
-                let answer = self.0.store.send(commit).await.map_err(|_| self.gone())?;
-                if let Err(error) = answer.await.map_err(|_| self.gone())? {
-                    // Nothing that is written after it can be trusted.
-                    self.0.shared.end(error.clone().into());
-                    return Err(error.into());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Why the engine does not answer.
-    fn gone(&self) -> Error {
-        self.0.shared.ended().unwrap_or(Error::ShutDown)
     }
 }
 
@@ -410,17 +343,8 @@ impl AppBuilder {
         let started = started
             .await
             .unwrap_or_else(|_| Err(Error::Start("its thread panicked".to_owned())));
-        let Started {
-            shared,
-            engine,
-            store,
-            ids,
-        } = started?;
         Ok(App(Arc::new(Running {
-            shared,
-            engine,
-            store,
-            ids,
+            shared: started?,
             grace: self.grace,
             threads: Mutex::new(Some(Threads {
                 engine: thread,
@@ -437,7 +361,7 @@ impl Drop for Running {
             return;
         };
         let grace = Duration::ZERO;
-        self.engine.do_send(Shutdown { grace });
+        self.shared.client().engine.do_send(Shutdown { grace });
         drop(threads.runtime);
         let deadline = std::time::Instant::now() + LET_GO;
         while !threads.engine.is_finished() && std::time::Instant::now() < deadline {
@@ -457,25 +381,16 @@ struct Engine {
     runtime: tokio::runtime::Handle,
 }
 
-/// What the app needs of the started engine.
-struct Started {
-    shared: Arc<Shared>,
-    engine: Addr<EngineActor>,
-    store: Addr<StoreActor>,
-    ids: Ids,
-}
-
 impl Engine {
     /// The life of the engine's thread: an actix system of its own.
-    fn run(self, ready: oneshot::Sender<Result<Started>>) {
+    fn run(self, ready: oneshot::Sender<Result<Arc<Shared>>>) {
         let system = actix::System::new();
         // The store blocks in fsync, so it has a thread of its own.
         let writer = actix::Arbiter::new();
         let started = system.block_on(self.start(&writer));
         match started {
-            Ok(started) => {
-                let shared = started.shared.clone();
-                if ready.send(Ok(started)).is_ok()
+            Ok(shared) => {
+                if ready.send(Ok(shared.clone())).is_ok()
                     && let Err(error) = system.run()
                 {
                     shared.end(Error::Halted(error.to_string()));
@@ -494,7 +409,7 @@ impl Engine {
         }
     }
 
-    async fn start(self, writer: &actix::Arbiter) -> Result<Started> {
+    async fn start(self, writer: &actix::Arbiter) -> Result<Arc<Shared>> {
         let store: Arc<dyn Store> = match self.store {
             Source::Sled(directory) => Arc::new(SledStore::open(directory)?),
             Source::Given(store) => store,
@@ -530,11 +445,8 @@ impl Engine {
             opening.last_commit(),
         );
         let engine = EngineActor::new(shell, self.retention).start();
-        Ok(Started {
-            shared,
-            engine,
-            store,
-            ids: Ids::after(last),
-        })
+        let ids = Ids::after(last);
+        shared.set_client(Client { engine, store, ids });
+        Ok(shared)
     }
 }

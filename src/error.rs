@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::canvas::freeze::Refusal;
 use crate::canvas::id::Id;
 use crate::canvas::outcome::TaskFailure;
 use crate::persistence::StoreError;
@@ -57,6 +58,16 @@ pub enum Error {
         /// What is wrong there.
         reason: String,
     },
+    /// What only a running task of an app can do was asked for elsewhere: in a function called by
+    /// hand, or after the attempt had ended.
+    #[error("only a running attempt of a task can do this")]
+    NotInTask,
+    /// The task is a member of no group and of no chord's header, so it cannot add to one.
+    #[error("task {id} is a member of no group and of no chord's header")]
+    NotInChord {
+        /// The task.
+        id: Id,
+    },
     /// Two tasks are registered under one name.
     #[error("two different tasks are registered as `{name}`")]
     DuplicateTask {
@@ -84,6 +95,12 @@ pub enum Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(Refusal { path, reason }: Refusal) -> Self {
+        Self::Canvas { path, reason }
     }
 }
 

@@ -51,7 +51,6 @@ mod task;
 pub use actors::clock::Clock;
 pub use app::{App, AppBuilder};
 pub use canvas::id::Id;
-pub use canvas::options::{DEFAULT_QUEUE, TaskOptions};
 pub use canvas::outcome::{FailureKind, TaskFailure};
 pub use canvas::state::State;
 pub use canvas::{Accepts, Canvas, Immutable, Members, Signature, chain, chord, group, group_of};
@@ -59,7 +58,9 @@ pub use chordal_macros::task;
 pub use error::{Error, Result};
 pub use persistence::{Durability, Store, StoreError};
 pub use result::{AsyncResult, Completions, GroupResult};
-pub use task::{Task, TaskContext, TaskEntry, TaskError, TaskResult};
+pub use task::{
+    DEFAULT_QUEUE, Retry, Task, TaskContext, TaskEntry, TaskError, TaskOptions, TaskResult,
+};
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 
 use crate::actors::shared::{Pin, Shared, Watch};
 use crate::canvas::freeze::{Def, Node};
-use crate::canvas::id::{Id, Seq};
+use crate::canvas::id::Id;
 use crate::canvas::machine::{Change, Record};
-use crate::canvas::outcome::{Outcome, Value};
+use crate::canvas::outcome::Outcome;
 use crate::canvas::payload::Payload;
 use crate::canvas::state::State;
 use crate::error::{Error, Result};
@@ -116,6 +116,7 @@ impl<O> AsyncResult<O> {
                 Some(ended) => match ended.outcome {
                     Outcome::Success(_) => State::Success,
                     Outcome::Failure(_) => State::Failure,
+                    Outcome::Revoked(_) => State::Revoked,
                 },
                 None => {
                     let found = reader.find(self.id)?;
@@ -185,14 +186,76 @@ impl<O> AsyncResult<O> {
         let Some(parent) = reader.find(self.id)? else {
             return Err(Error::UnknownId { id: self.id });
         };
-        let children = reader.children(self.id, &parent)?;
-        Ok(children
-            .into_iter()
-            .map(|child| {
-                let id = self.id.node(child.node.seq);
-                AsyncResult::below(self.shared.clone(), id, child)
+        Ok(self.handles(reader.children(self.id, &parent)?))
+    }
+
+    fn handles<T>(&self, found: Vec<Found>) -> Vec<AsyncResult<T>> {
+        let handle = |found: Found| {
+            let id = self.id.node(found.node.seq);
+            AsyncResult::below(self.shared.clone(), id, found)
+        };
+        found.into_iter().map(handle).collect()
+    }
+
+    /// Returns the handles of the members of the group whose list is its value: of a group, of a
+    /// chain that ends in one, of a chord whose body is one. `None` if its value is no group's.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn range(n: i64) -> Vec<i64> { (0..n).collect() }
+    /// # #[task] async fn double(n: i64) -> i64 { 2 * n }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![range, double]).start().await?;
+    /// let doubles = app.apply_async(range.s(3) | double.each()).await?;
+    /// doubles.get().await?;
+    /// let members = doubles.members::<i64>().await?.expect("it ends in a group");
+    /// assert_eq!(members[2].get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn members<T>(&self) -> Result<Option<Vec<AsyncResult<T>>>> {
+        let reader = self.reader()?;
+        let Some(found) = reader.find(self.id)? else {
+            return Err(Error::UnknownId { id: self.id });
+        };
+        let members = reader.members(self.id.root(), &found)?;
+        Ok(members.map(|members| self.handles(members)))
+    }
+
+    /// Returns when the next attempt of a task is due that waits for its time: of its
+    /// [`countdown`](crate::Signature::countdown), or, in state
+    /// [`Retry`](crate::State::Retry), of its next attempt.
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn eta(&self) -> Result<Option<SystemTime>> {
+        let reader = self.reader()?;
+        let Some(found) = reader.find(self.id)? else {
+            return Err(Error::UnknownId { id: self.id });
+        };
+        let due = reader.due_at(self.id.root(), &found)?;
+        Ok(due.map(|at_ms| UNIX_EPOCH + Duration::from_millis(at_ms)))
+    }
+
+    /// Waits until its whole workflow has come to rest: it has ended, and so have all callbacks,
+    /// errbacks and theirs.
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn at_rest(&self) -> Result<()> {
+        let root = self.id.root();
+        let watch = self.shared.watch(vec![root]);
+        watch
+            .until(|| {
+                let reader = self.shared.reader()?;
+                Ok(reader.is_at_rest(root)?.then_some(()))
             })
-            .collect())
+            .await
     }
 
     /// Returns how many of its children (a group's or a header's members, a chain's steps) have
@@ -253,24 +316,7 @@ impl<O> AsyncResult<O> {
         let watch = self.shared.watch(self.decided_in());
         match watch.until(|| self.fate()).await? {
             Fate::Ended(outcome) => Ok(outcome),
-            Fate::Revoked => Err(Error::Revoked { id: self.id }),
-        }
-    }
-
-    /// The bytes of a value; what is not at hand is read off this thread.
-    async fn load(&self, value: Value) -> Result<Payload> {
-        if let Value::Inline(payload) = value {
-            return Ok(payload);
-        }
-        let (reader, root) = (self.reader()?, self.id.root());
-        let loaded = self
-            .shared
-            .runtime
-            .spawn_blocking(move || reader.load(root, &value))
-            .await;
-        match loaded {
-            Ok(payload) => Ok(payload?),
-            Err(_) => Err(self.shared.ended().unwrap_or(Error::ShutDown)),
+            Fate::Never => Err(Error::Revoked { id: self.id }),
         }
     }
 }
@@ -287,10 +333,10 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     pub async fn get(&self) -> Result<O> {
         match self.wait().await? {
             Outcome::Success(value) => {
-                let payload = self.load(value).await?;
+                let payload = self.shared.load(self.id.root(), value).await?;
                 self.decode(&payload)
             }
-            Outcome::Failure(failure) => Err(Error::Failed(failure)),
+            Outcome::Failure(failure) | Outcome::Revoked(failure) => Err(Error::Failed(failure)),
         }
     }
 
@@ -451,8 +497,12 @@ impl<T: DeserializeOwned> Completions<T> {
                         } = record
                             && seen.insert(index)
                         {
-                            let element = element(&shared, group, outcome, settled);
-                            self.ready.push_back((index, element));
+                            let mut all = Vec::new();
+                            shared.reader()?.spread(group.root(), outcome, &mut all)?;
+                            for outcome in all {
+                                let element = element(&shared, group, outcome, settled);
+                                self.ready.push_back((index, element));
+                            }
                         }
                     }
                 }
@@ -466,7 +516,7 @@ impl<T: DeserializeOwned> Completions<T> {
         let reader = self.handle.reader()?;
         let node = self.handle.node(&reader)?;
         let root = self.handle.id.root();
-        let Some((seq, fan)) = last_group(&node) else {
+        let Some((seq, fan)) = node.last_group() else {
             return self.whole_list().await;
         };
         let group = root.node(seq);
@@ -508,10 +558,10 @@ impl<T: DeserializeOwned> Completions<T> {
     async fn whole_list(&mut self) -> Result<()> {
         self.source = Source::Exhausted;
         match self.handle.wait().await? {
-            Outcome::Failure(failure) => Err(Error::Failed(failure)),
+            Outcome::Failure(failure) | Outcome::Revoked(failure) => Err(Error::Failed(failure)),
             Outcome::Success(value) => {
                 let id = self.handle.id;
-                let elements = self.handle.load(value).await?.elements();
+                let elements = self.handle.shared.load(id.root(), value).await?.elements();
                 let elements = elements.map_err(|what| Error::Decode { id, what })?;
                 self.ready = (0..).zip(elements.into_iter().map(Ok)).collect();
                 Ok(())
@@ -523,18 +573,10 @@ impl<T: DeserializeOwned> Completions<T> {
 /// One member's outcome as an element of its group's list.
 fn element(shared: &Shared, group: Id, outcome: Outcome, settled: bool) -> Element {
     match outcome {
-        Outcome::Failure(failure) if !settled => Err(Error::Failed(failure)),
+        Outcome::Failure(failure) | Outcome::Revoked(failure) if !settled => {
+            Err(Error::Failed(failure))
+        }
         outcome => Ok(shared.reader()?.element(group.root(), &outcome, settled)?),
-    }
-}
-
-/// The group whose list is the value of `node`, if it is one's.
-fn last_group(node: &Node) -> Option<(Seq, &crate::canvas::freeze::Fan)> {
-    match &node.def {
-        Def::Task(_) => None,
-        Def::Group(fan) => Some((node.seq, fan)),
-        Def::Chain(steps) => last_group(steps.last()?),
-        Def::Chord { body, .. } => last_group(body),
     }
 }
 

@@ -1,19 +1,26 @@
 //! What a user writes: tasks, their context, their errors.
 
+mod context;
+mod error;
+mod options;
+mod retry;
+
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::pin::Pin;
-use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::context::Host;
+pub use self::context::TaskContext;
+pub(crate) use self::error::Next;
+pub use self::error::TaskError;
+pub use self::options::{DEFAULT_QUEUE, TaskOptions};
+pub use self::retry::Retry;
 use crate::canvas::freeze::Catalogue;
-use crate::canvas::id::Id;
-use crate::canvas::machine::task::Retry;
-use crate::canvas::options::TaskOptions;
 use crate::canvas::payload::{Parts, Payload};
 use crate::canvas::{Canvas, Form, Immutable, Mode, Signature, TaskSig, arguments};
 use crate::error::{Error, Result};
@@ -83,158 +90,6 @@ impl<T, E: Into<TaskError>> TaskResult for Result<T, E> {
 
     fn into_task_result(self) -> Result<T, TaskError> {
         self.map_err(Into::into)
-    }
-}
-
-/// Why a task failed. Any [`std::error::Error`] becomes one with `?` or `.into()`.
-///
-/// ```
-/// # use chordal::TaskError;
-/// fn parse(text: &str) -> Result<i64, TaskError> {
-///     let number: i64 = text.trim().parse()?;
-///     if number < 0 {
-///         return Err(TaskError::new(format!("{number} is negative")).fatal());
-///     }
-///     Ok(number)
-/// }
-/// assert_eq!(parse("x").unwrap_err().to_string(), "invalid digit found in string");
-/// ```
-pub struct TaskError {
-    message: String,
-    pub(crate) retry: Retry,
-    pub(crate) is_type_error: bool,
-}
-
-impl TaskError {
-    /// An error with this message.
-    #[must_use]
-    pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            retry: Retry::Backoff,
-            is_type_error: false,
-        }
-    }
-
-    /// An error that asks for the next attempt after `delay`, if the task has retries left.
-    #[must_use]
-    pub fn retry(message: impl Into<String>, delay: Duration) -> Self {
-        Self {
-            retry: Retry::AfterMs(delay.as_millis() as u64),
-            ..Self::new(message)
-        }
-    }
-
-    /// The same error, not to be tried again however many retries are left.
-    #[must_use]
-    pub fn fatal(mut self) -> Self {
-        self.retry = Retry::Never;
-        self
-    }
-
-    /// Arguments or a result of the wrong type: the next attempt would fail alike.
-    fn wrong_type(message: String) -> Self {
-        Self {
-            is_type_error: true,
-            ..Self::new(message).fatal()
-        }
-    }
-}
-
-impl<E: std::error::Error> From<E> for TaskError {
-    /// The error's message, and those of its sources that it does not repeat.
-    fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !message.ends_with(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = cause.source();
-        }
-        Self::new(message)
-    }
-}
-
-impl fmt::Display for TaskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl fmt::Debug for TaskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskError")
-            .field("message", &self.message)
-            .field("retry", &self.retry)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a running task knows about itself. A task that wants it takes `ctx: &TaskContext` as its
-/// first parameter.
-///
-/// ```
-/// # use chordal::prelude::*;
-/// #[task(max_retries = 2)]
-/// async fn fetch(ctx: &TaskContext, url: String) -> String {
-///     format!("{url}, attempt {} of {}", ctx.attempt(), ctx.id())
-/// }
-/// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let text = fetch.call(&TaskContext::detached(), "a".into()).await;
-/// assert!(text.starts_with("a, attempt 1"));
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct TaskContext {
-    pub(crate) id: Id,
-    pub(crate) parent_id: Option<Id>,
-    pub(crate) group_id: Option<Id>,
-    pub(crate) attempt: u32,
-}
-
-impl TaskContext {
-    /// A context outside any app, for calling a task's function by hand.
-    #[must_use]
-    pub fn detached() -> Self {
-        Self {
-            id: Id::from(uuid::Uuid::nil()),
-            parent_id: None,
-            group_id: None,
-            attempt: 1,
-        }
-    }
-
-    /// The task's id: the same in every attempt, so that it serves as an idempotency key towards
-    /// the outside world.
-    #[must_use]
-    pub fn id(&self) -> Id {
-        self.id
-    }
-
-    /// The id of the workflow the task belongs to.
-    #[must_use]
-    pub fn root_id(&self) -> Id {
-        self.id.root()
-    }
-
-    /// The id of the chain, group or chord that the task is a child of, if it is not alone.
-    #[must_use]
-    pub fn parent_id(&self) -> Option<Id> {
-        self.parent_id
-    }
-
-    /// The id of the group or chord that the task is a member of.
-    #[must_use]
-    pub fn group_id(&self) -> Option<Id> {
-        self.group_id
-    }
-
-    /// Which attempt this is, from 1; one that a crash cut short counts.
-    #[must_use]
-    pub fn attempt(&self) -> u32 {
-        self.attempt
     }
 }
 
@@ -445,19 +300,4 @@ fn sig<T: Task>(args: Payload, count: u32, mode: Mode, takes_upstream: bool) -> 
         mode,
         takes_upstream,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("outer")]
-    struct Outer(#[source] std::num::ParseIntError);
-
-    #[test]
-    fn an_error_carries_the_messages_of_its_sources() {
-        let error: TaskError = Outer("x".parse::<i64>().unwrap_err()).into();
-        assert_eq!(error.to_string(), "outer: invalid digit found in string");
-    }
 }

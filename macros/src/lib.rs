@@ -64,9 +64,13 @@ mod types;
 /// | `name = "shop.charge"` | the function's name | the name it is registered and stored under |
 /// | `queue = "payments"` | `"default"` | where it waits |
 /// | `priority = 5` | 0 | 0 to 9; of those that wait in one queue the highest goes first |
-/// | `max_retries = 3` | 0 | how often a failed attempt is tried again; without it the two below do nothing |
+/// | `max_retries = 3` | 0 | how often a failed attempt is tried again; without it the five below do nothing |
 /// | `retry_backoff = "5s"` | `"1s"` | the first delay; it doubles from there |
-/// | `retry_backoff_max = "2m"` | `"10m"` | the longest delay |
+/// | `retry_backoff_max = "2m"` | `"10m"` | the longest delay that doubling leads to |
+/// | `retry_jitter = true` | `false` | draws each delay at random, from none to the one above |
+/// | `default_retry_delay = "3m"` | none | always the same delay, if there is no `retry_backoff` |
+/// | `retry_if = \|error\| …` | all | which errors (`&TaskError`) are tried again |
+/// | `soft_time_limit = "30s"` | none | when the task is told, or ended if it does not listen |
 /// | `time_limit = "45s"` | none | how long one attempt may take |
 /// | `blocking` | no | a plain `fn`, run on the blocking pool |
 ///

@@ -7,13 +7,17 @@ use syn::{Expr, Lit, Meta};
 
 use crate::{duration, errors::Errors};
 
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 12] = [
     "name",
     "queue",
     "priority",
     "max_retries",
     "retry_backoff",
     "retry_backoff_max",
+    "retry_jitter",
+    "default_retry_delay",
+    "retry_if",
+    "soft_time_limit",
     "time_limit",
     "blocking",
 ];
@@ -34,6 +38,14 @@ pub(crate) struct Options {
     retry_backoff: Option<u64>,
     #[darling(with = read_delay)]
     retry_backoff_max: Option<u64>,
+    #[darling(with = read_flag)]
+    retry_jitter: bool,
+    #[darling(with = read_delay)]
+    default_retry_delay: Option<u64>,
+    #[darling(with = read_expression)]
+    retry_if: Option<Expr>,
+    #[darling(with = read_limit)]
+    soft_time_limit: Option<u64>,
     #[darling(with = read_limit)]
     time_limit: Option<u64>,
     #[darling(with = read_word)]
@@ -85,10 +97,16 @@ impl Options {
         let retry_backoff = time(self.retry_backoff).map(|d| quote!(.retry_backoff(#d)));
         let retry_backoff_max =
             time(self.retry_backoff_max).map(|d| quote!(.retry_backoff_max(#d)));
+        let retry_jitter = self.retry_jitter.then(|| quote!(.retry_jitter(true)));
+        let default_retry_delay =
+            time(self.default_retry_delay).map(|d| quote!(.default_retry_delay(#d)));
+        let retry_if = self.retry_if.as_ref().map(|f| quote!(.retry_if(#f)));
+        let soft_time_limit = time(self.soft_time_limit).map(|d| quote!(.soft_time_limit(#d)));
         let time_limit = time(self.time_limit).map(|d| quote!(.time_limit(#d)));
         let blocking = self.blocking.then(|| quote!(.blocking()));
         let calls = quote! {
-            #queue #priority #max_retries #retry_backoff #retry_backoff_max #time_limit #blocking
+            #queue #priority #max_retries #retry_backoff #retry_backoff_max #retry_jitter
+            #default_retry_delay #retry_if #soft_time_limit #time_limit #blocking
         };
         if calls.is_empty() {
             return calls;
@@ -188,6 +206,25 @@ fn read_limit(meta: &Meta) -> darling::Result<Option<u64>> {
             Err(at_value(meta, message))
         }
         limit => Ok(limit),
+    }
+}
+
+fn read_flag(meta: &Meta) -> darling::Result<bool> {
+    match (meta, literal(meta)) {
+        (Meta::Path(_), _) => Ok(true),
+        (_, Some(Lit::Bool(flag))) => Ok(flag.value),
+        _ => Err(expected(meta, "`true` or `false`", "true")),
+    }
+}
+
+fn read_expression(meta: &Meta) -> darling::Result<Option<Expr>> {
+    match meta {
+        Meta::NameValue(pair) => Ok(Some(pair.value.clone())),
+        _ => Err(expected(
+            meta,
+            "a function that takes a `&TaskError` and returns a `bool`",
+            "|error| error.error_type() == \"TimedOut\"",
+        )),
     }
 }
 

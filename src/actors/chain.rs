@@ -6,8 +6,8 @@ use super::shell::{self, Shell};
 use super::supervision::{Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chain::{Chain, Command};
-use crate::canvas::machine::{Index, Record};
-use crate::canvas::outcome::Value;
+use crate::canvas::machine::{Index, Record, Report};
+use crate::canvas::outcome::{FailureKind, Value};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
 use crate::persistence::StoreError;
 
@@ -60,6 +60,13 @@ impl ChainActor {
                     self.child.pass_on(report);
                     context.stop();
                 }
+                Command::Fail(index, mut report) => {
+                    if let Err(error) = self.fail_next(index, &mut report) {
+                        return self.shell.halt(error.into());
+                    }
+                    self.child.fail(report);
+                    context.stop();
+                }
             }
         }
     }
@@ -76,14 +83,39 @@ impl ChainActor {
         Ok(())
     }
 
+    /// If step `index` failed because a group did whose list the next step was to get, the group is
+    /// a chord's header in all but form, and the next step the body, which fails unstarted.
+    fn fail_next(&self, index: Index, report: &mut Report) -> Result<(), StoreError> {
+        let (root, at) = (self.child.root, index as usize);
+        let Some(failure) = report.outcome.failure() else {
+            return Ok(());
+        };
+        let steps = self.steps();
+        let failed = failure.task_id;
+        if failure.kind != FailureKind::Chord
+            || failed.root() != root
+            || !steps[at].is_followed_from(failed.seq())
+        {
+            return Ok(());
+        }
+        let input = shell::errback_input(failure);
+        let mut errbacks = Vec::new();
+        let reader = self.shell.reader();
+        reader.errbacks_of_steps(root, &steps[at + 1..], &mut errbacks)?;
+        report.call_for(&errbacks, &input);
+        Ok(())
+    }
+
     fn start_child(&self, index: Index, resume: Resume, context: &Context<Self>) {
         let address = context.address();
+        let is_last = index as usize + 1 == self.steps().len();
         let child = Child {
             root: self.child.root,
             node: self.steps()[index as usize].clone(),
             input: self.input.clone(),
             stream: self.child.id(),
-            group: None,
+            // Whose outcome is the chain's is a member of the chain's group.
+            group: self.child.group.filter(|_| is_last),
             resume,
             reports_to: address.clone().recipient(),
             tether: Tether::new(self.child.root, index, address.recipient()),

@@ -3,13 +3,14 @@
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::shell::Shell;
+use super::shell::{self, Shell};
 use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
-use crate::canvas::machine::BODY;
 use crate::canvas::machine::chord::{Chord, Command};
+use crate::canvas::machine::{BODY, Report};
 use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
+use crate::persistence::StoreError;
 
 #[derive(Debug)]
 pub(crate) struct ChordActor {
@@ -63,8 +64,10 @@ impl ChordActor {
                     context.stop();
                 }
                 Command::Break(member) => {
-                    let failure = TaskFailure::chord(self.child.id(), member);
-                    self.child.report(&self.shell, Outcome::Failure(failure));
+                    match self.broken(member) {
+                        Ok(report) => self.child.fail(report),
+                        Err(error) => return self.shell.halt(error.into()),
+                    }
                     context.stop();
                 }
                 Command::Report(report) => {
@@ -73,6 +76,18 @@ impl ChordActor {
                 }
             }
         }
+    }
+
+    /// The chord's failure, and what it calls for: the body fails with it, unstarted.
+    fn broken(&self, member: Box<TaskFailure>) -> Result<Report, StoreError> {
+        let failure = TaskFailure::chord(self.child.id(), member);
+        let input = shell::errback_input(&failure);
+        let mut report = Report::from(Outcome::Failure(failure));
+        let mut errbacks = Vec::new();
+        let reader = self.shell.reader();
+        reader.errbacks(self.child.root, self.body(), &mut errbacks)?;
+        report.call_for(&errbacks, &input);
+        Ok(report)
     }
 
     fn start_body(&self, resume: Resume, context: &Context<Self>) {
@@ -85,7 +100,7 @@ impl ChordActor {
             node: self.body().clone(),
             input: Some(fan.list()),
             stream: self.child.id(),
-            group: None,
+            group: self.child.group,
             resume,
             reports_to: address.clone().recipient(),
             tether: Tether::new(self.child.root, BODY, address.recipient()),

@@ -1,6 +1,7 @@
 //! The clock: the only place that reads the time of day or draws randomness.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -26,7 +27,14 @@ pub struct Clock(Source);
 enum Source {
     /// When this clock was made, on the monotonic scale.
     System(Instant),
-    Manual(Arc<watch::Sender<u64>>),
+    Manual(Arc<Manual>),
+}
+
+#[derive(Debug)]
+struct Manual {
+    now: watch::Sender<u64>,
+    /// How many random numbers were drawn: a test that draws the same gets the same.
+    draws: AtomicU64,
 }
 
 impl Clock {
@@ -39,7 +47,10 @@ impl Clock {
     /// A clock that stands at `start` until [`advance`](Self::advance) moves it.
     #[must_use]
     pub fn manual(start: SystemTime) -> Self {
-        Self(Source::Manual(Arc::new(watch::Sender::new(millis(start)))))
+        Self(Source::Manual(Arc::new(Manual {
+            now: watch::Sender::new(millis(start)),
+            draws: AtomicU64::new(0),
+        })))
     }
 
     /// Returns the time, in whole milliseconds.
@@ -56,14 +67,17 @@ impl Clock {
     pub fn advance(&self, by: Duration) {
         match &self.0 {
             Source::System(_) => panic!("only a manual clock can be advanced"),
-            Source::Manual(now) => now.send_modify(|now| *now += by.as_millis() as u64),
+            Source::Manual(manual) => {
+                let by = by.as_millis() as u64;
+                manual.now.send_modify(|now| *now += by);
+            }
         }
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
         match &self.0 {
             Source::System(_) => millis(SystemTime::now()),
-            Source::Manual(now) => *now.borrow(),
+            Source::Manual(manual) => *manual.now.borrow(),
         }
     }
 
@@ -71,7 +85,22 @@ impl Clock {
     pub(crate) fn elapsed_ms(&self) -> u64 {
         match &self.0 {
             Source::System(start) => start.elapsed().as_millis() as u64,
-            Source::Manual(now) => *now.borrow(),
+            Source::Manual(manual) => *manual.now.borrow(),
+        }
+    }
+
+    /// A random number; of a manual clock the same sequence each time.
+    pub(crate) fn random(&self) -> u64 {
+        match &self.0 {
+            Source::System(_) => rand::random(),
+            // SplitMix64 (Steele, Lea and Flood, 2014).
+            Source::Manual(manual) => {
+                let draw = manual.draws.fetch_add(1, Ordering::Relaxed) + 1;
+                let mut z = draw.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                z ^ (z >> 31)
+            }
         }
     }
 
@@ -83,9 +112,9 @@ impl Clock {
                 let left = at_ms.saturating_sub(self.elapsed_ms());
                 tokio::time::sleep(Duration::from_millis(left)).await;
             }
-            Source::Manual(now) => {
+            Source::Manual(manual) => {
                 // We hold the sender, so the channel cannot close.
-                let _ = now.subscribe().wait_for(|now| *now >= at_ms).await;
+                let _ = manual.now.subscribe().wait_for(|now| *now >= at_ms).await;
             }
         }
     }

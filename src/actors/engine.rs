@@ -90,7 +90,7 @@ impl EngineActor {
                 continue;
             };
             let root_ended = reader.ended(root)?.is_some();
-            if root_ended && reader.store().get(&keys::open(root))?.is_none() {
+            if reader.is_at_rest(root)? {
                 ended += 1;
                 continue;
             }
@@ -125,7 +125,7 @@ impl EngineActor {
             match record {
                 Record::Due { seq, input } => drop(inputs.insert(seq, input)),
                 Record::Child { index, change } => drop(changes.insert(index, change)),
-                Record::Verdict(_) | Record::Expanded { .. } => {}
+                Record::Verdict(_) | Record::Expanded { .. } | Record::Offspring { .. } => {}
             }
         }
         if !root_ended && let Some(node) = reader.root(root)? {
@@ -229,6 +229,7 @@ impl EngineActor {
             Command::End { open } => {
                 if open {
                     self.shell.delete(keys::open(root));
+                    self.shell.touch(root);
                 }
                 self.workflows.remove(&root);
                 self.shell.forget_numbers(root);

@@ -188,6 +188,11 @@ impl FanOut {
         }
     }
 
+    /// Something needs the list.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.fan.followed
+    }
+
     /// How far the body had got before a restart.
     pub(crate) fn body_resume(&mut self) -> Resume {
         match &mut self.resumed {

@@ -33,7 +33,8 @@ impl GroupActor {
         for command in commands {
             let done = match command {
                 Command::Report(verdict) => {
-                    let outcome = group::outcome(verdict, fan.list());
+                    let outcome =
+                        group::outcome(self.child.id(), fan.is_followed(), verdict, fan.list());
                     self.child.report(&self.shell, outcome);
                     context.stop();
                     return;

@@ -9,6 +9,7 @@ use super::shared::Pin;
 use super::supervision::Child;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
+use crate::canvas::outcome::Outcome;
 use crate::messages::engine::KeyIsDurable;
 use crate::messages::supervisor::Respawn;
 use crate::persistence::{Batch, codec, keys};
@@ -20,6 +21,8 @@ pub(crate) enum Act {
     Acknowledge(oneshot::Sender<Pin>, Pin),
     /// Tell the engine that the store knows what an idempotency key stands for.
     KeyIsDurable(KeyIsDurable),
+    /// Tell a task what became of a canvas that it called.
+    Answer(oneshot::Sender<Outcome>, Outcome),
     /// Start a child that reads its input from the store.
     Start(Box<Child>),
     /// Start a lost child again.

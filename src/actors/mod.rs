@@ -5,9 +5,11 @@
 //! order, and what is durable is always a prefix of it. Only acts (running user code, answering a
 //! caller) wait for the disk; decisions flow on at once and share the batch that is being filled.
 
+pub(crate) mod attempt;
 mod barrier;
 mod chain;
 mod chord;
+pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod dispatcher;
 pub(crate) mod engine;

@@ -9,64 +9,76 @@ use std::time::Duration;
 use actix::Addr;
 use futures_util::FutureExt;
 
-use super::clock::Clock;
+use super::attempt::Attempt;
 use super::inbox::Inbox;
 use super::shared::Shared;
 use super::task::TaskActor;
-use crate::canvas::Mode;
 use crate::canvas::id::Id;
 use crate::canvas::machine::task::{End, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
+use crate::canvas::{Mode, freeze};
 use crate::messages::dispatcher::Permit;
 use crate::messages::task::Finished;
 use crate::persistence::StoreError;
-use crate::task::{TaskContext, TaskEntry, TaskError};
+use crate::task::{Next, TaskContext, TaskEntry, TaskError};
 
 /// All that one attempt needs.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) entry: TaskEntry,
     pub(crate) context: TaskContext,
-    pub(crate) args: Payload,
-    pub(crate) count: u32,
-    pub(crate) mode: Mode,
-    pub(crate) input: Option<Value>,
-    pub(crate) time_limit: Option<Duration>,
-    /// Asked for the store and the time only when they are needed: an attempt that runs on must
-    /// not keep the store open.
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) permit: Permit,
+    pub(crate) attempt: Arc<Attempt>,
+    pub(crate) given: Given,
+    pub(crate) limits: Limits,
     pub(crate) reply_to: Addr<TaskActor>,
     pub(crate) inbox: Arc<Inbox>,
+}
+
+/// What the function is called with.
+#[derive(Debug)]
+pub(crate) enum Given {
+    First {
+        args: Payload,
+        count: u32,
+        mode: Mode,
+        input: Option<Value>,
+    },
+    /// The whole list, from the retry before.
+    Again(Value),
+}
+
+/// The time limits of one attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) soft: Option<Duration>,
+    pub(crate) hard: Option<Duration>,
 }
 
 /// Runs the attempt and tells the task actor how it ended.
 pub(crate) async fn run(order: Order) {
     let reply = Reply::new(&order);
-    let work = match work(&order).await {
+    let Order {
+        entry,
+        context,
+        attempt,
+        given,
+        limits,
+        ..
+    } = order;
+    let work = match work(attempt.shared(), context.root_id(), given).await {
         Ok(work) => work,
         Err(message) => {
             let end = reply.failure(FailureKind::Engine, &message, Retry::Never);
-            return reply.send(end, Some(order.permit));
+            return reply.send(end, attempt.close());
         }
     };
-    let Order {
-        entry,
-        shared,
-        permit,
-        time_limit,
-        ..
-    } = order;
-    let call = calls(entry, order.context, work);
+    let call = calls(entry, context, work);
     if entry.options.blocking {
-        run_blocking(call, time_limit, &shared.clock, permit, reply).await;
+        run_blocking(call, limits, attempt, reply).await;
     } else {
-        let end = match in_time(guarded(call), time_limit, &shared.clock).await {
-            Some(outcome) => reply.end(outcome),
-            None => reply.too_late(time_limit),
-        };
-        reply.send(end, Some(permit));
+        let done = in_time(guarded(call), limits, &attempt).await;
+        reply.send(reply.end_in_time(done, attempt.shared()), attempt.close());
     }
 }
 
@@ -74,38 +86,61 @@ pub(crate) async fn run(order: Order) {
 /// the thread until that is done.
 async fn run_blocking(
     call: impl Future<Output = Result<Payload, TaskError>> + Send + 'static,
-    time_limit: Option<Duration>,
-    clock: &Clock,
-    permit: Permit,
+    limits: Limits,
+    attempt: Arc<Attempt>,
     reply: Reply,
 ) {
     let (done, outcome) = tokio::sync::oneshot::channel();
+    let on_thread = attempt.clone();
     tokio::task::spawn_blocking(move || {
         let outcome = pollster::block_on(guarded(call));
         // If nobody waits any more the permit is dropped here, with the outcome.
-        let _ = done.send((outcome, permit));
+        let _ = done.send((outcome, on_thread.close()));
     });
-    match in_time(outcome, time_limit, clock).await {
-        Some(Ok((outcome, permit))) => reply.send(reply.end(outcome), Some(permit)),
+    match in_time(outcome, limits, &attempt).await {
+        Ok(Ok((outcome, permit))) => {
+            reply.send(reply.end(outcome, attempt.shared()), permit);
+        }
         // The pool drops work that it has not begun when the app stops: nobody listens then.
-        Some(Err(_)) => {}
-        None => reply.send(reply.too_late(time_limit), None),
+        Ok(Err(_)) => {}
+        Err(over) => reply.send(reply.too_late(over), None),
     }
+}
+
+/// The limit that an attempt ran over.
+enum Over {
+    Soft,
+    Hard(Duration),
 }
 
 async fn in_time<T>(
     work: impl Future<Output = T>,
-    limit: Option<Duration>,
-    clock: &Clock,
-) -> Option<T> {
-    let Some(limit) = limit else {
-        return Some(work.await);
+    Limits { soft, hard }: Limits,
+    attempt: &Attempt,
+) -> Result<T, Over> {
+    let clock = &attempt.shared().clock;
+    let soft = soft.map(|limit| clock.after(limit));
+    let until = hard.map(|limit| clock.after(limit));
+    tokio::pin!(work);
+    if let Some(soft) = soft
+        && until.is_none_or(|until| soft < until)
+    {
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            () = clock.wait_until(soft) => {}
+        }
+        if !attempt.soft_limit.reach() {
+            return Err(Over::Soft);
+        }
+    }
+    let (Some(limit), Some(until)) = (hard, until) else {
+        return Ok(work.await);
     };
-    let until = clock.after(limit);
     tokio::select! {
         biased;
-        done = work => Some(done),
-        () = clock.wait_until(until) => None,
+        done = &mut work => Ok(done),
+        () = clock.wait_until(until) => Err(Over::Hard(limit)),
     }
 }
 
@@ -137,30 +172,41 @@ enum Work {
 }
 
 /// Puts the arguments together: what comes from upstream, then the others.
-async fn work(order: &Order) -> Result<Work, String> {
-    if order.mode == Mode::Map {
-        return Ok(Work::Map(order.args.clone(), order.count));
-    }
-    let count = order.count as usize + usize::from(order.input.is_some());
-    let mut list = ListWriter::new(count, order.args.bytes().len());
-    match &order.input {
-        None => {}
-        Some(Value::Inline(payload)) => list.push(payload.bytes()),
-        Some(kept) => {
-            list = load(&order.shared, order.context.root_id(), kept.clone(), list).await?;
+async fn work(shared: &Shared, root: Id, given: Given) -> Result<Work, String> {
+    let list = match given {
+        Given::First {
+            args,
+            count,
+            mode: Mode::Map,
+            ..
+        } => return Ok(Work::Map(args, count)),
+        Given::First {
+            args, count, input, ..
+        } => {
+            let all = count as usize + usize::from(input.is_some());
+            let mut list = ListWriter::new(all, args.bytes().len());
+            if let Some(input) = input {
+                list = load(shared, root, input, list).await?;
+            }
+            list.push(args.bytes());
+            list
         }
-    }
-    list.push(order.args.bytes());
+        Given::Again(all) => load(shared, root, all, ListWriter::raw()).await?,
+    };
     Ok(Work::Once(list.finish_parts()))
 }
 
-/// Appends a kept value, off this thread: it may be large.
+/// Appends a value; one that is kept, off this thread: it may be large.
 async fn load(
     shared: &Shared,
     root: Id,
     value: Value,
     mut list: ListWriter,
 ) -> Result<ListWriter, String> {
+    if let Value::Inline(payload) = value {
+        list.push(payload.bytes());
+        return Ok(list);
+    }
     let reader = shared.reader().map_err(|error| error.to_string())?;
     let loaded = tokio::task::spawn_blocking(move || {
         reader.write(root, &value, &mut list)?;
@@ -180,7 +226,7 @@ struct Reply {
     to: Addr<TaskActor>,
     inbox: Arc<Inbox>,
     id: Id,
-    name: &'static str,
+    entry: TaskEntry,
     attempt: u32,
     sent: Cell<bool>,
 }
@@ -191,7 +237,7 @@ impl Reply {
             to: order.reply_to.clone(),
             inbox: order.inbox.clone(),
             id: order.context.id,
-            name: order.entry.name,
+            entry: order.entry,
             attempt: order.context.attempt,
             sent: Cell::new(false),
         }
@@ -207,29 +253,48 @@ impl Reply {
         self.inbox.push(self.to.clone(), finished);
     }
 
-    fn end(&self, outcome: Outcome) -> End {
-        match outcome {
-            Ok(Ok(payload)) => End::Value(Value::Inline(payload)),
-            Ok(Err(error)) => {
-                let kind = if error.is_type_error {
-                    FailureKind::Type
-                } else {
-                    FailureKind::Error
-                };
-                self.failure(kind, &error.to_string(), error.retry)
-            }
-            Err(panic) => self.failure(FailureKind::Panic, &panic_text(&*panic), Retry::Backoff),
+    fn end_in_time(&self, done: Result<Outcome, Over>, shared: &Shared) -> End {
+        match done {
+            Ok(outcome) => self.end(outcome, shared),
+            Err(over) => self.too_late(over),
         }
     }
 
-    fn too_late(&self, limit: Option<Duration>) -> End {
-        let message = format!("time limit of {:?} exceeded", limit.unwrap_or_default());
-        self.failure(FailureKind::TimeLimit, &message, Retry::Never)
+    fn end(&self, outcome: Outcome, shared: &Shared) -> End {
+        let error = match outcome {
+            Ok(Ok(payload)) => return End::Value(Value::Inline(payload)),
+            Ok(Err(error)) => error,
+            Err(panic) => TaskError::panic(panic_text(&*panic)),
+        };
+        match error.next(&self.entry.options) {
+            Next::Replace(canvas) => match freeze::graft(*canvas, true, &shared.registry) {
+                Ok(graft) => End::Replaced(graft),
+                Err(refusal) => {
+                    let message = format!("its replacement is refused: {refusal}");
+                    self.failure(FailureKind::Type, &message, Retry::Never)
+                }
+            },
+            Next::Retry(retry) => End::Failure {
+                failure: error.failure(self.id, self.entry.name, self.attempt),
+                retry,
+            },
+        }
+    }
+
+    fn too_late(&self, over: Over) -> End {
+        match over {
+            // As any error, it may be worth another attempt.
+            Over::Soft => self.failure(FailureKind::SoftTimeLimit, "", Retry::Auto),
+            Over::Hard(limit) => {
+                let message = format!("time limit of {limit:?} exceeded");
+                self.failure(FailureKind::TimeLimit, &message, Retry::Never)
+            }
+        }
     }
 
     fn failure(&self, kind: FailureKind, message: &str, retry: Retry) -> End {
         End::Failure {
-            failure: TaskFailure::new(kind, self.id, self.name, self.attempt, message),
+            failure: TaskFailure::new(kind, self.id, self.entry.name, self.attempt, message),
             retry,
         }
     }
@@ -241,10 +306,7 @@ impl Drop for Reply {
     fn drop(&mut self) {
         if !self.sent.get() && std::thread::panicking() {
             let message = "a panic while something of the task was dropped";
-            self.send(
-                self.failure(FailureKind::Panic, message, Retry::Backoff),
-                None,
-            );
+            self.send(self.failure(FailureKind::Panic, message, Retry::Auto), None);
         }
     }
 }

@@ -1,14 +1,17 @@
 //! What the engine shares with callers on other threads.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::client::Client;
 use super::clock::Clock;
 use crate::canvas::id::Id;
+use crate::canvas::outcome::Value;
+use crate::canvas::payload::Payload;
 use crate::error::{Error, Result};
 use crate::persistence::reader::Reader;
 use crate::task::Registry;
@@ -30,6 +33,8 @@ pub(crate) struct Shared {
     pins: Mutex<HashMap<Id, usize>>,
     /// Tasks of unfinished workflows that are not registered, by id.
     parked: Mutex<HashMap<Id, String>>,
+    /// The way in; there from the start of the engine on.
+    client: OnceLock<Client>,
     pub(crate) registry: Registry,
     pub(crate) clock: Clock,
     /// Where user code and timers run.
@@ -52,9 +57,34 @@ impl Shared {
             watched: AtomicUsize::new(0),
             pins: Mutex::new(HashMap::new()),
             parked: Mutex::new(HashMap::new()),
+            client: OnceLock::new(),
             registry,
             clock,
             runtime,
+        }
+    }
+
+    pub(crate) fn set_client(&self, client: Client) {
+        self.client.set(client).expect("there is one engine");
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        self.client.get().expect("set before anything runs")
+    }
+
+    /// The bytes of a value of workflow `root`; what is not at hand is read off this thread.
+    pub(crate) async fn load(&self, root: Id, value: Value) -> Result<Payload> {
+        if let Value::Inline(payload) = value {
+            return Ok(payload);
+        }
+        let reader = self.reader()?;
+        let loaded = self
+            .runtime
+            .spawn_blocking(move || reader.load(root, &value))
+            .await;
+        match loaded {
+            Ok(payload) => Ok(payload?),
+            Err(_) => Err(self.ended().unwrap_or(Error::ShutDown)),
         }
     }
 

@@ -19,6 +19,7 @@ use super::shared::Shared;
 use super::store::{Commit, StoreActor};
 use super::sweeper;
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::canvas::payload::Payload;
@@ -136,6 +137,13 @@ impl Shell {
         self.0.shared.clock.now_ms()
     }
 
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            ms: self.now_ms(),
+            random: self.0.shared.clock.random(),
+        }
+    }
+
     /// The dispatcher of a queue, started when the queue is first used.
     pub(crate) fn dispatcher(&self, queue: &str) -> Addr<DispatcherActor> {
         use actix::Actor;
@@ -227,19 +235,31 @@ impl Shell {
     /// The outcome as it is recorded: a value too large for its record is put beside it.
     pub(crate) fn keep(&self, node: Id, outcome: Outcome) -> Outcome {
         match outcome {
-            Outcome::Success(Value::Inline(payload)) if payload.bytes().len() > MAX_INLINE => {
+            Outcome::Success(value) => Outcome::Success(self.keep_value(node, value)),
+            outcome => outcome,
+        }
+    }
+
+    /// As [`keep`](Self::keep), for a value. A later one of the same node takes its place.
+    pub(crate) fn keep_value(&self, node: Id, value: Value) -> Value {
+        match value {
+            Value::Inline(payload) if payload.bytes().len() > MAX_INLINE => {
                 for (part, piece) in codec::pieces(payload.bytes()).enumerate() {
                     self.put(
                         keys::piece(node, part as u32),
                         codec::frame(Kind::Piece, piece),
                     );
                 }
-                Outcome::Success(Value::Stored {
+                Value::Stored {
                     seq: node.seq(),
                     len: payload.bytes().len() as u64,
-                })
+                }
             }
-            outcome => outcome,
+            Value::Extended { own, seq } => Value::Extended {
+                own: Box::new(self.keep_value(node, *own)),
+                seq,
+            },
+            value => value,
         }
     }
 
@@ -386,6 +406,8 @@ impl Shell {
         match act {
             // Who no longer waits for its submission loses nothing: it is durable.
             Act::Acknowledge(caller, pin) => drop(caller.send(pin)),
+            // Nor who no longer waits for its call.
+            Act::Answer(caller, outcome) => drop(caller.send(outcome)),
             Act::KeyIsDurable(message) => self.engine().do_send(message),
             Act::Start(child) => child.start_now(self),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),

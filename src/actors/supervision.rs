@@ -107,16 +107,21 @@ impl Child {
 
     /// Its outcome and the callbacks it calls for go to the supervisor.
     pub(crate) fn report(&mut self, shell: &Shell, outcome: Outcome) {
-        let outcome = shell.keep(self.id(), outcome);
-        self.pass_on(Report {
-            outcome,
-            due: Vec::new(),
-        });
+        self.tell(shell.keep(self.id(), outcome).into(), false);
     }
 
     /// The outcome of its last child is its own.
-    pub(crate) fn pass_on(&mut self, mut report: Report) {
-        report.add_callbacks(&self.node, shell::errback_input);
+    pub(crate) fn pass_on(&mut self, report: Report) {
+        self.tell(report, true);
+    }
+
+    /// The failure of a child that is not the last is its own.
+    pub(crate) fn fail(&mut self, report: Report) {
+        self.tell(report, false);
+    }
+
+    fn tell(&mut self, mut report: Report, of_last: bool) {
+        report.add_callbacks(&self.node, of_last, shell::errback_input);
         self.tether.release();
         self.reports_to.do_send(ChildEnded {
             root: self.root,

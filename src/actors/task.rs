@@ -1,19 +1,31 @@
-//! The task actor: asks for a slot, has the function called, listens for its end.
+//! The task actor: asks for a slot, has the function called, listens for its end; supervisor of
+//! what the function starts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
+use tokio::sync::oneshot;
 
-use super::runner::Order;
+use super::attempt::Attempt;
+use super::journal::Act;
+use super::runner::{Given, Limits, Order};
 use super::shell::Shell;
-use super::supervision::{Child, Resume};
-use crate::canvas::freeze::{Def, TaskDef};
+use super::supervision::{Child, Resume, Tether, given_up, respawn_later};
+use crate::canvas::freeze::{Def, Node, TaskDef};
+use crate::canvas::machine::offspring;
 use crate::canvas::machine::queue::SlotKind;
-use crate::canvas::machine::task::{Command, Task};
-use crate::canvas::options::{Options, TaskOptions};
+use crate::canvas::machine::task::{Command, Schedule, Task};
+use crate::canvas::machine::{Change, Index, Purpose, Record};
+use crate::canvas::options::Options;
+use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::retry::RetryPolicy;
 use crate::messages::dispatcher::{Permit, Request};
 use crate::messages::scheduler::{Wake, WakeAt};
-use crate::messages::task::{Finished, Granted};
-use crate::task::{TaskContext, TaskEntry};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
+use crate::messages::task::{Finished, Granted, Wants, WantsSlot};
+use crate::persistence::{StoreError, definition};
+use crate::task::{Host, TaskContext, TaskEntry, TaskOptions};
 
 #[derive(Debug)]
 pub(crate) struct TaskActor {
@@ -31,6 +43,12 @@ struct Work {
     machine: Task,
     entry: TaskEntry,
     options: TaskOptions,
+    /// Its own children, to start them again if they are lost; nearly always none.
+    offspring: BTreeMap<Index, Node>,
+    /// Calls that wait for a child.
+    calls: Vec<(Index, oneshot::Sender<Outcome>)>,
+    /// Calls that want a slot to go on with.
+    returning: VecDeque<oneshot::Sender<Permit>>,
 }
 
 impl TaskActor {
@@ -50,6 +68,19 @@ impl TaskActor {
         }
     }
 
+    /// Has the machine decide, and carries it out.
+    fn decide(
+        &mut self,
+        permit: Option<Permit>,
+        context: &mut Context<Self>,
+        event: impl FnOnce(&mut Task) -> Vec<Command>,
+    ) {
+        if let Some(work) = &mut self.work {
+            let commands = event(&mut work.machine);
+            self.perform(commands, permit, context);
+        }
+    }
+
     fn perform(
         &mut self,
         commands: Vec<Command>,
@@ -59,18 +90,97 @@ impl TaskActor {
         for command in commands {
             match command {
                 Command::Request => self.request(context),
-                Command::Record(change) => self.child.record(&self.shell, change),
-                Command::Run { attempt } => self.run(attempt, permit.take(), context),
+                Command::Record(change) => self.record(change),
+                Command::Run { attempt, args } => {
+                    self.run(attempt, args, permit.take(), context);
+                }
                 Command::WakeAt { at_ms } => self.shell.scheduler().do_send(WakeAt {
                     at_ms,
                     who: context.address().recipient(),
                 }),
-                Command::Report(outcome) => {
-                    self.child.report(&self.shell, outcome);
+                Command::Report(mut report) => {
+                    report.outcome = self.shell.keep(self.child.id(), report.outcome);
+                    self.child.pass_on(report);
                     context.stop();
+                }
+                Command::Expire => {
+                    let failure = self.child.failure(FailureKind::Revoked, "expired");
+                    self.child.report(&self.shell, Outcome::Revoked(failure));
+                    context.stop();
+                }
+                Command::Child(command) => {
+                    if let Err(error) = self.perform_child(command, context) {
+                        self.shell.halt(error.into());
+                    }
                 }
             }
         }
+    }
+
+    fn perform_child(
+        &mut self,
+        command: offspring::Command,
+        context: &mut Context<Self>,
+    ) -> Result<(), StoreError> {
+        use offspring::Command;
+        let task = self.child.id();
+        let Some(work) = &mut self.work else {
+            return Ok(());
+        };
+        match command {
+            Command::Adopt {
+                index,
+                purpose,
+                key,
+                graft,
+            } => {
+                let first = self.shell.number(self.child.root, graft.span)?;
+                let node = graft.node.shifted(first);
+                let child = definition::Offspring::new(task, index, node);
+                for (key, value) in child.segments {
+                    self.shell.put(key, value);
+                }
+                let record = Record::Offspring {
+                    index,
+                    purpose,
+                    key,
+                    node: child.recorded,
+                };
+                self.shell.record(task, record);
+                work.offspring.insert(index, child.node);
+                self.start_child(index, Resume::Fresh, context);
+            }
+            Command::Record(record) => self.shell.record(task, record),
+            Command::Launch(due) => self.shell.launch(self.child.root, due),
+            Command::Spawn(index) => self.resume_child(index, context)?,
+            Command::Respawn(index) => respawn_later(&self.shell, task, index, context),
+            Command::GiveUp(index) => {
+                if let Some(node) = work.offspring.get(&index) {
+                    let report = given_up(self.child.root, node);
+                    self.decide(None, context, |task| task.child_ended(index, report));
+                }
+            }
+            Command::Answer(index, outcome) => {
+                for (_, caller) in work.calls.extract_if(.., |(of, _)| *of == index) {
+                    self.shell.then(Act::Answer(caller, outcome.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Records how far it has got; large arguments of a retry are put beside.
+    fn record(&self, change: Change) {
+        let change = match change {
+            Change::Waiting { mut past, at_ms } => {
+                past.args = past
+                    .args
+                    .map(|args| self.shell.keep_value(self.child.id(), args));
+                Change::Waiting { past, at_ms }
+            }
+            change => change,
+        };
+        self.child.record(&self.shell, change);
     }
 
     fn request(&self, context: &Context<Self>) {
@@ -84,12 +194,20 @@ impl TaskActor {
         });
     }
 
-    fn run(&self, attempt: u32, permit: Option<Permit>, context: &Context<Self>) {
+    fn run(
+        &self,
+        attempt: u32,
+        args: Option<Value>,
+        permit: Option<Permit>,
+        context: &Context<Self>,
+    ) {
         let (Some(work), Some(permit)) = (&self.work, permit) else {
             return;
         };
         let def = self.def();
         let child = &self.child;
+        let shared = self.shell.shared().clone();
+        let running = Arc::new(Attempt::new(shared, context.address(), attempt, permit));
         self.shell.run(Order {
             entry: work.entry,
             context: TaskContext {
@@ -97,17 +215,110 @@ impl TaskActor {
                 parent_id: child.parent(),
                 group_id: child.group,
                 attempt,
+                host: Host::Engine(running.clone()),
             },
-            args: def.args.clone(),
-            count: def.count,
-            mode: def.mode,
-            input: child.input.clone().filter(|_| def.takes_upstream),
-            time_limit: work.options.time_limit,
-            shared: self.shell.shared().clone(),
-            permit,
+            attempt: running,
+            given: match args {
+                Some(list) => Given::Again(list),
+                None => Given::First {
+                    args: def.args.clone(),
+                    count: def.count,
+                    mode: def.mode,
+                    input: child.input.clone().filter(|_| def.takes_upstream),
+                },
+            },
+            limits: Limits {
+                soft: work.options.soft_time_limit,
+                hard: work.options.time_limit,
+            },
             reply_to: context.address(),
             inbox: self.shell.inbox().clone(),
         });
+    }
+
+    /// Starts a child that is on record.
+    fn resume_child(&self, index: Index, context: &Context<Self>) -> Result<(), StoreError> {
+        let last = self.shell.reader().last_change(self.child.id(), index)?;
+        self.start_child(index, Resume::Stored(last), context);
+        Ok(())
+    }
+
+    fn start_child(&self, index: Index, resume: Resume, context: &Context<Self>) {
+        let Some(work) = &self.work else { return };
+        let Some(node) = work.offspring.get(&index) else {
+            return;
+        };
+        let address = context.address();
+        let child = Child {
+            root: self.child.root,
+            node: node.clone(),
+            input: None,
+            stream: self.child.id(),
+            // Whoever takes its place is what it was.
+            group: match work.machine.purpose(index) {
+                Some(Purpose::Replacement) => self.child.group,
+                _ => None,
+            },
+            resume,
+            reports_to: address.clone().recipient(),
+            tether: Tether::new(self.child.root, index, address.recipient()),
+        };
+        child.start(&self.shell);
+    }
+
+    /// The machine as the store has it.
+    fn recover(
+        &self,
+        policy: RetryPolicy,
+        last: Change,
+    ) -> Result<(Task, Vec<Command>), StoreError> {
+        let task = self.child.id();
+        let records: Vec<_> = self
+            .shell
+            .reader()
+            .records(task)
+            .collect::<Result<_, _>>()?;
+        let now_ms = self.shell.now_ms();
+        Ok(Task::recover(task.seq(), policy, last, &records, now_ms))
+    }
+
+    /// What the task started itself, as the store has it.
+    fn offspring(&self) -> Result<BTreeMap<Index, Node>, StoreError> {
+        if !matches!(self.child.resume, Resume::Stored(Some(_))) {
+            return Ok(BTreeMap::new());
+        }
+        let offspring = self.shell.reader().offspring(self.child.id())?;
+        Ok(offspring
+            .into_iter()
+            .map(|(index, _, node)| (index, node))
+            .collect())
+    }
+
+    fn open(&mut self, entry: TaskEntry, context: &mut Context<Self>) -> Result<(), StoreError> {
+        let own = self.def().options.as_deref();
+        let options = effective(entry.options, own);
+        let policy = options.retry_policy();
+        let schedule = Schedule {
+            eta: own.and_then(|own| own.eta),
+            expires: own.and_then(|own| own.expires),
+        };
+        let (machine, commands) = match &self.child.resume {
+            Resume::Fresh | Resume::Stored(None) => {
+                let seq = self.child.node.seq;
+                Task::open(seq, policy, schedule, self.shell.now_ms())
+            }
+            Resume::Stored(Some(last)) => self.recover(policy, last.clone())?,
+        };
+        self.work = Some(Work {
+            machine,
+            entry,
+            options,
+            offspring: self.offspring()?,
+            calls: Vec::new(),
+            returning: VecDeque::new(),
+        });
+        self.perform(commands, None, context);
+        Ok(())
     }
 }
 
@@ -122,35 +333,28 @@ impl Actor for TaskActor {
             self.shell.shared().park(self.child.id(), &def.name);
             return;
         };
-        let options = effective(entry.options, def.options.as_deref());
-        let policy = RetryPolicy {
-            max_retries: options.max_retries,
-            backoff: options.retry_backoff,
-            backoff_max: options.retry_backoff_max,
-        };
-        let (machine, commands) = match &self.child.resume {
-            Resume::Fresh => Task::open(policy),
-            Resume::Stored(last) => Task::recover(policy, last.as_ref()),
-        };
-        self.work = Some(Work {
-            machine,
-            entry,
-            options,
-        });
-        self.perform(commands, None, context);
+        if let Err(error) = self.open(entry, context) {
+            self.shell.halt(error.into());
+        }
     }
 }
 
 impl Handler<Granted> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, Granted(permit): Granted, context: &mut Context<Self>) {
+    fn handle(&mut self, Granted(mut permit): Granted, context: &mut Context<Self>) {
         #[cfg(test)]
         super::tests::fault("task");
-        if let Some(work) = &mut self.work {
-            let commands = work.machine.granted();
-            self.perform(commands, Some(permit), context);
+        let Some(work) = &mut self.work else { return };
+        // A call goes on with it, if one that still runs is waiting.
+        while let Some(call) = work.returning.pop_front() {
+            match call.send(permit) {
+                Ok(()) => return,
+                Err(back) => permit = back,
+            }
         }
+        let now_ms = self.shell.now_ms();
+        self.decide(Some(permit), context, |task| task.granted(now_ms));
     }
 }
 
@@ -163,11 +367,67 @@ impl Handler<Finished> for TaskActor {
             end,
             permit,
         } = finished;
-        if let Some(work) = &mut self.work {
-            let commands = work.machine.finished(attempt, end, self.shell.now_ms());
+        let now = self.shell.now();
+        self.decide(None, context, |task| task.finished(attempt, end, now));
+        drop(permit);
+    }
+}
+
+impl Handler<Wants> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, wants: Wants, context: &mut Context<Self>) {
+        let Wants {
+            attempt,
+            purpose,
+            key,
+            graft,
+            answer,
+        } = wants;
+        let Some(work) = &mut self.work else { return };
+        if let Some((index, commands)) = work.machine.wants(attempt, purpose, &key, graft) {
+            work.calls.extend(answer.map(|answer| (index, answer)));
             self.perform(commands, None, context);
         }
-        drop(permit);
+    }
+}
+
+impl Handler<WantsSlot> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, WantsSlot(slot): WantsSlot, context: &mut Context<Self>) {
+        if let Some(work) = &mut self.work {
+            work.returning.push_back(slot);
+            self.request(context);
+        }
+    }
+}
+
+impl Handler<ChildEnded> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+        let ChildEnded { index, report, .. } = ended;
+        self.decide(None, context, |task| task.child_ended(index, report));
+    }
+}
+
+impl Handler<ChildStopped> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
+        let ChildStopped { index, lost, .. } = stopped;
+        self.decide(None, context, |task| task.child_stopped(index, lost));
+    }
+}
+
+impl Handler<Respawn> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, respawn: Respawn, context: &mut Context<Self>) {
+        if let Err(error) = self.resume_child(respawn.index, context) {
+            self.shell.halt(error.into());
+        }
     }
 }
 
@@ -175,10 +435,8 @@ impl Handler<Wake> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
-        if let Some(work) = &mut self.work {
-            let commands = work.machine.due();
-            self.perform(commands, None, context);
-        }
+        let now_ms = self.shell.now_ms();
+        self.decide(None, context, |task| task.due(now_ms));
     }
 }
 
@@ -189,6 +447,7 @@ fn effective(registered: TaskOptions, own: Option<&Options>) -> TaskOptions {
         priority: own.priority.unwrap_or(registered.priority),
         max_retries: own.max_retries.unwrap_or(registered.max_retries),
         time_limit: own.time_limit.or(registered.time_limit),
+        soft_time_limit: own.soft_time_limit.or(registered.soft_time_limit),
         ..registered
     }
 }

@@ -1,10 +1,12 @@
 //! Freezing: a canvas becomes a tree of nodes, every one with its number, before it is stored.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::id::{MAX_SEQ, Seq};
+use super::machine::offspring::Graft;
 use super::options::Options;
 use super::payload::Payload;
 use super::{Canvas, Extras, Form, Mode, TaskSig};
@@ -29,6 +31,8 @@ pub(crate) struct Node {
 pub(crate) struct Callbacks {
     pub(crate) link: Vec<Node>,
     pub(crate) link_error: Vec<Node>,
+    /// On a chain: its last step has the errbacks itself.
+    pub(crate) last_has_them: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +62,8 @@ pub(crate) struct TaskDef {
 pub(crate) struct Fan {
     pub(crate) members: Members,
     pub(crate) settled: bool,
+    /// Something follows it and needs its list, so that its failure is a chord's.
+    pub(crate) followed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +87,15 @@ pub(crate) struct Refusal {
     pub(crate) reason: String,
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.reason)
+    }
+}
+
 /// What is registered: a task's name to its parameters.
 pub(crate) trait Catalogue {
     /// The parameter names of task `name`, or `None` if it is not registered.
@@ -90,16 +105,39 @@ pub(crate) trait Catalogue {
 /// Freezes `canvas`: checks it whole and numbers every node. Nothing is stored before it has
 /// succeeded.
 pub(crate) fn freeze(canvas: Canvas, catalogue: &dyn Catalogue) -> Result<Node, Refusal> {
-    Freezer {
+    number(canvas, catalogue).map(|(node, _)| node)
+}
+
+/// Freezes what a running task starts. `takes_its_place`: it is what the task is replaced by; of
+/// a group the task then needs the list (celery/app/task.py, `replace`).
+pub(crate) fn graft(
+    canvas: Canvas,
+    takes_its_place: bool,
+    catalogue: &dyn Catalogue,
+) -> Result<Graft, Refusal> {
+    let (mut node, span) = number(canvas, catalogue)?;
+    if takes_its_place {
+        node.follow();
+    }
+    Ok(Graft {
+        node: Box::new(node),
+        span,
+    })
+}
+
+fn number(canvas: Canvas, catalogue: &dyn Catalogue) -> Result<(Node, Seq), Refusal> {
+    let mut freezer = Freezer {
         catalogue,
         next: 0,
         depth: 0,
+    };
+    match freezer.node(canvas, &Options::default(), false) {
+        Ok(node) => Ok((node, freezer.next)),
+        Err(mut refusal) => {
+            refusal.path = refusal.path.trim_start_matches('.').to_owned();
+            Err(refusal)
+        }
     }
-    .node(canvas, &Options::default(), false)
-    .map_err(|mut refusal| {
-        refusal.path = refusal.path.trim_start_matches('.').to_owned();
-        refusal
-    })
 }
 
 struct Freezer<'a> {
@@ -123,10 +161,19 @@ impl Freezer<'_> {
         self.depth += 1;
         let seq = self.number()?;
         let mut link_error = extras.link_error;
+        let mut last_has_them = false;
         let def = match form {
             Form::Refused(reason) => return Err(Refusal::here(&reason)),
             Form::Task(sig) => self.task(sig, options, fed)?,
-            Form::Chain(steps) => self.chain(steps, &options, fed)?,
+            Form::Chain(mut steps) => {
+                // (celery/canvas.py, `prepare_steps`: every step gets the chain's errbacks. Here
+                // they are the chain's own, but each member of a group at its end needs them.)
+                if let Some(last) = steps.pop_if(|last| last.ends_in_group()) {
+                    last_has_them = !link_error.is_empty();
+                    steps.push(last.with_errbacks(&link_error));
+                }
+                self.chain(steps, &options, fed)?
+            }
             form @ (Form::Group { .. } | Form::Each { .. }) => {
                 if !extras.link.is_empty() {
                     return Err(Refusal::here("cannot add link to group: use a chord"));
@@ -134,7 +181,13 @@ impl Freezer<'_> {
                 let errbacks = std::mem::take(&mut link_error);
                 Def::Group(self.fan("group", form, &options, fed, &errbacks)?)
             }
-            Form::Chord { header, body } => self.chord(*header, *body, &options, fed)?,
+            Form::Chord { header, body } => {
+                let mut body = *body;
+                if body.ends_in_group() {
+                    body = body.with_errbacks(&std::mem::take(&mut link_error));
+                }
+                self.chord(*header, body, &options, fed)?
+            }
         };
         let callbacks = if extras.link.is_empty() && link_error.is_empty() {
             None
@@ -142,6 +195,7 @@ impl Freezer<'_> {
             Some(Box::new(Callbacks {
                 link: self.callbacks("link", extras.link)?,
                 link_error: self.callbacks("link_error", link_error)?,
+                last_has_them,
             }))
         };
         self.depth -= 1;
@@ -187,20 +241,20 @@ impl Freezer<'_> {
     /// A chain's options go to its first step (celery/canvas.py, `_chain.run`).
     fn chain(&mut self, steps: Vec<Canvas>, options: &Options, fed: bool) -> Result<Def, Refusal> {
         let none = Options::default();
-        steps
-            .into_iter()
-            .enumerate()
-            .map(|(i, step)| {
-                let (options, fed) = if i == 0 {
-                    (options, fed)
-                } else {
-                    (&none, true)
-                };
-                self.node(step, options, fed)
-                    .map_err(|refusal| refusal.within(&format!("chain[{i}]")))
-            })
-            .collect::<Result<_, _>>()
-            .map(Def::Chain)
+        let mut nodes = Vec::with_capacity(steps.len());
+        for (i, step) in steps.into_iter().enumerate() {
+            let (options, fed) = if i == 0 {
+                (options, fed)
+            } else {
+                (&none, true)
+            };
+            if let Some(before) = nodes.last_mut() {
+                Node::follow(before);
+            }
+            let node = self.node(step, options, fed);
+            nodes.push(node.map_err(|refusal| refusal.within(&format!("chain[{i}]")))?);
+        }
+        Ok(Def::Chain(nodes))
     }
 
     /// A chord's options go to its body (celery/canvas.py, `_chord.run`).
@@ -257,6 +311,7 @@ impl Freezer<'_> {
                 Ok(Fan {
                     members: Members::Inline(members),
                     settled,
+                    followed: false,
                 })
             }
             Form::Each { member, settled } => {
@@ -275,6 +330,7 @@ impl Freezer<'_> {
                         span,
                     },
                     settled,
+                    followed: false,
                 })
             }
             _ => unreachable!("only groups become a fan"),
@@ -302,6 +358,16 @@ impl Freezer<'_> {
 }
 
 impl Canvas {
+    /// Says whether its value is the list of a group.
+    fn ends_in_group(&self) -> bool {
+        match &self.form {
+            Form::Group { .. } | Form::Each { .. } => true,
+            Form::Chain(steps) => steps.last().is_some_and(Self::ends_in_group),
+            Form::Chord { body, .. } => body.ends_in_group(),
+            Form::Task(_) | Form::Refused(_) => false,
+        }
+    }
+
     fn with_errbacks(mut self, errbacks: &[Canvas]) -> Self {
         if !errbacks.is_empty() {
             self.extras
@@ -369,10 +435,56 @@ impl Node {
             }
         }
         if let Some(callbacks) = &mut self.callbacks {
-            let Callbacks { link, link_error } = &mut **callbacks;
+            let Callbacks {
+                link, link_error, ..
+            } = &mut **callbacks;
             link.iter_mut()
                 .chain(link_error)
                 .for_each(|node| node.shift(by));
+        }
+    }
+
+    /// Something follows it: if its value is a group's list, the group is a chord's header in all
+    /// but form.
+    fn follow(&mut self) {
+        match &mut self.def {
+            Def::Task(_) => {}
+            Def::Group(fan) => fan.followed = true,
+            Def::Chain(steps) => steps.last_mut().into_iter().for_each(Self::follow),
+            Def::Chord { body, .. } => body.follow(),
+        }
+    }
+
+    /// The group whose list is its value, if it is one's.
+    pub(crate) fn last_group(&self) -> Option<(Seq, &Fan)> {
+        match &self.def {
+            Def::Task(_) => None,
+            Def::Group(fan) => Some((self.seq, fan)),
+            Def::Chain(steps) => steps.last()?.last_group(),
+            Def::Chord { body, .. } => body.last_group(),
+        }
+    }
+
+    /// Says whether it is nothing but the header of what follows it.
+    pub(crate) fn is_header(&self) -> bool {
+        match &self.def {
+            Def::Group(fan) => fan.followed,
+            Def::Chain(steps) => matches!(&steps[..], [only] if only.is_header()),
+            Def::Task(_) | Def::Chord { .. } => false,
+        }
+    }
+
+    /// Says whether what follows it is the body of the header `failed`, a group or chord in it.
+    pub(crate) fn is_followed_from(&self, failed: Seq) -> bool {
+        match &self.def {
+            Def::Task(_) => false,
+            Def::Group(fan) => fan.followed && self.seq == failed,
+            Def::Chain(steps) => steps
+                .last()
+                .is_some_and(|last| last.is_followed_from(failed)),
+            Def::Chord { body, .. } => {
+                (self.seq == failed && body.is_header()) || body.is_followed_from(failed)
+            }
         }
     }
 
@@ -384,21 +496,6 @@ impl Node {
             }
             Def::Task(_) | Def::Chain(_) => false,
         }
-    }
-
-    /// Says whether there is an `each()` anywhere within: nodes that are numbered at run time.
-    pub(crate) fn has_each(&self) -> bool {
-        let within = match &self.def {
-            Def::Task(_) => false,
-            Def::Chain(steps) => steps.iter().any(Self::has_each),
-            Def::Group(fan) => fan.has_each(),
-            Def::Chord { header, body } => header.has_each() || body.has_each(),
-        };
-        within
-            || self.callbacks.as_ref().is_some_and(|callbacks| {
-                let Callbacks { link, link_error } = &**callbacks;
-                link.iter().chain(link_error).any(Self::has_each)
-            })
     }
 
     /// The name to show: a task's own, otherwise what it is.
@@ -413,15 +510,6 @@ impl Node {
 }
 
 impl Fan {
-    fn has_each(&self) -> bool {
-        match &self.members {
-            Members::Inline(members) => members.iter().any(Node::has_each),
-            Members::Each { .. } => true,
-            // They are not at hand, so the answer is the safe one.
-            Members::Stored(_) => true,
-        }
-    }
-
     fn shift(&mut self, by: u64) {
         match &mut self.members {
             Members::Inline(members) => members.iter_mut().for_each(|member| member.shift(by)),

@@ -18,14 +18,14 @@ pub(crate) mod state;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::BitOr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 pub use chain::chain;
 pub use chord::chord;
 pub use group::{Members, group, group_of};
-use options::Options;
+use options::{Options, When};
 use payload::Payload;
 pub use signature::{Accepts, Immutable, Signature};
 
@@ -165,6 +165,36 @@ impl Canvas {
     /// Sets the hard time limit, as [`Signature::time_limit`] does.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.extras().options.time_limit = Some(limit);
+        self
+    }
+
+    /// Sets the soft time limit, as [`Signature::soft_time_limit`] does.
+    pub fn soft_time_limit(mut self, limit: Duration) -> Self {
+        self.extras().options.soft_time_limit = Some(limit);
+        self
+    }
+
+    /// Delays the start, as [`Signature::countdown`] does.
+    pub fn countdown(mut self, delay: Duration) -> Self {
+        self.extras().options.eta = Some(When::In(delay));
+        self
+    }
+
+    /// Delays the start, as [`Signature::eta`] does.
+    pub fn eta(mut self, time: SystemTime) -> Self {
+        self.extras().options.eta = Some(When::at(time));
+        self
+    }
+
+    /// Limits the wait for the start, as [`Signature::expires`] does.
+    pub fn expires(mut self, after: Duration) -> Self {
+        self.extras().options.expires = Some(When::In(after));
+        self
+    }
+
+    /// Limits the wait for the start, as [`Signature::expires_at`] does.
+    pub fn expires_at(mut self, time: SystemTime) -> Self {
+        self.extras().options.expires = Some(When::at(time));
         self
     }
 

@@ -12,6 +12,19 @@ use super::payload::Payload;
 pub(crate) enum Outcome {
     Success(Value),
     Failure(Box<TaskFailure>),
+    /// It has expired, or was revoked, before it could start. Whatever needed its value fails
+    /// with the same failure.
+    Revoked(Box<TaskFailure>),
+}
+
+impl Outcome {
+    /// Why there is no value.
+    pub(crate) fn failure(&self) -> Option<&TaskFailure> {
+        match self {
+            Self::Success(_) => None,
+            Self::Failure(failure) | Self::Revoked(failure) => Some(failure),
+        }
+    }
 }
 
 /// A value, or where in its workflow it is kept: what is large is written once and passed on by
@@ -29,6 +42,9 @@ pub(crate) enum Value {
         /// Each member's outcome (a `Result`), failures included.
         settled: bool,
     },
+    /// `own`, and behind it, in the list it becomes a part of, what task `seq` has added to its
+    /// chord.
+    Extended { own: Box<Value>, seq: Seq },
 }
 
 /// Why a task failed, as its caller sees it.
@@ -51,6 +67,11 @@ pub struct TaskFailure {
     pub task_id: Id,
     /// Registered name of the task that failed.
     pub name: String,
+    /// The name of the error's type: of what the task returned (`ParseIntError`, or what it
+    /// [said](crate::TaskError::with_type)), or as Celery calls what the engine found:
+    /// `ChordError`, `MaxRetriesExceededError`, `SoftTimeLimitExceeded`, `TimeLimitExceeded`,
+    /// `TaskRevokedError`, `TypeError`; and `Panic`, `EngineError`.
+    pub error_type: String,
     /// The task's own message; a panic's text too.
     pub message: String,
     /// Which attempt failed, counted from 1.
@@ -69,6 +90,13 @@ pub enum FailureKind {
     Panic,
     /// An attempt ran longer than its hard time limit.
     TimeLimit,
+    /// An attempt ran longer than its soft time limit, and the task did not listen for it.
+    SoftTimeLimit,
+    /// The task [asked](crate::TaskContext::retry) for another attempt and had none left; it gave
+    /// no [cause](crate::Retry::cause).
+    MaxRetriesExceeded,
+    /// It expired before it could start (Celery's `TaskRevokedError`).
+    Revoked,
     /// A member of a chord's header failed, so the body never ran (Celery's `ChordError`).
     Chord,
     /// The arguments, an element or the upstream value are not what the task takes, or its result
@@ -76,6 +104,23 @@ pub enum FailureKind {
     Type,
     /// chordal itself could not carry the task through.
     Engine,
+}
+
+impl FailureKind {
+    /// What Celery calls the exception, where it has one.
+    pub(crate) fn error_type(self) -> &'static str {
+        match self {
+            Self::Error => "TaskError",
+            Self::Panic => "Panic",
+            Self::TimeLimit => "TimeLimitExceeded",
+            Self::SoftTimeLimit => "SoftTimeLimitExceeded",
+            Self::MaxRetriesExceeded => "MaxRetriesExceededError",
+            Self::Revoked => "TaskRevokedError",
+            Self::Chord => "ChordError",
+            Self::Type => "TypeError",
+            Self::Engine => "EngineError",
+        }
+    }
 }
 
 /// The longest message of a failure, in bytes, so that every record holds one.
@@ -96,22 +141,51 @@ impl TaskFailure {
             kind,
             task_id,
             name: name.to_owned(),
+            error_type: kind.error_type().to_owned(),
             message: shorten(message),
             attempt,
             cause: None,
         })
     }
 
-    /// The failure of chord `chord` because `member` failed.
+    /// The failure of chord `chord` because `member` failed, in Celery's words
+    /// (celery/backends/redis.py, `_unpack_chord_result`).
     pub(crate) fn chord(chord: Id, member: Box<Self>) -> Box<Self> {
-        let message = format!(
-            "dependency {} ({}) failed: {}",
-            member.task_id, member.name, member.message
-        );
+        let message = format!("Dependency {} raised {}", member.task_id, member.repr());
         let mut failure = Self::new(FailureKind::Chord, chord, "chord", 1, &message);
         failure.cause = Some(member);
         failure.keep_causes(MAX_CAUSES);
         failure
+    }
+
+    /// The error as Python's `repr` writes an exception.
+    fn repr(&self) -> String {
+        let Self {
+            error_type,
+            message,
+            ..
+        } = self;
+        if message.is_empty() && self.kind != FailureKind::Error {
+            return format!("{error_type}()");
+        }
+        // Python prefers single quotes, and takes double ones if only these need no escape.
+        let quote = if message.contains('\'') && !message.contains('"') {
+            '"'
+        } else {
+            '\''
+        };
+        let mut text = format!("{error_type}({quote}");
+        for c in message.chars() {
+            match c {
+                '\n' => text.push_str("\\n"),
+                '\r' => text.push_str("\\r"),
+                '\t' => text.push_str("\\t"),
+                c if c == quote || c == '\\' => text.extend(['\\', c]),
+                c => text.push(c),
+            }
+        }
+        text.extend([quote, ')']);
+        text
     }
 
     fn keep_causes(&mut self, count: u32) {
@@ -141,6 +215,11 @@ impl fmt::Display for TaskFailure {
         } = self;
         match self.kind {
             FailureKind::Chord => write!(f, "chord {task_id}: {message}"),
+            FailureKind::Revoked => write!(f, "task {name} ({task_id}) was revoked: {message}"),
+            FailureKind::SoftTimeLimit => write!(
+                f,
+                "task {name} ({task_id}) ran over its soft time limit in attempt {attempt}"
+            ),
             FailureKind::Panic => {
                 write!(
                     f,
@@ -158,5 +237,48 @@ impl fmt::Display for TaskFailure {
 impl std::error::Error for TaskFailure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.cause.as_ref().map(|cause| &**cause as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(kind: FailureKind, error_type: &str, message: &str) -> Box<TaskFailure> {
+        let id = Id::from(uuid::Uuid::nil());
+        let mut failure = TaskFailure::new(kind, id, "task", 1, message);
+        failure.error_type = error_type.to_owned();
+        failure
+    }
+
+    #[test]
+    fn errors_are_quoted_as_python_does() {
+        for (message, repr) in [
+            ("gear", "ValueError('gear')"),
+            ("", "ValueError('')"),
+            ("it's", "ValueError(\"it's\")"),
+            ("a \"b\" it's", "ValueError('a \"b\" it\\'s')"),
+            ("back\\slash\n", "ValueError('back\\\\slash\\n')"),
+        ] {
+            assert_eq!(
+                failed(FailureKind::Error, "ValueError", message).repr(),
+                repr
+            );
+        }
+        let soft = failed(FailureKind::SoftTimeLimit, "SoftTimeLimitExceeded", "");
+        assert_eq!(soft.repr(), "SoftTimeLimitExceeded()");
+    }
+
+    #[test]
+    fn chords_in_chords_quote_each_other() {
+        let id = Id::from(uuid::Uuid::nil());
+        let inner = TaskFailure::chord(id, failed(FailureKind::Error, "ValueError", "x"));
+        let outer = TaskFailure::chord(id, inner);
+        assert_eq!(
+            outer.message,
+            format!(
+                "Dependency {id} raised ChordError(\"Dependency {id} raised ValueError('x')\")"
+            )
+        );
     }
 }

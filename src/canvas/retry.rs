@@ -2,23 +2,46 @@
 
 use std::time::Duration;
 
+/// The delay before the first retry of a task that says nothing about it.
+const BACKOFF: Duration = Duration::from_secs(1);
+
 /// How often and how late a failed task is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RetryPolicy {
     pub(crate) max_retries: u32,
-    pub(crate) backoff: Duration,
+    /// The same delay each time.
+    pub(crate) default_delay: Option<Duration>,
+    /// A delay that doubles.
+    pub(crate) backoff: Option<Duration>,
     pub(crate) backoff_max: Duration,
+    pub(crate) jitter: bool,
 }
 
 impl RetryPolicy {
-    /// The delay before retry number `retries` (0 for the first): `backoff * 2^retries`, at most
-    /// `backoff_max`; none when the retries are used up (celery/utils/time.py,
-    /// `get_exponential_backoff_interval`).
-    pub(crate) fn delay_after(&self, retries: u32) -> Option<Duration> {
-        (retries < self.max_retries).then(|| {
-            let factor = 2u32.checked_pow(retries).unwrap_or(u32::MAX);
-            self.backoff.saturating_mul(factor).min(self.backoff_max)
-        })
+    /// The delay before retry number `retries` (0 for the first) of a task that failed:
+    /// `backoff * 2^retries`, at most `backoff_max`, and with jitter a random time between none
+    /// and that (celery/utils/time.py, `get_exponential_backoff_interval`; celery/app/autoretry.py).
+    pub(crate) fn delay(&self, retries: u32, random: u64) -> Duration {
+        match (self.backoff, self.default_delay) {
+            (None, Some(delay)) => delay,
+            (backoff, _) => {
+                let factor = 2u32.checked_pow(retries).unwrap_or(u32::MAX);
+                let delay = backoff.unwrap_or(BACKOFF).saturating_mul(factor);
+                let delay = delay.min(self.backoff_max);
+                if !self.jitter {
+                    return delay;
+                }
+                let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                Duration::from_millis(random % millis.saturating_add(1))
+            }
+        }
+    }
+
+    /// The delay before a retry that the task asked for without saying when
+    /// (celery/app/task.py, `retry`).
+    pub(crate) fn delay_asked(&self, retries: u32, random: u64) -> Duration {
+        self.default_delay
+            .unwrap_or_else(|| self.delay(retries, random))
     }
 }
 
@@ -26,17 +49,58 @@ impl RetryPolicy {
 mod tests {
     use super::*;
 
+    const POLICY: RetryPolicy = RetryPolicy {
+        max_retries: 9,
+        default_delay: None,
+        backoff: None,
+        backoff_max: Duration::from_secs(10),
+        jitter: false,
+    };
+
+    fn seconds(policy: RetryPolicy) -> Vec<u64> {
+        [0, 1, 2, 3, 4, 39]
+            .map(|retries| policy.delay(retries, 0).as_secs())
+            .into()
+    }
+
     #[test]
-    fn the_delay_doubles_up_to_the_maximum_and_ends_with_the_retries() {
-        let policy = RetryPolicy {
-            max_retries: 40,
-            backoff: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(10),
+    fn the_delay_doubles_up_to_the_maximum() {
+        assert_eq!(seconds(POLICY), [1, 2, 4, 8, 10, 10]);
+        let backoff = Some(Duration::from_secs(3));
+        assert_eq!(
+            seconds(RetryPolicy { backoff, ..POLICY }),
+            [3, 6, 10, 10, 10, 10]
+        );
+    }
+
+    #[test]
+    fn a_default_delay_stays_the_same_unless_there_is_a_backoff() {
+        let fixed = RetryPolicy {
+            default_delay: Some(Duration::from_secs(7)),
+            ..POLICY
         };
-        let seconds: Vec<_> = [0, 1, 2, 3, 4, 39]
-            .map(|retries| policy.delay_after(retries).unwrap().as_secs())
-            .into();
-        assert_eq!(seconds, [1, 2, 4, 8, 10, 10]);
-        assert_eq!(policy.delay_after(40), None);
+        assert_eq!(seconds(fixed), [7; 6]);
+        let both = RetryPolicy {
+            backoff: Some(Duration::from_secs(2)),
+            ..fixed
+        };
+        assert_eq!(seconds(both)[..3], [2, 4, 8]);
+        assert_eq!(both.delay_asked(2, 0), Duration::from_secs(7));
+        assert_eq!(POLICY.delay_asked(2, 0), Duration::from_secs(4));
+    }
+
+    #[test]
+    fn jitter_draws_from_nothing_to_the_whole_delay() {
+        let policy = RetryPolicy {
+            jitter: true,
+            ..POLICY
+        };
+        let delays = (0..4_003).map(|random| policy.delay(2, random).as_millis());
+        let (mut least, mut most) = (u128::MAX, 0);
+        for delay in delays {
+            least = least.min(delay);
+            most = most.max(delay);
+        }
+        assert_eq!((least, most), (0, 4_000));
     }
 }

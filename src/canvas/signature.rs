@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::BitOr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::Canvas;
 use super::outcome::TaskFailure;
@@ -173,6 +173,52 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.time_limit(limit))
             }
 
+            /// Sets the soft limit on one attempt: at it a task that
+            /// [listens](crate::TaskContext::soft_time_limit) is told and may clean up; one that
+            /// does not is ended with `SoftTimeLimitExceeded`.
+            pub fn soft_time_limit(self, limit: Duration) -> Self {
+                Self::from_canvas(self.canvas.soft_time_limit(limit))
+            }
+
+            /// Starts it no earlier than this long after it could have started: after the
+            /// submission, or, in a chain, after the step before it. It waits in the store and
+            /// holds no slot.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # use std::time::{Duration, SystemTime};
+            /// # #[task] async fn remind(user: u64) {}
+            /// let later = remind.s(7).countdown(Duration::from_secs(3_600));
+            /// ```
+            pub fn countdown(self, delay: Duration) -> Self {
+                Self::from_canvas(self.canvas.countdown(delay))
+            }
+
+            /// Starts it no earlier than this time of day.
+            pub fn eta(self, time: SystemTime) -> Self {
+                Self::from_canvas(self.canvas.eta(time))
+            }
+
+            /// Gives it up if it has not started this long after it could have: its state becomes
+            /// REVOKED, its errbacks do not run, and what needed its value fails with
+            /// `TaskRevokedError`. Attempts that retry are under the same limit.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # use std::time::{Duration, SystemTime};
+            /// # #[task] async fn quote(stock: String) -> f64 { 1.0 }
+            /// let fresh = quote.s("ACME".into()).expires(Duration::from_secs(60));
+            /// ```
+            pub fn expires(self, after: Duration) -> Self {
+                Self::from_canvas(self.canvas.expires(after))
+            }
+
+            /// Gives it up if it has not started by this time of day; see
+            /// [`expires`](Self::expires).
+            pub fn expires_at(self, time: SystemTime) -> Self {
+                Self::from_canvas(self.canvas.expires_at(time))
+            }
+
             /// Runs `callback` with the value, once, after success. Its own outcome changes
             /// nothing about this task's. On a group it is refused when submitted: use a chord.
             ///
@@ -187,8 +233,9 @@ macro_rules! builders {
             }
 
             /// Runs `errback` with the [`TaskFailure`], once, after the final failure. On a group
-            /// every member gets it, so it runs once per member that fails; on a chain and on a
-            /// chord it runs once.
+            /// every member gets it, so it runs once per member that fails; on a chain the step
+            /// that fails runs it, on a chord the body does, also when the header fails
+            /// (celery/canvas.py). A task that [expires](Self::expires) does not run it.
             ///
             /// ```
             /// # use chordal::prelude::*;

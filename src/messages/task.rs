@@ -2,8 +2,13 @@
 
 use actix::Message;
 
+use tokio::sync::oneshot;
+
 use super::dispatcher::Permit;
+use crate::canvas::machine::Purpose;
+use crate::canvas::machine::offspring::Graft;
 use crate::canvas::machine::task::End;
+use crate::canvas::outcome::Outcome;
 
 /// A slot is free for it.
 #[derive(Debug, Message)]
@@ -19,3 +24,21 @@ pub(crate) struct Finished {
     /// Given back when the message has been heard; a blocking body that overran its limit keeps it.
     pub(crate) permit: Option<Permit>,
 }
+
+/// A running attempt wants a child.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Wants {
+    pub(crate) attempt: u32,
+    pub(crate) purpose: Purpose,
+    pub(crate) key: String,
+    pub(crate) graft: Graft,
+    /// For a call: where the outcome goes, once it is durable. It is dropped if the attempt is
+    /// over.
+    pub(crate) answer: Option<oneshot::Sender<Outcome>>,
+}
+
+/// A running attempt that gave its slot back while it waited wants one again.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct WantsSlot(pub(crate) oneshot::Sender<Permit>);

@@ -169,7 +169,7 @@ impl Packing {
         {
             match outcome {
                 Outcome::Success(_) => self.succeeded += 1,
-                Outcome::Failure(_) => self.failed += 1,
+                Outcome::Failure(_) | Outcome::Revoked(_) => self.failed += 1,
             }
         }
         self.len += 1;

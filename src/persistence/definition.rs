@@ -6,6 +6,7 @@ use super::codec::{self, Kind, MAX_RECORD};
 use super::{StoreError, keys};
 use crate::canvas::freeze::{Callbacks, Def, Fan, Members, Node};
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::Index;
 
 /// A root, or the members of a group, of at most this many bytes stand where they belong; larger
 /// ones get records of their own.
@@ -56,6 +57,39 @@ impl Definition {
     }
 }
 
+/// A task's own child, ready to be stored.
+#[derive(Debug)]
+pub(crate) struct Offspring {
+    /// As it is to run: large groups in it are by reference.
+    pub(crate) node: Node,
+    /// The same, if it can stand in its record.
+    pub(crate) recorded: Option<Box<Node>>,
+    /// To be written with the record.
+    pub(crate) segments: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Offspring {
+    pub(crate) fn new(task: Id, index: Index, node: Node) -> Self {
+        let mut spill = Spill {
+            root: task.root(),
+            segments: Vec::new(),
+            next: 0,
+        };
+        let node = spill.node(node);
+        let encoded = codec::body(&node);
+        let recorded = (encoded.len() <= INLINE).then(|| Box::new(node.clone()));
+        if recorded.is_none() {
+            // A task has no members, so this place is free.
+            spill.flush(task, index, 1, &encoded);
+        }
+        Self {
+            node,
+            recorded,
+            segments: spill.segments,
+        }
+    }
+}
+
 struct Spill {
     root: Id,
     segments: Vec<(Vec<u8>, Vec<u8>)>,
@@ -79,6 +113,7 @@ impl Spill {
             Box::new(Callbacks {
                 link: self.nodes(callbacks.link),
                 link_error: self.nodes(callbacks.link_error),
+                ..*callbacks
             })
         });
         node

@@ -12,7 +12,7 @@ use super::{Store, StoreError, keys};
 use crate::canvas::freeze::{Callbacks, Def, Fan, Members, Node};
 use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
 use crate::canvas::machine::workflow::ROOT;
-use crate::canvas::machine::{BODY, Change, Index, Record};
+use crate::canvas::machine::{BODY, Change, Index, Purpose, Record};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::canvas::state::State;
@@ -49,25 +49,27 @@ struct Step {
     /// Whose stream the child is in.
     stream: Seq,
     index: Index,
-    /// Its outcome is its supervisor's own, and recorded only there.
-    is_last: bool,
-    /// For a callback or errback: what it waits for.
-    occasion: Option<Occasion>,
+    link: Link,
 }
 
-/// Which end of a task calls for a callback.
+/// What a child's outcome has to do with its supervisor's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Occasion {
-    Success,
-    Failure,
+enum Link {
+    /// One of several that its supervisor waits for.
+    Part,
+    /// Its outcome is its supervisor's own, and recorded only there.
+    Last,
+    /// None: a callback, or what a task called. It runs or not, whatever becomes of the other.
+    Aside,
 }
 
 /// What has become of a node.
 #[derive(Clone, Debug)]
 pub(crate) enum Fate {
     Ended(Outcome),
-    /// A callback whose task has ended otherwise: it will never run.
-    Revoked,
+    /// A callback whose task has ended otherwise, or a call that its task did not wait for: it
+    /// will never run.
+    Never,
 }
 
 impl Reader {
@@ -113,6 +115,11 @@ impl Reader {
     pub(crate) fn ended(&self, root: Id) -> Result<Option<Ended>, StoreError> {
         let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
         Ok(ended.filter(|ended| ended.commit <= self.last_commit()))
+    }
+
+    /// Says whether the workflow and all its callbacks have ended.
+    pub(crate) fn is_at_rest(&self, root: Id) -> Result<bool, StoreError> {
+        Ok(self.ended(root)?.is_some() && self.store.get(&keys::open(root))?.is_none())
     }
 
     /// The latest id that was given to a workflow of this store.
@@ -174,7 +181,8 @@ impl Reader {
             })
     }
 
-    /// The list that stands for `size` members' outcomes of `stream`, in member order.
+    /// The outcomes of the members of `stream`, of which there were `size` at first, in member
+    /// order; behind each what it added.
     fn outcomes(&self, stream: Id, size: u64) -> Result<Vec<Outcome>, StoreError> {
         let mut outcomes: Vec<Option<Outcome>> = Vec::new();
         outcomes.resize_with(size as usize, || None);
@@ -189,13 +197,107 @@ impl Reader {
                 *slot = Some(outcome);
             }
         }
-        outcomes
-            .into_iter()
-            .enumerate()
-            .map(|(index, outcome)| {
-                outcome.ok_or_else(|| missing(stream, &format!("outcome of member {index}")))
-            })
-            .collect()
+        let mut all = Vec::with_capacity(outcomes.len());
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            let outcome =
+                outcome.ok_or_else(|| missing(stream, &format!("outcome of member {index}")))?;
+            self.spread(stream.root(), outcome, &mut all)?;
+        }
+        Ok(all)
+    }
+
+    /// A member's outcome, and those of what it added to its chord.
+    pub(crate) fn spread(
+        &self,
+        root: Id,
+        outcome: Outcome,
+        out: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
+        let (own, seq) = match outcome {
+            Outcome::Success(Value::Extended { own, seq }) => (own, seq),
+            outcome => {
+                out.push(outcome);
+                return Ok(());
+            }
+        };
+        out.push(Outcome::Success(*own));
+        let task = root.node(seq);
+        for (index, purpose, _) in self.offspring(task)? {
+            if purpose == Purpose::Addition
+                && let Some(Change::Done(outcome)) = self.last_change(task, index)?
+            {
+                out.push(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a task has started itself.
+    pub(crate) fn offspring(&self, task: Id) -> Result<Vec<(Index, Purpose, Node)>, StoreError> {
+        let mut offspring = Vec::new();
+        for record in self.records(task) {
+            if let Record::Offspring {
+                index,
+                purpose,
+                node,
+                ..
+            } = record?
+            {
+                let node = match node {
+                    Some(node) => *node,
+                    None => self.member(task, index)?,
+                };
+                offspring.push((index, purpose, node));
+            }
+        }
+        Ok(offspring)
+    }
+
+    /// The errbacks that run when `node`, which never started, fails because the header before it
+    /// did: its own, those of a chain's first step, of each member of a group, of a chord's body.
+    pub(crate) fn errbacks(
+        &self,
+        root: Id,
+        node: &Node,
+        out: &mut Vec<Node>,
+    ) -> Result<(), StoreError> {
+        if let Some(callbacks) = &node.callbacks {
+            let of_last = matches!(&node.def, Def::Chain(steps) if steps.len() == 1);
+            if !(of_last && callbacks.last_has_them) {
+                out.extend_from_slice(&callbacks.link_error);
+            }
+        }
+        match &node.def {
+            Def::Task(_) => Ok(()),
+            Def::Chain(steps) => self.errbacks_of_steps(root, steps, out),
+            Def::Group(fan) if fan.followed => Ok(()),
+            Def::Group(fan) => {
+                let group = root.node(node.seq);
+                let (first, size) = self.expansion(group, fan)?.unwrap_or_default();
+                let mut cursor = MemberCursor::new(group, first);
+                for index in 0..size {
+                    self.errbacks(root, &cursor.get(self, fan, index)?, out)?;
+                }
+                Ok(())
+            }
+            Def::Chord { body, .. } => self.errbacks(root, body, out),
+        }
+    }
+
+    /// Those of the first of these steps of a chain; if that is a header, of its body.
+    pub(crate) fn errbacks_of_steps(
+        &self,
+        root: Id,
+        steps: &[Node],
+        out: &mut Vec<Node>,
+    ) -> Result<(), StoreError> {
+        for step in steps {
+            self.errbacks(root, step, out)?;
+            if !step.is_header() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The bytes of a value of workflow `root`, wherever they are kept.
@@ -218,6 +320,7 @@ impl Reader {
         match value {
             Value::Inline(payload) => out.push(payload.bytes()),
             Value::Stored { seq, len } => self.join(root.node(*seq), *len, out)?,
+            Value::Extended { own, .. } => self.write(root, own, out)?,
             Value::Gathered { seq, size, settled } => {
                 let outcomes = self.outcomes(root.node(*seq), *size)?;
                 out.begin(outcomes.len());
@@ -277,12 +380,12 @@ impl Reader {
                 }
                 self.write(root, value, out)
             }
-            Outcome::Failure(failure) if settled => {
+            Outcome::Failure(failure) | Outcome::Revoked(failure) if settled => {
                 out.push(ERR);
                 out.push(encode_failure(failure).bytes());
                 Ok(())
             }
-            Outcome::Failure(failure) => {
+            Outcome::Failure(failure) | Outcome::Revoked(failure) => {
                 Err(missing(failure.task_id, "value of a member that failed"))
             }
         }
@@ -386,7 +489,7 @@ impl Reader {
             reader: self,
             target: id,
             dynamic: id.seq() >= head.next,
-            path: vec![Step::of(WORKFLOW_STREAM, ROOT, false)],
+            path: vec![Step::of(WORKFLOW_STREAM, ROOT, Link::Part)],
         };
         let node = search.within(root)?;
         Ok(node.map(|node| Found {
@@ -410,14 +513,14 @@ impl Reader {
                 .callbacks
                 .clone()
                 .into_iter()
-                .flat_map(|callbacks| by_occasion(*callbacks))
-                .map(|(occasion, node)| child(Step::callback(node.seq, occasion), node))
+                .flat_map(|callbacks| all_of(*callbacks))
+                .map(|node| child(Step::callback(node.seq), node))
                 .collect()),
             Def::Chain(steps) => Ok(steps
                 .iter()
                 .enumerate()
                 .map(|(i, node)| {
-                    let step = Step::of(seq, i as Index, i + 1 == steps.len());
+                    let step = Step::of(seq, i as Index, link_at(i, steps.len()));
                     child(step, node.clone())
                 })
                 .collect()),
@@ -428,9 +531,33 @@ impl Reader {
                 };
                 let mut cursor = MemberCursor::new(group, first);
                 (0..size)
-                    .map(|i| Ok(child(Step::of(seq, i, false), cursor.get(self, fan, i)?)))
+                    .map(|i| {
+                        Ok(child(
+                            Step::of(seq, i, Link::Part),
+                            cursor.get(self, fan, i)?,
+                        ))
+                    })
                     .collect()
             }
+        }
+    }
+
+    /// The members of the group whose list is the value of a node, if it is one's.
+    pub(crate) fn members(&self, root: Id, of: &Found) -> Result<Option<Vec<Found>>, StoreError> {
+        let mut found = of.clone();
+        loop {
+            let seq = found.node.seq;
+            let (step, node) = match found.node.def {
+                Def::Task(_) => return Ok(None),
+                Def::Group(_) => return self.children(root, &found).map(Some),
+                Def::Chain(mut steps) => match (steps.len(), steps.pop()) {
+                    (len, Some(last)) => (Step::of(seq, len as Index - 1, Link::Last), last),
+                    (_, None) => return Ok(None),
+                },
+                Def::Chord { body, .. } => (Step::of(seq, BODY, Link::Last), *body),
+            };
+            found.path.push(step);
+            found.node = node;
         }
     }
 
@@ -447,22 +574,38 @@ impl Reader {
         if above.is_empty() {
             return Ok(self.ended(root)?.map(|ended| Fate::Ended(ended.outcome)));
         }
-        if !step.is_last
+        if step.link != Link::Last
             && let Some(Change::Done(outcome)) =
                 self.last_change(root.node(step.stream), step.index)?
         {
             return Ok(Some(Fate::Ended(outcome)));
         }
         let above = self.fate_at(root, above)?;
-        Ok(match (above, step.occasion) {
-            // It is to run, or the node above it has not ended.
-            (None, _)
-            | (Some(Fate::Ended(Outcome::Success(_))), Some(Occasion::Success))
-            | (Some(Fate::Ended(Outcome::Failure(_))), Some(Occasion::Failure)) => None,
-            (Some(_), Some(_)) => Some(Fate::Revoked),
-            (Some(Fate::Ended(Outcome::Success(_))), None) if !step.is_last => None,
-            (above, None) => above,
+        Ok(match (above, step.link) {
+            // The node above it has not ended.
+            (None, _) => None,
+            // It is on record that it is to run.
+            (Some(_), Link::Aside) if self.is_due(root, step)? => None,
+            (Some(_), Link::Aside) => Some(Fate::Never),
+            (Some(Fate::Ended(Outcome::Success(_))), Link::Part) => None,
+            // A chain's later steps, of which none is revoked, share its failure.
+            (Some(Fate::Ended(Outcome::Revoked(failure))), Link::Part) => {
+                Some(Fate::Ended(Outcome::Failure(failure)))
+            }
+            (above, Link::Part | Link::Last) => above,
         })
+    }
+
+    /// Says whether the callback at `step` has been called for.
+    fn is_due(&self, root: Id, step: &Step) -> Result<bool, StoreError> {
+        for record in self.records(root.node(step.stream)) {
+            if let Record::Due { seq, .. } = record?
+                && seq == step.index
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// How far a node has got.
@@ -470,18 +613,33 @@ impl Reader {
         match self.fate(root, found)? {
             Some(Fate::Ended(Outcome::Success(_))) => return Ok(State::Success),
             Some(Fate::Ended(Outcome::Failure(_))) => return Ok(State::Failure),
-            Some(Fate::Revoked) => return Ok(State::Revoked),
+            Some(Fate::Ended(Outcome::Revoked(_)) | Fate::Never) => return Ok(State::Revoked),
             None => {}
         }
         let Some(step) = found.path.last() else {
             return Ok(State::Pending);
         };
         match self.last_change(root.node(step.stream), step.index)? {
-            Some(Change::Started { .. }) => Ok(State::Started),
-            Some(Change::Retrying { .. }) => Ok(State::Retry),
+            Some(Change::Started(_)) => Ok(State::Started),
+            Some(Change::Waiting { past, .. }) if past.retries > 0 => Ok(State::Retry),
+            Some(Change::Waiting { .. }) => Ok(State::Pending),
             _ if self.any_record(root, &found.node)? => Ok(State::Started),
             _ => Ok(State::Pending),
         }
+    }
+
+    /// When the next attempt of a task is due that waits for its time, in milliseconds since the
+    /// Unix epoch.
+    pub(crate) fn due_at(&self, root: Id, found: &Found) -> Result<Option<u64>, StoreError> {
+        let Some(step) = found.path.last() else {
+            return Ok(None);
+        };
+        Ok(
+            match self.last_change(root.node(step.stream), step.index)? {
+                Some(Change::Waiting { at_ms, .. }) => Some(at_ms),
+                _ => None,
+            },
+        )
     }
 
     /// Says whether anything within a chain, group or chord has started.
@@ -552,18 +710,20 @@ impl Found {
     }
 }
 
-fn by_occasion(callbacks: Callbacks) -> impl Iterator<Item = (Occasion, Node)> {
-    let link = callbacks.link.into_iter();
-    let link_error = callbacks.link_error.into_iter();
-    link.map(|node| (Occasion::Success, node))
-        .chain(link_error.map(|node| (Occasion::Failure, node)))
+fn all_of(callbacks: Callbacks) -> impl Iterator<Item = Node> {
+    callbacks.link.into_iter().chain(callbacks.link_error)
+}
+
+/// What step `i` of `len` is to its chain.
+fn link_at(i: usize, len: usize) -> Link {
+    if i + 1 == len { Link::Last } else { Link::Part }
 }
 
 /// A search for one node, from the root down.
 struct Search<'a> {
     reader: &'a Reader,
     target: Id,
-    /// It was numbered at run time, so it may be within any `each()`.
+    /// It was numbered at run time, so it may be within any `each()`, or in any task.
     dynamic: bool,
     path: Vec<Step>,
 }
@@ -575,19 +735,31 @@ impl Search<'_> {
             return Ok(Some(node));
         }
         if let Some(callbacks) = node.callbacks {
-            for (occasion, callback) in by_occasion(*callbacks) {
-                let step = Step::callback(callback.seq, occasion);
+            for callback in all_of(*callbacks) {
+                let step = Step::callback(callback.seq);
                 if let Some(found) = self.child(step, callback)? {
                     return Ok(Some(found));
                 }
             }
         }
         match node.def {
-            Def::Task(_) => Ok(None),
+            Def::Task(_) if !self.dynamic => Ok(None),
+            Def::Task(_) => {
+                for (index, purpose, child) in self.reader.offspring(self.target.node(seq))? {
+                    let link = match purpose {
+                        Purpose::Replacement => Link::Last,
+                        Purpose::Call | Purpose::Addition => Link::Aside,
+                    };
+                    if let Some(found) = self.child(Step::of(seq, index, link), child)? {
+                        return Ok(Some(found));
+                    }
+                }
+                Ok(None)
+            }
             Def::Chain(steps) => {
                 let len = steps.len();
                 for (i, child) in steps.into_iter().enumerate() {
-                    let step = Step::of(seq, i as Index, i + 1 == len);
+                    let step = Step::of(seq, i as Index, link_at(i, len));
                     if let Some(found) = self.child(step, child)? {
                         return Ok(Some(found));
                     }
@@ -597,7 +769,7 @@ impl Search<'_> {
             Def::Group(fan) => self.member(seq, &fan),
             Def::Chord { header, body } => match self.member(seq, &header)? {
                 Some(found) => Ok(Some(found)),
-                None => self.child(Step::of(seq, BODY, true), *body),
+                None => self.child(Step::of(seq, BODY, Link::Last), *body),
             },
         }
     }
@@ -623,8 +795,8 @@ impl Search<'_> {
         let others = if self.dynamic { 0..size } else { 0..0 };
         for index in likely.into_iter().chain(others) {
             let member = cursor.get(self.reader, fan, index)?;
-            if Some(index) == likely || member.has_each() {
-                let step = Step::of(seq, index, false);
+            if Some(index) == likely || self.dynamic {
+                let step = Step::of(seq, index, Link::Part);
                 if let Some(found) = self.child(step, member)? {
                     return Ok(Some(found));
                 }
@@ -656,21 +828,15 @@ impl Search<'_> {
 }
 
 impl Step {
-    fn callback(seq: Seq, occasion: Occasion) -> Self {
-        Self {
-            stream: WORKFLOW_STREAM,
-            index: seq,
-            is_last: false,
-            occasion: Some(occasion),
-        }
+    fn callback(seq: Seq) -> Self {
+        Self::of(WORKFLOW_STREAM, seq, Link::Aside)
     }
 
-    fn of(stream: Seq, index: Index, is_last: bool) -> Self {
+    fn of(stream: Seq, index: Index, link: Link) -> Self {
         Self {
             stream,
             index,
-            is_last,
-            occasion: None,
+            link,
         }
     }
 }

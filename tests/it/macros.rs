@@ -16,6 +16,9 @@ async fn add(x: i64, y: i64) -> i64 {
     max_retries = 3,
     retry_backoff = "1.5s",
     retry_backoff_max = "2m",
+    retry_jitter = true,
+    default_retry_delay = "7s",
+    soft_time_limit = "1m",
     time_limit = "1m30s"
 )]
 async fn charge(_ctx: &TaskContext, order: u64, mut cents: u64) -> Result<u64, TaskError> {
@@ -46,7 +49,7 @@ async fn s(n: u64) -> u64 {
 }
 
 #[rustfmt::skip]
-#[task]
+#[task(retry_if = |error: &TaskError| error.error_type() == "Busy")]
 #[allow(clippy::too_many_arguments)]
 async fn most(a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8, h: u8, i: u8, j: u8, k: u8, l: u8) -> u8 {
     a + b + c + d + e + f + g + h + i + j + k + l
@@ -85,10 +88,11 @@ fn the_name_is_the_functions_unless_given() {
 
 #[test]
 fn the_options_are_what_was_written() {
-    assert_eq!(add::OPTIONS, TaskOptions::new());
-    assert_eq!(length::OPTIONS, TaskOptions::new().blocking());
-    assert_eq!(largest_byte::OPTIONS, TaskOptions::new().priority(3));
-    assert_eq!(
+    let same = |a: TaskOptions, b: TaskOptions| assert_eq!(format!("{a:?}"), format!("{b:?}"));
+    same(add::OPTIONS, TaskOptions::new());
+    same(length::OPTIONS, TaskOptions::new().blocking());
+    same(largest_byte::OPTIONS, TaskOptions::new().priority(3));
+    same(
         charge::OPTIONS,
         TaskOptions::new()
             .queue("payments")
@@ -96,8 +100,14 @@ fn the_options_are_what_was_written() {
             .max_retries(3)
             .retry_backoff(Duration::from_millis(1_500))
             .retry_backoff_max(Duration::from_secs(120))
-            .time_limit(Duration::from_secs(90))
+            .retry_jitter(true)
+            .default_retry_delay(Duration::from_secs(7))
+            .soft_time_limit(Duration::from_secs(60))
+            .time_limit(Duration::from_secs(90)),
     );
+    let is_worth_it = most::OPTIONS.retry_if.unwrap();
+    assert!(is_worth_it(&TaskError::new("").with_type("Busy")));
+    assert!(!is_worth_it(&TaskError::new("")));
 }
 
 #[tokio::test]

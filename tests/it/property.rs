@@ -73,10 +73,13 @@ fn plain(value: &Value) -> Value {
     }
 }
 
-/// A chord's message ends with that of the member it blames.
+/// A chord's message quotes that of the member it blames.
 fn origin(message: &str) -> String {
     match message.rsplit_once("boom ") {
-        Some((_, key)) => format!("boom {key}"),
+        Some((_, key)) => {
+            let digits: String = key.chars().take_while(char::is_ascii_digit).collect();
+            format!("boom {digits}")
+        }
         None => "no list".to_owned(),
     }
 }
@@ -238,37 +241,73 @@ impl Node {
             .fold(linked, |canvas, node| canvas.link_error(node.canvas(true)))
     }
 
+    /// The steps of a chain that are there at all.
+    fn steps(nodes: &[Self]) -> Vec<&Self> {
+        nodes.iter().filter(|step| !step.vanishes()).collect()
+    }
+
+    fn ends_in_group(&self) -> bool {
+        match &self.form {
+            Form::Task { .. } => false,
+            Form::Group(..) | Form::Each { .. } => true,
+            Form::Chain(steps) => Self::steps(steps).last().is_some_and(|s| s.ends_in_group()),
+            Form::Chord(_, _, body) => body.ends_in_group(),
+        }
+    }
+
+    /// Is only a header, if anything follows it.
+    fn is_group(&self) -> bool {
+        match &self.form {
+            Form::Task { .. } | Form::Chord(..) => false,
+            Form::Group(..) | Form::Each { .. } => true,
+            Form::Chain(steps) => matches!(&Self::steps(steps)[..], [only] if only.is_group()),
+        }
+    }
+
     /// The reference: the value or what first went wrong, and in `ran` how often each task did.
     fn run(&self, input: Option<Value>, above: &[Self], ran: &mut BTreeMap<u64, u32>) -> Outcome {
-        let errbacks = [&self.link_error, above].concat();
-        let list = |ran: &mut _, members: &[Self], settled: bool| -> Outcome {
-            let all = members.iter().map(|m| m.run(input.clone(), &errbacks, ran));
+        let mut errbacks = [&self.link_error, above].concat();
+        let list = |ran: &mut _, members: &[Self], settled: bool, errbacks: &[Self]| -> Outcome {
+            let all = members.iter().map(|m| m.run(input.clone(), errbacks, ran));
             gather(all.collect(), settled)
         };
         let outcome = match &self.form {
             Form::Task { key, fails, takes } => {
                 *ran.entry(*key).or_default() += 1;
-                give(input.as_ref().filter(|_| *takes), *key, *fails)
+                give(input.as_ref().filter(|_| *takes), *key, *fails).map_err(Failed::task)
             }
-            Form::Chain(steps) => steps
-                .iter()
-                .filter(|step| !step.vanishes())
-                .try_fold(input, |input, step| step.run(input, &[], ran).map(Some))
-                .map(Option::unwrap_or_default),
-            Form::Group(members, settled) => return list(ran, members, *settled),
-            Form::Chord(header, settled, body) => gather(
-                header
-                    .iter()
-                    .map(|m| m.run(input.clone(), &[], ran))
-                    .collect(),
-                *settled,
-            )
-            .and_then(|list| body.run(Some(list), &[], ran)),
+            Form::Chain(steps) => {
+                let outcome = self.run_chain(&Self::steps(steps), input.clone(), &errbacks, ran);
+                match outcome {
+                    Ok(value) => Ok(value),
+                    // The last step had the errbacks itself.
+                    Err((true, why)) if self.ends_in_group() => {
+                        errbacks.clear();
+                        Err(why)
+                    }
+                    Err((_, why)) => Err(why),
+                }
+            }
+            Form::Group(members, settled) => return list(ran, members, *settled, &errbacks),
+            Form::Chord(header, settled, body) => {
+                let theirs = if body.ends_in_group() {
+                    std::mem::take(&mut errbacks)
+                } else {
+                    Vec::new()
+                };
+                match list(ran, header, *settled, &[]) {
+                    Ok(list) => body.run(Some(list), &theirs, ran),
+                    Err(Failed { why, .. }) => {
+                        body.fails(&why, &theirs, ran);
+                        Err(Failed::task(why))
+                    }
+                }
+            }
             Form::Each { key, fails } => {
                 let elements = match input {
                     None => Vec::new(),
                     Some(Value::Array(elements)) => elements,
-                    Some(_) => return Err("no list".to_owned()),
+                    Some(_) => return Err(Failed::task("no list".to_owned())),
                 };
                 let member = bare(Form::Task {
                     key: *key,
@@ -285,25 +324,115 @@ impl Node {
             Ok(value) => self.link.iter().for_each(|callback| {
                 let _ = callback.run(Some(value.clone()), &[], ran);
             }),
-            Err(why) => errbacks.iter().for_each(|errback| {
-                let _ = errback.run(Some(json!({ "message": why })), &[], ran);
-            }),
+            Err(Failed { why, .. }) => call(&errbacks, why, ran),
         }
         outcome
     }
+
+    /// The steps one by one; a failure says whether it is that of the last.
+    fn run_chain(
+        &self,
+        steps: &[&Self],
+        input: Option<Value>,
+        errbacks: &[Self],
+        ran: &mut BTreeMap<u64, u32>,
+    ) -> Result<Value, (bool, Failed)> {
+        let mut input = input;
+        for (i, step) in steps.iter().enumerate() {
+            let is_last = i + 1 == steps.len();
+            let theirs = if is_last && step.ends_in_group() {
+                errbacks
+            } else {
+                &[]
+            };
+            match step.run(input, theirs, ran) {
+                Ok(value) => input = Some(value),
+                Err(failed) if is_last => return Err((true, failed)),
+                Err(Failed { why, by_group }) => {
+                    // The group was the header of the steps behind it.
+                    if by_group {
+                        fail_first(&steps[i + 1..], &why, &[], ran);
+                    }
+                    return Err((false, Failed::task(why)));
+                }
+            }
+        }
+        Ok(input.unwrap_or_default())
+    }
+
+    /// It fails before it could start, because the header before it did.
+    fn fails(&self, why: &str, above: &[Self], ran: &mut BTreeMap<u64, u32>) {
+        let errbacks = [&self.link_error, above].concat();
+        match &self.form {
+            Form::Task { .. } => call(&errbacks, why, ran),
+            Form::Each { .. } => {}
+            Form::Group(members, _) => members.iter().for_each(|m| m.fails(why, &errbacks, ran)),
+            Form::Chord(_, _, body) if body.ends_in_group() => body.fails(why, &errbacks, ran),
+            Form::Chord(_, _, body) => {
+                call(&errbacks, why, ran);
+                body.fails(why, &[], ran);
+            }
+            Form::Chain(steps) => {
+                let steps = Self::steps(steps);
+                let shared = matches!(&steps[..], [only] if only.ends_in_group());
+                if shared {
+                    fail_first(&steps, why, &errbacks, ran);
+                } else {
+                    call(&errbacks, why, ran);
+                    fail_first(&steps, why, &[], ran);
+                }
+            }
+        }
+    }
 }
 
-type Outcome = Result<Value, String>;
+/// Of steps that never started, the first fails; a header is passed over.
+fn fail_first(steps: &[&Node], why: &str, above: &[Node], ran: &mut BTreeMap<u64, u32>) {
+    let headers = steps.len().saturating_sub(1);
+    let at = steps[..headers].iter().take_while(|s| s.is_group()).count();
+    if let Some(step) = steps.get(at) {
+        step.fails(why, above, ran);
+    }
+}
+
+fn call(errbacks: &[Node], why: &str, ran: &mut BTreeMap<u64, u32>) {
+    for errback in errbacks {
+        let _ = errback.run(Some(json!({ "message": why })), &[], ran);
+    }
+}
+
+/// What first went wrong.
+#[derive(Clone, Debug)]
+struct Failed {
+    why: String,
+    /// A group said so whose list would have been the value.
+    by_group: bool,
+}
+
+impl Failed {
+    fn task(why: String) -> Self {
+        Self {
+            why,
+            by_group: false,
+        }
+    }
+}
+
+type Outcome = Result<Value, Failed>;
 
 fn gather(outcomes: Vec<Outcome>, settled: bool) -> Outcome {
     if !settled {
-        return outcomes.into_iter().collect();
+        let list: Outcome = outcomes.into_iter().collect();
+        return list.map_err(|failed| Failed {
+            by_group: true,
+            ..failed
+        });
     }
     Ok(outcomes
         .into_iter()
         .map(|outcome| match outcome {
             Ok(value) => json!({ "Ok": value }),
-            Err(why) => json!({ "Err": { "message": why } }),
+            Err(failed) => json!({ "Err": { "message": failed.why } }),
         })
         .collect())
 }
@@ -312,7 +441,7 @@ fn gather(outcomes: Vec<Outcome>, settled: bool) -> Outcome {
 struct Case {
     run: u64,
     canvas: Canvas,
-    outcome: Outcome,
+    outcome: Result<Value, String>,
     ran: BTreeMap<u64, u32>,
 }
 
@@ -321,11 +450,13 @@ impl Case {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         node.number(&mut (run * KEYS_PER_RUN));
         let mut ran = BTreeMap::new();
-        let outcome = node.run(None, &[], &mut ran).map(|value| plain(&value));
+        let outcome = node.run(None, &[], &mut ran);
         Self {
             run,
             canvas: node.canvas(false),
-            outcome,
+            outcome: outcome
+                .map(|value| plain(&value))
+                .map_err(|failed| failed.why),
             ran,
         }
     }

@@ -82,14 +82,14 @@ impl Barrier {
     /// Says whether this is the first word of `index`.
     fn note(&mut self, index: Index, outcome: &Outcome) -> bool {
         let first = self.arrived.insert(index);
-        if let Outcome::Failure(failure) = outcome
+        if let Some(failure) = outcome.failure()
             && first
             && !self.settled
             && !matches!(self.broken, Some(Verdict::Broken { index: lowest, .. }) if lowest < index)
         {
             self.broken = Some(Verdict::Broken {
                 index,
-                failure: failure.clone(),
+                failure: Box::new(failure.clone()),
             });
         }
         first

@@ -25,7 +25,10 @@ pub(crate) enum Command {
     Respawn(Index),
     /// Its actor dies each time.
     GiveUp(Index),
+    /// The outcome of the last step is the chain's.
     Report(Report),
+    /// This earlier step failed, so that the others never run.
+    Fail(Index, Report),
 }
 
 impl Chain {
@@ -39,14 +42,26 @@ impl Chain {
         let mut at = 0;
         let mut input = input;
         for record in records {
-            if let Record::Child {
-                index,
-                change: Change::Done(Outcome::Success(value)),
-            } = record
-                && *index == at
-            {
-                at += 1;
-                input = Some(value.clone());
+            match record {
+                Record::Child {
+                    index,
+                    change: Change::Done(outcome),
+                } if *index == at => match outcome {
+                    Outcome::Success(value) => {
+                        at += 1;
+                        input = Some(value.clone());
+                    }
+                    Outcome::Failure(failure) | Outcome::Revoked(failure) => {
+                        let chain = Self {
+                            len,
+                            at: len,
+                            restarts: 0,
+                        };
+                        let outcome = Outcome::Failure(failure.clone());
+                        return (chain, vec![Command::Fail(at, outcome.into())]);
+                    }
+                },
+                _ => {}
             }
         }
         let chain = Self {
@@ -57,10 +72,7 @@ impl Chain {
         let command = if at < len {
             Command::Spawn(at, input)
         } else {
-            Command::Report(Report {
-                outcome: Outcome::Success(input.unwrap_or(nil)),
-                due: Vec::new(),
-            })
+            Command::Report(Outcome::Success(input.unwrap_or(nil)).into())
         };
         (chain, vec![command])
     }
@@ -70,11 +82,28 @@ impl Chain {
         if index != self.at || self.at >= self.len {
             return Vec::new();
         }
-        let value = match report.outcome {
-            Outcome::Success(ref value) if index + 1 < self.len => value.clone(),
+        let is_last = index + 1 == self.len;
+        let value = match &report.outcome {
+            Outcome::Success(value) if !is_last => value.clone(),
+            // The step is revoked; what was to follow it fails.
+            Outcome::Revoked(failure) if !is_last => {
+                self.at = self.len;
+                let outcome = Outcome::Failure(failure.clone());
+                return vec![
+                    Command::Record(Record::Child {
+                        index,
+                        change: Change::Done(report.outcome),
+                    }),
+                    Command::Fail(index, outcome.into()),
+                ];
+            }
             _ => {
                 self.at = self.len;
-                return vec![Command::Report(report)];
+                return vec![if is_last {
+                    Command::Report(report)
+                } else {
+                    Command::Fail(index, report)
+                }];
             }
         };
         self.at += 1;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::{Index, IndexSet, Verdict};
-use crate::canvas::outcome::{Outcome, Value};
+use crate::canvas::id::Id;
+use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 
 /// How often a child actor that dies is started again before its member counts as failed.
 pub(crate) const MAX_RESTARTS: u32 = 3;
@@ -93,10 +94,14 @@ impl Group {
     }
 }
 
-/// What a group gives: the list of its members' values, or the failure the verdict names.
-pub(crate) fn outcome(verdict: Verdict, list: Value) -> Outcome {
+/// What group `id` gives: the list of its members' values, or the failure the verdict names, as a
+/// chord's if something needs the list.
+pub(crate) fn outcome(id: Id, followed: bool, verdict: Verdict, list: Value) -> Outcome {
     match verdict {
         Verdict::Released => Outcome::Success(list),
+        Verdict::Broken { failure, .. } if followed => {
+            Outcome::Failure(TaskFailure::chord(id, failure))
+        }
         Verdict::Broken { failure, .. } => Outcome::Failure(failure),
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod barrier;
 pub(crate) mod chain;
 pub(crate) mod chord;
 pub(crate) mod group;
+pub(crate) mod offspring;
 pub(crate) mod queue;
 pub(crate) mod task;
 #[cfg(test)]
@@ -38,21 +39,51 @@ pub(crate) enum Record {
     Expanded { first: Seq, size: u64 },
     /// A callback or errback is to run: node `seq`, with this input.
     Due { seq: Seq, input: Value },
+    /// A running task has a child of its own.
+    Offspring {
+        index: Index,
+        purpose: Purpose,
+        /// What the task calls it.
+        key: String,
+        /// `None`: it stands beside, as a stored member of the task.
+        node: Option<Box<Node>>,
+    },
 }
 
 /// How far a child has got.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Change {
-    /// Attempt `attempt` (from 1) is starting; `retries` failed attempts came before it.
-    Started { attempt: u32, retries: u32 },
-    /// Attempt `attempt` failed; the next is due at `at_ms` (milliseconds since the Unix epoch).
-    Retrying {
-        attempt: u32,
-        retries: u32,
-        at_ms: u64,
-    },
+    /// It waits for a time, `at_ms` (milliseconds since the Unix epoch): its first, or that of the
+    /// next attempt.
+    Waiting { past: Past, at_ms: u64 },
+    /// An attempt is starting.
+    Started(Past),
     /// It has ended.
     Done(Outcome),
+}
+
+/// What a task carries from one attempt to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Past {
+    /// The latest attempt, counted from 1; 0 before the first.
+    pub(crate) attempt: u32,
+    /// How many attempts failed: one that a crash cut short is not among them.
+    pub(crate) retries: u32,
+    /// No attempt starts from then on, in milliseconds since the Unix epoch.
+    pub(crate) expires_ms: Option<u64>,
+    /// The list of arguments that a retry gave in place of the first ones.
+    pub(crate) args: Option<Value>,
+}
+
+/// What a task's own child is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Purpose {
+    /// The task waits for its value.
+    Call,
+    /// It is one more member of the task's group or chord.
+    Addition,
+    /// It takes the task's place.
+    Replacement,
 }
 
 /// What a barrier decides when its last member has arrived.
@@ -82,6 +113,16 @@ pub(crate) struct Report {
     pub(crate) due: Vec<Due>,
 }
 
+impl From<Outcome> for Report {
+    /// An outcome that calls for no callback.
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            due: Vec::new(),
+        }
+    }
+}
+
 impl Report {
     /// The outcome of `node`, and the callbacks that it calls for.
     ///
@@ -91,23 +132,36 @@ impl Report {
         outcome: Outcome,
         failure: impl Fn(&TaskFailure) -> Value,
     ) -> Self {
-        let mut report = Self {
-            outcome,
-            due: Vec::new(),
-        };
-        report.add_callbacks(node, failure);
+        let mut report = Self::from(outcome);
+        report.add_callbacks(node, false, failure);
         report
     }
 
-    /// Adds the callbacks of `node`, whose outcome this also is.
-    pub(crate) fn add_callbacks(&mut self, node: &Node, failure: impl Fn(&TaskFailure) -> Value) {
+    /// Adds the callbacks of `node`, whose outcome this also is. `of_last`: it is that of the last
+    /// child of `node`, which may have the errbacks itself.
+    pub(crate) fn add_callbacks(
+        &mut self,
+        node: &Node,
+        of_last: bool,
+        failure: impl Fn(&TaskFailure) -> Value,
+    ) {
         let Some(callbacks) = &node.callbacks else {
             return;
         };
         let (nodes, input) = match &self.outcome {
             Outcome::Success(value) => (&callbacks.link, value.clone()),
+            Outcome::Failure(_) if of_last && callbacks.last_has_them => return,
             Outcome::Failure(why) => (&callbacks.link_error, failure(why)),
+            // (celery/backends/base.py, `mark_as_revoked`.)
+            Outcome::Revoked(_) => return,
         };
+        self.call_for(nodes, &input);
+    }
+}
+
+impl Report {
+    /// Adds callbacks that are to run with this input.
+    pub(crate) fn call_for(&mut self, nodes: &[Node], input: &Value) {
         self.due.extend(nodes.iter().map(|node| Due {
             node: node.clone(),
             input: input.clone(),

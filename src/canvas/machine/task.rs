@@ -1,27 +1,35 @@
-//! The task: its attempts, from a free slot to the last outcome.
+//! The task: its attempts, from a free slot to the last outcome, and what it starts itself.
 
-use super::Change;
+use super::offspring::{self, Graft, Offspring};
+use super::{Change, Index, Past, Purpose, Record, Report};
+use crate::canvas::id::Seq;
+use crate::canvas::options::When;
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::canvas::retry::RetryPolicy;
 
-/// Invariant: at most one attempt runs that this machine will listen to; `attempt` is its number
-/// and fences all earlier ones.
+/// Invariant: at most one attempt runs that this machine will listen to; `past.attempt` is its
+/// number and fences all earlier ones.
 #[derive(Debug)]
 pub(crate) struct Task {
+    /// Its number in the workflow.
+    seq: Seq,
     policy: RetryPolicy,
-    attempt: u32,
-    /// Failed attempts so far. An attempt that a crash cut short is not one of them.
-    retries: u32,
+    past: Past,
     phase: Phase,
+    offspring: Offspring,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Phase {
     /// Waits for a slot.
     Ready,
     Running,
     /// Waits for the time of its next attempt.
     Delayed,
+    /// Another canvas has its place.
+    Replaced,
+    /// It has ended itself, what it added to its chord has not.
+    Ending(Report),
     Ended,
 }
 
@@ -30,15 +38,27 @@ pub(crate) enum Command {
     /// Ask the dispatcher for a slot.
     Request,
     Record(Change),
-    /// Call the function, once that is on record.
+    /// Call the function, once that is on record; with these arguments, if a retry gave any.
     Run {
         attempt: u32,
+        args: Option<Value>,
     },
     /// Ask to be woken then.
     WakeAt {
         at_ms: u64,
     },
-    Report(Outcome),
+    Report(Report),
+    /// Report that it expired.
+    Expire,
+    /// What its own children ask for.
+    Child(offspring::Command),
+}
+
+/// When a task may start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Schedule {
+    pub(crate) eta: Option<When>,
+    pub(crate) expires: Option<When>,
 }
 
 /// How one attempt ended.
@@ -46,119 +66,279 @@ pub(crate) enum Command {
 pub(crate) enum End {
     Value(Value),
     Failure {
+        /// What it ends with if there is no further attempt.
         failure: Box<TaskFailure>,
-        /// Trying again may help, and after how long if the task said so.
         retry: Retry,
     },
+    /// It becomes this canvas.
+    Replaced(Graft),
 }
 
-/// Whether a failed attempt is worth another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a failed attempt is followed by another.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Retry {
-    /// After the policy's delay.
-    Backoff,
-    /// After this many milliseconds.
-    AfterMs(u64),
+    /// If there are retries left.
+    Auto,
+    /// As the task has asked.
+    Asked {
+        when: Option<When>,
+        /// The list of arguments of the next attempt.
+        args: Option<Value>,
+        /// In place of the policy's.
+        max_retries: Option<u32>,
+    },
     Never,
+}
+
+/// What is to be known of the moment in which an attempt ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// Milliseconds since the Unix epoch.
+    pub(crate) ms: u64,
+    pub(crate) random: u64,
 }
 
 impl Task {
     /// A task that has not run yet.
-    pub(crate) fn open(policy: RetryPolicy) -> (Self, Vec<Command>) {
-        Self::recover(policy, None)
-    }
-
-    /// The task as its last record left it: an attempt that was running is run again, with the
-    /// next number.
-    pub(crate) fn recover(policy: RetryPolicy, last: Option<&Change>) -> (Self, Vec<Command>) {
+    pub(crate) fn open(
+        seq: Seq,
+        policy: RetryPolicy,
+        schedule: Schedule,
+        now_ms: u64,
+    ) -> (Self, Vec<Command>) {
         let mut task = Self {
+            seq,
             policy,
-            attempt: 0,
-            retries: 0,
+            past: Past::default(),
             phase: Phase::Ready,
+            offspring: Offspring::default(),
         };
-        let command = match last {
-            None | Some(Change::Done(_)) => Command::Request,
-            Some(Change::Started { attempt, retries }) => {
-                (task.attempt, task.retries) = (*attempt, *retries);
-                Command::Request
-            }
-            Some(Change::Retrying {
-                attempt,
-                retries,
-                at_ms,
-            }) => {
-                (task.attempt, task.retries) = (*attempt, *retries);
-                task.phase = Phase::Delayed;
-                Command::WakeAt { at_ms: *at_ms }
-            }
-        };
-        (task, vec![command])
+        if schedule.eta.is_none() && schedule.expires.is_none() {
+            return (task, vec![Command::Request]);
+        }
+        // Both become points in time, once.
+        let at_ms = schedule.eta.map_or(now_ms, |eta| eta.from(now_ms));
+        task.past.expires_ms = schedule.expires.map(|expires| expires.from(now_ms));
+        let mut commands = vec![Command::Record(Change::Waiting {
+            past: task.past.clone(),
+            at_ms,
+        })];
+        commands.extend(task.wait_until(at_ms, now_ms));
+        (task, commands)
     }
 
-    /// A slot is free for it.
-    pub(crate) fn granted(&mut self) -> Vec<Command> {
-        if self.phase != Phase::Ready {
+    /// The task as its last record and its own stream left it: an attempt that was running is run
+    /// again, with the next number.
+    pub(crate) fn recover<'a>(
+        seq: Seq,
+        policy: RetryPolicy,
+        last: Change,
+        records: impl IntoIterator<Item = &'a Record>,
+        now_ms: u64,
+    ) -> (Self, Vec<Command>) {
+        let (offspring, children) = Offspring::recover(records);
+        let mut task = Self {
+            seq,
+            policy,
+            past: Past::default(),
+            phase: Phase::Ready,
+            offspring,
+        };
+        let mut commands: Vec<_> = children.into_iter().map(Command::Child).collect();
+        match last {
+            Change::Started(past) => task.past = past,
+            Change::Waiting { past, at_ms } => {
+                task.past = past;
+                commands.extend(task.wait_until(at_ms, now_ms));
+                return (task, commands);
+            }
+            // Its supervisor knows it ended, and does not start it.
+            Change::Done(_) => {}
+        }
+        if task.offspring.has_replacement() {
+            task.phase = Phase::Replaced;
+        } else {
+            commands.push(Command::Request);
+        }
+        (task, commands)
+    }
+
+    /// A slot is free for it, at `now_ms`.
+    pub(crate) fn granted(&mut self, now_ms: u64) -> Vec<Command> {
+        if !matches!(self.phase, Phase::Ready) {
             return Vec::new();
         }
-        self.attempt += 1;
+        if self.has_expired(now_ms) {
+            return self.expire();
+        }
+        self.past.attempt += 1;
         self.phase = Phase::Running;
         vec![
-            Command::Record(Change::Started {
-                attempt: self.attempt,
-                retries: self.retries,
-            }),
+            Command::Record(Change::Started(self.past.clone())),
             Command::Run {
-                attempt: self.attempt,
+                attempt: self.past.attempt,
+                args: self.past.args.clone(),
             },
         ]
     }
 
-    /// Attempt `attempt` has ended, at `now_ms`.
-    pub(crate) fn finished(&mut self, attempt: u32, end: End, now_ms: u64) -> Vec<Command> {
-        if self.phase != Phase::Running || attempt != self.attempt {
+    /// Attempt `attempt` has ended.
+    pub(crate) fn finished(&mut self, attempt: u32, end: End, now: Now) -> Vec<Command> {
+        if !self.is_running(attempt) {
             return Vec::new();
         }
         let (failure, retry) = match end {
-            End::Value(value) => {
-                self.phase = Phase::Ended;
-                return vec![Command::Report(Outcome::Success(value))];
+            End::Value(value) => return self.end(Outcome::Success(value).into()),
+            End::Replaced(graft) => {
+                self.phase = Phase::Replaced;
+                let (_, commands) = self.offspring.name(Purpose::Replacement, "", graft);
+                return commands.into_iter().map(Command::Child).collect();
             }
             End::Failure { failure, retry } => (failure, retry),
         };
-        let backoff = self.policy.delay_after(self.retries);
-        let delay_ms = match retry {
-            Retry::Never => None,
-            Retry::Backoff => backoff.map(|delay| delay.as_millis() as u64),
-            Retry::AfterMs(delay) => backoff.map(|_| delay),
+        let retries = self.past.retries;
+        let (max_retries, at_ms, args) = match retry {
+            Retry::Never => (0, 0, None),
+            Retry::Auto => {
+                let delay = self.policy.delay(retries, now.random);
+                let at_ms = When::In(delay).from(now.ms);
+                (self.policy.max_retries, at_ms, None)
+            }
+            Retry::Asked {
+                when,
+                args,
+                max_retries,
+            } => {
+                let when =
+                    when.unwrap_or_else(|| When::In(self.policy.delay_asked(retries, now.random)));
+                let max_retries = max_retries.unwrap_or(self.policy.max_retries);
+                (max_retries, when.from(now.ms), args)
+            }
         };
-        match delay_ms {
-            Some(delay) => {
-                self.retries += 1;
-                self.phase = Phase::Delayed;
-                let at_ms = now_ms.saturating_add(delay);
-                vec![
-                    Command::Record(Change::Retrying {
-                        attempt,
-                        retries: self.retries,
-                        at_ms,
-                    }),
-                    Command::WakeAt { at_ms },
-                ]
-            }
-            None => {
-                self.phase = Phase::Ended;
-                vec![Command::Report(Outcome::Failure(failure))]
-            }
+        if retries >= max_retries {
+            return self.end(Outcome::Failure(failure).into());
         }
+        self.past.retries += 1;
+        if args.is_some() {
+            self.past.args = args;
+        }
+        let mut commands = vec![Command::Record(Change::Waiting {
+            past: self.past.clone(),
+            at_ms,
+        })];
+        // Always by way of the scheduler: a task that retries at once must not starve the others.
+        self.phase = Phase::Delayed;
+        commands.push(Command::WakeAt { at_ms });
+        commands
     }
 
-    /// The time of the next attempt has come.
-    pub(crate) fn due(&mut self) -> Vec<Command> {
-        if self.phase != Phase::Delayed {
+    /// The time of its next attempt has come.
+    pub(crate) fn due(&mut self, now_ms: u64) -> Vec<Command> {
+        if !matches!(self.phase, Phase::Delayed) {
             return Vec::new();
+        }
+        if self.has_expired(now_ms) {
+            return self.expire();
         }
         self.phase = Phase::Ready;
         vec![Command::Request]
+    }
+
+    /// Attempt `attempt` wants a child; returns the child's index, unless the attempt is over.
+    pub(crate) fn wants(
+        &mut self,
+        attempt: u32,
+        purpose: Purpose,
+        key: &str,
+        graft: Graft,
+    ) -> Option<(Index, Vec<Command>)> {
+        if !self.is_running(attempt) {
+            return None;
+        }
+        let (index, commands) = self.offspring.name(purpose, key, graft);
+        Some((index, commands.into_iter().map(Command::Child).collect()))
+    }
+
+    /// Its child `index` has ended.
+    pub(crate) fn child_ended(&mut self, index: Index, report: Report) -> Vec<Command> {
+        if self.offspring.purpose(index) == Some(Purpose::Replacement) {
+            return match self.phase {
+                Phase::Replaced => self.end(report),
+                _ => Vec::new(),
+            };
+        }
+        let commands = self.offspring.ended(index, report);
+        let mut commands: Vec<_> = commands.into_iter().map(Command::Child).collect();
+        if let Phase::Ending(report) = &self.phase {
+            let report = report.clone();
+            commands.extend(self.end(report));
+        }
+        commands
+    }
+
+    /// The actor of its child `index` is gone; `lost`: before it had reported.
+    pub(crate) fn child_stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
+        let over = matches!(self.phase, Phase::Ended);
+        let lost = lost && !over;
+        let commands = self.offspring.stopped(index, lost);
+        commands.into_iter().map(Command::Child).collect()
+    }
+
+    /// What its child `index` is for.
+    pub(crate) fn purpose(&self, index: Index) -> Option<Purpose> {
+        self.offspring.purpose(index)
+    }
+
+    fn is_running(&self, attempt: u32) -> bool {
+        matches!(self.phase, Phase::Running) && attempt == self.past.attempt
+    }
+
+    /// It has ended, and with it all if what it added to its chord has.
+    fn end(&mut self, mut report: Report) -> Vec<Command> {
+        let mut additions = 0;
+        let mut failed = None;
+        for addition in self.offspring.additions() {
+            match addition {
+                None => {
+                    self.phase = Phase::Ending(report);
+                    return Vec::new();
+                }
+                Some(Outcome::Success(_)) => {}
+                Some(other) => failed = failed.or(other.failure()),
+            }
+            additions += 1;
+        }
+        match &report.outcome {
+            Outcome::Success(_) if failed.is_some() => {
+                report.outcome = Outcome::Failure(Box::new(failed.cloned().expect("just seen")));
+            }
+            Outcome::Success(value) if additions > 0 => {
+                report.outcome = Outcome::Success(Value::Extended {
+                    own: Box::new(value.clone()),
+                    seq: self.seq,
+                });
+            }
+            _ => {}
+        }
+        self.phase = Phase::Ended;
+        vec![Command::Report(report)]
+    }
+
+    fn wait_until(&mut self, at_ms: u64, now_ms: u64) -> Vec<Command> {
+        self.phase = Phase::Delayed;
+        if at_ms > now_ms {
+            vec![Command::WakeAt { at_ms }]
+        } else {
+            self.due(now_ms)
+        }
+    }
+
+    fn has_expired(&self, now_ms: u64) -> bool {
+        self.past.expires_ms.is_some_and(|at_ms| at_ms <= now_ms)
+    }
+
+    fn expire(&mut self) -> Vec<Command> {
+        self.phase = Phase::Ended;
+        vec![Command::Expire]
     }
 }

@@ -9,7 +9,7 @@ use super::chain::{self, Chain};
 use super::chord::{self, Chord};
 use super::group::{self, Group, MAX_RESTARTS};
 use super::queue::Queue;
-use super::task::{self, End, Retry, Task};
+use super::task::{self, End, Now, Retry, Schedule, Task};
 use super::workflow::{self, ROOT, Workflow};
 use super::{BODY, Change, Due, Index, IndexSet, Record, Report, Verdict};
 use crate::canvas::freeze::{Def, Node};
@@ -28,10 +28,7 @@ fn failure(n: u64) -> Box<TaskFailure> {
 }
 
 fn report(outcome: Outcome) -> Report {
-    Report {
-        outcome,
-        due: Vec::new(),
-    }
+    outcome.into()
 }
 
 fn permutations(size: u64) -> Vec<Vec<Index>> {
@@ -479,7 +476,17 @@ fn run_chain(len: Index, fails: Option<Index>, batches: &mut Vec<Vec<Record>>) -
                     assert_eq!(index, batches.len() as u64 + u64::from(!batch.is_empty()));
                     running = Some(index);
                 }
-                chain::Command::Report(report) => reports.push(report),
+                chain::Command::Report(report) => {
+                    assert!(batches.len() as u64 + 1 >= len, "it is the last step's");
+                    reports.push(report);
+                }
+                chain::Command::Fail(index, report) => {
+                    assert!(
+                        index + 1 < len && fails == Some(index),
+                        "it is an earlier step's"
+                    );
+                    reports.push(report);
+                }
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -560,11 +567,18 @@ const TURNS: [Turn; 7] = [
     Turn::Crash,
     Turn::LosingCrash,
 ];
-const POLICY: RetryPolicy = RetryPolicy {
-    max_retries: 2,
-    backoff: Duration::from_secs(1),
-    backoff_max: Duration::from_secs(60),
-};
+
+const MAX_RETRIES: u32 = 2;
+
+fn policy() -> RetryPolicy {
+    RetryPolicy {
+        max_retries: MAX_RETRIES,
+        default_delay: None,
+        backoff: None,
+        backoff_max: Duration::from_secs(60),
+        jitter: false,
+    }
+}
 
 /// A task's life, with what is on record and which attempts were really run.
 #[derive(Debug, Default)]
@@ -577,19 +591,20 @@ struct TaskLog {
 
 fn play(turns: &[Turn]) -> TaskLog {
     let mut log = TaskLog::default();
-    let (mut task, commands) = Task::open(POLICY);
+    let (mut task, commands) = Task::open(7, policy(), Schedule::default(), 0);
     assert_eq!(commands, [task::Command::Request]);
     let mut last = commands;
     for (now, turn) in turns.iter().enumerate() {
-        let now = now as u64;
+        let ms = now as u64;
+        let now = Now { ms, random: 0 };
         let attempt = log.runs.last().copied().unwrap_or(0);
         let failing = || End::Failure {
             failure: failure(1),
-            retry: Retry::Backoff,
+            retry: Retry::Auto,
         };
         let running = matches!(last[..], [.., task::Command::Run { .. }]);
         let commands = match turn {
-            Turn::Granted => task.granted(),
+            Turn::Granted => task.granted(ms),
             Turn::Value => task.finished(attempt, End::Value(value(1)), now),
             Turn::Fails => task.finished(attempt, failing(), now),
             Turn::Stale => {
@@ -599,22 +614,25 @@ fn play(turns: &[Turn]) -> TaskLog {
                 }
                 continue;
             }
-            Turn::Due => task.due(),
+            Turn::Due => task.due(ms),
             Turn::Crash | Turn::LosingCrash if !log.reports.is_empty() => continue,
             Turn::Crash | Turn::LosingCrash => {
                 if let (Turn::LosingCrash, Some(lost)) = (turn, log.records.last()) {
                     match lost {
                         // It was not run: that waits for the record.
-                        Change::Started { .. } if running => drop(log.runs.pop()),
-                        Change::Started { .. } => continue,
+                        Change::Started(_) if running => drop(log.runs.pop()),
+                        Change::Started(_) => continue,
                         _ => log.failed -= 1,
                     }
                     log.records.pop();
                 }
-                let (recovered, commands) = Task::recover(POLICY, log.records.last());
+                let (recovered, commands) = match log.records.last() {
+                    None => Task::open(7, policy(), Schedule::default(), ms),
+                    Some(last) => Task::recover(7, policy(), last.clone(), [], ms),
+                };
                 task = recovered;
                 let retries = match log.records.last() {
-                    Some(Change::Retrying { at_ms, .. }) => {
+                    Some(Change::Waiting { at_ms, .. }) => {
                         assert_eq!(commands, [task::Command::WakeAt { at_ms: *at_ms }]);
                         log.failed
                     }
@@ -623,16 +641,20 @@ fn play(turns: &[Turn]) -> TaskLog {
                         log.failed
                     }
                 };
-                assert!(retries <= POLICY.max_retries);
+                assert!(retries <= MAX_RETRIES);
                 commands
             }
         };
         for command in &commands {
             match command {
                 task::Command::Record(change) => log.records.push(change.clone()),
-                task::Command::Run { attempt } => log.runs.push(*attempt),
-                task::Command::Report(outcome) => log.reports.push(outcome.clone()),
+                task::Command::Run { attempt, args } => {
+                    assert_eq!(*args, None);
+                    log.runs.push(*attempt);
+                }
+                task::Command::Report(report) => log.reports.push(report.outcome.clone()),
                 task::Command::WakeAt { .. } | task::Command::Request => {}
+                other => panic!("unexpected {other:?}"),
             }
         }
         if matches!(turn, Turn::Fails) && !commands.is_empty() {
@@ -658,20 +680,16 @@ fn a_tasks_attempts_rise_its_retries_are_counted_and_a_crash_uses_none() {
         );
         assert!(log.reports.len() <= 1, "{turns:?}");
         for change in &log.records {
-            if let Change::Started { attempt, retries }
-            | Change::Retrying {
-                attempt, retries, ..
-            } = change
-            {
-                assert!(retries < attempt || *retries == *attempt, "{turns:?}");
-                assert!(*retries <= POLICY.max_retries);
+            if let Change::Started(past) | Change::Waiting { past, .. } = change {
+                assert!(past.retries <= past.attempt, "{turns:?}");
+                assert!(past.retries <= MAX_RETRIES);
             }
         }
         let retried: Vec<_> = log
             .records
             .iter()
             .filter_map(|change| match change {
-                Change::Retrying { retries, .. } => Some(*retries),
+                Change::Waiting { past, .. } => Some(past.retries),
                 _ => None,
             })
             .collect();
@@ -679,10 +697,11 @@ fn a_tasks_attempts_rise_its_retries_are_counted_and_a_crash_uses_none() {
         assert_eq!(retried, counted, "{turns:?}");
         match log.reports.first() {
             Some(Outcome::Failure(_)) => {
-                assert_eq!(log.failed, POLICY.max_retries + 1, "{turns:?}");
+                assert_eq!(log.failed, MAX_RETRIES + 1, "{turns:?}");
             }
             Some(Outcome::Success(_)) => ended += 1,
-            None => assert!(log.failed <= POLICY.max_retries, "{turns:?}"),
+            Some(Outcome::Revoked(_)) => panic!("nothing expires here"),
+            None => assert!(log.failed <= MAX_RETRIES, "{turns:?}"),
         }
     });
     assert!(ended > 1_000);

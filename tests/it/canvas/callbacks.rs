@@ -200,7 +200,7 @@ async fn an_errback_of_a_chord_runs_once_however_many_members_fail() {
     assert_eq!(
         all_notes(&app, result.id(), [7], key).await,
         [format!(
-            "chord: dependency {member} (even) failed: 1 is odd"
+            "chord: Dependency {member} raised TaskError('1 is odd')"
         )]
     );
 }

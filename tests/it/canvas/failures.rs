@@ -122,12 +122,12 @@ async fn a_failing_member_fails_the_chord_names_it_and_its_body_never_runs() {
     );
     assert_eq!(
         failed.message,
-        format!("dependency {member} (even) failed: 3 is odd")
+        format!("Dependency {member} raised TaskError('3 is odd')")
     );
     assert_eq!(
         failed.to_string(),
         format!(
-            "chord {}: dependency {member} (even) failed: 3 is odd",
+            "chord {}: Dependency {member} raised TaskError('3 is odd')",
             result.id()
         )
     );

@@ -46,7 +46,7 @@ async fn a_settled_header_takes_canvases_of_every_form() {
     assert_eq!(lines[0], "even: 1 is odd", "{chord}");
     assert_eq!(
         lines[1],
-        format!("chord: dependency {member} (even) failed: 3 is odd")
+        format!("chord: Dependency {member} raised TaskError('3 is odd')")
     );
     assert_eq!(lines[2], "2");
 }

@@ -1,0 +1,166 @@
+//! One attempt as the task's own code reaches it: its slot, its soft limit, its children.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use actix::Addr;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::shared::Shared;
+use super::task::TaskActor;
+use crate::canvas::machine::Purpose;
+use crate::canvas::machine::offspring::Graft;
+use crate::canvas::outcome::Outcome;
+use crate::error::{Error, Result};
+use crate::messages::dispatcher::Permit;
+use crate::messages::task::{Wants, WantsSlot};
+
+/// An attempt that runs, or has run.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// Asked for the store and the time only when they are needed: an attempt that runs on must
+    /// not keep the store open.
+    shared: Arc<Shared>,
+    task: Addr<TaskActor>,
+    number: u32,
+    slot: Mutex<Slot>,
+    pub(crate) soft_limit: SoftLimit,
+    additions: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Held(Permit),
+    /// Given back while a call waits.
+    Lent,
+    /// The attempt is over: what comes now goes back.
+    Closed,
+}
+
+impl Attempt {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        task: Addr<TaskActor>,
+        number: u32,
+        permit: Permit,
+    ) -> Self {
+        Self {
+            shared,
+            task,
+            number,
+            slot: Mutex::new(Slot::Held(permit)),
+            soft_limit: SoftLimit::default(),
+            additions: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Has the task start this canvas, or join the one that it started under `key` before, and
+    /// waits for its outcome, without a slot.
+    pub(crate) async fn call(&self, key: &str, graft: Graft) -> Result<Outcome> {
+        let (answer, outcome) = oneshot::channel();
+        self.task.do_send(Wants {
+            attempt: self.number,
+            purpose: Purpose::Call,
+            key: key.to_owned(),
+            graft,
+            answer: Some(answer),
+        });
+        self.lend();
+        let Ok(outcome) = outcome.await else {
+            return self.is_over().await;
+        };
+        let (slot, permit) = oneshot::channel();
+        self.task.do_send(WantsSlot(slot));
+        match permit.await {
+            Ok(permit) => self.take_back(permit),
+            Err(_) => return self.is_over().await,
+        }
+        Ok(outcome)
+    }
+
+    /// Has the task start one more member of its group.
+    pub(crate) fn add(&self, graft: Graft) {
+        // Its number in the attempt: the next attempt adds the same again, and joins it.
+        let number = self.additions.fetch_add(1, Ordering::Relaxed);
+        self.task.do_send(Wants {
+            attempt: self.number,
+            purpose: Purpose::Addition,
+            key: number.to_string(),
+            graft,
+            answer: None,
+        });
+    }
+
+    /// Ends the attempt; returns its slot, if it holds it.
+    pub(crate) fn close(&self) -> Option<Permit> {
+        match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
+            Slot::Held(permit) => Some(permit),
+            Slot::Lent | Slot::Closed => None,
+        }
+    }
+
+    fn lend(&self) {
+        let mut slot = self.slot.lock();
+        if let Slot::Held(_) = *slot {
+            *slot = Slot::Lent;
+        }
+    }
+
+    fn take_back(&self, permit: Permit) {
+        let mut slot = self.slot.lock();
+        if let Slot::Lent = *slot {
+            *slot = Slot::Held(permit);
+        }
+    }
+
+    /// Nobody answers. If the app has ended, neither do we: the code of a task must not take the
+    /// end of the process for a failure.
+    async fn is_over<T>(&self) -> Result<T> {
+        match self.shared.ended() {
+            Some(_) => std::future::pending().await,
+            None => Err(Error::NotInTask),
+        }
+    }
+}
+
+/// The soft time limit as the task sees it.
+#[derive(Debug, Default)]
+pub(crate) struct SoftLimit {
+    /// The task wants to be told, and not to be ended.
+    has_listener: AtomicBool,
+    reached: AtomicBool,
+    bell: Notify,
+}
+
+impl SoftLimit {
+    /// It has been reached; says whether the task listens.
+    pub(crate) fn reach(&self) -> bool {
+        self.reached.store(true, Ordering::SeqCst);
+        self.bell.notify_waiters();
+        self.has_listener.load(Ordering::SeqCst)
+    }
+
+    /// From now on the task listens. Says whether it has been reached.
+    pub(crate) fn look(&self) -> bool {
+        self.has_listener.store(true, Ordering::SeqCst);
+        self.reached.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn wait(&self) {
+        loop {
+            let rung = self.bell.notified();
+            tokio::pin!(rung);
+            // Registered before the look, so that nothing is missed between look and wait.
+            rung.as_mut().enable();
+            if self.look() {
+                return;
+            }
+            rung.await;
+        }
+    }
+}

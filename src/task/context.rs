@@ -1,0 +1,290 @@
+//! What a running task knows about itself, and what it can start.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::{Retry, TaskError};
+use crate::actors::attempt::Attempt;
+use crate::actors::client;
+use crate::canvas::id::Id;
+use crate::canvas::outcome::Outcome;
+use crate::canvas::{Accepts, freeze};
+use crate::error::{Error, Result};
+use crate::result::AsyncResult;
+
+/// What a running task knows about itself, and what it can start. A task that wants it takes
+/// `ctx: &TaskContext` as its first parameter.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// #[task(max_retries = 2)]
+/// async fn fetch(ctx: &TaskContext, url: String) -> String {
+///     format!("{url}, attempt {} of {}", ctx.attempt(), ctx.id())
+/// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let text = fetch.call(&TaskContext::detached(), "a".into()).await;
+/// assert!(text.starts_with("a, attempt 1"));
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TaskContext {
+    pub(crate) id: Id,
+    pub(crate) parent_id: Option<Id>,
+    pub(crate) group_id: Option<Id>,
+    pub(crate) attempt: u32,
+    pub(crate) host: Host,
+}
+
+/// What carries out the wishes of a task.
+#[derive(Clone)]
+pub(crate) enum Host {
+    /// Nothing: the function was called by hand.
+    Detached,
+    Engine(Arc<Attempt>),
+}
+
+impl TaskContext {
+    /// A context outside any app, for calling a task's function by hand. What needs an app gives
+    /// [`Error::NotInTask`] there.
+    #[must_use]
+    pub fn detached() -> Self {
+        Self {
+            id: Id::from(uuid::Uuid::nil()),
+            parent_id: None,
+            group_id: None,
+            attempt: 1,
+            host: Host::Detached,
+        }
+    }
+
+    /// The task's id: the same in every attempt, so that it serves as an idempotency key towards
+    /// the outside world.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// The id of the workflow the task belongs to.
+    #[must_use]
+    pub fn root_id(&self) -> Id {
+        self.id.root()
+    }
+
+    /// The id of the chain, group, chord or task that the task is a child of, if it is not alone.
+    #[must_use]
+    pub fn parent_id(&self) -> Option<Id> {
+        self.parent_id
+    }
+
+    /// The id of the group or chord that the task is a member of, itself or as the last step of
+    /// one.
+    #[must_use]
+    pub fn group_id(&self) -> Option<Id> {
+        self.group_id
+    }
+
+    /// Which attempt this is, from 1; one that a crash cut short counts.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The wish for another attempt, to be returned as the task's error: when, how often, with
+    /// which arguments, and what to fail with at the end. See [`Retry`].
+    pub fn retry(&self) -> Retry {
+        Retry::new()
+    }
+
+    /// Lets `signature` take the task's place: return what this gives. The task's value is then
+    /// the signature's, its failure too; links, errbacks, retries of a header and the rest of a
+    /// chain wait for it (celery/app/task.py, `replace`). The place is taken once and for all:
+    /// the function is not called again.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn part(n: u64) -> u64 { n }
+    /// # #[task] async fn total(all: Vec<u64>) -> u64 { all.iter().sum() }
+    /// #[task]
+    /// async fn sum_to(ctx: &TaskContext, n: u64) -> Result<u64, TaskError> {
+    ///     ctx.replace(group((1..=n).map(|i| part.s(i))) | total.partial())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![part, total, sum_to]).start().await?;
+    /// assert_eq!(app.apply_async(sum_to.s(4)).await?.get().await?, 10);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Always: that is how the engine learns of it.
+    pub fn replace<S: Accepts<()>>(&self, signature: S) -> Result<S::Output, TaskError> {
+        Err(TaskError::replaced_by(signature.into_canvas()))
+    }
+
+    /// Submits a workflow of its own, as [`App::apply_async`](crate::App::apply_async) does.
+    /// An attempt that is run again after a crash submits again; an
+    /// [idempotency key](crate::Signature::idempotency_key) makes it once.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn mail(to: String) {}
+    /// #[task]
+    /// async fn order(ctx: &TaskContext, number: u64) -> Result<(), TaskError> {
+    ///     let thanks = mail.s("customer".into()).idempotency_key(format!("thanks {}", ctx.id()));
+    ///     let _ = ctx.apply_async(thanks).await?;
+    ///     Ok(())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![mail, order]).start().await?;
+    /// # app.apply_async(order.s(1)).await?.get().await?;
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`App::apply_async`](crate::App::apply_async); [`Error::NotInTask`].
+    pub async fn apply_async<S: Accepts<()>>(
+        &self,
+        signature: S,
+    ) -> Result<AsyncResult<S::Output>> {
+        match &self.host {
+            Host::Detached => Err(Error::NotInTask),
+            Host::Engine(attempt) => {
+                let shared = attempt.shared();
+                let pin = client::submit(shared, signature.into_canvas()).await?;
+                Ok(AsyncResult::root(shared.clone(), pin))
+            }
+        }
+    }
+
+    /// Runs a canvas as a part of this task and waits for its value. While it waits the task holds
+    /// no slot, so that tasks may call tasks however few slots there are.
+    ///
+    /// `key` names the call within the task: an attempt that is run again, after a crash or as a
+    /// retry, joins what the one before it had started under the same key (whatever the signature
+    /// says now), and gets its value if it has ended. Time limits of the task go on while it
+    /// waits. A call that the task does not wait for to its end may be lost.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn price(of: String) -> u64 { of.len() as u64 }
+    /// #[task]
+    /// async fn offer(ctx: &TaskContext, items: Vec<String>) -> Result<u64, TaskError> {
+    ///     let mut total = 0;
+    ///     for (i, item) in items.into_iter().enumerate() {
+    ///         total += ctx.call(&format!("item {i}"), price.s(item)).await?;
+    ///     }
+    ///     Ok(total)
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().concurrency(1).tasks(tasks![price, offer]).start().await?;
+    /// let total = app.apply_async(offer.s(vec!["axe".into(), "saw".into()])).await?;
+    /// assert_eq!(total.get().await?, 6);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] with the failure of what was called, [`Error::Canvas`],
+    /// [`Error::Decode`]; [`Error::NotInTask`] outside a running attempt.
+    pub async fn call<S>(&self, key: &str, signature: S) -> Result<S::Output>
+    where
+        S: Accepts<()>,
+        S::Output: DeserializeOwned,
+    {
+        let Host::Engine(attempt) = &self.host else {
+            return Err(Error::NotInTask);
+        };
+        let shared = attempt.shared();
+        let graft = freeze::graft(signature.into_canvas(), false, &shared.registry)?;
+        match attempt.call(key, graft).await? {
+            Outcome::Success(value) => {
+                let payload = shared.load(self.root_id(), value).await?;
+                payload
+                    .decode()
+                    .map_err(|what| Error::Decode { id: self.id, what })
+            }
+            Outcome::Failure(failure) | Outcome::Revoked(failure) => Err(Error::Failed(failure)),
+        }
+    }
+
+    /// Adds a member to the group, or the chord's header, that the task is a member of: its value
+    /// stands behind the task's own in the list, and the body waits for it
+    /// (celery/app/task.py, `add_to_chord`). The nth addition of an attempt that is run again is
+    /// the nth of the one before.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn total(all: Vec<u64>) -> usize { all.len() }
+    /// #[task]
+    /// async fn walk(ctx: &TaskContext, n: u64) -> Result<u64, TaskError> {
+    ///     if n == 2 {
+    ///         ctx.add_to_chord(walk.s(7))?;
+    ///     }
+    ///     Ok(n)
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![walk, total]).start().await?;
+    /// let count = app.apply_async(chord(group([1, 2, 3].map(|n| walk.s(n))), total.partial())).await?;
+    /// assert_eq!(count.get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the task is a member of no group and of no chord's header, or the canvas is refused.
+    pub fn add_to_chord<S: Accepts<()>>(&self, signature: S) -> Result<()> {
+        let Host::Engine(attempt) = &self.host else {
+            return Err(Error::NotInTask);
+        };
+        if self.group_id.is_none() {
+            return Err(Error::NotInChord { id: self.id });
+        }
+        let registry = &attempt.shared().registry;
+        attempt.add(freeze::graft(signature.into_canvas(), false, registry)?);
+        Ok(())
+    }
+
+    /// Waits for the task's soft time limit. A task that has called this listens for it: it is not
+    /// ended at it, and may clean up until its hard limit.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # async fn crawl() -> u64 { 7 }
+    /// #[task(soft_time_limit = "30s", time_limit = "40s")]
+    /// async fn index(ctx: &TaskContext) -> Result<u64, TaskError> {
+    ///     tokio::select! {
+    ///         pages = crawl() => Ok(pages),
+    ///         () = ctx.soft_time_limit() => Err(TaskError::new("cut short")),
+    ///     }
+    /// }
+    /// ```
+    pub async fn soft_time_limit(&self) {
+        match &self.host {
+            Host::Engine(attempt) => attempt.soft_limit.wait().await,
+            Host::Detached => std::future::pending().await,
+        }
+    }
+
+    /// Says whether the soft time limit has been reached: for blocking tasks, which look from time
+    /// to time. A task that has called this listens for it, as with
+    /// [`soft_time_limit`](Self::soft_time_limit).
+    #[must_use]
+    pub fn is_over_soft_time_limit(&self) -> bool {
+        match &self.host {
+            Host::Engine(attempt) => attempt.soft_limit.look(),
+            Host::Detached => false,
+        }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Detached => "detached",
+            Self::Engine(_) => "engine",
+        })
+    }
+}

@@ -1,0 +1,131 @@
+//! What a task asks for when it wants another attempt.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::TaskError;
+use crate::canvas::machine::task;
+use crate::canvas::options::When;
+use crate::canvas::outcome::Value;
+use crate::canvas::payload::Payload;
+
+/// The wish of a task to be tried again, from [`TaskContext::retry`](crate::TaskContext::retry):
+/// return it as the task's error.
+///
+/// If no retries are left the task fails with the [cause](Self::cause), and without one as
+/// [`MaxRetriesExceeded`](crate::FailureKind::MaxRetriesExceeded) (celery/app/task.py, `retry`).
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # use std::time::Duration;
+/// #[task(max_retries = 5)]
+/// async fn poll(ctx: &TaskContext, job: u64) -> Result<u64, TaskError> {
+///     match look(job) {
+///         Some(result) => Ok(result),
+///         None => Err(ctx.retry().countdown(Duration::from_secs(30)).into()),
+///     }
+/// }
+/// # fn look(job: u64) -> Option<u64> { Some(job) }
+/// ```
+#[must_use = "it is the task's error: return it"]
+pub struct Retry {
+    when: Option<When>,
+    max_retries: Option<u32>,
+    args: Option<Payload>,
+    /// Why the arguments cannot be kept.
+    fault: Option<String>,
+    cause: Option<TaskError>,
+}
+
+impl Retry {
+    pub(super) fn new() -> Self {
+        Self {
+            when: None,
+            max_retries: None,
+            args: None,
+            fault: None,
+            cause: None,
+        }
+    }
+
+    /// Sets how long to wait. Without it the task's `default_retry_delay` holds, or its backoff.
+    pub fn countdown(mut self, delay: Duration) -> Self {
+        self.when = Some(When::In(delay));
+        self
+    }
+
+    /// Sets when the next attempt is due, by the time of day.
+    pub fn eta(mut self, time: SystemTime) -> Self {
+        self.when = Some(When::at(time));
+        self
+    }
+
+    /// Sets what the task fails with if no retries are left.
+    pub fn cause(mut self, error: impl Into<TaskError>) -> Self {
+        self.cause = Some(error.into());
+        self
+    }
+
+    /// Sets how many retries the task has, in place of its `max_retries`.
+    pub fn max_retries(mut self, max_retries: u32) -> Self {
+        self.max_retries = Some(max_retries);
+        self
+    }
+
+    /// Gives the next attempts other arguments: a tuple of all of them.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// #[task(max_retries = 10)]
+    /// async fn drain(ctx: &TaskContext, done: u64, left: u64) -> Result<u64, TaskError> {
+    ///     match left {
+    ///         0 => Ok(done),
+    ///         left => Err(ctx.retry().args((done + 1, left - 1)).into()),
+    ///     }
+    /// }
+    /// ```
+    pub fn args(mut self, args: impl Serialize) -> Self {
+        match Payload::encode(&args).and_then(as_list) {
+            Ok(args) => self.args = Some(args),
+            Err(error) => self.fault = Some(format!("the arguments of its retry: {error}")),
+        }
+        self
+    }
+
+    pub(super) fn asked(&self) -> task::Retry {
+        task::Retry::Asked {
+            when: self.when,
+            args: self.args.clone().map(Value::Inline),
+            max_retries: self.max_retries,
+        }
+    }
+
+    pub(super) fn take_cause(&mut self) -> Option<TaskError> {
+        self.cause.take()
+    }
+
+    pub(super) fn take_fault(&mut self) -> Option<String> {
+        self.fault.take()
+    }
+}
+
+/// A tuple is a list already; a unit is an empty one.
+fn as_list(args: Payload) -> Result<Payload, String> {
+    let (rest, count) = crate::canvas::arguments(&args)?;
+    Ok(if count == 0 && rest.bytes().is_empty() {
+        Payload::from(vec![0x90])
+    } else {
+        args
+    })
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("when", &self.when)
+            .field("max_retries", &self.max_retries)
+            .finish_non_exhaustive()
+    }
+}
