@@ -173,11 +173,7 @@ impl App {
         if let Some(why) = self.0.shared.ended() {
             return Err(why);
         }
-        let root =
-            freeze::freeze(canvas, &self.0.shared.registry).map_err(|refusal| Error::Canvas {
-                path: refusal.path,
-                reason: refusal.reason,
-            })?;
+        let root = freeze::freeze(canvas, &self.0.shared.registry)?;
         let root_id = self.0.ids.next(&self.0.shared.clock);
         let definition = Definition::new(root_id, root, key);
         let key = definition.head.idempotency_key.clone();

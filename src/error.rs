@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::canvas::freeze::Refusal;
 use crate::canvas::id::Id;
 use crate::canvas::outcome::TaskFailure;
 use crate::persistence::StoreError;
@@ -79,6 +80,12 @@ pub enum Error {
     /// A thread or a runtime that the engine needs could not be started.
     #[error("the engine could not start: {0}")]
     Start(String),
+}
+
+impl From<Refusal> for Error {
+    fn from(Refusal { path, reason }: Refusal) -> Self {
+        Self::Canvas { path, reason }
+    }
 }
 
 impl fmt::Debug for Error {

@@ -4,14 +4,21 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::binding::bind;
 use super::id::{MAX_SEQ, Seq};
 use super::options::Options;
+use super::parameter::Parameter;
 use super::payload::Payload;
-use super::{Canvas, Extras, Form, Mode, TaskSig};
+use super::{Canvas, Extras, Form, Kwargs, Mode, TaskSig};
 
 /// How deep canvases may nest: each level is a level of recursion here and in the codec, on a
 /// caller's thread of perhaps 2 MB, which an unoptimised build fills at about 230.
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
+
+/// Why a deeper one is refused.
+pub(crate) fn too_deep() -> String {
+    format!("canvases nest at most {MAX_DEPTH} deep")
+}
 
 /// One node of a workflow as it is stored: a task, chain, group or chord.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,8 +90,8 @@ pub(crate) struct Refusal {
 
 /// What is registered: a task's name to its parameters.
 pub(crate) trait Catalogue {
-    /// The parameter names of task `name`, or `None` if it is not registered.
-    fn parameters(&self, name: &str) -> Option<&'static [&'static str]>;
+    /// The parameters of task `name`, or `None` if it is not registered.
+    fn parameters(&self, name: &str) -> Option<&'static [Parameter]>;
 }
 
 /// Freezes `canvas`: checks it whole and numbers every node. Nothing is stored before it has
@@ -96,10 +103,7 @@ pub(crate) fn freeze(canvas: Canvas, catalogue: &dyn Catalogue) -> Result<Node, 
         depth: 0,
     }
     .node(canvas, &Options::default(), false)
-    .map_err(|mut refusal| {
-        refusal.path = refusal.path.trim_start_matches('.').to_owned();
-        refusal
-    })
+    .map_err(Refusal::outermost)
 }
 
 struct Freezer<'a> {
@@ -116,17 +120,15 @@ impl Freezer<'_> {
         let options = extras.options.merged_under(outer);
         check(&options, &extras)?;
         if self.depth == MAX_DEPTH {
-            return Err(Refusal::here(&format!(
-                "canvases nest at most {MAX_DEPTH} deep"
-            )));
+            return Err(Refusal::here(&too_deep()));
         }
         self.depth += 1;
         let seq = self.number()?;
         let mut link_error = extras.link_error;
         let def = match form {
             Form::Refused(reason) => return Err(Refusal::here(&reason)),
-            Form::Task(sig) => self.task(sig, options, fed)?,
-            Form::Chain(steps) => self.chain(steps, &options, fed)?,
+            Form::Task(sig) => self.task(sig, extras.kwargs, options, fed)?,
+            Form::Chain(steps, _) => self.chain(steps, &options, fed)?,
             form @ (Form::Group { .. } | Form::Each { .. }) => {
                 if !extras.link.is_empty() {
                     return Err(Refusal::here("cannot add link to group: use a chord"));
@@ -152,7 +154,13 @@ impl Freezer<'_> {
         })
     }
 
-    fn task(&self, sig: TaskSig, options: Options, fed: bool) -> Result<Def, Refusal> {
+    fn task(
+        &self,
+        sig: TaskSig,
+        kwargs: Kwargs,
+        options: Options,
+        fed: bool,
+    ) -> Result<Def, Refusal> {
         let Some(parameters) = self.catalogue.parameters(&sig.name) else {
             return Err(Refusal::here(&format!(
                 "task `{}` is not registered: list it in `.tasks(tasks![..])`",
@@ -160,28 +168,29 @@ impl Freezer<'_> {
             )));
         };
         let takes_upstream = fed && sig.takes_upstream && sig.mode == Mode::Once;
-        let given = sig.count as usize + usize::from(takes_upstream);
-        if sig.mode == Mode::Once && given != parameters.len() {
-            return Err(Refusal::here(&format!(
-                "task `{}` takes {} ({}), but gets {given}{}",
-                sig.name,
-                count(parameters.len(), "argument"),
-                parameters.join(", "),
-                if takes_upstream {
-                    ", the value from upstream included"
-                } else {
-                    ""
-                },
-            )));
-        }
+        let (args, count) = bind(&sig, kwargs, takes_upstream, parameters)
+            .map_err(|reason| Refusal::here(&reason))?;
         Ok(Def::Task(TaskDef {
             name: sig.name,
-            args: sig.args,
-            count: sig.count,
+            args,
+            count,
             mode: sig.mode,
             takes_upstream,
             options: (options != Options::default()).then(|| Box::new(options)),
         }))
+    }
+
+    /// An errback that was read as immutable and whose task takes a failure gets it all the same:
+    /// Celery never calls it. One that brings a failure of its own keeps that.
+    fn take_failure(&self, errback: &mut Canvas) {
+        if let Form::Task(sig) = &mut errback.form
+            && sig.dynamic
+            && let Some([first, ..]) = self.catalogue.parameters(&sig.name)
+            && first.is_failure()
+        {
+            let own = sig.args.split(sig.count.min(1)).unwrap_or_default();
+            sig.takes_upstream |= own.iter().all(|own| first.check(own).is_err());
+        }
     }
 
     /// A chain's options go to its first step (celery/canvas.py, `_chain.run`).
@@ -245,7 +254,9 @@ impl Freezer<'_> {
         errbacks: &[Canvas],
     ) -> Result<Fan, Refusal> {
         match form {
-            Form::Group { members, settled } => {
+            Form::Group {
+                members, settled, ..
+            } => {
                 let members = members
                     .into_iter()
                     .enumerate()
@@ -285,7 +296,10 @@ impl Freezer<'_> {
         canvases
             .into_iter()
             .enumerate()
-            .map(|(i, canvas)| {
+            .map(|(i, mut canvas)| {
+                if what == "link_error" {
+                    self.take_failure(&mut canvas);
+                }
                 self.node(canvas, &Options::default(), true)
                     .map_err(|refusal| refusal.within(&format!("{what}[{i}]")))
             })
@@ -314,16 +328,24 @@ impl Canvas {
 }
 
 impl Refusal {
-    fn here(reason: &str) -> Self {
+    pub(crate) fn here(reason: &str) -> Self {
         Self {
             path: String::new(),
             reason: reason.to_owned(),
         }
     }
 
-    fn within(self, place: &str) -> Self {
+    pub(crate) fn within(self, place: &str) -> Self {
         Self {
             path: format!(".{place}{}", self.path),
+            ..self
+        }
+    }
+
+    /// Ends the path: nothing is around it.
+    pub(crate) fn outermost(self) -> Self {
+        Self {
+            path: self.path.trim_start_matches('.').to_owned(),
             ..self
         }
     }
@@ -343,10 +365,6 @@ fn check(options: &Options, extras: &Extras) -> Result<(), Refusal> {
         ));
     }
     Ok(())
-}
-
-fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 impl Node {

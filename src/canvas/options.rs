@@ -1,7 +1,7 @@
 //! Options of a task as registered, and of a signature as called.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +107,23 @@ impl Default for TaskOptions {
     }
 }
 
+/// A point in time as a signature says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum When {
+    /// This long after the submission.
+    In(Duration),
+    /// Milliseconds since the Unix epoch.
+    At(u64),
+}
+
+impl When {
+    /// A time before 1970 is 1970: both are past.
+    pub(crate) fn at(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::At(since.as_millis() as u64)
+    }
+}
+
 /// Options of one signature; what is `None` is as registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Options {
@@ -114,6 +131,9 @@ pub(crate) struct Options {
     pub(crate) priority: Option<u8>,
     pub(crate) max_retries: Option<u32>,
     pub(crate) time_limit: Option<Duration>,
+    pub(crate) soft_time_limit: Option<Duration>,
+    pub(crate) eta: Option<When>,
+    pub(crate) expires: Option<When>,
 }
 
 impl Options {
@@ -125,6 +145,9 @@ impl Options {
             priority: outer.priority.or(self.priority),
             max_retries: outer.max_retries.or(self.max_retries),
             time_limit: outer.time_limit.or(self.time_limit),
+            soft_time_limit: outer.soft_time_limit.or(self.soft_time_limit),
+            eta: outer.eta.or(self.eta),
+            expires: outer.expires.or(self.expires),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::BitOr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::Canvas;
 use super::outcome::TaskFailure;
@@ -171,6 +171,31 @@ macro_rules! builders {
             /// slot comes back when it returns.
             pub fn time_limit(self, limit: Duration) -> Self {
                 Self::from_canvas(self.canvas.time_limit(limit))
+            }
+
+            /// Sets the soft limit on one attempt, from the moment its body starts.
+            pub fn soft_time_limit(self, limit: Duration) -> Self {
+                Self::from_canvas(self.canvas.soft_time_limit(limit))
+            }
+
+            /// Starts the task no sooner than this long after the submission.
+            pub fn countdown(self, delay: Duration) -> Self {
+                Self::from_canvas(self.canvas.countdown(delay))
+            }
+
+            /// Starts the task no sooner than at this time.
+            pub fn eta(self, at: SystemTime) -> Self {
+                Self::from_canvas(self.canvas.eta(at))
+            }
+
+            /// Revokes the task if it has not started this long after the submission.
+            pub fn expires(self, after: Duration) -> Self {
+                Self::from_canvas(self.canvas.expires(after))
+            }
+
+            /// Revokes the task if it has not started at this time.
+            pub fn expires_at(self, at: SystemTime) -> Self {
+                Self::from_canvas(self.canvas.expires_at(at))
             }
 
             /// Runs `callback` with the value, once, after success. Its own outcome changes

@@ -3,6 +3,7 @@
 mod canvas;
 mod durability;
 mod macros;
+mod parameters;
 mod property;
 mod recovery;
 mod tidy;

@@ -13,7 +13,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "sled",
             "rand",
             "Instant",
-            "SystemTime",
+            "SystemTime::now",
             "crate::actors",
             "crate::messages",
             "crate::persistence",
