@@ -3,6 +3,7 @@
 //! Nothing here knows actors, stores, clocks or randomness: time and ids come in as arguments.
 
 mod binding;
+mod celery;
 mod chain;
 mod chord;
 pub(crate) mod freeze;
@@ -518,6 +519,45 @@ impl fmt::Debug for Canvas {
                 f.debug_tuple("chord").field(header).field(body).finish()
             }
             Form::Refused(reason) => write!(f, "refused: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_canvas_is_as_small_as_its_task() {
+        assert_eq!(size_of::<Form>(), size_of::<TaskSig>());
+        assert_eq!(
+            size_of::<Canvas>(),
+            size_of::<TaskSig>() + size_of::<usize>()
+        );
+        assert!(size_of::<TaskSig>() <= 64);
+    }
+
+    #[test]
+    fn every_level_is_counted_once() {
+        let leaf = || Canvas::task("t", ());
+        let group = || Canvas::group([leaf(), leaf() | leaf()]);
+        for (canvas, depth) in [
+            (leaf(), 1),
+            (Canvas::chain([]), 1),
+            (leaf() | leaf() | leaf(), 2),
+            (group(), 3),
+            (group() | leaf(), 3),
+            (group() | group(), 4),
+            (group() | group() | leaf(), 5),
+            (leaf() | group(), 4),
+            (leaf() | group() | leaf(), 4),
+            (leaf().link(group()), 4),
+            (leaf().link(group()).link_error(leaf()), 4),
+            (Canvas::group([leaf()]).link_error(group() | group()), 5),
+            ((leaf() | leaf()).queue("q") | leaf(), 3),
+            (Canvas::refused("no".into()), 1),
+        ] {
+            assert_eq!(canvas.depth(), depth, "{canvas:?}");
         }
     }
 }

@@ -129,11 +129,13 @@ impl Parameter {
     /// Tries `argument` on it; the error says what was found and what was expected.
     pub(crate) fn check(&self, argument: &Payload) -> Result<(), String> {
         (self.check)(argument).map_err(|error| {
-            format!(
-                "`{}` takes {}: {error}",
-                self.name,
-                without_paths((self.type_name)())
-            )
+            let full = (self.type_name)();
+            let taken = format!("`{}` takes {}", self.name, without_paths(full));
+            match error.strip_suffix(&format!(" does not fit into {full}")) {
+                Some(found) if found == argument.kind() => format!("{taken}, but gets {found}"),
+                Some(found) => format!("{taken}: {found} within it does not fit"),
+                None => format!("{taken}: {error}"),
+            }
         })
     }
 }
@@ -265,12 +267,22 @@ mod tests {
 
     #[test]
     fn a_check_says_what_was_found_and_what_is_expected() {
-        let error = PARAMETERS[0].check(&Payload::encode("two").unwrap());
-        let error = error.unwrap_err();
-        assert!(
-            error.starts_with("`x` takes i64: ") && error.contains("two"),
-            "{error}"
+        let check = |parameter: &Parameter, argument: serde_json::Value| {
+            parameter.check(&Payload::encode(&argument).unwrap())
+        };
+        assert_eq!(check(&PARAMETERS[0], 2.into()), Ok(()));
+        let errors = [
+            check(&PARAMETERS[0], "two".into()),
+            check(&PARAMETERS[1], true.into()),
+            check(&PARAMETERS[2], serde_json::json!([1, "two"])),
+        ];
+        assert_eq!(
+            errors.map(Result::unwrap_err),
+            [
+                "`x` takes i64, but gets a string",
+                "`a` takes Option<String>: invalid type: boolean `true`, expected a string",
+                "`more` takes Vec<i64>: a string within it does not fit",
+            ]
         );
-        assert!(PARAMETERS[0].check(&Payload::encode(&2).unwrap()).is_ok());
     }
 }

@@ -86,6 +86,13 @@ impl Payload {
         Ok(elements)
     }
 
+    /// What kind of value it is, in words.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.0
+            .first()
+            .map_or("nothing", |first| in_words(rmp::Marker::from_u8(*first)))
+    }
+
     /// The encoded bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0

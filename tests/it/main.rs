@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one module per theme.
 
 mod canvas;
+mod celery_json;
 mod durability;
 mod macros;
 mod parameters;

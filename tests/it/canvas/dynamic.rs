@@ -405,3 +405,39 @@ async fn the_deepest_canvas_of_every_form_fits_the_stack_of_a_thread() {
         let _ = below.get().await;
     }
 }
+
+#[tokio::test]
+async fn a_canvas_of_any_depth_is_built_refused_and_dropped() {
+    const LEVELS: usize = 100_000;
+    let leaf = || Canvas::immutable("add", (1, 1));
+    let wrap = |wrap: &dyn Fn(Canvas) -> Canvas| (0..LEVELS).fold(leaf(), |inner, _| wrap(inner));
+    let group = || Canvas::group([leaf()]);
+    let kinds = [
+        wrap(&|inner| Canvas::group([inner])),
+        wrap(&|inner| Canvas::group([leaf(), inner]).settled()),
+        wrap(&|inner| Canvas::chain([leaf(), inner]).priority(1)),
+        wrap(&|inner| Canvas::chain([inner]).priority(1)),
+        wrap(&|inner| inner.priority(1) | leaf()),
+        wrap(&|inner| Canvas::chord([inner], task("xsum", ()))),
+        wrap(&|inner| Canvas::chord([leaf()], inner)),
+        wrap(&|inner| group() | inner),
+        wrap(&|inner| Canvas::group([inner]) | group()),
+        wrap(&|inner| leaf().link(inner)),
+        wrap(&|inner| leaf().link_error(inner)),
+        wrap(&|inner| group().link_error(inner)),
+        wrap(&|inner| (leaf() | leaf()).link(inner)),
+        wrap(&|inner| Canvas::group([leaf().link(inner)])),
+    ];
+    let app = app().await;
+    for canvas in kinds {
+        let shape: String = format!("{canvas:?}").chars().take(200).collect();
+        let copy = canvas.clone();
+        assert!(copy.with_args((1,)).to_json().is_err());
+        match app.apply_async(canvas).await {
+            Err(Error::Canvas { reason, .. }) => {
+                assert_eq!(reason, "canvases nest at most 128 deep", "{shape}");
+            }
+            other => panic!("not refused: {shape}: {other:?}"),
+        }
+    }
+}
