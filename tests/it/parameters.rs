@@ -331,7 +331,7 @@ async fn arguments_that_do_not_fit_are_refused_with_the_place_and_the_reason() {
         (
             task("all_kinds", ("a", 1, 2, 3.5)),
             "",
-            "argument of task `all_kinds`: `more` takes i64, but gets a float",
+            "argument of task `all_kinds`: `more` takes i64: invalid type: floating point `3.5`, expected i64",
         ),
         (
             task("xsum", (7,)),
