@@ -167,7 +167,7 @@ impl Freezer<'_> {
                 sig.name
             )));
         };
-        let takes_upstream = fed && sig.takes_upstream && sig.mode == Mode::Once;
+        let takes_upstream = fed && sig.takes_input();
         let (args, count) = bind(&sig, kwargs, takes_upstream, parameters)
             .map_err(|reason| Refusal::here(&reason))?;
         Ok(Def::Task(TaskDef {
@@ -183,14 +183,15 @@ impl Freezer<'_> {
     /// An errback that was read as immutable and whose task takes a failure gets it all the same:
     /// Celery never calls it. One that brings a failure of its own keeps that.
     fn take_failure(&self, errback: &mut Canvas) {
-        if let Form::Task(sig) = &mut errback.form
-            && sig.dynamic
-            && let Some([first, ..]) = self.catalogue.parameters(&sig.name)
-            && first.is_failure()
-        {
-            let own = sig.args.split(sig.count.min(1)).unwrap_or_default();
-            sig.takes_upstream |= own.iter().all(|own| first.check(own).is_err());
-        }
+        errback.for_each_first(&mut |sig, _| {
+            if sig.dynamic
+                && let Some([first, ..]) = self.catalogue.parameters(&sig.name)
+                && first.is_failure()
+            {
+                let own = sig.args.split(sig.count.min(1)).unwrap_or_default();
+                sig.takes_upstream |= own.iter().all(|own| first.check(own).is_err());
+            }
+        });
     }
 
     /// A chain's options go to its first step (celery/canvas.py, `_chain.run`).

@@ -114,6 +114,13 @@ pub(crate) struct TaskSig {
     pub(crate) dynamic: bool,
 }
 
+impl TaskSig {
+    /// Takes what comes from upstream or with the call; a map takes its items only.
+    fn takes_input(&self) -> bool {
+        self.takes_upstream && self.mode == Mode::Once
+    }
+}
+
 /// How often one task calls its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Mode {
@@ -187,10 +194,12 @@ impl Canvas {
 
     fn with_encoded_args(mut self, args: &Payload, count: u32) -> Self {
         if count > 0 {
-            self.for_each_entry(&mut |sig, _| {
-                sig.args = Payload::from([args.bytes(), sig.args.bytes()].concat());
-                sig.count += count;
-                sig.dynamic = true;
+            self.for_each_first(&mut |sig, _| {
+                if sig.takes_input() {
+                    sig.args = Payload::from([args.bytes(), sig.args.bytes()].concat());
+                    sig.count += count;
+                    sig.dynamic = true;
+                }
             });
         }
         self
@@ -217,7 +226,10 @@ impl Canvas {
 
     fn with_encoded_kwargs(mut self, kwargs: &Kwargs) -> Self {
         if !kwargs.is_empty() {
-            self.for_each_entry(&mut |sig, extras| {
+            self.for_each_first(&mut |sig, extras| {
+                if !sig.takes_input() {
+                    return;
+                }
                 sig.dynamic = true;
                 let stored = &mut extras.get_or_insert_default().kwargs;
                 stored.retain(|(name, _)| !kwargs.iter().any(|(new, _)| new == name));
@@ -417,26 +429,24 @@ impl Canvas {
         form.max(callbacks)
     }
 
-    /// Changes each task that a value from upstream goes to and that takes it.
-    fn for_each_entry(&mut self, change: &mut dyn FnMut(&mut TaskSig, &mut Option<Box<Extras>>)) {
+    /// Changes each task that a value from upstream goes to, if it takes one.
+    fn for_each_first(&mut self, change: &mut dyn FnMut(&mut TaskSig, &mut Option<Box<Extras>>)) {
         match &mut self.form {
-            Form::Task(sig) if sig.takes_upstream && sig.mode == Mode::Once => {
-                change(sig, &mut self.extras);
-            }
-            Form::Task(_) | Form::Refused(_) => {}
+            Form::Task(sig) => change(sig, &mut self.extras),
+            Form::Refused(_) => {}
             Form::Chain(steps, _) => {
                 let first = steps.iter_mut().find(|step| !step.is_empty_chain());
                 if let Some(first) = first {
-                    first.for_each_entry(change);
+                    first.for_each_first(change);
                 }
             }
             Form::Group { members, .. } => {
                 members
                     .iter_mut()
-                    .for_each(|member| member.for_each_entry(change));
+                    .for_each(|member| member.for_each_first(change));
             }
-            Form::Each { member, .. } => member.for_each_entry(change),
-            Form::Chord { header, .. } => header.for_each_entry(change),
+            Form::Each { member, .. } => member.for_each_first(change),
+            Form::Chord { header, .. } => header.for_each_first(change),
         }
     }
 

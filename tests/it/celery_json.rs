@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use chordal::Error;
+use chordal::persistence::{MemoryStore, Store};
 use chordal::prelude::*;
 use serde_json::{Value, json};
 
@@ -32,13 +33,18 @@ async fn echo(x: Value, #[default] a: Value, #[default] b: Value) -> Value {
 }
 
 #[task]
-async fn fail(message: String) -> Result<i64, TaskError> {
-    Err(TaskError::new(message))
+async fn alert(failure: TaskFailure, #[default] tag: String) -> String {
+    format!("{tag}: {}", failure.message)
 }
 
 async fn app() -> App {
-    let tasks = tasks![add, identity, xsum, to_list, echo, fail];
-    App::in_memory().tasks(tasks).start().await.unwrap()
+    open(MemoryStore::new()).await
+}
+
+async fn open(store: MemoryStore) -> App {
+    let tasks = tasks![add, identity, xsum, to_list, echo, alert];
+    let app = App::with_store(store).tasks(tasks);
+    app.start().await.unwrap()
 }
 
 /// The value of a canvas, and of the one read from what it is written as.
@@ -617,8 +623,9 @@ fn what_is_no_signature_is_refused_with_the_place_and_the_reason() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_its_task_is_refused_when_it_is_submitted() {
-    let app = app().await;
+async fn what_does_not_fit_its_task_is_refused_and_nothing_of_it_stored() {
+    let store = MemoryStore::new();
+    let app = open(store.clone()).await;
     let body = || sig("xsum", json!([]));
     for (signature, path, reason) in [
         (sig("nope", json!([])), "", "task `nope` is not registered"),
@@ -651,6 +658,16 @@ async fn what_does_not_fit_its_task_is_refused_when_it_is_submitted() {
             "item 1: argument of task `xsum`: `xs` takes Vec<i64>",
         ),
         (
+            option(n(1), "link_error", json!([n(1), sig("alert", json!([1]))])),
+            "link_error[0]",
+            "task `identity` takes 1 argument (x), but gets 2",
+        ),
+        (
+            option(n(1), "link_error", sig("alert", json!([1]))),
+            "link_error[0]",
+            "argument of task `alert`: `tag` takes String: ",
+        ),
+        (
             option(group([n(1)]), "link", json!([n(1)])),
             "",
             "cannot add link to group: use a chord",
@@ -660,6 +677,9 @@ async fn what_does_not_fit_its_task_is_refused_when_it_is_submitted() {
         let (at, why) = refusal(app.apply_async(canvas).await);
         assert!(at == path && why.starts_with(reason), "{at}: {why}");
     }
+    // All but the store's own record, `m`.
+    let rest = store.scan(b"", b"m").chain(store.scan(b"n", b"\xff"));
+    assert_eq!(rest.count(), 0);
     app.shutdown().await.unwrap();
 }
 

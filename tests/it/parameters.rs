@@ -336,7 +336,7 @@ async fn arguments_that_do_not_fit_are_refused_with_the_place_and_the_reason() {
         (
             task("xsum", (7,)),
             "",
-            "argument of task `xsum`: `xs` takes Vec<i64>, but gets an integer",
+            "argument of task `xsum`: `xs` takes Vec<i64>: invalid type: integer `7`, expected a sequence",
         ),
         (
             task("sub", (4, 1)).link(task("sub", ("x",))),
@@ -393,6 +393,8 @@ async fn an_errback_that_takes_a_failure_gets_it_even_if_it_is_immutable() {
         task("alert", ()),
         Canvas::immutable("alert", ()),
         Canvas::immutable("alert", ("alert",)),
+        // Also one that is more than a task (the callback itself has the next number).
+        Canvas::chain([Canvas::immutable("alert", ())]),
         task("alert", ()).with_kwargs(json!({"tag": "alert"})),
     ] {
         let failing = task("fail", ("no",)).link_error(errback);

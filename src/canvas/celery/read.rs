@@ -223,7 +223,7 @@ fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Canva
     let own = kwargs(&own, "kwargs")?;
     canvas = fields.called(canvas)?.with_encoded_kwargs(&own);
     if fields.immutable {
-        canvas.for_each_entry(&mut |sig, _| sig.takes_upstream = false);
+        canvas.for_each_first(&mut |sig, _| sig.takes_upstream = false);
     }
     Ok(settings.on(canvas))
 }
