@@ -112,6 +112,11 @@ async fn tasks() {
         run_json(named).await,
         json!({"x": 1, "a": null, "b": [2.5, "x"]})
     );
+    let named = with(si("echo", json!([1])), "kwargs", json!({"a": 2}));
+    assert_eq!(
+        run_json(chain([n(9), named])).await,
+        json!({"x": 1, "a": 2, "b": null})
+    );
     let nulls = json!({"task": "add", "args": [1, 2], "kwargs": null, "options": null, "immutable": null, "chord_size": null});
     assert_eq!(run_json(nulls).await, json!(3));
     let chain = chain([n(1), si("add", json!([5, 5])), sig("add", json!([1]))]);
@@ -688,8 +693,8 @@ fn nest(levels: usize, before: &str, signature: &str, after: &str) -> String {
     [&*before.repeat(levels), signature, &*after.repeat(levels)].concat()
 }
 
-#[test]
-fn hostile_depth_is_refused_where_it_is_and_never_overflows_the_stack() {
+#[tokio::test]
+async fn hostile_depth_is_refused_where_it_is_and_never_overflows_the_stack() {
     let leaf = n(1).to_string();
     let wraps = [
         (
@@ -713,12 +718,12 @@ fn hostile_depth_is_refused_where_it_is_and_never_overflows_the_stack() {
             "chord.body",
         ),
         (
-            r#"{"task":"identity","args":[1],"options":{"link":["#,
+            r#"{"task":"to_list","args":[1],"options":{"link":["#,
             "]}}",
             "link[0]",
         ),
         (
-            r#"{"task":"identity","args":[1],"options":{"link_error":"#,
+            r#"{"task":"to_list","args":[1],"options":{"link_error":"#,
             "}}",
             "link_error[0]",
         ),
@@ -736,6 +741,24 @@ fn hostile_depth_is_refused_where_it_is_and_never_overflows_the_stack() {
             let (path, reason) = refusal(Canvas::from_json(&nest(levels, before, &leaf, after)));
             assert_eq!(reason, "canvases nest at most 128 deep");
             assert_eq!(path, [place; 128].join("."));
+        }
+    }
+    // Chunks are two levels more than they seem: however they are read, they end as an error.
+    let chunks = r#"{"task":"celery.chunks","kwargs":{"task":{"task":"add"},"it":[[1,2]],"n":1}}"#;
+    let app = app().await;
+    for (before, after, place) in wraps {
+        for levels in 124..=128 {
+            let canvas = Canvas::from_json(&nest(levels, before, chunks, after));
+            let refused = match canvas {
+                Ok(canvas) => app.apply_async(canvas).await.map(drop),
+                Err(refused) => Err(refused),
+            };
+            // Chains in chains are one chain, groups in groups one group.
+            let flat = ["chain[0]", "group[0]"].contains(&place);
+            if levels > 125 && !flat || refused.is_err() {
+                let (_, reason) = refusal(refused);
+                assert_eq!(reason, "canvases nest at most 128 deep");
+            }
         }
     }
     // Depth in what is no signature.

@@ -214,10 +214,14 @@ fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Canva
     } else {
         members(parts(header, "header", "chord.header", depth)?)
     };
+    let header = Canvas::group(header);
+    if let Form::Refused(reason) = header.form {
+        return Err(Refusal::here(&reason).within("chord.header"));
+    }
     let body = canvas(body, depth).map_err(|refusal| refusal.within("chord.body"))?;
     // Not `then`, which would take a chain apart: the body is one thing, and has callbacks as one.
     let mut canvas = Canvas::nested(Form::Chord {
-        header: Box::new(Canvas::group(header)),
+        header: Box::new(header),
         body: Box::new(body),
     });
     let own = kwargs(&own, "kwargs")?;
