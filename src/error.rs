@@ -92,15 +92,15 @@ pub enum Error {
     Start(String),
 }
 
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 impl From<Refusal> for Error {
     fn from(Refusal { path, reason }: Refusal) -> Self {
         Self::Canvas { path, reason }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -52,6 +52,7 @@ pub use actors::clock::Clock;
 pub use app::{App, AppBuilder};
 pub use canvas::id::Id;
 pub use canvas::outcome::{FailureKind, TaskFailure};
+pub use canvas::parameter::Parameter;
 pub use canvas::state::State;
 pub use canvas::{Accepts, Canvas, Immutable, Members, Signature, chain, chord, group, group_of};
 pub use chordal_macros::task;

@@ -21,7 +21,8 @@ pub use self::error::TaskError;
 pub use self::options::{DEFAULT_QUEUE, TaskOptions};
 pub use self::retry::Retry;
 use crate::canvas::freeze::Catalogue;
-use crate::canvas::payload::{Parts, Payload};
+use crate::canvas::parameter::{Parameter, complete, usage};
+use crate::canvas::payload::{ListWriter, Parts, Payload};
 use crate::canvas::{Canvas, Form, Immutable, Mode, Signature, TaskSig, arguments};
 use crate::error::{Error, Result};
 
@@ -30,14 +31,14 @@ use crate::error::{Error, Result};
 /// Implement it by hand where the attribute cannot reach:
 ///
 /// ```
-/// # use chordal::{Task, TaskContext, TaskError, Signature};
+/// # use chordal::{Parameter, Task, TaskContext, TaskError, Signature};
 /// struct Double;
 ///
 /// impl Task for Double {
 ///     type Args = (i64,);
 ///     type Output = i64;
 ///     const NAME: &'static str = "double";
-///     const PARAMS: &'static [&'static str] = &["n"];
+///     const PARAMS: &'static [Parameter] = &[Parameter::required::<i64>("n")];
 ///
 ///     async fn run(_: TaskContext, (n,): (i64,)) -> Result<i64, TaskError> {
 ///         Ok(2 * n)
@@ -60,8 +61,9 @@ pub trait Task: Send + Sync + 'static {
     /// The name it is registered under. What is stored names the task by it: keep it when the
     /// function moves.
     const NAME: &'static str;
-    /// The names of the parameters, in order.
-    const PARAMS: &'static [&'static str];
+    /// The parameters, in the order of [`Args`](Self::Args): required ones, then those with a
+    /// default, then at most one that takes the rest.
+    const PARAMS: &'static [Parameter];
     /// Where and how it runs.
     const OPTIONS: TaskOptions = TaskOptions::new();
 
@@ -99,7 +101,7 @@ type Call = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
 #[derive(Clone, Copy)]
 pub struct TaskEntry {
     pub(crate) name: &'static str,
-    pub(crate) parameters: &'static [&'static str],
+    pub(crate) parameters: &'static [Parameter],
     pub(crate) options: TaskOptions,
     task: TypeId,
     call: fn(TaskContext, Parts) -> Call,
@@ -137,8 +139,9 @@ fn decode_args<T: Task>(args: Parts) -> Result<T::Args, String> {
     if T::PARAMS.is_empty() {
         return Payload::encode(&()).and_then(|nil| nil.decode());
     }
-    args.decode()
-        .map_err(|error| format!("arguments do not fit ({}): {error}", T::PARAMS.join(", ")))
+    complete(T::PARAMS, args)
+        .and_then(Parts::decode)
+        .map_err(|error| format!("arguments do not fit ({}): {error}", usage(T::PARAMS)))
 }
 
 impl fmt::Debug for TaskEntry {
@@ -201,7 +204,7 @@ impl Registry {
 }
 
 impl Catalogue for Registry {
-    fn parameters(&self, name: &str) -> Option<&'static [&'static str]> {
+    fn parameters(&self, name: &str) -> Option<&'static [Parameter]> {
         self.get(name).map(|entry| entry.parameters)
     }
 }
@@ -225,7 +228,7 @@ impl<I, O> Signature<Vec<I>, Vec<O>> {
     /// Task `T` once per element of the list upstream, in parallel; `rest` are all arguments but
     /// the first, a tuple.
     pub fn each<T: Task<Output = O>>(rest: impl Serialize) -> Self {
-        Self::from_canvas(Canvas::from_form(Form::Each {
+        Self::from_canvas(Canvas::nested(Form::Each {
             member: Box::new(canvas::<T>(&rest, true)),
             settled: false,
         }))
@@ -271,9 +274,18 @@ impl<O> Immutable<Vec<Vec<O>>> {
 }
 
 fn canvas<T: Task>(args: &impl Serialize, takes_upstream: bool) -> Canvas {
-    match Payload::encode(args).and_then(|args| arguments(&args)) {
+    match stored::<T>(args) {
         Ok((args, count)) => sig::<T>(args, count, Mode::Once, takes_upstream),
         Err(error) => Canvas::refused(format!("arguments of `{}`: {error}", T::NAME)),
+    }
+}
+
+/// The arguments as they are stored: those of a rest parameter, always the last, like the others.
+fn stored<T: Task>(args: &impl Serialize) -> Result<(Payload, u32), String> {
+    let (args, count) = arguments(&Payload::encode(args)?)?;
+    match T::PARAMS.last() {
+        Some(last) if last.is_rest() => args.spread_last(count),
+        _ => Ok((args, count)),
     }
 }
 
@@ -281,8 +293,12 @@ fn map<T: Task>(items: impl IntoIterator<Item = T::Args>) -> Canvas {
     let mut all = Vec::new();
     let mut count = 0;
     for item in items {
-        match Payload::encode(&item) {
-            Ok(item) => all.extend_from_slice(item.bytes()),
+        match stored::<T>(&item) {
+            Ok((args, len)) => {
+                let mut item = ListWriter::new(len as usize, args.bytes().len());
+                item.push(args.bytes());
+                all.extend_from_slice(item.finish().bytes());
+            }
             Err(error) => {
                 return Canvas::refused(format!("item {count} of a map of `{}`: {error}", T::NAME));
             }
@@ -299,5 +315,6 @@ fn sig<T: Task>(args: Payload, count: u32, mode: Mode, takes_upstream: bool) -> 
         count,
         mode,
         takes_upstream,
+        dynamic: false,
     }))
 }

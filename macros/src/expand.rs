@@ -2,12 +2,13 @@
 
 use proc_macro2::{Delimiter, Group, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Ident, Item, ItemFn, ext::IdentExt, spanned::Spanned};
+use syn::{Ident, Item, ItemFn, spanned::Spanned};
 
 use crate::{
     errors::Errors,
     function::{Function, Output},
     options::Options,
+    parameter,
 };
 
 /// Expands the attribute; what is wrong comes out as `compile_error!`, beside as much as can be made.
@@ -163,10 +164,7 @@ impl<'a> Expansion<'a> {
         let ident = &function.ident;
         let lints = &function.attributes.lints;
         let name = options.name.clone().unwrap_or_else(|| function.name());
-        let names = function
-            .params
-            .iter()
-            .map(|param| param.ident.unraw().to_string());
+        let parameters = function.params.iter().map(parameter::constant);
         let constant = options.to_const();
 
         let context = function.context.as_ref().map(|_| quote!(&ctx,));
@@ -188,12 +186,12 @@ impl<'a> Expansion<'a> {
         quote_spanned! {*span=>
             #[automatically_derived]
             #(#lints)*
-            #[allow(deprecated)]
+            #[allow(deprecated, clippy::redundant_closure, clippy::unused_unit)]
             impl ::chordal::Task for #ident {
                 type Args = #args;
                 type Output = #value;
                 const NAME: &'static str = #name;
-                const PARAMS: &'static [&'static str] = &[#(#names),*];
+                const PARAMS: &'static [::chordal::Parameter] = &[#(#parameters),*];
                 #constant
 
                 async fn run(#ctx: ::chordal::TaskContext, #unpacked: Self::Args) -> #finished {
@@ -205,7 +203,7 @@ impl<'a> Expansion<'a> {
 }
 
 /// The place of what was written, resolved and linted as generated code.
-fn generated_at(written: impl Spanned) -> Span {
+pub(crate) fn generated_at(written: impl Spanned) -> Span {
     Span::call_site().located_at(written.span())
 }
 

@@ -9,6 +9,7 @@ use syn::{
 use crate::{
     attributes::Attributes,
     errors::Errors,
+    parameter::{self, Kind},
     types::{OwnedCheck, Place, generic_arguments, last_segment_is, peel},
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct Function {
 pub(crate) struct Param {
     pub(crate) ident: Ident,
     pub(crate) ty: Type,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,7 @@ impl Function {
     pub(crate) fn read(mut item: ItemFn, blocking: bool, errors: &mut Errors) -> Self {
         check_header(&item.sig, blocking, errors);
         let (context, params) = read_params(&item.sig, errors);
+        parameter::strip(&mut item.sig);
         let output = read_output(&item.sig.output, errors);
         let attributes = Attributes::sort(std::mem::take(&mut item.attrs));
         let vis = std::mem::replace(&mut item.vis, Visibility::Inherited);
@@ -132,8 +135,10 @@ fn read_params(sig: &Signature, errors: &mut Errors) -> (Option<Param>, Vec<Para
         let param = Param {
             ident,
             ty: (*input.ty).clone(),
+            kind: parameter::read_kind(input, errors),
         };
         if names_context(&input.ty) {
+            parameter::check_context(input, errors);
             check_context(&input.ty, index, errors);
             context = Some(param);
         } else {
@@ -148,9 +153,10 @@ fn read_params(sig: &Signature, errors: &mut Errors) -> (Option<Param>, Vec<Para
     if let Some(variadic) = &sig.variadic {
         errors.at(
             variadic,
-            "a task cannot be variadic: take a `Vec` for any number of arguments",
+            "a task cannot be variadic: take a `Vec` for any number of arguments, with `#[rest]`",
         );
     }
+    parameter::check_order(&params, errors);
     if params.len() > MAX_PARAMS {
         errors.at(
             &params[MAX_PARAMS].ident,

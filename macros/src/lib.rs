@@ -1,7 +1,8 @@
 //! The `#[task]` attribute of [`chordal`](https://docs.rs/chordal), which re-exports it.
 //!
 //! `options` reads the list in `#[task(…)]`, `function` the annotated function, with `types` for
-//! what it takes and returns; `attributes` says where its other attributes go.
+//! what it takes and returns and `parameter` for defaults; `attributes` says where its other
+//! attributes go.
 //! `expand` writes the task, and `methods` the methods of its struct.
 
 use proc_macro::TokenStream;
@@ -13,6 +14,7 @@ mod expand;
 mod function;
 mod methods;
 mod options;
+mod parameter;
 mod types;
 
 /// Turns a function into a task: a unit struct of the same name that implements `chordal::Task`.
@@ -56,6 +58,37 @@ mod types;
 /// | `call(x, y)` | as written | the plain function, without the engine |
 ///
 /// `partial` and those below it, `call` aside, exist for tasks with at least one parameter.
+///
+/// # Parameters
+///
+/// | attribute | |
+/// |---|---|
+/// | `#[default]` | may be left out: the type's `Default` |
+/// | `#[default(expr)]` | may be left out: this value |
+/// | `#[rest]` | on the last one, a `Vec<T>`: takes any number of arguments |
+///
+/// Those with a default come after those without. Leaving out is for canvases made at run time and
+/// for what was stored before the parameter was added; the methods above take all of them. Where
+/// `#[rest]` is on the only parameter, `partial(args)` takes one `T` from upstream and puts it
+/// before `args`.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// #[task]
+/// async fn join(first: String, #[default(", ".into())] separator: String, #[rest] more: Vec<String>) -> String {
+///     more.into_iter().fold(first, |text, next| text + &separator + &next)
+/// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+/// # let app = App::in_memory().tasks(tasks![join]).start().await?;
+///
+/// let typed = join.s("a".into(), "-".into(), vec!["b".into(), "c".into()]);
+/// assert_eq!(app.apply_async(typed).await?.get().await?, "a-b-c");
+/// let dynamic = Canvas::task("join", ("a", "-", "b", "c"));
+/// assert_eq!(app.apply_async(dynamic).await?.get().await?, "a-b-c");
+/// let alone = Canvas::task("join", ("a",));
+/// assert_eq!(app.apply_async(alone).await?.get().await?, "a");
+/// # app.shutdown().await }
+/// ```
 ///
 /// # Options
 ///

@@ -7,6 +7,7 @@ use syn::ext::IdentExt;
 use crate::{
     expand::Expansion,
     function::{Function, Param},
+    parameter::Kind,
 };
 
 impl Expansion<'_> {
@@ -75,16 +76,17 @@ impl Expansion<'_> {
             ..
         } = self;
         let Function { vis, params, .. } = function;
-        let (first, rest) = params.split_first()?;
-        let Param {
-            ident: first,
-            ty: input,
-        } = first;
+        let (first, others) = params.split_first()?;
+        // The first of any number of arguments comes from upstream, the others are given.
+        let (input, rest, what) = match &first.kind {
+            Kind::Rest(element) => (&**element, &params[..], "the first of"),
+            _ => (&first.ty, others, "its first argument,"),
+        };
         let (declared, given) = (declare(rest), pass(rest));
         let partial = format!(
-            "Returns a signature of `{}` whose first argument, `{}`, comes from upstream.",
+            "Returns a signature of `{}` that takes {what} `{}` from upstream.",
             function.name(),
-            first.unraw()
+            first.ident.unraw()
         );
         let each = format!(
             "Returns a signature that runs `{}` for each element of a list from upstream.",
@@ -226,7 +228,7 @@ impl Expansion<'_> {
 fn declare<'a>(params: impl IntoIterator<Item = &'a Param>) -> TokenStream {
     let params = params
         .into_iter()
-        .map(|Param { ident, ty }| quote!(#ident: #ty));
+        .map(|Param { ident, ty, .. }| quote!(#ident: #ty));
     quote!(#(#params),*)
 }
 

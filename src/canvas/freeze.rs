@@ -5,15 +5,22 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::binding::bind;
 use super::id::{MAX_SEQ, Seq};
 use super::machine::offspring::Graft;
 use super::options::Options;
+use super::parameter::Parameter;
 use super::payload::Payload;
-use super::{Canvas, Extras, Form, Mode, TaskSig};
+use super::{Canvas, Extras, Form, Kwargs, Mode, TaskSig};
 
 /// How deep canvases may nest: each level is a level of recursion here and in the codec, on a
 /// caller's thread of perhaps 2 MB, which an unoptimised build fills at about 230.
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
+
+/// Why a deeper one is refused.
+pub(crate) fn too_deep() -> String {
+    format!("canvases nest at most {MAX_DEPTH} deep")
+}
 
 /// One node of a workflow as it is stored: a task, chain, group or chord.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,8 +105,8 @@ impl fmt::Display for Refusal {
 
 /// What is registered: a task's name to its parameters.
 pub(crate) trait Catalogue {
-    /// The parameter names of task `name`, or `None` if it is not registered.
-    fn parameters(&self, name: &str) -> Option<&'static [&'static str]>;
+    /// The parameters of task `name`, or `None` if it is not registered.
+    fn parameters(&self, name: &str) -> Option<&'static [Parameter]>;
 }
 
 /// Freezes `canvas`: checks it whole and numbers every node. Nothing is stored before it has
@@ -154,9 +161,7 @@ impl Freezer<'_> {
         let options = extras.options.merged_under(outer);
         check(&options, &extras)?;
         if self.depth == MAX_DEPTH {
-            return Err(Refusal::here(&format!(
-                "canvases nest at most {MAX_DEPTH} deep"
-            )));
+            return Err(Refusal::here(&too_deep()));
         }
         self.depth += 1;
         let seq = self.number()?;
@@ -164,8 +169,8 @@ impl Freezer<'_> {
         let mut last_has_them = false;
         let def = match form {
             Form::Refused(reason) => return Err(Refusal::here(&reason)),
-            Form::Task(sig) => self.task(sig, options, fed)?,
-            Form::Chain(mut steps) => {
+            Form::Task(sig) => self.task(sig, extras.kwargs, options, fed)?,
+            Form::Chain(mut steps, _) => {
                 // (celery/canvas.py, `prepare_steps`: every step gets the chain's errbacks. Here
                 // they are the chain's own, but each member of a group at its end needs them.)
                 if let Some(last) = steps.pop_if(|last| last.ends_in_group()) {
@@ -206,36 +211,44 @@ impl Freezer<'_> {
         })
     }
 
-    fn task(&self, sig: TaskSig, options: Options, fed: bool) -> Result<Def, Refusal> {
+    fn task(
+        &self,
+        sig: TaskSig,
+        kwargs: Kwargs,
+        options: Options,
+        fed: bool,
+    ) -> Result<Def, Refusal> {
         let Some(parameters) = self.catalogue.parameters(&sig.name) else {
             return Err(Refusal::here(&format!(
                 "task `{}` is not registered: list it in `.tasks(tasks![..])`",
                 sig.name
             )));
         };
-        let takes_upstream = fed && sig.takes_upstream && sig.mode == Mode::Once;
-        let given = sig.count as usize + usize::from(takes_upstream);
-        if sig.mode == Mode::Once && given != parameters.len() {
-            return Err(Refusal::here(&format!(
-                "task `{}` takes {} ({}), but gets {given}{}",
-                sig.name,
-                count(parameters.len(), "argument"),
-                parameters.join(", "),
-                if takes_upstream {
-                    ", the value from upstream included"
-                } else {
-                    ""
-                },
-            )));
-        }
+        let takes_upstream = fed && sig.takes_input();
+        let (args, count) = bind(&sig, kwargs, takes_upstream, parameters)
+            .map_err(|reason| Refusal::here(&reason))?;
         Ok(Def::Task(TaskDef {
             name: sig.name,
-            args: sig.args,
-            count: sig.count,
+            args,
+            count,
             mode: sig.mode,
             takes_upstream,
             options: (options != Options::default()).then(|| Box::new(options)),
         }))
+    }
+
+    /// An errback that was read as immutable and whose task takes a failure gets it all the same:
+    /// Celery never calls it. One that brings a failure of its own keeps that.
+    fn take_failure(&self, errback: &mut Canvas) {
+        errback.for_each_first(&mut |sig, _| {
+            if sig.dynamic
+                && let Some([first, ..]) = self.catalogue.parameters(&sig.name)
+                && first.is_failure()
+            {
+                let own = sig.args.split(sig.count.min(1)).unwrap_or_default();
+                sig.takes_upstream |= own.iter().all(|own| first.check(own).is_err());
+            }
+        });
     }
 
     /// A chain's options go to its first step (celery/canvas.py, `_chain.run`).
@@ -299,7 +312,9 @@ impl Freezer<'_> {
         errbacks: &[Canvas],
     ) -> Result<Fan, Refusal> {
         match form {
-            Form::Group { members, settled } => {
+            Form::Group {
+                members, settled, ..
+            } => {
                 let members = members
                     .into_iter()
                     .enumerate()
@@ -341,7 +356,10 @@ impl Freezer<'_> {
         canvases
             .into_iter()
             .enumerate()
-            .map(|(i, canvas)| {
+            .map(|(i, mut canvas)| {
+                if what == "link_error" {
+                    self.take_failure(&mut canvas);
+                }
                 self.node(canvas, &Options::default(), true)
                     .map_err(|refusal| refusal.within(&format!("{what}[{i}]")))
             })
@@ -362,7 +380,7 @@ impl Canvas {
     fn ends_in_group(&self) -> bool {
         match &self.form {
             Form::Group { .. } | Form::Each { .. } => true,
-            Form::Chain(steps) => steps.last().is_some_and(Self::ends_in_group),
+            Form::Chain(steps, _) => steps.last().is_some_and(Self::ends_in_group),
             Form::Chord { body, .. } => body.ends_in_group(),
             Form::Task(_) | Form::Refused(_) => false,
         }
@@ -380,16 +398,24 @@ impl Canvas {
 }
 
 impl Refusal {
-    fn here(reason: &str) -> Self {
+    pub(crate) fn here(reason: &str) -> Self {
         Self {
             path: String::new(),
             reason: reason.to_owned(),
         }
     }
 
-    fn within(self, place: &str) -> Self {
+    pub(crate) fn within(self, place: &str) -> Self {
         Self {
             path: format!(".{place}{}", self.path),
+            ..self
+        }
+    }
+
+    /// Ends the path: nothing is around it.
+    pub(crate) fn outermost(self) -> Self {
+        Self {
+            path: self.path.trim_start_matches('.').to_owned(),
             ..self
         }
     }
@@ -409,10 +435,6 @@ fn check(options: &Options, extras: &Extras) -> Result<(), Refusal> {
         ));
     }
     Ok(())
-}
-
-fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 impl Node {

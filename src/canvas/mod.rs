@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows actors, stores, clocks or randomness: time and ids come in as arguments.
 
+mod binding;
+mod celery;
 mod chain;
 mod chord;
 pub(crate) mod freeze;
@@ -10,6 +12,7 @@ pub(crate) mod id;
 pub(crate) mod machine;
 pub(crate) mod options;
 pub(crate) mod outcome;
+pub(crate) mod parameter;
 pub(crate) mod payload;
 pub(crate) mod retry;
 mod signature;
@@ -24,6 +27,7 @@ use serde::Serialize;
 
 pub use chain::chain;
 pub use chord::chord;
+use freeze::MAX_DEPTH;
 pub use group::{Members, group, group_of};
 use options::{Options, When};
 use payload::Payload;
@@ -32,9 +36,9 @@ pub use signature::{Accepts, Immutable, Signature};
 /// A canvas without types: for shapes known only at run time.
 ///
 /// Every [`Signature`] is one inside. Where the compiler checks a signature, a `Canvas` is checked
-/// when it is submitted (unknown task, wrong number of arguments, a link on a group: an
-/// [`Error::Canvas`](crate::Error::Canvas) with the path to the place, and nothing is stored) and
-/// when a task decodes its arguments.
+/// when it is submitted (unknown task, wrong number or type of arguments, a link on a group: an
+/// [`Error::Canvas`](crate::Error::Canvas) with the path to the place, and nothing is stored);
+/// what comes from upstream is checked when a task decodes it.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -59,18 +63,28 @@ pub struct Canvas {
 #[derive(Clone, Default)]
 pub(crate) struct Extras {
     pub(crate) options: Options,
+    /// Arguments of a task by the names of its parameters.
+    pub(crate) kwargs: Kwargs,
     pub(crate) link: Vec<Canvas>,
     pub(crate) link_error: Vec<Canvas>,
     pub(crate) idempotency_key: Option<String>,
+    /// The depth of the deepest callback.
+    depth: usize,
 }
+
+/// Arguments by name.
+pub(crate) type Kwargs = Vec<(String, Payload)>;
 
 #[derive(Clone)]
 pub(crate) enum Form {
     Task(TaskSig),
-    Chain(Vec<Canvas>),
+    /// The steps, and the depth of the deepest of them.
+    Chain(Vec<Canvas>, usize),
     Group {
         members: Vec<Canvas>,
         settled: bool,
+        /// That of the deepest member.
+        depth: usize,
     },
     /// A group with one member per element of the list upstream.
     Each {
@@ -96,6 +110,15 @@ pub(crate) struct TaskSig {
     pub(crate) mode: Mode,
     /// Takes the value from upstream, if there is one, as its first argument.
     pub(crate) takes_upstream: bool,
+    /// The compiler has not seen the arguments: their types are checked before anything is stored.
+    pub(crate) dynamic: bool,
+}
+
+impl TaskSig {
+    /// Takes what comes from upstream or with the call; a map takes its items only.
+    fn takes_input(&self) -> bool {
+        self.takes_upstream && self.mode == Mode::Once
+    }
 }
 
 /// How often one task calls its function.
@@ -122,14 +145,17 @@ impl Canvas {
     pub fn chain(steps: impl IntoIterator<Item = Self>) -> Self {
         steps
             .into_iter()
-            .fold(Self::from_form(Form::Chain(Vec::new())), Self::then)
+            .fold(Self::from_form(Form::Chain(Vec::new(), 0)), Self::then)
     }
 
     /// The members in parallel; its value is the list of theirs, in member order.
     pub fn group(members: impl IntoIterator<Item = Self>) -> Self {
-        Self::from_form(Form::Group {
-            members: members.into_iter().collect(),
+        let members: Vec<_> = members.into_iter().collect();
+        let depth = members.iter().map(Self::depth).max().unwrap_or(0);
+        Self::nested(Form::Group {
+            members,
             settled: false,
+            depth,
         })
     }
 
@@ -142,6 +168,75 @@ impl Canvas {
     /// wrong one shows as a failure of the task, or as [`Error::Decode`](crate::Error::Decode).
     pub fn typed<I, O>(self) -> Signature<I, O> {
         Signature::from_canvas(self)
+    }
+
+    /// Puts `args`, a tuple or list, before the arguments that its first tasks have (Celery's
+    /// arguments at the call, `sig.apply_async(args)`): in a chain those of its first step, in a
+    /// group of every member, in a chord of every member of the header. Immutable tasks and maps
+    /// ignore them.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn sub(x: i64, y: i64) -> i64 { x - y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![sub]).start().await?;
+    /// let canvas = Canvas::task("sub", (4,)).with_args((31,));
+    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(27));
+    /// # app.shutdown().await }
+    /// ```
+    pub fn with_args(self, args: impl Serialize) -> Self {
+        let (args, count) = match Payload::encode(&args).and_then(|args| arguments(&args)) {
+            Ok(args) => args,
+            Err(error) => return Self::refused(format!("arguments of the call: {error}")),
+        };
+        self.with_encoded_args(&args, count)
+    }
+
+    fn with_encoded_args(mut self, args: &Payload, count: u32) -> Self {
+        if count > 0 {
+            self.for_each_first(&mut |sig, _| {
+                if sig.takes_input() {
+                    sig.args = Payload::from([args.bytes(), sig.args.bytes()].concat());
+                    sig.count += count;
+                    sig.dynamic = true;
+                }
+            });
+        }
+        self
+    }
+
+    /// Gives arguments by the names of the task's parameters, a map or a struct, to the same tasks
+    /// as [`with_args`](Self::with_args). They win over those given before.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn scale(x: i64, #[default(2)] by: i64, #[default] plus: i64) -> i64 { x * by + plus }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![scale]).start().await?;
+    /// let canvas = Canvas::task("scale", (10,)).with_kwargs(serde_json::json!({"plus": 1}));
+    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(21));
+    /// # app.shutdown().await }
+    /// ```
+    pub fn with_kwargs(self, kwargs: impl Serialize) -> Self {
+        match Payload::encode(&kwargs).and_then(|kwargs| kwargs.entries()) {
+            Ok(kwargs) => self.with_encoded_kwargs(&kwargs),
+            Err(error) => Self::refused(format!("keyword arguments: {error}")),
+        }
+    }
+
+    fn with_encoded_kwargs(mut self, kwargs: &Kwargs) -> Self {
+        if !kwargs.is_empty() {
+            self.for_each_first(&mut |sig, extras| {
+                if !sig.takes_input() {
+                    return;
+                }
+                sig.dynamic = true;
+                let stored = &mut extras.get_or_insert_default().kwargs;
+                stored.retain(|(name, _)| !kwargs.iter().any(|(new, _)| new == name));
+                stored.extend_from_slice(kwargs);
+            });
+        }
+        self
     }
 
     /// Sends its tasks to this queue, as [`Signature::queue`] does.
@@ -200,14 +295,18 @@ impl Canvas {
 
     /// Adds a callback, as [`Signature::link`] does.
     pub fn link(mut self, callback: Self) -> Self {
-        self.extras().link.push(callback);
-        self
+        let extras = self.extras();
+        extras.depth = extras.depth.max(callback.depth());
+        extras.link.push(callback);
+        self.bounded()
     }
 
     /// Adds an errback, as [`Signature::link_error`] does.
     pub fn link_error(mut self, errback: Self) -> Self {
-        self.extras().link_error.push(errback);
-        self
+        let extras = self.extras();
+        extras.depth = extras.depth.max(errback.depth());
+        extras.link_error.push(errback);
+        self.bounded()
     }
 
     /// Makes the group keep its failures, as [`Signature::settled`] does.
@@ -217,7 +316,7 @@ impl Canvas {
                 *settled = true;
                 return self;
             }
-            Form::Chain(steps) if !steps.is_empty() => {
+            Form::Chain(steps, _) if !steps.is_empty() => {
                 let last = steps.pop().expect("not empty");
                 steps.push(last.settled());
                 return self;
@@ -228,7 +327,7 @@ impl Canvas {
             }
             Form::Refused(_) => return self,
             Form::Task(sig) => format!("settled() needs a group; `{}` is a task", sig.name),
-            Form::Chain(_) => "settled() needs a group; this is an empty chain".to_owned(),
+            Form::Chain(..) => "settled() needs a group; this is an empty chain".to_owned(),
         };
         self.form = Form::Refused(refusal);
         self
@@ -246,25 +345,28 @@ impl Canvas {
     pub(crate) fn then(mut self, next: Self) -> Self {
         let next = match next {
             Self {
-                form: Form::Chain(steps),
+                form: Form::Chain(steps, _),
                 extras: None,
             } => return steps.into_iter().fold(self, Self::then),
             next => next,
         };
         match &mut self.form {
-            Form::Chain(steps) if self.extras.is_none() => {
+            Form::Chain(steps, depth) if self.extras.is_none() => {
                 match steps.pop() {
                     Some(last) => steps.extend(last.followed_by(next)),
                     None => steps.push(next),
                 }
-                self
+                let new = steps.iter().rev().take(2).map(Self::depth).max();
+                *depth = new.unwrap_or(0).max(*depth);
+                self.bounded()
             }
             _ => {
                 let mut steps = self.followed_by(next);
                 if steps.len() == 1 {
                     steps.remove(0)
                 } else {
-                    Self::from_form(Form::Chain(steps))
+                    let depth = steps.iter().map(Self::depth).max().unwrap_or(0);
+                    Self::nested(Form::Chain(steps, depth))
                 }
             }
         }
@@ -273,7 +375,7 @@ impl Canvas {
     /// The last step of a chain and what follows it: one chord, or two steps.
     fn followed_by(self, next: Self) -> Vec<Self> {
         match self.form {
-            Form::Group { .. } | Form::Each { .. } => vec![Self::from_form(Form::Chord {
+            Form::Group { .. } | Form::Each { .. } => vec![Self::nested(Form::Chord {
                 header: Box::new(self),
                 body: Box::new(next),
             })],
@@ -289,6 +391,7 @@ impl Canvas {
                 count,
                 mode: Mode::Once,
                 takes_upstream,
+                dynamic: true,
             })),
             Err(error) => Self::refused(format!("arguments of `{name}`: {error}")),
         }
@@ -298,8 +401,69 @@ impl Canvas {
         Self { form, extras: None }
     }
 
+    /// A canvas with others inside, unless it is too deep.
+    pub(crate) fn nested(form: Form) -> Self {
+        Self::from_form(form).bounded()
+    }
+
+    /// A canvas never gets deeper than what can be frozen: dropping it is recursive as well.
+    fn bounded(self) -> Self {
+        if self.depth() > MAX_DEPTH {
+            return Self::refused(freeze::too_deep());
+        }
+        self
+    }
+
+    /// How many levels it has, callbacks included: a task alone is one.
+    fn depth(&self) -> usize {
+        let form = match &self.form {
+            Form::Task(_) | Form::Refused(_) => 1,
+            Form::Chain(_, depth) | Form::Group { depth, .. } => 1 + depth,
+            Form::Each { member, .. } => 1 + member.depth(),
+            // The header is a part of the chord, not a level of its own.
+            Form::Chord { header, body } => header.depth().max(1 + body.depth()),
+        };
+        let callbacks = self.extras.as_ref().map_or(0, |extras| 1 + extras.depth);
+        form.max(callbacks)
+    }
+
+    /// Changes each task that a value from upstream goes to, if it takes one.
+    fn for_each_first(&mut self, change: &mut dyn FnMut(&mut TaskSig, &mut Option<Box<Extras>>)) {
+        match &mut self.form {
+            Form::Task(sig) => change(sig, &mut self.extras),
+            Form::Refused(_) => {}
+            Form::Chain(steps, _) => {
+                let first = steps.iter_mut().find(|step| !step.is_empty_chain());
+                if let Some(first) = first {
+                    first.for_each_first(change);
+                }
+            }
+            Form::Group { members, .. } => {
+                members
+                    .iter_mut()
+                    .for_each(|member| member.for_each_first(change));
+            }
+            Form::Each { member, .. } => member.for_each_first(change),
+            Form::Chord { header, .. } => header.for_each_first(change),
+        }
+    }
+
+    fn is_empty_chain(&self) -> bool {
+        matches!(&self.form, Form::Chain(steps, _) if steps.is_empty())
+    }
+
     pub(crate) fn refused(reason: String) -> Self {
         Self::from_form(Form::Refused(reason))
+    }
+
+    /// Adds what is set on the group around it: its options win.
+    fn with_extras(mut self, outer: &Extras) -> Self {
+        let extras = self.extras();
+        extras.options = extras.options.merged_under(&outer.options);
+        extras.link.extend_from_slice(&outer.link);
+        extras.link_error.extend_from_slice(&outer.link_error);
+        extras.depth = extras.depth.max(outer.depth);
+        self.bounded()
     }
 
     fn extras(&mut self) -> &mut Extras {
@@ -344,7 +508,7 @@ impl fmt::Debug for Canvas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.form {
             Form::Task(sig) => f.write_str(&sig.name),
-            Form::Chain(steps) => {
+            Form::Chain(steps, _) => {
                 let mut tuple = f.debug_tuple("chain");
                 for step in steps {
                     tuple.field(step);
@@ -363,6 +527,45 @@ impl fmt::Debug for Canvas {
                 f.debug_tuple("chord").field(header).field(body).finish()
             }
             Form::Refused(reason) => write!(f, "refused: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_canvas_is_as_small_as_its_task() {
+        assert_eq!(size_of::<Form>(), size_of::<TaskSig>());
+        assert_eq!(
+            size_of::<Canvas>(),
+            size_of::<TaskSig>() + size_of::<usize>()
+        );
+        assert!(size_of::<TaskSig>() <= 64);
+    }
+
+    #[test]
+    fn every_level_is_counted_once() {
+        let leaf = || Canvas::task("t", ());
+        let group = || Canvas::group([leaf(), leaf() | leaf()]);
+        for (canvas, depth) in [
+            (leaf(), 1),
+            (Canvas::chain([]), 1),
+            (leaf() | leaf() | leaf(), 2),
+            (group(), 3),
+            (group() | leaf(), 3),
+            (group() | group(), 4),
+            (group() | group() | leaf(), 5),
+            (leaf() | group(), 4),
+            (leaf() | group() | leaf(), 4),
+            (leaf().link(group()), 4),
+            (leaf().link(group()).link_error(leaf()), 4),
+            (Canvas::group([leaf()]).link_error(group() | group()), 5),
+            ((leaf() | leaf()).queue("q") | leaf(), 3),
+            (Canvas::refused("no".into()), 1),
+        ] {
+            assert_eq!(canvas.depth(), depth, "{canvas:?}");
         }
     }
 }

@@ -46,6 +46,35 @@ impl Payload {
         self.values(rest, count)
     }
 
+    /// Splits an encoded map with text keys into its entries; nothing has none.
+    pub(crate) fn entries(&self) -> Result<Vec<(String, Self)>, String> {
+        let mut rest: &[u8] = &self.0;
+        if rest == [rmp::Marker::Null.to_u8()] {
+            return Ok(Vec::new());
+        }
+        let count = rmp::decode::read_map_len(&mut rest)
+            .ok()
+            .and_then(|count| count.checked_mul(2))
+            .ok_or_else(|| "must be a map or a struct".to_owned())?;
+        let mut values = self.values(rest, count)?.into_iter();
+        let mut entries = Vec::new();
+        while let (Some(key), Some(value)) = (values.next(), values.next()) {
+            entries.push((key.decode()?, value));
+        }
+        Ok(entries)
+    }
+
+    /// Replaces the last of `count` values, a list, by its elements.
+    pub(crate) fn spread_last(&self, count: u32) -> Result<(Self, u32), String> {
+        let last = self.split(count)?.pop();
+        let last = last.ok_or_else(|| "there is no list to spread".to_owned())?;
+        let mut elements = last.bytes();
+        let more = rmp::decode::read_array_len(&mut elements)
+            .map_err(|_| "the last argument must be a list".to_owned())?;
+        let kept = &self.0[..self.0.len() - last.0.len()];
+        Ok((Self::from([kept, elements].concat()), count - 1 + more))
+    }
+
     /// The `count` values that `rest`, the end of this payload, starts with.
     fn values(&self, mut rest: &[u8], count: u32) -> Result<Vec<Self>, String> {
         let mut elements = Vec::new();
@@ -55,6 +84,13 @@ impl Payload {
             elements.push(Self(self.0.slice(start..self.0.len() - rest.len())));
         }
         Ok(elements)
+    }
+
+    /// What kind of value it is, in words.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.0
+            .first()
+            .map_or("nothing", |first| in_words(rmp::Marker::from_u8(*first)))
     }
 
     /// The encoded bytes.
@@ -182,6 +218,51 @@ impl Parts {
             }
             None => Err("there is no value".to_owned()),
         }
+    }
+
+    /// How many elements the list has.
+    pub(crate) fn len(&self) -> Result<u32, String> {
+        let mut first = self
+            .parts
+            .front()
+            .map_or(&[][..], |part| &part[self.read..]);
+        rmp::decode::read_array_len(&mut first).map_err(|_| "there is no list".to_owned())
+    }
+
+    /// The elements without the head of their list.
+    pub(crate) fn without_head(mut self) -> Result<Self, String> {
+        rmp::decode::read_array_len(&mut self).map_err(|_| "there is no list".to_owned())?;
+        Ok(self)
+    }
+
+    /// Makes a list of the `len` elements.
+    pub(crate) fn with_head(mut self, len: usize) -> Self {
+        if let Some(first) = self.parts.front_mut() {
+            first.drain(..self.read);
+        }
+        self.read = 0;
+        self.parts.push_front(ListWriter::new(len, 0).last);
+        self
+    }
+
+    /// Takes all elements behind the first `count` off, in one piece.
+    pub(crate) fn split_off(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        let mut all = Vec::new();
+        for part in self.parts.drain(..) {
+            all.extend_from_slice(&part[std::mem::take(&mut self.read)..]);
+        }
+        let mut rest = &all[..];
+        for _ in 0..count {
+            skip(&mut rest)?;
+        }
+        let behind = all.split_off(all.len() - rest.len());
+        self.parts.push_back(all);
+        Ok(behind)
+    }
+
+    /// Appends bytes that are whole elements.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.parts.push_back(bytes.to_vec());
     }
 }
 

@@ -77,13 +77,14 @@ async fn run<T: Task>(args: T::Args) -> Result<T::Output, TaskError> {
 
 #[test]
 fn the_name_is_the_functions_unless_given() {
-    assert_eq!((add::NAME, add::PARAMS), ("add", &["x", "y"][..]));
-    assert_eq!(
-        (charge::NAME, charge::PARAMS),
-        ("shop.charge", &["order", "cents"][..])
-    );
-    assert_eq!((length::NAME, length::PARAMS), ("length", &["type"][..]));
-    assert_eq!((ping::NAME, ping::PARAMS), ("ping", &[][..]));
+    fn names<T: Task>() -> Vec<&'static str> {
+        T::PARAMS.iter().map(chordal::Parameter::name).collect()
+    }
+    assert_eq!((add::NAME, names::<add>()), ("add", vec!["x", "y"]));
+    assert_eq!(charge::NAME, "shop.charge");
+    assert_eq!(names::<charge>(), ["order", "cents"]);
+    assert_eq!((length::NAME, names::<length>()), ("length", vec!["type"]));
+    assert_eq!((ping::NAME, names::<ping>()), ("ping", vec![]));
 }
 
 #[test]

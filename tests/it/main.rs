@@ -1,8 +1,10 @@
 //! The integration tests: one binary, one module per theme.
 
 mod canvas;
+mod celery_json;
 mod durability;
 mod macros;
+mod parameters;
 mod property;
 mod recovery;
 mod tidy;

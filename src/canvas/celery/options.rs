@@ -1,0 +1,198 @@
+//! The options of a signature, in both directions.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use serde_json::value::RawValue;
+use serde_json::{Map, Number, Value};
+
+use super::read::{Object, canvas, parse, parts_at, shown};
+use crate::canvas::freeze::Refusal;
+use crate::canvas::options::{Options, When};
+use crate::canvas::{Canvas, Extras};
+
+const KNOWN: [&str; 10] = [
+    "link",
+    "link_error",
+    "queue",
+    "priority",
+    "time_limit",
+    "soft_time_limit",
+    "countdown",
+    "eta",
+    "expires",
+    "max_retries",
+];
+
+/// What `options` says of a canvas.
+#[derive(Default)]
+pub(super) struct Settings {
+    options: Options,
+    link: Vec<Canvas>,
+    link_error: Vec<Canvas>,
+}
+
+impl Settings {
+    pub(super) fn on(self, mut canvas: Canvas) -> Canvas {
+        if self.options != Options::default() {
+            canvas.extras().options = self.options;
+        }
+        let canvas = self.link.into_iter().fold(canvas, Canvas::link);
+        self.link_error.into_iter().fold(canvas, Canvas::link_error)
+    }
+}
+
+/// Reads the options; one that is null is none (celery/canvas.py, `Signature._merge`).
+pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, Refusal> {
+    let mut settings = Settings::default();
+    let options = &mut settings.options;
+    for (name, raw) in object.0.iter().filter(|(_, raw)| raw.get() != "null") {
+        match name.as_str() {
+            "link" => settings.link = callbacks(raw, name, depth)?,
+            "link_error" => settings.link_error = callbacks(raw, name, depth)?,
+            "queue" => options.queue = Some(parse::<String>(raw, name, "a text")?.into()),
+            "priority" => {
+                let priority = parse(raw, name, "a number from 0 to 9")?;
+                if priority > 9 {
+                    return Err(wrong(raw, name, "a number from 0 to 9"));
+                }
+                options.priority = Some(priority);
+            }
+            "time_limit" => options.time_limit = Some(limit(raw, name)?),
+            "soft_time_limit" => options.soft_time_limit = Some(limit(raw, name)?),
+            // It wins over an `eta` (celery/app/amqp.py, `as_task_v2`).
+            "countdown" => options.eta = Some(When::In(seconds(raw, name, SECONDS)?)),
+            "eta" if options.eta.is_some() => {}
+            "eta" => options.eta = Some(When::At(time(raw, name, "a time in ISO 8601")?)),
+            "expires" => options.expires = Some(expires(raw, name)?),
+            "max_retries" => {
+                options.max_retries = Some(parse(raw, name, "a whole number, 0 or more")?);
+            }
+            _ => {
+                return Err(Refusal::here(&format!(
+                    "unknown option `{name}`; there can be {}",
+                    KNOWN.join(", ")
+                )));
+            }
+        }
+    }
+    Ok(settings)
+}
+
+const SECONDS: &str = "a number of seconds";
+
+/// One signature or a list of them.
+fn callbacks(raw: &RawValue, name: &str, depth: usize) -> Result<Vec<Canvas>, Refusal> {
+    if raw.get().starts_with('{') {
+        let callback = canvas(raw, depth);
+        return Ok(vec![
+            callback.map_err(|refusal| refusal.within(&format!("{name}[0]")))?,
+        ]);
+    }
+    parts_at(raw, name, name, |raw| canvas(raw, depth))
+}
+
+fn limit(raw: &RawValue, name: &str) -> Result<Duration, Refusal> {
+    const EXPECTED: &str = "a number of seconds above 0";
+    let limit = seconds(raw, name, EXPECTED)?;
+    if limit.is_zero() {
+        return Err(wrong(raw, name, EXPECTED));
+    }
+    Ok(limit)
+}
+
+/// Seconds, with a fraction; what is below 0 is past, so 0.
+fn seconds(raw: &RawValue, name: &str, expected: &str) -> Result<Duration, Refusal> {
+    let seconds: f64 = parse(raw, name, expected)?;
+    Duration::try_from_secs_f64(seconds.max(0.0)).map_err(|_| wrong(raw, name, expected))
+}
+
+fn expires(raw: &RawValue, name: &str) -> Result<When, Refusal> {
+    const EXPECTED: &str = "a number of seconds or a time in ISO 8601";
+    if raw.get().starts_with('"') {
+        time(raw, name, EXPECTED).map(When::At)
+    } else {
+        seconds(raw, name, EXPECTED).map(When::In)
+    }
+}
+
+/// Milliseconds since the epoch. A time without an offset is in UTC, Celery's default.
+fn time(raw: &RawValue, name: &str, expected: &str) -> Result<u64, Refusal> {
+    let text: String = parse(raw, name, expected)?;
+    let time = text.parse::<Timestamp>().or_else(|_| {
+        let local: DateTime = text.parse()?;
+        local.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp())
+    });
+    let time = time.map_err(|_| wrong(raw, name, expected))?;
+    Ok(u64::try_from(time.as_millisecond()).unwrap_or(0))
+}
+
+fn wrong(raw: &RawValue, name: &str, expected: &str) -> Refusal {
+    Refusal::here(&format!(
+        "`{name}` must be {expected}, but is {}",
+        shown(raw)
+    ))
+}
+
+/// Writes the options; callbacks are written by `callback`.
+pub(super) fn write(
+    extras: &Extras,
+    callback: impl Fn(&Canvas) -> Result<Value, Refusal>,
+) -> Result<Value, Refusal> {
+    let Options {
+        queue,
+        priority,
+        max_retries,
+        time_limit,
+        soft_time_limit,
+        eta,
+        expires,
+    } = &extras.options;
+    let mut map = Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            map.insert(name.to_owned(), value);
+        }
+    };
+    put("queue", queue.as_deref().map(Value::from));
+    put("priority", priority.map(Value::from));
+    put("max_retries", max_retries.map(Value::from));
+    put("time_limit", time_limit.map(number));
+    put("soft_time_limit", soft_time_limit.map(number));
+    match eta {
+        Some(When::In(delay)) => put("countdown", Some(number(*delay))),
+        Some(When::At(ms)) => put("eta", Some(iso(*ms)?)),
+        None => {}
+    }
+    match expires {
+        Some(When::In(delay)) => put("expires", Some(number(*delay))),
+        Some(When::At(ms)) => put("expires", Some(iso(*ms)?)),
+        None => {}
+    }
+    for (name, callbacks) in [("link", &extras.link), ("link_error", &extras.link_error)] {
+        let written = callbacks.iter().enumerate().map(|(i, canvas)| {
+            callback(canvas).map_err(|refusal| refusal.within(&format!("{name}[{i}]")))
+        });
+        let written = written.collect::<Result<Vec<_>, _>>()?;
+        put(name, (!written.is_empty()).then(|| written.into()));
+    }
+    Ok(map.into())
+}
+
+/// Seconds, as an integer where they are one.
+fn number(duration: Duration) -> Value {
+    match duration.subsec_nanos() {
+        0 => duration.as_secs().into(),
+        _ => Number::from_f64(duration.as_secs_f64()).map_or(Value::Null, Value::Number),
+    }
+}
+
+fn iso(ms: u64) -> Result<Value, Refusal> {
+    let time = i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .ok_or_else(|| Refusal::here("a time after the year 9999 has no ISO 8601 form"))?;
+    Ok(time.to_string().into())
+}

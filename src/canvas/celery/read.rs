@@ -1,0 +1,471 @@
+//! Reading: one level at a time, so that hostile depth is an error and never deep recursion.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Kind;
+use super::options::{self, Settings};
+use crate::canvas::freeze::{MAX_DEPTH, Refusal, too_deep};
+use crate::canvas::payload::{ListWriter, Payload};
+use crate::canvas::{Canvas, Form, Kwargs, Mode, TaskSig, arguments};
+
+type Read<T> = Result<T, Refusal>;
+
+const KEYS: [&str; 7] = [
+    "task",
+    "args",
+    "kwargs",
+    "options",
+    "subtask_type",
+    "immutable",
+    "chord_size",
+];
+
+pub(super) fn read(text: &str) -> Read<Canvas> {
+    // Skips over all there is, without recursion: from here on the text is known to be JSON.
+    let raw = serde_json::from_str::<&RawValue>(text)
+        .map_err(|error| Refusal::here(&format!("this is not JSON: {error}")))?;
+    let canvas = signature(raw, 0)?.canvas;
+    match canvas.form {
+        Form::Refused(reason) => Err(Refusal::here(&reason)),
+        _ => Ok(canvas),
+    }
+}
+
+/// A canvas, and what matters to the one around it.
+struct Part {
+    canvas: Canvas,
+    /// Written as a group: it gives its members to the group around it.
+    is_group: bool,
+    /// An empty group, or a chain of such: a chain around it skips it.
+    is_empty: bool,
+}
+
+impl From<Canvas> for Part {
+    fn from(canvas: Canvas) -> Self {
+        Self {
+            canvas,
+            is_group: false,
+            is_empty: false,
+        }
+    }
+}
+
+/// One signature, taken apart.
+struct Fields<'a> {
+    task: String,
+    kind: Kind,
+    args: Option<&'a RawValue>,
+    kwargs: Object<'a>,
+    options: Object<'a>,
+    immutable: bool,
+}
+
+pub(super) fn canvas(raw: &RawValue, depth: usize) -> Read<Canvas> {
+    Ok(signature(raw, depth)?.canvas)
+}
+
+/// `depth`: how many signatures are around it.
+fn signature(raw: &RawValue, depth: usize) -> Read<Part> {
+    if depth >= MAX_DEPTH {
+        return Err(Refusal::here(&too_deep()));
+    }
+    let fields = Fields::read(raw)?;
+    let settings = options::read(&fields.options, depth + 1)?;
+    match fields.kind {
+        Kind::Task => task(fields).map(|canvas| settings.on(canvas).into()),
+        Kind::Map => map(fields, item).map(|canvas| settings.on(canvas).into()),
+        Kind::Starmap => map(fields, Payload::clone).map(|canvas| settings.on(canvas).into()),
+        Kind::Chunks => chunks(fields).map(|canvas| settings.on(canvas).into()),
+        Kind::Chain => chain(fields, settings, depth + 1),
+        Kind::Group => group(fields, settings, depth + 1),
+        Kind::Chord => chord(fields, settings, depth + 1).map(Part::from),
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn read(raw: &'a RawValue) -> Read<Self> {
+        let mut object = Object::read(raw, "a signature")?;
+        object.only("a signature", &KEYS)?;
+        let task = object.take("task").map(|raw| text(raw, "task"));
+        let subtask = object.take("subtask_type");
+        let subtask = subtask.map(|raw| text(raw, "subtask_type")).transpose()?;
+        let (task, kind) = kind(task.transpose()?, subtask.as_deref())?;
+        if let Some(size) = object.take("chord_size") {
+            // What a chord waits for is counted here; the number is Celery's own memory aid.
+            parse::<u64>(size, "chord_size", "a number")?;
+        }
+        Ok(Self {
+            task,
+            kind,
+            args: object.take("args"),
+            kwargs: object.take_object("kwargs")?,
+            options: object.take_object("options")?,
+            immutable: object
+                .take("immutable")
+                .map_or(Ok(false), |raw| parse(raw, "immutable", "true or false"))?,
+        })
+    }
+
+    /// The encoded arguments and their number.
+    fn args(&self) -> Read<(Payload, u32)> {
+        let none = || Ok((Payload::from(Vec::new()), 0));
+        self.args.map_or_else(none, |raw| {
+            list(raw, "args")?;
+            arguments(&payload(raw, "args")?).map_err(|error| Refusal::here(&error))
+        })
+    }
+
+    /// What must be in `kwargs`, and nothing else.
+    fn parts<const N: usize>(&mut self, keys: [&str; N]) -> Read<[&'a RawValue; N]> {
+        self.kwargs
+            .only(&format!("the `kwargs` of `{}`", self.task), &keys)?;
+        let mut parts = [RawValue::NULL; N];
+        for (part, key) in parts.iter_mut().zip(keys) {
+            *part = self.kwargs.take(key).ok_or_else(|| {
+                Refusal::here(&format!("`{}` needs `{key}` in its `kwargs`", self.task))
+            })?;
+        }
+        Ok(parts)
+    }
+}
+
+fn kind(task: Option<String>, subtask: Option<&str>) -> Read<(String, Kind)> {
+    let Some(subtask) = subtask else {
+        let task = task.ok_or_else(|| Refusal::here("a signature needs `task`, a name"))?;
+        let kind = Kind::of(&task);
+        return Ok((task, kind));
+    };
+    let Some((name, kind)) = Kind::of_subtask(subtask) else {
+        return Err(Refusal::here(&format!(
+            "`subtask_type` is `{subtask}`: it can be chain, group, chord or null"
+        )));
+    };
+    match task {
+        Some(task) if task != name => Err(Refusal::here(&format!(
+            "`task` is `{task}`, but `subtask_type` is `{subtask}`"
+        ))),
+        _ => Ok((name.to_owned(), kind)),
+    }
+}
+
+fn task(fields: Fields<'_>) -> Read<Canvas> {
+    let (args, count) = fields.args()?;
+    let kwargs = kwargs(&fields.kwargs, "kwargs")?;
+    let mut canvas = Canvas::from_form(Form::Task(TaskSig {
+        name: fields.task.into(),
+        args,
+        count,
+        mode: Mode::Once,
+        takes_upstream: !fields.immutable,
+        dynamic: true,
+    }));
+    if !kwargs.is_empty() {
+        canvas.extras().kwargs = kwargs;
+    }
+    Ok(canvas)
+}
+
+fn chain(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part> {
+    let tasks = fields.parts(["tasks"])?[0];
+    let mut steps = parts(tasks, "tasks", "chain", depth)?;
+    let is_empty = !steps.is_empty() && steps.iter().all(|step| step.is_empty);
+    if is_empty {
+        steps.truncate(1);
+    } else {
+        steps.retain(|step| !step.is_empty);
+    }
+    let steps = steps.into_iter().map(|step| step.canvas);
+    let canvas = fields.called(Canvas::chain(steps))?;
+    Ok(Part {
+        canvas: settings.on(canvas),
+        is_group: false,
+        is_empty,
+    })
+}
+
+fn group(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part> {
+    let tasks = fields.parts(["tasks"])?[0];
+    let members = members(parts(tasks, "tasks", "group", depth)?);
+    let is_empty = members.is_empty();
+    let canvas = fields.called(Canvas::group(members))?;
+    Ok(Part {
+        canvas: settings.on(canvas),
+        is_group: true,
+        is_empty,
+    })
+}
+
+fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Canvas> {
+    let own = fields.kwargs.take_object("kwargs")?;
+    let [header, body] = fields.parts(["header", "body"])?;
+    let header = if header.get().starts_with('{') {
+        let header = signature(header, depth).map_err(|mut refusal| {
+            // The members of that group are the header's.
+            if let Some(member) = refusal.path.strip_prefix(".group") {
+                refusal.path = member.to_owned();
+            }
+            refusal.within("chord.header")
+        })?;
+        members(vec![header])
+    } else {
+        members(parts(header, "header", "chord.header", depth)?)
+    };
+    let header = Canvas::group(header);
+    if let Form::Refused(reason) = header.form {
+        return Err(Refusal::here(&reason).within("chord.header"));
+    }
+    let body = canvas(body, depth).map_err(|refusal| refusal.within("chord.body"))?;
+    // Not `then`, which would take a chain apart: the body is one thing, and has callbacks as one.
+    let mut canvas = Canvas::nested(Form::Chord {
+        header: Box::new(header),
+        body: Box::new(body),
+    });
+    let own = kwargs(&own, "kwargs")?;
+    canvas = fields.called(canvas)?.with_encoded_kwargs(&own);
+    if fields.immutable {
+        canvas.for_each_first(&mut |sig, _| sig.takes_upstream = false);
+    }
+    Ok(settings.on(canvas))
+}
+
+impl Fields<'_> {
+    /// Arguments stored on a chain, group or chord are those of a call.
+    fn called(&self, canvas: Canvas) -> Read<Canvas> {
+        let (args, count) = self.args()?;
+        Ok(canvas.with_encoded_args(&args, count))
+    }
+}
+
+/// The members of a group, those of the groups directly in it among them.
+fn members(parts: Vec<Part>) -> Vec<Canvas> {
+    let mut members = Vec::with_capacity(parts.len());
+    for part in parts {
+        match part.canvas {
+            Canvas {
+                form: Form::Group { members: inner, .. },
+                extras,
+            } if part.is_group => {
+                let spread = |member: Canvas| match &extras {
+                    Some(extras) => member.with_extras(extras),
+                    None => member,
+                };
+                members.extend(inner.into_iter().map(spread));
+            }
+            canvas => members.push(canvas),
+        }
+    }
+    members
+}
+
+/// One task that is called for each element of `it`. Of its inner signature Celery uses the name.
+fn map(mut fields: Fields<'_>, item: fn(&Payload) -> Payload) -> Read<Canvas> {
+    let [task, it] = fields.parts(["task", "it"])?;
+    let (name, items) = fields.items(task, it)?;
+    if fields.kind == Kind::Starmap {
+        lists(&items)?;
+    }
+    Ok(mapping(name, items.iter().map(item)))
+}
+
+/// A group of maps over `n` elements each; its value is the list of lists. In a chain of its own,
+/// so that it counts as the one task it is in Celery.
+fn chunks(mut fields: Fields<'_>) -> Read<Canvas> {
+    let [task, it, n] = fields.parts(["task", "it", "n"])?;
+    let (name, items) = fields.items(task, it)?;
+    let n: usize = parse(n, "n", "a number above 0")?;
+    if n == 0 {
+        return Err(Refusal::here("`n` must be a number above 0, but is 0"));
+    }
+    lists(&items)?;
+    let chunks = items.chunks(n);
+    let chunks = chunks.map(|chunk| mapping(name.clone(), chunk.iter().cloned()));
+    Ok(Canvas::chain([Canvas::group(chunks)]))
+}
+
+impl Fields<'_> {
+    /// The task's name and the elements of a map.
+    fn items(&self, task: &RawValue, it: &RawValue) -> Read<(String, Vec<Payload>)> {
+        if self.args()?.1 > 0 {
+            return Err(Refusal::here(&format!("`{}` takes no `args`", self.task)));
+        }
+        let inner = Fields::read(task)
+            .map_err(|Refusal { reason, .. }| Refusal::here(&format!("in `task`: {reason}")))?;
+        if inner.kind != Kind::Task {
+            return Err(Refusal::here(&format!(
+                "`{}` calls one task for each element: `{}` is none",
+                self.task, inner.task
+            )));
+        }
+        list(it, "it")?;
+        let items = payload(it, "it")?.elements();
+        items
+            .map(|items| (inner.task, items))
+            .map_err(|error| Refusal::here(&error))
+    }
+}
+
+fn mapping(name: String, items: impl Iterator<Item = Payload>) -> Canvas {
+    let mut all = ListWriter::raw();
+    let mut count = 0;
+    for item in items {
+        all.push(item.bytes());
+        count += 1;
+    }
+    Canvas::from_form(Form::Task(TaskSig {
+        name: name.into(),
+        args: all.finish(),
+        count,
+        mode: Mode::Map,
+        takes_upstream: false,
+        dynamic: true,
+    }))
+}
+
+/// An element as a list of arguments.
+fn item(element: &Payload) -> Payload {
+    let mut list = ListWriter::new(1, element.bytes().len());
+    list.push(element.bytes());
+    list.finish()
+}
+
+fn lists(items: &[Payload]) -> Read<()> {
+    match items.iter().position(|item| item.elements().is_err()) {
+        None => Ok(()),
+        Some(i) => Err(Refusal::here(&format!(
+            "element {i} of `it` must be a list of arguments"
+        ))),
+    }
+}
+
+/// The signatures in a list, each within `place[i]`.
+pub(super) fn parts_at<T>(
+    raw: &RawValue,
+    key: &str,
+    place: &str,
+    each: impl Fn(&RawValue) -> Read<T>,
+) -> Read<Vec<T>> {
+    let at = |(i, raw)| each(raw).map_err(|refusal| refusal.within(&format!("{place}[{i}]")));
+    list(raw, key)?.into_iter().enumerate().map(at).collect()
+}
+
+fn parts(raw: &RawValue, key: &str, place: &str, depth: usize) -> Read<Vec<Part>> {
+    parts_at(raw, key, place, |raw| signature(raw, depth))
+}
+
+fn list<'a>(raw: &'a RawValue, key: &str) -> Read<Vec<&'a RawValue>> {
+    parse(raw, key, "a list")
+}
+
+fn kwargs(object: &Object<'_>, key: &str) -> Read<Kwargs> {
+    let entries = object.0.iter();
+    entries
+        .map(|(name, raw)| Ok((name.clone(), payload(raw, &format!("{key}.{name}"))?)))
+        .collect()
+}
+
+fn payload(raw: &RawValue, key: &str) -> Read<Payload> {
+    serde_json::from_str::<serde_json::Value>(raw.get())
+        .map_err(|error| error.to_string())
+        .and_then(|value| Payload::encode(&value))
+        .map_err(|error| Refusal::here(&format!("`{key}` cannot be read: {error}")))
+}
+
+fn text(raw: &RawValue, key: &str) -> Read<String> {
+    parse(raw, key, "a text")
+}
+
+/// Reads a value of a known type.
+pub(super) fn parse<'a, T: Deserialize<'a>>(
+    raw: &'a RawValue,
+    key: &str,
+    expected: &str,
+) -> Read<T> {
+    serde_json::from_str(raw.get()).map_err(|_| {
+        Refusal::here(&format!(
+            "`{key}` must be {expected}, but is {}",
+            shown(raw)
+        ))
+    })
+}
+
+/// What was found: a short value itself, of others what they are.
+pub(super) fn shown(raw: &RawValue) -> String {
+    match raw.get() {
+        text if text.starts_with('{') => "an object".to_owned(),
+        text if text.starts_with('[') => "a list".to_owned(),
+        text if text.len() <= 40 => text.to_owned(),
+        text if text.starts_with('"') => "a text".to_owned(),
+        _ => "a long number".to_owned(),
+    }
+}
+
+/// The entries of a JSON object, each unread.
+#[derive(Default)]
+pub(super) struct Object<'a>(pub(super) BTreeMap<String, &'a RawValue>);
+
+impl<'a> Object<'a> {
+    fn read(raw: &'a RawValue, what: &str) -> Read<Self> {
+        if !raw.get().starts_with('{') {
+            let found = shown(raw);
+            return Err(Refusal::here(&format!(
+                "{what} must be an object, but is {found}"
+            )));
+        }
+        serde_json::from_str(raw.get())
+            .map_err(|error| Refusal::here(&format!("{what} cannot be read: {error}")))
+    }
+
+    /// Takes an entry out; one that is null counts as absent.
+    fn take(&mut self, key: &str) -> Option<&'a RawValue> {
+        self.0.remove(key).filter(|raw| raw.get() != "null")
+    }
+
+    fn take_object(&mut self, key: &str) -> Read<Self> {
+        self.take(key).map_or_else(
+            || Ok(Self::default()),
+            |raw| Self::read(raw, &format!("`{key}`")),
+        )
+    }
+
+    /// Refuses keys that are not among the known ones.
+    fn only(&self, what: &str, known: &[&str]) -> Read<()> {
+        match self.0.keys().find(|name| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) => Err(Refusal::here(&format!(
+                "unknown key `{name}` in {what}; there can be {}",
+                known.join(", ")
+            ))),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some((name, raw)) = map.next_entry::<String, &RawValue>()? {
+                    if entries.contains_key(&name) {
+                        return Err(serde::de::Error::custom(format!("`{name}` is given twice")));
+                    }
+                    entries.insert(name, raw);
+                }
+                Ok(Object(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}

@@ -1,0 +1,230 @@
+//! Writing: what has a form in Celery.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value, json};
+
+use super::{CHAIN, CHORD, GROUP, STARMAP, options};
+use crate::canvas::freeze::Refusal;
+use crate::canvas::payload::Payload;
+use crate::canvas::{Canvas, Extras, Form, Mode, TaskSig};
+
+type Written = Result<Value, Refusal>;
+
+pub(super) fn write(canvas: &Canvas) -> Written {
+    let none = Extras::default();
+    let extras = canvas.extras.as_deref().unwrap_or(&none);
+    if extras.idempotency_key.is_some() {
+        return Err(Refusal::here("an idempotency key has no form in Celery"));
+    }
+    let options = options::write(extras, write)?;
+    match &canvas.form {
+        Form::Task(sig) => task(sig, extras, options),
+        Form::Chain(steps, _) => {
+            let tasks = steps
+                .iter()
+                .enumerate()
+                .map(|(i, step)| step_of(steps, step).map_err(|refusal| at("chain", i, refusal)))
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok(composed(CHAIN, "chain", json!({ "tasks": tasks }), options))
+        }
+        Form::Group {
+            members, settled, ..
+        } => {
+            check_group(*settled, extras)?;
+            let tasks = members_of(members, "group")?;
+            Ok(composed(GROUP, "group", json!({ "tasks": tasks }), options))
+        }
+        Form::Each { .. } => Err(Refusal::here("each() has no form in Celery").within("group")),
+        Form::Chord { header, body } => {
+            let header = header_of(header)?;
+            let body = write(body).map_err(|refusal| refusal.within("chord.body"))?;
+            let kwargs = json!({ "header": header, "body": body, "kwargs": {} });
+            Ok(composed(CHORD, "chord", kwargs, options))
+        }
+        Form::Refused(reason) => Err(Refusal::here(reason)),
+    }
+}
+
+fn signature(task: &str, args: Value, kwargs: Value, options: Value) -> Map<String, Value> {
+    let Value::Object(signature) = json!({
+        "task": task,
+        "args": args,
+        "kwargs": kwargs,
+        "options": options,
+        "subtask_type": null,
+        "immutable": false,
+    }) else {
+        unreachable!("an object was written")
+    };
+    signature
+}
+
+fn composed(task: &str, subtask: &str, kwargs: Value, options: Value) -> Value {
+    let mut signature = signature(task, json!([]), kwargs, options);
+    signature["subtask_type"] = subtask.into();
+    signature.into()
+}
+
+fn task(sig: &TaskSig, extras: &Extras, options: Value) -> Written {
+    let values = sig.args.split(sig.count).and_then(|values| {
+        let values = values.iter().map(json_of);
+        values.collect::<Result<Vec<_>, _>>()
+    });
+    let values =
+        values.map_err(|error| Refusal::here(&format!("arguments of `{}`: {error}", sig.name)))?;
+    if sig.mode == Mode::Map {
+        let inner = signature(&sig.name, json!([]), json!({}), json!({}));
+        let kwargs = json!({ "task": inner, "it": values });
+        let mut map = signature(STARMAP, json!([]), kwargs, options);
+        map["immutable"] = true.into();
+        return Ok(map.into());
+    }
+    let mut kwargs = Map::new();
+    for (name, value) in &extras.kwargs {
+        let value = json_of(value).map_err(|error| {
+            Refusal::here(&format!("argument `{name}` of `{}`: {error}", sig.name))
+        })?;
+        kwargs.insert(name.clone(), value);
+    }
+    let mut task = signature(&sig.name, values.into(), kwargs.into(), options);
+    task["immutable"] = (!sig.takes_upstream).into();
+    Ok(task.into())
+}
+
+/// Celery skips an empty group in a chain: one alone in its chain is all that can be written.
+fn step_of(steps: &[Canvas], step: &Canvas) -> Written {
+    match &step.form {
+        Form::Group { members, .. } if members.is_empty() && steps.len() > 1 => Err(Refusal::here(
+            "an empty group within a chain has no form in Celery, which skips it",
+        )),
+        _ => write(step),
+    }
+}
+
+/// A group directly in a group would give its members to it, so it is written in a chain of one.
+fn members_of(members: &[Canvas], place: &str) -> Result<Vec<Value>, Refusal> {
+    let members = members.iter().enumerate().map(|(i, member)| {
+        let written = write(member).map_err(|refusal| at(place, i, refusal))?;
+        Ok(match member.form {
+            Form::Group { .. } => {
+                composed(CHAIN, "chain", json!({ "tasks": [written] }), json!({}))
+            }
+            _ => written,
+        })
+    });
+    members.collect()
+}
+
+/// A list of members, or a group where there is more to say.
+fn header_of(header: &Canvas) -> Written {
+    let none = Extras::default();
+    let extras = header.extras.as_deref().unwrap_or(&none);
+    let here = |refusal: Refusal| refusal.within("chord.header");
+    let Form::Group {
+        members, settled, ..
+    } = &header.form
+    else {
+        return Err(here(Refusal::here("each() has no form in Celery")));
+    };
+    check_group(*settled, extras).map_err(here)?;
+    let members = members_of(members, "chord.header")?;
+    let options = options::write(extras, write).map_err(here)?;
+    Ok(if options == json!({}) {
+        members.into()
+    } else {
+        composed(GROUP, "group", json!({ "tasks": members }), options)
+    })
+}
+
+fn check_group(settled: bool, extras: &Extras) -> Result<(), Refusal> {
+    if settled {
+        return Err(Refusal::here("settled() has no form in Celery"));
+    }
+    if !extras.link.is_empty() {
+        return Err(Refusal::here("cannot add link to group: use a chord"));
+    }
+    if extras.idempotency_key.is_some() {
+        return Err(Refusal::here("an idempotency key has no form in Celery"));
+    }
+    Ok(())
+}
+
+fn at(place: &str, i: usize, refusal: Refusal) -> Refusal {
+    refusal.within(&format!("{place}[{i}]"))
+}
+
+/// The value as JSON, if that can carry it.
+fn json_of(payload: &Payload) -> Result<Value, String> {
+    payload.decode::<Exact>().map(|exact| exact.0)
+}
+
+/// A JSON value that is all of what was decoded: serde_json would take NaN for null.
+struct Exact(Value);
+
+impl<'de> Deserialize<'de> for Exact {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Exact;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("what JSON can carry")
+            }
+
+            fn visit_unit<E>(self) -> Result<Exact, E> {
+                Ok(Exact(Value::Null))
+            }
+
+            fn visit_none<E>(self) -> Result<Exact, E> {
+                Ok(Exact(Value::Null))
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, some: D) -> Result<Exact, D::Error> {
+                Exact::deserialize(some)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Exact, E> {
+                Ok(Exact(value.into()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Exact, E> {
+                Ok(Exact(value.into()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Exact, E> {
+                Ok(Exact(value.into()))
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Exact, E> {
+                let number = Number::from_f64(value)
+                    .ok_or_else(|| E::custom(format!("JSON cannot carry {value}")))?;
+                Ok(Exact(Value::Number(number)))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Exact, E> {
+                Ok(Exact(value.into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Exact, A::Error> {
+                let mut values = Vec::new();
+                while let Some(Exact(value)) = seq.next_element()? {
+                    values.push(value);
+                }
+                Ok(Exact(values.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Exact, A::Error> {
+                let mut values = Map::new();
+                while let Some((name, Exact(value))) = map.next_entry()? {
+                    values.insert(name, value);
+                }
+                Ok(Exact(values.into()))
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}

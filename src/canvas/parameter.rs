@@ -1,0 +1,288 @@
+//! Parameters of a task: their names, defaults and types.
+
+use std::any::TypeId;
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::outcome::TaskFailure;
+use super::payload::{ListWriter, Parts, Payload};
+
+/// One parameter of a [`Task`](crate::Task), as [`#[task]`](macro@crate::task) writes them.
+///
+/// Arguments are stored one after the other; those of a rest parameter are not a list within the
+/// list. Defaults are filled in when they are decoded, so that a parameter with a default can be
+/// added to a task while calls of it are stored.
+///
+/// ```
+/// use chordal::{Parameter, Task, TaskContext, TaskError};
+///
+/// struct Scale;
+///
+/// impl Task for Scale {
+///     type Args = (i64, Vec<i64>);
+///     type Output = Vec<i64>;
+///     const NAME: &'static str = "scale";
+///     const PARAMS: &'static [Parameter] = &[
+///         Parameter::optional::<i64>("by", &|| 2),
+///         Parameter::rest::<i64>("numbers"),
+///     ];
+///
+///     async fn run(_: TaskContext, (by, numbers): Self::Args) -> Result<Vec<i64>, TaskError> {
+///         Ok(numbers.into_iter().map(|n| n * by).collect())
+///     }
+/// }
+///
+/// assert_eq!(Scale::PARAMS[1].name(), "numbers");
+/// ```
+#[derive(Clone, Copy)]
+pub struct Parameter {
+    name: &'static str,
+    kind: Kind,
+    type_name: fn() -> &'static str,
+    type_id: fn() -> TypeId,
+    check: fn(&Payload) -> Result<(), String>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Required,
+    Optional(&'static dyn Encode),
+    /// Takes all arguments behind those of the others.
+    Rest,
+}
+
+/// A default, whatever its type.
+trait Encode: Sync {
+    fn encode(&self) -> Result<Payload, String>;
+}
+
+impl<T: Serialize, F: Fn() -> T + Sync> Encode for F {
+    fn encode(&self) -> Result<Payload, String> {
+        Payload::encode(&self())
+    }
+}
+
+impl Parameter {
+    /// One that every call gives.
+    #[must_use]
+    pub const fn required<T: DeserializeOwned + 'static>(name: &'static str) -> Self {
+        Self::of::<T>(name, Kind::Required)
+    }
+
+    /// One that a call may leave out: `default` then gives its value, each time.
+    #[must_use]
+    pub const fn optional<T: Serialize + DeserializeOwned + 'static>(
+        name: &'static str,
+        default: &'static (impl Fn() -> T + Sync),
+    ) -> Self {
+        Self::of::<T>(name, Kind::Optional(default))
+    }
+
+    /// The last one, which takes any number of arguments of type `T`: in the task's `Args` it is a
+    /// `Vec<T>`.
+    #[must_use]
+    pub const fn rest<T: DeserializeOwned + 'static>(name: &'static str) -> Self {
+        Self::of::<T>(name, Kind::Rest)
+    }
+
+    const fn of<T: DeserializeOwned + 'static>(name: &'static str, kind: Kind) -> Self {
+        Self {
+            name,
+            kind,
+            type_name: std::any::type_name::<T>,
+            type_id: TypeId::of::<T>,
+            check: |payload| payload.decode::<T>().map(drop),
+        }
+    }
+
+    /// The name, which keyword arguments refer to.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Says whether every call must give it.
+    #[must_use]
+    pub const fn is_required(&self) -> bool {
+        matches!(self.kind, Kind::Required)
+    }
+
+    pub(crate) const fn is_rest(&self) -> bool {
+        matches!(self.kind, Kind::Rest)
+    }
+
+    /// Says whether it is what an errback takes.
+    pub(crate) fn is_failure(&self) -> bool {
+        (self.type_id)() == TypeId::of::<TaskFailure>()
+    }
+
+    /// The encoded default, if it has one.
+    fn default(&self) -> Option<Result<Payload, String>> {
+        match self.kind {
+            Kind::Optional(default) => Some(default.encode()),
+            Kind::Required | Kind::Rest => None,
+        }
+    }
+
+    /// Tries `argument` on it; the error says what was found and what was expected.
+    pub(crate) fn check(&self, argument: &Payload) -> Result<(), String> {
+        (self.check)(argument).map_err(|error| {
+            let full = (self.type_name)();
+            let taken = format!("`{}` takes {}", self.name, without_paths(full));
+            match error.strip_suffix(&format!(" does not fit into {full}")) {
+                Some(found) if found == argument.kind() => format!("{taken}, but gets {found}"),
+                Some(found) => format!("{taken}: {found} within it does not fit"),
+                None => format!("{taken}: {error}"),
+            }
+        })
+    }
+}
+
+/// As in a usage line: `x`, `[y]`, `args..`.
+impl fmt::Display for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Required => f.write_str(self.name),
+            Kind::Optional(_) => write!(f, "[{}]", self.name),
+            Kind::Rest => write!(f, "{}..", self.name),
+        }
+    }
+}
+
+impl fmt::Debug for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}: {}", without_paths((self.type_name)()))
+    }
+}
+
+/// `Vec<String>` out of `alloc::vec::Vec<alloc::string::String>`.
+fn without_paths(name: &str) -> String {
+    let mut short = String::new();
+    for part in name.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
+        short.push_str(part.rsplit("::").next().unwrap_or(part));
+    }
+    short
+}
+
+/// The parameters, as in a usage line.
+pub(crate) fn usage(parameters: &[Parameter]) -> String {
+    let each: Vec<_> = parameters.iter().map(ToString::to_string).collect();
+    each.join(", ")
+}
+
+/// How many parameters come before the rest parameter, if there is one.
+pub(crate) fn fixed(parameters: &[Parameter]) -> usize {
+    parameters.len() - usize::from(parameters.last().is_some_and(Parameter::is_rest))
+}
+
+/// The value of a parameter that a call leaves out.
+pub(crate) fn default_of(parameter: &Parameter) -> Result<Payload, String> {
+    match parameter.default() {
+        Some(default) => default.map_err(|error| format!("default of `{parameter}`: {error}")),
+        None => Err(format!("`{parameter}` is missing")),
+    }
+}
+
+/// Makes a stored list of arguments one element per parameter: adds the defaults, and makes the
+/// rest a list of its own.
+pub(crate) fn complete(parameters: &[Parameter], args: Parts) -> Result<Parts, String> {
+    let fixed = fixed(parameters);
+    let given = args.len()? as usize;
+    if fixed == parameters.len() && given >= fixed {
+        return Ok(args); // All there, or too many: then the tuple says so.
+    }
+    let mut defaults = ListWriter::raw();
+    for parameter in parameters.iter().take(fixed).skip(given) {
+        defaults.push(default_of(parameter)?.bytes());
+    }
+    let mut args = args.without_head()?;
+    if fixed < parameters.len() {
+        let rest = args.split_off(fixed.min(given))?;
+        defaults.begin(given.saturating_sub(fixed));
+        defaults.push(&rest);
+    }
+    args.push(defaults.finish().bytes());
+    Ok(args.with_head(parameters.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARAMETERS: &[Parameter] = &[
+        Parameter::required::<i64>("x"),
+        Parameter::optional::<Option<String>>("a", &|| None),
+        Parameter::rest::<Vec<i64>>("more"),
+    ];
+
+    fn completed(parameters: &[Parameter], args: &serde_json::Value) -> Result<String, String> {
+        let args = Payload::encode(args)?.into();
+        let value: serde_json::Value = complete(parameters, args)?.decode()?;
+        Ok(value.to_string())
+    }
+
+    #[test]
+    fn defaults_and_the_rest_complete_what_was_given() {
+        for (given, whole) in [
+            ("[1]", "[1,null,[]]"),
+            (r#"[1,"a"]"#, r#"[1,"a",[]]"#),
+            (r#"[1,"a",[2],[3]]"#, r#"[1,"a",[[2],[3]]]"#),
+        ] {
+            let given = serde_json::from_str(given).unwrap();
+            assert_eq!(completed(PARAMETERS, &given).unwrap(), whole);
+        }
+        let none = serde_json::json!([]);
+        assert_eq!(completed(PARAMETERS, &none).unwrap_err(), "`x` is missing");
+        assert_eq!(completed(&PARAMETERS[2..], &none).unwrap(), "[[]]");
+        assert_eq!(completed(&PARAMETERS[1..2], &none).unwrap(), "[null]");
+    }
+
+    #[test]
+    fn arguments_in_many_parts_are_completed() {
+        let text = "x".repeat(700_000);
+        let mut list = ListWriter::new(5, 0);
+        for _ in 0..5 {
+            list.push(Payload::encode(&text).unwrap().bytes());
+        }
+        let parameters = &[
+            Parameter::required::<String>("first"),
+            Parameter::rest::<String>("others"),
+        ];
+        let whole = complete(parameters, list.finish_parts()).unwrap();
+        let (first, others): (String, Vec<String>) = whole.decode().unwrap();
+        assert!(first == text && others == vec![text; 4]);
+    }
+
+    #[test]
+    fn a_type_is_named_without_its_paths() {
+        let shown: Vec<_> = PARAMETERS.iter().map(|p| format!("{p:?}")).collect();
+        assert_eq!(shown, ["x: i64", "[a]: Option<String>", "more..: Vec<i64>"]);
+        assert_eq!(
+            without_paths("(alloc::vec::Vec<u8>, &str)"),
+            "(Vec<u8>, &str)"
+        );
+    }
+
+    #[test]
+    fn a_check_says_what_was_found_and_what_is_expected() {
+        let check = |parameter: &Parameter, argument: serde_json::Value| {
+            parameter.check(&Payload::encode(&argument).unwrap())
+        };
+        assert_eq!(check(&PARAMETERS[0], 2.into()), Ok(()));
+        let errors = [
+            check(&PARAMETERS[0], "two".into()),
+            check(&PARAMETERS[1], true.into()),
+            check(&PARAMETERS[2], serde_json::json!([1, "two"])),
+        ];
+        assert_eq!(
+            errors.map(Result::unwrap_err),
+            [
+                "`x` takes i64, but gets a string",
+                "`a` takes Option<String>: invalid type: boolean `true`, expected a string",
+                "`more` takes Vec<i64>: a string within it does not fit",
+            ]
+        );
+    }
+}
