@@ -156,6 +156,26 @@ pub(crate) fn tasks(signature: &Value) -> &[Value] {
     tasks.map(Vec::as_slice).unwrap_or_default()
 }
 
+/// The same canvas as the helpers would have built it: no chain within a chain, no group that a
+/// chain goes on from, no callbacks in the options of a chord.
+pub(crate) fn respelt(canvas: &Value) -> Value {
+    let all = |tasks: &Value| -> Vec<_> {
+        let tasks = tasks.as_array().into_iter().flatten();
+        tasks.map(respelt).collect()
+    };
+    let kwargs = &canvas["kwargs"];
+    let bare = match kind(canvas) {
+        "celery.chain" => chain(all(&kwargs["tasks"])),
+        "celery.group" => return group(all(&kwargs["tasks"])),
+        "celery.chord" => chord(all(&kwargs["header"]), respelt(&kwargs["body"])),
+        _ => return canvas.clone(),
+    };
+    let callbacks = |option: &str| canvas["options"][option].as_array().cloned();
+    let links = callbacks("link").into_iter().flatten();
+    let errbacks = callbacks("link_error").into_iter().flatten();
+    errbacks.fold(links.fold(bare, linked), on_err)
+}
+
 fn in_body(mut chord: Value, change: impl FnOnce(Value) -> Value) -> Value {
     let body = chord["kwargs"]["body"].take();
     chord["kwargs"]["body"] = change(body);
