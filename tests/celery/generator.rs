@@ -302,8 +302,9 @@ impl Generator {
             ("auto_retry", json!([n + 1])),
         ][self.rng.below(3)]
         .clone();
-        let task = match self.rng.below(4) {
+        let task = match self.rng.below(5) {
             0 => with_option(si("const", json!([n])), "countdown", json!(0.1)),
+            1 => with_option(si(task, args), "expires", json!(3_600)),
             _ => si(task, args),
         };
         (task, Type::Number)
@@ -469,7 +470,6 @@ mod tests {
         let mut failed = 0;
         for seed in 0..SEEDS {
             let Generated { canvas, apply } = generate(seed);
-            println!("{canvas}");
             let outcome = model::outcome(&canvas, apply.as_ref());
             failed += u64::from(outcome["state"] != "SUCCESS");
         }

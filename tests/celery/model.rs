@@ -20,7 +20,7 @@
 //! Then the tasks run, from left to right. It speaks of well-typed canvases only.
 
 use std::collections::BTreeMap;
-use std::slice;
+use std::{mem, slice};
 
 use serde_json::{Map, Value, json};
 
@@ -90,6 +90,7 @@ pub(crate) fn outcome(canvas: &Value, apply: Option<&Value>) -> Value {
 
 fn read(signature: &Value) -> Node {
     let kwargs = &signature["kwargs"];
+    let mut args = list(&signature["args"]);
     let mut node = match signature["task"].as_str().expect("a task's name") {
         "celery.chain" => {
             let tasks = list(&kwargs["tasks"]);
@@ -106,15 +107,17 @@ fn read(signature: &Value) -> Node {
         }
         name => Node::Task(Task {
             name: name.to_owned(),
-            args: Vec::new(),
+            args: mem::take(&mut args),
             kwargs: object(kwargs),
-            immutable: false,
+            // A map has all of its arguments. An immutable `on_fail` gets its three all the same (Q15).
+            immutable: name.starts_with("celery.")
+                || signature["immutable"] == true && name != "on_fail",
             expired: false,
             links: Vec::new(),
             errbacks: Vec::new(),
         }),
     };
-    give(&mut node, &list(&signature["args"]), &Kwargs::new());
+    give(&mut node, &args, &Kwargs::new());
     let options = &signature["options"];
     if let Some(expires) = options["expires"].as_f64() {
         expire(
@@ -127,11 +130,6 @@ fn read(signature: &Value) -> Node {
     }
     for errback in list(&options["link_error"]) {
         link_error(&mut node, &errback, false);
-    }
-    if let Node::Task(task) = &mut node {
-        // An immutable `on_fail` gets its three arguments all the same (Q15); a map has all of its.
-        task.immutable = signature["immutable"] == true && task.name != "on_fail"
-            || ["celery.map", "celery.starmap"].contains(&&*task.name);
     }
     node
 }
@@ -210,14 +208,15 @@ fn give(node: &mut Node, args: &[Value], kwargs: &Kwargs) {
             task.args.splice(0..0, args.iter().cloned());
             task.kwargs.extend(kwargs.clone());
         }
-        Node::Chain(steps) => steps
-            .iter_mut()
-            .take(1)
-            .for_each(|step| give(step, args, kwargs)),
+        Node::Chain(steps) => {
+            for first in steps.iter_mut().take(1) {
+                give(first, args, kwargs);
+            }
+        }
         Node::Group(members) | Node::Chord(members, _) => {
-            members
-                .iter_mut()
-                .for_each(|member| give(member, args, kwargs));
+            for member in members {
+                give(member, args, kwargs);
+            }
         }
     }
 }
@@ -226,13 +225,16 @@ fn give(node: &mut Node, args: &[Value], kwargs: &Kwargs) {
 fn expire(node: &mut Node, expired: bool) {
     match node {
         Node::Task(task) => task.expired = expired,
-        Node::Chain(steps) => steps
-            .iter_mut()
-            .take(1)
-            .for_each(|step| expire(step, expired)),
-        Node::Group(members) => members
-            .iter_mut()
-            .for_each(|member| expire(member, expired)),
+        Node::Chain(steps) => {
+            for first in steps.iter_mut().take(1) {
+                expire(first, expired);
+            }
+        }
+        Node::Group(members) => {
+            for member in members {
+                expire(member, expired);
+            }
+        }
         Node::Chord(_, body) => expire(body, expired),
     }
 }
@@ -241,11 +243,11 @@ fn link(node: &mut Node, callback: &Value) {
     match node {
         Node::Task(task) if task.links.contains(callback) => {}
         Node::Task(task) => task.links.push(callback.clone()),
-        Node::Chain(steps) => steps
-            .iter_mut()
-            .rev()
-            .take(1)
-            .for_each(|step| link(step, callback)),
+        Node::Chain(steps) => {
+            for last in steps.iter_mut().rev().take(1) {
+                link(last, callback);
+            }
+        }
         Node::Group(_) => panic!("a link on a group is unsound"),
         Node::Chord(_, body) => link(body, callback),
     }
@@ -253,26 +255,27 @@ fn link(node: &mut Node, callback: &Value) {
 
 fn link_error(node: &mut Node, canvas: &Value, of_longer_chain: bool) {
     match node {
-        Node::Task(task) => match task
-            .errbacks
-            .iter_mut()
-            .find(|errback| errback.canvas == *canvas)
-        {
-            Some(errback) => errback.of_longer_chain |= of_longer_chain,
-            None => task.errbacks.push(Errback {
-                canvas: canvas.clone(),
-                of_longer_chain,
-            }),
-        },
+        Node::Task(task) => {
+            let mut known = task.errbacks.iter_mut();
+            match known.find(|errback| errback.canvas == *canvas) {
+                Some(errback) => errback.of_longer_chain |= of_longer_chain,
+                None => task.errbacks.push(Errback {
+                    canvas: canvas.clone(),
+                    of_longer_chain,
+                }),
+            }
+        }
         Node::Chain(steps) => {
             let last = steps.len().saturating_sub(1);
             for (at, step) in steps.iter_mut().enumerate() {
                 link_error(step, canvas, of_longer_chain || at < last);
             }
         }
-        Node::Group(members) => members
-            .iter_mut()
-            .for_each(|member| link_error(member, canvas, false)),
+        Node::Group(members) => {
+            for member in members {
+                link_error(member, canvas, false);
+            }
+        }
         Node::Chord(_, body) => link_error(body, canvas, of_longer_chain),
     }
 }
@@ -292,12 +295,10 @@ impl Run {
         match node {
             Node::Task(task) => self.task(&task, chord),
             Node::Chain(steps) => self.chain(steps, chord),
-            Node::Group(members) => End::Group(
-                members
-                    .into_iter()
-                    .map(|member| self.node(member, None))
-                    .collect(),
-            ),
+            Node::Group(members) => {
+                let members = members.into_iter();
+                End::Group(members.map(|member| self.node(member, None)).collect())
+            }
             Node::Chord(header, mut body) => {
                 let mut ends = Vec::new();
                 for member in header {
@@ -411,7 +412,7 @@ impl Run {
     /// A task is replaced by what has its outcome; its own callbacks fire for that. A group that
     /// replaces a task gives a list, so it is the header of a chord.
     fn replace(&mut self, canvas: &Value) -> Result<Value, Error> {
-        let list = sig("celery.accumulate", json!([]));
+        let list = sig("accumulate", json!([]));
         let steps = before(read(canvas), vec![read(&list)]);
         self.node(one(steps), None).value()
     }
@@ -434,7 +435,7 @@ impl Run {
             *run.executions.entry(name.to_owned()).or_default() += times;
         };
         match name {
-            "on_fail" | "on_fail_id" | "on_fail_note" | "celery.accumulate" => {}
+            "on_fail" | "on_fail_id" | "on_fail_note" | "accumulate" => {}
             _ => entered(self, 1),
         }
         Ok(match name {
@@ -446,7 +447,7 @@ impl Run {
                 return Err(Error::new("ZeroDivisionError", "division by zero"));
             }
             "div" => arithmetic(&x, &y, floor_div, |x, y| (x / y).floor())?,
-            "identity" | "sleepy" | "celery.accumulate" => x,
+            "identity" | "sleepy" | "accumulate" => x,
             "const" => arg(0, "v"),
             "noop" => Value::Null,
             "xsum" => sum(&list(&arg(0, "xs")))?,
