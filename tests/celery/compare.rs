@@ -86,3 +86,51 @@ fn same(key: &str, expected: &Value, actual: &Value) -> Result<(), String> {
     }
     Err(format!("{key}: expected {expected}, got {actual}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_that_differ_in_any_key_do_not_agree() {
+        let failed = json!({"state": "FAILURE", "error": {"type": "ValueError", "message": "x"}});
+        let mut outcome = failed.clone();
+        outcome["children"] = json!([{"state": "SUCCESS", "result": null}, failed]);
+        outcome["executions"] = json!({"fail": 1});
+        outcome["errbacks"] = json!(1);
+        outcome["errback_log"] = json!([["E", "inline", "fail", "ValueError", "x"]]);
+        outcome["recorded"] = json!([["b", 2], ["a", 1]]);
+        assert_eq!(agree(&outcome, &outcome), Ok(()));
+        for (place, other) in [
+            ("/state", json!("REVOKED")),
+            ("/error/type", json!("KeyError")),
+            ("/error/message", json!("y")),
+            ("/children", json!([failed])),
+            ("/children/0", json!({"state": "SUCCESS"})),
+            ("/children/1/error/message", json!("y")),
+            ("/executions", json!({"fail": 2})),
+            ("/errbacks", json!(2)),
+            ("/errback_log/0/0", json!("F")),
+            ("/errback_log/0/4", json!("y")),
+            ("/errback_log", json!([])),
+            ("/recorded/0", json!(["b", 3])),
+        ] {
+            let mut changed = outcome.clone();
+            *changed.pointer_mut(place).unwrap() = other;
+            assert!(agree(&outcome, &changed).is_err(), "{place}");
+            assert!(agree(&changed, &outcome).is_err(), "{place}");
+        }
+        for (place, other) in [
+            ("/errback_log/0/2", json!("celery.chain")),
+            ("/recorded", json!([["a", 1], ["b", 2]])),
+        ] {
+            let mut changed = outcome.clone();
+            *changed.pointer_mut(place).unwrap() = other;
+            assert_eq!(agree(&outcome, &changed), Ok(()), "{place}");
+        }
+        let mut silent = outcome.clone();
+        silent["error"]["message"] = Value::Null;
+        silent["errback_log"][0][4] = Value::Null;
+        assert_eq!(agree(&silent, &outcome), Ok(()));
+    }
+}
