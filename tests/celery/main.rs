@@ -4,9 +4,20 @@
 mod build;
 mod cases;
 mod compare;
+mod engine;
 mod generator;
 mod model;
+mod program;
 mod quirks;
+
+// One vocabulary: the example's tasks, and its own unit tests, which cargo runs only here.
+#[path = "../../examples/celery_canvas/python.rs"]
+mod python;
+#[allow(dead_code, reason = "only the example meets refused canvases")]
+#[path = "../../examples/celery_canvas/report.rs"]
+mod report;
+#[path = "../../examples/celery_canvas/tasks.rs"]
+mod tasks;
 
 use cases::Case;
 use generator::Generated;
