@@ -20,6 +20,10 @@ tidy:
 crash runs="400":
     CHORDAL_CRASH_RUNS={{runs}} cargo test --test crash -- --nocapture
 
+# More random canvases against the model of Celery's semantics than the tests try.
+canvases n="200000":
+    CHORDAL_CELERY_CANVASES={{n}} cargo test --release --test celery engine
+
 # Criterion benchmarks: the machines' way through memory, and the commit.
 bench:
     cargo bench
