@@ -59,38 +59,36 @@ impl From<Exception> for TaskError {
     }
 }
 
-type Outcome = Result<Value, TaskError>;
-
-fn raise(kind: &'static str, message: impl Into<String>) -> Outcome {
+fn raise(kind: &'static str, message: impl Into<String>) -> Result<Value, TaskError> {
     Err(Exception::new(kind, message).into())
 }
 
 #[task]
-async fn add(ctx: &TaskContext, x: Value, y: Value) -> Outcome {
+async fn add(ctx: &TaskContext, x: Value, y: Value) -> Result<Value, TaskError> {
     enter(ctx, "add");
     Ok(python::add(&x, &y)?)
 }
 
 #[task]
-async fn sub(ctx: &TaskContext, x: Value, y: Value) -> Outcome {
+async fn sub(ctx: &TaskContext, x: Value, y: Value) -> Result<Value, TaskError> {
     enter(ctx, "sub");
     Ok(python::sub(&x, &y)?)
 }
 
 #[task]
-async fn mul(ctx: &TaskContext, x: Value, y: Value) -> Outcome {
+async fn mul(ctx: &TaskContext, x: Value, y: Value) -> Result<Value, TaskError> {
     enter(ctx, "mul");
     Ok(python::mul(&x, &y)?)
 }
 
 #[task]
-async fn neg(ctx: &TaskContext, x: Value) -> Outcome {
+async fn neg(ctx: &TaskContext, x: Value) -> Result<Value, TaskError> {
     enter(ctx, "neg");
     Ok(python::neg(&x)?)
 }
 
 #[task]
-async fn div(ctx: &TaskContext, x: Value, y: Value) -> Outcome {
+async fn div(ctx: &TaskContext, x: Value, y: Value) -> Result<Value, TaskError> {
     enter(ctx, "div");
     Ok(python::floor_div(&x, &y)?)
 }
@@ -114,13 +112,13 @@ async fn constant(ctx: &TaskContext, v: Value) -> Value {
 }
 
 #[task]
-async fn xsum(ctx: &TaskContext, xs: Value) -> Outcome {
+async fn xsum(ctx: &TaskContext, xs: Value) -> Result<Value, TaskError> {
     enter(ctx, "xsum");
     Ok(python::sum(&xs)?)
 }
 
 #[task]
-async fn tsum(ctx: &TaskContext, xs: Value) -> Outcome {
+async fn tsum(ctx: &TaskContext, xs: Value) -> Result<Value, TaskError> {
     enter(ctx, "tsum");
     Ok(python::tree_sum(&xs)?)
 }
@@ -132,7 +130,7 @@ async fn concat(ctx: &TaskContext, a: Value, b: Value) -> Value {
 }
 
 #[task]
-async fn join_strs(ctx: &TaskContext, xs: Value, sep: Value) -> Outcome {
+async fn join_strs(ctx: &TaskContext, xs: Value, sep: Value) -> Result<Value, TaskError> {
     enter(ctx, "join_strs");
     let texts: Vec<_> = python::items(&xs)?.iter().map(python::str).collect();
     Ok(json!(texts.join(&python::str(&sep))))
@@ -151,13 +149,13 @@ async fn range_list(ctx: &TaskContext, n: i64) -> Vec<i64> {
 }
 
 #[task]
-async fn length(ctx: &TaskContext, xs: Value) -> Outcome {
+async fn length(ctx: &TaskContext, xs: Value) -> Result<Value, TaskError> {
     enter(ctx, "length");
     Ok(json!(python::len(&xs)?))
 }
 
 #[task]
-async fn pick(ctx: &TaskContext, xs: Value, i: Value) -> Outcome {
+async fn pick(ctx: &TaskContext, xs: Value, i: Value) -> Result<Value, TaskError> {
     enter(ctx, "pick");
     Ok(python::item(&xs, &i)?)
 }
@@ -192,26 +190,26 @@ async fn sleepy(ctx: &TaskContext, x: Value, ms: u64) -> Value {
 }
 
 #[task]
-async fn fail(ctx: &TaskContext, msg: Value) -> Outcome {
+async fn fail(ctx: &TaskContext, msg: Value) -> Result<Value, TaskError> {
     enter(ctx, "fail");
     raise("ValueError", python::str(&msg))
 }
 
 #[task]
-async fn fail_with(ctx: &TaskContext, x: Value, msg: Value) -> Outcome {
+async fn fail_with(ctx: &TaskContext, x: Value, msg: Value) -> Result<Value, TaskError> {
     enter(ctx, "fail_with");
     let message = format!("{}:{}", python::str(&msg), python::str(&x));
     raise("ValueError", message)
 }
 
 #[task]
-async fn fail_key(ctx: &TaskContext, msg: Value) -> Outcome {
+async fn fail_key(ctx: &TaskContext, msg: Value) -> Result<Value, TaskError> {
     enter(ctx, "fail_key");
     raise("KeyError", python::str(&msg))
 }
 
 #[task]
-async fn fail_if_negative(ctx: &TaskContext, x: Value) -> Outcome {
+async fn fail_if_negative(ctx: &TaskContext, x: Value) -> Result<Value, TaskError> {
     enter(ctx, "fail_if_negative");
     if python::is_negative(&x)? {
         return raise("ValueError", format!("negative: {}", python::str(&x)));
@@ -236,20 +234,20 @@ async fn retry_until(ctx: &TaskContext, n: i64) -> Result<u32, TaskError> {
 }
 
 #[task(max_retries = 2, default_retry_delay = "150ms")]
-async fn retry_exhaust(ctx: &TaskContext, msg: Value) -> Outcome {
+async fn retry_exhaust(ctx: &TaskContext, msg: Value) -> Result<Value, TaskError> {
     enter(ctx, "retry_exhaust");
     let cause = Exception::new("ValueError", python::str(&msg));
     Err(ctx.retry().cause(cause).into())
 }
 
 #[task(max_retries = 2, default_retry_delay = "150ms")]
-async fn retry_bare(ctx: &TaskContext) -> Outcome {
+async fn retry_bare(ctx: &TaskContext) -> Result<Value, TaskError> {
     enter(ctx, "retry_bare");
     Err(ctx.retry().into())
 }
 
 #[task(max_retries = 20, default_retry_delay = "150ms")]
-async fn retry_swap(ctx: &TaskContext, x: Value, n: Value) -> Outcome {
+async fn retry_swap(ctx: &TaskContext, x: Value, n: Value) -> Result<Value, TaskError> {
     enter(ctx, "retry_swap");
     if python::is_positive(&n)? {
         let one = json!(1);
@@ -278,40 +276,40 @@ async fn auto_retry(ctx: &TaskContext, n: i64) -> Result<u32, TaskError> {
     default_retry_delay = "150ms",
     retry_if = |error: &TaskError| error.error_type() == "ValueError"
 )]
-async fn auto_retry_key(ctx: &TaskContext, msg: Value) -> Outcome {
+async fn auto_retry_key(ctx: &TaskContext, msg: Value) -> Result<Value, TaskError> {
     enter(ctx, "auto_retry_key");
     raise("KeyError", python::str(&msg))
 }
 
 #[task]
-async fn replace_with_task(ctx: &TaskContext, x: Value) -> Outcome {
+async fn replace_with_task(ctx: &TaskContext, x: Value) -> Result<Value, TaskError> {
     enter(ctx, "replace_with_task");
     ctx.replace(Canvas::task("neg", (x,)))
 }
 
 #[task]
-async fn replace_with_chain(ctx: &TaskContext, x: Value) -> Outcome {
+async fn replace_with_chain(ctx: &TaskContext, x: Value) -> Result<Value, TaskError> {
     enter(ctx, "replace_with_chain");
     let steps = [Canvas::task("add", (x, 10)), Canvas::task("mul", (2,))];
     ctx.replace(Canvas::chain(steps))
 }
 
 #[task]
-async fn replace_with_group(ctx: &TaskContext, x: Value) -> Outcome {
+async fn replace_with_group(ctx: &TaskContext, x: Value) -> Result<Value, TaskError> {
     enter(ctx, "replace_with_group");
     let members = [1, 2, 3].map(|n| Canvas::task("add", (&x, n)));
     ctx.replace(Canvas::group(members))
 }
 
 #[task]
-async fn replace_with_chord(ctx: &TaskContext, x: Value) -> Outcome {
+async fn replace_with_chord(ctx: &TaskContext, x: Value) -> Result<Value, TaskError> {
     enter(ctx, "replace_with_chord");
     let header = [Canvas::task("add", (&x, 1)), Canvas::task("mul", (&x, 2))];
     ctx.replace(Canvas::chord(header, Canvas::task("xsum", ())))
 }
 
 #[task]
-async fn replace_with_chain_to_group(ctx: &TaskContext, x: Value) -> Outcome {
+async fn replace_with_chain_to_group(ctx: &TaskContext, x: Value) -> Result<Value, TaskError> {
     enter(ctx, "replace_with_chain_to_group");
     let members = [1, 2].map(|n| Canvas::task("add", (n,)));
     let steps = [Canvas::task("add", (x, 100)), Canvas::group(members)];
@@ -319,7 +317,7 @@ async fn replace_with_chain_to_group(ctx: &TaskContext, x: Value) -> Outcome {
 }
 
 #[task]
-async fn replace_nested(ctx: &TaskContext, x: Value, depth: Value) -> Outcome {
+async fn replace_nested(ctx: &TaskContext, x: Value, depth: Value) -> Result<Value, TaskError> {
     enter(ctx, "replace_nested");
     if !python::is_positive(&depth)? {
         return Ok(x);
@@ -330,13 +328,13 @@ async fn replace_nested(ctx: &TaskContext, x: Value, depth: Value) -> Outcome {
 }
 
 #[task]
-async fn replace_with_fail(ctx: &TaskContext, msg: Value) -> Outcome {
+async fn replace_with_fail(ctx: &TaskContext, msg: Value) -> Result<Value, TaskError> {
     enter(ctx, "replace_with_fail");
     ctx.replace(Canvas::task("fail", (msg,)))
 }
 
 #[task]
-async fn replace_with_chain_fail(ctx: &TaskContext, x: Value) -> Outcome {
+async fn replace_with_chain_fail(ctx: &TaskContext, x: Value) -> Result<Value, TaskError> {
     enter(ctx, "replace_with_chain_fail");
     ctx.replace(Canvas::chain([
         Canvas::task("add", (x, 1)),
@@ -346,7 +344,7 @@ async fn replace_with_chain_fail(ctx: &TaskContext, x: Value) -> Outcome {
 }
 
 #[task]
-async fn extend_chord(ctx: &TaskContext, x: Value, y: Value) -> Outcome {
+async fn extend_chord(ctx: &TaskContext, x: Value, y: Value) -> Result<Value, TaskError> {
     enter(ctx, "extend_chord");
     ctx.add_to_chord(Canvas::task("identity", (y,)))?;
     Ok(x)

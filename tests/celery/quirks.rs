@@ -29,6 +29,7 @@ pub(crate) fn promised() -> Vec<Case> {
     let leaked = chord_error("ValueError('leak')");
     let leaked_twice = chord_error("ChordError(\"Dependency <id> raised ValueError('leak')\")");
     let expired = || with_option(s("identity", json!([])), "expires", json!(-1));
+    let expired_const = with_option(s("const", json!([2])), "expires", json!(-1));
     let revoked = json!({"type": "TaskRevokedError", "message": "expired"});
     let failed = |error: &Value| json!({"state": "FAILURE", "error": error});
     vec![
@@ -81,7 +82,7 @@ pub(crate) fn promised() -> Vec<Case> {
         ),
         case(
             "an expired header member",
-            chord(vec![one(), err(expired(), "S")], err(xsum(), "E")),
+            chord(vec![one(), err(expired_const, "S")], err(xsum(), "E")),
             json!({"state": "FAILURE", "error": chord_error("TaskRevokedError('expired')"),
                 "executions": {"const": 1}, "errbacks": 1,
                 "errback_log": [told("E", &chord_error("TaskRevokedError('expired')"))]}),

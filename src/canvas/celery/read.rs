@@ -178,7 +178,7 @@ fn chain(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part>
     } else {
         steps.retain(|step| !step.is_empty);
     }
-    let steps = steps.into_iter().map(|step| step.canvas);
+    let steps = steps.into_iter().map(only_member);
     let canvas = fields.called(Canvas::chain(steps))?;
     Ok(Part {
         canvas: settings.on(canvas),
@@ -237,6 +237,17 @@ impl Fields<'_> {
     fn called(&self, canvas: Canvas) -> Read<Canvas> {
         let (args, count) = self.args()?;
         Ok(canvas.with_encoded_args(&args, count))
+    }
+}
+
+/// A group of one that is a step of a chain counts as its member (celery/canvas.py,
+/// `maybe_unroll_group`).
+fn only_member(step: Part) -> Canvas {
+    match &step.canvas.form {
+        Form::Group { members, .. } if step.is_group && members.len() == 1 => {
+            self::members(vec![step]).remove(0)
+        }
+        _ => step.canvas,
     }
 }
 
