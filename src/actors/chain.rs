@@ -7,7 +7,7 @@ use super::supervision::{Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chain::{Chain, Command};
 use crate::canvas::machine::{Index, Record, Report};
-use crate::canvas::outcome::{FailureKind, Value};
+use crate::canvas::outcome::Value;
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
 use crate::persistence::StoreError;
 
@@ -61,10 +61,11 @@ impl ChainActor {
                     context.stop();
                 }
                 Command::Fail(index, mut report) => {
-                    if let Err(error) = self.fail_next(index, &mut report) {
-                        return self.shell.halt(error.into());
+                    match self.fail_next(index, &mut report) {
+                        Ok(true) => self.child.pass_on(report),
+                        Ok(false) => self.child.fail(report),
+                        Err(error) => return self.shell.halt(error.into()),
                     }
-                    self.child.fail(report);
                     context.stop();
                 }
             }
@@ -84,26 +85,24 @@ impl ChainActor {
     }
 
     /// If step `index` failed because a group did whose list the next step was to get, the group is
-    /// a chord's header in all but form, and the next step the body, which fails unstarted.
-    fn fail_next(&self, index: Index, report: &mut Report) -> Result<(), StoreError> {
+    /// a chord's header in all but form, and the next step the body, which fails unstarted. Says
+    /// whether that is the last.
+    fn fail_next(&self, index: Index, report: &mut Report) -> Result<bool, StoreError> {
         let (root, at) = (self.child.root, index as usize);
         let Some(failure) = report.outcome.failure() else {
-            return Ok(());
+            return Ok(false);
         };
         let steps = self.steps();
         let failed = failure.task_id;
-        if failure.kind != FailureKind::Chord
-            || failed.root() != root
-            || !steps[at].is_followed_from(failed.seq())
-        {
-            return Ok(());
+        if failed.root() != root || !steps[at].is_followed_from(failed.seq()) {
+            return Ok(false);
         }
         let input = shell::errback_input(failure);
         let mut errbacks = Vec::new();
         let reader = self.shell.reader();
-        reader.errbacks_of_steps(root, &steps[at + 1..], &mut errbacks)?;
+        let last = reader.errbacks_of_steps(root, &steps[at + 1..], &mut errbacks)?;
         report.call_for(&errbacks, &input);
-        Ok(())
+        Ok(last)
     }
 
     fn start_child(&self, index: Index, resume: Resume, context: &Context<Self>) {

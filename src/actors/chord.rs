@@ -10,7 +10,6 @@ use crate::canvas::machine::chord::{Chord, Command};
 use crate::canvas::machine::{BODY, Report};
 use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
-use crate::persistence::StoreError;
 
 #[derive(Debug)]
 pub(crate) struct ChordActor {
@@ -64,11 +63,8 @@ impl ChordActor {
                     context.stop();
                 }
                 Command::Break(member) => {
-                    match self.broken(member) {
-                        Ok(report) => self.child.fail(report),
-                        Err(error) => return self.shell.halt(error.into()),
-                    }
-                    context.stop();
+                    let failure = TaskFailure::chord(self.child.id(), member);
+                    self.fail(Outcome::Failure(failure).into(), context);
                 }
                 Command::Report(report) => {
                     self.child.pass_on(report);
@@ -78,16 +74,19 @@ impl ChordActor {
         }
     }
 
-    /// The chord's failure, and what it calls for: the body fails with it, unstarted.
-    fn broken(&self, member: Box<TaskFailure>) -> Result<Report, StoreError> {
-        let failure = TaskFailure::chord(self.child.id(), member);
-        let input = shell::errback_input(&failure);
-        let mut report = Report::from(Outcome::Failure(failure));
+    /// The header has failed: the body fails with it, unstarted.
+    fn fail(&mut self, mut report: Report, context: &mut Context<Self>) {
         let mut errbacks = Vec::new();
         let reader = self.shell.reader();
-        reader.errbacks(self.child.root, self.body(), &mut errbacks)?;
-        report.call_for(&errbacks, &input);
-        Ok(report)
+        if let Err(error) = reader.errbacks(self.child.root, self.body(), &mut errbacks) {
+            return self.shell.halt(error.into());
+        }
+        if let Some(failure) = report.outcome.failure() {
+            let input = shell::errback_input(failure);
+            report.call_for(&errbacks, &input);
+        }
+        self.child.fail(report);
+        context.stop();
     }
 
     fn start_body(&self, resume: Resume, context: &Context<Self>) {
@@ -117,10 +116,14 @@ impl Actor for ChordActor {
             unreachable!("a chord actor is started for a chord")
         };
         let header = header.clone();
-        if let Some((fan, arrived)) = fan::open(&self.shell, &mut self.child, header, context) {
-            let (machine, commands) = Chord::recover(arrived, self.shell.window());
-            self.running = Some((machine, fan));
-            self.perform(commands, context);
+        match fan::open(&self.shell, &self.child, header, context) {
+            Ok((fan, arrived)) => {
+                let (machine, commands) = Chord::recover(arrived, self.shell.window());
+                self.running = Some((machine, fan));
+                self.perform(commands, context);
+            }
+            Err(Some(report)) => self.fail(report, context),
+            Err(None) => {}
         }
     }
 }

@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Recipient};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Recipient};
 
 use super::barrier::BarrierActor;
-use super::shell::Shell;
+use super::shell::{self, Shell};
 use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Fan, Members};
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::Barrier;
 use crate::canvas::machine::group::Command;
-use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record};
+use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::payload::Payload;
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
@@ -35,31 +35,33 @@ pub(crate) struct FanOut {
     resumed: Option<HashMap<Index, Change>>,
 }
 
-/// Opens the fan of a group's or chord's actor. If that cannot be, the actor's last word is why.
+/// Opens the fan of a group's or chord's actor. If that cannot be, the report says why; without one
+/// the engine halts.
 pub(crate) fn open<A>(
     shell: &Shell,
-    child: &mut Child,
+    child: &Child,
     fan: Fan,
     context: &mut Context<A>,
-) -> Option<(FanOut, IndexSet)>
+) -> Result<(FanOut, IndexSet), Option<Report>>
 where
     A: Actor<Context = Context<A>> + Handler<Decided> + Handler<ChildStopped>,
 {
     let address = context.address();
     let owner = address.clone().recipient();
-    match FanOut::open(shell, child, fan, owner, address.recipient()) {
-        Ok(opened) => Some(opened),
-        Err(ElementsError::Store(error)) => {
+    let errbacks = fan.own_errbacks().to_vec();
+    FanOut::open(shell, child, fan, owner, address.recipient()).map_err(|error| match error {
+        ElementsError::Store(error) => {
             shell.halt(error.into());
             None
         }
-        Err(ElementsError::NotAList(what)) => {
+        ElementsError::NotAList(what) => {
             let failure = child.failure(FailureKind::Type, &what);
-            child.report(shell, Outcome::Failure(failure));
-            context.stop();
-            None
+            let input = shell::errback_input(&failure);
+            let mut report = Report::from(Outcome::Failure(failure));
+            report.call_for(&errbacks, &input);
+            Some(report)
         }
-    }
+    })
 }
 
 impl FanOut {

@@ -56,10 +56,17 @@ impl Actor for GroupActor {
             unreachable!("a group actor is started for a group")
         };
         let fan = fan.clone();
-        if let Some((fan, arrived)) = fan::open(&self.shell, &mut self.child, fan, context) {
-            let (machine, commands) = Group::recover(arrived, self.shell.window());
-            self.running = Some((machine, fan));
-            self.perform(commands, context);
+        match fan::open(&self.shell, &self.child, fan, context) {
+            Ok((fan, arrived)) => {
+                let (machine, commands) = Group::recover(arrived, self.shell.window());
+                self.running = Some((machine, fan));
+                self.perform(commands, context);
+            }
+            Err(Some(report)) => {
+                self.child.fail(report);
+                context.stop();
+            }
+            Err(None) => {}
         }
     }
 }

@@ -83,6 +83,9 @@ pub(crate) enum Members {
     Each {
         template: Box<Node>,
         span: u64,
+        /// The errbacks that each member has, for the group as a whole: it may fail before it has
+        /// members.
+        link_error: Vec<Node>,
     },
 }
 
@@ -339,10 +342,14 @@ impl Freezer<'_> {
                     .node(member.with_errbacks(errbacks), options, true)
                     .map_err(|refusal| refusal.within(&format!("{place}[each]")))?;
                 let span = std::mem::replace(&mut self.next, next);
+                let link_error = self
+                    .callbacks("link_error", errbacks.to_vec())
+                    .map_err(|refusal| refusal.within(place))?;
                 Ok(Fan {
                     members: Members::Each {
                         template: Box::new(template),
                         span,
+                        link_error,
                     },
                     settled,
                     followed: false,
@@ -487,12 +494,14 @@ impl Node {
         }
     }
 
-    /// Says whether it is nothing but the header of what follows it.
+    /// Says whether it is nothing but the header of what follows it, or a chord with such a body:
+    /// if it fails before it has started, what follows it is what fails first.
     pub(crate) fn is_header(&self) -> bool {
         match &self.def {
+            Def::Task(_) => false,
             Def::Group(fan) => fan.followed,
             Def::Chain(steps) => matches!(&steps[..], [only] if only.is_header()),
-            Def::Task(_) | Def::Chord { .. } => false,
+            Def::Chord { body, .. } => body.is_header(),
         }
     }
 
@@ -532,11 +541,20 @@ impl Node {
 }
 
 impl Fan {
+    /// The errbacks that run if it fails before it has members.
+    pub(crate) fn own_errbacks(&self) -> &[Node] {
+        match &self.members {
+            Members::Each { link_error, .. } => link_error,
+            Members::Inline(_) | Members::Stored(_) => &[],
+        }
+    }
+
     fn shift(&mut self, by: u64) {
         match &mut self.members {
             Members::Inline(members) => members.iter_mut().for_each(|member| member.shift(by)),
             // Templates are numbered from 0 in themselves; stored members are never in a template.
-            Members::Each { .. } | Members::Stored(_) => {}
+            Members::Each { link_error, .. } => link_error.iter_mut().for_each(|n| n.shift(by)),
+            Members::Stored(_) => {}
         }
     }
 }

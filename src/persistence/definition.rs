@@ -124,11 +124,24 @@ impl Spill {
     }
 
     fn fan(&mut self, seq: Seq, fan: Fan) -> Fan {
-        // A template is instantiated whole, so it stays whole.
-        let Members::Inline(members) = fan.members else {
-            return fan;
+        let members = match fan.members {
+            Members::Inline(members) => self.nodes(members),
+            // A template is instantiated whole, so it stays whole.
+            Members::Each {
+                template,
+                span,
+                link_error,
+            } => {
+                let link_error = self.nodes(link_error);
+                let members = Members::Each {
+                    template,
+                    span,
+                    link_error,
+                };
+                return Fan { members, ..fan };
+            }
+            Members::Stored(_) => return fan,
         };
-        let members = self.nodes(members);
         let mut size = 0;
         let small = members.iter().all(|member| {
             size += codec::body(member).len();

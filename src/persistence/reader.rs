@@ -261,19 +261,24 @@ impl Reader {
         node: &Node,
         out: &mut Vec<Node>,
     ) -> Result<(), StoreError> {
-        if let Some(callbacks) = &node.callbacks {
-            let of_last = matches!(&node.def, Def::Chain(steps) if steps.len() == 1);
-            if !(of_last && callbacks.last_has_them) {
-                out.extend_from_slice(&callbacks.link_error);
-            }
+        let of_last = match &node.def {
+            Def::Chain(steps) => self.errbacks_of_steps(root, steps, out)?,
+            _ => false,
+        };
+        if let Some(callbacks) = &node.callbacks
+            && !(of_last && callbacks.last_has_them)
+        {
+            out.extend_from_slice(&callbacks.link_error);
         }
         match &node.def {
-            Def::Task(_) => Ok(()),
-            Def::Chain(steps) => self.errbacks_of_steps(root, steps, out),
+            Def::Task(_) | Def::Chain(_) => Ok(()),
             Def::Group(fan) if fan.followed => Ok(()),
             Def::Group(fan) => {
                 let group = root.node(node.seq);
-                let (first, size) = self.expansion(group, fan)?.unwrap_or_default();
+                let Some((first, size)) = self.expansion(group, fan)? else {
+                    out.extend_from_slice(fan.own_errbacks());
+                    return Ok(());
+                };
                 let mut cursor = MemberCursor::new(group, first);
                 for index in 0..size {
                     self.errbacks(root, &cursor.get(self, fan, index)?, out)?;
@@ -284,20 +289,19 @@ impl Reader {
         }
     }
 
-    /// Those of the first of these steps of a chain; if that is a header, of its body.
+    /// Those of the first of these steps of a chain; if that is a header, of its body. Says whether
+    /// that is the last step, or what follows it.
     pub(crate) fn errbacks_of_steps(
         &self,
         root: Id,
         steps: &[Node],
         out: &mut Vec<Node>,
-    ) -> Result<(), StoreError> {
-        for step in steps {
+    ) -> Result<bool, StoreError> {
+        let at = steps.iter().take_while(|step| step.is_header()).count();
+        if let Some(step) = steps.get(at) {
             self.errbacks(root, step, out)?;
-            if !step.is_header() {
-                break;
-            }
         }
-        Ok(())
+        Ok(at + 1 >= steps.len() && !steps.is_empty())
     }
 
     /// The bytes of a value of workflow `root`, wherever they are kept.
@@ -476,7 +480,7 @@ impl Reader {
                 .cloned()
                 .ok_or_else(|| missing(group, &format!("member {index}"))),
             Members::Stored(_) => self.member(group, index),
-            Members::Each { template, span } => Ok(template.shifted(first + index * span)),
+            Members::Each { template, span, .. } => Ok(template.shifted(first + index * span)),
         }
     }
 
@@ -784,6 +788,11 @@ impl Search<'_> {
     }
 
     fn member(&mut self, seq: Seq, fan: &Fan) -> Result<Option<Node>, StoreError> {
+        for errback in fan.own_errbacks() {
+            if let Some(found) = self.child(Step::callback(errback.seq), errback.clone())? {
+                return Ok(Some(found));
+            }
+        }
         let group = self.target.node(seq);
         let Some((first, size)) = self.reader.expansion(group, fan)? else {
             return Ok(None);

@@ -22,7 +22,7 @@ static TRIPS: LazyLock<Mutex<Trips>> = LazyLock::new(Mutex::default);
 static RUNS: AtomicU64 = AtomicU64::new(1);
 const KEYS_PER_RUN: u64 = 1 << 20;
 /// Only a broken engine needs that long.
-const STUCK: Duration = Duration::from_secs(1);
+const STUCK: Duration = Duration::from_secs(5);
 
 #[task(name = "property.source")]
 async fn source(key: u64, fails: bool) -> Result<Value, TaskError> {
@@ -258,17 +258,27 @@ impl Node {
     /// Is only a header, if anything follows it.
     fn is_group(&self) -> bool {
         match &self.form {
-            Form::Task { .. } | Form::Chord(..) => false,
+            Form::Task { .. } => false,
             Form::Group(..) | Form::Each { .. } => true,
             Form::Chain(steps) => matches!(&Self::steps(steps)[..], [only] if only.is_group()),
+            Form::Chord(_, _, body) => body.is_group(),
         }
     }
 
     /// The reference: the value or what first went wrong, and in `ran` how often each task did.
-    fn run(&self, input: Option<Value>, above: &[Self], ran: &mut BTreeMap<u64, u32>) -> Outcome {
+    /// `followed`: something takes its value.
+    fn run(
+        &self,
+        input: Option<Value>,
+        above: &[Self],
+        followed: bool,
+        ran: &mut BTreeMap<u64, u32>,
+    ) -> Outcome {
         let mut errbacks = [&self.link_error, above].concat();
         let list = |ran: &mut _, members: &[Self], settled: bool, errbacks: &[Self]| -> Outcome {
-            let all = members.iter().map(|m| m.run(input.clone(), errbacks, ran));
+            let all = members
+                .iter()
+                .map(|m| m.run(input.clone(), errbacks, false, ran));
             gather(all.collect(), settled)
         };
         let outcome = match &self.form {
@@ -277,7 +287,8 @@ impl Node {
                 give(input.as_ref().filter(|_| *takes), *key, *fails).map_err(Failed::task)
             }
             Form::Chain(steps) => {
-                let outcome = self.run_chain(&Self::steps(steps), input.clone(), &errbacks, ran);
+                let outcome =
+                    self.run_chain(&Self::steps(steps), input.clone(), &errbacks, followed, ran);
                 match outcome {
                     Ok(value) => Ok(value),
                     // The last step had the errbacks itself.
@@ -296,9 +307,10 @@ impl Node {
                     Vec::new()
                 };
                 match list(ran, header, *settled, &[]) {
-                    Ok(list) => body.run(Some(list), &theirs, ran),
+                    Ok(list) => body.run(Some(list), &theirs, followed, ran),
+                    Err(failed) if followed && body.is_group() => Err(failed),
                     Err(Failed { why, .. }) => {
-                        body.fails(&why, &theirs, ran);
+                        body.fails(&why, &theirs, followed, ran);
                         Err(Failed::task(why))
                     }
                 }
@@ -307,7 +319,14 @@ impl Node {
                 let elements = match input {
                     None => Vec::new(),
                     Some(Value::Array(elements)) => elements,
-                    Some(_) => return Err(Failed::task("no list".to_owned())),
+                    Some(_) => {
+                        let why = "no list".to_owned();
+                        call(&errbacks, &why, ran);
+                        return Err(Failed {
+                            why,
+                            by_group: true,
+                        });
+                    }
                 };
                 let member = bare(Form::Task {
                     key: *key,
@@ -316,13 +335,13 @@ impl Node {
                 });
                 let all = elements
                     .into_iter()
-                    .map(|e| member.run(Some(e), &errbacks, ran));
+                    .map(|e| member.run(Some(e), &errbacks, false, ran));
                 return gather(all.collect(), false);
             }
         };
         match &outcome {
             Ok(value) => self.link.iter().for_each(|callback| {
-                let _ = callback.run(Some(value.clone()), &[], ran);
+                let _ = callback.run(Some(value.clone()), &[], false, ran);
             }),
             Err(Failed { why, .. }) => call(&errbacks, why, ran),
         }
@@ -335,6 +354,7 @@ impl Node {
         steps: &[&Self],
         input: Option<Value>,
         errbacks: &[Self],
+        followed: bool,
         ran: &mut BTreeMap<u64, u32>,
     ) -> Result<Value, (bool, Failed)> {
         let mut input = input;
@@ -345,15 +365,17 @@ impl Node {
             } else {
                 &[]
             };
-            match step.run(input, theirs, ran) {
+            match step.run(input, theirs, followed || !is_last, ran) {
                 Ok(value) => input = Some(value),
                 Err(failed) if is_last => return Err((true, failed)),
                 Err(Failed { why, by_group }) => {
                     // The group was the header of the steps behind it.
-                    if by_group {
-                        fail_first(&steps[i + 1..], &why, &[], ran);
+                    let rest = &steps[i + 1..];
+                    if by_group && followed && rest.iter().all(|step| step.is_group()) {
+                        return Err((true, Failed { why, by_group }));
                     }
-                    return Err((false, Failed::task(why)));
+                    let given = by_group && fail_first(rest, &why, errbacks, followed, ran);
+                    return Err((given, Failed::task(why)));
                 }
             }
         }
@@ -361,43 +383,58 @@ impl Node {
     }
 
     /// It fails before it could start, because the header before it did.
-    fn fails(&self, why: &str, above: &[Self], ran: &mut BTreeMap<u64, u32>) {
+    fn fails(&self, why: &str, above: &[Self], followed: bool, ran: &mut BTreeMap<u64, u32>) {
         let errbacks = [&self.link_error, above].concat();
         match &self.form {
             Form::Task { .. } => call(&errbacks, why, ran),
-            Form::Each { .. } => {}
-            Form::Group(members, _) => members.iter().for_each(|m| m.fails(why, &errbacks, ran)),
-            Form::Chord(_, _, body) if body.ends_in_group() => body.fails(why, &errbacks, ran),
+            // A header, whose body fails.
+            Form::Group(..) | Form::Each { .. } if followed => {}
+            Form::Each { .. } => call(&errbacks, why, ran),
+            Form::Group(members, _) => {
+                members
+                    .iter()
+                    .for_each(|m| m.fails(why, &errbacks, false, ran));
+            }
+            Form::Chord(_, _, body) if body.ends_in_group() => {
+                body.fails(why, &errbacks, followed, ran);
+            }
             Form::Chord(_, _, body) => {
                 call(&errbacks, why, ran);
-                body.fails(why, &[], ran);
+                body.fails(why, &[], followed, ran);
             }
             Form::Chain(steps) => {
-                let steps = Self::steps(steps);
-                let shared = matches!(&steps[..], [only] if only.ends_in_group());
-                if shared {
-                    fail_first(&steps, why, &errbacks, ran);
-                } else {
+                if !fail_first(&Self::steps(steps), why, &errbacks, followed, ran) {
                     call(&errbacks, why, ran);
-                    fail_first(&steps, why, &[], ran);
                 }
             }
         }
     }
 }
 
-/// Of steps that never started, the first fails; a header is passed over.
-fn fail_first(steps: &[&Node], why: &str, above: &[Node], ran: &mut BTreeMap<u64, u32>) {
+/// Of steps that never started, the first fails; a header is passed over. Says whether that is the
+/// last and took the chain's errbacks.
+fn fail_first(
+    steps: &[&Node],
+    why: &str,
+    errbacks: &[Node],
+    followed: bool,
+    ran: &mut BTreeMap<u64, u32>,
+) -> bool {
     let headers = steps.len().saturating_sub(1);
     let at = steps[..headers].iter().take_while(|s| s.is_group()).count();
-    if let Some(step) = steps.get(at) {
-        step.fails(why, above, ran);
-    }
+    let Some(step) = steps.get(at) else {
+        return false;
+    };
+    let is_last = at == headers;
+    let given = is_last && step.ends_in_group();
+    let theirs = if given { errbacks } else { &[] };
+    step.fails(why, theirs, followed || !is_last, ran);
+    given
 }
 
 fn call(errbacks: &[Node], why: &str, ran: &mut BTreeMap<u64, u32>) {
     for errback in errbacks {
-        let _ = errback.run(Some(json!({ "message": why })), &[], ran);
+        let _ = errback.run(Some(json!({ "message": why })), &[], false, ran);
     }
 }
 
@@ -450,7 +487,7 @@ impl Case {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         node.number(&mut (run * KEYS_PER_RUN));
         let mut ran = BTreeMap::new();
-        let outcome = node.run(None, &[], &mut ran);
+        let outcome = node.run(None, &[], false, &mut ran);
         Self {
             run,
             canvas: node.canvas(false),
