@@ -156,9 +156,11 @@ async fn calls(entry: TaskEntry, context: TaskContext, work: Work) -> Result<Pay
         Work::Once(args) => entry.call(context, args).await,
         Work::Map(items, count) => {
             let mut values = ListWriter::new(count as usize, items.bytes().len());
-            for item in items.split(count).map_err(TaskError::new)? {
-                let value = entry.call(context.clone(), item.into()).await?;
-                values.push(value.bytes());
+            for (i, item) in (0..).zip(items.split(count).map_err(TaskError::new)?) {
+                let mut context = context.clone();
+                context.item = Some(i);
+                let value = entry.call(context, item.into()).await;
+                values.push(value.map_err(TaskError::of_item)?.bytes());
             }
             Ok(values.finish())
         }

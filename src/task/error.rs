@@ -124,6 +124,18 @@ impl TaskError {
         }
     }
 
+    /// The same error, of one item of a map. The task is the whole map: an item can say nothing
+    /// that is about all of them.
+    pub(crate) fn of_item(self) -> Self {
+        match &self.then {
+            Then::Replace(_) => Self::wrong_type("an item of a map cannot be replaced".into()),
+            Then::Retry(retry) if retry.has_args() => {
+                Self::wrong_type("an item of a map cannot change the arguments of the map".into())
+            }
+            _ => self,
+        }
+    }
+
     /// What comes of it, for a task with these options.
     pub(crate) fn next(&self, options: &TaskOptions) -> Next {
         Next::Retry(match &self.then {
