@@ -176,16 +176,16 @@ impl TaskActor {
     }
 
     /// Records how far it has got; large arguments of a retry are put beside.
-    fn record(&self, change: Change) {
-        let change = match change {
-            Change::Waiting { mut past, at_ms } => {
-                past.args = past
-                    .args
-                    .map(|args| self.shell.keep_value(self.child.id(), args));
-                Change::Waiting { past, at_ms }
+    fn record(&mut self, mut change: Change) {
+        if let Change::Waiting { past, .. } = &mut change
+            && let Some(args) = past.args.take()
+        {
+            let kept = self.shell.keep_value(self.child.id(), args);
+            past.args = Some(kept.clone());
+            if let Some(work) = &mut self.work {
+                work.machine.args_are_kept(kept);
             }
-            change => change,
-        };
+        }
         self.child.record(&self.shell, change);
     }
 

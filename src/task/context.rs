@@ -40,6 +40,9 @@ pub struct TaskContext {
     pub(crate) host: Host,
 }
 
+/// The longest key of a call: it stands in a record.
+const MAX_KEY: usize = 1_024;
+
 /// What carries out the wishes of a task.
 #[derive(Clone)]
 pub(crate) enum Host {
@@ -168,7 +171,7 @@ impl TaskContext {
     ///
     /// `key` names the call within the task (in a map, within the item): an attempt that is run again, after a crash or as a
     /// retry, joins what the one before it had started under the same key (whatever the signature
-    /// says now), and gets its value if it has ended. Time limits of the task go on while it
+    /// says now), and gets its value if it has ended. It has at most 1,024 bytes. Time limits of the task go on while it
     /// waits. A call that the task does not wait for to its end may be lost.
     ///
     /// ```
@@ -201,6 +204,13 @@ impl TaskContext {
         let Host::Engine(attempt) = &self.host else {
             return Err(Error::NotInTask);
         };
+        if key.len() > MAX_KEY {
+            let reason = format!("the key of a call has at most {MAX_KEY} bytes");
+            return Err(Error::Canvas {
+                path: String::new(),
+                reason,
+            });
+        }
         let shared = attempt.shared();
         let graft = freeze::graft(signature.into_canvas(), false, &shared.registry)?;
         let key = match self.item {

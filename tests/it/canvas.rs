@@ -20,6 +20,7 @@ mod lives;
 mod maps;
 mod offspring;
 mod options;
+mod retries;
 mod settled;
 mod submission;
 mod values;

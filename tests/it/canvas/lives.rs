@@ -3,12 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use chordal::TaskEntry;
-use chordal::persistence::MemoryStore;
+use chordal::persistence::{MemoryStore, Store};
 
 use super::*;
 use crate::recovery::{Disk, within};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
+
+/// No record may be longer: RELIABILITY.md, H5.
+pub(super) const LONGEST: usize = 7_500;
 
 /// A canvas's end: its value, or the type and the message of its error.
 pub(super) type End = Result<Value, (String, String)>;
@@ -55,6 +58,15 @@ impl World {
         self.start().await
     }
 
+    /// The length of the longest record in the store.
+    pub(super) fn longest_record(&self) -> usize {
+        let records = self
+            .store
+            .scan(&[], &[0xff])
+            .map(|record| record.unwrap().1.len());
+        records.max().unwrap_or_default()
+    }
+
     /// How the canvas ends, while the clock runs on whenever nothing else does.
     pub(super) async fn end<O>(&self, result: &AsyncResult<O>) -> End {
         let result = result.clone().cast::<Value>();
@@ -76,6 +88,28 @@ impl World {
             Err(Error::Failed(failure)) => Err((failure.error_type, failure.message)),
             Err(other) => panic!("{other}"),
         }
+    }
+
+    /// The delays before the retries of a task, in milliseconds, until it has ended: the clock goes
+    /// from one to the next.
+    pub(super) async fn delays<O>(&self, result: &AsyncResult<O>) -> Vec<u64> {
+        let mut delays = Vec::new();
+        let turning = async {
+            while !result.ready().await.unwrap() {
+                tokio::task::yield_now().await;
+                let left = match result.eta().await.unwrap() {
+                    Some(eta) => eta.duration_since(self.clock.now()).unwrap_or_default(),
+                    None => Duration::ZERO,
+                };
+                if left > Duration::ZERO {
+                    assert_eq!(result.state().await.unwrap(), State::Retry);
+                    delays.push(left.as_millis() as u64);
+                    self.clock.advance(left);
+                }
+            }
+        };
+        within(turning).await;
+        delays
     }
 
     /// How the canvas ends in an app of its own.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::lives::{End, SECOND, World, becomes, failed, settle};
+use super::lives::{End, LONGEST, SECOND, World, becomes, failed, settle};
 use super::*;
 use crate::recovery::within;
 
@@ -305,8 +305,20 @@ async fn a_large_replacement_runs_also_over_a_restart() {
         let it = || task("turn", (what, "offspring: large"));
         assert_eq!(world().run(it()).await, Ok(value.clone()), "{what}");
     }
+    let world = world();
+    for key in ["turn", "calls"] {
+        for what in ["large", "thousands", "megabytes"] {
+            assert!(
+                world
+                    .run(task(key, (what, "offspring: large")))
+                    .await
+                    .is_ok()
+            );
+        }
+    }
+    assert!(world.longest_record() <= LONGEST);
     let large = task("turn", ("large", "offspring: large"));
-    world().ends_over_any_crash(large, &Ok(json!(20_000))).await;
+    world.ends_over_any_crash(large, &Ok(json!(20_000))).await;
 }
 
 #[tokio::test]
@@ -404,6 +416,21 @@ async fn a_called_canvas_calls_its_links() {
     within(result.at_rest()).await.unwrap();
     assert_eq!(notes(key), ["3"]);
     app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_key_of_a_call_may_not_be_long() {
+    #[task]
+    async fn calls_as(ctx: &TaskContext, size: usize) -> Result<i64, TaskError> {
+        Ok(ctx.call(&"k".repeat(size), add.s(1, 1)).await?)
+    }
+    let world = World::of(tasks![calls_as]);
+    assert_eq!(world.run(calls_as.s(1_024)).await, Ok(json!(2)));
+    let (_, message) = world.run(calls_as.s(1_025)).await.unwrap_err();
+    assert!(
+        message.ends_with("the key of a call has at most 1024 bytes"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
