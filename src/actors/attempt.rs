@@ -29,11 +29,13 @@ pub(crate) struct Attempt {
     additions: AtomicU64,
 }
 
+/// Invariant: the slot is not held while a call waits, however many do: what they wait for may
+/// need it.
 #[derive(Debug)]
 enum Slot {
     Held(Permit),
-    /// Given back while a call waits.
-    Lent,
+    /// Given back while so many calls wait.
+    Lent(usize),
     /// The attempt is over: what comes now goes back.
     Closed,
 }
@@ -70,15 +72,17 @@ impl Attempt {
             graft,
             answer: Some(answer),
         });
-        self.lend();
+        let waiting = Waiting::new(self);
         let Ok(outcome) = outcome.await else {
             return self.is_over().await;
         };
-        let (slot, permit) = oneshot::channel();
-        self.task.do_send(WantsSlot(slot));
-        match permit.await {
-            Ok(permit) => self.take_back(permit),
-            Err(_) => return self.is_over().await,
+        if let Some(last) = waiting.unless_others_wait() {
+            let (slot, permit) = oneshot::channel();
+            self.task.do_send(WantsSlot(slot));
+            match permit.await {
+                Ok(permit) => last.take_back(permit),
+                Err(_) => return self.is_over().await,
+            }
         }
         Ok(outcome)
     }
@@ -100,21 +104,7 @@ impl Attempt {
     pub(crate) fn close(&self) -> Option<Permit> {
         match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
             Slot::Held(permit) => Some(permit),
-            Slot::Lent | Slot::Closed => None,
-        }
-    }
-
-    fn lend(&self) {
-        let mut slot = self.slot.lock();
-        if let Slot::Held(_) = *slot {
-            *slot = Slot::Lent;
-        }
-    }
-
-    fn take_back(&self, permit: Permit) {
-        let mut slot = self.slot.lock();
-        if let Slot::Lent = *slot {
-            *slot = Slot::Held(permit);
+            Slot::Lent(_) | Slot::Closed => None,
         }
     }
 
@@ -124,6 +114,49 @@ impl Attempt {
         match self.shared.ended() {
             Some(_) => std::future::pending().await,
             None => Err(Error::NotInTask),
+        }
+    }
+}
+
+/// A call that waits, for its outcome or for the slot: for as long as this lives.
+struct Waiting<'a>(&'a Attempt);
+
+impl<'a> Waiting<'a> {
+    fn new(attempt: &'a Attempt) -> Self {
+        let mut slot = attempt.slot.lock();
+        match &mut *slot {
+            Slot::Held(_) => *slot = Slot::Lent(1),
+            Slot::Lent(calls) => *calls += 1,
+            Slot::Closed => {}
+        }
+        drop(slot);
+        Self(attempt)
+    }
+
+    /// Of the calls that wait at once the last brings the slot back.
+    fn unless_others_wait(self) -> Option<Self> {
+        if let Slot::Lent(calls @ 2..) = &mut *self.0.slot.lock() {
+            *calls -= 1;
+            std::mem::forget(self);
+            return None;
+        }
+        Some(self)
+    }
+
+    /// Takes the slot back, unless another call waits by now.
+    fn take_back(self, permit: Permit) {
+        let mut slot = self.0.slot.lock();
+        if let Slot::Lent(1) = *slot {
+            *slot = Slot::Held(permit);
+        }
+        drop(slot);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Slot::Lent(calls) = &mut *self.0.slot.lock() {
+            *calls -= 1;
         }
     }
 }

@@ -103,7 +103,7 @@ async fn run_blocking(
         }
         // The pool drops work that it has not begun when the app stops: nobody listens then.
         Ok(Err(_)) => {}
-        Err(over) => reply.send(reply.too_late(over), None),
+        Err(over) => reply.send(reply.too_late(over, attempt.shared()), None),
     }
 }
 
@@ -156,9 +156,11 @@ async fn calls(entry: TaskEntry, context: TaskContext, work: Work) -> Result<Pay
         Work::Once(args) => entry.call(context, args).await,
         Work::Map(items, count) => {
             let mut values = ListWriter::new(count as usize, items.bytes().len());
-            for item in items.split(count).map_err(TaskError::new)? {
-                let value = entry.call(context.clone(), item.into()).await?;
-                values.push(value.bytes());
+            for (i, item) in (0..).zip(items.split(count).map_err(TaskError::new)?) {
+                let mut context = context.clone();
+                context.item = Some(i);
+                let value = entry.call(context, item.into()).await;
+                values.push(value.map_err(TaskError::of_item)?.bytes());
             }
             Ok(values.finish())
         }
@@ -256,7 +258,7 @@ impl Reply {
     fn end_in_time(&self, done: Result<Outcome, Over>, shared: &Shared) -> End {
         match done {
             Ok(outcome) => self.end(outcome, shared),
-            Err(over) => self.too_late(over),
+            Err(over) => self.too_late(over, shared),
         }
     }
 
@@ -266,6 +268,11 @@ impl Reply {
             Ok(Err(error)) => error,
             Err(panic) => TaskError::panic(panic_text(&*panic)),
         };
+        self.failed(&error, shared)
+    }
+
+    /// What comes of an attempt that gave no value.
+    fn failed(&self, error: &TaskError, shared: &Shared) -> End {
         match error.next(&self.entry.options) {
             Next::Replace(canvas) => match freeze::graft(*canvas, true, &shared.registry) {
                 Ok(graft) => End::Replaced(graft),
@@ -281,10 +288,10 @@ impl Reply {
         }
     }
 
-    fn too_late(&self, over: Over) -> End {
+    fn too_late(&self, over: Over, shared: &Shared) -> End {
         match over {
             // As any error, it may be worth another attempt.
-            Over::Soft => self.failure(FailureKind::SoftTimeLimit, "", Retry::Auto),
+            Over::Soft => self.failed(&TaskError::soft_time_limit(), shared),
             Over::Hard(limit) => {
                 let message = format!("time limit of {limit:?} exceeded");
                 self.failure(FailureKind::TimeLimit, &message, Retry::Never)

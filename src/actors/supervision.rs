@@ -139,10 +139,9 @@ impl Child {
     /// and can be read.
     pub(crate) fn start(self, shell: &Shell) {
         match &self.input {
-            Some(Value::Stored { .. } | Value::Gathered { .. }) if self.node.takes_a_list() => {
-                shell.then(Act::Start(Box::new(self)));
-            }
-            _ => self.start_now(shell),
+            None | Some(Value::Inline(_)) => self.start_now(shell),
+            Some(_) if self.node.takes_a_list() => shell.then(Act::Start(Box::new(self))),
+            Some(_) => self.start_now(shell),
         }
     }
 

@@ -137,6 +137,7 @@ impl TaskActor {
                 let first = self.shell.number(self.child.root, graft.span)?;
                 let node = graft.node.shifted(first);
                 let child = definition::Offspring::new(task, index, node);
+                let is_in_its_record = child.segments.is_empty();
                 for (key, value) in child.segments {
                     self.shell.put(key, value);
                 }
@@ -148,7 +149,12 @@ impl TaskActor {
                 };
                 self.shell.record(task, record);
                 work.offspring.insert(index, child.node);
-                self.start_child(index, Resume::Fresh, context);
+                match self.child(index, Resume::Fresh, context) {
+                    Some(child) if is_in_its_record => child.start(&self.shell),
+                    // It reads its members from the store.
+                    Some(child) => self.shell.then(Act::Start(Box::new(child))),
+                    None => {}
+                }
             }
             Command::Record(record) => self.shell.record(task, record),
             Command::Launch(due) => self.shell.launch(self.child.root, due),
@@ -170,16 +176,16 @@ impl TaskActor {
     }
 
     /// Records how far it has got; large arguments of a retry are put beside.
-    fn record(&self, change: Change) {
-        let change = match change {
-            Change::Waiting { mut past, at_ms } => {
-                past.args = past
-                    .args
-                    .map(|args| self.shell.keep_value(self.child.id(), args));
-                Change::Waiting { past, at_ms }
+    fn record(&mut self, mut change: Change) {
+        if let Change::Waiting { past, .. } = &mut change
+            && let Some(args) = past.args.take()
+        {
+            let kept = self.shell.keep_value(self.child.id(), args);
+            past.args = Some(kept.clone());
+            if let Some(work) = &mut self.work {
+                work.machine.args_are_kept(kept);
             }
-            change => change,
-        };
+        }
         self.child.record(&self.shell, change);
     }
 
@@ -215,6 +221,7 @@ impl TaskActor {
                 parent_id: child.parent(),
                 group_id: child.group,
                 attempt,
+                item: None,
                 host: Host::Engine(running.clone()),
             },
             attempt: running,
@@ -239,31 +246,31 @@ impl TaskActor {
     /// Starts a child that is on record.
     fn resume_child(&self, index: Index, context: &Context<Self>) -> Result<(), StoreError> {
         let last = self.shell.reader().last_change(self.child.id(), index)?;
-        self.start_child(index, Resume::Stored(last), context);
+        if let Some(child) = self.child(index, Resume::Stored(last), context) {
+            child.start(&self.shell);
+        }
         Ok(())
     }
 
-    fn start_child(&self, index: Index, resume: Resume, context: &Context<Self>) {
-        let Some(work) = &self.work else { return };
-        let Some(node) = work.offspring.get(&index) else {
-            return;
-        };
+    /// Its own child `index`.
+    fn child(&self, index: Index, resume: Resume, context: &Context<Self>) -> Option<Child> {
+        let work = self.work.as_ref()?;
+        let node = work.offspring.get(&index)?;
         let address = context.address();
-        let child = Child {
+        Some(Child {
             root: self.child.root,
             node: node.clone(),
             input: None,
             stream: self.child.id(),
-            // Whoever takes its place is what it was.
+            // Whoever takes its place, or stands beside it, is a member as it is.
             group: match work.machine.purpose(index) {
-                Some(Purpose::Replacement) => self.child.group,
+                Some(Purpose::Replacement | Purpose::Addition) => self.child.group,
                 _ => None,
             },
             resume,
             reports_to: address.clone().recipient(),
             tether: Tether::new(self.child.root, index, address.recipient()),
-        };
-        child.start(&self.shell);
+        })
     }
 
     /// The machine as the store has it.

@@ -196,7 +196,7 @@ impl TaskFailure {
     }
 }
 
-fn shorten(message: &str) -> String {
+pub(crate) fn shorten(message: &str) -> String {
     if message.len() <= MAX_MESSAGE {
         return message.to_owned();
     }

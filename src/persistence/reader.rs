@@ -206,7 +206,8 @@ impl Reader {
         Ok(all)
     }
 
-    /// A member's outcome, and those of what it added to its chord.
+    /// A member's outcome, and those of what it added to its chord, itself or by what took its
+    /// place or was added.
     pub(crate) fn spread(
         &self,
         root: Id,
@@ -220,13 +221,13 @@ impl Reader {
                 return Ok(());
             }
         };
-        out.push(Outcome::Success(*own));
+        self.spread(root, Outcome::Success(*own), out)?;
         let task = root.node(seq);
         for (index, purpose, _) in self.offspring(task)? {
             if purpose == Purpose::Addition
                 && let Some(Change::Done(outcome)) = self.last_change(task, index)?
             {
-                out.push(outcome);
+                self.spread(root, outcome, out)?;
             }
         }
         Ok(())
@@ -251,6 +252,13 @@ impl Reader {
             }
         }
         Ok(offspring)
+    }
+
+    /// What has taken a task's place.
+    fn replacement(&self, task: Id) -> Result<Option<(Index, Node)>, StoreError> {
+        let offspring = self.offspring(task)?.into_iter();
+        let mut replacements = offspring.filter(|(_, purpose, _)| *purpose == Purpose::Replacement);
+        Ok(replacements.next().map(|(index, _, node)| (index, node)))
     }
 
     /// The errbacks that run when `node`, which never started, fails because the header before it
@@ -546,13 +554,17 @@ impl Reader {
         }
     }
 
-    /// The members of the group whose list is the value of a node, if it is one's.
+    /// The members of the group whose list is the value of a node, if it is one's, also of one
+    /// that a task became.
     pub(crate) fn members(&self, root: Id, of: &Found) -> Result<Option<Vec<Found>>, StoreError> {
         let mut found = of.clone();
         loop {
             let seq = found.node.seq;
             let (step, node) = match found.node.def {
-                Def::Task(_) => return Ok(None),
+                Def::Task(_) => match self.replacement(root.node(seq))? {
+                    Some((index, node)) => (Step::of(seq, index, Link::Last), node),
+                    None => return Ok(None),
+                },
                 Def::Group(_) => return self.children(root, &found).map(Some),
                 Def::Chain(mut steps) => match (steps.len(), steps.pop()) {
                     (len, Some(last)) => (Step::of(seq, len as Index - 1, Link::Last), last),

@@ -1,5 +1,6 @@
 //! What a running task knows about itself, and what it can start.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -34,8 +35,13 @@ pub struct TaskContext {
     pub(crate) parent_id: Option<Id>,
     pub(crate) group_id: Option<Id>,
     pub(crate) attempt: u32,
+    /// Which item of a map it is called with: each has calls of its own.
+    pub(crate) item: Option<u32>,
     pub(crate) host: Host,
 }
+
+/// The longest key of a call: it stands in a record.
+const MAX_KEY: usize = 1_024;
 
 /// What carries out the wishes of a task.
 #[derive(Clone)]
@@ -55,6 +61,7 @@ impl TaskContext {
             parent_id: None,
             group_id: None,
             attempt: 1,
+            item: None,
             host: Host::Detached,
         }
     }
@@ -162,9 +169,9 @@ impl TaskContext {
     /// Runs a canvas as a part of this task and waits for its value. While it waits the task holds
     /// no slot, so that tasks may call tasks however few slots there are.
     ///
-    /// `key` names the call within the task: an attempt that is run again, after a crash or as a
+    /// `key` names the call within the task (in a map, within the item): an attempt that is run again, after a crash or as a
     /// retry, joins what the one before it had started under the same key (whatever the signature
-    /// says now), and gets its value if it has ended. Time limits of the task go on while it
+    /// says now), and gets its value if it has ended. It has at most 1,024 bytes. Time limits of the task go on while it
     /// waits. A call that the task does not wait for to its end may be lost.
     ///
     /// ```
@@ -197,9 +204,20 @@ impl TaskContext {
         let Host::Engine(attempt) = &self.host else {
             return Err(Error::NotInTask);
         };
+        if key.len() > MAX_KEY {
+            let reason = format!("the key of a call has at most {MAX_KEY} bytes");
+            return Err(Error::Canvas {
+                path: String::new(),
+                reason,
+            });
+        }
         let shared = attempt.shared();
         let graft = freeze::graft(signature.into_canvas(), false, &shared.registry)?;
-        match attempt.call(key, graft).await? {
+        let key = match self.item {
+            None => Cow::Borrowed(key),
+            Some(item) => Cow::Owned(format!("{item} {key}")),
+        };
+        match attempt.call(&key, graft).await? {
             Outcome::Success(value) => {
                 let payload = shared.load(self.root_id(), value).await?;
                 payload

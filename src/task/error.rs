@@ -8,7 +8,7 @@ use super::{Retry, TaskOptions};
 use crate::canvas::Canvas;
 use crate::canvas::id::Id;
 use crate::canvas::machine::task;
-use crate::canvas::outcome::{FailureKind, TaskFailure};
+use crate::canvas::outcome::{FailureKind, TaskFailure, shorten};
 
 /// Why a task failed. Any [`std::error::Error`] becomes one with `?` or `.into()`.
 ///
@@ -116,11 +116,30 @@ impl TaskError {
         }
     }
 
+    pub(crate) fn soft_time_limit() -> Self {
+        Self {
+            kind: FailureKind::SoftTimeLimit,
+            ..Self::new("")
+        }
+    }
+
     /// No error: this canvas takes the task's place.
     pub(super) fn replaced_by(canvas: Canvas) -> Self {
         Self {
             then: Then::Replace(Box::new(canvas)),
             ..Self::new("the task is replaced")
+        }
+    }
+
+    /// The same error, of one item of a map. The task is the whole map: an item can say nothing
+    /// that is about all of them.
+    pub(crate) fn of_item(self) -> Self {
+        match &self.then {
+            Then::Replace(_) => Self::wrong_type("an item of a map cannot be replaced".into()),
+            Then::Retry(retry) if retry.has_args() => {
+                Self::wrong_type("an item of a map cannot change the arguments of the map".into())
+            }
+            _ => self,
         }
     }
 
@@ -141,7 +160,7 @@ impl TaskError {
     pub(crate) fn failure(&self, id: Id, name: &str, attempt: u32) -> Box<TaskFailure> {
         let mut failure = TaskFailure::new(self.kind, id, name, attempt, &self.message);
         if let Some(error_type) = &self.error_type {
-            failure.error_type = error_type.clone().into_owned();
+            failure.error_type = shorten(error_type);
         }
         failure
     }

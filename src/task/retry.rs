@@ -102,6 +102,10 @@ impl Retry {
         }
     }
 
+    pub(super) fn has_args(&self) -> bool {
+        self.args.is_some()
+    }
+
     pub(super) fn take_cause(&mut self) -> Option<TaskError> {
         self.cause.take()
     }

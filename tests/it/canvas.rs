@@ -16,8 +16,12 @@ mod each;
 mod failures;
 mod groups;
 mod handles;
+mod lives;
 mod maps;
+mod offspring;
 mod options;
+mod retries;
+mod schedule;
 mod settled;
 mod submission;
 mod values;
@@ -154,11 +158,15 @@ async fn outcomes(all: Vec<Result<i64, TaskFailure>>) -> Vec<String> {
         .collect()
 }
 
-fn builder() -> AppBuilder {
-    App::in_memory().tasks(tasks![
+fn all_tasks() -> [chordal::TaskEntry; 16] {
+    tasks![
         add, xsum, range, shout, letters, length, lengths, nothing, after, how_many, fail, even,
         mark, alert, held, outcomes
-    ])
+    ]
+}
+
+fn builder() -> AppBuilder {
+    App::in_memory().tasks(all_tasks())
 }
 
 async fn app() -> App {

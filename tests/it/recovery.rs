@@ -122,7 +122,7 @@ impl Ledger {
     }
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(STUCK, work).await.expect("it hangs")
 }
 
@@ -585,7 +585,7 @@ async fn a_directory_that_is_open_is_locked() {
 
 /// A disk and what is on its way to it: all of it is read, only what was synced survives.
 #[derive(Clone, Debug, Default)]
-struct Disk(Arc<Mutex<DiskState>>, MemoryStore);
+pub(crate) struct Disk(Arc<Mutex<DiskState>>, MemoryStore);
 
 #[derive(Debug, Default)]
 struct DiskState {
@@ -620,8 +620,13 @@ impl Disk {
         self.0.lock().unwrap().synced
     }
 
+    /// How many batches were written.
+    pub(crate) fn batches(&self) -> usize {
+        self.0.lock().unwrap().batches.len()
+    }
+
     /// What a crash leaves that takes all batches behind the first `count` with it.
-    fn crashed_after(&self, count: usize) -> MemoryStore {
+    pub(crate) fn crashed_after(&self, count: usize) -> MemoryStore {
         let store = MemoryStore::new();
         for batch in &self.0.lock().unwrap().batches[..count] {
             store.apply(batch.clone()).unwrap();
@@ -818,7 +823,7 @@ async fn a_crash_at_any_batch_loses_nothing_that_was_told_and_all_goes_on() {
     let (told, failed) = submit_all(&app, &disk, ledger).await;
     assert!(failed.is_none());
     app.shutdown().await.unwrap();
-    let batches = disk.0.lock().unwrap().batches.len();
+    let batches = disk.batches();
     assert!(batches > 5);
     for kept in 0..=batches {
         check_crash(&disk, kept, &told, ledger).await;

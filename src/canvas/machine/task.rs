@@ -232,6 +232,11 @@ impl Task {
         commands
     }
 
+    /// Where the arguments that a retry gave are kept: what is large is recorded once.
+    pub(crate) fn args_are_kept(&mut self, args: Value) {
+        self.past.args = Some(args);
+    }
+
     /// The time of its next attempt has come.
     pub(crate) fn due(&mut self, now_ms: u64) -> Vec<Command> {
         if !matches!(self.phase, Phase::Delayed) {

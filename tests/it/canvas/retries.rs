@@ -1,0 +1,402 @@
+//! Retries: how often, how late, with what, and what the task fails with at the end.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::lives::{LONGEST, SECOND, World, becomes, failed, settle};
+use super::*;
+use crate::recovery::within;
+
+const LARGE: usize = 5_000;
+const HUGE: usize = 2 << 20;
+
+#[task(max_retries = 5)]
+async fn plain() -> Result<(), TaskError> {
+    Err(TaskError::new("plain"))
+}
+
+#[task(max_retries = 5, retry_backoff = "2s", retry_backoff_max = "10s")]
+async fn backing_off() -> Result<(), TaskError> {
+    Err(TaskError::new("backing off"))
+}
+
+#[task(max_retries = 3, default_retry_delay = "7s")]
+async fn steady() -> Result<(), TaskError> {
+    Err(TaskError::new("steady"))
+}
+
+#[task(max_retries = 2, default_retry_delay = "7s", retry_backoff = "2s")]
+async fn both_delays(ctx: &TaskContext, ask: bool) -> Result<(), TaskError> {
+    match ask {
+        true => Err(ctx.retry().into()),
+        false => Err(TaskError::new("both")),
+    }
+}
+
+#[task(
+    max_retries = 8,
+    retry_backoff = "2s",
+    retry_backoff_max = "100s",
+    retry_jitter = true
+)]
+async fn jittery() -> Result<(), TaskError> {
+    Err(TaskError::new("jittery"))
+}
+
+fn is_network(error: &TaskError) -> bool {
+    error.error_type() == "Network"
+}
+
+/// Fails as it is told; only one way is worth a retry.
+#[task(max_retries = 2, retry_if = is_network, soft_time_limit = "5s")]
+async fn choosy(ctx: &TaskContext, how: String, key: String) -> Result<(), TaskError> {
+    note(&key, ctx.attempt());
+    let network = TaskError::new(how.clone()).with_type("Network");
+    match &*how {
+        "network" => Err(network),
+        "fatal" => Err(network.fatal()),
+        "asked" => Err(ctx.retry().cause(TaskError::new(how)).into()),
+        "slow" => std::future::pending().await,
+        "panic" => panic!("{how}"),
+        _ => Err(TaskError::new(how)),
+    }
+}
+
+/// Asks for another attempt in every way; gives its attempt when it is the `last`.
+#[task(max_retries = 3)]
+async fn asks(ctx: &TaskContext, how: String, last: u32) -> Result<u32, TaskError> {
+    if ctx.attempt() == last {
+        return Ok(last);
+    }
+    let retry = ctx.retry();
+    let eta = |secs| UNIX_EPOCH + Duration::from_secs(secs);
+    Err(match &*how {
+        "countdown" => retry.countdown(3 * SECOND),
+        "eta" => retry.eta(eta(1_000_000 + 10 * u64::from(ctx.attempt()))),
+        "past" => retry.eta(eta(7)),
+        "cause" => retry.cause("x".parse::<i64>().unwrap_err()),
+        "once" => retry.max_retries(1),
+        "often" => retry.max_retries(6),
+        _ => retry,
+    }
+    .into())
+}
+
+/// Counts down by changed arguments, with a text that may be large.
+#[task(max_retries = 9)]
+async fn shrinks(
+    ctx: &TaskContext,
+    left: u64,
+    text: String,
+    key: String,
+) -> Result<usize, TaskError> {
+    note(&key, format!("{left} {}", text.len()));
+    match left {
+        0 => Ok(text.len()),
+        // Without arguments it keeps those that it has.
+        2 if ctx.attempt().is_multiple_of(2) => Err(ctx.retry().into()),
+        left => Err(ctx.retry().args((left - 1, text, key)).into()),
+    }
+}
+
+/// Asks with arguments that do not fit.
+#[task(max_retries = 3)]
+async fn misfits(ctx: &TaskContext, how: String) -> Result<(), TaskError> {
+    let retry = ctx.retry();
+    Err(match &*how {
+        "none" => retry.args(()),
+        "many" => retry.args((how, 1)),
+        "type" => retry.args((1,)),
+        "no list" => retry.args(1),
+        other => retry.args((other.to_uppercase(),)).max_retries(1),
+    }
+    .into())
+}
+
+/// Fails at each number as often as it is told to, which is counted over all attempts.
+#[task(max_retries = 3)]
+async fn trips(ctx: &TaskContext, n: i64, key: String) -> Result<i64, TaskError> {
+    note(&key, n);
+    match n {
+        2 if ctx.attempt() == 1 => Err(TaskError::new("tripped")),
+        3 if ctx.attempt() == 2 => Err(ctx.retry().countdown(SECOND).into()),
+        13 => Err(ctx.retry().args((1, key)).into()),
+        14 => ctx.replace(add.s(1, 1)),
+        _ => Ok(n),
+    }
+}
+
+fn world() -> World {
+    World::of(tasks![
+        plain,
+        backing_off,
+        steady,
+        both_delays,
+        jittery,
+        choosy,
+        asks,
+        shrinks,
+        misfits,
+        trips
+    ])
+}
+
+/// The delays of a canvas's retries and how it ends, in an app of its own.
+async fn delays(world: &World, canvas: impl Into<Canvas>) -> (Vec<u64>, super::lives::End) {
+    let app = world.start().await;
+    let result = app.apply_async(canvas.into()).await.unwrap();
+    let delays = world.delays(&result).await;
+    let end = world.end(&result).await;
+    within(app.shutdown()).await.unwrap();
+    (delays, end)
+}
+
+async fn delays_of(canvas: impl Into<Canvas>) -> Vec<u64> {
+    delays(&world(), canvas).await.0
+}
+
+#[tokio::test]
+async fn delays_double_up_to_the_maximum_or_are_all_the_same() {
+    assert_eq!(
+        delays_of(plain.s()).await,
+        [1_000, 2_000, 4_000, 8_000, 16_000]
+    );
+    let capped = [2_000, 4_000, 8_000, 10_000, 10_000];
+    assert_eq!(delays_of(backing_off.s()).await, capped);
+    assert_eq!(delays_of(steady.s()).await, [7_000; 3]);
+    assert_eq!(delays_of(both_delays.s(false)).await, [2_000, 4_000]);
+    assert_eq!(delays_of(both_delays.s(true)).await, [7_000, 7_000]);
+}
+
+#[tokio::test]
+async fn a_signature_says_how_often_over_what_the_task_says() {
+    assert_eq!(delays_of(steady.s().max_retries(1)).await, [7_000]);
+    assert_eq!(delays_of(steady.s().max_retries(0)).await, [0; 0]);
+    assert_eq!(delays_of(steady.s().max_retries(5)).await, [7_000; 5]);
+    let member = chord(group([steady.s().max_retries(1)]), how_many.partial());
+    assert_eq!(
+        world().run(member.max_retries(9)).await.unwrap_err().0,
+        "ChordError"
+    );
+}
+
+#[tokio::test]
+async fn jitter_stays_within_the_formula_and_a_manual_clock_repeats_it() {
+    let first = delays_of(jittery.s()).await;
+    for (delay, n) in first.iter().zip(0..) {
+        assert!(*delay <= (2_000 << n).min(100_000), "{first:?}");
+    }
+    assert!(
+        first.iter().zip(0..).any(|(delay, n)| *delay < 2_000 << n),
+        "{first:?}"
+    );
+    assert_eq!(first, delays_of(jittery.s()).await);
+}
+
+#[tokio::test]
+async fn only_errors_worth_a_retry_get_one() {
+    let world = world();
+    for (how, attempts, end) in [
+        ("network", 3, failed("Network", "network")),
+        ("disk", 1, failed("TaskError", "disk")),
+        ("fatal", 1, failed("Network", "fatal")),
+        ("asked", 3, failed("TaskError", "asked")),
+        ("panic", 1, failed("Panic", "panic")),
+        (
+            "slow",
+            1,
+            failed("SoftTimeLimitExceeded", "SoftTimeLimitExceeded()"),
+        ),
+    ] {
+        let key = format!("retries: choosy {how}");
+        let got = world.run(choosy.s(how.into(), key.clone())).await;
+        let attempts: Vec<_> = (1..=attempts).map(|n: u32| n.to_string()).collect();
+        assert_eq!(notes(&key), attempts, "{how}");
+        match how {
+            "slow" => assert_eq!(got.unwrap_err().0, end.unwrap_err().0),
+            _ => assert_eq!(got, end),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_task_says_when_and_how_often_it_is_tried_again() {
+    let exhausted = || failed("MaxRetriesExceededError", "no retries are left");
+    let cases = [
+        ("countdown", 3, vec![3_000, 3_000], Ok(json!(3))),
+        ("countdown", 9, vec![3_000; 3], exhausted()),
+        ("eta", 3, vec![10_000, 10_000], Ok(json!(3))),
+        ("past", 4, vec![], Ok(json!(4))),
+        ("past", 5, vec![], exhausted()),
+        ("", 9, vec![1_000, 2_000, 4_000], exhausted()),
+        (
+            "cause",
+            9,
+            vec![1_000, 2_000, 4_000],
+            failed("ParseIntError", "invalid digit found in string"),
+        ),
+        ("once", 9, vec![1_000], exhausted()),
+        (
+            "often",
+            9,
+            vec![1_000, 2_000, 4_000, 8_000, 16_000, 32_000],
+            exhausted(),
+        ),
+    ];
+    for (how, last, expected, end) in cases {
+        let got = delays(&world(), asks.s(how.into(), last)).await;
+        assert_eq!(got, (expected, end), "{how} {last}");
+    }
+}
+
+#[tokio::test]
+async fn max_retries_exceeded_is_a_kind_of_failure() {
+    let world = world();
+    let app = world.start().await;
+    let result = app.apply_async(asks.s("past".into(), 9)).await.unwrap();
+    let failed = within(failure_of(&result)).await;
+    assert_eq!(failed.kind, FailureKind::MaxRetriesExceeded);
+    assert_eq!((&*failed.name, failed.attempt), ("asks", 4));
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn changed_arguments_of_any_size_stay_over_restarts() {
+    for size in [10, LARGE, HUGE] {
+        let world = world();
+        let key = format!("retries: args {size}");
+        let mut app = world.start().await;
+        let canvas = shrinks.s(3, "x".repeat(size), key.clone());
+        let id = app.apply_async(canvas).await.unwrap().id();
+        for attempt in 1.. {
+            let result = app.async_result::<usize>(id).await.unwrap();
+            noted(&key, attempt).await;
+            if attempt == 5 {
+                assert_eq!(within(result.get()).await.unwrap(), size);
+                break;
+            }
+            becomes(&result, State::Retry).await;
+            let eta = result.eta().await.unwrap().expect("it waits");
+            app = world.restart(app).await;
+            let result = app.async_result::<usize>(id).await.unwrap();
+            assert_eq!(result.state().await.unwrap(), State::Retry);
+            assert_eq!(result.eta().await.unwrap(), Some(eta));
+            // Not a moment before, and not counted from the restart.
+            let left = eta.duration_since(world.clock.now()).unwrap();
+            world.clock.advance(left - Duration::from_millis(1));
+            settle(&app).await;
+            assert_eq!(notes(&key).len(), attempt);
+            world.clock.advance(Duration::from_millis(1));
+        }
+        app.shutdown().await.unwrap();
+        let expected = ["3", "2", "2", "1", "0"].map(|left| format!("{left} {size}"));
+        assert_eq!(notes(&key), expected);
+    }
+}
+
+#[tokio::test]
+async fn large_arguments_are_kept_in_pieces() {
+    for size in [LARGE, 7_400, HUGE] {
+        let world = world();
+        let canvas = shrinks.s(3, "x".repeat(size), "retries: pieces".into());
+        assert_eq!(world.run(canvas).await, Ok(json!(size)));
+        assert!(world.longest_record() <= LONGEST);
+    }
+}
+
+#[tokio::test]
+async fn what_an_error_says_of_itself_may_be_long_and_is_cut() {
+    #[task(max_retries = 1)]
+    async fn verbose(size: usize) -> Result<(), TaskError> {
+        Err(TaskError::new("x".repeat(size)).with_type("Y".repeat(size)))
+    }
+    let world = World::of(tasks![verbose]);
+    let (kind, message) = world.run(verbose.s(HUGE)).await.unwrap_err();
+    assert!(kind.len() < 2_000 && message.len() < 2_000);
+    assert!(world.longest_record() <= LONGEST);
+}
+
+#[tokio::test]
+async fn retries_end_as_they_should_over_any_crash() {
+    let world = world();
+    let key = "retries: crash";
+    world
+        .ends_over_any_crash(plain.s(), &failed("TaskError", "plain"))
+        .await;
+    for size in [10, LARGE, 300_000] {
+        let canvas = shrinks.s(3, "x".repeat(size), key.into());
+        world
+            .ends_over_any_crash(canvas | add.si(1, 1), &Ok(json!(2)))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn arguments_that_do_not_fit_are_a_type_error() {
+    let world = world();
+    for (how, error_type) in [
+        ("none", "TypeError"),
+        ("many", "TypeError"),
+        ("type", "TypeError"),
+        ("no list", "TypeError"),
+        ("fit", "MaxRetriesExceededError"),
+    ] {
+        let end = world.run(misfits.s(how.into())).await;
+        assert_eq!(end.unwrap_err().0, error_type, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_its_retry_holds_no_slot() {
+    let world = world().slots(1);
+    let app = world.start().await;
+    let waiting = app
+        .apply_async(group((0..5).map(|_| plain.s())))
+        .await
+        .unwrap();
+    for member in waiting.children::<()>().await.unwrap() {
+        becomes(&member, State::Retry).await;
+    }
+    let other = app.apply_async(add.s(1, 1)).await.unwrap();
+    assert_eq!(within(other.get()).await.unwrap(), 2);
+    let app = world.restart(app).await;
+    let other = app.apply_async(add.s(1, 1)).await.unwrap();
+    assert_eq!(within(other.get()).await.unwrap(), 2);
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_member_that_retries_keeps_the_body_waiting_and_its_place_in_the_list() {
+    let world = world();
+    let app = world.start().await;
+    let header = Canvas::group([
+        asks.s("countdown".into(), 3).into(),
+        add.s(1, 1).into(),
+        asks.s("countdown".into(), 2).into(),
+    ]);
+    let canvas = header | Canvas::task("xsum", ());
+    let result = app.apply_async(canvas).await.unwrap();
+    let members = result.children::<Value>().await.unwrap();
+    becomes(&members[0], State::Retry).await;
+    assert_eq!(within(members[1].get()).await.unwrap(), json!(2));
+    let app = world.restart(app).await;
+    let result = app.async_result::<Value>(result.id()).await.unwrap();
+    assert_eq!(result.state().await.unwrap(), State::Started);
+    assert_eq!(world.end(&result).await, Ok(json!(3 + 2 + 2)));
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_map_is_tried_again_as_a_whole_and_no_item_changes_it() {
+    let world = world();
+    let key = "retries: map";
+    let map = |items: [i64; 3]| trips.starmap(items.map(|n| (n, key.to_owned())));
+    assert_eq!(world.run(map([1, 2, 3])).await, Ok(json!([1, 2, 3])));
+    assert_eq!(notes(key), ["1", "2", "1", "2", "3", "1", "2", "3"]);
+    for (bad, what) in [(13, "change the arguments"), (14, "be replaced")] {
+        let (kind, message) = world.run(map([1, bad, 3])).await.unwrap_err();
+        assert_eq!(kind, "TypeError");
+        assert!(message.contains(what), "{message}");
+    }
+}
