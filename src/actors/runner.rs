@@ -21,18 +21,29 @@ use crate::canvas::{Mode, freeze};
 use crate::messages::dispatcher::Permit;
 use crate::messages::task::Finished;
 use crate::persistence::StoreError;
-use crate::task::{Next, TaskContext, TaskEntry, TaskError};
+use crate::task::{Host, Next, TaskContext, TaskEntry, TaskError};
 
 /// All that one attempt needs.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) entry: TaskEntry,
-    pub(crate) context: TaskContext,
-    pub(crate) attempt: Arc<Attempt>,
+    pub(crate) place: Place,
+    /// The attempt's number.
+    pub(crate) attempt: u32,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) permit: Permit,
     pub(crate) given: Given,
     pub(crate) limits: Limits,
     pub(crate) reply_to: Addr<TaskActor>,
     pub(crate) inbox: Arc<Inbox>,
+}
+
+/// Where in its workflow a task is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) id: Id,
+    pub(crate) parent: Option<Id>,
+    pub(crate) group: Option<Id>,
 }
 
 /// What the function is called with.
@@ -60,12 +71,25 @@ pub(crate) async fn run(order: Order) {
     let reply = Reply::new(&order);
     let Order {
         entry,
-        context,
-        attempt,
+        place,
+        attempt: number,
+        shared,
+        permit,
         given,
         limits,
+        reply_to,
         ..
     } = order;
+    // Made here, not by the task actor: what one thread allocates and another frees costs both.
+    let attempt = Arc::new(Attempt::new(shared, reply_to, number, permit));
+    let context = TaskContext {
+        id: place.id,
+        parent_id: place.parent,
+        group_id: place.group,
+        attempt: number,
+        item: None,
+        host: Host::Engine(attempt.clone()),
+    };
     let work = match work(attempt.shared(), context.root_id(), given).await {
         Ok(work) => work,
         Err(message) => {
@@ -238,9 +262,9 @@ impl Reply {
         Self {
             to: order.reply_to.clone(),
             inbox: order.inbox.clone(),
-            id: order.context.id,
+            id: order.place.id,
             entry: order.entry,
-            attempt: order.context.attempt,
+            attempt: order.attempt,
             sent: Cell::new(false),
         }
     }

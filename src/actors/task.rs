@@ -2,14 +2,12 @@
 //! what the function starts.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
 
-use super::attempt::Attempt;
 use super::journal::Act;
-use super::runner::{Given, Limits, Order};
+use super::runner::{Given, Limits, Order, Place};
 use super::shell::Shell;
 use super::supervision::{Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node, TaskDef};
@@ -25,7 +23,7 @@ use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
 use crate::messages::task::{Finished, Granted, Wants, WantsSlot};
 use crate::persistence::{StoreError, definition};
-use crate::task::{Host, TaskContext, TaskEntry, TaskOptions};
+use crate::task::{TaskEntry, TaskOptions};
 
 #[derive(Debug)]
 pub(crate) struct TaskActor {
@@ -212,19 +210,16 @@ impl TaskActor {
         };
         let def = self.def();
         let child = &self.child;
-        let shared = self.shell.shared().clone();
-        let running = Arc::new(Attempt::new(shared, context.address(), attempt, permit));
         self.shell.run(Order {
             entry: work.entry,
-            context: TaskContext {
+            place: Place {
                 id: child.id(),
-                parent_id: child.parent(),
-                group_id: child.group,
-                attempt,
-                item: None,
-                host: Host::Engine(running.clone()),
+                parent: child.parent(),
+                group: child.group,
             },
-            attempt: running,
+            attempt,
+            shared: self.shell.shared().clone(),
+            permit,
             given: match args {
                 Some(list) => Given::Again(list),
                 None => Given::First {

@@ -29,7 +29,7 @@ enum Phase {
     /// Another canvas has its place.
     Replaced,
     /// It has ended itself, what it added to its chord has not.
-    Ending(Report),
+    Ending(Box<Report>),
     Ended,
 }
 
@@ -275,7 +275,7 @@ impl Task {
         let commands = self.offspring.ended(index, report);
         let mut commands: Vec<_> = commands.into_iter().map(Command::Child).collect();
         if let Phase::Ending(report) = &self.phase {
-            let report = report.clone();
+            let report = (**report).clone();
             commands.extend(self.end(report));
         }
         commands
@@ -305,7 +305,7 @@ impl Task {
         for addition in self.offspring.additions() {
             match addition {
                 None => {
-                    self.phase = Phase::Ending(report);
+                    self.phase = Phase::Ending(Box::new(report));
                     return Vec::new();
                 }
                 Some(Outcome::Success(_)) => {}
