@@ -89,7 +89,8 @@ impl Canvas {
             .map_err(Into::into)
     }
 
-    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again.
+    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again. A group of
+    /// one that is a step of a chain, or a member of a group, is read as its member, as in Celery.
     ///
     /// ```
     /// # use chordal::prelude::*;
