@@ -141,6 +141,19 @@ impl App {
     ///
     /// If the future is dropped before it returns, the work may have been submitted or not.
     ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// assert_eq!(sum.get().await?, 4);
+    ///
+    /// let refused = app.apply_async(Canvas::task("add", (2,))).await;
+    /// assert!(matches!(refused, Err(chordal::Error::Canvas { .. })));
+    /// # app.shutdown().await }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Canvas`] if the canvas is refused, [`Error::Store`] if the store fails,
@@ -157,6 +170,16 @@ impl App {
     /// The handle of a task, chain, group or chord that was submitted before, also before a
     /// restart. The type is the caller's word: a wrong one shows as [`Error::Decode`].
     ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let id = app.apply_async(add.s(2, 2)).await?.id();
+    /// assert_eq!(app.async_result::<i64>(id).await?.get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::UnknownId`] if it was never submitted to this store or its retention has ended.
@@ -166,6 +189,14 @@ impl App {
 
     /// Tasks of unfinished workflows whose names are not registered: they wait, and run when the
     /// app is started with them. Their ids and names.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().start().await?;
+    /// assert!(app.parked().is_empty()); // nothing waits for a task that is not registered
+    /// # app.shutdown().await }
+    /// ```
     #[must_use]
     pub fn parked(&self) -> Vec<(Id, String)> {
         self.0.shared.parked()
@@ -235,6 +266,12 @@ impl AppBuilder {
     }
 
     /// Sets how much a crash may take back. Default: [`Durability::Power`], nothing.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().durability(chordal::Durability::Process);
+    /// ```
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
@@ -242,24 +279,48 @@ impl AppBuilder {
 
     /// Sets how long the results of a finished workflow are kept; a workflow with live handles is
     /// kept for as long as they live. Default: one day, as in Celery.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().retention(Duration::from_secs(3_600));
+    /// ```
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self
     }
 
     /// Sets how long [`App::shutdown`] waits for the tasks that run. Default: 25 s.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().grace(Duration::from_secs(5));
+    /// ```
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
     /// Sets how many members of one group are in memory at once. Default: 1,024; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().window(100);
+    /// ```
     pub fn window(mut self, members: u64) -> Self {
         self.window = members.max(1);
         self
     }
 
     /// Sets how many async tasks of one queue run at once. Default: 512; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().concurrency(8);
+    /// ```
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.slots.asynchronous = tasks.max(1);
         self
@@ -267,12 +328,24 @@ impl AppBuilder {
 
     /// Sets how many blocking tasks of one queue run at once, each on a thread of its own.
     /// Default: the number of cores; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().blocking_concurrency(2);
+    /// ```
     pub fn blocking_concurrency(mut self, tasks: usize) -> Self {
         self.slots.blocking = tasks.max(1);
         self
     }
 
     /// Gives one queue slots of its own: `tasks` async and `tasks` blocking ones; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().queue("mail", 4);
+    /// ```
     pub fn queue(mut self, name: impl Into<String>, tasks: usize) -> Self {
         let slots = Slots {
             asynchronous: tasks.max(1),
@@ -283,12 +356,25 @@ impl AppBuilder {
     }
 
     /// Sets how many threads async tasks share. Default: the number of cores; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().worker_threads(2);
+    /// ```
     pub fn worker_threads(mut self, threads: usize) -> Self {
         self.worker_threads = threads.max(1);
         self
     }
 
     /// Sets the clock; tests turn one by hand.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::SystemTime;
+    /// let clock = chordal::Clock::manual(SystemTime::UNIX_EPOCH);
+    /// let builder = App::in_memory().clock(clock.clone());
+    /// ```
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self

@@ -21,6 +21,8 @@ pub enum Error {
     #[error(transparent)]
     Failed(Box<TaskFailure>),
     /// The task will never run: a callback whose task failed, an errback whose task did not.
+    /// (One that expired is [`Failed`](Self::Failed), with
+    /// [`FailureKind::Revoked`](crate::FailureKind::Revoked).)
     #[error("task {id} will never run: what it waited for did not come")]
     Revoked {
         /// The task.

@@ -63,7 +63,12 @@ pub use task::{
     DEFAULT_QUEUE, Retry, Task, TaskContext, TaskEntry, TaskError, TaskOptions, TaskResult,
 };
 
-/// The README's example compiles.
+/// The examples in the README compile, and run where they can.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So do those for people who know Celery.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/from-celery.md")]
+struct FromCelery;

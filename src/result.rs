@@ -85,6 +85,17 @@ impl<O> AsyncResult<O> {
     }
 
     /// Returns the id by which [`App::async_result`](crate::App::async_result) finds it again.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// let saved = sum.id().to_string();
+    /// assert_eq!(app.async_result::<i64>(saved.parse()?).await?.get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
     #[must_use]
     pub fn id(&self) -> Id {
         self.id
@@ -92,6 +103,16 @@ impl<O> AsyncResult<O> {
 
     /// Gives the handle another type of value; see
     /// [`App::async_result`](crate::App::async_result).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(Canvas::task("add", (2, 2))).await?.cast::<i64>();
+    /// assert_eq!(sum.get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
     pub fn cast<T>(self) -> AsyncResult<T> {
         AsyncResult {
             shared: self.shared,
@@ -103,6 +124,17 @@ impl<O> AsyncResult<O> {
     }
 
     /// Returns how far it has got.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// sum.get().await?;
+    /// assert_eq!(sum.state().await?, chordal::State::Success);
+    /// # app.shutdown().await }
+    /// ```
     ///
     /// # Errors
     ///
@@ -129,6 +161,17 @@ impl<O> AsyncResult<O> {
 
     /// Says whether it has ended, well or not.
     ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// sum.get().await?;
+    /// assert!(sum.ready().await?);
+    /// # app.shutdown().await }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`state`](Self::state).
@@ -137,6 +180,17 @@ impl<O> AsyncResult<O> {
     }
 
     /// Says whether it has ended with a value.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// sum.get().await?;
+    /// assert!(sum.successful().await?);
+    /// # app.shutdown().await }
+    /// ```
     ///
     /// # Errors
     ///
@@ -149,6 +203,17 @@ impl<O> AsyncResult<O> {
     }
 
     /// Says whether it has ended with a failure.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parse]).start().await?;
+    /// let number = app.apply_async(parse.s("x".into())).await?;
+    /// assert!(number.get().await.is_err());
+    /// assert!(number.failed().await?);
+    /// # app.shutdown().await }
+    /// ```
     ///
     /// # Errors
     ///
@@ -229,6 +294,19 @@ impl<O> AsyncResult<O> {
     /// [`countdown`](crate::Signature::countdown), or, in state
     /// [`Retry`](crate::State::Retry), of its next attempt.
     ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::{Duration, SystemTime};
+    /// # #[task] async fn remind(user: u64) {}
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![remind]).start().await?;
+    /// let time = SystemTime::UNIX_EPOCH + Duration::from_secs(9_999_999_999);
+    /// let later = app.apply_async(remind.s(7).eta(time)).await?;
+    /// let due = later.eta().await?; // `None` until it has begun to wait
+    /// assert!(due.is_none_or(|due| due == time));
+    /// # app.shutdown().await }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`state`](Self::state).
@@ -243,6 +321,18 @@ impl<O> AsyncResult<O> {
 
     /// Waits until its whole workflow has come to rest: it has ended, and so have all callbacks,
     /// errbacks and theirs.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[task] async fn log(sum: i64) {}
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add, log]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2).link(log.partial())).await?;
+    /// sum.at_rest().await?;
+    /// assert!(sum.children::<()>().await?[0].successful().await?);
+    /// # app.shutdown().await }
+    /// ```
     ///
     /// # Errors
     ///
@@ -261,6 +351,17 @@ impl<O> AsyncResult<O> {
     /// Returns how many of its children (a group's or a header's members, a chain's steps) have
     /// ended with a value; failures do not count (celery/result.py, `completed_count`). A task
     /// counts itself.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parse]).start().await?;
+    /// let all = app.apply_async(group(["1", "x"].map(|text| parse.s(text.into())))).await?;
+    /// assert!(all.get().await.is_err());
+    /// assert_eq!(all.completed_count().await?, 1);
+    /// # app.shutdown().await }
+    /// ```
     ///
     /// # Errors
     ///
@@ -324,6 +425,19 @@ impl<O> AsyncResult<O> {
 impl<O: DeserializeOwned> AsyncResult<O> {
     /// Waits for the value.
     ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parse]).start().await?;
+    /// assert_eq!(app.apply_async(parse.s("4".into())).await?.get().await?, 4);
+    /// match app.apply_async(parse.s("x".into())).await?.get().await {
+    ///     Err(chordal::Error::Failed(failure)) => assert_eq!(failure.error_type, "ParseIntError"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Failed`] with the task's failure (a group's is that of its lowest failed member,
@@ -341,6 +455,18 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     }
 
     /// Waits for the value, at most for `timeout`. The work goes on all the same.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// # #[task] async fn endless() { std::future::pending().await }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![endless]).start().await?;
+    /// let handle = app.apply_async(endless.s()).await?;
+    /// let error = handle.get_timeout(Duration::from_millis(5)).await.unwrap_err();
+    /// assert!(matches!(error, chordal::Error::Timeout { .. }));
+    /// # drop(app); Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -368,6 +494,17 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     }
 
     /// Blocks this thread until the value is there: for callers that are not async.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// let thread = std::thread::spawn(move || sum.get_blocking());
+    /// assert_eq!(thread.join().unwrap()?, 4);
+    /// # app.shutdown().await }
+    /// ```
     ///
     /// # Errors
     ///

@@ -212,6 +212,16 @@ impl Catalogue for Registry {
 /// The constructors behind `.s(…)`, `.partial(…)` and their kin.
 impl<O> Signature<(), O> {
     /// Task `T` with all its arguments.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let four = Signature::full::<add>((2, 2)); // add.s(2, 2)
+    /// assert_eq!(app.apply_async(four).await?.get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
     pub fn full<T: Task<Output = O>>(args: T::Args) -> Self {
         Self::from_canvas(canvas::<T>(&args, false))
     }
@@ -219,6 +229,16 @@ impl<O> Signature<(), O> {
 
 impl<I, O> Signature<I, O> {
     /// Task `T` with all arguments but the first, `rest`, a tuple.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let next: Signature<i64, i64> = Signature::partial::<add>((4,)); // add.partial(4)
+    /// assert_eq!(app.apply_async(add.s(2, 2) | next).await?.get().await?, 8);
+    /// # app.shutdown().await }
+    /// ```
     pub fn partial<T: Task<Output = O>>(rest: impl Serialize) -> Self {
         Self::from_canvas(canvas::<T>(&rest, true))
     }
@@ -227,6 +247,17 @@ impl<I, O> Signature<I, O> {
 impl<I, O> Signature<Vec<I>, Vec<O>> {
     /// Task `T` once per element of the list upstream, in parallel; `rest` are all arguments but
     /// the first, a tuple.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[task] async fn range(n: i64) -> Vec<i64> { (0..n).collect() }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![range, add]).start().await?;
+    /// let next: Signature<Vec<i64>, Vec<i64>> = Signature::each::<add>((1,)); // add.each(1)
+    /// assert_eq!(app.apply_async(range.s(3) | next).await?.get().await?, [1, 2, 3]);
+    /// # app.shutdown().await }
+    /// ```
     pub fn each<T: Task<Output = O>>(rest: impl Serialize) -> Self {
         Self::from_canvas(Canvas::nested(Form::Each {
             member: Box::new(canvas::<T>(&rest, true)),
@@ -237,6 +268,16 @@ impl<I, O> Signature<Vec<I>, Vec<O>> {
 
 impl<O> Immutable<O> {
     /// Task `T` with all its arguments, whatever comes from upstream.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let five = Immutable::of::<add>((2, 3)); // add.si(2, 3)
+    /// assert_eq!(app.apply_async(add.s(1, 1) | five).await?.get().await?, 5);
+    /// # app.shutdown().await }
+    /// ```
     pub fn of<T: Task<Output = O>>(args: T::Args) -> Self {
         Self::from_canvas(canvas::<T>(&args, false))
     }
@@ -245,11 +286,29 @@ impl<O> Immutable<O> {
 impl<O> Immutable<Vec<O>> {
     /// One task that calls `T` once per item, in order (celery/app/builtins.py, `celery.map`):
     /// the first failing item fails it, the ones behind it are not called.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn double(n: i64) -> i64 { 2 * n }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![double]).start().await?;
+    /// assert_eq!(app.apply_async(double.map([1, 2, 3])).await?.get().await?, [2, 4, 6]);
+    /// # app.shutdown().await }
+    /// ```
     pub fn map<T: Task<Output = O>>(items: impl IntoIterator<Item = T::Args>) -> Self {
         Self::from_canvas(map::<T>(items))
     }
 
     /// The same as [`map`](Self::map): the items are lists of arguments in both.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// assert_eq!(app.apply_async(add.starmap([(1, 1), (2, 2)])).await?.get().await?, [2, 4]);
+    /// # app.shutdown().await }
+    /// ```
     pub fn starmap<T: Task<Output = O>>(items: impl IntoIterator<Item = T::Args>) -> Self {
         Self::map::<T>(items)
     }
@@ -257,6 +316,17 @@ impl<O> Immutable<Vec<O>> {
 
 impl<O> Immutable<Vec<Vec<O>>> {
     /// A group of maps over at most `n` items each (celery/canvas.py, `chunks`).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn double(n: i64) -> i64 { 2 * n }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![double]).start().await?;
+    /// let items = (1..=3).map(|n| (n,)); // tuples of arguments, as for `starmap`
+    /// let chunks = app.apply_async(double.chunks(items, 2)).await?;
+    /// assert_eq!(chunks.get().await?, [vec![2, 4], vec![6]]);
+    /// # app.shutdown().await }
+    /// ```
     pub fn chunks<T: Task<Output = O>>(items: impl IntoIterator<Item = T::Args>, n: usize) -> Self {
         if n == 0 {
             return Self::from_canvas(Canvas::refused(format!(

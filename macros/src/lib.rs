@@ -59,6 +59,27 @@ mod types;
 ///
 /// `partial` and those below it, `call` aside, exist for tasks with at least one parameter.
 ///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// # #[task] async fn range(n: i64) -> Vec<i64> { (0..n).collect() }
+/// # #[task] async fn double(n: i64) -> i64 { 2 * n }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+/// # let app = App::in_memory().tasks(tasks![add, range, double]).start().await?;
+/// let canvas = group!(
+///     add.s(2, 2) | add.partial(4),
+///     add.s(2, 2) | add.si(1, 1),
+///     range.s(3) | add.each(1),
+///     double.map([1, 2]),
+///     add.starmap([(1, 1), (2, 2)]),
+///     add.chunks([(1, 1), (2, 2), (3, 3)], 2),
+/// );
+/// let values = app.apply_async(canvas).await?.get().await?;
+/// assert_eq!(values, (8, 2, vec![1, 2, 3], vec![2, 4], vec![2, 4], vec![vec![2, 4], vec![6]]));
+/// assert_eq!(add.call(2, 2).await, 4);
+/// # app.shutdown().await }
+/// ```
+///
 /// # Parameters
 ///
 /// | attribute | |
@@ -109,6 +130,45 @@ mod types;
 ///
 /// A duration is a number and a unit (`ms`, `s`, `m`, `h`, `d`), or several from large to small:
 /// `"1m30s"`, `"1.5s"`.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// // One second, two, four, eight: each from nothing to that, at random; only what may pass.
+/// #[task(
+///     max_retries = 4,
+///     retry_backoff = "1s",
+///     retry_backoff_max = "8s",
+///     retry_jitter = true,
+///     retry_if = |error| error.error_type() == "Busy"
+/// )]
+/// async fn book(seat: u32) -> Result<u32, TaskError> {
+///     if seat > 9 {
+///         return Err(TaskError::new("no such seat").with_type("Unknown")); // not tried again
+///     }
+///     Ok(seat)
+/// }
+///
+/// // A minute each time; at 30 s an attempt is told, at 40 s it is ended.
+/// #[task(queue = "index", priority = 2, max_retries = 3, default_retry_delay = "1m", soft_time_limit = "30s", time_limit = "40s")]
+/// async fn index(ctx: &TaskContext, page: u32) -> Result<u32, TaskError> {
+///     tokio::select! {
+///         () = std::future::ready(()) => Ok(page),
+///         () = ctx.soft_time_limit() => Err(TaskError::new("cut short")),
+///     }
+/// }
+///
+/// // On a thread of its own.
+/// #[task(blocking, name = "shop.checksum")]
+/// fn checksum(text: String) -> u32 {
+///     text.bytes().map(u32::from).sum()
+/// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+/// # let app = App::in_memory().tasks(tasks![book, index, checksum]).start().await?;
+///
+/// assert!(app.apply_async(book.s(10)).await?.get().await.is_err());
+/// assert_eq!(app.apply_async(group!(book.s(9), index.s(1), checksum.s("ab".into()))).await?.get().await?, (9, 1, 195));
+/// # app.shutdown().await }
+/// ```
 ///
 /// # Errors
 ///

@@ -59,8 +59,9 @@ impl Canvas {
     /// `celery.chord`, `celery.map`, `celery.starmap` or `celery.chunks`, with what is inside.
     ///
     /// As in Celery, a group directly in a group or in a chord's header gives its members to it,
-    /// and an empty group is skipped in a chain. Otherwise than there a group always gives a list,
-    /// also one of one, and always in the order written.
+    /// an empty group is skipped in a chain, and a group of one that is a step of a chain counts as
+    /// its member. Otherwise than there a group always gives a list, also one of one, and always in
+    /// the order written.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -88,13 +89,15 @@ impl Canvas {
             .map_err(Into::into)
     }
 
-    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again.
+    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again. A group of
+    /// one that is a step of a chain, or a member of a group, is read as its member, as in Celery.
     ///
     /// ```
     /// # use chordal::prelude::*;
-    /// let canvas = Canvas::task("add", (2,)).queue("sums");
-    /// let json = r#"{"args":[2],"immutable":false,"kwargs":{},"options":{"queue":"sums"},"subtask_type":null,"task":"add"}"#;
-    /// assert_eq!(canvas.to_json()?, json);
+    /// let json = Canvas::task("add", (2,)).queue("sums").to_json()?;
+    /// let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    /// assert_eq!(json["args"], serde_json::json!([2]));
+    /// assert_eq!(json["options"], serde_json::json!({"queue": "sums"}));
     /// # Ok::<(), chordal::Error>(())
     /// ```
     ///

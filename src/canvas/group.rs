@@ -20,6 +20,16 @@ pub fn group<I, M: Accepts<I>>(
 }
 
 /// A group of members with different types; what [`group!`](crate::group!) calls.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+/// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+/// let pair = chordal::group_of((add.s(1, 1), add.s(2, 2)));
+/// assert_eq!(app.apply_async(pair).await?.get().await?, (2, 4));
+/// # app.shutdown().await }
+/// ```
 pub fn group_of<I, M: Members<I>>(members: M) -> Signature<I, M::Outputs> {
     Signature::from_canvas(Canvas::group(members.into_canvases()))
 }

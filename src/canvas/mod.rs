@@ -132,16 +132,47 @@ pub(crate) enum Mode {
 impl Canvas {
     /// One task by its registered name; `args` is a tuple or list of arguments. In a chain the
     /// value from upstream goes before them.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let canvas = Canvas::task("add", (2, 2)) | Canvas::task("add", (4,));
+    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(8));
+    /// # app.shutdown().await }
+    /// ```
     pub fn task(name: impl Into<Cow<'static, str>>, args: impl Serialize) -> Self {
         Self::from_sig(name.into(), &args, true)
     }
 
     /// As [`Canvas::task`], ignoring what comes from upstream.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let canvas = Canvas::task("add", (2, 2)) | Canvas::immutable("add", (1, 1));
+    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(2));
+    /// # app.shutdown().await }
+    /// ```
     pub fn immutable(name: impl Into<Cow<'static, str>>, args: impl Serialize) -> Self {
         Self::from_sig(name.into(), &args, false)
     }
 
     /// The steps one after the other, each with the value of the one before it.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let steps = [1, 2, 3].map(|n| Canvas::task("add", (n,)));
+    /// let canvas = Canvas::chain(steps).with_args((0,));
+    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(6));
+    /// # app.shutdown().await }
+    /// ```
     pub fn chain(steps: impl IntoIterator<Item = Self>) -> Self {
         steps
             .into_iter()
@@ -149,6 +180,16 @@ impl Canvas {
     }
 
     /// The members in parallel; its value is the list of theirs, in member order.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let canvas = Canvas::group((0..3).map(|i| Canvas::task("add", (i, i))));
+    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!([0, 2, 4]));
+    /// # app.shutdown().await }
+    /// ```
     pub fn group(members: impl IntoIterator<Item = Self>) -> Self {
         let members: Vec<_> = members.into_iter().collect();
         let depth = members.iter().map(Self::depth).max().unwrap_or(0);
@@ -160,12 +201,34 @@ impl Canvas {
     }
 
     /// The header's members in parallel, then `body` with the list of their values.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[task] async fn xsum(xs: Vec<i64>) -> i64 { xs.iter().sum() }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add, xsum]).start().await?;
+    /// let header = (0..3).map(|i| Canvas::task("add", (i, i)));
+    /// let canvas = Canvas::chord(header, Canvas::task("xsum", ()));
+    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(6));
+    /// # app.shutdown().await }
+    /// ```
     pub fn chord(header: impl IntoIterator<Item = Self>, body: Self) -> Self {
         Self::group(header).then(body)
     }
 
     /// Gives the canvas the types that its author knows it to have. They are not checked here: a
     /// wrong one shows as a failure of the task, or as [`Error::Decode`](crate::Error::Decode).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = Canvas::task("add", (2, 2)).typed::<(), i64>() | add.partial(4);
+    /// assert_eq!(app.apply_async(sum).await?.get().await?, 8);
+    /// # app.shutdown().await }
+    /// ```
     pub fn typed<I, O>(self) -> Signature<I, O> {
         Signature::from_canvas(self)
     }
@@ -240,60 +303,132 @@ impl Canvas {
     }
 
     /// Sends its tasks to this queue, as [`Signature::queue`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let canvas = Canvas::task("add", (2, 2)).queue("sums");
+    /// assert!(canvas.to_json().unwrap().contains(r#""queue":"sums""#));
+    /// ```
     pub fn queue(mut self, queue: impl Into<Cow<'static, str>>) -> Self {
         self.extras().options.queue = Some(queue.into());
         self
     }
 
     /// Sets the priority, as [`Signature::priority`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let canvas = Canvas::task("add", (2, 2)).priority(9);
+    /// assert!(canvas.to_json().unwrap().contains(r#""priority":9"#));
+    /// ```
     pub fn priority(mut self, priority: u8) -> Self {
         self.extras().options.priority = Some(priority);
         self
     }
 
     /// Sets the number of retries, as [`Signature::max_retries`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let canvas = Canvas::task("add", (2, 2)).max_retries(3);
+    /// assert!(canvas.to_json().unwrap().contains(r#""max_retries":3"#));
+    /// ```
     pub fn max_retries(mut self, max_retries: u32) -> Self {
         self.extras().options.max_retries = Some(max_retries);
         self
     }
 
     /// Sets the hard time limit, as [`Signature::time_limit`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let canvas = Canvas::task("add", (2, 2)).time_limit(Duration::from_secs(45));
+    /// assert!(canvas.to_json().unwrap().contains(r#""time_limit":45"#));
+    /// ```
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.extras().options.time_limit = Some(limit);
         self
     }
 
     /// Sets the soft time limit, as [`Signature::soft_time_limit`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let canvas = Canvas::task("add", (2, 2)).soft_time_limit(Duration::from_secs(30));
+    /// assert!(canvas.to_json().unwrap().contains(r#""soft_time_limit":30"#));
+    /// ```
     pub fn soft_time_limit(mut self, limit: Duration) -> Self {
         self.extras().options.soft_time_limit = Some(limit);
         self
     }
 
     /// Delays the start, as [`Signature::countdown`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let canvas = Canvas::task("add", (2, 2)).countdown(Duration::from_secs(60));
+    /// assert!(canvas.to_json().unwrap().contains(r#""countdown":60"#));
+    /// ```
     pub fn countdown(mut self, delay: Duration) -> Self {
         self.extras().options.eta = Some(When::In(delay));
         self
     }
 
     /// Delays the start, as [`Signature::eta`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::SystemTime;
+    /// let canvas = Canvas::task("add", (2, 2)).eta(SystemTime::UNIX_EPOCH);
+    /// assert!(canvas.to_json().unwrap().contains(r#""eta":"1970-01-01T00:00:00Z""#));
+    /// ```
     pub fn eta(mut self, time: SystemTime) -> Self {
         self.extras().options.eta = Some(When::at(time));
         self
     }
 
     /// Limits the wait for the start, as [`Signature::expires`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let canvas = Canvas::task("add", (2, 2)).expires(Duration::from_secs(60));
+    /// assert!(canvas.to_json().unwrap().contains(r#""expires":60"#));
+    /// ```
     pub fn expires(mut self, after: Duration) -> Self {
         self.extras().options.expires = Some(When::In(after));
         self
     }
 
     /// Limits the wait for the start, as [`Signature::expires_at`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::SystemTime;
+    /// let canvas = Canvas::task("add", (2, 2)).expires_at(SystemTime::UNIX_EPOCH);
+    /// assert!(canvas.to_json().unwrap().contains(r#""expires":"1970-01-01T00:00:00Z""#));
+    /// ```
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.extras().options.expires = Some(When::at(time));
         self
     }
 
     /// Adds a callback, as [`Signature::link`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let canvas = Canvas::task("add", (2, 2)).link(Canvas::task("add", (1,)));
+    /// let sum = app.apply_async(canvas).await?;
+    /// sum.get().await?;
+    /// assert_eq!(sum.children::<i64>().await?[0].get().await?, 5);
+    /// # app.shutdown().await }
+    /// ```
     pub fn link(mut self, callback: Self) -> Self {
         let extras = self.extras();
         extras.depth = extras.depth.max(callback.depth());
@@ -302,6 +437,19 @@ impl Canvas {
     }
 
     /// Adds an errback, as [`Signature::link_error`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn fail() -> Result<(), TaskError> { Err(TaskError::new("no")) }
+    /// # #[task] async fn why(failure: TaskFailure) -> String { failure.message }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![fail, why]).start().await?;
+    /// let canvas = Canvas::task("fail", ()).link_error(Canvas::task("why", ()));
+    /// let failed = app.apply_async(canvas).await?;
+    /// assert!(failed.get().await.is_err());
+    /// assert_eq!(failed.children::<String>().await?[0].get().await?, "no");
+    /// # app.shutdown().await }
+    /// ```
     pub fn link_error(mut self, errback: Self) -> Self {
         let extras = self.extras();
         extras.depth = extras.depth.max(errback.depth());
@@ -310,6 +458,17 @@ impl Canvas {
     }
 
     /// Makes the group keep its failures, as [`Signature::settled`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn fail() -> Result<(), TaskError> { Err(TaskError::new("no")) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![fail]).start().await?;
+    /// let canvas = Canvas::group([Canvas::task("fail", ())]).settled();
+    /// let outcomes = app.apply_async(canvas).await?.get().await?;
+    /// assert_eq!(outcomes[0]["Err"]["message"], "no");
+    /// # app.shutdown().await }
+    /// ```
     pub fn settled(mut self) -> Self {
         let refusal = match &mut self.form {
             Form::Group { settled, .. } | Form::Each { settled, .. } => {
@@ -335,6 +494,16 @@ impl Canvas {
 
     /// Makes the second submission with `key` return the first one's handle, as
     /// [`Signature::idempotency_key`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = || Canvas::task("add", (2, 2)).idempotency_key("sum");
+    /// assert_eq!(app.apply_async(sum()).await?.id(), app.apply_async(sum()).await?.id());
+    /// # app.shutdown().await }
+    /// ```
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.extras().idempotency_key = Some(key.into());
         self

@@ -157,11 +157,34 @@ macro_rules! builders {
 
             /// Sets the priority, 0 to 9: of the tasks that wait in one queue, the highest goes
             /// first.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+            /// let urgent = add.s(2, 2).priority(9);
+            /// assert_eq!(app.apply_async(urgent).await?.get().await?, 4);
+            /// # app.shutdown().await }
+            /// ```
             pub fn priority(self, priority: u8) -> Self {
                 Self::from_canvas(self.canvas.priority(priority))
             }
 
             /// Sets how often a failed attempt is tried again.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # #[task(retry_backoff = "1ms")]
+            /// # async fn third(ctx: &TaskContext) -> Result<u32, TaskError> {
+            /// #     if ctx.attempt() < 3 { Err(TaskError::new("too early")) } else { Ok(ctx.attempt()) }
+            /// # }
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![third]).start().await?;
+            /// let patient = third.s().max_retries(2);
+            /// assert_eq!(app.apply_async(patient).await?.get().await?, 3);
+            /// # app.shutdown().await }
+            /// ```
             pub fn max_retries(self, max_retries: u32) -> Self {
                 Self::from_canvas(self.canvas.max_retries(max_retries))
             }
@@ -169,6 +192,18 @@ macro_rules! builders {
             /// Sets the hard limit on one attempt, from the moment its body starts. An async body
             /// is dropped at it; a blocking one cannot be stopped: its result is refused and its
             /// slot comes back when it returns.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # use std::time::Duration;
+            /// # #[task] async fn endless() { std::future::pending().await }
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![endless]).start().await?;
+            /// let limited = endless.s().time_limit(Duration::from_millis(5));
+            /// let failure = app.apply_async(limited).await?.get().await.unwrap_err();
+            /// assert!(failure.to_string().ends_with("time limit of 5ms exceeded"));
+            /// # app.shutdown().await }
+            /// ```
             pub fn time_limit(self, limit: Duration) -> Self {
                 Self::from_canvas(self.canvas.time_limit(limit))
             }
@@ -176,6 +211,20 @@ macro_rules! builders {
             /// Sets the soft limit on one attempt: at it a task that
             /// [listens](crate::TaskContext::soft_time_limit) is told and may clean up; one that
             /// does not is ended with `SoftTimeLimitExceeded`.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # use std::time::Duration;
+            /// # #[task] async fn endless() { std::future::pending().await }
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![endless]).start().await?;
+            /// let limited = endless.s().soft_time_limit(Duration::from_millis(5));
+            /// match app.apply_async(limited).await?.get().await {
+            ///     Err(chordal::Error::Failed(failure)) => assert_eq!(failure.error_type, "SoftTimeLimitExceeded"),
+            ///     other => panic!("{other:?}"),
+            /// }
+            /// # app.shutdown().await }
+            /// ```
             pub fn soft_time_limit(self, limit: Duration) -> Self {
                 Self::from_canvas(self.canvas.soft_time_limit(limit))
             }
@@ -195,6 +244,21 @@ macro_rules! builders {
             }
 
             /// Starts it no earlier than this time of day.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # use std::time::{Duration, SystemTime};
+            /// # #[task] async fn remind(user: u64) {}
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// let clock = chordal::Clock::manual(SystemTime::now());
+            /// let app = App::in_memory().clock(clock.clone()).tasks(tasks![remind]).start().await?;
+            /// let hour = Duration::from_secs(3_600);
+            /// let later = app.apply_async(remind.s(7).eta(clock.now() + hour)).await?;
+            /// assert!(!later.ready().await?);
+            /// clock.advance(hour);
+            /// later.get().await?;
+            /// # app.shutdown().await }
+            /// ```
             pub fn eta(self, time: SystemTime) -> Self {
                 Self::from_canvas(self.canvas.eta(time))
             }
@@ -215,6 +279,19 @@ macro_rules! builders {
 
             /// Gives it up if it has not started by this time of day; see
             /// [`expires`](Self::expires).
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # use std::time::SystemTime;
+            /// # #[task] async fn quote(stock: String) -> f64 { 1.0 }
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![quote]).start().await?;
+            /// let late = quote.s("ACME".into()).expires_at(SystemTime::UNIX_EPOCH);
+            /// let late = app.apply_async(late).await?;
+            /// assert!(late.get().await.is_err());
+            /// assert_eq!(late.state().await?, chordal::State::Revoked);
+            /// # app.shutdown().await }
+            /// ```
             pub fn expires_at(self, time: SystemTime) -> Self {
                 Self::from_canvas(self.canvas.expires_at(time))
             }
@@ -248,6 +325,19 @@ macro_rules! builders {
             }
 
             /// The same as `link_error`, by Celery's other name.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+            /// # #[task] async fn why(failure: TaskFailure) -> String { failure.error_type }
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![parse, why]).start().await?;
+            /// let watched = app.apply_async(parse.s("x".into()).on_error(why.partial())).await?;
+            /// watched.at_rest().await?;
+            /// let errback = &watched.children::<String>().await?[0];
+            /// assert_eq!(errback.get().await?, "ParseIntError");
+            /// # app.shutdown().await }
+            /// ```
             pub fn on_error(self, errback: impl Accepts<TaskFailure>) -> Self {
                 self.link_error(errback)
             }
@@ -258,6 +348,17 @@ macro_rules! builders {
             /// What is submitted the second time is not looked at, the key alone decides: make it
             /// from the arguments. If the first one failed, its failure is what the handle gives;
             /// to run it again, choose a new key.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # #[task] async fn charge(order: u64) -> u64 { order }
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![charge]).start().await?;
+            /// let first = app.apply_async(charge.s(7).idempotency_key("order 7")).await?;
+            /// let second = app.apply_async(charge.s(7).idempotency_key("order 7")).await?;
+            /// assert_eq!(first.id(), second.id());
+            /// # app.shutdown().await }
+            /// ```
             pub fn idempotency_key(self, key: impl Into<String>) -> Self {
                 Self::from_canvas(self.canvas.idempotency_key(key))
             }
@@ -298,6 +399,18 @@ impl<I, O> Signature<I, Vec<O>> {
 
 impl<O> Immutable<Vec<O>> {
     /// As [`Signature::settled`].
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parse]).start().await?;
+    /// let chunks = parse.chunks(["1", "x"].map(|text| (text.into(),)), 1).settled();
+    /// let chunks = app.apply_async(chunks).await?.get().await?;
+    /// assert_eq!(chunks[0], Ok(vec![1]));
+    /// assert!(chunks[1].is_err());
+    /// # app.shutdown().await }
+    /// ```
     pub fn settled(self) -> Immutable<Vec<Result<O, TaskFailure>>> {
         Immutable::from_canvas(self.canvas.settled())
     }

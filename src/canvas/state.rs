@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
 pub enum State {
-    /// Submitted; no attempt of it has started.
+    /// Submitted; no attempt of it has started, perhaps because it waits for its
+    /// [time](crate::Signature::countdown).
     Pending,
     /// An attempt has started (for a chain, group or chord: one of its tasks has).
     Started,
@@ -19,12 +20,19 @@ pub enum State {
     Success,
     /// Ended with a [`TaskFailure`](crate::TaskFailure).
     Failure,
-    /// Will never run: a callback whose task failed, an errback whose task did not.
+    /// Will never run: it [expired](crate::Signature::expires) before it could start, or it is a
+    /// callback whose task failed, or an errback whose task did not.
     Revoked,
 }
 
 impl State {
     /// Says whether the state is final: success, failure or revoked.
+    ///
+    /// ```
+    /// use chordal::State;
+    /// assert!(State::Revoked.is_ready());
+    /// assert!(!State::Retry.is_ready());
+    /// ```
     #[must_use]
     pub fn is_ready(self) -> bool {
         matches!(self, Self::Success | Self::Failure | Self::Revoked)

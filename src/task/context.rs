@@ -68,18 +68,58 @@ impl TaskContext {
 
     /// The task's id: the same in every attempt, so that it serves as an idempotency key towards
     /// the outside world.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![charge]).start().await?;
+    /// #[task]
+    /// async fn charge(ctx: &TaskContext) -> String {
+    ///     format!("charge {}", ctx.id()) // the same key in every attempt
+    /// }
+    /// let charged = app.apply_async(charge.s()).await?;
+    /// assert_eq!(charged.get().await?, format!("charge {}", charged.id()));
+    /// # app.shutdown().await }
+    /// ```
     #[must_use]
     pub fn id(&self) -> Id {
         self.id
     }
 
     /// The id of the workflow the task belongs to.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![root]).start().await?;
+    /// #[task]
+    /// async fn root(ctx: &TaskContext) -> String {
+    ///     ctx.root_id().to_string()
+    /// }
+    /// let all = app.apply_async(group([root.s()])).await?;
+    /// assert_eq!(all.get().await?, [all.id().to_string()]);
+    /// # app.shutdown().await }
+    /// ```
     #[must_use]
     pub fn root_id(&self) -> Id {
         self.id.root()
     }
 
     /// The id of the chain, group, chord or task that the task is a child of, if it is not alone.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parent]).start().await?;
+    /// #[task]
+    /// async fn parent(ctx: &TaskContext) -> Option<String> {
+    ///     ctx.parent_id().map(|id| id.to_string())
+    /// }
+    /// let all = app.apply_async(group([parent.s()])).await?;
+    /// assert_eq!(all.get().await?, [Some(all.id().to_string())]);
+    /// assert_eq!(app.apply_async(parent.s()).await?.get().await?, None);
+    /// # app.shutdown().await }
+    /// ```
     #[must_use]
     pub fn parent_id(&self) -> Option<Id> {
         self.parent_id
@@ -87,12 +127,36 @@ impl TaskContext {
 
     /// The id of the group or chord that the task is a member of, itself or as the last step of
     /// one.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![in_group]).start().await?;
+    /// #[task]
+    /// async fn in_group(ctx: &TaskContext) -> bool {
+    ///     ctx.group_id().is_some()
+    /// }
+    /// assert_eq!(app.apply_async(group([in_group.s()])).await?.get().await?, [true]);
+    /// assert!(!app.apply_async(in_group.s()).await?.get().await?);
+    /// # app.shutdown().await }
+    /// ```
     #[must_use]
     pub fn group_id(&self) -> Option<Id> {
         self.group_id
     }
 
     /// Which attempt this is, from 1; one that a crash cut short counts.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// #[task(max_retries = 2)]
+    /// async fn third(ctx: &TaskContext) -> Result<u32, TaskError> {
+    ///     match ctx.attempt() {
+    ///         3 => Ok(3),
+    ///         n => Err(TaskError::new(format!("attempt {n}"))),
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -289,6 +353,18 @@ impl TaskContext {
     /// Says whether the soft time limit has been reached: for blocking tasks, which look from time
     /// to time. A task that has called this listens for it, as with
     /// [`soft_time_limit`](Self::soft_time_limit).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// #[task(blocking, soft_time_limit = "30s")]
+    /// fn count(ctx: &TaskContext, words: Vec<String>) -> usize {
+    ///     words.iter().take_while(|_| !ctx.is_over_soft_time_limit()).count()
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![count]).start().await?;
+    /// assert_eq!(app.apply_async(count.s(vec!["a".into(), "b".into()])).await?.get().await?, 2);
+    /// # app.shutdown().await }
+    /// ```
     #[must_use]
     pub fn is_over_soft_time_limit(&self) -> bool {
         match &self.host {

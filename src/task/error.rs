@@ -51,6 +51,11 @@ pub(crate) enum Next {
 
 impl TaskError {
     /// An error with this message. Its [type](Self::with_type) is called `TaskError`.
+    ///
+    /// ```
+    /// # use chordal::TaskError;
+    /// assert_eq!(TaskError::new("no such user").to_string(), "no such user");
+    /// ```
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         Self {
@@ -63,6 +68,15 @@ impl TaskError {
 
     /// An error that asks for the next attempt after `delay`, if the task has retries left. See
     /// [`TaskContext::retry`](crate::TaskContext::retry) for all that can be asked for.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// #[task(max_retries = 5)]
+    /// async fn ask(server: String) -> Result<String, TaskError> {
+    ///     Err(TaskError::retry(format!("{server} is busy"), Duration::from_secs(30)))
+    /// }
+    /// ```
     #[must_use]
     pub fn retry(message: impl Into<String>, delay: Duration) -> Self {
         Self {
@@ -72,6 +86,14 @@ impl TaskError {
     }
 
     /// The same error, not to be tried again however many retries are left.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// #[task(max_retries = 5)]
+    /// async fn parse(text: String) -> Result<i64, TaskError> {
+    ///     text.parse().map_err(|error| TaskError::from(error).fatal()) // will never parse
+    /// }
+    /// ```
     #[must_use]
     pub fn fatal(mut self) -> Self {
         self.then = Then::Fatal;

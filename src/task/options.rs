@@ -41,7 +41,8 @@ pub struct TaskOptions {
     pub default_retry_delay: Option<Duration>,
     /// Which errors are worth another attempt, in the place of Celery's `autoretry_for`. It is not
     /// asked about what the task itself has decided: [`TaskContext::retry`](crate::TaskContext::retry),
-    /// [`TaskError::fatal`](crate::TaskError::fatal). Default: all.
+    /// [`TaskError::fatal`](crate::TaskError::fatal), nor about time limits: after a soft one the
+    /// task is tried again, after a hard one it is not. Default: all, panics too.
     pub retry_if: Option<fn(&TaskError) -> bool>,
     /// Soft limit on one attempt: the task may [listen](crate::TaskContext::soft_time_limit) for
     /// it, and ends with `SoftTimeLimitExceeded` if it does not. Default: none.
@@ -70,6 +71,13 @@ impl TaskOptions {
     }
 
     /// Sets the queue.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().queue("mail");
+    /// assert_eq!(options.queue, "mail");
+    /// ```
     #[must_use]
     pub const fn queue(mut self, queue: &'static str) -> Self {
         self.queue = queue;
@@ -77,6 +85,13 @@ impl TaskOptions {
     }
 
     /// Sets the priority, 0 to 9.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().priority(9);
+    /// assert_eq!(options.priority, 9);
+    /// ```
     #[must_use]
     pub const fn priority(mut self, priority: u8) -> Self {
         self.priority = priority;
@@ -84,6 +99,13 @@ impl TaskOptions {
     }
 
     /// Runs the body on the blocking pool.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().blocking();
+    /// assert!(options.blocking);
+    /// ```
     #[must_use]
     pub const fn blocking(mut self) -> Self {
         self.blocking = true;
@@ -91,6 +113,13 @@ impl TaskOptions {
     }
 
     /// Sets how often a failed attempt is tried again.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().max_retries(3);
+    /// assert_eq!(options.max_retries, 3);
+    /// ```
     #[must_use]
     pub const fn max_retries(mut self, max_retries: u32) -> Self {
         self.max_retries = max_retries;
@@ -98,6 +127,13 @@ impl TaskOptions {
     }
 
     /// Sets the delay before the first retry.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().retry_backoff(Duration::from_secs(5));
+    /// assert_eq!(options.retry_backoff, Some(Duration::from_secs(5)));
+    /// ```
     #[must_use]
     pub const fn retry_backoff(mut self, delay: Duration) -> Self {
         self.retry_backoff = Some(delay);
@@ -105,6 +141,13 @@ impl TaskOptions {
     }
 
     /// Sets the longest delay between two attempts.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().retry_backoff_max(Duration::from_secs(120));
+    /// assert_eq!(options.retry_backoff_max.as_secs(), 120);
+    /// ```
     #[must_use]
     pub const fn retry_backoff_max(mut self, delay: Duration) -> Self {
         self.retry_backoff_max = delay;
@@ -112,6 +155,13 @@ impl TaskOptions {
     }
 
     /// Draws the delays at random.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().retry_jitter(true);
+    /// assert!(options.retry_jitter);
+    /// ```
     #[must_use]
     pub const fn retry_jitter(mut self, jitter: bool) -> Self {
         self.retry_jitter = jitter;
@@ -119,6 +169,13 @@ impl TaskOptions {
     }
 
     /// Sets the delay before every retry.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().default_retry_delay(Duration::from_secs(180));
+    /// assert!(options.default_retry_delay.is_some());
+    /// ```
     #[must_use]
     pub const fn default_retry_delay(mut self, delay: Duration) -> Self {
         self.default_retry_delay = Some(delay);
@@ -126,6 +183,13 @@ impl TaskOptions {
     }
 
     /// Sets which errors are worth another attempt.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().retry_if(|error| error.error_type() == "TimedOut");
+    /// assert!(options.retry_if.is_some());
+    /// ```
     #[must_use]
     pub const fn retry_if(mut self, predicate: fn(&TaskError) -> bool) -> Self {
         self.retry_if = Some(predicate);
@@ -133,6 +197,13 @@ impl TaskOptions {
     }
 
     /// Sets the soft limit on one attempt.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().soft_time_limit(Duration::from_secs(30));
+    /// assert!(options.soft_time_limit.is_some());
+    /// ```
     #[must_use]
     pub const fn soft_time_limit(mut self, limit: Duration) -> Self {
         self.soft_time_limit = Some(limit);
@@ -140,6 +211,13 @@ impl TaskOptions {
     }
 
     /// Sets the hard limit on one attempt.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().time_limit(Duration::from_secs(45));
+    /// assert!(options.time_limit.is_some());
+    /// ```
     #[must_use]
     pub const fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);

@@ -51,24 +51,82 @@ impl Retry {
     }
 
     /// Sets how long to wait. Without it the task's `default_retry_delay` holds, or its backoff.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::{Duration, SystemTime};
+    /// #[task(max_retries = 1)]
+    /// async fn never(ctx: &TaskContext) -> Result<(), TaskError> {
+    ///     Err(ctx.retry().countdown(Duration::from_millis(5)).into())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![never]).start().await?;
+    /// assert!(app.apply_async(never.s()).await?.get().await.is_err()); // after the second attempt
+    /// # app.shutdown().await }
+    /// ```
     pub fn countdown(mut self, delay: Duration) -> Self {
         self.when = Some(When::In(delay));
         self
     }
 
     /// Sets when the next attempt is due, by the time of day.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::{Duration, SystemTime};
+    /// #[task(max_retries = 1)]
+    /// async fn never(ctx: &TaskContext) -> Result<(), TaskError> {
+    ///     Err(ctx.retry().eta(SystemTime::UNIX_EPOCH).into())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![never]).start().await?;
+    /// assert!(app.apply_async(never.s()).await?.get().await.is_err());
+    /// # app.shutdown().await }
+    /// ```
     pub fn eta(mut self, time: SystemTime) -> Self {
         self.when = Some(When::at(time));
         self
     }
 
     /// Sets what the task fails with if no retries are left.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::{Duration, SystemTime};
+    /// #[task(max_retries = 1)]
+    /// async fn never(ctx: &TaskContext) -> Result<(), TaskError> {
+    ///     Err(ctx.retry().countdown(Duration::ZERO).cause(TaskError::new("late")).into())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![never]).start().await?;
+    /// match app.apply_async(never.s()).await?.get().await {
+    ///     Err(chordal::Error::Failed(failure)) => assert_eq!((failure.attempt, &*failure.message), (2, "late")),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # app.shutdown().await }
+    /// ```
     pub fn cause(mut self, error: impl Into<TaskError>) -> Self {
         self.cause = Some(error.into());
         self
     }
 
     /// Sets how many retries the task has, in place of its `max_retries`.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::{Duration, SystemTime};
+    /// #[task(max_retries = 1)]
+    /// async fn never(ctx: &TaskContext) -> Result<(), TaskError> {
+    ///     Err(ctx.retry().max_retries(4).countdown(Duration::ZERO).into())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![never]).start().await?;
+    /// match app.apply_async(never.s()).await?.get().await {
+    ///     Err(chordal::Error::Failed(failure)) => assert_eq!(failure.attempt, 5),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # app.shutdown().await }
+    /// ```
     pub fn max_retries(mut self, max_retries: u32) -> Self {
         self.max_retries = Some(max_retries);
         self
