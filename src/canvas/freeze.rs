@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -433,7 +434,8 @@ fn check(options: &Options, extras: &Extras) -> Result<(), Refusal> {
     if options.priority.is_some_and(|priority| priority > 9) {
         return Err(Refusal::here("a priority is 0 to 9"));
     }
-    if options.time_limit.is_some_and(|limit| limit.is_zero()) {
+    let limits = [options.time_limit, options.soft_time_limit];
+    if limits.iter().flatten().any(Duration::is_zero) {
         return Err(Refusal::here("a time limit of zero lets nothing run"));
     }
     if extras.idempotency_key.is_some() {

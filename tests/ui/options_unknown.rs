@@ -1,6 +1,6 @@
 use chordal::prelude::*;
 
-#[task(soft_time_limit = "30s", queue = "mail")]
+#[task(acks_late = true, queue = "mail")]
 async fn later(x: i64) -> i64 {
     x
 }

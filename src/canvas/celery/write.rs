@@ -93,20 +93,26 @@ fn task(sig: &TaskSig, extras: &Extras, options: Value) -> Written {
     Ok(task.into())
 }
 
-/// Celery skips an empty group in a chain: one alone in its chain is all that can be written.
+/// Celery skips an empty group in a chain, unless it is alone there, and takes one of one member
+/// for its member: these cannot be written.
 fn step_of(steps: &[Canvas], step: &Canvas) -> Written {
-    match &step.form {
-        Form::Group { members, .. } if members.is_empty() && steps.len() > 1 => Err(Refusal::here(
-            "an empty group within a chain has no form in Celery, which skips it",
-        )),
-        _ => write(step),
-    }
+    let refused = match &step.form {
+        Form::Group { members, .. } if members.is_empty() && steps.len() > 1 => {
+            "an empty group within a chain has no form in Celery, which skips it"
+        }
+        Form::Group { members, .. } if members.len() == 1 => {
+            "a group of one within a chain has no form in Celery, which takes it for its member"
+        }
+        _ => return write(step),
+    };
+    Err(Refusal::here(refused))
 }
 
 /// A group directly in a group would give its members to it, so it is written in a chain of one.
 fn members_of(members: &[Canvas], place: &str) -> Result<Vec<Value>, Refusal> {
     let members = members.iter().enumerate().map(|(i, member)| {
-        let written = write(member).map_err(|refusal| at(place, i, refusal))?;
+        let alone = std::slice::from_ref(member);
+        let written = step_of(alone, member).map_err(|refusal| at(place, i, refusal))?;
         Ok(match member.form {
             Form::Group { .. } => {
                 composed(CHAIN, "chain", json!({ "tasks": [written] }), json!({}))
