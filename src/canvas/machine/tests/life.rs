@@ -262,7 +262,8 @@ impl Life {
             Some(last) => Task::recover(7, policy(), last.clone(), &self.own, self.now_ms),
             None => {
                 let fresh = Self::new(self.rules, &[]);
-                (self.own.clear(), self.changes.clone_from(&fresh.changes));
+                self.own.clear();
+                self.changes.clone_from(&fresh.changes);
                 self.before = (self.changes.len(), 0);
                 self.requested = fresh.requested;
                 self.waits = fresh.waits;
