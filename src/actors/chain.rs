@@ -115,6 +115,7 @@ impl ChainActor {
             stream: self.child.id(),
             // Whose outcome is the chain's is a member of the chain's group.
             group: self.child.group.filter(|_| is_last),
+            since_ms: self.child.since_ms.filter(|_| index == 0),
             resume,
             reports_to: address.clone().recipient(),
             tether: Tether::new(self.child.root, index, address.recipient()),

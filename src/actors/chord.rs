@@ -100,6 +100,7 @@ impl ChordActor {
             input: Some(fan.list()),
             stream: self.child.id(),
             group: self.child.group,
+            since_ms: None,
             resume,
             reports_to: address.clone().recipient(),
             tether: Tether::new(self.child.root, BODY, address.recipient()),

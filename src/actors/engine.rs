@@ -125,7 +125,10 @@ impl EngineActor {
             match record {
                 Record::Due { seq, input } => drop(inputs.insert(seq, input)),
                 Record::Child { index, change } => drop(changes.insert(index, change)),
-                Record::Verdict(_) | Record::Expanded { .. } | Record::Offspring { .. } => {}
+                Record::Verdict(_)
+                | Record::Expanded { .. }
+                | Record::Offspring { .. }
+                | Record::Reached { .. } => {}
             }
         }
         if !root_ended && let Some(node) = reader.root(root)? {
@@ -161,6 +164,7 @@ impl EngineActor {
             input,
             stream: root.workflow_stream(),
             group: None,
+            since_ms: None,
             resume,
             reports_to: address.clone().recipient(),
             tether: Tether::new(root, index, address.recipient()),

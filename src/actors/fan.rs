@@ -31,6 +31,8 @@ pub(crate) struct FanOut {
     input: Option<Value>,
     barrier: Addr<BarrierActor>,
     supervisor: Recipient<ChildStopped>,
+    /// When it was reached; the members that wait for their turn count from there.
+    since_ms: u64,
     /// Members may have been started before a restart: those that had got somewhere.
     resumed: Option<HashMap<Index, Change>>,
 }
@@ -97,6 +99,7 @@ impl FanOut {
 
         let mut machine = Barrier::new(size, fan.settled);
         let mut resumed = resumes.then(HashMap::new);
+        let mut reached = None;
         if let Some(resumed) = &mut resumed {
             for record in reader.records(group) {
                 let record = record?;
@@ -111,9 +114,14 @@ impl FanOut {
                     Record::Child { index, change } => {
                         resumed.insert(index, change);
                     }
+                    Record::Reached { at_ms } => reached = Some(at_ms),
                     _ => {}
                 }
             }
+        }
+        let since_ms = reached.or(child.since_ms).unwrap_or_else(|| shell.now_ms());
+        if reached.is_none() && size > shell.window() {
+            shell.record(group, Record::Reached { at_ms: since_ms });
         }
         let arrived = machine.arrived().clone();
         let tether = Tether::new(child.root, BARRIER, supervisor.clone());
@@ -127,6 +135,7 @@ impl FanOut {
             input: child.input.clone(),
             barrier,
             supervisor,
+            since_ms,
             resumed,
         };
         Ok((fan_out, arrived))
@@ -216,6 +225,7 @@ impl FanOut {
             input,
             stream: self.group,
             group: Some(self.group),
+            since_ms: Some(self.since_ms),
             resume,
             reports_to: self.barrier.clone().recipient(),
             tether: Tether::new(root, index, self.supervisor.clone()),

@@ -28,6 +28,9 @@ pub(crate) struct Child {
     pub(crate) stream: Id,
     /// The group or chord it is a member of.
     pub(crate) group: Option<Id>,
+    /// When it could have started, if it had to wait for its turn since: milliseconds since the
+    /// Unix epoch.
+    pub(crate) since_ms: Option<u64>,
     pub(crate) resume: Resume,
     pub(crate) reports_to: Recipient<ChildEnded>,
     pub(crate) tether: Tether,

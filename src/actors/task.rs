@@ -15,7 +15,7 @@ use crate::canvas::machine::offspring;
 use crate::canvas::machine::queue::SlotKind;
 use crate::canvas::machine::task::{Command, Schedule, Task};
 use crate::canvas::machine::{Change, Index, Purpose, Record};
-use crate::canvas::options::Options;
+use crate::canvas::options::{Options, When};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::retry::RetryPolicy;
 use crate::messages::dispatcher::{Permit, Request};
@@ -262,6 +262,7 @@ impl TaskActor {
                 Some(Purpose::Replacement | Purpose::Addition) => self.child.group,
                 _ => None,
             },
+            since_ms: None,
             resume,
             reports_to: address.clone().recipient(),
             tether: Tether::new(self.child.root, index, address.recipient()),
@@ -300,9 +301,11 @@ impl TaskActor {
         let own = self.def().options.as_deref();
         let options = effective(entry.options, own);
         let policy = options.retry_policy();
+        let since_ms = self.child.since_ms.unwrap_or_else(|| self.shell.now_ms());
+        let time = |when: When| When::At(when.from(since_ms));
         let schedule = Schedule {
-            eta: own.and_then(|own| own.eta),
-            expires: own.and_then(|own| own.expires),
+            eta: own.and_then(|own| own.eta).map(time),
+            expires: own.and_then(|own| own.expires).map(time),
         };
         let (machine, commands) = match &self.child.resume {
             Resume::Fresh | Resume::Stored(None) => {

@@ -230,7 +230,8 @@ macro_rules! builders {
             }
 
             /// Starts it no earlier than this long after it could have started: after the
-            /// submission, or, in a chain, after the step before it. It waits in the store and
+            /// submission, or, in a chain, after the step before it; the members of a group count
+            /// from when the group was reached, however many they are. It waits in the store and
             /// holds no slot.
             ///
             /// ```

@@ -295,7 +295,7 @@ impl TaskContext {
     /// Adds a member to the group, or the chord's header, that the task is a member of: its value
     /// stands behind the task's own in the list, and the body waits for it
     /// (celery/app/task.py, `add_to_chord`). The nth addition of an attempt that is run again is
-    /// the nth of the one before.
+    /// the nth of the one before. What is added may add more in its turn.
     ///
     /// ```
     /// # use chordal::prelude::*;

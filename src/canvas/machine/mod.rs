@@ -48,6 +48,9 @@ pub(crate) enum Record {
         /// `None`: it stands beside, as a stored member of the task.
         node: Option<Box<Node>>,
     },
+    /// A group that is too large for all its members to start at once was reached then, in
+    /// milliseconds since the Unix epoch: what they count, they count from there.
+    Reached { at_ms: u64 },
 }
 
 /// How far a child has got.

@@ -30,6 +30,8 @@ enum Phase {
     Replaced,
     /// It has ended itself, what it added to its chord has not.
     Ending(Box<Report>),
+    /// It has expired, what an attempt before added to its chord has not ended.
+    Expiring,
     Ended,
 }
 
@@ -274,9 +276,13 @@ impl Task {
         }
         let commands = self.offspring.ended(index, report);
         let mut commands: Vec<_> = commands.into_iter().map(Command::Child).collect();
-        if let Phase::Ending(report) = &self.phase {
-            let report = (**report).clone();
-            commands.extend(self.end(report));
+        match &self.phase {
+            Phase::Ending(report) => {
+                let report = (**report).clone();
+                commands.extend(self.end(report));
+            }
+            Phase::Expiring => commands.extend(self.expire()),
+            _ => {}
         }
         commands
     }
@@ -343,6 +349,10 @@ impl Task {
     }
 
     fn expire(&mut self) -> Vec<Command> {
+        if self.offspring.additions().any(|ended| ended.is_none()) {
+            self.phase = Phase::Expiring;
+            return Vec::new();
+        }
         self.phase = Phase::Ended;
         vec![Command::Expire]
     }

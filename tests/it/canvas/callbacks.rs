@@ -1,6 +1,8 @@
 //! `link`, `link_error` and `on_error`: what runs after the end, and how often.
 
+use super::lives::{World, settle};
 use super::*;
+use crate::recovery::within;
 
 /// Waits until the workflow's callbacks, its nodes from `first` on, have ended; then no more can
 /// run, and what was noted is all there is.
@@ -282,4 +284,179 @@ async fn a_callback_whose_occasion_never_comes_is_revoked() {
     }
     app.shutdown().await.unwrap();
     assert!(notes(key).is_empty());
+}
+
+/// Every callback notes its place; nothing that runs has another effect.
+fn noting(key: &str, place: &str) -> Canvas {
+    Canvas::immutable("letters", (place, 1)) | Canvas::task("called", (key,))
+}
+
+#[task]
+async fn called(place: String, key: String) {
+    note(&key, place);
+}
+
+/// The canvas's callbacks that run, in alphabetical order; over restarts too, since they are on
+/// record from then on.
+async fn callbacks_of(canvas: Canvas, key: &str) -> Vec<String> {
+    let world = World::of(tasks![called]);
+    let app = world.start().await;
+    let result = app.apply_async(canvas).await.unwrap();
+    within(result.at_rest()).await.unwrap();
+    let app = world.restart(app).await;
+    settle(&app).await;
+    app.shutdown().await.unwrap();
+    let mut places = notes(key);
+    places.sort_unstable();
+    places
+}
+
+#[tokio::test]
+async fn errbacks_run_where_something_failed_and_not_where_nothing_ran() {
+    let good = || Canvas::immutable("add", (1, 1));
+    let bad = || Canvas::immutable("fail", ("no",));
+    let late = || good().expires(std::time::Duration::ZERO);
+    let key = |n: usize| format!("callbacks: where {n}");
+    let at = |n: usize, canvas: Canvas, place: &str| {
+        canvas
+            .link_error(noting(&key(n), place))
+            .link(noting(&key(n), &format!("{place} fine")))
+    };
+    type Case = (
+        fn(&dyn Fn(Canvas, &str) -> Canvas, [Canvas; 3]) -> Canvas,
+        &'static [&'static str],
+    );
+    let cases: [Case; 12] = [
+        // A chain: the step that failed; none of the steps behind it.
+        (
+            |at, [good, bad, _]| at(good.clone(), "a") | at(bad, "b") | at(good, "c"),
+            &["a fine", "b"],
+        ),
+        // A body that never ran because its header failed, and the member.
+        (
+            |at, [good, bad, _]| {
+                Canvas::chord([at(good.clone(), "a"), at(bad, "b")], at(good, "body"))
+            },
+            &["a fine", "b", "body"],
+        ),
+        // A header's failure is a chord's, once, however many members fail.
+        (
+            |at, [good, bad, _]| at(Canvas::chord([bad.clone(), bad], good), "chord"),
+            &["chord"],
+        ),
+        // A body that is a chain: its first step stands for it.
+        (
+            |at, [good, bad, _]| {
+                Canvas::chord([bad], at(good.clone(), "first") | at(good, "second"))
+            },
+            &["first"],
+        ),
+        // A body that is a group: every member.
+        (
+            |at, [good, bad, _]| {
+                Canvas::chord(
+                    [bad],
+                    Canvas::group([at(good.clone(), "one"), at(good, "two")]),
+                )
+            },
+            &["one", "two"],
+        ),
+        // A body that is a chord: its body.
+        (
+            |at, [good, bad, _]| {
+                Canvas::chord(
+                    [bad],
+                    Canvas::chord([at(good.clone(), "header")], at(good, "body")),
+                )
+            },
+            &["body"],
+        ),
+        // A group at a chain's end: once per member that fails; a group has no outcome of its own.
+        (
+            |at, [good, bad, _]| {
+                good.clone()
+                    | Canvas::group([at(bad.clone(), "one"), at(good, "two"), at(bad, "three")])
+            },
+            &["one", "three", "two fine"],
+        ),
+        // A step before it failed: its members never ran.
+        (
+            |at, [good, bad, _]| bad | Canvas::group([at(good.clone(), "one"), at(good, "two")]),
+            &[],
+        ),
+        // What expired is silent, what failed for it is not.
+        (
+            |at, [good, _, late]| Canvas::chord([at(late, "late")], at(good, "body")),
+            &["body"],
+        ),
+        (
+            |at, [good, _, late]| at(late, "late") | at(good, "next"),
+            &[],
+        ),
+        // A task that succeeds behind a failure elsewhere.
+        (
+            |at, [good, bad, _]| Canvas::group([at(good, "good"), at(bad, "bad")]),
+            &["bad", "good fine"],
+        ),
+        // A link of a link, an errback of a link: each by its own task's outcome.
+        (
+            |at, [good, bad, _]| good.clone().link(at(good, "link")).link(at(bad, "other")),
+            &["link fine", "other"],
+        ),
+    ];
+    for (n, (canvas, expected)) in cases.into_iter().enumerate() {
+        let at = |canvas: Canvas, place: &str| at(n, canvas, place);
+        let canvas = canvas(&at, [good(), bad(), late()]);
+        let shape = format!("{canvas:?}");
+        assert_eq!(
+            callbacks_of(canvas, &key(n)).await,
+            expected,
+            "{n}: {shape}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_callbacks_of_what_never_ran_are_revoked() {
+    let world = World::of(tasks![called]);
+    let app = world.start().await;
+    let key = "callbacks: revoked";
+    let step = || {
+        Canvas::immutable("add", (1, 1))
+            .link(noting(key, "link"))
+            .link_error(noting(key, "errback"))
+    };
+    let canvas = Canvas::immutable("fail", ("no",)) | step();
+    let result = app.apply_async(canvas).await.unwrap();
+    within(result.at_rest()).await.unwrap();
+    let app = world.restart(app).await;
+    let result = app.async_result::<Value>(result.id()).await.unwrap();
+    let steps = result.children::<Value>().await.unwrap();
+    assert_eq!(steps[1].state().await.unwrap(), State::Failure);
+    let callbacks = steps[1].children::<Value>().await.unwrap();
+    assert_eq!(callbacks.len(), 2);
+    for callback in callbacks {
+        assert_eq!(callback.state().await.unwrap(), State::Revoked);
+        for part in callback.children::<Value>().await.unwrap() {
+            assert_eq!(part.state().await.unwrap(), State::Revoked);
+            assert!(part.ready().await.unwrap());
+        }
+    }
+    assert!(notes(key).is_empty());
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn callbacks_run_over_any_crash() {
+    let world = World::of(tasks![called]);
+    let key = "callbacks: crash";
+    let good = || Canvas::immutable("add", (1, 1)).link(noting(key, "link"));
+    let bad = || Canvas::immutable("fail", ("no",)).link_error(noting(key, "errback"));
+    let failed = super::lives::failed("TaskError", "no");
+    world
+        .ends_over_any_crash(good() | bad() | good(), &failed)
+        .await;
+    world
+        .ends_over_any_crash(Canvas::group([good(), bad()]), &failed)
+        .await;
 }

@@ -21,6 +21,7 @@ pub(super) struct World {
     pub(super) clock: Clock,
     tasks: Vec<TaskEntry>,
     slots: usize,
+    window: u64,
 }
 
 impl World {
@@ -31,11 +32,17 @@ impl World {
             clock: Clock::manual(SystemTime::UNIX_EPOCH + 1_000_000 * SECOND),
             tasks: tasks.into(),
             slots: 8,
+            window: 1_024,
         }
     }
 
     pub(super) fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;
+        self
+    }
+
+    pub(super) fn window(mut self, window: u64) -> Self {
+        self.window = window;
         self
     }
 
@@ -45,6 +52,7 @@ impl World {
             .tasks(self.tasks.clone())
             .clock(self.clock.clone())
             .concurrency(self.slots)
+            .window(self.window)
             .grace(Duration::ZERO)
     }
 

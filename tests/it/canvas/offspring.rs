@@ -30,7 +30,7 @@ fn canvas(what: &str, key: &str) -> Canvas {
         "held" => task("held", (7, key)) | Canvas::task("add", (1,)),
         "two" => Canvas::group([task("held", (7, key)), task("even", (2,))]),
         other => match other.rsplit_once(' ') {
-            Some((start, n)) if n == "0" => canvas(start, key),
+            Some((start, "0")) => canvas(start, key),
             Some((start, n)) => {
                 let n: u32 = n.parse().unwrap();
                 task("turn", (format!("{start} {}", n - 1), key))

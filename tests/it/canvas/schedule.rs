@@ -1,6 +1,6 @@
 //! Times: countdown, eta, expires, soft and hard limits.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -42,21 +42,19 @@ async fn slow(ctx: &TaskContext, how: String, key: String) -> Result<i64, TaskEr
     }
 }
 
-/// As `slow`, on a thread of its own: it ends when its gate is open.
+/// Never ends by itself, on a thread of its own: it looks from time to time, or waits at its gate.
 #[task(blocking)]
 fn grinds(ctx: &TaskContext, listens: bool, key: String) -> i64 {
-    let mut over = false;
-    if listens {
-        over = ctx.is_over_soft_time_limit();
-    }
-    assert!(!over);
+    assert!(!(listens && ctx.is_over_soft_time_limit()));
     note(&key, "started");
-    pollster::block_on(passed(&key));
-    if listens && ctx.is_over_soft_time_limit() {
-        7
-    } else {
-        1
+    if !listens {
+        pollster::block_on(passed(&key));
+        return 1;
     }
+    while !ctx.is_over_soft_time_limit() {
+        std::thread::yield_now();
+    }
+    7
 }
 
 #[task]
@@ -75,11 +73,30 @@ async fn again(world: &World, app: App, result: AsyncResult<Value>) -> (App, Asy
     (app, result)
 }
 
-/// What is noted under `key` when the clock has been turned `by`, and all has been done.
-async fn noted_after(world: &World, app: &App, by: Duration, key: &str) -> Vec<String> {
+/// Turns the clock; then this is noted under `key`, and no more.
+async fn notes_after(world: &World, app: &App, by: Duration, key: &str, expected: &[&str]) {
     world.clock.advance(by);
+    within(noted(key, expected.len())).await;
     settle(app).await;
-    notes(key)
+    assert_eq!(notes(key), expected);
+}
+
+/// Waits until it is on record that these nodes wait for this time, or a later one.
+async fn wait_for(app: &App, root: Id, nodes: &[u128], time: SystemTime) {
+    for seq in nodes {
+        let waits = async {
+            loop {
+                if let Ok(result) = app.async_result::<Value>(node(root, *seq)).await {
+                    let due = result.eta().await.unwrap();
+                    if due.is_some_and(|due| due >= time) || result.ready().await.unwrap() {
+                        return;
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        within(waits).await;
+    }
 }
 
 const MOMENT: Duration = Duration::from_millis(1);
@@ -100,18 +117,14 @@ async fn a_countdown_and_an_eta_start_the_task_then_and_not_before_also_over_res
         let app = world.start().await;
         let result = app.apply_async(canvas).await.unwrap();
         assert_eq!(result.state().await.unwrap(), State::Pending);
-        settle(&app).await;
+        wait_for(&app, result.id(), &[0], eta).await;
         assert_eq!(result.eta().await.unwrap(), Some(eta));
-        assert!(noted_after(&world, &app, 4 * SECOND, key).await.is_empty());
+        notes_after(&world, &app, 4 * SECOND, key, &[]).await;
         let (app, result) = again(&world, app, result).await;
         assert_eq!(result.state().await.unwrap(), State::Pending);
         assert_eq!(result.eta().await.unwrap(), Some(eta));
-        assert!(
-            noted_after(&world, &app, 6 * SECOND - MOMENT, key)
-                .await
-                .is_empty()
-        );
-        assert_eq!(noted_after(&world, &app, MOMENT, key).await, ["1"]);
+        notes_after(&world, &app, 6 * SECOND - MOMENT, key, &[]).await;
+        notes_after(&world, &app, MOMENT, key, &["1"]).await;
         assert_eq!(within(result.get()).await.unwrap(), json!(1));
         assert_eq!(result.eta().await.unwrap(), None);
         app.shutdown().await.unwrap();
@@ -124,6 +137,7 @@ async fn what_was_due_while_no_app_ran_starts_with_the_next() {
     let app = world.start().await;
     let canvas = task("add", (1, 1)).countdown(10 * SECOND);
     let result = app.apply_async(canvas).await.unwrap();
+    wait_for(&app, result.id(), &[0], world.clock.now()).await;
     app.shutdown().await.unwrap();
     world.clock.advance(60 * SECOND);
     let app = world.start().await;
@@ -138,7 +152,7 @@ async fn a_task_that_waits_for_its_time_holds_no_slot() {
     let app = world.start().await;
     let later = group((0..5).map(|n| add.s(n, 0))).countdown(10 * SECOND);
     let later = app.apply_async(later).await.unwrap();
-    settle(&app).await;
+    wait_for(&app, later.id(), &[1, 2, 3, 4, 5], world.clock.now()).await;
     assert!(!later.ready().await.unwrap());
     world.clock.advance(10 * SECOND);
     assert_eq!(within(later.get()).await.unwrap(), [0, 1, 2, 3, 4]);
@@ -151,13 +165,17 @@ async fn a_countdown_counts_from_when_the_task_is_reached() {
     // Each canvas notes 1 at once, and 2 ten seconds after the gate.
     let gate = |n: usize| format!("schedule: gate {n}");
     let late = |key: &str| marked(2, key).countdown(10 * SECOND);
-    let canvases: [fn(Canvas, Canvas) -> Canvas; 4] = [
-        |first, late| first | late,
-        |first, late| Canvas::chord([first], late),
-        |first, late| first | Canvas::group([late]) | task("nothing", ()),
-        |first, late| first.link(late),
+    type Case = (fn(Canvas, Canvas) -> Canvas, u128);
+    let canvases: [Case; 4] = [
+        (|first, late| first | late, 2),
+        (|first, late| Canvas::chord([first], late), 2),
+        (
+            |first, late| first | Canvas::group([late]) | task("nothing", ()),
+            3,
+        ),
+        (|first, late| first.link(late), 1),
     ];
-    for (n, canvas) in canvases.into_iter().enumerate() {
+    for (n, (canvas, reached)) in canvases.into_iter().enumerate() {
         let (gate, key) = (gate(n), format!("schedule: reached {n}"));
         let app = world.start().await;
         let first = task("held", (1, &*gate));
@@ -165,16 +183,12 @@ async fn a_countdown_counts_from_when_the_task_is_reached() {
         noted(&gate, 1).await;
         world.clock.advance(30 * SECOND);
         open(&gate);
-        settle(&app).await;
-        assert!(
-            noted_after(&world, &app, 10 * SECOND - MOMENT, &key)
-                .await
-                .is_empty()
-        );
+        wait_for(&app, result.id(), &[reached], world.clock.now()).await;
+        notes_after(&world, &app, 10 * SECOND - MOMENT, &key, &[]).await;
         let (app, result) = again(&world, app, result).await;
         settle(&app).await;
         assert!(notes(&key).is_empty(), "{n}");
-        assert_eq!(noted_after(&world, &app, MOMENT, &key).await, ["2"], "{n}");
+        notes_after(&world, &app, MOMENT, &key, &["2"]).await;
         within(result.at_rest()).await.unwrap();
         app.shutdown().await.unwrap();
     }
@@ -188,17 +202,13 @@ async fn members_count_down_each_for_itself_and_the_body_waits_for_the_last() {
     let header = (1..4u32).map(|n| marked(n.into(), key).countdown(n * 10 * SECOND));
     let canvas = Canvas::chord(header, Canvas::task("echo", ()));
     let result = app.apply_async(canvas).await.unwrap();
-    settle(&app).await;
-    assert_eq!(noted_after(&world, &app, 10 * SECOND, key).await, ["1"]);
+    wait_for(&app, result.id(), &[1, 2, 3], world.clock.now()).await;
+    notes_after(&world, &app, 10 * SECOND, key, &["1"]).await;
+    let first = result.children::<i64>().await.unwrap().remove(0);
+    within(first.get()).await.unwrap();
     let (app, result) = again(&world, app, result).await;
-    assert_eq!(
-        noted_after(&world, &app, 10 * SECOND, key).await,
-        ["1", "2"]
-    );
-    assert_eq!(
-        noted_after(&world, &app, 10 * SECOND, key).await,
-        ["1", "2", "3"]
-    );
+    notes_after(&world, &app, 10 * SECOND, key, &["1", "2"]).await;
+    notes_after(&world, &app, 10 * SECOND, key, &["1", "2", "3"]).await;
     assert_eq!(within(result.get()).await.unwrap(), json!([1, 2, 3]));
     app.shutdown().await.unwrap();
 }
@@ -207,41 +217,29 @@ async fn members_count_down_each_for_itself_and_the_body_waits_for_the_last() {
 async fn an_option_of_a_canvas_goes_to_a_chains_first_step_every_member_and_a_body() {
     let in_time = |canvas: Canvas| canvas.countdown(10 * SECOND);
     let pair = |key: &str| [marked(1, key), marked(2, key)];
-    let cases: [(Canvas, &str, &[&str]); 4] = [
+    let key = |n| format!("schedule: on {n}");
+    // Which nodes count down, and what has run before they do.
+    let cases: [(Canvas, &[u128], &[&str]); 4] = [
+        (in_time(marked(1, &key(0)) | marked(2, &key(0))), &[1], &[]),
+        (in_time(Canvas::group(pair(&key(1)))), &[1, 2], &[]),
         (
-            in_time(marked(1, "schedule: on 0") | marked(2, "schedule: on 0")),
-            "schedule: on 0",
-            &[],
-        ),
-        (
-            in_time(Canvas::group(pair("schedule: on 1"))),
-            "schedule: on 1",
-            &[],
-        ),
-        (
-            in_time(Canvas::chord(
-                [marked(1, "schedule: on 2")],
-                marked(2, "schedule: on 2"),
-            )),
-            "schedule: on 2",
+            in_time(Canvas::chord([marked(1, &key(2))], marked(2, &key(2)))),
+            &[2],
             &["1"],
         ),
         // What is set outside wins.
         (
-            in_time(Canvas::group([
-                marked(1, "schedule: on 3").countdown(SECOND)
-            ])),
-            "schedule: on 3",
+            in_time(Canvas::group([marked(1, &key(3)).countdown(SECOND)])),
+            &[1],
             &[],
         ),
     ];
-    for (canvas, key, before) in cases {
+    for (n, (canvas, nodes, before)) in cases.into_iter().enumerate() {
         let world = world();
         let app = world.start().await;
         let result = app.apply_async(canvas).await.unwrap();
-        settle(&app).await;
-        let noted = noted_after(&world, &app, 10 * SECOND - MOMENT, key).await;
-        assert_eq!(noted, before, "{key}");
+        wait_for(&app, result.id(), nodes, world.clock.now()).await;
+        notes_after(&world, &app, 10 * SECOND - MOMENT, &key(n), before).await;
         world.clock.advance(MOMENT);
         within(result.get()).await.unwrap();
         app.shutdown().await.unwrap();
@@ -265,7 +263,7 @@ async fn a_task_that_expires_before_its_time_comes_is_revoked_and_its_errbacks_a
         let app = world.start().await;
         let canvas = canvas.link_error(marked(9, key)).link(marked(8, key));
         let result = app.apply_async(canvas).await.unwrap();
-        settle(&app).await;
+        wait_for(&app, result.id(), &[0], world.clock.now()).await;
         let (app, result) = again(&world, app, result).await;
         world.clock.advance(10 * SECOND);
         let failure = within(failure_of(&result)).await;
@@ -294,7 +292,7 @@ async fn a_task_that_starts_in_time_does_not_expire() {
         .countdown(4 * SECOND)
         .expires(5 * SECOND);
     let result = app.apply_async(canvas).await.unwrap();
-    settle(&app).await;
+    wait_for(&app, result.id(), &[0], world.clock.now()).await;
     world.clock.advance(4 * SECOND);
     noted(gate, 1).await;
     world.clock.advance(60 * SECOND);
@@ -311,12 +309,17 @@ async fn a_restart_does_not_move_the_deadline() {
     let canvas = task("stubborn", (key,)).expires(25 * SECOND);
     let result = app.apply_async(canvas).await.unwrap();
     // Tried at 0, 10 and 20 s; at 30 s it is too late.
-    becomes(&result, State::Retry).await;
-    let (app, result) = again(&world, app, result).await;
-    assert_eq!(noted_after(&world, &app, 10 * SECOND, key).await.len(), 2);
-    let (app, result) = again(&world, app, result).await;
-    assert_eq!(noted_after(&world, &app, 10 * SECOND, key).await.len(), 3);
-    let (app, result) = again(&world, app, result).await;
+    let (mut app, mut result) = (app, result);
+    for tried in 1..=3 {
+        within(noted(key, tried)).await;
+        let next = world.clock.now() + 10 * SECOND;
+        wait_for(&app, result.id(), &[0], next).await;
+        (app, result) = again(&world, app, result).await;
+        assert_eq!(result.state().await.unwrap(), State::Retry);
+        if tried < 3 {
+            world.clock.advance(10 * SECOND);
+        }
+    }
     world.clock.advance(10 * SECOND);
     assert_eq!(within(failure_of(&result)).await.kind, FailureKind::Revoked);
     assert_eq!(notes(key).len(), 3);
@@ -352,7 +355,8 @@ async fn a_queued_task_expires_when_its_turn_comes_too_late() {
         .apply_async(add.s(2, 2).expires(60 * SECOND))
         .await
         .unwrap();
-    becomes(&queued, State::Pending).await;
+    wait_for(&app, queued.id(), &[0], world.clock.now()).await;
+    wait_for(&app, patient.id(), &[0], world.clock.now()).await;
     world.clock.advance(5 * SECOND);
     open(gate);
     within(blocker.get()).await.unwrap();
@@ -436,6 +440,7 @@ async fn a_deadline_on_a_group_is_each_members_and_on_a_chord_the_bodys() {
         task("add", (1, 1)).countdown(9 * SECOND),
     ]);
     let result = app.apply_async(group.expires(5 * SECOND)).await.unwrap();
+    wait_for(&app, result.id(), &[2], world.clock.now()).await;
     noted(gate, 1).await;
     world.clock.advance(9 * SECOND);
     open(gate);
@@ -454,6 +459,44 @@ async fn a_deadline_on_a_group_is_each_members_and_on_a_chord_the_bodys() {
     world.clock.advance(9 * SECOND);
     open(gate);
     assert_eq!(within(result.get()).await.unwrap(), json!(2));
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn more_members_than_are_alive_at_once_count_from_when_the_group_was_reached() {
+    let world = world().window(3);
+    let app = world.start().await;
+    let gate = "schedule: window";
+    let members =
+        |n: i64| Canvas::group((0..n).map(|n| task("add", (n, 0)))).countdown(10 * SECOND);
+    let tails = Canvas::group(
+        (0..20).map(|n| task("add", (n, 0)).countdown(10 * SECOND) | task("add", (1, 1))),
+    );
+    let nested = Canvas::group((0..8).map(|_| members(2)));
+    let late = Canvas::group((0..9).map(|_| task("held", (1, gate)).expires(5 * SECOND)));
+    let mut results = Vec::new();
+    for (canvas, first) in [(members(20), 1), (tails, 2), (nested, 2), (late, 0)] {
+        let id = app.apply_async(canvas).await.unwrap().id();
+        if first > 0 {
+            wait_for(&app, id, &[first], world.clock.now()).await;
+        }
+        results.push(id);
+    }
+    noted(gate, 3).await;
+    world.clock.advance(4 * SECOND);
+    let app = world.restart(app).await;
+    noted(gate, 6).await;
+    world.clock.advance(6 * SECOND);
+    open(gate);
+    for (id, expected) in results.into_iter().zip([true, true, true, false]) {
+        let result = app.async_result::<Value>(id).await.unwrap();
+        assert_eq!(within(result.get()).await.is_ok(), expected);
+        if !expected {
+            // Of those that had to wait too long none has run.
+            assert_eq!(result.completed_count().await.unwrap(), 3);
+            assert_eq!(notes(gate).len(), 6);
+        }
+    }
     app.shutdown().await.unwrap();
 }
 
@@ -521,10 +564,7 @@ async fn a_blocking_task_looks_whether_its_soft_limit_is_over() {
         noted(&key, 1).await;
         world.clock.advance(5 * SECOND);
         match expected {
-            Some(n) => {
-                open(&key);
-                assert_eq!(within(result.get()).await.unwrap(), n);
-            }
+            Some(n) => assert_eq!(within(result.get()).await.unwrap(), n),
             None => {
                 let failed = within(failure_of(&result)).await;
                 assert_eq!(failed.kind, FailureKind::SoftTimeLimit);

@@ -1,0 +1,463 @@
+//! The task's machine with all that it can do: waits, retries, expires, calls, adds, becomes
+//! another canvas. All interleavings of a few events, each said twice and a crash behind any.
+
+use super::*;
+use crate::canvas::machine::Purpose;
+use crate::canvas::machine::offspring::{self, Graft};
+use crate::canvas::options::When;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Granted,
+    Woken,
+    /// Three milliseconds pass.
+    Tick,
+    Succeeds,
+    Fails,
+    /// Asks for another attempt, with other arguments.
+    Asks,
+    Becomes,
+    Calls,
+    Adds,
+    ChildEnds(Index),
+    ChildFails(Index),
+    ChildIsLost(Index),
+    Crash,
+    /// A crash that takes back what the last event recorded.
+    LosingCrash,
+}
+use Event::*;
+
+const ETA_MS: u64 = 2;
+const EXPIRES_MS: u64 = 5;
+
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    timed: bool,
+    ticks: usize,
+    crashes: usize,
+    depth: usize,
+}
+
+/// One task over all its lives: what is on record, and what goes on in this one.
+#[derive(Debug)]
+struct Life {
+    rules: Rules,
+    now_ms: u64,
+    machine: Task,
+    changes: Vec<Change>,
+    own: Vec<Record>,
+    /// How long `changes` and `own` were before the last event.
+    before: (usize, usize),
+    requested: bool,
+    waits: Option<u64>,
+    runs: Option<u32>,
+    /// How much the attempt that runs has added.
+    added: u32,
+    /// Attempts whose function was really called.
+    ran: Vec<u32>,
+    alive: BTreeSet<Index>,
+    ended: Option<Outcome>,
+}
+
+fn graft() -> Graft {
+    Graft {
+        node: Box::new(due(0).node),
+        span: 1,
+    }
+}
+
+fn expired() -> Outcome {
+    Outcome::Revoked(failure(99))
+}
+
+impl Life {
+    fn new(rules: Rules, history: &[Event]) -> Self {
+        let schedule = match rules.timed {
+            true => Schedule {
+                eta: Some(When::In(Duration::from_millis(ETA_MS))),
+                expires: Some(When::In(Duration::from_millis(EXPIRES_MS))),
+            },
+            false => Schedule::default(),
+        };
+        let (machine, commands) = Task::open(7, policy(), schedule, 0);
+        let mut life = Self {
+            rules,
+            now_ms: 0,
+            machine,
+            changes: Vec::new(),
+            own: Vec::new(),
+            before: (0, 0),
+            requested: false,
+            waits: None,
+            runs: None,
+            added: 0,
+            ran: Vec::new(),
+            alive: BTreeSet::new(),
+            ended: None,
+        };
+        life.perform(commands);
+        for happens in history {
+            life.happens(*happens);
+            life.say_again();
+        }
+        life
+    }
+
+    fn possible(&self, history: &[Event]) -> Vec<Event> {
+        let times = |of: &[Event]| history.iter().filter(|h| of.contains(h)).count();
+        let mut all = Vec::new();
+        if self.ended.is_some() {
+            return all;
+        }
+        if self.requested {
+            all.push(Granted);
+        }
+        if self.waits.is_some_and(|at_ms| at_ms <= self.now_ms) {
+            all.push(Woken);
+        }
+        if times(&[Tick]) < self.rules.ticks {
+            all.push(Tick);
+        }
+        if self.runs.is_some() {
+            all.extend([Succeeds, Fails, Asks, Becomes]);
+            if times(&[Calls]) < 2 {
+                all.push(Calls);
+            }
+            if times(&[Adds]) < 2 {
+                all.push(Adds);
+            }
+        }
+        let none_lost = !history.iter().any(|h| matches!(h, ChildIsLost(_)));
+        for index in &self.alive {
+            all.extend([ChildEnds(*index), ChildFails(*index)]);
+            all.extend(none_lost.then_some(ChildIsLost(*index)));
+        }
+        if times(&[Crash, LosingCrash]) < self.rules.crashes {
+            all.extend([Crash, LosingCrash]);
+        }
+        all
+    }
+
+    fn happens(&mut self, happens: Event) {
+        let now = Now {
+            ms: self.now_ms,
+            random: 0,
+        };
+        let attempt = self.runs.unwrap_or(0);
+        let failing = |retry| End::Failure {
+            failure: failure(1),
+            retry,
+        };
+        let before = (self.changes.len(), self.own.len());
+        let commands = match happens {
+            Granted => {
+                self.requested = false;
+                self.machine.granted(self.now_ms)
+            }
+            Woken => {
+                self.waits = None;
+                self.machine.due(self.now_ms)
+            }
+            Tick => {
+                self.now_ms += 3;
+                return;
+            }
+            Succeeds | Fails | Asks | Becomes => {
+                self.runs = None;
+                let end = match happens {
+                    Succeeds => End::Value(value(1)),
+                    Fails => failing(Retry::Auto),
+                    Becomes => End::Replaced(graft()),
+                    _ => failing(Retry::Asked {
+                        when: Some(When::In(Duration::ZERO)),
+                        args: Some(value(5)),
+                        max_retries: None,
+                    }),
+                };
+                self.machine.finished(attempt, end, now)
+            }
+            Calls => self.wants(Purpose::Call, "a"),
+            Adds => {
+                // Every attempt starts to count again.
+                let key = self.added.to_string();
+                self.added += 1;
+                self.wants(Purpose::Addition, &key)
+            }
+            ChildEnds(index) => self.child_ends(index, Outcome::Success(value(index))),
+            ChildFails(index) => self.child_ends(index, Outcome::Failure(failure(index))),
+            ChildIsLost(index) => {
+                self.alive.remove(&index);
+                let commands = self.machine.child_stopped(index, true);
+                let again = task::Command::Child(offspring::Command::Respawn(index));
+                assert_eq!(commands, [again], "a lost child is started again");
+                self.alive.insert(index);
+                return;
+            }
+            Crash | LosingCrash => {
+                if happens == LosingCrash {
+                    self.changes.truncate(self.before.0);
+                    self.own.truncate(self.before.1);
+                }
+                self.recover();
+                return;
+            }
+        };
+        self.before = before;
+        self.perform(commands);
+    }
+
+    fn wants(&mut self, purpose: Purpose, key: &str) -> Vec<task::Command> {
+        let attempt = self.runs.expect("it runs");
+        for stale in [attempt - 1, attempt + 1] {
+            assert!(self.machine.wants(stale, purpose, key, graft()).is_none());
+        }
+        let (index, commands) = self
+            .machine
+            .wants(attempt, purpose, key, graft())
+            .expect("the attempt runs");
+        assert_eq!(self.machine.purpose(index), Some(purpose));
+        commands
+    }
+
+    fn child_ends(&mut self, index: Index, outcome: Outcome) -> Vec<task::Command> {
+        self.alive.remove(&index);
+        let mut commands = self.machine.child_ended(index, outcome.into());
+        commands.extend(self.machine.child_stopped(index, false));
+        commands
+    }
+
+    /// Everything again, late, or of another attempt: nothing comes of it.
+    fn say_again(&mut self) {
+        let now = Now {
+            ms: self.now_ms,
+            random: 0,
+        };
+        if !self.requested {
+            assert_eq!(self.machine.granted(self.now_ms), []);
+        }
+        if self.waits.is_none() {
+            assert_eq!(self.machine.due(self.now_ms), []);
+        }
+        for attempt in 0..9 {
+            if self.runs != Some(attempt) {
+                for end in [End::Value(value(77)), End::Replaced(graft())] {
+                    assert_eq!(self.machine.finished(attempt, end, now), []);
+                }
+            }
+        }
+        for index in 0..9 {
+            if !self.alive.contains(&index) {
+                let end = Outcome::Success(value(77));
+                assert_eq!(self.machine.child_ended(index, end.into()), []);
+                assert_eq!(self.machine.child_stopped(index, false), []);
+            }
+        }
+    }
+
+    fn recover(&mut self) {
+        self.alive.clear();
+        (self.requested, self.waits, self.runs) = (false, None, None);
+        let (machine, commands) = match self.changes.last() {
+            Some(last) => Task::recover(7, policy(), last.clone(), &self.own, self.now_ms),
+            None => {
+                let fresh = Self::new(self.rules, &[]);
+                self.own.clear();
+                self.changes.clone_from(&fresh.changes);
+                self.before = (self.changes.len(), 0);
+                self.requested = fresh.requested;
+                self.waits = fresh.waits;
+                (fresh.machine, Vec::new())
+            }
+        };
+        self.machine = machine;
+        self.before = (self.changes.len(), self.own.len());
+        self.perform(commands);
+    }
+
+    /// What the task has started, and how that ended.
+    fn children(&self) -> impl Iterator<Item = (Purpose, &str, Option<&Outcome>)> {
+        self.own.iter().filter_map(|record| match record {
+            Record::Offspring {
+                index,
+                purpose,
+                key,
+                ..
+            } => Some((*purpose, &**key, self.outcome(*index))),
+            _ => None,
+        })
+    }
+
+    fn outcome(&self, of: Index) -> Option<&Outcome> {
+        self.own.iter().find_map(|record| match record {
+            Record::Child {
+                index,
+                change: Change::Done(outcome),
+            } if *index == of => Some(outcome),
+            _ => None,
+        })
+    }
+
+    fn has_replacement(&self) -> bool {
+        self.children().any(|child| child.0 == Purpose::Replacement)
+    }
+
+    fn perform(&mut self, commands: Vec<task::Command>) {
+        for command in commands {
+            match command {
+                task::Command::Request => {
+                    assert!(!self.requested, "one slot is enough");
+                    self.requested = true;
+                }
+                task::Command::Record(change) => {
+                    if let Change::Started(past) | Change::Waiting { past, .. } = &change {
+                        let deadline = self.rules.timed.then_some(EXPIRES_MS);
+                        assert_eq!(past.expires_ms, deadline, "the deadline moved");
+                    }
+                    self.changes.push(change);
+                }
+                task::Command::Run { attempt, args } => self.run(attempt, args),
+                task::Command::WakeAt { at_ms } => self.waits = Some(at_ms),
+                task::Command::Report(report) => self.end(report.outcome),
+                task::Command::Expire => {
+                    assert!(self.rules.timed && self.now_ms >= EXPIRES_MS);
+                    self.end(expired());
+                }
+                task::Command::Child(command) => self.child(command),
+            }
+        }
+    }
+
+    fn run(&mut self, attempt: u32, args: Option<Value>) {
+        assert!(!self.has_replacement(), "a replaced task was called again");
+        if self.rules.timed {
+            assert!((ETA_MS..EXPIRES_MS).contains(&self.now_ms));
+        }
+        let Some(Change::Started(past)) = self.changes.last() else {
+            panic!("it runs before that is on record");
+        };
+        assert_eq!((past.attempt, &past.args), (attempt, &args));
+        assert!(past.retries < past.attempt && past.retries <= MAX_RETRIES);
+        self.runs = Some(attempt);
+        self.added = 0;
+        self.ran.push(attempt);
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        assert!(self.ended.is_none(), "it ended twice");
+        let additions: Vec<_> = self
+            .children()
+            .filter(|child| child.0 == Purpose::Addition)
+            .map(|child| child.2.cloned())
+            .collect();
+        for addition in &additions {
+            assert!(addition.is_some(), "it ended before what it added");
+        }
+        let failed = additions.iter().flatten().any(|o| o.failure().is_some());
+        match &outcome {
+            Outcome::Success(value) => {
+                assert!(!failed, "an addition failed");
+                let extended = matches!(value, Value::Extended { .. });
+                assert_eq!(extended, !additions.is_empty());
+            }
+            Outcome::Failure(_) => {}
+            Outcome::Revoked(_) => assert_eq!(outcome, expired()),
+        }
+        self.ended = Some(outcome);
+    }
+
+    fn child(&mut self, command: offspring::Command) {
+        match command {
+            offspring::Command::Adopt {
+                index,
+                purpose,
+                key,
+                ..
+            } => {
+                assert!(
+                    !self.children().any(|c| (c.0, c.1) == (purpose, &*key)),
+                    "{purpose:?} {key} was started twice"
+                );
+                assert_eq!(index as usize, self.children().count());
+                self.own.push(Record::Offspring {
+                    index,
+                    purpose,
+                    key,
+                    node: None,
+                });
+                self.alive.insert(index);
+            }
+            offspring::Command::Record(record) => self.own.push(record),
+            offspring::Command::Spawn(index) => {
+                assert!(self.outcome(index).is_none(), "{index} had ended");
+                assert!(self.alive.insert(index), "{index} is alive");
+            }
+            offspring::Command::Answer(index, outcome) => {
+                assert_eq!(self.outcome(index), Some(&outcome));
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    /// Whatever has happened, it ends if all that can go on does.
+    fn must_end(&mut self, history: &[Event]) {
+        for _ in 0..40 {
+            if self.ended.is_some() {
+                return;
+            }
+            let next = if self.requested {
+                Granted
+            } else if self.waits.is_some_and(|at_ms| at_ms <= self.now_ms) {
+                Woken
+            } else if self.runs.is_some() {
+                Succeeds
+            } else if let Some(index) = self.alive.first() {
+                ChildEnds(*index)
+            } else {
+                self.now_ms += 1_000;
+                continue;
+            };
+            self.happens(next);
+        }
+        panic!("it does not end: {history:?}");
+    }
+
+    /// Returns how many different stories there are.
+    fn explore(rules: Rules, history: &mut Vec<Event>) -> u64 {
+        let mut life = Self::new(rules, history);
+        let possible = match history.len() < rules.depth {
+            true => life.possible(history),
+            false => Vec::new(),
+        };
+        life.must_end(history);
+        let mut stories = 1;
+        for happens in possible {
+            history.push(happens);
+            stories += Self::explore(rules, history);
+            history.pop();
+        }
+        stories
+    }
+}
+
+#[test]
+fn a_task_and_what_it_starts_end_once_in_any_interleaving_over_any_crash() {
+    let rules = Rules {
+        timed: false,
+        ticks: 0,
+        crashes: 2,
+        depth: 6,
+    };
+    assert!(Life::explore(rules, &mut Vec::new()) > 10_000);
+}
+
+#[test]
+fn a_timed_task_runs_only_between_its_time_and_its_deadline_over_any_crash() {
+    let rules = Rules {
+        timed: true,
+        ticks: 2,
+        crashes: 1,
+        depth: 7,
+    };
+    assert!(Life::explore(rules, &mut Vec::new()) > 1_000);
+}
