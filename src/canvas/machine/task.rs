@@ -3,7 +3,7 @@
 use super::offspring::{self, Graft, Offspring};
 use super::{Change, Index, Past, Purpose, Record, Report};
 use crate::canvas::id::Seq;
-use crate::canvas::options::When;
+use crate::canvas::options::{Options, When};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::canvas::retry::RetryPolicy;
 
@@ -59,6 +59,16 @@ pub(crate) enum Command {
 pub(crate) struct Schedule {
     pub(crate) eta: Option<When>,
     pub(crate) expires: Option<When>,
+}
+
+impl Schedule {
+    /// As these options of a signature say.
+    pub(crate) fn of(options: Option<&Options>) -> Self {
+        options.map_or_else(Self::default, |options| Self {
+            eta: options.eta,
+            expires: options.expires,
+        })
+    }
 }
 
 /// How one attempt ended.
