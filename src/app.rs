@@ -16,7 +16,7 @@ use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
 use crate::actors::engine::EngineActor;
 use crate::actors::scheduler::SchedulerActor;
-use crate::actors::shared::Shared;
+use crate::actors::shared::{Plant, Shared, Site};
 use crate::actors::shell::{Limits, Shell};
 use crate::actors::store::StoreActor;
 use crate::actors::sweeper;
@@ -61,7 +61,7 @@ pub struct App(Arc<Running>);
 struct Running {
     shared: Arc<Shared>,
     grace: Duration,
-    /// Both are taken when the app stops.
+    /// Both are taken when the app stops. An eager one has none.
     threads: Mutex<Option<Threads>>,
 }
 
@@ -118,6 +118,8 @@ pub struct AppBuilder {
 enum Source {
     Sled(PathBuf),
     Given(Arc<dyn Store>),
+    /// A memory of its own; and everything runs in the caller.
+    Eager,
 }
 
 impl App {
@@ -134,6 +136,52 @@ impl App {
     /// An app over any other [`Store`].
     pub fn with_store(store: impl Store) -> AppBuilder {
         AppBuilder::new(Source::Given(Arc::new(store)))
+    }
+
+    /// An app that runs what is submitted in whoever submits it, for tests (Celery's
+    /// `task_always_eager`): [`apply_async`](Self::apply_async) returns when the whole canvas has
+    /// ended, its callbacks and errbacks too.
+    ///
+    /// It starts no thread and needs no particular executor; what its tasks need themselves
+    /// (tokio's timers, for example) the caller's must have. The store is memory. The outcome of
+    /// every canvas is that of an app with an engine, with these differences:
+    ///
+    /// - The members of a group run one after the other, in order; the callbacks behind all else.
+    /// - Blocking tasks block the caller.
+    /// - Delays (`countdown`, `eta`, those before a retry) are not waited for, nor is the clock
+    ///   moved; a task that would have expired meanwhile has.
+    /// - Nobody interrupts a task at its time limit: that it has passed is seen when the task next
+    ///   wakes, or, if it is a blocking one, returns. A [manual clock](Clock::manual) wakes it.
+    /// - Queues, priorities, concurrency, window, durability, retention and grace mean nothing:
+    ///   results are kept until the app is dropped.
+    /// - What the future of `apply_async` has not run when it is dropped fails.
+    ///   [`shutdown`](Self::shutdown) waits for nothing, and what has not ended is lost.
+    /// - [`get_timeout`](AsyncResult::get_timeout) does not wait.
+    /// - [`TaskContext::call`](crate::TaskContext::call) runs on the stack of its task: some fifty
+    ///   calls within calls fill the 2 MB of a test's thread in an unoptimised build.
+    ///
+    /// ```
+    /// use chordal::prelude::*;
+    ///
+    /// #[task]
+    /// async fn add(x: i64, y: i64) -> i64 {
+    ///     x + y
+    /// }
+    ///
+    /// #[task]
+    /// async fn total(all: Vec<i64>) -> i64 {
+    ///     all.iter().sum()
+    /// }
+    ///
+    /// # fn main() -> chordal::Result<()> { pollster::block_on(async {
+    /// let app = App::eager().tasks(tasks![add, total]).start().await?;
+    /// let sum = app.apply_async(chord(group((0..4).map(|i| add.s(i, i))), total.partial())).await?;
+    /// assert!(sum.ready().await?);
+    /// assert_eq!(sum.get().await?, 12);
+    /// # Ok(()) }) }
+    /// ```
+    pub fn eager() -> AppBuilder {
+        AppBuilder::new(Source::Eager)
     }
 
     /// Submits a signature. When this returns it is as durable as the app asked for; the whole
@@ -215,6 +263,7 @@ impl App {
         let running = self.0.clone();
         let (done, waiting) = oneshot::channel();
         let Some(threads) = self.0.threads.lock().take() else {
+            self.0.close_in_place();
             return Ok(());
         };
         // A thread of its own: joining blocks, and the caller's executor is unknown.
@@ -222,7 +271,12 @@ impl App {
             .name("chordal-shutdown".to_owned())
             .spawn(move || {
                 let grace = running.grace;
-                running.shared.client().engine.do_send(Shutdown { grace });
+                running
+                    .shared
+                    .plant()
+                    .client()
+                    .engine
+                    .do_send(Shutdown { grace });
                 let _ = threads.engine.join();
                 threads.runtime.stop_within(Duration::from_millis(500));
                 let _ = done.send(());
@@ -388,6 +442,13 @@ impl AppBuilder {
     /// damaged, was written by a newer version, or cannot be opened; [`Error::Start`].
     pub async fn start(self) -> Result<App> {
         let registry = Registry::new(self.tasks)?;
+        if let Source::Eager = self.store {
+            return Ok(App(Arc::new(Running {
+                shared: Arc::new(Shared::in_place(registry, self.clock)),
+                grace: self.grace,
+                threads: Mutex::new(None),
+            })));
+        }
         // A slot of the blocking pool for every blocking task, and some for reading large values.
         let blocking: usize = registry
             .queues()
@@ -440,14 +501,28 @@ impl AppBuilder {
     }
 }
 
+impl Running {
+    /// Ends an eager app, which has nothing to wait for.
+    fn close_in_place(&self) {
+        if let Site::InPlace(_) = self.shared.site {
+            self.shared.close();
+            self.shared.end(Error::ShutDown);
+        }
+    }
+}
+
 impl Drop for Running {
     /// Stops without waiting for the tasks that run, and waits a little for the store to close.
     fn drop(&mut self) {
         let Some(threads) = self.threads.get_mut().take() else {
-            return;
+            return self.close_in_place();
         };
         let grace = Duration::ZERO;
-        self.shared.client().engine.do_send(Shutdown { grace });
+        self.shared
+            .plant()
+            .client()
+            .engine
+            .do_send(Shutdown { grace });
         drop(threads.runtime);
         let deadline = std::time::Instant::now() + LET_GO;
         while !threads.engine.is_finished() && std::time::Instant::now() < deadline {
@@ -499,6 +574,7 @@ impl Engine {
         let store: Arc<dyn Store> = match self.store {
             Source::Sled(directory) => Arc::new(SledStore::open(directory)?),
             Source::Given(store) => store,
+            Source::Eager => unreachable!("an eager app has no engine"),
         };
         let opening = meta::open(&*store, self.durability)?;
         let reader = Reader::new(store.clone());
@@ -510,7 +586,7 @@ impl Engine {
             durable,
             self.registry,
             self.clock.clone(),
-            self.runtime,
+            Site::Engine(Plant::new(self.runtime)),
         ));
         let durability = self.durability;
         let writing = store.clone();
@@ -519,7 +595,7 @@ impl Engine {
         });
         for orphan in orphans {
             let purge = sweeper::purge(shared.clone(), store.clone(), orphan);
-            shared.runtime.spawn(purge);
+            shared.plant().runtime.spawn(purge);
         }
         let scheduler = SchedulerActor::new(self.clock).start();
         let shell = Shell::new(
@@ -532,7 +608,7 @@ impl Engine {
         );
         let engine = EngineActor::new(shell, self.retention).start();
         let ids = Ids::after(last);
-        shared.set_client(Client { engine, store, ids });
+        shared.plant().set_client(Client { engine, store, ids });
         Ok(shared)
     }
 }

@@ -34,6 +34,7 @@
 //! | `canvas` | what a user composes: [`Signature`], [`chain()`], [`group()`], [`chord()`]; pure |
 //! | `persistence` | [`Store`], sled, memory, and the suite that every store must pass |
 //! | `messages`, `actors` | the engine |
+//! | `eager` | what [`App::eager`] has in its place |
 
 // So that `#[task]`, which names the crate by its name, works within it.
 extern crate self as chordal;
@@ -41,6 +42,7 @@ extern crate self as chordal;
 mod actors;
 mod app;
 mod canvas;
+mod eager;
 mod error;
 mod messages;
 pub mod persistence;

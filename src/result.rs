@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 
-use crate::actors::shared::{Pin, Shared, Watch};
+use crate::actors::shared::{Pin, Shared, Site, Watch};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{Change, Record};
@@ -454,7 +454,8 @@ impl<O: DeserializeOwned> AsyncResult<O> {
         }
     }
 
-    /// Waits for the value, at most for `timeout`. The work goes on all the same.
+    /// Waits for the value, at most for `timeout`. The work goes on all the same. In an
+    /// [eager](crate::App::eager) app it does not wait at all.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -472,12 +473,24 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// [`Error::Timeout`], and as [`get`](Self::get).
     pub async fn get_timeout(&self, timeout: Duration) -> Result<O> {
+        let plant = match &self.shared.site {
+            Site::Engine(plant) => plant,
+            // There are no timers. What has not ended runs below this call, or in other hands.
+            Site::InPlace(_) => {
+                return match self.ready().await? {
+                    true => self.get().await,
+                    false => Err(Error::Timeout {
+                        id: self.id,
+                        waited: Duration::ZERO,
+                    }),
+                };
+            }
+        };
         let clock = self.shared.clock.clone();
         // From now on, not from when the timer is first looked at.
         let until = clock.after(timeout);
         // On the app's runtime, because the caller's executor may have no timers.
-        let timer = self
-            .shared
+        let timer = plant
             .runtime
             .spawn(async move { clock.wait_until(until).await });
         let stop_timer = timer.abort_handle();

@@ -162,15 +162,39 @@ impl Drop for Waiting<'_> {
 }
 
 /// The soft time limit as the task sees it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SoftLimit {
+    /// When it is, on the scale of `Clock::elapsed_ms`.
+    at_ms: AtomicU64,
     /// The task wants to be told, and not to be ended.
     has_listener: AtomicBool,
     reached: AtomicBool,
     bell: Notify,
 }
 
+impl Default for SoftLimit {
+    /// None, until it is [set](SoftLimit::set).
+    fn default() -> Self {
+        Self {
+            at_ms: AtomicU64::new(u64::MAX),
+            has_listener: AtomicBool::new(false),
+            reached: AtomicBool::new(false),
+            bell: Notify::new(),
+        }
+    }
+}
+
 impl SoftLimit {
+    pub(crate) fn set(&self, at_ms: u64) {
+        self.at_ms.store(at_ms, Ordering::SeqCst);
+    }
+
+    /// From now on the task listens. Says whether it is reached by now: a task that looks need not
+    /// wait for whoever rings.
+    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
+        self.look() || self.at_ms.load(Ordering::SeqCst) <= now_ms
+    }
+
     /// It has been reached; says whether the task listens.
     pub(crate) fn reach(&self) -> bool {
         self.reached.store(true, Ordering::SeqCst);
@@ -178,8 +202,7 @@ impl SoftLimit {
         self.has_listener.load(Ordering::SeqCst)
     }
 
-    /// From now on the task listens. Says whether it has been reached.
-    pub(crate) fn look(&self) -> bool {
+    fn look(&self) -> bool {
         self.has_listener.store(true, Ordering::SeqCst);
         self.reached.load(Ordering::SeqCst)
     }

@@ -2,11 +2,10 @@
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
-use super::shell::{self, Shell};
-use super::supervision::{Child, Resume, Tether, given_up, respawn_later};
-use crate::canvas::freeze::{Def, Node};
+use super::shell::Shell;
+use super::supervision::{Child, Resume, given_up, respawn_later};
 use crate::canvas::machine::chain::{Chain, Command};
-use crate::canvas::machine::{Index, Record, Report};
+use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::Value;
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
 use crate::persistence::StoreError;
@@ -30,13 +29,6 @@ impl ChainActor {
         }
     }
 
-    fn steps(&self) -> &[Node] {
-        match &self.child.node.def {
-            Def::Chain(steps) => steps,
-            _ => unreachable!("a chain actor is started for a chain"),
-        }
-    }
-
     fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
         for command in commands {
             match command {
@@ -52,7 +44,7 @@ impl ChainActor {
                     respawn_later(&self.shell, self.child.id(), index, context);
                 }
                 Command::GiveUp(index) => {
-                    let report = given_up(self.child.root, &self.steps()[index as usize]);
+                    let report = given_up(self.child.root, &self.child.steps()[index as usize]);
                     let ended = self.machine.as_mut().map(|m| m.ended(index, report));
                     self.perform(ended.unwrap_or_default(), context);
                 }
@@ -61,7 +53,8 @@ impl ChainActor {
                     context.stop();
                 }
                 Command::Fail(index, mut report) => {
-                    match self.fail_next(index, &mut report) {
+                    let reader = self.shell.reader();
+                    match reader.fail_next(&self.child, index, &mut report) {
                         Ok(true) => self.child.pass_on(report),
                         Ok(false) => self.child.fail(report),
                         Err(error) => return self.shell.halt(error.into()),
@@ -84,42 +77,11 @@ impl ChainActor {
         Ok(())
     }
 
-    /// If step `index` failed because a group did whose list the next step was to get, the group is
-    /// a chord's header in all but form, and the next step the body, which fails unstarted. Says
-    /// whether that is the last.
-    fn fail_next(&self, index: Index, report: &mut Report) -> Result<bool, StoreError> {
-        let (root, at) = (self.child.root, index as usize);
-        let Some(failure) = report.outcome.failure() else {
-            return Ok(false);
-        };
-        let steps = self.steps();
-        let failed = failure.task_id;
-        if failed.root() != root || !steps[at].is_followed_from(failed.seq()) {
-            return Ok(false);
-        }
-        let input = shell::errback_input(failure);
-        let mut errbacks = Vec::new();
-        let reader = self.shell.reader();
-        let last = reader.errbacks_of_steps(root, &steps[at + 1..], &mut errbacks)?;
-        report.call_for(&errbacks, &input);
-        Ok(last)
-    }
-
     fn start_child(&self, index: Index, resume: Resume, context: &Context<Self>) {
         let address = context.address();
-        let is_last = index as usize + 1 == self.steps().len();
-        let child = Child {
-            root: self.child.root,
-            node: self.steps()[index as usize].clone(),
-            input: self.input.clone(),
-            stream: self.child.id(),
-            // Whose outcome is the chain's is a member of the chain's group.
-            group: self.child.group.filter(|_| is_last),
-            since_ms: self.child.since_ms.filter(|_| index == 0),
-            resume,
-            reports_to: address.clone().recipient(),
-            tether: Tether::new(self.child.root, index, address.recipient()),
-        };
+        let place = self.child.step(index, self.input.clone());
+        let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
+        let child = Child::new(place, resume, supervisor, stopped);
         child.start(&self.shell);
     }
 
@@ -137,9 +99,9 @@ impl Actor for ChainActor {
     fn started(&mut self, context: &mut Self::Context) {
         match self.recorded() {
             Ok(records) => {
-                let len = self.steps().len() as Index;
+                let len = self.child.steps().len() as Index;
                 let input = self.child.input.clone();
-                let (machine, commands) = Chain::recover(len, input, shell::nil(), &records);
+                let (machine, commands) = Chain::recover(len, input, Value::nil(), &records);
                 self.machine = Some(machine);
                 self.perform(commands, context);
             }

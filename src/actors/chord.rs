@@ -3,8 +3,8 @@
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::shell::{self, Shell};
-use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
+use super::shell::Shell;
+use super::supervision::{BARRIER, Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chord::{Chord, Command};
 use crate::canvas::machine::{BODY, Report};
@@ -76,14 +76,9 @@ impl ChordActor {
 
     /// The header has failed: the body fails with it, unstarted.
     fn fail(&mut self, mut report: Report, context: &mut Context<Self>) {
-        let mut errbacks = Vec::new();
         let reader = self.shell.reader();
-        if let Err(error) = reader.errbacks(self.child.root, self.body(), &mut errbacks) {
+        if let Err(error) = reader.fail_body(&self.child, &mut report) {
             return self.shell.halt(error.into());
-        }
-        if let Some(failure) = report.outcome.failure() {
-            let input = shell::errback_input(failure);
-            report.call_for(&errbacks, &input);
         }
         self.child.fail(report);
         context.stop();
@@ -94,17 +89,9 @@ impl ChordActor {
             return;
         };
         let address = context.address();
-        let child = Child {
-            root: self.child.root,
-            node: self.body().clone(),
-            input: Some(fan.list()),
-            stream: self.child.id(),
-            group: self.child.group,
-            since_ms: None,
-            resume,
-            reports_to: address.clone().recipient(),
-            tether: Tether::new(self.child.root, BODY, address.recipient()),
-        };
+        let place = self.child.body(fan.list());
+        let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
+        let child = Child::new(place, resume, supervisor, stopped);
         child.start(&self.shell);
     }
 }

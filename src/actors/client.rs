@@ -1,13 +1,17 @@
 //! The way in: a canvas is checked, stored and handed to the engine.
 
+use std::sync::Arc;
+
 use actix::Addr;
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
 use super::engine::{EngineActor, Submit};
-use super::shared::{Pin, Shared};
+use super::shared::{Pin, Shared, Site};
 use super::store::{Commit, StoreActor};
+use crate::canvas::id::Id;
 use crate::canvas::{Canvas, freeze};
+use crate::eager;
 use crate::error::{Error, Result};
 use crate::persistence::Batch;
 use crate::persistence::codec::{self, Kind};
@@ -27,8 +31,7 @@ pub(crate) struct Client {
 }
 
 /// Submits a canvas. The pin says which workflow it became, and keeps it.
-pub(crate) async fn submit(shared: &Shared, mut canvas: Canvas) -> Result<Pin> {
-    let client = shared.client();
+pub(crate) async fn submit(shared: &Arc<Shared>, mut canvas: Canvas) -> Result<Pin> {
     let key = canvas
         .extras
         .as_mut()
@@ -45,11 +48,34 @@ pub(crate) async fn submit(shared: &Shared, mut canvas: Canvas) -> Result<Pin> {
         return Err(why);
     }
     let root = freeze::freeze(canvas, &shared.registry)?;
-    let root_id = client.ids.next(&shared.clock);
-    let definition = Definition::new(root_id, root, key);
+    match &shared.site {
+        Site::Engine(plant) => {
+            let root_id = plant.client().ids.next(&shared.clock);
+            send(
+                shared,
+                plant.client(),
+                root_id,
+                Definition::new(root_id, root, key),
+            )
+            .await
+        }
+        Site::InPlace(ledger) => {
+            let root_id = ledger.ids.next(&shared.clock);
+            eager::run(shared, ledger, root_id, Definition::new(root_id, root, key)).await
+        }
+    }
+}
+
+/// Stores the workflow and has the engine run it.
+async fn send(
+    shared: &Shared,
+    client: &Client,
+    root_id: Id,
+    definition: Definition,
+) -> Result<Pin> {
     let key = definition.head.idempotency_key.clone();
     // The head is the commit marker: it goes last.
-    stage(shared, definition.segments).await?;
+    stage(shared, client, definition.segments).await?;
     let (durable, pin) = oneshot::channel();
     let submit = Submit {
         root_id,
@@ -65,14 +91,14 @@ pub(crate) async fn submit(shared: &Shared, mut canvas: Canvas) -> Result<Pin> {
     pin.await.map_err(|_| gone())
 }
 
-async fn stage(shared: &Shared, segments: Vec<(Vec<u8>, Vec<u8>)>) -> Result<()> {
+async fn stage(shared: &Shared, client: &Client, segments: Vec<(Vec<u8>, Vec<u8>)>) -> Result<()> {
     let mut batch = Batch::default();
     let mut segments = segments.into_iter().peekable();
     while let Some((key, value)) = segments.next() {
         batch.put(key, value);
         if batch.bytes() >= STAGE || segments.peek().is_none() {
             let commit = Commit(std::mem::take(&mut batch));
-            let answer = shared.client().store.send(commit).await;
+            let answer = client.store.send(commit).await;
             let answer = answer.map_err(|_| gone(shared))?.await;
             if let Err(error) = answer.map_err(|_| gone(shared))? {
                 // Nothing that is written after it can be trusted.

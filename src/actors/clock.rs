@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -27,6 +28,8 @@ pub struct Clock(Source);
 enum Source {
     /// When this clock was made, on the monotonic scale.
     System(Instant),
+    /// The same where there may be no timers.
+    Untimed(Instant),
     Manual(Arc<Manual>),
 }
 
@@ -66,7 +69,7 @@ impl Clock {
     /// On the system clock.
     pub fn advance(&self, by: Duration) {
         match &self.0 {
-            Source::System(_) => panic!("only a manual clock can be advanced"),
+            Source::System(_) | Source::Untimed(_) => panic!("only a manual clock can be advanced"),
             Source::Manual(manual) => {
                 let by = by.as_millis() as u64;
                 manual.now.send_modify(|now| *now += by);
@@ -76,7 +79,7 @@ impl Clock {
 
     pub(crate) fn now_ms(&self) -> u64 {
         match &self.0 {
-            Source::System(_) => millis(SystemTime::now()),
+            Source::System(_) | Source::Untimed(_) => millis(SystemTime::now()),
             Source::Manual(manual) => *manual.now.borrow(),
         }
     }
@@ -84,7 +87,7 @@ impl Clock {
     /// Milliseconds on a scale that no setting of the clock moves: what waits is measured on it.
     pub(crate) fn elapsed_ms(&self) -> u64 {
         match &self.0 {
-            Source::System(start) => start.elapsed().as_millis() as u64,
+            Source::System(start) | Source::Untimed(start) => start.elapsed().as_millis() as u64,
             Source::Manual(manual) => *manual.now.borrow(),
         }
     }
@@ -92,7 +95,7 @@ impl Clock {
     /// A random number; of a manual clock the same sequence each time.
     pub(crate) fn random(&self) -> u64 {
         match &self.0 {
-            Source::System(_) => rand::random(),
+            Source::System(_) | Source::Untimed(_) => rand::random(),
             // SplitMix64 (Steele, Lea and Flood, 2014).
             Source::Manual(manual) => {
                 let draw = manual.draws.fetch_add(1, Ordering::Relaxed) + 1;
@@ -104,13 +107,29 @@ impl Clock {
         }
     }
 
+    /// The same clock for where nobody has timers: who waits for it is not woken by it, but sees
+    /// that the time has come when anything else wakes him. A manual clock wakes all the same.
+    pub(crate) fn untimed(self) -> Self {
+        match self.0 {
+            Source::System(start) => Self(Source::Untimed(start)),
+            other => Self(other),
+        }
+    }
+
     /// Returns once [`elapsed_ms`](Self::elapsed_ms) is `at_ms` or later. Needs tokio's time
-    /// driver on the system clock.
+    /// driver on the system clock, unless it is [untimed](Self::untimed).
     pub(crate) async fn wait_until(&self, at_ms: u64) {
         match &self.0 {
             Source::System(_) => {
                 let left = at_ms.saturating_sub(self.elapsed_ms());
                 tokio::time::sleep(Duration::from_millis(left)).await;
+            }
+            Source::Untimed(_) => {
+                let is_due = |_: &mut Context<'_>| match self.elapsed_ms() >= at_ms {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                };
+                std::future::poll_fn(is_due).await;
             }
             Source::Manual(manual) => {
                 // We hold the sender, so the channel cannot close.

@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 use super::journal::Act;
 use super::shared::Pin;
 use super::shell::Shell;
-use super::supervision::{Child, Resume, Tether, given_up, respawn_later};
+use super::supervision::{Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::place::Place;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::Value;
@@ -158,17 +159,9 @@ impl EngineActor {
             live.children.insert(index, (node.clone(), input.clone()));
         }
         let address = context.address();
-        let child = Child {
-            root,
-            node,
-            input,
-            stream: root.workflow_stream(),
-            group: None,
-            since_ms: None,
-            resume,
-            reports_to: address.clone().recipient(),
-            tether: Tether::new(root, index, address.recipient()),
-        };
+        let place = Place::in_workflow(root, index, node, input);
+        let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
+        let child = Child::new(place, resume, supervisor, stopped);
         child.start(&self.shell);
     }
 

@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Recipient};
 
 use super::barrier::BarrierActor;
-use super::shell::{self, Shell};
+use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Fan, Members};
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::Barrier;
 use crate::canvas::machine::group::Command;
+use crate::canvas::machine::place::Place;
 use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record, Report};
-use crate::canvas::outcome::{FailureKind, Outcome, Value};
+use crate::canvas::outcome::{FailureKind, Value};
 use crate::canvas::payload::Payload;
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
 use crate::persistence::StoreError;
@@ -58,10 +59,7 @@ where
         }
         ElementsError::NotAList(what) => {
             let failure = child.failure(FailureKind::Type, &what);
-            let input = shell::errback_input(&failure);
-            let mut report = Report::from(Outcome::Failure(failure));
-            report.call_for(&errbacks, &input);
-            Some(report)
+            Some(Report::calling_for(&errbacks, failure))
         }
     })
 }
@@ -78,10 +76,7 @@ impl FanOut {
         let group = child.id();
         let reader = shell.reader();
         let resumes = matches!(child.resume, Resume::Stored(_));
-        let elements = match (&fan.members, &child.input) {
-            (Members::Each { .. }, Some(input)) => Some(reader.members_of(child.root, input)?),
-            _ => None,
-        };
+        let elements = reader.elements(child.root, &fan, child.input.as_ref())?;
         let known = match fan.members {
             Members::Each { .. } if !resumes => None,
             _ => reader.expansion(group, &fan)?,
@@ -192,11 +187,7 @@ impl FanOut {
 
     /// What the group gives once its barrier has released it.
     pub(crate) fn list(&self) -> Value {
-        Value::Gathered {
-            seq: self.group.seq(),
-            size: self.size,
-            settled: self.fan.settled,
-        }
+        self.fan.list(self.group.seq(), self.size)
     }
 
     /// Something needs the list.
@@ -213,23 +204,15 @@ impl FanOut {
     }
 
     fn start(&mut self, shell: &Shell, index: Index, resume: Resume) -> Result<(), StoreError> {
-        let root = self.group.root();
         let node = self.cursor.get(shell.reader(), &self.fan, index)?;
         let input = match &self.elements {
             Some(elements) => elements.get(index as usize).cloned().map(Value::Inline),
             None => self.input.clone(),
         };
-        let child = Child {
-            root,
-            node,
-            input,
-            stream: self.group,
-            group: Some(self.group),
-            since_ms: Some(self.since_ms),
-            resume,
-            reports_to: self.barrier.clone().recipient(),
-            tether: Tether::new(root, index, self.supervisor.clone()),
-        };
+        let mut place = Place::member(self.group, index, node, input);
+        place.since_ms = Some(self.since_ms);
+        let reports_to = self.barrier.clone().recipient();
+        let child = Child::new(place, resume, reports_to, self.supervisor.clone());
         child.start(shell);
         Ok(())
     }

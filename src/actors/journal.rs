@@ -1,7 +1,6 @@
 //! The journal: what the actors have decided and not yet committed.
 
 use actix::Recipient;
-use std::collections::HashMap;
 use tokio::sync::oneshot;
 
 use super::runner::Order;
@@ -12,7 +11,8 @@ use crate::canvas::machine::Record;
 use crate::canvas::outcome::Outcome;
 use crate::messages::engine::KeyIsDurable;
 use crate::messages::supervisor::Respawn;
-use crate::persistence::{Batch, codec, keys};
+use crate::persistence::Batch;
+use crate::persistence::draft::Draft;
 
 /// What waits for the disk, beside the functions that are to be called.
 #[derive(Debug)]
@@ -36,13 +36,9 @@ pub(crate) enum Act {
 /// One batch in the making, and what follows it.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    /// The records of each stream, in order: one segment a stream and commit.
-    streams: HashMap<Id, Vec<Record>>,
-    batch: Batch,
+    draft: Draft,
     orders: Vec<Order>,
     acts: Vec<Act>,
-    /// Workflows and streams whose watchers are to look again.
-    touched: Vec<Id>,
     /// Rises with everything that is added: whoever fills the batch sees when it is quiet.
     pub(crate) added: u64,
 }
@@ -59,21 +55,21 @@ pub(crate) struct Taken {
 impl Journal {
     pub(crate) fn record(&mut self, stream: Id, record: Record) {
         self.added += 1;
-        self.streams.entry(stream).or_default().push(record);
+        self.draft.record(stream, record);
     }
 
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.added += 1;
-        self.batch.put(key, value);
+        self.draft.put(key, value);
     }
 
     pub(crate) fn delete(&mut self, key: Vec<u8>) {
         self.added += 1;
-        self.batch.delete(key);
+        self.draft.delete(key);
     }
 
     pub(crate) fn touch(&mut self, id: Id) {
-        self.touched.push(id);
+        self.draft.touch(id);
     }
 
     pub(crate) fn then(&mut self, act: Act) {
@@ -87,22 +83,12 @@ impl Journal {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.streams.is_empty()
-            && self.batch.is_empty()
-            && self.orders.is_empty()
-            && self.acts.is_empty()
+        self.draft.is_empty() && self.orders.is_empty() && self.acts.is_empty()
     }
 
     /// Takes all there is, as commit number `commit`.
     pub(crate) fn take(&mut self, commit: u64) -> Taken {
-        let mut batch = std::mem::take(&mut self.batch);
-        let mut touched = std::mem::take(&mut self.touched);
-        for (stream, records) in self.streams.drain() {
-            for (part, segment) in (0..).zip(codec::segments(&records)) {
-                batch.put(keys::segment(stream, commit, part), segment);
-            }
-            touched.push(stream);
-        }
+        let (batch, touched) = self.draft.take(commit);
         Taken {
             batch,
             orders: std::mem::take(&mut self.orders),

@@ -7,6 +7,7 @@
 
 pub(crate) mod attempt;
 mod barrier;
+pub(crate) mod call;
 mod chain;
 mod chord;
 pub(crate) mod client;

@@ -11,7 +11,8 @@ use super::client::Client;
 use super::clock::Clock;
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Value;
-use crate::canvas::payload::Payload;
+use crate::canvas::payload::{ListWriter, Payload};
+use crate::eager::Ledger;
 use crate::error::{Error, Result};
 use crate::persistence::reader::Reader;
 use crate::task::Registry;
@@ -33,33 +34,33 @@ pub(crate) struct Shared {
     pins: Mutex<HashMap<Id, usize>>,
     /// Tasks of unfinished workflows that are not registered, by id.
     parked: Mutex<HashMap<Id, String>>,
-    /// The way in; there from the start of the engine on.
-    client: OnceLock<Client>,
     pub(crate) registry: Registry,
     pub(crate) clock: Clock,
+    pub(crate) site: Site,
+}
+
+/// Where what is submitted runs.
+#[derive(Debug)]
+pub(crate) enum Site {
+    /// In the engine, on its threads.
+    Engine(Plant),
+    /// In whoever submits it.
+    InPlace(Ledger),
+}
+
+/// The engine as others reach it.
+#[derive(Debug)]
+pub(crate) struct Plant {
+    /// The way in; there from the start of the engine on.
+    client: OnceLock<Client>,
     /// Where user code and timers run.
     pub(crate) runtime: tokio::runtime::Handle,
 }
 
-impl Shared {
-    pub(crate) fn new(
-        reader: Reader,
-        durable: Arc<AtomicU64>,
-        registry: Registry,
-        clock: Clock,
-        runtime: tokio::runtime::Handle,
-    ) -> Self {
+impl Plant {
+    pub(crate) fn new(runtime: tokio::runtime::Handle) -> Self {
         Self {
-            reader: RwLock::new(Some(reader)),
-            durable,
-            ended: Mutex::new(None),
-            watches: Mutex::new(HashMap::new()),
-            watched: AtomicUsize::new(0),
-            pins: Mutex::new(HashMap::new()),
-            parked: Mutex::new(HashMap::new()),
             client: OnceLock::new(),
-            registry,
-            clock,
             runtime,
         }
     }
@@ -71,20 +72,84 @@ impl Shared {
     pub(crate) fn client(&self) -> &Client {
         self.client.get().expect("set before anything runs")
     }
+}
 
-    /// The bytes of a value of workflow `root`; what is not at hand is read off this thread.
+impl Shared {
+    pub(crate) fn new(
+        reader: Reader,
+        durable: Arc<AtomicU64>,
+        registry: Registry,
+        clock: Clock,
+        site: Site,
+    ) -> Self {
+        Self {
+            reader: RwLock::new(Some(reader)),
+            durable,
+            ended: Mutex::new(None),
+            watches: Mutex::new(HashMap::new()),
+            watched: AtomicUsize::new(0),
+            pins: Mutex::new(HashMap::new()),
+            parked: Mutex::new(HashMap::new()),
+            registry,
+            clock,
+            site,
+        }
+    }
+
+    /// What an eager app has: no thread, no timer.
+    pub(crate) fn in_place(registry: Registry, clock: Clock) -> Self {
+        let ledger = Ledger::new();
+        let durable = Arc::default();
+        let reader = ledger.reader().up_to(Arc::clone(&durable));
+        Self::new(
+            reader,
+            durable,
+            registry,
+            clock.untimed(),
+            Site::InPlace(ledger),
+        )
+    }
+
+    /// The engine: what its own parts know is there.
+    pub(crate) fn plant(&self) -> &Plant {
+        match &self.site {
+            Site::Engine(plant) => plant,
+            Site::InPlace(_) => unreachable!("only an engine has these parts"),
+        }
+    }
+
+    /// The bytes of a value of workflow `root`, wherever they are kept.
     pub(crate) async fn load(&self, root: Id, value: Value) -> Result<Payload> {
         if let Value::Inline(payload) = value {
             return Ok(payload);
         }
+        let list = self.append(root, value, ListWriter::raw()).await?;
+        Ok(list.finish())
+    }
+
+    /// Appends a value to the list; an engine reads what is not at hand off this thread, because
+    /// it may be large.
+    pub(crate) async fn append(
+        &self,
+        root: Id,
+        value: Value,
+        mut list: ListWriter,
+    ) -> Result<ListWriter> {
+        if let Value::Inline(payload) = value {
+            list.push(payload.bytes());
+            return Ok(list);
+        }
         let reader = self.reader()?;
-        let loaded = self
-            .runtime
-            .spawn_blocking(move || reader.load(root, &value))
-            .await;
-        match loaded {
-            Ok(payload) => Ok(payload?),
-            Err(_) => Err(self.ended().unwrap_or(Error::ShutDown)),
+        let read = move || {
+            reader.write(root, &value, &mut list)?;
+            Ok(list)
+        };
+        match &self.site {
+            Site::InPlace(_) => read(),
+            Site::Engine(plant) => match plant.runtime.spawn_blocking(read).await {
+                Ok(list) => list,
+                Err(_) => Err(self.ended().unwrap_or(Error::ShutDown)),
+            },
         }
     }
 

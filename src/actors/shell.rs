@@ -21,18 +21,15 @@ use super::sweeper;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
-use crate::canvas::outcome::{Outcome, TaskFailure, Value};
-use crate::canvas::payload::Payload;
+use crate::canvas::outcome::{Outcome, Value};
 use crate::error::Error;
 use crate::messages::dispatcher::Drain;
 use crate::messages::engine::Launch;
 use crate::messages::scheduler::Wake;
 use crate::persistence::codec::{self, Kind};
-use crate::persistence::reader::{self, Reader};
-use crate::persistence::{StoreError, keys};
+use crate::persistence::reader::Reader;
+use crate::persistence::{StoreError, draft, keys};
 
-/// The largest value that stands in the record of its outcome; a larger one is kept in pieces.
-const MAX_INLINE: usize = 4_096;
 /// A batch is sent off when this much is in it, however much more is on its way.
 const FULL: u64 = 4_096;
 
@@ -223,13 +220,7 @@ impl Shell {
     }
 
     pub(crate) fn record_due(&self, root: Id, due: &Due) {
-        self.record(
-            root.workflow_stream(),
-            Record::Due {
-                seq: due.node.seq,
-                input: due.input.clone(),
-            },
-        );
+        self.record(root.workflow_stream(), draft::due(due));
     }
 
     /// The outcome as it is recorded: a value too large for its record is put beside it.
@@ -242,25 +233,7 @@ impl Shell {
 
     /// As [`keep`](Self::keep), for a value. A later one of the same node takes its place.
     pub(crate) fn keep_value(&self, node: Id, value: Value) -> Value {
-        match value {
-            Value::Inline(payload) if payload.bytes().len() > MAX_INLINE => {
-                for (part, piece) in codec::pieces(payload.bytes()).enumerate() {
-                    self.put(
-                        keys::piece(node, part as u32),
-                        codec::frame(Kind::Piece, piece),
-                    );
-                }
-                Value::Stored {
-                    seq: node.seq(),
-                    len: payload.bytes().len() as u64,
-                }
-            }
-            Value::Extended { own, seq } => Value::Extended {
-                own: Box::new(self.keep_value(node, *own)),
-                seq,
-            },
-            value => value,
-        }
+        draft::keep(node, value, &mut |key, piece| self.put(key, piece))
     }
 
     /// Hands out `count` node numbers of workflow `root`.
@@ -394,7 +367,7 @@ impl Shell {
     /// there, where that wakes no thread for each.
     fn call(&self, orders: Vec<Order>) {
         if !orders.is_empty() {
-            self.0.shared.runtime.spawn(async move {
+            self.0.shared.plant().runtime.spawn(async move {
                 for order in orders {
                     tokio::spawn(runner::run(order));
                 }
@@ -417,19 +390,10 @@ impl Shell {
                 let shared = self.shared().clone();
                 self.0
                     .shared
+                    .plant()
                     .runtime
                     .spawn(sweeper::purge(shared, store, root));
             }
         }
     }
-}
-
-/// A failure as the input of an errback.
-pub(crate) fn errback_input(failure: &TaskFailure) -> Value {
-    Value::Inline(reader::encode_failure(failure))
-}
-
-/// The value of a chain without steps and without input.
-pub(crate) fn nil() -> Value {
-    Value::Inline(Payload::from(vec![0xc0]))
 }

@@ -1,15 +1,18 @@
 //! Children: what each of them gets from its supervisor, and how the supervisor learns its end.
 
+use std::ops::Deref;
+
 use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
 use super::chain::ChainActor;
 use super::chord::ChordActor;
 use super::group::GroupActor;
 use super::journal::Act;
-use super::shell::{self, Shell};
+use super::shell::Shell;
 use super::task::TaskActor;
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
+use crate::canvas::machine::place::Place;
 use crate::canvas::machine::{Change, Index, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
@@ -17,23 +20,21 @@ use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
 /// The index under which a group's barrier is watched.
 pub(crate) const BARRIER: Index = Index::MAX - 1;
 
-/// A child to be started, and then all that its actor knows of its place.
+/// A child to be started, and then its actor's tie to its supervisor.
 #[derive(Debug)]
 pub(crate) struct Child {
-    pub(crate) root: Id,
-    pub(crate) node: Node,
-    /// The value from upstream.
-    pub(crate) input: Option<Value>,
-    /// The supervisor that records what it does.
-    pub(crate) stream: Id,
-    /// The group or chord it is a member of.
-    pub(crate) group: Option<Id>,
-    /// When it could have started, if it had to wait for its turn since: milliseconds since the
-    /// Unix epoch.
-    pub(crate) since_ms: Option<u64>,
+    place: Place,
     pub(crate) resume: Resume,
-    pub(crate) reports_to: Recipient<ChildEnded>,
-    pub(crate) tether: Tether,
+    reports_to: Recipient<ChildEnded>,
+    tether: Tether,
+}
+
+impl Deref for Child {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
 }
 
 /// What the store may know of a child.
@@ -66,10 +67,6 @@ impl Tether {
         }
     }
 
-    pub(crate) fn index(&self) -> Index {
-        self.index
-    }
-
     /// The child has said its last word: its end is no loss.
     pub(crate) fn release(&mut self) {
         self.reported = true;
@@ -88,23 +85,24 @@ impl Drop for Tether {
 }
 
 impl Child {
-    /// The child's own id, under which its children record.
-    pub(crate) fn id(&self) -> Id {
-        self.root.node(self.node.seq)
-    }
-
-    /// The chain, group or chord it is a child of; a callback's is the root.
-    pub(crate) fn parent(&self) -> Option<Id> {
-        let parent = match self.stream {
-            stream if stream == self.root.workflow_stream() => self.root,
-            stream => stream,
-        };
-        (parent != self.id()).then_some(parent)
+    /// `supervisor` is told when its actor is gone.
+    pub(crate) fn new(
+        place: Place,
+        resume: Resume,
+        reports_to: Recipient<ChildEnded>,
+        supervisor: Recipient<ChildStopped>,
+    ) -> Self {
+        Self {
+            tether: Tether::new(place.root, place.index, supervisor),
+            place,
+            resume,
+            reports_to,
+        }
     }
 
     /// Records how far it has got, in its supervisor's stream.
     pub(crate) fn record(&self, shell: &Shell, change: Change) {
-        let index = self.tether.index();
+        let index = self.index;
         shell.record(self.stream, Record::Child { index, change });
     }
 
@@ -123,19 +121,14 @@ impl Child {
         self.tell(report, false);
     }
 
-    fn tell(&mut self, mut report: Report, of_last: bool) {
-        report.add_callbacks(&self.node, of_last, shell::errback_input);
+    fn tell(&mut self, report: Report, of_last: bool) {
+        let report = self.last_word(report, of_last);
         self.tether.release();
         self.reports_to.do_send(ChildEnded {
             root: self.root,
-            index: self.tether.index(),
+            index: self.index,
             report,
         });
-    }
-
-    /// A failure of chordal itself, or of the types, in its place.
-    pub(crate) fn failure(&self, kind: FailureKind, message: &str) -> Box<TaskFailure> {
-        TaskFailure::new(kind, self.id(), self.node.name(), 1, message)
     }
 
     /// Starts the actor that the child needs; one that takes a list apart, once that is durable
@@ -189,5 +182,5 @@ pub(crate) fn given_up(root: Id, node: &Node) -> Report {
         1,
         "its actor died each time it was started; this is a fault in chordal",
     );
-    Report::of(node, Outcome::Failure(failure), shell::errback_input)
+    Report::of(node, Outcome::Failure(failure), TaskFailure::as_input)
 }

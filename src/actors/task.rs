@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, VecDeque};
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
 
+use super::call::{Given, Limits};
 use super::journal::Act;
-use super::runner::{Given, Limits, Order, Place};
+use super::runner::Order;
 use super::shell::Shell;
-use super::supervision::{Child, Resume, Tether, given_up, respawn_later};
-use crate::canvas::freeze::{Def, Node, TaskDef};
+use super::supervision::{Child, Resume, given_up, respawn_later};
+use crate::canvas::freeze::Node;
 use crate::canvas::machine::offspring;
 use crate::canvas::machine::queue::SlotKind;
 use crate::canvas::machine::task::{Command, Schedule, Task};
-use crate::canvas::machine::{Change, Index, Purpose, Record};
-use crate::canvas::options::{Options, When};
+use crate::canvas::machine::{Change, Index, Record};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::retry::RetryPolicy;
 use crate::messages::dispatcher::{Permit, Request};
@@ -56,13 +56,6 @@ impl TaskActor {
             child,
             work: None,
             itself: None,
-        }
-    }
-
-    fn def(&self) -> &TaskDef {
-        match &self.child.node.def {
-            Def::Task(def) => def,
-            _ => unreachable!("a task actor is started for a task"),
         }
     }
 
@@ -189,7 +182,12 @@ impl TaskActor {
 
     fn request(&self, context: &Context<Self>) {
         let Some(work) = &self.work else { return };
-        let queue = self.def().options.as_ref().and_then(|o| o.queue.as_deref());
+        let queue = self
+            .child
+            .def()
+            .options
+            .as_ref()
+            .and_then(|o| o.queue.as_deref());
         let queue = queue.unwrap_or(work.options.queue);
         self.shell.dispatcher(queue).do_send(Request {
             priority: work.options.priority,
@@ -208,31 +206,15 @@ impl TaskActor {
         let (Some(work), Some(permit)) = (&self.work, permit) else {
             return;
         };
-        let def = self.def();
         let child = &self.child;
         self.shell.run(Order {
             entry: work.entry,
-            place: Place {
-                id: child.id(),
-                parent: child.parent(),
-                group: child.group,
-            },
+            spot: child.spot(),
             attempt,
             shared: self.shell.shared().clone(),
             permit,
-            given: match args {
-                Some(list) => Given::Again(list),
-                None => Given::First {
-                    args: def.args.clone(),
-                    count: def.count,
-                    mode: def.mode,
-                    input: child.input.clone().filter(|_| def.takes_upstream),
-                },
-            },
-            limits: Limits {
-                soft: work.options.soft_time_limit,
-                hard: work.options.time_limit,
-            },
+            given: Given::new(child.def(), args, child.input.as_ref()),
+            limits: Limits::of(&work.options),
             reply_to: context.address(),
             inbox: self.shell.inbox().clone(),
         });
@@ -252,21 +234,10 @@ impl TaskActor {
         let work = self.work.as_ref()?;
         let node = work.offspring.get(&index)?;
         let address = context.address();
-        Some(Child {
-            root: self.child.root,
-            node: node.clone(),
-            input: None,
-            stream: self.child.id(),
-            // Whoever takes its place, or stands beside it, is a member as it is.
-            group: match work.machine.purpose(index) {
-                Some(Purpose::Replacement | Purpose::Addition) => self.child.group,
-                _ => None,
-            },
-            since_ms: None,
-            resume,
-            reports_to: address.clone().recipient(),
-            tether: Tether::new(self.child.root, index, address.recipient()),
-        })
+        let purpose = work.machine.purpose(index);
+        let place = self.child.offspring(index, node.clone(), purpose);
+        let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
+        Some(Child::new(place, resume, supervisor, stopped))
     }
 
     /// The machine as the store has it.
@@ -298,15 +269,11 @@ impl TaskActor {
     }
 
     fn open(&mut self, entry: TaskEntry, context: &mut Context<Self>) -> Result<(), StoreError> {
-        let own = self.def().options.as_deref();
-        let options = effective(entry.options, own);
+        let own = self.child.def().options.as_deref();
+        let options = entry.options.with(own);
         let policy = options.retry_policy();
         let since_ms = self.child.since_ms.unwrap_or_else(|| self.shell.now_ms());
-        let time = |when: When| When::At(when.from(since_ms));
-        let schedule = Schedule {
-            eta: own.and_then(|own| own.eta).map(time),
-            expires: own.and_then(|own| own.expires).map(time),
-        };
+        let schedule = Schedule::of(own, since_ms);
         let (machine, commands) = match &self.child.resume {
             Resume::Fresh | Resume::Stored(None) => {
                 let seq = self.child.node.seq;
@@ -332,7 +299,7 @@ impl Actor for TaskActor {
 
     fn started(&mut self, context: &mut Self::Context) {
         self.itself = Some(context.address());
-        let def = self.def();
+        let def = self.child.def();
         let Some(entry) = self.shell.shared().registry.get(&def.name).copied() else {
             tracing::warn!(id = %self.child.id(), name = %def.name, "parked: the task is not registered");
             self.shell.shared().park(self.child.id(), &def.name);
@@ -442,18 +409,6 @@ impl Handler<Wake> for TaskActor {
     fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
         let now_ms = self.shell.now_ms();
         self.decide(None, context, |task| task.due(now_ms));
-    }
-}
-
-/// The options as registered, with those of the signature over them.
-fn effective(registered: TaskOptions, own: Option<&Options>) -> TaskOptions {
-    let Some(own) = own else { return registered };
-    TaskOptions {
-        priority: own.priority.unwrap_or(registered.priority),
-        max_retries: own.max_retries.unwrap_or(registered.max_retries),
-        time_limit: own.time_limit.or(registered.time_limit),
-        soft_time_limit: own.soft_time_limit.or(registered.soft_time_limit),
-        ..registered
     }
 }
 

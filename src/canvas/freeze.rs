@@ -10,6 +10,7 @@ use super::binding::bind;
 use super::id::{MAX_SEQ, Seq};
 use super::machine::offspring::Graft;
 use super::options::Options;
+use super::outcome::Value;
 use super::parameter::Parameter;
 use super::payload::Payload;
 use super::{Canvas, Extras, Form, Kwargs, Mode, TaskSig};
@@ -548,6 +549,15 @@ impl Fan {
         match &self.members {
             Members::Each { link_error, .. } => link_error,
             Members::Inline(_) | Members::Stored(_) => &[],
+        }
+    }
+
+    /// The list of the `size` members of group or chord `seq`.
+    pub(crate) fn list(&self, seq: Seq, size: u64) -> Value {
+        Value::Gathered {
+            seq,
+            size,
+            settled: self.settled,
         }
     }
 

@@ -128,7 +128,24 @@ const MAX_MESSAGE: usize = 1_024;
 /// How many causes a failure carries: chords in chords in chords.
 const MAX_CAUSES: u32 = 3;
 
+impl Value {
+    /// Nothing: the value of a chain without steps and without input.
+    pub(crate) fn nil() -> Self {
+        Self::Inline(Payload::from(vec![0xc0]))
+    }
+}
+
 impl TaskFailure {
+    /// As an element of a settled list.
+    pub(crate) fn encoded(&self) -> Payload {
+        Payload::encode(self).expect("a failure can be encoded")
+    }
+
+    /// As the input of an errback.
+    pub(crate) fn as_input(&self) -> Value {
+        Value::Inline(self.encoded())
+    }
+
     /// The failure of an attempt. A message of more than a kilobyte is cut, and says so.
     pub(crate) fn new(
         kind: FailureKind,

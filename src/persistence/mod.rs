@@ -11,6 +11,7 @@ use std::sync::Arc;
 pub(crate) mod codec;
 pub mod conformance;
 pub(crate) mod definition;
+pub(crate) mod draft;
 pub(crate) mod keys;
 pub mod memory;
 pub(crate) mod meta;

@@ -11,9 +11,10 @@ use super::definition::{self, Head};
 use super::{Store, StoreError, keys};
 use crate::canvas::freeze::{Callbacks, Def, Fan, Members, Node};
 use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
+use crate::canvas::machine::place::Place;
 use crate::canvas::machine::workflow::ROOT;
-use crate::canvas::machine::{BODY, Change, Index, Purpose, Record};
-use crate::canvas::outcome::{Outcome, TaskFailure, Value};
+use crate::canvas::machine::{BODY, Change, Index, Purpose, Record, Report};
+use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::canvas::state::State;
 
@@ -312,6 +313,58 @@ impl Reader {
         Ok(at + 1 >= steps.len() && !steps.is_empty())
     }
 
+    /// Adds what is called for when the header of the chord at this place has failed: the body
+    /// fails with it, unstarted.
+    pub(crate) fn fail_body(&self, chord: &Place, report: &mut Report) -> Result<(), StoreError> {
+        let Def::Chord { body, .. } = &chord.node.def else {
+            unreachable!("only a chord has a body")
+        };
+        let mut errbacks = Vec::new();
+        self.errbacks(chord.root, body, &mut errbacks)?;
+        if let Some(failure) = report.outcome.failure() {
+            let input = failure.as_input();
+            report.call_for(&errbacks, &input);
+        }
+        Ok(())
+    }
+
+    /// If step `index` of the chain at this place failed because a group did whose list the next
+    /// step was to get, the group is a chord's header in all but form, and the next step the body,
+    /// which fails unstarted. Says whether that is the last.
+    pub(crate) fn fail_next(
+        &self,
+        chain: &Place,
+        index: Index,
+        report: &mut Report,
+    ) -> Result<bool, StoreError> {
+        let (root, steps, at) = (chain.root, chain.steps(), index as usize);
+        let Some(failure) = report.outcome.failure() else {
+            return Ok(false);
+        };
+        let failed = failure.task_id;
+        if failed.root() != root || !steps[at].is_followed_from(failed.seq()) {
+            return Ok(false);
+        }
+        let input = failure.as_input();
+        let mut errbacks = Vec::new();
+        let last = self.errbacks_of_steps(root, &steps[at + 1..], &mut errbacks)?;
+        report.call_for(&errbacks, &input);
+        Ok(last)
+    }
+
+    /// The list upstream, taken apart, if each member of the fan gets one element.
+    pub(crate) fn elements(
+        &self,
+        root: Id,
+        fan: &Fan,
+        input: Option<&Value>,
+    ) -> Result<Option<Vec<Payload>>, ElementsError> {
+        match (&fan.members, input) {
+            (Members::Each { .. }, Some(input)) => self.members_of(root, input).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// The bytes of a value of workflow `root`, wherever they are kept.
     pub(crate) fn load(&self, root: Id, value: &Value) -> Result<Payload, StoreError> {
         if let Value::Inline(payload) = value {
@@ -394,7 +447,7 @@ impl Reader {
             }
             Outcome::Failure(failure) | Outcome::Revoked(failure) if settled => {
                 out.push(ERR);
-                out.push(encode_failure(failure).bytes());
+                out.push(failure.encoded().bytes());
                 Ok(())
             }
             Outcome::Failure(failure) | Outcome::Revoked(failure) => {
@@ -922,11 +975,6 @@ impl MemberCursor {
             .pop_front()
             .ok_or_else(|| missing(self.group, &format!("member {index}")))
     }
-}
-
-/// A failure as the input of an errback or an element of a settled list.
-pub(crate) fn encode_failure(failure: &TaskFailure) -> Payload {
-    Payload::encode(failure).expect("a failure can be encoded")
 }
 
 fn missing(id: Id, what: &str) -> StoreError {

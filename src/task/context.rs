@@ -9,9 +9,12 @@ use serde::de::DeserializeOwned;
 use super::{Retry, TaskError};
 use crate::actors::attempt::Attempt;
 use crate::actors::client;
+use crate::actors::shared::Shared;
 use crate::canvas::id::Id;
+use crate::canvas::machine::offspring::Graft;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::{Accepts, freeze};
+use crate::eager;
 use crate::error::{Error, Result};
 use crate::result::AsyncResult;
 
@@ -49,6 +52,33 @@ pub(crate) enum Host {
     /// Nothing: the function was called by hand.
     Detached,
     Engine(Arc<Attempt>),
+    Eager(Arc<eager::Attempt>),
+}
+
+impl Host {
+    fn shared(&self) -> Result<&Arc<Shared>> {
+        match self {
+            Self::Detached => Err(Error::NotInTask),
+            Self::Engine(attempt) => Ok(attempt.shared()),
+            Self::Eager(attempt) => Ok(attempt.shared()),
+        }
+    }
+
+    async fn call(&self, key: &str, graft: Graft) -> Result<Outcome> {
+        match self {
+            Self::Detached => Err(Error::NotInTask),
+            Self::Engine(attempt) => attempt.call(key, graft).await,
+            Self::Eager(attempt) => attempt.call(key, graft).await,
+        }
+    }
+
+    fn add(&self, graft: Graft) {
+        match self {
+            Self::Detached => {}
+            Self::Engine(attempt) => attempt.add(graft),
+            Self::Eager(attempt) => attempt.add(graft),
+        }
+    }
 }
 
 impl TaskContext {
@@ -220,14 +250,9 @@ impl TaskContext {
         &self,
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
-        match &self.host {
-            Host::Detached => Err(Error::NotInTask),
-            Host::Engine(attempt) => {
-                let shared = attempt.shared();
-                let pin = client::submit(shared, signature.into_canvas()).await?;
-                Ok(AsyncResult::root(shared.clone(), pin))
-            }
-        }
+        let shared = self.host.shared()?;
+        let pin = client::submit(shared, signature.into_canvas()).await?;
+        Ok(AsyncResult::root(shared.clone(), pin))
     }
 
     /// Runs a canvas as a part of this task and waits for its value. While it waits the task holds
@@ -265,9 +290,7 @@ impl TaskContext {
         S: Accepts<()>,
         S::Output: DeserializeOwned,
     {
-        let Host::Engine(attempt) = &self.host else {
-            return Err(Error::NotInTask);
-        };
+        let shared = self.host.shared()?;
         if key.len() > MAX_KEY {
             let reason = format!("the key of a call has at most {MAX_KEY} bytes");
             return Err(Error::Canvas {
@@ -275,13 +298,12 @@ impl TaskContext {
                 reason,
             });
         }
-        let shared = attempt.shared();
-        let graft = freeze::graft(signature.into_canvas(), false, &shared.registry)?;
+        let graft = self.graft(signature)?;
         let key = match self.item {
             None => Cow::Borrowed(key),
             Some(item) => Cow::Owned(format!("{item} {key}")),
         };
-        match attempt.call(&key, graft).await? {
+        match self.host.call(&key, graft).await? {
             Outcome::Success(value) => {
                 let payload = shared.load(self.root_id(), value).await?;
                 payload
@@ -290,6 +312,11 @@ impl TaskContext {
             }
             Outcome::Failure(failure) | Outcome::Revoked(failure) => Err(Error::Failed(failure)),
         }
+    }
+
+    fn graft<S: Accepts<()>>(&self, signature: S) -> Result<Graft> {
+        let registry = &self.host.shared()?.registry;
+        Ok(freeze::graft(signature.into_canvas(), false, registry)?)
     }
 
     /// Adds a member to the group, or the chord's header, that the task is a member of: its value
@@ -318,14 +345,13 @@ impl TaskContext {
     ///
     /// If the task is a member of no group and of no chord's header, or the canvas is refused.
     pub fn add_to_chord<S: Accepts<()>>(&self, signature: S) -> Result<()> {
-        let Host::Engine(attempt) = &self.host else {
+        if let Host::Detached = self.host {
             return Err(Error::NotInTask);
-        };
+        }
         if self.group_id.is_none() {
             return Err(Error::NotInChord { id: self.id });
         }
-        let registry = &attempt.shared().registry;
-        attempt.add(freeze::graft(signature.into_canvas(), false, registry)?);
+        self.host.add(self.graft(signature)?);
         Ok(())
     }
 
@@ -346,6 +372,7 @@ impl TaskContext {
     pub async fn soft_time_limit(&self) {
         match &self.host {
             Host::Engine(attempt) => attempt.soft_limit.wait().await,
+            Host::Eager(attempt) => attempt.soft_limit.wait().await,
             Host::Detached => std::future::pending().await,
         }
     }
@@ -367,8 +394,10 @@ impl TaskContext {
     /// ```
     #[must_use]
     pub fn is_over_soft_time_limit(&self) -> bool {
+        let now_ms = |shared: &Shared| shared.clock.elapsed_ms();
         match &self.host {
-            Host::Engine(attempt) => attempt.soft_limit.look(),
+            Host::Engine(attempt) => attempt.soft_limit.is_over(now_ms(attempt.shared())),
+            Host::Eager(attempt) => attempt.soft_limit.is_over(now_ms(attempt.shared())),
             Host::Detached => false,
         }
     }
@@ -379,6 +408,7 @@ impl fmt::Debug for Host {
         f.write_str(match self {
             Self::Detached => "detached",
             Self::Engine(_) => "engine",
+            Self::Eager(_) => "eager",
         })
     }
 }

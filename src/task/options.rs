@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::TaskError;
+use crate::canvas::options::Options;
 use crate::canvas::retry::RetryPolicy;
 
 /// The queue of a task that names none (Celery's `task_default_queue`).
@@ -226,6 +227,18 @@ impl TaskOptions {
 }
 
 impl TaskOptions {
+    /// The options as registered, with those of the signature over them.
+    pub(crate) fn with(self, own: Option<&Options>) -> Self {
+        let Some(own) = own else { return self };
+        Self {
+            priority: own.priority.unwrap_or(self.priority),
+            max_retries: own.max_retries.unwrap_or(self.max_retries),
+            time_limit: own.time_limit.or(self.time_limit),
+            soft_time_limit: own.soft_time_limit.or(self.soft_time_limit),
+            ..self
+        }
+    }
+
     pub(crate) fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy {
             max_retries: self.max_retries,

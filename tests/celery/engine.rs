@@ -50,7 +50,7 @@ fn random_canvases_end_as_the_model_says_after_a_restart_in_the_middle() {
     });
 }
 
-fn seeds(share: u64) -> impl Iterator<Item = u64> {
+pub(crate) fn seeds(share: u64) -> impl Iterator<Item = u64> {
     let number = |name, default: u64| match env::var(name) {
         Ok(number) => number.parse().unwrap(),
         Err(_) => default,
@@ -60,7 +60,7 @@ fn seeds(share: u64) -> impl Iterator<Item = u64> {
     first..first + canvases
 }
 
-fn random(seed: u64) -> Case {
+pub(crate) fn random(seed: u64) -> Case {
     let Generated { canvas, apply } = generate(seed);
     Case {
         id: format!("seed {seed}"),
@@ -130,7 +130,7 @@ fn executions(outcome: &Value) -> BTreeMap<String, u64> {
     serde_json::from_value(outcome["executions"].clone()).unwrap_or_default()
 }
 
-fn canvas(case: &Case) -> chordal::Result<Canvas> {
+pub(crate) fn canvas(case: &Case) -> chordal::Result<Canvas> {
     let mut canvas = Canvas::from_json(&case.canvas.to_string())?;
     let apply = case.apply.as_ref();
     if let Some(args) = apply.and_then(|apply| apply.get("args")) {
@@ -142,7 +142,7 @@ fn canvas(case: &Case) -> chordal::Result<Canvas> {
     Ok(canvas)
 }
 
-async fn in_time(outcome: impl Future<Output = chordal::Result<Value>>) -> Value {
+pub(crate) async fn in_time(outcome: impl Future<Output = chordal::Result<Value>>) -> Value {
     match tokio::time::timeout(STUCK, outcome).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => json!({"state": "no outcome", "error": {"message": error.to_string()}}),
@@ -150,7 +150,7 @@ async fn in_time(outcome: impl Future<Output = chordal::Result<Value>>) -> Value
     }
 }
 
-fn difference(
+pub(crate) fn difference(
     case: &Case,
     outcome: &Value,
     agree: impl FnOnce(&Value, &Value) -> Result<(), String>,

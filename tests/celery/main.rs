@@ -4,6 +4,7 @@
 mod build;
 mod cases;
 mod compare;
+mod eager;
 mod engine;
 mod generator;
 mod model;

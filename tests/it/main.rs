@@ -3,6 +3,7 @@
 mod canvas;
 mod celery_json;
 mod durability;
+mod eager;
 mod macros;
 mod parameters;
 mod property;

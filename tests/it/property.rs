@@ -561,6 +561,18 @@ fn every_canvas_ends_as_the_reference_says_and_runs_each_task_as_often() {
     });
 }
 
+#[test]
+fn every_canvas_ends_as_the_reference_says_in_eager_mode_too() {
+    let app = App::eager().tasks(tasks![source, relay]);
+    let app = block_on(app.start()).unwrap();
+    check(800, async |case, _| {
+        let result = app.apply_async(case.canvas.clone()).await;
+        let result = result.map_err(|error| TestCaseError::fail(error.to_string()))?;
+        prop_assert_eq!(case.log(), case.ran.clone());
+        case.ends_as_predicted(&result).await
+    });
+}
+
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Runtime::new().unwrap().block_on(future)
 }

@@ -44,6 +44,18 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     ("actors", &["crate::app", "crate::result", "sled"]),
+    (
+        "eager",
+        &[
+            "actix",
+            "tokio",
+            "thread",
+            "sled",
+            "crate::messages",
+            "crate::app",
+            "crate::result",
+        ],
+    ),
 ];
 
 #[test]

@@ -10,6 +10,7 @@ pub(crate) mod chain;
 pub(crate) mod chord;
 pub(crate) mod group;
 pub(crate) mod offspring;
+pub(crate) mod place;
 pub(crate) mod queue;
 pub(crate) mod task;
 #[cfg(test)]
@@ -163,6 +164,14 @@ impl Report {
 }
 
 impl Report {
+    /// A failure, and errbacks that are to run with it.
+    pub(crate) fn calling_for(errbacks: &[Node], failure: Box<TaskFailure>) -> Self {
+        let input = failure.as_input();
+        let mut report = Self::from(Outcome::Failure(failure));
+        report.call_for(errbacks, &input);
+        report
+    }
+
     /// Adds callbacks that are to run with this input.
     pub(crate) fn call_for(&mut self, nodes: &[Node], input: &Value) {
         self.due.extend(nodes.iter().map(|node| Due {

@@ -3,7 +3,7 @@
 use super::offspring::{self, Graft, Offspring};
 use super::{Change, Index, Past, Purpose, Record, Report};
 use crate::canvas::id::Seq;
-use crate::canvas::options::When;
+use crate::canvas::options::{Options, When};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::canvas::retry::RetryPolicy;
 
@@ -61,6 +61,17 @@ pub(crate) enum Command {
 pub(crate) struct Schedule {
     pub(crate) eta: Option<When>,
     pub(crate) expires: Option<When>,
+}
+
+impl Schedule {
+    /// As these options of a signature say, of a task that could have started at `since_ms`.
+    pub(crate) fn of(options: Option<&Options>, since_ms: u64) -> Self {
+        let at = |when: When| When::At(when.from(since_ms));
+        options.map_or_else(Self::default, |options| Self {
+            eta: options.eta.map(at),
+            expires: options.expires.map(at),
+        })
+    }
 }
 
 /// How one attempt ended.

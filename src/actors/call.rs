@@ -1,0 +1,250 @@
+//! One call of a task's function: its arguments, its limits, and what its end means.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::attempt::SoftLimit;
+use super::clock::Clock;
+use super::shared::Shared;
+use crate::canvas::Mode;
+use crate::canvas::freeze::{self, TaskDef};
+use crate::canvas::id::Id;
+use crate::canvas::machine::task::{End, Retry};
+use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
+use crate::canvas::payload::{ListWriter, Parts, Payload};
+use crate::task::{Next, TaskContext, TaskEntry, TaskError, TaskOptions};
+
+/// What the function is called with.
+#[derive(Debug)]
+pub(crate) enum Given {
+    First {
+        args: Payload,
+        count: u32,
+        mode: Mode,
+        input: Option<Value>,
+    },
+    /// The whole list, from the retry before.
+    Again(Value),
+}
+
+impl Given {
+    /// `args`: the list that a retry gave in place of the first one.
+    pub(crate) fn new(def: &TaskDef, args: Option<Value>, input: Option<&Value>) -> Self {
+        match args {
+            Some(list) => Self::Again(list),
+            None => Self::First {
+                args: def.args.clone(),
+                count: def.count,
+                mode: def.mode,
+                input: input.filter(|_| def.takes_upstream).cloned(),
+            },
+        }
+    }
+}
+
+/// The time limits of one attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) soft: Option<Duration>,
+    pub(crate) hard: Option<Duration>,
+}
+
+impl Limits {
+    pub(crate) fn of(options: &TaskOptions) -> Self {
+        Self {
+            soft: options.soft_time_limit,
+            hard: options.time_limit,
+        }
+    }
+}
+
+/// The limit that an attempt ran over.
+pub(crate) enum Over {
+    Soft,
+    Hard(Duration),
+}
+
+/// Waits for the work, as long as the limits allow; they are looked at first.
+pub(crate) async fn in_time<T>(
+    work: impl Future<Output = T>,
+    Limits { soft, hard }: Limits,
+    soft_limit: &SoftLimit,
+    clock: &Clock,
+) -> Result<T, Over> {
+    let soft = soft.map(|limit| clock.after(limit));
+    let until = hard.map(|limit| clock.after(limit));
+    if let Some(soft) = soft {
+        soft_limit.set(soft);
+    }
+    tokio::pin!(work);
+    if let Some(soft) = soft
+        && until.is_none_or(|until| soft < until)
+    {
+        tokio::select! {
+            biased;
+            () = clock.wait_until(soft) => {}
+            done = &mut work => return Ok(done),
+        }
+        if !soft_limit.reach() {
+            return Err(Over::Soft);
+        }
+    }
+    let (Some(limit), Some(until)) = (hard, until) else {
+        return Ok(work.await);
+    };
+    tokio::select! {
+        biased;
+        () = clock.wait_until(until) => Err(Over::Hard(limit)),
+        done = &mut work => Ok(done),
+    }
+}
+
+pub(crate) type Outcome = Result<Result<Payload, TaskError>, Box<dyn Any + Send>>;
+
+pub(crate) async fn guarded(call: impl Future<Output = Result<Payload, TaskError>>) -> Outcome {
+    AssertUnwindSafe(call).catch_unwind().await
+}
+
+/// Calls the function once, or once per item.
+pub(crate) async fn calls(
+    entry: TaskEntry,
+    context: TaskContext,
+    work: Work,
+) -> Result<Payload, TaskError> {
+    match work {
+        Work::Once(args) => entry.call(context, args).await,
+        Work::Map(items, count) => {
+            let mut values = ListWriter::new(count as usize, items.bytes().len());
+            for (i, item) in (0..).zip(items.split(count).map_err(TaskError::new)?) {
+                let mut context = context.clone();
+                context.item = Some(i);
+                let value = entry.call(context, item.into()).await;
+                values.push(value.map_err(TaskError::of_item)?.bytes());
+            }
+            Ok(values.finish())
+        }
+    }
+}
+
+/// What a function is called with: once with its arguments, or with each of so many items.
+pub(crate) enum Work {
+    Once(Parts),
+    Map(Payload, u32),
+}
+
+/// Puts the arguments together: what comes from upstream, then the others.
+pub(crate) async fn work(shared: &Shared, root: Id, given: Given) -> Result<Work, String> {
+    let list = match given {
+        Given::First {
+            args,
+            count,
+            mode: Mode::Map,
+            ..
+        } => return Ok(Work::Map(args, count)),
+        Given::First {
+            args, count, input, ..
+        } => {
+            let all = count as usize + usize::from(input.is_some());
+            let mut list = ListWriter::new(all, args.bytes().len());
+            if let Some(input) = input {
+                list = load(shared, root, input, list).await?;
+            }
+            list.push(args.bytes());
+            list
+        }
+        Given::Again(all) => load(shared, root, all, ListWriter::raw()).await?,
+    };
+    Ok(Work::Once(list.finish_parts()))
+}
+
+async fn load(
+    shared: &Shared,
+    root: Id,
+    value: Value,
+    list: ListWriter,
+) -> Result<ListWriter, String> {
+    let loaded = shared.append(root, value, list).await;
+    loaded.map_err(|error| format!("its input could not be read: {error}"))
+}
+
+/// Whose call it is, and so whose failure it would be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) id: Id,
+    pub(crate) entry: TaskEntry,
+    pub(crate) attempt: u32,
+}
+
+impl Caller {
+    /// What the end of the function means to its task.
+    pub(crate) fn end_in_time(&self, done: Result<Outcome, Over>, shared: &Shared) -> End {
+        match done {
+            Ok(outcome) => self.end(outcome, shared),
+            Err(over) => self.too_late(over, shared),
+        }
+    }
+
+    pub(crate) fn end(&self, outcome: Outcome, shared: &Shared) -> End {
+        let error = match outcome {
+            Ok(Ok(payload)) => return End::Value(Value::Inline(payload)),
+            Ok(Err(error)) => error,
+            Err(panic) => TaskError::panic(panic_text(&*panic)),
+        };
+        self.failed(&error, shared)
+    }
+
+    /// What comes of an attempt that gave no value.
+    fn failed(&self, error: &TaskError, shared: &Shared) -> End {
+        match error.next(&self.entry.options) {
+            Next::Replace(canvas) => match freeze::graft(*canvas, true, &shared.registry) {
+                Ok(graft) => End::Replaced(graft),
+                Err(refusal) => {
+                    let message = format!("its replacement is refused: {refusal}");
+                    self.failure(FailureKind::Type, &message, Retry::Never)
+                }
+            },
+            Next::Retry(retry) => End::Failure {
+                failure: error.failure(self.id, self.entry.name, self.attempt),
+                retry,
+            },
+        }
+    }
+
+    pub(crate) fn too_late(&self, over: Over, shared: &Shared) -> End {
+        match over {
+            // As any error, it may be worth another attempt.
+            Over::Soft => self.failed(&TaskError::soft_time_limit(), shared),
+            Over::Hard(limit) => {
+                let message = format!("time limit of {limit:?} exceeded");
+                self.failure(FailureKind::TimeLimit, &message, Retry::Never)
+            }
+        }
+    }
+
+    pub(crate) fn failure(&self, kind: FailureKind, message: &str, retry: Retry) -> End {
+        End::Failure {
+            failure: TaskFailure::new(kind, self.id, self.entry.name, self.attempt, message),
+            retry,
+        }
+    }
+
+    /// A panic outside the body: of a local, or of a panic's payload, as it is dropped. It is the
+    /// task's as well.
+    pub(crate) fn panicked_outside(&self) -> End {
+        let message = "a panic while something of the task was dropped";
+        self.failure(FailureKind::Panic, message, Retry::Auto)
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without a text".to_owned()
+    }
+}

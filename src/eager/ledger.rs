@@ -1,0 +1,79 @@
+//! The ledger: everything that is decided is written at once.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::actors::clock::Ids;
+use crate::actors::shared::Shared;
+use crate::canvas::id::Id;
+use crate::persistence::codec::{self, Kind};
+use crate::persistence::definition::Head;
+use crate::persistence::draft::Draft;
+use crate::persistence::reader::Reader;
+use crate::persistence::{MemoryStore, StoreError, keys};
+
+/// The store of an eager app. Workflows may run in it side by side, in tasks of their callers.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    reader: Reader,
+    /// The number of the last commit; held while one is written, so that they are told of in order.
+    last: Mutex<u64>,
+    pub(crate) ids: Ids,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        Self {
+            reader: Reader::new(Arc::new(MemoryStore::new())),
+            last: Mutex::new(0),
+            ids: Ids::after(None),
+        }
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Stores a workflow as submitted; returns an earlier one with its idempotency key instead, if
+    /// there is one.
+    pub(crate) fn submit(
+        &self,
+        shared: &Shared,
+        root: Id,
+        head: &Head,
+        segments: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<Option<Id>, StoreError> {
+        let mut last = self.last.lock();
+        let mut draft = Draft::default();
+        if let Some(key) = &head.idempotency_key {
+            if let Some(earlier) = self.reader.submitted_as(key)? {
+                return Ok(Some(earlier));
+            }
+            let workflow = codec::encode(Kind::Idempotency, &root);
+            draft.put(keys::idempotency(key), workflow);
+        }
+        for (key, value) in segments {
+            draft.put(key, value);
+        }
+        draft.put(keys::head(root), codec::encode(Kind::Head, head));
+        self.write(shared, &mut last, draft)?;
+        Ok(None)
+    }
+
+    /// Writes the draft; watchers of what it touches are told.
+    pub(crate) fn commit(&self, shared: &Shared, draft: Draft) -> Result<(), StoreError> {
+        if draft.is_empty() {
+            return Ok(());
+        }
+        self.write(shared, &mut self.last.lock(), draft)
+    }
+
+    fn write(&self, shared: &Shared, last: &mut u64, mut draft: Draft) -> Result<(), StoreError> {
+        *last += 1;
+        let (batch, touched) = draft.take(*last);
+        self.reader.store().apply(batch)?;
+        shared.is_durable(*last, &touched);
+        Ok(())
+    }
+}

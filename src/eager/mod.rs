@@ -1,0 +1,79 @@
+//! Eager mode: what is submitted runs in whoever submits it (Celery's `task_always_eager`).
+//!
+//! The machines decide as they do for the actors; here a stack of [frames](frame) drives them, one
+//! thing after the other, and writes the same records. No thread, no timer, no actix.
+
+mod frame;
+mod ledger;
+mod run;
+mod task;
+
+use std::sync::Arc;
+
+pub(crate) use self::ledger::Ledger;
+use self::run::Run;
+pub(crate) use self::task::Attempt;
+use crate::actors::shared::{Pin, Shared};
+use crate::canvas::freeze::Node;
+use crate::canvas::id::Id;
+use crate::canvas::machine::place::Place;
+use crate::error::Result;
+use crate::persistence::definition::Definition;
+use crate::persistence::draft::Draft;
+
+/// Stores the workflow and runs it to its end: the root, then the callbacks. An earlier one with
+/// the same idempotency key stands in for it.
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    ledger: &Ledger,
+    root_id: Id,
+    definition: Definition,
+) -> Result<Pin> {
+    let Definition {
+        head,
+        segments,
+        root,
+    } = definition;
+    if let Some(earlier) = ledger.submit(shared, root_id, &head, segments)? {
+        return Ok(shared.pin(earlier));
+    }
+    let pin = shared.pin(root_id);
+    let run = Arc::new(Run::new(shared.clone(), root_id, &root, head));
+    let unfinished = Unfinished(Some(run.clone()));
+    run_to_rest(&run, root).await?;
+    unfinished.came_to_rest();
+    Ok(pin)
+}
+
+async fn run_to_rest(run: &Arc<Run>, root: Node) -> Result<()> {
+    let report = frame::drive(run, Place::root(run.root, root)).await?;
+    let mut draft = Draft::default();
+    run.root_ended(report, &mut draft);
+    run.commit(draft)?;
+    // Not earlier: a callback may wait for the workflow that it belongs to.
+    while let Some(due) = run.next_callback() {
+        let seq = due.node.seq;
+        let report = frame::drive(run, Place::callback(run.root, due)).await?;
+        let mut draft = Draft::default();
+        run.callback_ended(seq, report, &mut draft);
+        run.commit(draft)?;
+    }
+    Ok(())
+}
+
+/// A run whose future may be dropped: then nobody goes on with it, and nobody is to wait for it.
+struct Unfinished(Option<Arc<Run>>);
+
+impl Unfinished {
+    fn came_to_rest(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.take() {
+            run.abandon();
+        }
+    }
+}

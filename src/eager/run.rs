@@ -1,0 +1,169 @@
+//! One workflow that runs in its caller.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Ledger;
+use crate::actors::shared::{Shared, Site};
+use crate::canvas::freeze::Node;
+use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::workflow::{Command, Workflow};
+use crate::canvas::machine::{Due, Report};
+use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
+use crate::error::Result;
+use crate::persistence::codec::{self, Kind};
+use crate::persistence::definition::Head;
+use crate::persistence::draft::{self, Draft};
+use crate::persistence::reader::{Ended, Reader};
+use crate::persistence::{StoreError, keys};
+
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) root: Id,
+    /// What the root is, for a failure of its own.
+    name: String,
+    idempotency_key: Option<String>,
+    /// Locked, because what a task calls may run in another thread than the task.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    machine: Workflow,
+    /// Callbacks that are to run, in the order in which they were called for.
+    due: VecDeque<Due>,
+    /// The first node number that is free.
+    next: Seq,
+}
+
+impl Run {
+    pub(crate) fn new(shared: Arc<Shared>, root: Id, node: &Node, head: Head) -> Self {
+        Self {
+            shared,
+            root,
+            name: node.name().to_owned(),
+            idempotency_key: head.idempotency_key,
+            state: Mutex::new(State {
+                machine: Workflow::default(),
+                due: VecDeque::new(),
+                next: head.next,
+            }),
+        }
+    }
+
+    fn ledger(&self) -> &Ledger {
+        match &self.shared.site {
+            Site::InPlace(ledger) => ledger,
+            Site::Engine(_) => unreachable!("what an engine runs is no run"),
+        }
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        self.ledger().reader()
+    }
+
+    /// After the end of the app nothing is started any more, and nothing that ends is heard of.
+    pub(crate) fn may_go_on(&self) -> Result<()> {
+        self.shared.ended().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn commit(&self, draft: Draft) -> Result<(), StoreError> {
+        self.ledger().commit(&self.shared, draft)
+    }
+
+    /// Hands out `count` node numbers.
+    pub(crate) fn number(&self, count: u64, draft: &mut Draft) -> Seq {
+        let mut state = self.state.lock();
+        let first = state.next;
+        state.next += count;
+        let next = codec::encode(Kind::Counter, &state.next);
+        draft.put(keys::counter(self.root), next);
+        first
+    }
+
+    /// Records that these callbacks are to run; they do when the root has ended.
+    pub(crate) fn launch(&self, due: Vec<Due>, draft: &mut Draft) {
+        let mut state = self.state.lock();
+        self.perform(&mut state, vec![Command::Launch(due)], draft);
+    }
+
+    pub(crate) fn next_callback(&self) -> Option<Due> {
+        self.state.lock().due.pop_front()
+    }
+
+    pub(crate) fn root_ended(&self, report: Report, draft: &mut Draft) {
+        let mut state = self.state.lock();
+        let commands = state.machine.root_ended(report);
+        self.perform(&mut state, commands, draft);
+    }
+
+    pub(crate) fn callback_ended(&self, seq: Seq, report: Report, draft: &mut Draft) {
+        let mut state = self.state.lock();
+        let commands = state.machine.callback_ended(seq, report);
+        self.perform(&mut state, commands, draft);
+    }
+
+    fn perform(&self, state: &mut State, commands: Vec<Command>, draft: &mut Draft) {
+        for command in commands {
+            match command {
+                Command::Record(record) => draft.record(self.root.workflow_stream(), record),
+                Command::Launch(all) => {
+                    for due in all {
+                        draft.record(self.root.workflow_stream(), draft::due(&due));
+                        let commands = state.machine.launch(due);
+                        self.perform(state, commands, draft);
+                    }
+                }
+                Command::Result { outcome, open } => self.put_result(outcome, open, draft),
+                Command::Spawn(due) => state.due.push_back(due),
+                Command::End { open: true } => {
+                    draft.delete(keys::open(self.root));
+                    draft.touch(self.root);
+                }
+                Command::End { open: false } => {}
+                Command::Respawn(_) | Command::GiveUp(_) => nothing_is_lost(),
+            }
+        }
+    }
+
+    fn put_result(&self, outcome: Outcome, open: bool, draft: &mut Draft) {
+        let ended = Ended {
+            outcome,
+            at_ms: self.shared.clock.now_ms(),
+            // What is applied is durable here: there is no commit to wait for.
+            commit: 0,
+        };
+        let result = codec::encode(Kind::Result, &ended);
+        draft.put(keys::result(self.root), result);
+        if open {
+            draft.put(keys::open(self.root), codec::encode(Kind::Open, &()));
+        }
+        draft.touch(self.root);
+    }
+
+    /// Nobody runs it any more: whoever waits for it is told so, and its idempotency key is free.
+    pub(crate) fn abandon(&self) {
+        let mut draft = Draft::default();
+        if let Ok(None) = self.reader().ended(self.root) {
+            let what = "whoever ran it stopped before its end";
+            let failure = TaskFailure::new(FailureKind::Engine, self.root, &self.name, 1, what);
+            self.put_result(Outcome::Failure(failure), false, &mut draft);
+            if let Some(key) = &self.idempotency_key {
+                draft.delete(keys::idempotency(key));
+            }
+        }
+        draft.delete(keys::open(self.root));
+        draft.touch(self.root);
+        if let Err(error) = self.commit(draft) {
+            tracing::error!(root = %self.root, %error, "a workflow that was cut short has no end");
+        }
+    }
+}
+
+/// Machines ask for the restart of an actor only when they are told that one was lost.
+pub(crate) fn nothing_is_lost() {
+    unreachable!("there are no actors to lose")
+}

@@ -1,0 +1,420 @@
+//! A task in eager mode: its attempts, one call after the other, and what its function starts.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use futures_util::FutureExt;
+use futures_util::future::Shared as Joint;
+use parking_lot::Mutex;
+
+use super::frame::{Next, Step, drive};
+use super::run::{Run, nothing_is_lost};
+use crate::actors::attempt::SoftLimit;
+use crate::actors::call::{self, Caller, Given, Limits, Work, calls, guarded, in_time, work};
+use crate::actors::shared::Shared;
+use crate::canvas::freeze::Node;
+use crate::canvas::machine::offspring::{self, Graft};
+use crate::canvas::machine::place::Place;
+use crate::canvas::machine::task::{Command, End, Now, Retry, Schedule, Task};
+use crate::canvas::machine::{Change, Index, Purpose, Record, Report};
+use crate::canvas::outcome::{FailureKind, Outcome, Value};
+use crate::error::{Error, Result};
+use crate::persistence::definition;
+use crate::persistence::draft::{self, Draft};
+use crate::task::{Host, TaskContext, TaskEntry, TaskOptions};
+
+#[derive(Debug)]
+pub(crate) struct TaskFrame {
+    task: Arc<Running>,
+    /// How the attempt ended whose additions to the chord are running.
+    ended: Option<(u32, End)>,
+}
+
+/// A task that is under way, as its own code reaches it too.
+#[derive(Debug)]
+struct Running {
+    run: Arc<Run>,
+    place: Place,
+    entry: TaskEntry,
+    options: TaskOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    machine: Task,
+    /// What its function has started.
+    offspring: BTreeMap<Index, Node>,
+    /// Additions to its chord: they run when the function has ended.
+    additions: VecDeque<Index>,
+    /// What it has called, under way or done: whoever calls it again joins it.
+    calls: HashMap<Index, Joint<Called>>,
+    /// The time up to which its delays would have taken, in milliseconds since the Unix epoch.
+    waited_until: u64,
+}
+
+type Called = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
+
+impl TaskFrame {
+    pub(crate) fn open(run: Arc<Run>, place: Place, draft: &mut Draft) -> (Self, Step) {
+        let def = place.def();
+        let own = def.options.as_deref();
+        let registered = run.shared.registry.get(&def.name);
+        let entry = *registered.expect("what is not registered is refused at submission");
+        let options = entry.options.with(own);
+        let now_ms = run.shared.clock.now_ms();
+        let schedule = Schedule::of(own, now_ms);
+        let (machine, commands) =
+            Task::open(place.node.seq, options.retry_policy(), schedule, now_ms);
+        let task = Arc::new(Running {
+            run,
+            place,
+            entry,
+            options,
+            state: Mutex::new(State {
+                machine,
+                offspring: BTreeMap::new(),
+                additions: VecDeque::new(),
+                calls: HashMap::new(),
+                waited_until: now_ms,
+            }),
+        });
+        let mut state = task.state.lock();
+        let step = task.perform(&mut state, commands, draft);
+        drop(state);
+        let step = step.expect("a task starts or expires");
+        (Self { task, ended: None }, step)
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.task.place
+    }
+
+    /// Attempt `attempt` has ended.
+    pub(crate) fn called(&mut self, attempt: u32, end: End, draft: &mut Draft) -> Step {
+        self.ended = Some((attempt, end));
+        self.go_on(draft)
+    }
+
+    /// Its child `index`, an addition or a replacement, has ended.
+    pub(crate) fn child_ended(&mut self, index: Index, report: Report, draft: &mut Draft) -> Step {
+        let mut state = self.task.state.lock();
+        let commands = state.machine.child_ended(index, report);
+        let step = self.task.perform(&mut state, commands, draft);
+        drop(state);
+        step.unwrap_or_else(|| self.go_on(draft))
+    }
+
+    /// First what the attempt has added, then what its end means.
+    fn go_on(&mut self, draft: &mut Draft) -> Step {
+        let task = &self.task;
+        let mut state = task.state.lock();
+        if let Some(index) = state.additions.pop_front() {
+            return Step::Start(task.child(&state, index));
+        }
+        let (attempt, end) = self.ended.take().expect("its attempt has ended");
+        let now = Now {
+            ms: task.now_ms(&state),
+            random: task.run.shared.clock.random(),
+        };
+        let commands = state.machine.finished(attempt, end, now);
+        let step = task.perform(&mut state, commands, draft);
+        step.expect("all that it waited for has ended")
+    }
+}
+
+impl Drop for TaskFrame {
+    /// Calls that nobody waits for any more hold the task that holds them.
+    fn drop(&mut self) {
+        let calls = std::mem::take(&mut self.task.state.lock().calls);
+        drop(calls);
+    }
+}
+
+impl Running {
+    /// The time, as it would be if the task's delays had been waited for.
+    fn now_ms(&self, state: &State) -> u64 {
+        self.run.shared.clock.now_ms().max(state.waited_until)
+    }
+
+    /// Returns the step that they lead to, if they do.
+    fn perform(
+        self: &Arc<Self>,
+        state: &mut State,
+        commands: Vec<Command>,
+        draft: &mut Draft,
+    ) -> Option<Step> {
+        let mut next = None;
+        let mut commands = VecDeque::from(commands);
+        while let Some(command) = commands.pop_front() {
+            match command {
+                Command::Request => {
+                    let now_ms = self.now_ms(state);
+                    commands.extend(state.machine.granted(now_ms));
+                }
+                Command::Record(change) => {
+                    let index = self.place.index;
+                    let change = self.keep_args(state, change, draft);
+                    draft.record(self.place.stream, Record::Child { index, change });
+                }
+                Command::Run { attempt, args } => {
+                    next = Some(Step::Call(Call {
+                        task: self.clone(),
+                        attempt,
+                        args,
+                    }));
+                }
+                Command::WakeAt { at_ms } => {
+                    state.waited_until = state.waited_until.max(at_ms);
+                    let now_ms = self.now_ms(state);
+                    commands.extend(state.machine.due(now_ms));
+                }
+                Command::Report(mut report) => {
+                    if let Outcome::Success(value) = report.outcome {
+                        report.outcome = Outcome::Success(self.keep(value, draft));
+                    }
+                    next = Some(Step::Ended(self.place.last_word(report, true)));
+                }
+                Command::Expire => {
+                    let failure = self.place.failure(FailureKind::Revoked, "expired");
+                    let report = Outcome::Revoked(failure).into();
+                    next = Some(Step::Ended(self.place.last_word(report, false)));
+                }
+                Command::Child(command) => {
+                    next = self.perform_child(state, command, draft).or(next);
+                }
+            }
+        }
+        next
+    }
+
+    fn perform_child(
+        &self,
+        state: &mut State,
+        command: offspring::Command,
+        draft: &mut Draft,
+    ) -> Option<Step> {
+        use offspring::Command;
+        let task = self.place.id();
+        match command {
+            Command::Adopt {
+                index,
+                purpose,
+                key,
+                graft,
+            } => {
+                let first = self.run.number(graft.span, draft);
+                let child = definition::Offspring::new(task, index, graft.node.shifted(first));
+                for (key, value) in child.segments {
+                    draft.put(key, value);
+                }
+                let record = Record::Offspring {
+                    index,
+                    purpose,
+                    key,
+                    node: child.recorded,
+                };
+                draft.record(task, record);
+                state.offspring.insert(index, child.node);
+                match purpose {
+                    Purpose::Replacement => return Some(Step::Start(self.child(state, index))),
+                    Purpose::Addition => state.additions.push_back(index),
+                    // It runs in whoever calls it.
+                    Purpose::Call => {}
+                }
+            }
+            Command::Record(record) => draft.record(task, record),
+            Command::Launch(due) => self.run.launch(due, draft),
+            // The call itself has the outcome.
+            Command::Answer(..) => {}
+            Command::Spawn(_) | Command::Respawn(_) | Command::GiveUp(_) => nothing_is_lost(),
+        }
+        None
+    }
+
+    /// What it has started as number `index`.
+    fn child(&self, state: &State, index: Index) -> Place {
+        let node = state.offspring[&index].clone();
+        self.place
+            .offspring(index, node, state.machine.purpose(index))
+    }
+
+    fn keep(&self, value: Value, draft: &mut Draft) -> Value {
+        draft::keep(self.place.id(), value, &mut |key, piece| {
+            draft.put(key, piece);
+        })
+    }
+
+    /// Large arguments of a retry are put beside.
+    fn keep_args(&self, state: &mut State, mut change: Change, draft: &mut Draft) -> Change {
+        if let Change::Waiting { past, .. } = &mut change
+            && let Some(args) = past.args.take()
+        {
+            let kept = self.keep(args, draft);
+            past.args = Some(kept.clone());
+            state.machine.args_are_kept(kept);
+        }
+        change
+    }
+
+    /// Runs what the task has called, and tells its machine the end.
+    async fn run_called(self: Arc<Self>, index: Index, place: Place) -> Result<Outcome> {
+        let report = drive(&self.run, place).await?;
+        let outcome = report.outcome.clone();
+        let mut draft = Draft::default();
+        let mut state = self.state.lock();
+        let commands = state.machine.child_ended(index, report);
+        self.perform(&mut state, commands, &mut draft);
+        drop(state);
+        self.run.commit(draft)?;
+        Ok(outcome)
+    }
+}
+
+/// A function that is to be called.
+#[derive(Debug)]
+pub(crate) struct Call {
+    task: Arc<Running>,
+    attempt: u32,
+    args: Option<Value>,
+}
+
+impl Call {
+    /// Calls it; says which attempt it was, and how that ended.
+    pub(crate) async fn carry_out(self) -> Next {
+        let number = self.attempt;
+        let caller = Caller {
+            id: self.task.place.id(),
+            entry: self.task.entry,
+            attempt: number,
+        };
+        let call = Box::pin(self.call(caller));
+        let end = AssertUnwindSafe(call).catch_unwind().await;
+        let end = end.unwrap_or_else(|panic| {
+            // It may panic when it is dropped, as what brought it here did.
+            std::mem::forget(panic);
+            caller.panicked_outside()
+        });
+        Next::Called(number, end)
+    }
+
+    async fn call(self, caller: Caller) -> End {
+        let Self { task, args, .. } = self;
+        let (shared, place) = (&task.run.shared, &task.place);
+        let given = Given::new(place.def(), args, place.input.as_ref());
+        let work = match work(shared, place.root, given).await {
+            Ok(work) => work,
+            Err(message) => return caller.failure(FailureKind::Engine, &message, Retry::Never),
+        };
+        let limits = Limits::of(&task.options);
+        let attempt = Arc::new(Attempt {
+            task: task.clone(),
+            number: caller.attempt,
+            soft_limit: SoftLimit::default(),
+            additions: AtomicU64::new(0),
+        });
+        let context = TaskContext {
+            id: caller.id,
+            parent_id: place.parent(),
+            group_id: place.group,
+            attempt: caller.attempt,
+            item: None,
+            host: Host::Eager(attempt.clone()),
+        };
+        let body = body(task.entry, context, work);
+        let done = in_time(body, limits, &attempt.soft_limit, &shared.clock).await;
+        caller.end_in_time(done, shared)
+    }
+}
+
+/// The function, called. On the heap, because calls nest: what is moved about here would be so on the
+/// caller's stack, some kilobytes a level.
+fn body(
+    entry: TaskEntry,
+    context: TaskContext,
+    work: Work,
+) -> Pin<Box<dyn Future<Output = call::Outcome> + Send>> {
+    Box::pin(async move {
+        let done = guarded(calls(entry, context, work)).await;
+        if entry.options.blocking {
+            look_again().await;
+        }
+        done
+    })
+}
+
+/// Lets whoever polls look at the time limits once more: a blocking body cannot be interrupted,
+/// but one that has overrun its limit has failed.
+async fn look_again() {
+    let mut looked = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut looked, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// An attempt that runs, or has run, as the task's own code reaches it.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    task: Arc<Running>,
+    number: u32,
+    pub(crate) soft_limit: SoftLimit,
+    additions: AtomicU64,
+}
+
+impl Attempt {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.task.run.shared
+    }
+
+    /// Runs this canvas, or joins the one that was started under `key` before.
+    pub(crate) async fn call(&self, key: &str, graft: Graft) -> Result<Outcome> {
+        self.called(key, graft)?.await
+    }
+
+    /// What the call waits for. Apart from it, because calls nest.
+    fn called(&self, key: &str, graft: Graft) -> Result<Joint<Called>> {
+        let task = &self.task;
+        let mut state = task.state.lock();
+        let wants = state.machine.wants(self.number, Purpose::Call, key, graft);
+        let (index, commands) = wants.ok_or(Error::NotInTask)?;
+        let mut draft = Draft::default();
+        task.perform(&mut state, commands, &mut draft);
+        task.run.commit(draft)?;
+        // What has ended is still there: for as long as the task is.
+        if let Some(called) = state.calls.get(&index) {
+            return Ok(called.clone());
+        }
+        let place = task.child(&state, index);
+        let called: Called = Box::pin(task.clone().run_called(index, place));
+        let called = called.shared();
+        state.calls.insert(index, called.clone());
+        Ok(called)
+    }
+
+    /// One more member of the task's group.
+    pub(crate) fn add(&self, graft: Graft) {
+        // Its number in the attempt: the next attempt adds the same again, and joins it.
+        let number = self.additions.fetch_add(1, Ordering::Relaxed).to_string();
+        let task = &self.task;
+        let mut state = task.state.lock();
+        let wants = state
+            .machine
+            .wants(self.number, Purpose::Addition, &number, graft);
+        if let Some((_, commands)) = wants {
+            let mut draft = Draft::default();
+            task.perform(&mut state, commands, &mut draft);
+            if let Err(error) = task.run.commit(draft) {
+                task.run.shared.end(error.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A draft: what is to be written with the next commit.
+
+use std::collections::HashMap;
+
+use super::codec::{self, Kind};
+use super::{Batch, keys};
+use crate::canvas::id::Id;
+use crate::canvas::machine::{Due, Record};
+use crate::canvas::outcome::Value;
+
+/// The largest value that stands in the record of its outcome; a larger one is kept in pieces.
+const MAX_INLINE: usize = 4_096;
+
+/// One batch in the making.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    /// The records of each stream, in order: one segment a stream and commit.
+    streams: HashMap<Id, Vec<Record>>,
+    batch: Batch,
+    /// Workflows and streams whose watchers are to look again.
+    touched: Vec<Id>,
+}
+
+impl Draft {
+    /// Adds a record to the stream of supervisor `stream`.
+    pub(crate) fn record(&mut self, stream: Id, record: Record) {
+        self.streams.entry(stream).or_default().push(record);
+    }
+
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.batch.put(key, value);
+    }
+
+    pub(crate) fn delete(&mut self, key: Vec<u8>) {
+        self.batch.delete(key);
+    }
+
+    /// Watchers of `id` look again after this batch.
+    pub(crate) fn touch(&mut self, id: Id) {
+        self.touched.push(id);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.batch.is_empty()
+    }
+
+    /// Takes all there is, as commit number `commit`: the batch, and what it touches.
+    pub(crate) fn take(&mut self, commit: u64) -> (Batch, Vec<Id>) {
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut touched = std::mem::take(&mut self.touched);
+        for (stream, records) in self.streams.drain() {
+            for (part, segment) in (0..).zip(codec::segments(&records)) {
+                batch.put(keys::segment(stream, commit, part), segment);
+            }
+            touched.push(stream);
+        }
+        (batch, touched)
+    }
+}
+
+/// That a callback of workflow `root` is to run, in the stream of the workflow.
+pub(crate) fn due(due: &Due) -> Record {
+    Record::Due {
+        seq: due.node.seq,
+        input: due.input.clone(),
+    }
+}
+
+/// The value as it is recorded: what is too large for its record is `put` beside it, in pieces. A
+/// later one of the same node takes its place.
+pub(crate) fn keep(node: Id, value: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
+    match value {
+        Value::Inline(payload) if payload.bytes().len() > MAX_INLINE => {
+            for (part, piece) in codec::pieces(payload.bytes()).enumerate() {
+                put(
+                    keys::piece(node, part as u32),
+                    codec::frame(Kind::Piece, piece),
+                );
+            }
+            Value::Stored {
+                seq: node.seq(),
+                len: payload.bytes().len() as u64,
+            }
+        }
+        Value::Extended { own, seq } => Value::Extended {
+            own: Box::new(keep(node, *own, put)),
+            seq,
+        },
+        value => value,
+    }
+}
