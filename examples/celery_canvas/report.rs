@@ -45,15 +45,16 @@ fn end(result: AsyncResult<Value>) -> Pin<Box<dyn Future<Output = chordal::Resul
         }
         // A member that was revoked counts as failed.
         let failed = ends.iter().find(|end| end["state"] != "SUCCESS");
-        Ok(match failed {
-            Some(failed) => {
-                json!({"state": "FAILURE", "error": failed["error"], "children": ends})
-            }
-            None => {
-                let values: Vec<_> = ends.iter_mut().map(|end| end["result"].take()).collect();
-                json!({"state": "SUCCESS", "result": values})
-            }
-        })
+        let Some(failed) = failed else {
+            let values: Vec<_> = ends.iter_mut().map(|end| end["result"].take()).collect();
+            return Ok(json!({"state": "SUCCESS", "result": values}));
+        };
+        let own = task_end(&result).await?;
+        if own["error"] != failed["error"] {
+            // A task that became the group: to Celery it is one result, and its failure a chord's.
+            return Ok(own);
+        }
+        Ok(json!({"state": "FAILURE", "error": failed["error"], "children": ends}))
     })
 }
 
