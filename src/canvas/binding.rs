@@ -5,13 +5,14 @@ use super::payload::{ListWriter, Payload};
 use super::{Kwargs, Mode, TaskSig, arguments};
 
 /// Binds the arguments of `sig` to the task's parameters: first by position, the value from
-/// upstream before all others, then by name. Gives the arguments as they are stored.
+/// upstream before all others, then by name. Gives the arguments as they are stored, where these are
+/// not those of `sig` (to clone these would allocate, for each of a million members).
 pub(crate) fn bind(
     sig: &TaskSig,
     kwargs: Kwargs,
     takes_upstream: bool,
     parameters: &[Parameter],
-) -> Result<(Payload, u32), String> {
+) -> Result<Option<(Payload, u32)>, String> {
     let call = Call {
         task: &sig.name,
         parameters,
@@ -21,7 +22,7 @@ pub(crate) fn bind(
         if sig.dynamic {
             call.check_items(&sig.args, sig.count)?;
         }
-        return Ok((sig.args.clone(), sig.count));
+        return Ok(None);
     }
     if kwargs.is_empty() {
         call.count(sig.count)?;
@@ -30,9 +31,9 @@ pub(crate) fn bind(
         call.check(&sig.args, sig.count)?;
     }
     if kwargs.is_empty() {
-        return Ok((sig.args.clone(), sig.count));
+        return Ok(None);
     }
-    call.fill(&sig.args, sig.count, kwargs)
+    call.fill(&sig.args, sig.count, kwargs).map(Some)
 }
 
 struct Call<'a> {

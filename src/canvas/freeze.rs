@@ -230,8 +230,9 @@ impl Freezer<'_> {
             )));
         };
         let takes_upstream = fed && sig.takes_input();
-        let (args, count) = bind(&sig, kwargs, takes_upstream, parameters)
+        let bound = bind(&sig, kwargs, takes_upstream, parameters)
             .map_err(|reason| Refusal::here(&reason))?;
+        let (args, count) = bound.unwrap_or((sig.args, sig.count));
         Ok(Def::Task(TaskDef {
             name: sig.name,
             args,
