@@ -64,6 +64,10 @@ pub enum Error {
     /// hand, or after the attempt had ended.
     #[error("only a running attempt of a task can do this")]
     NotInTask,
+    /// A blocking task called a canvas: it could give its slot back while it waits, but not its
+    /// thread, and threads are what runs out. `replace`, or an async task, does it.
+    #[error("a blocking task cannot call: it would hold its thread while it waits")]
+    CallInBlockingTask,
     /// The task is a member of no group and of no chord's header, so it cannot add to one.
     #[error("task {id} is a member of no group and of no chord's header")]
     NotInChord {

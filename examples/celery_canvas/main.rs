@@ -35,6 +35,7 @@ use anyhow::{Context, Result};
 use chordal::{App, Canvas};
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 /// How many canvases run at a time, and how many tasks of them.
@@ -44,8 +45,16 @@ const AT_A_TIME: usize = 256;
 struct Line {
     #[serde(default)]
     id: Value,
-    canvas: Value,
+    /// Unread, so that what is wrong with it is said by who reads it.
+    canvas: Box<RawValue>,
     apply: Option<Apply>,
+}
+
+/// What is known of a line that is not as it should be.
+#[derive(Default, Deserialize)]
+struct Named {
+    #[serde(default)]
+    id: Value,
 }
 
 #[derive(Default, Deserialize)]
@@ -114,8 +123,8 @@ async fn outcome(app: &App, line: &str) -> Value {
     printed
 }
 
-async fn outcome_of(app: &App, canvas: &Value, apply: Apply) -> chordal::Result<Value> {
-    let mut canvas = Canvas::from_json(&canvas.to_string())?;
+async fn outcome_of(app: &App, canvas: &RawValue, apply: Apply) -> chordal::Result<Value> {
+    let mut canvas = Canvas::from_json(canvas.get())?;
     if !apply.args.is_empty() {
         canvas = canvas.with_args(apply.args);
     }
@@ -125,8 +134,6 @@ async fn outcome_of(app: &App, canvas: &Value, apply: Apply) -> chordal::Result<
     report::outcome(app.apply_async(canvas).await?).await
 }
 
-/// Of a line that is JSON, but not as it should be.
 fn id_of(line: &str) -> Value {
-    let line: Value = serde_json::from_str(line).unwrap_or_default();
-    line["id"].clone()
+    serde_json::from_str::<Named>(line).unwrap_or_default().id
 }

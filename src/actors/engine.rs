@@ -137,11 +137,14 @@ impl EngineActor {
             self.start_child(root, ROOT, node, None, resume, context);
         }
         for seq in callbacks {
-            if let Some(found) = reader.find(root.node(seq))? {
-                let resume = Resume::Stored(changes.remove(&seq));
-                let input = inputs.remove(&seq);
-                self.start_child(root, seq, found.node, input, resume, context);
-            }
+            let found = reader.find(root.node(seq))?;
+            let found = found.ok_or_else(|| StoreError::Corrupt {
+                path_or_place: format!("workflow {root}"),
+                what: format!("no callback {seq}"),
+            })?;
+            let resume = Resume::Stored(changes.remove(&seq));
+            let input = inputs.remove(&seq);
+            self.start_child(root, seq, found.node, input, resume, context);
         }
         Ok(())
     }

@@ -55,6 +55,7 @@ pub(crate) async fn run(order: Order) {
         group_id: spot.group,
         attempt: number,
         item: None,
+        blocking: entry.options.blocking,
         host: Host::Engine(attempt.clone()),
     };
     let work = match work(attempt.shared(), context.root_id(), given).await {

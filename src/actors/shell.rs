@@ -226,14 +226,17 @@ impl Shell {
     /// The outcome as it is recorded: a value too large for its record is put beside it.
     pub(crate) fn keep(&self, node: Id, outcome: Outcome) -> Outcome {
         match outcome {
-            Outcome::Success(value) => Outcome::Success(self.keep_value(node, value)),
+            Outcome::Success(value) => {
+                let put = &mut |key, piece| self.put(key, piece);
+                Outcome::Success(draft::keep(node, value, put))
+            }
             outcome => outcome,
         }
     }
 
-    /// As [`keep`](Self::keep), for a value. A later one of the same node takes its place.
-    pub(crate) fn keep_value(&self, node: Id, value: Value) -> Value {
-        draft::keep(node, value, &mut |key, piece| self.put(key, piece))
+    /// The arguments that a retry gave as they are recorded.
+    pub(crate) fn keep_args(&self, node: Id, args: Value) -> Value {
+        draft::keep_args(node, args, &mut |key, piece| self.put(key, piece))
     }
 
     /// Hands out `count` node numbers of workflow `root`.

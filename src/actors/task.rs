@@ -171,7 +171,7 @@ impl TaskActor {
         if let Change::Waiting { past, .. } = &mut change
             && let Some(args) = past.args.take()
         {
-            let kept = self.shell.keep_value(self.child.id(), args);
+            let kept = self.shell.keep_args(self.child.id(), args);
             past.args = Some(kept.clone());
             if let Some(work) = &mut self.work {
                 work.machine.args_are_kept(kept);
@@ -358,6 +358,8 @@ impl Handler<Wants> for TaskActor {
         } = wants;
         let Some(work) = &mut self.work else { return };
         if let Some((index, commands)) = work.machine.wants(attempt, purpose, &key, graft) {
+            // Nobody hears these any more.
+            work.calls.retain(|(_, caller)| !caller.is_closed());
             work.calls.extend(answer.map(|answer| (index, answer)));
             self.perform(commands, None, context);
         }

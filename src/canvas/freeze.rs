@@ -120,6 +120,14 @@ pub(crate) fn freeze(canvas: Canvas, catalogue: &dyn Catalogue) -> Result<Node, 
     number(canvas, catalogue).map(|(node, _)| node)
 }
 
+/// The most nodes that callbacks may have: an errback of a group is copied to each member, so that
+/// groups in errbacks of groups multiply, and a few kilobytes of JSON would fill any memory.
+pub(crate) const MAX_CALLBACKS: u64 = 1 << 20;
+
+pub(crate) fn too_many_callbacks() -> String {
+    format!("its callbacks, copied to every member of their groups, are more than {MAX_CALLBACKS}")
+}
+
 /// Freezes what a running task starts. `takes_its_place`: it is what the task is replaced by; of
 /// a group the task then needs the list (celery/app/task.py, `replace`).
 pub(crate) fn graft(
@@ -142,6 +150,8 @@ fn number(canvas: Canvas, catalogue: &dyn Catalogue) -> Result<(Node, Seq), Refu
         catalogue,
         next: 0,
         depth: 0,
+        within_callbacks: 0,
+        callbacks: 0,
     };
     match freezer.node(canvas, &Options::default(), false) {
         Ok(node) => Ok((node, freezer.next)),
@@ -156,6 +166,10 @@ struct Freezer<'a> {
     catalogue: &'a dyn Catalogue,
     next: Seq,
     depth: usize,
+    /// How many callbacks are around the node that is being frozen.
+    within_callbacks: usize,
+    /// How many nodes of callbacks there are so far.
+    callbacks: u64,
 }
 
 impl Freezer<'_> {
@@ -363,7 +377,8 @@ impl Freezer<'_> {
     }
 
     fn callbacks(&mut self, what: &str, canvases: Vec<Canvas>) -> Result<Vec<Node>, Refusal> {
-        canvases
+        self.within_callbacks += 1;
+        let nodes = canvases
             .into_iter()
             .enumerate()
             .map(|(i, mut canvas)| {
@@ -373,12 +388,18 @@ impl Freezer<'_> {
                 self.node(canvas, &Options::default(), true)
                     .map_err(|refusal| refusal.within(&format!("{what}[{i}]")))
             })
-            .collect()
+            .collect::<Result<_, _>>()?;
+        self.within_callbacks -= 1;
+        Ok(nodes)
     }
 
     fn number(&mut self) -> Result<Seq, Refusal> {
         if self.next >= MAX_SEQ {
             return Err(Refusal::here("a workflow holds at most 2^40 tasks"));
+        }
+        self.callbacks += u64::from(self.within_callbacks > 0);
+        if self.callbacks > MAX_CALLBACKS {
+            return Err(Refusal::here(&too_many_callbacks()));
         }
         self.next += 1;
         Ok(self.next - 1)

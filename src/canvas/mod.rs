@@ -129,7 +129,31 @@ pub(crate) enum Mode {
     Map,
 }
 
+impl Extras {
+    /// How many canvases there are in its callbacks, all in all.
+    pub(crate) fn callbacks(&self) -> u64 {
+        self.link
+            .iter()
+            .chain(&self.link_error)
+            .map(Canvas::count)
+            .sum()
+    }
+}
+
 impl Canvas {
+    /// How many canvases there are in it, itself and its callbacks included.
+    fn count(&self) -> u64 {
+        let all = |canvases: &[Self]| canvases.iter().map(Self::count).sum::<u64>();
+        let within = match &self.form {
+            Form::Task(_) | Form::Refused(_) => 0,
+            Form::Chain(steps, _) => all(steps),
+            Form::Group { members, .. } => all(members),
+            Form::Each { member, .. } => member.count(),
+            Form::Chord { header, body } => header.count() + body.count(),
+        };
+        1 + within + self.extras.as_ref().map_or(0, |extras| extras.callbacks())
+    }
+
     /// One task by its registered name; `args` is a tuple or list of arguments. In a chain the
     /// value from upstream goes before them.
     ///

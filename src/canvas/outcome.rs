@@ -42,9 +42,11 @@ pub(crate) enum Value {
         /// Each member's outcome (a `Result`), failures included.
         settled: bool,
     },
-    /// `own`, and behind it, in the list it becomes a part of, what task `seq` has added to its
-    /// chord.
-    Extended { own: Box<Value>, seq: Seq },
+    /// The arguments that a retry gave task `seq`, kept in pieces.
+    Args { seq: Seq, len: u64 },
+    /// `own`, and behind it, in the list it becomes a part of, what these tasks have added to their
+    /// chord: a task, and what took its place.
+    Extended { own: Box<Value>, seqs: Vec<Seq> },
 }
 
 /// Why a task failed, as its caller sees it.
@@ -198,6 +200,9 @@ impl TaskFailure {
                 '\r' => text.push_str("\\r"),
                 '\t' => text.push_str("\\t"),
                 c if c == quote || c == '\\' => text.extend(['\\', c]),
+                c @ ('\0'..' ' | '\x7f'..='\u{a0}' | '\u{ad}') => {
+                    text.push_str(&format!("\\x{:02x}", c as u32));
+                }
                 c => text.push(c),
             }
         }

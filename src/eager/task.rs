@@ -254,11 +254,28 @@ impl Running {
         if let Change::Waiting { past, .. } = &mut change
             && let Some(args) = past.args.take()
         {
-            let kept = self.keep(args, draft);
+            let kept = draft::keep_args(self.place.id(), args, &mut |key, piece| {
+                draft.put(key, piece);
+            });
             past.args = Some(kept.clone());
             state.machine.args_are_kept(kept);
         }
         change
+    }
+
+    /// Goes on with the calls that the attempt has left alone: a task ends after what it started.
+    async fn end_calls(&self) {
+        loop {
+            let open = |calls: &HashMap<Index, Joint<Called>>| {
+                let mut calls = calls.values();
+                calls.find(|call| call.peek().is_none()).cloned()
+            };
+            let Some(call) = open(&self.state.lock().calls) else {
+                return;
+            };
+            // An error of the store is the whole run's.
+            let _ = call.await;
+        }
     }
 
     /// Runs what the task has called, and tells its machine the end.
@@ -292,8 +309,10 @@ impl Call {
             entry: self.task.entry,
             attempt: number,
         };
+        let task = self.task.clone();
         let call = Box::pin(self.call(caller));
         let end = AssertUnwindSafe(call).catch_unwind().await;
+        task.end_calls().await;
         let end = end.unwrap_or_else(|panic| {
             // It may panic when it is dropped, as what brought it here did.
             std::mem::forget(panic);
@@ -323,6 +342,7 @@ impl Call {
             group_id: place.group,
             attempt: caller.attempt,
             item: None,
+            blocking: task.entry.options.blocking,
             host: Host::Eager(attempt.clone()),
         };
         let body = body(task.entry, context, work);

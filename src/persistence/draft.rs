@@ -70,22 +70,54 @@ pub(crate) fn due(due: &Due) -> Record {
 /// later one of the same node takes its place.
 pub(crate) fn keep(node: Id, value: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
     match value {
-        Value::Inline(payload) if payload.bytes().len() > MAX_INLINE => {
-            for (part, piece) in codec::pieces(payload.bytes()).enumerate() {
-                put(
-                    keys::piece(node, part as u32),
-                    codec::frame(Kind::Piece, piece),
-                );
-            }
-            Value::Stored {
-                seq: node.seq(),
-                len: payload.bytes().len() as u64,
-            }
-        }
-        Value::Extended { own, seq } => Value::Extended {
+        Value::Inline(payload) if payload.bytes().len() > MAX_INLINE => Value::Stored {
+            seq: node.seq(),
+            len: cut(node, 0, payload.bytes(), put),
+        },
+        Value::Extended { own, seqs } => Value::Extended {
             own: Box::new(keep(node, *own, put)),
-            seq,
+            seqs,
         },
         value => value,
+    }
+}
+
+/// As [`keep`], for the arguments that a retry gave.
+pub(crate) fn keep_args(node: Id, args: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
+    match args {
+        Value::Inline(payload) if payload.bytes().len() > MAX_INLINE => Value::Args {
+            seq: node.seq(),
+            len: cut(node, keys::ARGS, payload.bytes(), put),
+        },
+        args => args,
+    }
+}
+
+/// Puts pieces, numbered from `first` on; returns the length of all.
+fn cut(node: Id, first: u32, bytes: &[u8], put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> u64 {
+    for (part, piece) in (first..).zip(codec::pieces(bytes)) {
+        put(keys::piece(node, part), codec::frame(Kind::Piece, piece));
+    }
+    bytes.len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canvas::payload::Payload;
+
+    /// A crash may leave the pieces of a result without its record, while the arguments are needed.
+    #[test]
+    fn a_result_leaves_the_arguments_of_a_retry_alone() {
+        let node = Id::from(uuid::Uuid::nil());
+        let large = || Value::Inline(Payload::from(vec![0; 3 * codec::MAX_RECORD]));
+        let mut keys = Vec::new();
+        keep(node, large(), &mut |key, _| keys.push(key));
+        keep_args(node, large(), &mut |key, _| keys.push(key));
+        let all = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!((keys.len(), all), (all, all));
+        assert!(all >= 6);
     }
 }

@@ -6,7 +6,7 @@
 //! | `w` | root id | [`Head`](super::definition::Head): the workflow as submitted; its commit marker |
 //! | `d` | group id, first index, part | members of a group too large to stand in the head |
 //! | `s` | supervisor id, commit, part | a segment of its stream: what its children did in one commit |
-//! | `p` | node id, part | a piece of a value too large for one record |
+//! | `p` | node id, part | a piece of a value too large for one record; from part 2^31 on, of a retry's arguments |
 //! | `r` | root id | the workflow's result |
 //! | `o` | root id | its root has ended, callbacks still run |
 //! | `c` | root id | how many node numbers are taken |
@@ -40,6 +40,10 @@ pub(crate) fn segment(stream: Id, commit: u64, part: u32) -> Vec<u8> {
     key.extend_from_slice(&part.to_be_bytes());
     key
 }
+
+/// The first part of what a retry gave a task as arguments: beside its result, because whichever is
+/// written later must not touch the other before it is on record.
+pub(crate) const ARGS: u32 = 1 << 31;
 
 pub(crate) fn piece(node: Id, part: u32) -> Vec<u8> {
     with_id(b'p', node, &part.to_be_bytes())

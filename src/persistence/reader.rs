@@ -1,6 +1,6 @@
 //! Reading a workflow back: its nodes, their records, their outcomes and values.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -215,23 +215,44 @@ impl Reader {
         outcome: Outcome,
         out: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
-        let (own, seq) = match outcome {
-            Outcome::Success(Value::Extended { own, seq }) => (own, seq),
-            outcome => {
-                out.push(outcome);
-                return Ok(());
-            }
-        };
-        self.spread(root, Outcome::Success(*own), out)?;
-        let task = root.node(seq);
-        for (index, purpose, _) in self.offspring(task)? {
-            if purpose == Purpose::Addition
-                && let Some(Change::Done(outcome)) = self.last_change(task, index)?
-            {
-                self.spread(root, outcome, out)?;
+        // Not recursive: what is added may add, and what takes a place may add, thousands deep.
+        let mut left = vec![outcome];
+        while let Some(outcome) = left.pop() {
+            match outcome {
+                Outcome::Success(Value::Extended { own, seqs }) => {
+                    for seq in seqs.into_iter().rev() {
+                        left.extend(self.additions(root.node(seq))?.into_iter().rev());
+                    }
+                    left.push(Outcome::Success(*own));
+                }
+                outcome => out.push(outcome),
             }
         }
         Ok(())
+    }
+
+    /// How the additions of a task ended, in order.
+    fn additions(&self, task: Id) -> Result<Vec<Outcome>, StoreError> {
+        let mut additions = BTreeMap::new();
+        for record in self.records(task) {
+            match record? {
+                Record::Offspring {
+                    index,
+                    purpose: Purpose::Addition,
+                    ..
+                } => drop(additions.entry(index).or_insert(None)),
+                Record::Child {
+                    index,
+                    change: Change::Done(outcome),
+                } => {
+                    if let Some(ended) = additions.get_mut(&index) {
+                        ended.get_or_insert(outcome);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(additions.into_values().flatten().collect())
     }
 
     /// What a task has started itself.
@@ -384,8 +405,11 @@ impl Reader {
     ) -> Result<(), StoreError> {
         match value {
             Value::Inline(payload) => out.push(payload.bytes()),
-            Value::Stored { seq, len } => self.join(root.node(*seq), *len, out)?,
+            Value::Stored { seq, len } => self.join(root.node(*seq), 0, *len, out)?,
             Value::Extended { own, .. } => self.write(root, own, out)?,
+            Value::Args { seq, len } => {
+                self.join(root.node(*seq), keys::ARGS, *len, out)?;
+            }
             Value::Gathered { seq, size, settled } => {
                 let outcomes = self.outcomes(root.node(*seq), *size)?;
                 out.begin(outcomes.len());
@@ -456,8 +480,10 @@ impl Reader {
         }
     }
 
-    fn join(&self, node: Id, len: u64, out: &mut ListWriter) -> Result<(), StoreError> {
-        let (from, to) = keys::of_node(b'p', node);
+    /// Joins the pieces from number `first` on.
+    fn join(&self, node: Id, first: u32, len: u64, out: &mut ListWriter) -> Result<(), StoreError> {
+        let (_, to) = keys::of_node(b'p', node);
+        let from = keys::piece(node, first);
         let mut left = len as usize;
         for piece in self.store.scan(&from, &to) {
             let (key, value) = piece?;
@@ -550,17 +576,12 @@ impl Reader {
         let (Some(head), Some(root)) = (self.head(id.root())?, self.root(id.root())?) else {
             return Ok(None);
         };
-        let mut search = Search {
+        Search {
             reader: self,
             target: id,
             dynamic: id.seq() >= head.next,
-            path: vec![Step::of(WORKFLOW_STREAM, ROOT, Link::Part)],
-        };
-        let node = search.within(root)?;
-        Ok(node.map(|node| Found {
-            node,
-            path: search.path,
-        }))
+        }
+        .run(root)
     }
 
     /// The children of a node, in order: a fan's members, a chain's steps, a task's callbacks.
@@ -637,32 +658,42 @@ impl Reader {
     }
 
     fn fate_at(&self, root: Id, path: &[Step]) -> Result<Option<Fate>, StoreError> {
-        let Some((step, above)) = path.split_last() else {
-            return Ok(None);
-        };
-        if above.is_empty() {
-            return Ok(self.ended(root)?.map(|ended| Fate::Ended(ended.outcome)));
-        }
-        if step.link != Link::Last
-            && let Some(Change::Done(outcome)) =
-                self.last_change(root.node(step.stream), step.index)?
-        {
-            return Ok(Some(Fate::Ended(outcome)));
-        }
-        let above = self.fate_at(root, above)?;
-        Ok(match (above, step.link) {
-            // The node above it has not ended.
-            (None, _) => None,
-            // It is on record that it is to run.
-            (Some(_), Link::Aside) if self.is_due(root, step)? => None,
-            (Some(_), Link::Aside) => Some(Fate::Never),
-            (Some(Fate::Ended(Outcome::Success(_))), Link::Part) => None,
-            // A chain's later steps, of which none is revoked, share its failure.
-            (Some(Fate::Ended(Outcome::Revoked(failure))), Link::Part) => {
-                Some(Fate::Ended(Outcome::Failure(failure)))
+        // Up to the first node of which there is word, ...
+        let mut fate = None;
+        let mut known = path.len();
+        while let Some(above) = known.checked_sub(1) {
+            let step = &path[above];
+            fate = match above {
+                0 => self.ended(root)?.map(|ended| ended.outcome),
+                _ if step.link == Link::Last => None,
+                _ => match self.last_change(root.node(step.stream), step.index)? {
+                    Some(Change::Done(outcome)) => Some(outcome),
+                    _ => None,
+                },
             }
-            (above, Link::Part | Link::Last) => above,
-        })
+            .map(Fate::Ended);
+            if fate.is_some() || above == 0 {
+                break;
+            }
+            known = above;
+        }
+        // ... and down again, to what that means for the ones below.
+        for step in path.get(known..).unwrap_or_default() {
+            fate = match (fate, step.link) {
+                // The node above it has not ended.
+                (None, _) => None,
+                // It is on record that it is to run.
+                (Some(_), Link::Aside) if self.is_due(root, step)? => None,
+                (Some(_), Link::Aside) => Some(Fate::Never),
+                (Some(Fate::Ended(Outcome::Success(_))), Link::Part) => None,
+                // A chain's later steps, of which none is revoked, share its failure.
+                (Some(Fate::Ended(Outcome::Revoked(failure))), Link::Part) => {
+                    Some(Fate::Ended(Outcome::Failure(failure)))
+                }
+                (above, Link::Part | Link::Last) => above,
+            };
+        }
+        Ok(fate)
     }
 
     /// Says whether the callback at `step` has been called for.
@@ -788,95 +819,99 @@ fn link_at(i: usize, len: usize) -> Link {
     if i + 1 == len { Link::Last } else { Link::Part }
 }
 
-/// A search for one node, from the root down.
+/// A search for one node, from the root down; not recursive, because what tasks start themselves
+/// may be thousands deep.
 struct Search<'a> {
     reader: &'a Reader,
     target: Id,
     /// It was numbered at run time, so it may be within any `each()`, or in any task.
     dynamic: bool,
-    path: Vec<Step>,
 }
 
-impl Search<'_> {
-    fn within(&mut self, node: Node) -> Result<Option<Node>, StoreError> {
-        let seq = node.seq;
-        if seq == self.target.seq() {
-            return Ok(Some(node));
-        }
-        if let Some(callbacks) = node.callbacks {
-            for callback in all_of(*callbacks) {
-                let step = Step::callback(callback.seq);
-                if let Some(found) = self.child(step, callback)? {
-                    return Ok(Some(found));
+type Child = Result<(Step, Node), StoreError>;
+
+impl<'a> Search<'a> {
+    fn run(&self, root: Node) -> Result<Option<Found>, StoreError> {
+        let mut path = vec![Step::of(WORKFLOW_STREAM, ROOT, Link::Part)];
+        // The children still to be looked at of each node on the path.
+        let mut open = Vec::new();
+        let mut node = root;
+        while node.seq != self.target.seq() {
+            open.push(self.children(node)?);
+            let (step, next) = loop {
+                let Some(children) = open.last_mut() else {
+                    return Ok(None);
+                };
+                match children.next() {
+                    Some(child) => break child?,
+                    None => drop(open.pop()),
                 }
-            }
+            };
+            path.truncate(open.len());
+            path.push(step);
+            node = next;
         }
-        match node.def {
-            Def::Task(_) if !self.dynamic => Ok(None),
+        Ok(Some(Found { node, path }))
+    }
+
+    /// What may be, or hold, the target.
+    fn children(&self, node: Node) -> Result<Box<dyn Iterator<Item = Child> + 'a>, StoreError> {
+        let seq = node.seq;
+        let callbacks = node.callbacks.into_iter().flat_map(|callbacks| {
+            all_of(*callbacks).map(|node| Ok((Step::callback(node.seq), node)))
+        });
+        Ok(match node.def {
+            Def::Task(_) if !self.dynamic => Box::new(callbacks),
             Def::Task(_) => {
-                for (index, purpose, child) in self.reader.offspring(self.target.node(seq))? {
+                let offspring = self.reader.offspring(self.target.node(seq))?;
+                let offspring = offspring.into_iter().map(move |(index, purpose, node)| {
                     let link = match purpose {
                         Purpose::Replacement => Link::Last,
                         Purpose::Call | Purpose::Addition => Link::Aside,
                     };
-                    if let Some(found) = self.child(Step::of(seq, index, link), child)? {
-                        return Ok(Some(found));
-                    }
-                }
-                Ok(None)
+                    Ok((Step::of(seq, index, link), node))
+                });
+                Box::new(callbacks.chain(offspring))
             }
             Def::Chain(steps) => {
                 let len = steps.len();
-                for (i, child) in steps.into_iter().enumerate() {
-                    let step = Step::of(seq, i as Index, link_at(i, len));
-                    if let Some(found) = self.child(step, child)? {
-                        return Ok(Some(found));
-                    }
-                }
-                Ok(None)
+                let step = move |i| Step::of(seq, i as Index, link_at(i, len));
+                let steps = steps.into_iter().enumerate();
+                Box::new(callbacks.chain(steps.map(move |(i, node)| Ok((step(i), node)))))
             }
-            Def::Group(fan) => self.member(seq, &fan),
-            Def::Chord { header, body } => match self.member(seq, &header)? {
-                Some(found) => Ok(Some(found)),
-                None => self.child(Step::of(seq, BODY, Link::Last), *body),
-            },
-        }
+            Def::Group(fan) => Box::new(callbacks.chain(self.members(seq, fan)?)),
+            Def::Chord { header, body } => {
+                let body = std::iter::once(Ok((Step::of(seq, BODY, Link::Last), *body)));
+                Box::new(callbacks.chain(self.members(seq, header)?).chain(body))
+            }
+        })
     }
 
-    fn child(&mut self, step: Step, node: Node) -> Result<Option<Node>, StoreError> {
-        self.path.push(step);
-        let found = self.within(node)?;
-        if found.is_none() {
-            self.path.pop();
-        }
-        Ok(found)
-    }
-
-    fn member(&mut self, seq: Seq, fan: &Fan) -> Result<Option<Node>, StoreError> {
-        for errback in fan.own_errbacks() {
-            if let Some(found) = self.child(Step::callback(errback.seq), errback.clone())? {
-                return Ok(Some(found));
-            }
-        }
+    fn members(
+        &self,
+        seq: Seq,
+        fan: Fan,
+    ) -> Result<impl Iterator<Item = Child> + use<'a>, StoreError> {
+        let reader = self.reader;
         let group = self.target.node(seq);
-        let Some((first, size)) = self.reader.expansion(group, fan)? else {
-            return Ok(None);
-        };
+        let errbacks = fan.own_errbacks().to_vec().into_iter();
+        let errbacks = errbacks.map(|node| Ok((Step::callback(node.seq), node)));
+        let expansion = reader.expansion(group, &fan)?;
         // Members are numbered in order, so a node numbered at submission is in the last one that
-        // starts below it; one numbered at run time may be in any that has an `each()`.
-        let likely = self.last_below(group, fan, first, size)?;
-        let mut cursor = MemberCursor::new(group, first);
-        let others = if self.dynamic { 0..size } else { 0..0 };
-        for index in likely.into_iter().chain(others) {
-            let member = cursor.get(self.reader, fan, index)?;
-            if Some(index) == likely || self.dynamic {
-                let step = Step::of(seq, index, Link::Part);
-                if let Some(found) = self.child(step, member)? {
-                    return Ok(Some(found));
-                }
+        // starts below it; one numbered at run time may be in any.
+        let (likely, others, first) = match expansion {
+            Some((first, size)) => {
+                let others = if self.dynamic { 0..size } else { 0..0 };
+                (self.last_below(group, &fan, first, size)?, others, first)
             }
-        }
-        Ok(None)
+            None => (None, 0..0, 0),
+        };
+        let mut cursor = MemberCursor::new(group, first);
+        let members = likely.into_iter().chain(others).map(move |index| {
+            let member = cursor.get(reader, &fan, index)?;
+            Ok((Step::of(seq, index, Link::Part), member))
+        });
+        Ok(errbacks.chain(members))
     }
 
     /// The last member whose own number is not above the target's.

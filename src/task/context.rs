@@ -40,6 +40,8 @@ pub struct TaskContext {
     pub(crate) attempt: u32,
     /// Which item of a map it is called with: each has calls of its own.
     pub(crate) item: Option<u32>,
+    /// It holds a thread.
+    pub(crate) blocking: bool,
     pub(crate) host: Host,
 }
 
@@ -92,6 +94,7 @@ impl TaskContext {
             group_id: None,
             attempt: 1,
             item: None,
+            blocking: false,
             host: Host::Detached,
         }
     }
@@ -258,10 +261,15 @@ impl TaskContext {
     /// Runs a canvas as a part of this task and waits for its value. While it waits the task holds
     /// no slot, so that tasks may call tasks however few slots there are.
     ///
-    /// `key` names the call within the task (in a map, within the item): an attempt that is run again, after a crash or as a
-    /// retry, joins what the one before it had started under the same key (whatever the signature
-    /// says now), and gets its value if it has ended. It has at most 1,024 bytes. Time limits of the task go on while it
-    /// waits. A call that the task does not wait for to its end may be lost.
+    /// `key`, of at most 1,024 bytes, names the call within the task (in a map, within the item):
+    /// an attempt that is run again, after a crash or as a retry, joins what the one before it had
+    /// started under the same key, whatever the signature says now, and gets its outcome if it has
+    /// ended. A failure is an outcome, too: a task that wants another try of the canvas with its own
+    /// puts [`attempt`](Self::attempt) into the key.
+    ///
+    /// Time limits of the task go on while it waits. If it does not wait for the end, its own is put
+    /// off until the canvas has ended. The failure of what was called, as an error of this task,
+    /// has the type `Error`; [`Error::Failed`] has the one it had.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -284,13 +292,17 @@ impl TaskContext {
     /// # Errors
     ///
     /// [`Error::Failed`] with the failure of what was called, [`Error::Canvas`],
-    /// [`Error::Decode`]; [`Error::NotInTask`] outside a running attempt.
+    /// [`Error::Decode`]; [`Error::NotInTask`] outside a running attempt;
+    /// [`Error::CallInBlockingTask`].
     pub async fn call<S>(&self, key: &str, signature: S) -> Result<S::Output>
     where
         S: Accepts<()>,
         S::Output: DeserializeOwned,
     {
         let shared = self.host.shared()?;
+        if self.blocking {
+            return Err(Error::CallInBlockingTask);
+        }
         if key.len() > MAX_KEY {
             let reason = format!("the key of a call has at most {MAX_KEY} bytes");
             return Err(Error::Canvas {

@@ -907,6 +907,28 @@ fn a_group_of_one_that_would_lose_its_list_is_not_written() {
     assert!(one().to_json().is_ok());
 }
 
+/// Groups in errbacks of groups multiply: a few kilobytes would be ten million tasks.
+#[tokio::test]
+async fn errbacks_that_multiply_are_refused() {
+    let ten = |errback: Value| {
+        let mut ten = group::<10>(std::array::from_fn(|_| sig("to_list", json!([1]))));
+        ten["options"] = json!({ "link_error": errback });
+        ten
+    };
+    let hostile = (0..7).fold(json!([]), |errback, _| json!([ten(errback)]));
+    let canvas = Canvas::from_json(&hostile[0].to_string()).unwrap();
+    let app = app().await;
+    let why = app.apply_async(canvas).await.unwrap_err().to_string();
+    assert!(why.contains("copied to every member"), "{why}");
+    // Flattened, they are refused as they are read.
+    let wide = || group::<2_000>(std::array::from_fn(|_| sig("to_list", json!([1]))));
+    let mut inner = wide();
+    inner["options"] = json!({ "link_error": [wide()] });
+    let why = Canvas::from_json(&group([inner]).to_string()).unwrap_err();
+    assert!(why.to_string().contains("copied to every member"), "{why}");
+    app.shutdown().await.unwrap();
+}
+
 /// The recorded canvases of a real Celery: each is read, and written as what it was read from.
 #[test]
 fn every_recorded_canvas_is_read_and_written() {

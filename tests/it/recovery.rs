@@ -536,10 +536,11 @@ async fn a_start_that_is_cancelled_harms_nobody_and_frees_the_directory() {
     let place = Place::Sled(tempfile::tempdir().unwrap());
     for _ in 0..5 {
         let mut start = std::pin::pin!(place.builder().tasks(all_tasks()).start());
+        // (Its thread may have answered already: that the directory is locked.)
         let begun = std::future::poll_fn(|context| {
             std::task::Poll::Ready(start.as_mut().poll(context).is_pending())
         });
-        assert!(begun.await, "its thread has not answered yet");
+        begun.await;
     }
     let opened = async {
         loop {

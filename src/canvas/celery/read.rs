@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::Kind;
 use super::options::{self, Settings};
-use crate::canvas::freeze::{MAX_DEPTH, Refusal, too_deep};
+use crate::canvas::freeze::{MAX_CALLBACKS, MAX_DEPTH, Refusal, too_deep, too_many_callbacks};
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::canvas::{Canvas, Form, Kwargs, Mode, TaskSig, arguments};
 
@@ -179,6 +179,7 @@ fn chain(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part>
         steps.retain(|step| !step.is_empty);
     }
     let steps = steps.into_iter().map(only_member);
+    let steps = steps.collect::<Read<Vec<_>>>()?;
     let canvas = fields.called(Canvas::chain(steps))?;
     Ok(Part {
         canvas: settings.on(canvas),
@@ -189,7 +190,7 @@ fn chain(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part>
 
 fn group(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part> {
     let tasks = fields.parts(["tasks"])?[0];
-    let members = members(parts(tasks, "tasks", "group", depth)?);
+    let members = members(parts(tasks, "tasks", "group", depth)?)?;
     let is_empty = members.is_empty();
     let canvas = fields.called(Canvas::group(members))?;
     Ok(Part {
@@ -210,9 +211,9 @@ fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Canva
             }
             refusal.within("chord.header")
         })?;
-        members(vec![header])
+        members(vec![header])?
     } else {
-        members(parts(header, "header", "chord.header", depth)?)
+        members(parts(header, "header", "chord.header", depth)?)?
     };
     let header = Canvas::group(header);
     if let Form::Refused(reason) = header.form {
@@ -242,24 +243,30 @@ impl Fields<'_> {
 
 /// A group of one that is a step of a chain counts as its member (celery/canvas.py,
 /// `maybe_unroll_group`).
-fn only_member(step: Part) -> Canvas {
+fn only_member(step: Part) -> Read<Canvas> {
     match &step.canvas.form {
         Form::Group { members, .. } if step.is_group && members.len() == 1 => {
-            self::members(vec![step]).remove(0)
+            Ok(self::members(vec![step])?.remove(0))
         }
-        _ => step.canvas,
+        _ => Ok(step.canvas),
     }
 }
 
 /// The members of a group, those of the groups directly in it among them.
-fn members(parts: Vec<Part>) -> Vec<Canvas> {
+fn members(parts: Vec<Part>) -> Read<Vec<Canvas>> {
     let mut members = Vec::with_capacity(parts.len());
+    let mut copied = 0;
     for part in parts {
         match part.canvas {
             Canvas {
                 form: Form::Group { members: inner, .. },
                 extras,
             } if part.is_group => {
+                let callbacks = extras.as_ref().map_or(0, |extras| extras.callbacks());
+                copied += callbacks * inner.len() as u64;
+                if copied > MAX_CALLBACKS {
+                    return Err(Refusal::here(&too_many_callbacks()));
+                }
                 let spread = |member: Canvas| match &extras {
                     Some(extras) => member.with_extras(extras),
                     None => member,
@@ -269,7 +276,7 @@ fn members(parts: Vec<Part>) -> Vec<Canvas> {
             canvas => members.push(canvas),
         }
     }
-    members
+    Ok(members)
 }
 
 /// One task that is called for each element of `it`. Of its inner signature Celery uses the name.

@@ -11,6 +11,8 @@ use crate::canvas::outcome::Outcome;
 pub(crate) struct Offspring {
     /// By index.
     children: Vec<Sprout>,
+    /// How many have not ended; a replacement is not among them.
+    open: usize,
 }
 
 #[derive(Debug)]
@@ -66,8 +68,11 @@ impl Offspring {
                     index,
                     change: Change::Done(outcome),
                 } => {
-                    if let Some(child) = offspring.children.get_mut(*index as usize) {
-                        child.outcome.get_or_insert_with(|| outcome.clone());
+                    if let Some(child) = offspring.children.get_mut(*index as usize)
+                        && child.outcome.is_none()
+                    {
+                        child.outcome = Some(outcome.clone());
+                        offspring.open -= 1;
                     }
                 }
                 _ => {}
@@ -119,6 +124,7 @@ impl Offspring {
             return Vec::new();
         }
         child.outcome = Some(report.outcome.clone());
+        self.open -= 1;
         let mut commands = vec![Command::Record(Record::Child {
             index,
             change: Change::Done(report.outcome.clone()),
@@ -154,15 +160,21 @@ impl Offspring {
         purposes.any(|purpose| purpose == Purpose::Replacement)
     }
 
-    /// How the additions ended, in order: `None` for one that has not.
-    pub(crate) fn additions(&self) -> impl Iterator<Item = Option<&Outcome>> {
+    /// Says whether a call or an addition has not ended.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open > 0
+    }
+
+    /// How the additions ended, in order.
+    pub(crate) fn additions(&self) -> impl Iterator<Item = &Outcome> {
         self.children
             .iter()
             .filter(|child| child.purpose == Purpose::Addition)
-            .map(|child| child.outcome.as_ref())
+            .filter_map(|child| child.outcome.as_ref())
     }
 
     fn push(&mut self, purpose: Purpose, key: String) {
+        self.open += usize::from(purpose != Purpose::Replacement);
         self.children.push(Sprout {
             purpose,
             key,

@@ -28,11 +28,15 @@ enum Phase {
     Delayed,
     /// Another canvas has its place.
     Replaced,
-    /// It has ended itself, what it added to its chord has not.
-    Ending(Box<Report>),
-    /// It has expired, what an attempt before added to its chord has not ended.
-    Expiring,
+    /// It has ended itself; what it called, or added to its chord, has not.
+    Ending(LastWord),
     Ended,
+}
+
+#[derive(Debug)]
+enum LastWord {
+    Report(Box<Report>),
+    Expire,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -287,13 +291,11 @@ impl Task {
         }
         let commands = self.offspring.ended(index, report);
         let mut commands: Vec<_> = commands.into_iter().map(Command::Child).collect();
-        match &self.phase {
-            Phase::Ending(report) => {
-                let report = (**report).clone();
-                commands.extend(self.end(report));
-            }
-            Phase::Expiring => commands.extend(self.expire()),
-            _ => {}
+        if !self.offspring.is_open()
+            && matches!(self.phase, Phase::Ending(_))
+            && let Phase::Ending(word) = std::mem::replace(&mut self.phase, Phase::Ended)
+        {
+            commands.extend(self.say(word));
         }
         commands
     }
@@ -315,35 +317,43 @@ impl Task {
         matches!(self.phase, Phase::Running) && attempt == self.past.attempt
     }
 
-    /// It has ended, and with it all if what it added to its chord has.
-    fn end(&mut self, mut report: Report) -> Vec<Command> {
-        let mut additions = 0;
-        let mut failed = None;
-        for addition in self.offspring.additions() {
-            match addition {
-                None => {
-                    self.phase = Phase::Ending(Box::new(report));
-                    return Vec::new();
-                }
-                Some(Outcome::Success(_)) => {}
-                Some(other) => failed = failed.or(other.failure()),
-            }
-            additions += 1;
-        }
-        match &report.outcome {
-            Outcome::Success(_) if failed.is_some() => {
-                report.outcome = Outcome::Failure(Box::new(failed.cloned().expect("just seen")));
-            }
-            Outcome::Success(value) if additions > 0 => {
-                report.outcome = Outcome::Success(Value::Extended {
-                    own: Box::new(value.clone()),
-                    seq: self.seq,
-                });
-            }
-            _ => {}
+    /// It has ended, and with it all, once what it has started has ended: so every callback of
+    /// that runs, and nothing of a workflow outlives it.
+    fn end(&mut self, report: Report) -> Vec<Command> {
+        self.say(LastWord::Report(Box::new(report)))
+    }
+
+    fn say(&mut self, word: LastWord) -> Vec<Command> {
+        if self.offspring.is_open() {
+            self.phase = Phase::Ending(word);
+            return Vec::new();
         }
         self.phase = Phase::Ended;
-        vec![Command::Report(report)]
+        vec![match word {
+            LastWord::Expire => Command::Expire,
+            LastWord::Report(report) => Command::Report(self.with_additions(*report)),
+        }]
+    }
+
+    /// Its own report, with what it has added to its chord.
+    fn with_additions(&self, report: Report) -> Report {
+        let Outcome::Success(value) = report.outcome else {
+            return report;
+        };
+        let mut additions = self.offspring.additions().peekable();
+        let outcome = if additions.peek().is_none() {
+            Outcome::Success(value)
+        } else if let Some(failure) = additions.find_map(Outcome::failure) {
+            Outcome::Failure(Box::new(failure.clone()))
+        } else {
+            let (own, mut seqs) = match value {
+                Value::Extended { own, seqs } => (own, seqs),
+                value => (Box::new(value), Vec::new()),
+            };
+            seqs.push(self.seq);
+            Outcome::Success(Value::Extended { own, seqs })
+        };
+        Report { outcome, ..report }
     }
 
     fn wait_until(&mut self, at_ms: u64, now_ms: u64) -> Vec<Command> {
@@ -360,11 +370,6 @@ impl Task {
     }
 
     fn expire(&mut self) -> Vec<Command> {
-        if self.offspring.additions().any(|ended| ended.is_none()) {
-            self.phase = Phase::Expiring;
-            return Vec::new();
-        }
-        self.phase = Phase::Ended;
-        vec![Command::Expire]
+        self.say(LastWord::Expire)
     }
 }

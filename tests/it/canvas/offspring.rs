@@ -1,5 +1,6 @@
 //! What a running task starts: `replace`, `call`, `apply_async`, `add_to_chord`.
 
+use futures_util::FutureExt;
 use serde_json::json;
 
 use super::lives::{End, LONGEST, SECOND, World, becomes, failed, settle};
@@ -508,18 +509,94 @@ async fn a_retry_joins_the_call_of_the_attempt_before() {
 }
 
 #[tokio::test]
-async fn the_time_limit_of_a_task_goes_on_while_it_calls() {
-    let world = world().slots(1);
+async fn the_time_limit_of_a_task_goes_on_while_it_calls_and_its_end_waits_for_the_canvas() {
+    let world = world().slots(2);
     let app = world.start().await;
     let gate = "offspring: impatient";
     let result = app.apply_async(impatient.s(gate.into())).await.unwrap();
     noted(gate, 1).await;
     world.clock.advance(5 * SECOND);
-    assert_eq!(failure_of(&result).await.kind, FailureKind::TimeLimit);
+    settle(&app).await;
+    assert!(!result.ready().await.unwrap());
     open(gate);
-    // The slot is free again.
-    let next = app.apply_async(add.s(1, 1)).await.unwrap();
-    assert_eq!(within(next.get()).await.unwrap(), 2);
+    assert_eq!(failure_of(&result).await.kind, FailureKind::TimeLimit);
+    // The slots are free again.
+    let next = app
+        .apply_async(group((0..3).map(|n| add.s(n, n))))
+        .await
+        .unwrap();
+    assert_eq!(within(next.get()).await.unwrap(), [0, 2, 4]);
+    app.shutdown().await.unwrap();
+}
+
+/// Starts a canvas and does not wait for it.
+#[task]
+async fn leaves(ctx: &TaskContext, what: String, key: String) -> i64 {
+    let left = fail.s(what).on_error(alert.partial(key));
+    assert!(ctx.call("it", left).now_or_never().is_none());
+    7
+}
+
+#[task(blocking)]
+fn blocked(ctx: &TaskContext) -> String {
+    let call = ctx.call("it", add.s(1, 1)).now_or_never();
+    call.expect("it is refused at once")
+        .unwrap_err()
+        .to_string()
+}
+
+/// Sinks so deep, and ends there with a callback that waits at the gate.
+#[task]
+async fn sinks(ctx: &TaskContext, left: u32, gate: String) -> Result<i64, TaskError> {
+    match left {
+        0 => ctx.replace(add.s(1, 1).link(held.partial(gate))),
+        left => ctx.replace(sinks.s(left - 1, gate)),
+    }
+}
+
+#[tokio::test]
+async fn a_task_ends_after_what_it_called_whose_errbacks_run() {
+    let world = World::of(tasks![leaves]);
+    let app = world.start().await;
+    let key = "offspring: left";
+    let result = app
+        .apply_async(leaves.s("no".into(), key.into()))
+        .await
+        .unwrap();
+    assert_eq!(within(result.get()).await.unwrap(), 7);
+    within(result.at_rest()).await.unwrap();
+    assert_eq!(notes(key), ["fail: no"]);
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_blocking_task_may_not_call() {
+    let why = World::of(tasks![blocked]).run(blocked.s()).await.unwrap();
+    assert!(
+        why.as_str()
+            .unwrap()
+            .contains("a blocking task cannot call"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn a_callback_thousands_of_replacements_deep_is_found_after_a_restart() {
+    let world = World::of(tasks![sinks]);
+    let gate = "offspring: deep";
+    let app = world.start().await;
+    let id = app
+        .apply_async(sinks.s(3_000, gate.into()))
+        .await
+        .unwrap()
+        .id();
+    noted(gate, 1).await;
+    let app = world.restart(app).await;
+    noted(gate, 2).await;
+    open(gate);
+    let result = app.async_result::<i64>(id).await.unwrap();
+    within(result.at_rest()).await.unwrap();
+    assert_eq!(result.get().await.unwrap(), 2);
     app.shutdown().await.unwrap();
 }
 
