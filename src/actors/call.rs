@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -67,7 +68,8 @@ pub(crate) enum Over {
     Hard(Duration),
 }
 
-/// Waits for the work, as long as the limits allow; they are looked at first.
+/// Waits for the work, as long as the limits allow; they are looked at before it each time that it
+/// goes on.
 pub(crate) async fn in_time<T>(
     work: impl Future<Output = T>,
     Limits { soft, hard }: Limits,
@@ -80,6 +82,11 @@ pub(crate) async fn in_time<T>(
         soft_limit.set(soft);
     }
     tokio::pin!(work);
+    // What is done at once is done in time, however late we look.
+    let at_once = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context)));
+    if let Poll::Ready(done) = at_once.await {
+        return Ok(done);
+    }
     if let Some(soft) = soft
         && until.is_none_or(|until| soft < until)
     {
