@@ -89,7 +89,7 @@ impl ChordActor {
             return;
         };
         let address = context.address();
-        let place = self.child.body(fan.list());
+        let place = self.child.body(fan.roster().list());
         let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
         let child = Child::new(place, resume, supervisor, stopped);
         child.start(&self.shell);

@@ -8,28 +8,19 @@ use super::barrier::BarrierActor;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Fan, Members};
-use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::Barrier;
 use crate::canvas::machine::group::Command;
-use crate::canvas::machine::place::Place;
 use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record, Report};
-use crate::canvas::outcome::{FailureKind, Value};
-use crate::canvas::payload::Payload;
+use crate::canvas::outcome::FailureKind;
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
 use crate::persistence::StoreError;
-use crate::persistence::reader::{ElementsError, MemberCursor};
+use crate::persistence::reader::ElementsError;
+use crate::persistence::roster::Roster;
 
 /// The members of one group or header, and where they report.
 #[derive(Debug)]
 pub(crate) struct FanOut {
-    /// The group or chord.
-    group: Id,
-    fan: Fan,
-    size: u64,
-    cursor: MemberCursor,
-    /// The list upstream, taken apart, if each member gets one element.
-    elements: Option<Vec<Payload>>,
-    input: Option<Value>,
+    roster: Roster,
     barrier: Addr<BarrierActor>,
     supervisor: Recipient<ChildStopped>,
     /// When it was reached; the members that wait for their turn count from there.
@@ -122,12 +113,7 @@ impl FanOut {
         let tether = Tether::new(child.root, BARRIER, supervisor.clone());
         let barrier = BarrierActor::new(shell.clone(), group, machine, owner, tether).start();
         let fan_out = Self {
-            group,
-            cursor: MemberCursor::new(group, first),
-            fan,
-            size,
-            elements,
-            input: child.input.clone(),
+            roster: Roster::new(group, fan, (first, size), elements, child.input.clone()),
             barrier,
             supervisor,
             since_ms,
@@ -170,29 +156,24 @@ impl FanOut {
 
     /// Materialises member `index` again, as the store has it.
     pub(crate) fn respawn(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
-        let last = shell.reader().last_change(self.group, index)?;
+        let last = shell.reader().last_change(self.roster.group(), index)?;
         self.start(shell, index, Resume::Stored(last))
     }
 
     /// Has the barrier count member `index` as failed.
     fn give_up(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
-        let node = self.cursor.get(shell.reader(), &self.fan, index)?;
+        let root = self.roster.group().root();
+        let node = self.roster.node(shell.reader(), index)?;
         self.barrier.do_send(ChildEnded {
-            root: self.group.root(),
+            root,
             index,
-            report: given_up(self.group.root(), &node),
+            report: given_up(root, &node),
         });
         Ok(())
     }
 
-    /// What the group gives once its barrier has released it.
-    pub(crate) fn list(&self) -> Value {
-        self.fan.list(self.group.seq(), self.size)
-    }
-
-    /// Something needs the list.
-    pub(crate) fn is_followed(&self) -> bool {
-        self.fan.followed
+    pub(crate) fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// How far the body had got before a restart.
@@ -204,12 +185,7 @@ impl FanOut {
     }
 
     fn start(&mut self, shell: &Shell, index: Index, resume: Resume) -> Result<(), StoreError> {
-        let node = self.cursor.get(shell.reader(), &self.fan, index)?;
-        let input = match &self.elements {
-            Some(elements) => elements.get(index as usize).cloned().map(Value::Inline),
-            None => self.input.clone(),
-        };
-        let mut place = Place::member(self.group, index, node, input);
+        let mut place = self.roster.member(shell.reader(), index)?;
         place.since_ms = Some(self.since_ms);
         let reports_to = self.barrier.clone().recipient();
         let child = Child::new(place, resume, reports_to, self.supervisor.clone());

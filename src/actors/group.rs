@@ -33,8 +33,9 @@ impl GroupActor {
         for command in commands {
             let done = match command {
                 Command::Report(verdict) => {
-                    let outcome =
-                        group::outcome(self.child.id(), fan.is_followed(), verdict, fan.list());
+                    let roster = fan.roster();
+                    let followed = roster.is_followed();
+                    let outcome = group::outcome(self.child.id(), followed, verdict, roster.list());
                     self.child.report(&self.shell, outcome);
                     context.stop();
                     return;

@@ -182,5 +182,5 @@ pub(crate) fn given_up(root: Id, node: &Node) -> Report {
         1,
         "its actor died each time it was started; this is a fault in chordal",
     );
-    Report::of(node, Outcome::Failure(failure), TaskFailure::as_input)
+    Report::of(node, Outcome::Failure(failure))
 }

@@ -15,7 +15,7 @@ use crate::canvas::freeze::Node;
 use crate::canvas::machine::offspring;
 use crate::canvas::machine::queue::SlotKind;
 use crate::canvas::machine::task::{Command, Schedule, Task};
-use crate::canvas::machine::{Change, Index, Record};
+use crate::canvas::machine::{Change, Index};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::retry::RetryPolicy;
 use crate::messages::dispatcher::{Permit, Request};
@@ -126,19 +126,12 @@ impl TaskActor {
                 graft,
             } => {
                 let first = self.shell.number(self.child.root, graft.span)?;
-                let node = graft.node.shifted(first);
-                let child = definition::Offspring::new(task, index, node);
+                let child = definition::Offspring::new(task, index, purpose, key, &graft, first);
                 let is_in_its_record = child.segments.is_empty();
                 for (key, value) in child.segments {
                     self.shell.put(key, value);
                 }
-                let record = Record::Offspring {
-                    index,
-                    purpose,
-                    key,
-                    node: child.recorded,
-                };
-                self.shell.record(task, record);
+                self.shell.record(task, child.record);
                 work.offspring.insert(index, child.node);
                 match self.child(index, Resume::Fresh, context) {
                     Some(child) if is_in_its_record => child.start(&self.shell),

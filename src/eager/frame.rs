@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::run::{Run, nothing_is_lost};
 use super::task::{Call, TaskFrame};
 use crate::canvas::freeze::{Def, Fan, Members};
-use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{self, Barrier};
 use crate::canvas::machine::chain::{self, Chain};
 use crate::canvas::machine::chord::{self, Chord};
@@ -15,11 +14,11 @@ use crate::canvas::machine::place::Place;
 use crate::canvas::machine::task::End;
 use crate::canvas::machine::{BODY, Index, Record, Report, Verdict};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
-use crate::canvas::payload::Payload;
 use crate::error::Result;
 use crate::persistence::StoreError;
 use crate::persistence::draft::Draft;
-use crate::persistence::reader::{ElementsError, MemberCursor};
+use crate::persistence::reader::ElementsError;
+use crate::persistence::roster::Roster;
 
 /// How many members of a group are under way: they run one after the other.
 const WINDOW: u64 = 1;
@@ -245,9 +244,16 @@ fn of_group(
     let mut next = None;
     for command in commands {
         match command {
-            Command::Spawn(index) => next = Some(Step::Start(fan.member(run, index)?)),
+            Command::Spawn(index) => {
+                next = Some(Step::Start(fan.roster.member(run.reader(), index)?))
+            }
             Command::Report(verdict) => {
-                let outcome = group::outcome(place.id(), fan.fan.followed, verdict, fan.list());
+                let outcome = group::outcome(
+                    place.id(),
+                    fan.roster.is_followed(),
+                    verdict,
+                    fan.roster.list(),
+                );
                 next = Some(Step::Ended(place.last_word(outcome.into(), false)));
             }
             Command::Respawn(_) | Command::GiveUp(_) => nothing_is_lost(),
@@ -269,7 +275,7 @@ fn of_chord(
             Command::Header(command) => {
                 next = Some(of_group(run, place, fan, vec![command])?);
             }
-            Command::SpawnBody => next = Some(Step::Start(place.body(fan.list()))),
+            Command::SpawnBody => next = Some(Step::Start(place.body(fan.roster.list()))),
             Command::Break(member) => {
                 let failure = TaskFailure::chord(place.id(), member);
                 let mut report = Report::from(Outcome::Failure(failure));
@@ -286,14 +292,7 @@ fn of_chord(
 /// The members of one group or header, and the barrier that counts them.
 #[derive(Debug)]
 struct FanOut {
-    /// The group or chord.
-    group: Id,
-    fan: Fan,
-    size: u64,
-    cursor: MemberCursor,
-    /// The list upstream, taken apart, if each member gets one element.
-    elements: Option<Vec<Payload>>,
-    input: Option<Value>,
+    roster: Roster,
     barrier: Barrier,
 }
 
@@ -311,28 +310,9 @@ impl FanOut {
             }
             _ => reader.expansion(group, &fan)?.unwrap_or_default(),
         };
-        Ok(Self {
-            group,
-            size,
-            cursor: MemberCursor::new(group, first),
-            elements,
-            input: place.input.clone(),
-            barrier: Barrier::new(size, fan.settled),
-            fan,
-        })
-    }
-
-    fn member(&mut self, run: &Run, index: Index) -> Result<Place, StoreError> {
-        let node = self.cursor.get(run.reader(), &self.fan, index)?;
-        let input = match &self.elements {
-            Some(elements) => elements.get(index as usize).cloned().map(Value::Inline),
-            None => self.input.clone(),
-        };
-        Ok(Place::member(self.group, index, node, input))
-    }
-
-    fn list(&self) -> Value {
-        self.fan.list(self.group.seq(), self.size)
+        let barrier = Barrier::new(size, fan.settled);
+        let roster = Roster::new(group, fan, (first, size), elements, place.input.clone());
+        Ok(Self { roster, barrier })
     }
 
     fn arrive(
@@ -357,7 +337,7 @@ impl FanOut {
         let mut verdict = None;
         for command in commands {
             match command {
-                Command::Record(record) => draft.record(self.group, record),
+                Command::Record(record) => draft.record(self.roster.group(), record),
                 Command::Launch(due) => run.launch(due, draft),
                 Command::Tell(decided) => verdict = Some(decided),
             }

@@ -208,17 +208,11 @@ impl Running {
                 graft,
             } => {
                 let first = self.run.number(graft.span, draft);
-                let child = definition::Offspring::new(task, index, graft.node.shifted(first));
+                let child = definition::Offspring::new(task, index, purpose, key, &graft, first);
                 for (key, value) in child.segments {
                     draft.put(key, value);
                 }
-                let record = Record::Offspring {
-                    index,
-                    purpose,
-                    key,
-                    node: child.recorded,
-                };
-                draft.record(task, record);
+                draft.record(task, child.record);
                 state.offspring.insert(index, child.node);
                 match purpose {
                     Purpose::Replacement => return Some(Step::Start(self.child(state, index))),

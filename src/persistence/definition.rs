@@ -6,7 +6,8 @@ use super::codec::{self, Kind, MAX_RECORD};
 use super::{StoreError, keys};
 use crate::canvas::freeze::{Callbacks, Def, Fan, Members, Node};
 use crate::canvas::id::{Id, Seq};
-use crate::canvas::machine::Index;
+use crate::canvas::machine::offspring::Graft;
+use crate::canvas::machine::{Index, Purpose, Record};
 
 /// A root, or the members of a group, of at most this many bytes stand where they belong; larger
 /// ones get records of their own.
@@ -62,20 +63,27 @@ impl Definition {
 pub(crate) struct Offspring {
     /// As it is to run: large groups in it are by reference.
     pub(crate) node: Node,
-    /// The same, if it can stand in its record.
-    pub(crate) recorded: Option<Box<Node>>,
+    pub(crate) record: Record,
     /// To be written with the record.
     pub(crate) segments: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Offspring {
-    pub(crate) fn new(task: Id, index: Index, node: Node) -> Self {
+    /// Child `index` of a task, its nodes numbered from `first` on.
+    pub(crate) fn new(
+        task: Id,
+        index: Index,
+        purpose: Purpose,
+        key: String,
+        graft: &Graft,
+        first: Seq,
+    ) -> Self {
         let mut spill = Spill {
             root: task.root(),
             segments: Vec::new(),
             next: 0,
         };
-        let node = spill.node(node);
+        let node = spill.node(graft.node.shifted(first));
         let encoded = codec::body(&node);
         let recorded = (encoded.len() <= INLINE).then(|| Box::new(node.clone()));
         if recorded.is_none() {
@@ -84,7 +92,12 @@ impl Offspring {
         }
         Self {
             node,
-            recorded,
+            record: Record::Offspring {
+                index,
+                purpose,
+                key,
+                node: recorded,
+            },
             segments: spill.segments,
         }
     }

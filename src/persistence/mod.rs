@@ -16,6 +16,7 @@ pub(crate) mod keys;
 pub mod memory;
 pub(crate) mod meta;
 pub(crate) mod reader;
+pub(crate) mod roster;
 pub mod sled;
 
 pub use self::memory::MemoryStore;

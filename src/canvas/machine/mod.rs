@@ -129,41 +129,28 @@ impl From<Outcome> for Report {
 
 impl Report {
     /// The outcome of `node`, and the callbacks that it calls for.
-    ///
-    /// `failure` encodes a failure as the input of an errback.
-    pub(crate) fn of(
-        node: &Node,
-        outcome: Outcome,
-        failure: impl Fn(&TaskFailure) -> Value,
-    ) -> Self {
+    pub(crate) fn of(node: &Node, outcome: Outcome) -> Self {
         let mut report = Self::from(outcome);
-        report.add_callbacks(node, false, failure);
+        report.add_callbacks(node, false);
         report
     }
 
     /// Adds the callbacks of `node`, whose outcome this also is. `of_last`: it is that of the last
     /// child of `node`, which may have the errbacks itself.
-    pub(crate) fn add_callbacks(
-        &mut self,
-        node: &Node,
-        of_last: bool,
-        failure: impl Fn(&TaskFailure) -> Value,
-    ) {
+    pub(crate) fn add_callbacks(&mut self, node: &Node, of_last: bool) {
         let Some(callbacks) = &node.callbacks else {
             return;
         };
         let (nodes, input) = match &self.outcome {
             Outcome::Success(value) => (&callbacks.link, value.clone()),
             Outcome::Failure(_) if of_last && callbacks.last_has_them => return,
-            Outcome::Failure(why) => (&callbacks.link_error, failure(why)),
+            Outcome::Failure(why) => (&callbacks.link_error, why.as_input()),
             // (celery/backends/base.py, `mark_as_revoked`.)
             Outcome::Revoked(_) => return,
         };
         self.call_for(nodes, &input);
     }
-}
 
-impl Report {
     /// A failure, and errbacks that are to run with it.
     pub(crate) fn calling_for(errbacks: &[Node], failure: Box<TaskFailure>) -> Self {
         let input = failure.as_input();

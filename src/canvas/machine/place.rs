@@ -159,7 +159,7 @@ impl Place {
     /// Its last word: this, and the callbacks that it calls for. `of_last`: it is what its last
     /// child said.
     pub(crate) fn last_word(&self, mut report: Report, of_last: bool) -> Report {
-        report.add_callbacks(&self.node, of_last, TaskFailure::as_input);
+        report.add_callbacks(&self.node, of_last);
         report
     }
 }
