@@ -47,7 +47,7 @@ fn a_damaged_base_is_never_served_and_never_panics() {
         fs::write(copy.path().join("sled/db"), bytes).unwrap();
         // Without its snapshots, sled reads its log from the start.
         for name in files::list(&copy.path().join("sled")).unwrap() {
-            if seed % 2 == 0 && name.to_string_lossy().starts_with("snap.") {
+            if seed.is_multiple_of(2) && name.to_string_lossy().starts_with("snap.") {
                 fs::remove_file(copy.path().join("sled").join(name)).unwrap();
             }
         }

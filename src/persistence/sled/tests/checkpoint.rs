@@ -14,7 +14,7 @@ fn round(
     for _ in 0..dice.next().unwrap() % 40 {
         let key = format!("{:03}", (dice.next().unwrap() >> 9) % 300).into_bytes();
         let noise = dice.next().unwrap() >> 9;
-        if noise % 3 == 0 {
+        if noise.is_multiple_of(3) {
             map.remove(&key);
             batch.delete(key);
         } else {
