@@ -6,7 +6,7 @@ use super::base::Mark;
 use super::files::{remove, sync_dir};
 use super::frame::{self, Stamp};
 use super::replay::Replayed;
-use super::segment::{Head, Segment};
+use super::segment::{ENDING, Head, Segment};
 use crate::persistence::{Batch, StoreError};
 
 /// Frames that nobody syncs are handed to the kernel when this much of them waits.
@@ -195,7 +195,7 @@ fn begin(
         return Segment::begin(path, head);
     }
     *files += 1;
-    let segment = Segment::begin(dir.join(format!("{files:08}")), head)?;
+    let segment = Segment::begin(dir.join(format!("{files:08}{ENDING}")), head)?;
     sync_dir(dir)?;
     Ok(segment)
 }

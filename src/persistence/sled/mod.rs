@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! <dir>/LOCK           ours: held while open, names the holder
-//! <dir>/log/           ours: segments of the log, and a spare one
+//! <dir>/wal/           ours: segments of the log, and a spare one
 //! <dir>/sled/          ours: mode 0700
 //!   .creating          there from before sled's first file until the first open is on disk,
 //!   .ready             then renamed to this: exactly one of the two marks the directory as ours
@@ -129,7 +129,7 @@ impl SledStore {
         let home = home::make_home(dir)?;
         let lock = home::lock(&home)?;
         let base = Base::open(&home)?;
-        let dir = home.join("log");
+        let dir = home.join("wal");
         make_dir(&dir)?;
         files::sync_dir(&home)?;
         let mark = base.mark()?;

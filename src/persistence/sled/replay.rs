@@ -13,7 +13,7 @@ use super::base::Mark;
 use super::files::{damaged, failed, list, sync_dir, sync_file};
 use super::frame::{ALIGN, Frame, claimed_generation};
 use super::overlay::Overlay;
-use super::segment::{FRAMES, Head};
+use super::segment::{ENDING, FRAMES, Head};
 use crate::persistence::StoreError;
 
 /// What a log was found to hold.
@@ -126,8 +126,7 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, StoreError> {
 
 /// The number in a segment's name, if it is one.
 fn number(name: &str) -> Option<u64> {
-    let is_ours = name.len() >= 8 && name.bytes().all(|byte| byte.is_ascii_digit());
-    is_ours.then(|| name.parse().ok()).flatten()
+    name.strip_suffix(ENDING)?.parse().ok()
 }
 
 /// Says whether there is a frame of this generation or a later one.

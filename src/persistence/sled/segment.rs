@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use super::files::{failed, open_private};
 use crate::persistence::StoreError;
 
+/// What the names of segments end in, behind a number.
+pub(super) const ENDING: &str = ".segment";
 const MAGIC: [u8; 8] = *b"chordlog";
 /// The format that this version writes, and the newest it reads.
 const VERSION: u64 = 1;

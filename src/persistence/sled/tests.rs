@@ -49,7 +49,7 @@ impl SledStore {
 /// What a process that is killed now would leave behind.
 fn copy(home: &Path) -> TempDir {
     let copy = tempdir().unwrap();
-    for folder in ["sled", "log"] {
+    for folder in ["sled", "wal"] {
         fs::create_dir(copy.path().join(folder)).unwrap();
         for entry in fs::read_dir(home.join(folder)).unwrap() {
             let entry = entry.unwrap();
@@ -206,9 +206,17 @@ fn other_files_in_the_directory_survive() {
         fs::write(home.path().join(name), b"mine").unwrap();
     }
     fs::create_dir(home.path().join("blobs")).unwrap();
+    fs::create_dir(home.path().join("wal")).unwrap();
+    fs::write(home.path().join("wal/20260101"), b"mine").unwrap();
     drop(SledStore::open(home.path()).unwrap());
     drop(SledStore::open(home.path()).unwrap());
-    for name in ["db", "conf", "snap.1.generating", "notes.txt"] {
+    for name in [
+        "db",
+        "conf",
+        "snap.1.generating",
+        "notes.txt",
+        "wal/20260101",
+    ] {
         assert_eq!(fs::read(home.path().join(name)).unwrap(), b"mine");
     }
 }
@@ -250,7 +258,7 @@ fn only_the_owner_may_look() {
     for (name, mode) in [
         ("", 0o700),
         ("LOCK", 0o600),
-        ("log", 0o700),
+        ("wal", 0o700),
         ("sled", 0o700),
         ("sled/db", 0o600),
     ] {

@@ -79,7 +79,7 @@ fn openings_that_are_cut_short_one_after_the_other_lose_nothing() {
         home = next;
     }
     holds(home.path(), &map);
-    let segments = files::list(&home.path().join("log")).unwrap();
+    let segments = files::list(&home.path().join("wal")).unwrap();
     assert!(segments.len() < 12, "{segments:?}");
 }
 
@@ -93,7 +93,7 @@ fn the_files_of_the_log_are_used_again() {
             .unwrap();
     }
     drop(store);
-    let log = home.path().join("log");
+    let log = home.path().join("wal");
     let sizes: Vec<u64> = files::list(&log)
         .unwrap()
         .iter()

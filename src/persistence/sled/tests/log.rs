@@ -35,7 +35,7 @@ fn killed() -> Killed {
         ends.push(store.writer.lock().log.segment().end() as usize);
     }
     let copy = copy(home.path());
-    let path = copy.path().join("log/00000001");
+    let path = copy.path().join("wal/00000001.segment");
     let bytes = fs::read(&path).unwrap();
     Killed {
         home: copy,
@@ -53,7 +53,7 @@ impl Killed {
             seq: 0,
             generation: 1,
         };
-        replay(&self.home.path().join("log"), Some(mark)).map(|replayed| commits(&replayed))
+        replay(&self.home.path().join("wal"), Some(mark)).map(|replayed| commits(&replayed))
     }
 }
 
@@ -132,7 +132,7 @@ fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
     store.sync(Durability::Process).unwrap();
     let end = store.writer.lock().log.segment().end() as usize;
     drop(store);
-    let path = home.path().join("log/00000001");
+    let path = home.path().join("wal/00000001.segment");
     let sound = fs::read(&path).unwrap();
     let expected = SledStore::open(copy(home.path()).path())
         .unwrap()
@@ -142,7 +142,7 @@ fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
         let mut bytes = sound.clone();
         bytes[place] ^= 1 << (place % 8);
         fs::write(&path, bytes).unwrap();
-        match replay(&home.path().join("log"), None) {
+        match replay(&home.path().join("wal"), None) {
             // Only what fills a frame up to a multiple of 8 is of no consequence.
             Err(StoreError::RolledBack {
                 expected: 3,
@@ -223,7 +223,7 @@ fn frames_of_an_earlier_use_of_a_file_are_never_replayed() {
         store.apply(batch(&[("n", &[n; 50])])).unwrap();
         store.sync(Durability::Power).unwrap();
         let left = copy(home.path());
-        assert_eq!(files::list(&left.path().join("log")).unwrap().len(), 2);
+        assert_eq!(files::list(&left.path().join("wal")).unwrap().len(), 2);
         let store = SledStore::open(left.path()).unwrap();
         assert_eq!(store.get(b"n").unwrap(), Some(vec![n; 50]));
     }
@@ -237,13 +237,13 @@ fn a_log_that_vanished_is_noticed() {
     store.checkpoint();
     store.apply(batch(&[("most", b"yes")])).unwrap();
     drop(store);
-    let names = files::list(&home.path().join("log")).unwrap();
+    let names = files::list(&home.path().join("wal")).unwrap();
     assert_eq!(names.len(), 2);
     // All of it, and what is left of it when the newest is gone.
     for gone in [&names[..], &names[..1], &names[1..]] {
         let copy = copy(home.path());
         for name in gone {
-            fs::remove_file(copy.path().join("log").join(name)).unwrap();
+            fs::remove_file(copy.path().join("wal").join(name)).unwrap();
         }
         match SledStore::open(copy.path()) {
             Ok(store) => assert_eq!(store.all().unwrap().len(), 3),
@@ -255,7 +255,7 @@ fn a_log_that_vanished_is_noticed() {
 #[test]
 fn a_log_of_a_later_version_is_left_untouched() {
     let home = filled();
-    let path = home.path().join("log/00000001");
+    let path = home.path().join("wal/00000001.segment");
     let mut bytes = fs::read(&path).unwrap();
     bytes[8] = 2;
     let crc = crc32fast::hash(&bytes[..32]);
@@ -284,14 +284,14 @@ fn a_head_torn_as_its_file_was_made_or_used_again_is_no_damage() {
     store.sync(Durability::Process).unwrap();
     let left = copy(home.path());
     // The spare file, with frames in it that sled holds, and a new one.
-    let log = left.path().join("log");
+    let log = left.path().join("wal");
     let spare = store.writer.lock().log.spare().to_vec();
     assert_eq!(spare.len(), 1);
     let spare = log.join(spare[0].file_name().unwrap());
     let mut bytes = fs::read(&spare).unwrap();
     bytes[20..30].fill(0xee);
     fs::write(&spare, bytes).unwrap();
-    fs::write(log.join("00000099"), b"chord").unwrap();
+    fs::write(log.join("00000099.segment"), b"chord").unwrap();
     holds_kept(left.path());
 }
 
