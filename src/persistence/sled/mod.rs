@@ -6,7 +6,7 @@
 //!
 //! sled alone never calls fsync on Linux, is left unopenable by a kill at the wrong moment,
 //! and panics on some damaged files. The rules of RELIABILITY.md close these gaps, but for what it
-//! says is still open; each is named here where it is kept.
+//! says is still open; each is named in these files where it is kept.
 //!
 //! ```text
 //! <dir>/LOCK           ours: held while open, names the holder
