@@ -5,11 +5,12 @@ use parking_lot::Mutex;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::persistence::Pair;
 use crate::persistence::conformance::conformance;
+use crate::persistence::{Op, Pair};
 
 mod base;
 mod checkpoint;
+mod kill;
 mod log;
 mod scan;
 
