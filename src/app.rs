@@ -578,7 +578,6 @@ impl Engine {
         };
         let opening = meta::open(&*store, self.durability)?;
         let reader = Reader::new(store.clone());
-        let orphans = sweeper::orphans(&reader)?;
         let last = reader.last_id()?;
         let durable = Arc::new(AtomicU64::new(opening.last_commit()));
         let shared = Arc::new(Shared::new(
@@ -593,10 +592,6 @@ impl Engine {
         let store = StoreActor::start_in_arbiter(&writer.handle(), move |_| {
             StoreActor::new(writing, durability)
         });
-        for orphan in orphans {
-            let purge = sweeper::purge(shared.clone(), store.clone(), orphan);
-            shared.plant().runtime.spawn(purge);
-        }
         let scheduler = SchedulerActor::new(self.clock).start();
         let shell = Shell::new(
             reader,
@@ -607,6 +602,10 @@ impl Engine {
             opening.last_commit(),
         );
         let engine = EngineActor::new(shell, self.retention).start();
+        if let Some(last) = last {
+            let sweep = sweeper::sweep_orphans(shared.clone(), store.clone(), last);
+            shared.plant().runtime.spawn(sweep);
+        }
         let ids = Ids::after(last);
         shared.plant().set_client(Client { engine, store, ids });
         Ok(shared)

@@ -22,6 +22,7 @@ mod runner;
 pub(crate) mod scheduler;
 pub(crate) mod shared;
 pub(crate) mod shell;
+mod staging;
 pub(crate) mod store;
 mod supervision;
 pub(crate) mod sweeper;
