@@ -344,3 +344,123 @@ fn again(last: Option<&Node>, args: Payload) -> Option<Node> {
         callbacks: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::canvas::parameter::Parameter;
+
+    struct Everything;
+
+    impl Catalogue for Everything {
+        fn parameters(&self, _: &str) -> Option<&'static [Parameter]> {
+            Some(const { &[Parameter::rest::<u64>("args")] })
+        }
+    }
+
+    /// Freezes and stores a canvas: its root, and the records beside the head.
+    fn stored(canvas: Canvas) -> (Node, Vec<Pair>) {
+        let mut records = Vec::new();
+        let put = &mut |pair| {
+            records.push(pair);
+            Ok(())
+        };
+        let definition =
+            Definition::freeze(Id::from_bytes([0; 16]), canvas, None, &Everything, put).unwrap();
+        (definition.root, records)
+    }
+
+    /// The members of the one stored group.
+    fn members(records: &[Pair]) -> Vec<Node> {
+        let mut members = Vec::new();
+        let mut parts = Vec::new();
+        for (i, (key, record)) in records.iter().enumerate() {
+            parts.extend_from_slice(codec::unframe(Kind::Members, key, record).unwrap());
+            let first = keys::number_of(key).unwrap();
+            assert_eq!(first, members.len() as u64);
+            let next = records.get(i + 1).and_then(|(key, _)| keys::number_of(key));
+            if next != Some(first) {
+                members.extend(decode_members(key, &parts).unwrap());
+                parts.clear();
+            }
+        }
+        members
+    }
+
+    #[test]
+    fn a_member_like_the_one_before_takes_few_bytes() {
+        let group = |name: &'static str| {
+            Canvas::group((0..100_000u64).map(move |n| Canvas::task(name, (n % 100,))))
+        };
+        for name in ["noop", "a.task.with.a.name.of.some.length"] {
+            let (_, records) = stored(group(name));
+            let bytes: usize = records.iter().map(|(k, v)| k.len() + v.len()).sum();
+            assert!(bytes < 4 * 100_000, "{bytes} bytes of `{name}`");
+            assert!(records.len() <= 100_000 / PACK as usize + 1);
+        }
+    }
+
+    fn member() -> impl Strategy<Value = Canvas> {
+        let task = (0..3usize, any::<bool>(), 0..200usize, 0..4u32);
+        task.prop_map(|(name, two, size, kind)| {
+            let name = ["a", "b", "c"][name];
+            let args = vec![7u64; size];
+            let task = match two {
+                true => Canvas::task(name, (args, 7)),
+                false => Canvas::immutable(name, (args,)),
+            };
+            match kind {
+                0 => task.priority(3),
+                1 => task.link_error(Canvas::task("e", ())),
+                _ => task,
+            }
+        })
+    }
+
+    proptest! {
+        /// Whatever follows whatever, and whatever the records are.
+        #[test]
+        fn what_is_stored_is_what_was_frozen(
+            members in proptest::collection::vec((member(), 1..50usize), 0..30)
+        ) {
+            let all = members.iter().flat_map(|(one, times)| vec![one.clone(); *times]);
+            let all: Vec<_> = all.collect();
+            let canvas = || Canvas::group(all.clone());
+            let whole = crate::canvas::freeze::graft(canvas(), false, &Everything).unwrap();
+            let Def::Group(Fan { members: Members::Inline(frozen), .. }) = whole.node.def else {
+                panic!("it is a group")
+            };
+            let (root, records) = stored(canvas());
+            prop_assert!(records.iter().all(|(_, record)| record.len() <= MAX_RECORD));
+            let Def::Group(fan) = root.def else { panic!("it is a group") };
+            match fan.members {
+                Members::Inline(inline) => prop_assert_eq!(inline, frozen),
+                Members::Stored(size) => {
+                    prop_assert_eq!(size, frozen.len() as u64);
+                    prop_assert_eq!(super::tests::members(&records), frozen);
+                }
+                Members::Each { .. } => panic!("its members are known"),
+            }
+        }
+
+        #[test]
+        fn decoding_any_members_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_members(b"k", &bytes);
+        }
+    }
+
+    #[test]
+    fn a_member_that_repeats_nothing_is_corrupt() {
+        let first = codec::body(&vec![Written::Again(&Payload::from(vec![7]))]);
+        assert!(decode_members(b"k", &first).is_err());
+        let group = Canvas::group([]);
+        let (node, _) = stored(group);
+        let second = [
+            Written::Node(&node),
+            Written::Again(&Payload::from(vec![7])),
+        ];
+        assert!(decode_members(b"k", &codec::body(&&second[..])).is_err());
+    }
+}

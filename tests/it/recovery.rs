@@ -617,7 +617,7 @@ impl Disk {
         disk
     }
 
-    fn synced(&self) -> usize {
+    pub(crate) fn synced(&self) -> usize {
         self.0.lock().unwrap().synced
     }
 
