@@ -356,7 +356,7 @@ mod tests {
 
     impl Catalogue for Everything {
         fn parameters(&self, _: &str) -> Option<&'static [Parameter]> {
-            Some(const { &[Parameter::rest::<u64>("args")] })
+            Some(const { &[Parameter::rest::<serde_json::Value>("args")] })
         }
     }
 
@@ -420,6 +420,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         /// Whatever follows whatever, and whatever the records are.
         #[test]
         fn what_is_stored_is_what_was_frozen(

@@ -86,7 +86,7 @@ impl Store for Shown {
     }
 }
 
-/// What a restart makes of it; says whether there was anything to sweep.
+/// What a restart makes of it; says whether it is there, and whether any of it was.
 async fn check(home: &TempDir, acked: Option<Id>) -> (bool, bool) {
     let store = Shown(Arc::new(SledStore::open(home.path().join("data")).unwrap()));
     let submitted = store.submitted();
