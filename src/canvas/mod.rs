@@ -40,7 +40,7 @@ pub use signature::{Accepts, Immutable, Signature};
 ///
 /// Every [`Signature`] is one inside. Where the compiler checks a signature, a `Canvas` is checked
 /// when it is submitted (unknown task, wrong number or type of arguments, a link on a group: an
-/// [`Error::Canvas`](crate::Error::Canvas) with the path to the place, and nothing is stored);
+/// [`Error::Canvas`](crate::Error::Canvas) with the path to the place, and nothing stays stored);
 /// what comes from upstream is checked when a task decodes it.
 ///
 /// ```
@@ -697,21 +697,21 @@ impl Canvas {
         }
         *left -= 1;
         let mut all = |canvases: &[Self]| canvases.iter().all(|canvas| canvas.fits(depth, left));
-        let callbacks = self.extras.as_ref();
-        let form = match &self.form {
-            Form::Task(_) | Form::Refused(_) => true,
-            Form::Chain(steps, _) => all(steps),
-            Form::Group { members, .. } => {
-                members.at_most().is_some_and(|most| most <= *left)
-                    && members.list().iter().all(|member| member.fits(depth, left))
+        let callbacks = self
+            .extras
+            .as_ref()
+            .is_none_or(|extras| all(&extras.link) && all(&extras.link_error));
+        callbacks
+            && match &self.form {
+                Form::Task(_) | Form::Refused(_) => true,
+                Form::Chain(steps, _) => all(steps),
+                Form::Group { members, .. } => {
+                    members.at_most().is_some_and(|most| most <= *left)
+                        && members.list().iter().all(|member| member.fits(depth, left))
+                }
+                Form::Each { member, .. } => member.fits(depth, left),
+                Form::Chord { header, body } => header.fits(depth, left) && body.fits(depth, left),
             }
-            Form::Each { member, .. } => member.fits(depth, left),
-            Form::Chord { header, body } => header.fits(depth, left) && body.fits(depth, left),
-        };
-        form && callbacks.is_none_or(|extras| {
-            let all = extras.link.iter().chain(&extras.link_error);
-            all.into_iter().all(|callback| callback.fits(depth, left))
-        })
     }
 
     /// Says whether it has more levels than `depth`; it is drawn, all of it.
@@ -728,11 +728,10 @@ impl Canvas {
             // The header is a part of the chord, not a level of its own.
             Form::Chord { header, body } => header.is_deeper_than(depth + 1) || deeper(body),
         };
-        let mut callbacks = self
+        form || self
             .extras
-            .iter()
-            .flat_map(|extras| extras.link.iter().chain(&extras.link_error));
-        form || callbacks.any(deeper)
+            .as_ref()
+            .is_some_and(|extras| extras.link.iter().chain(&extras.link_error).any(deeper))
     }
 
     fn is_empty_chain(&self) -> bool {

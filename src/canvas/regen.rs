@@ -25,10 +25,12 @@ struct Inner {
     depth: usize,
 }
 
+type Change = Box<dyn Fn(&mut Canvas) + Send>;
+
 struct Lazy {
     source: Box<dyn Iterator<Item = Canvas> + Send>,
     /// What happens to each member that is drawn, in this order.
-    changes: Vec<Box<dyn Fn(&mut Canvas) + Send>>,
+    changes: Vec<Change>,
 }
 
 impl Regen {
@@ -134,9 +136,9 @@ impl Iterator for Lazy {
 }
 
 /// The members, one after the other.
-pub(crate) struct Draw(Source);
+pub(crate) struct Draw(Members);
 
-enum Source {
+enum Members {
     Lazy(Lazy),
     List(vec::IntoIter<Canvas>),
     /// Somebody else may want them too: cloned one by one, up to here.
@@ -149,11 +151,11 @@ impl IntoIterator for Regen {
 
     fn into_iter(mut self) -> Draw {
         let Some(inner) = Arc::get_mut(&mut self.0) else {
-            return Draw(Source::Shared(self, 0));
+            return Draw(Members::Shared(self, 0));
         };
         Draw(match unlocked(&mut inner.lazy).take() {
-            Some(lazy) => Source::Lazy(lazy),
-            None => Source::List(inner.list.take().unwrap_or_else(spent).into_iter()),
+            Some(lazy) => Members::Lazy(lazy),
+            None => Members::List(inner.list.take().unwrap_or_else(spent).into_iter()),
         })
     }
 }
@@ -163,9 +165,9 @@ impl Iterator for Draw {
 
     fn next(&mut self) -> Option<Canvas> {
         match &mut self.0 {
-            Source::Lazy(lazy) => lazy.next(),
-            Source::List(list) => list.next(),
-            Source::Shared(regen, at) => {
+            Members::Lazy(lazy) => lazy.next(),
+            Members::List(list) => list.next(),
+            Members::Shared(regen, at) => {
                 let member = regen.list().get(*at).cloned();
                 *at += 1;
                 member

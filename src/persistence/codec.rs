@@ -105,12 +105,6 @@ pub(crate) fn body<T: Serialize>(value: &T) -> Vec<u8> {
         .expect("our own records can be encoded")
 }
 
-/// Appends what [`body`] gives.
-pub(crate) fn append<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
-    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
-        .expect("our own records can be encoded, and a Vec takes every write");
-}
-
 /// Cuts bytes into the pieces of a value too large for one record.
 pub(crate) fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.chunks(MAX_BODY)

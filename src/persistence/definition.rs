@@ -93,17 +93,13 @@ impl Offspring {
             root: task.root(),
             put,
         };
-        let node = spill.node(graft.node.shifted(first));
-        let (node, recorded) = node
-            .and_then(|node| {
-                let recorded = is_small(&node).then(|| Box::new(node.clone()));
-                if recorded.is_none() {
-                    // A task has no members, so this place is free.
-                    spill.alone(task, index, &node)?;
-                }
-                Ok((node, recorded))
-            })
-            .expect("nothing refuses it");
+        let taken = "all is taken";
+        let node = spill.node(graft.node.shifted(first)).expect(taken);
+        let recorded = is_small(&node).then(|| Box::new(node.clone()));
+        if recorded.is_none() {
+            // A task has no members, so this place is free.
+            spill.alone(task, index, &node).expect(taken);
+        }
         Self {
             node,
             record: Record::Offspring {
@@ -198,12 +194,15 @@ enum Stored {
 }
 
 impl Pack {
-    fn write(&self, node: &Node, bytes: &mut Vec<u8>) {
-        let written = match (&self.last, &node.def) {
+    fn written<'a>(&self, node: &'a Node) -> Written<'a> {
+        match (&self.last, &node.def) {
             (Some(last), Def::Task(task)) if repeats(last, node) => Written::Again(&task.args),
             _ => Written::Node(node),
-        };
-        codec::append(bytes, &written);
+        }
+    }
+
+    fn has_room(&self, member: &[u8]) -> bool {
+        self.count < PACK && self.bytes.len() + member.len() <= MAX_RECORD - 64
     }
 }
 
@@ -274,19 +273,16 @@ impl Spill<'_> {
 
     /// Adds the next member of group `seq` to its pack; a full one is written first.
     fn pack(&mut self, seq: Seq, pack: &mut Pack, node: Node) -> Result<(), Refusal> {
-        let before = pack.bytes.len();
-        let mut bytes = std::mem::take(&mut pack.bytes);
-        pack.write(&node, &mut bytes);
-        pack.bytes = bytes;
-        let is_full = pack.bytes.len() > MAX_RECORD - 64 || pack.count == PACK;
-        if is_full && pack.count > 0 {
-            pack.bytes.truncate(before);
+        let mut member = codec::body(&pack.written(&node));
+        if pack.count > 0 && !pack.has_room(&member) {
             self.flush(self.root.node(seq), pack)?;
-            pack.first += pack.count;
-            pack.count = 0;
-            pack.bytes.clear();
-            codec::append(&mut pack.bytes, &Written::Node(&node));
+            *pack = Pack {
+                first: pack.first + pack.count,
+                ..Pack::default()
+            };
+            member = codec::body(&Written::Node(&node));
         }
+        pack.bytes.extend_from_slice(&member);
         pack.count += 1;
         pack.last = Some(node);
         Ok(())
