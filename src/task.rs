@@ -3,6 +3,7 @@
 mod context;
 mod error;
 mod options;
+mod results;
 mod retry;
 
 use std::any::TypeId;
@@ -19,6 +20,7 @@ pub use self::context::TaskContext;
 pub(crate) use self::error::Next;
 pub use self::error::TaskError;
 pub use self::options::{DEFAULT_QUEUE, TaskOptions};
+pub use self::results::Results;
 pub use self::retry::Retry;
 use crate::canvas::freeze::Catalogue;
 use crate::canvas::parameter::{Parameter, complete, usage};
@@ -118,6 +120,11 @@ impl TaskEntry {
             task: TypeId::of::<T>(),
             call: |context, args| Box::pin(call::<T>(context, args)),
         }
+    }
+
+    /// Its first argument reads a list from upstream as it goes.
+    pub(crate) fn streams(&self) -> bool {
+        self.parameters.first().is_some_and(Parameter::is_streamed)
     }
 
     /// Calls the function with an encoded list of arguments.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::task::{End, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
+use crate::error::Error;
+use crate::persistence::reader::Elements;
 use crate::task::{Next, TaskContext, TaskEntry, TaskError, TaskOptions};
 
 /// What the function is called with.
@@ -122,7 +125,11 @@ pub(crate) async fn calls(
     work: Work,
 ) -> Result<Payload, TaskError> {
     match work {
-        Work::Once(args) => entry.call(context, args).await,
+        Work::Once(args, upstream) => {
+            let mut context = context;
+            context.upstream = upstream.map(Arc::new);
+            entry.call(context, args).await
+        }
         Work::Map(items, count) => {
             let mut values = ListWriter::new(count as usize, items.bytes().len());
             for (i, item) in (0..).zip(items.split(count).map_err(TaskError::new)?) {
@@ -138,12 +145,19 @@ pub(crate) async fn calls(
 
 /// What a function is called with: once with its arguments, or with each of so many items.
 pub(crate) enum Work {
-    Once(Parts),
+    /// The list upstream is read by the function as it goes, if it takes it so.
+    Once(Parts, Option<Elements>),
     Map(Payload, u32),
 }
 
 /// Puts the arguments together: what comes from upstream, then the others.
-pub(crate) async fn work(shared: &Shared, root: Id, given: Given) -> Result<Work, String> {
+pub(crate) async fn work(
+    shared: &Shared,
+    root: Id,
+    entry: TaskEntry,
+    given: Given,
+) -> Result<Work, String> {
+    let mut upstream = None;
     let list = match given {
         Given::First {
             args,
@@ -157,14 +171,21 @@ pub(crate) async fn work(shared: &Shared, root: Id, given: Given) -> Result<Work
             let all = count as usize + usize::from(input.is_some());
             let mut list = ListWriter::new(all, args.bytes().len());
             if let Some(input) = input {
-                list = load(shared, root, input, list).await?;
+                if entry.streams() {
+                    upstream = shared.elements(root, &input).await.map_err(unreadable)?;
+                }
+                match upstream {
+                    // In its place stands a list that is empty.
+                    Some(_) => list.begin(0),
+                    None => list = load(shared, root, input, list).await?,
+                }
             }
             list.push(args.bytes());
             list
         }
         Given::Again(all) => load(shared, root, all, ListWriter::raw()).await?,
     };
-    Ok(Work::Once(list.finish_parts()))
+    Ok(Work::Once(list.finish_parts(), upstream))
 }
 
 async fn load(
@@ -174,7 +195,11 @@ async fn load(
     list: ListWriter,
 ) -> Result<ListWriter, String> {
     let loaded = shared.append(root, value, list).await;
-    loaded.map_err(|error| format!("its input could not be read: {error}"))
+    loaded.map_err(unreadable)
+}
+
+fn unreadable(error: Error) -> String {
+    format!("its input could not be read: {error}")
 }
 
 /// Whose call it is, and so whose failure it would be.

@@ -56,9 +56,10 @@ pub(crate) async fn run(order: Order) {
         attempt: number,
         item: None,
         blocking: entry.options.blocking,
+        upstream: None,
         host: Host::Engine(attempt.clone()),
     };
-    let work = match work(attempt.shared(), context.root_id(), given).await {
+    let work = match work(attempt.shared(), context.root_id(), entry, given).await {
         Ok(work) => work,
         Err(message) => {
             let end = reply

@@ -14,7 +14,7 @@ use crate::canvas::outcome::Value;
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::eager::Ledger;
 use crate::error::{Error, Result};
-use crate::persistence::reader::Reader;
+use crate::persistence::reader::{Elements, ElementsError, Reader};
 use crate::task::Registry;
 
 /// Shared by the engine, the app and every handle.
@@ -127,8 +127,7 @@ impl Shared {
         Ok(list.finish())
     }
 
-    /// Appends a value to the list; an engine reads what is not at hand off this thread, because
-    /// it may be large.
+    /// Appends a value to the list.
     pub(crate) async fn append(
         &self,
         root: Id,
@@ -139,17 +138,40 @@ impl Shared {
             list.push(payload.bytes());
             return Ok(list);
         }
-        let reader = self.reader()?;
-        let read = move || {
+        self.read(move |reader| {
             reader.write(root, &value, &mut list)?;
             Ok(list)
-        };
+        })
+        .await
+    }
+
+    /// The elements of a list that is not at hand; `None` if it is, or is no list.
+    pub(crate) async fn elements(&self, root: Id, value: &Value) -> Result<Option<Elements>> {
+        if let Value::Inline(_) = value {
+            return Ok(None);
+        }
+        let value = value.clone();
+        self.read(move |reader| match Elements::open(reader, root, &value) {
+            Ok(elements) => Ok(Some(elements)),
+            Err(ElementsError::NotAList(_)) => Ok(None),
+            Err(ElementsError::Store(error)) => Err(error.into()),
+        })
+        .await
+    }
+
+    /// Reads what may be large; an engine does so off this thread.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let reader = self.reader()?;
         match &self.site {
-            Site::InPlace(_) => read(),
-            Site::Engine(plant) => match plant.runtime.spawn_blocking(read).await {
-                Ok(list) => list,
-                Err(_) => Err(self.ended().unwrap_or(Error::ShutDown)),
-            },
+            Site::InPlace(_) => read(&reader),
+            Site::Engine(plant) => {
+                let read = plant.runtime.spawn_blocking(move || read(&reader));
+                let gone = |_| Err(self.ended().unwrap_or(Error::ShutDown));
+                read.await.unwrap_or_else(gone)
+            }
         }
     }
 

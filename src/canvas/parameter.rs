@@ -40,6 +40,7 @@ use super::payload::{ListWriter, Parts, Payload};
 pub struct Parameter {
     name: &'static str,
     kind: Kind,
+    streamed: bool,
     type_name: fn() -> &'static str,
     type_id: fn() -> TypeId,
     check: fn(&Payload) -> Result<(), String>,
@@ -91,10 +92,25 @@ impl Parameter {
         Self {
             name,
             kind,
+            streamed: false,
             type_name: std::any::type_name::<T>,
             type_id: TypeId::of::<T>,
             check: |payload| payload.decode::<T>().map(drop),
         }
+    }
+
+    /// Makes it, the first one, a [`Results`](crate::Results) that reads a list from upstream out of
+    /// the store: the task's `run` gets it with [`Results::within`](crate::Results::within).
+    #[must_use]
+    pub const fn streamed(self) -> Self {
+        Self {
+            streamed: true,
+            ..self
+        }
+    }
+
+    pub(crate) const fn is_streamed(&self) -> bool {
+        self.streamed
     }
 
     /// The name, which keyword arguments refer to.

@@ -319,7 +319,7 @@ impl Call {
         let Self { task, args, .. } = self;
         let (shared, place) = (&task.run.shared, &task.place);
         let given = Given::new(place.def(), args, place.input.as_ref());
-        let work = match work(shared, place.root, given).await {
+        let work = match work(shared, place.root, task.entry, given).await {
             Ok(work) => work,
             Err(message) => return caller.failure(FailureKind::Engine, &message, Retry::Never),
         };
@@ -337,6 +337,7 @@ impl Call {
             attempt: caller.attempt,
             item: None,
             blocking: task.entry.options.blocking,
+            upstream: None,
             host: Host::Eager(attempt.clone()),
         };
         let body = body(task.entry, context, work);

@@ -16,6 +16,7 @@ use crate::canvas::outcome::Outcome;
 use crate::canvas::{Accepts, freeze};
 use crate::eager;
 use crate::error::{Error, Result};
+use crate::persistence::reader::Elements;
 use crate::result::AsyncResult;
 
 /// What a running task knows about itself, and what it can start. A task that wants it takes
@@ -42,6 +43,8 @@ pub struct TaskContext {
     pub(crate) item: Option<u32>,
     /// It holds a thread.
     pub(crate) blocking: bool,
+    /// The list that its first argument reads as it goes.
+    pub(crate) upstream: Option<Arc<Elements>>,
     pub(crate) host: Host,
 }
 
@@ -58,7 +61,7 @@ pub(crate) enum Host {
 }
 
 impl Host {
-    fn shared(&self) -> Result<&Arc<Shared>> {
+    pub(super) fn shared(&self) -> Result<&Arc<Shared>> {
         match self {
             Self::Detached => Err(Error::NotInTask),
             Self::Engine(attempt) => Ok(attempt.shared()),
@@ -95,6 +98,7 @@ impl TaskContext {
             attempt: 1,
             item: None,
             blocking: false,
+            upstream: None,
             host: Host::Detached,
         }
     }

@@ -8,4 +8,5 @@ mod macros;
 mod parameters;
 mod property;
 mod recovery;
+mod results;
 mod tidy;
