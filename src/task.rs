@@ -2,6 +2,7 @@
 
 mod context;
 mod error;
+mod fold;
 mod options;
 mod results;
 mod retry;

@@ -6,7 +6,8 @@ use super::shell::Shell;
 use super::supervision::Tether;
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};
-use crate::messages::supervisor::{ChildEnded, Decided};
+use crate::canvas::machine::{Change, Record};
+use crate::messages::supervisor::{Arrived, ChildEnded, Decided, Follow};
 
 #[derive(Debug)]
 pub(crate) struct BarrierActor {
@@ -15,6 +16,8 @@ pub(crate) struct BarrierActor {
     group: Id,
     machine: Barrier,
     owner: Recipient<Decided>,
+    /// A fold takes in each outcome.
+    follower: Option<Recipient<Arrived>>,
     tether: Tether,
 }
 
@@ -31,14 +34,32 @@ impl BarrierActor {
             group,
             machine,
             owner,
+            follower: None,
             tether,
+        }
+    }
+
+    fn tell_follower(&self, record: &Record) {
+        if let Some(follower) = &self.follower
+            && let Record::Child {
+                index,
+                change: Change::Done(outcome),
+            } = record
+        {
+            follower.do_send(Arrived {
+                index: *index,
+                outcome: outcome.clone(),
+            });
         }
     }
 
     fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
         for command in commands {
             match command {
-                Command::Record(record) => self.shell.record(self.group, record),
+                Command::Record(record) => {
+                    self.tell_follower(&record);
+                    self.shell.record(self.group, record);
+                }
                 Command::Launch(due) => self.shell.launch(self.group.root(), due),
                 Command::Tell(verdict) => {
                     self.tether.release();
@@ -67,5 +88,13 @@ impl Handler<ChildEnded> for BarrierActor {
         super::tests::fault("barrier");
         let commands = self.machine.arrive(ended.index, ended.report);
         self.perform(commands, context);
+    }
+}
+
+impl Handler<Follow> for BarrierActor {
+    type Result = ();
+
+    fn handle(&mut self, Follow(follower): Follow, _: &mut Context<Self>) {
+        self.follower = Some(follower);
     }
 }

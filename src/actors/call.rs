@@ -12,8 +12,10 @@ use super::attempt::SoftLimit;
 use super::clock::Clock;
 use super::shared::Shared;
 use crate::canvas::Mode;
-use crate::canvas::freeze::{self, TaskDef};
+use crate::canvas::freeze;
 use crate::canvas::id::Id;
+use crate::canvas::machine::fold::Run;
+use crate::canvas::machine::place::Place;
 use crate::canvas::machine::task::{End, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
@@ -32,14 +34,18 @@ pub(crate) enum Given {
     },
     /// The whole list, from the retry before.
     Again(Value),
+    /// The outcomes that a fold's function is to take in.
+    Fold(Arc<Run>),
 }
 
 impl Given {
     /// `args`: the list that a retry gave in place of the first one.
-    pub(crate) fn new(def: &TaskDef, args: Option<Value>, input: Option<&Value>) -> Self {
-        match args {
-            Some(list) => Self::Again(list),
-            None => Self::First {
+    pub(crate) fn new(place: &Place, args: Option<Value>) -> Self {
+        let (def, input) = (place.def(), place.input.as_ref());
+        match (args, &place.run) {
+            (_, Some(run)) => Self::Fold(run.clone()),
+            (Some(list), None) => Self::Again(list),
+            (None, None) => Self::First {
                 args: def.args.clone(),
                 count: def.count,
                 mode: def.mode,
@@ -136,18 +142,33 @@ pub(crate) async fn calls(
                 let mut context = context.clone();
                 context.item = Some(i);
                 let value = entry.call(context, item.into()).await;
-                values.push(value.map_err(TaskError::of_item)?.bytes());
+                values.push(value.map_err(|error| error.of_item("map"))?.bytes());
             }
             Ok(values.finish())
+        }
+        Work::Fold(acc, items) => {
+            let mut context = context;
+            context.folds = true;
+            let mut acc = acc;
+            for item in items {
+                let mut args = ListWriter::new(2, acc.bytes().len() + item.bytes().len());
+                args.push(acc.bytes());
+                args.push(item.bytes());
+                let next = entry.call(context.clone(), args.finish_parts()).await;
+                acc = next.map_err(|error| error.of_item("fold"))?;
+            }
+            Ok(acc)
         }
     }
 }
 
-/// What a function is called with: once with its arguments, or with each of so many items.
+/// What a function is called with: once with its arguments, or once for each of so many items.
 pub(crate) enum Work {
     /// The list upstream is read by the function as it goes, if it takes it so.
     Once(Parts, Option<Elements>),
     Map(Payload, u32),
+    /// With the accumulator and each of these, one after the other.
+    Fold(Payload, Vec<Payload>),
 }
 
 /// Puts the arguments together: what comes from upstream, then the others.
@@ -182,6 +203,10 @@ pub(crate) async fn work(
             }
             list.push(args.bytes());
             list
+        }
+        Given::Fold(run) => {
+            let (acc, items) = shared.fold_items(root, run).await.map_err(unreadable)?;
+            return Ok(Work::Fold(acc, items));
         }
         Given::Again(all) => load(shared, root, all, ListWriter::raw()).await?,
     };

@@ -129,6 +129,7 @@ impl EngineActor {
                 Record::Verdict(_)
                 | Record::Expanded { .. }
                 | Record::Offspring { .. }
+                | Record::Folded { .. }
                 | Record::Reached { .. } => {}
             }
         }

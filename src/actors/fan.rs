@@ -9,10 +9,11 @@ use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Fan, Members};
 use crate::canvas::machine::barrier::Barrier;
+use crate::canvas::machine::fold::is_run;
 use crate::canvas::machine::group::Command;
 use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record, Report};
 use crate::canvas::outcome::FailureKind;
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
+use crate::messages::supervisor::{Arrived, ChildEnded, ChildStopped, Decided, Follow, Respawn};
 use crate::persistence::StoreError;
 use crate::persistence::reader::ElementsError;
 use crate::persistence::roster::Roster;
@@ -97,6 +98,8 @@ impl FanOut {
                     } => {
                         resumed.remove(&index);
                     }
+                    // These are the fold's own to go on with.
+                    Record::Child { index, .. } if is_run(index) => {}
                     Record::Child { index, change } => {
                         resumed.insert(index, change);
                     }
@@ -174,6 +177,15 @@ impl FanOut {
 
     pub(crate) fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    /// Has its barrier tell `follower` of each outcome; to be called before any member starts.
+    pub(crate) fn follow(&self, follower: Recipient<Arrived>) {
+        self.barrier.do_send(Follow(follower));
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.roster.size()
     }
 
     /// How far the body had got before a restart.

@@ -56,6 +56,7 @@ pub(crate) async fn run(order: Order) {
         attempt: number,
         item: None,
         blocking: entry.options.blocking,
+        folds: false,
         upstream: None,
         host: Host::Engine(attempt.clone()),
     };

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::client::Client;
 use super::clock::Clock;
 use crate::canvas::id::Id;
+use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::eager::Ledger;
@@ -157,6 +158,30 @@ impl Shared {
             Err(ElementsError::Store(error)) => Err(error.into()),
         })
         .await
+    }
+
+    /// The accumulator, and what a fold's function is to take in.
+    pub(crate) async fn fold_items(
+        &self,
+        root: Id,
+        run: Arc<Run>,
+    ) -> Result<(Payload, Vec<Payload>)> {
+        let at_hand = run.is_at_hand();
+        let items = move |reader: &Reader| {
+            let mut items = Vec::with_capacity(run.outcomes.len());
+            let mut all = Vec::new();
+            for outcome in &run.outcomes {
+                reader.spread(root, outcome.clone(), &mut all)?;
+                for outcome in all.drain(..) {
+                    items.push(reader.element(root, &outcome, run.settled)?);
+                }
+            }
+            Ok((reader.load(root, &run.acc)?, items))
+        };
+        match at_hand {
+            true => items(&self.reader()?),
+            false => self.read(items).await,
+        }
     }
 
     /// Reads what may be large; an engine does so off this thread.

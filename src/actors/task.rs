@@ -90,7 +90,10 @@ impl TaskActor {
                     who: context.address().recipient(),
                 }),
                 Command::Report(mut report) => {
-                    report.outcome = self.shell.keep(self.child.id(), report.outcome);
+                    // What a fold's function gives is kept with how far the fold has got.
+                    if self.child.run.is_none() {
+                        report.outcome = self.shell.keep(self.child.id(), report.outcome);
+                    }
                     self.child.pass_on(report);
                     context.stop();
                 }
@@ -206,7 +209,7 @@ impl TaskActor {
             attempt,
             shared: self.shell.shared().clone(),
             permit,
-            given: Given::new(child.def(), args, child.input.as_ref()),
+            given: Given::new(child, args),
             limits: Limits::of(&work.options),
             reply_to: context.address(),
             inbox: self.shell.inbox().clone(),

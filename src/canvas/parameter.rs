@@ -193,6 +193,18 @@ pub(crate) fn fixed(parameters: &[Parameter]) -> usize {
     parameters.len() - usize::from(parameters.last().is_some_and(Parameter::is_rest))
 }
 
+/// Says whether a task may be called with two arguments.
+pub(crate) fn takes_two(parameters: &[Parameter]) -> bool {
+    let required = parameters
+        .iter()
+        .filter(|parameter| parameter.is_required());
+    let most = match fixed(parameters) {
+        all if all == parameters.len() => all,
+        _ => usize::MAX,
+    };
+    required.count() <= 2 && most >= 2
+}
+
 /// The value of a parameter that a call leaves out.
 pub(crate) fn default_of(parameter: &Parameter) -> Result<Payload, String> {
     match parameter.default() {

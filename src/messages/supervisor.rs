@@ -1,9 +1,10 @@
 //! To an actor that has children: engine, group, chord, chain; and from barriers to their owners.
 
-use actix::Message;
+use actix::{Message, Recipient};
 
 use crate::canvas::id::Id;
 use crate::canvas::machine::{Index, Report, Verdict};
+use crate::canvas::outcome::Outcome;
 
 /// A child has ended. A group's and a header's go to their barrier, all others to the supervisor.
 #[derive(Clone, Debug, Message)]
@@ -31,6 +32,19 @@ pub(crate) struct Respawn {
     pub(crate) root: Id,
     pub(crate) index: Index,
 }
+
+/// A member of a fold has ended, and its outcome is recorded.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Arrived {
+    pub(crate) index: Index,
+    pub(crate) outcome: Outcome,
+}
+
+/// To a barrier: whoever is to be told of each outcome.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Follow(pub(crate) Recipient<Arrived>);
 
 /// The barrier has decided.
 #[derive(Clone, Debug, Message)]

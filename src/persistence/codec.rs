@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
-use crate::canvas::machine::{Change, Record};
+use crate::canvas::machine::{BODY, Change, Record};
 use crate::canvas::outcome::Outcome;
 
 const MAGIC: u8 = 0xC4;
@@ -162,10 +162,12 @@ impl Packing {
     const HEAD: usize = 15;
 
     fn push(&mut self, record: &Record, encoded: &[u8]) {
+        // (The end of a fold's function is no member's.)
         if let Record::Child {
+            index,
             change: Change::Done(outcome),
-            ..
         } = record
+            && *index != BODY
         {
             match outcome {
                 Outcome::Success(_) => self.succeeded += 1,

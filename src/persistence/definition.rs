@@ -121,6 +121,17 @@ impl Spill {
                 header: self.fan(seq, header),
                 body: Box::new(self.node(*body)),
             },
+            Def::Fold {
+                header,
+                body,
+                init,
+                order,
+            } => Def::Fold {
+                header: self.fan(seq, header),
+                body: Box::new(self.node(*body)),
+                init,
+                order,
+            },
         };
         node.callbacks = node.callbacks.map(|callbacks| {
             Box::new(Callbacks {

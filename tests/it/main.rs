@@ -4,6 +4,7 @@ mod canvas;
 mod celery_json;
 mod durability;
 mod eager;
+mod fold;
 mod macros;
 mod parameters;
 mod property;

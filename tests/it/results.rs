@@ -21,7 +21,7 @@ async fn even(n: i64) -> Result<i64, TaskError> {
 
 #[task(name = "results.text")]
 async fn text(n: usize) -> String {
-    let length = if n % 3 == 0 { 9_000 } else { n % 90 };
+    let length = if n.is_multiple_of(3) { 9_000 } else { n % 90 };
     n.to_string() + &"x".repeat(length)
 }
 

@@ -26,7 +26,7 @@ impl Reader {
             out.extend_from_slice(&callbacks.link_error);
         }
         match &node.def {
-            Def::Task(_) | Def::Chain(_) => Ok(()),
+            Def::Task(_) | Def::Chain(_) | Def::Fold { .. } => Ok(()),
             Def::Group(fan) if fan.followed => Ok(()),
             Def::Group(fan) => {
                 let group = root.node(node.seq);

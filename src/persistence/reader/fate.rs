@@ -91,6 +91,8 @@ impl Reader {
             Some(Change::Started(_)) => Ok(State::Started),
             Some(Change::Waiting { past, .. }) if past.retries > 0 => Ok(State::Retry),
             Some(Change::Waiting { .. }) => Ok(State::Pending),
+            // Of a fold that waits for its members.
+            Some(Change::Done(_)) if step.link == Link::Last => Ok(State::Started),
             _ if self.any_record(root, &found.node)? => Ok(State::Started),
             _ => Ok(State::Pending),
         }

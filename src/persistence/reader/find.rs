@@ -74,7 +74,7 @@ impl Reader {
                     child(step, node.clone())
                 })
                 .collect()),
-            Def::Group(fan) | Def::Chord { header: fan, .. } => {
+            Def::Group(fan) | Def::Chord { header: fan, .. } | Def::Fold { header: fan, .. } => {
                 let group = root.node(seq);
                 let Some((first, size)) = self.expansion(group, fan)? else {
                     return Ok(Vec::new());
@@ -109,6 +109,7 @@ impl Reader {
                     (_, None) => return Ok(None),
                 },
                 Def::Chord { body, .. } => (Step::of(seq, BODY, Link::Last), *body),
+                Def::Fold { .. } => return Ok(None),
             };
             found.path.push(step);
             found.node = node;
@@ -198,7 +199,7 @@ impl<'a> Search<'a> {
                 Box::new(callbacks.chain(steps.map(move |(i, node)| Ok((step(i), node)))))
             }
             Def::Group(fan) => Box::new(callbacks.chain(self.members(seq, fan)?)),
-            Def::Chord { header, body } => {
+            Def::Chord { header, body } | Def::Fold { header, body, .. } => {
                 let body = std::iter::once(Ok((Step::of(seq, BODY, Link::Last), *body)));
                 Box::new(callbacks.chain(self.members(seq, header)?).chain(body))
             }

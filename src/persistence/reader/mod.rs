@@ -18,7 +18,8 @@ use super::definition::Head;
 use super::{Pair, Store, StoreError, keys};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
-use crate::canvas::machine::{Change, Index, Record};
+use crate::canvas::machine::fold::is_run;
+use crate::canvas::machine::{BODY, Change, Index, Record};
 use crate::canvas::outcome::Outcome;
 
 pub(crate) use self::elements::Elements;
@@ -154,7 +155,8 @@ impl Reader {
             })
     }
 
-    /// How far child `index` of supervisor `stream` has got.
+    /// How far child `index` of supervisor `stream` has got; the function of a fold, in its latest
+    /// run.
     pub(crate) fn last_change(
         &self,
         stream: Id,
@@ -165,7 +167,7 @@ impl Reader {
             if let Record::Child {
                 index: of, change, ..
             } = record?
-                && of == index
+                && (of == index || index == BODY && is_run(of))
             {
                 if let Change::Done(_) = change {
                     return Ok(Some(change));

@@ -9,6 +9,16 @@ use crate::persistence::codec::{self, Kind};
 use crate::persistence::{StoreError, keys};
 
 impl Reader {
+    /// The bytes of a value of workflow `root`, wherever they are kept.
+    pub(crate) fn load(&self, root: Id, value: &Value) -> Result<Payload, StoreError> {
+        if let Value::Inline(payload) = value {
+            return Ok(payload.clone());
+        }
+        let mut out = ListWriter::raw();
+        self.write(root, value, &mut out)?;
+        Ok(out.finish())
+    }
+
     /// Appends the bytes of a value: it may be large, so it is copied once, into its place.
     pub(crate) fn write(
         &self,
