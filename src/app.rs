@@ -303,7 +303,7 @@ impl AppBuilder {
             grace: Duration::from_secs(25),
             window: 1_024,
             slots: Slots {
-                asynchronous: 512,
+                asynchronous: 1_024,
                 blocking: cores,
             },
             queues: HashMap::new(),
@@ -481,6 +481,7 @@ impl AppBuilder {
             },
             clock: self.clock,
             runtime: runtime.handle(),
+            worker_threads: self.worker_threads,
         };
         let (ready, started) = oneshot::channel();
         let thread = thread::Builder::new()
@@ -540,6 +541,7 @@ struct Engine {
     limits: Limits,
     clock: Clock,
     runtime: tokio::runtime::Handle,
+    worker_threads: usize,
 }
 
 impl Engine {
@@ -586,7 +588,7 @@ impl Engine {
             durable,
             self.registry,
             self.clock.clone(),
-            Site::Engine(Plant::new(self.runtime)),
+            Site::Engine(Plant::new(self.runtime, self.worker_threads)),
         ));
         let durability = self.durability;
         let writing = store.clone();

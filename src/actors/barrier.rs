@@ -2,12 +2,13 @@
 
 use actix::{Actor, ActorContext, Context, Handler, Recipient};
 
+use super::post::Post;
 use super::shell::Shell;
 use super::supervision::Tether;
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};
 use crate::canvas::machine::{Change, Record};
-use crate::messages::supervisor::{Arrived, ChildEnded, Decided, Follow};
+use crate::messages::supervisor::{Arrived, Decided, Mail, Word};
 
 #[derive(Debug)]
 pub(crate) struct BarrierActor {
@@ -17,26 +18,34 @@ pub(crate) struct BarrierActor {
     machine: Barrier,
     owner: Recipient<Decided>,
     /// A fold takes in each outcome.
-    follower: Option<Recipient<Arrived>>,
+    follower: Option<Post>,
     tether: Tether,
+    post: Post,
 }
 
 impl BarrierActor {
-    pub(crate) fn new(
+    /// Starts it; members report to the post. A follower is told of each outcome.
+    pub(crate) fn start(
         shell: Shell,
         group: Id,
         machine: Barrier,
         owner: Recipient<Decided>,
+        follower: Option<Post>,
         tether: Tether,
-    ) -> Self {
-        Self {
+    ) -> Post {
+        let context = Context::new();
+        let post = Post::of(&context);
+        let barrier = Self {
             shell,
             group,
             machine,
             owner,
-            follower: None,
+            follower,
             tether,
-        }
+            post: post.clone(),
+        };
+        let _ = context.run(barrier);
+        post
     }
 
     fn tell_follower(&self, record: &Record) {
@@ -46,10 +55,10 @@ impl BarrierActor {
                 change: Change::Done(outcome),
             } = record
         {
-            follower.do_send(Arrived {
+            follower.send(Word::Arrived(Arrived {
                 index: *index,
                 outcome: outcome.clone(),
-            });
+            }));
         }
     }
 
@@ -80,21 +89,17 @@ impl Actor for BarrierActor {
     }
 }
 
-impl Handler<ChildEnded> for BarrierActor {
+impl Handler<Mail> for BarrierActor {
     type Result = ();
 
-    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
-        #[cfg(test)]
-        super::tests::fault("barrier");
-        let commands = self.machine.arrive(ended.index, ended.report);
-        self.perform(commands, context);
-    }
-}
-
-impl Handler<Follow> for BarrierActor {
-    type Result = ();
-
-    fn handle(&mut self, Follow(follower): Follow, _: &mut Context<Self>) {
-        self.follower = Some(follower);
+    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        for word in self.post.collect() {
+            #[cfg(test)]
+            super::tests::fault("barrier");
+            if let Word::Ended(ended) = word {
+                let commands = self.machine.arrive(ended.index, ended.report);
+                self.perform(commands, context);
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use super::journal::Act;
+use super::post::Post;
 use super::shared::Pin;
 use super::shell::Shell;
 use super::supervision::{Child, Resume, given_up, respawn_later};
@@ -19,7 +20,7 @@ use crate::canvas::outcome::Value;
 use crate::error::Error;
 use crate::messages::engine::{KeyIsDurable, Launch, Shutdown};
 use crate::messages::scheduler::{Wake, WakeAt};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::Ended;
 use crate::persistence::{StoreError, keys};
@@ -51,6 +52,8 @@ pub(crate) struct Submit {
 #[derive(Debug)]
 pub(crate) struct EngineActor {
     shell: Shell,
+    /// There from the start on.
+    post: Option<Post>,
     workflows: HashMap<Id, Live>,
     /// What idempotency keys stand for, where the store does not know it yet: a workflow, or, when
     /// that has been swept, none.
@@ -73,6 +76,7 @@ impl EngineActor {
     pub(crate) fn new(shell: Shell, retention: Duration) -> Self {
         Self {
             shell,
+            post: None,
             workflows: HashMap::new(),
             keys: HashMap::new(),
             retention,
@@ -95,7 +99,7 @@ impl EngineActor {
                 ended += 1;
                 continue;
             }
-            self.resume(root, root_ended, context)?;
+            self.resume(root, root_ended)?;
         }
         if ended > 0 {
             self.sweep_after(Duration::ZERO, context);
@@ -103,12 +107,7 @@ impl EngineActor {
         Ok(self.workflows.len())
     }
 
-    fn resume(
-        &mut self,
-        root: Id,
-        root_ended: bool,
-        context: &mut Context<Self>,
-    ) -> Result<(), StoreError> {
+    fn resume(&mut self, root: Id, root_ended: bool) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
         let stream = root.workflow_stream();
         let records: Vec<_> = reader.records(stream).collect::<Result<_, _>>()?;
@@ -135,7 +134,7 @@ impl EngineActor {
         }
         if !root_ended && let Some(node) = reader.root(root)? {
             let resume = Resume::Stored(changes.remove(&ROOT));
-            self.start_child(root, ROOT, node, None, resume, context);
+            self.start_child(root, ROOT, node, None, resume);
         }
         for seq in callbacks {
             let found = reader.find(root.node(seq))?;
@@ -145,7 +144,7 @@ impl EngineActor {
             })?;
             let resume = Resume::Stored(changes.remove(&seq));
             let input = inputs.remove(&seq);
-            self.start_child(root, seq, found.node, input, resume, context);
+            self.start_child(root, seq, found.node, input, resume);
         }
         Ok(())
     }
@@ -157,15 +156,13 @@ impl EngineActor {
         node: Node,
         input: Option<Value>,
         resume: Resume,
-        context: &Context<Self>,
     ) {
         if let Some(live) = self.workflows.get_mut(&root) {
             live.children.insert(index, (node.clone(), input.clone()));
         }
-        let address = context.address();
+        let Some(post) = &self.post else { return };
         let place = Place::in_workflow(root, index, node, input);
-        let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
-        let child = Child::new(place, resume, supervisor, stopped);
+        let child = Child::new(place, resume, post.clone(), post.clone());
         child.start(&self.shell);
     }
 
@@ -210,7 +207,7 @@ impl EngineActor {
             Command::Spawn(due) => {
                 let index = due.node.seq;
                 let input = Some(due.input);
-                self.start_child(root, index, due.node, input, Resume::Fresh, context);
+                self.start_child(root, index, due.node, input, Resume::Fresh);
             }
             Command::Respawn(index) => respawn_later(&self.shell, root, index, context),
             Command::GiveUp(index) => {
@@ -219,12 +216,12 @@ impl EngineActor {
                     .get(&root)
                     .and_then(|live| live.children.get(&index))
                     .map(|(node, _)| given_up(root, node));
-                if let Some(report) = report {
-                    context.notify(ChildEnded {
+                if let (Some(report), Some(post)) = (report, &self.post) {
+                    post.send(Word::Ended(ChildEnded {
                         root,
                         index,
                         report,
-                    });
+                    }));
                 }
             }
             Command::End { open } => {
@@ -338,7 +335,9 @@ impl Actor for EngineActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        self.shell.set_engine(context.address());
+        let post = Post::of(context);
+        self.shell.set_engine(context.address(), post.clone());
+        self.post = Some(post);
         match self.recover(context) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "unfinished workflows go on"),
@@ -364,7 +363,7 @@ impl Drop for EngineActor {
 impl Handler<Submit> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, submit: Submit, context: &mut Context<Self>) {
+    fn handle(&mut self, submit: Submit, _: &mut Context<Self>) {
         let Submit {
             root_id,
             root,
@@ -405,7 +404,7 @@ impl Handler<Submit> for EngineActor {
                 children: HashMap::new(),
             },
         );
-        self.start_child(root_id, ROOT, root, None, Resume::Fresh, context);
+        self.start_child(root_id, ROOT, root, None, Resume::Fresh);
     }
 }
 
@@ -420,20 +419,8 @@ impl Handler<KeyIsDurable> for EngineActor {
     }
 }
 
-impl Handler<Launch> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, Launch { root, due }: Launch, context: &mut Context<Self>) {
-        #[cfg(test)]
-        super::tests::fault("engine");
-        self.decide(root, |machine| machine.launch(due), context);
-    }
-}
-
-impl Handler<ChildEnded> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+impl EngineActor {
+    fn ended(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
         let ChildEnded {
             root,
             index,
@@ -454,19 +441,32 @@ impl Handler<ChildEnded> for EngineActor {
     }
 }
 
-impl Handler<ChildStopped> for EngineActor {
+impl Handler<Mail> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
-        let ChildStopped { root, index, lost } = stopped;
-        self.decide(root, |machine| machine.stopped(index, lost), context);
+    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        let words = self.post.as_ref().map(Post::collect);
+        for word in words.unwrap_or_default() {
+            match word {
+                Word::Launch(Launch { root, due }) => {
+                    #[cfg(test)]
+                    super::tests::fault("engine");
+                    self.decide(root, |machine| machine.launch(due), context);
+                }
+                Word::Ended(ended) => self.ended(ended, context),
+                Word::Stopped(ChildStopped { root, index, lost }) => {
+                    self.decide(root, |machine| machine.stopped(index, lost), context);
+                }
+                Word::Arrived(_) => {}
+            }
+        }
     }
 }
 
 impl Handler<Respawn> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, Respawn { root, index }: Respawn, context: &mut Context<Self>) {
+    fn handle(&mut self, Respawn { root, index }: Respawn, _: &mut Context<Self>) {
         let known = self
             .workflows
             .get(&root)
@@ -474,7 +474,7 @@ impl Handler<Respawn> for EngineActor {
         let Some((node, input)) = known else { return };
         let stream = root.workflow_stream();
         match self.shell.reader().last_change(stream, index) {
-            Ok(last) => self.start_child(root, index, node, input, Resume::Stored(last), context),
+            Ok(last) => self.start_child(root, index, node, input, Resume::Stored(last)),
             Err(error) => self.shell.halt(error.into()),
         }
     }

@@ -1,15 +1,18 @@
 //! The fold actor: supervisor of its members, and of its function, which runs over what they give.
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
+use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::fold::{Command, Fold, Intake, Run, is_run};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
-use crate::messages::supervisor::{Arrived, ChildEnded, ChildStopped, Decided, Respawn};
+use crate::messages::supervisor::{
+    Arrived, ChildEnded, ChildStopped, Decided, Mail, Respawn, Word,
+};
 use crate::persistence::StoreError;
 
 #[derive(Debug)]
@@ -85,7 +88,7 @@ impl FoldActor {
                 }
                 Command::Run(run, last) => {
                     let resume = last.map_or(Resume::Fresh, |last| Resume::Stored(Some(last)));
-                    self.start_run(run, resume, context);
+                    self.start_run(run, resume);
                 }
                 Command::RespawnRun(index) => {
                     respawn_later(&self.shell, self.child.id(), index, context);
@@ -131,15 +134,40 @@ impl FoldActor {
         context.stop();
     }
 
-    fn start_run(&self, run: Run, resume: Resume, context: &Context<Self>) {
-        let address = context.address();
+    fn start_run(&self, run: Run, resume: Resume) {
+        let Some((_, fan)) = &self.running else {
+            return;
+        };
         let place = self.child.fold_run(run);
-        let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
-        Child::new(place, resume, supervisor, stopped).start(&self.shell);
+        let child = Child::new(place, resume, fan.post().clone(), fan.post().clone());
+        child.start(&self.shell);
+    }
+
+    fn hear(&mut self, word: Word, context: &mut Context<Self>) {
+        match word {
+            Word::Arrived(Arrived { index, outcome }) => {
+                self.decide(context, |fold| fold.arrived(index, outcome));
+            }
+            Word::Ended(ChildEnded { index, report, .. }) => {
+                #[cfg(test)]
+                super::tests::fault("fold");
+                self.decide(context, |fold| fold.run_ended(index, report));
+            }
+            // Without its barrier the fold cannot go on: its own supervisor starts it anew.
+            Word::Stopped(stopped) if stopped.index == BARRIER => {
+                if stopped.lost {
+                    context.terminate();
+                }
+            }
+            Word::Stopped(ChildStopped { index, lost, .. }) => {
+                self.decide(context, |fold| fold.stopped(index, lost));
+            }
+            Word::Launch(_) => {}
+        }
     }
 
     /// Starts a lost child again, as the store has it.
-    fn respawn(&mut self, index: Index, context: &Context<Self>) -> Result<(), StoreError> {
+    fn respawn(&mut self, index: Index) -> Result<(), StoreError> {
         let Some((machine, fan)) = &mut self.running else {
             return Ok(());
         };
@@ -148,7 +176,7 @@ impl FoldActor {
         }
         if let Some(run) = machine.current() {
             let last = self.shell.reader().last_change(self.child.id(), index)?;
-            self.start_run(run, Resume::Stored(last), context);
+            self.start_run(run, Resume::Stored(last));
         }
         Ok(())
     }
@@ -162,9 +190,9 @@ impl Actor for FoldActor {
             unreachable!("a fold actor is started for a fold")
         };
         let header = header.clone();
-        match fan::open(&self.shell, &self.child, header, context) {
+        let post = Post::of(context);
+        match fan::open(&self.shell, &self.child, header, post, context) {
             Ok((fan, _)) => {
-                fan.follow(context.address().recipient());
                 let intake = match self.intake(fan.size()) {
                     Ok(intake) => intake,
                     Err(error) => return self.shell.halt(error.into()),
@@ -182,28 +210,16 @@ impl Actor for FoldActor {
     }
 }
 
-impl Handler<Arrived> for FoldActor {
+impl Handler<Mail> for FoldActor {
     type Result = ();
 
-    fn handle(&mut self, arrived: Arrived, context: &mut Context<Self>) {
-        let Arrived { index, outcome } = arrived;
-        self.decide(context, |fold| fold.arrived(index, outcome));
-    }
-}
-
-impl Handler<ChildStopped> for FoldActor {
-    type Result = ();
-
-    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
-        let ChildStopped { index, lost, .. } = stopped;
-        if index == BARRIER {
-            if lost {
-                // Without its barrier the fold cannot go on: its own supervisor starts it anew.
-                context.terminate();
-            }
+    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        let Some((_, fan)) = &self.running else {
             return;
+        };
+        for word in fan.post().collect() {
+            self.hear(word, context);
         }
-        self.decide(context, |fold| fold.stopped(index, lost));
     }
 }
 
@@ -215,22 +231,11 @@ impl Handler<Decided> for FoldActor {
     }
 }
 
-impl Handler<ChildEnded> for FoldActor {
-    type Result = ();
-
-    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
-        #[cfg(test)]
-        super::tests::fault("fold");
-        let ChildEnded { index, report, .. } = ended;
-        self.decide(context, |fold| fold.run_ended(index, report));
-    }
-}
-
 impl Handler<Respawn> for FoldActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: Respawn, context: &mut Context<Self>) {
-        if let Err(error) = self.respawn(respawn.index, context) {
+    fn handle(&mut self, respawn: Respawn, _: &mut Context<Self>) {
+        if let Err(error) = self.respawn(respawn.index) {
             self.shell.halt(error.into());
         }
     }

@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 
 use super::client::Client;
 use super::clock::Clock;
+use super::inbox::Inbox;
+use super::runner::Runner;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
@@ -56,13 +58,18 @@ pub(crate) struct Plant {
     client: OnceLock<Client>,
     /// Where user code and timers run.
     pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runner: Runner,
+    pub(crate) inbox: Inbox,
 }
 
 impl Plant {
-    pub(crate) fn new(runtime: tokio::runtime::Handle) -> Self {
+    /// `runtime` has this many threads that poll.
+    pub(crate) fn new(runtime: tokio::runtime::Handle, threads: usize) -> Self {
         Self {
             client: OnceLock::new(),
             runtime,
+            runner: Runner::new(threads),
+            inbox: Inbox::default(),
         }
     }
 
@@ -166,8 +173,7 @@ impl Shared {
         root: Id,
         run: Arc<Run>,
     ) -> Result<(Payload, Vec<Payload>)> {
-        let at_hand = run.is_at_hand();
-        let items = move |reader: &Reader| {
+        self.read(move |reader| {
             let mut items = Vec::with_capacity(run.outcomes.len());
             let mut all = Vec::new();
             for outcome in &run.outcomes {
@@ -177,11 +183,8 @@ impl Shared {
                 }
             }
             Ok((reader.load(root, &run.acc)?, items))
-        };
-        match at_hand {
-            true => items(&self.reader()?),
-            false => self.read(items).await,
-        }
+        })
+        .await
     }
 
     /// Reads what may be large; an engine does so off this thread.

@@ -1,14 +1,32 @@
-//! To an actor that has children: engine, group, chord, chain; and from barriers to their owners.
+//! To an actor that has children: engine, group, chord, chain, task; and from barriers to their
+//! owners.
 
-use actix::{Message, Recipient};
+use actix::Message;
 
+use super::engine::Launch;
 use crate::canvas::id::Id;
 use crate::canvas::machine::{Index, Report, Verdict};
 use crate::canvas::outcome::Outcome;
 
-/// A child has ended. A group's and a header's go to their barrier, all others to the supervisor.
-#[derive(Clone, Debug, Message)]
+/// There is mail from children: [`Word`]s to collect. They come in crowds, so that one message
+/// serves for many.
+#[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
+pub(crate) struct Mail;
+
+/// What a child says.
+#[derive(Clone, Debug)]
+pub(crate) enum Word {
+    Ended(ChildEnded),
+    Stopped(ChildStopped),
+    /// To the engine only.
+    Launch(Launch),
+    /// To a fold only.
+    Arrived(Arrived),
+}
+
+/// A child has ended. A group's and a header's go to their barrier, all others to the supervisor.
+#[derive(Clone, Debug)]
 pub(crate) struct ChildEnded {
     pub(crate) root: Id,
     pub(crate) index: Index,
@@ -16,8 +34,7 @@ pub(crate) struct ChildEnded {
 }
 
 /// A child's actor is gone.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Clone, Debug)]
 pub(crate) struct ChildStopped {
     pub(crate) root: Id,
     pub(crate) index: Index,
@@ -33,18 +50,12 @@ pub(crate) struct Respawn {
     pub(crate) index: Index,
 }
 
-/// A member of a fold has ended, and its outcome is recorded.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
+/// A member of a fold has ended, and its outcome is recorded: from the barrier.
+#[derive(Clone, Debug)]
 pub(crate) struct Arrived {
     pub(crate) index: Index,
     pub(crate) outcome: Outcome,
 }
-
-/// To a barrier: whoever is to be told of each outcome.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Follow(pub(crate) Recipient<Arrived>);
 
 /// The barrier has decided.
 #[derive(Clone, Debug, Message)]

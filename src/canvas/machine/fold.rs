@@ -6,6 +6,7 @@ use super::group::{self, Group, MAX_RESTARTS};
 use super::{BODY, Change, Index, IndexSet, Record, Report, Verdict};
 use crate::canvas::Order;
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
+use crate::canvas::payload::Payload;
 
 /// One run takes in at most so many outcomes, ...
 const MAX_ITEMS: usize = 1_024;
@@ -102,15 +103,17 @@ const LAST_RUN: Index = BODY - 2;
 const MAX_MEMBERS: u64 = 1 << 40;
 
 impl Run {
-    /// Nothing of it is to be read from the store.
-    pub(crate) fn is_at_hand(&self) -> bool {
-        let here = |value: &Value| matches!(value, Value::Inline(_));
-        let mut outcomes = self.outcomes.iter();
-        here(&self.acc)
-            && outcomes.all(|outcome| match outcome {
-                Outcome::Success(value) => here(value),
-                Outcome::Failure(_) | Outcome::Revoked(_) => true,
-            })
+    /// The accumulator and the values, if nothing has to be read for them.
+    pub(crate) fn at_hand(&self) -> Option<(Payload, Vec<Payload>)> {
+        let here = |value: &Value| match value {
+            Value::Inline(payload) => Some(payload.clone()),
+            _ => None,
+        };
+        let values = self.outcomes.iter().map(|outcome| match outcome {
+            Outcome::Success(value) if !self.settled => here(value),
+            _ => None,
+        });
+        Some((here(&self.acc)?, values.collect::<Option<_>>()?))
     }
 }
 
