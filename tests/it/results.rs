@@ -1,9 +1,13 @@
 //! `Results<T>`: a list that is read as the body goes.
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
 use chordal::persistence::{Batch, MemoryStore, Scan, Store};
 use chordal::prelude::*;
 use chordal::{Durability, Error, FailureKind, StoreError, TaskEntry};
 use serde_json::json;
+use tokio::sync::watch;
 
 #[task(name = "results.double")]
 async fn double(n: i64) -> i64 {
@@ -76,7 +80,7 @@ async fn second(ctx: &TaskContext, mut all: Results<i64>) -> Result<Vec<i64>, Ta
 async fn hands_on(ctx: &TaskContext, mut all: Results<i64>) -> Result<Vec<i64>, TaskError> {
     if ctx.attempt() == 1 {
         let _ = all.next();
-        let now = std::time::Duration::ZERO;
+        let now = Duration::ZERO;
         return Err(ctx.retry().countdown(now).args((all,)).into());
     }
     Ok(all.collect::<Result<_, _>>()?)
@@ -305,5 +309,38 @@ async fn a_store_that_fails_in_the_middle_is_never_the_end_of_the_list() {
     let canvas = group((0..3_000).map(|n| double.s(n))) | readable.partial();
     let counts = app.apply_async(canvas).await.unwrap();
     assert_eq!(counts.get().await.unwrap(), (1_024, 1_976));
+    app.shutdown().await.unwrap();
+}
+
+/// The body's first attempt is cut short when it has read some.
+static CUT: LazyLock<watch::Sender<u32>> = LazyLock::new(Default::default);
+
+#[task(name = "results.cut_short")]
+async fn cut_short(ctx: &TaskContext, mut all: Results<i64>) -> Result<Vec<i64>, TaskError> {
+    if ctx.attempt() == 1 {
+        let _ = all.by_ref().take(1_500).count();
+        CUT.send_modify(|cuts| *cuts += 1);
+        return std::future::pending().await;
+    }
+    Ok(all.collect::<Result<_, _>>()?)
+}
+
+#[tokio::test]
+async fn a_body_reads_from_the_start_after_a_restart() {
+    let store = MemoryStore::new();
+    let builder = || {
+        let app = App::with_store(store.clone()).tasks(tasks![double, cut_short]);
+        app.grace(Duration::ZERO).start()
+    };
+    let app = builder().await.unwrap();
+    let canvas = group((0..2_000).map(|n| double.s(n))) | cut_short.partial();
+    let id = app.apply_async(canvas).await.unwrap().id();
+    CUT.subscribe().wait_for(|cuts| *cuts == 1).await.unwrap();
+    app.shutdown().await.unwrap();
+
+    let app = builder().await.unwrap();
+    let all = app.async_result::<Vec<i64>>(id).await.unwrap();
+    let expected: Vec<_> = (0..2_000).map(|n| 2 * n).collect();
+    assert_eq!(all.get().await.unwrap(), expected);
     app.shutdown().await.unwrap();
 }
