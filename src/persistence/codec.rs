@@ -8,11 +8,13 @@
 //! bytes 7-    body: bincode 2, standard configuration
 //! ```
 
-use serde::Serialize;
+use std::ops::Range;
+
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::canvas::machine::{BODY, Change, Record};
+use crate::canvas::machine::{BODY, Change, Index, Past, Record};
 use crate::canvas::outcome::Outcome;
 
 const MAGIC: u8 = 0xC4;
@@ -24,6 +26,8 @@ const HEADER: usize = 7;
 /// included, into files that it never fsyncs (RELIABILITY.md H5).
 pub(crate) const MAX_RECORD: usize = 7_500;
 const MAX_BODY: usize = MAX_RECORD - HEADER;
+/// The most starts that one line stands for: reading it must not fill the memory, whatever it says.
+const MAX_STARTED: u64 = 1 << 20;
 
 /// What a record is; part of its frame, so that a record under the wrong key is found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,65 +133,119 @@ fn corrupt(kind: Kind, key: &[u8], what: &str) -> StoreError {
     }
 }
 
-/// Packs a stream's records of one commit into as few segments as fit [`MAX_RECORD`].
+/// Packs a stream's records of one commit into as few segments as fit [`MAX_RECORD`], as they come.
 ///
 /// A segment starts with how many of its children ended well and how many did not, so that
 /// progress is counted without decoding them.
-pub(crate) fn segments(records: &[Record]) -> Vec<Vec<u8>> {
-    let mut segments = Vec::new();
-    let mut current = Packing::default();
-    for record in records {
-        let encoded = body(record);
-        if current.len > 0 && current.bytes.len() + encoded.len() > MAX_BODY - Packing::HEAD {
-            segments.push(std::mem::take(&mut current).finish());
-        }
-        current.push(record, &encoded);
-    }
-    if current.len > 0 {
-        segments.push(current.finish());
-    }
-    segments
-}
-
-#[derive(Default)]
-struct Packing {
+#[derive(Debug, Default)]
+pub(crate) struct Packing {
+    full: Vec<Vec<u8>>,
     succeeded: u32,
     failed: u32,
     len: u32,
     bytes: Vec<u8>,
+    /// Children in a row that have started for the first time: one record for all.
+    started: Range<Index>,
+}
+
+/// What stands in a segment: a record, or the first starts of several children in a row.
+#[derive(Serialize, Deserialize)]
+enum Line<R> {
+    Record(R),
+    Started(Range<Index>),
 }
 
 impl Packing {
     /// Room for the three counts.
     const HEAD: usize = 15;
 
-    fn push(&mut self, record: &Record, encoded: &[u8]) {
-        // (The end of a fold's function is no member's.)
-        if let Record::Child {
-            index,
-            change: Change::Done(outcome),
-        } = record
-            && *index != BODY
-        {
-            match outcome {
-                Outcome::Success(_) => self.succeeded += 1,
-                Outcome::Failure(_) | Outcome::Revoked(_) => self.failed += 1,
+    pub(crate) fn push(&mut self, record: &Record) {
+        let Record::Child { index, change } = record else {
+            return self.append(&Line::Record(record));
+        };
+        match change {
+            // (The body of a chord has the largest index there is.)
+            Change::Started(past) if past.is_first() && *index != BODY => {
+                return self.push_start(*index);
             }
+            _ if self.started.contains(index) => self.push_started(),
+            _ => {}
         }
-        self.len += 1;
-        self.bytes.extend_from_slice(encoded);
+        self.append(&Line::Record(record));
+        match change {
+            // The end of a fold's function is no member's.
+            Change::Done(_) if *index == BODY => {}
+            Change::Done(Outcome::Success(_)) => self.succeeded += 1,
+            Change::Done(Outcome::Failure(_) | Outcome::Revoked(_)) => self.failed += 1,
+            Change::Started(_) | Change::Waiting { .. } => {}
+        }
     }
 
-    fn finish(self) -> Vec<u8> {
-        let mut whole = body(&(self.succeeded, self.failed, u64::from(self.len)));
-        whole.extend_from_slice(&self.bytes);
-        frame(Kind::Segment, &whole)
+    fn push_start(&mut self, index: Index) {
+        let len = self.started.end - self.started.start;
+        if len == 0 || len == MAX_STARTED || self.started.end != index {
+            self.push_started();
+            self.started.start = index;
+        }
+        self.started.end = index + 1;
+    }
+
+    fn push_started(&mut self) {
+        let started = std::mem::take(&mut self.started);
+        if !started.is_empty() {
+            self.append(&Line::<&Record>::Started(started));
+        }
+    }
+
+    fn append(&mut self, line: &Line<&Record>) {
+        let before = self.bytes.len();
+        bincode::serde::encode_into_std_write(line, &mut self.bytes, bincode::config::standard())
+            .expect("a Vec takes every write");
+        if self.len > 0 && self.bytes.len() > MAX_BODY - Self::HEAD {
+            let last = self.bytes.split_off(before);
+            self.cut();
+            self.bytes = last;
+        }
+        self.len += 1;
+    }
+
+    /// Ends a segment.
+    fn cut(&mut self) {
+        let counts = (self.succeeded, self.failed, u64::from(self.len));
+        let mut whole = body(&counts);
+        whole.append(&mut self.bytes);
+        self.full.push(frame(Kind::Segment, &whole));
+        (self.succeeded, self.failed, self.len) = (0, 0, 0);
+    }
+
+    /// The segments, in order.
+    pub(crate) fn finish(mut self) -> Vec<Vec<u8>> {
+        self.push_started();
+        if self.len > 0 {
+            self.cut();
+        }
+        self.full
     }
 }
 
 /// The records of a segment.
 pub(crate) fn segment_records(key: &[u8], segment: &[u8]) -> Result<Vec<Record>, StoreError> {
-    decode::<(u32, u32, Vec<Record>)>(Kind::Segment, key, segment).map(|(_, _, records)| records)
+    type Whole = (u32, u32, Vec<Line<Record>>);
+    let (_, _, lines) = decode::<Whole>(Kind::Segment, key, segment)?;
+    let mut records = Vec::with_capacity(lines.len());
+    for line in lines {
+        match line {
+            Line::Record(record) => records.push(record),
+            Line::Started(range) if range.end.saturating_sub(range.start) > MAX_STARTED => {
+                return Err(corrupt(Kind::Segment, key, "too many starts in a line"));
+            }
+            Line::Started(range) => records.extend(range.map(|index| Record::Child {
+                index,
+                change: Change::Started(Past::first()),
+            })),
+        }
+    }
+    Ok(records)
 }
 
 /// How many children ended in a segment: well, and not.
@@ -213,6 +271,52 @@ mod tests {
                 7;
                 bytes
             ])))),
+        }
+    }
+
+    fn segments(records: &[Record]) -> Vec<Vec<u8>> {
+        let mut packing = Packing::default();
+        records.iter().for_each(|record| packing.push(record));
+        packing.finish()
+    }
+
+    fn started(index: u64) -> Record {
+        Record::Child {
+            index,
+            change: Change::Started(Past::first()),
+        }
+    }
+
+    #[test]
+    fn first_starts_in_a_row_are_one_line() {
+        let records: Vec<_> = (5..1_000).map(started).collect();
+        let segments = segments(&records);
+        assert_eq!(segments.len(), 1);
+        assert!(segments[0].len() < 30, "{} bytes", segments[0].len());
+        assert_eq!(segment_records(b"k", &segments[0]).unwrap(), records);
+    }
+
+    #[test]
+    fn what_a_child_did_stays_in_order_among_starts() {
+        let records = [
+            started(0),
+            started(1),
+            done(7, 1),
+            done(1, 1),
+            started(2),
+            started(9),
+            started(Index::MAX),
+        ];
+        let segments = segments(&records);
+        let again = segment_records(b"k", &segments[0]).unwrap();
+        assert_eq!(again.len(), records.len());
+        let of = |all: &[Record], child| {
+            let is_of =
+                |record: &&Record| matches!(record, Record::Child { index, .. } if *index == child);
+            all.iter().filter(is_of).cloned().collect::<Vec<_>>()
+        };
+        for child in [0, 1, 2, 7, 9, Index::MAX] {
+            assert_eq!(of(&again, child), of(&records, child), "child {child}");
         }
     }
 
