@@ -154,7 +154,7 @@ impl Handler<Mail> for ChordActor {
             match word {
                 Word::Ended(ended) => self.body_ended(ended, context),
                 Word::Stopped(stopped) => self.stopped(stopped, context),
-                Word::Launch(_) => {}
+                Word::Launch(_) | Word::Arrived(_) => {}
             }
         }
     }

@@ -103,7 +103,7 @@ impl Handler<Mail> for GroupActor {
             match word {
                 Word::Stopped(stopped) => self.stopped(stopped, context),
                 // Members report to the barrier.
-                Word::Ended(_) | Word::Launch(_) => {}
+                Word::Ended(_) | Word::Launch(_) | Word::Arrived(_) => {}
             }
         }
     }

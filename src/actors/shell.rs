@@ -324,6 +324,11 @@ impl Shell {
         }
     }
 
+    /// The accumulator of a fold's function as it is recorded.
+    pub(crate) fn keep_acc(&self, body: Id, acc: Value) -> Value {
+        draft::keep_acc(body, acc, &mut |key, piece| self.put(key, piece))
+    }
+
     /// The arguments that a retry gave as they are recorded.
     pub(crate) fn keep_args(&self, node: Id, args: Value) -> Value {
         draft::keep_args(node, args, &mut |key, piece| self.put(key, piece))

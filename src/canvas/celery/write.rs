@@ -43,6 +43,10 @@ pub(super) fn write(canvas: &Canvas) -> Written {
             let kwargs = json!({ "header": header, "body": body, "kwargs": {} });
             Ok(composed(CHORD, "chord", kwargs, options))
         }
+        Form::Fold(fold) => {
+            let name = fold.order.name();
+            Err(Refusal::here(&format!("{name} has no form in Celery")))
+        }
         Form::Refused(reason) => Err(Refusal::here(reason)),
     }
 }
