@@ -22,6 +22,7 @@ pub use self::error::TaskError;
 pub use self::options::{DEFAULT_QUEUE, TaskOptions};
 pub use self::retry::Retry;
 use crate::canvas::freeze::Catalogue;
+use crate::canvas::options::Options;
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
 use crate::canvas::{Canvas, Form, Immutable, Mode, Signature, TaskSig, arguments};
@@ -134,6 +135,12 @@ impl TaskEntry {
 }
 
 impl Entry {
+    /// The priority of a task with these options of its own.
+    pub(crate) fn priority(&self, own: Option<&Options>) -> u8 {
+        let own = own.and_then(|own| own.priority);
+        own.unwrap_or(self.options.priority)
+    }
+
     /// Calls the function with an encoded list of arguments.
     pub(crate) fn call(&self, context: TaskContext, args: Parts) -> Call {
         (self.call)(context, args)
