@@ -214,9 +214,10 @@ impl Handler<Mail> for FoldActor {
     type Result = ();
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
-        let Some((_, fan)) = &self.running else {
+        let Some((machine, fan)) = &mut self.running else {
             return;
         };
+        machine.resize(self.shell.window());
         for word in fan.post().collect() {
             self.hear(word, context);
         }

@@ -41,6 +41,11 @@ use crate::task::Entry;
 /// A batch is sent off when this much is in it, however much more is on its way.
 const FULL: u64 = 4_096;
 
+/// When more than so many windows of tasks wait for a slot, each group makes do with a window of
+/// [`CROWDED`].
+const CROWD: u64 = 16;
+const CROWDED: u64 = 8;
+
 /// What every actor of the engine has: the way to the journal, and to the other actors.
 #[derive(Clone, Debug)]
 pub(crate) struct Shell(Rc<Inner>);
@@ -134,8 +139,15 @@ impl Shell {
         &self.0.scheduler
     }
 
+    /// How many members of one group may be materialised: few while many groups have theirs, so
+    /// that memory does not grow with the number of groups times the window.
     pub(crate) fn window(&self) -> u64 {
-        self.0.limits.window
+        let window = self.0.limits.window;
+        let crowd = window.saturating_mul(CROWD);
+        match self.0.dispatcher.borrow().waiting() as u64 > crowd {
+            true => window.min(CROWDED),
+            false => window,
+        }
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -263,6 +263,12 @@ impl Fold {
         (fold, commands)
     }
 
+    /// How many members may be materialised from now on.
+    pub(crate) fn resize(&mut self, window: u64) {
+        self.window = window;
+        self.group.resize(window);
+    }
+
     /// Member `index` has ended, and that is on record.
     pub(crate) fn arrived(&mut self, index: Index, outcome: Outcome) -> Vec<Command> {
         if self.ended {

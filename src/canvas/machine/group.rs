@@ -85,6 +85,11 @@ impl Group {
         self.fill()
     }
 
+    /// How many members may be materialised from now on.
+    pub(crate) fn resize(&mut self, window: u64) {
+        self.window = window;
+    }
+
     /// Members below `limit` may start.
     pub(crate) fn raise(&mut self, limit: Index) -> Vec<Command> {
         if limit <= self.limit {
