@@ -205,7 +205,12 @@ impl App {
     /// # Errors
     ///
     /// [`Error::Canvas`] if the canvas is refused, [`Error::Store`] if the store fails,
-    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
+    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. What is refused leaves
+    /// nothing behind, nor does a future that is dropped before the engine has the whole canvas.
+    ///
+    /// # Panics
+    ///
+    /// If the iterator of a [`group`](crate::group) does.
     pub async fn apply_async<S: Accepts<()>>(
         &self,
         signature: S,
@@ -580,7 +585,6 @@ impl Engine {
         };
         let opening = meta::open(&*store, self.durability)?;
         let reader = Reader::new(store.clone());
-        let orphans = sweeper::orphans(&reader)?;
         let last = reader.last_id()?;
         let durable = Arc::new(AtomicU64::new(opening.last_commit()));
         let shared = Arc::new(Shared::new(
@@ -595,10 +599,6 @@ impl Engine {
         let store = StoreActor::start_in_arbiter(&writer.handle(), move |_| {
             StoreActor::new(writing, durability)
         });
-        for orphan in orphans {
-            let purge = sweeper::purge(shared.clone(), store.clone(), orphan);
-            shared.plant().runtime.spawn(purge);
-        }
         let scheduler = SchedulerActor::new(self.clock).start();
         let shell = Shell::new(
             reader,
@@ -609,6 +609,10 @@ impl Engine {
             opening.last_commit(),
         );
         let engine = EngineActor::new(shell, self.retention).start();
+        if let Some(last) = last {
+            let sweep = sweeper::sweep_orphans(shared.clone(), store.clone(), last);
+            shared.plant().runtime.spawn(sweep);
+        }
         let ids = Ids::after(last);
         shared.plant().set_client(Client { engine, store, ids });
         Ok(shared)

@@ -123,14 +123,17 @@ impl Reader {
         Ok(self.ended(root)?.is_some() && self.store.get(&keys::open(root))?.is_none())
     }
 
-    /// The latest id that was given to a workflow of this store.
+    /// The latest id that was given to a workflow of this store, also to one whose submission was
+    /// cut short.
     pub(crate) fn last_id(&self) -> Result<Option<Id>, StoreError> {
         let swept: Option<Option<Id>> = self.record(Kind::LastSwept, keys::LAST_SWEPT)?;
-        let (from, to) = keys::all(b'w');
-        let last = self.store.scan(&from, &to).next_back().transpose()?;
-        Ok(swept
-            .flatten()
-            .max(last.and_then(|(key, _)| keys::id_of(&key))))
+        let mut last = swept.flatten();
+        for tag in [b'w'].into_iter().chain(keys::PARTS) {
+            let (from, to) = keys::all(tag);
+            let found = self.store.scan(&from, &to).next_back().transpose()?;
+            last = last.max(found.and_then(|(key, _)| keys::id_of(&key)).map(Id::root));
+        }
+        Ok(last)
     }
 
     /// The workflow that was submitted with this idempotency key.
