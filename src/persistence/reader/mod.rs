@@ -74,6 +74,11 @@ impl Reader {
         self.record(Kind::Head, &keys::head(root))
     }
 
+    /// Says whether there is such a workflow.
+    pub(crate) fn is_there(&self, root: Id) -> Result<bool, StoreError> {
+        Ok(self.store.get(&keys::head(root))?.is_some())
+    }
+
     /// The workflow's root node.
     pub(crate) fn root(&self, root: Id) -> Result<Option<Node>, StoreError> {
         match self.head(root)? {
