@@ -6,16 +6,16 @@ use actix::Addr;
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
-use super::engine::{EngineActor, Submit};
+use super::engine::{EngineActor, Forget, Submit};
 use super::shared::{Pin, Shared, Site};
 use super::store::{Commit, StoreActor};
 use crate::canvas::id::Id;
 use crate::canvas::{Canvas, freeze};
 use crate::eager;
 use crate::error::{Error, Result};
-use crate::persistence::Batch;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
+use crate::persistence::{Batch, keys};
 
 /// A submission is staged in batches of about this many bytes.
 const STAGE: usize = 256 * 1_024;
@@ -75,12 +75,14 @@ async fn send(
 ) -> Result<Pin> {
     let key = definition.head.idempotency_key.clone();
     // The head is the commit marker: it goes last.
-    stage(shared, client, definition.segments).await?;
+    let is_staged = !definition.segments.is_empty();
+    stage(shared, client, root_id, definition.segments).await?;
     let (durable, pin) = oneshot::channel();
     let submit = Submit {
         root_id,
         root: definition.root,
         next: definition.head.next,
+        is_staged,
         head: codec::encode(Kind::Head, &definition.head),
         idempotency_key: key,
         durable,
@@ -91,8 +93,33 @@ async fn send(
     pin.await.map_err(|_| gone())
 }
 
-async fn stage(shared: &Shared, client: &Client, segments: Vec<(Vec<u8>, Vec<u8>)>) -> Result<()> {
+/// Has a workflow's result deleted as soon as it has ended.
+pub(crate) async fn forget(shared: &Arc<Shared>, id: Id) -> Result<()> {
+    if id != id.root() {
+        return Err(Error::NotARoot { id });
+    }
+    let plant = match &shared.site {
+        Site::Engine(plant) => plant,
+        Site::InPlace(ledger) => return ledger.forget(shared, id),
+    };
+    let (done, answer) = oneshot::channel();
+    let forget = Forget { root: id, done };
+    let engine = &plant.client().engine;
+    engine.send(forget).await.map_err(|_| gone(shared))?;
+    answer.await.map_err(|_| gone(shared))?
+}
+
+async fn stage(
+    shared: &Shared,
+    client: &Client,
+    root_id: Id,
+    segments: Vec<(Vec<u8>, Vec<u8>)>,
+) -> Result<()> {
     let mut batch = Batch::default();
+    if !segments.is_empty() {
+        // What is left of it if its head never comes is found by this.
+        batch.put(keys::remains(root_id), codec::encode(Kind::Mark, &()));
+    }
     let mut segments = segments.into_iter().peekable();
     while let Some((key, value)) = segments.next() {
         batch.put(key, value);

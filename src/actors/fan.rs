@@ -14,6 +14,7 @@ use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record, Report};
 use crate::canvas::outcome::FailureKind;
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
 use crate::persistence::StoreError;
+use crate::persistence::codec::Glance;
 use crate::persistence::reader::ElementsError;
 use crate::persistence::roster::Roster;
 
@@ -87,8 +88,15 @@ impl FanOut {
         let mut resumed = resumes.then(HashMap::new);
         let mut reached = None;
         if let Some(resumed) = &mut resumed {
-            for record in reader.records(group) {
-                let record = record?;
+            for glance in reader.glances(group) {
+                let record = match glance? {
+                    Glance::Done(index) => {
+                        machine.has_value(index);
+                        resumed.remove(&index);
+                        continue;
+                    }
+                    Glance::Record(record) => record,
+                };
                 machine.replay(&record);
                 match record {
                     Record::Child {

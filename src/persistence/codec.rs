@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
-use crate::canvas::machine::{Change, Record};
+use crate::canvas::machine::{Change, Index, Record};
 use crate::canvas::outcome::Outcome;
 
 const MAGIC: u8 = 0xC4;
@@ -35,10 +35,12 @@ pub(crate) enum Kind {
     Segment = 4,
     Piece = 5,
     Result = 6,
-    Open = 7,
+    Waiting = 7,
     Counter = 8,
     Idempotency = 9,
     LastSwept = 10,
+    /// The key says it all.
+    Mark = 11,
 }
 
 /// Frames `value`.
@@ -132,12 +134,13 @@ fn corrupt(kind: Kind, key: &[u8], what: &str) -> StoreError {
 /// Packs a stream's records of one commit into as few segments as fit [`MAX_RECORD`].
 ///
 /// A segment starts with how many of its children ended well and how many did not, so that
-/// progress is counted without decoding them.
+/// progress is counted without decoding them; and each record with its length, so that it can be
+/// passed over.
 pub(crate) fn segments(records: &[Record]) -> Vec<Vec<u8>> {
     let mut segments = Vec::new();
     let mut current = Packing::default();
     for record in records {
-        let encoded = body(record);
+        let encoded = body(&Bytes(&body(record)));
         if current.len > 0 && current.bytes.len() + encoded.len() > MAX_BODY - Packing::HEAD {
             segments.push(std::mem::take(&mut current).finish());
         }
@@ -185,23 +188,111 @@ impl Packing {
 
 /// The records of a segment.
 pub(crate) fn segment_records(key: &[u8], segment: &[u8]) -> Result<Vec<Record>, StoreError> {
-    decode::<(u32, u32, Vec<Record>)>(Kind::Segment, key, segment).map(|(_, _, records)| records)
+    let each = encoded_records(key, segment)?;
+    each.map(|record| decode_body(Kind::Segment, key, record?))
+        .collect()
+}
+
+/// What a supervisor that goes on has to know of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Glance {
+    /// Child `index` has ended well; its value has not been looked at.
+    Done(Index),
+    Record(Record),
+}
+
+/// The records of a segment, without the values of the children that ended well: they are most of
+/// it, and most of the time that it takes to read.
+pub(crate) fn glances(key: &[u8], segment: &[u8]) -> Result<Vec<Glance>, StoreError> {
+    let each = encoded_records(key, segment)?;
+    each.map(|record| {
+        let record = record?;
+        match done_well(record) {
+            Some(index) => Ok(Glance::Done(index)),
+            None => decode_body(Kind::Segment, key, record).map(Glance::Record),
+        }
+    })
+    .collect()
+}
+
+/// The index, if the record says that a child ended well. A test holds the numbers of the variants.
+fn done_well(record: &[u8]) -> Option<Index> {
+    const CHILD: u32 = 0;
+    const DONE: u32 = 2;
+    const SUCCESS: u32 = 0;
+    let (CHILD, rest) = prefix(record)? else {
+        return None;
+    };
+    let (index, rest): (Index, _) = prefix(rest)?;
+    let (DONE, rest) = prefix(rest)? else {
+        return None;
+    };
+    let (SUCCESS, _) = prefix::<u32>(rest)? else {
+        return None;
+    };
+    Some(index)
+}
+
+/// The records of a segment, one after the other, as they are stored.
+fn encoded_records<'a>(
+    key: &'a [u8],
+    segment: &'a [u8],
+) -> Result<impl Iterator<Item = Result<&'a [u8], StoreError>>, StoreError> {
+    let short = |_: ()| corrupt(Kind::Segment, key, "it is cut short");
+    let body = unframe(Kind::Segment, key, segment)?;
+    let ((_, _, len), mut rest) = prefix::<(u32, u32, u64)>(body).ok_or(()).map_err(short)?;
+    let mut left = len;
+    Ok(std::iter::from_fn(move || {
+        if left == 0 {
+            let more = !std::mem::take(&mut rest).is_empty();
+            return more.then(|| Err(corrupt(Kind::Segment, key, "it has bytes to spare")));
+        }
+        left -= 1;
+        let record = prefix::<u64>(rest).and_then(|(len, behind)| {
+            let len = usize::try_from(len).ok()?;
+            behind.split_at_checked(len)
+        });
+        let Some((record, behind)) = record else {
+            (left, rest) = (0, &[]);
+            return Some(Err(short(())));
+        };
+        rest = behind;
+        Some(Ok(record))
+    }))
+}
+
+/// A value at the front of these bytes, and what is behind it.
+fn prefix<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    let decoded = bincode::serde::decode_from_slice(bytes, bincode::config::standard());
+    decoded.ok().map(|(value, read)| (value, &bytes[read..]))
+}
+
+/// Bytes as bytes, not as a list of numbers.
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
 }
 
 /// How many children ended in a segment: well, and not.
 pub(crate) fn segment_counts(key: &[u8], segment: &[u8]) -> Result<(u32, u32), StoreError> {
     let body = unframe(Kind::Segment, key, segment)?;
-    bincode::serde::decode_from_slice(body, bincode::config::standard())
-        .map(|(counts, _)| counts)
-        .map_err(|error| corrupt(Kind::Segment, key, &error.to_string()))
+    let counts = prefix(body).map(|(counts, _)| counts);
+    counts.ok_or_else(|| corrupt(Kind::Segment, key, "it is cut short"))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use uuid::Uuid;
+
     use super::*;
-    use crate::canvas::outcome::Value;
+    use crate::canvas::id::Id;
+    use crate::canvas::machine::{Past, Verdict};
+    use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
     use crate::canvas::payload::Payload;
 
     fn done(index: u64, bytes: usize) -> Record {
@@ -234,6 +325,42 @@ mod tests {
     }
 
     #[test]
+    fn a_glance_passes_over_the_values_of_what_ended_well_and_over_nothing_else() {
+        let failure = TaskFailure::new(FailureKind::Engine, Id::from(Uuid::nil()), "t", 1, "m");
+        let child = |index, change| Record::Child { index, change };
+        let ended = |outcome| child(300, Change::Done(outcome));
+        let other = [
+            child(0, Change::Started(Past::default())),
+            child(
+                u64::MAX,
+                Change::Waiting {
+                    past: Past::default(),
+                    at_ms: 7,
+                },
+            ),
+            ended(Outcome::Failure(failure.clone())),
+            ended(Outcome::Revoked(failure.clone())),
+            Record::Verdict(Verdict::Released),
+            Record::Expanded { first: 2, size: 0 },
+            Record::Due {
+                seq: 2,
+                input: Value::Stored { seq: 2, len: 0 },
+            },
+            Record::Reached { at_ms: 2 },
+            Record::Forgotten,
+        ];
+        let stored = ended(Outcome::Success(Value::Stored { seq: 3, len: 9 }));
+        let well = [done(7, 90), stored];
+        let all: Vec<_> = well.iter().chain(&other).cloned().collect();
+        let [segment] = &segments(&all)[..] else {
+            panic!("they fit into one")
+        };
+        let expected = [7, 300].map(Glance::Done);
+        let expected = expected.into_iter().chain(other.map(Glance::Record));
+        assert!(glances(b"k", segment).unwrap().into_iter().eq(expected));
+    }
+
+    #[test]
     fn a_newer_format_is_refused_by_its_number() {
         let mut record = encode(Kind::Counter, &7u64);
         record[1] = VERSION + 1;
@@ -261,6 +388,7 @@ mod tests {
         fn decoding_any_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = segment_records(b"k", &bytes);
             let _ = segment_records(b"k", &frame(Kind::Segment, &bytes));
+            let _ = glances(b"k", &frame(Kind::Segment, &bytes));
             let _ = decode::<crate::canvas::freeze::Node>(Kind::Head, b"k", &frame(Kind::Head, &bytes));
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{self, Kind};
+use super::codec::{self, Glance, Kind};
 use super::definition::{self, Head};
 use super::{Store, StoreError, keys};
 use crate::canvas::freeze::{Callbacks, Def, Fan, Members, Node};
@@ -98,7 +98,18 @@ impl Reader {
 
     /// The workflow's head, or `None` if there is no such workflow.
     pub(crate) fn head(&self, root: Id) -> Result<Option<Head>, StoreError> {
-        self.record(Kind::Head, &keys::head(root))
+        // In the order in which it moves: it may do so between two looks.
+        if let Some(waiting) = self.waiting(root)? {
+            return waiting.head(root).map(Some);
+        }
+        if let Some(head) = self.record(Kind::Head, &keys::head(root))? {
+            return Ok(Some(head));
+        }
+        let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
+        match ended {
+            Some(ended) => self.record(Kind::Head, &keys::ended(ended.at_ms, root)),
+            None => Ok(None),
+        }
     }
 
     /// The workflow's root node.
@@ -120,17 +131,20 @@ impl Reader {
 
     /// Says whether the workflow and all its callbacks have ended.
     pub(crate) fn is_at_rest(&self, root: Id) -> Result<bool, StoreError> {
-        Ok(self.ended(root)?.is_some() && self.store.get(&keys::open(root))?.is_none())
+        Ok(self.ended(root)?.is_some() && self.store.get(&keys::head(root))?.is_none())
     }
 
-    /// The latest id that was given to a workflow of this store.
+    /// The latest id that was given to a workflow of this store, also to one of which there is no
+    /// more than parts.
     pub(crate) fn last_id(&self) -> Result<Option<Id>, StoreError> {
         let swept: Option<Option<Id>> = self.record(Kind::LastSwept, keys::LAST_SWEPT)?;
-        let (from, to) = keys::all(b'w');
-        let last = self.store.scan(&from, &to).next_back().transpose()?;
-        Ok(swept
-            .flatten()
-            .max(last.and_then(|(key, _)| keys::id_of(&key))))
+        let mut latest = swept.flatten();
+        for tag in *b"bwrdx" {
+            let (from, to) = keys::all(tag);
+            let last = self.store.scan(&from, &to).next_back().transpose()?;
+            latest = latest.max(last.and_then(|(key, _)| keys::id_of(&key)).map(Id::root));
+        }
+        Ok(latest)
     }
 
     /// The workflow that was submitted with this idempotency key.
@@ -152,6 +166,20 @@ impl Reader {
             let records = segment.and_then(|(key, value)| codec::segment_records(&key, &value));
             match records {
                 Ok(records) => records.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            }
+        })
+    }
+
+    /// As [`records`](Self::records), without the values of the children that ended well.
+    pub(crate) fn glances(
+        &self,
+        stream: Id,
+    ) -> impl Iterator<Item = Result<Glance, StoreError>> + '_ {
+        self.segments_after(stream, None).flat_map(|segment| {
+            let glances = segment.and_then(|(key, value)| codec::glances(&key, &value));
+            match glances {
+                Ok(glances) => glances.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
             }
         })
