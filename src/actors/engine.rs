@@ -65,7 +65,7 @@ pub(crate) struct EngineActor {
     retention: Duration,
     /// When the next sweep is due; this and the other times in milliseconds since the Unix epoch.
     sweep_at: Option<u64>,
-    /// A look for what may be swept, or what it has found, is on its way.
+    /// What the last sweep has taken away is on its way to the store.
     sweeping: bool,
     /// Somebody has asked for another one meanwhile.
     sweep_again: bool,

@@ -17,8 +17,10 @@ use crate::persistence::{Batch, StoreError, keys};
 const MAX_DELETES: usize = 500;
 /// A workflow of more records than that is deleted in batches of its own.
 const SMALL: usize = 32;
-/// The most keys that one look passes over.
-const MAX_LOOKS: usize = 5_000;
+/// The most keys that one sweep takes away, about, and the most workflows that it looks at: it
+/// shares the engine's thread with all else.
+const SWEEP: usize = 200;
+const LOOKS: usize = 1_000;
 /// What a workflow consists of beside its head, its result and its idempotency key.
 const PARTS: [u8; 4] = *b"dspc";
 
@@ -72,7 +74,7 @@ pub(crate) fn expired(
             kept.get_or_insert(at_ms);
             break;
         }
-        if deletes >= MAX_DELETES || looks >= MAX_LOOKS {
+        if deletes >= SWEEP || looks >= LOOKS {
             let next = Next::More(key);
             return Ok(Expired { gone, next });
         }

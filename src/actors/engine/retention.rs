@@ -1,6 +1,6 @@
 //! Retention: what has ended is taken away in its time, or when nobody wants it any more.
 
-use actix::{AsyncContext, Context, Handler, Message};
+use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::EngineActor;
@@ -26,52 +26,50 @@ pub(crate) struct Forget {
     pub(crate) done: oneshot::Sender<Result<()>>,
 }
 
-/// What a look for workflows whose retention has ended has brought.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct Found(Result<Expired, StoreError>);
-
 impl EngineActor {
     /// Asks for a sweep when the retention of what ends now has ended, unless there is to be one
-    /// anyway: what ends later has its retention end later.
+    /// before.
     pub(super) fn sweep_later(&mut self) {
-        if self.sweep_at.is_none() {
-            let delay = self.retention_ms().max(SWEEP_EVERY_MS);
-            self.sweep_at = Some(self.shell.now_ms().saturating_add(delay));
-        }
+        let now = self.shell.now_ms();
+        self.sweep_when_due(now);
+    }
+
+    /// As [`sweep_later`](Self::sweep_later), of what ended then.
+    fn sweep_when_due(&mut self, ended_ms: u64) {
+        let least = self.shell.now_ms().saturating_add(SWEEP_EVERY_MS);
+        let due = ended_ms.saturating_add(self.retention_ms()).max(least);
+        self.sweep_at = Some(self.sweep_at.map_or(due, |at_ms| at_ms.min(due)));
     }
 
     fn retention_ms(&self) -> u64 {
         u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Looks, off this thread, for workflows whose retention has ended.
+    /// Takes away some of what nobody is to find any more, and goes on when the store has heard of
+    /// that: it shares the thread with all else.
     pub(super) fn sweep(&mut self, context: &Context<Self>) {
         if std::mem::replace(&mut self.sweeping, true) {
             self.sweep_again = true;
             return;
         }
-        let shared = self.shell.shared().clone();
+        if let Err(error) = self.try_sweep() {
+            self.shell.halt(error.into());
+        }
+        self.set_alarm(context);
+    }
+
+    fn try_sweep(&mut self) -> Result<(), StoreError> {
         // (Of what was forgotten the end is set to 0.)
         let until_ms = self.shell.now_ms().saturating_sub(self.retention_ms());
-        let from = self.sweep_from.take();
-        let engine = context.address();
-        self.shell.shared().plant().runtime.spawn_blocking(move || {
-            // After the end of the app nobody waits for an answer.
-            if let Ok(reader) = shared.reader() {
-                let found = sweeper::expired(&reader, &shared, from, until_ms);
-                engine.do_send(Found(found));
-            }
-        });
+        let (reader, shared) = (self.shell.reader(), self.shell.shared());
+        let expired = sweeper::expired(reader, shared, self.sweep_from.take(), until_ms)?;
+        self.take_away(expired)
     }
 
     fn take_away(&mut self, expired: Expired) -> Result<(), StoreError> {
         let mut last = None;
         for gone in expired.gone {
             let root = gone.root;
-            if self.shell.shared().is_pinned(root) {
-                continue;
-            }
             last = last.max(Some(root));
             self.shell.delete(gone.key);
             self.shell.delete(keys::result(root));
@@ -93,11 +91,7 @@ impl EngineActor {
         }
         match expired.next {
             Next::More(from) => self.sweep_from = Some(from),
-            Next::EndedAt(at_ms) => {
-                let least = self.shell.now_ms() + SWEEP_EVERY_MS;
-                let due = at_ms.saturating_add(self.retention_ms()).max(least);
-                self.sweep_at = Some(self.sweep_at.map_or(due, |at_ms| at_ms.min(due)));
-            }
+            Next::EndedAt(at_ms) => self.sweep_when_due(at_ms),
             Next::None => {}
         }
         // What is taken away would be found again before the store has heard of it.
@@ -166,17 +160,6 @@ impl Handler<Sweep> for EngineActor {
         if go_on {
             self.sweep(context);
         }
-    }
-}
-
-impl Handler<Found> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, Found(found): Found, context: &mut Context<Self>) {
-        if let Err(error) = found.and_then(|expired| self.take_away(expired)) {
-            self.shell.halt(error.into());
-        }
-        self.set_alarm(context);
     }
 }
 
