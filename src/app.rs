@@ -341,7 +341,7 @@ impl AppBuilder {
             window: 1_024,
             live: 10_000,
             slots: Slots {
-                asynchronous: 512,
+                asynchronous: 1_024,
                 blocking: cores,
             },
             queues: HashMap::new(),
@@ -546,6 +546,7 @@ impl AppBuilder {
             },
             clock: self.clock,
             runtime: runtime.handle(),
+            worker_threads: self.worker_threads,
         };
         let (ready, started) = oneshot::channel();
         let thread = thread::Builder::new()
@@ -605,6 +606,7 @@ struct Engine {
     limits: Limits,
     clock: Clock,
     runtime: tokio::runtime::Handle,
+    worker_threads: usize,
 }
 
 impl Engine {
@@ -651,7 +653,7 @@ impl Engine {
             durable,
             self.registry,
             self.clock.clone(),
-            Site::Engine(Plant::new(self.runtime)),
+            Site::Engine(Plant::new(self.runtime, self.worker_threads)),
         ));
         let durability = self.durability;
         let writing = store.clone();

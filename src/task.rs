@@ -6,9 +6,9 @@ mod options;
 mod retry;
 
 use std::any::TypeId;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, hash_map};
 use std::fmt;
+use std::marker::PhantomData;
 use std::pin::Pin;
 
 use serde::Serialize;
@@ -95,11 +95,15 @@ impl<T, E: Into<TaskError>> TaskResult for Result<T, E> {
     }
 }
 
-type Call = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
+/// A call of a task's function.
+pub(crate) type Call = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
 
 /// One task as registered: its name, and how it is called. Made by [`tasks!`](crate::tasks!).
 #[derive(Clone, Copy)]
-pub struct TaskEntry {
+pub struct TaskEntry(&'static Entry);
+
+/// What there is to know of a registered task; every attempt refers to it.
+pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) parameters: &'static [Parameter],
     pub(crate) options: TaskOptions,
@@ -107,19 +111,28 @@ pub struct TaskEntry {
     call: fn(TaskContext, Parts) -> Call,
 }
 
+/// Has the entry of task `T`.
+struct Of<T>(PhantomData<T>);
+
+impl<T: Task> Of<T> {
+    const ENTRY: Entry = Entry {
+        name: T::NAME,
+        parameters: T::PARAMS,
+        options: T::OPTIONS,
+        task: TypeId::of::<T>(),
+        call: |context, args| Box::pin(call::<T>(context, args)),
+    };
+}
+
 impl TaskEntry {
     /// The entry of task `T`.
     #[must_use]
     pub fn of<T: Task>() -> Self {
-        Self {
-            name: T::NAME,
-            parameters: T::PARAMS,
-            options: T::OPTIONS,
-            task: TypeId::of::<T>(),
-            call: |context, args| Box::pin(call::<T>(context, args)),
-        }
+        Self(&Of::<T>::ENTRY)
     }
+}
 
+impl Entry {
     /// Calls the function with an encoded list of arguments.
     pub(crate) fn call(&self, context: TaskContext, args: Parts) -> Call {
         (self.call)(context, args)
@@ -146,6 +159,12 @@ fn decode_args<T: Task>(args: Parts) -> Result<T::Args, String> {
 
 impl fmt::Debug for TaskEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskEntry")
             .field("name", &self.name)
             .field("parameters", &self.parameters)
@@ -171,19 +190,19 @@ macro_rules! tasks {
 
 /// All tasks of an app, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Registry(HashMap<&'static str, TaskEntry>);
+pub(crate) struct Registry(HashMap<&'static str, &'static Entry>);
 
 impl Registry {
     pub(crate) fn new(entries: impl IntoIterator<Item = TaskEntry>) -> Result<Self> {
         let mut registry = HashMap::new();
-        for entry in entries {
+        for TaskEntry(entry) in entries {
             match registry.entry(entry.name) {
-                Entry::Vacant(vacant) => {
+                hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(entry);
                 }
                 // Listing one task twice is no mistake.
-                Entry::Occupied(taken) if taken.get().task == entry.task => {}
-                Entry::Occupied(_) => {
+                hash_map::Entry::Occupied(taken) if taken.get().task == entry.task => {}
+                hash_map::Entry::Occupied(_) => {
                     return Err(Error::DuplicateTask {
                         name: entry.name.to_owned(),
                     });
@@ -193,8 +212,8 @@ impl Registry {
         Ok(Self(registry))
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&TaskEntry> {
-        self.0.get(name)
+    pub(crate) fn get(&self, name: &str) -> Option<&'static Entry> {
+        self.0.get(name).copied()
     }
 
     /// The names of all queues that tasks are registered for.

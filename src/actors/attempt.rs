@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use actix::Addr;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::inbox::Note;
+use super::roll::Ticket;
 use super::shared::Shared;
-use super::task::TaskActor;
 use crate::canvas::machine::Purpose;
 use crate::canvas::machine::offspring::Graft;
 use crate::canvas::outcome::Outcome;
@@ -22,7 +22,8 @@ pub(crate) struct Attempt {
     /// Asked for the store and the time only when they are needed: an attempt that runs on must
     /// not keep the store open.
     shared: Arc<Shared>,
-    task: Addr<TaskActor>,
+    /// Of its task.
+    ticket: Ticket,
     number: u32,
     slot: Mutex<Slot>,
     pub(crate) soft_limit: SoftLimit,
@@ -41,15 +42,10 @@ enum Slot {
 }
 
 impl Attempt {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        task: Addr<TaskActor>,
-        number: u32,
-        permit: Permit,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, ticket: Ticket, number: u32, permit: Permit) -> Self {
         Self {
             shared,
-            task,
+            ticket,
             number,
             slot: Mutex::new(Slot::Held(permit)),
             soft_limit: SoftLimit::default(),
@@ -61,24 +57,29 @@ impl Attempt {
         &self.shared
     }
 
+    /// Says something to its task's actor.
+    pub(crate) fn say(&self, note: Note) {
+        self.shared.plant().inbox.push(self.ticket, note);
+    }
+
     /// Has the task start this canvas, or join the one that it started under `key` before, and
     /// waits for its outcome, without a slot.
     pub(crate) async fn call(&self, key: &str, graft: Graft) -> Result<Outcome> {
         let (answer, outcome) = oneshot::channel();
-        self.task.do_send(Wants {
+        self.say(Note::Wants(Wants {
             attempt: self.number,
             purpose: Purpose::Call,
             key: key.to_owned(),
             graft,
             answer: Some(answer),
-        });
+        }));
         let waiting = Waiting::new(self);
         let Ok(outcome) = outcome.await else {
             return self.is_over().await;
         };
         if let Some(last) = waiting.unless_others_wait() {
             let (slot, permit) = oneshot::channel();
-            self.task.do_send(WantsSlot(slot));
+            self.say(Note::WantsSlot(WantsSlot(slot)));
             match permit.await {
                 Ok(permit) => last.take_back(permit),
                 Err(_) => return self.is_over().await,
@@ -91,13 +92,13 @@ impl Attempt {
     pub(crate) fn add(&self, graft: Graft) {
         // Its number in the attempt: the next attempt adds the same again, and joins it.
         let number = self.additions.fetch_add(1, Ordering::Relaxed);
-        self.task.do_send(Wants {
+        self.say(Note::Wants(Wants {
             attempt: self.number,
             purpose: Purpose::Addition,
             key: number.to_string(),
             graft,
             answer: None,
-        });
+        }));
     }
 
     /// Ends the attempt; returns its slot, if it holds it.

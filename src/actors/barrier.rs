@@ -2,11 +2,12 @@
 
 use actix::{Actor, ActorContext, Context, Handler, Recipient};
 
+use super::post::Post;
 use super::shell::Shell;
 use super::supervision::Tether;
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};
-use crate::messages::supervisor::{ChildEnded, Decided};
+use crate::messages::supervisor::{Decided, Mail, Word};
 
 #[derive(Debug)]
 pub(crate) struct BarrierActor {
@@ -16,23 +17,30 @@ pub(crate) struct BarrierActor {
     machine: Barrier,
     owner: Recipient<Decided>,
     tether: Tether,
+    post: Post,
 }
 
 impl BarrierActor {
-    pub(crate) fn new(
+    /// Starts it; members report to the post.
+    pub(crate) fn start(
         shell: Shell,
         group: Id,
         machine: Barrier,
         owner: Recipient<Decided>,
         tether: Tether,
-    ) -> Self {
-        Self {
+    ) -> Post {
+        let context = Context::new();
+        let post = Post::of(&context);
+        let barrier = Self {
             shell,
             group,
             machine,
             owner,
             tether,
-        }
+            post: post.clone(),
+        };
+        let _ = context.run(barrier);
+        post
     }
 
     fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
@@ -59,13 +67,17 @@ impl Actor for BarrierActor {
     }
 }
 
-impl Handler<ChildEnded> for BarrierActor {
+impl Handler<Mail> for BarrierActor {
     type Result = ();
 
-    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
-        #[cfg(test)]
-        super::tests::fault("barrier");
-        let commands = self.machine.arrive(ended.index, ended.report);
-        self.perform(commands, context);
+    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        for word in self.post.collect() {
+            #[cfg(test)]
+            super::tests::fault("barrier");
+            if let Word::Ended(ended) = word {
+                let commands = self.machine.arrive(ended.index, ended.report);
+                self.perform(commands, context);
+            }
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! One call of a task's function: its arguments, its limits, and what its end means.
 
 use std::any::Any;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::CatchUnwind;
 
 use super::attempt::SoftLimit;
 use super::clock::Clock;
@@ -16,7 +19,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::task::{End, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
-use crate::task::{Next, TaskContext, TaskEntry, TaskError, TaskOptions};
+use crate::task::{Call, Entry, Next, TaskContext, TaskError, TaskOptions};
 
 /// What the function is called with.
 #[derive(Debug)]
@@ -68,72 +71,105 @@ pub(crate) enum Over {
     Hard(Duration),
 }
 
-/// Waits for the work, as long as the limits allow; they are looked at before it each time that it
-/// goes on.
+/// When the limits of an attempt that has begun are reached, as
+/// [`Clock::elapsed_ms`](Clock::elapsed_ms) counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadlines {
+    soft: Option<u64>,
+    hard: Option<(Duration, u64)>,
+}
+
+impl Limits {
+    /// The attempt begins now.
+    pub(crate) fn begin(self, soft_limit: &SoftLimit, clock: &Clock) -> Deadlines {
+        let soft = self.soft.map(|limit| clock.after(limit));
+        if let Some(soft) = soft {
+            soft_limit.set(soft);
+        }
+        Deadlines {
+            soft,
+            hard: self.hard.map(|limit| (limit, clock.after(limit))),
+        }
+    }
+}
+
+impl Deadlines {
+    /// Waits for the work, as long as the limits allow; they are looked at before it each time that
+    /// it goes on. What is done at once is done in time, however late we look, so it is to be polled
+    /// once before.
+    pub(crate) async fn keep<T>(
+        self,
+        mut work: impl Future<Output = T> + Unpin,
+        soft_limit: &SoftLimit,
+        clock: &Clock,
+    ) -> Result<T, Over> {
+        let Self { soft, hard } = self;
+        if let Some(soft) = soft
+            && hard.is_none_or(|(_, until)| soft < until)
+        {
+            tokio::select! {
+                biased;
+                () = clock.wait_until(soft) => {}
+                done = &mut work => return Ok(done),
+            }
+            if !soft_limit.reach() {
+                return Err(Over::Soft);
+            }
+        }
+        let Some((limit, until)) = hard else {
+            return Ok(work.await);
+        };
+        tokio::select! {
+            biased;
+            () = clock.wait_until(until) => Err(Over::Hard(limit)),
+            done = &mut work => Ok(done),
+        }
+    }
+}
+
+/// Polls it once, and then keeps to the limits.
 pub(crate) async fn in_time<T>(
-    work: impl Future<Output = T>,
-    Limits { soft, hard }: Limits,
+    mut work: impl Future<Output = T> + Unpin,
+    limits: Limits,
     soft_limit: &SoftLimit,
     clock: &Clock,
 ) -> Result<T, Over> {
-    let soft = soft.map(|limit| clock.after(limit));
-    let until = hard.map(|limit| clock.after(limit));
-    if let Some(soft) = soft {
-        soft_limit.set(soft);
-    }
-    tokio::pin!(work);
-    // What is done at once is done in time, however late we look.
-    let at_once = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context)));
-    if let Poll::Ready(done) = at_once.await {
-        return Ok(done);
-    }
-    if let Some(soft) = soft
-        && until.is_none_or(|until| soft < until)
-    {
-        tokio::select! {
-            biased;
-            () = clock.wait_until(soft) => {}
-            done = &mut work => return Ok(done),
-        }
-        if !soft_limit.reach() {
-            return Err(Over::Soft);
-        }
-    }
-    let (Some(limit), Some(until)) = (hard, until) else {
-        return Ok(work.await);
-    };
-    tokio::select! {
-        biased;
-        () = clock.wait_until(until) => Err(Over::Hard(limit)),
-        done = &mut work => Ok(done),
+    let deadlines = limits.begin(soft_limit, clock);
+    let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut work).poll(context)));
+    match at_once.await {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => deadlines.keep(work, soft_limit, clock).await,
     }
 }
 
 pub(crate) type Outcome = Result<Result<Payload, TaskError>, Box<dyn Any + Send>>;
 
-pub(crate) async fn guarded(call: impl Future<Output = Result<Payload, TaskError>>) -> Outcome {
-    AssertUnwindSafe(call).catch_unwind().await
-}
+/// A call whose panics are its outcome.
+pub(crate) type Guarded = CatchUnwind<AssertUnwindSafe<Call>>;
 
 /// Calls the function once, or once per item.
-pub(crate) async fn calls(
-    entry: TaskEntry,
+pub(crate) fn calls(entry: &'static Entry, context: TaskContext, work: Work) -> Guarded {
+    let call = match work {
+        Work::Once(args) => entry.call(context, args),
+        Work::Map(items, count) => Box::pin(map(entry, context, items, count)),
+    };
+    AssertUnwindSafe(call).catch_unwind()
+}
+
+async fn map(
+    entry: &'static Entry,
     context: TaskContext,
-    work: Work,
+    items: Payload,
+    count: u32,
 ) -> Result<Payload, TaskError> {
-    match work {
-        Work::Once(args) => entry.call(context, args).await,
-        Work::Map(items, count) => {
-            let mut values = ListWriter::new(count as usize, items.bytes().len());
-            for (i, item) in (0..).zip(items.split(count).map_err(TaskError::new)?) {
-                let mut context = context.clone();
-                context.item = Some(i);
-                let value = entry.call(context, item.into()).await;
-                values.push(value.map_err(TaskError::of_item)?.bytes());
-            }
-            Ok(values.finish())
-        }
+    let mut values = ListWriter::new(count as usize, items.bytes().len());
+    for (i, item) in (0..).zip(items.split(count).map_err(TaskError::new)?) {
+        let mut context = context.clone();
+        context.item = Some(i);
+        let value = entry.call(context, item.into()).await;
+        values.push(value.map_err(TaskError::of_item)?.bytes());
     }
+    Ok(values.finish())
 }
 
 /// What a function is called with: once with its arguments, or with each of so many items.
@@ -142,18 +178,51 @@ pub(crate) enum Work {
     Map(Payload, u32),
 }
 
+impl Given {
+    /// Puts the arguments together, if nothing has to be read for that.
+    pub(crate) fn at_hand(self) -> Result<Work, Self> {
+        let list = match self {
+            Self::First {
+                args,
+                count,
+                mode: Mode::Map,
+                ..
+            } => return Ok(Work::Map(args, count)),
+            Self::First {
+                args,
+                count,
+                input: None,
+                ..
+            } => {
+                let mut list = ListWriter::new(count as usize, args.bytes().len());
+                list.push(args.bytes());
+                list
+            }
+            Self::First {
+                args,
+                count,
+                input: Some(Value::Inline(input)),
+                ..
+            } => {
+                let bytes = input.bytes().len() + args.bytes().len();
+                let mut list = ListWriter::new(count as usize + 1, bytes);
+                list.push(input.bytes());
+                list.push(args.bytes());
+                list
+            }
+            stored => return Err(stored),
+        };
+        Ok(Work::Once(list.finish_parts()))
+    }
+}
+
 /// Puts the arguments together: what comes from upstream, then the others.
 pub(crate) async fn work(shared: &Shared, root: Id, given: Given) -> Result<Work, String> {
-    let list = match given {
-        Given::First {
-            args,
-            count,
-            mode: Mode::Map,
-            ..
-        } => return Ok(Work::Map(args, count)),
-        Given::First {
+    let list = match given.at_hand() {
+        Ok(work) => return Ok(work),
+        Err(Given::First {
             args, count, input, ..
-        } => {
+        }) => {
             let all = count as usize + usize::from(input.is_some());
             let mut list = ListWriter::new(all, args.bytes().len());
             if let Some(input) = input {
@@ -162,7 +231,7 @@ pub(crate) async fn work(shared: &Shared, root: Id, given: Given) -> Result<Work
             list.push(args.bytes());
             list
         }
-        Given::Again(all) => load(shared, root, all, ListWriter::raw()).await?,
+        Err(Given::Again(all)) => load(shared, root, all, ListWriter::raw()).await?,
     };
     Ok(Work::Once(list.finish_parts()))
 }
@@ -181,7 +250,7 @@ async fn load(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     pub(crate) id: Id,
-    pub(crate) entry: TaskEntry,
+    pub(crate) entry: &'static Entry,
     pub(crate) attempt: u32,
 }
 

@@ -1,13 +1,14 @@
 //! The chain actor: supervisor of one step at a time.
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, Context, Handler};
 
+use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{Child, Resume, given_up, respawn_later};
 use crate::canvas::machine::chain::{Chain, Command};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::Value;
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::persistence::StoreError;
 
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct ChainActor {
     shell: Shell,
     child: Child,
     machine: Option<Chain>,
+    /// There from the start on.
+    post: Option<Post>,
     /// What the step that runs now was given.
     input: Option<Value>,
 }
@@ -25,6 +28,7 @@ impl ChainActor {
             shell,
             child,
             machine: None,
+            post: None,
             input: None,
         }
     }
@@ -36,7 +40,7 @@ impl ChainActor {
                 Command::Launch(due) => self.shell.launch(self.child.root, due),
                 Command::Spawn(index, input) => {
                     self.input = input;
-                    if let Err(error) = self.spawn(index, context) {
+                    if let Err(error) = self.spawn(index) {
                         self.shell.halt(error.into());
                     }
                 }
@@ -65,7 +69,7 @@ impl ChainActor {
         }
     }
 
-    fn spawn(&mut self, index: Index, context: &Context<Self>) -> Result<(), StoreError> {
+    fn spawn(&mut self, index: Index) -> Result<(), StoreError> {
         // Of the steps that are still to come only the first can have been started before.
         let resume = match std::mem::replace(&mut self.child.resume, Resume::Fresh) {
             Resume::Fresh => Resume::Fresh,
@@ -73,15 +77,14 @@ impl ChainActor {
                 Resume::Stored(self.shell.reader().last_change(self.child.id(), index)?)
             }
         };
-        self.start_child(index, resume, context);
+        self.start_child(index, resume);
         Ok(())
     }
 
-    fn start_child(&self, index: Index, resume: Resume, context: &Context<Self>) {
-        let address = context.address();
+    fn start_child(&self, index: Index, resume: Resume) {
+        let Some(post) = &self.post else { return };
         let place = self.child.step(index, self.input.clone());
-        let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
-        let child = Child::new(place, resume, supervisor, stopped);
+        let child = Child::new(place, resume, post.clone(), post.clone());
         child.start(&self.shell);
     }
 
@@ -97,6 +100,7 @@ impl Actor for ChainActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
+        self.post = Some(Post::of(context));
         match self.recorded() {
             Ok(records) => {
                 let len = self.child.steps().len() as Index;
@@ -110,25 +114,24 @@ impl Actor for ChainActor {
     }
 }
 
-impl Handler<ChildEnded> for ChainActor {
+impl Handler<Mail> for ChainActor {
     type Result = ();
 
-    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
-        #[cfg(test)]
-        super::tests::fault("chain");
-        if let Some(machine) = &mut self.machine {
-            let commands = machine.ended(ended.index, ended.report);
-            self.perform(commands, context);
-        }
-    }
-}
-
-impl Handler<ChildStopped> for ChainActor {
-    type Result = ();
-
-    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
-        if let Some(machine) = &mut self.machine {
-            let commands = machine.stopped(stopped.index, stopped.lost);
+    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        let words = self.post.as_ref().map(Post::collect);
+        for word in words.unwrap_or_default() {
+            let Some(machine) = &mut self.machine else {
+                return;
+            };
+            let commands = match word {
+                Word::Ended(ChildEnded { index, report, .. }) => {
+                    #[cfg(test)]
+                    super::tests::fault("chain");
+                    machine.ended(index, report)
+                }
+                Word::Stopped(ChildStopped { index, lost, .. }) => machine.stopped(index, lost),
+                Word::Launch(_) => continue,
+            };
             self.perform(commands, context);
         }
     }
@@ -137,13 +140,13 @@ impl Handler<ChildStopped> for ChainActor {
 impl Handler<Respawn> for ChainActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: Respawn, context: &mut Context<Self>) {
+    fn handle(&mut self, respawn: Respawn, _: &mut Context<Self>) {
         match self
             .shell
             .reader()
             .last_change(self.child.id(), respawn.index)
         {
-            Ok(last) => self.start_child(respawn.index, Resume::Stored(last), context),
+            Ok(last) => self.start_child(respawn.index, Resume::Stored(last)),
             Err(error) => self.shell.halt(error.into()),
         }
     }

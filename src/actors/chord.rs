@@ -1,15 +1,16 @@
 //! The chord actor: supervisor of its header's members, then of its body.
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
+use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chord::{Chord, Command};
 use crate::canvas::machine::{BODY, Report};
 use crate::canvas::outcome::{Outcome, TaskFailure};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Mail, Respawn, Word};
 
 #[derive(Debug)]
 pub(crate) struct ChordActor {
@@ -52,7 +53,7 @@ impl ChordActor {
                         Some((_, fan)) => fan.body_resume(),
                         None => return,
                     };
-                    self.start_body(resume, context);
+                    self.start_body(resume);
                 }
                 Command::RespawnBody => {
                     respawn_later(&self.shell, self.child.id(), BODY, context);
@@ -84,14 +85,12 @@ impl ChordActor {
         context.stop();
     }
 
-    fn start_body(&self, resume: Resume, context: &Context<Self>) {
+    fn start_body(&self, resume: Resume) {
         let Some((_, fan)) = &self.running else {
             return;
         };
-        let address = context.address();
         let place = self.child.body(fan.roster().list());
-        let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
-        let child = Child::new(place, resume, supervisor, stopped);
+        let child = Child::new(place, resume, fan.post().clone(), fan.post().clone());
         child.start(&self.shell);
     }
 }
@@ -104,7 +103,8 @@ impl Actor for ChordActor {
             unreachable!("a chord actor is started for a chord")
         };
         let header = header.clone();
-        match fan::open(&self.shell, &self.child, header, context) {
+        let post = Post::of(context);
+        match fan::open(&self.shell, &self.child, header, post, context) {
             Ok((fan, arrived)) => {
                 let (machine, commands) = Chord::recover(arrived, self.shell.window());
                 self.running = Some((machine, fan));
@@ -116,10 +116,8 @@ impl Actor for ChordActor {
     }
 }
 
-impl Handler<ChildStopped> for ChordActor {
-    type Result = ();
-
-    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
+impl ChordActor {
+    fn stopped(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
         if stopped.index == BARRIER {
             if stopped.lost {
                 // Without its barrier the chord cannot go on: its own supervisor starts it anew.
@@ -130,6 +128,34 @@ impl Handler<ChildStopped> for ChordActor {
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.stopped(stopped.index, stopped.lost);
             self.perform(commands, context);
+        }
+    }
+}
+
+impl ChordActor {
+    fn body_ended(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("chord");
+        if let Some((machine, _)) = &mut self.running {
+            let commands = machine.body_ended(ended.report);
+            self.perform(commands, context);
+        }
+    }
+}
+
+impl Handler<Mail> for ChordActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        let Some((_, fan)) = &self.running else {
+            return;
+        };
+        for word in fan.post().collect() {
+            match word {
+                Word::Ended(ended) => self.body_ended(ended, context),
+                Word::Stopped(stopped) => self.stopped(stopped, context),
+                Word::Launch(_) => {}
+            }
         }
     }
 }
@@ -145,29 +171,16 @@ impl Handler<Decided> for ChordActor {
     }
 }
 
-impl Handler<ChildEnded> for ChordActor {
-    type Result = ();
-
-    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
-        #[cfg(test)]
-        super::tests::fault("chord");
-        if let Some((machine, _)) = &mut self.running {
-            let commands = machine.body_ended(ended.report);
-            self.perform(commands, context);
-        }
-    }
-}
-
 impl Handler<Respawn> for ChordActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: Respawn, context: &mut Context<Self>) {
+    fn handle(&mut self, respawn: Respawn, _: &mut Context<Self>) {
         let index = respawn.index;
         let done = if index == BODY {
             self.shell
                 .reader()
                 .last_change(self.child.id(), BODY)
-                .map(|last| self.start_body(Resume::Stored(last), context))
+                .map(|last| self.start_body(Resume::Stored(last)))
         } else if let Some((_, fan)) = &mut self.running {
             fan.respawn(&self.shell, index)
         } else {

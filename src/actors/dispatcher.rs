@@ -1,13 +1,12 @@
-//! The dispatcher: one per queue, gives slots to ready tasks by priority.
+//! The dispatcher: gives the slots of each queue to ready tasks by priority. It is asked in passing,
+//! not by messages: every task would send it two.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
-use actix::{Actor, AsyncContext, Context, Handler, Recipient};
-
+use super::roll::Ticket;
 use crate::canvas::machine::queue::{Queue, SlotKind};
-use crate::messages::dispatcher::{Drain, Permit, Release, Request};
-use crate::messages::task::Granted;
+use crate::messages::dispatcher::{Permit, Returns, Slot};
 
 /// How many tasks of one queue run at once.
 #[derive(Clone, Copy, Debug)]
@@ -17,74 +16,93 @@ pub(crate) struct Slots {
 }
 
 #[derive(Debug)]
-pub(crate) struct DispatcherActor {
-    asynchronous: Queue<Recipient<Granted>>,
-    blocking: Queue<Recipient<Granted>>,
-    held: Arc<AtomicUsize>,
+pub(crate) struct Dispatcher {
+    queues: Vec<Slotted>,
+    numbers: HashMap<String, u32>,
+    /// Where permits go that are dropped.
+    returns: Arc<Returns>,
+    /// How many slots are held in all queues.
+    held: usize,
     draining: bool,
 }
 
-impl DispatcherActor {
-    pub(crate) fn new(slots: Slots, held: Arc<AtomicUsize>) -> Self {
+/// One queue: who waits for a slot of either kind.
+#[derive(Debug)]
+struct Slotted {
+    asynchronous: Queue<Ticket>,
+    blocking: Queue<Ticket>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(returns: Arc<Returns>) -> Self {
         Self {
-            asynchronous: Queue::new(slots.asynchronous),
-            blocking: Queue::new(slots.blocking),
-            held,
+            queues: Vec::new(),
+            numbers: HashMap::new(),
+            returns,
+            held: 0,
             draining: false,
         }
     }
 
-    fn queue(&mut self, kind: SlotKind) -> &mut Queue<Recipient<Granted>> {
-        match kind {
-            SlotKind::Async => &mut self.asynchronous,
-            SlotKind::Blocking => &mut self.blocking,
+    /// The number of a queue, which has so many slots if this is its first use.
+    pub(crate) fn queue(&mut self, name: &str, slots: impl FnOnce() -> Slots) -> u32 {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
         }
+        let number = self.queues.len() as u32;
+        let slots = slots();
+        self.queues.push(Slotted {
+            asynchronous: Queue::new(slots.asynchronous),
+            blocking: Queue::new(slots.blocking),
+        });
+        self.numbers.insert(name.to_owned(), number);
+        number
     }
 
-    fn grant(&self, kind: SlotKind, task: &Recipient<Granted>, context: &Context<Self>) {
-        let permit = Permit::new(kind, context.address().recipient(), self.held.clone());
-        // A task that is gone drops the permit with the message, which frees the slot.
-        task.do_send(Granted(permit));
-    }
-}
-
-impl Actor for DispatcherActor {
-    type Context = Context<Self>;
-}
-
-impl Handler<Request> for DispatcherActor {
-    type Result = ();
-
-    fn handle(&mut self, request: Request, context: &mut Context<Self>) {
-        let Request {
-            priority,
-            kind,
-            task,
-        } = request;
-        if !self.draining
-            && let Some(task) = self.queue(kind).request(priority, task)
-        {
-            self.grant(kind, &task, context);
+    /// A task is ready: it gets a slot, or waits for one.
+    pub(crate) fn request(&mut self, slot: Slot, priority: u8, task: Ticket) -> Option<Permit> {
+        if self.draining {
+            return None;
         }
+        self.of(slot).request(priority, task)?;
+        Some(self.grant(slot))
     }
-}
 
-impl Handler<Release> for DispatcherActor {
-    type Result = ();
-
-    fn handle(&mut self, Release(kind): Release, context: &mut Context<Self>) {
-        if !self.draining
-            && let Some(task) = self.queue(kind).release()
-        {
-            self.grant(kind, &task, context);
+    /// A slot is free again; the task that gets it.
+    pub(crate) fn release(&mut self, slot: Slot) -> Option<(Ticket, Permit)> {
+        self.held -= 1;
+        if self.draining {
+            return None;
         }
+        let task = self.of(slot).release()?;
+        Some((task, self.grant(slot)))
     }
-}
 
-impl Handler<Drain> for DispatcherActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+    /// Grants nothing any more.
+    pub(crate) fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// No slot is granted any more.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// How many slots are held in all queues.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    fn of(&mut self, slot: Slot) -> &mut Queue<Ticket> {
+        let queue = &mut self.queues[slot.queue as usize];
+        match slot.kind {
+            SlotKind::Async => &mut queue.asynchronous,
+            SlotKind::Blocking => &mut queue.blocking,
+        }
+    }
+
+    fn grant(&mut self, slot: Slot) -> Permit {
+        self.held += 1;
+        Permit::new(slot, self.returns.clone())
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::retention::Forget;
 use super::journal::Act;
+use super::post::Post;
 use super::shared::Pin;
 use super::shell::Shell;
 use super::supervision::{Child, Resume, given_up, respawn_later};
@@ -24,7 +25,7 @@ use crate::canvas::outcome::Value;
 use crate::error::Error;
 use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::Ended;
 use crate::persistence::{StoreError, keys};
@@ -54,6 +55,8 @@ pub(crate) struct Submit {
 #[derive(Debug)]
 pub(crate) struct EngineActor {
     shell: Shell,
+    /// There from the start on.
+    post: Option<Post>,
     workflows: HashMap<Id, Live>,
     /// What idempotency keys stand for, where the store does not know it yet: a workflow, or, when
     /// that has been swept, none.
@@ -96,6 +99,7 @@ impl EngineActor {
         Self {
             backlog: Backlog::new(shell.live_workflows()),
             shell,
+            post: None,
             workflows: HashMap::new(),
             keys: HashMap::new(),
             moving: HashSet::new(),
@@ -122,11 +126,11 @@ impl EngineActor {
             {
                 let lane = self.lane_of(root, &node)?;
                 self.backlog.came_in(lane);
-                self.resume(root, head, lane, root.submitted_ms().min(now), context)?;
+                self.resume(root, head, lane, root.submitted_ms().min(now))?;
             }
         }
         self.recover_backlog()?;
-        self.look(context);
+        self.look();
         let (from, to) = keys::all(b'e');
         if reader.store().scan(&from, &to).next().is_some() {
             context.notify(Sweep::Start);
@@ -141,7 +145,6 @@ impl EngineActor {
         head: Vec<u8>,
         lane: Lane,
         since_ms: u64,
-        context: &mut Context<Self>,
     ) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
         let ended_ms = reader.ended(root)?.map(|ended| ended.at_ms);
@@ -168,7 +171,7 @@ impl EngineActor {
             let resume = Resume::Stored(changes.remove(&ROOT));
             let mut place = Place::root(root, node);
             place.since_ms = Some(since_ms);
-            self.start_child(place, resume, context);
+            self.start_child(place, resume);
         }
         for seq in callbacks {
             let found = reader.find(root.node(seq))?;
@@ -179,7 +182,7 @@ impl EngineActor {
             let resume = Resume::Stored(changes.remove(&seq));
             let input = inputs.remove(&seq);
             let place = Place::in_workflow(root, seq, found.node, input);
-            self.start_child(place, resume, context);
+            self.start_child(place, resume);
         }
         Ok(())
     }
@@ -203,14 +206,13 @@ impl EngineActor {
         self.shell.shared().count_live(self.workflows.len());
     }
 
-    fn start_child(&mut self, place: Place, resume: Resume, context: &Context<Self>) {
+    fn start_child(&mut self, place: Place, resume: Resume) {
         if let Some(live) = self.workflows.get_mut(&place.root) {
             let given = (place.node.clone(), place.input.clone());
             live.children.insert(place.index, given);
         }
-        let address = context.address();
-        let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
-        let child = Child::new(place, resume, supervisor, stopped);
+        let Some(post) = &self.post else { return };
+        let child = Child::new(place, resume, post.clone(), post.clone());
         child.start(&self.shell);
     }
 
@@ -252,7 +254,7 @@ impl EngineActor {
                 }
             }
             Command::Spawn(due) => {
-                self.start_child(Place::callback(root, due), Resume::Fresh, context);
+                self.start_child(Place::callback(root, due), Resume::Fresh);
             }
             Command::Respawn(index) => respawn_later(&self.shell, root, index, context),
             Command::GiveUp(index) => {
@@ -261,16 +263,16 @@ impl EngineActor {
                     .get(&root)
                     .and_then(|live| live.children.get(&index))
                     .map(|(node, _)| given_up(root, node));
-                if let Some(report) = report {
-                    context.notify(ChildEnded {
+                if let (Some(report), Some(post)) = (report, &self.post) {
+                    post.send(Word::Ended(ChildEnded {
                         root,
                         index,
                         report,
-                    });
+                    }));
                 }
             }
             Command::End { forgotten } => {
-                if let Err(error) = self.end(root, forgotten, context) {
+                if let Err(error) = self.end(root, forgotten) {
                     self.shell.halt(error.into());
                 }
             }
@@ -278,12 +280,7 @@ impl EngineActor {
     }
 
     /// Nothing of the workflow is left to do: its place is free.
-    fn end(
-        &mut self,
-        root: Id,
-        forgotten: bool,
-        context: &mut Context<Self>,
-    ) -> Result<(), StoreError> {
+    fn end(&mut self, root: Id, forgotten: bool) -> Result<(), StoreError> {
         let Some(live) = self.workflows.remove(&root) else {
             return Ok(());
         };
@@ -299,19 +296,19 @@ impl EngineActor {
         }
         self.shell.touch(root);
         self.backlog.ended(live.lane);
-        self.look(context);
+        self.look();
         Ok(())
     }
 
     /// Has the scheduler wake the engine for the next sweep, or for the next workflow that waits for
     /// its time, whichever is first.
-    fn set_alarm(&mut self, context: &Context<Self>) {
+    fn set_alarm(&mut self) {
         let Some(at_ms) = self.sweep_at.into_iter().chain(self.due_at).min() else {
             return;
         };
         if self.alarm_at.is_none_or(|alarm| at_ms < alarm) {
             self.alarm_at = Some(at_ms);
-            let who = context.address().recipient();
+            let who = self.shell.engine().clone().recipient();
             self.shell.scheduler().do_send(SetAlarm { at_ms, who });
         }
     }
@@ -336,7 +333,9 @@ impl Actor for EngineActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        self.shell.set_engine(context.address());
+        let post = Post::of(context);
+        self.shell.set_engine(context.address(), post.clone());
+        self.post = Some(post);
         match self.recover(context) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "unfinished workflows go on"),
@@ -362,7 +361,7 @@ impl Drop for EngineActor {
 impl Handler<Submit> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, submit: Submit, context: &mut Context<Self>) {
+    fn handle(&mut self, submit: Submit, _: &mut Context<Self>) {
         let Submit {
             root_id,
             root,
@@ -406,9 +405,9 @@ impl Handler<Submit> for EngineActor {
                 self.shell.put(keys::head(root_id), head.clone());
                 self.shell.start_numbers(root_id, next);
                 self.insert(root_id, Workflow::default(), head, lane, None);
-                self.start_child(Place::root(root_id, root), Resume::Fresh, context);
+                self.start_child(Place::root(root_id, root), Resume::Fresh);
             }
-            Ok(None) => self.set_alarm(context),
+            Ok(None) => self.set_alarm(),
             Err(error) => self.shell.halt(error.into()),
         }
     }
@@ -425,20 +424,8 @@ impl Handler<KeyIsDurable> for EngineActor {
     }
 }
 
-impl Handler<Launch> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, Launch { root, due }: Launch, context: &mut Context<Self>) {
-        #[cfg(test)]
-        super::tests::fault("engine");
-        self.decide(root, |machine| machine.launch(due), context);
-    }
-}
-
-impl Handler<ChildEnded> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+impl EngineActor {
+    fn ended(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
         let ChildEnded {
             root,
             index,
@@ -459,19 +446,31 @@ impl Handler<ChildEnded> for EngineActor {
     }
 }
 
-impl Handler<ChildStopped> for EngineActor {
+impl Handler<Mail> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
-        let ChildStopped { root, index, lost } = stopped;
-        self.decide(root, |machine| machine.stopped(index, lost), context);
+    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        let words = self.post.as_ref().map(Post::collect);
+        for word in words.unwrap_or_default() {
+            match word {
+                Word::Launch(Launch { root, due }) => {
+                    #[cfg(test)]
+                    super::tests::fault("engine");
+                    self.decide(root, |machine| machine.launch(due), context);
+                }
+                Word::Ended(ended) => self.ended(ended, context),
+                Word::Stopped(ChildStopped { root, index, lost }) => {
+                    self.decide(root, |machine| machine.stopped(index, lost), context);
+                }
+            }
+        }
     }
 }
 
 impl Handler<Respawn> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, Respawn { root, index }: Respawn, context: &mut Context<Self>) {
+    fn handle(&mut self, Respawn { root, index }: Respawn, _: &mut Context<Self>) {
         let known = self
             .workflows
             .get(&root)
@@ -481,7 +480,7 @@ impl Handler<Respawn> for EngineActor {
         match self.shell.reader().last_change(stream, index) {
             Ok(last) => {
                 let place = Place::in_workflow(root, index, node, input);
-                self.start_child(place, Resume::Stored(last), context);
+                self.start_child(place, Resume::Stored(last));
             }
             Err(error) => self.shell.halt(error.into()),
         }
@@ -491,13 +490,13 @@ impl Handler<Respawn> for EngineActor {
 impl Handler<Wake> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
         self.alarm_at = None;
         let now = self.shell.now_ms();
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
-            self.sweep(context);
+            self.sweep();
         }
-        self.look(context);
+        self.look();
     }
 }
 

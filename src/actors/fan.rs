@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Recipient};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
 use super::barrier::BarrierActor;
+use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
 use crate::canvas::freeze::{Fan, Members};
@@ -12,7 +13,7 @@ use crate::canvas::machine::barrier::Barrier;
 use crate::canvas::machine::group::Command;
 use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record, Report};
 use crate::canvas::outcome::FailureKind;
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Respawn};
+use crate::messages::supervisor::{ChildEnded, Decided, Mail, Respawn, Word};
 use crate::persistence::StoreError;
 use crate::persistence::codec::Glance;
 use crate::persistence::reader::ElementsError;
@@ -22,8 +23,10 @@ use crate::persistence::roster::Roster;
 #[derive(Debug)]
 pub(crate) struct FanOut {
     roster: Roster,
-    barrier: Addr<BarrierActor>,
-    supervisor: Recipient<ChildStopped>,
+    /// The barrier's.
+    barrier: Post,
+    /// The group's or chord's own.
+    supervisor: Post,
     /// When it was reached; the members that wait for their turn count from there.
     since_ms: u64,
     /// Members may have been started before a restart: those that had got somewhere.
@@ -36,15 +39,15 @@ pub(crate) fn open<A>(
     shell: &Shell,
     child: &Child,
     fan: Fan,
+    post: Post,
     context: &mut Context<A>,
 ) -> Result<(FanOut, IndexSet), Option<Report>>
 where
-    A: Actor<Context = Context<A>> + Handler<Decided> + Handler<ChildStopped>,
+    A: Actor<Context = Context<A>> + Handler<Decided> + Handler<Mail>,
 {
-    let address = context.address();
-    let owner = address.clone().recipient();
+    let owner = context.address().recipient();
     let errbacks = fan.own_errbacks().to_vec();
-    FanOut::open(shell, child, fan, owner, address.recipient()).map_err(|error| match error {
+    FanOut::open(shell, child, fan, owner, post).map_err(|error| match error {
         ElementsError::Store(error) => {
             shell.halt(error.into());
             None
@@ -63,7 +66,7 @@ impl FanOut {
         child: &Child,
         fan: Fan,
         owner: Recipient<Decided>,
-        supervisor: Recipient<ChildStopped>,
+        supervisor: Post,
     ) -> Result<(Self, IndexSet), ElementsError> {
         let group = child.id();
         let reader = shell.reader();
@@ -119,7 +122,7 @@ impl FanOut {
         }
         let arrived = machine.arrived().clone();
         let tether = Tether::new(child.root, BARRIER, supervisor.clone());
-        let barrier = BarrierActor::new(shell.clone(), group, machine, owner, tether).start();
+        let barrier = BarrierActor::start(shell.clone(), group, machine, owner, tether);
         let fan_out = Self {
             roster: Roster::new(group, fan, (first, size), elements, child.input.clone()),
             barrier,
@@ -172,16 +175,21 @@ impl FanOut {
     fn give_up(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
         let root = self.roster.group().root();
         let node = self.roster.node(shell.reader(), index)?;
-        self.barrier.do_send(ChildEnded {
+        self.barrier.send(Word::Ended(ChildEnded {
             root,
             index,
             report: given_up(root, &node),
-        });
+        }));
         Ok(())
     }
 
     pub(crate) fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    /// The post of the group or chord.
+    pub(crate) fn post(&self) -> &Post {
+        &self.supervisor
     }
 
     /// How far the body had got before a restart.
@@ -195,8 +203,7 @@ impl FanOut {
     fn start(&mut self, shell: &Shell, index: Index, resume: Resume) -> Result<(), StoreError> {
         let mut place = self.roster.member(shell.reader(), index)?;
         place.since_ms = Some(self.since_ms);
-        let reports_to = self.barrier.clone().recipient();
-        let child = Child::new(place, resume, reports_to, self.supervisor.clone());
+        let child = Child::new(place, resume, self.barrier.clone(), self.supervisor.clone());
         child.start(shell);
         Ok(())
     }

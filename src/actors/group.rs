@@ -3,11 +3,12 @@
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
+use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child};
 use crate::canvas::freeze::Def;
 use crate::canvas::machine::group::{self, Command, Group};
-use crate::messages::supervisor::{ChildStopped, Decided, Respawn};
+use crate::messages::supervisor::{ChildStopped, Decided, Mail, Respawn, Word};
 
 #[derive(Debug)]
 pub(crate) struct GroupActor {
@@ -57,7 +58,8 @@ impl Actor for GroupActor {
             unreachable!("a group actor is started for a group")
         };
         let fan = fan.clone();
-        match fan::open(&self.shell, &self.child, fan, context) {
+        let post = Post::of(context);
+        match fan::open(&self.shell, &self.child, fan, post, context) {
             Ok((fan, arrived)) => {
                 let (machine, commands) = Group::recover(arrived, self.shell.window());
                 self.running = Some((machine, fan));
@@ -72,10 +74,8 @@ impl Actor for GroupActor {
     }
 }
 
-impl Handler<ChildStopped> for GroupActor {
-    type Result = ();
-
-    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
+impl GroupActor {
+    fn stopped(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
         #[cfg(test)]
         super::tests::fault("group");
         if stopped.index == BARRIER {
@@ -88,6 +88,23 @@ impl Handler<ChildStopped> for GroupActor {
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.stopped(stopped.index, stopped.lost);
             self.perform(commands, context);
+        }
+    }
+}
+
+impl Handler<Mail> for GroupActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        let Some((_, fan)) = &self.running else {
+            return;
+        };
+        for word in fan.post().collect() {
+            match word {
+                Word::Stopped(stopped) => self.stopped(stopped, context),
+                // Members report to the barrier.
+                Word::Ended(_) | Word::Launch(_) => {}
+            }
         }
     }
 }

@@ -1,34 +1,70 @@
-//! The inbox: what tasks that have ended say to their actors, carried over in batches. A message
+//! The inbox: what running attempts say to their tasks' actors, carried over in batches. A message
 //! that crosses threads alone costs the wake of a thread.
 
-use actix::Addr;
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::task::TaskActor;
-use crate::messages::task::Finished;
+use super::roll::Ticket;
+use super::shell::Shell;
+use crate::messages::dispatcher::Returns;
+use crate::messages::task::{Finished, Wants, WantsSlot};
 
-/// Invariant: no more wait here than there are slots.
-#[derive(Debug, Default)]
+/// From an attempt to its task.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Finished(Finished),
+    Wants(Wants),
+    WantsSlot(WantsSlot),
+}
+
+/// Invariant: no more than a few notes per slot wait here.
+#[derive(Debug)]
 pub(crate) struct Inbox {
-    waiting: Mutex<Vec<(Addr<TaskActor>, Finished)>>,
-    bell: Notify,
+    notes: Mutex<Vec<(Ticket, Note)>>,
+    returns: Arc<Returns>,
+    bell: Arc<Notify>,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        let bell = Arc::new(Notify::new());
+        Self {
+            notes: Mutex::default(),
+            returns: Arc::new(Returns::new(bell.clone())),
+            bell,
+        }
+    }
 }
 
 impl Inbox {
     /// From any thread.
-    pub(crate) fn push(&self, task: Addr<TaskActor>, finished: Finished) {
-        self.waiting.lock().push((task, finished));
-        self.bell.notify_one();
+    pub(crate) fn push(&self, task: Ticket, note: Note) {
+        let mut notes = self.notes.lock();
+        notes.push((task, note));
+        // Who finds others before him finds the bell rung.
+        if notes.len() == 1 {
+            drop(notes);
+            self.bell.notify_one();
+        }
+    }
+
+    /// Where slots are given back.
+    pub(crate) fn returns(&self) -> &Arc<Returns> {
+        &self.returns
     }
 
     /// Hands on what comes, for ever; runs on the engine's thread.
-    pub(crate) async fn deliver(&self) {
+    pub(crate) async fn deliver(&self, shell: Shell) {
         loop {
             self.bell.notified().await;
-            let batch = std::mem::take(&mut *self.waiting.lock());
-            for (task, finished) in batch {
-                task.do_send(finished);
+            for slot in self.returns.fetch() {
+                shell.release(slot);
+            }
+            let notes = std::mem::take(&mut *self.notes.lock());
+            for (task, note) in notes {
+                shell.pass(task, note);
             }
         }
     }

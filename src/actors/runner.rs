@@ -1,141 +1,252 @@
-//! One attempt: user code, on the app's runtime or its blocking pool, never on an arbiter.
+//! Attempts: user code, on the app's runtime or its blocking pool, never on an arbiter.
+//!
+//! A body that is done when it is first polled costs no task of the runtime: drivers, one per worker
+//! thread, take orders from one queue and poll each once. What is not done then goes on as a task of
+//! its own.
 
-use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use actix::Addr;
+use parking_lot::Mutex;
 
 use super::attempt::Attempt;
-use super::call::{Caller, Given, Limits, calls, guarded, in_time, work};
-use super::inbox::Inbox;
+use super::call::{Caller, Given, Guarded, Limits, Work, calls, work};
+use super::inbox::Note;
+use super::roll::Ticket;
 use super::shared::Shared;
-use super::task::TaskActor;
 use crate::canvas::machine::place::Spot;
 use crate::canvas::machine::task::{End, Retry};
 use crate::canvas::outcome::FailureKind;
-use crate::canvas::payload::Payload;
 use crate::messages::dispatcher::Permit;
 use crate::messages::task::Finished;
-use crate::task::{Host, TaskContext, TaskEntry, TaskError};
+use crate::task::{Entry, Host, TaskContext};
+
+/// After so many orders a driver lets the runtime look after timers and sockets.
+const STRETCH: u32 = 32;
 
 /// All that one attempt needs.
 #[derive(Debug)]
 pub(crate) struct Order {
-    pub(crate) entry: TaskEntry,
+    /// Of the task that it is an attempt of.
+    pub(crate) ticket: Ticket,
+    pub(crate) entry: &'static Entry,
     pub(crate) spot: Spot,
     /// The attempt's number.
     pub(crate) attempt: u32,
-    pub(crate) shared: Arc<Shared>,
     pub(crate) permit: Permit,
     pub(crate) given: Given,
     pub(crate) limits: Limits,
-    pub(crate) reply_to: Addr<TaskActor>,
-    pub(crate) inbox: Arc<Inbox>,
 }
 
-/// Runs the attempt and tells the task actor how it ended.
-pub(crate) async fn run(order: Order) {
-    let reply = Reply::new(&order);
+/// The orders that wait for a driver.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    orders: Mutex<Orders>,
+    /// How many drivers there may be: one per thread that could poll.
+    most: usize,
+}
+
+/// Invariant: while orders wait there is a driver that will come for them.
+#[derive(Debug, Default)]
+struct Orders {
+    waiting: VecDeque<Order>,
+    drivers: usize,
+}
+
+impl Runner {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            orders: Mutex::default(),
+            most,
+        }
+    }
+
+    /// The next order; without one its driver is to end.
+    fn next(&self) -> Option<Order> {
+        let mut orders = self.orders.lock();
+        let next = orders.waiting.pop_front();
+        if next.is_none() {
+            orders.drivers -= 1;
+        }
+        next
+    }
+}
+
+/// Has these orders carried out.
+pub(crate) fn hand_out(shared: &Arc<Shared>, new: Vec<Order>) {
+    let plant = shared.plant();
+    let mut orders = plant.runner.orders.lock();
+    orders.waiting.extend(new);
+    let wanted = plant.runner.most.min(orders.waiting.len());
+    let more = wanted.saturating_sub(orders.drivers);
+    orders.drivers += more;
+    drop(orders);
+    for _ in 0..more {
+        plant.runtime.spawn(drive(shared.clone()));
+    }
+}
+
+async fn drive(shared: Arc<Shared>) {
+    let mut done = 0;
+    while let Some(order) = shared.plant().runner.next() {
+        let mut order = Some(order);
+        poll_fn(|context| {
+            if let Some(order) = order.take() {
+                // What panics is the task's own, and its reply says so.
+                let _ = catch_unwind(AssertUnwindSafe(|| begin(&shared, order, context)));
+            }
+            Poll::Ready(())
+        })
+        .await;
+        done += 1;
+        if done % STRETCH == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Begins an attempt; its reply tells the task's actor how it ended.
+fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
     let Order {
+        ticket,
         entry,
         spot,
         attempt: number,
-        shared,
         permit,
         given,
         limits,
-        reply_to,
-        ..
     } = order;
+    let id = spot.id;
     // Made here, not by the task actor: what one thread allocates and another frees costs both.
-    let attempt = Arc::new(Attempt::new(shared, reply_to, number, permit));
-    let context = TaskContext {
-        id: spot.id,
+    let attempt = Arc::new(Attempt::new(shared.clone(), ticket, number, permit));
+    let reply = Reply {
+        caller: Caller {
+            id,
+            entry,
+            attempt: number,
+        },
+        attempt: attempt.clone(),
+        sent: false,
+    };
+    let task_context = TaskContext {
+        id,
         parent_id: spot.parent,
         group_id: spot.group,
         attempt: number,
         item: None,
         blocking: entry.options.blocking,
-        host: Host::Engine(attempt.clone()),
+        host: Host::Engine(attempt),
     };
-    let work = match work(attempt.shared(), context.root_id(), given).await {
-        Ok(work) => work,
+    match given.at_hand() {
+        Ok(work) => start(reply, task_context, limits, work, context),
+        Err(given) => {
+            tokio::spawn(read_first(reply, task_context, limits, given));
+        }
+    }
+}
+
+/// Begins an attempt whose arguments are in the store.
+async fn read_first(mut reply: Reply, task_context: TaskContext, limits: Limits, given: Given) {
+    let root = task_context.root_id();
+    match work(reply.attempt.shared(), root, given).await {
+        Ok(work) => {
+            let mut all = Some((reply, task_context, work));
+            poll_fn(|context| {
+                if let Some((reply, task_context, work)) = all.take() {
+                    start(reply, task_context, limits, work, context);
+                }
+                Poll::Ready(())
+            })
+            .await;
+        }
         Err(message) => {
             let end = reply
                 .caller
                 .failure(FailureKind::Engine, &message, Retry::Never);
-            return reply.send(end, attempt.close());
+            reply.send(end);
         }
-    };
-    let call = calls(entry, context, work);
-    let clock = &attempt.shared().clock;
+    }
+}
+
+fn start(
+    mut reply: Reply,
+    task_context: TaskContext,
+    limits: Limits,
+    work: Work,
+    context: &mut Context<'_>,
+) {
+    let entry = reply.caller.entry;
+    let mut call = calls(entry, task_context, work);
     if entry.options.blocking {
-        run_blocking(call, limits, attempt, reply).await;
-    } else {
-        let done = in_time(guarded(call), limits, &attempt.soft_limit, clock).await;
-        reply.send(
-            reply.caller.end_in_time(done, attempt.shared()),
-            attempt.close(),
-        );
+        tokio::spawn(run_blocking(call, limits, reply));
+        return;
+    }
+    let deadlines = limits.begin(&reply.attempt.soft_limit, &reply.attempt.shared().clock);
+    match Pin::new(&mut call).poll(context) {
+        Poll::Ready(outcome) => reply.send(reply.caller.end(outcome, reply.attempt.shared())),
+        Poll::Pending => {
+            tokio::spawn(async move {
+                let attempt = reply.attempt.clone();
+                let clock = &attempt.shared().clock;
+                let done = deadlines.keep(call, &attempt.soft_limit, clock).await;
+                reply.send(reply.caller.end_in_time(done, attempt.shared()));
+            });
+        }
     }
 }
 
 /// A blocking body cannot be stopped: past its limit the task is told so, and the slot stays with
 /// the thread until that is done.
-async fn run_blocking(
-    call: impl Future<Output = Result<Payload, TaskError>> + Send + 'static,
-    limits: Limits,
-    attempt: Arc<Attempt>,
-    reply: Reply,
-) {
-    let (done, outcome) = tokio::sync::oneshot::channel();
-    let on_thread = attempt.clone();
+async fn run_blocking(call: Guarded, limits: Limits, mut reply: Reply) {
+    let (done, mut outcome) = tokio::sync::oneshot::channel();
+    let on_thread = reply.attempt.clone();
     tokio::task::spawn_blocking(move || {
-        let outcome = pollster::block_on(guarded(call));
+        let outcome = pollster::block_on(call);
         // If nobody waits any more the permit is dropped here, with the outcome.
         let _ = done.send((outcome, on_thread.close()));
     });
+    let attempt = reply.attempt.clone();
     let clock = &attempt.shared().clock;
-    match in_time(outcome, limits, &attempt.soft_limit, clock).await {
+    let deadlines = limits.begin(&attempt.soft_limit, clock);
+    match deadlines
+        .keep(&mut outcome, &attempt.soft_limit, clock)
+        .await
+    {
         Ok(Ok((outcome, permit))) => {
-            reply.send(reply.caller.end(outcome, attempt.shared()), permit);
+            let end = reply.caller.end(outcome, attempt.shared());
+            reply.send_with(end, permit);
         }
         // The pool drops work that it has not begun when the app stops: nobody listens then.
         Ok(Err(_)) => {}
-        Err(over) => reply.send(reply.caller.too_late(over, attempt.shared()), None),
+        Err(over) => reply.send_with(reply.caller.too_late(over, attempt.shared()), None),
     }
 }
 
 /// The way back to the task actor, and whose failure it would be.
 struct Reply {
-    to: Addr<TaskActor>,
-    inbox: Arc<Inbox>,
     caller: Caller,
-    sent: Cell<bool>,
+    attempt: Arc<Attempt>,
+    sent: bool,
 }
 
 impl Reply {
-    fn new(order: &Order) -> Self {
-        Self {
-            to: order.reply_to.clone(),
-            inbox: order.inbox.clone(),
-            caller: Caller {
-                id: order.spot.id,
-                entry: order.entry,
-                attempt: order.attempt,
-            },
-            sent: Cell::new(false),
-        }
+    /// The attempt has ended, and gives its slot back.
+    fn send(&mut self, end: End) {
+        let permit = self.attempt.close();
+        self.send_with(end, permit);
     }
 
-    fn send(&self, end: End, permit: Option<Permit>) {
-        self.sent.set(true);
-        let finished = Finished {
+    fn send_with(&mut self, end: End, permit: Option<Permit>) {
+        self.sent = true;
+        self.attempt.say(Note::Finished(Finished {
             attempt: self.caller.attempt,
             end,
             permit,
-        };
-        self.inbox.push(self.to.clone(), finished);
+        }));
     }
 }
 
@@ -143,8 +254,8 @@ impl Drop for Reply {
     /// A panic outside the body (a local or a panic payload that panics as it is dropped) is the
     /// task's as well; without this its actor would wait for ever.
     fn drop(&mut self) {
-        if !self.sent.get() && std::thread::panicking() {
-            self.send(self.caller.panicked_outside(), None);
+        if !self.sent && std::thread::panicking() {
+            self.send_with(self.caller.panicked_outside(), None);
         }
     }
 }

@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 
 use super::client::Client;
 use super::clock::Clock;
+use super::inbox::Inbox;
+use super::runner::Runner;
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::{ListWriter, Payload};
@@ -57,13 +59,18 @@ pub(crate) struct Plant {
     client: OnceLock<Client>,
     /// Where user code and timers run.
     pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runner: Runner,
+    pub(crate) inbox: Inbox,
 }
 
 impl Plant {
-    pub(crate) fn new(runtime: tokio::runtime::Handle) -> Self {
+    /// `runtime` has this many threads that poll.
+    pub(crate) fn new(runtime: tokio::runtime::Handle, threads: usize) -> Self {
         Self {
             client: OnceLock::new(),
             runtime,
+            runner: Runner::new(threads),
+            inbox: Inbox::default(),
         }
     }
 

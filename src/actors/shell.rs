@@ -5,26 +5,30 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use actix::Addr;
+use actix::{Actor, Addr};
 
-use super::dispatcher::{DispatcherActor, Slots};
+use super::dispatcher::{Dispatcher, Slots};
 use super::engine::EngineActor;
-use super::inbox::Inbox;
+use super::inbox::Note;
 use super::journal::{Act, Journal};
+use super::post::Post;
+use super::roll::{Roll, Ticket};
 use super::runner::{self, Order};
 use super::scheduler::SchedulerActor;
 use super::shared::Shared;
 use super::store::{Commit, StoreActor};
 use super::sweeper;
+use super::task::TaskActor;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
 use crate::canvas::outcome::{Outcome, Value};
 use crate::error::Error;
-use crate::messages::dispatcher::Drain;
+use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
+use crate::messages::supervisor::Word;
+use crate::messages::task::Granted;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::Reader;
 use crate::persistence::{StoreError, draft, keys};
@@ -47,16 +51,13 @@ struct Inner {
     counters: RefCell<HashMap<Id, Seq>>,
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
-    /// No slot is granted any more.
-    draining: Cell<bool>,
     reader: Reader,
     store: Addr<StoreActor>,
     scheduler: Addr<SchedulerActor>,
-    engine: OnceCell<Addr<EngineActor>>,
-    dispatchers: RefCell<HashMap<String, Addr<DispatcherActor>>>,
+    engine: OnceCell<(Addr<EngineActor>, Post)>,
+    dispatcher: RefCell<Dispatcher>,
+    roll: RefCell<Roll>,
     limits: Limits,
-    held: Arc<AtomicUsize>,
-    inbox: Arc<Inbox>,
     shared: Arc<Shared>,
 }
 
@@ -81,34 +82,38 @@ impl Shell {
         limits: Limits,
         last_commit: u64,
     ) -> Self {
-        let inbox = Arc::new(Inbox::default());
+        let returns = shared.plant().inbox.returns().clone();
         let shell = Self(Rc::new(Inner {
             journal: RefCell::default(),
             busy: Cell::new(false),
             commit: Cell::new(last_commit),
             counters: RefCell::default(),
             halted: Cell::new(false),
-            draining: Cell::new(false),
             reader,
             store,
             scheduler,
             engine: OnceCell::new(),
-            dispatchers: RefCell::default(),
+            dispatcher: RefCell::new(Dispatcher::new(returns)),
+            roll: RefCell::default(),
             limits,
-            held: Arc::default(),
-            inbox: inbox.clone(),
             shared,
         }));
-        actix::spawn(async move { inbox.deliver().await });
+        let deliver = shell.clone();
+        actix::spawn(async move {
+            let shared = deliver.shared().clone();
+            shared.plant().inbox.deliver(deliver).await;
+        });
         shell
     }
 
-    pub(crate) fn set_engine(&self, engine: Addr<EngineActor>) {
-        self.0.engine.set(engine).expect("there is one engine");
+    pub(crate) fn set_engine(&self, engine: Addr<EngineActor>, post: Post) {
+        let first = self.0.engine.set((engine, post));
+        first.expect("there is one engine");
     }
 
     pub(crate) fn engine(&self) -> &Addr<EngineActor> {
-        self.0.engine.get().expect("set before anything runs")
+        let engine = self.0.engine.get();
+        &engine.expect("set before anything runs").0
     }
 
     pub(crate) fn reader(&self) -> &Reader {
@@ -117,10 +122,6 @@ impl Shell {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
-    }
-
-    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
-        &self.0.inbox
     }
 
     pub(crate) fn scheduler(&self) -> &Addr<SchedulerActor> {
@@ -146,41 +147,66 @@ impl Shell {
         }
     }
 
-    /// The dispatcher of a queue, started when the queue is first used.
-    pub(crate) fn dispatcher(&self, queue: &str) -> Addr<DispatcherActor> {
-        use actix::Actor;
-        if let Some(dispatcher) = self.0.dispatchers.borrow().get(queue) {
-            return dispatcher.clone();
+    /// Starts the actor of a task.
+    pub(crate) fn enroll(&self, task: impl FnOnce(Ticket) -> TaskActor) {
+        let ticket = self.0.roll.borrow_mut().reserve();
+        let task = task(ticket).start();
+        self.0.roll.borrow_mut().enter(ticket, task);
+    }
+
+    /// The actor of a task is gone.
+    pub(crate) fn strike(&self, ticket: Ticket) {
+        let task = self.0.roll.borrow_mut().strike(ticket);
+        drop(task);
+    }
+
+    /// Passes a note on to a task's actor; what one that is gone was told is dropped.
+    pub(crate) fn pass(&self, ticket: Ticket, note: Note) {
+        if let Some(task) = self.0.roll.borrow().get(ticket) {
+            match note {
+                Note::Finished(finished) => task.do_send(finished),
+                Note::Wants(wants) => task.do_send(wants),
+                Note::WantsSlot(wants) => task.do_send(wants),
+            }
         }
+    }
+
+    /// The number of a queue.
+    pub(crate) fn queue(&self, name: &str) -> u32 {
         let limits = &self.0.limits;
-        let slots = *limits.queues.get(queue).unwrap_or(&limits.slots);
-        let dispatcher = DispatcherActor::new(slots, self.0.held.clone()).start();
-        if self.is_draining() {
-            dispatcher.do_send(Drain);
+        let slots = || *limits.queues.get(name).unwrap_or(&limits.slots);
+        self.0.dispatcher.borrow_mut().queue(name, slots)
+    }
+
+    /// Asks for a slot; one that is not free now comes as a message.
+    pub(crate) fn request(&self, slot: Slot, priority: u8, task: Ticket) -> Option<Permit> {
+        self.0.dispatcher.borrow_mut().request(slot, priority, task)
+    }
+
+    /// A slot is free again.
+    pub(crate) fn release(&self, slot: Slot) {
+        let granted = self.0.dispatcher.borrow_mut().release(slot);
+        if let Some((task, permit)) = granted
+            && let Some(task) = self.0.roll.borrow().get(task)
+        {
+            task.do_send(Granted(permit));
         }
-        self.0
-            .dispatchers
-            .borrow_mut()
-            .insert(queue.to_owned(), dispatcher.clone());
-        dispatcher
+        // (The permit of a task that is gone comes back as it is dropped.)
     }
 
     /// Grants no slot any more.
     pub(crate) fn drain(&self) {
-        self.0.draining.set(true);
-        for dispatcher in self.0.dispatchers.borrow().values() {
-            dispatcher.do_send(Drain);
-        }
+        self.0.dispatcher.borrow_mut().drain();
     }
 
     /// The app is shutting down.
     pub(crate) fn is_draining(&self) -> bool {
-        self.0.draining.get()
+        self.0.dispatcher.borrow().is_draining()
     }
 
     /// How many slots are held in all queues.
     pub(crate) fn held(&self) -> usize {
-        self.0.held.load(Ordering::Acquire)
+        self.0.dispatcher.borrow().held()
     }
 
     /// Says whether everything decided so far has been committed and acted on.
@@ -220,7 +246,9 @@ impl Shell {
     pub(crate) fn launch(&self, root: Id, due: Vec<Due>) {
         for due in due {
             self.record_due(root, &due);
-            self.engine().do_send(Launch { root, due });
+            if let Some((_, post)) = self.0.engine.get() {
+                post.send(Word::Launch(Launch { root, due }));
+            }
         }
     }
 
@@ -335,7 +363,9 @@ impl Shell {
             self.0
                 .shared
                 .is_durable(self.0.commit.get(), &taken.touched);
-            self.call(taken.orders);
+            if !taken.orders.is_empty() {
+                runner::hand_out(&self.0.shared, taken.orders);
+            }
             for act in taken.acts {
                 self.act(act);
             }
@@ -369,18 +399,6 @@ impl Shell {
             .await
             .map_err(|error| Error::Halted(format!("the store actor is gone: {error}")))?;
         answer.await.map_err(gone)?.map_err(Error::from)
-    }
-
-    /// Has these functions called. The orders cross over to the runtime together, and are spawned
-    /// there, where that wakes no thread for each.
-    fn call(&self, orders: Vec<Order>) {
-        if !orders.is_empty() {
-            self.0.shared.plant().runtime.spawn(async move {
-                for order in orders {
-                    tokio::spawn(runner::run(order));
-                }
-            });
-        }
     }
 
     fn act(&self, act: Act) {

@@ -2,12 +2,13 @@
 
 use std::ops::Deref;
 
-use actix::{Actor, AsyncContext, Context, Handler, Recipient};
+use actix::{Actor, AsyncContext, Context, Handler};
 
 use super::chain::ChainActor;
 use super::chord::ChordActor;
 use super::group::GroupActor;
 use super::journal::Act;
+use super::post::Post;
 use super::shell::Shell;
 use super::task::TaskActor;
 use crate::canvas::freeze::{Def, Node};
@@ -15,7 +16,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::place::Place;
 use crate::canvas::machine::{Change, Index, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn, Word};
 
 /// The index under which a group's barrier is watched.
 pub(crate) const BARRIER: Index = Index::MAX - 1;
@@ -25,7 +26,7 @@ pub(crate) const BARRIER: Index = Index::MAX - 1;
 pub(crate) struct Child {
     place: Place,
     pub(crate) resume: Resume,
-    reports_to: Recipient<ChildEnded>,
+    reports_to: Post,
     tether: Tether,
 }
 
@@ -53,12 +54,12 @@ pub(crate) enum Resume {
 pub(crate) struct Tether {
     root: Id,
     index: Index,
-    supervisor: Recipient<ChildStopped>,
+    supervisor: Post,
     reported: bool,
 }
 
 impl Tether {
-    pub(crate) fn new(root: Id, index: Index, supervisor: Recipient<ChildStopped>) -> Self {
+    pub(crate) fn new(root: Id, index: Index, supervisor: Post) -> Self {
         Self {
             root,
             index,
@@ -75,23 +76,17 @@ impl Tether {
 
 impl Drop for Tether {
     fn drop(&mut self) {
-        // Children are bounded by the window, and so are their messages.
-        self.supervisor.do_send(ChildStopped {
+        self.supervisor.send(Word::Stopped(ChildStopped {
             root: self.root,
             index: self.index,
             lost: !self.reported,
-        });
+        }));
     }
 }
 
 impl Child {
     /// `supervisor` is told when its actor is gone.
-    pub(crate) fn new(
-        place: Place,
-        resume: Resume,
-        reports_to: Recipient<ChildEnded>,
-        supervisor: Recipient<ChildStopped>,
-    ) -> Self {
+    pub(crate) fn new(place: Place, resume: Resume, reports_to: Post, supervisor: Post) -> Self {
         Self {
             tether: Tether::new(place.root, place.index, supervisor),
             place,
@@ -124,11 +119,11 @@ impl Child {
     fn tell(&mut self, report: Report, of_last: bool) {
         let report = self.last_word(report, of_last);
         self.tether.release();
-        self.reports_to.do_send(ChildEnded {
+        self.reports_to.send(Word::Ended(ChildEnded {
             root: self.root,
             index: self.index,
             report,
-        });
+        }));
     }
 
     /// Starts the actor that the child needs; one that takes a list apart, once that is durable
@@ -144,7 +139,7 @@ impl Child {
     /// As [`start`](Self::start), when nothing is to be waited for.
     pub(crate) fn start_now(self, shell: &Shell) {
         match self.node.def {
-            Def::Task(_) => drop(TaskActor::new(shell.clone(), self).start()),
+            Def::Task(_) => shell.enroll(|ticket| TaskActor::new(shell.clone(), self, ticket)),
             Def::Chain(_) => drop(ChainActor::new(shell.clone(), self).start()),
             Def::Group(_) => drop(GroupActor::new(shell.clone(), self).start()),
             Def::Chord { .. } => drop(ChordActor::new(shell.clone(), self).start()),

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
 
 use super::call::{Given, Limits};
 use super::journal::Act;
+use super::post::Post;
+use super::roll::Ticket;
 use super::runner::Order;
 use super::shell::Shell;
 use super::supervision::{Child, Resume, given_up, respawn_later};
@@ -18,30 +20,37 @@ use crate::canvas::machine::task::{Command, Schedule, Task};
 use crate::canvas::machine::{Change, Index};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::retry::RetryPolicy;
-use crate::messages::dispatcher::{Permit, Request};
+use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::scheduler::{Wake, WakeAt};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::messages::task::{Finished, Granted, Wants, WantsSlot};
 use crate::persistence::{StoreError, definition};
-use crate::task::{TaskEntry, TaskOptions};
+use crate::task::{Entry, TaskOptions};
 
 #[derive(Debug)]
 pub(crate) struct TaskActor {
     shell: Shell,
     child: Child,
+    ticket: Ticket,
     /// `None` while the task is parked: nothing is registered under its name.
     work: Option<Work>,
-    /// Actix ends an actor that nobody can reach. This one lives until it has reported, also while
-    /// it is parked, while no slot is granted any more, and when its body was dropped.
-    itself: Option<Addr<Self>>,
 }
 
 #[derive(Debug)]
 struct Work {
     machine: Task,
-    entry: TaskEntry,
-    options: TaskOptions,
-    /// Its own children, to start them again if they are lost; nearly always none.
+    entry: &'static Entry,
+    /// The entry's with the signature's own: rare, so boxed.
+    options: Option<Box<TaskOptions>>,
+    /// Nearly always none.
+    family: Option<Box<Family>>,
+}
+
+/// What a task has to do with the children that it starts.
+#[derive(Debug)]
+struct Family {
+    post: Post,
+    /// To start them again if they are lost.
     offspring: BTreeMap<Index, Node>,
     /// Calls that wait for a child.
     calls: Vec<(Index, oneshot::Sender<Outcome>)>,
@@ -49,13 +58,35 @@ struct Work {
     returning: VecDeque<oneshot::Sender<Permit>>,
 }
 
+impl Family {
+    fn new(offspring: BTreeMap<Index, Node>, context: &Context<TaskActor>) -> Box<Self> {
+        Box::new(Self {
+            post: Post::of(context),
+            offspring,
+            calls: Vec::new(),
+            returning: VecDeque::new(),
+        })
+    }
+}
+
+impl Work {
+    fn options(&self) -> &TaskOptions {
+        self.options.as_deref().unwrap_or(&self.entry.options)
+    }
+
+    fn family(&mut self, context: &Context<TaskActor>) -> &mut Family {
+        self.family
+            .get_or_insert_with(|| Family::new(BTreeMap::new(), context))
+    }
+}
+
 impl TaskActor {
-    pub(crate) fn new(shell: Shell, child: Child) -> Self {
+    pub(crate) fn new(shell: Shell, child: Child, ticket: Ticket) -> Self {
         Self {
             shell,
             child,
+            ticket,
             work: None,
-            itself: None,
         }
     }
 
@@ -83,7 +114,7 @@ impl TaskActor {
                 Command::Request => self.request(context),
                 Command::Record(change) => self.record(change),
                 Command::Run { attempt, args } => {
-                    self.run(attempt, args, permit.take(), context);
+                    self.run(attempt, args, permit.take());
                 }
                 Command::WakeAt { at_ms } => self.shell.scheduler().do_send(WakeAt {
                     at_ms,
@@ -132,8 +163,8 @@ impl TaskActor {
                     self.shell.put(key, value);
                 }
                 self.shell.record(task, child.record);
-                work.offspring.insert(index, child.node);
-                match self.child(index, Resume::Fresh, context) {
+                work.family(context).offspring.insert(index, child.node);
+                match self.child(index, Resume::Fresh) {
                     Some(child) if is_in_its_record => child.start(&self.shell),
                     // It reads its members from the store.
                     Some(child) => self.shell.then(Act::Start(Box::new(child))),
@@ -142,16 +173,17 @@ impl TaskActor {
             }
             Command::Record(record) => self.shell.record(task, record),
             Command::Launch(due) => self.shell.launch(self.child.root, due),
-            Command::Spawn(index) => self.resume_child(index, context)?,
+            Command::Spawn(index) => self.resume_child(index)?,
             Command::Respawn(index) => respawn_later(&self.shell, task, index, context),
             Command::GiveUp(index) => {
-                if let Some(node) = work.offspring.get(&index) {
+                if let Some(node) = work.family(context).offspring.get(&index) {
                     let report = given_up(self.child.root, node);
                     self.decide(None, context, |task| task.child_ended(index, report));
                 }
             }
             Command::Answer(index, outcome) => {
-                for (_, caller) in work.calls.extract_if(.., |(of, _)| *of == index) {
+                let calls = &mut work.family(context).calls;
+                for (_, caller) in calls.extract_if(.., |(of, _)| *of == index) {
                     self.shell.then(Act::Answer(caller, outcome.clone()));
                 }
             }
@@ -173,64 +205,71 @@ impl TaskActor {
         self.child.record(&self.shell, change);
     }
 
-    fn request(&self, context: &Context<Self>) {
+    fn request(&mut self, context: &mut Context<Self>) {
         let Some(work) = &self.work else { return };
-        let queue = self
-            .child
-            .def()
-            .options
-            .as_ref()
-            .and_then(|o| o.queue.as_deref());
-        let queue = queue.unwrap_or(work.options.queue);
-        self.shell.dispatcher(queue).do_send(Request {
-            priority: work.options.priority,
-            kind: kind(&work.options),
-            task: context.address().recipient(),
-        });
+        let options = self.child.def().options.as_ref();
+        let queue = options.and_then(|options| options.queue.as_deref());
+        let slot = Slot {
+            queue: self.shell.queue(queue.unwrap_or(work.options().queue)),
+            kind: kind(work.options()),
+        };
+        let priority = work.options().priority;
+        if let Some(permit) = self.shell.request(slot, priority, self.ticket) {
+            self.granted(permit, context);
+        }
     }
 
-    fn run(
-        &self,
-        attempt: u32,
-        args: Option<Value>,
-        permit: Option<Permit>,
-        context: &Context<Self>,
-    ) {
+    fn granted(&mut self, mut permit: Permit, context: &mut Context<Self>) {
+        #[cfg(test)]
+        super::tests::fault("task");
+        let Some(work) = &mut self.work else { return };
+        // A call goes on with it, if one that still runs is waiting.
+        if let Some(family) = &mut work.family {
+            while let Some(call) = family.returning.pop_front() {
+                match call.send(permit) {
+                    Ok(()) => return,
+                    Err(back) => permit = back,
+                }
+            }
+        }
+        let now_ms = self.shell.now_ms();
+        self.decide(Some(permit), context, |task| task.granted(now_ms));
+    }
+
+    fn run(&self, attempt: u32, args: Option<Value>, permit: Option<Permit>) {
         let (Some(work), Some(permit)) = (&self.work, permit) else {
             return;
         };
         let child = &self.child;
         self.shell.run(Order {
+            ticket: self.ticket,
             entry: work.entry,
             spot: child.spot(),
             attempt,
-            shared: self.shell.shared().clone(),
             permit,
             given: Given::new(child.def(), args, child.input.as_ref()),
-            limits: Limits::of(&work.options),
-            reply_to: context.address(),
-            inbox: self.shell.inbox().clone(),
+            limits: Limits::of(work.options()),
         });
     }
 
     /// Starts a child that is on record.
-    fn resume_child(&self, index: Index, context: &Context<Self>) -> Result<(), StoreError> {
+    fn resume_child(&self, index: Index) -> Result<(), StoreError> {
         let last = self.shell.reader().last_change(self.child.id(), index)?;
-        if let Some(child) = self.child(index, Resume::Stored(last), context) {
+        if let Some(child) = self.child(index, Resume::Stored(last)) {
             child.start(&self.shell);
         }
         Ok(())
     }
 
     /// Its own child `index`.
-    fn child(&self, index: Index, resume: Resume, context: &Context<Self>) -> Option<Child> {
+    fn child(&self, index: Index, resume: Resume) -> Option<Child> {
         let work = self.work.as_ref()?;
-        let node = work.offspring.get(&index)?;
-        let address = context.address();
+        let family = work.family.as_ref()?;
+        let node = family.offspring.get(&index)?;
         let purpose = work.machine.purpose(index);
         let place = self.child.offspring(index, node.clone(), purpose);
-        let (supervisor, stopped) = (address.clone().recipient(), address.recipient());
-        Some(Child::new(place, resume, supervisor, stopped))
+        let post = &family.post;
+        Some(Child::new(place, resume, post.clone(), post.clone()))
     }
 
     /// The machine as the store has it.
@@ -261,29 +300,39 @@ impl TaskActor {
             .collect())
     }
 
-    fn open(&mut self, entry: TaskEntry, context: &mut Context<Self>) -> Result<(), StoreError> {
+    fn open(
+        &mut self,
+        entry: &'static Entry,
+        context: &mut Context<Self>,
+    ) -> Result<(), StoreError> {
         let own = self.child.def().options.as_deref();
-        let options = entry.options.with(own);
-        let policy = options.retry_policy();
-        let since_ms = self.child.since_ms.unwrap_or_else(|| self.shell.now_ms());
-        let schedule = Schedule::of(own, since_ms);
+        let options = own.map(|own| Box::new(entry.options.with(Some(own))));
+        let policy = options.as_deref().unwrap_or(&entry.options).retry_policy();
         let (machine, commands) = match &self.child.resume {
             Resume::Fresh | Resume::Stored(None) => {
                 let seq = self.child.node.seq;
+                let since_ms = self.child.since_ms.unwrap_or_else(|| self.shell.now_ms());
+                let schedule = Schedule::of(own, since_ms);
                 Task::open(seq, policy, schedule, self.shell.now_ms())
             }
             Resume::Stored(Some(last)) => self.recover(policy, last.clone())?,
         };
+        let offspring = self.offspring()?;
+        let family = (!offspring.is_empty()).then(|| Family::new(offspring, context));
         self.work = Some(Work {
             machine,
             entry,
             options,
-            offspring: self.offspring()?,
-            calls: Vec::new(),
-            returning: VecDeque::new(),
+            family,
         });
         self.perform(commands, None, context);
         Ok(())
+    }
+}
+
+impl Drop for TaskActor {
+    fn drop(&mut self) {
+        self.shell.strike(self.ticket);
     }
 }
 
@@ -291,9 +340,8 @@ impl Actor for TaskActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        self.itself = Some(context.address());
         let def = self.child.def();
-        let Some(entry) = self.shell.shared().registry.get(&def.name).copied() else {
+        let Some(entry) = self.shell.shared().registry.get(&def.name) else {
             tracing::warn!(id = %self.child.id(), name = %def.name, "parked: the task is not registered");
             self.shell.shared().park(self.child.id(), &def.name);
             return;
@@ -307,19 +355,8 @@ impl Actor for TaskActor {
 impl Handler<Granted> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, Granted(mut permit): Granted, context: &mut Context<Self>) {
-        #[cfg(test)]
-        super::tests::fault("task");
-        let Some(work) = &mut self.work else { return };
-        // A call goes on with it, if one that still runs is waiting.
-        while let Some(call) = work.returning.pop_front() {
-            match call.send(permit) {
-                Ok(()) => return,
-                Err(back) => permit = back,
-            }
-        }
-        let now_ms = self.shell.now_ms();
-        self.decide(Some(permit), context, |task| task.granted(now_ms));
+    fn handle(&mut self, Granted(permit): Granted, context: &mut Context<Self>) {
+        self.granted(permit, context);
     }
 }
 
@@ -334,7 +371,9 @@ impl Handler<Finished> for TaskActor {
         } = finished;
         let now = self.shell.now();
         self.decide(None, context, |task| task.finished(attempt, end, now));
-        drop(permit);
+        if let Some(permit) = permit {
+            self.shell.release(permit.into_slot());
+        }
     }
 }
 
@@ -351,9 +390,10 @@ impl Handler<Wants> for TaskActor {
         } = wants;
         let Some(work) = &mut self.work else { return };
         if let Some((index, commands)) = work.machine.wants(attempt, purpose, &key, graft) {
+            let calls = &mut work.family(context).calls;
             // Nobody hears these any more.
-            work.calls.retain(|(_, caller)| !caller.is_closed());
-            work.calls.extend(answer.map(|answer| (index, answer)));
+            calls.retain(|(_, caller)| !caller.is_closed());
+            calls.extend(answer.map(|answer| (index, answer)));
             self.perform(commands, None, context);
         }
     }
@@ -364,35 +404,35 @@ impl Handler<WantsSlot> for TaskActor {
 
     fn handle(&mut self, WantsSlot(slot): WantsSlot, context: &mut Context<Self>) {
         if let Some(work) = &mut self.work {
-            work.returning.push_back(slot);
+            work.family(context).returning.push_back(slot);
             self.request(context);
         }
     }
 }
 
-impl Handler<ChildEnded> for TaskActor {
+impl Handler<Mail> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
-        let ChildEnded { index, report, .. } = ended;
-        self.decide(None, context, |task| task.child_ended(index, report));
-    }
-}
-
-impl Handler<ChildStopped> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
-        let ChildStopped { index, lost, .. } = stopped;
-        self.decide(None, context, |task| task.child_stopped(index, lost));
+    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        let family = self.work.as_ref().and_then(|work| work.family.as_ref());
+        for word in family
+            .map(|family| family.post.collect())
+            .unwrap_or_default()
+        {
+            self.decide(None, context, |task| match word {
+                Word::Ended(ChildEnded { index, report, .. }) => task.child_ended(index, report),
+                Word::Stopped(ChildStopped { index, lost, .. }) => task.child_stopped(index, lost),
+                Word::Launch(_) => Vec::new(),
+            });
+        }
     }
 }
 
 impl Handler<Respawn> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: Respawn, context: &mut Context<Self>) {
-        if let Err(error) = self.resume_child(respawn.index, context) {
+    fn handle(&mut self, respawn: Respawn, _: &mut Context<Self>) {
+        if let Err(error) = self.resume_child(respawn.index) {
             self.shell.halt(error.into());
         }
     }

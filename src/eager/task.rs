@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::frame::{Next, Step, drive};
 use super::run::{Run, nothing_is_lost};
 use crate::actors::attempt::SoftLimit;
-use crate::actors::call::{self, Caller, Given, Limits, Work, calls, guarded, in_time, work};
+use crate::actors::call::{self, Caller, Given, Limits, Work, calls, in_time, work};
 use crate::actors::shared::Shared;
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::offspring::{self, Graft};
@@ -25,7 +25,7 @@ use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::error::{Error, Result};
 use crate::persistence::definition;
 use crate::persistence::draft::{self, Draft};
-use crate::task::{Host, TaskContext, TaskEntry, TaskOptions};
+use crate::task::{Entry, Host, TaskContext, TaskOptions};
 
 #[derive(Debug)]
 pub(crate) struct TaskFrame {
@@ -39,7 +39,7 @@ pub(crate) struct TaskFrame {
 struct Running {
     run: Arc<Run>,
     place: Place,
-    entry: TaskEntry,
+    entry: &'static Entry,
     options: TaskOptions,
     state: Mutex<State>,
 }
@@ -64,7 +64,7 @@ impl TaskFrame {
         let def = place.def();
         let own = def.options.as_deref();
         let registered = run.shared.registry.get(&def.name);
-        let entry = *registered.expect("what is not registered is refused at submission");
+        let entry = registered.expect("what is not registered is refused at submission");
         let options = entry.options.with(own);
         let now_ms = run.shared.clock.now_ms();
         let schedule = Schedule::of(own, now_ms);
@@ -348,12 +348,12 @@ impl Call {
 /// The function, called. On the heap, because calls nest: what is moved about here would be so on the
 /// caller's stack, some kilobytes a level.
 fn body(
-    entry: TaskEntry,
+    entry: &'static Entry,
     context: TaskContext,
     work: Work,
 ) -> Pin<Box<dyn Future<Output = call::Outcome> + Send>> {
     Box::pin(async move {
-        let done = guarded(calls(entry, context, work)).await;
+        let done = calls(entry, context, work).await;
         if entry.options.blocking {
             look_again().await;
         }

@@ -1,60 +1,69 @@
-//! To the dispatcher of a queue.
+//! What the dispatcher gives, and gets back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use actix::{Message, Recipient};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use super::task::Granted;
 use crate::canvas::machine::queue::SlotKind;
 
-/// A task is ready and wants a slot.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Request {
-    pub(crate) priority: u8,
+/// A place in a queue, for one running attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// The queue's number.
+    pub(crate) queue: u32,
     pub(crate) kind: SlotKind,
-    pub(crate) task: Recipient<Granted>,
 }
 
-/// A slot is free again.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Release(pub(crate) SlotKind);
-
-/// Grant nothing any more: the app is shutting down.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Drain;
-
-/// A slot, held. Dropping it gives the slot back, whatever became of its holder.
+/// A slot, held. Dropping it gives the slot back, on whatever thread and whatever became of its
+/// holder.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    kind: SlotKind,
-    dispatcher: Recipient<Release>,
-    /// How many are held in all queues: shutting down waits for none.
-    held: Arc<AtomicUsize>,
+    slot: Slot,
+    returns: Option<Arc<Returns>>,
+}
+
+/// Slots that were given back and that the engine has not fetched yet.
+#[derive(Debug)]
+pub(crate) struct Returns {
+    slots: Mutex<Vec<Slot>>,
+    /// Rung when there are some.
+    bell: Arc<Notify>,
 }
 
 impl Permit {
-    pub(crate) fn new(
-        kind: SlotKind,
-        dispatcher: Recipient<Release>,
-        held: Arc<AtomicUsize>,
-    ) -> Self {
-        held.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn new(slot: Slot, returns: Arc<Returns>) -> Self {
         Self {
-            kind,
-            dispatcher,
-            held,
+            slot,
+            returns: Some(returns),
         }
+    }
+
+    /// Gives it back by hand: for who has the dispatcher at hand.
+    pub(crate) fn into_slot(mut self) -> Slot {
+        self.returns = None;
+        self.slot
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.held.fetch_sub(1, Ordering::Release);
-        // At most one per slot is under way, so the mailbox stays small.
-        self.dispatcher.do_send(Release(self.kind));
+        if let Some(returns) = &self.returns {
+            returns.slots.lock().push(self.slot);
+            returns.bell.notify_one();
+        }
+    }
+}
+
+impl Returns {
+    pub(crate) fn new(bell: Arc<Notify>) -> Self {
+        Self {
+            slots: Mutex::default(),
+            bell,
+        }
+    }
+
+    pub(crate) fn fetch(&self) -> Vec<Slot> {
+        std::mem::take(&mut self.slots.lock())
     }
 }

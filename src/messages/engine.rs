@@ -15,9 +15,9 @@ pub(crate) struct KeyIsDurable {
     pub(crate) workflow: Option<Id>,
 }
 
-/// A callback that is on record and is to run.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
+/// A callback that is on record and is to run. It comes by post: the end of what called for it must
+/// not overtake it.
+#[derive(Clone, Debug)]
 pub(crate) struct Launch {
     pub(crate) root: Id,
     pub(crate) due: Due,

@@ -1,13 +1,29 @@
-//! To an actor that has children: engine, group, chord, chain; and from barriers to their owners.
+//! To an actor that has children: engine, group, chord, chain, task; and from barriers to their
+//! owners.
 
 use actix::Message;
 
+use super::engine::Launch;
 use crate::canvas::id::Id;
 use crate::canvas::machine::{Index, Report, Verdict};
 
-/// A child has ended. A group's and a header's go to their barrier, all others to the supervisor.
-#[derive(Clone, Debug, Message)]
+/// There is mail from children: [`Word`]s to collect. They come in crowds, so that one message
+/// serves for many.
+#[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
+pub(crate) struct Mail;
+
+/// What a child says.
+#[derive(Clone, Debug)]
+pub(crate) enum Word {
+    Ended(ChildEnded),
+    Stopped(ChildStopped),
+    /// To the engine only.
+    Launch(Launch),
+}
+
+/// A child has ended. A group's and a header's go to their barrier, all others to the supervisor.
+#[derive(Clone, Debug)]
 pub(crate) struct ChildEnded {
     pub(crate) root: Id,
     pub(crate) index: Index,
@@ -15,8 +31,7 @@ pub(crate) struct ChildEnded {
 }
 
 /// A child's actor is gone.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Clone, Debug)]
 pub(crate) struct ChildStopped {
     pub(crate) root: Id,
     pub(crate) index: Index,

@@ -71,19 +71,19 @@ impl EngineActor {
     }
 
     /// Brings in what waits where there is room, and what waits for a time that has come.
-    pub(super) fn look(&mut self, context: &mut Context<Self>) {
-        if let Err(error) = self.try_look(context) {
+    pub(super) fn look(&mut self) {
+        if let Err(error) = self.try_look() {
             self.shell.halt(error.into());
         }
-        self.set_alarm(context);
+        self.set_alarm();
     }
 
-    fn try_look(&mut self, context: &mut Context<Self>) -> Result<(), StoreError> {
+    fn try_look(&mut self) -> Result<(), StoreError> {
         // What is on its way is passed over, so it must not be much.
         if self.moving.len() > AT_ONCE / 2 || self.shell.is_draining() {
             return Ok(());
         }
-        self.look_at_the_clock(context)?;
+        self.look_at_the_clock()?;
         let reader = self.shell.reader().clone();
         for (lane, room) in self.backlog.room() {
             let name = self.backlog.name(lane).to_owned();
@@ -95,7 +95,7 @@ impl EngineActor {
                     break;
                 };
                 if !self.moving.contains(&root) {
-                    self.take_turn(root, lane, context)?;
+                    self.take_turn(root, lane)?;
                     room -= 1;
                 }
             }
@@ -104,25 +104,20 @@ impl EngineActor {
     }
 
     /// The next of a lane comes in, unless it is of another one by now, as the registry is.
-    fn take_turn(
-        &mut self,
-        root: Id,
-        lane: Lane,
-        context: &mut Context<Self>,
-    ) -> Result<(), StoreError> {
+    fn take_turn(&mut self, root: Id, lane: Lane) -> Result<(), StoreError> {
         let (waiting, node) = self.waiting(root)?;
         let opening = self.opening(root, &node, waiting.since_ms)?;
         let own = self.backlog.lane(&opening.lane);
         if own == lane || self.backlog.has_place(own) {
             self.backlog.came_in(own);
-            return self.bring_in(root, waiting, own, context);
+            return self.bring_in(root, waiting, own);
         }
         self.backlog.moved_to(own);
         self.requeue(root, waiting, opening, own);
         Ok(())
     }
 
-    fn look_at_the_clock(&mut self, context: &mut Context<Self>) -> Result<(), StoreError> {
+    fn look_at_the_clock(&mut self) -> Result<(), StoreError> {
         let now = self.shell.now_ms();
         if self.due_at.is_none_or(|at_ms| at_ms > now) {
             return Ok(());
@@ -142,7 +137,7 @@ impl EngineActor {
             let opening = self.opening(root, &node, waiting.since_ms)?;
             let lane = self.backlog.lane(&opening.lane);
             if self.backlog.submitted(lane) {
-                self.bring_in(root, waiting, lane, context)?;
+                self.bring_in(root, waiting, lane)?;
             } else {
                 self.requeue(root, waiting, opening, lane);
             }
@@ -160,18 +155,12 @@ impl EngineActor {
     }
 
     /// A workflow that waited becomes live.
-    fn bring_in(
-        &mut self,
-        root: Id,
-        waiting: Waiting,
-        lane: Lane,
-        context: &mut Context<Self>,
-    ) -> Result<(), StoreError> {
+    fn bring_in(&mut self, root: Id, waiting: Waiting, lane: Lane) -> Result<(), StoreError> {
         self.take_out(root, &waiting);
         let since_ms = waiting.since_ms;
         let head = waiting.into_head_record();
         self.shell.put(keys::head(root), head.clone());
-        self.resume(root, head, lane, since_ms, context)
+        self.resume(root, head, lane, since_ms)
     }
 
     fn requeue(&mut self, root: Id, waiting: Waiting, opening: Opening, lane: Lane) {
@@ -262,7 +251,7 @@ fn lane<'a>(registry: &Registry, task: &'a TaskDef) -> (Cow<'a, str>, u8) {
 impl Handler<Stored> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, stored: Stored, context: &mut Context<Self>) {
+    fn handle(&mut self, stored: Stored, _: &mut Context<Self>) {
         match stored {
             Stored::Waits(lane) => self.backlog.arrived(lane),
             Stored::WaitsUntil(at_ms) => {
@@ -270,7 +259,7 @@ impl Handler<Stored> for EngineActor {
             }
             Stored::Moved(root) => drop(self.moving.remove(&root)),
         }
-        self.look(context);
+        self.look();
     }
 }
 
@@ -279,7 +268,7 @@ impl Handler<Wanted> for EngineActor {
 
     /// It comes in at once, past all that wait: the task that waits for it may hold what these
     /// wait for.
-    fn handle(&mut self, Wanted(root): Wanted, context: &mut Context<Self>) {
+    fn handle(&mut self, Wanted(root): Wanted, _: &mut Context<Self>) {
         if self.moving.contains(&root) || self.workflows.contains_key(&root) {
             return;
         }
@@ -288,7 +277,7 @@ impl Handler<Wanted> for EngineActor {
             Ok(Some(_)) => self.waiting(root).and_then(|(waiting, node)| {
                 let lane = self.lane_of(root, &node)?;
                 self.backlog.came_in(lane);
-                self.bring_in(root, waiting, lane, context)
+                self.bring_in(root, waiting, lane)
             }),
             Err(error) => Err(error),
         };

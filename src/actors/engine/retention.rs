@@ -47,7 +47,7 @@ impl EngineActor {
 
     /// Takes away some of what nobody is to find any more, and goes on when the store has heard of
     /// that: it shares the thread with all else.
-    pub(super) fn sweep(&mut self, context: &Context<Self>) {
+    pub(super) fn sweep(&mut self) {
         if std::mem::replace(&mut self.sweeping, true) {
             self.sweep_again = true;
             return;
@@ -55,7 +55,7 @@ impl EngineActor {
         if let Err(error) = self.try_sweep() {
             self.shell.halt(error.into());
         }
-        self.set_alarm(context);
+        self.set_alarm();
     }
 
     fn try_sweep(&mut self) -> Result<(), StoreError> {
@@ -149,7 +149,7 @@ impl EngineActor {
 impl Handler<Sweep> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, sweep: Sweep, context: &mut Context<Self>) {
+    fn handle(&mut self, sweep: Sweep, _: &mut Context<Self>) {
         let go_on = match sweep {
             Sweep::Start => true,
             Sweep::Done => {
@@ -158,7 +158,7 @@ impl Handler<Sweep> for EngineActor {
             }
         };
         if go_on {
-            self.sweep(context);
+            self.sweep();
         }
     }
 }
