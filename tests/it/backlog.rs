@@ -11,7 +11,7 @@ use chordal::prelude::*;
 use chordal::{AppBuilder, Clock, Error, Id, State};
 use tokio::sync::watch;
 
-use crate::recovery::within;
+use crate::recovery::{Disk, within};
 
 /// What ran: the test's own number and the task's.
 static RAN: LazyLock<watch::Sender<Vec<(u64, u64)>>> = LazyLock::new(watch::Sender::default);
@@ -279,34 +279,79 @@ async fn what_nobody_can_run_takes_no_place_of_a_queue() {
     app.shutdown().await.unwrap();
 }
 
-/// A million: `cargo test --release --test it -- --ignored a_million --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute"]
-async fn a_million_that_wait_take_no_memory() {
-    let directory = tempfile::tempdir().unwrap();
-    let app = App::open(directory.path()).concurrency(1);
-    let app = app.durability(chordal::Durability::Process);
-    let app = app.tasks(tasks![held]).start().await.unwrap();
-    let test = TESTS.fetch_add(1, Ordering::Relaxed);
-    let mut resident = Vec::new();
-    for _ in 0..10 {
-        for batch in 0..1_000 {
-            let all = (0..100).map(|n| app.apply_async(held.s(test, batch * 100 + n)));
-            futures_util::future::try_join_all(all).await.unwrap();
-        }
-        resident.push(resident_mb());
-        println!("{} live, {resident:?} MB", app.live_workflows());
+/// Every workflow has one head, and one that waits one turn.
+fn check_index(store: &MemoryStore) {
+    let keys = |tag: u8, from: usize| {
+        let all = store.scan(&[tag], &[tag + 1]);
+        all.map(move |pair| pair.unwrap().0[from..][..16].to_vec())
+    };
+    let mut heads = HashSet::new();
+    for head in keys(b'b', 1).chain(keys(b'w', 1)).chain(keys(b'e', 9)) {
+        assert!(heads.insert(head), "a workflow has two heads");
     }
-    assert!(app.live_workflows() <= 10_000);
-    assert!(resident[9] < resident[2] + 50, "{resident:?}");
-    app.shutdown().await.unwrap();
+    let waiting: HashSet<_> = keys(b'b', 1).collect();
+    // (The id is behind the length and the name of the lane, and the priority.)
+    let lane = 1 + 4 + "default".len() + 1;
+    let turns: Vec<_> = keys(b'q', lane).chain(keys(b't', 9)).collect();
+    assert_eq!(turns.len(), waiting.len());
+    assert!(turns.iter().all(|turn| waiting.contains(turn)));
 }
 
-fn resident_mb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.unwrap().trim().trim_end_matches(" kB");
-    kib.parse::<u64>().unwrap() / 1_000
+#[tokio::test]
+async fn a_crash_behind_any_batch_neither_loses_nor_doubles_what_waits() {
+    let (stage, disk) = (Stage::new(), Disk::default());
+    let builder = |store| {
+        let builder = App::with_store(store).clock(stage.clock.clone());
+        builder.live_workflows(2).tasks(tasks![work, held, nested])
+    };
+    let app = App::with_store(disk.clone()).clock(stage.clock.clone());
+    let app = app.live_workflows(2).tasks(tasks![work, held, nested]);
+    let app = app.start().await.unwrap();
+    let mut told = Vec::new();
+    for n in 0..8u64 {
+        let canvas = match n {
+            0 | 1 => held.s(stage.test, n),
+            2 | 3 => work
+                .s(stage.test, n)
+                .countdown(u32::try_from(n).unwrap() * 5 * SECOND),
+            4 => work.s(stage.test, n).priority(9),
+            _ => work.s(stage.test, n) | work.si(stage.test, n),
+        };
+        let result = submit(&app, canvas).await;
+        told.push((result, disk.synced()));
+    }
+    let waiting = disk.batches();
+    stage.clock.advance(12 * SECOND);
+    stage.open();
+    stage.clock.advance(3 * SECOND);
+    for (n, (result, _)) in (0..).zip(&told) {
+        assert_eq!(within(result.get()).await.unwrap(), n);
+    }
+    app.shutdown().await.unwrap();
+    assert!(disk.batches() > waiting + 3);
+    for kept in 0..=disk.batches() {
+        let store = disk.crashed_after(kept);
+        check_index(&store);
+        let before = stage.ran();
+        let app = builder(store.clone()).start().await.unwrap();
+        for (n, (result, acknowledged)) in (0..).zip(&told) {
+            match app.async_result::<u64>(result.id()).await {
+                Ok(result) => assert_eq!(within(result.get()).await.unwrap(), n),
+                Err(Error::UnknownId { .. }) => assert!(kept < *acknowledged, "{n} is lost"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        app.shutdown().await.unwrap();
+        check_index(&store);
+        for n in 0..8 {
+            let times = |ran: &[u64]| ran.iter().filter(|of| **of == n).count();
+            let steps = if n < 5 { 1 } else { 2 };
+            assert!(
+                times(&stage.ran()) - times(&before) <= steps,
+                "{n} ran twice"
+            );
+        }
+    }
 }
 
 mod forget {
@@ -394,6 +439,47 @@ mod forget {
             let id = part.id();
             assert!(matches!(app.forget(id).await, Err(Error::NotARoot { id: of }) if of == id));
             assert!(matches!(part.forget().await, Err(Error::NotARoot { .. })));
+            app.shutdown().await.unwrap();
+        }
+    }
+
+    /// A value that does not stand in its record.
+    #[task(name = "backlog.large")]
+    async fn large() -> String {
+        "x".repeat(5_000)
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_leaves_of_a_deletion_goes_when_the_store_is_opened() {
+        let (clock, disk) = (Stage::new().clock, Disk::default());
+        let builder = |store: MemoryStore| App::with_store(store).clock(clock.clone());
+        let app = App::with_store(disk.clone()).clock(clock.clone());
+        let app = app.tasks(tasks![large]).start().await.unwrap();
+        let group = group((0..1_200).map(|_| large.s()));
+        let group = app.apply_async(group).await.unwrap();
+        within(group.at_rest()).await.unwrap();
+        group.forget().await.unwrap();
+        let forgotten = disk.batches();
+        within(async {
+            while disk.scan(b"d", b"z").any(|pair| pair.unwrap().0[0] != b'm') {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        app.shutdown().await.unwrap();
+        assert!(disk.batches() > forgotten + 3);
+        for kept in forgotten..=disk.batches() {
+            let store = disk.crashed_after(kept);
+            let app = builder(store.clone()).start().await.unwrap();
+            within(async {
+                while store
+                    .scan(b"d", b"z")
+                    .any(|pair| pair.unwrap().0[0] != b'm')
+                {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
             app.shutdown().await.unwrap();
         }
     }

@@ -617,7 +617,8 @@ impl Disk {
         disk
     }
 
-    fn synced(&self) -> usize {
+    /// How many of them are synced.
+    pub(crate) fn synced(&self) -> usize {
         self.0.lock().unwrap().synced
     }
 
