@@ -1,12 +1,17 @@
-//! cargo run --release --example throughput -- --shape group|chord|chain|latency --n N
+//! cargo run --release --example throughput -- --shape group|chord|chain|latency|chords|singles --n N
 //!
 //! The project's speedometer: no-op tasks through the whole engine, one process, a fresh temporary
 //! store each time. A group is timed from its submission to all results in the caller, a chord to
 //! its body's result, a chain of N steps to its last value, `latency` is N single tasks one after
-//! the other. Prints one JSON object; `per_second` counts tasks, the latencies are of one task (for
-//! `latency`) or of the whole submission.
+//! the other, `chords` are N tasks in chords of ten, all submitted at once, `singles` N single tasks
+//! submitted by 64 callers at once, each waiting for the result before its next. Prints one JSON
+//! object; `per_second` counts tasks, the latencies are of one task (for `latency` and `singles`), of
+//! one chord or of the whole submission.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -41,6 +46,8 @@ enum Shape {
     Chord,
     Chain,
     Latency,
+    Chords,
+    Singles,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -62,6 +69,11 @@ struct Report {
     p99_us: u64,
     peak_rss_mb: u64,
 }
+
+/// How many members each of many chords has.
+const MEMBERS: u64 = 10;
+/// How many callers submit single tasks at once.
+const CALLERS: usize = 64;
 
 /// A payload of nothing but its size.
 type Load = serde_bytes::ByteBuf;
@@ -158,8 +170,50 @@ async fn run(app: &App, options: &Options) -> Result<Vec<Duration>> {
             }
             return Ok(latencies);
         }
+        Shape::Chords => {
+            let chords = (0..n.div_ceil(MEMBERS)).map(|i| {
+                let members = MEMBERS.min(n - i * MEMBERS);
+                let chord = chord(
+                    group(vec![noop.s(load()); members as usize]),
+                    count.partial(),
+                );
+                let app = app.clone();
+                tokio::spawn(async move {
+                    let start = Instant::now();
+                    let counted = app.apply_async(chord).await?.get().await?;
+                    ensure!(counted == members, "{counted} members");
+                    Ok(start.elapsed())
+                })
+            });
+            return all(chords.collect()).await;
+        }
+        Shape::Singles => {
+            let left = Arc::new(AtomicU64::new(n));
+            let callers = (0..CALLERS).map(|_| {
+                let (app, left, load) = (app.clone(), left.clone(), load());
+                tokio::spawn(async move {
+                    let mut latencies = Vec::new();
+                    let one_less = |left: u64| left.checked_sub(1);
+                    while left.fetch_update(Relaxed, Relaxed, one_less).is_ok() {
+                        let start = Instant::now();
+                        app.apply_async(noop.s(load.clone())).await?.get().await?;
+                        latencies.push(start.elapsed());
+                    }
+                    Ok(latencies)
+                })
+            });
+            return Ok(all(callers.collect()).await?.concat());
+        }
     }
     Ok(vec![start.elapsed()])
+}
+
+async fn all<T>(tasks: Vec<tokio::task::JoinHandle<Result<T>>>) -> Result<Vec<T>> {
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        results.push(task.await??);
+    }
+    Ok(results)
 }
 
 fn name(value: impl ValueEnum) -> String {

@@ -11,7 +11,7 @@ use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later
 use crate::canvas::freeze::{Fan, Members};
 use crate::canvas::machine::barrier::Barrier;
 use crate::canvas::machine::group::Command;
-use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record, Report};
+use crate::canvas::machine::{BODY, Change, Index, IndexSet, Past, Record, Report};
 use crate::canvas::outcome::FailureKind;
 use crate::messages::supervisor::{ChildEnded, Decided, Mail, Respawn, Word};
 use crate::persistence::StoreError;
@@ -96,6 +96,11 @@ impl FanOut {
                     Glance::Done(index) => {
                         machine.has_value(index);
                         resumed.remove(&index);
+                        continue;
+                    }
+                    Glance::Started(range) => {
+                        let started = || Change::Started(Past::first());
+                        resumed.extend(range.map(|index| (index, started())));
                         continue;
                     }
                     Glance::Record(record) => record,

@@ -1,11 +1,12 @@
-//! The roll: the task actors that live, by ticket. What is to reach a task from elsewhere names its
+//! The roll: the task actors that have a task, by ticket. What is to reach a task from elsewhere names its
 //! ticket: an address of actix is dear to copy, and a ticket may cross threads for nothing.
 
 use actix::Addr;
 
+use super::supervision::Child;
 use super::task::TaskActor;
 
-/// Stands for one task actor, and for no later one.
+/// Stands for one task's actor, and for none of a later task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     place: u32,
@@ -17,25 +18,39 @@ pub(crate) struct Ticket {
 pub(crate) struct Roll {
     places: Vec<Place>,
     free: Vec<u32>,
+    /// Actors whose task has ended.
+    idle: Vec<Addr<TaskActor>>,
 }
+
+/// So many idle actors are kept: about a kilobyte each.
+const IDLE: usize = 1_024;
 
 #[derive(Debug, Default)]
 struct Place {
     generation: u32,
     task: Option<Addr<TaskActor>>,
+    /// What the actor is to take: no message of actix can carry what is for one thread only.
+    child: Option<Child>,
 }
 
 impl Roll {
-    /// A ticket for an actor that is about to be started.
-    pub(crate) fn reserve(&mut self) -> Ticket {
+    /// A ticket for an actor that is to take this child.
+    pub(crate) fn reserve(&mut self, child: Child) -> Ticket {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());
             (self.places.len() - 1) as u32
         });
+        let found = &mut self.places[place as usize];
+        found.child = Some(child);
         Ticket {
             place,
-            generation: self.places[place as usize].generation,
+            generation: found.generation,
         }
+    }
+
+    /// What the holder of the ticket is to do.
+    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Child> {
+        self.places[ticket.place as usize].child.take()
     }
 
     /// Actix ends an actor that nobody can reach: on the roll it lives until it is struck off, also
@@ -50,6 +65,23 @@ impl Roll {
             .task
             .as_ref()
             .filter(|_| place.generation == ticket.generation)
+    }
+
+    /// An actor that has no task.
+    pub(crate) fn idle(&mut self) -> Option<Addr<TaskActor>> {
+        self.idle.pop()
+    }
+
+    /// Its task has ended, and it waits for the next; or not, if there are enough.
+    pub(crate) fn rest(&mut self, ticket: Ticket) -> bool {
+        let Some(task) = self.strike(ticket) else {
+            return false;
+        };
+        let room = self.idle.len() < IDLE;
+        if room {
+            self.idle.push(task);
+        }
+        room
     }
 
     /// Its actor is gone.

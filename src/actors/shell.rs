@@ -18,8 +18,9 @@ use super::runner::{self, Order};
 use super::scheduler::SchedulerActor;
 use super::shared::Shared;
 use super::store::{Commit, StoreActor};
+use super::supervision::Child;
 use super::sweeper;
-use super::task::TaskActor;
+use super::task::{Take, TaskActor};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
@@ -32,6 +33,7 @@ use crate::messages::task::Granted;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::Reader;
 use crate::persistence::{StoreError, draft, keys};
+use crate::task::Entry;
 
 /// A batch is sent off when this much is in it, however much more is on its way.
 const FULL: u64 = 4_096;
@@ -57,6 +59,8 @@ struct Inner {
     engine: OnceCell<(Addr<EngineActor>, Post)>,
     dispatcher: RefCell<Dispatcher>,
     roll: RefCell<Roll>,
+    /// The registered task that was asked for last.
+    entry: Cell<Option<&'static Entry>>,
     limits: Limits,
     shared: Arc<Shared>,
 }
@@ -95,6 +99,7 @@ impl Shell {
             engine: OnceCell::new(),
             dispatcher: RefCell::new(Dispatcher::new(returns)),
             roll: RefCell::default(),
+            entry: Cell::new(None),
             limits,
             shared,
         }));
@@ -147,11 +152,24 @@ impl Shell {
         }
     }
 
-    /// Starts the actor of a task.
-    pub(crate) fn enroll(&self, task: impl FnOnce(Ticket) -> TaskActor) {
-        let ticket = self.0.roll.borrow_mut().reserve();
-        let task = task(ticket).start();
-        self.0.roll.borrow_mut().enter(ticket, task);
+    /// Has an actor take this task.
+    pub(crate) fn enroll(&self, child: Child) {
+        let mut roll = self.0.roll.borrow_mut();
+        let ticket = roll.reserve(child);
+        let idle = roll.idle();
+        let task = idle.unwrap_or_else(|| TaskActor::new(self.clone()).start());
+        task.do_send(Take(ticket));
+        roll.enter(ticket, task);
+    }
+
+    /// The task that is meant for the holder of this ticket.
+    pub(crate) fn take(&self, ticket: Ticket) -> Option<Child> {
+        self.0.roll.borrow_mut().take(ticket)
+    }
+
+    /// The task has ended; its actor waits for another, unless the answer is no.
+    pub(crate) fn rest(&self, ticket: Ticket) -> bool {
+        self.0.roll.borrow_mut().rest(ticket)
     }
 
     /// The actor of a task is gone.
@@ -167,6 +185,19 @@ impl Shell {
                 Note::Finished(finished) => task.do_send(finished),
                 Note::Wants(wants) => task.do_send(wants),
                 Note::WantsSlot(wants) => task.do_send(wants),
+            }
+        }
+    }
+
+    /// What is registered under this name.
+    pub(crate) fn entry(&self, name: &str) -> Option<&'static Entry> {
+        // Mostly the same as for the task before.
+        match self.0.entry.get() {
+            Some(last) if last.name == name => Some(last),
+            _ => {
+                let entry = self.shared().registry.get(name);
+                self.0.entry.set(entry);
+                entry
             }
         }
     }

@@ -10,7 +10,6 @@ use super::group::GroupActor;
 use super::journal::Act;
 use super::post::Post;
 use super::shell::Shell;
-use super::task::TaskActor;
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::place::Place;
@@ -139,7 +138,7 @@ impl Child {
     /// As [`start`](Self::start), when nothing is to be waited for.
     pub(crate) fn start_now(self, shell: &Shell) {
         match self.node.def {
-            Def::Task(_) => shell.enroll(|ticket| TaskActor::new(shell.clone(), self, ticket)),
+            Def::Task(_) => shell.enroll(self),
             Def::Chain(_) => drop(ChainActor::new(shell.clone(), self).start()),
             Def::Group(_) => drop(GroupActor::new(shell.clone(), self).start()),
             Def::Chord { .. } => drop(ChordActor::new(shell.clone(), self).start()),

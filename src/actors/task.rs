@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::call::{Given, Limits};
@@ -16,7 +16,7 @@ use super::supervision::{Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::offspring;
 use crate::canvas::machine::queue::SlotKind;
-use crate::canvas::machine::task::{Command, Schedule, Task};
+use crate::canvas::machine::task::{Command, End, Now, Schedule, Task};
 use crate::canvas::machine::{Change, Index};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::retry::RetryPolicy;
@@ -27,14 +27,32 @@ use crate::messages::task::{Finished, Granted, Wants, WantsSlot};
 use crate::persistence::{StoreError, definition};
 use crate::task::{Entry, TaskOptions};
 
+/// Has one task at a time: starting an actor costs more than all else that a task does not do, so
+/// one whose task has ended waits for the next.
 #[derive(Debug)]
 pub(crate) struct TaskActor {
+    shell: Shell,
+    job: Option<Job>,
+}
+
+/// The task that it has.
+#[derive(Debug)]
+struct Job {
     shell: Shell,
     child: Child,
     ticket: Ticket,
     /// `None` while the task is parked: nothing is registered under its name.
     work: Option<Work>,
+    /// It has said its last word.
+    is_over: bool,
+    /// Others know the actor's address, and may use it after the end of the job.
+    is_known: bool,
 }
+
+/// Take the task that is meant for this ticket; to an actor that has none.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Take(pub(crate) Ticket);
 
 #[derive(Debug)]
 struct Work {
@@ -81,12 +99,36 @@ impl Work {
 }
 
 impl TaskActor {
-    pub(crate) fn new(shell: Shell, child: Child, ticket: Ticket) -> Self {
+    pub(crate) fn new(shell: Shell) -> Self {
+        Self { shell, job: None }
+    }
+
+    /// Does something to the job; whoever has none hears of the one before.
+    fn work(
+        &mut self,
+        context: &mut Context<Self>,
+        event: impl FnOnce(&mut Job, &mut Context<Self>),
+    ) {
+        let Some(job) = &mut self.job else { return };
+        event(job, context);
+        if job.is_over {
+            if job.is_known || !self.shell.rest(job.ticket) {
+                context.stop();
+            }
+            self.job = None;
+        }
+    }
+}
+
+impl Job {
+    fn new(shell: Shell, child: Child, ticket: Ticket) -> Self {
         Self {
             shell,
             child,
             ticket,
             work: None,
+            is_over: false,
+            is_known: false,
         }
     }
 
@@ -94,7 +136,7 @@ impl TaskActor {
     fn decide(
         &mut self,
         permit: Option<Permit>,
-        context: &mut Context<Self>,
+        context: &mut Context<TaskActor>,
         event: impl FnOnce(&mut Task) -> Vec<Command>,
     ) {
         if let Some(work) = &mut self.work {
@@ -107,7 +149,7 @@ impl TaskActor {
         &mut self,
         commands: Vec<Command>,
         mut permit: Option<Permit>,
-        context: &mut Context<Self>,
+        context: &mut Context<TaskActor>,
     ) {
         for command in commands {
             match command {
@@ -116,19 +158,22 @@ impl TaskActor {
                 Command::Run { attempt, args } => {
                     self.run(attempt, args, permit.take());
                 }
-                Command::WakeAt { at_ms } => self.shell.scheduler().do_send(WakeAt {
-                    at_ms,
-                    who: context.address().recipient(),
-                }),
+                Command::WakeAt { at_ms } => {
+                    self.is_known = true;
+                    self.shell.scheduler().do_send(WakeAt {
+                        at_ms,
+                        who: context.address().recipient(),
+                    });
+                }
                 Command::Report(mut report) => {
                     report.outcome = self.shell.keep(self.child.id(), report.outcome);
                     self.child.pass_on(report);
-                    context.stop();
+                    self.is_over = true;
                 }
                 Command::Expire => {
                     let failure = self.child.failure(FailureKind::Revoked, "expired");
                     self.child.report(&self.shell, Outcome::Revoked(failure));
-                    context.stop();
+                    self.is_over = true;
                 }
                 Command::Child(command) => {
                     if let Err(error) = self.perform_child(command, context) {
@@ -142,7 +187,7 @@ impl TaskActor {
     fn perform_child(
         &mut self,
         command: offspring::Command,
-        context: &mut Context<Self>,
+        context: &mut Context<TaskActor>,
     ) -> Result<(), StoreError> {
         use offspring::Command;
         let task = self.child.id();
@@ -205,7 +250,7 @@ impl TaskActor {
         self.child.record(&self.shell, change);
     }
 
-    fn request(&mut self, context: &mut Context<Self>) {
+    fn request(&mut self, context: &mut Context<TaskActor>) {
         let Some(work) = &self.work else { return };
         let options = self.child.def().options.as_ref();
         let queue = options.and_then(|options| options.queue.as_deref());
@@ -219,7 +264,7 @@ impl TaskActor {
         }
     }
 
-    fn granted(&mut self, mut permit: Permit, context: &mut Context<Self>) {
+    fn granted(&mut self, mut permit: Permit, context: &mut Context<TaskActor>) {
         #[cfg(test)]
         super::tests::fault("task");
         let Some(work) = &mut self.work else { return };
@@ -232,7 +277,10 @@ impl TaskActor {
                 }
             }
         }
-        let now_ms = self.shell.now_ms();
+        let now_ms = match work.machine.may_expire() {
+            true => self.shell.now_ms(),
+            false => 0,
+        };
         self.decide(Some(permit), context, |task| task.granted(now_ms));
     }
 
@@ -303,7 +351,7 @@ impl TaskActor {
     fn open(
         &mut self,
         entry: &'static Entry,
-        context: &mut Context<Self>,
+        context: &mut Context<TaskActor>,
     ) -> Result<(), StoreError> {
         let own = self.child.def().options.as_deref();
         let options = own.map(|own| Box::new(entry.options.with(Some(own))));
@@ -311,13 +359,15 @@ impl TaskActor {
         let (machine, commands) = match &self.child.resume {
             Resume::Fresh | Resume::Stored(None) => {
                 let seq = self.child.node.seq;
-                let since_ms = self.child.since_ms.unwrap_or_else(|| self.shell.now_ms());
-                let schedule = Schedule::of(own, since_ms);
-                Task::open(seq, policy, schedule, self.shell.now_ms())
+                // Few have any to do with the time, and asking for it takes some.
+                let now_ms = own.map_or(0, |_| self.shell.now_ms());
+                let schedule = Schedule::of(own, self.child.since_ms.unwrap_or(now_ms));
+                Task::open(seq, policy, schedule, now_ms)
             }
             Resume::Stored(Some(last)) => self.recover(policy, last.clone())?,
         };
         let offspring = self.offspring()?;
+        self.is_known |= !offspring.is_empty();
         let family = (!offspring.is_empty()).then(|| Family::new(offspring, context));
         self.work = Some(Work {
             machine,
@@ -328,20 +378,10 @@ impl TaskActor {
         self.perform(commands, None, context);
         Ok(())
     }
-}
 
-impl Drop for TaskActor {
-    fn drop(&mut self) {
-        self.shell.strike(self.ticket);
-    }
-}
-
-impl Actor for TaskActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, context: &mut Self::Context) {
+    fn start(&mut self, context: &mut Context<TaskActor>) {
         let def = self.child.def();
-        let Some(entry) = self.shell.shared().registry.get(&def.name) else {
+        let Some(entry) = self.shell.entry(&def.name) else {
             tracing::warn!(id = %self.child.id(), name = %def.name, "parked: the task is not registered");
             self.shell.shared().park(self.child.id(), &def.name);
             return;
@@ -350,37 +390,24 @@ impl Actor for TaskActor {
             self.shell.halt(error.into());
         }
     }
-}
 
-impl Handler<Granted> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, Granted(permit): Granted, context: &mut Context<Self>) {
-        self.granted(permit, context);
-    }
-}
-
-impl Handler<Finished> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, finished: Finished, context: &mut Context<Self>) {
+    fn finished(&mut self, finished: Finished, context: &mut Context<TaskActor>) {
         let Finished {
             attempt,
             end,
             permit,
         } = finished;
-        let now = self.shell.now();
+        let now = match end {
+            End::Value(_) | End::Replaced(_) => Now::default(),
+            End::Failure { .. } => self.shell.now(),
+        };
         self.decide(None, context, |task| task.finished(attempt, end, now));
         if let Some(permit) = permit {
             self.shell.release(permit.into_slot());
         }
     }
-}
 
-impl Handler<Wants> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, wants: Wants, context: &mut Context<Self>) {
+    fn wants(&mut self, wants: Wants, context: &mut Context<TaskActor>) {
         let Wants {
             attempt,
             purpose,
@@ -390,6 +417,7 @@ impl Handler<Wants> for TaskActor {
         } = wants;
         let Some(work) = &mut self.work else { return };
         if let Some((index, commands)) = work.machine.wants(attempt, purpose, &key, graft) {
+            self.is_known = true;
             let calls = &mut work.family(context).calls;
             // Nobody hears these any more.
             calls.retain(|(_, caller)| !caller.is_closed());
@@ -397,28 +425,11 @@ impl Handler<Wants> for TaskActor {
             self.perform(commands, None, context);
         }
     }
-}
 
-impl Handler<WantsSlot> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, WantsSlot(slot): WantsSlot, context: &mut Context<Self>) {
-        if let Some(work) = &mut self.work {
-            work.family(context).returning.push_back(slot);
-            self.request(context);
-        }
-    }
-}
-
-impl Handler<Mail> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+    fn hear(&mut self, context: &mut Context<TaskActor>) {
         let family = self.work.as_ref().and_then(|work| work.family.as_ref());
-        for word in family
-            .map(|family| family.post.collect())
-            .unwrap_or_default()
-        {
+        let words = family.map(|family| family.post.collect());
+        for word in words.unwrap_or_default() {
             self.decide(None, context, |task| match word {
                 Word::Ended(ChildEnded { index, report, .. }) => task.child_ended(index, report),
                 Word::Stopped(ChildStopped { index, lost, .. }) => task.child_stopped(index, lost),
@@ -428,13 +439,82 @@ impl Handler<Mail> for TaskActor {
     }
 }
 
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.shell.strike(self.ticket);
+    }
+}
+
+impl Actor for TaskActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Take> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, Take(ticket): Take, context: &mut Context<Self>) {
+        if let Some(child) = self.shell.take(ticket) {
+            self.job = Some(Job::new(self.shell.clone(), child, ticket));
+            self.work(context, Job::start);
+        }
+    }
+}
+
+impl Handler<Granted> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, Granted(permit): Granted, context: &mut Context<Self>) {
+        self.work(context, |job, context| job.granted(permit, context));
+    }
+}
+
+impl Handler<Finished> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, finished: Finished, context: &mut Context<Self>) {
+        self.work(context, |job, context| job.finished(finished, context));
+    }
+}
+
+impl Handler<Wants> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, wants: Wants, context: &mut Context<Self>) {
+        self.work(context, |job, context| job.wants(wants, context));
+    }
+}
+
+impl Handler<WantsSlot> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, WantsSlot(slot): WantsSlot, context: &mut Context<Self>) {
+        self.work(context, |job, context| {
+            if let Some(work) = &mut job.work {
+                job.is_known = true;
+                work.family(context).returning.push_back(slot);
+                job.request(context);
+            }
+        });
+    }
+}
+
+impl Handler<Mail> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        self.work(context, Job::hear);
+    }
+}
+
 impl Handler<Respawn> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: Respawn, _: &mut Context<Self>) {
-        if let Err(error) = self.resume_child(respawn.index) {
-            self.shell.halt(error.into());
-        }
+    fn handle(&mut self, respawn: Respawn, context: &mut Context<Self>) {
+        self.work(context, |job, _| {
+            if let Err(error) = job.resume_child(respawn.index) {
+                job.shell.halt(error.into());
+            }
+        });
     }
 }
 
@@ -442,8 +522,10 @@ impl Handler<Wake> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
-        let now_ms = self.shell.now_ms();
-        self.decide(None, context, |task| task.due(now_ms));
+        self.work(context, |job, context| {
+            let now_ms = job.shell.now_ms();
+            job.decide(None, context, |task| task.due(now_ms));
+        });
     }
 }
 

@@ -8,11 +8,13 @@
 //! bytes 7-    body: bincode 2, standard configuration
 //! ```
 
-use serde::Serialize;
+use std::ops::Range;
+
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::canvas::machine::{Change, Index, Record};
+use crate::canvas::machine::{Change, Index, Past, Record};
 use crate::canvas::outcome::Outcome;
 
 const MAGIC: u8 = 0xC4;
@@ -24,6 +26,8 @@ const HEADER: usize = 7;
 /// included, into files that it never fsyncs (RELIABILITY.md H5).
 pub(crate) const MAX_RECORD: usize = 7_500;
 const MAX_BODY: usize = MAX_RECORD - HEADER;
+/// The most starts that one line stands for: reading it must not fill the memory, whatever it says.
+const MAX_STARTED: u64 = 1 << 20;
 
 /// What a record is; part of its frame, so that a record under the wrong key is found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,134 +135,185 @@ fn corrupt(kind: Kind, key: &[u8], what: &str) -> StoreError {
     }
 }
 
-/// Packs a stream's records of one commit into as few segments as fit [`MAX_RECORD`].
+/// Packs a stream's records of one commit into as few segments as fit [`MAX_RECORD`], as they come.
 ///
 /// A segment starts with how many of its children ended well and how many did not, so that
-/// progress is counted without decoding them; and each record with its length, so that it can be
-/// passed over.
-pub(crate) fn segments(records: &[Record]) -> Vec<Vec<u8>> {
-    let mut segments = Vec::new();
-    let mut current = Packing::default();
-    for record in records {
-        let encoded = body(&Bytes(&body(record)));
-        if current.len > 0 && current.bytes.len() + encoded.len() > MAX_BODY - Packing::HEAD {
-            segments.push(std::mem::take(&mut current).finish());
-        }
-        current.push(record, &encoded);
-    }
-    if current.len > 0 {
-        segments.push(current.finish());
-    }
-    segments
-}
-
-#[derive(Default)]
-struct Packing {
+/// progress is counted without decoding them.
+#[derive(Debug, Default)]
+pub(crate) struct Packing {
+    full: Vec<Vec<u8>>,
     succeeded: u32,
     failed: u32,
     len: u32,
     bytes: Vec<u8>,
+    /// Children in a row that have started for the first time: one record for all.
+    started: Range<Index>,
+}
+
+/// What stands in a segment: a record, or the first starts of several children in a row.
+#[derive(Serialize, Deserialize)]
+enum Line<R> {
+    Record(R),
+    Started(Range<Index>),
 }
 
 impl Packing {
     /// Room for the three counts.
     const HEAD: usize = 15;
 
-    fn push(&mut self, record: &Record, encoded: &[u8]) {
-        if let Record::Child {
-            change: Change::Done(outcome),
-            ..
-        } = record
-        {
-            match outcome {
-                Outcome::Success(_) => self.succeeded += 1,
-                Outcome::Failure(_) | Outcome::Revoked(_) => self.failed += 1,
+    pub(crate) fn push(&mut self, record: &Record) {
+        let Record::Child { index, change } = record else {
+            return self.append(&Line::Record(record));
+        };
+        match change {
+            // (The body of a chord has the largest index there is.)
+            Change::Started(past) if past.is_first() && *index < Index::MAX => {
+                return self.push_start(*index);
             }
+            _ if self.started.contains(index) => self.push_started(),
+            _ => {}
         }
-        self.len += 1;
-        self.bytes.extend_from_slice(encoded);
+        self.append(&Line::Record(record));
+        match change {
+            Change::Done(Outcome::Success(_)) => self.succeeded += 1,
+            Change::Done(Outcome::Failure(_) | Outcome::Revoked(_)) => self.failed += 1,
+            Change::Started(_) | Change::Waiting { .. } => {}
+        }
     }
 
-    fn finish(self) -> Vec<u8> {
-        let mut whole = body(&(self.succeeded, self.failed, u64::from(self.len)));
-        whole.extend_from_slice(&self.bytes);
-        frame(Kind::Segment, &whole)
+    fn push_start(&mut self, index: Index) {
+        let len = self.started.end - self.started.start;
+        if len == 0 || len == MAX_STARTED || self.started.end != index {
+            self.push_started();
+            self.started.start = index;
+        }
+        self.started.end = index + 1;
+    }
+
+    fn push_started(&mut self) {
+        let started = std::mem::take(&mut self.started);
+        if !started.is_empty() {
+            self.append(&Line::<&Record>::Started(started));
+        }
+    }
+
+    fn append(&mut self, line: &Line<&Record>) {
+        let before = self.bytes.len();
+        bincode::serde::encode_into_std_write(line, &mut self.bytes, bincode::config::standard())
+            .expect("a Vec takes every write");
+        if self.len > 0 && self.bytes.len() > MAX_BODY - Self::HEAD {
+            let last = self.bytes.split_off(before);
+            self.cut();
+            self.bytes = last;
+        }
+        self.len += 1;
+    }
+
+    /// Ends a segment.
+    fn cut(&mut self) {
+        let counts = (self.succeeded, self.failed, u64::from(self.len));
+        let mut whole = body(&counts);
+        whole.append(&mut self.bytes);
+        self.full.push(frame(Kind::Segment, &whole));
+        (self.succeeded, self.failed, self.len) = (0, 0, 0);
+    }
+
+    /// The segments, in order.
+    pub(crate) fn finish(mut self) -> Vec<Vec<u8>> {
+        self.push_started();
+        if self.len > 0 {
+            self.cut();
+        }
+        self.full
     }
 }
 
 /// The records of a segment.
 pub(crate) fn segment_records(key: &[u8], segment: &[u8]) -> Result<Vec<Record>, StoreError> {
-    let each = encoded_records(key, segment)?;
-    each.map(|record| decode_body(Kind::Segment, key, record?))
-        .collect()
+    type Whole = (u32, u32, Vec<Line<Record>>);
+    let (_, _, lines) = decode::<Whole>(Kind::Segment, key, segment)?;
+    let mut records = Vec::with_capacity(lines.len());
+    for line in lines {
+        match line {
+            Line::Record(record) => records.push(record),
+            Line::Started(range) => {
+                records.extend(bounded(key, range)?.map(|index| Record::Child {
+                    index,
+                    change: Change::Started(Past::first()),
+                }));
+            }
+        }
+    }
+    Ok(records)
 }
 
-/// What a supervisor that goes on has to know of a record.
+/// What a supervisor that goes on has to know of a record, or of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Glance {
     /// Child `index` has ended well; its value has not been looked at.
     Done(Index),
+    /// These children have started for the first time.
+    Started(Range<Index>),
     Record(Record),
 }
 
 /// The records of a segment, without the values of the children that ended well: they are most of
 /// it, and most of the time that it takes to read.
 pub(crate) fn glances(key: &[u8], segment: &[u8]) -> Result<Vec<Glance>, StoreError> {
-    let each = encoded_records(key, segment)?;
-    each.map(|record| {
-        let record = record?;
-        match done_well(record) {
-            Some(index) => Ok(Glance::Done(index)),
-            None => decode_body(Kind::Segment, key, record).map(Glance::Record),
-        }
-    })
-    .collect()
-}
-
-/// The index, if the record says that a child ended well. A test holds the numbers of the variants.
-fn done_well(record: &[u8]) -> Option<Index> {
-    const CHILD: u32 = 0;
-    const DONE: u32 = 2;
-    const SUCCESS: u32 = 0;
-    let (CHILD, rest) = prefix(record)? else {
-        return None;
-    };
-    let (index, rest): (Index, _) = prefix(rest)?;
-    let (DONE, rest) = prefix(rest)? else {
-        return None;
-    };
-    let (SUCCESS, _) = prefix::<u32>(rest)? else {
-        return None;
-    };
-    Some(index)
-}
-
-/// The records of a segment, one after the other, as they are stored.
-fn encoded_records<'a>(
-    key: &'a [u8],
-    segment: &'a [u8],
-) -> Result<impl Iterator<Item = Result<&'a [u8], StoreError>>, StoreError> {
-    let short = |_: ()| corrupt(Kind::Segment, key, "it is cut short");
-    let body = unframe(Kind::Segment, key, segment)?;
-    let ((_, _, len), mut rest) = prefix::<(u32, u32, u64)>(body).ok_or(()).map_err(short)?;
-    let mut left = len;
-    Ok(std::iter::from_fn(move || {
-        if left == 0 {
-            let more = !std::mem::take(&mut rest).is_empty();
-            return more.then(|| Err(corrupt(Kind::Segment, key, "it has bytes to spare")));
-        }
-        left -= 1;
-        let record = prefix::<u64>(rest).and_then(|(len, behind)| {
-            let len = usize::try_from(len).ok()?;
-            behind.split_at_checked(len)
-        });
-        let Some((record, behind)) = record else {
-            (left, rest) = (0, &[]);
-            return Some(Err(short(())));
+    let whole = unframe(Kind::Segment, key, segment)?;
+    let cut_short = || corrupt(Kind::Segment, key, "it is cut short");
+    let ((_, _, len), mut rest) = prefix::<(u32, u32, u64)>(whole).ok_or_else(cut_short)?;
+    let mut glances = Vec::new();
+    for _ in 0..len {
+        let (glance, behind) = match pass_over(rest) {
+            Some(passed) => passed,
+            None => {
+                let (line, behind) = prefix(rest).ok_or_else(cut_short)?;
+                (glance(key, line)?, behind)
+            }
         };
+        glances.push(glance);
         rest = behind;
-        Some(Ok(record))
-    }))
+    }
+    match rest {
+        [] => Ok(glances),
+        _ => Err(corrupt(Kind::Segment, key, "it has bytes to spare")),
+    }
+}
+
+fn glance(key: &[u8], line: Line<Record>) -> Result<Glance, StoreError> {
+    Ok(match line {
+        Line::Record(Record::Child {
+            index,
+            change: Change::Done(Outcome::Success(_)),
+        }) => Glance::Done(index),
+        Line::Record(record) => Glance::Record(record),
+        Line::Started(range) => Glance::Started(bounded(key, range)?),
+    })
+}
+
+fn bounded(key: &[u8], started: Range<Index>) -> Result<Range<Index>, StoreError> {
+    if started.end.saturating_sub(started.start) > MAX_STARTED {
+        return Err(corrupt(Kind::Segment, key, "too many starts in a line"));
+    }
+    Ok(started)
+}
+
+/// The glance, and what is behind the line, if this is one of a child that ended with a value that
+/// stands in it: nearly all do. A test holds the numbers of the variants.
+fn pass_over(line: &[u8]) -> Option<(Glance, &[u8])> {
+    const RECORD_OF_CHILD: (u32, u32) = (0, 0);
+    const DONE_WITH_INLINE_VALUE: (u32, u32, u32) = (2, 0, 0);
+    let (RECORD_OF_CHILD, rest) = prefix(line)? else {
+        return None;
+    };
+    let (index, rest) = prefix(rest)?;
+    let (DONE_WITH_INLINE_VALUE, rest) = prefix(rest)? else {
+        return None;
+    };
+    let (len, rest) = prefix::<u64>(rest)?;
+    let (_, behind) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+    Some((Glance::Done(index), behind))
 }
 
 /// A value at the front of these bytes, and what is behind it.
@@ -267,20 +322,12 @@ fn prefix<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
     decoded.ok().map(|(value, read)| (value, &bytes[read..]))
 }
 
-/// Bytes as bytes, not as a list of numbers.
-struct Bytes<'a>(&'a [u8]);
-
-impl Serialize for Bytes<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
-    }
-}
-
 /// How many children ended in a segment: well, and not.
 pub(crate) fn segment_counts(key: &[u8], segment: &[u8]) -> Result<(u32, u32), StoreError> {
     let body = unframe(Kind::Segment, key, segment)?;
-    let counts = prefix(body).map(|(counts, _)| counts);
-    counts.ok_or_else(|| corrupt(Kind::Segment, key, "it is cut short"))
+    bincode::serde::decode_from_slice(body, bincode::config::standard())
+        .map(|(counts, _)| counts)
+        .map_err(|error| corrupt(Kind::Segment, key, &error.to_string()))
 }
 
 #[cfg(test)]
@@ -302,6 +349,52 @@ mod tests {
                 7;
                 bytes
             ])))),
+        }
+    }
+
+    fn segments(records: &[Record]) -> Vec<Vec<u8>> {
+        let mut packing = Packing::default();
+        records.iter().for_each(|record| packing.push(record));
+        packing.finish()
+    }
+
+    fn started(index: u64) -> Record {
+        Record::Child {
+            index,
+            change: Change::Started(Past::first()),
+        }
+    }
+
+    #[test]
+    fn first_starts_in_a_row_are_one_line() {
+        let records: Vec<_> = (5..1_000).map(started).collect();
+        let segments = segments(&records);
+        assert_eq!(segments.len(), 1);
+        assert!(segments[0].len() < 30, "{} bytes", segments[0].len());
+        assert_eq!(segment_records(b"k", &segments[0]).unwrap(), records);
+    }
+
+    #[test]
+    fn what_a_child_did_stays_in_order_among_starts() {
+        let records = [
+            started(0),
+            started(1),
+            done(7, 1),
+            done(1, 1),
+            started(2),
+            started(9),
+            started(Index::MAX),
+        ];
+        let segments = segments(&records);
+        let again = segment_records(b"k", &segments[0]).unwrap();
+        assert_eq!(again.len(), records.len());
+        let of = |all: &[Record], child| {
+            let is_of =
+                |record: &&Record| matches!(record, Record::Child { index, .. } if *index == child);
+            all.iter().filter(is_of).cloned().collect::<Vec<_>>()
+        };
+        for child in [0, 1, 2, 7, 9, Index::MAX] {
+            assert_eq!(of(&again, child), of(&records, child), "child {child}");
         }
     }
 
@@ -351,12 +444,14 @@ mod tests {
         ];
         let stored = ended(Outcome::Success(Value::Stored { seq: 3, len: 9 }));
         let well = [done(7, 90), stored];
-        let all: Vec<_> = well.iter().chain(&other).cloned().collect();
+        let starts = [started(4), started(5)];
+        let all: Vec<_> = well.iter().chain(&other).chain(&starts).cloned().collect();
         let [segment] = &segments(&all)[..] else {
             panic!("they fit into one")
         };
         let expected = [7, 300].map(Glance::Done);
         let expected = expected.into_iter().chain(other.map(Glance::Record));
+        let expected = expected.chain([Glance::Started(4..6)]);
         assert!(glances(b"k", segment).unwrap().into_iter().eq(expected));
     }
 

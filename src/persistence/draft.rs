@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::codec::{self, Kind};
+use super::codec::{self, Kind, Packing};
 use super::{Batch, keys};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{Due, Record};
@@ -15,7 +15,11 @@ const MAX_INLINE: usize = 4_096;
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     /// The records of each stream, in order: one segment a stream and commit.
-    streams: HashMap<Id, Vec<Record>>,
+    streams: Vec<(Id, Packing)>,
+    /// Where in `streams` each is.
+    places: HashMap<Id, usize>,
+    /// The stream that was added to last: mostly it is the next one, too.
+    last: usize,
     batch: Batch,
     /// Workflows and streams whose watchers are to look again.
     touched: Vec<Id>,
@@ -24,7 +28,17 @@ pub(crate) struct Draft {
 impl Draft {
     /// Adds a record to the stream of supervisor `stream`.
     pub(crate) fn record(&mut self, stream: Id, record: Record) {
-        self.streams.entry(stream).or_default().push(record);
+        if self
+            .streams
+            .get(self.last)
+            .is_none_or(|(id, _)| *id != stream)
+        {
+            self.last = *self.places.entry(stream).or_insert_with(|| {
+                self.streams.push((stream, Packing::default()));
+                self.streams.len() - 1
+            });
+        }
+        self.streams[self.last].1.push(&record);
     }
 
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
@@ -48,8 +62,9 @@ impl Draft {
     pub(crate) fn take(&mut self, commit: u64) -> (Batch, Vec<Id>) {
         let mut batch = std::mem::take(&mut self.batch);
         let mut touched = std::mem::take(&mut self.touched);
-        for (stream, records) in self.streams.drain() {
-            for (part, segment) in (0..).zip(codec::segments(&records)) {
+        self.places.clear();
+        for (stream, packing) in self.streams.drain(..) {
+            for (part, segment) in (0..).zip(packing.finish()) {
                 batch.put(keys::segment(stream, commit, part), segment);
             }
             touched.push(stream);

@@ -209,6 +209,16 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
+    /// What was committed is missing: a part of the store is older than the rest of it.
+    #[error(
+        "commits are missing from the store: its log goes on after number {expected}, the rest of it ends at {found}"
+    )]
+    RolledBack {
+        /// The last commit that the log says was kept elsewhere.
+        expected: u64,
+        /// The last commit that is there.
+        found: u64,
+    },
     /// A later version wrote it; it is left untouched.
     #[error("the stored format {found} is newer than {supported}, the newest this build reads")]
     Newer {

@@ -82,6 +82,28 @@ pub(crate) struct Past {
     pub(crate) args: Option<Value>,
 }
 
+impl Past {
+    /// What a task has behind it when its first attempt starts, unless it expires.
+    pub(crate) fn first() -> Self {
+        Self {
+            attempt: 1,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn is_first(&self) -> bool {
+        matches!(
+            self,
+            Self {
+                attempt: 1,
+                retries: 0,
+                expires_ms: None,
+                args: None,
+            }
+        )
+    }
+}
+
 /// What a task's own child is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {

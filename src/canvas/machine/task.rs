@@ -107,8 +107,8 @@ pub(crate) enum Retry {
     Never,
 }
 
-/// What is to be known of the moment in which an attempt ends.
-#[derive(Clone, Copy, Debug)]
+/// What is to be known of the moment in which an attempt fails.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Now {
     /// Milliseconds since the Unix epoch.
     pub(crate) ms: u64,
@@ -178,6 +178,11 @@ impl Task {
             commands.push(Command::Request);
         }
         (task, commands)
+    }
+
+    /// Says whether it matters when a slot is free for it.
+    pub(crate) fn may_expire(&self) -> bool {
+        self.past.expires_ms.is_some()
     }
 
     /// A slot is free for it, at `now_ms`.

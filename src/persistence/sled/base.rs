@@ -1,0 +1,258 @@
+//! sled itself: the durable base under the log, written by checkpoints only.
+
+use std::fmt;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tracing::error;
+
+use super::disk::Disk;
+use super::files::{damaged, failed, rename, sync_dir};
+use super::prepare::{prepare, settle};
+use crate::persistence::{Pair, StoreError};
+
+/// What is read again soon lies in the overlay; this is for what comes back from the disk. sled's own
+/// default of 1 GiB is too much for a library that lives inside somebody else's process.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// Twice sled's default. sled puts a tree node larger than a quarter of this into a file in
+/// `blobs/`, which it never fsyncs and deletes too early (H5). A node holds up to 20 records
+/// (16, one more before it splits, three from a merged neighbour), so the default is safe to
+/// 6,500 bytes of key and value and this to 13,000. Existing stores open with their own size
+/// only: a change needs a migration.
+const SEGMENT_BYTES: usize = 1 << 20;
+
+/// How long a thread of sled's pool may hold the log file after its store was dropped.
+const STRAGGLERS: Duration = Duration::from_secs(2);
+
+/// The tree beside the users' own that holds the mark.
+const MARKS: &str = "log";
+const MARK: &[u8] = b"checkpoint";
+
+/// How much of the log sled holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The last frame of the log that sled holds.
+    pub(super) seq: u64,
+    /// A segment of the log that was begun before sled was given the last of these: there must be
+    /// one of this generation or a later one.
+    pub(super) generation: u64,
+}
+
+/// sled, and the means to make durable what it holds.
+pub(super) struct Base {
+    dir: PathBuf,
+    /// `None` only while dropping: sled may hang or panic when it is.
+    trees: Option<Trees>,
+    /// One fsync at a time: the kernel tells an error once, so a second caller on the same
+    /// descriptor would be told that all is well.
+    pub(super) disk: Mutex<Disk>,
+    /// Set when sled gave up inside a batch and might still write the half it has.
+    torn: AtomicBool,
+}
+
+struct Trees {
+    db: ::sled::Db,
+    marks: ::sled::Tree,
+}
+
+impl Base {
+    /// Opens sled in `<home>/sled`. What it finds is on the disk before it returns.
+    pub(super) fn open(home: &Path) -> Result<Self, StoreError> {
+        let dir = home.join("sled");
+        let fresh = prepare(&dir)?;
+        let disk = Disk::open(&dir)?;
+        let db = start(&dir)?;
+        let marks = guarded(&dir, "open a tree", || db.open_tree(MARKS))?;
+        let base = Base {
+            trees: Some(Trees { db, marks }),
+            disk: Mutex::new(disk),
+            torn: AtomicBool::new(false),
+            dir,
+        };
+        base.flush()?;
+        settle(&base.dir)?;
+        if fresh {
+            rename(&base.dir.join(".creating"), &base.dir.join(".ready"))?;
+            sync_dir(&base.dir)?;
+            sync_dir(home)?;
+        }
+        Ok(base)
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = guarded(&self.dir, "read", || self.trees().db.get(key))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    /// Walks over the keys between the bounds, as they are when it gets there or a little before.
+    pub(super) fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> Walk<'_> {
+        Walk {
+            dir: &self.dir,
+            steps: self.trees().db.range::<&[u8], _>(bounds),
+        }
+    }
+
+    /// Hands a batch to sled; durable only after [`settle`](Self::settle).
+    pub(super) fn apply(&self, batch: ::sled::Batch) -> Result<(), StoreError> {
+        guarded(&self.dir, "write", || self.trees().db.apply_batch(batch)).inspect_err(|_| {
+            // After an error of its log sled writes nothing more. After any other it takes the
+            // batch for closed, and would write the half that is there.
+            let stopped = self.trees().db.context.global_error().is_err();
+            self.torn.fetch_or(!stopped, Ordering::AcqRel);
+        })
+    }
+
+    /// Returns when all that was applied before survives power loss (H1, H5).
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        self.flush()?;
+        self.disk.lock().fsync()
+    }
+
+    /// The mark, or `None` if there never was a log beside this base.
+    pub(super) fn mark(&self) -> Result<Option<Mark>, StoreError> {
+        let Some(bytes) = guarded(&self.dir, "read", || self.trees().marks.get(MARK))? else {
+            return Ok(None);
+        };
+        let word = |from: usize| {
+            Some(u64::from_be_bytes(
+                bytes.get(from..from + 8)?.try_into().ok()?,
+            ))
+        };
+        match (bytes.len(), word(0), word(8)) {
+            (16, Some(seq), Some(generation)) => Ok(Some(Mark { seq, generation })),
+            _ => Err(damaged(&self.dir, "its mark of the log cannot be read")),
+        }
+    }
+
+    /// Durably notes how much of the log is held; that much must be settled.
+    pub(super) fn set_mark(&self, mark: Mark) -> Result<(), StoreError> {
+        let bytes = [mark.seq.to_be_bytes(), mark.generation.to_be_bytes()].concat();
+        guarded(&self.dir, "write", || {
+            self.trees().marks.insert(MARK, bytes)
+        })?;
+        self.settle()
+    }
+
+    #[cfg(test)]
+    pub(super) fn size_on_disk(&self) -> u64 {
+        self.trees().db.size_on_disk().unwrap()
+    }
+
+    fn trees(&self) -> &Trees {
+        self.trees.as_ref().expect("sled is there until drop")
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        guarded(&self.dir, "flush", || self.trees().db.flush()).map(|_| ())
+    }
+}
+
+impl fmt::Debug for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Base")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        let trees = self.trees.take();
+        if self.torn.load(Ordering::Acquire) {
+            // sled flushes when dropped, and hangs for ever when the failed record still holds its
+            // buffer. Leaking it keeps its file locked until the process ends.
+            std::mem::forget(trees);
+            return;
+        }
+        // sled's drop unwraps an fsync of its own.
+        if catch_unwind(AssertUnwindSafe(|| drop(trees))).is_err() {
+            error!(dir = %self.dir.display(), "sled panicked while closing");
+        }
+    }
+}
+
+/// See [`Base::range`]. After an error sled would give the same one for ever: do not go on.
+pub(super) struct Walk<'a> {
+    dir: &'a Path,
+    steps: ::sled::Iter,
+}
+
+type Step = Option<::sled::Result<(::sled::IVec, ::sled::IVec)>>;
+
+impl Walk<'_> {
+    fn step(&mut self, step: fn(&mut ::sled::Iter) -> Step) -> Option<Result<Pair, StoreError>> {
+        let pair = guarded(self.dir, "scan", || step(&mut self.steps).transpose()).transpose()?;
+        Some(pair.map(|(key, value)| (key.to_vec(), value.to_vec())))
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Result<Pair, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(Iterator::next)
+    }
+}
+
+impl DoubleEndedIterator for Walk<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.step(DoubleEndedIterator::next_back)
+    }
+}
+
+/// Opens sled, waiting for the last threads of a store that was just dropped.
+fn start(dir: &Path) -> Result<::sled::Db, StoreError> {
+    let config = ::sled::Config::new()
+        .path(dir)
+        .cache_capacity(CACHE_BYTES)
+        .segment_size(SEGMENT_BYTES)
+        .flush_every_ms(None); // H8: its errors would only be logged
+    let begun = Instant::now();
+    loop {
+        let error = match guarded(dir, "open", || config.open()) {
+            Ok(db) => return Ok(db), // H10
+            Err(error) => error,
+        };
+        // sled gives its lock away in words only.
+        if !error.in_full().contains("could not acquire lock") {
+            return Err(error);
+        }
+        if begun.elapsed() > STRAGGLERS {
+            return Err(StoreError::Locked {
+                path: dir.to_owned(),
+                pid: None,
+            });
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Runs a call into sled: its panics and errors come back as ours (H10).
+fn guarded<T>(
+    place: &Path,
+    doing: &str,
+    work: impl FnOnce() -> ::sled::Result<T>,
+) -> Result<T, StoreError> {
+    use ::sled::Error::{CollectionNotFound, Corruption, Io, ReportableBug, Unsupported};
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(Io(e))) => Err(failed(doing, place, e)),
+        Ok(Err(Corruption { at, .. })) => Err(damaged(place, format!("bad bytes at {at:?}"))),
+        Ok(Err(Unsupported(what) | ReportableBug(what))) => Err(damaged(place, what)),
+        Ok(Err(CollectionNotFound(_))) => Err(damaged(place, "its tree is missing")),
+        Err(panic) => {
+            // sled's longer panic messages print whole nodes, which hold users' data.
+            let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+                (Some(text), _) => (*text).to_owned(),
+                (None, Some(text)) => text.chars().take(80).collect(),
+                (None, None) => "no message".to_owned(),
+            };
+            Err(damaged(place, format!("sled panicked at {doing}: {text}")))
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Files and directories, with our errors.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use crate::persistence::StoreError;
+
+pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(dir)
+        .map_err(|e| failed("make the directory", dir, e))
+}
+
+/// The names in a directory; none if there is no such directory.
+pub(super) fn list(dir: &Path) -> Result<Vec<OsString>, StoreError> {
+    let names = || -> io::Result<Vec<OsString>> {
+        fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect()
+    };
+    match names() {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.map_err(|e| failed("list", dir, e)),
+    }
+}
+
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(|e| failed("rename", from, e))
+}
+
+/// Removes a file; one that is gone already is no error.
+pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Opens a file as it is, or makes it for its owner only.
+pub(super) fn open_private(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map_err(|e| failed("open", path, e))
+}
+
+/// Fsyncs one file; one that has been removed meanwhile needs none.
+pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
+    // For writing, because Windows refuses to flush a file opened for reading.
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        opened => opened
+            .and_then(|file| file.sync_all())
+            .map_err(|e| failed("fsync", path, e)),
+    }
+}
+
+/// Makes the names in a directory durable, where the system has such a thing.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    if cfg!(unix) {
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|e| failed("fsync", dir, e))?;
+    }
+    Ok(())
+}
+
+pub(super) fn failed(doing: &str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::io(format!("{doing} {}", path.display()), source)
+}
+
+pub(super) fn damaged(place: &Path, what: impl Into<String>) -> StoreError {
+    StoreError::Corrupt {
+        path_or_place: place.display().to_string(),
+        what: what.into(),
+    }
+}

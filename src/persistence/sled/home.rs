@@ -1,0 +1,76 @@
+//! The directory that the user names, and its lock.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::files::{damaged, failed, make_dir, open_private, sync_dir};
+use crate::persistence::StoreError;
+
+/// Makes the user's directory and everything above it, durably.
+pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
+    match fs::metadata(dir) {
+        Ok(found) if !found.is_dir() => {
+            return Err(failed(
+                "open a store in",
+                dir,
+                io::Error::new(ErrorKind::NotADirectory, "it is a file"),
+            ));
+        }
+        Ok(_) | Err(_) => {} // what is wrong, making it will tell
+    }
+    let missing = dir
+        .ancestors()
+        .take_while(|part| !part.as_os_str().is_empty() && !part.exists())
+        .count();
+    make_dir(dir)?;
+    // Absolute, so that a later change of the working directory does not move sled's files.
+    let home = dir.canonicalize().map_err(|e| failed("resolve", dir, e))?;
+    for parent in home.ancestors().skip(1).take(missing) {
+        sync_dir(parent)?;
+    }
+    Ok(home)
+}
+
+/// Takes `<home>/LOCK` or tells who has it (H7).
+pub(super) fn lock(home: &Path) -> Result<File, StoreError> {
+    let path = home.join("LOCK");
+    let mut file = open_private(&path)?;
+    let mut holder = Vec::new();
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            // Where locks are mandatory this read fails: then the holder has no name.
+            let _ = file.take(64).read_to_end(&mut holder);
+            return Err(StoreError::Locked {
+                path: home.to_owned(),
+                pid: pid_in(&holder),
+            });
+        }
+        Err(TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
+    }
+    (&mut file)
+        .take(64)
+        .read_to_end(&mut holder)
+        .map_err(|e| failed("read", &path, e))?;
+    if !holder
+        .iter()
+        .all(|byte| byte.is_ascii_digit() || matches!(byte, b'\n' | b'\0'))
+    {
+        return Err(damaged(
+            &path,
+            "it was not written by this library and is left untouched",
+        ));
+    }
+    // The pid is for messages only: a full disk must not keep the store shut.
+    let pid = format!("{}\n", std::process::id());
+    let _ = file
+        .rewind()
+        .and_then(|()| file.write_all(pid.as_bytes()))
+        .and_then(|()| file.set_len(pid.len() as u64));
+    Ok(file)
+}
+
+fn pid_in(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.lines().next()?.parse().ok()
+}

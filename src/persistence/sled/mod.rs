@@ -1,0 +1,273 @@
+//! A store on disk: a log of our own in front of sled 0.34.7, which is made to keep its word.
+//!
+//! A commit is one frame appended to the log and one `fdatasync`. What is in the log and not yet in
+//! sled is in memory, in an overlay that reads look into first. When that is full it is frozen: a
+//! thread moves it into sled while a new one fills, and the log's file is used again.
+//!
+//! sled alone never calls fsync on Linux, is left unopenable by a kill at the wrong moment,
+//! and panics on some damaged files. The rules of RELIABILITY.md close these gaps, but for what it
+//! says is still open; each is named in these files where it is kept.
+//!
+//! ```text
+//! <dir>/LOCK           ours: held while open, names the holder
+//! <dir>/wal/           ours: segments of the log, and a spare one
+//! <dir>/sled/          ours: mode 0700
+//!   .creating          there from before sled's first file until the first open is on disk,
+//!   .ready             then renamed to this: exactly one of the two marks the directory as ours
+//!   db conf snap.*     sled's
+//!   blobs/             sled's, for what is too large for its log; stays empty at records <= 8 KB
+//! ```
+
+mod base;
+mod checkpoint;
+mod disk;
+mod files;
+mod frame;
+mod home;
+mod log;
+mod overlay;
+mod prepare;
+mod replay;
+mod scan;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Mutex, RwLock};
+use tracing::error;
+
+use self::base::{Base, Mark};
+use self::checkpoint::Checkpoint;
+use self::files::make_dir;
+use self::log::Log;
+use self::overlay::Layers;
+use self::scan::SledScan;
+use super::{Batch, Durability, Scan, Store, StoreError};
+
+/// An overlay is frozen when it takes this much memory, or so much of the log. Two of them may be
+/// there at a time; what is put and deleted within one never reaches sled.
+const LIMIT: usize = 8 << 20;
+
+/// Keeps an ordered map of bytes in a directory, with sled 0.34.7 inside.
+///
+/// One process at a time may open a directory. Dropping the store syncs and unlocks it.
+///
+/// # Examples
+/// ```
+/// # use chordal::persistence::{Batch, Durability, SledStore, Store};
+/// # let home = tempfile::tempdir().unwrap();
+/// let store = SledStore::open(home.path())?;
+/// let mut batch = Batch::new();
+/// batch.put("k", "v");
+/// store.apply(batch)?;
+/// store.sync(Durability::Power)?; // now it survives power loss
+/// drop(store);
+/// assert_eq!(SledStore::open(home.path())?.get(b"k")?.as_deref(), Some(&b"v"[..]));
+/// # Ok::<(), chordal::persistence::StoreError>(())
+/// ```
+pub struct SledStore {
+    shared: Arc<Shared>,
+    /// Locked by whoever writes: batches are in the log in the order in which they are seen.
+    writer: Mutex<Writer>,
+    /// When to freeze the overlay, in bytes.
+    limit: usize,
+    /// Last, so that it is let go after sled's own lock.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Writer {
+    log: Log,
+    /// Moves the frozen overlay into sled; gives back a file that is free.
+    checkpoint: Option<JoinHandle<Option<PathBuf>>>,
+}
+
+/// What a checkpoint's thread and a scan need of the store.
+#[derive(Debug)]
+struct Shared {
+    home: PathBuf,
+    base: Base,
+    layers: RwLock<Layers>,
+    /// Why nothing more is accepted; the first reason stays.
+    poison: OnceLock<String>,
+    /// The store is being dropped: a checkpoint ends where it is.
+    closing: AtomicBool,
+}
+
+impl Shared {
+    fn healthy(&self) -> Result<(), StoreError> {
+        match self.poison.get() {
+            Some(why) => Err(StoreError::Poisoned(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn poison(&self, error: StoreError) -> StoreError {
+        if self.poison.set(error.in_full()).is_ok() {
+            error!(store = %self.home.display(), error = error.in_full(), "store stopped");
+        }
+        error
+    }
+}
+
+impl SledStore {
+    /// Opens the store in `dir`, making the directory if need be.
+    ///
+    /// What it finds is on the disk, not only in the kernel's cache, before it returns.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::with_limit(dir.as_ref(), LIMIT)
+    }
+
+    fn with_limit(dir: &Path, limit: usize) -> Result<Self, StoreError> {
+        let home = home::make_home(dir)?;
+        let lock = home::lock(&home)?;
+        let base = Base::open(&home)?;
+        let dir = home.join("wal");
+        make_dir(&dir)?;
+        files::sync_dir(&home)?;
+        let mark = base.mark()?;
+        let mut replayed = replay::replay(&dir, mark)?;
+        let overlay = std::mem::take(&mut replayed.overlay);
+        let log = Log::resume(dir, replayed)?;
+        if mark.is_none() {
+            base.set_mark(Mark {
+                seq: 0,
+                generation: log.generation(),
+            })?;
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                home,
+                base,
+                layers: RwLock::new(Layers::new(overlay)),
+                poison: OnceLock::new(),
+                closing: AtomicBool::new(false),
+            }),
+            writer: Mutex::new(Writer {
+                log,
+                checkpoint: None,
+            }),
+            limit,
+            _lock: lock,
+        })
+    }
+
+    /// Shows the directory this store was opened in, as an absolute path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.home
+    }
+
+    /// Freezes the overlay and goes on in a new segment; waits for the frozen one before it.
+    fn freeze(&self, writer: &mut Writer) -> Result<Checkpoint, StoreError> {
+        if let Some(checkpoint) = writer.checkpoint.take() {
+            let free = join(checkpoint);
+            self.shared.healthy()?;
+            writer.log.reuse(free?);
+        }
+        let rotated = writer.log.rotate()?;
+        let frozen = self.shared.layers.write().freeze();
+        Ok(Checkpoint::new(self.shared.clone(), frozen, rotated))
+    }
+
+    fn is_full(&self, log: &Log) -> bool {
+        log.is_full(self.limit as u64) || self.shared.layers.read().active().weight() >= self.limit
+    }
+}
+
+/// What a checkpoint's thread gives back.
+fn join(checkpoint: JoinHandle<Option<PathBuf>>) -> Result<Option<PathBuf>, StoreError> {
+    checkpoint.join().map_err(|_| StoreError::Corrupt {
+        path_or_place: "a checkpoint".to_owned(),
+        what: "its thread panicked".to_owned(),
+    })
+}
+
+fn start(checkpoint: Checkpoint) -> Result<JoinHandle<Option<PathBuf>>, StoreError> {
+    thread::Builder::new()
+        .name("chordal-checkpoint".to_owned())
+        .spawn(|| checkpoint.run())
+        .map_err(|e| StoreError::io("start the thread of a checkpoint", e))
+}
+
+impl Store for SledStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(value) = self.shared.layers.read().get(key) {
+            return Ok(value.map(<[u8]>::to_vec));
+        }
+        self.shared.base.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8]) -> Scan<'_> {
+        if from >= to {
+            return Box::new(std::iter::empty());
+        }
+        Box::new(SledScan::new(&self.shared, from, to))
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock();
+        self.shared.healthy()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut write = || {
+            if self.is_full(&writer.log) {
+                let checkpoint = self.freeze(&mut writer)?;
+                writer.checkpoint = Some(start(checkpoint)?);
+            }
+            writer.log.append(&batch)
+        };
+        write().map_err(|error| self.shared.poison(error))?;
+        self.shared.layers.write().apply(batch);
+        Ok(())
+    }
+
+    fn sync(&self, durability: Durability) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock();
+        self.shared.healthy()?;
+        match durability {
+            Durability::Buffered => Ok(()),
+            Durability::Process => writer.log.write(),
+            Durability::Power => writer.log.sync(),
+        }
+        .map_err(|error| self.shared.poison(error))
+    }
+}
+
+/// Prints no contents, unlike sled.
+impl fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SledStore")
+            .field("path", &self.shared.home)
+            .field("poisoned", &self.shared.poison.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes what is left to the log, not to sled: that way it closes as fast as it commits, and each
+/// open takes the same way, whatever ended the life before.
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        let writer = self.writer.get_mut();
+        if self.shared.poison.get().is_none()
+            && let Err(error) = writer.log.seal()
+        {
+            error!(store = %self.shared.home.display(), error = error.in_full(), "last sync failed");
+        }
+        self.shared.closing.store(true, Ordering::Release);
+        // It holds sled: only when it has ended is the directory free.
+        if let Some(checkpoint) = writer.checkpoint.take()
+            && join(checkpoint).is_err()
+        {
+            error!(store = %self.shared.home.display(), "a checkpoint panicked");
+        }
+    }
+}

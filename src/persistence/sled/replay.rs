@@ -1,0 +1,192 @@
+//! Reads the log back when a store is opened.
+//!
+//! Segments follow each other by generation; one ends where the next begins, and all of it was on disk
+//! before the next was begun. In the last one a frame that is not whole ends the log: nobody was
+//! told of what was not synced. But if a later frame says that it was synced, it is damaged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tracing::info;
+
+use super::base::Mark;
+use super::files::{damaged, failed, list, sync_dir, sync_file};
+use super::frame::{ALIGN, Frame, claimed_generation};
+use super::overlay::Overlay;
+use super::segment::{ENDING, FRAMES, Head};
+use crate::persistence::StoreError;
+
+/// What a log was found to hold.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    /// What sled does not hold.
+    pub(super) overlay: Overlay,
+    /// Where that stands.
+    pub(super) live: Vec<PathBuf>,
+    /// Segments that sled does not hold, but without a frame.
+    pub(super) empty: Vec<PathBuf>,
+    /// Files of segments that sled holds.
+    pub(super) spare: Vec<PathBuf>,
+    /// The highest number in a file's name.
+    pub(super) files: u64,
+    /// The highest generation of a segment; 0 if there is none.
+    pub(super) generation: u64,
+    /// Number of the last frame, here or in sled.
+    pub(super) last: u64,
+    /// Bytes of the frames that were replayed.
+    pub(super) bytes: u64,
+}
+
+/// Reads the log in `dir`, of which sled holds what `mark` says.
+///
+/// What it finds is on the disk, not only in the kernel's cache, before it returns.
+pub(super) fn replay(dir: &Path, mark: Option<Mark>) -> Result<Replayed, StoreError> {
+    let held = mark.unwrap_or_default();
+    let mut found = Replayed {
+        last: held.seq,
+        ..Replayed::default()
+    };
+    let segments = survey(dir, held, &mut found)?;
+    if found.generation < held.generation {
+        return Err(damaged(dir, "the end of the log is missing"));
+    }
+    for (at, segment) in segments.iter().enumerate() {
+        let next = segments.get(at + 1).map(|next| next.head.first);
+        let path = &segment.path;
+        if segment.head.generation < held.generation {
+            found.spare.push(path.clone());
+            continue;
+        }
+        if segment.head.first > found.last + 1 {
+            return Err(StoreError::RolledBack {
+                expected: segment.head.first - 1,
+                found: found.last,
+            });
+        }
+        sync_file(path)?;
+        let before = found.bytes;
+        read(segment, next, &mut found)?;
+        if found.bytes > before {
+            found.live.push(path.clone());
+        } else {
+            found.empty.push(path.clone());
+        }
+    }
+    if mark.is_none() && found.last > 0 {
+        // sled notes that there is a log before the first frame is written.
+        return Err(StoreError::RolledBack {
+            expected: found.last,
+            found: 0,
+        });
+    }
+    sync_dir(dir)?;
+    Ok(found)
+}
+
+#[derive(Debug)]
+struct Found {
+    path: PathBuf,
+    head: Head,
+}
+
+/// Finds the segments, in order of generation.
+fn survey(dir: &Path, held: Mark, found: &mut Replayed) -> Result<Vec<Found>, StoreError> {
+    let mut segments = Vec::new();
+    for name in list(dir)? {
+        let Some(number) = name.to_str().and_then(number) else {
+            continue;
+        };
+        let path = dir.join(name);
+        found.files = found.files.max(number);
+        match Head::of(&path)? {
+            Some(head) => {
+                found.generation = found.generation.max(head.generation);
+                segments.push(Found { path, head });
+            }
+            // A crash has torn the head as the file was made or put to another use. Then sled
+            // holds all that is in it.
+            None if !has_frames_since(&bytes_of(&path)?, held.generation) => found.spare.push(path),
+            None => return Err(damaged(&path, "the head of a segment cannot be read")),
+        }
+    }
+    segments.sort_by_key(|segment| segment.head.generation);
+    let in_order = |pair: &[Found]| {
+        pair[0].head.generation < pair[1].head.generation
+            && pair[0].head.first <= pair[1].head.first
+    };
+    if !segments.windows(2).all(in_order) {
+        return Err(damaged(dir, "its segments contradict each other"));
+    }
+    Ok(segments)
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, StoreError> {
+    fs::read(path).map_err(|e| failed("read", path, e))
+}
+
+/// The number in a segment's name, if it is one.
+fn number(name: &str) -> Option<u64> {
+    name.strip_suffix(ENDING)?.parse().ok()
+}
+
+/// Says whether there is a frame of this generation or a later one.
+fn has_frames_since(file: &[u8], first: u64) -> bool {
+    let mut places = (FRAMES as usize..file.len()).step_by(ALIGN);
+    places.any(|place| {
+        claimed_generation(file, place).is_some_and(|generation| {
+            generation >= first && Frame::at(file, place, generation).is_some()
+        })
+    })
+}
+
+/// Replays the frames of one segment, up to the one before `next`.
+fn read(segment: &Found, next: Option<u64>, found: &mut Replayed) -> Result<(), StoreError> {
+    let Found { path, head } = segment;
+    let file = bytes_of(path)?;
+    let mut place = FRAMES as usize;
+    let mut seq = head.first;
+    while next.is_none_or(|next| seq < next) {
+        let frame = Frame::at(&file, place, head.generation).filter(|frame| frame.stamp.seq == seq);
+        let Some(frame) = frame else {
+            if next.is_some() {
+                return Err(damaged(path, format!("frame {seq} cannot be read")));
+            }
+            return tail(segment, &file, place, seq);
+        };
+        let batch = frame
+            .batch()
+            .ok_or_else(|| damaged(path, format!("frame {seq} is not a batch")))?;
+        // What sled holds already it may hold in a later state.
+        if seq > found.last {
+            found.overlay.apply(batch);
+            found.bytes += (frame.end - place) as u64;
+            found.last = seq;
+        }
+        place = frame.end;
+        seq += 1;
+    }
+    Ok(())
+}
+
+/// Looks at what follows the last whole frame: frame `seq`, which is not, may be one that never was
+/// synced, but not one that was.
+fn tail(segment: &Found, file: &[u8], from: usize, seq: u64) -> Result<(), StoreError> {
+    let places = (from..file.len()).step_by(ALIGN);
+    let later = places
+        .filter_map(|place| Frame::at(file, place, segment.head.generation))
+        .max_by_key(|frame| frame.stamp.synced);
+    match later {
+        Some(later) if later.stamp.synced >= seq => Err(damaged(
+            &segment.path,
+            format!(
+                "frame {seq} cannot be read, but frame {} says that it was on disk",
+                later.stamp.seq
+            ),
+        )),
+        Some(_) => {
+            info!(segment = %segment.path.display(), seq, "the log ends in what a crash has torn");
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}

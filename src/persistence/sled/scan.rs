@@ -1,0 +1,173 @@
+//! A walk over sled and what lies over it.
+
+use std::ops::Bound;
+
+use super::Shared;
+use super::base::Walk;
+use super::overlay::{Bounds, End};
+use crate::persistence::{Pair, StoreError};
+
+/// Takes the lock for one step at a time, so that writers never wait for whoever holds a scan.
+///
+/// Invariant: what it keeps of sled was read in `epoch`, so whatever of it is no longer true is in
+/// an overlay. When the epoch has passed, sled is asked anew for what is left.
+pub(super) struct SledScan<'a> {
+    shared: &'a Shared,
+    from: Bound<Vec<u8>>,
+    to: Bound<Vec<u8>>,
+    epoch: u64,
+    /// sled's part; `None` once it has nothing more between its two ends.
+    walk: Option<Walk<'a>>,
+    /// Read from sled's ends and not yet handed out.
+    front: Option<Pair>,
+    back: Option<Pair>,
+    /// Set at the first error, which is its last item.
+    failed: bool,
+}
+
+impl<'a> SledScan<'a> {
+    /// Over `[from, to)`, which is not empty.
+    pub(super) fn new(shared: &'a Shared, from: &[u8], to: &[u8]) -> Self {
+        let mut scan = Self {
+            shared,
+            from: Bound::Included(from.to_vec()),
+            to: Bound::Excluded(to.to_vec()),
+            epoch: 0,
+            walk: None,
+            front: None,
+            back: None,
+            failed: false,
+        };
+        scan.restart(shared.layers.read().epoch);
+        scan
+    }
+
+    fn restart(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        (self.front, self.back) = (None, None);
+        let shared = self.shared;
+        self.walk = self.bounds().map(|bounds| shared.base.range(bounds));
+    }
+
+    /// What is left to walk over, if anything can be.
+    fn bounds(&self) -> Option<Bounds<'_>> {
+        let bounds = (as_slice(&self.from), as_slice(&self.to));
+        // `BTreeMap::range` panics when the ends have met or passed each other.
+        match bounds {
+            (Bound::Excluded(last) | Bound::Included(last), Bound::Excluded(to)) if last >= to => {
+                None
+            }
+            bounds => Some(bounds),
+        }
+    }
+
+    /// Reads ahead what sled has at this end.
+    fn peek(&mut self, end: End) -> Result<Option<&Pair>, StoreError> {
+        let (mine, other) = match end {
+            End::Front => (&mut self.front, &mut self.back),
+            End::Back => (&mut self.back, &mut self.front),
+        };
+        if mine.is_none() {
+            if let Some(walk) = &mut self.walk {
+                let pair = match end {
+                    End::Front => walk.next(),
+                    End::Back => walk.next_back(),
+                };
+                *mine = pair.transpose()?;
+                if mine.is_none() {
+                    self.walk = None;
+                }
+            }
+            // Between the ends there is nothing more: what the other has read ahead is the last.
+            if self.walk.is_none() && mine.is_none() {
+                *mine = other.take();
+            }
+        }
+        Ok(mine.as_ref())
+    }
+
+    fn take(&mut self, end: End) -> Option<Pair> {
+        match end {
+            End::Front => self.front.take(),
+            End::Back => self.back.take(),
+        }
+    }
+
+    /// Leaves `key` and what lies outside of it behind.
+    fn pass(&mut self, end: End, key: Vec<u8>) {
+        match end {
+            End::Front => self.from = Bound::Excluded(key),
+            End::Back => self.to = Bound::Excluded(key),
+        }
+    }
+
+    fn step(&mut self, end: End) -> Result<Option<Pair>, StoreError> {
+        let shared = self.shared;
+        loop {
+            // sled is read without the lock: it may have to go to the disk.
+            self.peek(end)?;
+            let layers = shared.layers.read();
+            if layers.epoch != self.epoch {
+                let epoch = layers.epoch;
+                drop(layers);
+                self.restart(epoch);
+                continue;
+            }
+            let Some(bounds) = self.bounds() else {
+                return Ok(None);
+            };
+            let below = match end {
+                End::Front => &self.front,
+                End::Back => &self.back,
+            };
+            let over = layers.end(end, bounds);
+            let (is_over, is_below) = match (over, below) {
+                (None, None) => return Ok(None),
+                (Some((over, _)), Some((below, _))) => {
+                    (!end.is_nearer(below, over), !end.is_nearer(over, below))
+                }
+                (over, below) => (over.is_some(), below.is_some()),
+            };
+            let over = over
+                .filter(|_| is_over)
+                .map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
+            drop(layers);
+            let below = is_below.then(|| self.take(end)).flatten();
+            // What lies over sled is newer than what sled has.
+            let Some((key, value)) = over.or(below.map(|(key, value)| (key, Some(value)))) else {
+                unreachable!("one of the two is next");
+            };
+            self.pass(end, key.clone());
+            if let Some(value) = value {
+                return Ok(Some((key, value)));
+            }
+        }
+    }
+
+    fn item(&mut self, end: End) -> Option<Result<Pair, StoreError>> {
+        if self.failed {
+            return None;
+        }
+        let item = self.step(end).transpose();
+        self.failed = matches!(item, Some(Err(_)));
+        item
+    }
+}
+
+impl Iterator for SledScan<'_> {
+    type Item = Result<Pair, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.item(End::Front)
+    }
+}
+
+impl DoubleEndedIterator for SledScan<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.item(End::Back)
+    }
+}
+
+fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
+}

@@ -1,0 +1,171 @@
+//! A file of the log: a head, then frames, then zeroes or what an earlier use has left.
+//!
+//! ```text
+//! bytes 0-7    magic
+//! bytes 8-15   format version
+//! bytes 16-23  generation: rises with each use of a file as a segment
+//! bytes 24-31  number of the first frame
+//! bytes 32-35  crc32 of the bytes before
+//! bytes 4096-  frames
+//! ```
+//!
+//! It is written ahead with zeroes: an fdatasync of bytes within a file's length needs no commit of
+//! the file system's journal (measured: 0.11 instead of 0.15 ms).
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::files::{failed, open_private};
+use crate::persistence::StoreError;
+
+/// What the names of segments end in, behind a number.
+pub(super) const ENDING: &str = ".segment";
+const MAGIC: [u8; 8] = *b"chordlog";
+/// The format that this version writes, and the newest it reads.
+const VERSION: u64 = 1;
+/// The head has a disk block to itself: no write of a frame touches it.
+pub(super) const FRAMES: u64 = 4096;
+/// A file that has grown larger than this, for one very large batch, is not kept at that.
+const KEEP: u64 = 16 << 20;
+/// By how much a file grows: by as much as it has, within these.
+const GROWTH: (u64, u64) = (64 << 10, 1 << 20);
+
+/// What a segment says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) generation: u64,
+    /// Number of its first frame. All frames before were on disk when it was begun.
+    pub(super) first: u64,
+}
+
+impl Head {
+    const LENGTH: usize = 36;
+
+    fn to_bytes(self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[..8].copy_from_slice(&MAGIC);
+        for (at, number) in [(8, VERSION), (16, self.generation), (24, self.first)] {
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&bytes[..32]);
+        bytes[32..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the head of a file; `None` if there is none that is whole.
+    pub(super) fn of(path: &Path) -> Result<Option<Self>, StoreError> {
+        let mut bytes = Vec::with_capacity(Self::LENGTH);
+        File::open(path)
+            .and_then(|file| file.take(Self::LENGTH as u64).read_to_end(&mut bytes))
+            .map_err(|e| failed("read", path, e))?;
+        let Ok(bytes) = <[u8; Self::LENGTH]>::try_from(bytes) else {
+            return Ok(None);
+        };
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let crc = u32::from_le_bytes(std::array::from_fn(|i| bytes[32 + i]));
+        if bytes[..8] != MAGIC || crc32fast::hash(&bytes[..32]) != crc {
+            return Ok(None);
+        }
+        if word(8) != VERSION {
+            return Err(StoreError::Newer {
+                found: u8::try_from(word(8)).unwrap_or(u8::MAX),
+                supported: VERSION as u8,
+            });
+        }
+        Ok(Some(Self {
+            generation: word(16),
+            first: word(24),
+        }))
+    }
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+pub(super) struct Segment {
+    path: PathBuf,
+    file: File,
+    /// Where the next frame goes; the file's own position.
+    end: u64,
+    /// The file's length: zeroes, or what was there before, from `end` on.
+    length: u64,
+}
+
+impl Segment {
+    /// Makes a file a segment without frames; durable but for its name when it returns.
+    pub(super) fn begin(path: PathBuf, head: Head) -> Result<Self, StoreError> {
+        let mut file = open_private(&path)?;
+        let begin = |file: &mut File| -> io::Result<u64> {
+            let mut length = file.metadata()?.len();
+            if !(FRAMES..=KEEP).contains(&length) {
+                length = FRAMES;
+                file.set_len(length)?;
+            }
+            file.write_all(&head.to_bytes())?;
+            file.sync_all()?;
+            file.seek(SeekFrom::Start(FRAMES))?;
+            Ok(length)
+        };
+        let length = begin(&mut file).map_err(|e| failed("begin", &path, e))?;
+        Ok(Self {
+            path,
+            file,
+            end: FRAMES,
+            length,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.end == FRAMES
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Hands frames to the kernel.
+    pub(super) fn write(&mut self, frames: &[u8]) -> Result<(), StoreError> {
+        self.try_write(frames)
+            .map_err(|e| failed("write", &self.path, e))
+    }
+
+    /// Makes what was written durable.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.file
+            .sync_data()
+            .map_err(|e| failed("fsync", &self.path, e))
+    }
+
+    fn try_write(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.file.write_all(frames)?;
+        self.end += frames.len() as u64;
+        if self.end > self.length {
+            self.grow()?;
+        }
+        Ok(())
+    }
+
+    /// Writes zeroes ahead; the sync that covers the frames before them covers the new length.
+    fn grow(&mut self) -> io::Result<()> {
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        let length = self.end + self.end.clamp(GROWTH.0, GROWTH.1);
+        let mut missing = length - self.end;
+        while missing > 0 {
+            let piece = missing.min(ZEROES.len() as u64);
+            self.file.write_all(&ZEROES[..piece as usize])?;
+            missing -= piece;
+        }
+        self.length = length;
+        self.file.seek(SeekFrom::Start(self.end)).map(|_| ())
+    }
+
+    /// Has all writes go to another file, for tests of what follows an error.
+    #[cfg(test)]
+    pub(super) fn divert(&mut self, file: File) {
+        self.file = file;
+    }
+}

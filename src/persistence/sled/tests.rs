@@ -1,0 +1,277 @@
+use std::fs;
+use std::path::Path;
+
+use parking_lot::Mutex;
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+use crate::persistence::conformance::conformance;
+use crate::persistence::{Op, Pair};
+
+mod base;
+mod checkpoint;
+mod kill;
+mod log;
+mod scan;
+
+fn batch(pairs: &[(&str, &[u8])]) -> Batch {
+    let mut batch = Batch::new();
+    pairs
+        .iter()
+        .for_each(|(key, value)| batch.put(*key, *value));
+    batch
+}
+
+/// A closed store that holds `kept`.
+fn filled() -> TempDir {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    store.apply(batch(&[("kept", b"yes")])).unwrap();
+    store.sync(Durability::Power).unwrap();
+    home
+}
+
+impl SledStore {
+    /// Has sled take all that is in the log.
+    fn checkpoint(&self) {
+        let mut writer = self.writer.lock();
+        let mut checkpoint = self.freeze(&mut writer).unwrap();
+        while !checkpoint.is_done() {
+            checkpoint.step().unwrap();
+        }
+        writer.log.reuse(checkpoint.run());
+    }
+
+    fn all(&self) -> Result<Vec<Pair>, StoreError> {
+        self.scan(b"\0", &[0xFF; 32]).collect()
+    }
+}
+
+/// What a process that is killed now would leave behind.
+fn copy(home: &Path) -> TempDir {
+    let copy = tempdir().unwrap();
+    for folder in ["sled", "wal"] {
+        fs::create_dir(copy.path().join(folder)).unwrap();
+        for entry in fs::read_dir(home.join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                let to = copy.path().join(folder).join(entry.file_name());
+                fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+    fs::create_dir(copy.path().join("sled/blobs")).unwrap();
+    copy
+}
+
+#[track_caller]
+fn holds_kept(home: &Path) {
+    let store = SledStore::open(home).unwrap();
+    assert_eq!(store.get(b"kept").unwrap().as_deref(), Some(&b"yes"[..]));
+}
+
+/// xorshift, so that a failure repeats.
+fn noise(seed: u64) -> impl Iterator<Item = u64> {
+    std::iter::successors(Some(seed * 2 + 1), |x| {
+        let x = x ^ (x << 13);
+        let x = x ^ (x >> 7);
+        Some(x ^ (x << 17))
+    })
+}
+
+#[test]
+fn sled_keeps_the_contract() {
+    let homes = Mutex::new(Vec::new());
+    let open = || {
+        let home = tempdir().unwrap();
+        let store = SledStore::open(home.path()).unwrap();
+        homes.lock().push(home);
+        store
+    };
+    conformance(open, |store| {
+        let home = store.path().to_owned();
+        drop(store);
+        SledStore::open(home).unwrap()
+    });
+}
+
+#[test]
+fn sled_keeps_the_contract_while_checkpoints_happen_all_the_time() {
+    const LIMIT: usize = 2_000;
+    let homes = Mutex::new(Vec::new());
+    let open = || {
+        let home = tempdir().unwrap();
+        let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
+        homes.lock().push(home);
+        store
+    };
+    conformance(open, |store| {
+        let home = store.path().to_owned();
+        drop(store);
+        SledStore::with_limit(&home, LIMIT).unwrap()
+    });
+}
+
+#[test]
+fn a_second_open_is_told_who_holds_the_lock() {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    match SledStore::open(home.path()) {
+        Err(StoreError::Locked { path, pid }) => {
+            assert_eq!(path, home.path().canonicalize().unwrap());
+            assert_eq!(pid, Some(std::process::id()));
+        }
+        other => panic!("{other:?}"),
+    }
+    store.apply(batch(&[("k", b"v")])).unwrap();
+    store.sync(Durability::Power).unwrap();
+}
+
+#[test]
+fn a_dropped_store_reopens_at_once() {
+    let home = tempdir().unwrap();
+    for round in 0..30_u8 {
+        let store = SledStore::open(home.path()).unwrap();
+        let before = store.get(b"round").unwrap();
+        assert_eq!(before, round.checked_sub(1).map(|last| vec![last]));
+        store.apply(batch(&[("round", &[round])])).unwrap();
+    }
+}
+
+#[test]
+fn a_first_open_cut_short_starts_anew() {
+    let home = tempdir().unwrap();
+    let dir = home.path().join("sled");
+    fs::create_dir_all(dir.join("blobs")).unwrap();
+    for (name, bytes) in [
+        (".creating", &b""[..]),
+        ("conf", b"segm"),
+        ("db", &[7; 999]),
+    ] {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+    fs::write(dir.join("snap.0000000000000000"), b"torn").unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    store.apply(batch(&[("kept", b"yes")])).unwrap();
+    drop(store);
+    assert!(dir.join(".ready").exists() && !dir.join(".creating").exists());
+    holds_kept(home.path());
+}
+
+#[test]
+fn an_empty_directory_left_by_a_kill_starts_anew() {
+    let home = tempdir().unwrap();
+    fs::create_dir(home.path().join("sled")).unwrap();
+    SledStore::open(home.path()).unwrap();
+}
+
+#[test]
+fn a_directory_without_our_mark_is_left_untouched() {
+    let home = filled();
+    let dir = home.path().join("sled");
+    fs::remove_file(dir.join(".ready")).unwrap();
+    let before = fs::read(dir.join("db")).unwrap();
+    let error = SledStore::open(home.path()).unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt { what, .. } if what.contains("untouched")));
+    assert_eq!(fs::read(dir.join("db")).unwrap(), before);
+}
+
+#[test]
+fn a_torn_snapshot_is_removed() {
+    let home = filled();
+    let torn = home.path().join("sled/snap.FFFFFFFFFFFFFFFF.generating");
+    fs::write(&torn, b"half a snap").unwrap();
+    holds_kept(home.path());
+    assert!(!torn.exists());
+}
+
+#[test]
+fn a_log_that_vanished_is_not_taken_for_a_new_store() {
+    for remove in [true, false] {
+        let home = filled();
+        let db = home.path().join("sled/db");
+        if remove {
+            fs::remove_file(&db).unwrap()
+        } else {
+            fs::write(&db, b"").unwrap()
+        }
+        let error = SledStore::open(home.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn other_files_in_the_directory_survive() {
+    let home = tempdir().unwrap();
+    for name in ["db", "conf", "snap.1.generating", "notes.txt"] {
+        fs::write(home.path().join(name), b"mine").unwrap();
+    }
+    fs::create_dir(home.path().join("blobs")).unwrap();
+    fs::create_dir(home.path().join("wal")).unwrap();
+    fs::write(home.path().join("wal/20260101"), b"mine").unwrap();
+    drop(SledStore::open(home.path()).unwrap());
+    drop(SledStore::open(home.path()).unwrap());
+    for name in [
+        "db",
+        "conf",
+        "snap.1.generating",
+        "notes.txt",
+        "wal/20260101",
+    ] {
+        assert_eq!(fs::read(home.path().join(name)).unwrap(), b"mine");
+    }
+}
+
+#[test]
+fn a_lock_file_of_somebody_else_is_left_untouched() {
+    let home = tempdir().unwrap();
+    let path = home.path().join("LOCK");
+    fs::write(&path, b"my front door").unwrap();
+    assert!(matches!(
+        SledStore::open(home.path()),
+        Err(StoreError::Corrupt { .. })
+    ));
+    assert_eq!(fs::read(&path).unwrap(), b"my front door");
+}
+
+#[test]
+fn a_file_is_refused_as_a_directory() {
+    let home = tempdir().unwrap();
+    let file = home.path().join("file");
+    fs::write(&file, b"mine").unwrap();
+    let error = SledStore::open(&file).unwrap_err();
+    assert!(
+        error.in_full().ends_with("file: it is a file"),
+        "{}",
+        error.in_full()
+    );
+    assert!(SledStore::open(file.join("below")).is_err());
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+}
+
+#[cfg(unix)]
+#[test]
+fn only_the_owner_may_look() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempdir().unwrap();
+    let deep = home.path().join("a/b");
+    drop(SledStore::open(&deep).unwrap());
+    for (name, mode) in [
+        ("", 0o700),
+        ("LOCK", 0o600),
+        ("wal", 0o700),
+        ("sled", 0o700),
+        ("sled/db", 0o600),
+    ] {
+        let found = fs::metadata(deep.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name}");
+    }
+}
+
+#[test]
+fn debug_of_a_sled_store_never_shows_contents() {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    store.apply(batch(&[("canary", b"canary")])).unwrap();
+    assert!(!format!("{store:?}").contains("canary"));
+}

@@ -1,0 +1,156 @@
+//! sled under the log: what it must not do, and what is noticed when its file is damaged.
+
+use super::*;
+
+/// A closed store of 60 records, the last of which were checkpointed one by one; and its records.
+fn checkpointed() -> (TempDir, Vec<Pair>) {
+    let home = filled();
+    let store = SledStore::open(home.path()).unwrap();
+    for n in 0..60 {
+        let name = format!("k{n:02}");
+        store.apply(batch(&[(&name, &[n; 300])])).unwrap();
+        if n >= 50 {
+            store.checkpoint();
+        }
+    }
+    let all = store.all().unwrap();
+    (home, all)
+}
+
+#[test]
+fn a_damaged_base_is_never_served_and_never_panics() {
+    let (home, expected) = checkpointed();
+    let db = home.path().join("sled/db");
+    let sound = fs::read(&db).unwrap();
+    let used = sound.iter().rposition(|byte| *byte != 0).unwrap();
+    let (mut noticed, mut rolled_back) = (0, 0);
+    for seed in 0..80_u64 {
+        let mut bytes = sound.clone();
+        match seed {
+            0 => bytes[..4096].fill(0),
+            1 => bytes.truncate(100),
+            2..12 => {
+                // With and without the header of sled's first segment, in shrinking spans.
+                let from = [0, 20, 900][seed as usize % 3];
+                let span = &mut bytes[from..][..4096 >> seed];
+                for (byte, noise) in span.iter_mut().zip(noise(seed)) {
+                    *byte = (noise >> 24) as u8;
+                }
+            }
+            // One bit anywhere.
+            _ => {
+                let place = noise(seed).nth(9).unwrap() as usize;
+                bytes[place / 8 % used] ^= 1 << (place % 8);
+            }
+        }
+        let copy = copy(home.path());
+        fs::write(copy.path().join("sled/db"), bytes).unwrap();
+        // Without its snapshots, sled reads its log from the start.
+        for name in files::list(&copy.path().join("sled")).unwrap() {
+            if seed.is_multiple_of(2) && name.to_string_lossy().starts_with("snap.") {
+                fs::remove_file(copy.path().join("sled").join(name)).unwrap();
+            }
+        }
+        match SledStore::open(copy.path()).and_then(|store| store.all()) {
+            Ok(found) => assert!(found == expected, "silently lost, seed {seed}"),
+            Err(StoreError::Corrupt { .. }) => noticed += 1,
+            Err(StoreError::RolledBack { .. }) => rolled_back += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(noticed > 0 && rolled_back > 0, "{noticed}, {rolled_back}");
+}
+
+#[test]
+fn an_older_copy_of_the_base_is_refused() {
+    let home = filled();
+    let store = SledStore::open(home.path()).unwrap();
+    store.checkpoint();
+    let old = copy(home.path());
+    for name in ["one", "two"] {
+        store.apply(batch(&[(name, b"more")])).unwrap();
+        store.checkpoint();
+    }
+    let new = copy(home.path());
+    fs::remove_dir_all(new.path().join("sled")).unwrap();
+    fs::rename(old.path().join("sled"), new.path().join("sled")).unwrap();
+    let error = SledStore::open(new.path()).unwrap_err();
+    let StoreError::RolledBack { expected, found } = error else {
+        panic!("{error:?}");
+    };
+    assert!(found < expected, "{found} {expected}");
+}
+
+#[test]
+fn a_base_that_has_lost_its_mark_is_refused() {
+    let home = filled();
+    let new = tempdir().unwrap();
+    drop(SledStore::open(new.path()).unwrap());
+    fs::remove_dir_all(home.path().join("sled")).unwrap();
+    fs::create_dir(home.path().join("sled")).unwrap();
+    let error = SledStore::open(home.path()).unwrap_err();
+    assert!(
+        matches!(error, StoreError::RolledBack { found: 0, .. }),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_store_of_before_there_was_a_log_opens() {
+    let home = tempdir().unwrap();
+    let base = Base::open(home.path()).unwrap();
+    let mut writes = ::sled::Batch::default();
+    writes.insert(b"kept", b"yes");
+    base.apply(writes).unwrap();
+    base.settle().unwrap();
+    drop(base);
+    holds_kept(home.path());
+    holds_kept(home.path());
+}
+
+#[test]
+fn records_up_to_8_kb_never_go_to_blob_files() {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    let mut noise = noise(1);
+    let mut live = Vec::new();
+    for round in 0..400 {
+        let mut batch = Batch::new();
+        for _ in 0..8 {
+            let key = noise.next().unwrap();
+            batch.put(format!("some-prefix-{key:016x}"), vec![key as u8; 8000]);
+            live.push(key);
+            if live.len() > 120 {
+                // Deletes in between make sled merge nodes: the largest nodes there are.
+                let gone = live.swap_remove(noise.next().unwrap() as usize % live.len());
+                batch.delete(format!("some-prefix-{gone:016x}"));
+            }
+        }
+        store.apply(batch).unwrap();
+        if round % 2 == 0 {
+            store.checkpoint();
+        }
+        assert!(
+            files::list(&home.path().join("sled/blobs"))
+                .unwrap()
+                .is_empty()
+        );
+    }
+}
+
+#[test]
+fn a_blob_file_is_synced_twice_and_then_left_alone() {
+    let home = tempdir().unwrap();
+    let base = Base::open(home.path()).unwrap();
+    let mut writes = ::sled::Batch::default();
+    writes.insert(b"large", vec![7; 300_000]);
+    base.apply(writes).unwrap();
+    let settled = || -> Vec<bool> {
+        base.settle().unwrap();
+        base.disk.lock().seen.values().copied().collect()
+    };
+    assert_eq!(
+        (settled(), settled(), settled()),
+        (vec![false], vec![true], vec![true])
+    );
+}

@@ -1,0 +1,162 @@
+//! A crash at each step of a checkpoint, and errors in the middle of one.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// Applies a batch of some puts and deletes to the store and to a plain map.
+fn round(
+    store: &SledStore,
+    map: &mut BTreeMap<Vec<u8>, Vec<u8>>,
+    dice: &mut impl Iterator<Item = u64>,
+) {
+    let mut batch = Batch::new();
+    for _ in 0..dice.next().unwrap() % 40 {
+        let key = format!("{:03}", (dice.next().unwrap() >> 9) % 300).into_bytes();
+        let noise = dice.next().unwrap() >> 9;
+        if noise.is_multiple_of(3) {
+            map.remove(&key);
+            batch.delete(key);
+        } else {
+            let value = vec![noise as u8; (noise >> 8) as usize % 2_000];
+            map.insert(key.clone(), value.clone());
+            batch.put(key, value);
+        }
+    }
+    store.apply(batch).unwrap();
+    store.sync(Durability::Process).unwrap();
+}
+
+#[track_caller]
+fn holds(home: &Path, map: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    let store = SledStore::open(home).unwrap();
+    let found: BTreeMap<_, _> = store.all().unwrap().into_iter().collect();
+    assert!(found == *map, "{} records, not {}", found.len(), map.len());
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_checkpoint_loses_nothing() {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    let mut map = BTreeMap::new();
+    let mut dice = noise(5);
+    let mut steps = 0;
+    for _ in 0..4 {
+        (0..20).for_each(|_| round(&store, &mut map, &mut dice));
+        let mut checkpoint = store.freeze(&mut store.writer.lock()).unwrap();
+        while !checkpoint.is_done() {
+            holds(copy(home.path()).path(), &map);
+            checkpoint.step().unwrap();
+            steps += 1;
+            // Newer values of keys that are on their way into sled.
+            round(&store, &mut map, &mut dice);
+        }
+        store.writer.lock().log.reuse(checkpoint.run());
+        holds(copy(home.path()).path(), &map);
+    }
+    assert!(steps > 4 * 5, "several batches each: {steps}");
+    drop(store);
+    holds(home.path(), &map);
+}
+
+#[test]
+fn openings_that_are_cut_short_one_after_the_other_lose_nothing() {
+    let mut home = tempdir().unwrap();
+    let mut map = BTreeMap::new();
+    let mut dice = noise(3);
+    for life in 0..30 {
+        let store = SledStore::with_limit(home.path(), 30_000).unwrap();
+        for _ in 0..life % 4 {
+            round(&store, &mut map, &mut dice);
+        }
+        // The copy is of a life that goes on: a checkpoint may be in the middle of anything. Then
+        // its files are not of one moment, so wait for it.
+        if let Some(checkpoint) = store.writer.lock().checkpoint.take() {
+            join(checkpoint).unwrap();
+        }
+        let next = copy(home.path());
+        drop(store);
+        home = next;
+    }
+    holds(home.path(), &map);
+    let segments = files::list(&home.path().join("wal")).unwrap();
+    assert!(segments.len() < 12, "{segments:?}");
+}
+
+#[test]
+fn the_files_of_the_log_are_used_again() {
+    let home = tempdir().unwrap();
+    let store = SledStore::with_limit(home.path(), 50_000).unwrap();
+    for n in 0..400_u32 {
+        store
+            .apply(batch(&[(&format!("{n}"), &[7; 2_000])]))
+            .unwrap();
+    }
+    drop(store);
+    let log = home.path().join("wal");
+    let sizes: Vec<u64> = files::list(&log)
+        .unwrap()
+        .iter()
+        .map(|name| fs::metadata(log.join(name)).unwrap().len())
+        .collect();
+    assert!(
+        sizes.len() <= 3 && sizes.iter().sum::<u64>() < 600_000,
+        "{sizes:?}"
+    );
+}
+
+#[test]
+fn what_is_put_and_deleted_in_one_overlay_never_reaches_sled() {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    store.checkpoint();
+    let size = |store: &SledStore| store.shared.base.size_on_disk();
+    let before = size(&store);
+    for n in 0..2_000_u32 {
+        store
+            .apply(batch(&[(&format!("{n}"), &[7; 1_000])]))
+            .unwrap();
+    }
+    for n in 0..2_000_u32 {
+        let mut batch = Batch::new();
+        batch.delete(n.to_string());
+        store.apply(batch).unwrap();
+    }
+    store.checkpoint();
+    assert_eq!(store.all().unwrap(), []);
+    assert!(
+        size(&store) - before < 100_000,
+        "of 2 MB: {}",
+        size(&store) - before
+    );
+}
+
+#[test]
+fn after_a_checkpoint_failed_nothing_is_accepted_and_the_log_has_everything() {
+    let home = filled();
+    let store = SledStore::open(home.path()).unwrap();
+    // Makes sled fail in mid-batch: the large value has no directory to go to.
+    fs::remove_dir(home.path().join("sled/blobs")).unwrap();
+    let mut batch = Batch::new();
+    (0..50).for_each(|n| batch.put(format!("half-{n}"), "x"));
+    (0..50).for_each(|n| batch.put(format!("large-{n}"), vec![7; 300_000]));
+    store.apply(batch).unwrap();
+    store.sync(Durability::Power).unwrap();
+    let checkpoint = store.freeze(&mut store.writer.lock()).unwrap();
+    assert_eq!(checkpoint.run(), None);
+    for durability in [Durability::Power, Durability::Process, Durability::Buffered] {
+        assert!(matches!(
+            store.sync(durability),
+            Err(StoreError::Poisoned(_))
+        ));
+    }
+    let next = store.apply(self::batch(&[("k", b"v")]));
+    assert!(matches!(next, Err(StoreError::Poisoned(why)) if why.contains("cannot write")));
+    let all = store.all().unwrap();
+    assert_eq!(all.len(), 101, "reads go on");
+    drop(store);
+
+    // sled's lock stays with the process, so look at a copy.
+    let store = SledStore::open(copy(home.path()).path()).unwrap();
+    assert!(store.all().unwrap() == all);
+}

@@ -1,0 +1,321 @@
+//! What a log is worth that was cut, torn, bent or mixed with an older one.
+
+use std::fs::File;
+
+use super::replay::{Replayed, replay};
+use super::*;
+
+/// A store that was killed after six commits, and where each frame ends in the file of its log.
+struct Killed {
+    home: TempDir,
+    path: PathBuf,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// How many of the commits of [`killed`] were synced; the others were handed to the kernel.
+const SYNCED: usize = 4;
+
+fn killed() -> Killed {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    let mut ends = Vec::new();
+    for n in 0..6_u8 {
+        let mut batch = batch(&[(&format!("{n}"), &vec![n; 20 * usize::from(n)])]);
+        batch.put("last", [n]);
+        if n > 0 {
+            batch.delete(format!("{}", n - 1));
+        }
+        store.apply(batch).unwrap();
+        // One sync may be for several.
+        store.sync(Durability::Process).unwrap();
+        if [0, 1, SYNCED - 1].contains(&usize::from(n)) {
+            store.sync(Durability::Power).unwrap();
+        }
+        ends.push(store.writer.lock().log.segment().end() as usize);
+    }
+    let copy = copy(home.path());
+    let path = copy.path().join("wal/00000001.segment");
+    let bytes = fs::read(&path).unwrap();
+    Killed {
+        home: copy,
+        path,
+        bytes,
+        ends,
+    }
+}
+
+impl Killed {
+    /// What is replayed of its log when the file is this, as the number of commits.
+    fn commits(&self, bytes: &[u8]) -> Result<usize, StoreError> {
+        fs::write(&self.path, bytes).unwrap();
+        let mark = Mark {
+            seq: 0,
+            generation: 1,
+        };
+        replay(&self.home.path().join("wal"), Some(mark)).map(|replayed| commits(&replayed))
+    }
+}
+
+/// Checks that exactly the first commits are there, and says how many.
+#[track_caller]
+fn commits(replayed: &Replayed) -> usize {
+    let found: Vec<_> = replayed
+        .overlay
+        .from(std::ops::Bound::Unbounded)
+        .filter_map(|(key, value)| Some((key.to_vec(), value?.to_vec())))
+        .collect();
+    let Some((_, last)) = found.last() else {
+        assert_eq!(replayed.last, 0);
+        return 0;
+    };
+    let n = last[0];
+    let value = vec![n; 20 * usize::from(n)];
+    let expected = [
+        (n.to_string().into_bytes(), value),
+        (b"last".to_vec(), vec![n]),
+    ];
+    assert_eq!(found, expected, "a whole batch and nothing else");
+    assert_eq!(replayed.last, u64::from(n) + 1);
+    usize::from(n) + 1
+}
+
+#[test]
+fn a_log_cut_anywhere_holds_all_whole_commits_before_the_cut() {
+    let killed = killed();
+    for cut in 4096..killed.ends[5] + 100 {
+        // The end of a body may lie a few bytes before the end of its frame.
+        let whole = |slack: usize| {
+            killed
+                .ends
+                .iter()
+                .filter(|end| **end <= cut + slack)
+                .count()
+        };
+        let found = killed.commits(&killed.bytes[..cut]).unwrap();
+        assert!((whole(0)..=whole(7)).contains(&found), "{found} at {cut}");
+        // A file system may also give the old length, with zeroes.
+        let mut bytes = killed.bytes.clone();
+        bytes[cut..].fill(0);
+        match killed.commits(&bytes) {
+            Ok(found) => assert!((whole(0)..=whole(7)).contains(&found), "{found} at {cut}"),
+            Err(error) => panic!("{cut}: {error:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_bit_flipped_anywhere_is_noticed_or_was_never_synced() {
+    let killed = killed();
+    for place in (0..36).chain(4096..killed.ends[5]) {
+        let mut bytes = killed.bytes.clone();
+        bytes[place] ^= 1 << (place % 8);
+        let hit = killed.ends.iter().position(|end| place < *end).unwrap();
+        match killed.commits(&bytes) {
+            // Behind the last synced frame it is a torn tail; between frames there is nothing.
+            Ok(found) => assert!(
+                found == 6 || (found == hit && hit >= SYNCED),
+                "{found} at {place}"
+            ),
+            Err(StoreError::Corrupt { .. }) => assert!(place < 36 || hit < SYNCED, "{place}"),
+            Err(error) => panic!("{place}: {error:?}"),
+        }
+    }
+}
+
+#[test]
+fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    store.apply(batch(&[("a", b"1"), ("b", b"1")])).unwrap();
+    store.apply(batch(&[("a", b"2")])).unwrap();
+    store.sync(Durability::Process).unwrap();
+    let end = store.writer.lock().log.segment().end() as usize;
+    drop(store);
+    let path = home.path().join("wal/00000001.segment");
+    let sound = fs::read(&path).unwrap();
+    let expected = SledStore::open(copy(home.path()).path())
+        .unwrap()
+        .all()
+        .unwrap();
+    for place in 4096..end {
+        let mut bytes = sound.clone();
+        bytes[place] ^= 1 << (place % 8);
+        fs::write(&path, bytes).unwrap();
+        match replay(&home.path().join("wal"), None) {
+            // Only what fills a frame up to a multiple of 8 is of no consequence.
+            Err(StoreError::RolledBack {
+                expected: 3,
+                found: 0,
+            }) => assert_eq!(sound[place], 0),
+            Err(StoreError::Corrupt { .. }) => {}
+            other => panic!("{place}: {other:?}"),
+        }
+    }
+    fs::write(&path, sound).unwrap();
+    assert_eq!(
+        SledStore::open(home.path()).unwrap().all().unwrap(),
+        expected
+    );
+}
+
+/// A power cut may leave any part of what was written since the last fdatasync.
+#[test]
+fn frames_that_were_not_synced_may_be_there_in_any_part() {
+    let killed = killed();
+    for lost in SYNCED..6 {
+        let mut bytes = killed.bytes.clone();
+        bytes[killed.ends[lost - 1]..killed.ends[lost]].fill(0);
+        assert_eq!(
+            killed.commits(&bytes).unwrap(),
+            lost,
+            "what follows it is lost as well"
+        );
+    }
+    for lost in 0..SYNCED {
+        let from = lost
+            .checked_sub(1)
+            .map_or(4096, |before| killed.ends[before]);
+        let mut bytes = killed.bytes.clone();
+        bytes[from..killed.ends[lost]].fill(0);
+        let error = killed.commits(&bytes).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Corrupt { .. }),
+            "{lost}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn what_a_torn_tail_has_left_is_not_replayed_behind_new_frames() {
+    let killed = killed();
+    let mut bytes = killed.bytes.clone();
+    // Commit 5 is torn, commit 6 whole: both are gone.
+    bytes[killed.ends[3]..killed.ends[3] + 50].fill(0);
+    fs::write(&killed.path, bytes).unwrap();
+    let home = killed.home.path();
+    let store = SledStore::open(home).unwrap();
+    assert_eq!(store.get(b"last").unwrap(), Some(vec![3]));
+    // A frame with the number and the size of the one that was lost.
+    let mut again = batch(&[("4", &[9; 80]), ("last", &[4])]);
+    again.delete("3");
+    store.apply(again).unwrap();
+    store.sync(Durability::Power).unwrap();
+    let left = copy(home);
+    let store = SledStore::open(left.path()).unwrap();
+    assert_eq!(store.get(b"last").unwrap(), Some(vec![4]));
+    assert_eq!(store.get(b"4").unwrap(), Some(vec![9; 80]));
+    assert_eq!(store.get(b"5").unwrap(), None);
+}
+
+#[test]
+fn frames_of_an_earlier_use_of_a_file_are_never_replayed() {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    // Frames of one size, so that those of an earlier use stand where the next ones will.
+    for n in 0..40_u8 {
+        store.apply(batch(&[("n", &[n; 50])])).unwrap();
+        if n % 10 == 9 {
+            store.checkpoint();
+        }
+    }
+    for n in 40..43_u8 {
+        store.apply(batch(&[("n", &[n; 50])])).unwrap();
+        store.sync(Durability::Power).unwrap();
+        let left = copy(home.path());
+        assert_eq!(files::list(&left.path().join("wal")).unwrap().len(), 2);
+        let store = SledStore::open(left.path()).unwrap();
+        assert_eq!(store.get(b"n").unwrap(), Some(vec![n; 50]));
+    }
+}
+
+#[test]
+fn a_log_that_vanished_is_noticed() {
+    let home = filled();
+    let store = SledStore::open(home.path()).unwrap();
+    store.apply(batch(&[("more", b"yes")])).unwrap();
+    store.checkpoint();
+    store.apply(batch(&[("most", b"yes")])).unwrap();
+    drop(store);
+    let names = files::list(&home.path().join("wal")).unwrap();
+    assert_eq!(names.len(), 2);
+    // All of it, and what is left of it when the newest is gone.
+    for gone in [&names[..], &names[..1], &names[1..]] {
+        let copy = copy(home.path());
+        for name in gone {
+            fs::remove_file(copy.path().join("wal").join(name)).unwrap();
+        }
+        match SledStore::open(copy.path()) {
+            Ok(store) => assert_eq!(store.all().unwrap().len(), 3),
+            Err(error) => assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_log_of_a_later_version_is_left_untouched() {
+    let home = filled();
+    let path = home.path().join("wal/00000001.segment");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 2;
+    let crc = crc32fast::hash(&bytes[..32]);
+    bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let error = SledStore::open(home.path()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StoreError::Newer {
+                found: 2,
+                supported: 1
+            }
+        ),
+        "{error:?}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn a_head_torn_as_its_file_was_made_or_used_again_is_no_damage() {
+    let home = filled();
+    let store = SledStore::open(home.path()).unwrap();
+    store.checkpoint();
+    store.apply(batch(&[("kept", b"yes")])).unwrap();
+    store.sync(Durability::Process).unwrap();
+    let left = copy(home.path());
+    // The spare file, with frames in it that sled holds, and a new one.
+    let log = left.path().join("wal");
+    let spare = store.writer.lock().log.spare().to_vec();
+    assert_eq!(spare.len(), 1);
+    let spare = log.join(spare[0].file_name().unwrap());
+    let mut bytes = fs::read(&spare).unwrap();
+    bytes[20..30].fill(0xee);
+    fs::write(&spare, bytes).unwrap();
+    fs::write(log.join("00000099.segment"), b"chord").unwrap();
+    holds_kept(left.path());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn after_a_failed_write_or_sync_of_the_log_nothing_is_accepted() {
+    // Nothing can be written to the one, and the other cannot be synced.
+    for (device, is_full) in [("/dev/full", true), ("/dev/null", false)] {
+        let home = filled();
+        let store = SledStore::open(home.path()).unwrap();
+        let device = File::options().write(true).open(device).unwrap();
+        store.writer.lock().log.segment().divert(device);
+        store.apply(batch(&[("lost", b"x")])).unwrap();
+        let error = store.sync(Durability::Power).unwrap_err();
+        assert_eq!(matches!(error, StoreError::Full), is_full, "{error:?}");
+        for durability in [Durability::Power, Durability::Process, Durability::Buffered] {
+            let error = store.sync(durability).unwrap_err();
+            assert!(matches!(error, StoreError::Poisoned(_)), "{error:?}");
+        }
+        let next = store.apply(batch(&[("k", b"v")]));
+        assert!(matches!(next, Err(StoreError::Poisoned(_))));
+        assert!(store.get(b"kept").unwrap().is_some(), "reads go on");
+        drop(store);
+        let store = SledStore::open(home.path()).unwrap();
+        assert_eq!(store.all().unwrap().len(), 1);
+    }
+}
