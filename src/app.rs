@@ -206,7 +206,12 @@ impl App {
     /// # Errors
     ///
     /// [`Error::Canvas`] if the canvas is refused, [`Error::Store`] if the store fails,
-    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
+    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. What is refused leaves
+    /// nothing behind, nor does a future that is dropped before the engine has the whole canvas.
+    ///
+    /// # Panics
+    ///
+    /// If the iterator of a [`group`](crate::group) does.
     pub async fn apply_async<S: Accepts<()>>(
         &self,
         signature: S,

@@ -57,7 +57,7 @@ pub enum Error {
         /// What was found and what was expected.
         what: String,
     },
-    /// The canvas was refused; nothing of it was stored.
+    /// The canvas was refused; nothing of it stays in the store.
     #[error("canvas refused{}: {reason}", at(path))]
     Canvas {
         /// The way to the place from the outside in, for example `chord.header[2].chain[1]`: a

@@ -180,7 +180,10 @@ impl Expansion<'_> {
             #[must_use = "a signature does nothing until it is submitted"]
             #vis fn chunks(
                 &self,
-                items: impl ::core::iter::IntoIterator<Item = #args>,
+                items: impl ::core::iter::IntoIterator<
+                    Item = #args,
+                    IntoIter: ::core::marker::Send + 'static,
+                >,
                 n: usize,
             ) -> ::chordal::Immutable<::std::vec::Vec<::std::vec::Vec<#value>>> {
                 ::chordal::Immutable::<::std::vec::Vec<::std::vec::Vec<#value>>>::chunks::<Self>(items, n)

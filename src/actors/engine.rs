@@ -14,6 +14,7 @@ use super::journal::Act;
 use super::post::Post;
 use super::shared::Pin;
 use super::shell::Shell;
+use super::staging::Staged;
 use super::supervision::{Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
@@ -45,10 +46,19 @@ pub(crate) struct Submit {
     pub(crate) head: Vec<u8>,
     /// The first node number that is free.
     pub(crate) next: Seq,
-    /// Parts of it are in the store already.
-    pub(crate) is_staged: bool,
     pub(crate) idempotency_key: Option<String>,
+    /// What of it is in the store already.
+    pub(crate) staged: Staged,
     /// The pin keeps the workflow from being swept before the caller has its handle.
+    pub(crate) durable: oneshot::Sender<Pin>,
+}
+
+/// Which workflow was submitted with this key; dropped if none was.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Earlier {
+    pub(crate) key: String,
+    /// As in [`Submit`].
     pub(crate) durable: oneshot::Sender<Pin>,
 }
 
@@ -367,8 +377,8 @@ impl Handler<Submit> for EngineActor {
             root,
             head,
             next,
-            is_staged,
             idempotency_key,
+            staged,
             durable,
         } = submit;
         if self.shell.is_draining() {
@@ -377,14 +387,10 @@ impl Handler<Submit> for EngineActor {
         let shared = self.shell.shared().clone();
         if let Some(key) = idempotency_key {
             match self.earlier(&key) {
+                // Behind the earlier one's own record, if that is still on its way.
                 Ok(Some(earlier)) => {
-                    // Behind the earlier one's own record, if that is still on its way.
-                    self.shell
-                        .then(Act::Acknowledge(durable, shared.pin(earlier)));
-                    if is_staged {
-                        self.shell.then(Act::Purge(root_id));
-                    }
-                    return;
+                    let act = Act::Acknowledge(durable, shared.pin(earlier));
+                    return self.shell.then(act);
                 }
                 Ok(None) => {}
                 Err(error) => return self.shell.halt(error.into()),
@@ -395,7 +401,7 @@ impl Handler<Submit> for EngineActor {
             );
             self.key_stands_for(key, Some(root_id));
         }
-        if is_staged {
+        if staged.keep() {
             self.shell.delete(keys::remains(root_id));
         }
         self.shell
@@ -408,6 +414,21 @@ impl Handler<Submit> for EngineActor {
                 self.start_child(Place::root(root_id, root), Resume::Fresh);
             }
             Ok(None) => self.set_alarm(),
+            Err(error) => self.shell.halt(error.into()),
+        }
+    }
+}
+
+impl Handler<Earlier> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, Earlier { key, durable }: Earlier, _: &mut Context<Self>) {
+        match self.earlier(&key) {
+            Ok(Some(earlier)) => {
+                let pin = self.shell.shared().pin(earlier);
+                self.shell.then(Act::Acknowledge(durable, pin));
+            }
+            Ok(None) => {}
             Err(error) => self.shell.halt(error.into()),
         }
     }

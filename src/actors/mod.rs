@@ -24,6 +24,7 @@ pub(crate) mod runner;
 pub(crate) mod scheduler;
 pub(crate) mod shared;
 pub(crate) mod shell;
+mod staging;
 pub(crate) mod store;
 mod supervision;
 pub(crate) mod sweeper;

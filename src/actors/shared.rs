@@ -150,12 +150,19 @@ impl Shared {
             return Ok(list);
         }
         let reader = self.reader()?;
+        // A few records: handing them over to another thread takes longer.
+        let is_small = match &value {
+            Value::Gathered { size, .. } => *size <= 64,
+            Value::Stored { len, .. } | Value::Args { len, .. } => *len <= 32 << 10,
+            Value::Inline(_) | Value::Extended { .. } => false,
+        };
         let read = move || {
             reader.write(root, &value, &mut list)?;
             Ok(list)
         };
         match &self.site {
             Site::InPlace(_) => read(),
+            Site::Engine(_) if is_small => read(),
             Site::Engine(plant) => match plant.runtime.spawn_blocking(read).await {
                 Ok(list) => list,
                 Err(_) => Err(self.ended().unwrap_or(Error::ShutDown)),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr};
 
-use super::dispatcher::{Dispatcher, Slots};
+use super::dispatcher::{Dispatcher, Ready, Slots};
 use super::engine::EngineActor;
 use super::inbox::Note;
 use super::journal::{Act, Journal};
@@ -22,8 +22,10 @@ use super::supervision::Child;
 use super::sweeper;
 use super::task::{Take, TaskActor};
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::queue::SlotKind;
 use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
+use crate::canvas::options::Options;
 use crate::canvas::outcome::{Outcome, Value};
 use crate::error::Error;
 use crate::messages::dispatcher::{Permit, Slot};
@@ -152,10 +154,22 @@ impl Shell {
         }
     }
 
-    /// Has an actor take this task.
+    /// Has an actor take this task; one that is ready at once, when it has a slot.
     pub(crate) fn enroll(&self, child: Child) {
+        match self.entry(&child.def().name) {
+            Some(entry) if child.is_ready() => {
+                let own = child.def().options.as_deref();
+                let slot = self.slot(entry, own);
+                let priority = entry.priority(own);
+                self.request(slot, priority, Ready::New(Box::new(child)));
+            }
+            _ => self.assign(child, None),
+        }
+    }
+
+    fn assign(&self, child: Child, permit: Option<Permit>) {
         let mut roll = self.0.roll.borrow_mut();
-        let ticket = roll.reserve(child);
+        let ticket = roll.reserve(child, permit);
         let idle = roll.idle();
         let task = idle.unwrap_or_else(|| TaskActor::new(self.clone()).start());
         task.do_send(Take(ticket));
@@ -163,7 +177,7 @@ impl Shell {
     }
 
     /// The task that is meant for the holder of this ticket.
-    pub(crate) fn take(&self, ticket: Ticket) -> Option<Child> {
+    pub(crate) fn take(&self, ticket: Ticket) -> Option<(Child, Option<Permit>)> {
         self.0.roll.borrow_mut().take(ticket)
     }
 
@@ -202,27 +216,44 @@ impl Shell {
         }
     }
 
-    /// The number of a queue.
-    pub(crate) fn queue(&self, name: &str) -> u32 {
+    /// The slot that a task takes.
+    pub(crate) fn slot(&self, entry: &Entry, own: Option<&Options>) -> Slot {
+        let own = own.and_then(|own| own.queue.as_deref());
+        let name = own.unwrap_or(entry.options.queue);
         let limits = &self.0.limits;
         let slots = || *limits.queues.get(name).unwrap_or(&limits.slots);
-        self.0.dispatcher.borrow_mut().queue(name, slots)
+        Slot {
+            queue: self.0.dispatcher.borrow_mut().queue(name, slots),
+            kind: match entry.options.blocking {
+                true => SlotKind::Blocking,
+                false => SlotKind::Async,
+            },
+        }
     }
 
-    /// Asks for a slot; one that is not free now comes as a message.
-    pub(crate) fn request(&self, slot: Slot, priority: u8, task: Ticket) -> Option<Permit> {
-        self.0.dispatcher.borrow_mut().request(slot, priority, task)
+    /// Asks for a slot.
+    pub(crate) fn request(&self, slot: Slot, priority: u8, task: Ready) {
+        let granted = self.0.dispatcher.borrow_mut().request(slot, priority, task);
+        self.grant(granted);
     }
 
     /// A slot is free again.
     pub(crate) fn release(&self, slot: Slot) {
         let granted = self.0.dispatcher.borrow_mut().release(slot);
-        if let Some((task, permit)) = granted
-            && let Some(task) = self.0.roll.borrow().get(task)
-        {
-            task.do_send(Granted(permit));
+        self.grant(granted);
+    }
+
+    fn grant(&self, granted: Option<(Ready, Permit)>) {
+        match granted {
+            Some((Ready::New(child), permit)) => self.assign(*child, Some(permit)),
+            Some((Ready::Known(ticket), permit)) => {
+                // (The permit of a task that is gone comes back as it is dropped.)
+                if let Some(task) = self.0.roll.borrow().get(ticket) {
+                    task.do_send(Granted(permit));
+                }
+            }
+            None => {}
         }
-        // (The permit of a task that is gone comes back as it is dropped.)
     }
 
     /// Grants no slot any more.

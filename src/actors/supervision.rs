@@ -94,6 +94,13 @@ impl Child {
         }
     }
 
+    /// Says whether it is a task that can start at once: it has not been started before, and waits
+    /// for no time.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self.resume, Resume::Fresh | Resume::Stored(None))
+            && !matches!(&self.def().options, Some(own) if own.eta.is_some() || own.expires.is_some())
+    }
+
     /// Records how far it has got, in its supervisor's stream.
     pub(crate) fn record(&self, shell: &Shell, change: Change) {
         let index = self.index;

@@ -21,8 +21,6 @@ const SMALL: usize = 32;
 /// shares the engine's thread with all else.
 const SWEEP: usize = 200;
 const LOOKS: usize = 1_000;
-/// What a workflow consists of beside its head, its result and its idempotency key.
-const PARTS: [u8; 4] = *b"dspc";
 
 /// Workflows that are to be taken away.
 #[derive(Debug)]
@@ -102,7 +100,7 @@ fn keys_of_parts(
     reader: &Reader,
     root: Id,
 ) -> impl Iterator<Item = Result<Vec<u8>, StoreError>> + '_ {
-    PARTS.iter().flat_map(move |tag| {
+    keys::PARTS.iter().flat_map(move |tag| {
         let (from, to) = keys::of_workflow(*tag, root);
         let parts = reader.store().scan(&from, &to);
         parts.map(|pair| pair.map(|(key, _)| key))

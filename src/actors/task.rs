@@ -7,6 +7,7 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::call::{Given, Limits};
+use super::dispatcher::Ready;
 use super::journal::Act;
 use super::post::Post;
 use super::roll::Ticket;
@@ -15,12 +16,11 @@ use super::shell::Shell;
 use super::supervision::{Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::offspring;
-use crate::canvas::machine::queue::SlotKind;
 use crate::canvas::machine::task::{Command, End, Now, Schedule, Task};
 use crate::canvas::machine::{Change, Index};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::retry::RetryPolicy;
-use crate::messages::dispatcher::{Permit, Slot};
+use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::messages::task::{Finished, Granted, Wants, WantsSlot};
@@ -41,6 +41,8 @@ struct Job {
     shell: Shell,
     child: Child,
     ticket: Ticket,
+    /// The slot that it came with.
+    permit: Option<Permit>,
     /// `None` while the task is parked: nothing is registered under its name.
     work: Option<Work>,
     /// It has said its last word.
@@ -121,11 +123,12 @@ impl TaskActor {
 }
 
 impl Job {
-    fn new(shell: Shell, child: Child, ticket: Ticket) -> Self {
+    fn new(shell: Shell, child: Child, permit: Option<Permit>, ticket: Ticket) -> Self {
         Self {
             shell,
             child,
             ticket,
+            permit,
             work: None,
             is_over: false,
             is_known: false,
@@ -251,17 +254,16 @@ impl Job {
     }
 
     fn request(&mut self, context: &mut Context<TaskActor>) {
-        let Some(work) = &self.work else { return };
-        let options = self.child.def().options.as_ref();
-        let queue = options.and_then(|options| options.queue.as_deref());
-        let slot = Slot {
-            queue: self.shell.queue(queue.unwrap_or(work.options().queue)),
-            kind: kind(work.options()),
-        };
-        let priority = work.options().priority;
-        if let Some(permit) = self.shell.request(slot, priority, self.ticket) {
-            self.granted(permit, context);
+        if let Some(permit) = self.permit.take() {
+            return self.granted(permit, context);
         }
+        let Some(work) = &self.work else { return };
+        let slot = self
+            .shell
+            .slot(work.entry, self.child.def().options.as_deref());
+        let priority = work.options().priority;
+        self.shell
+            .request(slot, priority, Ready::Known(self.ticket));
     }
 
     fn granted(&mut self, mut permit: Permit, context: &mut Context<TaskActor>) {
@@ -453,8 +455,8 @@ impl Handler<Take> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, Take(ticket): Take, context: &mut Context<Self>) {
-        if let Some(child) = self.shell.take(ticket) {
-            self.job = Some(Job::new(self.shell.clone(), child, ticket));
+        if let Some((child, permit)) = self.shell.take(ticket) {
+            self.job = Some(Job::new(self.shell.clone(), child, permit, ticket));
             self.work(context, Job::start);
         }
     }
@@ -526,13 +528,5 @@ impl Handler<Wake> for TaskActor {
             let now_ms = job.shell.now_ms();
             job.decide(None, context, |task| task.due(now_ms));
         });
-    }
-}
-
-fn kind(options: &TaskOptions) -> SlotKind {
-    if options.blocking {
-        SlotKind::Blocking
-    } else {
-        SlotKind::Async
     }
 }

@@ -123,7 +123,7 @@ fn checksum(kind: Kind, body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn corrupt(kind: Kind, key: &[u8], what: &str) -> StoreError {
+pub(crate) fn corrupt(kind: Kind, key: &[u8], what: &str) -> StoreError {
     use std::fmt::Write;
     let mut place = format!("{kind:?} record ");
     for byte in key.iter().take(32) {

@@ -22,6 +22,9 @@
 
 use crate::canvas::id::{Id, Seq};
 
+/// The tags of what a workflow consists of beside its head, its result and its idempotency key.
+pub(crate) const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
+
 pub(crate) const META: &[u8] = b"m/store";
 pub(crate) const LAST_SWEPT: &[u8] = b"m/last-swept";
 

@@ -134,17 +134,17 @@ impl Reader {
         Ok(self.ended(root)?.is_some() && self.store.get(&keys::head(root))?.is_none())
     }
 
-    /// The latest id that was given to a workflow of this store, also to one of which there is no
-    /// more than parts.
+    /// The latest id that was given to a workflow of this store, also to one whose submission was
+    /// cut short.
     pub(crate) fn last_id(&self) -> Result<Option<Id>, StoreError> {
         let swept: Option<Option<Id>> = self.record(Kind::LastSwept, keys::LAST_SWEPT)?;
-        let mut latest = swept.flatten();
-        for tag in *b"bwrdx" {
+        let mut last = swept.flatten();
+        for tag in b"bwrx".iter().copied().chain(keys::PARTS) {
             let (from, to) = keys::all(tag);
-            let last = self.store.scan(&from, &to).next_back().transpose()?;
-            latest = latest.max(last.and_then(|(key, _)| keys::id_of(&key)).map(Id::root));
+            let found = self.store.scan(&from, &to).next_back().transpose()?;
+            last = last.max(found.and_then(|(key, _)| keys::id_of(&key)).map(Id::root));
         }
-        Ok(latest)
+        Ok(last)
     }
 
     /// The workflow that was submitted with this idempotency key.

@@ -18,6 +18,7 @@ mod corpus;
 mod ledger;
 mod program;
 mod strace;
+mod submit;
 
 // The example's own unit tests run here: an example that cargo tests is not built as a program,
 // and the program is what this test needs.

@@ -432,7 +432,8 @@ mod forget {
     async fn a_part_of_a_workflow_cannot_be_forgotten_alone() {
         let stage = Stage::new();
         for app in [stage.app(1).await, eager().await] {
-            let group = group((0..2).map(|n| work.s(stage.test, n)));
+            let test = stage.test;
+            let group = group((0..2).map(move |n| work.s(test, n)));
             let group = app.apply_async(group).await.unwrap();
             within(group.at_rest()).await.unwrap();
             let part = group.children::<u64>().await.unwrap().remove(0);

@@ -33,7 +33,7 @@ pub(super) fn write(canvas: &Canvas) -> Written {
             members, settled, ..
         } => {
             check_group(*settled, extras)?;
-            let tasks = members_of(members, "group")?;
+            let tasks = members_of(members.list(), "group")?;
             Ok(composed(GROUP, "group", json!({ "tasks": tasks }), options))
         }
         Form::Each { .. } => Err(Refusal::here("each() has no form in Celery").within("group")),
@@ -97,10 +97,10 @@ fn task(sig: &TaskSig, extras: &Extras, options: Value) -> Written {
 /// for its member: these cannot be written.
 fn step_of(steps: &[Canvas], step: &Canvas) -> Written {
     let refused = match &step.form {
-        Form::Group { members, .. } if members.is_empty() && steps.len() > 1 => {
+        Form::Group { members, .. } if members.list().is_empty() && steps.len() > 1 => {
             "an empty group within a chain has no form in Celery, which skips it"
         }
-        Form::Group { members, .. } if members.len() == 1 => {
+        Form::Group { members, .. } if members.list().len() == 1 => {
             "a group of one within a chain has no form in Celery, which takes it for its member"
         }
         _ => return write(step),
@@ -135,7 +135,7 @@ fn header_of(header: &Canvas) -> Written {
         return Err(here(Refusal::here("each() has no form in Celery")));
     };
     check_group(*settled, extras).map_err(here)?;
-    let members = members_of(members, "chord.header")?;
+    let members = members_of(members.list(), "chord.header")?;
     let options = options::write(extras, write).map_err(here)?;
     Ok(if options == json!({}) {
         members.into()
