@@ -114,7 +114,9 @@ async fn build(options: &Options, directory: &Path) -> Result<()> {
         Shape::Group => {
             BLOCKED_FROM.store(n / 2, Ordering::Relaxed);
             let app = builder(directory).start().await?;
-            let _ = app.apply_async(group((0..n).map(move |i| work.s(i)))).await?;
+            let _ = app
+                .apply_async(group((0..n).map(move |i| work.s(i))))
+                .await?;
             done(n / 2).await;
             app
         }

@@ -74,6 +74,10 @@ pub enum Error {
     /// thread, and threads are what runs out. `replace`, or an async task, does it.
     #[error("a blocking task cannot call: it would hold its thread while it waits")]
     CallInBlockingTask,
+    /// The function of a fold called a canvas, or added to a chord: it runs many times as one task,
+    /// which could not tell its own work of one run from that of another.
+    #[error("the function of a fold cannot call a canvas or add to a chord")]
+    WorkInFold,
     /// The task is a member of no group and of no chord's header, so it cannot add to one.
     #[error("task {id} is a member of no group and of no chord's header")]
     NotInChord {

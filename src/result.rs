@@ -427,7 +427,7 @@ impl<O> AsyncResult<O> {
     pub async fn completed_count(&self) -> Result<u64> {
         let reader = self.reader()?;
         let own = match self.node(&reader)?.def {
-            Def::Group(_) | Def::Chord { .. } => 0,
+            Def::Group(_) | Def::Chord { .. } | Def::Fold { .. } => 0,
             // The last step's outcome is the chain's, and recorded with it.
             Def::Task(_) | Def::Chain(_) => u64::from(self.successful().await?),
         };

@@ -2,7 +2,9 @@
 
 mod context;
 mod error;
+mod fold;
 mod options;
+mod results;
 mod retry;
 
 use std::any::TypeId;
@@ -20,6 +22,7 @@ pub use self::context::TaskContext;
 pub(crate) use self::error::Next;
 pub use self::error::TaskError;
 pub use self::options::{DEFAULT_QUEUE, TaskOptions};
+pub use self::results::Results;
 pub use self::retry::Retry;
 use crate::canvas::freeze::Catalogue;
 use crate::canvas::options::Options;
@@ -139,6 +142,11 @@ impl Entry {
     pub(crate) fn priority(&self, own: Option<&Options>) -> u8 {
         let own = own.and_then(|own| own.priority);
         own.unwrap_or(self.options.priority)
+    }
+
+    /// Its first argument reads a list from upstream as it goes.
+    pub(crate) fn streams(&self) -> bool {
+        self.parameters.first().is_some_and(Parameter::is_streamed)
     }
 
     /// Calls the function with an encoded list of arguments.

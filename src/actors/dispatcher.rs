@@ -24,6 +24,8 @@ pub(crate) struct Dispatcher {
     returns: Arc<Returns>,
     /// How many slots are held in all queues.
     held: usize,
+    /// How many tasks wait in all queues.
+    waiting: usize,
     draining: bool,
 }
 
@@ -50,6 +52,7 @@ impl Dispatcher {
             numbers: HashMap::new(),
             returns,
             held: 0,
+            waiting: 0,
             draining: false,
         }
     }
@@ -76,6 +79,7 @@ impl Dispatcher {
         priority: u8,
         task: Ready,
     ) -> Option<(Ready, Permit)> {
+        self.waiting += 1;
         if self.draining {
             self.of(slot).wait(priority, task);
             return None;
@@ -117,7 +121,13 @@ impl Dispatcher {
         }
     }
 
+    /// How many tasks wait for a slot in all queues.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     fn grant(&mut self, slot: Slot) -> Permit {
+        self.waiting -= 1;
         self.held += 1;
         Permit::new(slot, self.returns.clone())
     }

@@ -171,6 +171,7 @@ impl EngineActor {
                 Record::Verdict(_)
                 | Record::Expanded { .. }
                 | Record::Offspring { .. }
+                | Record::Folded { .. }
                 | Record::Reached { .. }
                 | Record::Forgotten => {}
             }
@@ -483,6 +484,7 @@ impl Handler<Mail> for EngineActor {
                 Word::Stopped(ChildStopped { root, index, lost }) => {
                     self.decide(root, |machine| machine.stopped(index, lost), context);
                 }
+                Word::Arrived(_) => {}
             }
         }
     }

@@ -15,6 +15,7 @@ pub(crate) mod clock;
 pub(crate) mod dispatcher;
 pub(crate) mod engine;
 mod fan;
+mod fold;
 mod group;
 pub(crate) mod inbox;
 mod journal;

@@ -40,6 +40,11 @@ use crate::task::Entry;
 /// A batch is sent off when this much is in it, however much more is on its way.
 const FULL: u64 = 4_096;
 
+/// When more than so many windows of tasks wait for a slot, each group makes do with a window of
+/// [`CROWDED`].
+const CROWD: u64 = 16;
+const CROWDED: u64 = 8;
+
 /// What every actor of the engine has: the way to the journal, and to the other actors.
 #[derive(Clone, Debug)]
 pub(crate) struct Shell(Rc<Inner>);
@@ -135,8 +140,15 @@ impl Shell {
         &self.0.scheduler
     }
 
+    /// How many members of one group may be materialised: few while many groups have theirs, so
+    /// that memory does not grow with the number of groups times the window.
     pub(crate) fn window(&self) -> u64 {
-        self.0.limits.window
+        let window = self.0.limits.window;
+        let crowd = window.saturating_mul(CROWD);
+        match self.0.dispatcher.borrow().waiting() as u64 > crowd {
+            true => window.min(CROWDED),
+            false => window,
+        }
     }
 
     pub(crate) fn live_workflows(&self) -> usize {
@@ -327,6 +339,11 @@ impl Shell {
             }
             outcome => outcome,
         }
+    }
+
+    /// The accumulator of a fold's function as it is recorded.
+    pub(crate) fn keep_acc(&self, body: Id, acc: Value) -> Value {
+        draft::keep_acc(body, acc, &mut |key, piece| self.put(key, piece))
     }
 
     /// The arguments that a retry gave as they are recorded.

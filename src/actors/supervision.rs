@@ -6,6 +6,7 @@ use actix::{Actor, AsyncContext, Context, Handler};
 
 use super::chain::ChainActor;
 use super::chord::ChordActor;
+use super::fold::FoldActor;
 use super::group::GroupActor;
 use super::journal::Act;
 use super::post::Post;
@@ -149,6 +150,7 @@ impl Child {
             Def::Chain(_) => drop(ChainActor::new(shell.clone(), self).start()),
             Def::Group(_) => drop(GroupActor::new(shell.clone(), self).start()),
             Def::Chord { .. } => drop(ChordActor::new(shell.clone(), self).start()),
+            Def::Fold { .. } => drop(FoldActor::new(shell.clone(), self).start()),
         }
     }
 }

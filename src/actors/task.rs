@@ -169,7 +169,10 @@ impl Job {
                     });
                 }
                 Command::Report(mut report) => {
-                    report.outcome = self.shell.keep(self.child.id(), report.outcome);
+                    // What a fold's function gives is kept with how far the fold has got.
+                    if self.child.run.is_none() {
+                        report.outcome = self.shell.keep(self.child.id(), report.outcome);
+                    }
                     self.child.pass_on(report);
                     self.is_over = true;
                 }
@@ -297,7 +300,7 @@ impl Job {
             spot: child.spot(),
             attempt,
             permit,
-            given: Given::new(child.def(), args, child.input.as_ref()),
+            given: Given::new(child, args),
             limits: Limits::of(work.options()),
         });
     }
@@ -435,7 +438,7 @@ impl Job {
             self.decide(None, context, |task| match word {
                 Word::Ended(ChildEnded { index, report, .. }) => task.child_ended(index, report),
                 Word::Stopped(ChildStopped { index, lost, .. }) => task.child_stopped(index, lost),
-                Word::Launch(_) => Vec::new(),
+                Word::Launch(_) | Word::Arrived(_) => Vec::new(),
             });
         }
     }

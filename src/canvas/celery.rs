@@ -104,7 +104,7 @@ impl Canvas {
     /// # Errors
     ///
     /// [`Error::Canvas`](crate::Error::Canvas) with the place of what Celery has no form for:
-    /// `each()`, `settled()`, an idempotency key, an empty group within a chain, arguments that
+    /// `each()`, `settled()`, `fold()`, an idempotency key, an empty group within a chain, arguments that
     /// JSON cannot carry.
     pub fn to_json(&self) -> Result<String> {
         if self.is_deeper_than(MAX_DEPTH) {

@@ -11,9 +11,9 @@ use super::id::{MAX_SEQ, Seq};
 use super::machine::offspring::Graft;
 use super::options::Options;
 use super::outcome::Value;
-use super::parameter::Parameter;
+use super::parameter::{Parameter, takes_two, usage};
 use super::payload::Payload;
-use super::{Canvas, Extras, First, Form, Kwargs, Mode, TaskSig};
+use super::{Canvas, Extras, First, FoldSig, Form, Kwargs, Mode, Order, TaskSig};
 
 /// How deep canvases may nest: each level is a level of recursion here and in the codec, on a
 /// caller's thread of perhaps 2 MB, which an unoptimised build fills at about 230.
@@ -49,7 +49,17 @@ pub(crate) enum Def {
     Task(TaskDef),
     Chain(Vec<Node>),
     Group(Fan),
-    Chord { header: Fan, body: Box<Node> },
+    Chord {
+        header: Fan,
+        body: Box<Node>,
+    },
+    Fold {
+        header: Fan,
+        /// The task that is called for each member.
+        body: Box<Node>,
+        init: Payload,
+        order: Order,
+    },
 }
 
 /// One task as it will be called.
@@ -237,6 +247,7 @@ impl<G: Gather> Freezer<'_, G> {
                 }
                 self.chord(seq, *header, body, &options, fed)?
             }
+            Form::Fold(fold) => self.fold(seq, *fold, options, fed)?,
         };
         let callbacks = if extras.link.is_empty() && link_error.is_empty() {
             None
@@ -262,12 +273,7 @@ impl<G: Gather> Freezer<'_, G> {
         options: Options,
         fed: bool,
     ) -> Result<Def, Refusal> {
-        let Some(parameters) = self.catalogue.parameters(&sig.name) else {
-            return Err(Refusal::here(&format!(
-                "task `{}` is not registered: list it in `.tasks(tasks![..])`",
-                sig.name
-            )));
-        };
+        let parameters = self.parameters(&sig.name)?;
         let takes_upstream = fed && sig.takes_input();
         let bound = bind(&sig, kwargs, takes_upstream, parameters)
             .map_err(|reason| Refusal::here(&reason))?;
@@ -331,28 +337,83 @@ impl<G: Gather> Freezer<'_, G> {
         options: &Options,
         fed: bool,
     ) -> Result<Def, Refusal> {
-        let Canvas { form, extras } = header;
-        let extras = extras.map_or_else(Extras::default, |extras| *extras);
-        if !extras.link.is_empty() {
-            return Err(
-                Refusal::here("cannot add link to group: use a chord").within("chord.header")
-            );
-        }
-        check(&extras.options, &extras).map_err(|refusal| refusal.within("chord.header"))?;
-        let header = self.fan(
-            "chord.header",
-            seq,
-            form,
-            &extras.options,
-            fed,
-            &extras.link_error,
-        )?;
+        let header = self.header("chord.header", seq, header, fed)?;
         let body = self
             .node(body, options, true)
             .map_err(|refusal| refusal.within("chord.body"))?;
         Ok(Def::Chord {
             header,
             body: Box::new(body),
+        })
+    }
+
+    /// The members of what a body gets.
+    fn header(&mut self, place: &str, seq: Seq, header: Canvas, fed: bool) -> Result<Fan, Refusal> {
+        let Canvas { form, extras } = header;
+        let extras = extras.map_or_else(Extras::default, |extras| *extras);
+        if !extras.link.is_empty() {
+            return Err(Refusal::here("cannot add link to group: use a chord").within(place));
+        }
+        check(&extras.options, &extras).map_err(|refusal| refusal.within(place))?;
+        self.fan(place, seq, form, &extras.options, fed, &extras.link_error)
+    }
+
+    /// A fold's options go to its function, as a chord's do to its body.
+    fn fold(
+        &mut self,
+        seq: Seq,
+        fold: FoldSig,
+        options: Options,
+        fed: bool,
+    ) -> Result<Def, Refusal> {
+        let FoldSig {
+            header,
+            task,
+            init,
+            order,
+            dynamic,
+        } = fold;
+        let header = self.header("fold.header", seq, header, fed)?;
+        let parameters = self.parameters(&task)?;
+        if !takes_two(parameters) {
+            let usage = usage(parameters);
+            return Err(Refusal::here(&format!(
+                "{} calls `{task}` with the accumulator and one value, but it takes ({usage})",
+                order.name()
+            )));
+        }
+        if let Some(first) = parameters.first()
+            && dynamic
+        {
+            first.check(&init).map_err(|reason| {
+                Refusal::here(&format!("the first value of {}: {reason}", order.name()))
+            })?;
+        }
+        let body = Node {
+            seq: self.number()?,
+            def: Def::Task(TaskDef {
+                name: task,
+                args: Payload::from(Vec::new()),
+                count: 0,
+                mode: Mode::Once,
+                takes_upstream: true,
+                options: (options != Options::default()).then(|| Box::new(options)),
+            }),
+            callbacks: None,
+        };
+        Ok(Def::Fold {
+            header,
+            body: Box::new(body),
+            init,
+            order,
+        })
+    }
+
+    fn parameters(&self, task: &str) -> Result<&'static [Parameter], Refusal> {
+        self.catalogue.parameters(task).ok_or_else(|| {
+            Refusal::here(&format!(
+                "task `{task}` is not registered: list it in `.tasks(tasks![..])`"
+            ))
         })
     }
 
@@ -454,7 +515,7 @@ impl Canvas {
             Form::Group { .. } | Form::Each { .. } => true,
             Form::Chain(steps, _) => steps.last().is_some_and(Self::ends_in_group),
             Form::Chord { body, .. } => body.ends_in_group(),
-            Form::Task(_) | Form::Refused(_) => false,
+            Form::Task(_) | Form::Fold(_) | Form::Refused(_) => false,
         }
     }
 
@@ -524,7 +585,7 @@ impl Node {
             Def::Task(_) => {}
             Def::Chain(steps) => steps.iter_mut().for_each(|step| step.shift(by)),
             Def::Group(fan) => fan.shift(by),
-            Def::Chord { header, body } => {
+            Def::Chord { header, body } | Def::Fold { header, body, .. } => {
                 header.shift(by);
                 body.shift(by);
             }
@@ -543,7 +604,7 @@ impl Node {
     /// but form.
     fn follow(&mut self) {
         match &mut self.def {
-            Def::Task(_) => {}
+            Def::Task(_) | Def::Fold { .. } => {}
             Def::Group(fan) => fan.followed = true,
             Def::Chain(steps) => steps.last_mut().into_iter().for_each(Self::follow),
             Def::Chord { body, .. } => body.follow(),
@@ -553,7 +614,7 @@ impl Node {
     /// The group whose list is its value, if it is one's.
     pub(crate) fn last_group(&self) -> Option<(Seq, &Fan)> {
         match &self.def {
-            Def::Task(_) => None,
+            Def::Task(_) | Def::Fold { .. } => None,
             Def::Group(fan) => Some((self.seq, fan)),
             Def::Chain(steps) => steps.last()?.last_group(),
             Def::Chord { body, .. } => body.last_group(),
@@ -564,7 +625,7 @@ impl Node {
     /// if it fails before it has started, what follows it is what fails first.
     pub(crate) fn is_header(&self) -> bool {
         match &self.def {
-            Def::Task(_) => false,
+            Def::Task(_) | Def::Fold { .. } => false,
             Def::Group(fan) => fan.followed,
             Def::Chain(steps) => matches!(&steps[..], [only] if only.is_header()),
             Def::Chord { body, .. } => body.is_header(),
@@ -574,7 +635,7 @@ impl Node {
     /// Says whether what follows it is the body of the header `failed`, a group or chord in it.
     pub(crate) fn is_followed_from(&self, failed: Seq) -> bool {
         match &self.def {
-            Def::Task(_) => false,
+            Def::Task(_) | Def::Fold { .. } => false,
             Def::Group(fan) => fan.followed && self.seq == failed,
             Def::Chain(steps) => steps
                 .last()
@@ -585,10 +646,10 @@ impl Node {
         }
     }
 
-    /// Says whether it is an `each()`, or a chord over one.
+    /// Says whether it is an `each()`, or a chord or fold over one.
     pub(crate) fn takes_a_list(&self) -> bool {
         match &self.def {
-            Def::Group(fan) | Def::Chord { header: fan, .. } => {
+            Def::Group(fan) | Def::Chord { header: fan, .. } | Def::Fold { header: fan, .. } => {
                 matches!(fan.members, Members::Each { .. })
             }
             Def::Task(_) | Def::Chain(_) => false,
@@ -602,6 +663,7 @@ impl Node {
             Def::Chain(_) => "chain",
             Def::Group(_) => "group",
             Def::Chord { .. } => "chord",
+            Def::Fold { .. } => "fold",
         }
     }
 }

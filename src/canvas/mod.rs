@@ -6,6 +6,7 @@ mod binding;
 mod celery;
 mod chain;
 mod chord;
+mod fold;
 pub(crate) mod freeze;
 mod group;
 pub(crate) mod id;
@@ -30,6 +31,7 @@ use serde::Serialize;
 
 pub use chain::chain;
 pub use chord::chord;
+pub(crate) use fold::{FoldSig, Order};
 use freeze::MAX_DEPTH;
 pub use group::{Members, group, group_of};
 use options::{Options, When};
@@ -97,6 +99,8 @@ pub(crate) enum Form {
         header: Box<Canvas>,
         body: Box<Canvas>,
     },
+    /// A group whose values a task takes in one after the other.
+    Fold(Box<FoldSig>),
     /// What could not be built: refused with this reason when submitted, so that building a
     /// canvas need not be fallible.
     Refused(String),
@@ -187,6 +191,7 @@ impl Canvas {
             Form::Group { members, .. } => all(members.list()),
             Form::Each { member, .. } => member.count(),
             Form::Chord { header, body } => header.count() + body.count(),
+            Form::Fold(fold) => fold.header.count() + 1,
         };
         1 + within + self.extras.as_ref().map_or(0, |extras| extras.callbacks())
     }
@@ -544,6 +549,7 @@ impl Canvas {
             }
             Form::Refused(_) => return self,
             Form::Task(sig) => format!("settled() needs a group; `{}` is a task", sig.name),
+            Form::Fold(_) => "settled() goes on the group, before fold()".to_owned(),
             Form::Chain(..) => "settled() needs a group; this is an empty chain".to_owned(),
         };
         self.form = Form::Refused(refusal);
@@ -650,6 +656,7 @@ impl Canvas {
             Form::Each { member, .. } => 1 + member.depth(),
             // The header is a part of the chord, not a level of its own.
             Form::Chord { header, body } => header.depth().max(1 + body.depth()),
+            Form::Fold(fold) => fold.header.depth().max(2),
         };
         let callbacks = self.extras.as_ref().map_or(0, |extras| 1 + extras.depth);
         form.max(callbacks)
@@ -667,6 +674,7 @@ impl Canvas {
             Form::Group { members, .. } => Some(First::Members(members)),
             Form::Each { member, .. } => member.first(),
             Form::Chord { header, .. } => header.first(),
+            Form::Fold(fold) => fold.header.first(),
         }
     }
 
@@ -712,6 +720,7 @@ impl Canvas {
                 }
                 Form::Each { member, .. } => member.fits(depth, left),
                 Form::Chord { header, body } => header.fits(depth, left) && body.fits(depth, left),
+                Form::Fold(fold) => fold.header.fits(depth, left),
             }
     }
 
@@ -728,6 +737,7 @@ impl Canvas {
             Form::Each { member, .. } => deeper(member),
             // The header is a part of the chord, not a level of its own.
             Form::Chord { header, body } => header.is_deeper_than(depth + 1) || deeper(body),
+            Form::Fold(fold) => fold.header.is_deeper_than(depth + 1) || depth == 0,
         };
         form || self
             .extras
@@ -810,6 +820,10 @@ impl fmt::Debug for Canvas {
             Form::Each { member, .. } => f.debug_tuple("each").field(member).finish(),
             Form::Chord { header, body } => {
                 f.debug_tuple("chord").field(header).field(body).finish()
+            }
+            Form::Fold(fold) => {
+                let mut tuple = f.debug_tuple("fold");
+                tuple.field(&fold.header).field(&fold.task).finish()
             }
             Form::Refused(reason) => write!(f, "refused: {reason}"),
         }

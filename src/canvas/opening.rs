@@ -16,6 +16,10 @@ pub(crate) fn visit<'a>(node: &'a Node, visitor: &mut impl FnMut(Seq, &'a TaskDe
         | Def::Chord {
             header: Fan { members, .. },
             ..
+        }
+        | Def::Fold {
+            header: Fan { members, .. },
+            ..
         } => match members {
             Members::Inline(members) => {
                 let elsewhere = members.iter().map(|member| visit(member, visitor));

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::canvas::machine::{Change, Index, Past, Record};
+use crate::canvas::machine::{BODY, Change, Index, Past, Record};
 use crate::canvas::outcome::Outcome;
 
 const MAGIC: u8 = 0xC4;
@@ -167,7 +167,7 @@ impl Packing {
         };
         match change {
             // (The body of a chord has the largest index there is.)
-            Change::Started(past) if past.is_first() && *index < Index::MAX => {
+            Change::Started(past) if past.is_first() && *index != BODY => {
                 return self.push_start(*index);
             }
             _ if self.started.contains(index) => self.push_started(),
@@ -175,6 +175,8 @@ impl Packing {
         }
         self.append(&Line::Record(record));
         match change {
+            // The end of a fold's function is no member's.
+            Change::Done(_) if *index == BODY => {}
             Change::Done(Outcome::Success(_)) => self.succeeded += 1,
             Change::Done(Outcome::Failure(_) | Outcome::Revoked(_)) => self.failed += 1,
             Change::Started(_) | Change::Waiting { .. } => {}

@@ -231,6 +231,17 @@ impl Spill<'_> {
                 header: self.fan(seq, header)?,
                 body: Box::new(self.node(*body)?),
             },
+            Def::Fold {
+                header,
+                body,
+                init,
+                order,
+            } => Def::Fold {
+                header: self.fan(seq, header)?,
+                body: Box::new(self.node(*body)?),
+                init,
+                order,
+            },
         };
         if let Some(callbacks) = &mut node.callbacks {
             let Callbacks {

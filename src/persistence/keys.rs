@@ -144,6 +144,12 @@ pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(17..25)?.try_into().ok()?))
 }
 
+/// The commit and the part in the key of a segment.
+pub(crate) fn place_of_segment(key: &[u8]) -> Option<(u64, u32)> {
+    let part = u32::from_be_bytes(key.get(25..29)?.try_into().ok()?);
+    Some((number_of(key)?, part))
+}
+
 /// The pseudo-group under which a root too large for its head is stored.
 pub(crate) fn root_group(root: Id) -> Id {
     root.node(ROOT_GROUP)

@@ -43,6 +43,10 @@ pub(super) fn write(canvas: &Canvas) -> Written {
             let kwargs = json!({ "header": header, "body": body, "kwargs": {} });
             Ok(composed(CHORD, "chord", kwargs, options))
         }
+        Form::Fold(fold) => {
+            let name = fold.order.name();
+            Err(Refusal::here(&format!("{name} has no form in Celery")))
+        }
         Form::Refused(reason) => Err(Refusal::here(reason)),
     }
 }
@@ -97,7 +101,7 @@ fn task(sig: &TaskSig, extras: &Extras, options: Value) -> Written {
 /// for its member: these cannot be written.
 fn step_of(steps: &[Canvas], step: &Canvas) -> Written {
     let refused = match &step.form {
-        Form::Group { members, .. } if members.list().is_empty() && steps.len() > 1 => {
+        _ if is_skipped(step) && steps.len() > 1 => {
             "an empty group within a chain has no form in Celery, which skips it"
         }
         Form::Group { members, .. } if members.list().len() == 1 => {
@@ -106,6 +110,15 @@ fn step_of(steps: &[Canvas], step: &Canvas) -> Written {
         _ => return write(step),
     };
     Err(Refusal::here(refused))
+}
+
+/// Says whether a chain around it skips it: an empty group, or a chain of such.
+fn is_skipped(step: &Canvas) -> bool {
+    match &step.form {
+        Form::Group { members, .. } => members.list().is_empty(),
+        Form::Chain(steps, _) => !steps.is_empty() && steps.iter().all(is_skipped),
+        _ => false,
+    }
 }
 
 /// A group directly in a group would give its members to it, so it is written in a chain of one.

@@ -9,6 +9,7 @@ pub(crate) mod backlog;
 pub(crate) mod barrier;
 pub(crate) mod chain;
 pub(crate) mod chord;
+pub(crate) mod fold;
 pub(crate) mod group;
 pub(crate) mod offspring;
 pub(crate) mod place;
@@ -27,7 +28,7 @@ use super::outcome::{Outcome, TaskFailure, Value};
 /// Which child of its supervisor: the member of a group, the step of a chain.
 pub(crate) type Index = u64;
 
-/// The index of a chord's body among its supervisor's children.
+/// The index of a chord's body, or a fold's function, among its supervisor's children.
 pub(crate) const BODY: Index = Index::MAX;
 
 /// One line in a supervisor's stream: what the store knows of its children.
@@ -55,6 +56,8 @@ pub(crate) enum Record {
     Reached { at_ms: u64 },
     /// Nobody wants the workflow's result: it is deleted when it has ended.
     Forgotten,
+    /// So many of a fold's outcomes are in its accumulator, which is this.
+    Folded { folded: u64, acc: Value },
 }
 
 /// How far a child has got.

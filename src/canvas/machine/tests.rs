@@ -1,6 +1,7 @@
 //! The machines by exhaustion: all orders of arrival, each event again and late, a crash after
 //! every step. A small world plays supervisor, barrier and children, and carries out commands.
 
+mod fold;
 mod life;
 
 use std::collections::{BTreeMap, BTreeSet};
