@@ -43,6 +43,12 @@ pub enum Error {
         /// The id asked for.
         id: Id,
     },
+    /// Only a whole workflow can be forgotten, by the id of what was submitted.
+    #[error("{id} is a part of a workflow, which is kept or forgotten as a whole: {}", id.root())]
+    NotARoot {
+        /// The part.
+        id: Id,
+    },
     /// The value is there, but it is not of the type asked for.
     #[error("the result of {id} is not of the type asked for: {what}")]
     Decode {

@@ -6,11 +6,12 @@ use actix::Addr;
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
-use super::engine::{Earlier, EngineActor, Submit};
+use super::engine::{Earlier, EngineActor, Forget, Submit};
 use super::shared::{Pin, Shared, Site};
 use super::staging::{self, gone};
 use super::store::StoreActor;
 use crate::canvas::Canvas;
+use crate::canvas::id::Id;
 use crate::eager;
 use crate::error::{Error, Result};
 use crate::persistence::codec::{self, Kind};
@@ -105,4 +106,20 @@ async fn send(
     let sent = client.engine.send(submit).await;
     sent.map_err(|_| gone(shared))?;
     pin.await.map_err(|_| gone(shared))
+}
+
+/// Has a workflow's result deleted as soon as it has ended.
+pub(crate) async fn forget(shared: &Arc<Shared>, id: Id) -> Result<()> {
+    if id != id.root() {
+        return Err(Error::NotARoot { id });
+    }
+    let plant = match &shared.site {
+        Site::Engine(plant) => plant,
+        Site::InPlace(ledger) => return ledger.forget(shared, id),
+    };
+    let (done, answer) = oneshot::channel();
+    let forget = Forget { root: id, done };
+    let engine = &plant.client().engine;
+    engine.send(forget).await.map_err(|_| gone(shared))?;
+    answer.await.map_err(|_| gone(shared))?
 }

@@ -12,10 +12,11 @@ use crate::canvas::freeze::{Def, Fan, Members};
 use crate::canvas::machine::barrier::Barrier;
 use crate::canvas::machine::fold::is_run;
 use crate::canvas::machine::group::Command;
-use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record, Report};
+use crate::canvas::machine::{BODY, Change, Index, IndexSet, Past, Record, Report};
 use crate::canvas::outcome::FailureKind;
 use crate::messages::supervisor::{ChildEnded, Decided, Mail, Respawn, Word};
 use crate::persistence::StoreError;
+use crate::persistence::codec::Glance;
 use crate::persistence::reader::ElementsError;
 use crate::persistence::roster::Roster;
 
@@ -91,8 +92,21 @@ impl FanOut {
         let mut resumed = resumes.then(HashMap::new);
         let mut reached = None;
         if let Some(resumed) = &mut resumed {
-            for record in reader.records(group) {
-                let record = record?;
+            for glance in reader.glances(group) {
+                let record = match glance? {
+                    Glance::Done(index) => {
+                        machine.has_value(index);
+                        resumed.remove(&index);
+                        continue;
+                    }
+                    Glance::Started(range) => {
+                        let started = || Change::Started(Past::first());
+                        let members = range.filter(|index| !is_run(*index));
+                        resumed.extend(members.map(|index| (index, started())));
+                        continue;
+                    }
+                    Glance::Record(record) => record,
+                };
                 machine.replay(&record);
                 match record {
                     Record::Child {

@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     watched: AtomicUsize,
     /// How many handles each workflow has: it is not swept under their hands.
     pins: Mutex<HashMap<Id, usize>>,
+    /// How many workflows are in memory.
+    live: AtomicUsize,
     /// Tasks of unfinished workflows that are not registered, by id.
     parked: Mutex<HashMap<Id, String>>,
     pub(crate) registry: Registry,
@@ -97,6 +99,7 @@ impl Shared {
             watches: Mutex::new(HashMap::new()),
             watched: AtomicUsize::new(0),
             pins: Mutex::new(HashMap::new()),
+            live: AtomicUsize::new(0),
             parked: Mutex::new(HashMap::new()),
             registry,
             clock,
@@ -281,6 +284,14 @@ impl Shared {
 
     pub(crate) fn is_pinned(&self, root: Id) -> bool {
         self.pins.lock().contains_key(&root)
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_live(&self, workflows: usize) {
+        self.live.store(workflows, Ordering::Relaxed);
     }
 
     pub(crate) fn park(&self, id: Id, name: &str) {

@@ -30,7 +30,6 @@ use crate::canvas::outcome::{Outcome, Value};
 use crate::error::Error;
 use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
-use crate::messages::scheduler::Wake;
 use crate::messages::supervisor::Word;
 use crate::messages::task::Granted;
 use crate::persistence::codec::{self, Kind};
@@ -78,6 +77,8 @@ struct Inner {
 pub(crate) struct Limits {
     /// Members of one group that are materialised.
     pub(crate) window: u64,
+    /// Workflows that start in one queue.
+    pub(crate) live: usize,
     pub(crate) slots: Slots,
     /// Queues with slots of their own.
     pub(crate) queues: HashMap<String, Slots>,
@@ -148,6 +149,10 @@ impl Shell {
             true => window.min(CROWDED),
             false => window,
         }
+    }
+
+    pub(crate) fn live_workflows(&self) -> usize {
+        self.0.limits.live
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -484,7 +489,10 @@ impl Shell {
             Act::KeyIsDurable(message) => self.engine().do_send(message),
             Act::Start(child) => child.start_now(self),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
-            Act::Sweep => self.engine().do_send(Wake),
+            Act::Stored(message) => self.engine().do_send(message),
+            Act::Sweep(message) => self.engine().do_send(message),
+            Act::Forget(message) => self.engine().do_send(message),
+            Act::Done(caller) => drop(caller.send(Ok(()))),
             Act::Purge(root) => {
                 let store = self.0.store.clone();
                 let shared = self.shared().clone();

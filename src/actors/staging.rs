@@ -14,8 +14,9 @@ use crate::canvas::Canvas;
 use crate::canvas::freeze::Refusal;
 use crate::canvas::id::Id;
 use crate::error::{Error, Result};
+use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
-use crate::persistence::{Batch, Pair};
+use crate::persistence::{Batch, Pair, keys};
 
 /// A submission is staged in batches of about this many bytes.
 const BATCH: usize = 256 * 1_024;
@@ -111,13 +112,16 @@ fn freeze(
 }
 
 impl Staged {
-    /// The head is in the engine's hands: from now on the parts are its own.
-    pub(crate) fn keep(mut self) {
-        self.root = None;
+    /// The head is in the engine's hands: from now on the parts are its own. Says whether there are
+    /// any: then what [marks](keys::remains) them is to be deleted beside the head.
+    pub(crate) fn keep(mut self) -> bool {
+        self.root.take().is_some()
     }
 
-    async fn write(&mut self, root: Id, batch: Batch) -> Result<()> {
-        self.root = Some(root);
+    async fn write(&mut self, root: Id, mut batch: Batch) -> Result<()> {
+        if self.root.replace(root).is_none() {
+            batch.put(keys::remains(root), codec::encode(Kind::Mark, &()));
+        }
         let answer = self.store.send(Commit(batch)).await;
         let answer = answer.map_err(|_| gone(&self.shared))?.await;
         if let Err(error) = answer.map_err(|_| gone(&self.shared))? {

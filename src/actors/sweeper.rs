@@ -1,5 +1,5 @@
-//! The sweeper: gives back the space of workflows whose retention has ended, and of submissions
-//! that a crash cut short.
+//! The sweeper: finds workflows whose retention has ended, and gives back the space of what is
+//! left of them, and of submissions that a crash cut short.
 
 use std::sync::Arc;
 
@@ -8,98 +8,152 @@ use actix::Addr;
 use super::shared::Shared;
 use super::store::{Commit, StoreActor};
 use crate::canvas::id::Id;
+use crate::persistence::codec::{self, Kind};
+use crate::persistence::definition::Head;
 use crate::persistence::reader::Reader;
 use crate::persistence::{Batch, StoreError, keys};
 
 /// Sled is slow on larger batches.
 const MAX_DELETES: usize = 500;
+/// A workflow of more records than that is deleted in batches of its own.
+const SMALL: usize = 32;
+/// The most keys that one sweep takes away, about, and the most workflows that it looks at: it
+/// shares the engine's thread with all else.
+const SWEEP: usize = 200;
+const LOOKS: usize = 1_000;
 
-/// Deletes all that is left of workflow `root`, whose head is gone already: a crash in the middle
-/// leaves parts without a head, which the next open finds.
-pub(crate) async fn purge(shared: Arc<Shared>, store: Addr<StoreActor>, root: Id) {
-    for tag in keys::PARTS {
-        loop {
-            // The store is not held over a wait: it must close though this has not ended.
-            let Ok(reader) = shared.reader() else { return };
-            let batch = some_deletes(&reader, tag, root);
-            drop(reader);
-            let batch = match batch {
-                Ok(batch) if batch.is_empty() => break,
-                Ok(batch) => batch,
-                Err(error) => return tracing::warn!(%root, %error, "a workflow is not swept"),
-            };
-            let answer = store.send(Commit(batch)).await;
-            let done = match answer {
-                Ok(answer) => matches!(answer.await, Ok(Ok(()))),
-                Err(_) => false,
-            };
-            if !done {
-                // The store has failed, or the app has stopped: the next open sweeps the rest.
-                return;
-            }
-        }
-    }
+/// Workflows that are to be taken away.
+#[derive(Debug)]
+pub(crate) struct Expired {
+    pub(crate) gone: Vec<Gone>,
+    pub(crate) next: Next,
 }
 
-fn some_deletes(reader: &Reader, tag: u8, root: Id) -> Result<Batch, StoreError> {
-    let (from, to) = keys::of_workflow(tag, root);
-    let mut batch = Batch::default();
-    for pair in reader.store().scan(&from, &to).take(MAX_DELETES) {
-        batch.delete(pair?.0);
-    }
-    Ok(batch)
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) root: Id,
+    /// That of its head.
+    pub(crate) key: Vec<u8>,
+    pub(crate) idempotency_key: Option<String>,
+    /// The keys of its parts; `more`: there are others.
+    pub(crate) parts: Vec<Vec<u8>>,
+    pub(crate) more: bool,
 }
 
-/// How many workflows are looked at in one go for parts without a head.
-const LOOKS: usize = 256;
-
-/// Deletes what submissions left that a crash cut short, and sweeps: parts of workflows up to
-/// `last`, the latest id that was in the store when it was opened, that have no head. No later one
-/// is looked at, so none that is being submitted.
-pub(crate) async fn sweep_orphans(shared: Arc<Shared>, store: Addr<StoreActor>, last: Id) {
-    for tag in keys::PARTS {
-        let (mut from, _) = keys::all(tag);
-        let (_, to) = keys::of_workflow(tag, last);
-        while from < to {
-            // Taken anew each time, as in `purge`.
-            let Ok(reader) = shared.reader() else { return };
-            let looked = some_orphans(&reader, tag, &mut from, &to);
-            drop(reader);
-            match looked {
-                Ok(orphans) => {
-                    for orphan in orphans {
-                        tracing::debug!(%orphan, "what a crash left of it is swept");
-                        purge(shared.clone(), store.clone(), orphan).await;
-                    }
-                }
-                Err(error) => return tracing::warn!(%error, "orphans are not swept"),
-            }
-            tokio::task::yield_now().await;
-        }
-    }
+/// When it is worth while to look again.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// At once, from this key on.
+    More(Vec<u8>),
+    /// When the retention of what ended then has ended. It may have, and a handle keeps it.
+    EndedAt(u64),
+    /// When something ends.
+    None,
 }
 
-/// The next workflows of which there are records of this kind but no head; `from` goes behind what
-/// has been looked at.
-fn some_orphans(
+/// Looks for workflows that ended at `until_ms` or before, from the first on, or from `from`.
+pub(crate) fn expired(
     reader: &Reader,
-    tag: u8,
-    from: &mut Vec<u8>,
-    to: &[u8],
-) -> Result<Vec<Id>, StoreError> {
-    let mut orphans = Vec::new();
-    // One look per workflow, not per record: each look starts behind the workflow before.
-    for _ in 0..LOOKS {
-        let next = reader.store().scan(from, to).next().transpose()?;
-        let Some(id) = next.and_then(|(key, _)| keys::id_of(&key)) else {
-            *from = to.to_vec();
-            break;
+    shared: &Shared,
+    from: Option<Vec<u8>>,
+    until_ms: u64,
+) -> Result<Expired, StoreError> {
+    let (first, to) = keys::all(b'e');
+    let mut gone = Vec::new();
+    let mut deletes = 0;
+    let mut kept = None;
+    let ended = reader.store().scan(&from.unwrap_or(first), &to);
+    for (looks, pair) in ended.enumerate() {
+        let (key, head) = pair?;
+        let Some((at_ms, root)) = keys::timed_of(&key) else {
+            continue;
         };
-        let root = id.root();
-        if reader.store().get(&keys::head(root))?.is_none() {
-            orphans.push(root);
+        if at_ms > until_ms {
+            kept.get_or_insert(at_ms);
+            break;
         }
-        *from = keys::of_workflow(tag, root).1;
+        if deletes >= SWEEP || looks >= LOOKS {
+            let next = Next::More(key);
+            return Ok(Expired { gone, next });
+        }
+        if shared.is_pinned(root) {
+            kept.get_or_insert(at_ms);
+            continue;
+        }
+        let head: Head = codec::decode(Kind::Head, &key, &head)?;
+        let mut parts = keys_of_parts(reader, root).take(SMALL + 1);
+        let parts = parts.by_ref().collect::<Result<Vec<_>, _>>()?;
+        deletes += 3 + parts.len();
+        gone.push(Gone {
+            root,
+            key,
+            idempotency_key: head.idempotency_key,
+            more: parts.len() > SMALL,
+            parts,
+        });
     }
-    Ok(orphans)
+    let next = kept.map_or(Next::None, Next::EndedAt);
+    Ok(Expired { gone, next })
+}
+
+fn keys_of_parts(
+    reader: &Reader,
+    root: Id,
+) -> impl Iterator<Item = Result<Vec<u8>, StoreError>> + '_ {
+    keys::PARTS.iter().flat_map(move |tag| {
+        let (from, to) = keys::of_workflow(*tag, root);
+        let parts = reader.store().scan(&from, &to);
+        parts.map(|pair| pair.map(|(key, _)| key))
+    })
+}
+
+/// The workflows of which there are parts that nobody needs: a crash cut short their submission,
+/// or their [purge].
+pub(crate) fn remains(reader: &Reader) -> Result<Vec<Id>, StoreError> {
+    let (from, to) = keys::all(b'x');
+    let remains = reader.store().scan(&from, &to);
+    remains
+        .filter_map(|pair| pair.map(|(key, _)| keys::id_of(&key)).transpose())
+        .collect()
+}
+
+pub(crate) async fn purge_all(shared: Arc<Shared>, store: Addr<StoreActor>, roots: Vec<Id>) {
+    for root in roots {
+        purge(shared.clone(), store.clone(), root).await;
+    }
+}
+
+/// Deletes all that is left of workflow `root`, whose head is gone already. If it is cut short, the
+/// next open goes on with it.
+pub(crate) async fn purge(shared: Arc<Shared>, store: Addr<StoreActor>, root: Id) {
+    loop {
+        // The store is not held over a wait: it must close though this has not ended.
+        let Ok(reader) = shared.reader() else { return };
+        let batch = some_deletes(&reader, root);
+        drop(reader);
+        let (batch, is_last) = match batch {
+            Ok(batch) => batch,
+            Err(error) => return tracing::warn!(%root, %error, "a workflow is not swept"),
+        };
+        let done = match store.send(Commit(batch)).await {
+            Ok(answer) => matches!(answer.await, Ok(Ok(()))),
+            Err(_) => false,
+        };
+        if is_last || !done {
+            return;
+        }
+    }
+}
+
+/// Some of what is to be deleted, and whether it is the last.
+fn some_deletes(reader: &Reader, root: Id) -> Result<(Batch, bool), StoreError> {
+    let mut batch = Batch::default();
+    for key in keys_of_parts(reader, root).take(MAX_DELETES) {
+        batch.delete(key?);
+    }
+    let is_last = batch.len() < MAX_DELETES;
+    if is_last {
+        batch.delete(keys::remains(root));
+    }
+    Ok((batch, is_last))
 }

@@ -262,7 +262,7 @@ impl TaskContext {
     ) -> Result<AsyncResult<S::Output>> {
         let shared = self.host.shared()?;
         let pin = client::submit(shared, signature.into_canvas()).await?;
-        Ok(AsyncResult::root(shared.clone(), pin))
+        Ok(AsyncResult::of_task(shared.clone(), pin))
     }
 
     /// Runs a canvas as a part of this task and waits for its value. While it waits the task holds

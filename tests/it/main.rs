@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per theme.
 
+mod backlog;
 mod canvas;
 mod celery_json;
 mod durability;

@@ -617,6 +617,7 @@ impl Disk {
         disk
     }
 
+    /// How many of them are synced.
     pub(crate) fn synced(&self) -> usize {
         self.0.lock().unwrap().synced
     }

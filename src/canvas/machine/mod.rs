@@ -5,6 +5,7 @@
 //! actor that owns the machine carries it out. What a machine *records* is enough to build it again
 //! after a crash (`recover`), together with the commands whose effect may have been lost.
 
+pub(crate) mod backlog;
 pub(crate) mod barrier;
 pub(crate) mod chain;
 pub(crate) mod chord;
@@ -53,6 +54,8 @@ pub(crate) enum Record {
     /// A group that is too large for all its members to start at once was reached then, in
     /// milliseconds since the Unix epoch: what they count, they count from there.
     Reached { at_ms: u64 },
+    /// Nobody wants the workflow's result: it is deleted when it has ended.
+    Forgotten,
     /// So many of a fold's outcomes are in its accumulator, which is this.
     Folded { folded: u64, acc: Value },
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{self, Kind};
+use super::codec::{self, Glance, Kind};
 use super::definition::Head;
 use super::{Pair, Store, StoreError, keys};
 use crate::canvas::freeze::Node;
@@ -71,12 +71,29 @@ impl Reader {
 
     /// The workflow's head, or `None` if there is no such workflow.
     pub(crate) fn head(&self, root: Id) -> Result<Option<Head>, StoreError> {
-        self.record(Kind::Head, &keys::head(root))
+        // In the order in which it moves: it may do so between two looks.
+        if let Some(waiting) = self.waiting(root)? {
+            return waiting.head(root).map(Some);
+        }
+        if let Some(head) = self.record(Kind::Head, &keys::head(root))? {
+            return Ok(Some(head));
+        }
+        let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
+        match ended {
+            Some(ended) => self.record(Kind::Head, &keys::ended(ended.at_ms, root)),
+            None => Ok(None),
+        }
     }
 
     /// Says whether there is such a workflow.
     pub(crate) fn is_there(&self, root: Id) -> Result<bool, StoreError> {
-        Ok(self.store.get(&keys::head(root))?.is_some())
+        // In the order in which it moves, as above.
+        for key in [keys::waiting(root), keys::head(root), keys::result(root)] {
+            if self.store.get(&key)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The workflow's root node.
@@ -98,7 +115,7 @@ impl Reader {
 
     /// Says whether the workflow and all its callbacks have ended.
     pub(crate) fn is_at_rest(&self, root: Id) -> Result<bool, StoreError> {
-        Ok(self.ended(root)?.is_some() && self.store.get(&keys::open(root))?.is_none())
+        Ok(self.ended(root)?.is_some() && self.store.get(&keys::head(root))?.is_none())
     }
 
     /// The latest id that was given to a workflow of this store, also to one whose submission was
@@ -106,7 +123,7 @@ impl Reader {
     pub(crate) fn last_id(&self) -> Result<Option<Id>, StoreError> {
         let swept: Option<Option<Id>> = self.record(Kind::LastSwept, keys::LAST_SWEPT)?;
         let mut last = swept.flatten();
-        for tag in [b'w'].into_iter().chain(keys::PARTS) {
+        for tag in b"bwrx".iter().copied().chain(keys::PARTS) {
             let (from, to) = keys::all(tag);
             let found = self.store.scan(&from, &to).next_back().transpose()?;
             last = last.max(found.and_then(|(key, _)| keys::id_of(&key)).map(Id::root));
@@ -133,6 +150,20 @@ impl Reader {
             let records = segment.and_then(|(key, value)| codec::segment_records(&key, &value));
             match records {
                 Ok(records) => records.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            }
+        })
+    }
+
+    /// As [`records`](Self::records), without the values of the children that ended well.
+    pub(crate) fn glances(
+        &self,
+        stream: Id,
+    ) -> impl Iterator<Item = Result<Glance, StoreError>> + '_ {
+        self.segments_after(stream, None).flat_map(|segment| {
+            let glances = segment.and_then(|(key, value)| codec::glances(&key, &value));
+            match glances {
+                Ok(glances) => glances.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
             }
         })
