@@ -296,7 +296,7 @@ impl EngineActor {
             return Ok(());
         };
         self.shell.shared().count_live(self.workflows.len());
-        self.shell.forget_numbers(root);
+        self.shell.ended(root, live.machine.has_callbacks());
         self.shell.delete(keys::head(root));
         if forgotten {
             self.forget_ended(root, &live.head)?;

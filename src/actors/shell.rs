@@ -58,6 +58,8 @@ struct Inner {
     commit: Cell<u64>,
     /// Node numbers handed out at run time, by workflow.
     counters: RefCell<HashMap<Id, Seq>>,
+    /// The commit with what is recorded of each workflow's own children, while it is only one.
+    starts: RefCell<HashMap<Id, Option<u64>>>,
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
     reader: Reader,
@@ -99,6 +101,7 @@ impl Shell {
             busy: Cell::new(false),
             commit: Cell::new(last_commit),
             counters: RefCell::default(),
+            starts: RefCell::default(),
             halted: Cell::new(false),
             reader,
             store,
@@ -290,6 +293,12 @@ impl Shell {
 
     /// Adds a record to the stream of supervisor `stream`.
     pub(crate) fn record(&self, stream: Id, record: Record) {
+        if stream == stream.workflow_stream() {
+            let commit = self.next_commit();
+            let mut starts = self.0.starts.borrow_mut();
+            let only = starts.entry(stream.root()).or_insert(Some(commit));
+            only.take_if(|only| *only != commit);
+        }
         self.add(|journal| journal.record(stream, record));
     }
 
@@ -367,9 +376,16 @@ impl Shell {
         Ok(first)
     }
 
-    /// The workflow needs no numbers any more.
-    pub(crate) fn forget_numbers(&self, root: Id) {
+    /// The workflow has ended. Of one without callbacks nobody asks any more when its root was
+    /// started, and mostly the store has not taken that out of its log yet.
+    pub(crate) fn ended(&self, root: Id, has_callbacks: bool) {
         self.0.counters.borrow_mut().remove(&root);
+        let start = self.0.starts.borrow_mut().remove(&root).flatten();
+        if let Some(commit) = start
+            && !has_callbacks
+        {
+            self.delete(keys::segment(root.workflow_stream(), commit, 0));
+        }
     }
 
     /// Starts the numbering of a workflow whose head is not in the store yet.

@@ -75,6 +75,11 @@ impl Workflow {
         (workflow, again)
     }
 
+    /// Says whether it has any callback that was called for.
+    pub(crate) fn has_callbacks(&self) -> bool {
+        !self.callbacks.is_empty()
+    }
+
     /// The root has ended.
     pub(crate) fn root_ended(&mut self, report: Report) -> Vec<Command> {
         if std::mem::replace(&mut self.root_ended, true) {
