@@ -87,9 +87,10 @@ impl Reader {
 
     /// Says whether there is such a workflow.
     pub(crate) fn is_there(&self, root: Id) -> Result<bool, StoreError> {
-        // In the order in which it moves, as above.
-        for key in [keys::waiting(root), keys::head(root), keys::result(root)] {
-            if self.store.get(&key)?.is_some() {
+        // The likely ones first; then in the order in which it moves, as above.
+        let (waits, lives, ended) = (keys::waiting(root), keys::head(root), keys::result(root));
+        for key in [&lives, &ended, &waits, &lives, &ended] {
+            if self.store.get(key)?.is_some() {
                 return Ok(true);
             }
         }
