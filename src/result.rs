@@ -397,7 +397,7 @@ impl<O> AsyncResult<O> {
     /// As [`state`](Self::state).
     pub async fn at_rest(&self) -> Result<()> {
         let root = self.id.root();
-        let watch = self.watch(vec![root])?;
+        let watch = self.watch(vec![root.workflow_stream()])?;
         watch
             .until(|| {
                 let reader = self.shared.reader()?;
@@ -454,7 +454,7 @@ impl<O> AsyncResult<O> {
             None => match reader.ended(self.id)? {
                 Some(ended) => Some(Fate::Ended(ended.outcome)),
                 // A handle pins its workflow, so this is a fault; but nobody must wait for ever.
-                None if reader.head(self.id)?.is_none() => {
+                None if !reader.is_there(self.id)? => {
                     return Err(Error::UnknownId { id: self.id });
                 }
                 None => None,
@@ -467,7 +467,8 @@ impl<O> AsyncResult<O> {
         let root = self.id.root();
         match &self.found {
             Some(found) => found.decided_in(root),
-            None => vec![root],
+            // Not the root's own stream, in which its members are.
+            None => vec![root.workflow_stream()],
         }
     }
 
@@ -742,7 +743,7 @@ impl<T: DeserializeOwned> Completions<T> {
         let group = root.node(seq);
         let fan = fan.clone();
         let shared = self.handle.shared.clone();
-        let mut ids = vec![group, root];
+        let mut ids = vec![group, root.workflow_stream()];
         if let Some(found) = &self.handle.found {
             ids.extend(found.decided_in(root));
         }

@@ -76,8 +76,8 @@ impl Journal {
         self.draft.delete(key);
     }
 
-    pub(crate) fn touch(&mut self, id: Id) {
-        self.draft.touch(id);
+    pub(crate) fn touch(&mut self, root: Id) {
+        self.draft.touch(root);
     }
 
     pub(crate) fn then(&mut self, act: Act) {

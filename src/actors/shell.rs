@@ -301,9 +301,9 @@ impl Shell {
         self.add(|journal| journal.delete(key));
     }
 
-    /// Watchers of `id` look again after this batch.
-    pub(crate) fn touch(&self, id: Id) {
-        self.add(|journal| journal.touch(id));
+    /// Who waits for the end of workflow `root` looks again after this batch.
+    pub(crate) fn touch(&self, root: Id) {
+        self.add(|journal| journal.touch(root));
     }
 
     /// Has a task's function called once all that was recorded before it is durable.

@@ -24,7 +24,7 @@ pub(crate) struct Draft {
     /// The stream that was added to last: mostly it is the next one, too.
     last: usize,
     batch: Batch,
-    /// Workflows and streams whose watchers are to look again.
+    /// Streams whose watchers are to look again.
     touched: Vec<Id>,
 }
 
@@ -52,9 +52,10 @@ impl Draft {
         self.batch.delete(key);
     }
 
-    /// Watchers of `id` look again after this batch.
-    pub(crate) fn touch(&mut self, id: Id) {
-        self.touched.push(id);
+    /// Who waits for the end of workflow `root` looks again after this batch.
+    pub(crate) fn touch(&mut self, root: Id) {
+        // Not the root's own stream, in which its members are.
+        self.touched.push(root.workflow_stream());
     }
 
     pub(crate) fn is_empty(&self) -> bool {

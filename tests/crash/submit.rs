@@ -137,7 +137,7 @@ fn a_kill_in_a_submission_leaves_all_of_it_or_nothing() {
         let of_call = calls.iter().find(|(call, _)| *call == name);
         of_call.unwrap_or_else(|| panic!("no {name}: {calls:?}")).1
     };
-    // What the store writes with, and what it waits for.
+    // What the log is written with, and what it waits for.
     let calls = ["write", "fdatasync"].map(|call| (call, most(call)));
     let (mut whole, mut cut) = (0, 0);
     for trial in 0..trials {

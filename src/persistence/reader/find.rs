@@ -119,12 +119,11 @@ impl Reader {
 
 impl Found {
     /// The streams in which something may be recorded that decides this node's outcome: its own
-    /// supervisor's, those above it, and the workflow's result.
+    /// supervisor's and those above it, the workflow's the last.
     pub(crate) fn decided_in(&self, root: Id) -> Vec<Id> {
         self.path
             .iter()
             .map(|step| root.node(step.stream))
-            .chain([root])
             .collect()
     }
 }

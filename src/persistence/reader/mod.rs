@@ -85,14 +85,28 @@ impl Reader {
         }
     }
 
+    /// Says whether there is such a workflow.
+    pub(crate) fn is_there(&self, root: Id) -> Result<bool, StoreError> {
+        // As in `head`.
+        for key in [keys::waiting(root), keys::head(root), keys::result(root)] {
+            if self.store.get(&key)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The workflow's root node.
     pub(crate) fn root(&self, root: Id) -> Result<Option<Node>, StoreError> {
-        match self.head(root)? {
-            None => Ok(None),
-            Some(Head {
-                root: Some(node), ..
-            }) => Ok(Some(node)),
-            Some(_) => self.member(keys::root_group(root), 0).map(Some),
+        let head = self.head(root)?;
+        head.map(|head| self.root_of(root, head)).transpose()
+    }
+
+    /// The root node of the workflow with this head.
+    pub(crate) fn root_of(&self, root: Id, head: Head) -> Result<Node, StoreError> {
+        match head.root {
+            Some(node) => Ok(node),
+            None => self.member(keys::root_group(root), 0),
         }
     }
 
