@@ -24,14 +24,14 @@ use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::Value;
 use crate::error::Error;
-use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Sweep};
+use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::Ended;
 use crate::persistence::{StoreError, keys};
 
-/// How many workflows are gone on with before the engine listens again.
+/// How many workflows are gone on with at once after a restart.
 const RESUMED_AT_ONCE: usize = 256;
 /// How long shutting down waits for what has been decided to be written.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
@@ -144,11 +144,12 @@ impl EngineActor {
             context.notify(Sweep::Start);
         }
         self.recover_backlog()?;
-        self.resume_some(context)
+        self.resume_some()
     }
 
-    /// Goes on with some of what was live; the first of its tasks need not wait for the last.
-    fn resume_some(&mut self, context: &mut Context<Self>) -> Result<(), StoreError> {
+    /// Goes on with some of what was live, and with more when that is written: the first task need
+    /// not wait for the last.
+    fn resume_some(&mut self) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
         let now = self.shell.now_ms();
         for _ in 0..RESUMED_AT_ONCE {
@@ -167,7 +168,7 @@ impl EngineActor {
         if self.unresumed.is_empty() {
             self.look();
         } else {
-            context.notify(ResumeMore);
+            self.shell.then(Act::Stored(Stored::Resumed));
         }
         Ok(())
     }
@@ -385,21 +386,6 @@ impl Drop for EngineActor {
             if let Some(system) = actix::System::try_current() {
                 system.stop();
             }
-        }
-    }
-}
-
-/// Go on with more of what was live before a restart.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct ResumeMore;
-
-impl Handler<ResumeMore> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, _: ResumeMore, context: &mut Context<Self>) {
-        if let Err(error) = self.resume_some(context) {
-            self.shell.halt(error.into());
         }
     }
 }

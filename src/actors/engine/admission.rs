@@ -266,6 +266,11 @@ impl Handler<Stored> for EngineActor {
                 self.due_at = Some(self.due_at.map_or(at_ms, |first| first.min(at_ms)));
             }
             Stored::Moved(root) => drop(self.moving.remove(&root)),
+            Stored::Resumed => {
+                if let Err(error) = self.resume_some() {
+                    self.shell.halt(error.into());
+                }
+            }
         }
         self.look();
     }
