@@ -87,7 +87,7 @@ impl Reader {
 
     /// Says whether there is such a workflow.
     pub(crate) fn is_there(&self, root: Id) -> Result<bool, StoreError> {
-        // As in `head`.
+        // In the order in which it moves, as above.
         for key in [keys::waiting(root), keys::head(root), keys::result(root)] {
             if self.store.get(&key)?.is_some() {
                 return Ok(true);
