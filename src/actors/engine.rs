@@ -3,7 +3,7 @@
 mod admission;
 mod retention;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
@@ -24,13 +24,15 @@ use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::Value;
 use crate::error::Error;
-use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Sweep};
+use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::Ended;
 use crate::persistence::{StoreError, keys};
 
+/// How many workflows are gone on with at once after a restart.
+const RESUMED_AT_ONCE: usize = 256;
 /// How long shutting down waits for what has been decided to be written.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
 
@@ -71,6 +73,8 @@ pub(crate) struct EngineActor {
     /// What idempotency keys stand for, where the store does not know it yet: a workflow, or, when
     /// that has been swept, none.
     keys: HashMap<String, Option<Id>>,
+    /// What was live before a restart, and has not been gone on with yet.
+    unresumed: VecDeque<Id>,
     /// Who may be live, and who has to wait.
     backlog: Backlog,
     /// Those that the store shows where they no longer wait: that they do not is on its way there.
@@ -111,6 +115,7 @@ impl EngineActor {
             shell,
             post: None,
             workflows: HashMap::new(),
+            unresumed: VecDeque::new(),
             keys: HashMap::new(),
             moving: HashSet::new(),
             retention,
@@ -123,35 +128,55 @@ impl EngineActor {
         }
     }
 
-    /// Goes on with all that was live when the store was last open, and with what it has room for of
-    /// the rest.
-    fn recover(&mut self, context: &mut Context<Self>) -> Result<usize, StoreError> {
+    /// Finds out what was live when the store was last open, and begins to go on with it.
+    fn recover(&mut self, context: &mut Context<Self>) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
-        let now = self.shell.now_ms();
         let (from, to) = keys::all(b'w');
         for pair in reader.store().scan(&from, &to) {
-            let (key, head) = pair?;
-            if let Some(root) = keys::id_of(&key)
-                && let Some(node) = reader.root(root)?
-            {
-                let lane = self.lane_of(root, &node)?;
-                self.backlog.came_in(lane);
-                self.resume(root, head, lane, root.submitted_ms().min(now))?;
-            }
+            self.unresumed.extend(keys::id_of(&pair?.0));
         }
-        self.recover_backlog()?;
-        self.look();
+        if !self.unresumed.is_empty() {
+            let count = self.unresumed.len();
+            tracing::info!(count, "unfinished workflows go on");
+        }
         let (from, to) = keys::all(b'e');
         if reader.store().scan(&from, &to).next().is_some() {
             context.notify(Sweep::Start);
         }
-        Ok(self.workflows.len())
+        self.recover_backlog()?;
+        self.resume_some()
+    }
+
+    /// Goes on with some of what was live, and with more when that is written: the first task need
+    /// not wait for the last.
+    fn resume_some(&mut self) -> Result<(), StoreError> {
+        let reader = self.shell.reader().clone();
+        let now = self.shell.now_ms();
+        for _ in 0..RESUMED_AT_ONCE {
+            let Some(root) = self.unresumed.pop_front() else {
+                break;
+            };
+            let key = keys::head(root);
+            if let Some(record) = reader.store().get(&key)? {
+                let head = codec::decode(Kind::Head, &key, &record)?;
+                let node = reader.root_of(root, head)?;
+                let lane = self.lane_of(root, &node)?;
+                self.backlog.came_in(lane);
+                self.resume((root, node), record, lane, root.submitted_ms().min(now))?;
+            }
+        }
+        if self.unresumed.is_empty() {
+            self.look();
+        } else {
+            self.shell.then(Act::Stored(Stored::Resumed));
+        }
+        Ok(())
     }
 
     /// Goes on with a workflow as the store has it.
     fn resume(
         &mut self,
-        root: Id,
+        (root, node): (Id, Node),
         head: Vec<u8>,
         lane: Lane,
         since_ms: u64,
@@ -176,9 +201,7 @@ impl EngineActor {
                 | Record::Forgotten => {}
             }
         }
-        if ended_ms.is_none()
-            && let Some(node) = reader.root(root)?
-        {
+        if ended_ms.is_none() {
             let resume = Resume::Stored(changes.remove(&ROOT));
             let mut place = Place::root(root, node);
             place.since_ms = Some(since_ms);
@@ -347,10 +370,8 @@ impl Actor for EngineActor {
         let post = Post::of(context);
         self.shell.set_engine(context.address(), post.clone());
         self.post = Some(post);
-        match self.recover(context) {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "unfinished workflows go on"),
-            Err(error) => self.shell.halt(error.into()),
+        if let Err(error) = self.recover(context) {
+            self.shell.halt(error.into());
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Launch {
     pub(crate) due: Due,
 }
 
-/// The store shows what has become of a workflow that waits.
+/// The store shows what has become of a workflow that waits, or goes on.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) enum Stored {
@@ -33,6 +33,8 @@ pub(crate) enum Stored {
     WaitsUntil(u64),
     /// It is no longer where it waited.
     Moved(Id),
+    /// Those that were gone on with last, after a restart, are on their way again.
+    Resumed,
 }
 
 /// A running task waits for this workflow.

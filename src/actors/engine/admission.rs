@@ -79,8 +79,9 @@ impl EngineActor {
     }
 
     fn try_look(&mut self) -> Result<(), StoreError> {
-        // What is on its way is passed over, so it must not be much.
-        if self.moving.len() > AT_ONCE / 2 || self.shell.is_draining() {
+        // What is on its way is passed over, so it must not be much. What was live goes first.
+        let busy = self.moving.len() > AT_ONCE / 2 || !self.unresumed.is_empty();
+        if busy || self.shell.is_draining() {
             return Ok(());
         }
         self.look_at_the_clock()?;
@@ -110,7 +111,7 @@ impl EngineActor {
         let own = self.backlog.lane(&opening.lane);
         if own == lane || self.backlog.has_place(own) {
             self.backlog.came_in(own);
-            return self.bring_in(root, waiting, own);
+            return self.bring_in((root, node), waiting, own);
         }
         self.backlog.moved_to(own);
         self.requeue(root, waiting, opening, own);
@@ -137,7 +138,7 @@ impl EngineActor {
             let opening = self.opening(root, &node, waiting.since_ms)?;
             let lane = self.backlog.lane(&opening.lane);
             if self.backlog.submitted(lane) {
-                self.bring_in(root, waiting, lane)?;
+                self.bring_in((root, node), waiting, lane)?;
             } else {
                 self.requeue(root, waiting, opening, lane);
             }
@@ -147,20 +148,27 @@ impl EngineActor {
 
     fn waiting(&self, root: Id) -> Result<(Waiting, Node), StoreError> {
         let reader = self.shell.reader();
-        let found = reader.waiting(root)?.zip(reader.root(root)?);
-        found.ok_or_else(|| StoreError::Corrupt {
+        let found = reader.waiting(root)?;
+        let waiting = found.ok_or_else(|| StoreError::Corrupt {
             path_or_place: format!("workflow {root}"),
             what: "it is to wait, and is not there".to_owned(),
-        })
+        })?;
+        let node = reader.root_of(root, waiting.head(root)?)?;
+        Ok((waiting, node))
     }
 
     /// A workflow that waited becomes live.
-    fn bring_in(&mut self, root: Id, waiting: Waiting, lane: Lane) -> Result<(), StoreError> {
+    fn bring_in(
+        &mut self,
+        (root, node): (Id, Node),
+        waiting: Waiting,
+        lane: Lane,
+    ) -> Result<(), StoreError> {
         self.take_out(root, &waiting);
         let since_ms = waiting.since_ms;
         let head = waiting.into_head_record();
         self.shell.put(keys::head(root), head.clone());
-        self.resume(root, head, lane, since_ms)
+        self.resume((root, node), head, lane, since_ms)
     }
 
     fn requeue(&mut self, root: Id, waiting: Waiting, opening: Opening, lane: Lane) {
@@ -258,6 +266,11 @@ impl Handler<Stored> for EngineActor {
                 self.due_at = Some(self.due_at.map_or(at_ms, |first| first.min(at_ms)));
             }
             Stored::Moved(root) => drop(self.moving.remove(&root)),
+            Stored::Resumed => {
+                if let Err(error) = self.resume_some() {
+                    self.shell.halt(error.into());
+                }
+            }
         }
         self.look();
     }
@@ -277,7 +290,7 @@ impl Handler<Wanted> for EngineActor {
             Ok(Some(_)) => self.waiting(root).and_then(|(waiting, node)| {
                 let lane = self.lane_of(root, &node)?;
                 self.backlog.came_in(lane);
-                self.bring_in(root, waiting, lane)
+                self.bring_in((root, node), waiting, lane)
             }),
             Err(error) => Err(error),
         };

@@ -99,12 +99,15 @@ impl Reader {
 
     /// The workflow's root node.
     pub(crate) fn root(&self, root: Id) -> Result<Option<Node>, StoreError> {
-        match self.head(root)? {
-            None => Ok(None),
-            Some(Head {
-                root: Some(node), ..
-            }) => Ok(Some(node)),
-            Some(_) => self.member(keys::root_group(root), 0).map(Some),
+        let head = self.head(root)?;
+        head.map(|head| self.root_of(root, head)).transpose()
+    }
+
+    /// The root node of the workflow with this head.
+    pub(crate) fn root_of(&self, root: Id, head: Head) -> Result<Node, StoreError> {
+        match head.root {
+            Some(node) => Ok(node),
+            None => self.member(keys::root_group(root), 0),
         }
     }
 
