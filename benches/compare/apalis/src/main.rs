@@ -151,8 +151,8 @@ async fn measure(
             let ids: Vec<TaskId> = (0..n).map(id).collect();
             let with_id = |(i, id): (u64, &TaskId)| TaskBuilder::new(i).task_id(id.clone()).build();
             let members: Vec<_> = (0..).zip(&ids).map(with_id).collect();
-            let pushed = tasks.push_all(&mut futures::stream::iter(members));
-            pushed.await.expect("a submission");
+            let mut members = futures::stream::iter(members);
+            tasks.push_all(&mut members).await.expect("a submission");
             for _ in 0..n {
                 told.recv().await.expect("a value");
             }
