@@ -169,7 +169,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let checks = group(
         services
             .into_iter()
-            .map(|service| check.s(service, arguments.timeout)),
+            .map(move |service| check.s(service, arguments.timeout)),
     );
     let verdict = app
         .apply_async(chord(checks, aggregate.partial()))

@@ -32,16 +32,13 @@ async fn main() -> chordal::Result<()> {
         .start()
         .await?;
     // A group in a chain becomes a chord by itself: `|` is all there is to write.
-    let category = |name: &str, items: &[&str]| {
-        group(
-            items
-                .iter()
-                .map(|item| price.s((*item).into()) | discount.partial(10)),
-        ) | subtotal.partial(name.into())
+    let category = |name: &str, items: [&'static str; 2]| {
+        group(items.map(|item| price.s(item.into()) | discount.partial(10)))
+            | subtotal.partial(name.into())
     };
     let shop = [
-        category("fruit", &["apple", "fig"]),
-        category("tools", &["saw", "hammer"]),
+        category("fruit", ["apple", "fig"]),
+        category("tools", ["saw", "hammer"]),
     ];
     let total = app.apply_async(group(shop) | invoice.partial()).await?;
     println!("{}", total.get().await?);

@@ -144,17 +144,17 @@ async fn start(directory: &Path, durability: Level) -> Result<App> {
 
 /// Submits, waits and checks; returns how long each submission took.
 async fn run(app: &App, options: &Options) -> Result<Vec<Duration>> {
-    let n = options.n;
-    let load = || Load::from(vec![0x5a; options.payload]);
+    let (n, payload) = (options.n, options.payload);
+    let load = move || Load::from(vec![0x5a; payload]);
     let start = Instant::now();
     match options.shape {
         Shape::Group => {
-            let group = group((0..n).map(|_| noop.s(load())));
+            let group = group((0..n).map(move |_| noop.s(load())));
             let results = app.apply_async(group).await?.get().await?;
             ensure!(results.len() as u64 == n, "{} results", results.len());
         }
         Shape::Chord => {
-            let chord = chord(group((0..n).map(|_| noop.s(load()))), count.partial());
+            let chord = chord(group((0..n).map(move |_| noop.s(load()))), count.partial());
             ensure!(app.apply_async(chord).await?.get().await? == n);
         }
         Shape::Chain => {

@@ -108,6 +108,7 @@ pub struct AppBuilder {
     retention: Duration,
     grace: Duration,
     window: u64,
+    live: usize,
     slots: Slots,
     queues: HashMap<String, Slots>,
     worker_threads: usize,
@@ -205,7 +206,12 @@ impl App {
     /// # Errors
     ///
     /// [`Error::Canvas`] if the canvas is refused, [`Error::Store`] if the store fails,
-    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
+    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. What is refused leaves
+    /// nothing behind, nor does a future that is dropped before the engine has the whole canvas.
+    ///
+    /// # Panics
+    ///
+    /// If the iterator of a [`group`](crate::group) does.
     pub async fn apply_async<S: Accepts<()>>(
         &self,
         signature: S,
@@ -235,6 +241,27 @@ impl App {
         AsyncResult::find(self.0.shared.clone(), id).await
     }
 
+    /// Deletes the result of what was submitted, and all else that is kept of it, instead of keeping
+    /// it until its retention ends: as [`AsyncResult::forget`], by id.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let id = app.apply_async(add.s(2, 2)).await?.id();
+    /// app.forget(id).await?; // as soon as it has ended
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownId`] if it was never submitted to this store, its retention has ended, or it
+    /// is forgotten already; and as [`AsyncResult::forget`].
+    pub async fn forget(&self, id: Id) -> Result<()> {
+        client::forget(&self.0.shared, id).await
+    }
+
     /// Tasks of unfinished workflows whose names are not registered: they wait, and run when the
     /// app is started with them. Their ids and names.
     ///
@@ -248,6 +275,21 @@ impl App {
     #[must_use]
     pub fn parked(&self) -> Vec<(Id, String)> {
         self.0.shared.parked()
+    }
+
+    /// How many unfinished workflows are in memory; all others [wait](AppBuilder::live_workflows) in
+    /// the store.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().start().await?;
+    /// assert_eq!(app.live_workflows(), 0);
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn live_workflows(&self) -> usize {
+        self.0.shared.live()
     }
 
     /// Stops: starts no task any more, waits for those that run until the
@@ -302,6 +344,7 @@ impl AppBuilder {
             retention: Duration::from_secs(24 * 60 * 60),
             grace: Duration::from_secs(25),
             window: 1_024,
+            live: 10_000,
             slots: Slots {
                 asynchronous: 1_024,
                 blocking: cores,
@@ -365,6 +408,32 @@ impl AppBuilder {
     /// ```
     pub fn window(mut self, members: u64) -> Self {
         self.window = members.max(1);
+        self
+    }
+
+    /// Sets how many unfinished workflows are in memory at once, of those whose first task is of one
+    /// queue. Default: 10,000; at least 1.
+    ///
+    /// What is submitted beyond that is as durable as all else, waits in the store, in state
+    /// [`Pending`](crate::State::Pending), and takes no memory. It comes in as others end: of one
+    /// queue the highest priority first, of one priority in the order of submission. So a priority
+    /// holds among all that wait, and again among all that are in memory, but what is in memory is
+    /// not sent back. A workflow that has begun keeps its place to its end, whatever it waits for;
+    /// one whose first task has a [`countdown`](crate::Signature::countdown) or
+    /// [`eta`](crate::Signature::eta) takes none before that time.
+    ///
+    /// What a running task submits with [`TaskContext::apply_async`](crate::TaskContext::apply_async)
+    /// comes in at once when the task waits for it, over the limit if need be: no task holds a
+    /// place, or a slot, for a workflow that waits for it in turn. (A workflow that a task finds by
+    /// other means, an [`App`] of its own for example, waits for its turn.)
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().live_workflows(1_000);
+    /// ```
+    pub fn live_workflows(mut self, workflows: usize) -> Self {
+        self.live = workflows.max(1);
         self
     }
 
@@ -476,6 +545,7 @@ impl AppBuilder {
             retention: self.retention,
             limits: Limits {
                 window: self.window,
+                live: self.live,
                 slots: self.slots,
                 queues: self.queues,
             },
@@ -580,7 +650,7 @@ impl Engine {
         };
         let opening = meta::open(&*store, self.durability)?;
         let reader = Reader::new(store.clone());
-        let orphans = sweeper::orphans(&reader)?;
+        let remains = sweeper::remains(&reader)?;
         let last = reader.last_id()?;
         let durable = Arc::new(AtomicU64::new(opening.last_commit()));
         let shared = Arc::new(Shared::new(
@@ -595,8 +665,8 @@ impl Engine {
         let store = StoreActor::start_in_arbiter(&writer.handle(), move |_| {
             StoreActor::new(writing, durability)
         });
-        for orphan in orphans {
-            let purge = sweeper::purge(shared.clone(), store.clone(), orphan);
+        if !remains.is_empty() {
+            let purge = sweeper::purge_all(shared.clone(), store.clone(), remains);
             shared.plant().runtime.spawn(purge);
         }
         let scheduler = SchedulerActor::new(self.clock).start();

@@ -43,6 +43,12 @@ pub enum Error {
         /// The id asked for.
         id: Id,
     },
+    /// Only a whole workflow can be forgotten, by the id of what was submitted.
+    #[error("{id} is a part of a workflow, which is kept or forgotten as a whole: {}", id.root())]
+    NotARoot {
+        /// The part.
+        id: Id,
+    },
     /// The value is there, but it is not of the type asked for.
     #[error("the result of {id} is not of the type asked for: {what}")]
     Decode {
@@ -51,7 +57,7 @@ pub enum Error {
         /// What was found and what was expected.
         what: String,
     },
-    /// The canvas was refused; nothing of it was stored.
+    /// The canvas was refused; nothing of it stays in the store.
     #[error("canvas refused{}: {reason}", at(path))]
     Canvas {
         /// The way to the place from the outside in, for example `chord.header[2].chain[1]`: a
@@ -68,6 +74,10 @@ pub enum Error {
     /// thread, and threads are what runs out. `replace`, or an async task, does it.
     #[error("a blocking task cannot call: it would hold its thread while it waits")]
     CallInBlockingTask,
+    /// The function of a fold called a canvas, or added to a chord: it runs many times as one task,
+    /// which could not tell its own work of one run from that of another.
+    #[error("the function of a fold cannot call a canvas or add to a chord")]
+    WorkInFold,
     /// The task is a member of no group and of no chord's header, so it cannot add to one.
     #[error("task {id} is a member of no group and of no chord's header")]
     NotInChord {

@@ -62,7 +62,7 @@ pub use error::{Error, Result};
 pub use persistence::{Durability, Store, StoreError};
 pub use result::{AsyncResult, Completions, GroupResult};
 pub use task::{
-    DEFAULT_QUEUE, Retry, Task, TaskContext, TaskEntry, TaskError, TaskOptions, TaskResult,
+    DEFAULT_QUEUE, Results, Retry, Task, TaskContext, TaskEntry, TaskError, TaskOptions, TaskResult,
 };
 
 /// The examples in the README compile, and run where they can.

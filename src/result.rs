@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 
+use crate::actors::client;
 use crate::actors::shared::{Pin, Shared, Site, Watch};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
@@ -16,6 +17,7 @@ use crate::canvas::outcome::Outcome;
 use crate::canvas::payload::Payload;
 use crate::canvas::state::State;
 use crate::error::{Error, Result};
+use crate::messages::engine::Wanted;
 use crate::persistence::codec;
 use crate::persistence::keys;
 use crate::persistence::reader::{Fate, Found, Reader};
@@ -46,6 +48,8 @@ pub struct AsyncResult<O> {
     /// Where a node below the root is to be found; `None` for a root.
     found: Option<Arc<Found>>,
     pin: Pin,
+    /// It was given to a running task, for which nothing may have to wait that it waits for.
+    is_tasks: bool,
     types: PhantomData<fn() -> O>,
 }
 
@@ -59,7 +63,16 @@ impl<O> AsyncResult<O> {
             shared,
             found: None,
             pin,
+            is_tasks: false,
             types: PhantomData,
+        }
+    }
+
+    /// The handle of what a running task has submitted.
+    pub(crate) fn of_task(shared: Arc<Shared>, pin: Pin) -> Self {
+        Self {
+            is_tasks: true,
+            ..Self::root(shared, pin)
         }
     }
 
@@ -69,6 +82,7 @@ impl<O> AsyncResult<O> {
             shared,
             id,
             found: Some(Arc::new(found)),
+            is_tasks: false,
             types: PhantomData,
         }
     }
@@ -119,6 +133,7 @@ impl<O> AsyncResult<O> {
             id: self.id,
             found: self.found,
             pin: self.pin,
+            is_tasks: self.is_tasks,
             types: PhantomData,
         }
     }
@@ -257,7 +272,10 @@ impl<O> AsyncResult<O> {
     fn handles<T>(&self, found: Vec<Found>) -> Vec<AsyncResult<T>> {
         let handle = |found: Found| {
             let id = self.id.node(found.node.seq);
-            AsyncResult::below(self.shared.clone(), id, found)
+            AsyncResult {
+                is_tasks: self.is_tasks,
+                ..AsyncResult::below(self.shared.clone(), id, found)
+            }
         };
         found.into_iter().map(handle).collect()
     }
@@ -315,8 +333,48 @@ impl<O> AsyncResult<O> {
         let Some(found) = reader.find(self.id)? else {
             return Err(Error::UnknownId { id: self.id });
         };
-        let due = reader.due_at(self.id.root(), &found)?;
+        let root = self.id.root();
+        let due = match reader.waits_until(root, &found.node)? {
+            None => reader.due_at(root, &found)?,
+            waits => waits,
+        };
         Ok(due.map(|at_ms| UNIX_EPOCH + Duration::from_millis(at_ms)))
+    }
+
+    /// Deletes its result, and all else that is kept of its workflow, instead of keeping it until its
+    /// retention ends (Celery's `forget`): now, or, if the workflow has not come to rest, as soon as
+    /// it has. That is durable when this returns. To be called on what was submitted, not on a part
+    /// of it.
+    ///
+    /// From then on its id is unknown, and its idempotency key is free. Other handles of it that
+    /// live go on; the space comes back when the last of them is dropped.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// let id = sum.id();
+    /// assert_eq!(sum.get().await?, 4);
+    /// sum.forget().await?;
+    /// assert!(matches!(app.async_result::<i64>(id).await, Err(chordal::Error::UnknownId { .. })));
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotARoot`] for a part of a workflow; [`Error::Store`], or [`Error::ShutDown`] and
+    /// [`Error::Halted`] after the end of the app. That it is forgotten already is none.
+    pub async fn forget(self) -> Result<()> {
+        let Self {
+            shared, id, pin, ..
+        } = self;
+        drop(pin);
+        match client::forget(&shared, id).await {
+            Err(Error::UnknownId { .. }) => Ok(()),
+            done => done,
+        }
     }
 
     /// Waits until its whole workflow has come to rest: it has ended, and so have all callbacks,
@@ -339,7 +397,7 @@ impl<O> AsyncResult<O> {
     /// As [`state`](Self::state).
     pub async fn at_rest(&self) -> Result<()> {
         let root = self.id.root();
-        let watch = self.shared.watch(vec![root]);
+        let watch = self.watch(vec![root.workflow_stream()])?;
         watch
             .until(|| {
                 let reader = self.shared.reader()?;
@@ -369,7 +427,7 @@ impl<O> AsyncResult<O> {
     pub async fn completed_count(&self) -> Result<u64> {
         let reader = self.reader()?;
         let own = match self.node(&reader)?.def {
-            Def::Group(_) | Def::Chord { .. } => 0,
+            Def::Group(_) | Def::Chord { .. } | Def::Fold { .. } => 0,
             // The last step's outcome is the chain's, and recorded with it.
             Def::Task(_) | Def::Chain(_) => u64::from(self.successful().await?),
         };
@@ -396,7 +454,7 @@ impl<O> AsyncResult<O> {
             None => match reader.ended(self.id)? {
                 Some(ended) => Some(Fate::Ended(ended.outcome)),
                 // A handle pins its workflow, so this is a fault; but nobody must wait for ever.
-                None if reader.head(self.id)?.is_none() => {
+                None if !reader.is_there(self.id)? => {
                     return Err(Error::UnknownId { id: self.id });
                 }
                 None => None,
@@ -409,12 +467,25 @@ impl<O> AsyncResult<O> {
         let root = self.id.root();
         match &self.found {
             Some(found) => found.decided_in(root),
-            None => vec![root],
+            // Not the root's own stream, in which its members are.
+            None => vec![root.workflow_stream()],
         }
     }
 
+    /// Is going to wait for what these say.
+    fn watch(&self, ids: Vec<Id>) -> Result<Watch> {
+        let root = self.id.root();
+        if self.is_tasks
+            && let Site::Engine(plant) = &self.shared.site
+            && self.reader()?.waiting(root)?.is_some()
+        {
+            plant.client().engine.do_send(Wanted(root));
+        }
+        Ok(self.shared.watch(ids))
+    }
+
     async fn wait(&self) -> Result<Outcome> {
-        let watch = self.shared.watch(self.decided_in());
+        let watch = self.watch(self.decided_in())?;
         match watch.until(|| self.fate()).await? {
             Fate::Ended(outcome) => Ok(outcome),
             Fate::Never => Err(Error::Revoked { id: self.id }),
@@ -672,7 +743,7 @@ impl<T: DeserializeOwned> Completions<T> {
         let group = root.node(seq);
         let fan = fan.clone();
         let shared = self.handle.shared.clone();
-        let mut ids = vec![group, root];
+        let mut ids = vec![group, root.workflow_stream()];
         if let Some(found) = &self.handle.found {
             ids.extend(found.decided_in(root));
         }
@@ -680,7 +751,7 @@ impl<T: DeserializeOwned> Completions<T> {
         let found = match reader.expansion(group, &fan)? {
             Some((_, size)) => Some(size),
             None => {
-                let watch = shared.watch(ids.clone());
+                let watch = self.handle.watch(ids.clone())?;
                 watch
                     .until(|| {
                         if let Some((_, size)) = shared.reader()?.expansion(group, &fan)? {
@@ -695,7 +766,7 @@ impl<T: DeserializeOwned> Completions<T> {
             return self.whole_list().await;
         };
         self.source = Source::Group {
-            watch: shared.watch(ids),
+            watch: self.handle.watch(ids)?,
             group,
             size,
             settled: fan.settled,
@@ -741,6 +812,7 @@ impl<O> Clone for AsyncResult<O> {
             id: self.id,
             found: self.found.clone(),
             pin: self.pin.clone(),
+            is_tasks: self.is_tasks,
             types: PhantomData,
         }
     }

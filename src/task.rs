@@ -2,12 +2,15 @@
 
 mod context;
 mod error;
+mod fold;
 mod options;
+mod results;
 mod retry;
 
 use std::any::TypeId;
 use std::collections::{HashMap, hash_map};
 use std::fmt;
+use std::iter::Peekable;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
@@ -19,8 +22,10 @@ pub use self::context::TaskContext;
 pub(crate) use self::error::Next;
 pub use self::error::TaskError;
 pub use self::options::{DEFAULT_QUEUE, TaskOptions};
+pub use self::results::Results;
 pub use self::retry::Retry;
 use crate::canvas::freeze::Catalogue;
+use crate::canvas::options::Options;
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
 use crate::canvas::{Canvas, Form, Immutable, Mode, Signature, TaskSig, arguments};
@@ -133,6 +138,17 @@ impl TaskEntry {
 }
 
 impl Entry {
+    /// The priority of a task with these options of its own.
+    pub(crate) fn priority(&self, own: Option<&Options>) -> u8 {
+        let own = own.and_then(|own| own.priority);
+        own.unwrap_or(self.options.priority)
+    }
+
+    /// Its first argument reads a list from upstream as it goes.
+    pub(crate) fn streams(&self) -> bool {
+        self.parameters.first().is_some_and(Parameter::is_streamed)
+    }
+
     /// Calls the function with an encoded list of arguments.
     pub(crate) fn call(&self, context: TaskContext, args: Parts) -> Call {
         (self.call)(context, args)
@@ -334,7 +350,8 @@ impl<O> Immutable<Vec<O>> {
 }
 
 impl<O> Immutable<Vec<Vec<O>>> {
-    /// A group of maps over at most `n` items each (celery/canvas.py, `chunks`).
+    /// A group of maps over at most `n` items each (celery/canvas.py, `chunks`). The items are drawn
+    /// as those of a [`group`](crate::group) are: one chunk is in memory at a time.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -346,19 +363,39 @@ impl<O> Immutable<Vec<Vec<O>>> {
     /// assert_eq!(chunks.get().await?, [vec![2, 4], vec![6]]);
     /// # app.shutdown().await }
     /// ```
-    pub fn chunks<T: Task<Output = O>>(items: impl IntoIterator<Item = T::Args>, n: usize) -> Self {
+    pub fn chunks<T: Task<Output = O>>(
+        items: impl IntoIterator<Item = T::Args, IntoIter: Send + 'static>,
+        n: usize,
+    ) -> Self {
         if n == 0 {
             return Self::from_canvas(Canvas::refused(format!(
                 "chunks of `{}` must have at least one item",
                 T::NAME
             )));
         }
-        let mut items = items.into_iter().peekable();
-        let mut chunks = Vec::new();
-        while items.peek().is_some() {
-            chunks.push(map::<T>(items.by_ref().take(n)));
-        }
-        Self::from_canvas(Canvas::group(chunks))
+        let items = items.into_iter().peekable();
+        Self::from_canvas(Canvas::group(Chunks { items, n }.map(map::<T>)))
+    }
+}
+
+/// Lists of at most `n` items each.
+struct Chunks<I: Iterator> {
+    items: Peekable<I>,
+    n: usize,
+}
+
+impl<I: Iterator> Iterator for Chunks<I> {
+    type Item = Vec<I::Item>;
+
+    fn next(&mut self) -> Option<Vec<I::Item>> {
+        self.items.peek()?;
+        Some(self.items.by_ref().take(self.n).collect())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let (least, most) = self.items.size_hint();
+        let chunks = |items: usize| items.div_ceil(self.n);
+        (chunks(least), most.map(chunks))
     }
 }
 

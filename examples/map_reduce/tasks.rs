@@ -43,8 +43,8 @@ fn merged(level: Vec<Signature<(), Table>>, width: usize) -> Vec<Signature<(), T
     let mut members = level.into_iter().peekable();
     let mut chords = Vec::new();
     while members.peek().is_some() {
-        let header = group(members.by_ref().take(width));
-        chords.push(chord(header, merge.partial()));
+        let header: Vec<_> = members.by_ref().take(width).collect();
+        chords.push(chord(group(header), merge.partial()));
     }
     chords
 }

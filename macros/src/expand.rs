@@ -164,13 +164,22 @@ impl<'a> Expansion<'a> {
         let ident = &function.ident;
         let lints = &function.attributes.lints;
         let name = options.name.clone().unwrap_or_else(|| function.name());
-        let parameters = function.params.iter().map(parameter::constant);
+        let parameters = function.params.iter().enumerate().map(|(i, param)| {
+            let constant = parameter::constant(param);
+            let streamed = (i == 0 && param.streams.is_some()).then(|| quote!(.streamed()));
+            quote!(#constant #streamed)
+        });
         let constant = options.to_const();
 
         let context = function.context.as_ref().map(|_| quote!(&ctx,));
-        let indices = (0..function.params.len()).map(syn::Index::from);
+        let arguments = function.params.iter().enumerate().map(|(i, param)| {
+            let index = syn::Index::from(i);
+            let within = (i == 0 && param.streams.is_some()).then(|| quote!(.within(&ctx)));
+            quote!(args.#index #within)
+        });
+        let uses_context = function.context.is_some() || function.streams();
         let await_ = function.is_async().then(|| quote!(.await));
-        let outcome = quote!(#holder::#ident(#context #(args.#indices),*) #await_);
+        let outcome = quote!(#holder::#ident(#context #(#arguments),*) #await_);
         let result = match &function.output {
             Output::Unit => quote!({ #outcome; ::core::result::Result::Ok(()) }),
             Output::Value(_) => quote!(::core::result::Result::Ok(#outcome)),
@@ -181,7 +190,7 @@ impl<'a> Expansion<'a> {
         let finished = quote_spanned! {*output_span=>
             ::core::result::Result<Self::Output, ::chordal::TaskError>
         };
-        let ctx = binding("ctx", function.context.is_some());
+        let ctx = binding("ctx", uses_context);
         let unpacked = binding("args", !function.params.is_empty());
         quote_spanned! {*span=>
             #[automatically_derived]

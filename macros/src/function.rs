@@ -1,6 +1,7 @@
 //! The annotated function: read once, and everything that is wrong with it said at once.
 
-use proc_macro2::Span;
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
 use syn::{
     Attribute, FnArg, GenericArgument, Ident, ItemFn, Pat, PatType, ReturnType, Signature, Type,
     TypeReference, Visibility, ext::IdentExt, visit::Visit,
@@ -9,6 +10,7 @@ use syn::{
 use crate::{
     attributes::Attributes,
     errors::Errors,
+    expand::generated_at,
     parameter::{self, Kind},
     types::{OwnedCheck, Place, generic_arguments, last_segment_is, peel},
 };
@@ -34,6 +36,19 @@ pub(crate) struct Param {
     pub(crate) ident: Ident,
     pub(crate) ty: Type,
     pub(crate) kind: Kind,
+    /// `T` of a `Results<T>`: a list that is read as the function goes.
+    pub(crate) streams: Option<Type>,
+}
+
+impl Param {
+    /// The type that signatures give it, and take from upstream for it.
+    pub(crate) fn given_as(&self) -> TokenStream {
+        let Self { ty, streams, .. } = self;
+        match streams {
+            Some(element) => quote_spanned!(generated_at(ty)=> ::std::vec::Vec<#element>),
+            None => quote!(#ty),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -70,6 +85,13 @@ impl Function {
 
     pub(crate) fn is_async(&self) -> bool {
         self.body.sig.asyncness.is_some()
+    }
+
+    /// Reads what comes from upstream as it goes.
+    pub(crate) fn streams(&self) -> bool {
+        self.params
+            .first()
+            .is_some_and(|first| first.streams.is_some())
     }
 
     /// The name under which the task is registered unless it is given one.
@@ -136,6 +158,7 @@ fn read_params(sig: &Signature, errors: &mut Errors) -> (Option<Param>, Vec<Para
             ident,
             ty: (*input.ty).clone(),
             kind: parameter::read_kind(input, errors),
+            streams: streamed_element(&input.ty),
         };
         if names_context(&input.ty) {
             parameter::check_context(input, errors);
@@ -199,6 +222,14 @@ fn read_name(sig: &Signature, input: &PatType, errors: &mut Errors) -> Ident {
             errors.at(pat, format!("a task's parameter has a plain name, which keyword arguments refer to: {instead}"));
             Ident::new("_unnamed", Span::call_site())
         }
+    }
+}
+
+/// `T`, if the type is `Results<T>`.
+fn streamed_element(ty: &Type) -> Option<Type> {
+    match generic_arguments(ty)[..] {
+        [GenericArgument::Type(element)] if last_segment_is(ty, "Results") => Some(element.clone()),
+        _ => None,
     }
 }
 

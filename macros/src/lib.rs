@@ -88,6 +88,9 @@ mod types;
 /// | `#[default(expr)]` | may be left out: this value |
 /// | `#[rest]` | on the last one, a `Vec<T>`: takes any number of arguments |
 ///
+/// A first parameter `Results<T>` is a `Vec<T>` to the methods above, which reads a list from upstream
+/// out of the store as the function goes.
+///
 /// Those with a default come after those without. Leaving out is for canvases made at run time and
 /// for what was stored before the parameter was added; the methods above take all of them. Where
 /// `#[rest]` is on the only parameter, `partial(args)` takes one `T` from upstream and puts it

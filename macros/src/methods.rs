@@ -79,8 +79,8 @@ impl Expansion<'_> {
         let (first, others) = params.split_first()?;
         // The first of any number of arguments comes from upstream, the others are given.
         let (input, rest, what) = match &first.kind {
-            Kind::Rest(element) => (&**element, &params[..], "the first of"),
-            _ => (&first.ty, others, "its first argument,"),
+            Kind::Rest(element) => (quote!(#element), &params[..], "the first of"),
+            _ => (first.given_as(), others, "its first argument,"),
         };
         let (declared, given) = (declare(rest), pass(rest));
         let partial = format!(
@@ -115,18 +115,17 @@ impl Expansion<'_> {
             function,
             span,
             value,
-            args,
             ..
         } = self;
         let Function { vis, params, .. } = function;
         let item = match &params[..] {
             [] => return None,
-            [Param { ty, .. }] => quote!(#ty),
-            _ => quote!(#args),
+            [only] => only.given_as(),
+            _ => self.item(),
         };
-        let as_args = match params.len() {
-            1 => quote!((__item,)),
-            _ => quote!(__item),
+        let (pattern, as_args) = match &params[..] {
+            [Param { ident, .. }] => (quote!(#ident), pass(params)),
+            _ => self.unpacked(),
         };
         let map = format!(
             "Returns a signature that runs `{}` for each item, in one task.",
@@ -141,7 +140,7 @@ impl Expansion<'_> {
             ) -> ::chordal::Immutable<::std::vec::Vec<#value>> {
                 ::chordal::Immutable::<::std::vec::Vec<#value>>::map::<Self>(::core::iter::Iterator::map(
                     ::core::iter::IntoIterator::into_iter(items),
-                    |__item| #as_args,
+                    |#pattern| #as_args,
                 ))
             }
         })
@@ -153,11 +152,18 @@ impl Expansion<'_> {
             function,
             span,
             value,
-            args,
             ..
         } = self;
         let Function { vis, params, .. } = function;
         params.first()?;
+        let item = self.item();
+        let (pattern, as_args) = self.unpacked();
+        let items = quote! {
+            ::core::iter::Iterator::map(
+                ::core::iter::IntoIterator::into_iter(items),
+                |#pattern| #as_args,
+            )
+        };
         let starmap = format!(
             "Returns a signature that runs `{}` for each tuple of arguments, in one task.",
             function.name()
@@ -171,21 +177,48 @@ impl Expansion<'_> {
             #[must_use = "a signature does nothing until it is submitted"]
             #vis fn starmap(
                 &self,
-                items: impl ::core::iter::IntoIterator<Item = #args>,
+                items: impl ::core::iter::IntoIterator<Item = #item>,
             ) -> ::chordal::Immutable<::std::vec::Vec<#value>> {
-                ::chordal::Immutable::<::std::vec::Vec<#value>>::starmap::<Self>(items)
+                ::chordal::Immutable::<::std::vec::Vec<#value>>::starmap::<Self>(#items)
             }
 
             #[doc = #chunks]
             #[must_use = "a signature does nothing until it is submitted"]
             #vis fn chunks(
                 &self,
-                items: impl ::core::iter::IntoIterator<Item = #args>,
+                items: impl ::core::iter::IntoIterator<
+                    Item = #item,
+                    IntoIter: ::core::marker::Send + 'static,
+                >,
                 n: usize,
             ) -> ::chordal::Immutable<::std::vec::Vec<::std::vec::Vec<#value>>> {
-                ::chordal::Immutable::<::std::vec::Vec<::std::vec::Vec<#value>>>::chunks::<Self>(items, n)
+                ::chordal::Immutable::<::std::vec::Vec<::std::vec::Vec<#value>>>::chunks::<Self>(#items, n)
             }
         })
+    }
+
+    /// The tuple of all arguments, as a caller gives it.
+    fn item(&self) -> TokenStream {
+        let given = self.function.params.iter().map(Param::given_as);
+        match self
+            .function
+            .params
+            .iter()
+            .any(|param| param.streams.is_some())
+        {
+            true => quote!((#(#given,)*)),
+            false => self.args.clone(),
+        }
+    }
+
+    /// A pattern that takes that tuple apart, and the arguments as the task takes them.
+    fn unpacked(&self) -> (TokenStream, TokenStream) {
+        let params = &self.function.params;
+        if params.iter().all(|param| param.streams.is_none()) {
+            return (quote!(__item), quote!(__item));
+        }
+        let idents = params.iter().map(|param| &param.ident);
+        (quote!((#(#idents,)*)), pass(params))
     }
 
     /// `call`: the plain function.
@@ -208,7 +241,7 @@ impl Expansion<'_> {
         let output = &body.sig.output;
         let must_use = &attributes.call;
         let inputs = || function.context.iter().chain(&function.params);
-        let declared = declare(inputs());
+        let declared = inputs().map(|Param { ident, ty, .. }| quote!(#ident: #ty));
         let given = inputs().map(|param| &param.ident);
         let doc = format!(
             "Calls `{}` here and now, as the plain function it is, without the engine.",
@@ -217,23 +250,30 @@ impl Expansion<'_> {
         quote_spanned! {*span=>
             #[doc = #doc]
             #(#must_use)*
-            #vis #asyncness fn call(&self, #declared) #output {
+            #vis #asyncness fn call(&self, #(#declared),*) #output {
                 #holder::#ident(#(#given),*) #await_
             }
         }
     }
 }
 
-/// `x: X, y: Y`
+/// `x: X, y: Y`, as a signature is given them.
 fn declare<'a>(params: impl IntoIterator<Item = &'a Param>) -> TokenStream {
-    let params = params
-        .into_iter()
-        .map(|Param { ident, ty, .. }| quote!(#ident: #ty));
+    let params = params.into_iter().map(|param| {
+        let (ident, ty) = (&param.ident, param.given_as());
+        quote!(#ident: #ty)
+    });
     quote!(#(#params),*)
 }
 
-/// `(x, y)`
+/// `(x, y)`, as the task takes them.
 fn pass(params: &[Param]) -> TokenStream {
-    let idents = params.iter().map(|param| &param.ident);
-    quote!((#(#idents,)*))
+    let arguments = params.iter().map(|param| {
+        let Param { ident, ty, .. } = param;
+        match param.streams {
+            Some(_) => quote!(<#ty as ::core::convert::From<_>>::from(#ident)),
+            None => quote!(#ident),
+        }
+    });
+    quote!((#(#arguments,)*))
 }

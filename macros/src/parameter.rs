@@ -132,7 +132,9 @@ fn is_own(attribute: &Attribute) -> bool {
 
 /// The `chordal::Parameter` of a parameter.
 pub(crate) fn constant(param: &Param) -> TokenStream {
-    let Param { ident, ty, kind } = param;
+    let Param {
+        ident, ty, kind, ..
+    } = param;
     let name = ident.unraw().to_string();
     let span = crate::expand::generated_at(ty);
     match kind {

@@ -7,7 +7,8 @@ use super::shell::Shell;
 use super::supervision::Tether;
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};
-use crate::messages::supervisor::{Decided, Mail, Word};
+use crate::canvas::machine::{Change, Record};
+use crate::messages::supervisor::{Arrived, Decided, Mail, Word};
 
 #[derive(Debug)]
 pub(crate) struct BarrierActor {
@@ -16,17 +17,20 @@ pub(crate) struct BarrierActor {
     group: Id,
     machine: Barrier,
     owner: Recipient<Decided>,
+    /// A fold takes in each outcome.
+    follower: Option<Post>,
     tether: Tether,
     post: Post,
 }
 
 impl BarrierActor {
-    /// Starts it; members report to the post.
+    /// Starts it; members report to the post. A follower is told of each outcome.
     pub(crate) fn start(
         shell: Shell,
         group: Id,
         machine: Barrier,
         owner: Recipient<Decided>,
+        follower: Option<Post>,
         tether: Tether,
     ) -> Post {
         let context = Context::new();
@@ -36,6 +40,7 @@ impl BarrierActor {
             group,
             machine,
             owner,
+            follower,
             tether,
             post: post.clone(),
         };
@@ -43,10 +48,27 @@ impl BarrierActor {
         post
     }
 
+    fn tell_follower(&self, record: &Record) {
+        if let Some(follower) = &self.follower
+            && let Record::Child {
+                index,
+                change: Change::Done(outcome),
+            } = record
+        {
+            follower.send(Word::Arrived(Arrived {
+                index: *index,
+                outcome: outcome.clone(),
+            }));
+        }
+    }
+
     fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
         for command in commands {
             match command {
-                Command::Record(record) => self.shell.record(self.group, record),
+                Command::Record(record) => {
+                    self.tell_follower(&record);
+                    self.shell.record(self.group, record);
+                }
                 Command::Launch(due) => self.shell.launch(self.group.root(), due),
                 Command::Tell(verdict) => {
                     self.tether.release();

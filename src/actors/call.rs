@@ -4,6 +4,7 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,11 +15,15 @@ use super::attempt::SoftLimit;
 use super::clock::Clock;
 use super::shared::Shared;
 use crate::canvas::Mode;
-use crate::canvas::freeze::{self, TaskDef};
+use crate::canvas::freeze;
 use crate::canvas::id::Id;
+use crate::canvas::machine::fold::Run;
+use crate::canvas::machine::place::Place;
 use crate::canvas::machine::task::{End, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
+use crate::error::Error;
+use crate::persistence::reader::Elements;
 use crate::task::{Call, Entry, Next, TaskContext, TaskError, TaskOptions};
 
 /// What the function is called with.
@@ -32,14 +37,18 @@ pub(crate) enum Given {
     },
     /// The whole list, from the retry before.
     Again(Value),
+    /// The outcomes that a fold's function is to take in.
+    Fold(Arc<Run>),
 }
 
 impl Given {
     /// `args`: the list that a retry gave in place of the first one.
-    pub(crate) fn new(def: &TaskDef, args: Option<Value>, input: Option<&Value>) -> Self {
-        match args {
-            Some(list) => Self::Again(list),
-            None => Self::First {
+    pub(crate) fn new(place: &Place, args: Option<Value>) -> Self {
+        let (def, input) = (place.def(), place.input.as_ref());
+        match (args, &place.run) {
+            (_, Some(run)) => Self::Fold(run.clone()),
+            (Some(list), None) => Self::Again(list),
+            (None, None) => Self::First {
                 args: def.args.clone(),
                 count: def.count,
                 mode: def.mode,
@@ -148,10 +157,17 @@ pub(crate) type Outcome = Result<Result<Payload, TaskError>, Box<dyn Any + Send>
 pub(crate) type Guarded = CatchUnwind<AssertUnwindSafe<Call>>;
 
 /// Calls the function once, or once per item.
-pub(crate) fn calls(entry: &'static Entry, context: TaskContext, work: Work) -> Guarded {
+pub(crate) fn calls(entry: &'static Entry, mut context: TaskContext, work: Work) -> Guarded {
     let call = match work {
-        Work::Once(args) => entry.call(context, args),
+        Work::Once(args, upstream) => {
+            context.upstream = upstream.map(Arc::new);
+            entry.call(context, args)
+        }
         Work::Map(items, count) => Box::pin(map(entry, context, items, count)),
+        Work::Fold(acc, items) => {
+            context.folds = true;
+            Box::pin(fold(entry, context, acc, items))
+        }
     };
     AssertUnwindSafe(call).catch_unwind()
 }
@@ -167,15 +183,34 @@ async fn map(
         let mut context = context.clone();
         context.item = Some(i);
         let value = entry.call(context, item.into()).await;
-        values.push(value.map_err(TaskError::of_item)?.bytes());
+        values.push(value.map_err(|error| error.of_item("map"))?.bytes());
     }
     Ok(values.finish())
 }
 
-/// What a function is called with: once with its arguments, or with each of so many items.
+async fn fold(
+    entry: &'static Entry,
+    context: TaskContext,
+    mut acc: Payload,
+    items: Vec<Payload>,
+) -> Result<Payload, TaskError> {
+    for item in items {
+        let mut args = ListWriter::new(2, acc.bytes().len() + item.bytes().len());
+        args.push(acc.bytes());
+        args.push(item.bytes());
+        let next = entry.call(context.clone(), args.finish_parts()).await;
+        acc = next.map_err(|error| error.of_item("fold"))?;
+    }
+    Ok(acc)
+}
+
+/// What a function is called with: once with its arguments, or once for each of so many items.
 pub(crate) enum Work {
-    Once(Parts),
+    /// The list upstream is read by the function as it goes, if it takes it so.
+    Once(Parts, Option<Elements>),
     Map(Payload, u32),
+    /// With the accumulator and each of these, one after the other.
+    Fold(Payload, Vec<Payload>),
 }
 
 impl Given {
@@ -210,14 +245,25 @@ impl Given {
                 list.push(args.bytes());
                 list
             }
+            Self::Fold(run) => {
+                let at_hand = run.at_hand();
+                let work = at_hand.map(|(acc, items)| Work::Fold(acc, items));
+                return work.ok_or(Self::Fold(run));
+            }
             stored => return Err(stored),
         };
-        Ok(Work::Once(list.finish_parts()))
+        Ok(Work::Once(list.finish_parts(), None))
     }
 }
 
 /// Puts the arguments together: what comes from upstream, then the others.
-pub(crate) async fn work(shared: &Shared, root: Id, given: Given) -> Result<Work, String> {
+pub(crate) async fn work(
+    shared: &Shared,
+    root: Id,
+    entry: &Entry,
+    given: Given,
+) -> Result<Work, String> {
+    let mut upstream = None;
     let list = match given.at_hand() {
         Ok(work) => return Ok(work),
         Err(Given::First {
@@ -226,14 +272,25 @@ pub(crate) async fn work(shared: &Shared, root: Id, given: Given) -> Result<Work
             let all = count as usize + usize::from(input.is_some());
             let mut list = ListWriter::new(all, args.bytes().len());
             if let Some(input) = input {
-                list = load(shared, root, input, list).await?;
+                if entry.streams() {
+                    upstream = shared.elements(root, &input).await.map_err(unreadable)?;
+                }
+                match upstream {
+                    // In its place stands a list that is empty.
+                    Some(_) => list.begin(0),
+                    None => list = load(shared, root, input, list).await?,
+                }
             }
             list.push(args.bytes());
             list
         }
+        Err(Given::Fold(run)) => {
+            let (acc, items) = shared.fold_items(root, run).await.map_err(unreadable)?;
+            return Ok(Work::Fold(acc, items));
+        }
         Err(Given::Again(all)) => load(shared, root, all, ListWriter::raw()).await?,
     };
-    Ok(Work::Once(list.finish_parts()))
+    Ok(Work::Once(list.finish_parts(), upstream))
 }
 
 async fn load(
@@ -243,7 +300,11 @@ async fn load(
     list: ListWriter,
 ) -> Result<ListWriter, String> {
     let loaded = shared.append(root, value, list).await;
-    loaded.map_err(|error| format!("its input could not be read: {error}"))
+    loaded.map_err(unreadable)
+}
+
+fn unreadable(error: Error) -> String {
+    format!("its input could not be read: {error}")
 }
 
 /// Whose call it is, and so whose failure it would be.

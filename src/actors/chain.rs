@@ -130,7 +130,7 @@ impl Handler<Mail> for ChainActor {
                     machine.ended(index, report)
                 }
                 Word::Stopped(ChildStopped { index, lost, .. }) => machine.stopped(index, lost),
-                Word::Launch(_) => continue,
+                Word::Launch(_) | Word::Arrived(_) => continue,
             };
             self.perform(commands, context);
         }

@@ -147,14 +147,15 @@ impl Handler<Mail> for ChordActor {
     type Result = ();
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
-        let Some((_, fan)) = &self.running else {
+        let Some((machine, fan)) = &mut self.running else {
             return;
         };
+        machine.resize(self.shell.window());
         for word in fan.post().collect() {
             match word {
                 Word::Ended(ended) => self.body_ended(ended, context),
                 Word::Stopped(stopped) => self.stopped(stopped, context),
-                Word::Launch(_) => {}
+                Word::Launch(_) | Word::Arrived(_) => {}
             }
         }
     }

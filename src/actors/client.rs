@@ -6,19 +6,17 @@ use actix::Addr;
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
-use super::engine::{EngineActor, Submit};
+use super::engine::{Earlier, EngineActor, Forget, Submit};
 use super::shared::{Pin, Shared, Site};
-use super::store::{Commit, StoreActor};
+use super::staging::{self, gone};
+use super::store::StoreActor;
+use crate::canvas::Canvas;
 use crate::canvas::id::Id;
-use crate::canvas::{Canvas, freeze};
 use crate::eager;
 use crate::error::{Error, Result};
-use crate::persistence::Batch;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
 
-/// A submission is staged in batches of about this many bytes.
-const STAGE: usize = 256 * 1_024;
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 1_024;
 
@@ -47,70 +45,81 @@ pub(crate) async fn submit(shared: &Arc<Shared>, mut canvas: Canvas) -> Result<P
     if let Some(why) = shared.ended() {
         return Err(why);
     }
-    let root = freeze::freeze(canvas, &shared.registry)?;
+    if let Some(key) = &key
+        && let Some(earlier) = earlier(shared, key).await?
+    {
+        return Ok(earlier);
+    }
     match &shared.site {
-        Site::Engine(plant) => {
-            let root_id = plant.client().ids.next(&shared.clock);
-            send(
-                shared,
-                plant.client(),
-                root_id,
-                Definition::new(root_id, root, key),
-            )
-            .await
-        }
+        Site::Engine(plant) => send(shared, plant.client(), canvas, key).await,
         Site::InPlace(ledger) => {
             let root_id = ledger.ids.next(&shared.clock);
-            eager::run(shared, ledger, root_id, Definition::new(root_id, root, key)).await
+            let mut segments = Vec::new();
+            let put = &mut |pair| {
+                segments.push(pair);
+                Ok(())
+            };
+            let definition = Definition::freeze(root_id, canvas, key, &shared.registry, put)?;
+            eager::run(shared, ledger, root_id, definition, segments).await
         }
     }
+}
+
+/// Looks whether there is a workflow with this key before another is drawn and staged in vain. What
+/// the key stands for is decided where it always is.
+async fn earlier(shared: &Arc<Shared>, key: &str) -> Result<Option<Pin>> {
+    let Some(earlier) = shared.reader()?.submitted_as(key)? else {
+        return Ok(None);
+    };
+    let Site::Engine(plant) = &shared.site else {
+        return Ok(Some(shared.pin(earlier)));
+    };
+    let (durable, pin) = oneshot::channel();
+    let key = key.to_owned();
+    let asked = plant.client().engine.send(Earlier { key, durable }).await;
+    asked.map_err(|_| gone(shared))?;
+    // No answer: it has been swept, or the engine has halted.
+    Ok(pin.await.ok())
 }
 
 /// Stores the workflow and has the engine run it.
 async fn send(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     client: &Client,
-    root_id: Id,
-    definition: Definition,
+    canvas: Canvas,
+    key: Option<String>,
 ) -> Result<Pin> {
-    let key = definition.head.idempotency_key.clone();
-    // The head is the commit marker: it goes last.
-    stage(shared, client, definition.segments).await?;
+    let root_id = client.ids.next(&shared.clock);
+    let (Definition { head, root }, staged) = staging::stage(shared, root_id, canvas, key).await?;
     let (durable, pin) = oneshot::channel();
     let submit = Submit {
         root_id,
-        root: definition.root,
-        next: definition.head.next,
-        head: codec::encode(Kind::Head, &definition.head),
-        idempotency_key: key,
+        root,
+        next: head.next,
+        // The commit marker: it goes last.
+        head: codec::encode(Kind::Head, &head),
+        idempotency_key: head.idempotency_key,
+        staged,
         durable,
     };
-    let gone = || gone(shared);
     // Waits for room in the mailbox: whoever submits faster than the engine takes in is slowed.
-    client.engine.send(submit).await.map_err(|_| gone())?;
-    pin.await.map_err(|_| gone())
+    let sent = client.engine.send(submit).await;
+    sent.map_err(|_| gone(shared))?;
+    pin.await.map_err(|_| gone(shared))
 }
 
-async fn stage(shared: &Shared, client: &Client, segments: Vec<(Vec<u8>, Vec<u8>)>) -> Result<()> {
-    let mut batch = Batch::default();
-    let mut segments = segments.into_iter().peekable();
-    while let Some((key, value)) = segments.next() {
-        batch.put(key, value);
-        if batch.bytes() >= STAGE || segments.peek().is_none() {
-            let commit = Commit(std::mem::take(&mut batch));
-            let answer = client.store.send(commit).await;
-            let answer = answer.map_err(|_| gone(shared))?.await;
-            if let Err(error) = answer.map_err(|_| gone(shared))? {
-                // Nothing that is written after it can be trusted.
-                shared.end(error.clone().into());
-                return Err(error.into());
-            }
-        }
+/// Has a workflow's result deleted as soon as it has ended.
+pub(crate) async fn forget(shared: &Arc<Shared>, id: Id) -> Result<()> {
+    if id != id.root() {
+        return Err(Error::NotARoot { id });
     }
-    Ok(())
-}
-
-/// Why the engine does not answer.
-fn gone(shared: &Shared) -> Error {
-    shared.ended().unwrap_or(Error::ShutDown)
+    let plant = match &shared.site {
+        Site::Engine(plant) => plant,
+        Site::InPlace(ledger) => return ledger.forget(shared, id),
+    };
+    let (done, answer) = oneshot::channel();
+    let forget = Forget { root: id, done };
+    let engine = &plant.client().engine;
+    engine.send(forget).await.map_err(|_| gone(shared))?;
+    answer.await.map_err(|_| gone(shared))?
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::roll::Ticket;
+use super::supervision::Child;
 use crate::canvas::machine::queue::{Queue, SlotKind};
 use crate::messages::dispatcher::{Permit, Returns, Slot};
 
@@ -23,14 +24,25 @@ pub(crate) struct Dispatcher {
     returns: Arc<Returns>,
     /// How many slots are held in all queues.
     held: usize,
+    /// How many tasks wait in all queues.
+    waiting: usize,
     draining: bool,
 }
 
 /// One queue: who waits for a slot of either kind.
 #[derive(Debug)]
 struct Slotted {
-    asynchronous: Queue<Ticket>,
-    blocking: Queue<Ticket>,
+    asynchronous: Queue<Ready>,
+    blocking: Queue<Ready>,
+}
+
+/// Who waits for a slot.
+#[derive(Debug)]
+pub(crate) enum Ready {
+    /// A task that has no actor yet: it gets one with the slot.
+    New(Box<Child>),
+    /// A task that has one: it was delayed, or called.
+    Known(Ticket),
 }
 
 impl Dispatcher {
@@ -40,6 +52,7 @@ impl Dispatcher {
             numbers: HashMap::new(),
             returns,
             held: 0,
+            waiting: 0,
             draining: false,
         }
     }
@@ -60,16 +73,23 @@ impl Dispatcher {
     }
 
     /// A task is ready: it gets a slot, or waits for one.
-    pub(crate) fn request(&mut self, slot: Slot, priority: u8, task: Ticket) -> Option<Permit> {
+    pub(crate) fn request(
+        &mut self,
+        slot: Slot,
+        priority: u8,
+        task: Ready,
+    ) -> Option<(Ready, Permit)> {
+        self.waiting += 1;
         if self.draining {
+            self.of(slot).wait(priority, task);
             return None;
         }
-        self.of(slot).request(priority, task)?;
-        Some(self.grant(slot))
+        let task = self.of(slot).request(priority, task)?;
+        Some((task, self.grant(slot)))
     }
 
     /// A slot is free again; the task that gets it.
-    pub(crate) fn release(&mut self, slot: Slot) -> Option<(Ticket, Permit)> {
+    pub(crate) fn release(&mut self, slot: Slot) -> Option<(Ready, Permit)> {
         self.held -= 1;
         if self.draining {
             return None;
@@ -93,7 +113,7 @@ impl Dispatcher {
         self.held
     }
 
-    fn of(&mut self, slot: Slot) -> &mut Queue<Ticket> {
+    fn of(&mut self, slot: Slot) -> &mut Queue<Ready> {
         let queue = &mut self.queues[slot.queue as usize];
         match slot.kind {
             SlotKind::Async => &mut queue.asynchronous,
@@ -101,7 +121,13 @@ impl Dispatcher {
         }
     }
 
+    /// How many tasks wait for a slot in all queues.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     fn grant(&mut self, slot: Slot) -> Permit {
+        self.waiting -= 1;
         self.held += 1;
         Permit::new(slot, self.returns.clone())
     }

@@ -1,34 +1,36 @@
 //! The engine: supervisor of all workflows; stores them, ends them, sweeps them.
 
-use std::collections::HashMap;
+mod admission;
+mod retention;
+
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
+pub(crate) use self::retention::Forget;
 use super::journal::Act;
 use super::post::Post;
 use super::shared::Pin;
 use super::shell::Shell;
+use super::staging::Staged;
 use super::supervision::{Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::backlog::{Backlog, Lane};
 use crate::canvas::machine::place::Place;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::Value;
 use crate::error::Error;
-use crate::messages::engine::{KeyIsDurable, Launch, Shutdown};
-use crate::messages::scheduler::{Wake, WakeAt};
+use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Sweep};
+use crate::messages::scheduler::{SetAlarm, Wake};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::Ended;
 use crate::persistence::{StoreError, keys};
 
-/// The least time between two sweeps.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// The most workflows that one sweep takes away: it shares the thread with all else.
-const SWEEP_AT_MOST: usize = 500;
 /// How long shutting down waits for what has been decided to be written.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
 
@@ -45,7 +47,18 @@ pub(crate) struct Submit {
     /// The first node number that is free.
     pub(crate) next: Seq,
     pub(crate) idempotency_key: Option<String>,
+    /// What of it is in the store already.
+    pub(crate) staged: Staged,
     /// The pin keeps the workflow from being swept before the caller has its handle.
+    pub(crate) durable: oneshot::Sender<Pin>,
+}
+
+/// Which workflow was submitted with this key; dropped if none was.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Earlier {
+    pub(crate) key: String,
+    /// As in [`Submit`].
     pub(crate) durable: oneshot::Sender<Pin>,
 }
 
@@ -58,15 +71,34 @@ pub(crate) struct EngineActor {
     /// What idempotency keys stand for, where the store does not know it yet: a workflow, or, when
     /// that has been swept, none.
     keys: HashMap<String, Option<Id>>,
+    /// Who may be live, and who has to wait.
+    backlog: Backlog,
+    /// Those that the store shows where they no longer wait: that they do not is on its way there.
+    moving: HashSet<Id>,
     retention: Duration,
-    /// When the next sweep is due, in milliseconds since the Unix epoch.
+    /// When the next sweep is due; this and the other times in milliseconds since the Unix epoch.
     sweep_at: Option<u64>,
+    /// What the last sweep has taken away is on its way to the store.
+    sweeping: bool,
+    /// Somebody has asked for another one meanwhile.
+    sweep_again: bool,
+    /// The key that the next look starts behind, if one was not enough.
+    sweep_from: Option<Vec<u8>>,
+    /// When the first of those that wait for their time is due.
+    due_at: Option<u64>,
+    /// What the scheduler has been asked for.
+    alarm_at: Option<u64>,
 }
 
 /// A workflow that has not ended.
 #[derive(Debug)]
 struct Live {
     machine: Workflow,
+    /// The record of its head, which is put elsewhere when the workflow has ended.
+    head: Vec<u8>,
+    lane: Lane,
+    /// When the root ended, if callbacks still run.
+    ended_ms: Option<u64>,
     /// The root and its callbacks that run, and what they were given: to start them again if they
     /// are lost.
     children: HashMap<Index, (Node, Option<Value>)>,
@@ -75,50 +107,61 @@ struct Live {
 impl EngineActor {
     pub(crate) fn new(shell: Shell, retention: Duration) -> Self {
         Self {
+            backlog: Backlog::new(shell.live_workflows()),
             shell,
             post: None,
             workflows: HashMap::new(),
             keys: HashMap::new(),
+            moving: HashSet::new(),
             retention,
             sweep_at: None,
+            sweeping: false,
+            sweep_again: false,
+            sweep_from: None,
+            due_at: None,
+            alarm_at: None,
         }
     }
 
-    /// Starts all that was unfinished when the store was last open.
+    /// Goes on with all that was live when the store was last open, and with what it has room for of
+    /// the rest.
     fn recover(&mut self, context: &mut Context<Self>) -> Result<usize, StoreError> {
         let reader = self.shell.reader().clone();
+        let now = self.shell.now_ms();
         let (from, to) = keys::all(b'w');
-        let mut ended = 0usize;
         for pair in reader.store().scan(&from, &to) {
-            let (key, _) = pair?;
-            let Some(root) = keys::id_of(&key) else {
-                continue;
-            };
-            let root_ended = reader.ended(root)?.is_some();
-            if reader.is_at_rest(root)? {
-                ended += 1;
-                continue;
+            let (key, head) = pair?;
+            if let Some(root) = keys::id_of(&key)
+                && let Some(node) = reader.root(root)?
+            {
+                let lane = self.lane_of(root, &node)?;
+                self.backlog.came_in(lane);
+                self.resume(root, head, lane, root.submitted_ms().min(now))?;
             }
-            self.resume(root, root_ended)?;
         }
-        if ended > 0 {
-            self.sweep_after(Duration::ZERO, context);
+        self.recover_backlog()?;
+        self.look();
+        let (from, to) = keys::all(b'e');
+        if reader.store().scan(&from, &to).next().is_some() {
+            context.notify(Sweep::Start);
         }
         Ok(self.workflows.len())
     }
 
-    fn resume(&mut self, root: Id, root_ended: bool) -> Result<(), StoreError> {
+    /// Goes on with a workflow as the store has it.
+    fn resume(
+        &mut self,
+        root: Id,
+        head: Vec<u8>,
+        lane: Lane,
+        since_ms: u64,
+    ) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
+        let ended_ms = reader.ended(root)?.map(|ended| ended.at_ms);
         let stream = root.workflow_stream();
         let records: Vec<_> = reader.records(stream).collect::<Result<_, _>>()?;
-        let (machine, callbacks) = Workflow::recover(root_ended, &records);
-        self.workflows.insert(
-            root,
-            Live {
-                machine,
-                children: HashMap::new(),
-            },
-        );
+        let (machine, callbacks) = Workflow::recover(ended_ms.is_some(), &records);
+        self.insert(root, machine, head, lane, ended_ms);
         let mut inputs = HashMap::new();
         let mut changes = HashMap::new();
         for record in records {
@@ -128,12 +171,18 @@ impl EngineActor {
                 Record::Verdict(_)
                 | Record::Expanded { .. }
                 | Record::Offspring { .. }
-                | Record::Reached { .. } => {}
+                | Record::Folded { .. }
+                | Record::Reached { .. }
+                | Record::Forgotten => {}
             }
         }
-        if !root_ended && let Some(node) = reader.root(root)? {
+        if ended_ms.is_none()
+            && let Some(node) = reader.root(root)?
+        {
             let resume = Resume::Stored(changes.remove(&ROOT));
-            self.start_child(root, ROOT, node, None, resume);
+            let mut place = Place::root(root, node);
+            place.since_ms = Some(since_ms);
+            self.start_child(place, resume);
         }
         for seq in callbacks {
             let found = reader.find(root.node(seq))?;
@@ -143,24 +192,37 @@ impl EngineActor {
             })?;
             let resume = Resume::Stored(changes.remove(&seq));
             let input = inputs.remove(&seq);
-            self.start_child(root, seq, found.node, input, resume);
+            let place = Place::in_workflow(root, seq, found.node, input);
+            self.start_child(place, resume);
         }
         Ok(())
     }
 
-    fn start_child(
+    fn insert(
         &mut self,
         root: Id,
-        index: Index,
-        node: Node,
-        input: Option<Value>,
-        resume: Resume,
+        machine: Workflow,
+        head: Vec<u8>,
+        lane: Lane,
+        ended_ms: Option<u64>,
     ) {
-        if let Some(live) = self.workflows.get_mut(&root) {
-            live.children.insert(index, (node.clone(), input.clone()));
+        let live = Live {
+            machine,
+            head,
+            lane,
+            ended_ms,
+            children: HashMap::new(),
+        };
+        self.workflows.insert(root, live);
+        self.shell.shared().count_live(self.workflows.len());
+    }
+
+    fn start_child(&mut self, place: Place, resume: Resume) {
+        if let Some(live) = self.workflows.get_mut(&place.root) {
+            let given = (place.node.clone(), place.input.clone());
+            live.children.insert(place.index, given);
         }
         let Some(post) = &self.post else { return };
-        let place = Place::in_workflow(root, index, node, input);
         let child = Child::new(place, resume, post.clone(), post.clone());
         child.start(&self.shell);
     }
@@ -189,7 +251,7 @@ impl EngineActor {
                     self.decide(root, |machine| machine.launch(due), context);
                 }
             }
-            Command::Result { outcome, open } => {
+            Command::Result(outcome) => {
                 let ended = Ended {
                     outcome,
                     at_ms: self.shell.now_ms(),
@@ -197,16 +259,13 @@ impl EngineActor {
                 };
                 self.shell
                     .put(keys::result(root), codec::encode(Kind::Result, &ended));
-                if open {
-                    self.shell
-                        .put(keys::open(root), codec::encode(Kind::Open, &()));
-                }
                 self.shell.touch(root);
+                if let Some(live) = self.workflows.get_mut(&root) {
+                    live.ended_ms = Some(ended.at_ms);
+                }
             }
             Command::Spawn(due) => {
-                let index = due.node.seq;
-                let input = Some(due.input);
-                self.start_child(root, index, due.node, input, Resume::Fresh);
+                self.start_child(Place::callback(root, due), Resume::Fresh);
             }
             Command::Respawn(index) => respawn_later(&self.shell, root, index, context),
             Command::GiveUp(index) => {
@@ -223,95 +282,46 @@ impl EngineActor {
                     }));
                 }
             }
-            Command::End { open } => {
-                if open {
-                    self.shell.delete(keys::open(root));
-                    self.shell.touch(root);
+            Command::End { forgotten } => {
+                if let Err(error) = self.end(root, forgotten) {
+                    self.shell.halt(error.into());
                 }
-                self.workflows.remove(&root);
-                self.shell.forget_numbers(root);
-                self.sweep_after(self.retention, context);
             }
         }
     }
 
-    /// Asks for a sweep after `delay`, unless there is to be one anyway: a workflow that ends
-    /// later has its retention end later.
-    fn sweep_after(&mut self, delay: Duration, context: &Context<Self>) {
-        if self.sweep_at.is_some() {
-            return;
+    /// Nothing of the workflow is left to do: its place is free.
+    fn end(&mut self, root: Id, forgotten: bool) -> Result<(), StoreError> {
+        let Some(live) = self.workflows.remove(&root) else {
+            return Ok(());
+        };
+        self.shell.shared().count_live(self.workflows.len());
+        self.shell.forget_numbers(root);
+        self.shell.delete(keys::head(root));
+        if forgotten {
+            self.forget_ended(root, &live.head)?;
+        } else {
+            let ended_ms = live.ended_ms.unwrap_or_else(|| self.shell.now_ms());
+            self.shell.put(keys::ended(ended_ms, root), live.head);
+            self.sweep_later();
         }
-        let delay = delay.max(SWEEP_EVERY).as_millis() as u64;
-        let at_ms = self.shell.now_ms().saturating_add(delay);
-        self.sweep_at = Some(at_ms);
-        self.shell.scheduler().do_send(WakeAt {
-            at_ms,
-            who: context.address().recipient(),
-        });
-    }
-
-    /// Takes away workflows whose retention has ended. They are looked through in the order of
-    /// their submission, up to the first that is too young whenever it may have ended.
-    fn sweep(&mut self, context: &Context<Self>) -> Result<(), StoreError> {
-        let reader = self.shell.reader().clone();
-        let now = self.shell.now_ms();
-        let retention = self.retention.as_millis() as u64;
-        let due = |since: u64| since.saturating_add(retention);
-        let mut swept = 0;
-        let mut next: Option<u64> = None;
-        let mut later = |at: u64| next = Some(next.map_or(at, |next| next.min(at)));
-        let (from, to) = keys::all(b'w');
-        for pair in reader.store().scan(&from, &to) {
-            let (key, record) = pair?;
-            let Some(root) = keys::id_of(&key) else {
-                continue;
-            };
-            // (Ids that a fast clock gave tell nothing of when their workflows ended.)
-            if due(root.submitted_ms()) > now && root.submitted_ms() <= now {
-                later(due(root.submitted_ms()));
-                break;
-            }
-            if swept == SWEEP_AT_MOST {
-                // On with it, once this much is gone.
-                self.sweep_at = Some(now);
-                self.shell.then(Act::Sweep);
-                break;
-            }
-            if self.workflows.contains_key(&root) {
-                continue;
-            }
-            let Some(ended) = reader.ended(root)? else {
-                continue;
-            };
-            if due(ended.at_ms) > now {
-                later(due(ended.at_ms));
-            } else if self.shell.shared().is_pinned(root) {
-                later(now);
-            } else {
-                swept += 1;
-                let head: crate::persistence::definition::Head =
-                    codec::decode(Kind::Head, &key, &record)?;
-                self.shell.delete(key);
-                self.shell.delete(keys::result(root));
-                if let Some(key) = head.idempotency_key {
-                    self.shell.delete(keys::idempotency(&key));
-                    self.key_stands_for(key, None);
-                }
-                self.shell.then(Act::Purge(root));
-            }
-        }
-        if swept > 0 {
-            // Ids go on after the latest though nothing else of it may be left.
-            let last = reader.last_id()?;
-            self.shell.put(
-                keys::LAST_SWEPT.to_vec(),
-                codec::encode(Kind::LastSwept, &last),
-            );
-        }
-        if let Some(at) = next {
-            self.sweep_after(Duration::from_millis(at.saturating_sub(now)), context);
-        }
+        self.shell.touch(root);
+        self.backlog.ended(live.lane);
+        self.look();
         Ok(())
+    }
+
+    /// Has the scheduler wake the engine for the next sweep, or for the next workflow that waits for
+    /// its time, whichever is first.
+    fn set_alarm(&mut self) {
+        let Some(at_ms) = self.sweep_at.into_iter().chain(self.due_at).min() else {
+            return;
+        };
+        if self.alarm_at.is_none_or(|alarm| at_ms < alarm) {
+            self.alarm_at = Some(at_ms);
+            let who = self.shell.engine().clone().recipient();
+            self.shell.scheduler().do_send(SetAlarm { at_ms, who });
+        }
     }
 
     /// Which workflow was submitted with this idempotency key.
@@ -369,6 +379,7 @@ impl Handler<Submit> for EngineActor {
             head,
             next,
             idempotency_key,
+            staged,
             durable,
         } = submit;
         if self.shell.is_draining() {
@@ -377,11 +388,10 @@ impl Handler<Submit> for EngineActor {
         let shared = self.shell.shared().clone();
         if let Some(key) = idempotency_key {
             match self.earlier(&key) {
+                // Behind the earlier one's own record, if that is still on its way.
                 Ok(Some(earlier)) => {
-                    // Behind the earlier one's own record, if that is still on its way.
-                    self.shell
-                        .then(Act::Acknowledge(durable, shared.pin(earlier)));
-                    return self.shell.then(Act::Purge(root_id));
+                    let act = Act::Acknowledge(durable, shared.pin(earlier));
+                    return self.shell.then(act);
                 }
                 Ok(None) => {}
                 Err(error) => return self.shell.halt(error.into()),
@@ -392,18 +402,36 @@ impl Handler<Submit> for EngineActor {
             );
             self.key_stands_for(key, Some(root_id));
         }
-        self.shell.put(keys::head(root_id), head);
-        self.shell.start_numbers(root_id, next);
+        if staged.keep() {
+            self.shell.delete(keys::remains(root_id));
+        }
         self.shell
             .then(Act::Acknowledge(durable, shared.pin(root_id)));
-        self.workflows.insert(
-            root_id,
-            Live {
-                machine: Workflow::default(),
-                children: HashMap::new(),
-            },
-        );
-        self.start_child(root_id, ROOT, root, None, Resume::Fresh);
+        match self.admit(root_id, &root, &head) {
+            Ok(Some(lane)) => {
+                self.shell.put(keys::head(root_id), head.clone());
+                self.shell.start_numbers(root_id, next);
+                self.insert(root_id, Workflow::default(), head, lane, None);
+                self.start_child(Place::root(root_id, root), Resume::Fresh);
+            }
+            Ok(None) => self.set_alarm(),
+            Err(error) => self.shell.halt(error.into()),
+        }
+    }
+}
+
+impl Handler<Earlier> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, Earlier { key, durable }: Earlier, _: &mut Context<Self>) {
+        match self.earlier(&key) {
+            Ok(Some(earlier)) => {
+                let pin = self.shell.shared().pin(earlier);
+                self.shell.then(Act::Acknowledge(durable, pin));
+            }
+            Ok(None) => {}
+            Err(error) => self.shell.halt(error.into()),
+        }
     }
 }
 
@@ -456,6 +484,7 @@ impl Handler<Mail> for EngineActor {
                 Word::Stopped(ChildStopped { root, index, lost }) => {
                     self.decide(root, |machine| machine.stopped(index, lost), context);
                 }
+                Word::Arrived(_) => {}
             }
         }
     }
@@ -472,7 +501,10 @@ impl Handler<Respawn> for EngineActor {
         let Some((node, input)) = known else { return };
         let stream = root.workflow_stream();
         match self.shell.reader().last_change(stream, index) {
-            Ok(last) => self.start_child(root, index, node, input, Resume::Stored(last)),
+            Ok(last) => {
+                let place = Place::in_workflow(root, index, node, input);
+                self.start_child(place, Resume::Stored(last));
+            }
             Err(error) => self.shell.halt(error.into()),
         }
     }
@@ -481,11 +513,13 @@ impl Handler<Respawn> for EngineActor {
 impl Handler<Wake> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
-        self.sweep_at = None;
-        if let Err(error) = self.sweep(context) {
-            self.shell.halt(error.into());
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+        self.alarm_at = None;
+        let now = self.shell.now_ms();
+        if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
+            self.sweep();
         }
+        self.look();
     }
 }
 

@@ -8,13 +8,15 @@ use super::barrier::BarrierActor;
 use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
-use crate::canvas::freeze::{Fan, Members};
+use crate::canvas::freeze::{Def, Fan, Members};
 use crate::canvas::machine::barrier::Barrier;
+use crate::canvas::machine::fold::is_run;
 use crate::canvas::machine::group::Command;
-use crate::canvas::machine::{BODY, Change, Index, IndexSet, Record, Report};
+use crate::canvas::machine::{BODY, Change, Index, IndexSet, Past, Record, Report};
 use crate::canvas::outcome::FailureKind;
 use crate::messages::supervisor::{ChildEnded, Decided, Mail, Respawn, Word};
 use crate::persistence::StoreError;
+use crate::persistence::codec::Glance;
 use crate::persistence::reader::ElementsError;
 use crate::persistence::roster::Roster;
 
@@ -90,8 +92,21 @@ impl FanOut {
         let mut resumed = resumes.then(HashMap::new);
         let mut reached = None;
         if let Some(resumed) = &mut resumed {
-            for record in reader.records(group) {
-                let record = record?;
+            for glance in reader.glances(group) {
+                let record = match glance? {
+                    Glance::Done(index) => {
+                        machine.has_value(index);
+                        resumed.remove(&index);
+                        continue;
+                    }
+                    Glance::Started(range) => {
+                        let started = || Change::Started(Past::first());
+                        let members = range.filter(|index| !is_run(*index));
+                        resumed.extend(members.map(|index| (index, started())));
+                        continue;
+                    }
+                    Glance::Record(record) => record,
+                };
                 machine.replay(&record);
                 match record {
                     Record::Child {
@@ -100,6 +115,8 @@ impl FanOut {
                     } => {
                         resumed.remove(&index);
                     }
+                    // These are the fold's own to go on with.
+                    Record::Child { index, .. } if is_run(index) => {}
                     Record::Child { index, change } => {
                         resumed.insert(index, change);
                     }
@@ -114,7 +131,9 @@ impl FanOut {
         }
         let arrived = machine.arrived().clone();
         let tether = Tether::new(child.root, BARRIER, supervisor.clone());
-        let barrier = BarrierActor::start(shell.clone(), group, machine, owner, tether);
+        // A fold takes in each outcome.
+        let follower = matches!(child.node.def, Def::Fold { .. }).then(|| supervisor.clone());
+        let barrier = BarrierActor::start(shell.clone(), group, machine, owner, follower, tether);
         let fan_out = Self {
             roster: Roster::new(group, fan, (first, size), elements, child.input.clone()),
             barrier,
@@ -177,6 +196,10 @@ impl FanOut {
 
     pub(crate) fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.roster.size()
     }
 
     /// The post of the group or chord.

@@ -96,14 +96,15 @@ impl Handler<Mail> for GroupActor {
     type Result = ();
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
-        let Some((_, fan)) = &self.running else {
+        let Some((machine, fan)) = &mut self.running else {
             return;
         };
+        machine.resize(self.shell.window());
         for word in fan.post().collect() {
             match word {
                 Word::Stopped(stopped) => self.stopped(stopped, context),
                 // Members report to the barrier.
-                Word::Ended(_) | Word::Launch(_) => {}
+                Word::Ended(_) | Word::Launch(_) | Word::Arrived(_) => {}
             }
         }
     }

@@ -3,13 +3,15 @@
 use actix::Recipient;
 use tokio::sync::oneshot;
 
+use super::engine::Forget;
 use super::runner::Order;
 use super::shared::Pin;
 use super::supervision::Child;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::outcome::Outcome;
-use crate::messages::engine::KeyIsDurable;
+use crate::error::Result;
+use crate::messages::engine::{KeyIsDurable, Stored, Sweep};
 use crate::messages::supervisor::Respawn;
 use crate::persistence::Batch;
 use crate::persistence::draft::Draft;
@@ -27,8 +29,14 @@ pub(crate) enum Act {
     Start(Box<Child>),
     /// Start a lost child again.
     Respawn(Recipient<Respawn>, Respawn),
-    /// Have the engine look for more to sweep.
-    Sweep,
+    /// Tell the engine that the store shows where a workflow waits, or that it does no more.
+    Stored(Stored),
+    /// Have the engine look for what it may sweep.
+    Sweep(Sweep),
+    /// Ask the engine again to forget a workflow.
+    Forget(Forget),
+    /// Tell a caller that what it asked for is done.
+    Done(oneshot::Sender<Result<()>>),
     /// Delete what is left of a workflow whose head is gone.
     Purge(Id),
 }
@@ -68,8 +76,8 @@ impl Journal {
         self.draft.delete(key);
     }
 
-    pub(crate) fn touch(&mut self, id: Id) {
-        self.draft.touch(id);
+    pub(crate) fn touch(&mut self, root: Id) {
+        self.draft.touch(root);
     }
 
     pub(crate) fn then(&mut self, act: Act) {

@@ -5,6 +5,7 @@ use actix::Addr;
 
 use super::supervision::Child;
 use super::task::TaskActor;
+use crate::messages::dispatcher::Permit;
 
 /// Stands for one task's actor, and for none of a later task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,19 +30,20 @@ const IDLE: usize = 1_024;
 struct Place {
     generation: u32,
     task: Option<Addr<TaskActor>>,
-    /// What the actor is to take: no message of actix can carry what is for one thread only.
-    child: Option<Child>,
+    /// What the actor is to take, with its slot if it has one: no message of actix can carry what
+    /// is for one thread only.
+    child: Option<(Child, Option<Permit>)>,
 }
 
 impl Roll {
     /// A ticket for an actor that is to take this child.
-    pub(crate) fn reserve(&mut self, child: Child) -> Ticket {
+    pub(crate) fn reserve(&mut self, child: Child, permit: Option<Permit>) -> Ticket {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());
             (self.places.len() - 1) as u32
         });
         let found = &mut self.places[place as usize];
-        found.child = Some(child);
+        found.child = Some((child, permit));
         Ticket {
             place,
             generation: found.generation,
@@ -49,7 +51,7 @@ impl Roll {
     }
 
     /// What the holder of the ticket is to do.
-    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Child> {
+    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<(Child, Option<Permit>)> {
         self.places[ticket.place as usize].child.take()
     }
 

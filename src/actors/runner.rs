@@ -139,6 +139,8 @@ fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
         attempt: number,
         item: None,
         blocking: entry.options.blocking,
+        folds: false,
+        upstream: None,
         host: Host::Engine(attempt),
     };
     match given.at_hand() {
@@ -151,8 +153,8 @@ fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
 
 /// Begins an attempt whose arguments are in the store.
 async fn read_first(mut reply: Reply, task_context: TaskContext, limits: Limits, given: Given) {
-    let root = task_context.root_id();
-    match work(reply.attempt.shared(), root, given).await {
+    let (root, entry) = (task_context.root_id(), reply.caller.entry);
+    match work(reply.attempt.shared(), root, entry, given).await {
         Ok(work) => {
             let mut all = Some((reply, task_context, work));
             poll_fn(|context| {

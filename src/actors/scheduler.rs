@@ -8,7 +8,7 @@ use actix::{
 };
 
 use super::clock::Clock;
-use crate::messages::scheduler::{Wake, WakeAt};
+use crate::messages::scheduler::{SetAlarm, Wake, WakeAt};
 
 /// Wakes actors at their times, by one timer: a context that holds many is slow at every message.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct SchedulerActor {
     /// Who waits, by number; the heap holds numbers because recipients have no order.
     who: std::collections::HashMap<u64, Recipient<Wake>>,
     next: u64,
+    /// The engine's: it has one at a time, however often it sets it anew.
+    alarm: Option<(u64, Recipient<Wake>)>,
     /// The timer that runs, and what for.
     timer: Option<(u64, SpawnHandle)>,
 }
@@ -29,8 +31,15 @@ impl SchedulerActor {
             waiting: BinaryHeap::new(),
             who: std::collections::HashMap::new(),
             next: 0,
+            alarm: None,
             timer: None,
         }
+    }
+
+    /// From here on it is a delay: setting the clock back must not make it longer.
+    fn elapsed_at(&self, at_ms: u64) -> u64 {
+        let delay_ms = at_ms.saturating_sub(self.clock.now_ms());
+        self.clock.elapsed_ms().saturating_add(delay_ms)
     }
 
     /// Wakes all whose time has come and sets the timer for the next.
@@ -44,7 +53,12 @@ impl SchedulerActor {
                 who.do_send(Wake);
             }
         }
-        let Some(&Reverse((at_ms, _))) = self.waiting.peek() else {
+        if let Some((_, who)) = self.alarm.take_if(|(at_ms, _)| *at_ms <= now) {
+            who.do_send(Wake);
+        }
+        let next = self.waiting.peek().map(|Reverse((at_ms, _))| *at_ms);
+        let alarm = self.alarm.as_ref().map(|(at_ms, _)| *at_ms);
+        let Some(at_ms) = next.into_iter().chain(alarm).min() else {
             return;
         };
         match self.timer {
@@ -76,12 +90,19 @@ impl Handler<WakeAt> for SchedulerActor {
     type Result = ();
 
     fn handle(&mut self, WakeAt { at_ms, who }: WakeAt, context: &mut Context<Self>) {
-        // From here on it is a delay: setting the clock back must not make it longer.
-        let delay_ms = at_ms.saturating_sub(self.clock.now_ms());
-        let at_ms = self.clock.elapsed_ms().saturating_add(delay_ms);
+        let at_ms = self.elapsed_at(at_ms);
         self.next += 1;
         self.waiting.push(Reverse((at_ms, self.next)));
         self.who.insert(self.next, who);
+        self.turn(context);
+    }
+}
+
+impl Handler<SetAlarm> for SchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, SetAlarm { at_ms, who }: SetAlarm, context: &mut Context<Self>) {
+        self.alarm = Some((self.elapsed_at(at_ms), who));
         self.turn(context);
     }
 }

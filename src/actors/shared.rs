@@ -12,11 +12,12 @@ use super::clock::Clock;
 use super::inbox::Inbox;
 use super::runner::Runner;
 use crate::canvas::id::Id;
+use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::eager::Ledger;
 use crate::error::{Error, Result};
-use crate::persistence::reader::Reader;
+use crate::persistence::reader::{Elements, ElementsError, Reader};
 use crate::task::Registry;
 
 /// Shared by the engine, the app and every handle.
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     watched: AtomicUsize,
     /// How many handles each workflow has: it is not swept under their hands.
     pins: Mutex<HashMap<Id, usize>>,
+    /// How many workflows are in memory.
+    live: AtomicUsize,
     /// Tasks of unfinished workflows that are not registered, by id.
     parked: Mutex<HashMap<Id, String>>,
     pub(crate) registry: Registry,
@@ -96,6 +99,7 @@ impl Shared {
             watches: Mutex::new(HashMap::new()),
             watched: AtomicUsize::new(0),
             pins: Mutex::new(HashMap::new()),
+            live: AtomicUsize::new(0),
             parked: Mutex::new(HashMap::new()),
             registry,
             clock,
@@ -134,8 +138,7 @@ impl Shared {
         Ok(list.finish())
     }
 
-    /// Appends a value to the list; an engine reads what is not at hand off this thread, because
-    /// it may be large.
+    /// Appends a value to the list.
     pub(crate) async fn append(
         &self,
         root: Id,
@@ -146,17 +149,70 @@ impl Shared {
             list.push(payload.bytes());
             return Ok(list);
         }
-        let reader = self.reader()?;
-        let read = move || {
+        // A few records: handing them over to another thread takes longer.
+        let is_small = match &value {
+            Value::Gathered { size, .. } => *size <= 64,
+            Value::Stored { len, .. } | Value::Args { len, .. } => *len <= 32 << 10,
+            Value::Inline(_) | Value::Extended { .. } => false,
+        };
+        if is_small {
+            self.reader()?.write(root, &value, &mut list)?;
+            return Ok(list);
+        }
+        self.read(move |reader| {
             reader.write(root, &value, &mut list)?;
             Ok(list)
-        };
+        })
+        .await
+    }
+
+    /// The elements of a list that is not at hand; `None` if it is, or is no list.
+    pub(crate) async fn elements(&self, root: Id, value: &Value) -> Result<Option<Elements>> {
+        if let Value::Inline(_) = value {
+            return Ok(None);
+        }
+        let value = value.clone();
+        self.read(move |reader| match Elements::open(reader, root, &value) {
+            Ok(elements) => Ok(Some(elements)),
+            Err(ElementsError::NotAList(_)) => Ok(None),
+            Err(ElementsError::Store(error)) => Err(error.into()),
+        })
+        .await
+    }
+
+    /// The accumulator, and what a fold's function is to take in.
+    pub(crate) async fn fold_items(
+        &self,
+        root: Id,
+        run: Arc<Run>,
+    ) -> Result<(Payload, Vec<Payload>)> {
+        self.read(move |reader| {
+            let mut items = Vec::with_capacity(run.outcomes.len());
+            let mut all = Vec::new();
+            for outcome in &run.outcomes {
+                reader.spread(root, outcome.clone(), &mut all)?;
+                for outcome in all.drain(..) {
+                    items.push(reader.element(root, &outcome, run.settled)?);
+                }
+            }
+            Ok((reader.load(root, &run.acc)?, items))
+        })
+        .await
+    }
+
+    /// Reads what may be large; an engine does so off this thread.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let reader = self.reader()?;
         match &self.site {
-            Site::InPlace(_) => read(),
-            Site::Engine(plant) => match plant.runtime.spawn_blocking(read).await {
-                Ok(list) => list,
-                Err(_) => Err(self.ended().unwrap_or(Error::ShutDown)),
-            },
+            Site::InPlace(_) => read(&reader),
+            Site::Engine(plant) => {
+                let read = plant.runtime.spawn_blocking(move || read(&reader));
+                let gone = |_| Err(self.ended().unwrap_or(Error::ShutDown));
+                read.await.unwrap_or_else(gone)
+            }
         }
     }
 
@@ -228,6 +284,14 @@ impl Shared {
 
     pub(crate) fn is_pinned(&self, root: Id) -> bool {
         self.pins.lock().contains_key(&root)
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_live(&self, workflows: usize) {
+        self.live.store(workflows, Ordering::Relaxed);
     }
 
     pub(crate) fn park(&self, id: Id, name: &str) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr};
 
-use super::dispatcher::{Dispatcher, Slots};
+use super::dispatcher::{Dispatcher, Ready, Slots};
 use super::engine::EngineActor;
 use super::inbox::Note;
 use super::journal::{Act, Journal};
@@ -22,13 +22,14 @@ use super::supervision::Child;
 use super::sweeper;
 use super::task::{Take, TaskActor};
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::queue::SlotKind;
 use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
+use crate::canvas::options::Options;
 use crate::canvas::outcome::{Outcome, Value};
 use crate::error::Error;
 use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
-use crate::messages::scheduler::Wake;
 use crate::messages::supervisor::Word;
 use crate::messages::task::Granted;
 use crate::persistence::codec::{self, Kind};
@@ -38,6 +39,11 @@ use crate::task::Entry;
 
 /// A batch is sent off when this much is in it, however much more is on its way.
 const FULL: u64 = 4_096;
+
+/// When more than so many windows of tasks wait for a slot, each group makes do with a window of
+/// [`CROWDED`].
+const CROWD: u64 = 16;
+const CROWDED: u64 = 8;
 
 /// What every actor of the engine has: the way to the journal, and to the other actors.
 #[derive(Clone, Debug)]
@@ -71,6 +77,8 @@ struct Inner {
 pub(crate) struct Limits {
     /// Members of one group that are materialised.
     pub(crate) window: u64,
+    /// Workflows that start in one queue.
+    pub(crate) live: usize,
     pub(crate) slots: Slots,
     /// Queues with slots of their own.
     pub(crate) queues: HashMap<String, Slots>,
@@ -132,8 +140,19 @@ impl Shell {
         &self.0.scheduler
     }
 
+    /// How many members of one group may be materialised: few while many groups have theirs, so
+    /// that memory does not grow with the number of groups times the window.
     pub(crate) fn window(&self) -> u64 {
-        self.0.limits.window
+        let window = self.0.limits.window;
+        let crowd = window.saturating_mul(CROWD);
+        match self.0.dispatcher.borrow().waiting() as u64 > crowd {
+            true => window.min(CROWDED),
+            false => window,
+        }
+    }
+
+    pub(crate) fn live_workflows(&self) -> usize {
+        self.0.limits.live
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -147,10 +166,22 @@ impl Shell {
         }
     }
 
-    /// Has an actor take this task.
+    /// Has an actor take this task; one that is ready at once, when it has a slot.
     pub(crate) fn enroll(&self, child: Child) {
+        match self.entry(&child.def().name) {
+            Some(entry) if child.is_ready() => {
+                let own = child.def().options.as_deref();
+                let slot = self.slot(entry, own);
+                let priority = entry.priority(own);
+                self.request(slot, priority, Ready::New(Box::new(child)));
+            }
+            _ => self.assign(child, None),
+        }
+    }
+
+    fn assign(&self, child: Child, permit: Option<Permit>) {
         let mut roll = self.0.roll.borrow_mut();
-        let ticket = roll.reserve(child);
+        let ticket = roll.reserve(child, permit);
         let idle = roll.idle();
         let task = idle.unwrap_or_else(|| TaskActor::new(self.clone()).start());
         task.do_send(Take(ticket));
@@ -158,7 +189,7 @@ impl Shell {
     }
 
     /// The task that is meant for the holder of this ticket.
-    pub(crate) fn take(&self, ticket: Ticket) -> Option<Child> {
+    pub(crate) fn take(&self, ticket: Ticket) -> Option<(Child, Option<Permit>)> {
         self.0.roll.borrow_mut().take(ticket)
     }
 
@@ -197,27 +228,44 @@ impl Shell {
         }
     }
 
-    /// The number of a queue.
-    pub(crate) fn queue(&self, name: &str) -> u32 {
+    /// The slot that a task takes.
+    pub(crate) fn slot(&self, entry: &Entry, own: Option<&Options>) -> Slot {
+        let own = own.and_then(|own| own.queue.as_deref());
+        let name = own.unwrap_or(entry.options.queue);
         let limits = &self.0.limits;
         let slots = || *limits.queues.get(name).unwrap_or(&limits.slots);
-        self.0.dispatcher.borrow_mut().queue(name, slots)
+        Slot {
+            queue: self.0.dispatcher.borrow_mut().queue(name, slots),
+            kind: match entry.options.blocking {
+                true => SlotKind::Blocking,
+                false => SlotKind::Async,
+            },
+        }
     }
 
-    /// Asks for a slot; one that is not free now comes as a message.
-    pub(crate) fn request(&self, slot: Slot, priority: u8, task: Ticket) -> Option<Permit> {
-        self.0.dispatcher.borrow_mut().request(slot, priority, task)
+    /// Asks for a slot.
+    pub(crate) fn request(&self, slot: Slot, priority: u8, task: Ready) {
+        let granted = self.0.dispatcher.borrow_mut().request(slot, priority, task);
+        self.grant(granted);
     }
 
     /// A slot is free again.
     pub(crate) fn release(&self, slot: Slot) {
         let granted = self.0.dispatcher.borrow_mut().release(slot);
-        if let Some((task, permit)) = granted
-            && let Some(task) = self.0.roll.borrow().get(task)
-        {
-            task.do_send(Granted(permit));
+        self.grant(granted);
+    }
+
+    fn grant(&self, granted: Option<(Ready, Permit)>) {
+        match granted {
+            Some((Ready::New(child), permit)) => self.assign(*child, Some(permit)),
+            Some((Ready::Known(ticket), permit)) => {
+                // (The permit of a task that is gone comes back as it is dropped.)
+                if let Some(task) = self.0.roll.borrow().get(ticket) {
+                    task.do_send(Granted(permit));
+                }
+            }
+            None => {}
         }
-        // (The permit of a task that is gone comes back as it is dropped.)
     }
 
     /// Grants no slot any more.
@@ -253,9 +301,9 @@ impl Shell {
         self.add(|journal| journal.delete(key));
     }
 
-    /// Watchers of `id` look again after this batch.
-    pub(crate) fn touch(&self, id: Id) {
-        self.add(|journal| journal.touch(id));
+    /// Who waits for the end of workflow `root` looks again after this batch.
+    pub(crate) fn touch(&self, root: Id) {
+        self.add(|journal| journal.touch(root));
     }
 
     /// Has a task's function called once all that was recorded before it is durable.
@@ -291,6 +339,11 @@ impl Shell {
             }
             outcome => outcome,
         }
+    }
+
+    /// The accumulator of a fold's function as it is recorded.
+    pub(crate) fn keep_acc(&self, body: Id, acc: Value) -> Value {
+        draft::keep_acc(body, acc, &mut |key, piece| self.put(key, piece))
     }
 
     /// The arguments that a retry gave as they are recorded.
@@ -436,7 +489,10 @@ impl Shell {
             Act::KeyIsDurable(message) => self.engine().do_send(message),
             Act::Start(child) => child.start_now(self),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
-            Act::Sweep => self.engine().do_send(Wake),
+            Act::Stored(message) => self.engine().do_send(message),
+            Act::Sweep(message) => self.engine().do_send(message),
+            Act::Forget(message) => self.engine().do_send(message),
+            Act::Done(caller) => drop(caller.send(Ok(()))),
             Act::Purge(root) => {
                 let store = self.0.store.clone();
                 let shared = self.shared().clone();

@@ -6,6 +6,7 @@ use actix::{Actor, AsyncContext, Context, Handler};
 
 use super::chain::ChainActor;
 use super::chord::ChordActor;
+use super::fold::FoldActor;
 use super::group::GroupActor;
 use super::journal::Act;
 use super::post::Post;
@@ -94,6 +95,13 @@ impl Child {
         }
     }
 
+    /// Says whether it is a task that can start at once: it has not been started before, and waits
+    /// for no time.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self.resume, Resume::Fresh | Resume::Stored(None))
+            && !matches!(&self.def().options, Some(own) if own.eta.is_some() || own.expires.is_some())
+    }
+
     /// Records how far it has got, in its supervisor's stream.
     pub(crate) fn record(&self, shell: &Shell, change: Change) {
         let index = self.index;
@@ -142,6 +150,7 @@ impl Child {
             Def::Chain(_) => drop(ChainActor::new(shell.clone(), self).start()),
             Def::Group(_) => drop(GroupActor::new(shell.clone(), self).start()),
             Def::Chord { .. } => drop(ChordActor::new(shell.clone(), self).start()),
+            Def::Fold { .. } => drop(FoldActor::new(shell.clone(), self).start()),
         }
     }
 }

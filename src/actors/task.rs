@@ -7,6 +7,7 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::call::{Given, Limits};
+use super::dispatcher::Ready;
 use super::journal::Act;
 use super::post::Post;
 use super::roll::Ticket;
@@ -15,12 +16,11 @@ use super::shell::Shell;
 use super::supervision::{Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::offspring;
-use crate::canvas::machine::queue::SlotKind;
 use crate::canvas::machine::task::{Command, End, Now, Schedule, Task};
 use crate::canvas::machine::{Change, Index};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::retry::RetryPolicy;
-use crate::messages::dispatcher::{Permit, Slot};
+use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::messages::task::{Finished, Granted, Wants, WantsSlot};
@@ -41,6 +41,8 @@ struct Job {
     shell: Shell,
     child: Child,
     ticket: Ticket,
+    /// The slot that it came with.
+    permit: Option<Permit>,
     /// `None` while the task is parked: nothing is registered under its name.
     work: Option<Work>,
     /// It has said its last word.
@@ -121,11 +123,12 @@ impl TaskActor {
 }
 
 impl Job {
-    fn new(shell: Shell, child: Child, ticket: Ticket) -> Self {
+    fn new(shell: Shell, child: Child, permit: Option<Permit>, ticket: Ticket) -> Self {
         Self {
             shell,
             child,
             ticket,
+            permit,
             work: None,
             is_over: false,
             is_known: false,
@@ -166,7 +169,10 @@ impl Job {
                     });
                 }
                 Command::Report(mut report) => {
-                    report.outcome = self.shell.keep(self.child.id(), report.outcome);
+                    // What a fold's function gives is kept with how far the fold has got.
+                    if self.child.run.is_none() {
+                        report.outcome = self.shell.keep(self.child.id(), report.outcome);
+                    }
                     self.child.pass_on(report);
                     self.is_over = true;
                 }
@@ -251,17 +257,16 @@ impl Job {
     }
 
     fn request(&mut self, context: &mut Context<TaskActor>) {
-        let Some(work) = &self.work else { return };
-        let options = self.child.def().options.as_ref();
-        let queue = options.and_then(|options| options.queue.as_deref());
-        let slot = Slot {
-            queue: self.shell.queue(queue.unwrap_or(work.options().queue)),
-            kind: kind(work.options()),
-        };
-        let priority = work.options().priority;
-        if let Some(permit) = self.shell.request(slot, priority, self.ticket) {
-            self.granted(permit, context);
+        if let Some(permit) = self.permit.take() {
+            return self.granted(permit, context);
         }
+        let Some(work) = &self.work else { return };
+        let slot = self
+            .shell
+            .slot(work.entry, self.child.def().options.as_deref());
+        let priority = work.options().priority;
+        self.shell
+            .request(slot, priority, Ready::Known(self.ticket));
     }
 
     fn granted(&mut self, mut permit: Permit, context: &mut Context<TaskActor>) {
@@ -295,7 +300,7 @@ impl Job {
             spot: child.spot(),
             attempt,
             permit,
-            given: Given::new(child.def(), args, child.input.as_ref()),
+            given: Given::new(child, args),
             limits: Limits::of(work.options()),
         });
     }
@@ -433,7 +438,7 @@ impl Job {
             self.decide(None, context, |task| match word {
                 Word::Ended(ChildEnded { index, report, .. }) => task.child_ended(index, report),
                 Word::Stopped(ChildStopped { index, lost, .. }) => task.child_stopped(index, lost),
-                Word::Launch(_) => Vec::new(),
+                Word::Launch(_) | Word::Arrived(_) => Vec::new(),
             });
         }
     }
@@ -453,8 +458,8 @@ impl Handler<Take> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, Take(ticket): Take, context: &mut Context<Self>) {
-        if let Some(child) = self.shell.take(ticket) {
-            self.job = Some(Job::new(self.shell.clone(), child, ticket));
+        if let Some((child, permit)) = self.shell.take(ticket) {
+            self.job = Some(Job::new(self.shell.clone(), child, permit, ticket));
             self.work(context, Job::start);
         }
     }
@@ -526,13 +531,5 @@ impl Handler<Wake> for TaskActor {
             let now_ms = job.shell.now_ms();
             job.decide(None, context, |task| task.due(now_ms));
         });
-    }
-}
-
-fn kind(options: &TaskOptions) -> SlotKind {
-    if options.blocking {
-        SlotKind::Blocking
-    } else {
-        SlotKind::Async
     }
 }

@@ -64,6 +64,12 @@ async fn grand_total(all: Vec<Vec<u64>>) -> u64 {
     all.iter().flatten().sum()
 }
 
+#[task]
+async fn push(mut all: Vec<u64>, item: u64) -> Vec<u64> {
+    all.push(item);
+    all
+}
+
 /// A chain of a chord and a chord over a group, by way of every kind of actor. 60 is 2 * (0 + 2 + .. + 10).
 fn canvas() -> Signature<(), u64> {
     let header = group((0..6).map(|n| double.s(n)));
@@ -72,9 +78,9 @@ fn canvas() -> Signature<(), u64> {
     doubled | group([both]) | grand_total.partial()
 }
 
-fn run(canvas: Signature<(), u64>) -> Result<u64, Error> {
+fn run<T: serde::de::DeserializeOwned>(canvas: Signature<(), T>) -> Result<T, Error> {
     let start = App::in_memory()
-        .tasks(tasks![double, total, grand_total])
+        .tasks(tasks![double, total, grand_total, push])
         .start();
     let app = pollster::block_on(start)?;
     let result = pollster::block_on(app.apply_async(canvas))?.get_blocking();
@@ -98,6 +104,19 @@ fn a_supervisor_that_dies_is_started_again_and_its_finished_children_are_not() {
             let _turn = arm(place, outlives, 1);
             assert_eq!(run(canvas()).unwrap(), 240, "{place} after {outlives}");
             // With more to outlive than there is, nobody dies; that is no proof.
+            assert!(DIED.load(Ordering::SeqCst) || outlives > 0, "{place}");
+        }
+    }
+}
+
+#[test]
+fn a_fold_whose_actors_die_has_each_value_once() {
+    for place in ["fold", "task", "barrier"] {
+        for outlives in 0..8 {
+            let _turn = arm(place, outlives, 1);
+            let folded = group((0..6).map(|n| double.s(n))).fold(vec![], push);
+            let all = run(folded).unwrap();
+            assert_eq!(all, [0, 2, 4, 6, 8, 10], "{place} after {outlives}");
             assert!(DIED.load(Ordering::SeqCst) || outlives > 0, "{place}");
         }
     }

@@ -8,7 +8,7 @@ mod read;
 mod write;
 
 use super::Canvas;
-use super::freeze::Refusal;
+use super::freeze::{MAX_DEPTH, Refusal, too_deep};
 use crate::error::Result;
 
 /// What a signature is, by its task's name.
@@ -104,9 +104,12 @@ impl Canvas {
     /// # Errors
     ///
     /// [`Error::Canvas`](crate::Error::Canvas) with the place of what Celery has no form for:
-    /// `each()`, `settled()`, an idempotency key, an empty group within a chain, arguments that
+    /// `each()`, `settled()`, `fold()`, an idempotency key, an empty group within a chain, arguments that
     /// JSON cannot carry.
     pub fn to_json(&self) -> Result<String> {
+        if self.is_deeper_than(MAX_DEPTH) {
+            return Err(Refusal::here(&too_deep()).into());
+        }
         write::write(self)
             .map(|value| value.to_string())
             .map_err(Refusal::outermost)
@@ -120,7 +123,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::canvas::freeze::{Catalogue, Node, freeze};
+    use crate::canvas::freeze::{Catalogue, Node, graft};
     use crate::canvas::outcome::TaskFailure;
     use crate::canvas::parameter::Parameter;
 
@@ -146,7 +149,7 @@ mod tests {
     }
 
     fn frozen(canvas: Canvas) -> Node {
-        freeze(canvas, &Everything).unwrap()
+        *graft(canvas, false, &Everything).unwrap().node
     }
 
     /// Written and read again.

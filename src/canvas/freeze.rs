@@ -11,9 +11,9 @@ use super::id::{MAX_SEQ, Seq};
 use super::machine::offspring::Graft;
 use super::options::Options;
 use super::outcome::Value;
-use super::parameter::Parameter;
+use super::parameter::{Parameter, takes_two, usage};
 use super::payload::Payload;
-use super::{Canvas, Extras, Form, Kwargs, Mode, TaskSig};
+use super::{Canvas, Extras, First, FoldSig, Form, Kwargs, Mode, Order, TaskSig};
 
 /// How deep canvases may nest: each level is a level of recursion here and in the codec, on a
 /// caller's thread of perhaps 2 MB, which an unoptimised build fills at about 230.
@@ -49,7 +49,17 @@ pub(crate) enum Def {
     Task(TaskDef),
     Chain(Vec<Node>),
     Group(Fan),
-    Chord { header: Fan, body: Box<Node> },
+    Chord {
+        header: Fan,
+        body: Box<Node>,
+    },
+    Fold {
+        header: Fan,
+        /// The task that is called for each member.
+        body: Box<Node>,
+        init: Payload,
+        order: Order,
+    },
 }
 
 /// One task as it will be called.
@@ -114,10 +124,51 @@ pub(crate) trait Catalogue {
     fn parameters(&self, name: &str) -> Option<&'static [Parameter]>;
 }
 
-/// Freezes `canvas`: checks it whole and numbers every node. Nothing is stored before it has
-/// succeeded.
-pub(crate) fn freeze(canvas: Canvas, catalogue: &dyn Catalogue) -> Result<Node, Refusal> {
-    number(canvas, catalogue).map(|(node, _)| node)
+/// Where the members of groups go as they are frozen, so that they need not all be in memory.
+pub(crate) trait Gather {
+    /// The members of one fan that have come so far.
+    type Fan: Default;
+
+    /// Takes the next member of group or chord `seq`.
+    fn member(&mut self, seq: Seq, fan: &mut Self::Fan, node: Node) -> Result<(), Refusal>;
+
+    /// That was the last one.
+    fn members(&mut self, seq: Seq, fan: Self::Fan) -> Result<Members, Refusal>;
+}
+
+/// Leaves members where they belong.
+struct InPlace;
+
+impl Gather for InPlace {
+    type Fan = Vec<Node>;
+
+    fn member(&mut self, _: Seq, fan: &mut Vec<Node>, node: Node) -> Result<(), Refusal> {
+        fan.push(node);
+        Ok(())
+    }
+
+    fn members(&mut self, _: Seq, fan: Vec<Node>) -> Result<Members, Refusal> {
+        Ok(Members::Inline(fan))
+    }
+}
+
+/// Freezes `canvas`: draws it, checks it and numbers every node; says how many there are. What was
+/// gathered before a refusal is of no use.
+pub(crate) fn freeze(
+    canvas: Canvas,
+    catalogue: &dyn Catalogue,
+    gather: &mut impl Gather,
+) -> Result<(Node, Seq), Refusal> {
+    let mut freezer = Freezer {
+        catalogue,
+        gather,
+        next: 0,
+        depth: 0,
+        within_callbacks: 0,
+        callbacks: 0,
+    };
+    let node = freezer.node(canvas, &Options::default(), false);
+    Ok((node.map_err(Refusal::outermost)?, freezer.next))
 }
 
 /// The most nodes that callbacks may have: an errback of a group is copied to each member, so that
@@ -128,14 +179,14 @@ pub(crate) fn too_many_callbacks() -> String {
     format!("its callbacks, copied to every member of their groups, are more than {MAX_CALLBACKS}")
 }
 
-/// Freezes what a running task starts. `takes_its_place`: it is what the task is replaced by; of
+/// Freezes what a running task starts, in one piece: it is numbered later. `takes_its_place`: it is what the task is replaced by; of
 /// a group the task then needs the list (celery/app/task.py, `replace`).
 pub(crate) fn graft(
     canvas: Canvas,
     takes_its_place: bool,
     catalogue: &dyn Catalogue,
 ) -> Result<Graft, Refusal> {
-    let (mut node, span) = number(canvas, catalogue)?;
+    let (mut node, span) = freeze(canvas, catalogue, &mut InPlace)?;
     if takes_its_place {
         node.follow();
     }
@@ -145,25 +196,9 @@ pub(crate) fn graft(
     })
 }
 
-fn number(canvas: Canvas, catalogue: &dyn Catalogue) -> Result<(Node, Seq), Refusal> {
-    let mut freezer = Freezer {
-        catalogue,
-        next: 0,
-        depth: 0,
-        within_callbacks: 0,
-        callbacks: 0,
-    };
-    match freezer.node(canvas, &Options::default(), false) {
-        Ok(node) => Ok((node, freezer.next)),
-        Err(mut refusal) => {
-            refusal.path = refusal.path.trim_start_matches('.').to_owned();
-            Err(refusal)
-        }
-    }
-}
-
-struct Freezer<'a> {
+struct Freezer<'a, G> {
     catalogue: &'a dyn Catalogue,
+    gather: &'a mut G,
     next: Seq,
     depth: usize,
     /// How many callbacks are around the node that is being frozen.
@@ -172,7 +207,7 @@ struct Freezer<'a> {
     callbacks: u64,
 }
 
-impl Freezer<'_> {
+impl<G: Gather> Freezer<'_, G> {
     /// `fed`: a value comes from upstream. `outer`: options that the canvas around it passes on.
     fn node(&mut self, canvas: Canvas, outer: &Options, fed: bool) -> Result<Node, Refusal> {
         let Canvas { form, extras } = canvas;
@@ -203,15 +238,16 @@ impl Freezer<'_> {
                     return Err(Refusal::here("cannot add link to group: use a chord"));
                 }
                 let errbacks = std::mem::take(&mut link_error);
-                Def::Group(self.fan("group", form, &options, fed, &errbacks)?)
+                Def::Group(self.fan("group", seq, form, &options, fed, &errbacks)?)
             }
             Form::Chord { header, body } => {
                 let mut body = *body;
                 if body.ends_in_group() {
                     body = body.with_errbacks(&std::mem::take(&mut link_error));
                 }
-                self.chord(*header, body, &options, fed)?
+                self.chord(seq, *header, body, &options, fed)?
             }
+            Form::Fold(fold) => self.fold(seq, *fold, options, fed)?,
         };
         let callbacks = if extras.link.is_empty() && link_error.is_empty() {
             None
@@ -237,12 +273,7 @@ impl Freezer<'_> {
         options: Options,
         fed: bool,
     ) -> Result<Def, Refusal> {
-        let Some(parameters) = self.catalogue.parameters(&sig.name) else {
-            return Err(Refusal::here(&format!(
-                "task `{}` is not registered: list it in `.tasks(tasks![..])`",
-                sig.name
-            )));
-        };
+        let parameters = self.parameters(&sig.name)?;
         let takes_upstream = fed && sig.takes_input();
         let bound = bind(&sig, kwargs, takes_upstream, parameters)
             .map_err(|reason| Refusal::here(&reason))?;
@@ -260,15 +291,22 @@ impl Freezer<'_> {
     /// An errback that was read as immutable and whose task takes a failure gets it all the same:
     /// Celery never calls it. One that brings a failure of its own keeps that.
     fn take_failure(&self, errback: &mut Canvas) {
-        errback.for_each_first(&mut |sig, _| {
-            if sig.dynamic
-                && let Some([first, ..]) = self.catalogue.parameters(&sig.name)
-                && first.is_failure()
-            {
-                let own = sig.args.split(sig.count.min(1)).unwrap_or_default();
-                sig.takes_upstream |= own.iter().all(|own| first.check(own).is_err());
+        match errback.first() {
+            Some(First::Task(sig, _)) => {
+                if sig.dynamic
+                    && let Some([first, ..]) = self.catalogue.parameters(&sig.name)
+                    && first.is_failure()
+                {
+                    let own = sig.args.split(sig.count.min(1)).unwrap_or_default();
+                    sig.takes_upstream |= own.iter().all(|own| first.check(own).is_err());
+                }
             }
-        });
+            Some(First::Members(members)) => {
+                let members = members.list_mut().iter_mut();
+                members.for_each(|member| self.take_failure(member));
+            }
+            None => {}
+        }
     }
 
     /// A chain's options go to its first step (celery/canvas.py, `_chain.run`).
@@ -293,26 +331,13 @@ impl Freezer<'_> {
     /// A chord's options go to its body (celery/canvas.py, `_chord.run`).
     fn chord(
         &mut self,
+        seq: Seq,
         header: Canvas,
         body: Canvas,
         options: &Options,
         fed: bool,
     ) -> Result<Def, Refusal> {
-        let Canvas { form, extras } = header;
-        let extras = extras.map_or_else(Extras::default, |extras| *extras);
-        if !extras.link.is_empty() {
-            return Err(
-                Refusal::here("cannot add link to group: use a chord").within("chord.header")
-            );
-        }
-        check(&extras.options, &extras).map_err(|refusal| refusal.within("chord.header"))?;
-        let header = self.fan(
-            "chord.header",
-            form,
-            &extras.options,
-            fed,
-            &extras.link_error,
-        )?;
+        let header = self.header("chord.header", seq, header, fed)?;
         let body = self
             .node(body, options, true)
             .map_err(|refusal| refusal.within("chord.body"))?;
@@ -322,29 +347,97 @@ impl Freezer<'_> {
         })
     }
 
+    /// The members of what a body gets.
+    fn header(&mut self, place: &str, seq: Seq, header: Canvas, fed: bool) -> Result<Fan, Refusal> {
+        let Canvas { form, extras } = header;
+        let extras = extras.map_or_else(Extras::default, |extras| *extras);
+        if !extras.link.is_empty() {
+            return Err(Refusal::here("cannot add link to group: use a chord").within(place));
+        }
+        check(&extras.options, &extras).map_err(|refusal| refusal.within(place))?;
+        self.fan(place, seq, form, &extras.options, fed, &extras.link_error)
+    }
+
+    /// A fold's options go to its function, as a chord's do to its body.
+    fn fold(
+        &mut self,
+        seq: Seq,
+        fold: FoldSig,
+        options: Options,
+        fed: bool,
+    ) -> Result<Def, Refusal> {
+        let FoldSig {
+            header,
+            task,
+            init,
+            order,
+            dynamic,
+        } = fold;
+        let header = self.header("fold.header", seq, header, fed)?;
+        let parameters = self.parameters(&task)?;
+        if !takes_two(parameters) {
+            let usage = usage(parameters);
+            return Err(Refusal::here(&format!(
+                "{} calls `{task}` with the accumulator and one value, but it takes ({usage})",
+                order.name()
+            )));
+        }
+        if let Some(first) = parameters.first()
+            && dynamic
+        {
+            first.check(&init).map_err(|reason| {
+                Refusal::here(&format!("the first value of {}: {reason}", order.name()))
+            })?;
+        }
+        let body = Node {
+            seq: self.number()?,
+            def: Def::Task(TaskDef {
+                name: task,
+                args: Payload::from(Vec::new()),
+                count: 0,
+                mode: Mode::Once,
+                takes_upstream: true,
+                options: (options != Options::default()).then(|| Box::new(options)),
+            }),
+            callbacks: None,
+        };
+        Ok(Def::Fold {
+            header,
+            body: Box::new(body),
+            init,
+            order,
+        })
+    }
+
+    fn parameters(&self, task: &str) -> Result<&'static [Parameter], Refusal> {
+        self.catalogue.parameters(task).ok_or_else(|| {
+            Refusal::here(&format!(
+                "task `{task}` is not registered: list it in `.tasks(tasks![..])`"
+            ))
+        })
+    }
+
     /// A group's options and errbacks go to every member (celery/canvas.py, `group.link_error`).
     fn fan(
         &mut self,
         place: &str,
+        seq: Seq,
         form: Form,
         options: &Options,
         fed: bool,
         errbacks: &[Canvas],
     ) -> Result<Fan, Refusal> {
         match form {
-            Form::Group {
-                members, settled, ..
-            } => {
-                let members = members
-                    .into_iter()
-                    .enumerate()
-                    .map(|(i, member)| {
-                        self.node(member.with_errbacks(errbacks), options, fed)
-                            .map_err(|refusal| refusal.within(&format!("{place}[{i}]")))
-                    })
-                    .collect::<Result<_, _>>()?;
+            Form::Group { members, settled } => {
+                let mut gathered = G::Fan::default();
+                for (i, member) in members.into_iter().enumerate() {
+                    let member = self.node(member.with_errbacks(errbacks), options, fed);
+                    let member =
+                        member.map_err(|refusal| refusal.within(&format!("{place}[{i}]")))?;
+                    self.gather.member(seq, &mut gathered, member)?;
+                }
                 Ok(Fan {
-                    members: Members::Inline(members),
+                    members: self.gather.members(seq, gathered)?,
                     settled,
                     followed: false,
                 })
@@ -353,12 +446,21 @@ impl Freezer<'_> {
                 if !fed {
                     return Err(Refusal::here("each() needs a list from upstream").within(place));
                 }
-                // The template's numbers are its own; its instances get theirs at run time.
-                let next = std::mem::replace(&mut self.next, 0);
-                let template = self
+                // The template's numbers are its own; its instances get theirs at run time. It is
+                // instantiated whole, so it stays whole.
+                let mut freezer = Freezer {
+                    catalogue: self.catalogue,
+                    gather: &mut InPlace,
+                    next: 0,
+                    depth: self.depth,
+                    within_callbacks: self.within_callbacks,
+                    callbacks: self.callbacks,
+                };
+                let template = freezer
                     .node(member.with_errbacks(errbacks), options, true)
                     .map_err(|refusal| refusal.within(&format!("{place}[each]")))?;
-                let span = std::mem::replace(&mut self.next, next);
+                let span = freezer.next;
+                self.callbacks = freezer.callbacks;
                 let link_error = self
                     .callbacks("link_error", errbacks.to_vec())
                     .map_err(|refusal| refusal.within(place))?;
@@ -413,7 +515,7 @@ impl Canvas {
             Form::Group { .. } | Form::Each { .. } => true,
             Form::Chain(steps, _) => steps.last().is_some_and(Self::ends_in_group),
             Form::Chord { body, .. } => body.ends_in_group(),
-            Form::Task(_) | Form::Refused(_) => false,
+            Form::Task(_) | Form::Fold(_) | Form::Refused(_) => false,
         }
     }
 
@@ -483,7 +585,7 @@ impl Node {
             Def::Task(_) => {}
             Def::Chain(steps) => steps.iter_mut().for_each(|step| step.shift(by)),
             Def::Group(fan) => fan.shift(by),
-            Def::Chord { header, body } => {
+            Def::Chord { header, body } | Def::Fold { header, body, .. } => {
                 header.shift(by);
                 body.shift(by);
             }
@@ -502,7 +604,7 @@ impl Node {
     /// but form.
     fn follow(&mut self) {
         match &mut self.def {
-            Def::Task(_) => {}
+            Def::Task(_) | Def::Fold { .. } => {}
             Def::Group(fan) => fan.followed = true,
             Def::Chain(steps) => steps.last_mut().into_iter().for_each(Self::follow),
             Def::Chord { body, .. } => body.follow(),
@@ -512,7 +614,7 @@ impl Node {
     /// The group whose list is its value, if it is one's.
     pub(crate) fn last_group(&self) -> Option<(Seq, &Fan)> {
         match &self.def {
-            Def::Task(_) => None,
+            Def::Task(_) | Def::Fold { .. } => None,
             Def::Group(fan) => Some((self.seq, fan)),
             Def::Chain(steps) => steps.last()?.last_group(),
             Def::Chord { body, .. } => body.last_group(),
@@ -523,7 +625,7 @@ impl Node {
     /// if it fails before it has started, what follows it is what fails first.
     pub(crate) fn is_header(&self) -> bool {
         match &self.def {
-            Def::Task(_) => false,
+            Def::Task(_) | Def::Fold { .. } => false,
             Def::Group(fan) => fan.followed,
             Def::Chain(steps) => matches!(&steps[..], [only] if only.is_header()),
             Def::Chord { body, .. } => body.is_header(),
@@ -533,7 +635,7 @@ impl Node {
     /// Says whether what follows it is the body of the header `failed`, a group or chord in it.
     pub(crate) fn is_followed_from(&self, failed: Seq) -> bool {
         match &self.def {
-            Def::Task(_) => false,
+            Def::Task(_) | Def::Fold { .. } => false,
             Def::Group(fan) => fan.followed && self.seq == failed,
             Def::Chain(steps) => steps
                 .last()
@@ -544,10 +646,10 @@ impl Node {
         }
     }
 
-    /// Says whether it is an `each()`, or a chord over one.
+    /// Says whether it is an `each()`, or a chord or fold over one.
     pub(crate) fn takes_a_list(&self) -> bool {
         match &self.def {
-            Def::Group(fan) | Def::Chord { header: fan, .. } => {
+            Def::Group(fan) | Def::Chord { header: fan, .. } | Def::Fold { header: fan, .. } => {
                 matches!(fan.members, Members::Each { .. })
             }
             Def::Task(_) | Def::Chain(_) => false,
@@ -561,6 +663,7 @@ impl Node {
             Def::Chain(_) => "chain",
             Def::Group(_) => "group",
             Def::Chord { .. } => "chord",
+            Def::Fold { .. } => "fold",
         }
     }
 }

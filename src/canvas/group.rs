@@ -7,15 +7,26 @@ use super::{Accepts, Canvas, Signature};
 /// run, and the group fails with the failure of the lowest of them; see also
 /// [`settled`](Signature::settled). An empty group gives an empty list.
 ///
+/// The iterator is drawn when the canvas is submitted, once, and its members are written to the
+/// store as they come: a group may be larger than memory. More than a few are drawn on a thread
+/// where blocking is no harm, so that they may come from a file or a channel; if the iterator
+/// panics, so does the submission. (What promises no more than 16 members is drawn at once. A clone
+/// shares the members; where both are submitted, [`to_json`](Canvas::to_json) looks inside, or a
+/// running task starts the canvas, they are collected.)
+///
 /// ```
 /// # use chordal::prelude::*;
 /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
 /// let doubled: Signature<(), Vec<i64>> = group((0..4).map(|i| add.s(i, i)));
 /// let shifted: Signature<i64, Vec<i64>> = group((0..4).map(|i| add.partial(i)));
 /// ```
-pub fn group<I, M: Accepts<I>>(
-    members: impl IntoIterator<Item = M>,
-) -> Signature<I, Vec<M::Output>> {
+pub fn group<I, M>(
+    members: impl IntoIterator<Item = M, IntoIter: Send + 'static>,
+) -> Signature<I, Vec<M::Output>>
+where
+    I: 'static,
+    M: Accepts<I> + 'static,
+{
     Signature::from_canvas(Canvas::group(members.into_iter().map(Accepts::into_canvas)))
 }
 
@@ -31,7 +42,7 @@ pub fn group<I, M: Accepts<I>>(
 /// # app.shutdown().await }
 /// ```
 pub fn group_of<I, M: Members<I>>(members: M) -> Signature<I, M::Outputs> {
-    Signature::from_canvas(Canvas::group(members.into_canvases()))
+    Signature::from_canvas(Canvas::group_of_list(members.into_canvases()))
 }
 
 /// The members in parallel; gives the tuple of their values. For members of different types, up

@@ -6,14 +6,17 @@ mod binding;
 mod celery;
 mod chain;
 mod chord;
+mod fold;
 pub(crate) mod freeze;
 mod group;
 pub(crate) mod id;
 pub(crate) mod machine;
+pub(crate) mod opening;
 pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod parameter;
 pub(crate) mod payload;
+mod regen;
 pub(crate) mod retry;
 mod signature;
 pub(crate) mod state;
@@ -21,23 +24,26 @@ pub(crate) mod state;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::BitOr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 pub use chain::chain;
 pub use chord::chord;
+pub(crate) use fold::{FoldSig, Order};
 use freeze::MAX_DEPTH;
 pub use group::{Members, group, group_of};
 use options::{Options, When};
 use payload::Payload;
+use regen::Regen;
 pub use signature::{Accepts, Immutable, Signature};
 
 /// A canvas without types: for shapes known only at run time.
 ///
 /// Every [`Signature`] is one inside. Where the compiler checks a signature, a `Canvas` is checked
 /// when it is submitted (unknown task, wrong number or type of arguments, a link on a group: an
-/// [`Error::Canvas`](crate::Error::Canvas) with the path to the place, and nothing is stored);
+/// [`Error::Canvas`](crate::Error::Canvas) with the path to the place, and nothing stays stored);
 /// what comes from upstream is checked when a task decodes it.
 ///
 /// ```
@@ -81,10 +87,8 @@ pub(crate) enum Form {
     /// The steps, and the depth of the deepest of them.
     Chain(Vec<Canvas>, usize),
     Group {
-        members: Vec<Canvas>,
+        members: Regen,
         settled: bool,
-        /// That of the deepest member.
-        depth: usize,
     },
     /// A group with one member per element of the list upstream.
     Each {
@@ -95,6 +99,8 @@ pub(crate) enum Form {
         header: Box<Canvas>,
         body: Box<Canvas>,
     },
+    /// A group whose values a task takes in one after the other.
+    Fold(Box<FoldSig>),
     /// What could not be built: refused with this reason when submitted, so that building a
     /// canvas need not be fallible.
     Refused(String),
@@ -112,6 +118,41 @@ pub(crate) struct TaskSig {
     pub(crate) takes_upstream: bool,
     /// The compiler has not seen the arguments: their types are checked before anything is stored.
     pub(crate) dynamic: bool,
+}
+
+/// What a value from upstream, or a call, goes to.
+enum First<'a> {
+    Task(&'a mut TaskSig, &'a mut Option<Box<Extras>>),
+    Members(&'a mut Regen),
+}
+
+/// What comes with a call, for the first tasks of a canvas.
+enum Call {
+    /// So many arguments, to go before those they have.
+    Args(Payload, u32),
+    Kwargs(Kwargs),
+    /// From now on they ignore what is upstream.
+    Immutable,
+}
+
+impl Call {
+    fn reach(&self, sig: &mut TaskSig, extras: &mut Option<Box<Extras>>) {
+        match self {
+            Self::Immutable => sig.takes_upstream = false,
+            _ if !sig.takes_input() => {}
+            Self::Args(args, count) => {
+                sig.args = Payload::from([args.bytes(), sig.args.bytes()].concat());
+                sig.count += count;
+                sig.dynamic = true;
+            }
+            Self::Kwargs(kwargs) => {
+                sig.dynamic = true;
+                let stored = &mut extras.get_or_insert_default().kwargs;
+                stored.retain(|(name, _)| !kwargs.iter().any(|(new, _)| new == name));
+                stored.extend_from_slice(kwargs);
+            }
+        }
+    }
 }
 
 impl TaskSig {
@@ -147,9 +188,10 @@ impl Canvas {
         let within = match &self.form {
             Form::Task(_) | Form::Refused(_) => 0,
             Form::Chain(steps, _) => all(steps),
-            Form::Group { members, .. } => all(members),
+            Form::Group { members, .. } => all(members.list()),
             Form::Each { member, .. } => member.count(),
             Form::Chord { header, body } => header.count() + body.count(),
+            Form::Fold(fold) => fold.header.count() + 1,
         };
         1 + within + self.extras.as_ref().map_or(0, |extras| extras.callbacks())
     }
@@ -203,7 +245,8 @@ impl Canvas {
             .fold(Self::from_form(Form::Chain(Vec::new(), 0)), Self::then)
     }
 
-    /// The members in parallel; its value is the list of theirs, in member order.
+    /// The members in parallel; its value is the list of theirs, in member order. As with
+    /// [`group`], the iterator is drawn when the canvas is submitted.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -214,13 +257,19 @@ impl Canvas {
     /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!([0, 2, 4]));
     /// # app.shutdown().await }
     /// ```
-    pub fn group(members: impl IntoIterator<Item = Self>) -> Self {
-        let members: Vec<_> = members.into_iter().collect();
-        let depth = members.iter().map(Self::depth).max().unwrap_or(0);
+    pub fn group(members: impl IntoIterator<Item = Self, IntoIter: Send + 'static>) -> Self {
+        Self::group_of(Regen::new(members))
+    }
+
+    /// A group whose members are at hand.
+    pub(crate) fn group_of_list(members: Vec<Self>) -> Self {
+        Self::group_of(members.into())
+    }
+
+    fn group_of(members: Regen) -> Self {
         Self::nested(Form::Group {
             members,
             settled: false,
-            depth,
         })
     }
 
@@ -237,7 +286,10 @@ impl Canvas {
     /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(6));
     /// # app.shutdown().await }
     /// ```
-    pub fn chord(header: impl IntoIterator<Item = Self>, body: Self) -> Self {
+    pub fn chord(
+        header: impl IntoIterator<Item = Self, IntoIter: Send + 'static>,
+        body: Self,
+    ) -> Self {
         Self::group(header).then(body)
     }
 
@@ -281,13 +333,7 @@ impl Canvas {
 
     fn with_encoded_args(mut self, args: &Payload, count: u32) -> Self {
         if count > 0 {
-            self.for_each_first(&mut |sig, _| {
-                if sig.takes_input() {
-                    sig.args = Payload::from([args.bytes(), sig.args.bytes()].concat());
-                    sig.count += count;
-                    sig.dynamic = true;
-                }
-            });
+            self.call(&Arc::new(Call::Args(args.clone(), count)));
         }
         self
     }
@@ -313,15 +359,7 @@ impl Canvas {
 
     fn with_encoded_kwargs(mut self, kwargs: &Kwargs) -> Self {
         if !kwargs.is_empty() {
-            self.for_each_first(&mut |sig, extras| {
-                if !sig.takes_input() {
-                    return;
-                }
-                sig.dynamic = true;
-                let stored = &mut extras.get_or_insert_default().kwargs;
-                stored.retain(|(name, _)| !kwargs.iter().any(|(new, _)| new == name));
-                stored.extend_from_slice(kwargs);
-            });
+            self.call(&Arc::new(Call::Kwargs(kwargs.clone())));
         }
         self
     }
@@ -505,11 +543,13 @@ impl Canvas {
                 return self;
             }
             Form::Chord { body, .. } => {
-                **body = body.clone().settled();
+                let unsettled = std::mem::replace(&mut **body, Self::refused(String::new()));
+                **body = unsettled.settled();
                 return self;
             }
             Form::Refused(_) => return self,
             Form::Task(sig) => format!("settled() needs a group; `{}` is a task", sig.name),
+            Form::Fold(_) => "settled() goes on the group, before fold()".to_owned(),
             Form::Chain(..) => "settled() needs a group; this is an empty chain".to_owned(),
         };
         self.form = Form::Refused(refusal);
@@ -607,38 +647,102 @@ impl Canvas {
         self
     }
 
-    /// How many levels it has, callbacks included: a task alone is one.
+    /// How many levels it has, callbacks included, as far as they are known: a task alone is one.
     fn depth(&self) -> usize {
         let form = match &self.form {
             Form::Task(_) | Form::Refused(_) => 1,
-            Form::Chain(_, depth) | Form::Group { depth, .. } => 1 + depth,
+            Form::Chain(_, depth) => 1 + depth,
+            Form::Group { members, .. } => 1 + members.depth(),
             Form::Each { member, .. } => 1 + member.depth(),
             // The header is a part of the chord, not a level of its own.
             Form::Chord { header, body } => header.depth().max(1 + body.depth()),
+            Form::Fold(fold) => fold.header.depth().max(2),
         };
         let callbacks = self.extras.as_ref().map_or(0, |extras| 1 + extras.depth);
         form.max(callbacks)
     }
 
-    /// Changes each task that a value from upstream goes to, if it takes one.
-    fn for_each_first(&mut self, change: &mut dyn FnMut(&mut TaskSig, &mut Option<Box<Extras>>)) {
+    /// What a value from upstream goes to.
+    fn first(&mut self) -> Option<First<'_>> {
         match &mut self.form {
-            Form::Task(sig) => change(sig, &mut self.extras),
-            Form::Refused(_) => {}
+            Form::Task(sig) => Some(First::Task(sig, &mut self.extras)),
+            Form::Refused(_) => None,
             Form::Chain(steps, _) => {
                 let first = steps.iter_mut().find(|step| !step.is_empty_chain());
-                if let Some(first) = first {
-                    first.for_each_first(change);
-                }
+                first.and_then(Self::first)
             }
-            Form::Group { members, .. } => {
-                members
-                    .iter_mut()
-                    .for_each(|member| member.for_each_first(change));
-            }
-            Form::Each { member, .. } => member.for_each_first(change),
-            Form::Chord { header, .. } => header.for_each_first(change),
+            Form::Group { members, .. } => Some(First::Members(members)),
+            Form::Each { member, .. } => member.first(),
+            Form::Chord { header, .. } => header.first(),
+            Form::Fold(fold) => fold.header.first(),
         }
+    }
+
+    /// Has its first tasks take part in the call.
+    fn call(&mut self, call: &Arc<Call>) {
+        match self.first() {
+            Some(First::Task(sig, extras)) => call.reach(sig, extras),
+            Some(First::Members(members)) => {
+                let call = Arc::clone(call);
+                members.change(move |member| member.call(&call));
+            }
+            None => {}
+        }
+    }
+
+    /// Says whether there are at most `most` canvases in it, callbacks included. A group that
+    /// promises to fit is drawn; of one that does not nothing is.
+    pub(crate) fn has_at_most(&self, most: usize) -> bool {
+        self.fits(MAX_DEPTH, &mut { most })
+    }
+
+    fn fits(&self, depth: usize, left: &mut usize) -> bool {
+        // What is too deep is refused soon enough.
+        let Some(depth) = depth.checked_sub(1) else {
+            return true;
+        };
+        if *left == 0 {
+            return false;
+        }
+        *left -= 1;
+        let mut all = |canvases: &[Self]| canvases.iter().all(|canvas| canvas.fits(depth, left));
+        let callbacks = self
+            .extras
+            .as_ref()
+            .is_none_or(|extras| all(&extras.link) && all(&extras.link_error));
+        callbacks
+            && match &self.form {
+                Form::Task(_) | Form::Refused(_) => true,
+                Form::Chain(steps, _) => all(steps),
+                Form::Group { members, .. } => {
+                    members.at_most().is_some_and(|most| most <= *left)
+                        && members.list().iter().all(|member| member.fits(depth, left))
+                }
+                Form::Each { member, .. } => member.fits(depth, left),
+                Form::Chord { header, body } => header.fits(depth, left) && body.fits(depth, left),
+                Form::Fold(fold) => fold.header.fits(depth, left),
+            }
+    }
+
+    /// Says whether it has more levels than `depth`; it is drawn, all of it.
+    fn is_deeper_than(&self, depth: usize) -> bool {
+        let Some(depth) = depth.checked_sub(1) else {
+            return true;
+        };
+        let deeper = |canvas: &Self| canvas.is_deeper_than(depth);
+        let form = match &self.form {
+            Form::Task(_) | Form::Refused(_) => false,
+            Form::Chain(steps, _) => steps.iter().any(deeper),
+            Form::Group { members, .. } => members.list().iter().any(deeper),
+            Form::Each { member, .. } => deeper(member),
+            // The header is a part of the chord, not a level of its own.
+            Form::Chord { header, body } => header.is_deeper_than(depth + 1) || deeper(body),
+            Form::Fold(fold) => fold.header.is_deeper_than(depth + 1) || depth == 0,
+        };
+        form || self
+            .extras
+            .as_ref()
+            .is_some_and(|extras| extras.link.iter().chain(&extras.link_error).any(deeper))
     }
 
     fn is_empty_chain(&self) -> bool {
@@ -708,16 +812,18 @@ impl fmt::Debug for Canvas {
                 }
                 tuple.finish()
             }
-            Form::Group { members, .. } => {
-                write!(f, "group of {}", members.len())?;
-                match members.first() {
-                    Some(first) => write!(f, " ({first:?}, …)"),
-                    None => Ok(()),
-                }
-            }
+            Form::Group { members, .. } => match members.drawn() {
+                Some([]) => f.write_str("group of 0"),
+                Some(list) => write!(f, "group of {} ({:?}, …)", list.len(), list[0]),
+                None => f.write_str("group that is still to be drawn"),
+            },
             Form::Each { member, .. } => f.debug_tuple("each").field(member).finish(),
             Form::Chord { header, body } => {
                 f.debug_tuple("chord").field(header).field(body).finish()
+            }
+            Form::Fold(fold) => {
+                let mut tuple = f.debug_tuple("fold");
+                tuple.field(&fold.header).field(&fold.task).finish()
             }
             Form::Refused(reason) => write!(f, "refused: {reason}"),
         }

@@ -40,6 +40,7 @@ use super::payload::{ListWriter, Parts, Payload};
 pub struct Parameter {
     name: &'static str,
     kind: Kind,
+    streamed: bool,
     type_name: fn() -> &'static str,
     type_id: fn() -> TypeId,
     check: fn(&Payload) -> Result<(), String>,
@@ -91,10 +92,25 @@ impl Parameter {
         Self {
             name,
             kind,
+            streamed: false,
             type_name: std::any::type_name::<T>,
             type_id: TypeId::of::<T>,
             check: |payload| payload.decode::<T>().map(drop),
         }
+    }
+
+    /// Makes it, the first one, a [`Results`](crate::Results) that reads a list from upstream out of
+    /// the store: the task's `run` gets it with [`Results::within`](crate::Results::within).
+    #[must_use]
+    pub const fn streamed(self) -> Self {
+        Self {
+            streamed: true,
+            ..self
+        }
+    }
+
+    pub(crate) const fn is_streamed(&self) -> bool {
+        self.streamed
     }
 
     /// The name, which keyword arguments refer to.
@@ -175,6 +191,18 @@ pub(crate) fn usage(parameters: &[Parameter]) -> String {
 /// How many parameters come before the rest parameter, if there is one.
 pub(crate) fn fixed(parameters: &[Parameter]) -> usize {
     parameters.len() - usize::from(parameters.last().is_some_and(Parameter::is_rest))
+}
+
+/// Says whether a task may be called with two arguments.
+pub(crate) fn takes_two(parameters: &[Parameter]) -> bool {
+    let required = parameters
+        .iter()
+        .filter(|parameter| parameter.is_required());
+    let most = match fixed(parameters) {
+        all if all == parameters.len() => all,
+        _ => usize::MAX,
+    };
+    required.count() <= 2 && most >= 2
 }
 
 /// The value of a parameter that a call leaves out.

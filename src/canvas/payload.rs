@@ -40,10 +40,24 @@ impl Payload {
 
     /// Splits an encoded list into its elements, without decoding or copying them.
     pub(crate) fn elements(&self) -> Result<Vec<Self>, String> {
+        let (count, elements) = self.list()?;
+        elements.split(count)
+    }
+
+    /// How many elements a list has, and the list without its head.
+    pub(crate) fn list(&self) -> Result<(u32, Self), String> {
         let mut rest: &[u8] = &self.0;
         let count = rmp::decode::read_array_len(&mut rest)
             .map_err(|_| "the value upstream is not a list".to_owned())?;
-        self.values(rest, count)
+        Ok((count, Self(self.0.slice(self.0.len() - rest.len()..))))
+    }
+
+    /// The first of values encoded one after the other, and the others.
+    pub(crate) fn split_first(&self) -> Result<(Self, Self), String> {
+        let mut rest: &[u8] = &self.0;
+        skip(&mut rest)?;
+        let end = self.0.len() - rest.len();
+        Ok((Self(self.0.slice(..end)), Self(self.0.slice(end..))))
     }
 
     /// Splits an encoded map with text keys into its entries; nothing has none.

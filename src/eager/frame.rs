@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::fold::FoldFrame;
 use super::run::{Run, nothing_is_lost};
 use super::task::{Call, TaskFrame};
 use crate::canvas::freeze::{Def, Fan, Members};
@@ -21,7 +22,7 @@ use crate::persistence::reader::ElementsError;
 use crate::persistence::roster::Roster;
 
 /// How many members of a group are under way: they run one after the other.
-const WINDOW: u64 = 1;
+pub(super) const WINDOW: u64 = 1;
 
 /// What a frame does next.
 #[derive(Debug)]
@@ -110,6 +111,7 @@ enum Frame {
     Chain(Place, Chain),
     Group(Place, Group, FanOut),
     Chord(Place, Chord, FanOut),
+    Fold(Place, Box<FoldFrame>),
     /// Its members cannot be known, so that it ends where it began.
     Stillborn(Place),
 }
@@ -127,7 +129,9 @@ impl Frame {
                 let step = of_chain(run, &place, commands, draft)?;
                 return Ok((Self::Chain(place, machine), step));
             }
-            Def::Group(fan) | Def::Chord { header: fan, .. } => fan.clone(),
+            Def::Group(fan) | Def::Chord { header: fan, .. } | Def::Fold { header: fan, .. } => {
+                fan.clone()
+            }
         };
         let errbacks = fan.own_errbacks().to_vec();
         let mut fan = match FanOut::open(run, &place, fan, draft) {
@@ -146,6 +150,10 @@ impl Frame {
         let arrived = fan.barrier.arrived().clone();
         let commands = fan.barrier.start();
         let verdict = fan.perform(run, commands, draft);
+        if let Def::Fold { .. } = &place.node.def {
+            let (frame, step) = FoldFrame::open(run, &place, fan, verdict, draft)?;
+            return Ok((Self::Fold(place, Box::new(frame)), step));
+        }
         if let Def::Group(_) = &place.node.def {
             let (mut machine, mut commands) = Group::recover(arrived, WINDOW);
             commands.extend(verdict.into_iter().flat_map(|it| machine.decided(it)));
@@ -165,6 +173,7 @@ impl Frame {
             Self::Chain(place, _)
             | Self::Group(place, ..)
             | Self::Chord(place, ..)
+            | Self::Fold(place, _)
             | Self::Stillborn(place) => place,
         }
     }
@@ -200,6 +209,7 @@ impl Frame {
                 };
                 of_chord(run, place, fan, commands)
             }
+            Self::Fold(place, fold) => fold.ended(run, place, index, report, draft),
             Self::Stillborn(_) => unreachable!("it has no children"),
         }
     }
@@ -291,7 +301,7 @@ fn of_chord(
 
 /// The members of one group or header, and the barrier that counts them.
 #[derive(Debug)]
-struct FanOut {
+pub(super) struct FanOut {
     roster: Roster,
     barrier: Barrier,
 }
@@ -315,7 +325,16 @@ impl FanOut {
         Ok(Self { roster, barrier })
     }
 
-    fn arrive(
+    pub(super) fn size(&self) -> u64 {
+        self.roster.size()
+    }
+
+    /// Where member `index` stands.
+    pub(super) fn member(&mut self, run: &Run, index: Index) -> Result<Place, StoreError> {
+        self.roster.member(run.reader(), index)
+    }
+
+    pub(super) fn arrive(
         &mut self,
         run: &Run,
         index: Index,

@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use crate::actors::clock::Ids;
 use crate::actors::shared::Shared;
 use crate::canvas::id::Id;
+use crate::canvas::machine::Record;
+use crate::error::{Error, Result};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Head;
 use crate::persistence::draft::Draft;
@@ -59,6 +61,32 @@ impl Ledger {
         draft.put(keys::head(root), codec::encode(Kind::Head, head));
         self.write(shared, &mut last, draft)?;
         Ok(None)
+    }
+
+    /// Makes a workflow unknown that has ended; of one that has not it is noted.
+    pub(crate) fn forget(&self, shared: &Shared, root: Id) -> Result<()> {
+        let Some(head) = self.reader.head(root)? else {
+            return Err(Error::UnknownId { id: root });
+        };
+        let mut draft = Draft::default();
+        match self.reader.ended(root)? {
+            Some(ended) if self.reader.is_at_rest(root)? => {
+                draft.delete(keys::ended(ended.at_ms, root));
+                self.forgotten(root, &head, &mut draft);
+            }
+            _ => draft.record(root.workflow_stream(), Record::Forgotten),
+        }
+        Ok(self.commit(shared, draft)?)
+    }
+
+    /// What is kept of the workflow is kept for its handles: it is not found any more.
+    pub(super) fn forgotten(&self, root: Id, head: &Head, draft: &mut Draft) {
+        draft.put(keys::ended(0, root), codec::encode(Kind::Head, head));
+        if let Some(key) = &head.idempotency_key
+            && matches!(self.reader.submitted_as(key), Ok(Some(of)) if of == root)
+        {
+            draft.delete(keys::idempotency(key));
+        }
     }
 
     /// Writes the draft; watchers of what it touches are told.

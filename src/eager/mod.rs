@@ -3,6 +3,7 @@
 //! The machines decide as they do for the actors; here a stack of [frames](frame) drives them, one
 //! thing after the other, and writes the same records. No thread, no timer, no actix.
 
+mod fold;
 mod frame;
 mod ledger;
 mod run;
@@ -18,6 +19,7 @@ use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
 use crate::canvas::machine::place::Place;
 use crate::error::Result;
+use crate::persistence::Pair;
 use crate::persistence::definition::Definition;
 use crate::persistence::draft::Draft;
 
@@ -27,13 +29,9 @@ pub(crate) async fn run(
     shared: &Arc<Shared>,
     ledger: &Ledger,
     root_id: Id,
-    definition: Definition,
+    Definition { head, root }: Definition,
+    segments: Vec<Pair>,
 ) -> Result<Pin> {
-    let Definition {
-        head,
-        segments,
-        root,
-    } = definition;
     if let Some(earlier) = ledger.submit(shared, root_id, &head, segments)? {
         return Ok(shared.pin(earlier));
     }

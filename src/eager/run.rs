@@ -10,7 +10,7 @@ use crate::actors::shared::{Shared, Site};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::workflow::{Command, Workflow};
-use crate::canvas::machine::{Due, Report};
+use crate::canvas::machine::{Due, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
 use crate::error::Result;
 use crate::persistence::codec::{self, Kind};
@@ -25,7 +25,7 @@ pub(crate) struct Run {
     pub(crate) root: Id,
     /// What the root is, for a failure of its own.
     name: String,
-    idempotency_key: Option<String>,
+    head: Head,
     /// Locked, because what a task calls may run in another thread than the task.
     state: Mutex<State>,
 }
@@ -37,6 +37,8 @@ struct State {
     due: VecDeque<Due>,
     /// The first node number that is free.
     next: Seq,
+    /// When the root ended, in milliseconds since the Unix epoch.
+    ended_ms: u64,
 }
 
 impl Run {
@@ -45,12 +47,13 @@ impl Run {
             shared,
             root,
             name: node.name().to_owned(),
-            idempotency_key: head.idempotency_key,
             state: Mutex::new(State {
                 machine: Workflow::default(),
                 due: VecDeque::new(),
                 next: head.next,
+                ended_ms: 0,
             }),
+            head,
         }
     }
 
@@ -117,46 +120,59 @@ impl Run {
                         self.perform(state, commands, draft);
                     }
                 }
-                Command::Result { outcome, open } => self.put_result(outcome, open, draft),
+                Command::Result(outcome) => state.ended_ms = self.put_result(outcome, draft),
                 Command::Spawn(due) => state.due.push_back(due),
-                Command::End { open: true } => {
-                    draft.delete(keys::open(self.root));
-                    draft.touch(self.root);
-                }
-                Command::End { open: false } => {}
+                Command::End { .. } => self.put_to_rest(state.ended_ms, draft),
                 Command::Respawn(_) | Command::GiveUp(_) => nothing_is_lost(),
             }
         }
     }
 
-    fn put_result(&self, outcome: Outcome, open: bool, draft: &mut Draft) {
+    /// Returns when that was.
+    fn put_result(&self, outcome: Outcome, draft: &mut Draft) -> u64 {
+        let at_ms = self.shared.clock.now_ms();
         let ended = Ended {
             outcome,
-            at_ms: self.shared.clock.now_ms(),
+            at_ms,
             // What is applied is durable here: there is no commit to wait for.
             commit: 0,
         };
         let result = codec::encode(Kind::Result, &ended);
         draft.put(keys::result(self.root), result);
-        if open {
-            draft.put(keys::open(self.root), codec::encode(Kind::Open, &()));
+        draft.touch(self.root);
+        at_ms
+    }
+
+    fn put_to_rest(&self, ended_ms: u64, draft: &mut Draft) {
+        draft.delete(keys::head(self.root));
+        if self.is_forgotten() {
+            self.ledger().forgotten(self.root, &self.head, draft);
+        } else {
+            let head = codec::encode(Kind::Head, &self.head);
+            draft.put(keys::ended(ended_ms, self.root), head);
         }
         draft.touch(self.root);
+    }
+
+    /// Somebody who has only its id may have said so.
+    fn is_forgotten(&self) -> bool {
+        let mut records = self.reader().records(self.root.workflow_stream());
+        records.any(|record| matches!(record, Ok(Record::Forgotten)))
     }
 
     /// Nobody runs it any more: whoever waits for it is told so, and its idempotency key is free.
     pub(crate) fn abandon(&self) {
         let mut draft = Draft::default();
+        let mut ended_ms = self.state.lock().ended_ms;
         if let Ok(None) = self.reader().ended(self.root) {
             let what = "whoever ran it stopped before its end";
             let failure = TaskFailure::new(FailureKind::Engine, self.root, &self.name, 1, what);
-            self.put_result(Outcome::Failure(failure), false, &mut draft);
-            if let Some(key) = &self.idempotency_key {
+            ended_ms = self.put_result(Outcome::Failure(failure), &mut draft);
+            if let Some(key) = &self.head.idempotency_key {
                 draft.delete(keys::idempotency(key));
             }
         }
-        draft.delete(keys::open(self.root));
-        draft.touch(self.root);
+        self.put_to_rest(ended_ms, &mut draft);
         if let Err(error) = self.commit(draft) {
             tracing::error!(root = %self.root, %error, "a workflow that was cut short has no end");
         }

@@ -174,7 +174,9 @@ impl Running {
                     commands.extend(state.machine.due(now_ms));
                 }
                 Command::Report(mut report) => {
-                    if let Outcome::Success(value) = report.outcome {
+                    if self.place.run.is_none()
+                        && let Outcome::Success(value) = report.outcome
+                    {
                         report.outcome = Outcome::Success(self.keep(value, draft));
                     }
                     next = Some(Step::Ended(self.place.last_word(report, true)));
@@ -318,8 +320,8 @@ impl Call {
     async fn call(self, caller: Caller) -> End {
         let Self { task, args, .. } = self;
         let (shared, place) = (&task.run.shared, &task.place);
-        let given = Given::new(place.def(), args, place.input.as_ref());
-        let work = match work(shared, place.root, given).await {
+        let given = Given::new(place, args);
+        let work = match work(shared, place.root, task.entry, given).await {
             Ok(work) => work,
             Err(message) => return caller.failure(FailureKind::Engine, &message, Retry::Never),
         };
@@ -337,6 +339,8 @@ impl Call {
             attempt: caller.attempt,
             item: None,
             blocking: task.entry.options.blocking,
+            folds: false,
+            upstream: None,
             host: Host::Eager(attempt.clone()),
         };
         let body = body(task.entry, context, work);

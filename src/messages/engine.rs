@@ -5,6 +5,7 @@ use actix::Message;
 
 use crate::canvas::id::Id;
 use crate::canvas::machine::Due;
+use crate::canvas::machine::backlog::Lane;
 
 /// The store knows which workflow this idempotency key stands for, or that it stands for none.
 #[derive(Clone, Debug, Message)]
@@ -20,6 +21,32 @@ pub(crate) struct KeyIsDurable {
 pub(crate) struct Launch {
     pub(crate) root: Id,
     pub(crate) due: Due,
+}
+
+/// The store shows what has become of a workflow that waits.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) enum Stored {
+    /// It waits for a place in this lane.
+    Waits(Lane),
+    /// It waits for this time, in milliseconds since the Unix epoch.
+    WaitsUntil(u64),
+    /// It is no longer where it waited.
+    Moved(Id),
+}
+
+/// A running task waits for this workflow.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Wanted(pub(crate) Id);
+
+/// Take away what is kept for nobody.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) enum Sweep {
+    Start,
+    /// The store has heard of what the last look has found.
+    Done,
 }
 
 /// Start no task any more, let those that run end until the grace is over, then stop.

@@ -6,6 +6,7 @@ use actix::Message;
 use super::engine::Launch;
 use crate::canvas::id::Id;
 use crate::canvas::machine::{Index, Report, Verdict};
+use crate::canvas::outcome::Outcome;
 
 /// There is mail from children: [`Word`]s to collect. They come in crowds, so that one message
 /// serves for many.
@@ -20,6 +21,8 @@ pub(crate) enum Word {
     Stopped(ChildStopped),
     /// To the engine only.
     Launch(Launch),
+    /// To a fold only.
+    Arrived(Arrived),
 }
 
 /// A child has ended. A group's and a header's go to their barrier, all others to the supervisor.
@@ -45,6 +48,13 @@ pub(crate) struct ChildStopped {
 pub(crate) struct Respawn {
     pub(crate) root: Id,
     pub(crate) index: Index,
+}
+
+/// A member of a fold has ended, and its outcome is recorded: from the barrier.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrived {
+    pub(crate) index: Index,
+    pub(crate) outcome: Outcome,
 }
 
 /// The barrier has decided.

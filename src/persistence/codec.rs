@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::canvas::machine::{Change, Index, Past, Record};
+use crate::canvas::machine::{BODY, Change, Index, Past, Record};
 use crate::canvas::outcome::Outcome;
 
 const MAGIC: u8 = 0xC4;
@@ -39,10 +39,12 @@ pub(crate) enum Kind {
     Segment = 4,
     Piece = 5,
     Result = 6,
-    Open = 7,
+    Waiting = 7,
     Counter = 8,
     Idempotency = 9,
     LastSwept = 10,
+    /// The key says it all.
+    Mark = 11,
 }
 
 /// Frames `value`.
@@ -121,7 +123,7 @@ fn checksum(kind: Kind, body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn corrupt(kind: Kind, key: &[u8], what: &str) -> StoreError {
+pub(crate) fn corrupt(kind: Kind, key: &[u8], what: &str) -> StoreError {
     use std::fmt::Write;
     let mut place = format!("{kind:?} record ");
     for byte in key.iter().take(32) {
@@ -165,7 +167,7 @@ impl Packing {
         };
         match change {
             // (The body of a chord has the largest index there is.)
-            Change::Started(past) if past.is_first() && *index < Index::MAX => {
+            Change::Started(past) if past.is_first() && *index != BODY => {
                 return self.push_start(*index);
             }
             _ if self.started.contains(index) => self.push_started(),
@@ -173,6 +175,8 @@ impl Packing {
         }
         self.append(&Line::Record(record));
         match change {
+            // The end of a fold's function is no member's.
+            Change::Done(_) if *index == BODY => {}
             Change::Done(Outcome::Success(_)) => self.succeeded += 1,
             Change::Done(Outcome::Failure(_) | Outcome::Revoked(_)) => self.failed += 1,
             Change::Started(_) | Change::Waiting { .. } => {}
@@ -234,16 +238,90 @@ pub(crate) fn segment_records(key: &[u8], segment: &[u8]) -> Result<Vec<Record>,
     for line in lines {
         match line {
             Line::Record(record) => records.push(record),
-            Line::Started(range) if range.end.saturating_sub(range.start) > MAX_STARTED => {
-                return Err(corrupt(Kind::Segment, key, "too many starts in a line"));
+            Line::Started(range) => {
+                records.extend(bounded(key, range)?.map(|index| Record::Child {
+                    index,
+                    change: Change::Started(Past::first()),
+                }));
             }
-            Line::Started(range) => records.extend(range.map(|index| Record::Child {
-                index,
-                change: Change::Started(Past::first()),
-            })),
         }
     }
     Ok(records)
+}
+
+/// What a supervisor that goes on has to know of a record, or of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Glance {
+    /// Child `index` has ended well; its value has not been looked at.
+    Done(Index),
+    /// These children have started for the first time.
+    Started(Range<Index>),
+    Record(Record),
+}
+
+/// The records of a segment, without the values of the children that ended well: they are most of
+/// it, and most of the time that it takes to read.
+pub(crate) fn glances(key: &[u8], segment: &[u8]) -> Result<Vec<Glance>, StoreError> {
+    let whole = unframe(Kind::Segment, key, segment)?;
+    let cut_short = || corrupt(Kind::Segment, key, "it is cut short");
+    let ((_, _, len), mut rest) = prefix::<(u32, u32, u64)>(whole).ok_or_else(cut_short)?;
+    let mut glances = Vec::new();
+    for _ in 0..len {
+        let (glance, behind) = match pass_over(rest) {
+            Some(passed) => passed,
+            None => {
+                let (line, behind) = prefix(rest).ok_or_else(cut_short)?;
+                (glance(key, line)?, behind)
+            }
+        };
+        glances.push(glance);
+        rest = behind;
+    }
+    match rest {
+        [] => Ok(glances),
+        _ => Err(corrupt(Kind::Segment, key, "it has bytes to spare")),
+    }
+}
+
+fn glance(key: &[u8], line: Line<Record>) -> Result<Glance, StoreError> {
+    Ok(match line {
+        Line::Record(Record::Child {
+            index,
+            change: Change::Done(Outcome::Success(_)),
+        }) => Glance::Done(index),
+        Line::Record(record) => Glance::Record(record),
+        Line::Started(range) => Glance::Started(bounded(key, range)?),
+    })
+}
+
+fn bounded(key: &[u8], started: Range<Index>) -> Result<Range<Index>, StoreError> {
+    if started.end.saturating_sub(started.start) > MAX_STARTED {
+        return Err(corrupt(Kind::Segment, key, "too many starts in a line"));
+    }
+    Ok(started)
+}
+
+/// The glance, and what is behind the line, if this is one of a child that ended with a value that
+/// stands in it: nearly all do. A test holds the numbers of the variants.
+fn pass_over(line: &[u8]) -> Option<(Glance, &[u8])> {
+    const RECORD_OF_CHILD: (u32, u32) = (0, 0);
+    const DONE_WITH_INLINE_VALUE: (u32, u32, u32) = (2, 0, 0);
+    let (RECORD_OF_CHILD, rest) = prefix(line)? else {
+        return None;
+    };
+    let (index, rest) = prefix(rest)?;
+    let (DONE_WITH_INLINE_VALUE, rest) = prefix(rest)? else {
+        return None;
+    };
+    let (len, rest) = prefix::<u64>(rest)?;
+    let (_, behind) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+    Some((Glance::Done(index), behind))
+}
+
+/// A value at the front of these bytes, and what is behind it.
+fn prefix<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    let decoded = bincode::serde::decode_from_slice(bytes, bincode::config::standard());
+    decoded.ok().map(|(value, read)| (value, &bytes[read..]))
 }
 
 /// How many children ended in a segment: well, and not.
@@ -258,8 +336,12 @@ pub(crate) fn segment_counts(key: &[u8], segment: &[u8]) -> Result<(u32, u32), S
 mod tests {
     use proptest::prelude::*;
 
+    use uuid::Uuid;
+
     use super::*;
-    use crate::canvas::outcome::Value;
+    use crate::canvas::id::Id;
+    use crate::canvas::machine::{Past, Verdict};
+    use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
     use crate::canvas::payload::Payload;
 
     fn done(index: u64, bytes: usize) -> Record {
@@ -338,6 +420,44 @@ mod tests {
     }
 
     #[test]
+    fn a_glance_passes_over_the_values_of_what_ended_well_and_over_nothing_else() {
+        let failure = TaskFailure::new(FailureKind::Engine, Id::from(Uuid::nil()), "t", 1, "m");
+        let child = |index, change| Record::Child { index, change };
+        let ended = |outcome| child(300, Change::Done(outcome));
+        let other = [
+            child(0, Change::Started(Past::default())),
+            child(
+                u64::MAX,
+                Change::Waiting {
+                    past: Past::default(),
+                    at_ms: 7,
+                },
+            ),
+            ended(Outcome::Failure(failure.clone())),
+            ended(Outcome::Revoked(failure.clone())),
+            Record::Verdict(Verdict::Released),
+            Record::Expanded { first: 2, size: 0 },
+            Record::Due {
+                seq: 2,
+                input: Value::Stored { seq: 2, len: 0 },
+            },
+            Record::Reached { at_ms: 2 },
+            Record::Forgotten,
+        ];
+        let stored = ended(Outcome::Success(Value::Stored { seq: 3, len: 9 }));
+        let well = [done(7, 90), stored];
+        let starts = [started(4), started(5)];
+        let all: Vec<_> = well.iter().chain(&other).chain(&starts).cloned().collect();
+        let [segment] = &segments(&all)[..] else {
+            panic!("they fit into one")
+        };
+        let expected = [7, 300].map(Glance::Done);
+        let expected = expected.into_iter().chain(other.map(Glance::Record));
+        let expected = expected.chain([Glance::Started(4..6)]);
+        assert!(glances(b"k", segment).unwrap().into_iter().eq(expected));
+    }
+
+    #[test]
     fn a_newer_format_is_refused_by_its_number() {
         let mut record = encode(Kind::Counter, &7u64);
         record[1] = VERSION + 1;
@@ -365,6 +485,7 @@ mod tests {
         fn decoding_any_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = segment_records(b"k", &bytes);
             let _ = segment_records(b"k", &frame(Kind::Segment, &bytes));
+            let _ = glances(b"k", &frame(Kind::Segment, &bytes));
             let _ = decode::<crate::canvas::freeze::Node>(Kind::Head, b"k", &frame(Kind::Head, &bytes));
         }
     }

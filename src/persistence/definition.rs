@@ -3,15 +3,21 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind, MAX_RECORD};
-use super::{StoreError, keys};
-use crate::canvas::freeze::{Callbacks, Def, Fan, Members, Node};
+use super::{Pair, StoreError, keys};
+use crate::canvas::Canvas;
+use crate::canvas::freeze::{
+    Callbacks, Catalogue, Def, Fan, Gather, Members, Node, Refusal, TaskDef, freeze,
+};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::offspring::Graft;
 use crate::canvas::machine::{Index, Purpose, Record};
+use crate::canvas::payload::Payload;
 
 /// A root, or the members of a group, of at most this many bytes stand where they belong; larger
 /// ones get records of their own.
 const INLINE: usize = 2_048;
+/// The most members in one record, however small they are: who looks for one decodes them all.
+const PACK: u64 = 512;
 
 /// The record that makes a submission count: all else of it was written before, or with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,38 +29,38 @@ pub(crate) struct Head {
     pub(crate) next: Seq,
 }
 
-/// A workflow ready to be stored.
+/// A workflow of which all but its head is stored.
 #[derive(Debug)]
 pub(crate) struct Definition {
     pub(crate) head: Head,
-    /// To be written before the head; without it they are swept at the next open.
-    pub(crate) segments: Vec<(Vec<u8>, Vec<u8>)>,
     /// The root as it is to run: large groups in it are by reference.
     pub(crate) root: Node,
 }
 
 impl Definition {
-    pub(crate) fn new(root_id: Id, root: Node, idempotency_key: Option<String>) -> Self {
-        let mut spill = Spill {
-            root: root_id,
-            segments: Vec::new(),
-            next: 0,
-        };
-        let root = spill.node(root);
-        let encoded = codec::body(&root);
-        let inline = encoded.len() <= INLINE;
+    /// Freezes a canvas. `put` is given, as the canvas is drawn, what is to be written before the
+    /// head; without a head it is swept at the next open. Its refusal ends the freezing.
+    pub(crate) fn freeze(
+        root_id: Id,
+        canvas: Canvas,
+        idempotency_key: Option<String>,
+        catalogue: &dyn Catalogue,
+        put: &mut dyn FnMut(Pair) -> Result<(), Refusal>,
+    ) -> Result<Self, Refusal> {
+        let mut spill = Spill { root: root_id, put };
+        let (root, next) = freeze(canvas, catalogue, &mut spill)?;
+        let inline = is_small(&root);
         if !inline {
-            spill.write(keys::root_group(root_id), std::iter::once(encoded));
+            spill.alone(keys::root_group(root_id), 0, &root)?;
         }
-        Self {
+        Ok(Self {
             head: Head {
                 root: inline.then(|| root.clone()),
                 idempotency_key,
-                next: spill.next,
+                next,
             },
-            segments: spill.segments,
             root,
-        }
+        })
     }
 }
 
@@ -65,7 +71,7 @@ pub(crate) struct Offspring {
     pub(crate) node: Node,
     pub(crate) record: Record,
     /// To be written with the record.
-    pub(crate) segments: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) segments: Vec<Pair>,
 }
 
 impl Offspring {
@@ -78,17 +84,21 @@ impl Offspring {
         graft: &Graft,
         first: Seq,
     ) -> Self {
+        let mut segments = Vec::new();
+        let put = &mut |pair| {
+            segments.push(pair);
+            Ok(())
+        };
         let mut spill = Spill {
             root: task.root(),
-            segments: Vec::new(),
-            next: 0,
+            put,
         };
-        let node = spill.node(graft.node.shifted(first));
-        let encoded = codec::body(&node);
-        let recorded = (encoded.len() <= INLINE).then(|| Box::new(node.clone()));
+        let taken = "all is taken";
+        let node = spill.node(graft.node.shifted(first)).expect(taken);
+        let recorded = is_small(&node).then(|| Box::new(node.clone()));
         if recorded.is_none() {
             // A task has no members, so this place is free.
-            spill.flush(task, index, 1, &encoded);
+            spill.alone(task, index, &node).expect(taken);
         }
         Self {
             node,
@@ -98,113 +108,368 @@ impl Offspring {
                 key,
                 node: recorded,
             },
-            segments: spill.segments,
+            segments,
         }
     }
 }
 
-struct Spill {
-    root: Id,
-    segments: Vec<(Vec<u8>, Vec<u8>)>,
-    next: Seq,
+fn is_small(node: &Node) -> bool {
+    codec::body(node).len() <= INLINE
 }
 
-impl Spill {
-    fn node(&mut self, mut node: Node) -> Node {
-        self.next = self.next.max(node.seq + 1);
+/// Puts the members of large groups into records of their own.
+struct Spill<'a> {
+    root: Id,
+    put: &'a mut dyn FnMut(Pair) -> Result<(), Refusal>,
+}
+
+impl Gather for Spill<'_> {
+    type Fan = Gathered;
+
+    fn member(&mut self, seq: Seq, fan: &mut Gathered, node: Node) -> Result<(), Refusal> {
+        if let Some(few) = &mut fan.few {
+            fan.size += codec::body(&node).len();
+            few.push(node);
+            if fan.size > INLINE {
+                for node in fan.few.take().into_iter().flatten() {
+                    self.pack(seq, &mut fan.pack, node)?;
+                }
+            }
+            return Ok(());
+        }
+        self.pack(seq, &mut fan.pack, node)
+    }
+
+    fn members(&mut self, seq: Seq, fan: Gathered) -> Result<Members, Refusal> {
+        if let Some(few) = fan.few {
+            return Ok(Members::Inline(few));
+        }
+        self.flush(self.root.node(seq), &fan.pack)?;
+        Ok(Members::Stored(fan.pack.first + fan.pack.count))
+    }
+}
+
+/// The members of one fan so far.
+struct Gathered {
+    /// All of them, as long as they can stand where they belong.
+    few: Option<Vec<Node>>,
+    /// The bytes of these.
+    size: usize,
+    pack: Pack,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self {
+            few: Some(Vec::new()),
+            size: 0,
+            pack: Pack::default(),
+        }
+    }
+}
+
+/// A record of members in the making.
+#[derive(Default)]
+struct Pack {
+    /// The index of the first.
+    first: u64,
+    count: u64,
+    bytes: Vec<u8>,
+    last: Option<Node>,
+}
+
+/// A member as it stands in its record.
+#[derive(Serialize)]
+enum Written<'a> {
+    Node(&'a Node),
+    Again(&'a Payload),
+}
+
+/// As [`Written`].
+#[derive(Deserialize)]
+enum Stored {
+    Node(Node),
+    /// The task before it again, with the next number and these arguments.
+    Again(Payload),
+}
+
+impl Pack {
+    fn written<'a>(&self, node: &'a Node) -> Written<'a> {
+        match (&self.last, &node.def) {
+            (Some(last), Def::Task(task)) if repeats(last, node) => Written::Again(&task.args),
+            _ => Written::Node(node),
+        }
+    }
+
+    fn has_room(&self, member: &[u8]) -> bool {
+        self.count < PACK && self.bytes.len() + member.len() <= MAX_RECORD - 64
+    }
+}
+
+/// Says whether a node is the task before it in all but its number, the next one, and its
+/// arguments.
+fn repeats(last: &Node, node: &Node) -> bool {
+    let (Def::Task(a), Def::Task(b)) = (&last.def, &node.def) else {
+        return false;
+    };
+    node.seq == last.seq + 1
+        && (&a.name, a.count, a.mode, a.takes_upstream, &a.options)
+            == (&b.name, b.count, b.mode, b.takes_upstream, &b.options)
+        && last.callbacks.is_none()
+        && node.callbacks.is_none()
+}
+
+impl Spill<'_> {
+    /// Spills what was frozen in one piece.
+    fn node(&mut self, mut node: Node) -> Result<Node, Refusal> {
         let seq = node.seq;
         node.def = match node.def {
             Def::Task(task) => Def::Task(task),
-            Def::Chain(steps) => Def::Chain(self.nodes(steps)),
-            Def::Group(fan) => Def::Group(self.fan(seq, fan)),
+            Def::Chain(steps) => Def::Chain(self.nodes(steps)?),
+            Def::Group(fan) => Def::Group(self.fan(seq, fan)?),
             Def::Chord { header, body } => Def::Chord {
-                header: self.fan(seq, header),
-                body: Box::new(self.node(*body)),
+                header: self.fan(seq, header)?,
+                body: Box::new(self.node(*body)?),
+            },
+            Def::Fold {
+                header,
+                body,
+                init,
+                order,
+            } => Def::Fold {
+                header: self.fan(seq, header)?,
+                body: Box::new(self.node(*body)?),
+                init,
+                order,
             },
         };
-        node.callbacks = node.callbacks.map(|callbacks| {
-            Box::new(Callbacks {
-                link: self.nodes(callbacks.link),
-                link_error: self.nodes(callbacks.link_error),
-                ..*callbacks
-            })
-        });
-        node
+        if let Some(callbacks) = &mut node.callbacks {
+            let Callbacks {
+                link, link_error, ..
+            } = &mut **callbacks;
+            *link = self.nodes(std::mem::take(link))?;
+            *link_error = self.nodes(std::mem::take(link_error))?;
+        }
+        Ok(node)
     }
 
-    fn nodes(&mut self, nodes: Vec<Node>) -> Vec<Node> {
+    fn nodes(&mut self, nodes: Vec<Node>) -> Result<Vec<Node>, Refusal> {
         nodes.into_iter().map(|node| self.node(node)).collect()
     }
 
-    fn fan(&mut self, seq: Seq, fan: Fan) -> Fan {
-        let members = match fan.members {
-            Members::Inline(members) => self.nodes(members),
+    fn fan(&mut self, seq: Seq, mut fan: Fan) -> Result<Fan, Refusal> {
+        fan.members = match fan.members {
+            Members::Inline(members) => {
+                let mut gathered = Gathered::default();
+                for member in members {
+                    let member = self.node(member)?;
+                    self.member(seq, &mut gathered, member)?;
+                }
+                self.members(seq, gathered)?
+            }
             // A template is instantiated whole, so it stays whole.
             Members::Each {
                 template,
                 span,
                 link_error,
-            } => {
-                let link_error = self.nodes(link_error);
-                let members = Members::Each {
-                    template,
-                    span,
-                    link_error,
-                };
-                return Fan { members, ..fan };
-            }
-            Members::Stored(_) => return fan,
+            } => Members::Each {
+                template,
+                span,
+                link_error: self.nodes(link_error)?,
+            },
+            stored @ Members::Stored(_) => stored,
         };
-        let mut size = 0;
-        let small = members.iter().all(|member| {
-            size += codec::body(member).len();
-            size <= INLINE
-        });
-        let members = if small {
-            Members::Inline(members)
-        } else {
-            let count = members.len() as u64;
-            let group = self.root.node(seq);
-            self.write(group, members.iter().map(codec::body));
-            Members::Stored(count)
-        };
-        Fan { members, ..fan }
+        Ok(fan)
     }
 
-    /// Writes encoded nodes as members of `group`, several to a record; one that is too large for
-    /// a record goes into parts.
-    fn write(&mut self, group: Id, nodes: impl Iterator<Item = Vec<u8>>) {
-        let mut pack: Vec<u8> = Vec::new();
-        let mut count = 0u64;
-        let mut first = 0u64;
-        for node in nodes {
-            if count > 0 && pack.len() + node.len() > MAX_RECORD - 64 {
-                self.flush(group, first, count, &pack);
-                first += count;
-                count = 0;
-                pack.clear();
-            }
-            pack.extend_from_slice(&node);
-            count += 1;
+    /// Adds the next member of group `seq` to its pack; a full one is written first.
+    fn pack(&mut self, seq: Seq, pack: &mut Pack, node: Node) -> Result<(), Refusal> {
+        let mut member = codec::body(&pack.written(&node));
+        if pack.count > 0 && !pack.has_room(&member) {
+            self.flush(self.root.node(seq), pack)?;
+            *pack = Pack {
+                first: pack.first + pack.count,
+                ..Pack::default()
+            };
+            member = codec::body(&Written::Node(&node));
         }
-        if count > 0 {
-            self.flush(group, first, count, &pack);
-        }
+        pack.bytes.extend_from_slice(&member);
+        pack.count += 1;
+        pack.last = Some(node);
+        Ok(())
     }
 
-    fn flush(&mut self, group: Id, first: u64, count: u64, pack: &[u8]) {
-        let mut whole = codec::body(&count);
-        whole.extend_from_slice(pack);
-        for (part, piece) in codec::pieces(&whole).enumerate() {
-            self.segments.push((
-                keys::members(group, first, part as u32),
-                codec::frame(Kind::Members, piece),
-            ));
+    /// Writes one node as member `index` of `group`, alone.
+    fn alone(&mut self, group: Id, index: u64, node: &Node) -> Result<(), Refusal> {
+        let pack = Pack {
+            first: index,
+            count: 1,
+            bytes: codec::body(&Written::Node(node)),
+            last: None,
+        };
+        self.flush(group, &pack)
+    }
+
+    /// Writes a pack; one node that is too large for a record goes into parts.
+    fn flush(&mut self, group: Id, pack: &Pack) -> Result<(), Refusal> {
+        let mut whole = codec::body(&pack.count);
+        whole.extend_from_slice(&pack.bytes);
+        for (part, piece) in (0..).zip(codec::pieces(&whole)) {
+            let key = keys::members(group, pack.first, part);
+            (self.put)((key, codec::frame(Kind::Members, piece)))?;
         }
+        Ok(())
     }
 }
 
-/// Joins the parts of stored members and decodes them.
+/// Decodes the joined parts of stored members.
 pub(crate) fn decode_members(key: &[u8], parts: &[u8]) -> Result<Vec<Node>, StoreError> {
-    codec::decode_body(Kind::Members, key, parts)
+    let stored: Vec<Stored> = codec::decode_body(Kind::Members, key, parts)?;
+    let mut nodes: Vec<Node> = Vec::with_capacity(stored.len());
+    for member in stored {
+        nodes.push(match member {
+            Stored::Node(node) => node,
+            Stored::Again(args) => again(nodes.last(), args).ok_or_else(|| {
+                codec::corrupt(Kind::Members, key, "a member repeats what is no task")
+            })?,
+        });
+    }
+    Ok(nodes)
+}
+
+fn again(last: Option<&Node>, args: Payload) -> Option<Node> {
+    let last = last?;
+    let Def::Task(task) = &last.def else {
+        return None;
+    };
+    Some(Node {
+        seq: last.seq + 1,
+        def: Def::Task(TaskDef {
+            args,
+            ..task.clone()
+        }),
+        callbacks: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::canvas::parameter::Parameter;
+
+    struct Everything;
+
+    impl Catalogue for Everything {
+        fn parameters(&self, _: &str) -> Option<&'static [Parameter]> {
+            Some(const { &[Parameter::rest::<serde_json::Value>("args")] })
+        }
+    }
+
+    /// Freezes and stores a canvas: its root, and the records beside the head.
+    fn stored(canvas: Canvas) -> (Node, Vec<Pair>) {
+        let mut records = Vec::new();
+        let put = &mut |pair| {
+            records.push(pair);
+            Ok(())
+        };
+        let definition =
+            Definition::freeze(Id::from_bytes([0; 16]), canvas, None, &Everything, put).unwrap();
+        (definition.root, records)
+    }
+
+    /// The members of the one stored group.
+    fn members(records: &[Pair]) -> Vec<Node> {
+        let mut members = Vec::new();
+        let mut parts = Vec::new();
+        for (i, (key, record)) in records.iter().enumerate() {
+            parts.extend_from_slice(codec::unframe(Kind::Members, key, record).unwrap());
+            let first = keys::number_of(key).unwrap();
+            assert_eq!(first, members.len() as u64);
+            let next = records.get(i + 1).and_then(|(key, _)| keys::number_of(key));
+            if next != Some(first) {
+                members.extend(decode_members(key, &parts).unwrap());
+                parts.clear();
+            }
+        }
+        members
+    }
+
+    #[test]
+    fn a_member_like_the_one_before_takes_few_bytes() {
+        let group = |name: &'static str| {
+            Canvas::group((0..100_000u64).map(move |n| Canvas::task(name, (n % 100,))))
+        };
+        for name in ["noop", "a.task.with.a.name.of.some.length"] {
+            let (_, records) = stored(group(name));
+            let bytes: usize = records.iter().map(|(k, v)| k.len() + v.len()).sum();
+            assert!(bytes < 4 * 100_000, "{bytes} bytes of `{name}`");
+            assert!(records.len() <= 100_000 / PACK as usize + 1);
+        }
+    }
+
+    fn member() -> impl Strategy<Value = Canvas> {
+        let task = (0..3usize, any::<bool>(), 0..200usize, 0..4u32);
+        task.prop_map(|(name, two, size, kind)| {
+            let name = ["a", "b", "c"][name];
+            let args = vec![7u64; size];
+            let task = match two {
+                true => Canvas::task(name, (args, 7)),
+                false => Canvas::immutable(name, (args,)),
+            };
+            match kind {
+                0 => task.priority(3),
+                1 => task.link_error(Canvas::task("e", ())),
+                _ => task,
+            }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever follows whatever, and whatever the records are.
+        #[test]
+        fn what_is_stored_is_what_was_frozen(
+            members in proptest::collection::vec((member(), 1..50usize), 0..30)
+        ) {
+            let all = members.iter().flat_map(|(one, times)| vec![one.clone(); *times]);
+            let all: Vec<_> = all.collect();
+            let canvas = || Canvas::group(all.clone());
+            let whole = crate::canvas::freeze::graft(canvas(), false, &Everything).unwrap();
+            let Def::Group(Fan { members: Members::Inline(frozen), .. }) = whole.node.def else {
+                panic!("it is a group")
+            };
+            let (root, records) = stored(canvas());
+            prop_assert!(records.iter().all(|(_, record)| record.len() <= MAX_RECORD));
+            let Def::Group(fan) = root.def else { panic!("it is a group") };
+            match fan.members {
+                Members::Inline(inline) => prop_assert_eq!(inline, frozen),
+                Members::Stored(size) => {
+                    prop_assert_eq!(size, frozen.len() as u64);
+                    prop_assert_eq!(super::tests::members(&records), frozen);
+                }
+                Members::Each { .. } => panic!("its members are known"),
+            }
+        }
+
+        #[test]
+        fn decoding_any_members_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_members(b"k", &bytes);
+        }
+    }
+
+    #[test]
+    fn a_member_that_repeats_nothing_is_corrupt() {
+        let first = codec::body(&vec![Written::Again(&Payload::from(vec![7]))]);
+        assert!(decode_members(b"k", &first).is_err());
+        let group = Canvas::group([]);
+        let (node, _) = stored(group);
+        let second = [
+            Written::Node(&node),
+            Written::Again(&Payload::from(vec![7])),
+        ];
+        assert!(decode_members(b"k", &codec::body(&&second[..])).is_err());
+    }
 }

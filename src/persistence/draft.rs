@@ -11,6 +11,9 @@ use crate::canvas::outcome::Value;
 /// The largest value that stands in the record of its outcome; a larger one is kept in pieces.
 const MAX_INLINE: usize = 4_096;
 
+/// The largest accumulator that stands in the record of each run.
+const MAX_INLINE_ACC: usize = 128;
+
 /// One batch in the making.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
@@ -21,7 +24,7 @@ pub(crate) struct Draft {
     /// The stream that was added to last: mostly it is the next one, too.
     last: usize,
     batch: Batch,
-    /// Workflows and streams whose watchers are to look again.
+    /// Streams whose watchers are to look again.
     touched: Vec<Id>,
 }
 
@@ -49,9 +52,10 @@ impl Draft {
         self.batch.delete(key);
     }
 
-    /// Watchers of `id` look again after this batch.
-    pub(crate) fn touch(&mut self, id: Id) {
-        self.touched.push(id);
+    /// Who waits for the end of workflow `root` looks again after this batch.
+    pub(crate) fn touch(&mut self, root: Id) {
+        // Not the root's own stream, in which its members are.
+        self.touched.push(root.workflow_stream());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -94,6 +98,18 @@ pub(crate) fn keep(node: Id, value: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>
             seqs,
         },
         value => value,
+    }
+}
+
+/// As [`keep`], for the accumulator of a fold's function, which is written again and again: where it
+/// is not small, in the same place.
+pub(crate) fn keep_acc(body: Id, acc: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
+    match acc {
+        Value::Inline(payload) if payload.bytes().len() > MAX_INLINE_ACC => Value::Stored {
+            seq: body.seq(),
+            len: cut(body, 0, payload.bytes(), put),
+        },
+        acc => acc,
     }
 }
 

@@ -3,19 +3,27 @@
 //! | tag | rest of the key | value |
 //! |---|---|---|
 //! | `m` | name | meta: how often the store was opened; the latest id that was swept |
-//! | `w` | root id | [`Head`](super::definition::Head): the workflow as submitted; its commit marker |
+//! | `b` | root id | [`Waiting`](super::backlog::Waiting): a workflow that waits for its place or its time |
+//! | `w` | root id | [`Head`](super::definition::Head) of one that is live: as submitted; its commit marker |
+//! | `e` | end in ms, root id | the head of one that has ended, its callbacks too |
+//! | `q` | lane, 9 − priority, root id | it waits, in its turn |
+//! | `t` | ms, root id | it waits for that time |
 //! | `d` | group id, first index, part | members of a group too large to stand in the head |
 //! | `s` | supervisor id, commit, part | a segment of its stream: what its children did in one commit |
 //! | `p` | node id, part | a piece of a value too large for one record; from part 2^31 on, of a retry's arguments |
 //! | `r` | root id | the workflow's result |
-//! | `o` | root id | its root has ended, callbacks still run |
 //! | `c` | root id | how many node numbers are taken |
 //! | `i` | idempotency key | root id |
+//! | `x` | root id | it has no head, or not yet: what there is of it is to be deleted |
 //!
+//! A head moves from `b` by way of `w` to `e`, in the batches that say so, so that what is live is
+//! found without reading what waits or has ended, and what has ended is swept from the front.
 //! A workflow's own children, its root and its callbacks, are recorded under the largest number.
-//! Ids sort by the time of submission, so finished workflows are swept from the front.
 
 use crate::canvas::id::{Id, Seq};
+
+/// The tags of what a workflow consists of beside its head, its result and its idempotency key.
+pub(crate) const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
 
 pub(crate) const META: &[u8] = b"m/store";
 pub(crate) const LAST_SWEPT: &[u8] = b"m/last-swept";
@@ -53,8 +61,53 @@ pub(crate) fn result(root: Id) -> Vec<u8> {
     with_id(b'r', root, &[])
 }
 
-pub(crate) fn open(root: Id) -> Vec<u8> {
-    with_id(b'o', root, &[])
+/// That a workflow waits: its head.
+pub(crate) fn waiting(root: Id) -> Vec<u8> {
+    with_id(b'b', root, &[])
+}
+
+/// That a workflow has ended, then: its head.
+pub(crate) fn ended(at_ms: u64, root: Id) -> Vec<u8> {
+    timed(b'e', at_ms, root)
+}
+
+/// The workflow in a key of [`ended`] or [`due`], and the time.
+pub(crate) fn timed_of(key: &[u8]) -> Option<(u64, Id)> {
+    let at_ms = u64::from_be_bytes(key.get(1..9)?.try_into().ok()?);
+    Some((at_ms, Id::from_bytes(key.get(9..25)?.try_into().ok()?)))
+}
+
+/// That a workflow waits for its time.
+pub(crate) fn due(at_ms: u64, root: Id) -> Vec<u8> {
+    timed(b't', at_ms, root)
+}
+
+/// That a workflow waits in its lane.
+pub(crate) fn turn(lane: &str, priority: u8, root: Id) -> Vec<u8> {
+    let mut key = lane_prefix(lane);
+    key.push(9u8.saturating_sub(priority));
+    key.extend_from_slice(&root.to_bytes());
+    key
+}
+
+/// All [turns](turn) of a lane.
+pub(crate) fn turns(lane: &str) -> (Vec<u8>, Vec<u8>) {
+    let from = lane_prefix(lane);
+    let mut to = from.clone();
+    to.push(0xff);
+    (from, to)
+}
+
+/// The lane and the workflow in a key of [`turn`].
+pub(crate) fn turn_of(key: &[u8]) -> Option<(&str, Id)> {
+    let len = u32::from_be_bytes(key.get(1..5)?.try_into().ok()?) as usize;
+    let lane = std::str::from_utf8(key.get(5..5 + len)?).ok()?;
+    let root = key.get(5 + len + 1..)?.try_into().ok()?;
+    Some((lane, Id::from_bytes(root)))
+}
+
+pub(crate) fn remains(root: Id) -> Vec<u8> {
+    with_id(b'x', root, &[])
 }
 
 pub(crate) fn counter(root: Id) -> Vec<u8> {
@@ -91,12 +144,35 @@ pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(17..25)?.try_into().ok()?))
 }
 
+/// The commit and the part in the key of a segment.
+pub(crate) fn place_of_segment(key: &[u8]) -> Option<(u64, u32)> {
+    let part = u32::from_be_bytes(key.get(25..29)?.try_into().ok()?);
+    Some((number_of(key)?, part))
+}
+
 /// The pseudo-group under which a root too large for its head is stored.
 pub(crate) fn root_group(root: Id) -> Id {
     root.node(ROOT_GROUP)
 }
 
 const ROOT_GROUP: Seq = crate::canvas::id::MAX_SEQ;
+
+fn timed(tag: u8, at_ms: u64, root: Id) -> Vec<u8> {
+    let mut key = Vec::with_capacity(25);
+    key.push(tag);
+    key.extend_from_slice(&at_ms.to_be_bytes());
+    key.extend_from_slice(&root.to_bytes());
+    key
+}
+
+/// The length goes first, so that no lane's turns lie within another's.
+fn lane_prefix(lane: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(22 + lane.len());
+    key.push(b'q');
+    key.extend_from_slice(&(lane.len() as u32).to_be_bytes());
+    key.extend_from_slice(lane.as_bytes());
+    key
+}
 
 fn with_id(tag: u8, id: Id, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(17 + rest.len());
@@ -135,6 +211,24 @@ mod tests {
         assert_eq!(inside.len(), 2);
         assert_eq!(id_of(&keys[2]), Some(root.node(7)));
         assert_eq!(number_of(&keys[2]), Some(3));
+    }
+
+    #[test]
+    fn turns_sort_by_priority_then_submission_and_lanes_stay_apart() {
+        let first = Id::next(None, 1_000, 5);
+        let second = Id::next(Some(first), 1_000, 5);
+        let urgent = turn("mail", 9, second);
+        assert!(urgent < turn("mail", 0, first));
+        assert!(turn("mail", 0, first) < turn("mail", 0, second));
+        assert_eq!(turn_of(&urgent), Some(("mail", second)));
+        let (from, to) = turns("mail");
+        assert!(from < urgent && turn("mail", 0, second) < to);
+        for other in ["mai", "mail2", "", "nail"] {
+            let key = turn(other, 5, first);
+            assert!(key < from || key >= to, "{other}");
+        }
+        assert_eq!(timed_of(&ended(7, first)), Some((7, first)));
+        assert!(due(255, second) < due(256, first));
     }
 
     const MAX: Seq = crate::canvas::id::MAX_SEQ;

@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub(crate) mod backlog;
 pub(crate) mod codec;
 pub mod conformance;
 pub(crate) mod definition;

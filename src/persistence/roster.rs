@@ -44,6 +44,10 @@ impl Roster {
         self.group
     }
 
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     pub(crate) fn node(&mut self, reader: &Reader, index: Index) -> Result<Node, StoreError> {
         self.cursor.get(reader, &self.fan, index)
     }

@@ -16,6 +16,7 @@ use crate::canvas::outcome::Outcome;
 use crate::canvas::{Accepts, freeze};
 use crate::eager;
 use crate::error::{Error, Result};
+use crate::persistence::reader::Elements;
 use crate::result::AsyncResult;
 
 /// What a running task knows about itself, and what it can start. A task that wants it takes
@@ -42,6 +43,10 @@ pub struct TaskContext {
     pub(crate) item: Option<u32>,
     /// It holds a thread.
     pub(crate) blocking: bool,
+    /// It takes in what a group gives, one call for each.
+    pub(crate) folds: bool,
+    /// The list that its first argument reads as it goes.
+    pub(crate) upstream: Option<Arc<Elements>>,
     pub(crate) host: Host,
 }
 
@@ -58,7 +63,7 @@ pub(crate) enum Host {
 }
 
 impl Host {
-    fn shared(&self) -> Result<&Arc<Shared>> {
+    pub(super) fn shared(&self) -> Result<&Arc<Shared>> {
         match self {
             Self::Detached => Err(Error::NotInTask),
             Self::Engine(attempt) => Ok(attempt.shared()),
@@ -95,6 +100,8 @@ impl TaskContext {
             attempt: 1,
             item: None,
             blocking: false,
+            folds: false,
+            upstream: None,
             host: Host::Detached,
         }
     }
@@ -255,7 +262,7 @@ impl TaskContext {
     ) -> Result<AsyncResult<S::Output>> {
         let shared = self.host.shared()?;
         let pin = client::submit(shared, signature.into_canvas()).await?;
-        Ok(AsyncResult::root(shared.clone(), pin))
+        Ok(AsyncResult::of_task(shared.clone(), pin))
     }
 
     /// Runs a canvas as a part of this task and waits for its value. While it waits the task holds
@@ -293,7 +300,7 @@ impl TaskContext {
     ///
     /// [`Error::Failed`] with the failure of what was called, [`Error::Canvas`],
     /// [`Error::Decode`]; [`Error::NotInTask`] outside a running attempt;
-    /// [`Error::CallInBlockingTask`].
+    /// [`Error::CallInBlockingTask`]; [`Error::WorkInFold`].
     pub async fn call<S>(&self, key: &str, signature: S) -> Result<S::Output>
     where
         S: Accepts<()>,
@@ -302,6 +309,9 @@ impl TaskContext {
         let shared = self.host.shared()?;
         if self.blocking {
             return Err(Error::CallInBlockingTask);
+        }
+        if self.folds {
+            return Err(Error::WorkInFold);
         }
         if key.len() > MAX_KEY {
             let reason = format!("the key of a call has at most {MAX_KEY} bytes");
@@ -355,10 +365,14 @@ impl TaskContext {
     ///
     /// # Errors
     ///
-    /// If the task is a member of no group and of no chord's header, or the canvas is refused.
+    /// If the task is a member of no group and of no chord's header, or a fold's function, or the
+    /// canvas is refused.
     pub fn add_to_chord<S: Accepts<()>>(&self, signature: S) -> Result<()> {
         if let Host::Detached = self.host {
             return Err(Error::NotInTask);
+        }
+        if self.folds {
+            return Err(Error::WorkInFold);
         }
         if self.group_id.is_none() {
             return Err(Error::NotInChord { id: self.id });

@@ -153,14 +153,16 @@ impl TaskError {
         }
     }
 
-    /// The same error, of one item of a map. The task is the whole map: an item can say nothing
+    /// The same error, of one item of a map or fold. The task is the whole: an item can say nothing
     /// that is about all of them.
-    pub(crate) fn of_item(self) -> Self {
+    pub(crate) fn of_item(self, whole: &str) -> Self {
         match &self.then {
-            Then::Replace(_) => Self::wrong_type("an item of a map cannot be replaced".into()),
-            Then::Retry(retry) if retry.has_args() => {
-                Self::wrong_type("an item of a map cannot change the arguments of the map".into())
+            Then::Replace(_) => {
+                Self::wrong_type(format!("an item of a {whole} cannot be replaced"))
             }
+            Then::Retry(retry) if retry.has_args() => Self::wrong_type(format!(
+                "an item of a {whole} cannot change the arguments of the {whole}"
+            )),
             _ => self,
         }
     }

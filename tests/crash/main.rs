@@ -18,6 +18,7 @@ mod corpus;
 mod ledger;
 mod program;
 mod strace;
+mod submit;
 
 // The example's own unit tests run here: an example that cargo tests is not built as a program,
 // and the program is what this test needs.
@@ -189,7 +190,7 @@ fn nothing_acknowledged_is_lost_or_done_twice_by_kills_at_a_system_call() {
     let home = tempfile::tempdir().unwrap();
     let calls = experiment.program.census(&experiment.corpus, &home);
     assert!(
-        calls.iter().any(|(call, _)| *call == "pwrite64"),
+        calls.iter().any(|(call, _)| *call == "fdatasync"),
         "{calls:?}"
     );
     for trial in 0..trials {

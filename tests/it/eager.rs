@@ -429,7 +429,7 @@ fn workflows_side_by_side_do_not_mix() {
         let one = |n: i64| {
             let app = app.clone();
             async move {
-                let sums = app.apply_async(group((0..10).map(|i| yields_sum.s(i, n))));
+                let sums = app.apply_async(group((0..10).map(move |i| yields_sum.s(i, n))));
                 sums.await?.get().await
             }
         };

@@ -561,7 +561,7 @@ async fn dropping_an_app_with_running_tasks_frees_its_directory_at_once() {
     for life in 1..=10 {
         let app = place.open().await;
         if life == 1 {
-            let all = group((0..50).map(|i| gated.s(ledger.0, format!("{i}"))));
+            let all = group((0..50).map(move |i| gated.s(ledger.0, format!("{i}"))));
             let _ = app.apply_async(all).await.unwrap();
         }
         ledger.entered("49", life).await;
@@ -617,7 +617,8 @@ impl Disk {
         disk
     }
 
-    fn synced(&self) -> usize {
+    /// How many of them are synced.
+    pub(crate) fn synced(&self) -> usize {
         self.0.lock().unwrap().synced
     }
 

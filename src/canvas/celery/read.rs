@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -10,7 +11,7 @@ use super::Kind;
 use super::options::{self, Settings};
 use crate::canvas::freeze::{MAX_CALLBACKS, MAX_DEPTH, Refusal, too_deep, too_many_callbacks};
 use crate::canvas::payload::{ListWriter, Payload};
-use crate::canvas::{Canvas, Form, Kwargs, Mode, TaskSig, arguments};
+use crate::canvas::{Call, Canvas, Form, Kwargs, Mode, TaskSig, arguments};
 
 type Read<T> = Result<T, Refusal>;
 
@@ -192,7 +193,7 @@ fn group(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part>
     let tasks = fields.parts(["tasks"])?[0];
     let members = members(parts(tasks, "tasks", "group", depth)?)?;
     let is_empty = members.is_empty();
-    let canvas = fields.called(Canvas::group(members))?;
+    let canvas = fields.called(Canvas::group_of_list(members))?;
     Ok(Part {
         canvas: settings.on(canvas),
         is_group: true,
@@ -215,7 +216,7 @@ fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Canva
     } else {
         members(parts(header, "header", "chord.header", depth)?)?
     };
-    let header = Canvas::group(header);
+    let header = Canvas::group_of_list(header);
     if let Form::Refused(reason) = header.form {
         return Err(Refusal::here(&reason).within("chord.header"));
     }
@@ -228,7 +229,7 @@ fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Canva
     let own = kwargs(&own, "kwargs")?;
     canvas = fields.called(canvas)?.with_encoded_kwargs(&own);
     if fields.immutable {
-        canvas.for_each_first(&mut |sig, _| sig.takes_upstream = false);
+        canvas.call(&Arc::new(Call::Immutable));
     }
     Ok(settings.on(canvas))
 }
@@ -245,7 +246,7 @@ impl Fields<'_> {
 /// `maybe_unroll_group`).
 fn only_member(step: Part) -> Read<Canvas> {
     match &step.canvas.form {
-        Form::Group { members, .. } if step.is_group && members.len() == 1 => {
+        Form::Group { members, .. } if step.is_group && members.list().len() == 1 => {
             Ok(self::members(vec![step])?.remove(0))
         }
         _ => Ok(step.canvas),
@@ -263,7 +264,7 @@ fn members(parts: Vec<Part>) -> Read<Vec<Canvas>> {
                 extras,
             } if part.is_group => {
                 let callbacks = extras.as_ref().map_or(0, |extras| extras.callbacks());
-                copied += callbacks * inner.len() as u64;
+                copied += callbacks * inner.list().len() as u64;
                 if copied > MAX_CALLBACKS {
                     return Err(Refusal::here(&too_many_callbacks()));
                 }
@@ -301,7 +302,7 @@ fn chunks(mut fields: Fields<'_>) -> Read<Canvas> {
     lists(&items)?;
     let chunks = items.chunks(n);
     let chunks = chunks.map(|chunk| mapping(name.clone(), chunk.iter().cloned()));
-    Ok(Canvas::chain([Canvas::group(chunks)]))
+    Ok(Canvas::chain([Canvas::group_of_list(chunks.collect())]))
 }
 
 impl Fields<'_> {

@@ -33,7 +33,7 @@ pub(super) fn write(canvas: &Canvas) -> Written {
             members, settled, ..
         } => {
             check_group(*settled, extras)?;
-            let tasks = members_of(members, "group")?;
+            let tasks = members_of(members.list(), "group")?;
             Ok(composed(GROUP, "group", json!({ "tasks": tasks }), options))
         }
         Form::Each { .. } => Err(Refusal::here("each() has no form in Celery").within("group")),
@@ -42,6 +42,10 @@ pub(super) fn write(canvas: &Canvas) -> Written {
             let body = write(body).map_err(|refusal| refusal.within("chord.body"))?;
             let kwargs = json!({ "header": header, "body": body, "kwargs": {} });
             Ok(composed(CHORD, "chord", kwargs, options))
+        }
+        Form::Fold(fold) => {
+            let name = fold.order.name();
+            Err(Refusal::here(&format!("{name} has no form in Celery")))
         }
         Form::Refused(reason) => Err(Refusal::here(reason)),
     }
@@ -97,15 +101,24 @@ fn task(sig: &TaskSig, extras: &Extras, options: Value) -> Written {
 /// for its member: these cannot be written.
 fn step_of(steps: &[Canvas], step: &Canvas) -> Written {
     let refused = match &step.form {
-        Form::Group { members, .. } if members.is_empty() && steps.len() > 1 => {
+        _ if is_skipped(step) && steps.len() > 1 => {
             "an empty group within a chain has no form in Celery, which skips it"
         }
-        Form::Group { members, .. } if members.len() == 1 => {
+        Form::Group { members, .. } if members.list().len() == 1 => {
             "a group of one within a chain has no form in Celery, which takes it for its member"
         }
         _ => return write(step),
     };
     Err(Refusal::here(refused))
+}
+
+/// Says whether a chain around it skips it: an empty group, or a chain of such.
+fn is_skipped(step: &Canvas) -> bool {
+    match &step.form {
+        Form::Group { members, .. } => members.list().is_empty(),
+        Form::Chain(steps, _) => !steps.is_empty() && steps.iter().all(is_skipped),
+        _ => false,
+    }
 }
 
 /// A group directly in a group would give its members to it, so it is written in a chain of one.
@@ -135,7 +148,7 @@ fn header_of(header: &Canvas) -> Written {
         return Err(here(Refusal::here("each() has no form in Celery")));
     };
     check_group(*settled, extras).map_err(here)?;
-    let members = members_of(members, "chord.header")?;
+    let members = members_of(members.list(), "chord.header")?;
     let options = options::write(extras, write).map_err(here)?;
     Ok(if options == json!({}) {
         members.into()

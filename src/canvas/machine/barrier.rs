@@ -49,6 +49,11 @@ impl Barrier {
         }
     }
 
+    /// As [`replay`](Self::replay), of the record that member `index` ended well.
+    pub(crate) fn has_value(&mut self, index: Index) {
+        self.arrived.insert(index);
+    }
+
     /// Starts, or goes on after the replay: a verdict that is on record is told again, a barrier
     /// for none releases at once.
     pub(crate) fn start(&mut self) -> Vec<Command> {

@@ -42,6 +42,13 @@ impl Chord {
         )
     }
 
+    /// How many members may be materialised from now on.
+    pub(crate) fn resize(&mut self, window: u64) {
+        if let Self::Header(group) = self {
+            group.resize(window);
+        }
+    }
+
     /// A child's actor is gone; `lost`: before it had reported.
     pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
         match self {

@@ -9,7 +9,7 @@ use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 /// How often a child actor that dies is started again before its member counts as failed.
 pub(crate) const MAX_RESTARTS: u32 = 3;
 
-/// Invariant: no more than `window` members are materialised at once.
+/// Invariant: no more than `window` members are materialised at once, none at or above `limit`.
 #[derive(Debug)]
 pub(crate) struct Group {
     window: u64,
@@ -17,6 +17,8 @@ pub(crate) struct Group {
     taken: IndexSet,
     /// Where to look for the next member.
     next: Index,
+    /// Members below it may start.
+    limit: Index,
     /// Who is materialised now: a set, because an end may be told twice.
     alive: IndexSet,
     /// Who was lost, and how often: nearly always empty.
@@ -39,12 +41,23 @@ pub(crate) enum Command {
 impl Group {
     /// The group some of whose members have `arrived`.
     pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Command>) {
+        Self::recover_below(arrived, window, Index::MAX)
+    }
+
+    /// As [`recover`](Self::recover), of which only members below `limit` start before it is
+    /// [raised](Self::raise).
+    pub(crate) fn recover_below(
+        arrived: IndexSet,
+        window: u64,
+        limit: Index,
+    ) -> (Self, Vec<Command>) {
         assert!(window > 0, "a window of none would never move");
         let mut group = Self {
             window,
             alive: IndexSet::new(arrived.size),
             taken: arrived,
             next: 0,
+            limit,
             restarts: HashMap::new(),
             ended: false,
         };
@@ -72,6 +85,20 @@ impl Group {
         self.fill()
     }
 
+    /// How many members may be materialised from now on.
+    pub(crate) fn resize(&mut self, window: u64) {
+        self.window = window;
+    }
+
+    /// Members below `limit` may start.
+    pub(crate) fn raise(&mut self, limit: Index) -> Vec<Command> {
+        if limit <= self.limit {
+            return Vec::new();
+        }
+        self.limit = limit;
+        self.fill()
+    }
+
     /// The barrier has decided.
     pub(crate) fn decided(&mut self, verdict: Verdict) -> Vec<Command> {
         if std::mem::replace(&mut self.ended, true) {
@@ -84,6 +111,7 @@ impl Group {
         let mut commands = Vec::new();
         while self.alive.len < self.window
             && let Some(index) = self.taken.next_missing(self.next)
+            && index < self.limit
         {
             self.taken.insert(index);
             self.next = index + 1;

@@ -5,9 +5,11 @@
 //! actor that owns the machine carries it out. What a machine *records* is enough to build it again
 //! after a crash (`recover`), together with the commands whose effect may have been lost.
 
+pub(crate) mod backlog;
 pub(crate) mod barrier;
 pub(crate) mod chain;
 pub(crate) mod chord;
+pub(crate) mod fold;
 pub(crate) mod group;
 pub(crate) mod offspring;
 pub(crate) mod place;
@@ -26,7 +28,7 @@ use super::outcome::{Outcome, TaskFailure, Value};
 /// Which child of its supervisor: the member of a group, the step of a chain.
 pub(crate) type Index = u64;
 
-/// The index of a chord's body among its supervisor's children.
+/// The index of a chord's body, or a fold's function, among its supervisor's children.
 pub(crate) const BODY: Index = Index::MAX;
 
 /// One line in a supervisor's stream: what the store knows of its children.
@@ -52,6 +54,10 @@ pub(crate) enum Record {
     /// A group that is too large for all its members to start at once was reached then, in
     /// milliseconds since the Unix epoch: what they count, they count from there.
     Reached { at_ms: u64 },
+    /// Nobody wants the workflow's result: it is deleted when it has ended.
+    Forgotten,
+    /// So many of a fold's outcomes are in its accumulator, which is this.
+    Folded { folded: u64, acc: Value },
 }
 
 /// How far a child has got.

@@ -1,5 +1,8 @@
 //! A place in a workflow: what a child gets from its supervisor, and how its last word reads there.
 
+use std::sync::Arc;
+
+use super::fold::{Run, run_index};
 use super::workflow::ROOT;
 use super::{BODY, Due, Index, Purpose, Report};
 use crate::canvas::freeze::{Def, Node, TaskDef};
@@ -13,6 +16,8 @@ pub(crate) struct Place {
     pub(crate) node: Node,
     /// The value from upstream.
     pub(crate) input: Option<Value>,
+    /// What a fold's function is to take in.
+    pub(crate) run: Option<Arc<Run>>,
     /// The supervisor that records what it does.
     pub(crate) stream: Id,
     /// Which of the supervisor's children it is.
@@ -49,6 +54,7 @@ impl Place {
             root,
             node,
             input,
+            run: None,
             stream: root.workflow_stream(),
             index,
             group: None,
@@ -73,6 +79,7 @@ impl Place {
             root: group.root(),
             node,
             input,
+            run: None,
             stream: group,
             index,
             group: Some(group),
@@ -87,6 +94,24 @@ impl Place {
         };
         let mut child = self.child(BODY, (**body).clone(), Some(list));
         child.group = self.group;
+        child
+    }
+
+    /// The function of this fold, for one run.
+    pub(crate) fn fold_run(&self, run: Run) -> Self {
+        let Def::Fold { body, .. } = &self.node.def else {
+            unreachable!("only a fold has runs")
+        };
+        let mut body = (**body).clone();
+        // It has waited for its time once.
+        if let (Def::Task(def), 1..) = (&mut body.def, run.first)
+            && let Some(options) = &mut def.options
+        {
+            (options.eta, options.expires) = (None, None);
+        }
+        let mut child = self.child(run_index(run.first), body, None);
+        child.group = self.group;
+        child.run = Some(Arc::new(run));
         child
     }
 
@@ -106,6 +131,7 @@ impl Place {
             root: self.root,
             node,
             input,
+            run: None,
             stream: self.id(),
             index,
             group: None,

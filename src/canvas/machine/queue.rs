@@ -42,12 +42,17 @@ impl<T> Queue<T> {
             self.free -= 1;
             return Some(task);
         }
+        self.wait(priority, task);
+        None
+    }
+
+    /// `task` is ready, and waits whether or not a slot is free.
+    pub(crate) fn wait(&mut self, priority: u8, task: T) {
         self.arrivals += 1;
         self.ready.push(Ready {
             order: (priority, Reverse(self.arrivals)),
             task,
         });
-        None
     }
 
     /// A slot is free again; returns the task that takes it.

@@ -1,6 +1,7 @@
 //! The machines by exhaustion: all orders of arrival, each event again and late, a crash after
 //! every step. A small world plays supervisor, barrier and children, and carries out commands.
 
+mod fold;
 mod life;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -749,9 +750,11 @@ fn all_turns(turns: &mut Vec<Turn>, depth: usize, test: &mut impl FnMut(&[Turn])
 struct Flow {
     machine: Workflow,
     records: Vec<Record>,
-    /// The result is on record; `open`: with the mark that callbacks still run.
+    /// The result is on record.
     result: bool,
-    open: bool,
+    /// Its end is on record; `forgotten`: as that of one that is forgotten.
+    ended: bool,
+    forgotten: bool,
     running: BTreeSet<Index>,
     /// Over all lives: the ends of the workflow.
     ends: u32,
@@ -765,6 +768,7 @@ enum Happens {
     /// A member within the root calls for its callback.
     Launches,
     Ends(Seq),
+    IsForgotten,
     Crash,
 }
 
@@ -795,7 +799,8 @@ impl Flow {
             machine: Workflow::default(),
             records: Vec::new(),
             result: false,
-            open: false,
+            ended: false,
+            forgotten: false,
             running: [ROOT].into(),
             ends: 0,
             history: Vec::new(),
@@ -807,7 +812,7 @@ impl Flow {
     }
 
     fn is_over(&self) -> bool {
-        self.result && !self.open
+        self.ended
     }
 
     fn happens(&mut self, happens: Happens) {
@@ -835,6 +840,7 @@ impl Flow {
                 self.running.remove(&seq);
                 self.machine.callback_ended(seq, end(seq))
             }
+            Happens::IsForgotten => self.machine.forget(),
             Happens::Crash => {
                 self.running.clear();
                 if self.is_over() {
@@ -868,18 +874,17 @@ impl Flow {
                         assert!(self.machine.launch(due).is_empty(), "launched twice");
                     }
                 }
-                workflow::Command::Result { open, .. } => {
+                workflow::Command::Result(_) => {
                     assert!(!self.result, "a second result");
                     self.result = true;
-                    self.open = open;
                 }
                 workflow::Command::Spawn(due) => {
                     assert!(self.running.insert(due.node.seq), "it runs already");
                 }
-                workflow::Command::End { open } => {
-                    assert_eq!(open, self.open, "the mark is not what it was");
+                workflow::Command::End { forgotten } => {
                     assert!(self.result && self.running.is_empty(), "{:?}", self.history);
-                    self.open = false;
+                    self.ended = true;
+                    self.forgotten = forgotten;
                     self.ends += 1;
                 }
                 other => panic!("unexpected {other:?}"),
@@ -907,6 +912,8 @@ impl Flow {
                 assert_eq!(done(seq), usize::from(flow.known(seq)), "{history:?}");
             }
             assert!([1, 2, 3].into_iter().all(|seq| flow.known(seq)));
+            let told = history.iter().any(|h| matches!(h, Happens::IsForgotten));
+            assert_eq!(flow.forgotten, told, "{history:?}");
             return;
         }
         assert!(!flow.running.is_empty(), "it will never end: {history:?}");
@@ -929,6 +936,9 @@ impl Flow {
             }
         } else if doubles > 0 {
             next(Happens::RootEnds, doubles - 1, crashes);
+        }
+        if doubles > 0 {
+            next(Happens::IsForgotten, doubles - 1, crashes);
         }
         if flow.known(4) && doubles > 0 {
             next(Happens::Launches, doubles - 1, crashes);

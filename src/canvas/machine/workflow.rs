@@ -14,6 +14,8 @@ pub(crate) const ROOT: Index = 0;
 #[derive(Debug, Default)]
 pub(crate) struct Workflow {
     root_ended: bool,
+    /// Nobody wants its result.
+    forgotten: bool,
     /// Every callback that is known, and whether it has ended: a second word is not heard.
     callbacks: HashMap<Seq, bool>,
     open: usize,
@@ -25,19 +27,16 @@ pub(crate) enum Command {
     Record(Record),
     /// Record these and run them.
     Launch(Vec<Due>),
-    /// Store the workflow's result; `open`: callbacks still run.
-    Result {
-        outcome: Outcome,
-        open: bool,
-    },
+    /// Store the workflow's result; callbacks may still run.
+    Result(Outcome),
     Spawn(Due),
     /// Start this child's lost actor again, once all it recorded is durable.
     Respawn(Index),
     /// Its actor dies each time.
     GiveUp(Index),
-    /// Nothing of it is left to do; `open`: it was marked so when its root ended.
+    /// Nothing of it is left to do; `forgotten`: nor to keep.
     End {
-        open: bool,
+        forgotten: bool,
     },
 }
 
@@ -62,6 +61,7 @@ impl Workflow {
                 } if *index != ROOT => {
                     workflow.callbacks.insert(*index, true);
                 }
+                Record::Forgotten => workflow.forgotten = true,
                 _ => {}
             }
         }
@@ -80,13 +80,9 @@ impl Workflow {
         if std::mem::replace(&mut self.root_ended, true) {
             return Vec::new();
         }
-        let open = self.open > 0 || !report.due.is_empty();
-        let mut commands = vec![Command::Result {
-            outcome: report.outcome,
-            open,
-        }];
+        let mut commands = vec![Command::Result(report.outcome)];
         if report.due.is_empty() {
-            commands.extend(self.end(open));
+            commands.extend(self.end());
         } else {
             commands.push(Command::Launch(report.due));
         }
@@ -115,7 +111,7 @@ impl Workflow {
             change: Change::Done(report.outcome),
         })];
         if report.due.is_empty() {
-            commands.extend(self.end(true));
+            commands.extend(self.end());
         } else {
             commands.push(Command::Launch(report.due));
         }
@@ -140,7 +136,17 @@ impl Workflow {
         }
     }
 
-    fn end(&self, open: bool) -> Option<Command> {
-        (self.root_ended && self.open == 0).then_some(Command::End { open })
+    /// Nobody wants its result: it is deleted as soon as the workflow has ended.
+    pub(crate) fn forget(&mut self) -> Vec<Command> {
+        if std::mem::replace(&mut self.forgotten, true) {
+            return Vec::new();
+        }
+        vec![Command::Record(Record::Forgotten)]
+    }
+
+    fn end(&self) -> Option<Command> {
+        (self.root_ended && self.open == 0).then_some(Command::End {
+            forgotten: self.forgotten,
+        })
     }
 }

@@ -166,14 +166,28 @@ impl SledStore {
     }
 
     /// Freezes the overlay and goes on in a new segment; waits for the frozen one before it.
-    fn freeze(&self, writer: &mut Writer) -> Result<Checkpoint, StoreError> {
+    ///
+    /// When not more than `keep` bytes are live they are copied into the new segment: what has
+    /// been dying young will go on to, and copying is cheaper than sled.
+    fn freeze(&self, writer: &mut Writer, keep: usize) -> Result<Checkpoint, StoreError> {
         if let Some(checkpoint) = writer.checkpoint.take() {
             let free = join(checkpoint);
             self.shared.healthy()?;
             writer.log.reuse(free?);
         }
         let rotated = writer.log.rotate()?;
-        let frozen = self.shared.layers.write().freeze();
+        let mut survivors = Batch::new();
+        let layers = self.shared.layers.read();
+        if layers.active().live() <= keep {
+            survivors = layers.active().survivors();
+        }
+        drop(layers);
+        if !survivors.is_empty() {
+            writer.log.append(&survivors)?;
+            // The checkpoint frees the segments where they stood until now.
+            writer.log.sync()?;
+        }
+        let frozen = self.shared.layers.write().freeze(survivors);
         Ok(Checkpoint::new(self.shared.clone(), frozen, rotated))
     }
 
@@ -220,7 +234,7 @@ impl Store for SledStore {
         }
         let mut write = || {
             if self.is_full(&writer.log) {
-                let checkpoint = self.freeze(&mut writer)?;
+                let checkpoint = self.freeze(&mut writer, self.limit / 2)?;
                 writer.checkpoint = Some(start(checkpoint)?);
             }
             writer.log.append(&batch)

@@ -28,6 +28,8 @@ pub(super) struct Overlay {
     entries: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// About how many bytes of memory the entries take.
     weight: usize,
+    /// The part of it that is not of deleted keys.
+    live: usize,
 }
 
 impl Overlay {
@@ -41,12 +43,32 @@ impl Overlay {
     }
 
     fn insert(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        let size = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
-        let (key_size, new) = (key.len() + ENTRY, size(&value));
-        match self.entries.insert(key, value) {
-            Some(old) => self.weight = self.weight + new - size(&old),
-            None => self.weight += key_size + new,
+        let bare = key.len() + ENTRY;
+        let live = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, |value| bare + value.len());
+        let dead = |value: &Option<Vec<u8>>| if value.is_none() { bare } else { 0 };
+        self.live += live(&value);
+        self.weight += live(&value) + dead(&value);
+        if let Some(old) = self.entries.insert(key, value) {
+            self.live -= live(&old);
+            self.weight -= live(&old) + dead(&old);
         }
+    }
+
+    /// All that is not deleted, as a batch.
+    pub(super) fn survivors(&self) -> Batch {
+        let mut batch = Batch::new();
+        for (key, value) in &self.entries {
+            if let Some(value) = value {
+                batch.put(key.clone(), value.clone());
+            }
+        }
+        batch
+    }
+
+    fn keep_only_deletes(&mut self) {
+        self.entries.retain(|_, value| value.is_none());
+        self.weight -= self.live;
+        self.live = 0;
     }
 
     /// The value of a key, `None` in it for a deleted one, or nothing if it knows nothing.
@@ -72,6 +94,10 @@ impl Overlay {
 
     pub(super) fn weight(&self) -> usize {
         self.weight
+    }
+
+    pub(super) fn live(&self) -> usize {
+        self.live
     }
 }
 
@@ -112,10 +138,16 @@ impl Layers {
         self.active.apply(batch);
     }
 
-    /// Starts a new overlay over the present one.
-    pub(super) fn freeze(&mut self) -> Arc<Overlay> {
+    /// Starts a new overlay over the present one. `survivors` move up to it, if there are any:
+    /// then they are all of the present one but its deletes.
+    pub(super) fn freeze(&mut self, survivors: Batch) -> Arc<Overlay> {
         assert!(self.frozen.is_none(), "one overlay is frozen at a time");
-        let frozen = Arc::new(std::mem::take(&mut self.active));
+        let mut frozen = std::mem::take(&mut self.active);
+        if !survivors.is_empty() {
+            frozen.keep_only_deletes();
+            self.active.apply(survivors);
+        }
+        let frozen = Arc::new(frozen);
         self.frozen = Some(frozen.clone());
         frozen
     }

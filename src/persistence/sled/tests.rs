@@ -35,7 +35,7 @@ impl SledStore {
     /// Has sled take all that is in the log.
     fn checkpoint(&self) {
         let mut writer = self.writer.lock();
-        let mut checkpoint = self.freeze(&mut writer).unwrap();
+        let mut checkpoint = self.freeze(&mut writer, 0).unwrap();
         while !checkpoint.is_done() {
             checkpoint.step().unwrap();
         }

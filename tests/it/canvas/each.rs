@@ -63,7 +63,7 @@ async fn each_over_more_elements_than_the_window_keeps_their_order() {
 #[tokio::test]
 async fn each_takes_elements_of_every_size() {
     let texts: Vec<String> = [0, 1, 10_000, 1_000_000].map(|n| "x".repeat(n)).into();
-    let members = group(texts.iter().map(|text| shout.s(text.clone())));
+    let members = group(texts.into_iter().map(|text| shout.s(text)));
     assert_eq!(
         value(members | length.each()).await,
         [0, 1, 10_000, 1_000_000]

@@ -53,9 +53,9 @@ async fn the_completed_are_counted_as_they_end() {
     let gates = ["handles: count 0", "handles: count 1", "handles: count 2"];
     let members = || {
         gates
-            .iter()
+            .into_iter()
             .zip(0..)
-            .map(|(gate, n)| held.s(n, (*gate).into()))
+            .map(|(gate, n)| held.s(n, gate.into()))
     };
     let grouped = app.apply_async(group(members())).await.unwrap();
     let chorded = app
@@ -161,9 +161,9 @@ async fn elements_come_as_they_end_each_with_its_index() {
     let app = app().await;
     let gates = ["handles: iter 0", "handles: iter 1", "handles: iter 2"];
     let members = gates
-        .iter()
+        .into_iter()
         .zip(0..)
-        .map(|(gate, n)| held.s(n * 10, (*gate).into()));
+        .map(|(gate, n)| held.s(n * 10, gate.into()));
     let result = app.apply_async(group(members)).await.unwrap();
     let mut elements = result.iter();
     for i in [2, 0, 1] {

@@ -472,8 +472,8 @@ async fn more_members_than_are_alive_at_once_count_from_when_the_group_was_reach
     let tails = Canvas::group(
         (0..20).map(|n| task("add", (n, 0)).countdown(10 * SECOND) | task("add", (1, 1))),
     );
-    let nested = Canvas::group((0..8).map(|_| members(2)));
-    let late = Canvas::group((0..9).map(|_| task("held", (1, gate)).expires(5 * SECOND)));
+    let nested = Canvas::group((0..8).map(move |_| members(2)));
+    let late = Canvas::group((0..9).map(move |_| task("held", (1, gate)).expires(5 * SECOND)));
     let mut results = Vec::new();
     for (canvas, first) in [(members(20), 1), (tails, 2), (nested, 2), (late, 0)] {
         let id = app.apply_async(canvas).await.unwrap().id();

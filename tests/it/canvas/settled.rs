@@ -23,8 +23,10 @@ async fn a_settled_group_gives_failures_as_elements() {
 
 #[tokio::test]
 async fn the_body_of_a_settled_header_always_runs() {
-    let canvas =
-        |numbers: &[i64]| group(numbers.iter().map(|n| even.s(*n))).settled() | outcomes.partial();
+    let canvas = |numbers: &[i64]| {
+        let members: Vec<_> = numbers.iter().map(|n| even.s(*n)).collect();
+        group(members).settled() | outcomes.partial()
+    };
     assert_eq!(value(canvas(&[0, 1])).await, ["0", "even: 1 is odd"]);
     assert_eq!(
         value(canvas(&[1, 3])).await,

@@ -9,7 +9,7 @@ async fn many_submit_at_once() {
         .map(|n| {
             let app = app.clone();
             tokio::spawn(async move {
-                let header = group((0..5).map(|i| add.s(n, i)));
+                let header = group((0..5).map(move |i| add.s(n, i)));
                 app.apply_async(header | xsum.partial()).await.unwrap()
             })
         })
@@ -56,7 +56,7 @@ async fn a_key_that_is_used_by_many_at_once_gives_one_workflow() {
                 let (app, key) = (app.clone(), key.clone());
                 tokio::spawn(async move {
                     // Some of them are large: they are staged in several batches.
-                    let header = group((0..1 + n * 100).map(|_| add.s(n, 0)));
+                    let header = group((0..1 + n * 100).map(move |_| add.s(n, 0)));
                     let canvas = header | mark.si(n, key.clone());
                     app.apply_async(canvas.idempotency_key(key)).await.unwrap()
                 })

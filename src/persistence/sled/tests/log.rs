@@ -209,6 +209,52 @@ fn what_a_torn_tail_has_left_is_not_replayed_behind_new_frames() {
 }
 
 #[test]
+fn nor_when_its_file_is_used_again() {
+    let killed = killed();
+    let mut bytes = killed.bytes.clone();
+    bytes[killed.ends[3]..killed.ends[3] + 50].fill(0);
+    fs::write(&killed.path, bytes).unwrap();
+    let home = killed.home.path();
+    let store = SledStore::open(home).unwrap();
+    // Its file is free after the first checkpoint and in use after the second.
+    store.checkpoint();
+    store.checkpoint();
+    assert!(
+        killed.path.ends_with(
+            store
+                .writer
+                .lock()
+                .log
+                .segment()
+                .path()
+                .file_name()
+                .unwrap()
+        )
+    );
+    // Frame 5 again, so large that what is left of frame 6 follows it.
+    let room = killed.ends[4] - 4096;
+    let frame = |size| {
+        let mut out = Vec::new();
+        let stamp = super::frame::Stamp {
+            generation: 0,
+            seq: 0,
+            synced: 0,
+        };
+        super::frame::append(&mut out, 4096, stamp, &batch(&[("new", &vec![7; size])]));
+        out.len()
+    };
+    let size = (0..room).rfind(|size| frame(*size) == room).unwrap();
+    store.apply(batch(&[("new", &vec![7; size])])).unwrap();
+    store.sync(Durability::Power).unwrap();
+    let end = store.writer.lock().log.segment().end() as usize;
+    assert_eq!(end, killed.ends[4]);
+    let left = copy(home);
+    let store = SledStore::open(left.path()).unwrap();
+    assert_eq!(store.get(b"last").unwrap(), Some(vec![3]));
+    assert_eq!(store.get(b"new").unwrap(), Some(vec![7; size]));
+}
+
+#[test]
 fn frames_of_an_earlier_use_of_a_file_are_never_replayed() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
@@ -293,6 +339,29 @@ fn a_head_torn_as_its_file_was_made_or_used_again_is_no_damage() {
     fs::write(&spare, bytes).unwrap();
     fs::write(log.join("00000099.segment"), b"chord").unwrap();
     holds_kept(left.path());
+}
+
+#[test]
+fn a_damaged_head_of_a_segment_with_frames_is_noticed() {
+    let home = filled();
+    // The second life has a segment of its own, and nothing was checkpointed.
+    let store = SledStore::open(home.path()).unwrap();
+    store.apply(batch(&[("more", b"yes")])).unwrap();
+    drop(store);
+    let path = home.path().join("wal/00000002.segment");
+    let sound = fs::read(&path).unwrap();
+    for place in 0..36 {
+        let mut bytes = sound.clone();
+        bytes[place] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = SledStore::open(home.path()).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Corrupt { .. }),
+            "{place}: {error:?}"
+        );
+    }
+    fs::write(&path, sound).unwrap();
+    holds_kept(home.path());
 }
 
 #[cfg(target_os = "linux")]

@@ -41,9 +41,10 @@ fn a_scan_meets_each_untouched_key_once_while_checkpoints_happen() {
             }
             if dice(3) == 0 {
                 let mut writer = store.writer.lock();
+                let keep = [0, usize::MAX][dice(2) as usize];
                 let mut checkpoint: Checkpoint = match frozen.take() {
                     Some(checkpoint) => checkpoint,
-                    None => store.freeze(&mut writer).unwrap(),
+                    None => store.freeze(&mut writer, keep).unwrap(),
                 };
                 checkpoint.step().unwrap();
                 frozen = (!checkpoint.is_done()).then_some(checkpoint);

@@ -1,0 +1,174 @@
+//! cargo run --release --example backlog -- --shape singles|group --n N
+//!
+//! What a large backlog costs. A first process submits N single tasks behind a worker that is
+//! blocked, or runs one group of N until half of it is done, and ends. A second one opens the store:
+//! it is timed from `start()` to the first task's run, and then, with `--drain`, to the end of all.
+//! Each prints one JSON object; the memory is the most that its process has had resident.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use chordal::prelude::*;
+use chordal::{AppBuilder, Durability};
+use clap::{Parser, ValueEnum};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Notify;
+
+#[derive(Parser)]
+#[command(about = "Measures a store with much unfinished work")]
+struct Options {
+    /// What is unfinished.
+    #[arg(long)]
+    shape: Shape,
+    /// How many tasks.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(2..))]
+    n: u64,
+    /// Run all that is left.
+    #[arg(long)]
+    drain: bool,
+    /// Only this part of the measurement, over the store in this directory.
+    #[arg(long, requires = "directory")]
+    part: Option<Part>,
+    #[arg(long)]
+    directory: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Shape {
+    Singles,
+    Group,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Part {
+    Build,
+    Open,
+}
+
+/// Tasks from this number on wait until the process ends.
+static BLOCKED_FROM: AtomicU64 = AtomicU64::new(u64::MAX);
+static DONE: AtomicU64 = AtomicU64::new(0);
+static FIRST: OnceLock<Instant> = OnceLock::new();
+static PROGRESS: Notify = Notify::const_new();
+
+#[task]
+async fn work(n: u64) -> u64 {
+    FIRST.get_or_init(Instant::now);
+    if n >= BLOCKED_FROM.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+    DONE.fetch_add(1, Ordering::Relaxed);
+    PROGRESS.notify_one();
+    n
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    match (options.part, &options.directory) {
+        (Some(Part::Build), Some(directory)) => build(&options, directory).await,
+        (Some(Part::Open), Some(directory)) => open(&options, directory).await,
+        _ => both(&options),
+    }
+}
+
+/// Runs each part in a process of its own: memory is measured by process.
+fn both(options: &Options) -> Result<()> {
+    let directory = tempfile::tempdir().context("a temporary directory for the store")?;
+    for part in ["build", "open"] {
+        let mut command = Command::new(std::env::current_exe()?);
+        let shape = options.shape.to_possible_value().expect("none is hidden");
+        command.args(["--shape", shape.get_name(), "--n", &options.n.to_string()]);
+        command.args(options.drain.then_some("--drain"));
+        command
+            .args(["--part", part, "--directory"])
+            .arg(directory.path());
+        ensure!(command.status()?.success(), "the part {part} has failed");
+    }
+    Ok(())
+}
+
+fn builder(directory: &Path) -> AppBuilder {
+    let builder = App::open(directory).tasks(tasks![work]);
+    builder
+        .durability(Durability::Process)
+        .grace(Duration::ZERO)
+}
+
+async fn build(options: &Options, directory: &Path) -> Result<()> {
+    let n = options.n;
+    let start = Instant::now();
+    let app = match options.shape {
+        Shape::Singles => {
+            BLOCKED_FROM.store(0, Ordering::Relaxed);
+            let app = builder(directory).concurrency(1).start().await?;
+            let submit = |i| app.apply_async(work.s(i));
+            let submitted = stream::iter(0..n).map(submit).buffer_unordered(256);
+            submitted.try_for_each(async |_| Ok(())).await?;
+            app
+        }
+        Shape::Group => {
+            BLOCKED_FROM.store(n / 2, Ordering::Relaxed);
+            let app = builder(directory).start().await?;
+            let _ = app
+                .apply_async(group((0..n).map(move |i| work.s(i))))
+                .await?;
+            done(n / 2).await;
+            app
+        }
+    };
+    println!(
+        r#"{{"part":"build","n":{n},"seconds":{:.3},"live_workflows":{},"peak_rss_mb":{}}}"#,
+        start.elapsed().as_secs_f64(),
+        app.live_workflows(),
+        peak_rss_mb()?
+    );
+    app.shutdown().await?;
+    Ok(())
+}
+
+async fn open(options: &Options, directory: &Path) -> Result<()> {
+    let left = match options.shape {
+        Shape::Singles => options.n,
+        Shape::Group => options.n - options.n / 2,
+    };
+    let start = Instant::now();
+    let app = builder(directory).start().await?;
+    let opened = start.elapsed();
+    done(1).await;
+    let first = *FIRST.get().expect("one has run") - start;
+    let (live, peak) = (app.live_workflows(), peak_rss_mb()?);
+    if options.drain {
+        done(left).await;
+    }
+    println!(
+        r#"{{"part":"open","n":{},"start_ms":{},"first_run_ms":{},"live_workflows":{live},"peak_rss_mb":{peak},"done":{},"seconds":{:.3},"peak_rss_mb_at_the_end":{}}}"#,
+        options.n,
+        opened.as_millis(),
+        first.as_millis(),
+        DONE.load(Ordering::Relaxed),
+        start.elapsed().as_secs_f64(),
+        peak_rss_mb()?
+    );
+    app.shutdown().await?;
+    Ok(())
+}
+
+async fn done(count: u64) {
+    while DONE.load(Ordering::Relaxed) < count {
+        PROGRESS.notified().await;
+    }
+}
+
+/// The most memory that the process has had resident, in MB of 1,000,000 bytes.
+fn peak_rss_mb() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+    let kib: u64 = kib.context("VmHWM in /proc/self/status")?.parse()?;
+    Ok(kib * 1_024 / 1_000_000)
+}

@@ -1,0 +1,288 @@
+//! Admission: which workflows are live, and how those that wait come in.
+
+use std::borrow::Cow;
+
+use actix::{Context, Handler};
+
+use super::EngineActor;
+use crate::actors::journal::Act;
+use crate::canvas::freeze::{Node, TaskDef};
+use crate::canvas::id::Id;
+use crate::canvas::machine::backlog::Lane;
+use crate::canvas::opening;
+use crate::messages::engine::{Stored, Wanted};
+use crate::persistence::backlog::{Turn, Waiting};
+use crate::persistence::{StoreError, keys};
+use crate::task::Registry;
+
+/// A workflow whose first task has longer to wait than this, in milliseconds, does so in the store.
+const HORIZON_MS: u64 = 2_000;
+/// The most that are on their way in at once: they share the thread, and a batch, with all else.
+const AT_ONCE: usize = 256;
+
+/// When and where a workflow begins.
+struct Opening {
+    lane: String,
+    priority: u8,
+    /// When the first of its first tasks may start, in milliseconds since the Unix epoch.
+    at_ms: u64,
+}
+
+impl EngineActor {
+    /// Lets a new workflow start, or puts it to wait; says in which lane it starts.
+    pub(super) fn admit(
+        &mut self,
+        root: Id,
+        node: &Node,
+        head: &[u8],
+    ) -> Result<Option<Lane>, StoreError> {
+        let now = self.shell.now_ms();
+        let opening = self.opening(root, node, now)?;
+        if opening.at_ms > now.saturating_add(HORIZON_MS) {
+            self.put_to_wait(root, Waiting::new(now, Turn::Time(opening.at_ms), head));
+            self.tell(Stored::WaitsUntil(opening.at_ms));
+            return Ok(None);
+        }
+        let lane = self.backlog.lane(&opening.lane);
+        if self.backlog.submitted(lane) {
+            return Ok(Some(lane));
+        }
+        self.put_to_wait(root, Waiting::new(now, opening.into_turn(), head));
+        self.tell(Stored::Waits(lane));
+        Ok(None)
+    }
+
+    /// The lane in which a workflow is that was live before a restart.
+    pub(super) fn lane_of(&mut self, root: Id, node: &Node) -> Result<Lane, StoreError> {
+        let opening = self.opening(root, node, 0)?;
+        Ok(self.backlog.lane(&opening.lane))
+    }
+
+    /// Finds out, after a restart, who waits.
+    pub(super) fn recover_backlog(&mut self) -> Result<(), StoreError> {
+        let reader = self.shell.reader().clone();
+        for name in reader.lanes()? {
+            let lane = self.backlog.lane(&name);
+            self.backlog.found(lane);
+        }
+        let first = reader.timed().next().transpose()?;
+        self.due_at = first.map(|(at_ms, _)| at_ms);
+        Ok(())
+    }
+
+    /// Brings in what waits where there is room, and what waits for a time that has come.
+    pub(super) fn look(&mut self) {
+        if let Err(error) = self.try_look() {
+            self.shell.halt(error.into());
+        }
+        self.set_alarm();
+    }
+
+    fn try_look(&mut self) -> Result<(), StoreError> {
+        // What is on its way is passed over, so it must not be much.
+        if self.moving.len() > AT_ONCE / 2 || self.shell.is_draining() {
+            return Ok(());
+        }
+        self.look_at_the_clock()?;
+        let reader = self.shell.reader().clone();
+        for (lane, room) in self.backlog.room() {
+            let name = self.backlog.name(lane).to_owned();
+            let mut turns = reader.turns(&name);
+            let mut room = room.min(AT_ONCE.saturating_sub(self.moving.len()));
+            while room > 0 {
+                let Some(root) = turns.next().transpose()? else {
+                    self.backlog.is_empty(lane);
+                    break;
+                };
+                if !self.moving.contains(&root) {
+                    self.take_turn(root, lane)?;
+                    room -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next of a lane comes in, unless it is of another one by now, as the registry is.
+    fn take_turn(&mut self, root: Id, lane: Lane) -> Result<(), StoreError> {
+        let (waiting, node) = self.waiting(root)?;
+        let opening = self.opening(root, &node, waiting.since_ms)?;
+        let own = self.backlog.lane(&opening.lane);
+        if own == lane || self.backlog.has_place(own) {
+            self.backlog.came_in(own);
+            return self.bring_in(root, waiting, own);
+        }
+        self.backlog.moved_to(own);
+        self.requeue(root, waiting, opening, own);
+        Ok(())
+    }
+
+    fn look_at_the_clock(&mut self) -> Result<(), StoreError> {
+        let now = self.shell.now_ms();
+        if self.due_at.is_none_or(|at_ms| at_ms > now) {
+            return Ok(());
+        }
+        self.due_at = None;
+        let reader = self.shell.reader().clone();
+        for due in reader.timed() {
+            let (at_ms, root) = due?;
+            if self.moving.contains(&root) {
+                continue;
+            }
+            if at_ms > now || self.moving.len() >= AT_ONCE {
+                self.due_at = Some(at_ms);
+                break;
+            }
+            let (waiting, node) = self.waiting(root)?;
+            let opening = self.opening(root, &node, waiting.since_ms)?;
+            let lane = self.backlog.lane(&opening.lane);
+            if self.backlog.submitted(lane) {
+                self.bring_in(root, waiting, lane)?;
+            } else {
+                self.requeue(root, waiting, opening, lane);
+            }
+        }
+        Ok(())
+    }
+
+    fn waiting(&self, root: Id) -> Result<(Waiting, Node), StoreError> {
+        let reader = self.shell.reader();
+        let found = reader.waiting(root)?.zip(reader.root(root)?);
+        found.ok_or_else(|| StoreError::Corrupt {
+            path_or_place: format!("workflow {root}"),
+            what: "it is to wait, and is not there".to_owned(),
+        })
+    }
+
+    /// A workflow that waited becomes live.
+    fn bring_in(&mut self, root: Id, waiting: Waiting, lane: Lane) -> Result<(), StoreError> {
+        self.take_out(root, &waiting);
+        let since_ms = waiting.since_ms;
+        let head = waiting.into_head_record();
+        self.shell.put(keys::head(root), head.clone());
+        self.resume(root, head, lane, since_ms)
+    }
+
+    fn requeue(&mut self, root: Id, waiting: Waiting, opening: Opening, lane: Lane) {
+        self.take_out(root, &waiting);
+        self.put_to_wait(root, waiting.moved(opening.into_turn()));
+        self.tell(Stored::Waits(lane));
+    }
+
+    fn put_to_wait(&self, root: Id, waiting: Waiting) {
+        for (key, value) in waiting.records(root) {
+            self.shell.put(key, value);
+        }
+    }
+
+    /// Until the store has heard of it, it would be found waiting.
+    fn take_out(&mut self, root: Id, waiting: &Waiting) {
+        for key in waiting.keys(root) {
+            self.shell.delete(key);
+        }
+        self.moving.insert(root);
+        self.tell(Stored::Moved(root));
+    }
+
+    fn tell(&self, stored: Stored) {
+        self.shell.then(Act::Stored(stored));
+    }
+
+    fn opening(&self, root: Id, node: &Node, since_ms: u64) -> Result<Opening, StoreError> {
+        let registry = &self.shell.shared().registry;
+        let mut first = None;
+        let mut at_ms: Option<u64> = None;
+        let elsewhere = opening::visit(node, &mut |_, task| {
+            first.get_or_insert_with(|| lane(registry, task));
+            let own = task.options.as_ref().and_then(|options| options.eta);
+            let own = own.map_or(since_ms, |eta| eta.from(since_ms));
+            at_ms = Some(at_ms.map_or(own, |at_ms| at_ms.min(own)));
+        });
+        let (lane, priority) = match (first, elsewhere) {
+            (Some(first), _) => first,
+            // Of a group too large to stand in the head, one member tells of all.
+            (None, Some(seq)) => {
+                let (_, members) = self.shell.reader().stored_members(root.node(seq), 0)?;
+                match members.first() {
+                    Some(member) => return self.opening(root, member, since_ms).map(Opening::now),
+                    None => Default::default(),
+                }
+            }
+            // Nothing but callbacks, or a body.
+            (None, None) => Default::default(),
+        };
+        Ok(Opening {
+            lane: lane.into_owned(),
+            priority,
+            at_ms: if elsewhere.is_some() {
+                0
+            } else {
+                at_ms.unwrap_or(0)
+            },
+        })
+    }
+}
+
+impl Opening {
+    fn now(self) -> Self {
+        Self { at_ms: 0, ..self }
+    }
+
+    fn into_turn(self) -> Turn {
+        Turn::Place {
+            lane: self.lane,
+            priority: self.priority,
+        }
+    }
+}
+
+/// The lane of what starts with this task: its queue. What nobody can run has lanes of its own, so
+/// that it takes nobody's place.
+fn lane<'a>(registry: &Registry, task: &'a TaskDef) -> (Cow<'a, str>, u8) {
+    let Some(entry) = registry.get(&task.name) else {
+        return (format!("\0{}", task.name).into(), 0);
+    };
+    let own = task.options.as_deref();
+    let options = entry.options.with(own);
+    let queue = own.and_then(|own| own.queue.as_deref());
+    (queue.unwrap_or(options.queue).into(), options.priority)
+}
+
+impl Handler<Stored> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, stored: Stored, _: &mut Context<Self>) {
+        match stored {
+            Stored::Waits(lane) => self.backlog.arrived(lane),
+            Stored::WaitsUntil(at_ms) => {
+                self.due_at = Some(self.due_at.map_or(at_ms, |first| first.min(at_ms)));
+            }
+            Stored::Moved(root) => drop(self.moving.remove(&root)),
+        }
+        self.look();
+    }
+}
+
+impl Handler<Wanted> for EngineActor {
+    type Result = ();
+
+    /// It comes in at once, past all that wait: the task that waits for it may hold what these
+    /// wait for.
+    fn handle(&mut self, Wanted(root): Wanted, _: &mut Context<Self>) {
+        if self.moving.contains(&root) || self.workflows.contains_key(&root) {
+            return;
+        }
+        let done = match self.shell.reader().waiting(root) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => self.waiting(root).and_then(|(waiting, node)| {
+                let lane = self.lane_of(root, &node)?;
+                self.backlog.came_in(lane);
+                self.bring_in(root, waiting, lane)
+            }),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            self.shell.halt(error.into());
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Staging: what of a submission does not fit into its head is written before it, batch by batch,
+//! as the canvas is drawn.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use actix::Addr;
+use tokio::sync::mpsc;
+
+use super::shared::Shared;
+use super::store::{Commit, StoreActor};
+use super::sweeper;
+use crate::canvas::Canvas;
+use crate::canvas::freeze::Refusal;
+use crate::canvas::id::Id;
+use crate::error::{Error, Result};
+use crate::persistence::codec::{self, Kind};
+use crate::persistence::definition::Definition;
+use crate::persistence::{Batch, Pair, keys};
+
+/// A submission is staged in batches of about this many bytes.
+const BATCH: usize = 256 * 1_024;
+/// How many batches may wait for the one that is being written.
+const AHEAD: usize = 2;
+/// A canvas of at most this many canvases is frozen by its caller.
+const SMALL: usize = 1_024;
+
+/// What is in the store of a workflow whose head is not: deleted with this, unless it is
+/// [kept](Self::keep).
+#[derive(Debug)]
+pub(crate) struct Staged {
+    shared: Arc<Shared>,
+    store: Addr<StoreActor>,
+    /// `None`: there is nothing to delete.
+    root: Option<Id>,
+}
+
+/// Freezes the canvas and writes all of it but the head. The caller freezes a small canvas himself;
+/// a large one, whose iterators may also be slow, is frozen on a thread of the blocking pool, a few
+/// batches ahead of the disk.
+pub(crate) async fn stage(
+    shared: &Arc<Shared>,
+    root: Id,
+    canvas: Canvas,
+    key: Option<String>,
+) -> Result<(Definition, Staged)> {
+    let mut staged = Staged {
+        shared: shared.clone(),
+        store: shared.plant().client().store.clone(),
+        root: None,
+    };
+    if canvas.has_at_most(SMALL) {
+        let mut batches = Vec::new();
+        let definition = freeze(shared, root, canvas, key, |batch| {
+            batches.push(batch);
+            Ok(())
+        })?;
+        for batch in batches {
+            staged.write(root, batch).await?;
+        }
+        return Ok((definition, staged));
+    }
+    let (batches, mut written) = mpsc::channel(AHEAD);
+    let freezing = shared.plant().runtime.spawn_blocking({
+        let shared = shared.clone();
+        move || {
+            freeze(&shared, root, canvas, key, |batch| {
+                let gone = |_| Refusal::here("nobody waits for it any more");
+                batches.blocking_send(batch).map_err(gone)
+            })
+        }
+    });
+    while let Some(batch) = written.recv().await {
+        staged.write(root, batch).await?;
+    }
+    match freezing.await {
+        Ok(Ok(definition)) => Ok((definition, staged)),
+        Ok(Err(refusal)) => {
+            staged.discard().await;
+            Err(refusal.into())
+        }
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => {
+                staged.discard().await;
+                resume_unwind(panic)
+            }
+            Err(_) => Err(gone(shared)),
+        },
+    }
+}
+
+fn freeze(
+    shared: &Shared,
+    root: Id,
+    canvas: Canvas,
+    key: Option<String>,
+    mut send: impl FnMut(Batch) -> Result<(), Refusal>,
+) -> Result<Definition, Refusal> {
+    let mut batch = Batch::default();
+    let put = &mut |(key, value): Pair| {
+        batch.put(key, value);
+        if batch.bytes() >= BATCH {
+            send(std::mem::take(&mut batch))?;
+        }
+        Ok(())
+    };
+    let definition = Definition::freeze(root, canvas, key, &shared.registry, put)?;
+    if !batch.is_empty() {
+        send(batch)?;
+    }
+    Ok(definition)
+}
+
+impl Staged {
+    /// The head is in the engine's hands: from now on the parts are its own. Says whether there are
+    /// any: then what [marks](keys::remains) them is to be deleted beside the head.
+    pub(crate) fn keep(mut self) -> bool {
+        self.root.take().is_some()
+    }
+
+    async fn write(&mut self, root: Id, mut batch: Batch) -> Result<()> {
+        if self.root.replace(root).is_none() {
+            batch.put(keys::remains(root), codec::encode(Kind::Mark, &()));
+        }
+        let answer = self.store.send(Commit(batch)).await;
+        let answer = answer.map_err(|_| gone(&self.shared))?.await;
+        if let Err(error) = answer.map_err(|_| gone(&self.shared))? {
+            // Nothing that is written after it can be trusted.
+            self.shared.end(error.clone().into());
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Deletes it now.
+    async fn discard(mut self) {
+        if let Some(root) = self.root {
+            sweeper::purge(self.shared.clone(), self.store.clone(), root).await;
+            // Not earlier: whoever waits for this may go.
+            self.root = None;
+        }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(root) = self.root {
+            let (shared, store) = (self.shared.clone(), self.store.clone());
+            self.shared.plant().runtime.spawn(async move {
+                // A batch may be on its way: this answer comes behind it.
+                if let Ok(answer) = store.send(Commit(Batch::default())).await {
+                    let _ = answer.await;
+                    sweeper::purge(shared, store, root).await;
+                }
+            });
+        }
+    }
+}
+
+/// Why the engine does not answer.
+pub(crate) fn gone(shared: &Shared) -> Error {
+    shared.ended().unwrap_or(Error::ShutDown)
+}

@@ -1,0 +1,131 @@
+//! A fold in eager mode: after each member its function, one run at a time.
+
+use std::collections::VecDeque;
+
+use super::frame::{FanOut, Step};
+use super::run::{Run, nothing_is_lost};
+use crate::canvas::freeze::Def;
+use crate::canvas::machine::fold::{Command, Fold, Intake, is_run};
+use crate::canvas::machine::place::Place;
+use crate::canvas::machine::{Index, Record, Report, Verdict, group};
+use crate::canvas::outcome::{Outcome, TaskFailure, Value};
+use crate::persistence::StoreError;
+use crate::persistence::draft::{self, Draft};
+
+#[derive(Debug)]
+pub(super) struct FoldFrame {
+    machine: Fold,
+    fan: FanOut,
+    /// What is to run, one after the other: members, and the function over what they gave.
+    next: VecDeque<Place>,
+}
+
+impl FoldFrame {
+    /// `verdict`: of the barrier of a group that is empty.
+    pub(super) fn open(
+        run: &Run,
+        place: &Place,
+        fan: FanOut,
+        verdict: Option<Verdict>,
+        draft: &mut Draft,
+    ) -> Result<(Self, Step), StoreError> {
+        let Def::Fold {
+            header,
+            init,
+            order,
+            ..
+        } = &place.node.def
+        else {
+            unreachable!("only a fold is opened as one")
+        };
+        let init = Value::Inline(init.clone());
+        let intake = Intake::new(*order, header.settled, fan.size(), init);
+        let (machine, mut commands) = Fold::recover(intake, super::frame::WINDOW);
+        let mut frame = Self {
+            machine,
+            fan,
+            next: VecDeque::new(),
+        };
+        commands.extend(verdict.into_iter().flat_map(|it| frame.machine.decided(it)));
+        let step = frame.perform(run, place, commands, draft)?;
+        Ok((frame, step))
+    }
+
+    /// Its child `index`, a member or a run, has ended.
+    pub(super) fn ended(
+        &mut self,
+        run: &Run,
+        place: &Place,
+        index: Index,
+        report: Report,
+        draft: &mut Draft,
+    ) -> Result<Step, StoreError> {
+        let commands = if is_run(index) {
+            self.machine.run_ended(index, report)
+        } else {
+            let outcome = report.outcome.clone();
+            let verdict = self.fan.arrive(run, index, report, draft);
+            let mut commands = self.machine.arrived(index, outcome);
+            commands.extend(self.machine.stopped(index, false));
+            commands.extend(verdict.into_iter().flat_map(|it| self.machine.decided(it)));
+            commands
+        };
+        self.perform(run, place, commands, draft)
+    }
+
+    fn perform(
+        &mut self,
+        run: &Run,
+        place: &Place,
+        commands: Vec<Command>,
+        draft: &mut Draft,
+    ) -> Result<Step, StoreError> {
+        for command in commands {
+            match command {
+                Command::Members(group::Command::Spawn(index)) => {
+                    self.next.push_back(self.fan.member(run, index)?);
+                }
+                Command::Run(items, _) => self.next.push_back(place.fold_run(items)),
+                Command::Keep { folded, acc } => self.keep(place, folded, acc, draft),
+                Command::Record(record) => draft.record(place.id(), record),
+                Command::Break(member) => {
+                    let failure = TaskFailure::chord(place.id(), member);
+                    return Ok(end(place, Outcome::Failure(failure), draft));
+                }
+                Command::Fail(outcome) => return Ok(end(place, outcome, draft)),
+                Command::Succeed => {
+                    let outcome = Outcome::Success(self.machine.acc());
+                    return Ok(end(place, outcome, draft));
+                }
+                Command::Members(_) | Command::RespawnRun(_) | Command::GiveUpRun(_) => {
+                    nothing_is_lost();
+                }
+            }
+        }
+        let next = self.next.pop_front();
+        Ok(Step::Start(
+            next.expect("a fold goes on until it has ended"),
+        ))
+    }
+
+    fn keep(&mut self, place: &Place, folded: u64, acc: Value, draft: &mut Draft) {
+        let Def::Fold { body, .. } = &place.node.def else {
+            unreachable!("only a fold keeps an accumulator")
+        };
+        let put = &mut |key, piece| draft.put(key, piece);
+        let acc = draft::keep_acc(place.root.node(body.seq), acc, put);
+        self.machine.acc_is_kept(acc.clone());
+        draft.record(place.id(), Record::Folded { folded, acc });
+    }
+}
+
+fn end(place: &Place, outcome: Outcome, draft: &mut Draft) -> Step {
+    let outcome = match outcome {
+        Outcome::Success(value) => {
+            let put = &mut |key, piece| draft.put(key, piece);
+            Outcome::Success(draft::keep(place.id(), value, put))
+        }
+        outcome => outcome,
+    };
+    Step::Ended(place.last_word(outcome.into(), false))
+}

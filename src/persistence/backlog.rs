@@ -1,0 +1,139 @@
+//! The backlog: workflows that wait in the store, for a place or for their time.
+
+use serde::{Deserialize, Serialize};
+
+use super::codec::{self, Kind};
+use super::definition::Head;
+use super::reader::Reader;
+use super::{StoreError, keys};
+use crate::canvas::freeze::Node;
+use crate::canvas::id::Id;
+use crate::canvas::opening;
+use crate::canvas::payload::Payload;
+
+/// A workflow that waits, and where in the index it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Waiting {
+    /// When it was submitted, in milliseconds since the Unix epoch: its times count from there.
+    pub(crate) since_ms: u64,
+    pub(crate) turn: Turn,
+    /// The record that is its head when it is live.
+    head: Payload,
+}
+
+/// What a waiting workflow waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Turn {
+    /// A place in this lane.
+    Place { lane: String, priority: u8 },
+    /// This time, in milliseconds since the Unix epoch.
+    Time(u64),
+}
+
+impl Waiting {
+    pub(crate) fn new(since_ms: u64, turn: Turn, head: &[u8]) -> Self {
+        Self {
+            since_ms,
+            turn,
+            head: head.to_vec().into(),
+        }
+    }
+
+    /// The same workflow where it waits for something else.
+    pub(crate) fn moved(self, turn: Turn) -> Self {
+        Self { turn, ..self }
+    }
+
+    /// The two records that say that workflow `root` waits.
+    pub(crate) fn records(&self, root: Id) -> [(Vec<u8>, Vec<u8>); 2] {
+        [
+            (keys::waiting(root), codec::encode(Kind::Waiting, self)),
+            (self.turn.key(root), codec::encode(Kind::Mark, &())),
+        ]
+    }
+
+    /// The keys of [`records`](Self::records).
+    pub(crate) fn keys(&self, root: Id) -> [Vec<u8>; 2] {
+        [keys::waiting(root), self.turn.key(root)]
+    }
+
+    pub(crate) fn head(&self, root: Id) -> Result<Head, StoreError> {
+        codec::decode(Kind::Head, &keys::waiting(root), self.head.bytes())
+    }
+
+    pub(crate) fn into_head_record(self) -> Vec<u8> {
+        self.head.bytes().to_vec()
+    }
+}
+
+impl Turn {
+    fn key(&self, root: Id) -> Vec<u8> {
+        match self {
+            Self::Place { lane, priority } => keys::turn(lane, *priority, root),
+            Self::Time(at_ms) => keys::due(*at_ms, root),
+        }
+    }
+}
+
+impl Reader {
+    /// The workflow, if it waits.
+    pub(crate) fn waiting(&self, root: Id) -> Result<Option<Waiting>, StoreError> {
+        let key = keys::waiting(root);
+        let record = self.store().get(&key)?;
+        record
+            .map(|record| codec::decode(Kind::Waiting, &key, &record))
+            .transpose()
+    }
+
+    /// When task `node` of a workflow that waits for its time is due, if the workflow starts with it.
+    pub(crate) fn waits_until(&self, root: Id, node: &Node) -> Result<Option<u64>, StoreError> {
+        let Some(waiting) = self.waiting(root)? else {
+            return Ok(None);
+        };
+        let mut due = None;
+        if let Some(whole) = self.root(root)? {
+            let _ = opening::visit(&whole, &mut |seq, task| {
+                let options = task.options.as_ref().filter(|_| seq == node.seq);
+                if let Some(eta) = options.and_then(|options| options.eta) {
+                    due = Some(eta.from(waiting.since_ms));
+                }
+            });
+        }
+        Ok(due)
+    }
+
+    /// The lanes in which workflows wait.
+    pub(crate) fn lanes(&self) -> Result<Vec<String>, StoreError> {
+        let mut lanes = Vec::new();
+        let (mut from, to) = keys::all(b'q');
+        // One look per lane: each starts behind the lane before.
+        while let Some(pair) = self.store().scan(&from, &to).next() {
+            let (key, _) = pair?;
+            let Some((lane, _)) = keys::turn_of(&key) else {
+                break;
+            };
+            lanes.push(lane.to_owned());
+            from = keys::turns(lane).1;
+        }
+        Ok(lanes)
+    }
+
+    /// The workflows that wait in a lane, the next one first.
+    pub(crate) fn turns(&self, lane: &str) -> impl Iterator<Item = Result<Id, StoreError>> + '_ {
+        let (from, to) = keys::turns(lane);
+        let turns = self.store().scan(&from, &to);
+        turns.filter_map(|pair| match pair {
+            Ok((key, _)) => keys::turn_of(&key).map(|(_, root)| Ok(root)),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    /// The workflows that wait for their time, the earliest first.
+    pub(crate) fn timed(&self) -> impl Iterator<Item = Result<(u64, Id), StoreError>> + '_ {
+        let (from, to) = keys::all(b't');
+        self.store().scan(&from, &to).filter_map(|pair| match pair {
+            Ok((key, _)) => keys::timed_of(&key).map(Ok),
+            Err(error) => Some(Err(error)),
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! The elements of a list, wherever it is kept, read as they are asked for.
+
+use std::fmt;
+
+use super::gathered::Gathered;
+use super::members::ElementsError;
+use super::{Reader, missing};
+use crate::canvas::id::Id;
+use crate::canvas::outcome::Value;
+use crate::canvas::payload::Payload;
+use crate::persistence::codec::{self, Kind};
+use crate::persistence::keys;
+
+/// So much of a value in pieces is read at a time.
+const READ: usize = 64 * 1_024;
+
+/// A list that is read once, a part at a time. It holds no store: each part is asked of the reader
+/// that is given then.
+#[derive(Clone)]
+pub(crate) enum Elements {
+    /// What the members of a group gave, each as a `Result` or only its value.
+    Gathered {
+        list: Gathered,
+        settled: bool,
+    },
+    Listed(Listed),
+}
+
+/// A list that is one value, and may be in pieces.
+#[derive(Clone)]
+pub(crate) struct Listed {
+    /// Whose value it is.
+    node: Id,
+    /// How many elements are left.
+    left: u64,
+    /// What has been read, from the next element on.
+    buffer: Payload,
+    /// The number of the next piece, and how many bytes there are from there on.
+    next: u32,
+    unread: u64,
+}
+
+impl Elements {
+    /// The elements of a value of workflow `root`.
+    pub(crate) fn open(reader: &Reader, root: Id, value: &Value) -> Result<Self, ElementsError> {
+        let mut listed = match value {
+            Value::Gathered { seq, size, settled } => {
+                let list = Gathered::open(reader, root.node(*seq), *size)?;
+                let settled = *settled;
+                return Ok(Self::Gathered { list, settled });
+            }
+            Value::Extended { own, .. } => return Self::open(reader, root, own),
+            Value::Inline(payload) => Listed::new(root, payload.clone(), 0, 0),
+            Value::Stored { seq, len } => {
+                Listed::new(root.node(*seq), Payload::from(Vec::new()), 0, *len)
+            }
+            Value::Args { seq, len } => {
+                let none = Payload::from(Vec::new());
+                Listed::new(root.node(*seq), none, keys::ARGS, *len)
+            }
+        };
+        listed.begin(reader)?;
+        Ok(Self::Listed(listed))
+    }
+
+    /// Whose list it is.
+    pub(crate) fn id(&self) -> Id {
+        match self {
+            Self::Gathered { list, .. } => list.group(),
+            Self::Listed(listed) => listed.node,
+        }
+    }
+
+    /// How many elements are left.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Gathered { list, .. } => list.len(),
+            Self::Listed(listed) => listed.left,
+        }
+    }
+
+    /// After an error nothing can be said of what follows.
+    pub(crate) fn next(&mut self, reader: &Reader) -> Option<Result<Payload, ElementsError>> {
+        match self {
+            Self::Gathered { list, settled } => {
+                let outcome = list.next(reader)?;
+                let root = list.group().root();
+                let element = outcome.and_then(|one| reader.element(root, &one, *settled));
+                Some(element.map_err(ElementsError::Store))
+            }
+            Self::Listed(listed) if listed.left == 0 => None,
+            Self::Listed(listed) => Some(listed.take(reader)),
+        }
+    }
+}
+
+/// Shows how many are left: there may be a million.
+impl fmt::Debug for Elements {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Elements")
+            .field("left", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Listed {
+    fn new(node: Id, buffer: Payload, next: u32, unread: u64) -> Self {
+        Self {
+            node,
+            left: 0,
+            buffer,
+            next,
+            unread,
+        }
+    }
+
+    fn begin(&mut self, reader: &Reader) -> Result<(), ElementsError> {
+        self.read_on(reader)?;
+        let (count, elements) = self.buffer.list().map_err(ElementsError::NotAList)?;
+        self.left = u64::from(count);
+        self.buffer = elements;
+        Ok(())
+    }
+
+    fn take(&mut self, reader: &Reader) -> Result<Payload, ElementsError> {
+        loop {
+            match self.buffer.split_first() {
+                Ok((element, rest)) => {
+                    self.left -= 1;
+                    self.buffer = rest;
+                    return Ok(element);
+                }
+                // It may be there in part.
+                Err(_) if self.unread > 0 => self.read_on(reader)?,
+                Err(error) => return Err(ElementsError::NotAList(error)),
+            }
+        }
+    }
+
+    /// Reads at least as much as there is: what is larger than one read is not looked through for
+    /// each of its pieces.
+    fn read_on(&mut self, reader: &Reader) -> Result<(), ElementsError> {
+        if self.unread == 0 {
+            return Ok(());
+        }
+        let mut bytes = self.buffer.bytes().to_vec();
+        let enough = bytes.len() + bytes.len().max(READ);
+        let (_, to) = keys::of_node(b'p', self.node);
+        for piece in reader.store.scan(&keys::piece(self.node, self.next), &to) {
+            let (key, value) = piece?;
+            let piece = codec::unframe(Kind::Piece, &key, &value)?;
+            // A task that was run again may have left more pieces than its last value has.
+            let piece = &piece[..piece.len().min(self.unread as usize)];
+            bytes.extend_from_slice(piece);
+            self.unread -= piece.len() as u64;
+            self.next += 1;
+            if bytes.len() >= enough || self.unread == 0 {
+                self.buffer = Payload::from(bytes);
+                return Ok(());
+            }
+        }
+        Err(missing(self.node, "piece of a value").into())
+    }
+}

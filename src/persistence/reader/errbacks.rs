@@ -1,0 +1,100 @@
+//! Who is to be called when what never started fails.
+
+use super::{MemberCursor, Reader};
+use crate::canvas::freeze::{Def, Node};
+use crate::canvas::id::Id;
+use crate::canvas::machine::place::Place;
+use crate::canvas::machine::{Index, Report};
+use crate::persistence::StoreError;
+
+impl Reader {
+    /// The errbacks that run when `node`, which never started, fails because the header before it
+    /// did: its own, those of a chain's first step, of each member of a group, of a chord's body.
+    pub(crate) fn errbacks(
+        &self,
+        root: Id,
+        node: &Node,
+        out: &mut Vec<Node>,
+    ) -> Result<(), StoreError> {
+        let of_last = match &node.def {
+            Def::Chain(steps) => self.errbacks_of_steps(root, steps, out)?,
+            _ => false,
+        };
+        if let Some(callbacks) = &node.callbacks
+            && !(of_last && callbacks.last_has_them)
+        {
+            out.extend_from_slice(&callbacks.link_error);
+        }
+        match &node.def {
+            Def::Task(_) | Def::Chain(_) | Def::Fold { .. } => Ok(()),
+            Def::Group(fan) if fan.followed => Ok(()),
+            Def::Group(fan) => {
+                let group = root.node(node.seq);
+                let Some((first, size)) = self.expansion(group, fan)? else {
+                    out.extend_from_slice(fan.own_errbacks());
+                    return Ok(());
+                };
+                let mut cursor = MemberCursor::new(group, first);
+                for index in 0..size {
+                    self.errbacks(root, &cursor.get(self, fan, index)?, out)?;
+                }
+                Ok(())
+            }
+            Def::Chord { body, .. } => self.errbacks(root, body, out),
+        }
+    }
+
+    /// Those of the first of these steps of a chain; if that is a header, of its body. Says whether
+    /// that is the last step, or what follows it.
+    pub(crate) fn errbacks_of_steps(
+        &self,
+        root: Id,
+        steps: &[Node],
+        out: &mut Vec<Node>,
+    ) -> Result<bool, StoreError> {
+        let at = steps.iter().take_while(|step| step.is_header()).count();
+        if let Some(step) = steps.get(at) {
+            self.errbacks(root, step, out)?;
+        }
+        Ok(at + 1 >= steps.len() && !steps.is_empty())
+    }
+
+    /// Adds what is called for when the header of the chord at this place has failed: the body
+    /// fails with it, unstarted.
+    pub(crate) fn fail_body(&self, chord: &Place, report: &mut Report) -> Result<(), StoreError> {
+        let Def::Chord { body, .. } = &chord.node.def else {
+            unreachable!("only a chord has a body")
+        };
+        let mut errbacks = Vec::new();
+        self.errbacks(chord.root, body, &mut errbacks)?;
+        if let Some(failure) = report.outcome.failure() {
+            let input = failure.as_input();
+            report.call_for(&errbacks, &input);
+        }
+        Ok(())
+    }
+
+    /// If step `index` of the chain at this place failed because a group did whose list the next
+    /// step was to get, the group is a chord's header in all but form, and the next step the body,
+    /// which fails unstarted. Says whether that is the last.
+    pub(crate) fn fail_next(
+        &self,
+        chain: &Place,
+        index: Index,
+        report: &mut Report,
+    ) -> Result<bool, StoreError> {
+        let (root, steps, at) = (chain.root, chain.steps(), index as usize);
+        let Some(failure) = report.outcome.failure() else {
+            return Ok(false);
+        };
+        let failed = failure.task_id;
+        if failed.root() != root || !steps[at].is_followed_from(failed.seq()) {
+            return Ok(false);
+        }
+        let input = failure.as_input();
+        let mut errbacks = Vec::new();
+        let last = self.errbacks_of_steps(root, &steps[at + 1..], &mut errbacks)?;
+        report.call_for(&errbacks, &input);
+        Ok(last)
+    }
+}

@@ -1,0 +1,136 @@
+//! What has become of a node, and how far it has got.
+
+use super::Reader;
+use super::find::{Found, Link, Step};
+use crate::canvas::freeze::{Def, Node};
+use crate::canvas::id::Id;
+use crate::canvas::machine::{Change, Record};
+use crate::canvas::outcome::Outcome;
+use crate::canvas::state::State;
+use crate::persistence::StoreError;
+
+/// What has become of a node.
+#[derive(Clone, Debug)]
+pub(crate) enum Fate {
+    Ended(Outcome),
+    /// A callback whose task has ended otherwise, or a call that its task did not wait for: it
+    /// will never run.
+    Never,
+}
+
+impl Reader {
+    /// What has become of a node, of itself or with the node above it: a step that never ran
+    /// because the one before it failed has that failure.
+    pub(crate) fn fate(&self, root: Id, found: &Found) -> Result<Option<Fate>, StoreError> {
+        self.fate_at(root, &found.path)
+    }
+
+    fn fate_at(&self, root: Id, path: &[Step]) -> Result<Option<Fate>, StoreError> {
+        // Up to the first node of which there is word, ...
+        let mut fate = None;
+        let mut known = path.len();
+        while let Some(above) = known.checked_sub(1) {
+            let step = &path[above];
+            fate = match above {
+                0 => self.ended(root)?.map(|ended| ended.outcome),
+                _ if step.link == Link::Last => None,
+                _ => match self.last_change(root.node(step.stream), step.index)? {
+                    Some(Change::Done(outcome)) => Some(outcome),
+                    _ => None,
+                },
+            }
+            .map(Fate::Ended);
+            if fate.is_some() || above == 0 {
+                break;
+            }
+            known = above;
+        }
+        // ... and down again, to what that means for the ones below.
+        for step in path.get(known..).unwrap_or_default() {
+            fate = match (fate, step.link) {
+                // The node above it has not ended.
+                (None, _) => None,
+                // It is on record that it is to run.
+                (Some(_), Link::Aside) if self.is_due(root, step)? => None,
+                (Some(_), Link::Aside) => Some(Fate::Never),
+                (Some(Fate::Ended(Outcome::Success(_))), Link::Part) => None,
+                // A chain's later steps, of which none is revoked, share its failure.
+                (Some(Fate::Ended(Outcome::Revoked(failure))), Link::Part) => {
+                    Some(Fate::Ended(Outcome::Failure(failure)))
+                }
+                (above, Link::Part | Link::Last) => above,
+            };
+        }
+        Ok(fate)
+    }
+
+    /// Says whether the callback at `step` has been called for.
+    fn is_due(&self, root: Id, step: &Step) -> Result<bool, StoreError> {
+        for record in self.records(root.node(step.stream)) {
+            if let Record::Due { seq, .. } = record?
+                && seq == step.index
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How far a node has got.
+    pub(crate) fn state(&self, root: Id, found: &Found) -> Result<State, StoreError> {
+        match self.fate(root, found)? {
+            Some(Fate::Ended(Outcome::Success(_))) => return Ok(State::Success),
+            Some(Fate::Ended(Outcome::Failure(_))) => return Ok(State::Failure),
+            Some(Fate::Ended(Outcome::Revoked(_)) | Fate::Never) => return Ok(State::Revoked),
+            None => {}
+        }
+        let Some(step) = found.path.last() else {
+            return Ok(State::Pending);
+        };
+        match self.last_change(root.node(step.stream), step.index)? {
+            Some(Change::Started(_)) => Ok(State::Started),
+            Some(Change::Waiting { past, .. }) if past.retries > 0 => Ok(State::Retry),
+            Some(Change::Waiting { .. }) => Ok(State::Pending),
+            // Of a fold that waits for its members.
+            Some(Change::Done(_)) if step.link == Link::Last => Ok(State::Started),
+            _ if self.any_record(root, &found.node)? => Ok(State::Started),
+            _ => Ok(State::Pending),
+        }
+    }
+
+    /// When the next attempt of a task is due that waits for its time, in milliseconds since the
+    /// Unix epoch.
+    pub(crate) fn due_at(&self, root: Id, found: &Found) -> Result<Option<u64>, StoreError> {
+        let Some(step) = found.path.last() else {
+            return Ok(None);
+        };
+        Ok(
+            match self.last_change(root.node(step.stream), step.index)? {
+                Some(Change::Waiting { at_ms, .. }) => Some(at_ms),
+                _ => None,
+            },
+        )
+    }
+
+    /// Says whether anything within a chain, group or chord has started.
+    fn any_record(&self, root: Id, node: &Node) -> Result<bool, StoreError> {
+        let own = match &node.def {
+            Def::Task(_) => return Ok(false),
+            _ => self
+                .segments_after(root.node(node.seq), None)
+                .next()
+                .transpose()?
+                .is_some(),
+        };
+        if own {
+            return Ok(true);
+        }
+        match &node.def {
+            Def::Chain(steps) => match steps.first() {
+                Some(first) => self.any_record(root, first),
+                None => Ok(false),
+            },
+            _ => Ok(false),
+        }
+    }
+}

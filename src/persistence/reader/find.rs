@@ -1,0 +1,269 @@
+//! Finding a node by its id, from the root down.
+
+use super::{MemberCursor, Reader};
+use crate::canvas::freeze::{Callbacks, Def, Fan, Node};
+use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
+use crate::canvas::machine::workflow::ROOT;
+use crate::canvas::machine::{BODY, Index, Purpose};
+use crate::persistence::StoreError;
+
+/// A node, and how it was reached: its place among the children of each supervisor above it.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) node: Node,
+    /// From the root down; the last is the node itself.
+    pub(super) path: Vec<Step>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    /// Whose stream the child is in.
+    pub(super) stream: Seq,
+    pub(super) index: Index,
+    pub(super) link: Link,
+}
+
+/// What a child's outcome has to do with its supervisor's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// One of several that its supervisor waits for.
+    Part,
+    /// Its outcome is its supervisor's own, and recorded only there.
+    Last,
+    /// None: a callback, or what a task called. It runs or not, whatever becomes of the other.
+    Aside,
+}
+
+impl Reader {
+    /// Finds a node by its id.
+    pub(crate) fn find(&self, id: Id) -> Result<Option<Found>, StoreError> {
+        let (Some(head), Some(root)) = (self.head(id.root())?, self.root(id.root())?) else {
+            return Ok(None);
+        };
+        Search {
+            reader: self,
+            target: id,
+            dynamic: id.seq() >= head.next,
+        }
+        .run(root)
+    }
+
+    /// The children of a node, in order: a fan's members, a chain's steps, a task's callbacks.
+    pub(crate) fn children(&self, root: Id, parent: &Found) -> Result<Vec<Found>, StoreError> {
+        let root = root.root();
+        let seq = parent.node.seq;
+        let child = |step, node| {
+            let mut path = parent.path.clone();
+            path.push(step);
+            Found { node, path }
+        };
+        match &parent.node.def {
+            Def::Task(_) => Ok(parent
+                .node
+                .callbacks
+                .clone()
+                .into_iter()
+                .flat_map(|callbacks| all_of(*callbacks))
+                .map(|node| child(Step::callback(node.seq), node))
+                .collect()),
+            Def::Chain(steps) => Ok(steps
+                .iter()
+                .enumerate()
+                .map(|(i, node)| {
+                    let step = Step::of(seq, i as Index, link_at(i, steps.len()));
+                    child(step, node.clone())
+                })
+                .collect()),
+            Def::Group(fan) | Def::Chord { header: fan, .. } | Def::Fold { header: fan, .. } => {
+                let group = root.node(seq);
+                let Some((first, size)) = self.expansion(group, fan)? else {
+                    return Ok(Vec::new());
+                };
+                let mut cursor = MemberCursor::new(group, first);
+                (0..size)
+                    .map(|i| {
+                        Ok(child(
+                            Step::of(seq, i, Link::Part),
+                            cursor.get(self, fan, i)?,
+                        ))
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// The members of the group whose list is the value of a node, if it is one's, also of one
+    /// that a task became.
+    pub(crate) fn members(&self, root: Id, of: &Found) -> Result<Option<Vec<Found>>, StoreError> {
+        let mut found = of.clone();
+        loop {
+            let seq = found.node.seq;
+            let (step, node) = match found.node.def {
+                Def::Task(_) => match self.replacement(root.node(seq))? {
+                    Some((index, node)) => (Step::of(seq, index, Link::Last), node),
+                    None => return Ok(None),
+                },
+                Def::Group(_) => return self.children(root, &found).map(Some),
+                Def::Chain(mut steps) => match (steps.len(), steps.pop()) {
+                    (len, Some(last)) => (Step::of(seq, len as Index - 1, Link::Last), last),
+                    (_, None) => return Ok(None),
+                },
+                Def::Chord { body, .. } => (Step::of(seq, BODY, Link::Last), *body),
+                Def::Fold { .. } => return Ok(None),
+            };
+            found.path.push(step);
+            found.node = node;
+        }
+    }
+}
+
+impl Found {
+    /// The streams in which something may be recorded that decides this node's outcome: its own
+    /// supervisor's and those above it, the workflow's the last.
+    pub(crate) fn decided_in(&self, root: Id) -> Vec<Id> {
+        self.path
+            .iter()
+            .map(|step| root.node(step.stream))
+            .collect()
+    }
+}
+
+fn all_of(callbacks: Callbacks) -> impl Iterator<Item = Node> {
+    callbacks.link.into_iter().chain(callbacks.link_error)
+}
+
+/// What step `i` of `len` is to its chain.
+fn link_at(i: usize, len: usize) -> Link {
+    if i + 1 == len { Link::Last } else { Link::Part }
+}
+
+/// A search for one node, from the root down; not recursive, because what tasks start themselves
+/// may be thousands deep.
+struct Search<'a> {
+    reader: &'a Reader,
+    target: Id,
+    /// It was numbered at run time, so it may be within any `each()`, or in any task.
+    dynamic: bool,
+}
+
+type Child = Result<(Step, Node), StoreError>;
+
+impl<'a> Search<'a> {
+    fn run(&self, root: Node) -> Result<Option<Found>, StoreError> {
+        let mut path = vec![Step::of(WORKFLOW_STREAM, ROOT, Link::Part)];
+        // The children still to be looked at of each node on the path.
+        let mut open = Vec::new();
+        let mut node = root;
+        while node.seq != self.target.seq() {
+            open.push(self.children(node)?);
+            let (step, next) = loop {
+                let Some(children) = open.last_mut() else {
+                    return Ok(None);
+                };
+                match children.next() {
+                    Some(child) => break child?,
+                    None => drop(open.pop()),
+                }
+            };
+            path.truncate(open.len());
+            path.push(step);
+            node = next;
+        }
+        Ok(Some(Found { node, path }))
+    }
+
+    /// What may be, or hold, the target.
+    fn children(&self, node: Node) -> Result<Box<dyn Iterator<Item = Child> + 'a>, StoreError> {
+        let seq = node.seq;
+        let callbacks = node.callbacks.into_iter().flat_map(|callbacks| {
+            all_of(*callbacks).map(|node| Ok((Step::callback(node.seq), node)))
+        });
+        Ok(match node.def {
+            Def::Task(_) if !self.dynamic => Box::new(callbacks),
+            Def::Task(_) => {
+                let offspring = self.reader.offspring(self.target.node(seq))?;
+                let offspring = offspring.into_iter().map(move |(index, purpose, node)| {
+                    let link = match purpose {
+                        Purpose::Replacement => Link::Last,
+                        Purpose::Call | Purpose::Addition => Link::Aside,
+                    };
+                    Ok((Step::of(seq, index, link), node))
+                });
+                Box::new(callbacks.chain(offspring))
+            }
+            Def::Chain(steps) => {
+                let len = steps.len();
+                let step = move |i| Step::of(seq, i as Index, link_at(i, len));
+                let steps = steps.into_iter().enumerate();
+                Box::new(callbacks.chain(steps.map(move |(i, node)| Ok((step(i), node)))))
+            }
+            Def::Group(fan) => Box::new(callbacks.chain(self.members(seq, fan)?)),
+            Def::Chord { header, body } | Def::Fold { header, body, .. } => {
+                let body = std::iter::once(Ok((Step::of(seq, BODY, Link::Last), *body)));
+                Box::new(callbacks.chain(self.members(seq, header)?).chain(body))
+            }
+        })
+    }
+
+    fn members(
+        &self,
+        seq: Seq,
+        fan: Fan,
+    ) -> Result<impl Iterator<Item = Child> + use<'a>, StoreError> {
+        let reader = self.reader;
+        let group = self.target.node(seq);
+        let errbacks = fan.own_errbacks().to_vec().into_iter();
+        let errbacks = errbacks.map(|node| Ok((Step::callback(node.seq), node)));
+        let expansion = reader.expansion(group, &fan)?;
+        // Members are numbered in order, so a node numbered at submission is in the last one that
+        // starts below it; one numbered at run time may be in any.
+        let (likely, others, first) = match expansion {
+            Some((first, size)) => {
+                let others = if self.dynamic { 0..size } else { 0..0 };
+                (self.last_below(group, &fan, first, size)?, others, first)
+            }
+            None => (None, 0..0, 0),
+        };
+        let mut cursor = MemberCursor::new(group, first);
+        let members = likely.into_iter().chain(others).map(move |index| {
+            let member = cursor.get(reader, &fan, index)?;
+            Ok((Step::of(seq, index, Link::Part), member))
+        });
+        Ok(errbacks.chain(members))
+    }
+
+    /// The last member whose own number is not above the target's.
+    fn last_below(
+        &self,
+        group: Id,
+        fan: &Fan,
+        first: Seq,
+        size: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let (mut low, mut high) = (0, size);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let member = self.reader.fan_member(group, fan, first, middle)?;
+            if member.seq <= self.target.seq() {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low.checked_sub(1))
+    }
+}
+
+impl Step {
+    fn callback(seq: Seq) -> Self {
+        Self::of(WORKFLOW_STREAM, seq, Link::Aside)
+    }
+
+    fn of(stream: Seq, index: Index, link: Link) -> Self {
+        Self {
+            stream,
+            index,
+            link,
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The members of a group as they were stored, and what a task has started itself.
+
+use std::collections::VecDeque;
+
+use super::{Elements, Reader, missing};
+use crate::canvas::freeze::{Fan, Members, Node};
+use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::{Index, Purpose, Record};
+use crate::canvas::outcome::Value;
+use crate::canvas::payload::Payload;
+use crate::persistence::codec::{self, Kind};
+use crate::persistence::{StoreError, definition, keys};
+
+/// Why the elements of a value cannot be had.
+#[derive(Debug)]
+pub(crate) enum ElementsError {
+    NotAList(String),
+    Store(StoreError),
+}
+
+impl From<StoreError> for ElementsError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Reader {
+    /// The list upstream, taken apart, if each member of the fan gets one element.
+    pub(crate) fn elements(
+        &self,
+        root: Id,
+        fan: &Fan,
+        input: Option<&Value>,
+    ) -> Result<Option<Vec<Payload>>, ElementsError> {
+        match (&fan.members, input) {
+            (Members::Each { .. }, Some(input)) => {
+                let mut list = Elements::open(self, root, input)?;
+                std::iter::from_fn(|| list.next(self))
+                    .collect::<Result<_, _>>()
+                    .map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Stored members of `group`, from the record that holds `index` on: the index of the first,
+    /// and the members.
+    pub(crate) fn stored_members(
+        &self,
+        group: Id,
+        index: u64,
+    ) -> Result<(u64, Vec<Node>), StoreError> {
+        let (from, _) = keys::of_node(b'd', group);
+        let mut to = keys::members(group, index, u32::MAX);
+        to.push(0);
+        let last = self
+            .store
+            .scan(&from, &to)
+            .next_back()
+            .transpose()?
+            .ok_or_else(|| missing(group, &format!("member {index}")))?;
+        let first =
+            keys::number_of(&last.0).ok_or_else(|| missing(group, &format!("member {index}")))?;
+        let from = keys::members(group, first, 0);
+        let mut to = keys::members(group, first, u32::MAX);
+        to.push(0);
+        let mut parts = Vec::new();
+        for part in self.store.scan(&from, &to) {
+            let (key, value) = part?;
+            parts.extend_from_slice(codec::unframe(Kind::Members, &key, &value)?);
+        }
+        Ok((first, definition::decode_members(&from, &parts)?))
+    }
+
+    pub(super) fn member(&self, group: Id, index: u64) -> Result<Node, StoreError> {
+        let (first, nodes) = self.stored_members(group, index)?;
+        nodes
+            .into_iter()
+            .nth((index - first) as usize)
+            .ok_or_else(|| missing(group, &format!("member {index}")))
+    }
+
+    /// Where the members of fan `seq` start to be numbered, and how many there are; `None` for an
+    /// `each()` whose list is not known yet.
+    pub(crate) fn expansion(&self, group: Id, fan: &Fan) -> Result<Option<(Seq, u64)>, StoreError> {
+        match &fan.members {
+            Members::Inline(members) => Ok(Some((0, members.len() as u64))),
+            Members::Stored(size) => Ok(Some((0, *size))),
+            Members::Each { .. } => {
+                for record in self.records(group) {
+                    if let Record::Expanded { first, size } = record? {
+                        return Ok(Some((first, size)));
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Member `index` of the fan.
+    pub(crate) fn fan_member(
+        &self,
+        group: Id,
+        fan: &Fan,
+        first: Seq,
+        index: u64,
+    ) -> Result<Node, StoreError> {
+        match &fan.members {
+            Members::Inline(members) => members
+                .get(index as usize)
+                .cloned()
+                .ok_or_else(|| missing(group, &format!("member {index}"))),
+            Members::Stored(_) => self.member(group, index),
+            Members::Each { template, span, .. } => Ok(template.shifted(first + index * span)),
+        }
+    }
+
+    /// What a task has started itself.
+    pub(crate) fn offspring(&self, task: Id) -> Result<Vec<(Index, Purpose, Node)>, StoreError> {
+        let mut offspring = Vec::new();
+        for record in self.records(task) {
+            if let Record::Offspring {
+                index,
+                purpose,
+                node,
+                ..
+            } = record?
+            {
+                let node = match node {
+                    Some(node) => *node,
+                    None => self.member(task, index)?,
+                };
+                offspring.push((index, purpose, node));
+            }
+        }
+        Ok(offspring)
+    }
+
+    /// What has taken a task's place.
+    pub(super) fn replacement(&self, task: Id) -> Result<Option<(Index, Node)>, StoreError> {
+        let offspring = self.offspring(task)?.into_iter();
+        let mut replacements = offspring.filter(|(_, purpose, _)| *purpose == Purpose::Replacement);
+        Ok(replacements.next().map(|(index, _, node)| (index, node)))
+    }
+}
+
+/// The members of one fan, one after the other, read a record at a time.
+#[derive(Debug)]
+pub(crate) struct MemberCursor {
+    group: Id,
+    first: Seq,
+    buffer: VecDeque<Node>,
+    /// The index of the first in `buffer`.
+    at: u64,
+}
+
+impl MemberCursor {
+    pub(crate) fn new(group: Id, first: Seq) -> Self {
+        Self {
+            group,
+            first,
+            buffer: VecDeque::new(),
+            at: 0,
+        }
+    }
+
+    /// Member `index`; reading forward is cheap, going back is not.
+    pub(crate) fn get(
+        &mut self,
+        reader: &Reader,
+        fan: &Fan,
+        index: u64,
+    ) -> Result<Node, StoreError> {
+        if !matches!(fan.members, Members::Stored(_)) {
+            return reader.fan_member(self.group, fan, self.first, index);
+        }
+        if index < self.at {
+            return reader.member(self.group, index);
+        }
+        while self.at < index && self.buffer.pop_front().is_some() {
+            self.at += 1;
+        }
+        if self.buffer.is_empty() {
+            let (first, nodes) = reader.stored_members(self.group, index)?;
+            self.buffer = nodes.into();
+            self.buffer.drain(..(index - first) as usize);
+            self.at = index;
+        }
+        self.at += 1;
+        self.buffer
+            .pop_front()
+            .ok_or_else(|| missing(self.group, &format!("member {index}")))
+    }
+}

@@ -1,0 +1,237 @@
+//! Reading a workflow back: its nodes, their records, their outcomes and values.
+
+mod elements;
+mod errbacks;
+mod fate;
+mod find;
+mod gathered;
+mod members;
+mod values;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::codec::{self, Glance, Kind};
+use super::definition::Head;
+use super::{Pair, Store, StoreError, keys};
+use crate::canvas::freeze::Node;
+use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::fold::is_run;
+use crate::canvas::machine::{BODY, Change, Index, Record};
+use crate::canvas::outcome::Outcome;
+
+pub(crate) use self::elements::Elements;
+pub(crate) use self::fate::Fate;
+pub(crate) use self::find::Found;
+pub(crate) use self::members::{ElementsError, MemberCursor};
+
+/// A workflow's end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) at_ms: u64,
+    /// The number of the commit that it is part of.
+    pub(crate) commit: u64,
+}
+
+/// Reads workflows from a store, on any thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    store: Arc<dyn Store>,
+    /// The last commit that it sees: for callers, who must not be told of what is applied but not
+    /// yet durable. The engine itself sees all.
+    up_to: Option<Arc<AtomicU64>>,
+}
+
+impl Reader {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, up_to: None }
+    }
+
+    /// The same store as callers see it, up to commit `last`.
+    pub(crate) fn up_to(&self, last: Arc<AtomicU64>) -> Self {
+        Self {
+            store: self.store.clone(),
+            up_to: Some(last),
+        }
+    }
+
+    fn last_commit(&self) -> u64 {
+        self.up_to
+            .as_ref()
+            .map_or(u64::MAX, |last| last.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The workflow's head, or `None` if there is no such workflow.
+    pub(crate) fn head(&self, root: Id) -> Result<Option<Head>, StoreError> {
+        // In the order in which it moves: it may do so between two looks.
+        if let Some(waiting) = self.waiting(root)? {
+            return waiting.head(root).map(Some);
+        }
+        if let Some(head) = self.record(Kind::Head, &keys::head(root))? {
+            return Ok(Some(head));
+        }
+        let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
+        match ended {
+            Some(ended) => self.record(Kind::Head, &keys::ended(ended.at_ms, root)),
+            None => Ok(None),
+        }
+    }
+
+    /// Says whether there is such a workflow.
+    pub(crate) fn is_there(&self, root: Id) -> Result<bool, StoreError> {
+        // In the order in which it moves, as above.
+        for key in [keys::waiting(root), keys::head(root), keys::result(root)] {
+            if self.store.get(&key)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The workflow's root node.
+    pub(crate) fn root(&self, root: Id) -> Result<Option<Node>, StoreError> {
+        match self.head(root)? {
+            None => Ok(None),
+            Some(Head {
+                root: Some(node), ..
+            }) => Ok(Some(node)),
+            Some(_) => self.member(keys::root_group(root), 0).map(Some),
+        }
+    }
+
+    /// The workflow's end, if its root has ended.
+    pub(crate) fn ended(&self, root: Id) -> Result<Option<Ended>, StoreError> {
+        let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
+        Ok(ended.filter(|ended| ended.commit <= self.last_commit()))
+    }
+
+    /// Says whether the workflow and all its callbacks have ended.
+    pub(crate) fn is_at_rest(&self, root: Id) -> Result<bool, StoreError> {
+        Ok(self.ended(root)?.is_some() && self.store.get(&keys::head(root))?.is_none())
+    }
+
+    /// The latest id that was given to a workflow of this store, also to one whose submission was
+    /// cut short.
+    pub(crate) fn last_id(&self) -> Result<Option<Id>, StoreError> {
+        let swept: Option<Option<Id>> = self.record(Kind::LastSwept, keys::LAST_SWEPT)?;
+        let mut last = swept.flatten();
+        for tag in b"bwrx".iter().copied().chain(keys::PARTS) {
+            let (from, to) = keys::all(tag);
+            let found = self.store.scan(&from, &to).next_back().transpose()?;
+            last = last.max(found.and_then(|(key, _)| keys::id_of(&key)).map(Id::root));
+        }
+        Ok(last)
+    }
+
+    /// The workflow that was submitted with this idempotency key.
+    pub(crate) fn submitted_as(&self, key: &str) -> Result<Option<Id>, StoreError> {
+        self.record(Kind::Idempotency, &keys::idempotency(key))
+    }
+
+    /// How many node numbers of the workflow were handed out after its submission.
+    pub(crate) fn counter(&self, root: Id) -> Result<Option<Seq>, StoreError> {
+        self.record(Kind::Counter, &keys::counter(root))
+    }
+
+    /// What the children of supervisor `stream` did, in order.
+    pub(crate) fn records(
+        &self,
+        stream: Id,
+    ) -> impl Iterator<Item = Result<Record, StoreError>> + '_ {
+        self.segments_after(stream, None).flat_map(|segment| {
+            let records = segment.and_then(|(key, value)| codec::segment_records(&key, &value));
+            match records {
+                Ok(records) => records.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            }
+        })
+    }
+
+    /// As [`records`](Self::records), without the values of the children that ended well.
+    pub(crate) fn glances(
+        &self,
+        stream: Id,
+    ) -> impl Iterator<Item = Result<Glance, StoreError>> + '_ {
+        self.segments_after(stream, None).flat_map(|segment| {
+            let glances = segment.and_then(|(key, value)| codec::glances(&key, &value));
+            match glances {
+                Ok(glances) => glances.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            }
+        })
+    }
+
+    /// The segments of a stream behind commit `after`, oldest first.
+    pub(crate) fn segments_after(
+        &self,
+        stream: Id,
+        after: Option<u64>,
+    ) -> impl Iterator<Item = Result<Pair, StoreError>> + '_ {
+        let from = after.map_or(0, |after| after + 1);
+        let last = self.last_commit();
+        let (_, end) = keys::of_node(b's', stream);
+        let to = last
+            .checked_add(1)
+            .map_or(end, |next| keys::segment(stream, next, 0));
+        self.store.scan(&keys::segment(stream, from, 0), &to)
+    }
+
+    /// How many children of supervisor `stream` have ended: well, and not.
+    pub(crate) fn counts_of(&self, stream: Id) -> Result<(u64, u64), StoreError> {
+        self.segments_after(stream, None)
+            .try_fold((0, 0), |(succeeded, failed), segment| {
+                let (key, value) = segment?;
+                let (s, f) = codec::segment_counts(&key, &value)?;
+                Ok((succeeded + u64::from(s), failed + u64::from(f)))
+            })
+    }
+
+    /// How far child `index` of supervisor `stream` has got; the function of a fold, in its latest
+    /// run.
+    pub(crate) fn last_change(
+        &self,
+        stream: Id,
+        index: Index,
+    ) -> Result<Option<Change>, StoreError> {
+        let mut last = None;
+        for record in self.records(stream) {
+            if let Record::Child {
+                index: of, change, ..
+            } = record?
+                && (of == index || index == BODY && is_run(of))
+            {
+                if let Change::Done(_) = change {
+                    return Ok(Some(change));
+                }
+                last = Some(change);
+            }
+        }
+        Ok(last)
+    }
+
+    fn record<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: Kind,
+        key: &[u8],
+    ) -> Result<Option<T>, StoreError> {
+        self.store
+            .get(key)?
+            .map(|record| codec::decode(kind, key, &record))
+            .transpose()
+    }
+}
+
+fn missing(id: Id, what: &str) -> StoreError {
+    StoreError::Corrupt {
+        path_or_place: format!("workflow {id}"),
+        what: format!("no {what}"),
+    }
+}

@@ -1,0 +1,222 @@
+//! A list that a task reads as it goes.
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::ser::{Error as _, SerializeSeq};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::TaskContext;
+use crate::actors::shared::Shared;
+use crate::canvas::payload::Payload;
+use crate::error::{Error, Result};
+use crate::persistence::reader::{Elements, ElementsError};
+
+/// The results of a group, in member order, read from the store as a task asks for them: what a
+/// chord's body takes as its first parameter in place of a `Vec<T>`, so that it needs memory for
+/// four bytes per member and about a thousand values at a time, however many members there are.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn square(n: i64) -> i64 { n * n }
+/// #[task(blocking)]
+/// fn total(all: Results<i64>) -> Result<i64, TaskError> {
+///     let mut sum = 0;
+///     for n in all {
+///         sum += n?;
+///     }
+///     Ok(sum)
+/// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+/// # let app = App::in_memory().tasks(tasks![square, total]).start().await?;
+/// let sum = app.apply_async(group((0..5_000).map(|n| square.s(n))) | total.partial()).await?;
+/// assert_eq!(sum.get().await?, (0..5_000).map(|n| n * n).sum::<i64>());
+/// # app.shutdown().await }
+/// ```
+///
+/// To the compiler the task takes a `Vec<T>`: `total.partial()` goes wherever one with that
+/// parameter goes, also behind a task that returns a list, and `total.s(vec![1, 2])` gives the list
+/// directly, which is then in memory, as any argument is. Behind a
+/// [`settled`](crate::Signature::settled) group it is a `Results<Result<T, TaskFailure>>`. As any
+/// parameter but the first it is a list in memory. The attribute knows it by its name: write
+/// `Results<T>`, or a path that ends so.
+///
+/// Reading blocks, so such a task is best a `blocking` one. An async one may read as well: the disk
+/// is read once per thousand members, which takes some milliseconds, and where the results lie is
+/// looked up before the function is called, elsewhere.
+///
+/// # Errors
+///
+/// An item is an error if the store cannot be read ([`Error::Store`], [`Error::ShutDown`]), and so
+/// is then each one after it; or [`Error::Decode`] if it is not a `T`. None is left out, and `len`
+/// says how many items there are to come.
+pub struct Results<T>(Source<T>);
+
+enum Source<T> {
+    /// All are here.
+    Values(std::vec::IntoIter<T>),
+    Stored(Stored),
+}
+
+#[derive(Clone)]
+struct Stored {
+    shared: Arc<Shared>,
+    elements: Elements,
+    left: usize,
+    /// Why the elements cannot be read.
+    broken: Option<Error>,
+}
+
+impl<T> Results<T> {
+    /// What a task's first argument is within this attempt: for tasks written by hand, whose first
+    /// parameter is [`streamed`](crate::Parameter::streamed). [`#[task]`](macro@crate::task) calls
+    /// it before the function.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// use chordal::{Parameter, Task};
+    ///
+    /// struct Count;
+    ///
+    /// impl Task for Count {
+    ///     type Args = (Results<i64>,);
+    ///     type Output = usize;
+    ///     const NAME: &'static str = "count";
+    ///     const PARAMS: &'static [Parameter] =
+    ///         &[Parameter::required::<Results<i64>>("all").streamed()];
+    ///
+    ///     async fn run(context: TaskContext, (all,): Self::Args) -> Result<usize, TaskError> {
+    ///         Ok(all.within(&context).len())
+    ///     }
+    /// }
+    /// # #[task] async fn double(n: i64) -> i64 { 2 * n }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![double, Count]).start().await?;
+    /// let count = Signature::<Vec<i64>, usize>::partial::<Count>(());
+    /// let count = app.apply_async(group([1, 2, 3].map(|n| double.s(n))) | count).await?;
+    /// assert_eq!(count.get().await?, 3);
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn within(self, context: &TaskContext) -> Self {
+        let (Some(upstream), Ok(shared)) = (&context.upstream, context.host.shared()) else {
+            return self;
+        };
+        Self(Source::Stored(Stored {
+            shared: shared.clone(),
+            left: upstream.len() as usize,
+            elements: Elements::clone(upstream),
+            broken: None,
+        }))
+    }
+
+    fn left(&self) -> usize {
+        match &self.0 {
+            Source::Values(values) => values.len(),
+            Source::Stored(stored) => stored.left,
+        }
+    }
+}
+
+impl Stored {
+    fn next<T: DeserializeOwned>(&mut self) -> Option<Result<T>> {
+        self.left = self.left.checked_sub(1)?;
+        if let Some(why) = &self.broken {
+            return Some(Err(why.clone()));
+        }
+        let payload = match self.read() {
+            Ok(payload) => payload,
+            Err(error) => {
+                self.broken = Some(error.clone());
+                return Some(Err(error));
+            }
+        };
+        let id = self.elements.id();
+        Some(payload.decode().map_err(|what| Error::Decode { id, what }))
+    }
+
+    fn read(&mut self) -> Result<Payload> {
+        // Asked for each time: the store closes though a task keeps this.
+        let reader = self.shared.reader()?;
+        let id = self.elements.id();
+        match self.elements.next(&reader) {
+            Some(Ok(payload)) => Ok(payload),
+            Some(Err(ElementsError::Store(error))) => Err(error.into()),
+            Some(Err(ElementsError::NotAList(what))) => Err(Error::Decode { id, what }),
+            None => Err(Error::Decode {
+                id,
+                what: "the list ends too early".to_owned(),
+            }),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Iterator for Results<T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        match &mut self.0 {
+            Source::Values(values) => values.next().map(Ok),
+            Source::Stored(stored) => stored.next(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left(), Some(self.left()))
+    }
+}
+
+impl<T: DeserializeOwned> ExactSizeIterator for Results<T> {}
+
+impl<T: DeserializeOwned> FusedIterator for Results<T> {}
+
+/// For calling a task's function by hand: `total.call(vec![1, 2].into())`.
+impl<T> From<Vec<T>> for Results<T> {
+    fn from(values: Vec<T>) -> Self {
+        Self(Source::Values(values.into_iter()))
+    }
+}
+
+impl<T> Default for Results<T> {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+/// Writes those that are left, as a list.
+impl<T: Serialize + DeserializeOwned> Serialize for Results<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.left()))?;
+        match &self.0 {
+            Source::Values(values) => {
+                for value in values.as_slice() {
+                    list.serialize_element(value)?;
+                }
+            }
+            Source::Stored(stored) => {
+                let mut stored = stored.clone();
+                while let Some(value) = stored.next::<T>() {
+                    list.serialize_element(&value.map_err(S::Error::custom)?)?;
+                }
+            }
+        }
+        list.end()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Results<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// Shows how many are left, never the values.
+impl<T> fmt::Debug for Results<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Results")
+            .field("left", &self.left())
+            .finish_non_exhaustive()
+    }
+}
