@@ -24,12 +24,15 @@ crash runs="400":
 canvases n="200000":
     CHORDAL_CELERY_CANVASES={{n}} cargo test --release --test celery engine
 
-# Criterion benchmarks: the machines' way through memory, and the commit.
+# All benchmarks, some minutes: criterion's, then the README's table.
 bench:
-    cargo bench
+    cargo bench --package chordal
 
-# The speedometer over its shapes, one JSON line each.
-speed n="100000":
-    cargo build --release --example throughput
-    for shape in group chord; do target/release/examples/throughput --json --shape $shape --n {{n}}; done
-    for shape in chain latency; do target/release/examples/throughput --json --shape $shape --n 1000; done
+# The README's table alone: each row, and its share of what the machine allows with no engine.
+speed:
+    cargo bench --package chordal --bench speed
+
+# chordal beside Celery and others; installs them first. `just compare --only chordal --publish`
+# measures our rows of docs/benchmarks.md again.
+compare *options:
+    benches/compare/run {{options}}

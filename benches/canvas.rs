@@ -5,6 +5,8 @@
 
 #![allow(missing_docs)] // criterion_group! makes a public function
 
+use std::time::Duration;
+
 use chordal::prelude::*;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -47,5 +49,11 @@ fn group_of_noops(n: u64) -> Signature<(), Vec<u64>> {
     chordal::group((0..n).map(|i| noop.s(i)))
 }
 
-criterion_group!(benches, canvases);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3));
+    targets = canvases
+}
 criterion_main!(benches);

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::time::Duration;
 
 use chordal::Durability;
 use chordal::persistence::{Batch, SledStore, Store};
@@ -43,5 +44,11 @@ fn commit(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, commit);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3));
+    targets = commit
+}
 criterion_main!(benches);
