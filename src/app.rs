@@ -211,7 +211,7 @@ impl App {
     ///
     /// # Panics
     ///
-    /// If the iterator of a [`group`](crate::group) does.
+    /// If the iterator of a [`group`](crate::group()) does.
     pub async fn apply_async<S: Accepts<()>>(
         &self,
         signature: S,

@@ -351,7 +351,7 @@ impl<O> Immutable<Vec<O>> {
 
 impl<O> Immutable<Vec<Vec<O>>> {
     /// A group of maps over at most `n` items each (celery/canvas.py, `chunks`). The items are drawn
-    /// as those of a [`group`](crate::group) are: one chunk is in memory at a time.
+    /// as those of a [`group`](crate::group()) are: one chunk is in memory at a time.
     ///
     /// ```
     /// # use chordal::prelude::*;
