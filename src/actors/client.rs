@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix::Addr;
+use actix::prelude::SendError;
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
@@ -102,9 +103,15 @@ async fn send(
         staged,
         durable,
     };
-    // Waits for room in the mailbox: whoever submits faster than the engine takes in is slowed.
-    let sent = client.engine.send(submit).await;
-    sent.map_err(|_| gone(shared))?;
+    match client.engine.try_send(submit) {
+        Ok(()) => {}
+        // Waits for room in the mailbox: whoever submits faster than the engine takes in is slowed.
+        Err(SendError::Full(submit)) => {
+            let sent = client.engine.send(submit).await;
+            sent.map_err(|_| gone(shared))?;
+        }
+        Err(SendError::Closed(_)) => return Err(gone(shared)),
+    }
     pin.await.map_err(|_| gone(shared))
 }
 

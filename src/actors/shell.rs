@@ -17,7 +17,7 @@ use super::roll::{Roll, Ticket};
 use super::runner::{self, Order};
 use super::scheduler::SchedulerActor;
 use super::shared::Shared;
-use super::store::{Commit, StoreActor};
+use super::store::{self, StoreActor};
 use super::supervision::Child;
 use super::sweeper;
 use super::task::{Take, TaskActor};
@@ -487,13 +487,8 @@ impl Shell {
 
     async fn commit(&self, batch: crate::persistence::Batch) -> Result<(), Error> {
         let gone = |_| Error::Halted("the store actor is gone".to_owned());
-        let answer = self
-            .0
-            .store
-            .send(Commit(batch))
-            .await
-            .map_err(|error| Error::Halted(format!("the store actor is gone: {error}")))?;
-        answer.await.map_err(gone)?.map_err(Error::from)
+        let answer = store::commit(&self.0.store, batch).await;
+        answer.map_err(gone)?.map_err(Error::from)
     }
 
     fn act(&self, act: Act) {

@@ -8,7 +8,7 @@ use actix::Addr;
 use tokio::sync::mpsc;
 
 use super::shared::Shared;
-use super::store::{Commit, StoreActor};
+use super::store::{self, StoreActor};
 use super::sweeper;
 use crate::canvas::Canvas;
 use crate::canvas::freeze::Refusal;
@@ -122,8 +122,7 @@ impl Staged {
         if self.root.replace(root).is_none() {
             batch.put(keys::remains(root), codec::encode(Kind::Mark, &()));
         }
-        let answer = self.store.send(Commit(batch)).await;
-        let answer = answer.map_err(|_| gone(&self.shared))?.await;
+        let answer = store::commit(&self.store, batch).await;
         if let Err(error) = answer.map_err(|_| gone(&self.shared))? {
             // Nothing that is written after it can be trusted.
             self.shared.end(error.clone().into());
@@ -148,8 +147,7 @@ impl Drop for Staged {
             let (shared, store) = (self.shared.clone(), self.store.clone());
             self.shared.plant().runtime.spawn(async move {
                 // A batch may be on its way: this answer comes behind it.
-                if let Ok(answer) = store.send(Commit(Batch::default())).await {
-                    let _ = answer.await;
+                if store::commit(&store, Batch::default()).await.is_ok() {
                     sweeper::purge(shared, store, root).await;
                 }
             });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Running, SpawnHandle,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Running, SpawnHandle,
     WrapFuture,
 };
 use tokio::sync::oneshot;
@@ -27,12 +27,21 @@ pub(crate) struct StoreActor {
     flush: Option<SpawnHandle>,
 }
 
-/// Write this, and answer when it is as durable as the app asked for.
-#[derive(Debug)]
-pub(crate) struct Commit(pub(crate) Batch);
+/// Whether a batch is as durable as the app asked for.
+pub(crate) type Answer = oneshot::Receiver<Result<(), StoreError>>;
 
-impl Message for Commit {
-    type Result = oneshot::Receiver<Result<(), StoreError>>;
+/// Write this, and answer when it is as durable as the app asked for.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Commit(Batch, oneshot::Sender<Result<(), StoreError>>);
+
+/// Has the batch written. The answer fails if the store actor is gone. (A request of actix would
+/// answer twice: that the message has been heard wakes a thread for nothing.)
+pub(crate) fn commit(store: &Addr<StoreActor>, batch: Batch) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    // Who commits waits for the answer before the next.
+    store.do_send(Commit(batch, reply));
+    answer
 }
 
 /// Everything that lay in the mailbox with the first commit has been heard: write it.
@@ -64,17 +73,15 @@ impl Actor for StoreActor {
 }
 
 impl Handler<Commit> for StoreActor {
-    type Result = actix::MessageResult<Commit>;
+    type Result = ();
 
-    fn handle(&mut self, Commit(batch): Commit, context: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Commit(batch, reply): Commit, context: &mut Context<Self>) {
         if self.waiting.is_empty() {
             // It goes behind what is in the mailbox now, all of which shares this write.
             context.notify(Write);
         }
-        let (reply, answer) = oneshot::channel();
         self.pending.push(batch);
         self.waiting.push(reply);
-        actix::MessageResult(answer)
     }
 }
 

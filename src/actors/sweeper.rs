@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::Addr;
 
 use super::shared::Shared;
-use super::store::{Commit, StoreActor};
+use super::store::{self, StoreActor};
 use crate::canvas::id::Id;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Head;
@@ -135,10 +135,7 @@ pub(crate) async fn purge(shared: Arc<Shared>, store: Addr<StoreActor>, root: Id
             Ok(batch) => batch,
             Err(error) => return tracing::warn!(%root, %error, "a workflow is not swept"),
         };
-        let done = match store.send(Commit(batch)).await {
-            Ok(answer) => matches!(answer.await, Ok(Ok(()))),
-            Err(_) => false,
-        };
+        let done = matches!(store::commit(&store, batch).await, Ok(Ok(())));
         if is_last || !done {
             return;
         }
