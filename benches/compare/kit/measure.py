@@ -30,17 +30,22 @@ def measure(line, command, patience, limit):
 
 
 def run(command, limit):
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # A session of its own, so that it can be ended with all that it started, and nothing else.
-    process = subprocess.Popen(command, env=peers.surroundings(), start_new_session=True, **quiet)
+    process = subprocess.Popen(command, env=peers.surroundings(), start_new_session=True, **pipes)
     try:
-        output = process.communicate(timeout=limit)[0]
-    except subprocess.TimeoutExpired:
+        output, errors = process.communicate(timeout=limit)
+    except BaseException as why:  # the user's ctrl-c too
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if not isinstance(why, subprocess.TimeoutExpired):
+            raise
         return {"error": f"not finished after {limit:.0f} s"}
     reports = [line for line in output.splitlines() if line.startswith("{")]
-    return json.loads(reports[-1]) if reports else {"error": f"ended with {process.returncode}"}
+    if reports:
+        return json.loads(reports[-1])
+    words = errors.strip().splitlines() or ["it said nothing"]
+    return {"error": f"ended with {process.returncode}: {words[-1]}"[:300]}
 
 
 def wait_for_quiet(patience):

@@ -30,9 +30,7 @@ def publish(runs):
     text = DOCUMENT.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    table_of_all = table(runs)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{table_of_all}\n{END}{after}")
-    return table_of_all
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{table(runs)}\n{END}{after}")
 
 
 def line(run):
@@ -41,7 +39,7 @@ def line(run):
 
 def table(runs):
     shapes = [f"{shape} of {n:,}" if shape != "latency" else "single: p50, p99" for shape, n in COLUMNS]
-    heads = ["class", "engine", *shapes, "peak memory", "others"]
+    heads = ["class", "engine", *shapes, "spread", "peak memory", "others"]
     rows = [heads, ["---", "---", *["--:"] * (len(heads) - 2)]]
     engines = {}
     for run in runs:
@@ -63,16 +61,26 @@ def row(durability, peer, runs):
         failed = f", {len(here) - len(done)} failed" if len(done) < len(here) else ""
         if shape != "latency":
             return f"{median(done, 'per_second'):,.0f}{failed}"
-        return f"{median(done, 'p50_us') / 1e3:.2f}, {median(done, 'p99_us') / 1e3:.2f} ms{failed}"
+        return f"{median(done, 'p50_us') / 1e3:.2g}, {median(done, 'p99_us') / 1e3:.2g} ms{failed}"
 
     memory = [run["rss_mb"] for run in runs if run.get("rss_mb")]
     return [
         durability,
         peer,
         *(cell(shape, n) for shape, n in COLUMNS),
+        f"{spread(runs):.2g}",
         f"{max(memory):,.0f} MB" if memory else "",
         f"{median(runs, 'others'):.0%}",
     ]
+
+
+def spread(runs):
+    """How many times the slowest run of a line the fastest was, for the line that differs most."""
+    rates = {}
+    for run in runs:
+        if "error" not in run:
+            rates.setdefault(line(run), []).append(run["per_second"])
+    return max((max(of) / min(of) for of in rates.values()), default=1)
 
 
 def speed(engine):
