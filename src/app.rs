@@ -437,7 +437,7 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how many async tasks of one queue run at once. Default: 512; at least 1.
+    /// Sets how many async tasks of one queue run at once. Default: 1,024; at least 1.
     ///
     /// ```
     /// # use chordal::prelude::*;

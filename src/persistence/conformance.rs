@@ -375,18 +375,24 @@ fn must<T>(result: Result<T, StoreError>) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicU64;
+
     use crate::persistence::{MemoryStore, Op, Scan};
 
     /// Applies each op by itself: the fault that the suite must see.
     #[derive(Debug)]
-    struct Torn(MemoryStore);
+    struct Torn {
+        store: MemoryStore,
+        reads: AtomicU64,
+    }
 
     impl Store for Torn {
         fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-            self.0.get(key)
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            self.store.get(key)
         }
         fn scan(&self, from: &[u8], to: &[u8]) -> Scan<'_> {
-            self.0.scan(from, to)
+            self.store.scan(from, to)
         }
         fn apply(&self, batch: Batch) -> Result<(), StoreError> {
             for op in batch {
@@ -395,19 +401,29 @@ mod tests {
                     Op::Put(key, value) => one.put(key, value),
                     Op::Delete(key) => one.delete(key),
                 }
-                self.0.apply(one)?;
-                std::thread::yield_now();
+                self.store.apply(one)?;
+                // Until a reader has looked at all, if there is one.
+                let looked = self.reads.load(Ordering::SeqCst) + 12;
+                for _ in 0..10_000 {
+                    if self.reads.load(Ordering::SeqCst) >= looked {
+                        break;
+                    }
+                    std::thread::yield_now();
+                }
             }
             Ok(())
         }
         fn sync(&self, durability: Durability) -> Result<(), StoreError> {
-            self.0.sync(durability)
+            self.store.sync(durability)
         }
     }
 
     #[test]
     #[should_panic(expected = "never sees half a batch")]
     fn the_suite_notices_a_store_that_tears_batches() {
-        never_shows_half_a_batch(&Torn(MemoryStore::new()));
+        never_shows_half_a_batch(&Torn {
+            store: MemoryStore::new(),
+            reads: AtomicU64::new(0),
+        });
     }
 }
