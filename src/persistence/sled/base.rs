@@ -97,14 +97,18 @@ impl Base {
         }
     }
 
-    /// Hands a batch to sled; durable only after [`settle`](Self::settle).
+    /// Hands a batch to sled and waits until it is written; durable only after
+    /// [`settle`](Self::settle). More at once would hang it: whoever appends to its file waits, under
+    /// its accountant's lock, for a pool thread to have shortened the file, and all of those may be
+    /// waiting for that lock, each with a buffer to write (segment.rs:987, iobuf.rs:470).
     pub(super) fn apply(&self, batch: ::sled::Batch) -> Result<(), StoreError> {
         guarded(&self.dir, "write", || self.trees().db.apply_batch(batch)).inspect_err(|_| {
             // After an error of its log sled writes nothing more. After any other it takes the
             // batch for closed, and would write the half that is there.
             let stopped = self.trees().db.context.global_error().is_err();
             self.torn.fetch_or(!stopped, Ordering::AcqRel);
-        })
+        })?;
+        self.flush()
     }
 
     /// Returns when all that was applied before survives power loss (H1, H5).
