@@ -13,6 +13,7 @@ pub(crate) mod fold;
 pub(crate) mod group;
 pub(crate) mod offspring;
 pub(crate) mod place;
+pub(crate) mod quarantine;
 pub(crate) mod queue;
 pub(crate) mod task;
 #[cfg(test)]
