@@ -17,15 +17,17 @@ use crate::actors::dispatcher::Slots;
 use crate::actors::engine::EngineActor;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::{Plant, Shared, Site};
-use crate::actors::shell::{Limits, Shell};
+use crate::actors::shell::{Legacy, Limits, Shell};
 use crate::actors::store::StoreActor;
 use crate::actors::sweeper;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
+use crate::canvas::quarantined::Quarantined;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
+use crate::messages::task::Released;
 use crate::persistence::reader::Reader;
-use crate::persistence::{Durability, MemoryStore, SledStore, Store, meta};
+use crate::persistence::{Durability, MemoryStore, SledStore, Store};
 use crate::result::AsyncResult;
 use crate::task::{Registry, TaskEntry};
 
@@ -112,6 +114,7 @@ pub struct AppBuilder {
     slots: Slots,
     queues: HashMap<String, Slots>,
     worker_threads: usize,
+    crashes: u32,
     clock: Clock,
 }
 
@@ -277,6 +280,78 @@ impl App {
         self.0.shared.parked()
     }
 
+    /// Tasks that are suspected of ending the process: a crash, an abort, a stack that overflows, all
+    /// memory taken. They were running when it ended, [three times](AppBuilder::quarantine_after), the
+    /// last time with nothing beside them; so they run no more, in state
+    /// [`Quarantined`](crate::State::Quarantined), until [`requeue`](Self::requeue) or
+    /// [`discard`](Self::discard) says what becomes of them. All else goes on.
+    ///
+    /// A task that was running when the process ended runs again after the restart, as always; so do
+    /// all that ran beside it. Those that were running at the next end, too, are then tried: one
+    /// starts, and nothing else does until it has ended or has run for its share of a minute. So no
+    /// task is quarantined that did not run alone when the process ended. (Somebody who kills it from
+    /// outside just then, for the third time in a row, makes that look like the task's fault. A
+    /// machine that goes down is told apart, where it has a boot id: on Linux.)
+    ///
+    /// With [`Durability::Buffered`] a crash may take back that a task was started, and with it
+    /// the suspicion.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().start().await?;
+    /// for task in app.quarantined() {
+    ///     eprintln!("{} ({}) has ended the process {} times", task.name, task.id, task.crashes);
+    ///     app.discard(task.id).await?; // or `requeue`, once its cause is found
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.0.shared.quarantined()
+    }
+
+    /// Has a [quarantined](Self::quarantined) task run again, with nothing held against it.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().start().await?;
+    /// for task in app.quarantined() {
+    ///     app.requeue(task.id).await?;
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotQuarantined`] if it is not there; [`Error::Store`], [`Error::ShutDown`] or
+    /// [`Error::Halted`] if the engine no longer runs.
+    pub async fn requeue(&self, id: Id) -> Result<()> {
+        client::release(&self.0.shared, id, Released::ToRun).await
+    }
+
+    /// Has a [quarantined](Self::quarantined) task fail, with
+    /// [`FailureKind::Quarantined`](crate::FailureKind::Quarantined) and without a retry: its
+    /// errbacks run, a chord that it belongs to fails, and the workflow can end.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().start().await?;
+    /// for task in app.quarantined() {
+    ///     app.discard(task.id).await?;
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`requeue`](Self::requeue).
+    pub async fn discard(&self, id: Id) -> Result<()> {
+        client::release(&self.0.shared, id, Released::ToFail).await
+    }
+
     /// How many unfinished workflows are in memory; all others [wait](AppBuilder::live_workflows) in
     /// the store.
     ///
@@ -351,6 +426,7 @@ impl AppBuilder {
             },
             queues: HashMap::new(),
             worker_threads: cores,
+            crashes: 3,
             clock: Clock::system(),
         }
     }
@@ -490,6 +566,20 @@ impl AppBuilder {
         self
     }
 
+    /// Sets how often the process may end while a task is running, before the task is
+    /// [quarantined](App::quarantined). Default: 3; at least 2, since at the first crash nobody can
+    /// tell which of the tasks that were running it was. `u32::MAX` never quarantines any: for
+    /// programs that are killed more often than they crash.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().quarantine_after(5);
+    /// ```
+    pub fn quarantine_after(mut self, crashes: u32) -> Self {
+        self.crashes = crashes.max(2);
+        self
+    }
+
     /// Sets the clock; tests turn one by hand.
     ///
     /// ```
@@ -549,6 +639,7 @@ impl AppBuilder {
                 slots: self.slots,
                 queues: self.queues,
             },
+            crashes: self.crashes,
             clock: self.clock,
             runtime: runtime.handle(),
             worker_threads: self.worker_threads,
@@ -609,6 +700,7 @@ struct Engine {
     durability: Durability,
     retention: Duration,
     limits: Limits,
+    crashes: u32,
     clock: Clock,
     runtime: tokio::runtime::Handle,
     worker_threads: usize,
@@ -648,11 +740,12 @@ impl Engine {
             Source::Given(store) => store,
             Source::Eager => unreachable!("an eager app has no engine"),
         };
-        let opening = meta::open(&*store, self.durability)?;
         let reader = Reader::new(store.clone());
+        let now_ms = self.clock.now_ms();
+        let legacy = Legacy::take(&*store, &reader, self.durability, self.crashes, now_ms)?;
         let remains = sweeper::remains(&reader)?;
         let last = reader.last_id()?;
-        let durable = Arc::new(AtomicU64::new(opening.last_commit()));
+        let durable = Arc::new(AtomicU64::new(legacy.last_commit()));
         let shared = Arc::new(Shared::new(
             reader.up_to(durable.clone()),
             durable,
@@ -676,7 +769,7 @@ impl Engine {
             scheduler,
             shared.clone(),
             self.limits,
-            opening.last_commit(),
+            legacy,
         );
         let engine = EngineActor::new(shell, self.retention).start();
         let ids = Ids::after(last);

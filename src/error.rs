@@ -84,6 +84,12 @@ pub enum Error {
         /// The task.
         id: Id,
     },
+    /// The task is not in [quarantine](crate::App::quarantined).
+    #[error("task {id} is not in quarantine")]
+    NotQuarantined {
+        /// The task.
+        id: Id,
+    },
     /// Two tasks are registered under one name.
     #[error("two different tasks are registered as `{name}`")]
     DuplicateTask {

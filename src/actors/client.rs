@@ -7,7 +7,7 @@ use actix::prelude::SendError;
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
-use super::engine::{Earlier, EngineActor, Forget, Submit};
+use super::engine::{Earlier, EngineActor, Forget, Release, Submit};
 use super::shared::{Pin, Shared, Site};
 use super::staging::{self, gone};
 use super::store::StoreActor;
@@ -15,6 +15,7 @@ use crate::canvas::Canvas;
 use crate::canvas::id::Id;
 use crate::eager;
 use crate::error::{Error, Result};
+use crate::messages::task::Released;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
 
@@ -113,6 +114,21 @@ async fn send(
         Err(SendError::Closed(_)) => return Err(gone(shared)),
     }
     pin.await.map_err(|_| gone(shared))
+}
+
+/// Lets a task out of quarantine.
+pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) -> Result<()> {
+    let Site::Engine(plant) = &shared.site else {
+        return Err(Error::NotQuarantined { id });
+    };
+    if let Some(why) = shared.ended() {
+        return Err(why);
+    }
+    let (done, answer) = oneshot::channel();
+    let release = Release { id, released, done };
+    let engine = &plant.client().engine;
+    engine.send(release).await.map_err(|_| gone(shared))?;
+    answer.await.map_err(|_| gone(shared))?
 }
 
 /// Has a workflow's result deleted as soon as it has ended.

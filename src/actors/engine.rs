@@ -1,6 +1,7 @@
 //! The engine: supervisor of all workflows; stores them, ends them, sweeps them.
 
 mod admission;
+mod quarantine;
 mod retention;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
+pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
 use super::journal::Act;
 use super::post::Post;
@@ -167,6 +169,7 @@ impl EngineActor {
         }
         if self.unresumed.is_empty() {
             self.look();
+            self.shell.then(Act::Stored(Stored::AllResumed));
         } else {
             self.shell.then(Act::Stored(Stored::Resumed));
         }
@@ -540,6 +543,7 @@ impl Handler<Wake> for EngineActor {
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
             self.sweep();
         }
+        self.shell.look_at_trial();
         self.look();
     }
 }
@@ -552,6 +556,8 @@ impl Handler<Shutdown> for EngineActor {
         let shell = self.shell.clone();
         Box::pin(async move {
             settle(grace, || shell.held() == 0).await;
+            settle(LAST_COMMITS, || shell.is_quiet()).await;
+            shell.end_life();
             settle(LAST_COMMITS, || shell.is_quiet()).await;
             shell.close(Error::ShutDown);
         })

@@ -1,6 +1,6 @@
 //! What the engine shares with callers on other threads.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +15,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::{ListWriter, Payload};
+use crate::canvas::quarantined::Quarantined;
 use crate::eager::Ledger;
 use crate::error::{Error, Result};
 use crate::persistence::reader::{Elements, ElementsError, Reader};
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     live: AtomicUsize,
     /// Tasks of unfinished workflows that are not registered, by id.
     parked: Mutex<HashMap<Id, String>>,
+    quarantined: Mutex<BTreeMap<Id, Quarantined>>,
     pub(crate) registry: Registry,
     pub(crate) clock: Clock,
     pub(crate) site: Site,
@@ -101,6 +103,7 @@ impl Shared {
             pins: Mutex::new(HashMap::new()),
             live: AtomicUsize::new(0),
             parked: Mutex::new(HashMap::new()),
+            quarantined: Mutex::default(),
             registry,
             clock,
             site,
@@ -302,6 +305,22 @@ impl Shared {
         let mut parked: Vec<_> = self.parked.lock().clone().into_iter().collect();
         parked.sort();
         parked
+    }
+
+    pub(crate) fn quarantine(&self, task: Quarantined) {
+        self.quarantined.lock().insert(task.id, task);
+    }
+
+    pub(crate) fn release(&self, id: Id) {
+        self.quarantined.lock().remove(&id);
+    }
+
+    pub(crate) fn is_quarantined(&self, id: Id) -> bool {
+        self.quarantined.lock().contains_key(&id)
+    }
+
+    pub(crate) fn quarantined(&self) -> Vec<Quarantined> {
+        self.quarantined.lock().values().cloned().collect()
     }
 }
 

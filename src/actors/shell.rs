@@ -1,6 +1,8 @@
 //! The shell around every machine: what is decided goes into the journal, the journal goes to the
 //! store, and what waits for the disk is done when the store has answered.
 
+mod quarantine;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -8,6 +10,8 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr};
 
+pub(crate) use self::quarantine::Legacy;
+use self::quarantine::{Accused, LockedUp};
 use super::dispatcher::{Dispatcher, Ready, Slots};
 use super::engine::EngineActor;
 use super::inbox::Note;
@@ -22,6 +26,7 @@ use super::supervision::Child;
 use super::sweeper;
 use super::task::{Take, TaskActor};
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::quarantine::Quarantine;
 use crate::canvas::machine::queue::SlotKind;
 use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
@@ -33,6 +38,7 @@ use crate::messages::engine::Launch;
 use crate::messages::supervisor::Word;
 use crate::messages::task::Granted;
 use crate::persistence::codec::{self, Kind};
+use crate::persistence::meta::Life;
 use crate::persistence::reader::Reader;
 use crate::persistence::{StoreError, draft, keys};
 use crate::task::Entry;
@@ -68,6 +74,11 @@ struct Inner {
     engine: OnceCell<(Addr<EngineActor>, Post)>,
     dispatcher: RefCell<Dispatcher>,
     roll: RefCell<Roll>,
+    /// What was running when the process before this one ended.
+    court: RefCell<Quarantine<Accused>>,
+    locked_up: RefCell<LockedUp>,
+    /// Ours over this store.
+    life: Life,
     /// The registered task that was asked for last.
     entry: Cell<Option<&'static Entry>>,
     limits: Limits,
@@ -93,13 +104,13 @@ impl Shell {
         scheduler: Addr<SchedulerActor>,
         shared: Arc<Shared>,
         limits: Limits,
-        last_commit: u64,
+        legacy: Legacy,
     ) -> Self {
         let returns = shared.plant().inbox.returns().clone();
         let shell = Self(Rc::new(Inner {
             journal: RefCell::default(),
             busy: Cell::new(false),
-            commit: Cell::new(last_commit),
+            commit: Cell::new(legacy.last_commit),
             counters: RefCell::default(),
             starts: RefCell::default(),
             halted: Cell::new(false),
@@ -109,10 +120,14 @@ impl Shell {
             engine: OnceCell::new(),
             dispatcher: RefCell::new(Dispatcher::new(returns)),
             roll: RefCell::default(),
+            court: RefCell::new(legacy.court),
+            locked_up: RefCell::default(),
+            life: legacy.life,
             entry: Cell::new(None),
             limits,
             shared,
         }));
+        shell.open_quarantine(legacy.notes);
         let deliver = shell.clone();
         actix::spawn(async move {
             let shared = deliver.shared().clone();
@@ -391,6 +406,12 @@ impl Shell {
     /// Starts the numbering of a workflow whose head is not in the store yet.
     pub(crate) fn start_numbers(&self, root: Id, next: Seq) {
         self.0.counters.borrow_mut().insert(root, next);
+    }
+
+    /// Records that this life ends as it should: what still runs is not to blame for it.
+    pub(crate) fn end_life(&self) {
+        let (key, record) = self.0.life.clone().ended();
+        self.put(key, record);
     }
 
     /// Ends it all: every waiter is told why, and nothing is written any more, whatever the actors

@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     LastSwept = 10,
     /// The key says it all.
     Mark = 11,
+    Life = 12,
+    Suspect = 13,
 }
 
 /// Frames `value`.

@@ -10,6 +10,7 @@ mod lazy;
 mod macros;
 mod parameters;
 mod property;
+mod quarantine;
 mod recovery;
 mod results;
 mod tidy;

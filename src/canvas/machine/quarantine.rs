@@ -263,10 +263,10 @@ impl<T> Quarantine<T> {
         Some((id, Some(suspect.clone())))
     }
 
-    /// Who has been on trial long enough.
-    pub(crate) fn is_due(&self, now_ms: u64) -> Option<Id> {
+    /// Who is on trial, and until when.
+    pub(crate) fn trial(&self) -> Option<(Id, u64)> {
         let trial = self.trial.as_ref()?;
-        (trial.until_ms <= now_ms).then_some(trial.id)
+        Some((trial.id, trial.until_ms))
     }
 
     /// It goes on, and others beside it; the note goes before all that these do.
@@ -304,6 +304,10 @@ impl<T> Quarantine<T> {
     fn quarantined_mut(&mut self, id: Id) -> Option<&mut Suspect> {
         let suspect = self.suspects.get_mut(&id)?;
         (suspect.standing == Standing::Quarantined).then_some(suspect)
+    }
+
+    pub(crate) fn suspect(&self, id: Id) -> Option<&Suspect> {
+        self.suspects.get(&id)
     }
 
     /// Who is in quarantine.

@@ -114,7 +114,7 @@ impl World {
                 (at, self.tasks[*task].kills_after_ms.is_none(), *task)
             });
             let next = next.min();
-            let over = court.trial.as_ref().map(|trial| trial.until_ms);
+            let over = court.trial().map(|(_, until_ms)| until_ms);
             let Some(now) = next.map(|next| next.0).into_iter().chain(over).min() else {
                 self.last_end = LastEnd::Clean;
                 return true;
@@ -137,7 +137,7 @@ impl World {
                     return false;
                 }
                 _ => {
-                    let due = court.is_due(now).expect("nothing else is due");
+                    let (due, _) = court.trial().expect("nothing else is due");
                     self.write(court.outlived(due));
                 }
             }
