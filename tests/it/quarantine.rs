@@ -243,6 +243,38 @@ async fn after_one_crash_all_that_was_running_runs_again_at_once() {
 }
 
 #[tokio::test]
+async fn among_more_workflows_than_begin_at_once_the_one_is_found() {
+    let mut stage = Stage::new();
+    let test = stage.test;
+    // The others have a gate of their own.
+    let others = Stage::new();
+    let mut app = stage.open().await;
+    let single = app.apply_async(poison.s(test, POISON)).await.unwrap();
+    let id = single.id();
+    drop(single);
+    for n in 0..600 {
+        drop(app.apply_async(poison.s(others.test, n)).await.unwrap());
+    }
+    for crash in 1..=3 {
+        stage.entered(POISON, crash).await;
+        for n in 0..600 {
+            others.entered(n, crash).await;
+        }
+        assert!(app.quarantined().is_empty());
+        app = stage.crash(app).await;
+        if crash == 2 {
+            // Each ends in its trial; he is the eldest, and so the last.
+            others.let_all_end();
+        }
+    }
+    let [task] = &app.quarantined()[..] else {
+        panic!("{:?}", app.quarantined());
+    };
+    assert_eq!(task.id, id);
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn kills_from_outside_quarantine_nobody_who_outlives_his_trial() {
     let mut stage = Stage::new();
     let test = stage.test;

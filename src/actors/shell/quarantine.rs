@@ -109,6 +109,11 @@ impl Shell {
         }
     }
 
+    /// Says whether this workflow is to come in at once: a task of it may have to be tried.
+    pub(crate) fn awaits(&self, root: Id) -> bool {
+        self.0.court.borrow().awaits(root)
+    }
+
     /// A task has come in whose attempt `attempt` was running when the process ended.
     pub(crate) fn arrived(&self, id: Id, name: &str, attempt: u32, ticket: Ticket) -> Arrival {
         let now_ms = self.now_ms();

@@ -79,6 +79,8 @@ pub(crate) struct Quarantine<T> {
     /// So many crashes are enough.
     limit: u32,
     suspects: HashMap<Id, Suspect>,
+    /// The workflows of those that may have to be tried.
+    roots: HashSet<Id>,
     phase: Phase,
     /// Who waits for a trial: the last goes first. The accused are behind the others, and what a task
     /// has started, which has the higher number, is behind the task.
@@ -128,6 +130,7 @@ impl<T> Quarantine<T> {
             last_end,
             limit,
             phase: Phase::Over,
+            roots: suspects.keys().map(|id: &Id| id.root()).collect(),
             suspects,
             waiting: BTreeMap::new(),
             trial: None,
@@ -161,6 +164,11 @@ impl<T> Quarantine<T> {
     /// Nothing is to start but who is [next](Self::next).
     pub(crate) fn holds(&self) -> bool {
         self.phase != Phase::Over
+    }
+
+    /// Says whether a task of this workflow may have to be tried: it is to come in at once.
+    pub(crate) fn awaits(&self, root: Id) -> bool {
+        self.phase == Phase::Gathering && self.roots.contains(&root)
     }
 
     /// A task has come in whose attempt `attempt` was running when the process ended.
