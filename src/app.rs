@@ -11,10 +11,11 @@ use actix::Actor;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::actors::client::{self, Client};
+use crate::actors::client::{self, Client, Patience};
 use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
 use crate::actors::engine::EngineActor;
+use crate::actors::room::Room;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::{Plant, Shared, Site};
 use crate::actors::shell::{Legacy, Limits, Shell};
@@ -22,6 +23,7 @@ use crate::actors::store::StoreActor;
 use crate::actors::sweeper;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
+use crate::canvas::machine::room::Weight;
 use crate::canvas::quarantined::Quarantined;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
@@ -115,6 +117,7 @@ pub struct AppBuilder {
     queues: HashMap<String, Slots>,
     worker_threads: usize,
     crashes: u32,
+    most: Weight,
     clock: Clock,
 }
 
@@ -193,6 +196,8 @@ impl App {
     ///
     /// If the future is dropped before it returns, the work may have been submitted or not.
     ///
+    /// While too much is [pending](AppBuilder::max_pending) it waits, behind those that came before.
+    ///
     /// ```
     /// # use chordal::prelude::*;
     /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
@@ -220,8 +225,68 @@ impl App {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
-        let pin = client::submit(shared, signature.into_canvas()).await?;
+        let pin = client::submit(shared, signature.into_canvas(), Patience::Waits).await?;
         Ok(AsyncResult::root(shared.clone(), pin))
+    }
+
+    /// As [`apply_async`](Self::apply_async), but does not wait if too much is
+    /// [pending](AppBuilder::max_pending): it is refused, and nothing is drawn or stored.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn forever() { std::future::pending().await }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().tasks(tasks![forever]).max_pending(1).start().await?;
+    /// app.try_apply_async(forever.s()).await?;
+    /// let more = app.try_apply_async(forever.s()).await;
+    /// assert!(matches!(more, Err(chordal::Error::Busy { tasks: 1, .. })));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`], also if others wait; and as [`apply_async`](Self::apply_async).
+    ///
+    /// # Panics
+    ///
+    /// As [`apply_async`](Self::apply_async).
+    pub async fn try_apply_async<S: Accepts<()>>(
+        &self,
+        signature: S,
+    ) -> Result<AsyncResult<S::Output>> {
+        let shared = &self.0.shared;
+        let pin = client::submit(shared, signature.into_canvas(), Patience::Refused).await?;
+        Ok(AsyncResult::root(shared.clone(), pin))
+    }
+
+    /// How many tasks are pending, with the chains, groups and chords around them: those of all
+    /// workflows that have been submitted and have not ended, or are being submitted. It counts
+    /// towards [`max_pending`](AppBuilder::max_pending). An eager app has none.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().start().await?;
+    /// assert_eq!((app.pending(), app.pending_bytes()), (0, 0));
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.weight().tasks
+    }
+
+    /// How many bytes what is [pending](Self::pending) takes in the store: the arguments, mostly; not
+    /// the results. It counts towards [`max_pending_bytes`](AppBuilder::max_pending_bytes).
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.weight().bytes
+    }
+
+    fn weight(&self) -> Weight {
+        match &self.0.shared.site {
+            Site::Engine(plant) => plant.room.taken(),
+            Site::InPlace(_) => Weight::default(),
+        }
     }
 
     /// The handle of a task, chain, group or chord that was submitted before, also before a
@@ -427,6 +492,10 @@ impl AppBuilder {
             queues: HashMap::new(),
             worker_threads: cores,
             crashes: 3,
+            most: Weight {
+                tasks: 10_000_000,
+                bytes: 10 << 30,
+            },
             clock: Clock::system(),
         }
     }
@@ -566,6 +635,42 @@ impl AppBuilder {
         self
     }
 
+    /// Sets how many tasks may be [pending](App::pending) before submitting more has to wait
+    /// ([`App::apply_async`]) or is refused ([`App::try_apply_async`]). Default: 10,000,000; at least 1.
+    ///
+    /// Every task of a canvas counts, and every chain, group and chord; also callbacks that may
+    /// never run. A workflow counts whole until it has ended, callbacks included; what is pending is
+    /// counted over restarts. A submission that begins below the limit is taken whole, however large
+    /// it is, and members of a lazy group count as they are drawn. What waits takes no place in the
+    /// store, and comes in in its order; who gives up waiting, by dropping the future, loses nothing
+    /// but his turn.
+    ///
+    /// What a task submits ([`TaskContext::apply_async`](crate::TaskContext::apply_async)), calls, adds
+    /// or is replaced by never waits, since others may wait for the task; the first counts, the others are
+    /// part of their workflow. What is pending takes no memory either way: the limit is for the disk, and
+    /// for the callers.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().max_pending(100_000);
+    /// ```
+    pub fn max_pending(mut self, tasks: u64) -> Self {
+        self.most.tasks = tasks.max(1);
+        self
+    }
+
+    /// Sets how many bytes of the store what is pending may take, as
+    /// [`max_pending`](Self::max_pending) does for tasks. Default: 10 GiB; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().max_pending_bytes(100 << 20);
+    /// ```
+    pub fn max_pending_bytes(mut self, bytes: u64) -> Self {
+        self.most.bytes = bytes.max(1);
+        self
+    }
+
     /// Sets how often the process may end while a task is running, before the task is
     /// [quarantined](App::quarantined). Default: 3; at least 2, since at the first crash nobody can
     /// tell which of the tasks that were running it was. `u32::MAX` never quarantines any: for
@@ -640,6 +745,7 @@ impl AppBuilder {
                 queues: self.queues,
             },
             crashes: self.crashes,
+            most: self.most,
             clock: self.clock,
             runtime: runtime.handle(),
             worker_threads: self.worker_threads,
@@ -701,6 +807,7 @@ struct Engine {
     retention: Duration,
     limits: Limits,
     crashes: u32,
+    most: Weight,
     clock: Clock,
     runtime: tokio::runtime::Handle,
     worker_threads: usize,
@@ -752,6 +859,8 @@ impl Engine {
         let reader = Reader::new(store.clone());
         let now_ms = self.clock.now_ms();
         let legacy = Legacy::take(&*store, &reader, self.durability, self.crashes, now_ms)?;
+        let room = Room::new(self.most);
+        room.add(legacy.pending);
         let remains = sweeper::remains(&reader)?;
         let last = reader.last_id()?;
         let durable = Arc::new(AtomicU64::new(legacy.last_commit()));
@@ -760,7 +869,7 @@ impl Engine {
             durable,
             self.registry,
             self.clock.clone(),
-            Site::Engine(Plant::new(self.runtime, self.worker_threads)),
+            Site::Engine(Plant::new(self.runtime, self.worker_threads, room)),
         ));
         let durability = self.durability;
         let writing = store.clone();

@@ -15,6 +15,7 @@ pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
 use super::journal::Act;
 use super::post::Post;
+use super::room::Reservation;
 use super::shared::Pin;
 use super::shell::Shell;
 use super::staging::Staged;
@@ -23,6 +24,7 @@ use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::backlog::{Backlog, Lane};
 use crate::canvas::machine::place::Place;
+use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::Value;
@@ -31,6 +33,7 @@ use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::persistence::codec::{self, Kind};
+use crate::persistence::definition::Head;
 use crate::persistence::reader::Ended;
 use crate::persistence::{StoreError, keys};
 
@@ -54,6 +57,7 @@ pub(crate) struct Submit {
     pub(crate) idempotency_key: Option<String>,
     /// What of it is in the store already.
     pub(crate) staged: Staged,
+    pub(crate) reservation: Reservation,
     /// The pin keeps the workflow from being swept before the caller has its handle.
     pub(crate) durable: oneshot::Sender<Pin>,
 }
@@ -103,6 +107,8 @@ struct Live {
     machine: Workflow,
     /// The record of its head, which is put elsewhere when the workflow has ended.
     head: Vec<u8>,
+    /// What it takes up of the room for what is pending.
+    weight: Weight,
     lane: Lane,
     /// When the root ended, if callbacks still run.
     ended_ms: Option<u64>,
@@ -190,7 +196,8 @@ impl EngineActor {
         let stream = root.workflow_stream();
         let records: Vec<_> = reader.records(stream).collect::<Result<_, _>>()?;
         let (machine, callbacks) = Workflow::recover(ended_ms.is_some(), &records);
-        self.insert(root, machine, head, entrance.lane, ended_ms);
+        let weight = codec::decode::<Head>(Kind::Head, &keys::head(root), &head)?.weight();
+        self.insert(root, machine, (head, weight), entrance.lane, ended_ms);
         let mut inputs = HashMap::new();
         let mut changes = HashMap::new();
         for record in records {
@@ -229,13 +236,14 @@ impl EngineActor {
         &mut self,
         root: Id,
         machine: Workflow,
-        head: Vec<u8>,
+        (head, weight): (Vec<u8>, Weight),
         lane: Lane,
         ended_ms: Option<u64>,
     ) {
         let live = Live {
             machine,
             head,
+            weight,
             lane,
             ended_ms,
             children: HashMap::new(),
@@ -337,6 +345,7 @@ impl EngineActor {
             return Ok(());
         };
         self.shell.count_live(self.workflows.len());
+        self.shell.is_not_pending(live.weight);
         self.shell.ended(root, live.machine.has_callbacks());
         self.shell.delete(keys::head(root));
         if forgotten {
@@ -419,6 +428,7 @@ impl Handler<Submit> for EngineActor {
             next,
             idempotency_key,
             staged,
+            reservation,
             durable,
         } = submit;
         if self.shell.is_draining() {
@@ -444,11 +454,14 @@ impl Handler<Submit> for EngineActor {
             self.shell.delete(keys::remains(root_id));
         }
         self.shell.acknowledge(durable, shared.pin(root_id));
+        let weight = reservation.keep();
+        self.shell.is_pending(weight);
         match self.admit(root_id, &root, &head) {
             Ok(Some(entrance)) => {
                 self.shell.put(keys::head(root_id), head.clone());
                 self.shell.start_numbers(root_id, next);
-                self.insert(root_id, Workflow::default(), head, entrance.lane, None);
+                let own = (head, weight);
+                self.insert(root_id, Workflow::default(), own, entrance.lane, None);
                 self.start_root(Place::root(root_id, root), Resume::Fresh, entrance);
             }
             Ok(None) => self.set_alarm(),

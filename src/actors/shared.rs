@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::client::Client;
 use super::clock::Clock;
 use super::inbox::Inbox;
+use super::room::Room;
 use super::runner::Runner;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
@@ -64,16 +65,19 @@ pub(crate) struct Plant {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) runner: Runner,
     pub(crate) inbox: Inbox,
+    /// For what is pending.
+    pub(crate) room: Arc<Room>,
 }
 
 impl Plant {
     /// `runtime` has this many threads that poll.
-    pub(crate) fn new(runtime: tokio::runtime::Handle, threads: usize) -> Self {
+    pub(crate) fn new(runtime: tokio::runtime::Handle, threads: usize, room: Arc<Room>) -> Self {
         Self {
             client: OnceLock::new(),
             runtime,
             runner: Runner::new(threads),
             inbox: Inbox::default(),
+            room,
         }
     }
 
@@ -236,6 +240,9 @@ impl Shared {
     /// Ends it: every waiter is told. The first reason stays.
     pub(crate) fn end(&self, why: Error) {
         self.ended.lock().get_or_insert(why);
+        if let Site::Engine(plant) = &self.site {
+            plant.room.close();
+        }
         for notify in self.watches.lock().values().flatten() {
             notify.notify_waiters();
         }

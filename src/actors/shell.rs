@@ -29,6 +29,7 @@ use super::task::{Take, TaskActor};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::quarantine::Quarantine;
 use crate::canvas::machine::queue::SlotKind;
+use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
 use crate::canvas::options::Options;
@@ -80,6 +81,8 @@ struct Inner {
     locked_up: RefCell<LockedUp>,
     /// Ours over this store.
     life: Life,
+    /// How much is pending, and how much the store says.
+    pending: Cell<(Weight, Weight)>,
     /// The registered task that was asked for last.
     entry: Cell<Option<&'static Entry>>,
     limits: Limits,
@@ -125,6 +128,7 @@ impl Shell {
             court: RefCell::new(legacy.court),
             locked_up: RefCell::default(),
             life: legacy.life,
+            pending: Cell::new((legacy.pending, legacy.pending)),
             entry: Cell::new(None),
             limits,
             shared,
@@ -439,6 +443,31 @@ impl Shell {
         self.0.counters.borrow_mut().insert(root, next);
     }
 
+    /// So much more is pending. To be called beside the record that says so.
+    pub(crate) fn is_pending(&self, weight: Weight) {
+        let (mut pending, stored) = self.0.pending.get();
+        pending.add(weight);
+        self.0.pending.set((pending, stored));
+    }
+
+    /// So much has ended. As above.
+    pub(crate) fn is_not_pending(&self, weight: Weight) {
+        let (mut pending, stored) = self.0.pending.get();
+        pending.remove(weight);
+        self.0.pending.set((pending, stored));
+        self.shared().plant().room.remove(weight);
+    }
+
+    /// Once for each batch, however many workflows it starts and ends.
+    fn count_pending(&self, journal: &mut Journal) {
+        let (pending, stored) = self.0.pending.get();
+        if pending != stored {
+            self.0.pending.set((pending, pending));
+            let record = codec::encode(Kind::Pending, &pending);
+            journal.put(keys::PENDING.to_vec(), record);
+        }
+    }
+
     /// Records that this life ends as it should: what still runs is not to blame for it.
     pub(crate) fn end_life(&self) {
         let (key, record) = self.0.life.clone().ended();
@@ -495,6 +524,7 @@ impl Shell {
                     self.0.busy.set(false);
                     return;
                 }
+                self.count_pending(&mut journal);
                 self.0.commit.set(self.next_commit());
                 journal.take(self.0.commit.get())
             };

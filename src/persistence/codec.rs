@@ -47,6 +47,7 @@ pub(crate) enum Kind {
     Mark = 11,
     Life = 12,
     Suspect = 13,
+    Pending = 14,
 }
 
 /// Frames `value`.

@@ -9,6 +9,7 @@ mod fold;
 mod lazy;
 mod macros;
 mod parameters;
+mod pending;
 mod property;
 mod quarantine;
 mod recovery;

@@ -8,6 +8,7 @@ use crate::actors::dispatcher::Ready;
 use crate::actors::roll::Ticket;
 use crate::canvas::id::Id;
 use crate::canvas::machine::quarantine::{Arrival, Note, Quarantine, Suspect};
+use crate::canvas::machine::room::Weight;
 use crate::canvas::quarantined::Quarantined;
 use crate::messages::dispatcher::Slot;
 use crate::messages::scheduler::WakeAt;
@@ -27,6 +28,8 @@ pub(crate) struct Legacy {
     pub(super) court: Quarantine<Accused>,
     /// To be written before anything starts.
     pub(super) notes: Vec<Note>,
+    /// How much is pending.
+    pub(crate) pending: Weight,
 }
 
 /// Who waits to be tried.
@@ -63,6 +66,7 @@ impl Legacy {
             life,
             court,
             notes,
+            pending: reader.pending()?,
         })
     }
 

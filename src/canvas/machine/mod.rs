@@ -16,6 +16,7 @@ pub(crate) mod offspring;
 pub(crate) mod place;
 pub(crate) mod quarantine;
 pub(crate) mod queue;
+pub(crate) mod room;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;

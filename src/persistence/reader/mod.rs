@@ -20,6 +20,7 @@ use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::fold::is_run;
 use crate::canvas::machine::quarantine::Suspect;
+use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::{BODY, Change, Index, Record};
 use crate::canvas::outcome::Outcome;
 
@@ -139,6 +140,13 @@ impl Reader {
     /// The workflow that was submitted with this idempotency key.
     pub(crate) fn submitted_as(&self, key: &str) -> Result<Option<Id>, StoreError> {
         self.record(Kind::Idempotency, &keys::idempotency(key))
+    }
+
+    /// How much is pending: all workflows that have not ended.
+    pub(crate) fn pending(&self) -> Result<Weight, StoreError> {
+        Ok(self
+            .record(Kind::Pending, keys::PENDING)?
+            .unwrap_or_default())
     }
 
     /// The tasks that were running when a process ended.
