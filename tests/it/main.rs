@@ -3,11 +3,13 @@
 mod backlog;
 mod canvas;
 mod celery_json;
+mod drain;
 mod durability;
 mod eager;
 mod fold;
 mod lazy;
 mod macros;
+mod panics;
 mod parameters;
 mod pending;
 mod property;
