@@ -96,7 +96,7 @@ async fn what_runs_may_end_what_waits_does_not_start_and_what_is_cut_short_has_l
         State::Success,
         "it had its time"
     );
-    for n in 1..4 {
+    for n in [1, 2, 3, 9] {
         let_end(test, n);
     }
     for (n, id) in (1..).zip(&ids[1..]) {
@@ -110,6 +110,5 @@ async fn what_runs_may_end_what_waits_does_not_start_and_what_is_cut_short_has_l
     );
     assert_eq!((attempts(test, 2), attempts(test, 3)), (vec![1], vec![1]));
     assert!(app.quarantined().is_empty());
-    let_end(test, 9);
     app.shutdown().await.unwrap();
 }
