@@ -140,6 +140,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         .tasks(tasks::all())
         .durability(args.durability.map_or(durability, Durability::from))
         .retention(WEEK)
+        // Its tasks read and count: if it ends before they do, somebody has killed it.
+        .quarantine_after(u32::MAX)
         .start()
         .await
         .with_context(|| format!("cannot open {}", directory.display()))?;

@@ -1,6 +1,7 @@
 //! The engine: supervisor of all workflows; stores them, ends them, sweeps them.
 
 mod admission;
+mod quarantine;
 mod retention;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,9 +11,11 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use self::admission::Entrance;
+pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
 use super::journal::Act;
 use super::post::Post;
+use super::room::Reservation;
 use super::shared::Pin;
 use super::shell::Shell;
 use super::staging::Staged;
@@ -21,6 +24,7 @@ use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::backlog::{Backlog, Lane};
 use crate::canvas::machine::place::Place;
+use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::error::Error;
@@ -28,6 +32,7 @@ use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::persistence::codec::{self, Kind};
+use crate::persistence::definition::Head;
 use crate::persistence::reader::Ended;
 use crate::persistence::{StoreError, keys};
 
@@ -51,6 +56,7 @@ pub(crate) struct Submit {
     pub(crate) idempotency_key: Option<String>,
     /// What of it is in the store already.
     pub(crate) staged: Staged,
+    pub(crate) reservation: Reservation,
     /// The pin keeps the workflow from being swept before the caller has its handle.
     pub(crate) durable: oneshot::Sender<Pin>,
 }
@@ -100,6 +106,8 @@ struct Live {
     machine: Workflow,
     /// The record of its head, which is put elsewhere when the workflow has ended.
     head: Vec<u8>,
+    /// What it takes up of the room for what is pending.
+    weight: Weight,
     lane: Lane,
     /// When the root ended, if callbacks still run.
     ended_ms: Option<u64>,
@@ -164,6 +172,7 @@ impl EngineActor {
         }
         if self.unresumed.is_empty() {
             self.look();
+            self.shell.then(Act::Stored(Stored::AllResumed));
         } else {
             self.shell.then(Act::Stored(Stored::Resumed));
         }
@@ -183,7 +192,8 @@ impl EngineActor {
         let stream = root.workflow_stream();
         let records: Vec<_> = reader.records(stream).collect::<Result<_, _>>()?;
         let (machine, callbacks) = Workflow::recover(ended_ms.is_some(), &records);
-        self.insert(root, machine, head, entrance.lane, ended_ms);
+        let weight = codec::decode::<Head>(Kind::Head, &keys::head(root), &head)?.weight();
+        self.insert(root, machine, (head, weight), entrance.lane, ended_ms);
         let mut inputs = HashMap::new();
         let mut changes = HashMap::new();
         for record in records {
@@ -222,13 +232,14 @@ impl EngineActor {
         &mut self,
         root: Id,
         machine: Workflow,
-        head: Vec<u8>,
+        (head, weight): (Vec<u8>, Weight),
         lane: Lane,
         ended_ms: Option<u64>,
     ) {
         let live = Live {
             machine,
             head,
+            weight,
             lane,
             ended_ms,
         };
@@ -237,7 +248,8 @@ impl EngineActor {
     }
 
     fn start_root(&self, place: Place, resume: Resume, entrance: Entrance) {
-        match (entrance.line, self.child(place, resume)) {
+        let line = entrance.line.filter(|_| !self.shell.awaits(place.root));
+        match (line, self.child(place, resume)) {
             (Some(line), Some(root)) => self.shell.begin(line, root),
             (None, Some(root)) => root.start(&self.shell),
             (_, None) => {}
@@ -344,6 +356,7 @@ impl EngineActor {
             return Ok(());
         };
         self.shell.count_live(self.workflows.len());
+        self.shell.is_not_pending(live.weight);
         self.shell.ended(root, live.machine.has_callbacks());
         self.shell.delete(keys::head(root));
         if forgotten {
@@ -426,6 +439,7 @@ impl Handler<Submit> for EngineActor {
             next,
             idempotency_key,
             staged,
+            reservation,
             durable,
         } = submit;
         if self.shell.is_draining() {
@@ -451,11 +465,14 @@ impl Handler<Submit> for EngineActor {
             self.shell.delete(keys::remains(root_id));
         }
         self.shell.acknowledge(durable, shared.pin(root_id));
+        let weight = reservation.keep();
+        self.shell.is_pending(weight);
         match self.admit(root_id, &root, &head) {
             Ok(Some(entrance)) => {
                 self.shell.put(keys::head(root_id), head.clone());
                 self.shell.start_numbers(root_id, next);
-                self.insert(root_id, Workflow::default(), head, entrance.lane, None);
+                let own = (head, weight);
+                self.insert(root_id, Workflow::default(), own, entrance.lane, None);
                 self.start_root(Place::root(root_id, root), Resume::Fresh, entrance);
             }
             Ok(None) => self.set_alarm(),
@@ -554,6 +571,7 @@ impl Handler<Wake> for EngineActor {
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
             self.sweep();
         }
+        self.shell.look_at_trial();
         self.look();
     }
 }
@@ -566,6 +584,8 @@ impl Handler<Shutdown> for EngineActor {
         let shell = self.shell.clone();
         Box::pin(async move {
             settle(grace, || shell.held() == 0).await;
+            settle(LAST_COMMITS, || shell.is_quiet()).await;
+            shell.end_life();
             settle(LAST_COMMITS, || shell.is_quiet()).await;
             shell.close(Error::ShutDown);
         })

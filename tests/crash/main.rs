@@ -16,6 +16,7 @@
 mod cli;
 mod corpus;
 mod ledger;
+mod poison;
 mod program;
 mod strace;
 mod submit;

@@ -3,13 +3,17 @@
 mod backlog;
 mod canvas;
 mod celery_json;
+mod drain;
 mod durability;
 mod eager;
 mod fold;
 mod lazy;
 mod macros;
+mod panics;
 mod parameters;
+mod pending;
 mod property;
+mod quarantine;
 mod recovery;
 mod results;
 mod tidy;

@@ -636,6 +636,17 @@ impl Disk {
         store
     }
 
+    /// What a crash leaves at this moment, to go on with.
+    pub(crate) fn crashed(&self) -> Self {
+        let state = self.0.lock().unwrap();
+        let kept = Self::default();
+        for batch in &state.batches[..state.synced] {
+            kept.apply(batch.clone()).unwrap();
+        }
+        kept.sync(Durability::Power).unwrap();
+        kept
+    }
+
     fn call(state: &mut DiskState) -> Result<(), StoreError> {
         state.calls += 1;
         match state.fails_at {
