@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chordal::Durability;
+use chordal::persistence::RedbStore;
 use chordal::prelude::*;
 use clap::{CommandFactory, Parser, ValueEnum};
 use serde::Serialize;
@@ -32,6 +33,9 @@ struct Options {
     /// What each commit survives; `memory`: the store is memory, nothing survives.
     #[arg(long, default_value = "power")]
     durability: Level,
+    /// What keeps the store on disk.
+    #[arg(long, default_value = "sled")]
+    engine: Engine,
     /// Bytes that each task is given and gives back.
     #[arg(long, default_value_t = 0)]
     payload: usize,
@@ -58,11 +62,18 @@ enum Level {
     Memory,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Engine {
+    Sled,
+    Redb,
+}
+
 #[derive(Serialize)]
 struct Report {
     shape: String,
     n: u64,
     durability: String,
+    engine: String,
     seconds: f64,
     per_second: f64,
     p50_us: u64,
@@ -102,7 +113,7 @@ async fn main() -> Result<()> {
         Options::command().error(error, what).exit();
     }
     let directory = tempfile::tempdir().context("a temporary directory for the store")?;
-    let app = start(directory.path(), options.durability).await?;
+    let app = start(directory.path(), &options).await?;
     let start = Instant::now();
     let mut latencies = run(&app, &options).await?;
     let seconds = start.elapsed().as_secs_f64();
@@ -116,6 +127,7 @@ async fn main() -> Result<()> {
         shape: name(options.shape),
         n: options.n,
         durability: name(options.durability),
+        engine: name(options.engine),
         seconds: (seconds * 1e6).round() / 1e6,
         per_second: per_second.round(),
         p50_us: percentile(50),
@@ -129,12 +141,13 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn start(directory: &Path, durability: Level) -> Result<App> {
-    let builder = match durability {
-        Level::Memory => App::in_memory(),
-        _ => App::open(directory),
+async fn start(directory: &Path, options: &Options) -> Result<App> {
+    let builder = match (options.durability, options.engine) {
+        (Level::Memory, _) => App::in_memory(),
+        (_, Engine::Sled) => App::open(directory),
+        (_, Engine::Redb) => App::with_store(RedbStore::open(directory)?),
     };
-    let builder = builder.durability(match durability {
+    let builder = builder.durability(match options.durability {
         Level::Power => Durability::Power,
         Level::Process => Durability::Process,
         Level::Buffered | Level::Memory => Durability::Buffered,

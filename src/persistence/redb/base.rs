@@ -22,6 +22,9 @@ use crate::persistence::{Batch, Op, StoreError};
 /// redb's own default of 1 GiB is too much for a library that lives inside somebody else's process.
 const CACHE_BYTES: usize = 16 << 20;
 
+/// A smaller file is not worth the trouble.
+const LARGE: u64 = 4 << 20;
+
 type Records = ReadOnlyTable<&'static [u8], &'static [u8]>;
 /// A walk over redb as it was when the walk was begun.
 pub(super) type Walk = redb::Range<'static, &'static [u8], &'static [u8]>;
@@ -81,9 +84,33 @@ impl Base {
         Ok(Self { path, db })
     }
 
+    /// Gives space back to the file system where most of a large file is free: while it is open, redb
+    /// uses that again, and hardly shrinks.
+    pub(super) fn compact(&mut self) -> Result<(), StoreError> {
+        let path = &self.path;
+        let size = fs::metadata(path).map_err(|e| failed("look at", path, e))?;
+        if size.len() < LARGE {
+            return Ok(());
+        }
+        let used = guarded(path, "measure", || {
+            let writes = self.db.begin_write()?;
+            let stats = writes.stats()?;
+            writes.abort()?;
+            Ok(stats.allocated_pages() * stats.page_size() as u64)
+        })?;
+        if used < size.len() / 2 {
+            info!(file = %path.display(), bytes = size.len(), used, "most of it is free; giving that back");
+            guarded(path, "compact", || Ok(self.db.compact()?))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         guarded(&self.path, "read", || {
-            Ok(self.records()?.get(key)?.map(|value| value.value().to_vec()))
+            Ok(self
+                .records()?
+                .get(key)?
+                .map(|value| value.value().to_vec()))
         })
     }
 

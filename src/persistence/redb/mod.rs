@@ -80,7 +80,8 @@ impl RedbStore {
     /// Opens the store in `dir`, making the directory if need be.
     ///
     /// What it finds is on the disk, not only in the kernel's cache, before it returns, and every page
-    /// of it has been read and agrees with its checksum.
+    /// of it has been read and agrees with its checksum. A large file that is mostly free shrinks now;
+    /// while the store is open, what is free is used again.
     ///
     /// # Errors
     ///
@@ -111,7 +112,7 @@ impl RedbStore {
         } else {
             // The fence first: redb writes to whatever it opens.
             let mut fence = Fence::read(path)?;
-            let base = Base::open(db, disk)?;
+            let mut base = Base::open(db, disk)?;
             let (expected, found) = (fence.last(), base.last_commit()?);
             if found < expected {
                 return Err(StoreError::RolledBack { expected, found });
@@ -120,6 +121,7 @@ impl RedbStore {
             if found > expected {
                 fence.advance(found)?;
             }
+            base.compact()?;
             (fence, base)
         };
         Ok(Self {
@@ -174,10 +176,7 @@ impl Store for RedbStore {
     }
 
     fn scan(&self, from: &[u8], to: &[u8]) -> Scan<'_> {
-        let bounds = (
-            Bound::Included(from.to_vec()),
-            Bound::Excluded(to.to_vec()),
-        );
+        let bounds = (Bound::Included(from.to_vec()), Bound::Excluded(to.to_vec()));
         Box::new(RedbScan::new(&self.base, &self.epoch, bounds))
     }
 
@@ -224,9 +223,7 @@ impl Drop for RedbStore {
             return;
         }
         let mut writer = self.writer.lock();
-        let closed = self
-            .commit(&mut writer)
-            .and_then(|()| writer.fence.sync());
+        let closed = self.commit(&mut writer).and_then(|()| writer.fence.sync());
         if let Err(error) = closed {
             error!(store = %self.home.display(), error = error.in_full(), "last sync failed");
         }

@@ -51,7 +51,9 @@ impl<'a> RedbScan<'a> {
         let epoch = self.epoch.load(Ordering::Acquire);
         let walk = match self.walk.take() {
             Some((walk, begun)) if begun == epoch => walk,
-            _ => self.base.range((as_slice(&self.from), as_slice(&self.to)))?,
+            _ => self
+                .base
+                .range((as_slice(&self.from), as_slice(&self.to)))?,
         };
         let (walk, _) = self.walk.insert((walk, epoch));
         let pair = self.base.walk(|| {

@@ -5,8 +5,8 @@ use parking_lot::Mutex;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::persistence::conformance::conformance;
 use crate::persistence::Pair;
+use crate::persistence::conformance::conformance;
 use crate::persistence::proof::{copy, noise};
 
 mod base;
