@@ -268,7 +268,7 @@ fn a_power_cut_at_any_call_leaves_all_that_was_acknowledged_and_no_half_batch() 
 }
 
 #[test]
-fn the_power_cut_is_one_a_sync_left_out_is_lost() {
+fn what_a_power_cut_takes_is_what_was_not_synced() {
     let write = |byte: u8| Call::Write(0, vec![byte; 512]);
     let calls = [
         write(1),
