@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `CHORDAL_CRASH_RUNS` | 40 | trials per test |
 //! | `CHORDAL_CRASH_SEED` | the time | repeats the delays and places of another run |
-//! | `CHORDAL_CRASH_DURABILITY` | `power` | the negative control: with `buffered` both tests must fail |
+//! | `CHORDAL_CRASH_DURABILITY` | `power` | the negative control: with `buffered` these tests must fail |
 
 #![cfg(unix)]
 

@@ -163,6 +163,34 @@ fn after_a_fault_of_the_disk_nothing_is_accepted_and_what_was_acknowledged_is_th
     assert!(faults > 30, "{faults}");
 }
 
+#[test]
+fn a_first_open_that_fails_at_any_call_is_begun_anew() {
+    let mut faults = 0;
+    for at in 1.. {
+        let home = tempdir().unwrap();
+        let fault = Fault {
+            at,
+            is_lasting: true,
+            kind: io::ErrorKind::Other,
+        };
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let disk = |file| Disk {
+            file,
+            calls: calls.clone(),
+            fault: Some(fault),
+        };
+        let first = RedbStore::open_on(home.path(), disk).map(drop);
+        assert_eq!(first.is_ok(), home.path().join("redb/.ready").exists());
+        let store = RedbStore::open(home.path()).unwrap_or_else(|error| panic!("{at}: {error:?}"));
+        assert_eq!(store.all().unwrap(), []);
+        if calls.lock().len() < at {
+            break;
+        }
+        faults += 1;
+    }
+    assert!(faults > 5, "{faults}");
+}
+
 /// A disk that loses power behind the nth call: what was synced is there, of the rest any part, torn
 /// between any two sectors. Gives its image and how many rounds are acknowledged.
 fn cut(base: &[u8], calls: &[Call], dice: &mut impl FnMut(usize) -> usize) -> (Vec<u8>, u64) {
