@@ -96,6 +96,7 @@ impl Shell {
         last_commit: u64,
     ) -> Self {
         let returns = shared.plant().inbox.returns().clone();
+        let window = usize::try_from(limits.window).unwrap_or(usize::MAX);
         let shell = Self(Rc::new(Inner {
             journal: RefCell::default(),
             busy: Cell::new(false),
@@ -107,7 +108,7 @@ impl Shell {
             store,
             scheduler,
             engine: OnceCell::new(),
-            dispatcher: RefCell::new(Dispatcher::new(returns)),
+            dispatcher: RefCell::new(Dispatcher::new(returns, window)),
             roll: RefCell::default(),
             entry: Cell::new(None),
             limits,
@@ -170,19 +171,19 @@ impl Shell {
     }
 
     /// Has an actor take this task; one that is ready at once, when it has a slot.
-    pub(crate) fn enroll(&self, child: Child) {
+    pub(crate) fn enroll(&self, child: Box<Child>) {
         match self.entry(&child.def().name) {
             Some(entry) if child.is_ready() => {
                 let own = child.def().options.as_deref();
                 let slot = self.slot(entry, own);
                 let priority = entry.priority(own);
-                self.request(slot, priority, Ready::New(Box::new(child)));
+                self.request(slot, priority, Ready::New(child));
             }
             _ => self.assign(child, None),
         }
     }
 
-    fn assign(&self, child: Child, permit: Option<Permit>) {
+    fn assign(&self, child: Box<Child>, permit: Option<Permit>) {
         let mut roll = self.0.roll.borrow_mut();
         let ticket = roll.reserve(child, permit);
         let idle = roll.idle();
@@ -192,7 +193,7 @@ impl Shell {
     }
 
     /// The task that is meant for the holder of this ticket.
-    pub(crate) fn take(&self, ticket: Ticket) -> Option<(Child, Option<Permit>)> {
+    pub(crate) fn take(&self, ticket: Ticket) -> Option<(Box<Child>, Option<Permit>)> {
         self.0.roll.borrow_mut().take(ticket)
     }
 
@@ -258,9 +259,33 @@ impl Shell {
         self.grant(granted);
     }
 
+    /// Starts a workflow whose first tasks will stand in this line, now or when the line is short.
+    pub(crate) fn begin(&self, (slot, priority): (Slot, u8), root: Box<Child>) {
+        let mut dispatcher = self.0.dispatcher.borrow_mut();
+        let root = dispatcher.arrive(slot, priority, root);
+        drop(dispatcher);
+        if let Some(root) = root {
+            root.start(self);
+        }
+    }
+
+    /// Starts this workflow if it waits for its line to be short.
+    pub(crate) fn begin_at_once(&self, root: Id) {
+        let root = self.0.dispatcher.borrow_mut().fetch(root);
+        if let Some(root) = root {
+            root.start(self);
+        }
+    }
+
+    /// So many workflows have not ended.
+    pub(crate) fn count_live(&self, workflows: usize) {
+        self.shared().count_live(workflows);
+        self.0.dispatcher.borrow_mut().count_live(workflows);
+    }
+
     fn grant(&self, granted: Option<(Ready, Permit)>) {
         match granted {
-            Some((Ready::New(child), permit)) => self.assign(*child, Some(permit)),
+            Some((Ready::New(child), permit)) => self.assign(child, Some(permit)),
             Some((Ready::Known(ticket), permit)) => {
                 // (The permit of a task that is gone comes back as it is dropped.)
                 if let Some(task) = self.0.roll.borrow().get(ticket) {
@@ -463,6 +488,12 @@ impl Shell {
             }
             for act in taken.acts {
                 self.act(act);
+            }
+            // (A gate that keeps somebody has a line before it, or has let others in: there will be
+            // another commit.)
+            let entering = self.0.dispatcher.borrow_mut().let_in();
+            for root in entering {
+                root.start(&self);
             }
         }
     }
