@@ -425,8 +425,7 @@ impl Handler<Submit> for EngineActor {
             match self.earlier(&key) {
                 // Behind the earlier one's own record, if that is still on its way.
                 Ok(Some(earlier)) => {
-                    let act = Act::Acknowledge(durable, shared.pin(earlier));
-                    return self.shell.then(act);
+                    return self.shell.acknowledge(durable, shared.pin(earlier));
                 }
                 Ok(None) => {}
                 Err(error) => return self.shell.halt(error.into()),
@@ -440,8 +439,7 @@ impl Handler<Submit> for EngineActor {
         if staged.keep() {
             self.shell.delete(keys::remains(root_id));
         }
-        self.shell
-            .then(Act::Acknowledge(durable, shared.pin(root_id)));
+        self.shell.acknowledge(durable, shared.pin(root_id));
         match self.admit(root_id, &root, &head) {
             Ok(Some(entrance)) => {
                 self.shell.put(keys::head(root_id), head.clone());
@@ -462,7 +460,7 @@ impl Handler<Earlier> for EngineActor {
         match self.earlier(&key) {
             Ok(Some(earlier)) => {
                 let pin = self.shell.shared().pin(earlier);
-                self.shell.then(Act::Acknowledge(durable, pin));
+                self.shell.acknowledge(durable, pin);
             }
             Ok(None) => {}
             Err(error) => self.shell.halt(error.into()),

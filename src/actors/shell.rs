@@ -7,16 +7,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr};
+use tokio::sync::oneshot;
 
 use super::dispatcher::{Dispatcher, Ready, Slots};
 use super::engine::EngineActor;
 use super::inbox::Note;
-use super::journal::{Act, Journal};
+use super::journal::{Act, Journal, News};
 use super::post::Post;
 use super::roll::{Roll, Ticket};
-use super::runner::{self, Order};
+use super::runner::Order;
 use super::scheduler::SchedulerActor;
-use super::shared::Shared;
+use super::shared::{Pin, Shared};
 use super::store::{self, StoreActor};
 use super::supervision::Child;
 use super::sweeper;
@@ -34,7 +35,7 @@ use crate::messages::supervisor::Word;
 use crate::messages::task::Granted;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::Reader;
-use crate::persistence::{StoreError, draft, keys};
+use crate::persistence::{Batch, StoreError, draft, keys};
 use crate::task::Entry;
 
 /// A batch is sent off when this much is in it, however much more is on its way.
@@ -345,6 +346,11 @@ impl Shell {
         self.add(|journal| journal.run(order));
     }
 
+    /// Tells the caller that its submission is durable, once it is.
+    pub(crate) fn acknowledge(&self, caller: oneshot::Sender<Pin>, pin: Pin) {
+        self.add(|journal| journal.acknowledge(caller, pin));
+    }
+
     /// Does this once all that was recorded before it is durable.
     pub(crate) fn then(&self, act: Act) {
         self.add(|journal| journal.then(act));
@@ -471,20 +477,14 @@ impl Shell {
                 self.0.commit.set(self.next_commit());
                 journal.take(self.0.commit.get())
             };
-            if !taken.batch.is_empty()
-                && let Err(error) = self.commit(taken.batch).await
-            {
+            if taken.batch.is_empty() {
+                taken.news.tell(&self.0.shared);
+            } else if let Err(error) = self.commit(taken.batch, taken.news).await {
                 self.halt(error);
                 return;
             }
             if self.0.halted.get() {
                 return;
-            }
-            self.0
-                .shared
-                .is_durable(self.0.commit.get(), &taken.touched);
-            if !taken.orders.is_empty() {
-                runner::hand_out(&self.0.shared, taken.orders);
             }
             for act in taken.acts {
                 self.act(act);
@@ -516,17 +516,16 @@ impl Shell {
         }
     }
 
-    async fn commit(&self, batch: crate::persistence::Batch) -> Result<(), Error> {
+    async fn commit(&self, batch: Batch, news: News) -> Result<(), Error> {
         let gone = |_| Error::Halted("the store actor is gone".to_owned());
-        let answer = store::commit(&self.0.store, batch).await;
+        let shared = self.0.shared.clone();
+        let answer = store::commit_then(&self.0.store, batch, move || news.tell(&shared)).await;
         answer.map_err(gone)?.map_err(Error::from)
     }
 
     fn act(&self, act: Act) {
         match act {
-            // Who no longer waits for its submission loses nothing: it is durable.
-            Act::Acknowledge(caller, pin) => drop(caller.send(pin)),
-            // Nor who no longer waits for its call.
+            // Who no longer waits for its call loses nothing.
             Act::Answer(caller, outcome) => drop(caller.send(outcome)),
             Act::KeyIsDurable(message) => self.engine().do_send(message),
             Act::Start(child) => child.start_now(self),
