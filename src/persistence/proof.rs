@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::{Batch, Durability, Pair, RedbStore, SledStore, Store, StoreError};
+use super::{Batch, Durability, MemoryStore, Pair, RedbStore, SledStore, Store, StoreError};
 
 mod damage;
 mod kill;
@@ -79,4 +79,13 @@ pub(super) fn round(n: u64) -> Batch {
 pub(super) fn last_round(store: &dyn Store) -> u64 {
     let found = store.get(b"round").unwrap();
     found.map_or(0, |found| u64::from_be_bytes(found.try_into().unwrap()))
+}
+
+/// What a store holds after so many rounds.
+pub(super) fn after(rounds: u64) -> Vec<Pair> {
+    let store = MemoryStore::new();
+    for n in 1..=rounds {
+        store.apply(round(n)).unwrap();
+    }
+    store.scan(b"\0", &[0xFF; 32]).map(Result::unwrap).collect()
 }

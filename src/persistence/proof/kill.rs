@@ -45,32 +45,7 @@ fn is_killed_again_and_again(engine: Engine) {
     let mut expected = BTreeMap::new();
     let mut known = 0;
     for life in 1..=25 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--ignored", "--nocapture"])
-            .arg("persistence::proof::kill::the_process_that_is_killed")
-            .env(HOME, home.path())
-            .env(ENGINE, format!("{engine:?}"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut acks = || {
-            lines.find_map(|line| {
-                let line = line.unwrap();
-                line.split_once("acked ")?.1.parse::<u64>().ok()
-            })
-        };
-        // It does not wait for the signal: where that finds it is another place each time.
-        let mut acked = 0;
-        for _ in 0..1 + life * 7 % 60 {
-            acked = acks().expect("it goes on until it is killed");
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        while let Some(later) = acks() {
-            acked = later;
-        }
-
+        let acked = live_and_be_killed(engine, home.path(), 1 + life * 7 % 60);
         let store = engine.open(home.path()).unwrap();
         let last = last_round(&*store);
         assert!(last >= acked, "acknowledged {acked}, found {last}");
@@ -84,4 +59,35 @@ fn is_killed_again_and_again(engine: Engine) {
         let found: BTreeMap<_, _> = all(&*store).unwrap().into_iter().collect();
         assert!(found == expected, "life {life}, round {last}");
     }
+}
+
+/// Has a process write rounds until it has acknowledged so many, and kills it; says which round was the
+/// last that it has acknowledged.
+pub(super) fn live_and_be_killed(engine: Engine, home: &Path, acks: u64) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--nocapture"])
+        .arg("persistence::proof::kill::the_process_that_is_killed")
+        .env(HOME, home)
+        .env(ENGINE, format!("{engine:?}"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || {
+        lines.find_map(|line| {
+            let line = line.unwrap();
+            line.split_once("acked ")?.1.parse::<u64>().ok()
+        })
+    };
+    // It does not wait for the signal: where that finds it is another place each time.
+    let mut acked = 0;
+    for _ in 0..acks {
+        acked = next().expect("it goes on until it is killed");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    while let Some(later) = next() {
+        acked = later;
+    }
+    acked
 }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use ::redb::BackendError;
 
 use super::*;
-use crate::persistence::MemoryStore;
-use crate::persistence::proof::{last_round, noise, round};
+use crate::persistence::proof::{after, last_round, noise, round};
 
 /// What was asked of a disk.
 #[derive(Clone, Debug)]
@@ -75,15 +74,6 @@ impl StorageBackend for Disk {
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.try_lock_range(start, end)
     }
-}
-
-/// What a store holds after so many rounds.
-fn after(rounds: u64) -> Vec<Pair> {
-    let store = MemoryStore::new();
-    for n in 1..=rounds {
-        store.apply(round(n)).unwrap();
-    }
-    store.scan(b"\0", &[0xFF; 32]).map(Result::unwrap).collect()
 }
 
 /// Writes rounds until one fails; says how many were acknowledged, and the error.
