@@ -13,7 +13,7 @@ use redb::{
     Builder, Database, Durability, Error, ReadOnlyTable, ReadableDatabase, StorageBackend,
     TableDefinition,
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::persistence::caught::caught;
 use crate::persistence::files::{damaged, failed, open_private, sync_file};
@@ -33,10 +33,13 @@ const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const COMMITS: TableDefinition<&str, u64> = TableDefinition::new("commits");
 const LAST: &str = "last";
 
+const THERE: &str = "redb is there until drop";
+
 /// redb's file.
 pub(super) struct Base {
     path: PathBuf,
-    db: Database,
+    /// `None` only while dropping: redb may panic when it is.
+    db: Option<Database>,
 }
 
 impl Base {
@@ -47,7 +50,7 @@ impl Base {
     ) -> Result<Self, StoreError> {
         let file = disk(file(&path)?);
         let db = guarded(&path, "make", || Ok(builder().create_with_backend(file)?))?;
-        let base = Self { path, db };
+        let base = Self { path, db: Some(db) };
         base.commit(0)?;
         Ok(base)
     }
@@ -69,19 +72,32 @@ impl Base {
         let file = disk(file(&path)?);
         let is_repaired = Rc::new(Cell::new(false));
         let repaired = is_repaired.clone();
-        let mut db = guarded(&path, "open", || {
+        let db = guarded(&path, "open", || {
             let mut builder = builder();
             builder.set_repair_callback(move |_| repaired.set(true));
             Ok(builder.create_with_backend(file)?)
         })?;
+        let mut base = Self { path, db: Some(db) };
         if is_repaired.get() {
             // That reads every page that can be reached, too.
-            info!(file = %path.display(), "it was not closed; redb has gone through it");
-        } else if !guarded(&path, "verify", || Ok(db.check_integrity()?))? {
-            // If that took a commit back, the fence tells.
-            warn!(file = %path.display(), "redb has repaired its file");
+            info!(file = %base.path.display(), "it was not closed; redb has gone through it");
+        } else {
+            base.verify()?;
         }
-        Ok(Self { path, db })
+        Ok(base)
+    }
+
+    fn verify(&mut self) -> Result<(), StoreError> {
+        let db = self.db.as_mut().expect(THERE);
+        if !guarded(&self.path, "verify", || Ok(db.check_integrity()?))? {
+            // If that took a commit back, the fence tells.
+            warn!(file = %self.path.display(), "redb has repaired its file");
+        }
+        Ok(())
+    }
+
+    fn db(&self) -> &Database {
+        self.db.as_ref().expect(THERE)
     }
 
     /// Gives space back to the file system where most of a large file is free: while it is open, redb
@@ -93,14 +109,15 @@ impl Base {
             return Ok(());
         }
         let used = guarded(path, "measure", || {
-            let writes = self.db.begin_write()?;
+            let writes = self.db().begin_write()?;
             let stats = writes.stats()?;
             writes.abort()?;
             Ok(stats.allocated_pages() * stats.page_size() as u64)
         })?;
         if used < size.len() / 2 {
             info!(file = %path.display(), bytes = size.len(), used, "most of it is free; giving that back");
-            guarded(path, "compact", || Ok(self.db.compact()?))?;
+            let db = self.db.as_mut().expect(THERE);
+            guarded(path, "compact", || Ok(db.compact()?))?;
         }
         Ok(())
     }
@@ -130,14 +147,14 @@ impl Base {
     }
 
     fn records(&self) -> Result<Records, Error> {
-        Ok(self.db.begin_read()?.open_table(RECORDS)?)
+        Ok(self.db().begin_read()?.open_table(RECORDS)?)
     }
 
     /// Applies a batch: seen by who reads from now on, in memory until the next
     /// [`commit`](Self::commit).
     pub(super) fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
         guarded(&self.path, "write", || {
-            let mut writes = self.db.begin_write()?;
+            let mut writes = self.db().begin_write()?;
             writes.set_durability(Durability::None)?;
             let mut records = writes.open_table(RECORDS)?;
             for op in batch {
@@ -154,7 +171,7 @@ impl Base {
     /// Makes all that was applied durable, under this number.
     pub(super) fn commit(&self, number: u64) -> Result<(), StoreError> {
         guarded(&self.path, "commit to", || {
-            let writes = self.db.begin_write()?;
+            let writes = self.db().begin_write()?;
             writes.open_table(RECORDS)?;
             writes.open_table(COMMITS)?.insert(LAST, number)?;
             Ok(writes.commit()?)
@@ -164,10 +181,20 @@ impl Base {
     /// The number of the last commit.
     pub(super) fn last_commit(&self) -> Result<u64, StoreError> {
         let last = guarded(&self.path, "read", || {
-            let commits = self.db.begin_read()?.open_table(COMMITS)?;
+            let commits = self.db().begin_read()?.open_table(COMMITS)?;
             Ok(commits.get(LAST)?.map(|last| last.value()))
         })?;
         last.ok_or_else(|| damaged(&self.path, "the number of its last commit is missing"))
+    }
+}
+
+/// After it has panicked on a damaged file, redb panics once more when it closes it.
+impl Drop for Base {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        if let Err(error) = caught(&self.path, "redb", "close", || drop(db)) {
+            error!(file = %self.path.display(), error = error.in_full(), "it was not closed");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::base::Mark;
 use super::files::{remove, sync_dir};
 use super::frame::{self, Stamp};
 use super::replay::Replayed;
-use super::segment::{ENDING, Head, Segment};
+use super::segment::{ENDING, Head, KEEP, Segment};
 use crate::persistence::{Batch, StoreError};
 
 /// Frames that nobody syncs are handed to the kernel when this much of them waits.
@@ -60,7 +60,7 @@ impl Log {
             ..
         } = replayed;
         let generation = generation + 1;
-        let segment = begin(&dir, generation, last, &mut spare, &mut files)?;
+        let segment = begin(&dir, generation, last, &mut spare, &mut files, KEEP.1)?;
         // Only now are these not the end of the log any more.
         let surplus = spare.drain(spare.len().min(1)..);
         for path in empty.into_iter().chain(surplus) {
@@ -85,6 +85,11 @@ impl Log {
     }
 
     /// Says whether it is time to hand what is in it to sled.
+    /// How much is in it that is not in sled.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn is_full(&self, limit: u64) -> bool {
         self.bytes >= limit || self.older.len() >= OLDER
     }
@@ -148,6 +153,8 @@ impl Log {
             self.last,
             &mut self.spare,
             &mut self.files,
+            // It will most likely get about as long as this one.
+            self.segment.end(),
         )?;
         let full = std::mem::replace(&mut self.segment, next);
         self.generation = generation;
@@ -186,16 +193,17 @@ fn begin(
     last: u64,
     spare: &mut Vec<PathBuf>,
     files: &mut u64,
+    keep: u64,
 ) -> Result<Segment, StoreError> {
     let head = Head {
         generation,
         first: last + 1,
     };
     if let Some(path) = spare.pop() {
-        return Segment::begin(path, head);
+        return Segment::begin(path, head, keep);
     }
     *files += 1;
-    let segment = Segment::begin(dir.join(format!("{files:08}{ENDING}")), head)?;
+    let segment = Segment::begin(dir.join(format!("{files:08}{ENDING}")), head, keep)?;
     sync_dir(dir)?;
     Ok(segment)
 }

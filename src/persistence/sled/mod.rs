@@ -191,6 +191,21 @@ impl SledStore {
     fn is_full(&self, log: &Log) -> bool {
         log.is_full(self.limit as u64) || self.shared.layers.read().active().weight() >= self.limit
     }
+
+    /// Most of the log is of what has been deleted since: it gives its space back for next to
+    /// nothing, unless the one before it is still being moved.
+    fn is_spent(&self, writer: &Writer) -> bool {
+        let least = (self.limit / 8) as u64;
+        let is_busy = writer
+            .checkpoint
+            .as_ref()
+            .is_some_and(|one| !one.is_finished());
+        let bytes = writer.log.bytes();
+        bytes >= least && !is_busy && {
+            let live = self.shared.layers.read().active().live();
+            live as u64 <= bytes / 2
+        }
+    }
 }
 
 /// What a checkpoint's thread gives back.
@@ -230,7 +245,7 @@ impl Store for SledStore {
             return Ok(());
         }
         let mut write = || {
-            if self.is_full(&writer.log) {
+            if self.is_full(&writer.log) || self.is_spent(&writer) {
                 let checkpoint = self.freeze(&mut writer, self.limit / 2)?;
                 writer.checkpoint = Some(start(checkpoint)?);
             }
