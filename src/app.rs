@@ -140,7 +140,8 @@ impl App {
         Self::with_store(MemoryStore::new())
     }
 
-    /// An app over any other [`Store`].
+    /// An app over any other [`Store`]. With the feature `redb`,
+    /// `App::with_store(RedbStore::open("data")?)` has redb in place of sled.
     pub fn with_store(store: impl Store) -> AppBuilder {
         AppBuilder::new(Source::Given(Arc::new(store)))
     }

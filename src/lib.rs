@@ -32,7 +32,7 @@
 //! | `task` | what a user writes: [`macro@task`], [`Task`], [`TaskContext`], [`TaskError`] |
 //! | `result` | what a caller keeps: [`AsyncResult`] |
 //! | `canvas` | what a user composes: [`Signature`], [`chain()`], [`group()`], [`chord()`]; pure |
-//! | `persistence` | [`Store`], sled, memory, and the suite that every store must pass |
+//! | `persistence` | [`Store`], sled, redb (with the feature `redb`), memory, and the suite that every store must pass |
 //! | `messages`, `actors` | the engine |
 //! | `eager` | what [`App::eager`] has in its place |
 

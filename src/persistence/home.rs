@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::files::{damaged, failed, make_dir, open_private, sync_dir};
 use crate::persistence::StoreError;
@@ -32,23 +33,35 @@ pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
     Ok(home)
 }
 
+/// How long this process waits for a lock that is its own. A process that it starts has all of its
+/// files open until it runs its own program, also those that are closed here meanwhile.
+const STRAGGLERS: Duration = Duration::from_millis(100);
+
 /// Takes `<home>/LOCK` or tells who has it (H7).
 pub(super) fn lock(home: &Path) -> Result<File, StoreError> {
     let path = home.join("LOCK");
     let mut file = open_private(&path)?;
-    let mut holder = Vec::new();
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            // Where locks are mandatory this read fails: then the holder has no name.
-            let _ = file.take(64).read_to_end(&mut holder);
+    let begun = Instant::now();
+    while let Err(error) = file.try_lock() {
+        if let TryLockError::Error(e) = error {
+            return Err(failed("lock", &path, e));
+        }
+        let mut holder = Vec::new();
+        // Where locks are mandatory this read fails: then the holder has no name.
+        let _ = file
+            .rewind()
+            .and_then(|()| (&file).take(64).read_to_end(&mut holder));
+        let pid = pid_in(&holder);
+        if pid != Some(std::process::id()) || begun.elapsed() > STRAGGLERS {
             return Err(StoreError::Locked {
                 path: home.to_owned(),
-                pid: pid_in(&holder),
+                pid,
             });
         }
-        Err(TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
+        std::thread::sleep(Duration::from_millis(1));
     }
+    let mut holder = Vec::new();
+    file.rewind().map_err(|e| failed("read", &path, e))?;
     (&mut file)
         .take(64)
         .read_to_end(&mut holder)
