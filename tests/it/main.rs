@@ -3,6 +3,7 @@
 mod backlog;
 mod canvas;
 mod celery_json;
+mod disk;
 mod durability;
 mod eager;
 mod fold;
