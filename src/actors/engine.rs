@@ -509,8 +509,7 @@ impl Handler<Mail> for EngineActor {
         for word in words.into_iter().flatten() {
             match word {
                 Word::Launch(Launch { root, due }) => {
-                    #[cfg(test)]
-                    super::tests::fault("engine");
+                    super::fault("engine");
                     self.decide(root, |machine| machine.launch(due), context);
                 }
                 Word::Ended(ended) => self.ended(ended, context),

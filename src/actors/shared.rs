@@ -11,6 +11,7 @@ use super::client::Client;
 use super::clock::Clock;
 use super::inbox::Inbox;
 use super::runner::Runner;
+use super::workers::Workers;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
@@ -59,14 +60,14 @@ pub(crate) struct Plant {
     /// The way in; there from the start of the engine on.
     client: OnceLock<Client>,
     /// Where user code and timers run.
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runtime: Workers,
     pub(crate) runner: Runner,
     pub(crate) inbox: Inbox,
 }
 
 impl Plant {
     /// `runtime` has this many threads that poll.
-    pub(crate) fn new(runtime: tokio::runtime::Handle, threads: usize) -> Self {
+    pub(crate) fn new(runtime: Workers, threads: usize) -> Self {
         Self {
             client: OnceLock::new(),
             runtime,

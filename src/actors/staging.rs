@@ -66,7 +66,7 @@ pub(crate) async fn stage(
         move || {
             freeze(&shared, root, canvas, key, |batch| {
                 let gone = |_| Refusal::here("nobody waits for it any more");
-                batches.blocking_send(batch).map_err(gone)
+                pollster::block_on(batches.send(batch)).map_err(gone)
             })
         }
     });
