@@ -37,6 +37,7 @@
 //! | the last workflow that was live is not gone on with | 3 |
 //! | an idempotency key is not recorded | 127 |
 //! | what was forgotten is not taken away | 45 |
+//! | the engine wakes itself for what may not come in | 123 |
 //!
 //! What is caught twice it cannot see once: that a barrier hears a member twice, or decides twice, since
 //! whoever it tells listens once; that the engine goes on after a failed commit, since the store

@@ -28,3 +28,10 @@ fn a_seed_is_the_very_same_run_each_time() {
         assert_eq!(run(seed), run(seed), "seed {seed}");
     }
 }
+
+/// The engine woke itself again and again for a workflow whose time had come and that could not
+/// come in, because after a restart what had been live went first.
+#[test]
+fn what_is_due_while_nobody_may_come_in_waits() {
+    assert_fine(123);
+}
