@@ -133,6 +133,7 @@ impl Dispatcher {
     }
 
     /// The workflows that begin now.
+    #[expect(clippy::vec_box, reason = "they are boxed as they came")]
     pub(crate) fn let_in(&mut self) -> Vec<Box<Child>> {
         let mut entering = Vec::new();
         if self.draining {

@@ -23,7 +23,6 @@ use crate::canvas::machine::backlog::{Backlog, Lane};
 use crate::canvas::machine::place::Place;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
-use crate::canvas::outcome::Value;
 use crate::error::Error;
 use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
@@ -104,9 +103,6 @@ struct Live {
     lane: Lane,
     /// When the root ended, if callbacks still run.
     ended_ms: Option<u64>,
-    /// The root and its callbacks that run, and what they were given: to start them again if they
-    /// are lost.
-    children: HashMap<Index, Box<(Node, Option<Value>)>>,
 }
 
 impl EngineActor {
@@ -235,13 +231,12 @@ impl EngineActor {
             head,
             lane,
             ended_ms,
-            children: HashMap::new(),
         };
         self.workflows.insert(root, live);
         self.shell.count_live(self.workflows.len());
     }
 
-    fn start_root(&mut self, place: Place, resume: Resume, entrance: Entrance) {
+    fn start_root(&self, place: Place, resume: Resume, entrance: Entrance) {
         match (entrance.line, self.child(place, resume)) {
             (Some(line), Some(root)) => self.shell.begin(line, root),
             (None, Some(root)) => root.start(&self.shell),
@@ -249,19 +244,37 @@ impl EngineActor {
         }
     }
 
-    fn start_child(&mut self, place: Place, resume: Resume) {
+    fn start_child(&self, place: Place, resume: Resume) {
         if let Some(child) = self.child(place, resume) {
             child.start(&self.shell);
         }
     }
 
-    fn child(&mut self, place: Place, resume: Resume) -> Option<Box<Child>> {
-        if let Some(live) = self.workflows.get_mut(&place.root) {
-            let given = Box::new((place.node.clone(), place.input.clone()));
-            live.children.insert(place.index, given);
-        }
+    fn child(&self, place: Place, resume: Resume) -> Option<Box<Child>> {
         let post = self.post.as_ref()?;
         Some(Child::new(place, resume, post.clone(), post.clone()))
+    }
+
+    /// The root or a callback, as the store has it: for when its actor is lost.
+    fn stored_child(&self, root: Id, index: Index) -> Result<Place, StoreError> {
+        let reader = self.shell.reader();
+        let missing = || StoreError::Corrupt {
+            path_or_place: format!("workflow {root}"),
+            what: format!("no child {index}"),
+        };
+        if index == ROOT {
+            let head = reader.head(root)?.ok_or_else(missing)?;
+            return Ok(Place::root(root, reader.root_of(root, head)?));
+        }
+        let found = reader.find(root.node(index))?.ok_or_else(missing)?;
+        let mut input = None;
+        for record in reader.records(root.workflow_stream()) {
+            match record? {
+                Record::Due { seq, input: given } if seq == index => input = Some(given),
+                _ => {}
+            }
+        }
+        Ok(Place::in_workflow(root, index, found.node, input))
     }
 
     /// Has the workflow's machine decide, and carries it out.
@@ -306,17 +319,15 @@ impl EngineActor {
             }
             Command::Respawn(index) => respawn_later(&self.shell, root, index, context),
             Command::GiveUp(index) => {
-                let report = self
-                    .workflows
-                    .get(&root)
-                    .and_then(|live| live.children.get(&index))
-                    .map(|given| given_up(root, &given.0));
-                if let (Some(report), Some(post)) = (report, &self.post) {
-                    post.send(Word::Ended(ChildEnded {
+                let child = self.stored_child(root, index);
+                match (child, &self.post) {
+                    (Ok(place), Some(post)) => post.send(Word::Ended(ChildEnded {
                         root,
                         index,
-                        report,
-                    }));
+                        report: given_up(root, &place.node),
+                    })),
+                    (Err(error), _) => self.shell.halt(error.into()),
+                    (Ok(_), None) => {}
                 }
             }
             Command::End { forgotten } => {
@@ -488,10 +499,6 @@ impl EngineActor {
             index,
             report,
         } = ended;
-        // It will not be started again.
-        if let Some(live) = self.workflows.get_mut(&root) {
-            live.children.remove(&index);
-        }
         self.decide(
             root,
             |machine| match index {
@@ -528,19 +535,12 @@ impl Handler<Respawn> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, Respawn { root, index }: Respawn, _: &mut Context<Self>) {
-        let known = self
-            .workflows
-            .get(&root)
-            .and_then(|live| live.children.get(&index).cloned());
-        let Some((node, input)) = known.map(|given| *given) else {
-            return;
-        };
-        let stream = root.workflow_stream();
-        match self.shell.reader().last_change(stream, index) {
-            Ok(last) => {
-                let place = Place::in_workflow(root, index, node, input);
-                self.start_child(place, Resume::Stored(last));
-            }
+        let last = self
+            .shell
+            .reader()
+            .last_change(root.workflow_stream(), index);
+        match last.and_then(|last| Ok((self.stored_child(root, index)?, last))) {
+            Ok((place, last)) => self.start_child(place, Resume::Stored(last)),
             Err(error) => self.shell.halt(error.into()),
         }
     }
