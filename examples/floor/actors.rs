@@ -99,7 +99,9 @@ impl Desk {
         let threads = self.runtime.metrics().num_workers();
         let mut orders = self.between.orders.lock().expect("nobody panics");
         orders.waiting.extend(self.orders.borrow_mut().drain(..));
-        let more = threads.min(orders.waiting.len()).saturating_sub(orders.drivers);
+        let more = threads
+            .min(orders.waiting.len())
+            .saturating_sub(orders.drivers);
         orders.drivers += more;
         drop(orders);
         for _ in 0..more {
@@ -163,7 +165,9 @@ async fn all(n: u64, runtime: Handle) -> Duration {
         loop {
             between.bell.notified().await;
             let ended = std::mem::take(&mut *between.ended.lock().expect("nobody panics"));
-            ended.iter().for_each(|number| tasks[*number].do_send(Finished));
+            ended
+                .iter()
+                .for_each(|number| tasks[*number].do_send(Finished));
         }
     });
     let _ = all_done.await;
