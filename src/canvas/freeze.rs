@@ -1,6 +1,5 @@
 //! Freezing: a canvas becomes a tree of nodes, every one with its number, before it is stored.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::binding::bind;
 use super::id::{MAX_SEQ, Seq};
 use super::machine::offspring::Graft;
+use super::name::Name;
 use super::options::Options;
 use super::outcome::Value;
 use super::parameter::{Parameter, takes_two, usage};
@@ -66,7 +66,7 @@ pub(crate) enum Def {
 /// One task as it will be called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TaskDef {
-    pub(crate) name: Cow<'static, str>,
+    pub(crate) name: Name,
     /// Arguments, or items of a map, encoded one after the other.
     pub(crate) args: Payload,
     pub(crate) count: u32,
@@ -281,7 +281,7 @@ impl<G: Gather> Freezer<'_, G> {
             .map_err(|reason| Refusal::here(&reason))?;
         let (args, count) = bound.unwrap_or((sig.args, sig.count));
         Ok(Def::Task(TaskDef {
-            name: sig.name,
+            name: sig.name.into(),
             args,
             count,
             mode: sig.mode,
@@ -394,7 +394,7 @@ impl<G: Gather> Freezer<'_, G> {
         let body = Node {
             seq: self.number()?,
             def: Def::Task(TaskDef {
-                name: task,
+                name: task.into(),
                 args: Payload::from(Vec::new()),
                 count: 0,
                 mode: Mode::Once,

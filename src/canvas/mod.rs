@@ -11,6 +11,7 @@ pub(crate) mod freeze;
 mod group;
 pub(crate) mod id;
 pub(crate) mod machine;
+pub(crate) mod name;
 pub(crate) mod opening;
 pub(crate) mod options;
 pub(crate) mod outcome;

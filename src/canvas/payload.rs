@@ -111,6 +111,11 @@ impl Payload {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// One that is these bytes of it.
+    pub(crate) fn part(&self, bytes: &[u8]) -> Self {
+        Self(self.0.slice_ref(bytes))
+    }
 }
 
 fn decode<'de, T: DeserializeOwned, R: rmp_serde::decode::ReadSlice<'de>>(

@@ -97,12 +97,12 @@ pub(crate) fn unframe<'a>(
 }
 
 /// Decodes a whole body.
-pub(crate) fn decode_body<T: DeserializeOwned>(
+pub(crate) fn decode_body<'a, T: Deserialize<'a>>(
     kind: Kind,
     key: &[u8],
-    body: &[u8],
+    body: &'a [u8],
 ) -> Result<T, StoreError> {
-    match bincode::serde::decode_from_slice(body, bincode::config::standard()) {
+    match bincode::serde::borrow_decode_from_slice(body, bincode::config::standard()) {
         Ok((value, read)) if read == body.len() => Ok(value),
         Ok(_) => Err(corrupt(kind, key, "it has bytes to spare")),
         Err(error) => Err(corrupt(kind, key, &error.to_string())),

@@ -218,10 +218,11 @@ enum Written<'a> {
 
 /// As [`Written`].
 #[derive(Deserialize)]
-enum Stored {
+enum Stored<'a> {
     Node(Node),
     /// The task before it again, with the next number and these arguments.
-    Again(Payload),
+    #[serde(borrow)]
+    Again(&'a [u8]),
 }
 
 impl Pack {
@@ -354,13 +355,15 @@ impl Spill<'_> {
 }
 
 /// Decodes the joined parts of stored members.
-pub(crate) fn decode_members(key: &[u8], parts: &[u8]) -> Result<Vec<Node>, StoreError> {
-    let stored: Vec<Stored> = codec::decode_body(Kind::Members, key, parts)?;
+pub(crate) fn decode_members(key: &[u8], parts: Vec<u8>) -> Result<Vec<Node>, StoreError> {
+    // Arguments are slices of it.
+    let parts = Payload::from(parts);
+    let stored: Vec<Stored<'_>> = codec::decode_body(Kind::Members, key, parts.bytes())?;
     let mut nodes: Vec<Node> = Vec::with_capacity(stored.len());
     for member in stored {
         nodes.push(match member {
             Stored::Node(node) => node,
-            Stored::Again(args) => again(nodes.last(), args).ok_or_else(|| {
+            Stored::Again(args) => again(nodes.last(), parts.part(args)).ok_or_else(|| {
                 codec::corrupt(Kind::Members, key, "a member repeats what is no task")
             })?,
         });
@@ -376,8 +379,12 @@ fn again(last: Option<&Node>, args: Payload) -> Option<Node> {
     Some(Node {
         seq: last.seq + 1,
         def: Def::Task(TaskDef {
+            name: task.name.clone(),
             args,
-            ..task.clone()
+            count: task.count,
+            mode: task.mode,
+            takes_upstream: task.takes_upstream,
+            options: task.options.clone(),
         }),
         callbacks: None,
     })
@@ -420,7 +427,7 @@ mod tests {
             assert_eq!(first, members.len() as u64);
             let next = records.get(i + 1).and_then(|(key, _)| keys::number_of(key));
             if next != Some(first) {
-                members.extend(decode_members(key, &parts).unwrap());
+                members.extend(decode_members(key, parts.clone()).unwrap());
                 parts.clear();
             }
         }
@@ -487,20 +494,20 @@ mod tests {
 
         #[test]
         fn decoding_any_members_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode_members(b"k", &bytes);
+            let _ = decode_members(b"k", bytes.clone());
         }
     }
 
     #[test]
     fn a_member_that_repeats_nothing_is_corrupt() {
         let first = codec::body(&vec![Written::Again(&Payload::from(vec![7]))]);
-        assert!(decode_members(b"k", &first).is_err());
+        assert!(decode_members(b"k", first.clone()).is_err());
         let group = Canvas::group([]);
         let (node, _) = stored(group);
         let second = [
             Written::Node(&node),
             Written::Again(&Payload::from(vec![7])),
         ];
-        assert!(decode_members(b"k", &codec::body(&&second[..])).is_err());
+        assert!(decode_members(b"k", codec::body(&&second[..])).is_err());
     }
 }

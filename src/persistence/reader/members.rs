@@ -69,7 +69,7 @@ impl Reader {
             let (key, value) = part?;
             parts.extend_from_slice(codec::unframe(Kind::Members, &key, &value)?);
         }
-        Ok((first, definition::decode_members(&from, &parts)?))
+        Ok((first, definition::decode_members(&from, parts)?))
     }
 
     pub(super) fn member(&self, group: Id, index: u64) -> Result<Node, StoreError> {
