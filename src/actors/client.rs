@@ -90,6 +90,7 @@ async fn send(
     canvas: Canvas,
     key: Option<String>,
 ) -> Result<Pin> {
+    shared.reader()?.store().room()?;
     let root_id = client.ids.next(&shared.clock);
     let (Definition { head, root }, staged) = staging::stage(shared, root_id, canvas, key).await?;
     let (durable, pin) = oneshot::channel();

@@ -15,6 +15,9 @@ use crate::persistence::{Batch, Durability, Store, StoreError};
 /// The most that a crash takes back under [`Durability::Buffered`].
 const BUFFERED: Duration = Duration::from_millis(500);
 
+/// How long a commit waits on a full disk before it is tried again.
+const FULL: Duration = Duration::from_millis(100);
+
 /// It lives on an arbiter of its own, because it blocks in `fsync`.
 #[derive(Debug)]
 pub(crate) struct StoreActor {
@@ -59,6 +62,21 @@ impl StoreActor {
             flush: None,
         }
     }
+
+    fn flush_later(&mut self, context: &mut Context<Self>) {
+        let flush = async { tokio::time::sleep(BUFFERED).await }
+            .into_actor(self)
+            .map(|(), actor, context| {
+                actor.flush = None;
+                match actor.store.sync(Durability::Process) {
+                    Ok(()) => {}
+                    Err(StoreError::Full { .. }) => actor.flush_later(context),
+                    // It is sticky: the next commit is told of it.
+                    Err(error) => tracing::error!(%error, "the store could not be flushed"),
+                }
+            });
+        self.flush = Some(context.spawn(flush));
+    }
 }
 
 impl Actor for StoreActor {
@@ -92,19 +110,18 @@ impl Handler<Write> for StoreActor {
         let done = self
             .pending
             .drain(..)
-            .try_for_each(|batch| self.store.apply(batch))
-            .and_then(|()| self.store.sync(self.durability));
+            .try_for_each(|batch| self.store.apply(batch));
+        let done = match done.map(|()| self.store.sync(self.durability)) {
+            // All is applied and nobody is told: it waits for room on the disk, as for the disk.
+            Ok(Err(StoreError::Full { .. })) => {
+                context.notify_later(Write, FULL);
+                return;
+            }
+            Ok(synced) => synced,
+            Err(error) => Err(error),
+        };
         if self.durability == Durability::Buffered && self.flush.is_none() {
-            let flush = async { tokio::time::sleep(BUFFERED).await }
-                .into_actor(self)
-                .map(|(), actor, _| {
-                    actor.flush = None;
-                    // Its error is sticky: the next commit is told of it.
-                    if let Err(error) = actor.store.sync(Durability::Process) {
-                        tracing::error!(%error, "the store could not be flushed");
-                    }
-                });
-            self.flush = Some(context.spawn(flush));
+            self.flush_later(context);
         }
         for reply in self.waiting.drain(..) {
             // Who no longer waits needs no answer.

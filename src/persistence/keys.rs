@@ -134,6 +134,16 @@ pub(crate) fn of_workflow(tag: u8, root: Id) -> (Vec<u8>, Vec<u8>) {
     (with_id(tag, root, &[]), to)
 }
 
+/// A key as messages show it.
+pub(crate) fn shown(key: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for byte in key.iter().take(32) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 /// The id in a key, whatever its tag.
 pub(crate) fn id_of(key: &[u8]) -> Option<Id> {
     Some(Id::from_bytes(key.get(1..17)?.try_into().ok()?))

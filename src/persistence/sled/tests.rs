@@ -10,6 +10,8 @@ use crate::persistence::{Op, Pair};
 
 mod base;
 mod checkpoint;
+#[cfg(target_os = "linux")]
+mod full;
 mod kill;
 mod log;
 mod scan;
