@@ -1,5 +1,7 @@
 //! The app: opens a store, starts the engine over it, submits.
 
+mod upkeep;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;

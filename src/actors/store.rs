@@ -47,6 +47,21 @@ pub(crate) fn commit(store: &Addr<StoreActor>, batch: Batch) -> Answer {
     answer
 }
 
+/// Call this with the store, while nothing is written to it.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Look(Box<dyn FnOnce(&dyn Store) + Send>);
+
+/// Has a look at the store between two commits; they wait. Fails if the store actor is gone.
+pub(crate) fn look<T: Send + 'static>(
+    store: &Addr<StoreActor>,
+    look: impl FnOnce(&dyn Store) -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (done, seen) = oneshot::channel();
+    store.do_send(Look(Box::new(move |store| drop(done.send(look(store))))));
+    seen
+}
+
 /// Everything that lay in the mailbox with the first commit has been heard: write it.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -100,6 +115,14 @@ impl Handler<Commit> for StoreActor {
         }
         self.pending.push(batch);
         self.waiting.push(reply);
+    }
+}
+
+impl Handler<Look> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, Look(look): Look, _: &mut Context<Self>) {
+        look(&*self.store);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | tag | rest of the key | value |
 //! |---|---|---|
-//! | `m` | name | meta: how often the store was opened; the latest id that was swept |
+//! | `m` | name | meta: how often the store was opened; the latest id that was swept; that an import has not come to its end |
 //! | `b` | root id | [`Waiting`](super::backlog::Waiting): a workflow that waits for its place or its time |
 //! | `w` | root id | [`Head`](super::definition::Head) of one that is live: as submitted; its commit marker |
 //! | `e` | end in ms, root id | the head of one that has ended, its callbacks too |
@@ -27,6 +27,7 @@ pub(crate) const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
 
 pub(crate) const META: &[u8] = b"m/store";
 pub(crate) const LAST_SWEPT: &[u8] = b"m/last-swept";
+pub(crate) const IMPORTING: &[u8] = b"m/importing";
 
 /// One past the largest key of `tag`, and the smallest: a range for `Store::scan`.
 pub(crate) fn all(tag: u8) -> (Vec<u8>, Vec<u8>) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind};
-use super::{Batch, Durability, Store, StoreError, keys};
+use super::{Batch, Durability, Store, StoreError, keys, transfer};
 
 /// One opening of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,7 @@ impl Opening {
 /// Notes that the store is being opened. A store that was written by a newer version is refused
 /// before anything is written.
 pub(crate) fn open(store: &dyn Store, durability: Durability) -> Result<Opening, StoreError> {
+    transfer::is_whole(store)?;
     let last: Option<Opening> = store
         .get(keys::META)?
         .map(|record| codec::decode(Kind::Meta, keys::META, &record))

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod audit;
 pub(crate) mod backlog;
 pub(crate) mod codec;
 pub mod conformance;
@@ -19,10 +20,13 @@ pub(crate) mod meta;
 pub(crate) mod reader;
 pub(crate) mod roster;
 pub mod sled;
+mod transfer;
 
+pub use self::audit::{Audit, Finding};
 pub use self::memory::MemoryStore;
 // `self::`, because the crate sled has the same name as our module.
 pub use self::sled::SledStore;
+pub use self::transfer::{export, import};
 
 /// How much a crash may take back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

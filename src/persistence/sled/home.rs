@@ -40,11 +40,9 @@ pub(super) fn lock(home: &Path) -> Result<File, StoreError> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            // Where locks are mandatory this read fails: then the holder has no name.
-            let _ = file.take(64).read_to_end(&mut holder);
             return Err(StoreError::Locked {
                 path: home.to_owned(),
-                pid: pid_in(&holder),
+                pid: holder_of(file),
             });
         }
         Err(TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
@@ -71,6 +69,10 @@ pub(super) fn lock(home: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
-fn pid_in(text: &[u8]) -> Option<u32> {
-    std::str::from_utf8(text).ok()?.lines().next()?.parse().ok()
+/// Who holds this lock, if it says so.
+pub(super) fn holder_of(file: File) -> Option<u32> {
+    let mut text = String::new();
+    // Where locks are mandatory this read fails: then the holder has no name.
+    file.take(64).read_to_string(&mut text).ok()?;
+    text.lines().next()?.parse().ok()
 }

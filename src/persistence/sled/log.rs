@@ -169,6 +169,14 @@ impl Log {
         })
     }
 
+    /// The files with the frames that no checkpoint has taken in hand, and how many bytes of each are of
+    /// the log.
+    pub(super) fn segments(&self) -> Vec<(PathBuf, u64)> {
+        let older = self.older.iter().map(|path| (path.clone(), u64::MAX));
+        let last = (self.segment.path().to_owned(), self.segment.end());
+        older.chain([last]).collect()
+    }
+
     /// Takes back files that a checkpoint has made free.
     pub(super) fn reuse(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         self.spare.extend(files);

@@ -19,6 +19,7 @@
 //!   blobs/             sled's, for what is too large for its log; stays empty at records <= 8 KB
 //! ```
 
+mod backup;
 mod base;
 mod checkpoint;
 mod disk;
@@ -34,6 +35,7 @@ mod scan;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod without;
 
 use std::fmt;
@@ -43,7 +45,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use tracing::{error, warn};
 
 use self::base::{Base, Mark};
@@ -58,6 +60,9 @@ use super::{Batch, Durability, Scan, Store, StoreError};
 /// An overlay is frozen when it takes this much memory, or so much of the log. Two of them may be
 /// there at a time; what is put and deleted within one never reaches sled.
 const LIMIT: usize = 8 << 20;
+
+/// While sled's files are copied an overlay may take so many times as much.
+const STILL: usize = 8;
 
 /// How much room a checkpoint must find, in shares of what it moves: an error of sled's is for good, so
 /// it must not meet a full disk.
@@ -84,6 +89,8 @@ pub struct SledStore {
     shared: Arc<Shared>,
     /// Locked by whoever writes: batches are in the log in the order in which they are seen.
     writer: Mutex<Writer>,
+    /// Told when sled's files are no longer being copied.
+    stirs: Condvar,
     /// When to freeze the overlay, in bytes.
     limit: usize,
     /// Last, so that it is let go after sled's own lock.
@@ -95,6 +102,8 @@ struct Writer {
     log: Log,
     /// Moves the frozen overlay into sled; gives back a file that is free.
     checkpoint: Option<JoinHandle<Option<PathBuf>>>,
+    /// sled's files are being copied: no checkpoint may begin.
+    is_still: bool,
 }
 
 /// What a checkpoint's thread and a scan need of the store.
@@ -154,7 +163,9 @@ impl SledStore {
             writer: Mutex::new(Writer {
                 log,
                 checkpoint: None,
+                is_still: false,
             }),
+            stirs: Condvar::new(),
             limit,
             _lock: lock,
         })
@@ -167,10 +178,17 @@ impl SledStore {
     }
 
     /// Moves the overlay on, unless there is no room for that: then it goes on to grow, by no more
-    /// than what room there is for the log.
-    fn checkpoint_when_full(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let weight = self.shared.layers.read().active().weight();
-        if !writer.log.is_full(self.limit as u64) && weight < self.limit {
+    /// than what room there is for the log. While a copy is made of sled's files it may grow as well,
+    /// within bounds.
+    fn checkpoint_when_full(&self, writer: &mut MutexGuard<'_, Writer>) -> Result<(), StoreError> {
+        let weight = || self.shared.layers.read().active().weight();
+        while writer.is_still && weight() >= STILL * self.limit {
+            self.stirs.wait(writer);
+        }
+        self.shared.healthy()?;
+        let weight = weight();
+        let is_full = writer.log.is_full(self.limit as u64) || weight >= self.limit;
+        if !is_full || writer.is_still {
             return Ok(());
         }
         if !self.shared.room.has(SLED_TAKES * weight as u64) {
@@ -311,6 +329,10 @@ impl Store for SledStore {
 
     fn room(&self) -> Result<(), StoreError> {
         self.shared.room.check()
+    }
+
+    fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        self.copy_to(to)
     }
 }
 

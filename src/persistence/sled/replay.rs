@@ -15,7 +15,7 @@ use super::frame::{ALIGN, Frame, claimed_generation};
 use super::overlay::Overlay;
 use super::segment::{ENDING, FRAMES, Head};
 use super::without::{Rule::H4, without};
-use crate::persistence::StoreError;
+use crate::persistence::{Audit, StoreError};
 
 /// What a log was found to hold.
 #[derive(Debug, Default)]
@@ -167,6 +167,32 @@ fn read(segment: &Found, next: Option<u64>, found: &mut Replayed) -> Result<(), 
         }
         place = frame.end;
         seq += 1;
+    }
+    Ok(())
+}
+
+/// Counts the segments and frames that sled does not hold, and finds what is wrong with them, without an
+/// end at the first fault.
+pub(super) fn inspect(dir: &Path, held: Mark, audit: &mut Audit) -> Result<(), StoreError> {
+    let mut found = Replayed {
+        last: held.seq,
+        ..Replayed::default()
+    };
+    let segments = survey(dir, held, &mut found)?;
+    for (at, segment) in segments.iter().enumerate() {
+        if segment.head.generation < held.generation {
+            continue;
+        }
+        let next = segments.get(at + 1).map(|next| next.head.first);
+        audit.segments += 1;
+        let before = found.last;
+        let whole = read(segment, next, &mut found);
+        audit.frames += found.last - before;
+        if let Err(error) = whole {
+            audit.fail(&error);
+            // The next one is looked at as if this had been whole.
+            found.last = next.map_or(found.last, |next| found.last.max(next - 1));
+        }
     }
     Ok(())
 }

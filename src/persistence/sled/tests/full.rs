@@ -34,7 +34,10 @@ fn a_sync_that_finds_the_disk_full_may_be_tried_again() {
     assert!(store.sync(Durability::Buffered).unwrap_err().is_full());
     assert_eq!(store.get(b"k0").unwrap().unwrap().len(), 10, "reads go on");
     let left = copy(home.path());
-    assert_eq!(SledStore::open(left.path()).unwrap().all().unwrap().len(), 1);
+    assert_eq!(
+        SledStore::open(left.path()).unwrap().all().unwrap().len(),
+        1
+    );
 
     store.writer.lock().log.segment().divert(file);
     store.sync(Durability::Power).unwrap();
@@ -92,7 +95,9 @@ fn without_room_a_checkpoint_waits() {
     fs::remove_file(home.path().join("ballast")).unwrap();
     std::os::unix::fs::symlink("/dev/full", home.path().join("ballast")).unwrap();
     let put = |n: u32| {
-        store.apply(batch(&[(&format!("{n}"), &[7; 1_000])])).unwrap();
+        store
+            .apply(batch(&[(&format!("{n}"), &[7; 1_000])]))
+            .unwrap();
         store.sync(Durability::Process).unwrap();
     };
     (0..50).for_each(put);
