@@ -13,3 +13,4 @@ mod property;
 mod recovery;
 mod results;
 mod tidy;
+mod upkeep;

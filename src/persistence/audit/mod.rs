@@ -81,6 +81,12 @@ impl Audit {
                 path_or_place,
                 what,
             } => self.find(path_or_place, what),
+            StoreError::RolledBack { path, .. } => {
+                self.find(path.display().to_string(), error.to_string());
+            }
+            StoreError::Newer { path_or_place, .. } => {
+                self.find(path_or_place, error.to_string());
+            }
             other => self.find("the store", other.in_full()),
         }
     }

@@ -10,11 +10,9 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::files::{failed, fsync, list, make_dir, open_private, remove, rename, sync_dir};
+use super::home::UNFINISHED;
 use super::{SledStore, join};
 use crate::persistence::StoreError;
-
-/// In a directory that is not whole yet: it may be wiped.
-const UNFINISHED: &str = ".unfinished";
 
 impl SledStore {
     pub(super) fn copy_to(&self, to: &Path) -> Result<(), StoreError> {

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use super::files::{damaged, failed, make_dir, open_private, sync_dir};
 use crate::persistence::StoreError;
 
+/// In the directory of a backup that is not whole yet: it may be wiped.
+pub(super) const UNFINISHED: &str = ".unfinished";
+
 /// Makes the user's directory and everything above it, durably.
 pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
     match fs::metadata(dir) {
@@ -18,6 +21,9 @@ pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
             ));
         }
         Ok(_) | Err(_) => {} // what is wrong, making it will tell
+    }
+    if dir.join(UNFINISHED).exists() {
+        return Err(damaged(dir, "it is a backup that was cut short"));
     }
     let missing = dir
         .ancestors()

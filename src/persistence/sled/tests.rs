@@ -8,6 +8,7 @@ use super::*;
 use crate::persistence::conformance::conformance;
 use crate::persistence::{Op, Pair};
 
+mod backup;
 mod base;
 mod checkpoint;
 #[cfg(target_os = "linux")]
