@@ -18,17 +18,18 @@ use tokio::sync::watch;
 
 use crate::{Dice, say, seed, strace, trials};
 
-static OPEN: LazyLock<watch::Sender<bool>> = LazyLock::new(Default::default);
+/// How many gates are open.
+static OPEN: LazyLock<watch::Sender<u32>> = LazyLock::new(Default::default);
 
 #[task(name = "full.letters")]
 async fn letters(length: usize) -> String {
     "x".repeat(length)
 }
 
-/// The same, when it may.
+/// The same, behind a gate.
 #[task(name = "full.gated")]
-async fn gated(length: usize) -> String {
-    let _ = OPEN.subscribe().wait_for(|open| *open).await;
+async fn gated(gate: u32, length: usize) -> String {
+    let _ = OPEN.subscribe().wait_for(|open| *open > gate).await;
     "x".repeat(length)
 }
 
@@ -95,7 +96,7 @@ async fn sound(home: &Path) {
 
 #[tokio::test]
 async fn on_a_full_disk_what_was_taken_in_goes_on_and_new_work_waits_for_room() {
-    let disk = match Disk::mounted(128) {
+    let disk = match Disk::mounted(320) {
         Ok(disk) => disk,
         Err(why) => return say(format_args!("SKIPPED: a full disk: {why}")),
     };
@@ -104,16 +105,17 @@ async fn on_a_full_disk_what_was_taken_in_goes_on_and_new_work_waits_for_room() 
     before.get().await.unwrap();
     // The one fits into what is kept for it, the other does not.
     let small = app
-        .apply_async(group((0..400).map(|_| gated.s(10_000))))
+        .apply_async(group((0..400).map(|_| gated.s(0, 10_000))))
         .await
         .unwrap();
     let large = app
-        .apply_async(group((0..2_000).map(|_| gated.s(20_000))))
+        .apply_async(group((0..2_000).map(|_| gated.s(1, 20_000))))
         .await
         .unwrap();
     disk.fill_to(0);
-    OPEN.send_replace(true);
+    OPEN.send_replace(1);
     assert_eq!(small.get().await.unwrap().len(), 400);
+    OPEN.send_replace(2);
     let waits = large
         .get_timeout(Duration::from_millis(300))
         .await

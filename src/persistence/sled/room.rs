@@ -15,6 +15,8 @@ use super::files::{failed, open_private, remove, sync_dir};
 use crate::persistence::StoreError;
 
 pub(super) const BALLAST: u64 = 16 << 20;
+/// So much must be free beside the ballast once it was given back: what that has freed is no room.
+const MARGIN: u64 = BALLAST;
 
 #[derive(Debug)]
 pub(super) struct Room {
@@ -40,8 +42,9 @@ impl Room {
         if !self.tight.load(Ordering::Acquire) {
             return Ok(());
         }
-        let wanted = self.wanted.lock();
+        let mut wanted = self.wanted.lock();
         self.allocate(*wanted)?;
+        *wanted = 0;
         if self.tight.swap(false, Ordering::AcqRel) {
             info!(ballast = %self.path.display(), "there is room on the disk");
         }
@@ -52,7 +55,10 @@ impl Room {
     pub(super) fn has(&self, bytes: u64) -> bool {
         let mut wanted = self.wanted.lock();
         let enough = self.allocate(bytes);
-        *wanted = if enough.is_ok() { 0 } else { bytes };
+        *wanted = match enough {
+            Ok(()) => (*wanted).min(MARGIN),
+            Err(_) => bytes,
+        };
         if let Err(error) = &enough {
             self.refuse_new_work(error);
         }
@@ -85,7 +91,8 @@ impl Room {
 
     /// Says whether there was anything to give.
     fn give_back(&self) -> Result<bool, StoreError> {
-        let _changing = self.wanted.lock();
+        let mut wanted = self.wanted.lock();
+        *wanted = (*wanted).max(MARGIN);
         let given = self.path.metadata().is_ok_and(|found| found.len() > 0);
         remove(&self.path)?;
         if given && let Some(home) = self.path.parent() {
