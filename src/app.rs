@@ -616,12 +616,21 @@ struct Engine {
     worker_threads: usize,
 }
 
+/// What runs the actors of one thread. It has timers and no sockets: a thread that waits for these
+/// is woken at a higher price.
+fn runtime() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    runtime.expect("without sockets nothing is asked of the system")
+}
+
 impl Engine {
     /// The life of the engine's thread: an actix system of its own.
     fn run(self, ready: oneshot::Sender<Result<Arc<Shared>>>) {
-        let system = actix::System::new();
+        let system = actix::System::with_tokio_rt(runtime);
         // The store blocks in fsync, so it has a thread of its own.
-        let writer = actix::Arbiter::new();
+        let writer = actix::Arbiter::with_tokio_rt(runtime);
         let started = system.block_on(self.start(&writer));
         match started {
             Ok(shared) => {

@@ -14,7 +14,7 @@ use crate::persistence::StoreError;
 #[derive(Debug)]
 pub(crate) struct ChainActor {
     shell: Shell,
-    child: Child,
+    child: Box<Child>,
     machine: Option<Chain>,
     /// There from the start on.
     post: Option<Post>,
@@ -23,7 +23,7 @@ pub(crate) struct ChainActor {
 }
 
 impl ChainActor {
-    pub(crate) fn new(shell: Shell, child: Child) -> Self {
+    pub(crate) fn new(shell: Shell, child: Box<Child>) -> Self {
         Self {
             shell,
             child,
@@ -119,7 +119,7 @@ impl Handler<Mail> for ChainActor {
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
         let words = self.post.as_ref().map(Post::collect);
-        for word in words.unwrap_or_default() {
+        for word in words.into_iter().flatten() {
             let Some(machine) = &mut self.machine else {
                 return;
             };

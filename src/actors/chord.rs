@@ -15,13 +15,13 @@ use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Mail, Respa
 #[derive(Debug)]
 pub(crate) struct ChordActor {
     shell: Shell,
-    child: Child,
+    child: Box<Child>,
     /// There from the start on, unless the members cannot be known.
     running: Option<(Chord, FanOut)>,
 }
 
 impl ChordActor {
-    pub(crate) fn new(shell: Shell, child: Child) -> Self {
+    pub(crate) fn new(shell: Shell, child: Box<Child>) -> Self {
         Self {
             shell,
             child,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::roll::Ticket;
 use super::supervision::Child;
+use crate::canvas::id::Id;
+use crate::canvas::machine::gate::Gate;
 use crate::canvas::machine::queue::{Queue, SlotKind};
 use crate::messages::dispatcher::{Permit, Returns, Slot};
 
@@ -26,14 +28,25 @@ pub(crate) struct Dispatcher {
     held: usize,
     /// How many tasks wait in all queues.
     waiting: usize,
+    /// How many workflows have not ended, and how many of them wait at the gates.
+    live: usize,
+    outside: usize,
+    /// Who waits at a gate if so many wait before a queue.
+    window: usize,
     draining: bool,
 }
 
 /// One queue: who waits for a slot of either kind.
 #[derive(Debug)]
 struct Slotted {
-    asynchronous: Queue<Ready>,
-    blocking: Queue<Ready>,
+    asynchronous: Counter,
+    blocking: Counter,
+}
+
+#[derive(Debug)]
+struct Counter {
+    queue: Queue<Ready>,
+    gate: Gate<Box<Child>>,
 }
 
 /// Who waits for a slot.
@@ -46,13 +59,16 @@ pub(crate) enum Ready {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(returns: Arc<Returns>) -> Self {
+    pub(crate) fn new(returns: Arc<Returns>, window: usize) -> Self {
         Self {
             queues: Vec::new(),
             numbers: HashMap::new(),
             returns,
             held: 0,
             waiting: 0,
+            live: 0,
+            outside: 0,
+            window,
             draining: false,
         }
     }
@@ -65,8 +81,8 @@ impl Dispatcher {
         let number = self.queues.len() as u32;
         let slots = slots();
         self.queues.push(Slotted {
-            asynchronous: Queue::new(slots.asynchronous),
-            blocking: Queue::new(slots.blocking),
+            asynchronous: Counter::new(slots.asynchronous, self.window),
+            blocking: Counter::new(slots.blocking, self.window),
         });
         self.numbers.insert(name.to_owned(), number);
         number
@@ -81,10 +97,10 @@ impl Dispatcher {
     ) -> Option<(Ready, Permit)> {
         self.waiting += 1;
         if self.draining {
-            self.of(slot).wait(priority, task);
+            self.of(slot).queue.wait(priority, task);
             return None;
         }
-        let task = self.of(slot).request(priority, task)?;
+        let task = self.of(slot).queue.request(priority, task)?;
         Some((task, self.grant(slot)))
     }
 
@@ -94,8 +110,70 @@ impl Dispatcher {
         if self.draining {
             return None;
         }
-        let task = self.of(slot).release()?;
+        let counter = self.of(slot);
+        let task = counter.queue.release()?;
+        counter.gate.turn();
         Some((task, self.grant(slot)))
+    }
+
+    /// A workflow may begin, whose first tasks will stand in this line; it is given back if it is
+    /// to begin at once.
+    pub(crate) fn arrive(
+        &mut self,
+        slot: Slot,
+        priority: u8,
+        root: Box<Child>,
+    ) -> Option<Box<Child>> {
+        let begun = self.begun();
+        let counter = self.of(slot);
+        let in_line = counter.queue.waiting(priority);
+        let root = counter.gate.arrive(priority, root, begun, in_line);
+        self.outside += usize::from(root.is_none());
+        root
+    }
+
+    /// The workflows that begin now.
+    pub(crate) fn let_in(&mut self) -> Vec<Box<Child>> {
+        let mut entering = Vec::new();
+        if self.draining {
+            return entering;
+        }
+        let mut begun = self.begun();
+        for Slotted {
+            asynchronous,
+            blocking,
+        } in &mut self.queues
+        {
+            for Counter { queue, gate } in [asynchronous, blocking] {
+                gate.tick();
+                while let Some(root) = gate.next(begun, |priority| queue.waiting(priority)) {
+                    begun += 1;
+                    entering.push(root);
+                }
+            }
+        }
+        self.outside -= entering.len();
+        entering
+    }
+
+    /// Somebody waits for this workflow: it begins now if it has not.
+    pub(crate) fn fetch(&mut self, root: Id) -> Option<Box<Child>> {
+        let mut gates = self
+            .queues
+            .iter_mut()
+            .flat_map(|queue| [&mut queue.asynchronous.gate, &mut queue.blocking.gate]);
+        let found = gates.find_map(|gate| gate.take(|child| child.root == root))?;
+        self.outside -= 1;
+        Some(found)
+    }
+
+    /// So many workflows have not ended.
+    pub(crate) fn count_live(&mut self, live: usize) {
+        self.live = live;
+    }
+
+    fn begun(&self) -> usize {
+        self.live.saturating_sub(self.outside)
     }
 
     /// Grants nothing any more.
@@ -113,7 +191,7 @@ impl Dispatcher {
         self.held
     }
 
-    fn of(&mut self, slot: Slot) -> &mut Queue<Ready> {
+    fn of(&mut self, slot: Slot) -> &mut Counter {
         let queue = &mut self.queues[slot.queue as usize];
         match slot.kind {
             SlotKind::Async => &mut queue.asynchronous,
@@ -130,5 +208,14 @@ impl Dispatcher {
         self.waiting -= 1;
         self.held += 1;
         Permit::new(slot, self.returns.clone())
+    }
+}
+
+impl Counter {
+    fn new(slots: usize, window: usize) -> Self {
+        Self {
+            queue: Queue::new(slots),
+            gate: Gate::new(window),
+        }
     }
 }

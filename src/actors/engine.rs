@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
+use self::admission::Entrance;
 pub(crate) use self::retention::Forget;
 use super::journal::Act;
 use super::post::Post;
@@ -105,7 +106,7 @@ struct Live {
     ended_ms: Option<u64>,
     /// The root and its callbacks that run, and what they were given: to start them again if they
     /// are lost.
-    children: HashMap<Index, (Node, Option<Value>)>,
+    children: HashMap<Index, Box<(Node, Option<Value>)>>,
 }
 
 impl EngineActor {
@@ -160,9 +161,9 @@ impl EngineActor {
             if let Some(record) = reader.store().get(&key)? {
                 let head = codec::decode(Kind::Head, &key, &record)?;
                 let node = reader.root_of(root, head)?;
-                let lane = self.lane_of(root, &node)?;
-                self.backlog.came_in(lane);
-                self.resume((root, node), record, lane, root.submitted_ms().min(now))?;
+                let entrance = self.come_in(root, &node)?;
+                let since_ms = root.submitted_ms().min(now);
+                self.resume((root, node), record, entrance, since_ms)?;
             }
         }
         if self.unresumed.is_empty() {
@@ -178,7 +179,7 @@ impl EngineActor {
         &mut self,
         (root, node): (Id, Node),
         head: Vec<u8>,
-        lane: Lane,
+        entrance: Entrance,
         since_ms: u64,
     ) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
@@ -186,7 +187,7 @@ impl EngineActor {
         let stream = root.workflow_stream();
         let records: Vec<_> = reader.records(stream).collect::<Result<_, _>>()?;
         let (machine, callbacks) = Workflow::recover(ended_ms.is_some(), &records);
-        self.insert(root, machine, head, lane, ended_ms);
+        self.insert(root, machine, head, entrance.lane, ended_ms);
         let mut inputs = HashMap::new();
         let mut changes = HashMap::new();
         for record in records {
@@ -205,7 +206,7 @@ impl EngineActor {
             let resume = Resume::Stored(changes.remove(&ROOT));
             let mut place = Place::root(root, node);
             place.since_ms = Some(since_ms);
-            self.start_child(place, resume);
+            self.start_root(place, resume, entrance);
         }
         for seq in callbacks {
             let found = reader.find(root.node(seq))?;
@@ -237,17 +238,30 @@ impl EngineActor {
             children: HashMap::new(),
         };
         self.workflows.insert(root, live);
-        self.shell.shared().count_live(self.workflows.len());
+        self.shell.count_live(self.workflows.len());
+    }
+
+    fn start_root(&mut self, place: Place, resume: Resume, entrance: Entrance) {
+        match (entrance.line, self.child(place, resume)) {
+            (Some(line), Some(root)) => self.shell.begin(line, root),
+            (None, Some(root)) => root.start(&self.shell),
+            (_, None) => {}
+        }
     }
 
     fn start_child(&mut self, place: Place, resume: Resume) {
+        if let Some(child) = self.child(place, resume) {
+            child.start(&self.shell);
+        }
+    }
+
+    fn child(&mut self, place: Place, resume: Resume) -> Option<Box<Child>> {
         if let Some(live) = self.workflows.get_mut(&place.root) {
-            let given = (place.node.clone(), place.input.clone());
+            let given = Box::new((place.node.clone(), place.input.clone()));
             live.children.insert(place.index, given);
         }
-        let Some(post) = &self.post else { return };
-        let child = Child::new(place, resume, post.clone(), post.clone());
-        child.start(&self.shell);
+        let post = self.post.as_ref()?;
+        Some(Child::new(place, resume, post.clone(), post.clone()))
     }
 
     /// Has the workflow's machine decide, and carries it out.
@@ -296,7 +310,7 @@ impl EngineActor {
                     .workflows
                     .get(&root)
                     .and_then(|live| live.children.get(&index))
-                    .map(|(node, _)| given_up(root, node));
+                    .map(|given| given_up(root, &given.0));
                 if let (Some(report), Some(post)) = (report, &self.post) {
                     post.send(Word::Ended(ChildEnded {
                         root,
@@ -318,7 +332,7 @@ impl EngineActor {
         let Some(live) = self.workflows.remove(&root) else {
             return Ok(());
         };
-        self.shell.shared().count_live(self.workflows.len());
+        self.shell.count_live(self.workflows.len());
         self.shell.ended(root, live.machine.has_callbacks());
         self.shell.delete(keys::head(root));
         if forgotten {
@@ -411,8 +425,7 @@ impl Handler<Submit> for EngineActor {
             match self.earlier(&key) {
                 // Behind the earlier one's own record, if that is still on its way.
                 Ok(Some(earlier)) => {
-                    let act = Act::Acknowledge(durable, shared.pin(earlier));
-                    return self.shell.then(act);
+                    return self.shell.acknowledge(durable, shared.pin(earlier));
                 }
                 Ok(None) => {}
                 Err(error) => return self.shell.halt(error.into()),
@@ -426,14 +439,13 @@ impl Handler<Submit> for EngineActor {
         if staged.keep() {
             self.shell.delete(keys::remains(root_id));
         }
-        self.shell
-            .then(Act::Acknowledge(durable, shared.pin(root_id)));
+        self.shell.acknowledge(durable, shared.pin(root_id));
         match self.admit(root_id, &root, &head) {
-            Ok(Some(lane)) => {
+            Ok(Some(entrance)) => {
                 self.shell.put(keys::head(root_id), head.clone());
                 self.shell.start_numbers(root_id, next);
-                self.insert(root_id, Workflow::default(), head, lane, None);
-                self.start_child(Place::root(root_id, root), Resume::Fresh);
+                self.insert(root_id, Workflow::default(), head, entrance.lane, None);
+                self.start_root(Place::root(root_id, root), Resume::Fresh, entrance);
             }
             Ok(None) => self.set_alarm(),
             Err(error) => self.shell.halt(error.into()),
@@ -448,7 +460,7 @@ impl Handler<Earlier> for EngineActor {
         match self.earlier(&key) {
             Ok(Some(earlier)) => {
                 let pin = self.shell.shared().pin(earlier);
-                self.shell.then(Act::Acknowledge(durable, pin));
+                self.shell.acknowledge(durable, pin);
             }
             Ok(None) => {}
             Err(error) => self.shell.halt(error.into()),
@@ -494,7 +506,7 @@ impl Handler<Mail> for EngineActor {
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
         let words = self.post.as_ref().map(Post::collect);
-        for word in words.unwrap_or_default() {
+        for word in words.into_iter().flatten() {
             match word {
                 Word::Launch(Launch { root, due }) => {
                     #[cfg(test)]
@@ -519,7 +531,9 @@ impl Handler<Respawn> for EngineActor {
             .workflows
             .get(&root)
             .and_then(|live| live.children.get(&index).cloned());
-        let Some((node, input)) = known else { return };
+        let Some((node, input)) = known.map(|given| *given) else {
+            return;
+        };
         let stream = root.workflow_stream();
         match self.shell.reader().last_change(stream, index) {
             Ok(last) => {

@@ -18,13 +18,13 @@ use crate::persistence::StoreError;
 #[derive(Debug)]
 pub(crate) struct FoldActor {
     shell: Shell,
-    child: Child,
+    child: Box<Child>,
     /// There from the start on, unless the members cannot be known.
     running: Option<(Fold, FanOut)>,
 }
 
 impl FoldActor {
-    pub(crate) fn new(shell: Shell, child: Child) -> Self {
+    pub(crate) fn new(shell: Shell, child: Box<Child>) -> Self {
         Self {
             shell,
             child,

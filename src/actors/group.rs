@@ -13,13 +13,13 @@ use crate::messages::supervisor::{ChildStopped, Decided, Mail, Respawn, Word};
 #[derive(Debug)]
 pub(crate) struct GroupActor {
     shell: Shell,
-    child: Child,
+    child: Box<Child>,
     /// There from the start on, unless the members cannot be known.
     running: Option<(Group, FanOut)>,
 }
 
 impl GroupActor {
-    pub(crate) fn new(shell: Shell, child: Child) -> Self {
+    pub(crate) fn new(shell: Shell, child: Box<Child>) -> Self {
         Self {
             shell,
             child,

@@ -1,11 +1,13 @@
 //! The journal: what the actors have decided and not yet committed.
 
+use std::sync::Arc;
+
 use actix::Recipient;
 use tokio::sync::oneshot;
 
 use super::engine::Forget;
-use super::runner::Order;
-use super::shared::Pin;
+use super::runner::{self, Order};
+use super::shared::{Pin, Shared};
 use super::supervision::Child;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
@@ -16,11 +18,9 @@ use crate::messages::supervisor::Respawn;
 use crate::persistence::Batch;
 use crate::persistence::draft::Draft;
 
-/// What waits for the disk, beside the functions that are to be called.
+/// What waits for the disk and is the engine's to do.
 #[derive(Debug)]
 pub(crate) enum Act {
-    /// Tell a caller that its submission is durable.
-    Acknowledge(oneshot::Sender<Pin>, Pin),
     /// Tell the engine that the store knows what an idempotency key stands for.
     KeyIsDurable(KeyIsDurable),
     /// Tell a task what became of a canvas that it called.
@@ -46,6 +46,7 @@ pub(crate) enum Act {
 pub(crate) struct Journal {
     draft: Draft,
     orders: Vec<Order>,
+    acknowledged: Vec<(oneshot::Sender<Pin>, Pin)>,
     acts: Vec<Act>,
     /// Rises with everything that is added: whoever fills the batch sees when it is quiet.
     pub(crate) added: u64,
@@ -55,9 +56,34 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) batch: Batch,
-    pub(crate) orders: Vec<Order>,
+    pub(crate) news: News,
     pub(crate) acts: Vec<Act>,
-    pub(crate) touched: Vec<Id>,
+}
+
+/// What other threads wait for.
+#[derive(Debug)]
+pub(crate) struct News {
+    commit: u64,
+    /// Workflows whose watchers are to look.
+    touched: Vec<Id>,
+    /// Functions that are to be called.
+    orders: Vec<Order>,
+    /// Callers whose submissions are durable.
+    acknowledged: Vec<(oneshot::Sender<Pin>, Pin)>,
+}
+
+impl News {
+    /// The commit is durable.
+    pub(crate) fn tell(self, shared: &Arc<Shared>) {
+        shared.is_durable(self.commit, &self.touched);
+        if !self.orders.is_empty() {
+            runner::hand_out(shared, self.orders);
+        }
+        for (caller, pin) in self.acknowledged {
+            // Who no longer waits for its submission loses nothing.
+            drop(caller.send(pin));
+        }
+    }
 }
 
 impl Journal {
@@ -90,8 +116,16 @@ impl Journal {
         self.orders.push(order);
     }
 
+    pub(crate) fn acknowledge(&mut self, caller: oneshot::Sender<Pin>, pin: Pin) {
+        self.added += 1;
+        self.acknowledged.push((caller, pin));
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.draft.is_empty() && self.orders.is_empty() && self.acts.is_empty()
+        self.draft.is_empty()
+            && self.orders.is_empty()
+            && self.acknowledged.is_empty()
+            && self.acts.is_empty()
     }
 
     /// Takes all there is, as commit number `commit`.
@@ -99,9 +133,13 @@ impl Journal {
         let (batch, touched) = self.draft.take(commit);
         Taken {
             batch,
-            orders: std::mem::take(&mut self.orders),
+            news: News {
+                commit,
+                touched,
+                orders: std::mem::take(&mut self.orders),
+                acknowledged: std::mem::take(&mut self.acknowledged),
+            },
             acts: std::mem::take(&mut self.acts),
-            touched,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! list does the same.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
@@ -10,13 +11,22 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
 use crate::messages::supervisor::{Mail, Word};
 
+/// How many empty lists are kept, and the longest of them.
+const SPARES: usize = 64;
+const SPARE_WORDS: usize = 1_024;
+
+thread_local! {
+    /// Lists for the next words: most supervisors live for a few, and would grow one of their own.
+    static SPARE: RefCell<Vec<VecDeque<Word>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Invariant: while words wait, a [`Mail`] is on its way to the supervisor.
 #[derive(Clone)]
 pub(crate) struct Post(Rc<Inner>);
 
 struct Inner {
     /// Children are bounded by the window, and so is what they say.
-    words: RefCell<Vec<Word>>,
+    words: RefCell<VecDeque<Word>>,
     bell: Recipient<Mail>,
 }
 
@@ -34,7 +44,12 @@ impl Post {
 
     pub(crate) fn send(&self, word: Word) {
         let mut words = self.0.words.borrow_mut();
-        words.push(word);
+        if words.capacity() == 0 {
+            // (The thread may be at its end.)
+            let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
+            *words = spare.ok().flatten().unwrap_or_default();
+        }
+        words.push_back(word);
         if words.len() == 1 {
             drop(words);
             self.0.bell.do_send(Mail);
@@ -42,8 +57,33 @@ impl Post {
     }
 
     /// All that was said since the last time, in order.
-    pub(crate) fn collect(&self) -> Vec<Word> {
-        std::mem::take(&mut self.0.words.borrow_mut())
+    pub(crate) fn collect(&self) -> Words {
+        Words(self.0.words.take())
+    }
+}
+
+/// What was said.
+#[derive(Debug)]
+pub(crate) struct Words(VecDeque<Word>);
+
+impl Iterator for Words {
+    type Item = Word;
+
+    fn next(&mut self) -> Option<Word> {
+        self.0.pop_front()
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        self.0.clear();
+        let words = std::mem::take(&mut self.0);
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARES && words.capacity() <= SPARE_WORDS {
+                spare.push(words);
+            }
+        });
     }
 }
 

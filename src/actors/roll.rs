@@ -32,12 +32,12 @@ struct Place {
     task: Option<Addr<TaskActor>>,
     /// What the actor is to take, with its slot if it has one: no message of actix can carry what
     /// is for one thread only.
-    child: Option<(Child, Option<Permit>)>,
+    child: Option<(Box<Child>, Option<Permit>)>,
 }
 
 impl Roll {
     /// A ticket for an actor that is to take this child.
-    pub(crate) fn reserve(&mut self, child: Child, permit: Option<Permit>) -> Ticket {
+    pub(crate) fn reserve(&mut self, child: Box<Child>, permit: Option<Permit>) -> Ticket {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());
             (self.places.len() - 1) as u32
@@ -51,7 +51,7 @@ impl Roll {
     }
 
     /// What the holder of the ticket is to do.
-    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<(Child, Option<Permit>)> {
+    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<(Box<Child>, Option<Permit>)> {
         self.places[ticket.place as usize].child.take()
     }
 

@@ -7,16 +7,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr};
+use tokio::sync::oneshot;
 
 use super::dispatcher::{Dispatcher, Ready, Slots};
 use super::engine::EngineActor;
 use super::inbox::Note;
-use super::journal::{Act, Journal};
+use super::journal::{Act, Journal, News};
 use super::post::Post;
 use super::roll::{Roll, Ticket};
-use super::runner::{self, Order};
+use super::runner::Order;
 use super::scheduler::SchedulerActor;
-use super::shared::Shared;
+use super::shared::{Pin, Shared};
 use super::store::{self, StoreActor};
 use super::supervision::Child;
 use super::sweeper;
@@ -34,7 +35,7 @@ use crate::messages::supervisor::Word;
 use crate::messages::task::Granted;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::reader::Reader;
-use crate::persistence::{StoreError, draft, keys};
+use crate::persistence::{Batch, StoreError, draft, keys};
 use crate::task::Entry;
 
 /// A batch is sent off when this much is in it, however much more is on its way.
@@ -96,6 +97,7 @@ impl Shell {
         last_commit: u64,
     ) -> Self {
         let returns = shared.plant().inbox.returns().clone();
+        let window = usize::try_from(limits.window).unwrap_or(usize::MAX);
         let shell = Self(Rc::new(Inner {
             journal: RefCell::default(),
             busy: Cell::new(false),
@@ -107,7 +109,7 @@ impl Shell {
             store,
             scheduler,
             engine: OnceCell::new(),
-            dispatcher: RefCell::new(Dispatcher::new(returns)),
+            dispatcher: RefCell::new(Dispatcher::new(returns, window)),
             roll: RefCell::default(),
             entry: Cell::new(None),
             limits,
@@ -170,19 +172,19 @@ impl Shell {
     }
 
     /// Has an actor take this task; one that is ready at once, when it has a slot.
-    pub(crate) fn enroll(&self, child: Child) {
+    pub(crate) fn enroll(&self, child: Box<Child>) {
         match self.entry(&child.def().name) {
             Some(entry) if child.is_ready() => {
                 let own = child.def().options.as_deref();
                 let slot = self.slot(entry, own);
                 let priority = entry.priority(own);
-                self.request(slot, priority, Ready::New(Box::new(child)));
+                self.request(slot, priority, Ready::New(child));
             }
             _ => self.assign(child, None),
         }
     }
 
-    fn assign(&self, child: Child, permit: Option<Permit>) {
+    fn assign(&self, child: Box<Child>, permit: Option<Permit>) {
         let mut roll = self.0.roll.borrow_mut();
         let ticket = roll.reserve(child, permit);
         let idle = roll.idle();
@@ -192,7 +194,7 @@ impl Shell {
     }
 
     /// The task that is meant for the holder of this ticket.
-    pub(crate) fn take(&self, ticket: Ticket) -> Option<(Child, Option<Permit>)> {
+    pub(crate) fn take(&self, ticket: Ticket) -> Option<(Box<Child>, Option<Permit>)> {
         self.0.roll.borrow_mut().take(ticket)
     }
 
@@ -258,9 +260,33 @@ impl Shell {
         self.grant(granted);
     }
 
+    /// Starts a workflow whose first tasks will stand in this line, now or when the line is short.
+    pub(crate) fn begin(&self, (slot, priority): (Slot, u8), root: Box<Child>) {
+        let mut dispatcher = self.0.dispatcher.borrow_mut();
+        let root = dispatcher.arrive(slot, priority, root);
+        drop(dispatcher);
+        if let Some(root) = root {
+            root.start(self);
+        }
+    }
+
+    /// Starts this workflow if it waits for its line to be short.
+    pub(crate) fn begin_at_once(&self, root: Id) {
+        let root = self.0.dispatcher.borrow_mut().fetch(root);
+        if let Some(root) = root {
+            root.start(self);
+        }
+    }
+
+    /// So many workflows have not ended.
+    pub(crate) fn count_live(&self, workflows: usize) {
+        self.shared().count_live(workflows);
+        self.0.dispatcher.borrow_mut().count_live(workflows);
+    }
+
     fn grant(&self, granted: Option<(Ready, Permit)>) {
         match granted {
-            Some((Ready::New(child), permit)) => self.assign(*child, Some(permit)),
+            Some((Ready::New(child), permit)) => self.assign(child, Some(permit)),
             Some((Ready::Known(ticket), permit)) => {
                 // (The permit of a task that is gone comes back as it is dropped.)
                 if let Some(task) = self.0.roll.borrow().get(ticket) {
@@ -318,6 +344,11 @@ impl Shell {
     /// Has a task's function called once all that was recorded before it is durable.
     pub(crate) fn run(&self, order: Order) {
         self.add(|journal| journal.run(order));
+    }
+
+    /// Tells the caller that its submission is durable, once it is.
+    pub(crate) fn acknowledge(&self, caller: oneshot::Sender<Pin>, pin: Pin) {
+        self.add(|journal| journal.acknowledge(caller, pin));
     }
 
     /// Does this once all that was recorded before it is durable.
@@ -446,23 +477,23 @@ impl Shell {
                 self.0.commit.set(self.next_commit());
                 journal.take(self.0.commit.get())
             };
-            if !taken.batch.is_empty()
-                && let Err(error) = self.commit(taken.batch).await
-            {
+            if taken.batch.is_empty() {
+                taken.news.tell(&self.0.shared);
+            } else if let Err(error) = self.commit(taken.batch, taken.news).await {
                 self.halt(error);
                 return;
             }
             if self.0.halted.get() {
                 return;
             }
-            self.0
-                .shared
-                .is_durable(self.0.commit.get(), &taken.touched);
-            if !taken.orders.is_empty() {
-                runner::hand_out(&self.0.shared, taken.orders);
-            }
             for act in taken.acts {
                 self.act(act);
+            }
+            // (A gate that keeps somebody has a line before it, or has let others in: there will be
+            // another commit.)
+            let entering = self.0.dispatcher.borrow_mut().let_in();
+            for root in entering {
+                root.start(&self);
             }
         }
     }
@@ -485,17 +516,16 @@ impl Shell {
         }
     }
 
-    async fn commit(&self, batch: crate::persistence::Batch) -> Result<(), Error> {
+    async fn commit(&self, batch: Batch, news: News) -> Result<(), Error> {
         let gone = |_| Error::Halted("the store actor is gone".to_owned());
-        let answer = store::commit(&self.0.store, batch).await;
+        let shared = self.0.shared.clone();
+        let answer = store::commit_then(&self.0.store, batch, move || news.tell(&shared)).await;
         answer.map_err(gone)?.map_err(Error::from)
     }
 
     fn act(&self, act: Act) {
         match act {
-            // Who no longer waits for its submission loses nothing: it is durable.
-            Act::Acknowledge(caller, pin) => drop(caller.send(pin)),
-            // Nor who no longer waits for its call.
+            // Who no longer waits for its call loses nothing.
             Act::Answer(caller, outcome) => drop(caller.send(outcome)),
             Act::KeyIsDurable(message) => self.engine().do_send(message),
             Act::Start(child) => child.start_now(self),

@@ -19,13 +19,12 @@ const BUFFERED: Duration = Duration::from_millis(500);
 const FULL: Duration = Duration::from_millis(100);
 
 /// It lives on an arbiter of its own, because it blocks in `fsync`.
-#[derive(Debug)]
 pub(crate) struct StoreActor {
     store: Arc<dyn Store>,
     durability: Durability,
     /// Each is applied as it came, so that none grows large; they share one sync.
     pending: Vec<Batch>,
-    waiting: Vec<oneshot::Sender<Result<(), StoreError>>>,
+    waiting: Vec<Waiting>,
     /// The flush of what `Buffered` has left in memory.
     flush: Option<SpawnHandle>,
 }
@@ -33,17 +32,44 @@ pub(crate) struct StoreActor {
 /// Whether a batch is as durable as the app asked for.
 pub(crate) type Answer = oneshot::Receiver<Result<(), StoreError>>;
 
+/// What follows a commit at once, on the store's thread.
+type Sequel = Box<dyn FnOnce() + Send>;
+
 /// Write this, and answer when it is as durable as the app asked for.
-#[derive(Debug, Message)]
+#[derive(Message)]
 #[rtype(result = "()")]
-struct Commit(Batch, oneshot::Sender<Result<(), StoreError>>);
+struct Commit {
+    batch: Batch,
+    waiting: Waiting,
+}
+
+/// Who waits for a commit.
+struct Waiting {
+    then: Option<Sequel>,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
 
 /// Has the batch written. The answer fails if the store actor is gone. (A request of actix would
 /// answer twice: that the message has been heard wakes a thread for nothing.)
 pub(crate) fn commit(store: &Addr<StoreActor>, batch: Batch) -> Answer {
+    send(store, batch, None)
+}
+
+/// As [`commit`], and does this once it is durable: threads that wait for it are woken without a
+/// detour through the one that committed.
+pub(crate) fn commit_then(
+    store: &Addr<StoreActor>,
+    batch: Batch,
+    then: impl FnOnce() + Send + 'static,
+) -> Answer {
+    send(store, batch, Some(Box::new(then)))
+}
+
+fn send(store: &Addr<StoreActor>, batch: Batch, then: Option<Sequel>) -> Answer {
     let (reply, answer) = oneshot::channel();
+    let waiting = Waiting { then, reply };
     // Who commits waits for the answer before the next.
-    store.do_send(Commit(batch, reply));
+    store.do_send(Commit { batch, waiting });
     answer
 }
 
@@ -108,13 +134,13 @@ impl Actor for StoreActor {
 impl Handler<Commit> for StoreActor {
     type Result = ();
 
-    fn handle(&mut self, Commit(batch, reply): Commit, context: &mut Context<Self>) {
+    fn handle(&mut self, Commit { batch, waiting }: Commit, context: &mut Context<Self>) {
         if self.waiting.is_empty() {
             // It goes behind what is in the mailbox now, all of which shares this write.
             context.notify(Write);
         }
         self.pending.push(batch);
-        self.waiting.push(reply);
+        self.waiting.push(waiting);
     }
 }
 
@@ -146,7 +172,12 @@ impl Handler<Write> for StoreActor {
         if self.durability == Durability::Buffered && self.flush.is_none() {
             self.flush_later(context);
         }
-        for reply in self.waiting.drain(..) {
+        for Waiting { then, reply } in self.waiting.drain(..) {
+            if let Some(then) = then
+                && done.is_ok()
+            {
+                then();
+            }
             // Who no longer waits needs no answer.
             let _ = reply.send(done.clone());
         }

@@ -86,13 +86,19 @@ impl Drop for Tether {
 
 impl Child {
     /// `supervisor` is told when its actor is gone.
-    pub(crate) fn new(place: Place, resume: Resume, reports_to: Post, supervisor: Post) -> Self {
-        Self {
+    pub(crate) fn new(
+        place: Place,
+        resume: Resume,
+        reports_to: Post,
+        supervisor: Post,
+    ) -> Box<Self> {
+        // It is large, and goes through many hands.
+        Box::new(Self {
             tether: Tether::new(place.root, place.index, supervisor),
             place,
             resume,
             reports_to,
-        }
+        })
     }
 
     /// Says whether it is a task that can start at once: it has not been started before, and waits
@@ -135,16 +141,16 @@ impl Child {
 
     /// Starts the actor that the child needs; one that takes a list apart, once that is durable
     /// and can be read.
-    pub(crate) fn start(self, shell: &Shell) {
+    pub(crate) fn start(self: Box<Self>, shell: &Shell) {
         match &self.input {
             None | Some(Value::Inline(_)) => self.start_now(shell),
-            Some(_) if self.node.takes_a_list() => shell.then(Act::Start(Box::new(self))),
+            Some(_) if self.node.takes_a_list() => shell.then(Act::Start(self)),
             Some(_) => self.start_now(shell),
         }
     }
 
     /// As [`start`](Self::start), when nothing is to be waited for.
-    pub(crate) fn start_now(self, shell: &Shell) {
+    pub(crate) fn start_now(self: Box<Self>, shell: &Shell) {
         match self.node.def {
             Def::Task(_) => shell.enroll(self),
             Def::Chain(_) => drop(ChainActor::new(shell.clone(), self).start()),

@@ -39,7 +39,7 @@ pub(crate) struct TaskActor {
 #[derive(Debug)]
 struct Job {
     shell: Shell,
-    child: Child,
+    child: Box<Child>,
     ticket: Ticket,
     /// The slot that it came with.
     permit: Option<Permit>,
@@ -123,7 +123,7 @@ impl TaskActor {
 }
 
 impl Job {
-    fn new(shell: Shell, child: Child, permit: Option<Permit>, ticket: Ticket) -> Self {
+    fn new(shell: Shell, child: Box<Child>, permit: Option<Permit>, ticket: Ticket) -> Self {
         Self {
             shell,
             child,
@@ -218,7 +218,7 @@ impl Job {
                 match self.child(index, Resume::Fresh) {
                     Some(child) if is_in_its_record => child.start(&self.shell),
                     // It reads its members from the store.
-                    Some(child) => self.shell.then(Act::Start(Box::new(child))),
+                    Some(child) => self.shell.then(Act::Start(child)),
                     None => {}
                 }
             }
@@ -315,7 +315,7 @@ impl Job {
     }
 
     /// Its own child `index`.
-    fn child(&self, index: Index, resume: Resume) -> Option<Child> {
+    fn child(&self, index: Index, resume: Resume) -> Option<Box<Child>> {
         let work = self.work.as_ref()?;
         let family = work.family.as_ref()?;
         let node = family.offspring.get(&index)?;
@@ -434,7 +434,7 @@ impl Job {
     fn hear(&mut self, context: &mut Context<TaskActor>) {
         let family = self.work.as_ref().and_then(|work| work.family.as_ref());
         let words = family.map(|family| family.post.collect());
-        for word in words.unwrap_or_default() {
+        for word in words.into_iter().flatten() {
             self.decide(None, context, |task| match word {
                 Word::Ended(ChildEnded { index, report, .. }) => task.child_ended(index, report),
                 Word::Stopped(ChildStopped { index, lost, .. }) => task.child_stopped(index, lost),

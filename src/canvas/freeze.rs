@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -51,12 +52,12 @@ pub(crate) enum Def {
     Group(Fan),
     Chord {
         header: Fan,
-        body: Box<Node>,
+        body: Arc<Node>,
     },
     Fold {
         header: Fan,
         /// The task that is called for each member.
-        body: Box<Node>,
+        body: Arc<Node>,
         init: Payload,
         order: Order,
     },
@@ -87,7 +88,8 @@ pub(crate) struct Fan {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Members {
-    Inline(Vec<Node>),
+    /// Shared: whoever starts a group has it, too.
+    Inline(Arc<Vec<Node>>),
     /// In segments of their own, beside the node.
     Stored(u64),
     /// One per element of the list upstream, numbered when that is known; each has `span`
@@ -148,7 +150,7 @@ impl Gather for InPlace {
     }
 
     fn members(&mut self, _: Seq, fan: Vec<Node>) -> Result<Members, Refusal> {
-        Ok(Members::Inline(fan))
+        Ok(Members::Inline(fan.into()))
     }
 }
 
@@ -343,7 +345,7 @@ impl<G: Gather> Freezer<'_, G> {
             .map_err(|refusal| refusal.within("chord.body"))?;
         Ok(Def::Chord {
             header,
-            body: Box::new(body),
+            body: Arc::new(body),
         })
     }
 
@@ -403,7 +405,7 @@ impl<G: Gather> Freezer<'_, G> {
         };
         Ok(Def::Fold {
             header,
-            body: Box::new(body),
+            body: Arc::new(body),
             init,
             order,
         })
@@ -587,7 +589,7 @@ impl Node {
             Def::Group(fan) => fan.shift(by),
             Def::Chord { header, body } | Def::Fold { header, body, .. } => {
                 header.shift(by);
-                body.shift(by);
+                Arc::make_mut(body).shift(by);
             }
         }
         if let Some(callbacks) = &mut self.callbacks {
@@ -607,7 +609,7 @@ impl Node {
             Def::Task(_) | Def::Fold { .. } => {}
             Def::Group(fan) => fan.followed = true,
             Def::Chain(steps) => steps.last_mut().into_iter().for_each(Self::follow),
-            Def::Chord { body, .. } => body.follow(),
+            Def::Chord { body, .. } => Arc::make_mut(body).follow(),
         }
     }
 
@@ -688,7 +690,10 @@ impl Fan {
 
     fn shift(&mut self, by: u64) {
         match &mut self.members {
-            Members::Inline(members) => members.iter_mut().for_each(|member| member.shift(by)),
+            Members::Inline(members) => {
+                let members = Arc::make_mut(members).iter_mut();
+                members.for_each(|member| member.shift(by));
+            }
             // Templates are numbered from 0 in themselves; stored members are never in a template.
             Members::Each { link_error, .. } => link_error.iter_mut().for_each(|n| n.shift(by)),
             Members::Stored(_) => {}

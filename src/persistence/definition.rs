@@ -1,5 +1,7 @@
 //! A workflow as submitted: its head, and what of it is too large to stand in one record.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind, MAX_RECORD};
@@ -142,7 +144,7 @@ impl Gather for Spill<'_> {
 
     fn members(&mut self, seq: Seq, fan: Gathered) -> Result<Members, Refusal> {
         if let Some(few) = fan.few {
-            return Ok(Members::Inline(few));
+            return Ok(Members::Inline(few.into()));
         }
         self.flush(self.root.node(seq), &fan.pack)?;
         Ok(Members::Stored(fan.pack.first + fan.pack.count))
@@ -229,7 +231,7 @@ impl Spill<'_> {
             Def::Group(fan) => Def::Group(self.fan(seq, fan)?),
             Def::Chord { header, body } => Def::Chord {
                 header: self.fan(seq, header)?,
-                body: Box::new(self.node(*body)?),
+                body: Arc::new(self.node(Arc::unwrap_or_clone(body))?),
             },
             Def::Fold {
                 header,
@@ -238,7 +240,7 @@ impl Spill<'_> {
                 order,
             } => Def::Fold {
                 header: self.fan(seq, header)?,
-                body: Box::new(self.node(*body)?),
+                body: Arc::new(self.node(Arc::unwrap_or_clone(body))?),
                 init,
                 order,
             },
@@ -261,7 +263,7 @@ impl Spill<'_> {
         fan.members = match fan.members {
             Members::Inline(members) => {
                 let mut gathered = Gathered::default();
-                for member in members {
+                for member in Arc::unwrap_or_clone(members) {
                     let member = self.node(member)?;
                     self.member(seq, &mut gathered, member)?;
                 }
@@ -448,7 +450,7 @@ mod tests {
                 Members::Inline(inline) => prop_assert_eq!(inline, frozen),
                 Members::Stored(size) => {
                     prop_assert_eq!(size, frozen.len() as u64);
-                    prop_assert_eq!(super::tests::members(&records), frozen);
+                    prop_assert_eq!(super::tests::members(&records), Arc::unwrap_or_clone(frozen));
                 }
                 Members::Each { .. } => panic!("its members are known"),
             }

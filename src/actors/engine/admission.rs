@@ -10,10 +10,10 @@ use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::Id;
 use crate::canvas::machine::backlog::Lane;
 use crate::canvas::opening;
+use crate::messages::dispatcher::Slot;
 use crate::messages::engine::{Stored, Wanted};
 use crate::persistence::backlog::{Turn, Waiting};
 use crate::persistence::{StoreError, keys};
-use crate::task::Registry;
 
 /// A workflow whose first task has longer to wait than this, in milliseconds, does so in the store.
 const HORIZON_MS: u64 = 2_000;
@@ -24,18 +24,29 @@ const AT_ONCE: usize = 256;
 struct Opening {
     lane: String,
     priority: u8,
+    /// The slot that its first task takes, if that task is known.
+    slot: Option<Slot>,
     /// When the first of its first tasks may start, in milliseconds since the Unix epoch.
     at_ms: u64,
 }
 
+/// Where a workflow begins that is live.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entrance {
+    /// In which it has a place.
+    pub(super) lane: Lane,
+    /// The line in which its first task will stand.
+    pub(super) line: Option<(Slot, u8)>,
+}
+
 impl EngineActor {
-    /// Lets a new workflow start, or puts it to wait; says in which lane it starts.
+    /// Lets a new workflow start, or puts it to wait; says where it starts.
     pub(super) fn admit(
         &mut self,
         root: Id,
         node: &Node,
         head: &[u8],
-    ) -> Result<Option<Lane>, StoreError> {
+    ) -> Result<Option<Entrance>, StoreError> {
         let now = self.shell.now_ms();
         let opening = self.opening(root, node, now)?;
         if opening.at_ms > now.saturating_add(HORIZON_MS) {
@@ -45,17 +56,19 @@ impl EngineActor {
         }
         let lane = self.backlog.lane(&opening.lane);
         if self.backlog.submitted(lane) {
-            return Ok(Some(lane));
+            return Ok(Some(opening.entrance(lane)));
         }
         self.put_to_wait(root, Waiting::new(now, opening.into_turn(), head));
         self.tell(Stored::Waits(lane));
         Ok(None)
     }
 
-    /// The lane in which a workflow is that was live before a restart.
-    pub(super) fn lane_of(&mut self, root: Id, node: &Node) -> Result<Lane, StoreError> {
+    /// A workflow is live, whether there is a place for it or not; says where it starts.
+    pub(super) fn come_in(&mut self, root: Id, node: &Node) -> Result<Entrance, StoreError> {
         let opening = self.opening(root, node, 0)?;
-        Ok(self.backlog.lane(&opening.lane))
+        let lane = self.backlog.lane(&opening.lane);
+        self.backlog.came_in(lane);
+        Ok(opening.entrance(lane))
     }
 
     /// Finds out, after a restart, who waits.
@@ -111,7 +124,7 @@ impl EngineActor {
         let own = self.backlog.lane(&opening.lane);
         if own == lane || self.backlog.has_place(own) {
             self.backlog.came_in(own);
-            return self.bring_in((root, node), waiting, own);
+            return self.bring_in((root, node), waiting, opening.entrance(own));
         }
         self.backlog.moved_to(own);
         self.requeue(root, waiting, opening, own);
@@ -138,7 +151,7 @@ impl EngineActor {
             let opening = self.opening(root, &node, waiting.since_ms)?;
             let lane = self.backlog.lane(&opening.lane);
             if self.backlog.submitted(lane) {
-                self.bring_in((root, node), waiting, lane)?;
+                self.bring_in((root, node), waiting, opening.entrance(lane))?;
             } else {
                 self.requeue(root, waiting, opening, lane);
             }
@@ -162,13 +175,13 @@ impl EngineActor {
         &mut self,
         (root, node): (Id, Node),
         waiting: Waiting,
-        lane: Lane,
+        entrance: Entrance,
     ) -> Result<(), StoreError> {
         self.take_out(root, &waiting);
         let since_ms = waiting.since_ms;
         let head = waiting.into_head_record();
         self.shell.put(keys::head(root), head.clone());
-        self.resume((root, node), head, lane, since_ms)
+        self.resume((root, node), head, entrance, since_ms)
     }
 
     fn requeue(&mut self, root: Id, waiting: Waiting, opening: Opening, lane: Lane) {
@@ -197,16 +210,15 @@ impl EngineActor {
     }
 
     fn opening(&self, root: Id, node: &Node, since_ms: u64) -> Result<Opening, StoreError> {
-        let registry = &self.shell.shared().registry;
         let mut first = None;
         let mut at_ms: Option<u64> = None;
         let elsewhere = opening::visit(node, &mut |_, task| {
-            first.get_or_insert_with(|| lane(registry, task));
+            first.get_or_insert_with(|| self.begins_with(task));
             let own = task.options.as_ref().and_then(|options| options.eta);
             let own = own.map_or(since_ms, |eta| eta.from(since_ms));
             at_ms = Some(at_ms.map_or(own, |at_ms| at_ms.min(own)));
         });
-        let (lane, priority) = match (first, elsewhere) {
+        let (lane, priority, slot) = match (first, elsewhere) {
             (Some(first), _) => first,
             // Of a group too large to stand in the head, one member tells of all.
             (None, Some(seq)) => {
@@ -222,6 +234,7 @@ impl EngineActor {
         Ok(Opening {
             lane: lane.into_owned(),
             priority,
+            slot,
             at_ms: if elsewhere.is_some() {
                 0
             } else {
@@ -229,9 +242,27 @@ impl EngineActor {
             },
         })
     }
+
+    /// The lane of what starts with this task, its queue; its priority, and the slot that it takes.
+    /// What nobody can run has lanes of its own, so that it takes nobody's place.
+    fn begins_with<'a>(&self, task: &'a TaskDef) -> (Cow<'a, str>, u8, Option<Slot>) {
+        let Some(entry) = self.shell.entry(&task.name) else {
+            return (format!("\0{}", task.name).into(), 0, None);
+        };
+        let own = task.options.as_deref();
+        let queue = own.and_then(|own| own.queue.as_deref());
+        let slot = self.shell.slot(entry, own);
+        let queue = queue.unwrap_or(entry.options.queue);
+        (queue.into(), entry.priority(own), Some(slot))
+    }
 }
 
 impl Opening {
+    fn entrance(&self, lane: Lane) -> Entrance {
+        let line = self.slot.map(|slot| (slot, self.priority));
+        Entrance { lane, line }
+    }
+
     fn now(self) -> Self {
         Self { at_ms: 0, ..self }
     }
@@ -242,18 +273,6 @@ impl Opening {
             priority: self.priority,
         }
     }
-}
-
-/// The lane of what starts with this task: its queue. What nobody can run has lanes of its own, so
-/// that it takes nobody's place.
-fn lane<'a>(registry: &Registry, task: &'a TaskDef) -> (Cow<'a, str>, u8) {
-    let Some(entry) = registry.get(&task.name) else {
-        return (format!("\0{}", task.name).into(), 0);
-    };
-    let own = task.options.as_deref();
-    let options = entry.options.with(own);
-    let queue = own.and_then(|own| own.queue.as_deref());
-    (queue.unwrap_or(options.queue).into(), options.priority)
 }
 
 impl Handler<Stored> for EngineActor {
@@ -282,15 +301,21 @@ impl Handler<Wanted> for EngineActor {
     /// It comes in at once, past all that wait: the task that waits for it may hold what these
     /// wait for.
     fn handle(&mut self, Wanted(root): Wanted, _: &mut Context<Self>) {
-        if self.moving.contains(&root) || self.workflows.contains_key(&root) {
+        if self.workflows.contains_key(&root) {
+            return self.shell.begin_at_once(root);
+        }
+        if self.moving.contains(&root) {
             return;
         }
         let done = match self.shell.reader().waiting(root) {
             Ok(None) => Ok(()),
             Ok(Some(_)) => self.waiting(root).and_then(|(waiting, node)| {
-                let lane = self.lane_of(root, &node)?;
-                self.backlog.came_in(lane);
-                self.bring_in((root, node), waiting, lane)
+                let entrance = self.come_in(root, &node)?;
+                let entrance = Entrance {
+                    line: None,
+                    ..entrance
+                };
+                self.bring_in((root, node), waiting, entrance)
             }),
             Err(error) => Err(error),
         };

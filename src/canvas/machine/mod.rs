@@ -10,6 +10,7 @@ pub(crate) mod barrier;
 pub(crate) mod chain;
 pub(crate) mod chord;
 pub(crate) mod fold;
+pub(crate) mod gate;
 pub(crate) mod group;
 pub(crate) mod offspring;
 pub(crate) mod place;

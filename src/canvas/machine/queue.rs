@@ -1,7 +1,6 @@
 //! The queue: slots for ready tasks, by priority, first come first served within one.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 
 /// Which kind of slot a task takes: blocking bodies hold a thread, async ones do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,23 +15,21 @@ pub(crate) enum SlotKind {
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     free: usize,
-    ready: BinaryHeap<Ready<T>>,
-    /// Numbers the arrivals, so that equals stay in order.
-    arrivals: u64,
+    ready: Line<T>,
 }
 
+/// Who waits, by priority.
 #[derive(Debug)]
-struct Ready<T> {
-    order: (u8, Reverse<u64>),
-    task: T,
+pub(crate) struct Line<T> {
+    priorities: [VecDeque<T>; 10],
+    len: usize,
 }
 
 impl<T> Queue<T> {
     pub(crate) fn new(slots: usize) -> Self {
         Self {
             free: slots,
-            ready: BinaryHeap::new(),
-            arrivals: 0,
+            ready: Line::default(),
         }
     }
 
@@ -48,11 +45,7 @@ impl<T> Queue<T> {
 
     /// `task` is ready, and waits whether or not a slot is free.
     pub(crate) fn wait(&mut self, priority: u8, task: T) {
-        self.arrivals += 1;
-        self.ready.push(Ready {
-            order: (priority, Reverse(self.arrivals)),
-            task,
-        });
+        self.ready.push(priority, task);
     }
 
     /// A slot is free again; returns the task that takes it.
@@ -61,26 +54,65 @@ impl<T> Queue<T> {
         if next.is_none() {
             self.free += 1;
         }
-        next.map(|ready| ready.task)
+        next
+    }
+
+    /// How many wait that are of this priority or a higher one.
+    pub(crate) fn waiting(&self, priority: u8) -> usize {
+        self.ready.count(priority)
     }
 }
 
-impl<T> PartialEq for Ready<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
+impl<T> Line<T> {
+    pub(crate) fn push(&mut self, priority: u8, one: T) {
+        self.priorities[place(priority)].push_back(one);
+        self.len += 1;
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let mut lines = self.priorities.iter_mut().rev();
+        let next = lines.find_map(VecDeque::pop_front)?;
+        self.len -= 1;
+        Some(next)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The priority of who is next.
+    pub(crate) fn next(&self) -> Option<u8> {
+        let next = self.priorities.iter().rposition(|line| !line.is_empty());
+        next.map(|priority| priority as u8)
+    }
+
+    /// How many are of this priority or a higher one.
+    pub(crate) fn count(&self, priority: u8) -> usize {
+        let line = &self.priorities[place(priority)..];
+        line.iter().map(VecDeque::len).sum()
+    }
+
+    /// Takes one out of turn.
+    pub(crate) fn take(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        let found = self.priorities.iter_mut().find_map(|line| {
+            let place = line.iter().position(&is_it)?;
+            line.remove(place)
+        })?;
+        self.len -= 1;
+        Some(found)
     }
 }
 
-impl<T> Eq for Ready<T> {}
-
-impl<T> PartialOrd for Ready<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
+/// Where those of a priority stand: it is 0 to 9.
+fn place(priority: u8) -> usize {
+    usize::from(priority).min(9)
 }
 
-impl<T> Ord for Ready<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.order.cmp(&other.order)
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self {
+            priorities: Default::default(),
+            len: 0,
+        }
     }
 }

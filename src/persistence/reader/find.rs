@@ -1,5 +1,7 @@
 //! Finding a node by its id, from the root down.
 
+use std::sync::Arc;
+
 use super::{MemberCursor, Reader};
 use crate::canvas::freeze::{Callbacks, Def, Fan, Node};
 use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
@@ -108,7 +110,9 @@ impl Reader {
                     (len, Some(last)) => (Step::of(seq, len as Index - 1, Link::Last), last),
                     (_, None) => return Ok(None),
                 },
-                Def::Chord { body, .. } => (Step::of(seq, BODY, Link::Last), *body),
+                Def::Chord { body, .. } => {
+                    (Step::of(seq, BODY, Link::Last), Arc::unwrap_or_clone(body))
+                }
                 Def::Fold { .. } => return Ok(None),
             };
             found.path.push(step);
@@ -199,7 +203,10 @@ impl<'a> Search<'a> {
             }
             Def::Group(fan) => Box::new(callbacks.chain(self.members(seq, fan)?)),
             Def::Chord { header, body } | Def::Fold { header, body, .. } => {
-                let body = std::iter::once(Ok((Step::of(seq, BODY, Link::Last), *body)));
+                let body = std::iter::once(Ok((
+                    Step::of(seq, BODY, Link::Last),
+                    Arc::unwrap_or_clone(body),
+                )));
                 Box::new(callbacks.chain(self.members(seq, header)?).chain(body))
             }
         })
