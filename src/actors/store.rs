@@ -73,10 +73,12 @@ fn send(store: &Addr<StoreActor>, batch: Batch, then: Option<Sequel>) -> Answer 
     answer
 }
 
+type Glance = Box<dyn FnOnce(&dyn Store) + Send>;
+
 /// Call this with the store, while nothing is written to it.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Look(Box<dyn FnOnce(&dyn Store) + Send>);
+struct Look(Glance);
 
 /// Has a look at the store between two commits; they wait. Fails if the store actor is gone.
 pub(crate) fn look<T: Send + 'static>(

@@ -51,7 +51,7 @@ impl App {
     ///
     /// It is made in `<directory>.part`, which is renamed at the end: a backup that was cut short is none.
     /// Meanwhile the log is not moved on into sled, so memory grows with what is committed; when that is
-    /// eight times as much as usual, commits wait.
+    /// eight times as much as usual, commits wait. A store is closed only when its backups are done.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -252,7 +252,13 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// Submits one task after the other; says what it is told.
 fn work(home: OsString) {
     let all = async {
-        let app = open(&Path::new(&home).join("data")).await.unwrap();
+        let app = loop {
+            match open(&Path::new(&home).join("data")).await {
+                Ok(app) => break app,
+                Err(error) => assert!(is_full(&error), "{error}"),
+            }
+            println!("\nfull");
+        };
         let mut left = TASKS;
         while left > 0 {
             let submission = app.apply_async(letters.s(SIZE + left));

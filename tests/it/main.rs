@@ -5,6 +5,7 @@ mod canvas;
 mod celery_json;
 mod durability;
 mod eager;
+mod errors;
 mod fold;
 mod lazy;
 mod macros;
