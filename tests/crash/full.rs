@@ -246,19 +246,16 @@ const HOME: &str = "CHORDAL_CRASH_FULL";
 /// How much it submits, of how many bytes each.
 const TASKS: usize = 60;
 const SIZE: usize = 6_000;
+/// At most so many writes are made by the thread that opens the store. strace counts by thread, so an
+/// opening that is tried again would meet the same error for ever.
+const OPENING: u64 = 5;
 /// How long it waits for an answer before it tries the next.
 const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Submits one task after the other; says what it is told.
 fn work(home: OsString) {
     let all = async {
-        let app = loop {
-            match open(&Path::new(&home).join("data")).await {
-                Ok(app) => break app,
-                Err(error) => assert!(is_full(&error), "{error}"),
-            }
-            println!("\nfull");
-        };
+        let app = open(&Path::new(&home).join("data")).await.unwrap();
         let mut left = TASKS;
         while left > 0 {
             let submission = app.apply_async(letters.s(SIZE + left));
@@ -384,7 +381,7 @@ fn no_space_at_the_nth_write_loses_nothing_that_was_acknowledged() {
     let (mut waited, mut refused) = (0, 0);
     for trial in 0..trials {
         let home = tempfile::tempdir().unwrap();
-        let first = 1 + dice.below(writes);
+        let first = OPENING + 1 + dice.below(writes - OPENING);
         // For a while, so that it goes on by itself; or for good, and it is killed.
         let for_good = trial % 2 == 1;
         let last = first + 1 + dice.below(4);
