@@ -6,7 +6,8 @@
 //! the other, `chords` are N tasks in chords of ten, all submitted at once, `singles` N single tasks
 //! submitted by 64 callers at once, each waiting for the result before its next. Prints one JSON
 //! object; `per_second` counts tasks, the latencies are of one task (for `latency` and `singles`), of
-//! one chord or of the whole submission.
+//! one chord or of the whole submission. With `--times` it is all done so often, with nothing kept of
+//! what has ended (a retention of 0), and `store_kb` says how large the store was after each time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +36,9 @@ struct Options {
     /// Bytes that each task is given and gives back.
     #[arg(long, default_value_t = 0)]
     payload: usize,
+    /// How often, one after the other; more than once, nothing that has ended is kept.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    times: u64,
     /// Print the one JSON object only, nothing for people.
     #[arg(long)]
     json: bool,
@@ -68,6 +72,8 @@ struct Report {
     p50_us: u64,
     p99_us: u64,
     peak_rss_mb: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    store_kb: Vec<u64>,
 }
 
 /// How many members each of many chords has.
@@ -102,16 +108,24 @@ async fn main() -> Result<()> {
         Options::command().error(error, what).exit();
     }
     let directory = tempfile::tempdir().context("a temporary directory for the store")?;
-    let app = start(directory.path(), options.durability).await?;
+    let app = start(directory.path(), &options).await?;
     let start = Instant::now();
     let mut latencies = run(&app, &options).await?;
+    let mut store_kb = Vec::new();
+    if options.times > 1 {
+        store_kb.push(bytes(directory.path())? / 1_000);
+        for _ in 1..options.times {
+            latencies.extend(run(&app, &options).await?);
+            store_kb.push(bytes(directory.path())? / 1_000);
+        }
+    }
     let seconds = start.elapsed().as_secs_f64();
     let peak_rss_mb = peak_rss_mb()?;
     app.shutdown().await?;
 
     latencies.sort_unstable();
     let percentile = |p: usize| latencies[(latencies.len() - 1) * p / 100].as_micros() as u64;
-    let per_second = options.n as f64 / seconds;
+    let per_second = (options.n * options.times) as f64 / seconds;
     let report = Report {
         shape: name(options.shape),
         n: options.n,
@@ -121,6 +135,7 @@ async fn main() -> Result<()> {
         p50_us: percentile(50),
         p99_us: percentile(99),
         peak_rss_mb,
+        store_kb,
     };
     println!("{}", serde_json::to_string(&report)?);
     if !options.json {
@@ -129,7 +144,8 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn start(directory: &Path, durability: Level) -> Result<App> {
+async fn start(directory: &Path, options: &Options) -> Result<App> {
+    let durability = options.durability;
     let builder = match durability {
         Level::Memory => App::in_memory(),
         _ => App::open(directory),
@@ -139,6 +155,10 @@ async fn start(directory: &Path, durability: Level) -> Result<App> {
         Level::Process => Durability::Process,
         Level::Buffered | Level::Memory => Durability::Buffered,
     });
+    let builder = match options.times {
+        1 => builder,
+        _ => builder.retention(Duration::ZERO),
+    };
     Ok(builder.tasks(tasks![noop, pass, count]).start().await?)
 }
 
@@ -220,6 +240,21 @@ fn name(value: impl ValueEnum) -> String {
     value
         .to_possible_value()
         .map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// How long all files in this directory are.
+fn bytes(directory: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        // (A file may be gone by now.)
+        bytes += match entry.metadata() {
+            Ok(found) if found.is_dir() => self::bytes(&entry.path())?,
+            Ok(found) => found.len(),
+            Err(_) => 0,
+        };
+    }
+    Ok(bytes)
 }
 
 /// The most memory that the process has had resident, in MB of 1,000,000 bytes.

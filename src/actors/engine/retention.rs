@@ -14,8 +14,10 @@ use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Head;
 use crate::persistence::{StoreError, keys};
 
-/// The least time between two sweeps, unless somebody asks for one.
-const SWEEP_EVERY_MS: u64 = 1_000;
+/// The least time from the end of a workflow to a sweep, so that one sweep takes many.
+const SWEEP_AFTER_MS: u64 = 100;
+/// The least time between two looks at what is kept for its handles.
+const LOOK_EVERY_MS: u64 = 1_000;
 
 /// Delete a workflow's result as soon as it has ended.
 #[derive(Debug, Message)]
@@ -31,12 +33,12 @@ impl EngineActor {
     /// before.
     pub(super) fn sweep_later(&mut self) {
         let now = self.shell.now_ms();
-        self.sweep_when_due(now);
+        self.sweep_when_due(now, SWEEP_AFTER_MS);
     }
 
-    /// As [`sweep_later`](Self::sweep_later), of what ended then.
-    fn sweep_when_due(&mut self, ended_ms: u64) {
-        let least = self.shell.now_ms().saturating_add(SWEEP_EVERY_MS);
+    /// As [`sweep_later`](Self::sweep_later), of what ended then, and not before `least_ms` from now.
+    fn sweep_when_due(&mut self, ended_ms: u64, least_ms: u64) {
+        let least = self.shell.now_ms().saturating_add(least_ms);
         let due = ended_ms.saturating_add(self.retention_ms()).max(least);
         self.sweep_at = Some(self.sweep_at.map_or(due, |at_ms| at_ms.min(due)));
     }
@@ -91,7 +93,7 @@ impl EngineActor {
         }
         match expired.next {
             Next::More(from) => self.sweep_from = Some(from),
-            Next::EndedAt(at_ms) => self.sweep_when_due(at_ms),
+            Next::EndedAt(at_ms) => self.sweep_when_due(at_ms, LOOK_EVERY_MS),
             Next::None => {}
         }
         // What is taken away would be found again before the store has heard of it.

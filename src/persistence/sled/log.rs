@@ -6,7 +6,7 @@ use super::base::Mark;
 use super::files::{remove, sync_dir};
 use super::frame::{self, Stamp};
 use super::replay::Replayed;
-use super::segment::{ENDING, Head, Segment};
+use super::segment::{ENDING, Head, KEEP, Segment};
 use crate::persistence::{Batch, StoreError};
 
 /// Frames that nobody syncs are handed to the kernel when this much of them waits.
@@ -60,7 +60,7 @@ impl Log {
             ..
         } = replayed;
         let generation = generation + 1;
-        let segment = begin(&dir, generation, last, &mut spare, &mut files)?;
+        let segment = begin(&dir, generation, last, &mut spare, &mut files, KEEP.1)?;
         // Only now are these not the end of the log any more.
         let surplus = spare.drain(spare.len().min(1)..);
         for path in empty.into_iter().chain(surplus) {
@@ -82,6 +82,11 @@ impl Log {
 
     pub(super) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// How much is in it that is not in sled.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Says whether it is time to hand what is in it to sled.
@@ -154,6 +159,8 @@ impl Log {
             self.last,
             &mut self.spare,
             &mut self.files,
+            // It will most likely get about as long as this one.
+            self.segment.end(),
         )?;
         let full = std::mem::replace(&mut self.segment, next);
         self.generation = generation;
@@ -200,6 +207,7 @@ fn begin(
     last: u64,
     spare: &mut Vec<PathBuf>,
     files: &mut u64,
+    keep: u64,
 ) -> Result<Segment, StoreError> {
     let head = Head {
         generation,
@@ -212,7 +220,7 @@ fn begin(
             (dir.join(format!("{files:08}{ENDING}")), true)
         }
     };
-    let begun = Segment::begin(path.clone(), head).and_then(|segment| {
+    let begun = Segment::begin(path.clone(), head, keep).and_then(|segment| {
         if is_new {
             sync_dir(dir)?;
         }

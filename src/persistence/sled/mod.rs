@@ -188,7 +188,7 @@ impl SledStore {
         self.shared.healthy()?;
         let weight = weight();
         let is_full = writer.log.is_full(self.limit as u64) || weight >= self.limit;
-        if !is_full || writer.is_still {
+        if writer.is_still || !(is_full || self.is_spent(writer)) {
             return Ok(());
         }
         if !self.shared.room.has(SLED_TAKES * weight as u64) {
@@ -242,6 +242,21 @@ impl SledStore {
             // Whoever asks for a sync will be told.
             Err(error) if error.is_full() => Ok(()),
             done => done,
+        }
+    }
+
+    /// Most of the log is of what has been deleted since: it gives its space back for next to
+    /// nothing, unless the one before it is still being moved.
+    fn is_spent(&self, writer: &Writer) -> bool {
+        let least = (self.limit / 8) as u64;
+        let is_busy = writer
+            .checkpoint
+            .as_ref()
+            .is_some_and(|one| !one.is_finished());
+        let bytes = writer.log.bytes();
+        bytes >= least && !is_busy && {
+            let live = self.shared.layers.read().active().live();
+            live as u64 <= bytes / 2
         }
     }
 }

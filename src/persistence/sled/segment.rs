@@ -26,8 +26,9 @@ const MAGIC: [u8; 8] = *b"chordlog";
 const VERSION: u64 = 1;
 /// The head has a disk block to itself: no write of a frame touches it.
 pub(super) const FRAMES: u64 = 4096;
-/// A file that has grown larger than this, for one very large batch, is not kept at that.
-const KEEP: u64 = 16 << 20;
+/// A file that has grown larger than this, for one very large batch, is not kept at that; and none
+/// is made shorter than this.
+pub(super) const KEEP: (u64, u64) = (1 << 20, 16 << 20);
 /// By how much a file grows: by as much as it has, within these.
 const GROWTH: (u64, u64) = (64 << 10, 1 << 20);
 
@@ -95,13 +96,14 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// Makes a file a segment without frames; durable but for its name when it returns.
-    pub(super) fn begin(path: PathBuf, head: Head) -> Result<Self, StoreError> {
+    /// Makes a file a segment without frames; durable but for its name when it returns. Of what the
+    /// file has grown to `keep` bytes are kept, about.
+    pub(super) fn begin(path: PathBuf, head: Head, keep: u64) -> Result<Self, StoreError> {
         let mut file = open_private(&path)?;
         let begin = |file: &mut File| -> io::Result<u64> {
-            let mut length = file.metadata()?.len();
-            if !(FRAMES..=KEEP).contains(&length) {
-                length = FRAMES;
+            let found = file.metadata()?.len();
+            let length = found.clamp(FRAMES, keep.clamp(KEEP.0, KEEP.1));
+            if length != found {
                 file.set_len(length)?;
             }
             file.write_all(&head.to_bytes())?;

@@ -182,3 +182,38 @@ fn after_a_checkpoint_failed_nothing_is_accepted_and_the_log_has_everything() {
     let store = SledStore::open(copy(home.path()).path()).unwrap();
     assert!(store.all().unwrap() == all);
 }
+
+#[test]
+fn a_log_of_what_has_been_deleted_since_stays_short() {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    let value = vec![7; 5_000];
+    let mut longest = 0;
+    for round in 0..60_u32 {
+        // Half a megabyte comes with each round and goes with the next.
+        for number in 0..100_u32 {
+            let mut batch = Batch::new();
+            batch.put([round, number].map(u32::to_be_bytes).concat(), &value[..]);
+            if round > 0 {
+                batch.delete([round - 1, number].map(u32::to_be_bytes).concat());
+            }
+            store.apply(batch).unwrap();
+        }
+        store.sync(Durability::Process).unwrap();
+        let mut writer = store.writer.lock();
+        if let Some(checkpoint) = writer.checkpoint.take() {
+            let free = join(checkpoint).unwrap();
+            writer.log.reuse(free);
+        }
+        let files = std::fs::read_dir(home.path().join("wal")).unwrap();
+        let bytes = files.map(|file| file.unwrap().metadata().unwrap().len());
+        longest = longest.max(bytes.sum());
+    }
+    assert!(longest < 6 << 20, "{longest} bytes");
+    assert_eq!(store.all().unwrap().len(), 100);
+    drop(store);
+    assert_eq!(
+        SledStore::open(home.path()).unwrap().all().unwrap().len(),
+        100
+    );
+}
