@@ -136,7 +136,11 @@ impl Journal {
             news: News {
                 commit,
                 touched,
-                orders: std::mem::take(&mut self.orders),
+                // The next batch will most likely be as large.
+                orders: {
+                    let next = Vec::with_capacity(self.orders.len());
+                    std::mem::replace(&mut self.orders, next)
+                },
                 acknowledged: std::mem::take(&mut self.acknowledged),
             },
             acts: std::mem::take(&mut self.acts),

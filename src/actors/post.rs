@@ -12,8 +12,8 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use crate::messages::supervisor::{Mail, Word};
 
 /// How many empty lists are kept, and the longest of them.
-const SPARES: usize = 64;
-const SPARE_WORDS: usize = 1_024;
+const SPARES: usize = 1_024;
+const SPARE_WORDS: usize = 64;
 
 thread_local! {
     /// Lists for the next words: most supervisors live for a few, and would grow one of their own.

@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 
+use bincode::Encode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +111,18 @@ pub(crate) fn decode_body<T: DeserializeOwned>(
 pub(crate) fn body<T: Serialize>(value: &T) -> Vec<u8> {
     bincode::serde::encode_to_vec(value, bincode::config::standard())
         .expect("our own records can be encoded")
+}
+
+/// How long its body would be.
+pub(crate) fn length<T: Serialize>(value: &T) -> usize {
+    let mut encoder = bincode::enc::EncoderImpl::new(
+        bincode::enc::write::SizeWriter::default(),
+        bincode::config::standard(),
+    );
+    bincode::serde::Compat(value)
+        .encode(&mut encoder)
+        .expect("our own records can be encoded");
+    encoder.into_writer().bytes_written
 }
 
 /// Cuts bytes into the pieces of a value too large for one record.

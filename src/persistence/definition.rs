@@ -116,7 +116,7 @@ impl Offspring {
 }
 
 fn is_small(node: &Node) -> bool {
-    codec::body(node).len() <= INLINE
+    codec::length(node) <= INLINE
 }
 
 /// Puts the members of large groups into records of their own.
@@ -130,7 +130,7 @@ impl Gather for Spill<'_> {
 
     fn member(&mut self, seq: Seq, fan: &mut Gathered, node: Node) -> Result<(), Refusal> {
         if let Some(few) = &mut fan.few {
-            fan.size += codec::body(&node).len();
+            fan.size += codec::length(&node);
             few.push(node);
             if fan.size > INLINE {
                 for node in fan.few.take().into_iter().flatten() {
