@@ -3,12 +3,18 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::files::{damaged, failed, make_dir, open_private, sync_dir};
 use crate::persistence::StoreError;
 
 /// In the directory of a backup that is not whole yet: it may be wiped.
 pub(super) const UNFINISHED: &str = ".unfinished";
+
+/// How long a lock may be held by a process that this one is just starting, though it has let go itself:
+/// a fork has all that is open until it becomes another program.
+const FORKED: Duration = Duration::from_millis(200);
 
 /// Makes the user's directory and everything above it, durably.
 pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
@@ -43,16 +49,23 @@ pub(super) fn lock(home: &Path) -> Result<File, StoreError> {
     let path = home.join("LOCK");
     let mut file = open_private(&path)?;
     let mut holder = Vec::new();
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let pid = holder_of(&file);
+        if pid != Some(std::process::id()) || begun.elapsed() > FORKED {
             return Err(StoreError::Locked {
                 path: home.to_owned(),
-                pid: holder_of(file),
+                pid,
             });
         }
-        Err(TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
+        thread::sleep(Duration::from_millis(1));
     }
+    file.rewind().map_err(|e| failed("read", &path, e))?;
     (&mut file)
         .take(64)
         .read_to_end(&mut holder)
@@ -76,8 +89,9 @@ pub(super) fn lock(home: &Path) -> Result<File, StoreError> {
 }
 
 /// Who holds this lock, if it says so.
-pub(super) fn holder_of(file: File) -> Option<u32> {
+pub(super) fn holder_of(mut file: &File) -> Option<u32> {
     let mut text = String::new();
+    file.rewind().ok()?;
     // Where locks are mandatory this read fails: then the holder has no name.
     file.take(64).read_to_string(&mut text).ok()?;
     text.lines().next()?.parse().ok()

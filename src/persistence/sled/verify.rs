@@ -84,7 +84,7 @@ fn hold(home: &Path) -> Result<Option<File>, StoreError> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
             path: home.to_owned(),
-            pid: holder_of(file),
+            pid: holder_of(&file),
         }),
         Err(TryLockError::Error(e)) => Err(failed("lock", &path, e)),
     }
