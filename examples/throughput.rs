@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chordal::Durability;
+use chordal::persistence::RedbStore;
 use chordal::prelude::*;
 use clap::{CommandFactory, Parser, ValueEnum};
 use serde::Serialize;
@@ -33,6 +34,9 @@ struct Options {
     /// What each commit survives; `memory`: the store is memory, nothing survives.
     #[arg(long, default_value = "power")]
     durability: Level,
+    /// What keeps the store on disk.
+    #[arg(long, default_value = "sled")]
+    engine: Engine,
     /// Bytes that each task is given and gives back.
     #[arg(long, default_value_t = 0)]
     payload: usize,
@@ -62,11 +66,18 @@ enum Level {
     Memory,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Engine {
+    Sled,
+    Redb,
+}
+
 #[derive(Serialize)]
 struct Report {
     shape: String,
     n: u64,
     durability: String,
+    engine: String,
     seconds: f64,
     per_second: f64,
     p50_us: u64,
@@ -130,6 +141,7 @@ async fn main() -> Result<()> {
         shape: name(options.shape),
         n: options.n,
         durability: name(options.durability),
+        engine: name(options.engine),
         seconds: (seconds * 1e6).round() / 1e6,
         per_second: per_second.round(),
         p50_us: percentile(50),
@@ -145,12 +157,12 @@ async fn main() -> Result<()> {
 }
 
 async fn start(directory: &Path, options: &Options) -> Result<App> {
-    let durability = options.durability;
-    let builder = match durability {
-        Level::Memory => App::in_memory(),
-        _ => App::open(directory),
+    let builder = match (options.durability, options.engine) {
+        (Level::Memory, _) => App::in_memory(),
+        (_, Engine::Sled) => App::open(directory),
+        (_, Engine::Redb) => App::with_store(RedbStore::open(directory)?),
     };
-    let builder = builder.durability(match durability {
+    let builder = builder.durability(match options.durability {
         Level::Power => Durability::Power,
         Level::Process => Durability::Process,
         Level::Buffered | Level::Memory => Durability::Buffered,

@@ -13,21 +13,25 @@ use actix::Actor;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::actors::client::{self, Client};
+use crate::actors::client::{self, Client, Patience};
 use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
 use crate::actors::engine::EngineActor;
+use crate::actors::room::Room;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::{Plant, Shared, Site};
-use crate::actors::shell::{Limits, Shell};
+use crate::actors::shell::{Legacy, Limits, Shell};
 use crate::actors::store::StoreActor;
 use crate::actors::sweeper;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
+use crate::canvas::machine::room::Weight;
+use crate::canvas::quarantined::Quarantined;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
+use crate::messages::task::Released;
 use crate::persistence::reader::Reader;
-use crate::persistence::{Durability, MemoryStore, SledStore, Store, meta};
+use crate::persistence::{Durability, MemoryStore, SledStore, Store};
 use crate::result::AsyncResult;
 use crate::task::{Registry, TaskEntry};
 
@@ -114,6 +118,8 @@ pub struct AppBuilder {
     slots: Slots,
     queues: HashMap<String, Slots>,
     worker_threads: usize,
+    crashes: u32,
+    most: Weight,
     clock: Clock,
 }
 
@@ -136,7 +142,8 @@ impl App {
         Self::with_store(MemoryStore::new())
     }
 
-    /// An app over any other [`Store`].
+    /// An app over any other [`Store`]. With the feature `redb`,
+    /// `App::with_store(RedbStore::open("data")?)` has redb in place of sled.
     pub fn with_store(store: impl Store) -> AppBuilder {
         AppBuilder::new(Source::Given(Arc::new(store)))
     }
@@ -192,6 +199,8 @@ impl App {
     ///
     /// If the future is dropped before it returns, the work may have been submitted or not.
     ///
+    /// While too much is [pending](AppBuilder::max_pending) it waits, behind those that came before.
+    ///
     /// ```
     /// # use chordal::prelude::*;
     /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
@@ -219,8 +228,68 @@ impl App {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
-        let pin = client::submit(shared, signature.into_canvas()).await?;
+        let pin = client::submit(shared, signature.into_canvas(), Patience::Waits).await?;
         Ok(AsyncResult::root(shared.clone(), pin))
+    }
+
+    /// As [`apply_async`](Self::apply_async), but does not wait if too much is
+    /// [pending](AppBuilder::max_pending): it is refused, and nothing is drawn or stored.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn forever() { std::future::pending().await }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().tasks(tasks![forever]).max_pending(1).start().await?;
+    /// app.try_apply_async(forever.s()).await?;
+    /// let more = app.try_apply_async(forever.s()).await;
+    /// assert!(matches!(more, Err(chordal::Error::Busy { tasks: 1, .. })));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`], also if others wait; and as [`apply_async`](Self::apply_async).
+    ///
+    /// # Panics
+    ///
+    /// As [`apply_async`](Self::apply_async).
+    pub async fn try_apply_async<S: Accepts<()>>(
+        &self,
+        signature: S,
+    ) -> Result<AsyncResult<S::Output>> {
+        let shared = &self.0.shared;
+        let pin = client::submit(shared, signature.into_canvas(), Patience::Refused).await?;
+        Ok(AsyncResult::root(shared.clone(), pin))
+    }
+
+    /// How many tasks are pending, with the chains, groups and chords around them: those of all
+    /// workflows that have been submitted and have not ended, or are being submitted. It counts
+    /// towards [`max_pending`](AppBuilder::max_pending). An eager app has none.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().start().await?;
+    /// assert_eq!((app.pending(), app.pending_bytes()), (0, 0));
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.weight().tasks
+    }
+
+    /// How many bytes what is [pending](Self::pending) takes in the store: the arguments, mostly; not
+    /// the results. It counts towards [`max_pending_bytes`](AppBuilder::max_pending_bytes).
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.weight().bytes
+    }
+
+    fn weight(&self) -> Weight {
+        match &self.0.shared.site {
+            Site::Engine(plant) => plant.room.taken(),
+            Site::InPlace(_) => Weight::default(),
+        }
     }
 
     /// The handle of a task, chain, group or chord that was submitted before, also before a
@@ -277,6 +346,78 @@ impl App {
     #[must_use]
     pub fn parked(&self) -> Vec<(Id, String)> {
         self.0.shared.parked()
+    }
+
+    /// Tasks that are suspected of ending the process: a crash, an abort, a stack that overflows, all
+    /// memory taken. They were running when it ended, [three times](AppBuilder::quarantine_after), the
+    /// last time with nothing beside them; so they run no more, in state
+    /// [`Quarantined`](crate::State::Quarantined), until [`requeue`](Self::requeue) or
+    /// [`discard`](Self::discard) says what becomes of them. All else goes on.
+    ///
+    /// A task that was running when the process ended runs again after the restart, as always; so do
+    /// all that ran beside it. Those that were running at the next end, too, are then tried: one
+    /// starts, and nothing else does until it has ended or has run for its share of a minute. So no
+    /// task is quarantined that did not run alone when the process ended. (Somebody who kills it from
+    /// outside just then, for the third time in a row, makes that look like the task's fault. A
+    /// machine that goes down is told apart, where it has a boot id: on Linux.)
+    ///
+    /// With [`Durability::Buffered`] a crash may take back that a task was started, and with it
+    /// the suspicion.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().start().await?;
+    /// for task in app.quarantined() {
+    ///     eprintln!("{} ({}) has ended the process {} times", task.name, task.id, task.crashes);
+    ///     app.discard(task.id).await?; // or `requeue`, once its cause is found
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.0.shared.quarantined()
+    }
+
+    /// Has a [quarantined](Self::quarantined) task run again, with nothing held against it.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().start().await?;
+    /// for task in app.quarantined() {
+    ///     app.requeue(task.id).await?;
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotQuarantined`] if it is not there; [`Error::Store`], [`Error::ShutDown`] or
+    /// [`Error::Halted`] if the engine no longer runs.
+    pub async fn requeue(&self, id: Id) -> Result<()> {
+        client::release(&self.0.shared, id, Released::ToRun).await
+    }
+
+    /// Has a [quarantined](Self::quarantined) task fail, with
+    /// [`FailureKind::Quarantined`](crate::FailureKind::Quarantined) and without a retry: its
+    /// errbacks run, a chord that it belongs to fails, and the workflow can end.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().start().await?;
+    /// for task in app.quarantined() {
+    ///     app.discard(task.id).await?;
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`requeue`](Self::requeue).
+    pub async fn discard(&self, id: Id) -> Result<()> {
+        client::release(&self.0.shared, id, Released::ToFail).await
     }
 
     /// How many unfinished workflows are in memory; all others [wait](AppBuilder::live_workflows) in
@@ -353,6 +494,11 @@ impl AppBuilder {
             },
             queues: HashMap::new(),
             worker_threads: cores,
+            crashes: 3,
+            most: Weight {
+                tasks: 10_000_000,
+                bytes: 10 << 30,
+            },
             clock: Clock::system(),
         }
     }
@@ -492,6 +638,56 @@ impl AppBuilder {
         self
     }
 
+    /// Sets how many tasks may be [pending](App::pending) before submitting more has to wait
+    /// ([`App::apply_async`]) or is refused ([`App::try_apply_async`]). Default: 10,000,000; at least 1.
+    ///
+    /// Every task of a canvas counts, and every chain, group and chord; also callbacks that may
+    /// never run. A workflow counts whole until it has ended, callbacks included; what is pending is
+    /// counted over restarts. A submission that begins below the limit is taken whole, however large
+    /// it is, and members of a lazy group count as they are drawn. What waits takes no place in the
+    /// store, and comes in in its order; who gives up waiting, by dropping the future, loses nothing
+    /// but his turn.
+    ///
+    /// What a task submits ([`TaskContext::apply_async`](crate::TaskContext::apply_async)), calls, adds
+    /// or is replaced by never waits, since others may wait for the task; the first counts, the others are
+    /// part of their workflow. What is pending takes no memory either way: the limit is for the disk, and
+    /// for the callers.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().max_pending(100_000);
+    /// ```
+    pub fn max_pending(mut self, tasks: u64) -> Self {
+        self.most.tasks = tasks.max(1);
+        self
+    }
+
+    /// Sets how many bytes of the store what is pending may take, as
+    /// [`max_pending`](Self::max_pending) does for tasks. Default: 10 GiB; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().max_pending_bytes(100 << 20);
+    /// ```
+    pub fn max_pending_bytes(mut self, bytes: u64) -> Self {
+        self.most.bytes = bytes.max(1);
+        self
+    }
+
+    /// Sets how often the process may end while a task is running, before the task is
+    /// [quarantined](App::quarantined). Default: 3; at least 2, since at the first crash nobody can
+    /// tell which of the tasks that were running it was. `u32::MAX` never quarantines any: for
+    /// programs that are killed more often than they crash.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().quarantine_after(5);
+    /// ```
+    pub fn quarantine_after(mut self, crashes: u32) -> Self {
+        self.crashes = crashes.max(2);
+        self
+    }
+
     /// Sets the clock; tests turn one by hand.
     ///
     /// ```
@@ -551,6 +747,8 @@ impl AppBuilder {
                 slots: self.slots,
                 queues: self.queues,
             },
+            crashes: self.crashes,
+            most: self.most,
             clock: self.clock,
             runtime: runtime.handle(),
             worker_threads: self.worker_threads,
@@ -611,6 +809,8 @@ struct Engine {
     durability: Durability,
     retention: Duration,
     limits: Limits,
+    crashes: u32,
+    most: Weight,
     clock: Clock,
     runtime: tokio::runtime::Handle,
     worker_threads: usize,
@@ -659,17 +859,20 @@ impl Engine {
             Source::Given(store) => store,
             Source::Eager => unreachable!("an eager app has no engine"),
         };
-        let opening = meta::open(&*store, self.durability)?;
         let reader = Reader::new(store.clone());
+        let now_ms = self.clock.now_ms();
+        let legacy = Legacy::take(&*store, &reader, self.durability, self.crashes, now_ms)?;
+        let room = Room::new(self.most);
+        room.add(legacy.pending);
         let remains = sweeper::remains(&reader)?;
         let last = reader.last_id()?;
-        let durable = Arc::new(AtomicU64::new(opening.last_commit()));
+        let durable = Arc::new(AtomicU64::new(legacy.last_commit()));
         let shared = Arc::new(Shared::new(
             reader.up_to(durable.clone()),
             durable,
             self.registry,
             self.clock.clone(),
-            Site::Engine(Plant::new(self.runtime, self.worker_threads)),
+            Site::Engine(Plant::new(self.runtime, self.worker_threads, room)),
         ));
         let durability = self.durability;
         let writing = store.clone();
@@ -687,7 +890,7 @@ impl Engine {
             scheduler,
             shared.clone(),
             self.limits,
-            opening.last_commit(),
+            legacy,
         );
         let engine = EngineActor::new(shell, self.retention).start();
         let ids = Ids::after(last);

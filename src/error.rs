@@ -84,6 +84,21 @@ pub enum Error {
         /// The task.
         id: Id,
     },
+    /// So much is pending that there is no room for more, and the caller did not want to wait
+    /// ([`App::try_apply_async`](crate::App::try_apply_async)).
+    #[error("no room for more: {tasks} tasks of {bytes} bytes are pending")]
+    Busy {
+        /// How many tasks are pending, chains, groups and chords among them.
+        tasks: u64,
+        /// How many bytes these take in the store.
+        bytes: u64,
+    },
+    /// The task is not in [quarantine](crate::App::quarantined).
+    #[error("task {id} is not in quarantine")]
+    NotQuarantined {
+        /// The task.
+        id: Id,
+    },
     /// Two tasks are registered under one name.
     #[error("two different tasks are registered as `{name}`")]
     DuplicateTask {

@@ -32,7 +32,7 @@
 //! | `task` | what a user writes: [`macro@task`], [`Task`], [`TaskContext`], [`TaskError`] |
 //! | `result` | what a caller keeps: [`AsyncResult`] |
 //! | `canvas` | what a user composes: [`Signature`], [`chain()`], [`group()`], [`chord()`]; pure |
-//! | `persistence` | [`Store`], sled, memory, and the suite that every store must pass |
+//! | `persistence` | [`Store`], sled, redb (with the feature `redb`), memory, and the suite that every store must pass |
 //! | `messages`, `actors` | the engine |
 //! | `eager` | what [`App::eager`] has in its place |
 
@@ -55,6 +55,7 @@ pub use app::{App, AppBuilder};
 pub use canvas::id::Id;
 pub use canvas::outcome::{FailureKind, TaskFailure};
 pub use canvas::parameter::Parameter;
+pub use canvas::quarantined::Quarantined;
 pub use canvas::state::State;
 pub use canvas::{Accepts, Canvas, Immutable, Members, Signature, chain, chord, group, group_of};
 pub use chordal_macros::task;

@@ -156,6 +156,9 @@ impl<O> AsyncResult<O> {
     /// [`Error::Store`], or [`Error::ShutDown`] and [`Error::Halted`] after the end of the app;
     /// so for all that ask the store.
     pub async fn state(&self) -> Result<State> {
+        if self.shared.is_quarantined(self.id) {
+            return Ok(State::Quarantined);
+        }
         let reader = self.reader()?;
         Ok(match &self.found {
             Some(found) => reader.state(self.id.root(), found)?,

@@ -18,8 +18,8 @@
 //!
 //! Exit status: 0 with the answer on standard output, 1 after a failure, 2 for wrong usage.
 //!
-//! Two hidden options serve `tests/crash/main.rs`: `--ledger FILE` (see `ledger.rs`), and
-//! `--durability buffered`, with which a kill must make that test fail.
+//! Three hidden options serve `tests/crash/main.rs`: `--ledger FILE` (see `ledger.rs`), `--engine redb`,
+//! and `--durability buffered`, with which a kill must make that test fail.
 
 mod ledger;
 mod plan;
@@ -34,7 +34,8 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
-use chordal::{App, AsyncResult, Durability, Id};
+use chordal::persistence::RedbStore;
+use chordal::{App, AppBuilder, AsyncResult, Durability, Id};
 use clap::{Parser, ValueEnum};
 use indicatif::HumanCount;
 use plan::Plan;
@@ -67,6 +68,9 @@ struct Args {
     /// For the crash test: how much a crash may take back
     #[arg(long, value_enum, hide = true)]
     durability: Option<Kept>,
+    /// For the crash test: what keeps the run
+    #[arg(long, value_enum, hide = true, default_value = "sled")]
+    engine: Engine,
     /// Files and directories [default: the files of this repository]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -77,6 +81,21 @@ enum Kept {
     Power,
     Process,
     Buffered,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Engine {
+    Sled,
+    Redb,
+}
+
+impl Engine {
+    fn open(self, directory: &Path) -> chordal::Result<AppBuilder> {
+        Ok(match self {
+            Self::Sled => App::open(directory),
+            Self::Redb => App::with_store(RedbStore::open(directory)?),
+        })
+    }
 }
 
 impl From<Kept> for Durability {
@@ -136,11 +155,15 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         (None, Some(temporary)) => (temporary.path(), Durability::Buffered),
         (None, None) => unreachable!("one of the two is there"),
     };
-    let app = App::open(directory)
-        .tasks(tasks::all())
-        .durability(args.durability.map_or(durability, Durability::from))
-        .retention(WEEK)
-        .start()
+    let open = async {
+        let app = args.engine.open(directory)?;
+        let durability = args.durability.map_or(durability, Durability::from);
+        let app = app.durability(durability).retention(WEEK);
+        // Its tasks read and count: if it ends before they do, somebody has killed it.
+        let app = app.quarantine_after(u32::MAX);
+        app.tasks(tasks::all()).start().await
+    };
+    let app = open
         .await
         .with_context(|| format!("cannot open {}", directory.display()))?;
     let answer = tokio::select! {
@@ -157,8 +180,8 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Only what the store makes there: the rest of the data dir may well be meant.
     let data_dir = args.data_dir.iter();
-    let stores =
-        data_dir.flat_map(|dir| ["LOCK", "ballast", "sled", "wal"].map(|name| dir.join(name)));
+    let stores = data_dir
+        .flat_map(|dir| ["LOCK", "ballast", "sled", "wal", "redb"].map(|name| dir.join(name)));
     let mut without: Vec<PathBuf> = stores.chain(args.ledger.clone()).collect();
     if !args.paths.is_empty() {
         return Plan::of(&args.paths, &without, args.chunk_bytes);

@@ -106,7 +106,7 @@ impl Actor for ChordActor {
         let post = Post::of(context);
         match fan::open(&self.shell, &self.child, header, post, context) {
             Ok((fan, arrived)) => {
-                let (machine, commands) = Chord::recover(arrived, self.shell.window());
+                let (machine, commands) = Chord::recover(arrived, fan.window(&self.shell));
                 self.running = Some((machine, fan));
                 self.perform(commands, context);
             }

@@ -7,14 +7,17 @@ use actix::prelude::SendError;
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
-use super::engine::{Earlier, EngineActor, Forget, Submit};
+use super::engine::{Earlier, EngineActor, Forget, Release, Submit};
+use super::room::{Reservation, Room};
 use super::shared::{Pin, Shared, Site};
 use super::staging::{self, gone};
 use super::store::StoreActor;
 use crate::canvas::Canvas;
 use crate::canvas::id::Id;
+use crate::canvas::machine::room::Weight;
 use crate::eager;
 use crate::error::{Error, Result};
+use crate::messages::task::Released;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
 
@@ -29,8 +32,23 @@ pub(crate) struct Client {
     pub(crate) ids: Ids,
 }
 
+/// What a submission does if there is no room for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// It waits.
+    Waits,
+    /// It is refused.
+    Refused,
+    /// It is taken all the same: a task that submits holds what others wait for.
+    Pushes,
+}
+
 /// Submits a canvas. The pin says which workflow it became, and keeps it.
-pub(crate) async fn submit(shared: &Arc<Shared>, mut canvas: Canvas) -> Result<Pin> {
+pub(crate) async fn submit(
+    shared: &Arc<Shared>,
+    mut canvas: Canvas,
+    patience: Patience,
+) -> Result<Pin> {
     let key = canvas
         .extras
         .as_mut()
@@ -52,17 +70,31 @@ pub(crate) async fn submit(shared: &Arc<Shared>, mut canvas: Canvas) -> Result<P
         return Ok(earlier);
     }
     match &shared.site {
-        Site::Engine(plant) => send(shared, plant.client(), canvas, key).await,
+        Site::Engine(plant) => {
+            let reservation = enter(shared, &plant.room, patience).await?;
+            send(shared, plant.client(), canvas, key, reservation).await
+        }
         Site::InPlace(ledger) => {
             let root_id = ledger.ids.next(&shared.clock);
             let mut segments = Vec::new();
-            let put = &mut |pair| {
+            let put = &mut |pair, _| {
                 segments.push(pair);
                 Ok(())
             };
             let definition = Definition::freeze(root_id, canvas, key, &shared.registry, put)?;
             eager::run(shared, ledger, root_id, definition, segments).await
         }
+    }
+}
+
+async fn enter(shared: &Shared, room: &Arc<Room>, patience: Patience) -> Result<Reservation> {
+    match patience {
+        Patience::Waits => room.enter().await.ok_or_else(|| gone(shared)),
+        Patience::Pushes => Ok(room.force()),
+        Patience::Refused => room.try_enter().ok_or_else(|| {
+            let Weight { tasks, bytes } = room.taken();
+            Error::Busy { tasks, bytes }
+        }),
     }
 }
 
@@ -89,10 +121,12 @@ async fn send(
     client: &Client,
     canvas: Canvas,
     key: Option<String>,
+    mut reservation: Reservation,
 ) -> Result<Pin> {
     shared.reader()?.store().room()?;
     let root_id = client.ids.next(&shared.clock);
-    let (Definition { head, root }, staged) = staging::stage(shared, root_id, canvas, key).await?;
+    let (Definition { head, root }, staged) =
+        staging::stage(shared, root_id, canvas, key, &mut reservation).await?;
     let (durable, pin) = oneshot::channel();
     let submit = Submit {
         root_id,
@@ -102,6 +136,7 @@ async fn send(
         head: codec::encode(Kind::Head, &head),
         idempotency_key: head.idempotency_key,
         staged,
+        reservation,
         durable,
     };
     match client.engine.try_send(submit) {
@@ -114,6 +149,21 @@ async fn send(
         Err(SendError::Closed(_)) => return Err(gone(shared)),
     }
     pin.await.map_err(|_| gone(shared))
+}
+
+/// Lets a task out of quarantine.
+pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) -> Result<()> {
+    let Site::Engine(plant) = &shared.site else {
+        return Err(Error::NotQuarantined { id });
+    };
+    if let Some(why) = shared.ended() {
+        return Err(why);
+    }
+    let (done, answer) = oneshot::channel();
+    let release = Release { id, released, done };
+    let engine = &plant.client().engine;
+    engine.send(release).await.map_err(|_| gone(shared))?;
+    answer.await.map_err(|_| gone(shared))?
 }
 
 /// Has a workflow's result deleted as soon as it has ended.

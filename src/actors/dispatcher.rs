@@ -28,6 +28,8 @@ pub(crate) struct Dispatcher {
     held: usize,
     /// How many tasks wait in all queues.
     waiting: usize,
+    /// Nothing is granted but past all that wait, until [`go_on`](Dispatcher::go_on).
+    holds: bool,
     /// How many workflows have not ended, and how many of them wait at the gates.
     live: usize,
     outside: usize,
@@ -66,6 +68,7 @@ impl Dispatcher {
             returns,
             held: 0,
             waiting: 0,
+            holds: false,
             live: 0,
             outside: 0,
             window,
@@ -96,7 +99,7 @@ impl Dispatcher {
         task: Ready,
     ) -> Option<(Ready, Permit)> {
         self.waiting += 1;
-        if self.draining {
+        if self.draining || self.holds {
             self.of(slot).queue.wait(priority, task);
             return None;
         }
@@ -107,13 +110,60 @@ impl Dispatcher {
     /// A slot is free again; the task that gets it.
     pub(crate) fn release(&mut self, slot: Slot) -> Option<(Ready, Permit)> {
         self.held -= 1;
-        if self.draining {
+        if self.draining || self.holds {
+            self.of(slot).queue.put_back();
             return None;
         }
         let counter = self.of(slot);
         let task = counter.queue.release()?;
         counter.gate.turn();
         Some((task, self.grant(slot)))
+    }
+
+    /// Grants nothing for a while.
+    pub(crate) fn hold(&mut self) {
+        self.holds = true;
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        self.holds
+    }
+
+    /// What has waited meanwhile gets the slots that are free.
+    pub(crate) fn go_on(&mut self) -> Vec<(Ready, Permit)> {
+        self.holds = false;
+        let mut granted = Vec::new();
+        if self.draining {
+            return granted;
+        }
+        for queue in 0..self.queues.len() as u32 {
+            for kind in [SlotKind::Async, SlotKind::Blocking] {
+                let slot = Slot { queue, kind };
+                while let Some(task) = self.of(slot).queue.next() {
+                    self.of(slot).gate.turn();
+                    granted.push((task, self.grant(slot)));
+                }
+            }
+        }
+        granted
+    }
+
+    /// Says whether there is a free slot of this kind.
+    pub(crate) fn has(&self, slot: Slot) -> bool {
+        let queue = &self.queues[slot.queue as usize];
+        match slot.kind {
+            SlotKind::Async => queue.asynchronous.queue.has_slot(),
+            SlotKind::Blocking => queue.blocking.queue.has_slot(),
+        }
+    }
+
+    /// Grants a slot past all that wait.
+    pub(crate) fn grant_now(&mut self, slot: Slot) -> Option<Permit> {
+        if self.draining || !self.of(slot).queue.take_slot() {
+            return None;
+        }
+        self.held += 1;
+        Some(Permit::new(slot, self.returns.clone()))
     }
 
     /// A workflow may begin, whose first tasks will stand in this line; it is given back if it is
@@ -133,6 +183,7 @@ impl Dispatcher {
     }
 
     /// The workflows that begin now.
+    #[expect(clippy::vec_box, reason = "they are boxed as they came")]
     pub(crate) fn let_in(&mut self) -> Vec<Box<Child>> {
         let mut entering = Vec::new();
         if self.draining {

@@ -1,6 +1,7 @@
 //! The engine: supervisor of all workflows; stores them, ends them, sweeps them.
 
 mod admission;
+mod quarantine;
 mod retention;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,9 +11,11 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use self::admission::Entrance;
+pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
 use super::journal::Act;
 use super::post::Post;
+use super::room::Reservation;
 use super::shared::Pin;
 use super::shell::Shell;
 use super::staging::Staged;
@@ -21,14 +24,15 @@ use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::backlog::{Backlog, Lane};
 use crate::canvas::machine::place::Place;
+use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
-use crate::canvas::outcome::Value;
 use crate::error::Error;
 use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::persistence::codec::{self, Kind};
+use crate::persistence::definition::Head;
 use crate::persistence::reader::Ended;
 use crate::persistence::{StoreError, keys};
 
@@ -52,6 +56,7 @@ pub(crate) struct Submit {
     pub(crate) idempotency_key: Option<String>,
     /// What of it is in the store already.
     pub(crate) staged: Staged,
+    pub(crate) reservation: Reservation,
     /// The pin keeps the workflow from being swept before the caller has its handle.
     pub(crate) durable: oneshot::Sender<Pin>,
 }
@@ -101,12 +106,11 @@ struct Live {
     machine: Workflow,
     /// The record of its head, which is put elsewhere when the workflow has ended.
     head: Vec<u8>,
+    /// What it takes up of the room for what is pending.
+    weight: Weight,
     lane: Lane,
     /// When the root ended, if callbacks still run.
     ended_ms: Option<u64>,
-    /// The root and its callbacks that run, and what they were given: to start them again if they
-    /// are lost.
-    children: HashMap<Index, Box<(Node, Option<Value>)>>,
 }
 
 impl EngineActor {
@@ -168,6 +172,7 @@ impl EngineActor {
         }
         if self.unresumed.is_empty() {
             self.look();
+            self.shell.then(Act::Stored(Stored::AllResumed));
         } else {
             self.shell.then(Act::Stored(Stored::Resumed));
         }
@@ -187,7 +192,8 @@ impl EngineActor {
         let stream = root.workflow_stream();
         let records: Vec<_> = reader.records(stream).collect::<Result<_, _>>()?;
         let (machine, callbacks) = Workflow::recover(ended_ms.is_some(), &records);
-        self.insert(root, machine, head, entrance.lane, ended_ms);
+        let weight = codec::decode::<Head>(Kind::Head, &keys::head(root), &head)?.weight();
+        self.insert(root, machine, (head, weight), entrance.lane, ended_ms);
         let mut inputs = HashMap::new();
         let mut changes = HashMap::new();
         for record in records {
@@ -226,42 +232,61 @@ impl EngineActor {
         &mut self,
         root: Id,
         machine: Workflow,
-        head: Vec<u8>,
+        (head, weight): (Vec<u8>, Weight),
         lane: Lane,
         ended_ms: Option<u64>,
     ) {
         let live = Live {
             machine,
             head,
+            weight,
             lane,
             ended_ms,
-            children: HashMap::new(),
         };
         self.workflows.insert(root, live);
         self.shell.count_live(self.workflows.len());
     }
 
-    fn start_root(&mut self, place: Place, resume: Resume, entrance: Entrance) {
-        match (entrance.line, self.child(place, resume)) {
+    fn start_root(&self, place: Place, resume: Resume, entrance: Entrance) {
+        let line = entrance.line.filter(|_| !self.shell.awaits(place.root));
+        match (line, self.child(place, resume)) {
             (Some(line), Some(root)) => self.shell.begin(line, root),
             (None, Some(root)) => root.start(&self.shell),
             (_, None) => {}
         }
     }
 
-    fn start_child(&mut self, place: Place, resume: Resume) {
+    fn start_child(&self, place: Place, resume: Resume) {
         if let Some(child) = self.child(place, resume) {
             child.start(&self.shell);
         }
     }
 
-    fn child(&mut self, place: Place, resume: Resume) -> Option<Box<Child>> {
-        if let Some(live) = self.workflows.get_mut(&place.root) {
-            let given = Box::new((place.node.clone(), place.input.clone()));
-            live.children.insert(place.index, given);
-        }
+    fn child(&self, place: Place, resume: Resume) -> Option<Box<Child>> {
         let post = self.post.as_ref()?;
         Some(Child::new(place, resume, post.clone(), post.clone()))
+    }
+
+    /// The root or a callback, as the store has it: for when its actor is lost.
+    fn stored_child(&self, root: Id, index: Index) -> Result<Place, StoreError> {
+        let reader = self.shell.reader();
+        let missing = || StoreError::Corrupt {
+            path_or_place: format!("workflow {root}"),
+            what: format!("no child {index}"),
+        };
+        if index == ROOT {
+            let head = reader.head(root)?.ok_or_else(missing)?;
+            return Ok(Place::root(root, reader.root_of(root, head)?));
+        }
+        let found = reader.find(root.node(index))?.ok_or_else(missing)?;
+        let mut input = None;
+        for record in reader.records(root.workflow_stream()) {
+            match record? {
+                Record::Due { seq, input: given } if seq == index => input = Some(given),
+                _ => {}
+            }
+        }
+        Ok(Place::in_workflow(root, index, found.node, input))
     }
 
     /// Has the workflow's machine decide, and carries it out.
@@ -306,17 +331,15 @@ impl EngineActor {
             }
             Command::Respawn(index) => respawn_later(&self.shell, root, index, context),
             Command::GiveUp(index) => {
-                let report = self
-                    .workflows
-                    .get(&root)
-                    .and_then(|live| live.children.get(&index))
-                    .map(|given| given_up(root, &given.0));
-                if let (Some(report), Some(post)) = (report, &self.post) {
-                    post.send(Word::Ended(ChildEnded {
+                let child = self.stored_child(root, index);
+                match (child, &self.post) {
+                    (Ok(place), Some(post)) => post.send(Word::Ended(ChildEnded {
                         root,
                         index,
-                        report,
-                    }));
+                        report: given_up(root, &place.node),
+                    })),
+                    (Err(error), _) => self.shell.halt(error.into()),
+                    (Ok(_), None) => {}
                 }
             }
             Command::End { forgotten } => {
@@ -333,6 +356,7 @@ impl EngineActor {
             return Ok(());
         };
         self.shell.count_live(self.workflows.len());
+        self.shell.is_not_pending(live.weight);
         self.shell.ended(root, live.machine.has_callbacks());
         self.shell.delete(keys::head(root));
         if forgotten {
@@ -415,6 +439,7 @@ impl Handler<Submit> for EngineActor {
             next,
             idempotency_key,
             staged,
+            reservation,
             durable,
         } = submit;
         if self.shell.is_draining() {
@@ -440,11 +465,14 @@ impl Handler<Submit> for EngineActor {
             self.shell.delete(keys::remains(root_id));
         }
         self.shell.acknowledge(durable, shared.pin(root_id));
+        let weight = reservation.keep();
+        self.shell.is_pending(weight);
         match self.admit(root_id, &root, &head) {
             Ok(Some(entrance)) => {
                 self.shell.put(keys::head(root_id), head.clone());
                 self.shell.start_numbers(root_id, next);
-                self.insert(root_id, Workflow::default(), head, entrance.lane, None);
+                let own = (head, weight);
+                self.insert(root_id, Workflow::default(), own, entrance.lane, None);
                 self.start_root(Place::root(root_id, root), Resume::Fresh, entrance);
             }
             Ok(None) => self.set_alarm(),
@@ -486,10 +514,6 @@ impl EngineActor {
             index,
             report,
         } = ended;
-        // It will not be started again.
-        if let Some(live) = self.workflows.get_mut(&root) {
-            live.children.remove(&index);
-        }
         self.decide(
             root,
             |machine| match index {
@@ -527,19 +551,12 @@ impl Handler<Respawn> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, Respawn { root, index }: Respawn, _: &mut Context<Self>) {
-        let known = self
-            .workflows
-            .get(&root)
-            .and_then(|live| live.children.get(&index).cloned());
-        let Some((node, input)) = known.map(|given| *given) else {
-            return;
-        };
-        let stream = root.workflow_stream();
-        match self.shell.reader().last_change(stream, index) {
-            Ok(last) => {
-                let place = Place::in_workflow(root, index, node, input);
-                self.start_child(place, Resume::Stored(last));
-            }
+        let last = self
+            .shell
+            .reader()
+            .last_change(root.workflow_stream(), index);
+        match last.and_then(|last| Ok((self.stored_child(root, index)?, last))) {
+            Ok((place, last)) => self.start_child(place, Resume::Stored(last)),
             Err(error) => self.shell.halt(error.into()),
         }
     }
@@ -554,6 +571,7 @@ impl Handler<Wake> for EngineActor {
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
             self.sweep();
         }
+        self.shell.look_at_trial();
         self.look();
     }
 }
@@ -566,6 +584,8 @@ impl Handler<Shutdown> for EngineActor {
         let shell = self.shell.clone();
         Box::pin(async move {
             settle(grace, || shell.held() == 0).await;
+            settle(LAST_COMMITS, || shell.is_quiet()).await;
+            shell.end_life();
             settle(LAST_COMMITS, || shell.is_quiet()).await;
             shell.close(Error::ShutDown);
         })

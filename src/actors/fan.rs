@@ -167,6 +167,12 @@ impl FanOut {
         }
     }
 
+    /// How many members may be materialised at first: not fewer than had begun before a restart.
+    pub(crate) fn window(&self, shell: &Shell) -> u64 {
+        let begun = self.resumed.as_ref().map_or(0, HashMap::len) as u64;
+        shell.window().max(begun)
+    }
+
     /// Materialises member `index`.
     fn spawn(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
         let resume = match &mut self.resumed {

@@ -197,7 +197,7 @@ impl Actor for FoldActor {
                     Ok(intake) => intake,
                     Err(error) => return self.shell.halt(error.into()),
                 };
-                let (machine, commands) = Fold::recover(intake, self.shell.window());
+                let (machine, commands) = Fold::recover(intake, fan.window(&self.shell));
                 self.running = Some((machine, fan));
                 self.decide(context, |_| commands);
             }

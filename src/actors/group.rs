@@ -61,7 +61,7 @@ impl Actor for GroupActor {
         let post = Post::of(context);
         match fan::open(&self.shell, &self.child, fan, post, context) {
             Ok((fan, arrived)) => {
-                let (machine, commands) = Group::recover(arrived, self.shell.window());
+                let (machine, commands) = Group::recover(arrived, fan.window(&self.shell));
                 self.running = Some((machine, fan));
                 self.perform(commands, context);
             }

@@ -21,6 +21,7 @@ pub(crate) mod inbox;
 mod journal;
 mod post;
 mod roll;
+pub(crate) mod room;
 pub(crate) mod runner;
 pub(crate) mod scheduler;
 pub(crate) mod shared;

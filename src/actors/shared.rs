@@ -1,6 +1,6 @@
 //! What the engine shares with callers on other threads.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -10,11 +10,13 @@ use tokio::sync::Notify;
 use super::client::Client;
 use super::clock::Clock;
 use super::inbox::Inbox;
+use super::room::Room;
 use super::runner::Runner;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::{ListWriter, Payload};
+use crate::canvas::quarantined::Quarantined;
 use crate::eager::Ledger;
 use crate::error::{Error, Result};
 use crate::persistence::reader::{Elements, ElementsError, Reader};
@@ -39,6 +41,7 @@ pub(crate) struct Shared {
     live: AtomicUsize,
     /// Tasks of unfinished workflows that are not registered, by id.
     parked: Mutex<HashMap<Id, String>>,
+    quarantined: Mutex<BTreeMap<Id, Quarantined>>,
     pub(crate) registry: Registry,
     pub(crate) clock: Clock,
     pub(crate) site: Site,
@@ -62,16 +65,19 @@ pub(crate) struct Plant {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) runner: Runner,
     pub(crate) inbox: Inbox,
+    /// For what is pending.
+    pub(crate) room: Arc<Room>,
 }
 
 impl Plant {
     /// `runtime` has this many threads that poll.
-    pub(crate) fn new(runtime: tokio::runtime::Handle, threads: usize) -> Self {
+    pub(crate) fn new(runtime: tokio::runtime::Handle, threads: usize, room: Arc<Room>) -> Self {
         Self {
             client: OnceLock::new(),
             runtime,
             runner: Runner::new(threads),
             inbox: Inbox::default(),
+            room,
         }
     }
 
@@ -101,6 +107,7 @@ impl Shared {
             pins: Mutex::new(HashMap::new()),
             live: AtomicUsize::new(0),
             parked: Mutex::new(HashMap::new()),
+            quarantined: Mutex::default(),
             registry,
             clock,
             site,
@@ -233,6 +240,9 @@ impl Shared {
     /// Ends it: every waiter is told. The first reason stays.
     pub(crate) fn end(&self, why: Error) {
         self.ended.lock().get_or_insert(why);
+        if let Site::Engine(plant) = &self.site {
+            plant.room.close();
+        }
         for notify in self.watches.lock().values().flatten() {
             notify.notify_waiters();
         }
@@ -302,6 +312,22 @@ impl Shared {
         let mut parked: Vec<_> = self.parked.lock().clone().into_iter().collect();
         parked.sort();
         parked
+    }
+
+    pub(crate) fn quarantine(&self, task: Quarantined) {
+        self.quarantined.lock().insert(task.id, task);
+    }
+
+    pub(crate) fn release(&self, id: Id) {
+        self.quarantined.lock().remove(&id);
+    }
+
+    pub(crate) fn is_quarantined(&self, id: Id) -> bool {
+        self.quarantined.lock().contains_key(&id)
+    }
+
+    pub(crate) fn quarantined(&self) -> Vec<Quarantined> {
+        self.quarantined.lock().values().cloned().collect()
     }
 }
 

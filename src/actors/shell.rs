@@ -1,6 +1,8 @@
 //! The shell around every machine: what is decided goes into the journal, the journal goes to the
 //! store, and what waits for the disk is done when the store has answered.
 
+mod quarantine;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -9,6 +11,8 @@ use std::sync::Arc;
 use actix::{Actor, Addr};
 use tokio::sync::oneshot;
 
+pub(crate) use self::quarantine::Legacy;
+use self::quarantine::{Accused, LockedUp};
 use super::dispatcher::{Dispatcher, Ready, Slots};
 use super::engine::EngineActor;
 use super::inbox::Note;
@@ -23,7 +27,9 @@ use super::supervision::Child;
 use super::sweeper;
 use super::task::{Take, TaskActor};
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::quarantine::Quarantine;
 use crate::canvas::machine::queue::SlotKind;
+use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
 use crate::canvas::options::Options;
@@ -34,6 +40,7 @@ use crate::messages::engine::Launch;
 use crate::messages::supervisor::Word;
 use crate::messages::task::Granted;
 use crate::persistence::codec::{self, Kind};
+use crate::persistence::meta::Life;
 use crate::persistence::reader::Reader;
 use crate::persistence::{Batch, StoreError, draft, keys};
 use crate::task::Entry;
@@ -69,6 +76,13 @@ struct Inner {
     engine: OnceCell<(Addr<EngineActor>, Post)>,
     dispatcher: RefCell<Dispatcher>,
     roll: RefCell<Roll>,
+    /// What was running when the process before this one ended.
+    court: RefCell<Quarantine<Accused>>,
+    locked_up: RefCell<LockedUp>,
+    /// Ours over this store.
+    life: Life,
+    /// How much is pending, and how much the store says.
+    pending: Cell<(Weight, Weight)>,
     /// The registered task that was asked for last.
     entry: Cell<Option<&'static Entry>>,
     limits: Limits,
@@ -94,14 +108,14 @@ impl Shell {
         scheduler: Addr<SchedulerActor>,
         shared: Arc<Shared>,
         limits: Limits,
-        last_commit: u64,
+        legacy: Legacy,
     ) -> Self {
         let returns = shared.plant().inbox.returns().clone();
         let window = usize::try_from(limits.window).unwrap_or(usize::MAX);
         let shell = Self(Rc::new(Inner {
             journal: RefCell::default(),
             busy: Cell::new(false),
-            commit: Cell::new(last_commit),
+            commit: Cell::new(legacy.last_commit),
             counters: RefCell::default(),
             starts: RefCell::default(),
             halted: Cell::new(false),
@@ -111,10 +125,15 @@ impl Shell {
             engine: OnceCell::new(),
             dispatcher: RefCell::new(Dispatcher::new(returns, window)),
             roll: RefCell::default(),
+            court: RefCell::new(legacy.court),
+            locked_up: RefCell::default(),
+            life: legacy.life,
+            pending: Cell::new((legacy.pending, legacy.pending)),
             entry: Cell::new(None),
             limits,
             shared,
         }));
+        shell.open_quarantine(legacy.notes);
         let deliver = shell.clone();
         actix::spawn(async move {
             let shared = deliver.shared().clone();
@@ -424,6 +443,37 @@ impl Shell {
         self.0.counters.borrow_mut().insert(root, next);
     }
 
+    /// So much more is pending. To be called beside the record that says so.
+    pub(crate) fn is_pending(&self, weight: Weight) {
+        let (mut pending, stored) = self.0.pending.get();
+        pending.add(weight);
+        self.0.pending.set((pending, stored));
+    }
+
+    /// So much has ended. As above.
+    pub(crate) fn is_not_pending(&self, weight: Weight) {
+        let (mut pending, stored) = self.0.pending.get();
+        pending.remove(weight);
+        self.0.pending.set((pending, stored));
+        self.shared().plant().room.remove(weight);
+    }
+
+    /// Once for each batch, however many workflows it starts and ends.
+    fn count_pending(&self, journal: &mut Journal) {
+        let (pending, stored) = self.0.pending.get();
+        if pending != stored {
+            self.0.pending.set((pending, pending));
+            let record = codec::encode(Kind::Pending, &pending);
+            journal.put(keys::PENDING.to_vec(), record);
+        }
+    }
+
+    /// Records that this life ends as it should: what still runs is not to blame for it.
+    pub(crate) fn end_life(&self) {
+        let (key, record) = self.0.life.clone().ended();
+        self.put(key, record);
+    }
+
     /// Ends it all: every waiter is told why, and nothing is written any more, whatever the actors
     /// that are being dropped still say.
     pub(crate) fn close(&self, why: Error) {
@@ -474,6 +524,7 @@ impl Shell {
                     self.0.busy.set(false);
                     return;
                 }
+                self.count_pending(&mut journal);
                 self.0.commit.set(self.next_commit());
                 journal.take(self.0.commit.get())
             };

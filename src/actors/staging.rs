@@ -7,12 +7,14 @@ use std::sync::Arc;
 use actix::Addr;
 use tokio::sync::mpsc;
 
+use super::room::Reservation;
 use super::shared::Shared;
 use super::store::{self, StoreActor};
 use super::sweeper;
 use crate::canvas::Canvas;
 use crate::canvas::freeze::Refusal;
-use crate::canvas::id::Id;
+use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::room::Weight;
 use crate::error::{Error, Result};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
@@ -43,6 +45,7 @@ pub(crate) async fn stage(
     root: Id,
     canvas: Canvas,
     key: Option<String>,
+    reservation: &mut Reservation,
 ) -> Result<(Definition, Staged)> {
     let mut staged = Staged {
         shared: shared.clone(),
@@ -51,10 +54,11 @@ pub(crate) async fn stage(
     };
     if canvas.has_at_most(SMALL) {
         let mut batches = Vec::new();
-        let definition = freeze(shared, root, canvas, key, |batch| {
+        let definition = freeze(shared, root, canvas, key, |batch, _| {
             batches.push(batch);
             Ok(())
         })?;
+        reservation.set(definition.head.weight());
         for batch in batches {
             staged.write(root, batch).await?;
         }
@@ -64,17 +68,27 @@ pub(crate) async fn stage(
     let freezing = shared.plant().runtime.spawn_blocking({
         let shared = shared.clone();
         move || {
-            freeze(&shared, root, canvas, key, |batch| {
+            freeze(&shared, root, canvas, key, |batch, drawn| {
                 let gone = |_| Refusal::here("nobody waits for it any more");
-                batches.blocking_send(batch).map_err(gone)
+                batches.blocking_send((batch, drawn)).map_err(gone)
             })
         }
     });
-    while let Some(batch) = written.recv().await {
+    let mut bytes = 0;
+    while let Some((batch, drawn)) = written.recv().await {
+        bytes += batch.bytes() as u64;
+        // Others are to wait for it before it is whole.
+        reservation.set(Weight {
+            tasks: drawn.max(1),
+            bytes,
+        });
         staged.write(root, batch).await?;
     }
     match freezing.await {
-        Ok(Ok(definition)) => Ok((definition, staged)),
+        Ok(Ok(definition)) => {
+            reservation.set(definition.head.weight());
+            Ok((definition, staged))
+        }
         Ok(Err(refusal)) => {
             staged.discard().await;
             Err(refusal.into())
@@ -94,19 +108,19 @@ fn freeze(
     root: Id,
     canvas: Canvas,
     key: Option<String>,
-    mut send: impl FnMut(Batch) -> Result<(), Refusal>,
+    mut send: impl FnMut(Batch, Seq) -> Result<(), Refusal>,
 ) -> Result<Definition, Refusal> {
     let mut batch = Batch::default();
-    let put = &mut |(key, value): Pair| {
+    let put = &mut |(key, value): Pair, drawn| {
         batch.put(key, value);
         if batch.bytes() >= BATCH {
-            send(std::mem::take(&mut batch))?;
+            send(std::mem::take(&mut batch), drawn)?;
         }
         Ok(())
     };
     let definition = Definition::freeze(root, canvas, key, &shared.registry, put)?;
     if !batch.is_empty() {
-        send(batch)?;
+        send(batch, definition.head.next)?;
     }
     Ok(definition)
 }

@@ -25,6 +25,8 @@ pub(crate) struct StoreActor {
     /// Each is applied as it came, so that none grows large; they share one sync.
     pending: Vec<Batch>,
     waiting: Vec<Waiting>,
+    /// Why those who wait do so already for a second time.
+    full: Option<StoreError>,
     /// The flush of what `Buffered` has left in memory.
     flush: Option<SpawnHandle>,
 }
@@ -102,6 +104,7 @@ impl StoreActor {
             durability,
             pending: Vec::new(),
             waiting: Vec::new(),
+            full: None,
             flush: None,
         }
     }
@@ -164,9 +167,14 @@ impl Handler<Write> for StoreActor {
             .try_for_each(|batch| self.store.apply(batch));
         let done = match done.map(|()| self.store.sync(self.durability)) {
             // All is applied and nobody is told: it waits for room on the disk, as for the disk.
-            Ok(Err(StoreError::Full { .. })) => {
+            Ok(Err(full @ StoreError::Full { .. })) => {
+                self.full = Some(full);
                 context.notify_later(Write, FULL);
                 return;
+            }
+            // It is a store that does not try again.
+            Ok(Err(StoreError::Poisoned(why))) => {
+                Err(self.full.take().unwrap_or(StoreError::Poisoned(why)))
             }
             Ok(synced) => synced,
             Err(error) => Err(error),
@@ -174,6 +182,7 @@ impl Handler<Write> for StoreActor {
         if self.durability == Durability::Buffered && self.flush.is_none() {
             self.flush_later(context);
         }
+        self.full = None;
         for Waiting { then, reply } in self.waiting.drain(..) {
             if let Some(then) = then
                 && done.is_ok()

@@ -16,14 +16,15 @@ use super::shell::Shell;
 use super::supervision::{Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::offspring;
+use crate::canvas::machine::quarantine::Arrival;
 use crate::canvas::machine::task::{Command, End, Now, Schedule, Task};
-use crate::canvas::machine::{Change, Index};
+use crate::canvas::machine::{Change, Index, Purpose};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::retry::RetryPolicy;
 use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
-use crate::messages::task::{Finished, Granted, Wants, WantsSlot};
+use crate::messages::task::{Finished, Granted, Released, Wants, WantsSlot};
 use crate::persistence::{StoreError, definition};
 use crate::task::{Entry, TaskOptions};
 
@@ -45,6 +46,8 @@ struct Job {
     permit: Option<Permit>,
     /// `None` while the task is parked: nothing is registered under its name.
     work: Option<Work>,
+    /// What its attempt before counts for, if that was running when the process ended.
+    arrival: Arrival,
     /// It has said its last word.
     is_over: bool,
     /// Others know the actor's address, and may use it after the end of the job.
@@ -114,6 +117,7 @@ impl TaskActor {
         let Some(job) = &mut self.job else { return };
         event(job, context);
         if job.is_over {
+            job.clear();
             if job.is_known || !self.shell.rest(job.ticket) {
                 context.stop();
             }
@@ -130,6 +134,7 @@ impl Job {
             ticket,
             permit,
             work: None,
+            arrival: Arrival::Free,
             is_over: false,
             is_known: false,
         }
@@ -265,8 +270,47 @@ impl Job {
             .shell
             .slot(work.entry, self.child.def().options.as_deref());
         let priority = work.options().priority;
-        self.shell
-            .request(slot, priority, Ready::Known(self.ticket));
+        match self.arrival {
+            Arrival::Free | Arrival::Watched => {
+                self.shell
+                    .request(slot, priority, Ready::Known(self.ticket));
+            }
+            Arrival::Trial => {
+                self.shell
+                    .await_trial(self.child.id(), slot, priority, self.ticket);
+            }
+            Arrival::Quarantined => {}
+            Arrival::Discarded => self.discard(context),
+        }
+    }
+
+    /// It has left quarantine.
+    fn released(&mut self, released: Released, context: &mut Context<TaskActor>) {
+        if self.arrival == Arrival::Quarantined {
+            self.arrival = match released {
+                Released::ToRun => Arrival::Watched,
+                Released::ToFail => Arrival::Discarded,
+            };
+            self.request(context);
+        }
+    }
+
+    fn discard(&mut self, context: &mut Context<TaskActor>) {
+        let Some(suspect) = self.shell.suspect(self.child.id()) else {
+            return;
+        };
+        let crashes = suspect.crashes;
+        let why = format!("the process ended {crashes} times while it was running");
+        let mut failure = self.child.failure(FailureKind::Quarantined, &why);
+        failure.attempt = suspect.attempt;
+        self.decide(None, context, |task| task.discarded(failure));
+    }
+
+    /// It has come to its end, or to that of an attempt: it did not end the process.
+    fn clear(&mut self) {
+        if std::mem::replace(&mut self.arrival, Arrival::Free) != Arrival::Free {
+            self.shell.cleared(self.child.id());
+        }
     }
 
     fn granted(&mut self, mut permit: Permit, context: &mut Context<TaskActor>) {
@@ -281,6 +325,10 @@ impl Job {
                     Err(back) => permit = back,
                 }
             }
+        }
+        if self.arrival == Arrival::Trial {
+            self.arrival = Arrival::Watched;
+            self.shell.trial_starts(self.child.id());
         }
         let now_ms = match work.machine.may_expire() {
             true => self.shell.now_ms(),
@@ -369,7 +417,16 @@ impl Job {
                 let schedule = Schedule::of(own, self.child.since_ms.unwrap_or(now_ms));
                 Task::open(seq, policy, schedule, now_ms)
             }
-            Resume::Stored(Some(last)) => self.recover(policy, last.clone())?,
+            Resume::Stored(Some(last)) => {
+                let (machine, commands) = self.recover(policy, last.clone())?;
+                if let Change::Started(past) = last
+                    && commands.contains(&Command::Request)
+                {
+                    let (id, name) = (self.child.id(), &self.child.def().name);
+                    self.arrival = self.shell.arrived(id, name, past.attempt, self.ticket);
+                }
+                (machine, commands)
+            }
         };
         let offspring = self.offspring()?;
         self.is_known |= !offspring.is_empty();
@@ -410,6 +467,8 @@ impl Job {
         if let Some(permit) = permit {
             self.shell.release(permit.into_slot());
         }
+        // (Behind its slot: who is tried next may need it.)
+        self.clear();
     }
 
     fn wants(&mut self, wants: Wants, context: &mut Context<TaskActor>) {
@@ -423,6 +482,10 @@ impl Job {
         let Some(work) = &mut self.work else { return };
         if let Some((index, commands)) = work.machine.wants(attempt, purpose, &key, graft) {
             self.is_known = true;
+            if self.arrival == Arrival::Watched && purpose == Purpose::Call {
+                // What it waits for must be able to run.
+                self.shell.outlived(self.child.id());
+            }
             let calls = &mut work.family(context).calls;
             // Nobody hears these any more.
             calls.retain(|(_, caller)| !caller.is_closed());
@@ -470,6 +533,14 @@ impl Handler<Granted> for TaskActor {
 
     fn handle(&mut self, Granted(permit): Granted, context: &mut Context<Self>) {
         self.work(context, |job, context| job.granted(permit, context));
+    }
+}
+
+impl Handler<Released> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, released: Released, context: &mut Context<Self>) {
+        self.work(context, |job, context| job.released(released, context));
     }
 }
 

@@ -19,7 +19,8 @@ impl App {
     ///
     /// Not one byte in the directory is changed. What sled would do to it when it opens, it does to a
     /// copy beside it, which takes as much space again while this runs (less where the file system shares
-    /// blocks between copies).
+    /// blocks between copies). This is for the default engine; for others there is
+    /// [`Audit::of`](crate::persistence::Audit::of).
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -16,6 +16,7 @@ pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod parameter;
 pub(crate) mod payload;
+pub(crate) mod quarantined;
 mod regen;
 pub(crate) mod retry;
 mod signature;

@@ -72,7 +72,7 @@ pub struct TaskFailure {
     /// The name of the error's type: of what the task returned (`ParseIntError`, or what it
     /// [said](crate::TaskError::with_type)), or as Celery calls what the engine found:
     /// `ChordError`, `MaxRetriesExceededError`, `SoftTimeLimitExceeded`, `TimeLimitExceeded`,
-    /// `TaskRevokedError`, `TypeError`; and `Panic`, `EngineError`.
+    /// `TaskRevokedError`, `WorkerLostError`, `TypeError`; and `Panic`, `EngineError`.
     pub error_type: String,
     /// The task's own message; a panic's text too.
     pub message: String,
@@ -106,6 +106,9 @@ pub enum FailureKind {
     Type,
     /// chordal itself could not carry the task through.
     Engine,
+    /// The process ended too often while it was running, and it was
+    /// [discarded](crate::App::discard) (Celery's `WorkerLostError`).
+    Quarantined,
 }
 
 impl FailureKind {
@@ -121,6 +124,7 @@ impl FailureKind {
             Self::Chord => "ChordError",
             Self::Type => "TypeError",
             Self::Engine => "EngineError",
+            Self::Quarantined => "WorkerLostError",
         }
     }
 }

@@ -16,6 +16,9 @@ pub enum State {
     Started,
     /// The last attempt failed and the next one waits for its time.
     Retry,
+    /// The process has [ended too often](crate::App::quarantined) while it was running: it waits
+    /// until somebody decides what becomes of it.
+    Quarantined,
     /// Ended with a value.
     Success,
     /// Ended with a [`TaskFailure`](crate::TaskFailure).
@@ -45,6 +48,7 @@ impl fmt::Display for State {
             Self::Pending => "PENDING",
             Self::Started => "STARTED",
             Self::Retry => "RETRY",
+            Self::Quarantined => "QUARANTINED",
             Self::Success => "SUCCESS",
             Self::Failure => "FAILURE",
             Self::Revoked => "REVOKED",

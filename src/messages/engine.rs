@@ -35,6 +35,8 @@ pub(crate) enum Stored {
     Moved(Id),
     /// Those that were gone on with last, after a restart, are on their way again.
     Resumed,
+    /// And they were the last.
+    AllResumed,
 }
 
 /// A running task waits for this workflow.

@@ -15,6 +15,14 @@ use crate::canvas::outcome::Outcome;
 #[rtype(result = "()")]
 pub(crate) struct Granted(pub(crate) Permit);
 
+/// It has left quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub(crate) enum Released {
+    ToRun,
+    ToFail,
+}
+
 /// An attempt has ended.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -46,6 +46,9 @@ pub(crate) enum Kind {
     LastSwept = 10,
     /// The key says it all.
     Mark = 11,
+    Life = 12,
+    Suspect = 13,
+    Pending = 14,
 }
 
 /// Frames `value`.

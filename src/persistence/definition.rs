@@ -12,6 +12,7 @@ use crate::canvas::freeze::{
 };
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::offspring::Graft;
+use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::{Index, Purpose, Record};
 use crate::canvas::payload::Payload;
 
@@ -29,6 +30,17 @@ pub(crate) struct Head {
     pub(crate) idempotency_key: Option<String>,
     /// How many nodes have a number since the submission; those of an `each()` come later.
     pub(crate) next: Seq,
+    /// How many bytes it takes in the store, its results aside.
+    pub(crate) bytes: u64,
+}
+
+impl Head {
+    pub(crate) fn weight(&self) -> Weight {
+        Weight {
+            tasks: self.next,
+            bytes: self.bytes,
+        }
+    }
 }
 
 /// A workflow of which all but its head is stored.
@@ -41,25 +53,38 @@ pub(crate) struct Definition {
 
 impl Definition {
     /// Freezes a canvas. `put` is given, as the canvas is drawn, what is to be written before the
-    /// head; without a head it is swept at the next open. Its refusal ends the freezing.
+    /// head, and how many nodes there are by then; without a head it is swept at the next open. Its
+    /// refusal ends the freezing.
     pub(crate) fn freeze(
         root_id: Id,
         canvas: Canvas,
         idempotency_key: Option<String>,
         catalogue: &dyn Catalogue,
-        put: &mut dyn FnMut(Pair) -> Result<(), Refusal>,
+        put: &mut dyn FnMut(Pair, Seq) -> Result<(), Refusal>,
     ) -> Result<Self, Refusal> {
-        let mut spill = Spill { root: root_id, put };
+        let mut bytes = 0;
+        let mut counted = |pair: Pair, drawn| {
+            bytes += pair.0.len() + pair.1.len();
+            put(pair, drawn)
+        };
+        let mut spill = Spill {
+            root: root_id,
+            drawn: 0,
+            put: &mut counted,
+        };
         let (root, next) = freeze(canvas, catalogue, &mut spill)?;
-        let inline = is_small(&root);
+        let size = codec::body(&root).len();
+        let inline = size <= INLINE;
         if !inline {
             spill.alone(keys::root_group(root_id), 0, &root)?;
         }
+        bytes += if inline { size } else { 0 };
         Ok(Self {
             head: Head {
                 root: inline.then(|| root.clone()),
                 idempotency_key,
                 next,
+                bytes: bytes as u64,
             },
             root,
         })
@@ -87,12 +112,13 @@ impl Offspring {
         first: Seq,
     ) -> Self {
         let mut segments = Vec::new();
-        let put = &mut |pair| {
+        let put = &mut |pair, _| {
             segments.push(pair);
             Ok(())
         };
         let mut spill = Spill {
             root: task.root(),
+            drawn: 0,
             put,
         };
         let taken = "all is taken";
@@ -122,13 +148,16 @@ fn is_small(node: &Node) -> bool {
 /// Puts the members of large groups into records of their own.
 struct Spill<'a> {
     root: Id,
-    put: &'a mut dyn FnMut(Pair) -> Result<(), Refusal>,
+    /// How many nodes there are so far.
+    drawn: Seq,
+    put: &'a mut dyn FnMut(Pair, Seq) -> Result<(), Refusal>,
 }
 
 impl Gather for Spill<'_> {
     type Fan = Gathered;
 
     fn member(&mut self, seq: Seq, fan: &mut Gathered, node: Node) -> Result<(), Refusal> {
+        self.drawn = self.drawn.max(node.seq + 1);
         if let Some(few) = &mut fan.few {
             fan.size += codec::length(&node);
             few.push(node);
@@ -318,7 +347,7 @@ impl Spill<'_> {
         whole.extend_from_slice(&pack.bytes);
         for (part, piece) in (0..).zip(codec::pieces(&whole)) {
             let key = keys::members(group, pack.first, part);
-            (self.put)((key, codec::frame(Kind::Members, piece)))?;
+            (self.put)((key, codec::frame(Kind::Members, piece)), self.drawn)?;
         }
         Ok(())
     }
@@ -372,7 +401,7 @@ mod tests {
     /// Freezes and stores a canvas: its root, and the records beside the head.
     fn stored(canvas: Canvas) -> (Node, Vec<Pair>) {
         let mut records = Vec::new();
-        let put = &mut |pair| {
+        let put = &mut |pair, _| {
             records.push(pair);
             Ok(())
         };

@@ -2,7 +2,7 @@
 //!
 //! | tag | rest of the key | value |
 //! |---|---|---|
-//! | `m` | name | meta: how often the store was opened; the latest id that was swept; that an import has not come to its end |
+//! | `m` | name | meta: how often the store was opened, and how the last app over it ended; how much is pending; the latest id that was swept; that an import has not come to its end |
 //! | `b` | root id | [`Waiting`](super::backlog::Waiting): a workflow that waits for its place or its time |
 //! | `w` | root id | [`Head`](super::definition::Head) of one that is live: as submitted; its commit marker |
 //! | `e` | end in ms, root id | the head of one that has ended, its callbacks too |
@@ -14,6 +14,7 @@
 //! | `r` | root id | the workflow's result |
 //! | `c` | root id | how many node numbers are taken |
 //! | `i` | idempotency key | root id |
+//! | `k` | task id | [`Suspect`](crate::canvas::machine::quarantine::Suspect): it was running when a process ended |
 //! | `x` | root id | it has no head, or not yet: what there is of it is to be deleted |
 //!
 //! A head moves from `b` by way of `w` to `e`, in the batches that say so, so that what is live is
@@ -26,6 +27,8 @@ use crate::canvas::id::{Id, Seq};
 pub(crate) const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
 
 pub(crate) const META: &[u8] = b"m/store";
+pub(crate) const LIFE: &[u8] = b"m/life";
+pub(crate) const PENDING: &[u8] = b"m/pending";
 pub(crate) const LAST_SWEPT: &[u8] = b"m/last-swept";
 pub(crate) const IMPORTING: &[u8] = b"m/importing";
 
@@ -105,6 +108,10 @@ pub(crate) fn turn_of(key: &[u8]) -> Option<(&str, Id)> {
     let lane = std::str::from_utf8(key.get(5..5 + len)?).ok()?;
     let root = key.get(5 + len + 1..)?.try_into().ok()?;
     Some((lane, Id::from_bytes(root)))
+}
+
+pub(crate) fn suspect(task: Id) -> Vec<u8> {
+    with_id(b'k', task, &[])
 }
 
 pub(crate) fn remains(root: Id) -> Vec<u8> {

@@ -1,9 +1,11 @@
-//! The store's own record: its format, and how often it was opened.
+//! The store's own records: its format, how often it was opened, and how the last app over it ended.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind};
-use super::{Batch, Durability, Store, StoreError, keys, transfer};
+use super::{Batch, Durability, Pair, Store, StoreError, keys, transfer};
+use crate::canvas::machine::quarantine::LastEnd;
 
 /// One opening of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,20 +24,105 @@ impl Opening {
     }
 }
 
+/// The life of one app over the store: it has begun, and perhaps ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Life {
+    /// Which start of the machine it began in, where that can be told.
+    boot: Option<String>,
+    has_ended: bool,
+}
+
+impl Life {
+    /// One that begins now.
+    fn begin() -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        Self {
+            boot: boot.ok().map(|boot| boot.trim().to_owned()),
+            has_ended: false,
+        }
+    }
+
+    /// The record of its end.
+    pub(crate) fn ended(self) -> Pair {
+        Self {
+            has_ended: true,
+            ..self
+        }
+        .record()
+    }
+
+    /// How the life before this one ended.
+    fn end_of(&self, before: Option<&Self>) -> LastEnd {
+        match before {
+            None
+            | Some(Self {
+                has_ended: true, ..
+            }) => LastEnd::Clean,
+            Some(before) if before.boot == self.boot => LastEnd::Crash,
+            Some(_) => LastEnd::Outage,
+        }
+    }
+
+    fn record(&self) -> Pair {
+        (keys::LIFE.to_vec(), codec::encode(Kind::Life, self))
+    }
+}
+
 /// Notes that the store is being opened. A store that was written by a newer version is refused
 /// before anything is written.
-pub(crate) fn open(store: &dyn Store, durability: Durability) -> Result<Opening, StoreError> {
+pub(crate) fn open(
+    store: &dyn Store,
+    durability: Durability,
+) -> Result<(Opening, Life, LastEnd), StoreError> {
     transfer::is_whole(store)?;
-    let last: Option<Opening> = store
-        .get(keys::META)?
-        .map(|record| codec::decode(Kind::Meta, keys::META, &record))
-        .transpose()?;
+    let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
+    let before: Option<Life> = record(store, Kind::Life, keys::LIFE)?;
     let opening = Opening {
         number: last.map_or(1, |last| last.number + 1),
     };
+    let life = Life::begin();
     let mut batch = Batch::default();
     batch.put(keys::META.to_vec(), codec::encode(Kind::Meta, &opening));
+    let (key, value) = life.record();
+    batch.put(key, value);
     store.apply(batch)?;
     store.sync(durability)?;
-    Ok(opening)
+    let last_end = life.end_of(before.as_ref());
+    Ok((opening, life, last_end))
+}
+
+fn record<T: DeserializeOwned>(
+    store: &dyn Store,
+    kind: Kind,
+    key: &[u8],
+) -> Result<Option<T>, StoreError> {
+    let record = store.get(key)?;
+    record
+        .map(|record| codec::decode(kind, key, &record))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::persistence::MemoryStore;
+
+    #[test]
+    fn a_life_that_did_not_end_is_a_crash_and_one_before_another_start_of_the_machine_an_outage() {
+        let store = MemoryStore::new();
+        let opened = || open(&store, Durability::Power).unwrap();
+        let (_, life, first) = opened();
+        assert_eq!(first, LastEnd::Clean);
+        assert_eq!(opened().2, LastEnd::Crash);
+        let put = |(key, value): Pair| {
+            let mut batch = Batch::new();
+            batch.put(key, value);
+            store.apply(batch).unwrap();
+        };
+        put(life.clone().ended());
+        assert_eq!(opened().2, LastEnd::Clean);
+        let boot = Some("another".to_owned());
+        put(Life { boot, ..life }.record());
+        assert_eq!(opened().2, LastEnd::Outage);
+    }
 }

@@ -10,21 +10,32 @@ use std::sync::Arc;
 
 mod audit;
 pub(crate) mod backlog;
+mod caught;
 pub(crate) mod codec;
 pub mod conformance;
 pub(crate) mod definition;
 pub(crate) mod draft;
+mod files;
+mod folder;
+mod home;
 pub(crate) mod keys;
 pub mod memory;
 pub(crate) mod meta;
+#[cfg(test)]
+mod proof;
 pub(crate) mod reader;
+#[cfg(feature = "redb")]
+pub mod redb;
 pub(crate) mod roster;
 pub mod sled;
 mod transfer;
+mod without;
 
 pub use self::audit::{Audit, Finding};
 pub use self::memory::MemoryStore;
-// `self::`, because the crate sled has the same name as our module.
+// `self::`, because the crates sled and redb have the same names as our modules.
+#[cfg(feature = "redb")]
+pub use self::redb::RedbStore;
 pub use self::sled::SledStore;
 pub use self::transfer::{export, import};
 
@@ -219,6 +230,16 @@ pub enum StoreError {
         /// Who holds it, if the lock file tells.
         pid: Option<u32>,
     },
+    /// The directory holds a store of another engine, which is left untouched.
+    #[error("the store at {} was made by {found}, not by {asked}", path.display())]
+    OtherEngine {
+        /// The directory.
+        path: PathBuf,
+        /// The engine that made it.
+        found: &'static str,
+        /// The engine that was asked to open it.
+        asked: &'static str,
+    },
     /// What is stored cannot be what was written.
     #[error("{path_or_place} is damaged: {what}")]
     Corrupt {
@@ -229,13 +250,13 @@ pub enum StoreError {
     },
     /// What was committed is missing: a part of the store is older than the rest of it.
     #[error(
-        "commits are missing from {}: its log goes on after number {expected}, the rest of it ends at {found}",
+        "commits are missing from {}: number {expected} was made, but it ends at {found}",
         path.display()
     )]
     RolledBack {
-        /// The directory of the log.
+        /// Where they are missing.
         path: PathBuf,
-        /// The last commit that the log says was kept elsewhere.
+        /// A commit that another part of the store knows of.
         expected: u64,
         /// The last commit that is there.
         found: u64,

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Retry, TaskError};
 use crate::actors::attempt::Attempt;
-use crate::actors::client;
+use crate::actors::client::{self, Patience};
 use crate::actors::shared::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::offspring::Graft;
@@ -261,7 +261,7 @@ impl TaskContext {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = self.host.shared()?;
-        let pin = client::submit(shared, signature.into_canvas()).await?;
+        let pin = client::submit(shared, signature.into_canvas(), Patience::Pushes).await?;
         Ok(AsyncResult::of_task(shared.clone(), pin))
     }
 

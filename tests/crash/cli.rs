@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::Engine;
 use crate::program::Program;
 
 /// Exit status, standard output, standard error.
@@ -15,7 +16,7 @@ fn run(args: &[&str], path: &Path) -> (Option<i32>, String, String) {
         .map(OsStr::new)
         .chain([path.as_os_str()])
         .collect();
-    let output = Program::find().output(&args);
+    let output = Program::find(Engine::Sled).output(&args);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (
         output.status.code(),

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `CHORDAL_CRASH_RUNS` | 40 | trials per test |
 //! | `CHORDAL_CRASH_SEED` | the time | repeats the delays and places of another run |
-//! | `CHORDAL_CRASH_DURABILITY` | `power` | the negative control: with `buffered` both tests must fail |
+//! | `CHORDAL_CRASH_DURABILITY` | `power` | the negative control: with `buffered` these tests must fail |
 
 #![cfg(unix)]
 
@@ -17,6 +17,7 @@ mod cli;
 mod corpus;
 mod full;
 mod ledger;
+mod poison;
 mod program;
 mod strace;
 mod submit;
@@ -74,6 +75,22 @@ impl Dice {
     }
 }
 
+/// What keeps the store; each kind of kill is tried with both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engine {
+    Sled,
+    Redb,
+}
+
+impl Engine {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Redb => "redb",
+        }
+    }
+}
+
 /// What all trials of one test share.
 struct Experiment {
     program: Program,
@@ -87,8 +104,8 @@ struct Experiment {
 }
 
 impl Experiment {
-    fn new() -> Self {
-        let program = Program::find();
+    fn new(engine: Engine) -> Self {
+        let program = Program::find(engine);
         let corpus = Corpus::make();
         let home = tempfile::tempdir().unwrap();
         let begun = Instant::now();
@@ -152,8 +169,17 @@ impl Experiment {
 
 #[test]
 fn nothing_acknowledged_is_lost_or_done_twice_by_kills_at_any_time() {
+    kill_at_any_time(Engine::Sled);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_or_done_twice_by_kills_at_any_time_with_redb() {
+    kill_at_any_time(Engine::Redb);
+}
+
+fn kill_at_any_time(engine: Engine) {
     let seed = seed();
-    let mut experiment = Experiment::new();
+    let mut experiment = Experiment::new(engine);
     let mut dice = Dice(seed);
     let trials = trials();
     for trial in 0..trials {
@@ -171,13 +197,22 @@ fn nothing_acknowledged_is_lost_or_done_twice_by_kills_at_any_time() {
     }
     let Experiment { runs, kills, .. } = experiment;
     say(format_args!(
-        "crash: {trials} trials, {runs} runs, {kills} kills at any time; CHORDAL_CRASH_SEED={seed}"
+        "crash: {engine:?}: {trials} trials, {runs} runs, {kills} kills at any time; CHORDAL_CRASH_SEED={seed}"
     ));
     assert!(kills > 0 || trials == 0, "no kill came in time");
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_or_done_twice_by_kills_at_a_system_call() {
+    kill_at_system_calls(Engine::Sled);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_or_done_twice_by_kills_at_a_system_call_with_redb() {
+    kill_at_system_calls(Engine::Redb);
+}
+
+fn kill_at_system_calls(engine: Engine) {
     let trials = trials();
     if let Err(why) = strace::works() {
         say(format_args!(
@@ -186,7 +221,7 @@ fn nothing_acknowledged_is_lost_or_done_twice_by_kills_at_a_system_call() {
         return;
     }
     let seed = seed();
-    let mut experiment = Experiment::new();
+    let mut experiment = Experiment::new(engine);
     let mut dice = Dice(seed);
     let home = tempfile::tempdir().unwrap();
     let calls = experiment.program.census(&experiment.corpus, &home);
@@ -207,7 +242,7 @@ fn nothing_acknowledged_is_lost_or_done_twice_by_kills_at_a_system_call() {
     }
     let Experiment { runs, kills, .. } = experiment;
     say(format_args!(
-        "crash: {trials} trials, {runs} runs, {kills} kills at system calls; CHORDAL_CRASH_SEED={seed}"
+        "crash: {engine:?}: {trials} trials, {runs} runs, {kills} kills at system calls; CHORDAL_CRASH_SEED={seed}"
     ));
     assert!(kills > 0 || trials == 0, "no kill came");
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::corpus::{self, Corpus};
-use crate::{ledger, strace};
+use crate::{Engine, ledger, strace};
 
 /// Nothing here takes a second; who is not done by now is stuck.
 const STUCK: Duration = Duration::from_secs(300);
@@ -30,7 +30,10 @@ pub(crate) enum Kill {
 }
 
 #[derive(Debug)]
-pub(crate) struct Program(PathBuf);
+pub(crate) struct Program {
+    path: PathBuf,
+    engine: Engine,
+}
 
 /// How a run ended: killed, or with its answer.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ impl End {
 
 impl Program {
     /// Cargo has put it beside this test's own directory.
-    pub(crate) fn find() -> Self {
+    pub(crate) fn find(engine: Engine) -> Self {
         let test = std::env::current_exe().expect("a test knows its own path");
         let profile = test.parent().and_then(|deps| deps.parent());
         let name = format!("map_reduce{}", std::env::consts::EXE_SUFFIX);
@@ -66,20 +69,20 @@ impl Program {
             "{} is not built: `cargo test` builds it, `cargo test --test crash` needs `cargo build --example map_reduce` before it",
             path.display()
         );
-        Self(path)
+        Self { path, engine }
     }
 
     /// Runs it with these arguments to its end.
     pub(crate) fn output(&self, args: &[&OsStr]) -> Output {
-        let output = Command::new(&self.0).args(args).output();
-        output.unwrap_or_else(|error| panic!("cannot run {}: {error}", self.0.display()))
+        let output = Command::new(&self.path).args(args).output();
+        output.unwrap_or_else(|error| panic!("cannot run {}: {error}", self.path.display()))
     }
 
     /// Runs it over the corpus, with its store and its ledger in `home`.
     pub(crate) fn run(&self, corpus: &Corpus, home: &TempDir, kill: Option<&Kill>) -> End {
         let mut command = match kill {
-            Some(Kill::AtCall { call, nth }) => strace::killing(&self.0, home, call, *nth),
-            _ => Command::new(&self.0),
+            Some(Kill::AtCall { call, nth }) => strace::killing(&self.path, home, call, *nth),
+            _ => Command::new(&self.path),
         };
         let mut child = self.start(&mut command, corpus, home);
         match kill {
@@ -102,7 +105,7 @@ impl Program {
     /// Which system calls it makes that touch files, and how many of each one thread makes at
     /// most.
     pub(crate) fn census(&self, corpus: &Corpus, home: &TempDir) -> Vec<(&'static str, u64)> {
-        let mut command = strace::listing(&self.0, home);
+        let mut command = strace::listing(&self.path, home);
         let child = self.start(&mut command, corpus, home);
         assert!(end(child, false).answer.is_some());
         strace::census(home)
@@ -113,6 +116,7 @@ impl Program {
             command.arg("--durability").arg(durability);
         }
         command
+            .args(["--engine", self.engine.name()])
             .args(["--json", "--top", &corpus::TOP.to_string()])
             .args(["--chunk-bytes", &corpus::CHUNK_BYTES.to_string()])
             .arg("--data-dir")
@@ -124,7 +128,7 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.0.display()))
+            .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.path.display()))
     }
 }
 

@@ -1,17 +1,17 @@
 //! Kills in the middle of a submission: after each of them all of it is there, or nothing.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chordal::persistence::{Batch, Scan, SledStore, Store};
+use chordal::persistence::{Batch, RedbStore, Scan, SledStore, Store};
 use chordal::prelude::*;
 use chordal::{Durability, Id, StoreError};
 use tempfile::TempDir;
 
-use crate::{Dice, say, seed, strace, trials};
+use crate::{Dice, Engine, say, seed, strace, trials};
 
 /// Where the program that is killed, this test itself, has its store.
 const HOME: &str = "CHORDAL_CRASH_SUBMIT";
@@ -23,10 +23,18 @@ async fn length(text: String) -> usize {
     text.len()
 }
 
+fn open(engine: Engine, home: &Path) -> Arc<dyn Store> {
+    let data = home.join("data");
+    match engine {
+        Engine::Sled => Arc::new(SledStore::open(data).unwrap()),
+        Engine::Redb => Arc::new(RedbStore::open(data).unwrap()),
+    }
+}
+
 /// Submits a group, says so, and goes.
-fn submit(home: OsString) {
+fn submit(engine: Engine, home: &OsStr) {
     let all = async {
-        let app = App::open(Path::new(&home).join("data"));
+        let app = App::with_store(Shown(open(engine, Path::new(home))));
         let app = app.tasks(tasks![length]).start().await.unwrap();
         let members = (0..MEMBERS).map(|_| length.s("x".repeat(SIZE)));
         let result = app.apply_async(group(members)).await.unwrap();
@@ -37,10 +45,13 @@ fn submit(home: OsString) {
 }
 
 /// Runs the submission; returns the id that it was told, if it came so far.
-fn run(mut command: Command, home: &TempDir) -> Option<Id> {
+fn run(mut command: Command, engine: Engine, home: &TempDir) -> Option<Id> {
+    let test = match engine {
+        Engine::Sled => "submit::a_kill_in_a_submission_leaves_all_of_it_or_nothing",
+        Engine::Redb => "submit::a_kill_in_a_submission_leaves_all_of_it_or_nothing_with_redb",
+    };
     let output = command
-        .args(["--exact", "--nocapture"])
-        .arg("submit::a_kill_in_a_submission_leaves_all_of_it_or_nothing")
+        .args(["--exact", "--nocapture", test])
         .env(HOME, home.path())
         .stdin(Stdio::null())
         .output()
@@ -52,7 +63,7 @@ fn run(mut command: Command, home: &TempDir) -> Option<Id> {
 
 /// The store of an app, seen from outside.
 #[derive(Clone, Debug)]
-struct Shown(Arc<SledStore>);
+struct Shown(Arc<dyn Store>);
 
 impl Shown {
     fn first(&self, tag: u8) -> Option<Vec<u8>> {
@@ -87,8 +98,8 @@ impl Store for Shown {
 }
 
 /// What a restart makes of it; says whether it is there, and whether any of it was.
-async fn check(home: &TempDir, acked: Option<Id>) -> (bool, bool) {
-    let store = Shown(Arc::new(SledStore::open(home.path().join("data")).unwrap()));
+async fn check(engine: Engine, home: &TempDir, acked: Option<Id>) -> (bool, bool) {
+    let store = Shown(open(engine, home.path()));
     let submitted = store.submitted();
     let staged = store.first(b'd').is_some();
     assert!(acked.is_none() || acked == submitted, "it was acknowledged");
@@ -113,8 +124,17 @@ async fn check(home: &TempDir, acked: Option<Id>) -> (bool, bool) {
 
 #[test]
 fn a_kill_in_a_submission_leaves_all_of_it_or_nothing() {
+    kill_in_submissions(Engine::Sled);
+}
+
+#[test]
+fn a_kill_in_a_submission_leaves_all_of_it_or_nothing_with_redb() {
+    kill_in_submissions(Engine::Redb);
+}
+
+fn kill_in_submissions(engine: Engine) {
     if let Some(home) = std::env::var_os(HOME) {
-        return submit(home);
+        return submit(engine, &home);
     }
     let trials = trials();
     if let Err(why) = strace::works() {
@@ -130,30 +150,34 @@ fn a_kill_in_a_submission_leaves_all_of_it_or_nothing() {
         .unwrap();
     let program = std::env::current_exe().unwrap();
     let home = tempfile::tempdir().unwrap();
-    let acked = run(strace::listing(&program, &home), &home);
+    let acked = run(strace::listing(&program, &home), engine, &home);
     assert!(acked.is_some(), "nobody killed it");
     let calls = strace::census(&home);
     let most = |name: &str| {
         let of_call = calls.iter().find(|(call, _)| *call == name);
         of_call.unwrap_or_else(|| panic!("no {name}: {calls:?}")).1
     };
-    // What the log is written with, and what it waits for.
-    let calls = ["write", "fdatasync"].map(|call| (call, most(call)));
+    // What the store is written with, and what it waits for.
+    let writes = match engine {
+        Engine::Sled => "write",
+        Engine::Redb => "pwrite64",
+    };
+    let calls = [writes, "fdatasync"].map(|call| (call, most(call)));
     let (mut whole, mut cut) = (0, 0);
     for trial in 0..trials {
         let (call, most) = calls[trial as usize % calls.len()];
         let nth = 1 + dice.below(most);
         println!("{call} {nth} of {most}");
         let home = tempfile::tempdir().unwrap();
-        let acked = run(strace::killing(&program, &home, call, nth), &home);
-        match runtime.block_on(check(&home, acked)) {
+        let acked = run(strace::killing(&program, &home, call, nth), engine, &home);
+        match runtime.block_on(check(engine, &home, acked)) {
             (true, _) => whole += 1,
             (false, true) => cut += 1,
             (false, false) => {}
         }
     }
     say(format_args!(
-        "crash: {trials} kills in submissions, {whole} whole, {cut} swept; CHORDAL_CRASH_SEED={seed}"
+        "crash: {engine:?}: {trials} kills in submissions, {whole} whole, {cut} swept; CHORDAL_CRASH_SEED={seed}"
     ));
     assert!(cut > 0 || trials < 10, "no kill came in the middle");
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
-use chordal::persistence::{Batch, MemoryStore, Scan, Store};
+use chordal::persistence::{Batch, MemoryStore, RedbStore, Scan, Store};
 use chordal::prelude::*;
 use chordal::{AppBuilder, Clock, Durability, Error, Id, State, StoreError, TaskEntry};
 use serde_json::{Value, json};
@@ -130,13 +130,19 @@ pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
 enum Place {
     Memory(MemoryStore),
     Sled(tempfile::TempDir),
+    Redb(tempfile::TempDir),
 }
 
 impl Place {
-    fn both() -> [Self; 2] {
+    fn all() -> [Self; 3] {
+        let [sled, redb] = Self::on_disk();
+        [Self::Memory(MemoryStore::new()), sled, redb]
+    }
+
+    fn on_disk() -> [Self; 2] {
         [
-            Self::Memory(MemoryStore::new()),
             Self::Sled(tempfile::tempdir().unwrap()),
+            Self::Redb(tempfile::tempdir().unwrap()),
         ]
     }
 
@@ -144,6 +150,9 @@ impl Place {
         match self {
             Self::Memory(store) => App::with_store(store.clone()),
             Self::Sled(directory) => App::open(directory.path().join("data")),
+            Self::Redb(directory) => {
+                App::with_store(RedbStore::open(directory.path().join("data")).unwrap())
+            }
         }
     }
 
@@ -154,7 +163,7 @@ impl Place {
 
 #[tokio::test]
 async fn the_result_of_a_finished_workflow_is_found_by_id_after_a_restart() {
-    for place in Place::both() {
+    for place in Place::all() {
         let ledger = Ledger::new();
         let app = place.open().await;
         let result = app
@@ -174,7 +183,7 @@ async fn the_result_of_a_finished_workflow_is_found_by_id_after_a_restart() {
 
 #[tokio::test]
 async fn a_task_cut_short_runs_again_as_attempt_2_and_its_finished_siblings_do_not() {
-    for place in Place::both() {
+    for place in Place::all() {
         let ledger = Ledger::new();
         let app = place.open().await;
         let header = group([
@@ -208,7 +217,7 @@ async fn a_task_cut_short_runs_again_as_attempt_2_and_its_finished_siblings_do_n
 
 #[tokio::test]
 async fn a_task_that_becomes_ready_while_the_app_stops_runs_in_the_next_life() {
-    for place in Place::both() {
+    for place in Place::all() {
         let ledger = Ledger::new();
         let app = place.open().await;
         let first = gated.s(ledger.0, "first".into());
@@ -281,7 +290,7 @@ async fn a_callback_cut_short_runs_again_though_a_member_has_its_number() {
 
 #[tokio::test]
 async fn retries_and_their_times_survive_restarts() {
-    for place in Place::both() {
+    for place in Place::all() {
         let ledger = Ledger::new();
         let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
         let open = async || {
@@ -318,7 +327,7 @@ async fn retries_and_their_times_survive_restarts() {
 
 #[tokio::test]
 async fn an_idempotency_key_gives_the_first_submission_also_after_a_restart() {
-    for place in Place::both() {
+    for place in Place::all() {
         let ledger = Ledger::new();
         let submit = async |app: &App| {
             let once = mark.s(ledger.0, "once".into()).idempotency_key("key");
@@ -340,7 +349,7 @@ async fn an_idempotency_key_gives_the_first_submission_also_after_a_restart() {
 
 #[tokio::test]
 async fn a_task_of_an_unknown_name_is_parked_and_runs_when_it_is_registered_again() {
-    for place in Place::both() {
+    for place in Place::all() {
         let ledger = Ledger::new();
         let app = place.open().await;
         let canvas = group([
@@ -387,7 +396,7 @@ async fn a_task_of_an_unknown_name_is_parked_and_runs_when_it_is_registered_agai
 
 #[tokio::test]
 async fn what_is_past_its_retention_is_swept_unless_a_handle_is_held() {
-    for place in Place::both() {
+    for place in Place::all() {
         let ledger = Ledger::new();
         let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
         let builder = place.builder().clock(clock.clone()).tasks(all_tasks());
@@ -425,7 +434,7 @@ async fn what_is_past_its_retention_is_swept_unless_a_handle_is_held() {
 
 #[tokio::test]
 async fn a_swept_key_is_free_and_ids_rise_though_the_clock_steps_back() {
-    for place in Place::both() {
+    for place in Place::all() {
         let ledger = Ledger::new();
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let open = async |clock: &Clock| {
@@ -556,19 +565,20 @@ async fn a_start_that_is_cancelled_harms_nobody_and_frees_the_directory() {
 
 #[tokio::test]
 async fn dropping_an_app_with_running_tasks_frees_its_directory_at_once() {
-    let place = Place::Sled(tempfile::tempdir().unwrap());
-    let ledger = Ledger::new();
-    for life in 1..=10 {
-        let app = place.open().await;
-        if life == 1 {
-            let all = group((0..50).map(move |i| gated.s(ledger.0, format!("{i}"))));
-            let _ = app.apply_async(all).await.unwrap();
+    for place in Place::on_disk() {
+        let ledger = Ledger::new();
+        for life in 1..=10 {
+            let app = place.open().await;
+            if life == 1 {
+                let all = group((0..50).map(move |i| gated.s(ledger.0, format!("{i}"))));
+                let _ = app.apply_async(all).await.unwrap();
+            }
+            ledger.entered("49", life).await;
+            drop(app);
         }
-        ledger.entered("49", life).await;
-        drop(app);
+        let attempts: Vec<u32> = (1..=10).collect();
+        assert_eq!(ledger.attempts("49"), attempts);
     }
-    let attempts: Vec<u32> = (1..=10).collect();
-    assert_eq!(ledger.attempts("49"), attempts);
 }
 
 #[tokio::test]
@@ -634,6 +644,17 @@ impl Disk {
             store.apply(batch.clone()).unwrap();
         }
         store
+    }
+
+    /// What a crash leaves at this moment, to go on with.
+    pub(crate) fn crashed(&self) -> Self {
+        let state = self.0.lock().unwrap();
+        let kept = Self::default();
+        for batch in &state.batches[..state.synced] {
+            kept.apply(batch.clone()).unwrap();
+        }
+        kept.sync(Durability::Power).unwrap();
+        kept
     }
 
     fn call(state: &mut DiskState) -> Result<(), StoreError> {

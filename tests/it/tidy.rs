@@ -11,6 +11,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "actix",
             "tokio",
             "sled",
+            "redb",
             "rand",
             "Instant",
             "SystemTime::now",
@@ -40,10 +41,11 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "crate::actors",
             "crate::app",
             "sled",
+            "redb",
             "crate::result",
         ],
     ),
-    ("actors", &["crate::app", "crate::result", "sled"]),
+    ("actors", &["crate::app", "crate::result", "sled", "redb"]),
     (
         "eager",
         &[
@@ -51,6 +53,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "tokio",
             "thread",
             "sled",
+            "redb",
             "crate::messages",
             "crate::app",
             "crate::result",

@@ -437,9 +437,15 @@ async fn what_is_exported_and_imported_is_the_same() {
     app.shutdown().await.unwrap();
     let other = home.path().join("other");
     assert_eq!(App::import(&file, &other).await.unwrap(), count);
-    let all = records(&path);
+    let all = records(&other);
     assert_eq!(all.len() as u64, count);
-    assert!(records(&other) == all);
+    // The one was shut down after that, and has noted it.
+    let lasting = |all: Vec<Pair>| -> Vec<Pair> {
+        all.into_iter()
+            .filter(|(key, _)| key != b"m/life")
+            .collect()
+    };
+    assert!(lasting(records(&path)) == lasting(all.clone()));
     is_sound(&App::verify(&other).await.unwrap());
     // Into a store of another kind, and out of it again.
     let memory = MemoryStore::new();

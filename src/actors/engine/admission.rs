@@ -290,6 +290,7 @@ impl Handler<Stored> for EngineActor {
                     self.shell.halt(error.into());
                 }
             }
+            Stored::AllResumed => return self.shell.gathered(),
         }
         self.look();
     }

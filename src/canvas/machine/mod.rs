@@ -14,7 +14,9 @@ pub(crate) mod gate;
 pub(crate) mod group;
 pub(crate) mod offspring;
 pub(crate) mod place;
+pub(crate) mod quarantine;
 pub(crate) mod queue;
+pub(crate) mod room;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;

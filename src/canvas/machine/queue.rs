@@ -11,7 +11,7 @@ pub(crate) enum SlotKind {
 
 /// Ready tasks `T` and free slots of one kind.
 ///
-/// Invariant: tasks wait only while no slot is free.
+/// Invariant: tasks wait only while no slot is free, or none is to be given.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     free: usize,
@@ -46,6 +46,29 @@ impl<T> Queue<T> {
     /// `task` is ready, and waits whether or not a slot is free.
     pub(crate) fn wait(&mut self, priority: u8, task: T) {
         self.ready.push(priority, task);
+    }
+
+    /// Takes a slot past all that wait, if one is free.
+    pub(crate) fn take_slot(&mut self) -> bool {
+        let free = self.free > 0;
+        self.free -= usize::from(free);
+        free
+    }
+
+    pub(crate) fn has_slot(&self) -> bool {
+        self.free > 0
+    }
+
+    /// A slot is free again, and nobody is to take it now.
+    pub(crate) fn put_back(&mut self) {
+        self.free += 1;
+    }
+
+    /// The next task that waits, if a slot is free for it.
+    pub(crate) fn next(&mut self) -> Option<T> {
+        let next = (self.free > 0).then(|| self.ready.pop()).flatten()?;
+        self.free -= 1;
+        Some(next)
     }
 
     /// A slot is free again; returns the task that takes it.

@@ -204,6 +204,14 @@ impl Task {
         ]
     }
 
+    /// It is not to run any more, and ends with this.
+    pub(crate) fn discarded(&mut self, failure: Box<TaskFailure>) -> Vec<Command> {
+        match self.phase {
+            Phase::Ready => self.end(Outcome::Failure(failure).into()),
+            _ => Vec::new(),
+        }
+    }
+
     /// Attempt `attempt` has ended.
     pub(crate) fn finished(&mut self, attempt: u32, end: End, now: Now) -> Vec<Command> {
         if !self.is_running(attempt) {

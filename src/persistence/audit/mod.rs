@@ -8,10 +8,12 @@ use self::books::Books;
 use super::backlog::Waiting;
 use super::codec::{self, Kind};
 use super::definition::Head;
-use super::meta::Opening;
+use super::meta::{Life, Opening};
 use super::reader::Ended;
 use super::{Store, StoreError, keys};
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::quarantine::Suspect;
+use crate::canvas::machine::room::Weight;
 
 /// The most findings that are kept; all are counted.
 const MOST: usize = 1_000;
@@ -57,6 +59,26 @@ impl fmt::Display for Finding {
 }
 
 impl Audit {
+    /// Reads all the records of a store, of whatever engine, that nobody else has open.
+    ///
+    /// # Examples
+    /// ```
+    /// # use chordal::persistence::{Audit, Batch, MemoryStore, Store};
+    /// let store = MemoryStore::new();
+    /// assert!(Audit::of(&store).is_sound());
+    /// let mut batch = Batch::new();
+    /// batch.put("w of nobody", "x");
+    /// store.apply(batch)?;
+    /// assert_eq!(Audit::of(&store).findings.len(), 1);
+    /// # Ok::<(), chordal::StoreError>(())
+    /// ```
+    #[must_use]
+    pub fn of(store: &dyn Store) -> Self {
+        let mut audit = Self::default();
+        audit.read(store);
+        audit
+    }
+
     /// Says whether nothing is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
@@ -111,6 +133,11 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
         Some(b'm') if key == keys::LAST_SWEPT => {
             let _: Option<Id> = codec::decode(Kind::LastSwept, key, record)?;
         }
+        Some(b'm') if key == keys::LIFE => drop(codec::decode::<Life>(Kind::Life, key, record)?),
+        Some(b'm') if key == keys::PENDING => {
+            let _: Weight = codec::decode(Kind::Pending, key, record)?;
+        }
+        Some(b'k') => drop(codec::decode::<Suspect>(Kind::Suspect, key, record)?),
         Some(b'm') if key == keys::IMPORTING => codec::decode(Kind::Mark, key, record)?,
         Some(b'b') => drop(codec::decode::<Waiting>(Kind::Waiting, key, record)?),
         Some(b'w' | b'e') => drop(codec::decode::<Head>(Kind::Head, key, record)?),

@@ -19,6 +19,8 @@ use super::{Pair, Store, StoreError, keys};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::fold::is_run;
+use crate::canvas::machine::quarantine::Suspect;
+use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::{BODY, Change, Index, Record};
 use crate::canvas::outcome::Outcome;
 
@@ -138,6 +140,27 @@ impl Reader {
     /// The workflow that was submitted with this idempotency key.
     pub(crate) fn submitted_as(&self, key: &str) -> Result<Option<Id>, StoreError> {
         self.record(Kind::Idempotency, &keys::idempotency(key))
+    }
+
+    /// How much is pending: all workflows that have not ended.
+    pub(crate) fn pending(&self) -> Result<Weight, StoreError> {
+        Ok(self
+            .record(Kind::Pending, keys::PENDING)?
+            .unwrap_or_default())
+    }
+
+    /// The tasks that were running when a process ended.
+    pub(crate) fn suspects(&self) -> Result<Vec<(Id, Suspect)>, StoreError> {
+        let (from, to) = keys::all(b'k');
+        let suspects = self.store.scan(&from, &to).map(|pair| {
+            let (key, record) = pair?;
+            let suspect = codec::decode(Kind::Suspect, &key, &record)?;
+            let id = keys::id_of(&key);
+            let id =
+                id.ok_or_else(|| codec::corrupt(Kind::Suspect, &key, "its key is too short"))?;
+            Ok((id, suspect))
+        });
+        suspects.collect()
     }
 
     /// How many node numbers of the workflow were handed out after its submission.

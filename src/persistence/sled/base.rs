@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 use tracing::error;
 
 use super::disk::Disk;
-use super::files::{damaged, failed, rename, sync_dir};
+use super::files::{damaged, failed};
 use super::prepare::{prepare, settle};
-use crate::persistence::{Pair, StoreError};
+use crate::persistence::caught::caught;
+use crate::persistence::{Pair, StoreError, folder};
 
 /// What is read again soon lies in the overlay; this is for what comes back from the disk. sled's own
 /// default of 1 GiB is too much for a library that lives inside somebody else's process.
@@ -77,9 +78,7 @@ impl Base {
         base.flush()?;
         settle(&base.dir)?;
         if fresh {
-            rename(&base.dir.join(".creating"), &base.dir.join(".ready"))?;
-            sync_dir(&base.dir)?;
-            sync_dir(home)?;
+            folder::finish(home, &base.dir)?;
         }
         Ok(base)
     }
@@ -243,20 +242,10 @@ fn guarded<T>(
     work: impl FnOnce() -> ::sled::Result<T>,
 ) -> Result<T, StoreError> {
     use ::sled::Error::{CollectionNotFound, Corruption, Io, ReportableBug, Unsupported};
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(Io(e))) => Err(failed(doing, place, e)),
-        Ok(Err(Corruption { at, .. })) => Err(damaged(place, format!("bad bytes at {at:?}"))),
-        Ok(Err(Unsupported(what) | ReportableBug(what))) => Err(damaged(place, what)),
-        Ok(Err(CollectionNotFound(_))) => Err(damaged(place, "its tree is missing")),
-        Err(panic) => {
-            // sled's longer panic messages print whole nodes, which hold users' data.
-            let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-                (Some(text), _) => (*text).to_owned(),
-                (None, Some(text)) => text.chars().take(80).collect(),
-                (None, None) => "no message".to_owned(),
-            };
-            Err(damaged(place, format!("sled panicked at {doing}: {text}")))
-        }
-    }
+    caught(place, "sled", doing, work)?.map_err(|error| match error {
+        Io(e) => failed(doing, place, e),
+        Corruption { at, .. } => damaged(place, format!("bad bytes at {at:?}")),
+        Unsupported(what) | ReportableBug(what) => damaged(place, what),
+        CollectionNotFound(_) => damaged(place, "its tree is missing"),
+    })
 }

@@ -13,8 +13,7 @@
 //! <dir>/ballast        ours: space that is kept free
 //! <dir>/wal/           ours: segments of the log, and a spare one
 //! <dir>/sled/          ours: mode 0700
-//!   .creating          there from before sled's first file until the first open is on disk,
-//!   .ready             then renamed to this: exactly one of the two marks the directory as ours
+//!   .creating .ready   ours: one of the two says whether the first open has come to its end
 //!   db conf snap.*     sled's
 //!   blobs/             sled's, for what is too large for its log; stays empty at records <= 8 KB
 //! ```
@@ -23,9 +22,7 @@ mod backup;
 mod base;
 mod checkpoint;
 mod disk;
-mod files;
 mod frame;
-mod home;
 mod log;
 mod overlay;
 mod prepare;
@@ -36,7 +33,6 @@ mod segment;
 #[cfg(test)]
 mod tests;
 mod verify;
-mod without;
 
 use std::fmt;
 use std::fs::File;
@@ -50,12 +46,11 @@ use tracing::{error, warn};
 
 use self::base::{Base, Mark};
 use self::checkpoint::Checkpoint;
-use self::files::make_dir;
 use self::log::Log;
 use self::overlay::{Layers, Overlay};
 use self::room::Room;
 use self::scan::SledScan;
-use super::{Batch, Durability, Scan, Store, StoreError};
+use super::{Batch, Durability, Scan, Store, StoreError, files, folder, home};
 
 /// An overlay is frozen when it takes this much memory, or so much of the log. Two of them may be
 /// there at a time; what is put and deleted within one never reaches sled.
@@ -143,9 +138,10 @@ impl SledStore {
         Self::with_limit(dir.as_ref(), LIMIT)
     }
 
-    fn with_limit(dir: &Path, limit: usize) -> Result<Self, StoreError> {
+    pub(super) fn with_limit(dir: &Path, limit: usize) -> Result<Self, StoreError> {
         let home = home::make_home(dir)?;
         let lock = home::lock(&home)?;
+        folder::holds_no_other(&home, "sled")?;
         let room = Room::of(&home);
         let (base, log, overlay) = room.make_for(|| open(&home))?;
         if let Err(error) = room.check() {
@@ -265,7 +261,7 @@ impl SledStore {
 fn open(home: &Path) -> Result<(Base, Log, Overlay), StoreError> {
     let base = Base::open(home)?;
     let dir = home.join("wal");
-    make_dir(&dir)?;
+    files::make_dir(&dir)?;
     files::make_private(&dir)?;
     files::sync_dir(home)?;
     let mark = base.mark()?;

@@ -14,7 +14,7 @@ use super::files::{damaged, failed, list, sync_dir, sync_file};
 use super::frame::{ALIGN, Frame, claimed_generation};
 use super::overlay::Overlay;
 use super::segment::{ENDING, FRAMES, Head};
-use super::without::{Rule::H4, without};
+use crate::persistence::without::{Rule::H4, without};
 use crate::persistence::{Audit, StoreError};
 
 /// What a log was found to hold.

@@ -6,6 +6,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::persistence::conformance::conformance;
+use crate::persistence::proof::{copy, noise};
 use crate::persistence::{Op, Pair};
 
 mod backup;
@@ -13,7 +14,6 @@ mod base;
 mod checkpoint;
 #[cfg(target_os = "linux")]
 mod full;
-mod kill;
 mod log;
 mod scan;
 #[cfg(unix)]
@@ -52,36 +52,10 @@ impl SledStore {
     }
 }
 
-/// What a process that is killed now would leave behind.
-fn copy(home: &Path) -> TempDir {
-    let copy = tempdir().unwrap();
-    for folder in ["sled", "wal"] {
-        fs::create_dir(copy.path().join(folder)).unwrap();
-        for entry in fs::read_dir(home.join(folder)).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_file() {
-                let to = copy.path().join(folder).join(entry.file_name());
-                fs::copy(entry.path(), to).unwrap();
-            }
-        }
-    }
-    fs::create_dir(copy.path().join("sled/blobs")).unwrap();
-    copy
-}
-
 #[track_caller]
 fn holds_kept(home: &Path) {
     let store = SledStore::open(home).unwrap();
     assert_eq!(store.get(b"kept").unwrap().as_deref(), Some(&b"yes"[..]));
-}
-
-/// xorshift, so that a failure repeats.
-fn noise(seed: u64) -> impl Iterator<Item = u64> {
-    std::iter::successors(Some(seed * 2 + 1), |x| {
-        let x = x ^ (x << 13);
-        let x = x ^ (x >> 7);
-        Some(x ^ (x << 17))
-    })
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::files::{failed, list, make_dir};
 use super::home::holder_of;
 use super::replay::inspect;
 use super::{SledStore, Store};
-use crate::persistence::{Audit, StoreError};
+use crate::persistence::{Audit, StoreError, folder};
 
 impl SledStore {
     /// Reads all of a store and says what is wrong with it; changes nothing in its directory. It works on
@@ -31,12 +31,13 @@ impl SledStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] if it is open; [`StoreError::Io`] and [`StoreError::Full`] if there is none,
+    /// [`StoreError::Locked`] if it is open; [`StoreError::OtherEngine`]; [`StoreError::Io`] and [`StoreError::Full`] if there is none,
     /// if it cannot be read, or not be copied. What is wrong with it is no error.
     pub fn verify(dir: impl AsRef<Path>) -> Result<Audit, StoreError> {
         let dir = dir.as_ref();
         let home = dir.canonicalize().map_err(|e| failed("verify", dir, e))?;
         let _lock = hold(&home)?;
+        folder::holds_no_other(&home, "sled")?;
         if !home.join("sled").is_dir() {
             return Err(failed("find a store in", &home, ErrorKind::NotFound.into()));
         }

@@ -4,8 +4,8 @@
 
 use std::process::{Command, Stdio};
 
-use super::super::without::WITHOUT;
 use super::*;
+use crate::persistence::without::WITHOUT;
 
 const HOME: &str = "CHORDAL_TEST_WITHOUT_HOME";
 

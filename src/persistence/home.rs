@@ -3,7 +3,6 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::files::{damaged, failed, make_dir, open_private, sync_dir};
@@ -11,10 +10,6 @@ use crate::persistence::StoreError;
 
 /// In the directory of a backup that is not whole yet: it may be wiped.
 pub(super) const UNFINISHED: &str = ".unfinished";
-
-/// How long a lock may be held by a process that this one is just starting, though it has let go itself:
-/// a fork has all that is open until it becomes another program.
-const FORKED: Duration = Duration::from_millis(200);
 
 /// Makes the user's directory and everything above it, durably.
 pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
@@ -44,27 +39,29 @@ pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
     Ok(home)
 }
 
+/// How long this process waits for a lock that is its own. A process that it starts has all of its
+/// files open until it runs its own program, also those that are closed here meanwhile.
+const STRAGGLERS: Duration = Duration::from_millis(100);
+
 /// Takes `<home>/LOCK` or tells who has it (H7).
 pub(super) fn lock(home: &Path) -> Result<File, StoreError> {
     let path = home.join("LOCK");
     let mut file = open_private(&path)?;
-    let mut holder = Vec::new();
     let begun = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
-            Err(TryLockError::WouldBlock) => {}
+    while let Err(error) = file.try_lock() {
+        if let TryLockError::Error(e) = error {
+            return Err(failed("lock", &path, e));
         }
         let pid = holder_of(&file);
-        if pid != Some(std::process::id()) || begun.elapsed() > FORKED {
+        if pid != Some(std::process::id()) || begun.elapsed() > STRAGGLERS {
             return Err(StoreError::Locked {
                 path: home.to_owned(),
                 pid,
             });
         }
-        thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
+    let mut holder = Vec::new();
     file.rewind().map_err(|e| failed("read", &path, e))?;
     (&mut file)
         .take(64)

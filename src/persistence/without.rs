@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use tracing::warn;
 
 /// The variable that names the rules that are off.
-pub(super) const WITHOUT: &str = "CHORDAL_WITHOUT";
+pub(crate) const WITHOUT: &str = "CHORDAL_WITHOUT";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {

@@ -1,0 +1,144 @@
+//! The room for what is pending: who submits more than there may be waits here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::canvas::machine::room::{self, Weight};
+
+#[derive(Debug)]
+pub(crate) struct Room(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    machine: room::Room,
+    /// Who is told that he has entered, by number; `None` when nobody is any more.
+    waiting: Option<HashMap<u64, oneshot::Sender<()>>>,
+}
+
+/// What a submission takes up until the engine has it. Dropped, it takes up nothing.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    room: Arc<Room>,
+    weight: Weight,
+}
+
+impl Room {
+    pub(crate) fn new(limit: Weight) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            machine: room::Room::new(limit),
+            waiting: Some(HashMap::new()),
+        })))
+    }
+
+    pub(crate) fn taken(&self) -> Weight {
+        self.0.lock().machine.taken()
+    }
+
+    /// Enters when there is room; never, if it is closed before.
+    pub(crate) async fn enter(self: &Arc<Self>) -> Option<Reservation> {
+        let (number, told) = {
+            let mut state = self.0.lock();
+            let State { machine, waiting } = &mut *state;
+            let waiting = waiting.as_mut()?;
+            match machine.enter() {
+                None => return Some(self.reservation()),
+                Some(number) => {
+                    let (tell, told) = oneshot::channel();
+                    waiting.insert(number, tell);
+                    (number, told)
+                }
+            }
+        };
+        let mut waiting = Waiting {
+            room: self,
+            number: Some(number),
+        };
+        told.await.ok()?;
+        waiting.number = None;
+        Some(self.reservation())
+    }
+
+    /// Enters if there is room and nobody waits for it.
+    pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Reservation> {
+        let entered = self.0.lock().machine.try_enter();
+        entered.then(|| self.reservation())
+    }
+
+    /// Enters, whether there is room or not.
+    pub(crate) fn force(self: &Arc<Self>) -> Reservation {
+        self.add(Weight::ONE);
+        self.reservation()
+    }
+
+    fn reservation(self: &Arc<Self>) -> Reservation {
+        Reservation {
+            room: self.clone(),
+            weight: Weight::ONE,
+        }
+    }
+
+    /// So much more is pending.
+    pub(crate) fn add(&self, more: Weight) {
+        self.0.lock().machine.add(more);
+    }
+
+    /// So much less is pending.
+    pub(crate) fn remove(&self, less: Weight) {
+        let mut state = self.0.lock();
+        let State { machine, waiting } = &mut *state;
+        for number in machine.remove(less) {
+            let tell = waiting.as_mut().and_then(|waiting| waiting.remove(&number));
+            // Who no longer listens gives his room back himself.
+            let _ = tell.map(|tell| tell.send(()));
+        }
+    }
+
+    /// Nobody enters any more; who waits is told.
+    pub(crate) fn close(&self) {
+        self.0.lock().waiting = None;
+    }
+}
+
+/// One who waits in line, for as long as he does.
+struct Waiting<'a> {
+    room: &'a Room,
+    number: Option<u64>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Some(number) = self.number else { return };
+        let mut state = self.room.0.lock();
+        let waited = state.machine.leave(number);
+        if let Some(waiting) = &mut state.waiting {
+            waiting.remove(&number);
+        }
+        drop(state);
+        if !waited {
+            self.room.remove(Weight::ONE);
+        }
+    }
+}
+
+impl Reservation {
+    /// It takes up so much by now.
+    pub(crate) fn set(&mut self, weight: Weight) {
+        let before = std::mem::replace(&mut self.weight, weight);
+        self.room.add(weight);
+        self.room.remove(before);
+    }
+
+    /// The engine has it: what it takes up is to be [removed](Room::remove) when it has ended.
+    pub(crate) fn keep(mut self) -> Weight {
+        std::mem::take(&mut self.weight)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.room.remove(self.weight);
+    }
+}

@@ -1,0 +1,254 @@
+//! Quarantine: what was running when the process before this one ended, and may have ended it.
+
+use std::collections::HashMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::Shell;
+use crate::actors::dispatcher::Ready;
+use crate::actors::roll::Ticket;
+use crate::canvas::id::Id;
+use crate::canvas::machine::quarantine::{Arrival, Note, Quarantine, Suspect};
+use crate::canvas::machine::room::Weight;
+use crate::canvas::quarantined::Quarantined;
+use crate::messages::dispatcher::Slot;
+use crate::messages::scheduler::WakeAt;
+use crate::messages::task::Released;
+use crate::persistence::codec::{self, Kind};
+use crate::persistence::meta::{self, Life};
+use crate::persistence::reader::Reader;
+use crate::persistence::{Durability, Store, StoreError, keys};
+
+/// What the lives before leave to this one.
+#[derive(Debug)]
+pub(crate) struct Legacy {
+    /// The number that no commit of theirs has reached.
+    pub(super) last_commit: u64,
+    /// Our own, which is to be ended.
+    pub(super) life: Life,
+    pub(super) court: Quarantine<Accused>,
+    /// To be written before anything starts.
+    pub(super) notes: Vec<Note>,
+    /// How much is pending.
+    pub(crate) pending: Weight,
+}
+
+/// Who waits to be tried.
+#[derive(Debug)]
+pub(crate) struct Accused {
+    slot: Slot,
+    priority: u8,
+    ticket: Ticket,
+}
+
+impl Legacy {
+    /// Opens the store for a new life, in which so many crashes are enough.
+    pub(crate) fn take(
+        store: &dyn Store,
+        reader: &Reader,
+        durability: Durability,
+        limit: u32,
+        now_ms: u64,
+    ) -> Result<Self, StoreError> {
+        let (opening, life, last_end) = meta::open(store, durability)?;
+        let mut suspects = Vec::new();
+        let mut notes = Vec::new();
+        for (id, suspect) in reader.suspects()? {
+            match store.get(&keys::head(id.root()))? {
+                Some(_) => suspects.push((id, suspect)),
+                // It has ended with its workflow.
+                None => notes.push((id, None)),
+            }
+        }
+        let (court, more) = Quarantine::open(suspects, last_end, limit, now_ms);
+        notes.extend(more);
+        Ok(Self {
+            last_commit: opening.last_commit(),
+            life,
+            court,
+            notes,
+            pending: reader.pending()?,
+        })
+    }
+
+    pub(crate) fn last_commit(&self) -> u64 {
+        self.last_commit
+    }
+}
+
+/// What is known of a quarantined task, as its users see it.
+fn shown((id, suspect): (Id, &Suspect)) -> Quarantined {
+    Quarantined {
+        id,
+        name: suspect.name.clone(),
+        crashes: suspect.crashes,
+        since: UNIX_EPOCH + Duration::from_millis(suspect.since_ms),
+    }
+}
+
+impl Shell {
+    /// To be called before anything is started.
+    pub(super) fn open_quarantine(&self, notes: Vec<Note>) {
+        notes.into_iter().for_each(|note| self.note(Some(note)));
+        let court = self.0.court.borrow();
+        for quarantined in court.quarantined().map(shown) {
+            let Quarantined {
+                id, name, crashes, ..
+            } = &quarantined;
+            tracing::error!(%id, name, crashes, "quarantined: the process ends when it runs");
+            self.shared().quarantine(quarantined);
+        }
+        if court.holds() {
+            self.0.dispatcher.borrow_mut().hold();
+        }
+    }
+
+    fn note(&self, note: Option<Note>) {
+        match note {
+            Some((id, Some(suspect))) => {
+                let record = codec::encode(Kind::Suspect, &suspect);
+                self.put(keys::suspect(id), record);
+            }
+            Some((id, None)) => self.delete(keys::suspect(id)),
+            None => {}
+        }
+    }
+
+    /// Says whether this workflow is to come in at once: a task of it may have to be tried.
+    pub(crate) fn awaits(&self, root: Id) -> bool {
+        self.0.court.borrow().awaits(root)
+    }
+
+    /// A task has come in whose attempt `attempt` was running when the process ended.
+    pub(crate) fn arrived(&self, id: Id, name: &str, attempt: u32, ticket: Ticket) -> Arrival {
+        let now_ms = self.now_ms();
+        let (arrival, note) = self.0.court.borrow_mut().arrived(id, name, attempt, now_ms);
+        self.note(note);
+        if arrival == Arrival::Quarantined {
+            self.0.locked_up.borrow_mut().insert(id, ticket);
+        }
+        arrival
+    }
+
+    /// It is started when it is its turn to be tried.
+    pub(crate) fn await_trial(&self, id: Id, slot: Slot, priority: u8, ticket: Ticket) {
+        let accused = Accused {
+            slot,
+            priority,
+            ticket,
+        };
+        self.0.court.borrow_mut().wait(id, accused);
+        self.try_next();
+    }
+
+    /// All that was running has come in.
+    pub(crate) fn gathered(&self) {
+        self.0.court.borrow_mut().gathered();
+        self.try_next();
+    }
+
+    fn try_next(&self) {
+        if self.is_draining() {
+            return;
+        }
+        let now = self.shared().clock.elapsed_ms();
+        let next = {
+            let dispatcher = self.0.dispatcher.borrow();
+            let can = |accused: &Accused| dispatcher.has(accused.slot);
+            self.0.court.borrow_mut().next(now, can)
+        };
+        let Some((accused, until)) = next else {
+            return self.go_on();
+        };
+        self.wake_at(now, until);
+        let permit = self.0.dispatcher.borrow_mut().grant_now(accused.slot);
+        self.grant(permit.map(|permit| (Ready::Known(accused.ticket), permit)));
+    }
+
+    /// Starts what has waited for the trials, if they are over.
+    fn go_on(&self) {
+        let mut dispatcher = self.0.dispatcher.borrow_mut();
+        if !dispatcher.holds() || self.0.court.borrow().holds() {
+            return;
+        }
+        let granted = dispatcher.go_on();
+        drop(dispatcher);
+        for granted in granted {
+            self.grant(Some(granted));
+        }
+        let rest = self.0.court.borrow_mut().rest();
+        for accused in rest {
+            self.request(accused.slot, accused.priority, Ready::Known(accused.ticket));
+        }
+    }
+
+    /// Both on the scale of `Clock::elapsed_ms`.
+    fn wake_at(&self, now: u64, until: u64) {
+        self.scheduler().do_send(WakeAt {
+            at_ms: self.now_ms().saturating_add(until.saturating_sub(now)),
+            who: self.engine().clone().recipient(),
+        });
+    }
+
+    /// Ends the trial that has taken long enough.
+    pub(crate) fn look_at_trial(&self) {
+        let now = self.shared().clock.elapsed_ms();
+        let trial = self.0.court.borrow().trial();
+        match trial {
+            Some((id, until)) if until <= now => self.outlived(id),
+            Some((_, until)) => self.wake_at(now, until),
+            None => {}
+        }
+    }
+
+    /// The attempt that is about to be recorded is that of a task on trial.
+    pub(crate) fn trial_starts(&self, id: Id) {
+        let note = self.0.court.borrow_mut().started(id);
+        self.note(note);
+    }
+
+    /// It goes on, and what runs beside it may.
+    pub(crate) fn outlived(&self, id: Id) {
+        let note = self.0.court.borrow_mut().outlived(id);
+        if note.is_some() {
+            self.note(note);
+            self.try_next();
+        }
+    }
+
+    /// It has ended, and the process has not.
+    pub(crate) fn cleared(&self, id: Id) {
+        let note = self.0.court.borrow_mut().cleared(id);
+        self.note(note);
+        self.try_next();
+    }
+
+    /// What was known of it when it was discarded.
+    pub(crate) fn suspect(&self, id: Id) -> Option<Suspect> {
+        self.0.court.borrow().suspect(id).cloned()
+    }
+
+    /// Lets a task out of quarantine: to run again, or to fail. Says whether it was there.
+    pub(crate) fn release_quarantined(&self, id: Id, released: Released) -> bool {
+        let note = {
+            let mut court = self.0.court.borrow_mut();
+            match released {
+                Released::ToRun => court.requeue(id),
+                Released::ToFail => court.discard(id),
+            }
+        };
+        let found = note.is_some();
+        self.note(note);
+        if found {
+            self.shared().release(id);
+        }
+        // Who has not come in yet finds it on record.
+        let ticket = self.0.locked_up.borrow_mut().remove(&id);
+        if let Some(task) = ticket.and_then(|ticket| self.0.roll.borrow().get(ticket).cloned()) {
+            task.do_send(released);
+        }
+        found
+    }
+}
+
+/// Where the tasks in quarantine are that have come in.
+pub(super) type LockedUp = HashMap<Id, Ticket>;

@@ -1,0 +1,95 @@
+//! What every engine on disk is put through: kills and damage.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::{Batch, Durability, MemoryStore, Pair, RedbStore, SledStore, Store, StoreError};
+
+mod damage;
+mod kill;
+
+/// An engine, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engine {
+    /// With an overlay so small that checkpoints happen all the time.
+    Sled,
+    Redb,
+}
+
+impl Engine {
+    fn open(self, home: &Path) -> Result<Box<dyn Store>, StoreError> {
+        Ok(match self {
+            Engine::Sled => Box::new(SledStore::with_limit(home, 60_000)?),
+            Engine::Redb => Box::new(RedbStore::open(home)?),
+        })
+    }
+}
+
+fn all(store: &dyn Store) -> Result<Vec<Pair>, StoreError> {
+    store.scan(b"\0", &[0xFF; 32]).collect()
+}
+
+/// What a process that is killed now would leave behind.
+pub(super) fn copy(home: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_into(home, copy.path());
+    copy
+}
+
+fn copy_into(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        // (Space, and nothing else.)
+        if entry.file_name() == "ballast" {
+            continue;
+        }
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy_into(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// xorshift, so that a failure repeats.
+pub(super) fn noise(seed: u64) -> impl Iterator<Item = u64> {
+    std::iter::successors(Some(seed * 2 + 1), |x| {
+        let x = x ^ (x << 13);
+        let x = x ^ (x >> 7);
+        Some(x ^ (x << 17))
+    })
+}
+
+/// The `n`th batch, the same each time it is asked for.
+pub(super) fn round(n: u64) -> Batch {
+    let mut batch = Batch::new();
+    let mut dice = noise(n).skip(5).map(|noise| noise >> 11);
+    for _ in 0..12 {
+        let (key, what) = (dice.next().unwrap() % 500, dice.next().unwrap());
+        if what.is_multiple_of(3) {
+            batch.delete(format!("{key:03}"));
+        } else {
+            batch.put(format!("{key:03}"), vec![n as u8; what as usize % 1_500]);
+        }
+    }
+    batch.put("round", n.to_be_bytes());
+    batch
+}
+
+/// Which round was the last; 0 before the first.
+pub(super) fn last_round(store: &dyn Store) -> u64 {
+    let found = store.get(b"round").unwrap();
+    found.map_or(0, |found| u64::from_be_bytes(found.try_into().unwrap()))
+}
+
+/// What a store holds after so many rounds.
+pub(super) fn after(rounds: u64) -> Vec<Pair> {
+    let store = MemoryStore::new();
+    for n in 1..=rounds {
+        store.apply(round(n)).unwrap();
+    }
+    store.scan(b"\0", &[0xFF; 32]).map(Result::unwrap).collect()
+}

@@ -1,0 +1,232 @@
+//! A file that is not what was written: it is served as it was, or refused, and never anything else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+/// How many trials of each kind of directory; more with `CHORDAL_DAMAGE_TRIALS`.
+const TRIALS: u64 = 150;
+const PAGE: usize = 4096;
+
+/// What happens to one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Damage {
+    /// One bit is bent.
+    Bit,
+    /// What follows a place is gone.
+    Cut,
+    /// A page is zeroes.
+    Zeroes,
+    /// A page is noise.
+    Noise,
+    /// A page is what it once was: a write was lost.
+    OldPage,
+    /// All of it is what it once was.
+    OldFile,
+    /// There is none.
+    Gone,
+}
+
+const KINDS: [Damage; 7] = [
+    Damage::Bit,
+    Damage::Cut,
+    Damage::Zeroes,
+    Damage::Noise,
+    Damage::OldPage,
+    Damage::OldFile,
+    Damage::Gone,
+];
+
+/// How the last life of a store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Closed,
+    Killed,
+}
+
+/// A directory, copies of it from before, and what it may be found to hold: a commit that nobody was
+/// told of before the kill may be there or not.
+struct Specimen {
+    home: TempDir,
+    older: Vec<TempDir>,
+    right: Vec<Vec<Pair>>,
+}
+
+impl Specimen {
+    fn make(engine: Engine, end: End) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut older = Vec::new();
+        let live = |rounds| {
+            let store = engine.open(home.path()).unwrap();
+            let begun = last_round(&*store);
+            for n in begun + 1..=begun + rounds {
+                store.apply(round(n)).unwrap();
+                store.sync(Durability::Power).unwrap();
+            }
+        };
+        for _life in 0..4 {
+            live(20);
+            // Of a store that is closed: while it is open, its files need not be of one moment.
+            older.push(copy(home.path()));
+        }
+        let acked = match end {
+            End::Closed => {
+                live(8);
+                88
+            }
+            End::Killed => super::kill::live_and_be_killed(engine, home.path(), 8),
+        };
+        let sound = copy(home.path());
+        let last = last_round(&*engine.open(sound.path()).unwrap());
+        let right = (acked..=last).map(after).collect();
+        Self { home, older, right }
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.home.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.push(path.strip_prefix(self.home.path()).unwrap().to_owned());
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// A copy with this damage; `None` if that changes nothing.
+    fn damaged(
+        &self,
+        file: &Path,
+        kind: Damage,
+        dice: &mut impl FnMut(usize) -> usize,
+    ) -> Option<TempDir> {
+        let sound = fs::read(self.home.path().join(file)).unwrap();
+        let used = sound
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        let old = |which: usize| {
+            let older = self.older[which].path().join(file);
+            fs::read(older).ok()
+        };
+        let mut bytes = sound.clone();
+        match kind {
+            Damage::Bit => {
+                bytes[dice(used.max(1)).min(sound.len().checked_sub(1)?)] ^= 1 << dice(8)
+            }
+            Damage::Cut => bytes.truncate(dice(used.max(1))),
+            Damage::Zeroes | Damage::Noise | Damage::OldPage => {
+                let from = dice(used.div_ceil(PAGE).max(1)) * PAGE;
+                let to = (from + PAGE).min(sound.len());
+                match kind {
+                    Damage::Zeroes => bytes[from..to].fill(0),
+                    Damage::Noise => bytes[from..to].fill_with(|| dice(256) as u8),
+                    _ => {
+                        bytes[from..to].copy_from_slice(old(dice(self.older.len()))?.get(from..to)?)
+                    }
+                }
+            }
+            Damage::OldFile => bytes = old(dice(self.older.len()))?,
+            Damage::Gone => {}
+        }
+        if bytes == sound && kind != Damage::Gone {
+            return None;
+        }
+        let copy = copy(self.home.path());
+        let path = copy.path().join(file);
+        match kind {
+            Damage::Gone => fs::remove_file(path).unwrap(),
+            _ => fs::write(path, bytes).unwrap(),
+        }
+        Some(copy)
+    }
+}
+
+fn trials() -> u64 {
+    let set = std::env::var("CHORDAL_DAMAGE_TRIALS").ok();
+    set.map_or(TRIALS, |set| set.parse().expect("it is a number"))
+}
+
+/// Damages one file at a time; says what was served and had changed, unless `is_known`.
+fn silent(engine: Engine, end: End, is_known: impl Fn(&Path) -> bool) -> Vec<String> {
+    let specimen = Specimen::make(engine, end);
+    let files = specimen.files();
+    let db = files.iter().find(|file| file.ends_with("db"));
+    let db = db.expect("both engines call it so");
+    let mut silent = Vec::new();
+    let mut counts: BTreeMap<(Damage, &str), u64> = BTreeMap::new();
+    let mut seed = 0;
+    let mut done = 0;
+    while done < trials() {
+        seed += 1;
+        let mut noise = noise(seed).skip(9);
+        let mut dice = |sides: usize| (noise.next().unwrap() >> 20) as usize % sides;
+        let kind = KINDS[dice(KINDS.len())];
+        let file = match dice(2) {
+            0 => db,
+            _ => &files[dice(files.len())],
+        };
+        let Some(home) = specimen.damaged(file, kind, &mut dice) else {
+            continue;
+        };
+        done += 1;
+        // Twice: what an open makes of it must not be taken for sound by the next one.
+        for open in 1..=2 {
+            let found = engine.open(home.path()).and_then(|store| all(&*store));
+            let what = match found {
+                Ok(found) if specimen.right.contains(&found) => "as it was",
+                Ok(_) if is_known(file) => "changed, as is known",
+                Ok(_) => {
+                    silent.push(format!(
+                        "{kind:?} of {}, seed {seed}, open {open}",
+                        file.display()
+                    ));
+                    "changed"
+                }
+                Err(StoreError::RolledBack { .. }) => "rolled back",
+                Err(StoreError::Corrupt { .. }) => "corrupt",
+                Err(error) => panic!("{kind:?} of {}, seed {seed}: {error:?}", file.display()),
+            };
+            *counts.entry((kind, what)).or_default() += 1;
+        }
+    }
+    println!("{engine:?}, {end:?}: {counts:?}");
+    let refused = counts
+        .keys()
+        .filter(|(_, what)| ["corrupt", "rolled back"].contains(what));
+    assert!(refused.count() > 3, "{counts:?}");
+    silent
+}
+
+#[test]
+fn what_redb_has_is_served_as_it_was_or_refused_after_it_was_closed() {
+    assert_eq!(silent(Engine::Redb, End::Closed, |_| false), [""; 0]);
+}
+
+#[test]
+fn what_redb_has_is_served_as_it_was_or_refused_after_a_kill() {
+    assert_eq!(silent(Engine::Redb, End::Killed, |_| false), [""; 0]);
+}
+
+/// The end of its log, which looks as if it had never been written (see RELIABILITY.md).
+fn is_in_log(file: &Path) -> bool {
+    file.starts_with("wal")
+}
+
+#[test]
+fn what_sled_has_is_served_as_it_was_or_refused_after_it_was_closed() {
+    assert_eq!(silent(Engine::Sled, End::Closed, is_in_log), [""; 0]);
+}
+
+#[test]
+fn what_sled_has_is_served_as_it_was_or_refused_after_a_kill() {
+    assert_eq!(silent(Engine::Sled, End::Killed, is_in_log), [""; 0]);
+}

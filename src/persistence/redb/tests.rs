@@ -1,0 +1,319 @@
+use std::fs;
+
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+use crate::persistence::conformance::conformance;
+use crate::persistence::proof::copy;
+use crate::persistence::{Pair, SledStore};
+
+mod disk;
+
+fn batch(pairs: &[(&str, &[u8])]) -> Batch {
+    let mut batch = Batch::new();
+    pairs
+        .iter()
+        .for_each(|(key, value)| batch.put(*key, *value));
+    batch
+}
+
+/// A closed store that holds `kept`.
+fn filled() -> TempDir {
+    let home = tempdir().unwrap();
+    let store = RedbStore::open(home.path()).unwrap();
+    store.apply(batch(&[("kept", b"yes")])).unwrap();
+    store.sync(Durability::Power).unwrap();
+    home
+}
+
+impl RedbStore {
+    fn all(&self) -> Result<Vec<Pair>, StoreError> {
+        self.scan(b"\0", &[0xFF; 32]).collect()
+    }
+}
+
+#[track_caller]
+fn holds_kept(home: &Path) {
+    let store = RedbStore::open(home).unwrap();
+    assert_eq!(store.get(b"kept").unwrap().as_deref(), Some(&b"yes"[..]));
+}
+
+#[test]
+fn redb_keeps_the_contract() {
+    let homes = Mutex::new(Vec::new());
+    let open = || {
+        let home = tempdir().unwrap();
+        let store = RedbStore::open(home.path()).unwrap();
+        homes.lock().push(home);
+        store
+    };
+    conformance(open, |store| {
+        let home = store.path().to_owned();
+        drop(store);
+        RedbStore::open(home).unwrap()
+    });
+}
+
+#[test]
+fn a_second_open_is_told_who_holds_the_lock() {
+    let home = tempdir().unwrap();
+    let store = RedbStore::open(home.path()).unwrap();
+    match RedbStore::open(home.path()) {
+        Err(StoreError::Locked { path, pid }) => {
+            assert_eq!(path, home.path().canonicalize().unwrap());
+            assert_eq!(pid, Some(std::process::id()));
+        }
+        other => panic!("{other:?}"),
+    }
+    store.apply(batch(&[("k", b"v")])).unwrap();
+    store.sync(Durability::Power).unwrap();
+}
+
+#[test]
+fn a_store_of_the_other_engine_is_refused_and_left_untouched() {
+    let home = filled();
+    let error = SledStore::open(home.path()).unwrap_err();
+    assert!(matches!(
+        error,
+        StoreError::OtherEngine {
+            found: "redb",
+            asked: "sled",
+            ..
+        }
+    ));
+    assert!(!home.path().join("sled").exists());
+    holds_kept(home.path());
+
+    let home = tempdir().unwrap();
+    drop(SledStore::open(home.path()).unwrap());
+    let error = RedbStore::open(home.path()).unwrap_err();
+    assert!(error.to_string().ends_with("was made by sled, not by redb"));
+    assert!(!home.path().join("redb").exists());
+}
+
+#[test]
+fn a_first_open_cut_short_starts_anew() {
+    let home = tempdir().unwrap();
+    let dir = home.path().join("redb");
+    fs::create_dir_all(&dir).unwrap();
+    for (name, bytes) in [
+        (".creating", &b""[..]),
+        ("db", b"redb\x1a\x0a"),
+        ("fence", b""),
+    ] {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+    let store = RedbStore::open(home.path()).unwrap();
+    store.apply(batch(&[("kept", b"yes")])).unwrap();
+    drop(store);
+    assert!(dir.join(".ready").exists() && !dir.join(".creating").exists());
+    holds_kept(home.path());
+}
+
+#[test]
+fn a_directory_without_our_mark_is_left_untouched() {
+    let home = filled();
+    let dir = home.path().join("redb");
+    fs::remove_file(dir.join(".ready")).unwrap();
+    let before = fs::read(dir.join("db")).unwrap();
+    let error = RedbStore::open(home.path()).unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt { what, .. } if what.contains("untouched")));
+    assert_eq!(fs::read(dir.join("db")).unwrap(), before);
+}
+
+#[test]
+fn a_file_that_vanished_is_not_taken_for_a_new_store() {
+    for (name, is_removed) in [
+        ("db", true),
+        ("db", false),
+        ("fence", true),
+        ("fence", false),
+    ] {
+        let home = filled();
+        let path = home.path().join("redb").join(name);
+        if is_removed {
+            fs::remove_file(&path).unwrap();
+        } else {
+            fs::write(&path, b"").unwrap();
+        }
+        let error = RedbStore::open(home.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn an_older_copy_of_the_file_and_a_new_one_are_refused() {
+    let home = filled();
+    let new = tempdir().unwrap();
+    drop(RedbStore::open(new.path()).unwrap());
+    let old = copy(home.path());
+    let store = RedbStore::open(home.path()).unwrap();
+    store.apply(batch(&[("more", b"yes")])).unwrap();
+    drop(store);
+    for (other, is_at) in [(&old, 1), (&new, 0)] {
+        let mixed = copy(home.path());
+        fs::copy(other.path().join("redb/db"), mixed.path().join("redb/db")).unwrap();
+        let error = RedbStore::open(mixed.path()).unwrap_err();
+        assert!(
+            matches!(error, StoreError::RolledBack { expected: 2, found, .. } if found == is_at),
+            "{error:?}"
+        );
+    }
+    // An older fence misses nothing.
+    fs::copy(
+        old.path().join("redb/fence"),
+        home.path().join("redb/fence"),
+    )
+    .unwrap();
+    holds_kept(home.path());
+}
+
+#[test]
+fn a_commit_that_a_crash_took_back_before_its_fence_is_no_loss() {
+    let home = filled();
+    let store = RedbStore::open(home.path()).unwrap();
+    store.apply(batch(&[("unsynced", b"yes")])).unwrap();
+    // As a kill in the middle of the next commit.
+    let killed = copy(home.path());
+    store.sync(Durability::Power).unwrap();
+    let fence = fs::read(home.path().join("redb/fence")).unwrap();
+    let acked = copy(home.path());
+    drop(store);
+    let store = RedbStore::open(killed.path()).unwrap();
+    assert_eq!(store.all().unwrap().len(), 1);
+    drop(store);
+    let store = RedbStore::open(acked.path()).unwrap();
+    assert_eq!(store.all().unwrap().len(), 2);
+    assert_eq!(fs::read(acked.path().join("redb/fence")).unwrap(), fence);
+}
+
+#[test]
+fn what_was_not_synced_is_lost_in_a_crash_and_kept_by_a_clean_stop() {
+    for durability in [Durability::Buffered, Durability::Process] {
+        let home = filled();
+        let store = RedbStore::open(home.path()).unwrap();
+        store.apply(batch(&[("more", b"yes")])).unwrap();
+        store.sync(durability).unwrap();
+        let killed = copy(home.path());
+        drop(store);
+        let of = |home: &TempDir| RedbStore::open(home.path()).unwrap().all().unwrap().len();
+        // A kill leaves what the kernel has: of a commit that is not fsynced it has nothing.
+        let kept = if durability == Durability::Buffered {
+            1
+        } else {
+            2
+        };
+        assert_eq!((of(&killed), of(&home)), (kept, 2), "{durability:?}");
+    }
+}
+
+#[test]
+fn a_store_of_a_later_version_is_left_untouched() {
+    let home = filled();
+    let dir = home.path().join("redb");
+    let mut slots = fs::read(dir.join("fence")).unwrap();
+    slots[..16].copy_from_slice(&fence::encode(2, 9));
+    fs::write(dir.join("fence"), slots).unwrap();
+    let before = fs::read(dir.join("db")).unwrap();
+    let error = RedbStore::open(home.path()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StoreError::Newer {
+                found: 2,
+                supported: 1,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert_eq!(fs::read(dir.join("db")).unwrap(), before);
+}
+
+#[test]
+fn a_scan_shows_what_is_written_ahead_of_it_and_holds_no_writer_up() {
+    let home = tempdir().unwrap();
+    let store = RedbStore::open(home.path()).unwrap();
+    store
+        .apply(batch(&[("a", b"1"), ("b", b"1"), ("d", b"1"), ("e", b"1")]))
+        .unwrap();
+    let mut scan = store.scan(b"a", b"z");
+    assert_eq!(scan.next().unwrap().unwrap().0, b"a");
+    assert_eq!(scan.next_back().unwrap().unwrap().0, b"e");
+    let mut writes = batch(&[("a", b"2"), ("c", b"2"), ("d", b"2"), ("f", b"2")]);
+    writes.delete("b");
+    store.apply(writes).unwrap();
+    store.sync(Durability::Power).unwrap();
+    let rest: Vec<Pair> = scan.map(Result::unwrap).collect();
+    let expected = [("c", "2"), ("d", "2")].map(|(key, value)| (key.into(), value.into()));
+    assert_eq!(rest, expected);
+}
+
+/// How large redb's file is.
+fn size(home: &TempDir) -> u64 {
+    fs::metadata(home.path().join("redb/db")).unwrap().len()
+}
+
+/// Puts 4 MB, or deletes them but for a few records.
+fn fill(store: &RedbStore, is_put: bool) {
+    for n in 0..50 {
+        let mut batch = Batch::new();
+        for name in (n * 20..n * 20 + 20).map(|n: u32| format!("fill-{n:03}")) {
+            match is_put {
+                true => batch.put(name, vec![n as u8; 4_000]),
+                false if name.ends_with("00") => {}
+                false => batch.delete(name),
+            }
+        }
+        store.apply(batch).unwrap();
+        store.sync(Durability::Power).unwrap();
+    }
+}
+
+#[test]
+fn space_is_used_again_while_it_is_open_and_given_back_when_it_is_opened() {
+    let home = tempdir().unwrap();
+    let store = RedbStore::open(home.path()).unwrap();
+    fill(&store, true);
+    let first = size(&home);
+    for _ in 0..4 {
+        fill(&store, false);
+        fill(&store, true);
+    }
+    assert!(size(&home) <= 2 * first, "{} after {first}", size(&home));
+    fill(&store, false);
+    let before = store.all().unwrap();
+    // As a process that is killed leaves it.
+    let home = copy(home.path());
+    assert!(size(&home) >= 4 << 20, "{}", size(&home));
+    let store = RedbStore::open(home.path()).unwrap();
+    assert!(store.all().unwrap() == before);
+    assert!(size(&home) < 1 << 20, "{}", size(&home));
+}
+
+#[cfg(unix)]
+#[test]
+fn only_the_owner_may_look() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempdir().unwrap();
+    let deep = home.path().join("a/b");
+    drop(RedbStore::open(&deep).unwrap());
+    for (name, mode) in [
+        ("", 0o700),
+        ("LOCK", 0o600),
+        ("redb", 0o700),
+        ("redb/db", 0o600),
+        ("redb/fence", 0o600),
+    ] {
+        let found = fs::metadata(deep.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name}");
+    }
+}
+
+#[test]
+fn debug_of_a_redb_store_never_shows_contents() {
+    let home = tempdir().unwrap();
+    let store = RedbStore::open(home.path()).unwrap();
+    store.apply(batch(&[("canary", b"canary")])).unwrap();
+    assert!(!format!("{store:?}").contains("canary"));
+}

@@ -1,0 +1,363 @@
+//! Quarantine: a task that ends the process each time it runs is found out, and nobody else is.
+//!
+//! The process ends when the disk is taken away from it: what it goes on to write is not there in the
+//! next life.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use chordal::prelude::*;
+use chordal::{Clock, Error, FailureKind, State};
+use tokio::sync::watch;
+
+use crate::recovery::{Disk, within};
+
+/// How often each task of each test has been entered.
+static ENTERED: LazyLock<watch::Sender<BTreeMap<(u64, u64), usize>>> =
+    LazyLock::new(watch::Sender::default);
+/// What lets all of a test's tasks end.
+static OPEN: LazyLock<watch::Sender<HashSet<u64>>> = LazyLock::new(watch::Sender::default);
+static TESTS: AtomicU64 = AtomicU64::new(1);
+
+async fn enter(test: u64, n: u64) {
+    ENTERED.send_modify(|entered| *entered.entry((test, n)).or_default() += 1);
+}
+
+/// Does not end before its test says so: whoever waits for it to be entered ends the process.
+#[task(name = "quarantine.poison")]
+async fn poison(test: u64, n: u64) -> u64 {
+    enter(test, n).await;
+    let _ = OPEN.subscribe().wait_for(|open| open.contains(&test)).await;
+    n
+}
+
+#[task(name = "quarantine.work")]
+async fn work(test: u64, n: u64) -> u64 {
+    enter(test, n).await;
+    n
+}
+
+#[task(name = "quarantine.total")]
+async fn total(all: Vec<u64>) -> u64 {
+    all.into_iter().sum()
+}
+
+/// Notes that it has run as an errback.
+#[task(name = "quarantine.undo")]
+async fn undo(failure: TaskFailure, test: u64, n: u64) -> String {
+    enter(test, n).await;
+    failure.name
+}
+
+/// Waits for another.
+#[task(name = "quarantine.caller")]
+async fn caller(ctx: &TaskContext, test: u64, n: u64, callee: u64) -> Result<u64, TaskError> {
+    enter(test, n).await;
+    Ok(ctx.call("callee", poison.s(test, callee)).await?)
+}
+
+/// One test's own numbers, disk and clock.
+struct Stage {
+    test: u64,
+    disk: Disk,
+    clock: Clock,
+    limit: u32,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self {
+            test: TESTS.fetch_add(1, Ordering::Relaxed),
+            disk: Disk::default(),
+            clock: Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)),
+            limit: 3,
+        }
+    }
+
+    async fn open(&self) -> App {
+        let app = App::with_store(self.disk.clone())
+            .clock(self.clock.clone())
+            .quarantine_after(self.limit)
+            .grace(Duration::ZERO)
+            .tasks(tasks![poison, work, total, undo, caller]);
+        app.start().await.unwrap()
+    }
+
+    /// The process ends, and the next one opens what is left.
+    async fn crash(&mut self, app: App) -> App {
+        self.disk = self.disk.crashed();
+        drop(app);
+        self.open().await
+    }
+
+    fn times(&self, n: u64) -> usize {
+        let entered = ENTERED.borrow();
+        entered.get(&(self.test, n)).copied().unwrap_or(0)
+    }
+
+    async fn entered(&self, n: u64, times: usize) {
+        let mut entered = ENTERED.subscribe();
+        let key = (self.test, n);
+        let enough = entered.wait_for(|entered| entered.get(&key).is_some_and(|t| *t >= times));
+        within(enough).await.unwrap();
+    }
+
+    fn let_all_end(&self) {
+        OPEN.send_modify(|open| {
+            open.insert(self.test);
+        });
+    }
+}
+
+const POISON: u64 = 1_000;
+
+#[tokio::test]
+async fn a_task_that_ends_the_process_three_times_is_quarantined_and_the_others_are_done() {
+    let mut stage = Stage::new();
+    let test = stage.test;
+    let mut app = stage.open().await;
+    let members = (0..31).map(move |n| work.s(test, n));
+    let header = group(members.chain([poison.s(test, POISON)]));
+    let sum = header | total.partial();
+    let sum = app
+        .apply_async(sum.on_error(undo.partial(test, 77)))
+        .await
+        .unwrap();
+    let id = sum.id();
+    drop(sum);
+    for crash in 1..=3 {
+        stage.entered(POISON, crash).await;
+        assert!(app.quarantined().is_empty(), "after {crash} crashes");
+        app = stage.crash(app).await;
+    }
+    // It is on the list at once, and in each life to come.
+    for _ in 0..2 {
+        let [task] = &app.quarantined()[..] else {
+            panic!("{:?}", app.quarantined());
+        };
+        assert_eq!((task.name.as_str(), task.crashes), ("quarantine.poison", 3));
+        assert_eq!(task.since, stage.clock.now());
+        let handle = app.async_result::<u64>(task.id).await.unwrap();
+        assert_eq!(handle.state().await.unwrap(), State::Quarantined);
+        for n in 0..31 {
+            stage.entered(n, 1).await;
+        }
+        app = stage.crash(app).await;
+    }
+    assert_eq!(stage.times(POISON), 3);
+    let task = app.quarantined().remove(0);
+    app.discard(task.id).await.unwrap();
+    assert!(app.quarantined().is_empty());
+    let sum = app.async_result::<u64>(id).await.unwrap();
+    let Err(Error::Failed(failure)) = within(sum.get()).await else {
+        panic!("it cannot succeed");
+    };
+    let cause = failure.cause.unwrap();
+    assert_eq!(failure.kind, FailureKind::Chord);
+    assert_eq!((cause.kind, cause.attempt), (FailureKind::Quarantined, 3));
+    assert_eq!(cause.error_type, "WorkerLostError");
+    assert!(cause.message.contains("3 times"), "{}", cause.message);
+    stage.entered(77, 1).await;
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_requeued_task_runs_again_and_has_all_its_crashes_before_it() {
+    let mut stage = Stage::new();
+    stage.limit = 2;
+    let mut app = stage.open().await;
+    let result = app.apply_async(poison.s(stage.test, POISON)).await.unwrap();
+    let id = result.id();
+    drop(result);
+    for round in 0..2 {
+        for crash in 1..=2 {
+            stage.entered(POISON, 2 * round + crash).await;
+            assert!(app.quarantined().is_empty());
+            assert!(matches!(
+                app.requeue(id).await,
+                Err(Error::NotQuarantined { id: of }) if of == id
+            ));
+            app = stage.crash(app).await;
+        }
+        assert_eq!(app.quarantined()[0].id, id);
+        app.requeue(id).await.unwrap();
+        assert!(app.quarantined().is_empty());
+    }
+    stage.let_all_end();
+    let result = app.async_result::<u64>(id).await.unwrap();
+    assert_eq!(within(result.get()).await.unwrap(), POISON);
+    assert_eq!(stage.times(POISON), 5);
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_decided_of_a_quarantined_task_survives_a_crash() {
+    for discard in [false, true] {
+        let mut stage = Stage::new();
+        stage.limit = 2;
+        let mut app = stage.open().await;
+        let result = app.apply_async(poison.s(stage.test, POISON)).await.unwrap();
+        let id = result.id();
+        drop(result);
+        for crash in 1..=2 {
+            stage.entered(POISON, crash).await;
+            app = stage.crash(app).await;
+        }
+        match discard {
+            true => app.discard(id).await.unwrap(),
+            false => app.requeue(id).await.unwrap(),
+        }
+        app = stage.crash(app).await;
+        stage.let_all_end();
+        let result = app.async_result::<u64>(id).await.unwrap();
+        match within(result.get()).await {
+            Ok(_) => assert!(!discard),
+            Err(Error::Failed(failure)) => {
+                assert!(discard);
+                assert_eq!(failure.kind, FailureKind::Quarantined);
+            }
+            Err(other) => panic!("{other}"),
+        }
+        app.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn after_one_crash_all_that_was_running_runs_again_at_once() {
+    let mut stage = Stage::new();
+    let test = stage.test;
+    let app = stage.open().await;
+    let all = group((0..100).map(move |n| poison.s(test, n)));
+    drop(app.apply_async(all).await.unwrap());
+    for n in 0..100 {
+        stage.entered(n, 1).await;
+    }
+    let app = stage.crash(app).await;
+    // None of them ends, so none of them waits for another.
+    for n in 0..100 {
+        stage.entered(n, 2).await;
+    }
+    drop(app);
+}
+
+#[tokio::test]
+async fn among_more_workflows_than_begin_at_once_the_one_is_found() {
+    let mut stage = Stage::new();
+    let test = stage.test;
+    // The others have a gate of their own.
+    let others = Stage::new();
+    let mut app = stage.open().await;
+    let single = app.apply_async(poison.s(test, POISON)).await.unwrap();
+    let id = single.id();
+    drop(single);
+    for n in 0..600 {
+        drop(app.apply_async(poison.s(others.test, n)).await.unwrap());
+    }
+    for crash in 1..=3 {
+        stage.entered(POISON, crash).await;
+        for n in 0..600 {
+            others.entered(n, crash).await;
+        }
+        assert!(app.quarantined().is_empty());
+        app = stage.crash(app).await;
+        if crash == 2 {
+            // Each ends in its trial; he is the eldest, and so the last.
+            others.let_all_end();
+        }
+    }
+    let [task] = &app.quarantined()[..] else {
+        panic!("{:?}", app.quarantined());
+    };
+    assert_eq!(task.id, id);
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn kills_from_outside_quarantine_nobody_who_outlives_his_trial() {
+    let mut stage = Stage::new();
+    let test = stage.test;
+    let mut app = stage.open().await;
+    let all = group((0..8).map(move |n| poison.s(test, n)));
+    let all = app.apply_async(all).await.unwrap();
+    let id = all.id();
+    drop(all);
+    for life in 1..=4 {
+        // From the third life on one starts after the other, and each runs for longer than its trial.
+        for started in 1..=8 {
+            let mut entered = ENTERED.subscribe();
+            let count = entered.wait_for(|entered| {
+                let mine = entered
+                    .iter()
+                    .filter(|((of, _), t)| *of == test && **t >= life);
+                mine.count() >= started
+            });
+            within(count).await.unwrap();
+            stage.clock.advance(Duration::from_secs(1_000));
+        }
+        app = stage.crash(app).await;
+        assert!(app.quarantined().is_empty());
+    }
+    stage.let_all_end();
+    let all = app.async_result::<Vec<u64>>(id).await.unwrap();
+    let all = async {
+        let get = all.get();
+        tokio::pin!(get);
+        loop {
+            tokio::select! {
+                all = &mut get => break all,
+                () = tokio::task::yield_now() => stage.clock.advance(Duration::from_secs(1)),
+            }
+        }
+    };
+    assert_eq!(within(all).await.unwrap(), (0..8).collect::<Vec<_>>());
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_clears_those_that_were_running() {
+    let mut stage = Stage::new();
+    let app = stage.open().await;
+    let result = app.apply_async(poison.s(stage.test, POISON)).await.unwrap();
+    drop(result);
+    stage.entered(POISON, 1).await;
+    let mut app = stage.crash(app).await;
+    stage.entered(POISON, 2).await;
+    app.shutdown().await.unwrap();
+    app = stage.open().await;
+    for crash in 1..=3 {
+        stage.entered(POISON, 2 + crash).await;
+        assert!(app.quarantined().is_empty(), "{crash}");
+        app = stage.crash(app).await;
+    }
+    assert_eq!(app.quarantined().len(), 1);
+    drop(app);
+}
+
+#[tokio::test]
+async fn who_only_called_a_task_that_ends_the_process_is_not_quarantined() {
+    let mut stage = Stage::new();
+    let mut app = stage.open().await;
+    let called = app
+        .apply_async(caller.s(stage.test, 1, POISON))
+        .await
+        .unwrap();
+    let id = called.id();
+    drop(called);
+    for crash in 1..=3 {
+        stage.entered(POISON, crash).await;
+        assert!(app.quarantined().is_empty());
+        app = stage.crash(app).await;
+    }
+    assert_eq!(stage.times(POISON), 3);
+    let [task] = &app.quarantined()[..] else {
+        panic!("{:?}", app.quarantined());
+    };
+    assert_eq!(task.name, "quarantine.poison");
+    app.discard(task.id).await.unwrap();
+    let called = app.async_result::<u64>(id).await.unwrap();
+    let failed = within(called.get()).await;
+    assert!(matches!(failed, Err(Error::Failed(_))), "{failed:?}");
+    app.shutdown().await.unwrap();
+}
