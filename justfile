@@ -24,6 +24,10 @@ crash runs="400":
 canvases n="200000":
     CHORDAL_CELERY_CANVASES={{n}} cargo test --release --test celery engine
 
+# The engine on one thread, by seeds: crashes, failing stores, late and doubled words.
+simulate seeds="20000":
+    cargo run --release --bin simulate -- --seeds {{seeds}}
+
 # All benchmarks, some minutes: criterion's, then the README's table.
 bench:
     cargo bench --package chordal

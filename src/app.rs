@@ -1,5 +1,7 @@
 //! The app: opens a store, starts the engine over it, submits.
 
+#[cfg(feature = "simulation")]
+pub(crate) mod here;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -9,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
-use actix::Actor;
+use actix::{Actor, Addr};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -23,6 +25,7 @@ use crate::actors::shared::{Plant, Shared, Site};
 use crate::actors::shell::{Legacy, Limits, Shell};
 use crate::actors::store::StoreActor;
 use crate::actors::sweeper;
+use crate::actors::workers::Workers;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
 use crate::canvas::machine::room::Weight;
@@ -74,15 +77,15 @@ struct Running {
 #[derive(Debug)]
 struct Threads {
     engine: thread::JoinHandle<()>,
-    runtime: Workers,
+    runtime: Runtime,
 }
 
 /// The runtime of user code. It may be dropped anywhere, also where an `App::start` is cancelled
 /// in the middle: tokio's own panics when it is dropped in async code.
 #[derive(Debug)]
-struct Workers(Option<tokio::runtime::Runtime>);
+struct Runtime(Option<tokio::runtime::Runtime>);
 
-impl Workers {
+impl Runtime {
     fn handle(&self) -> tokio::runtime::Handle {
         let runtime = self.0.as_ref().expect("it is there until it is dropped");
         runtime.handle().clone()
@@ -96,7 +99,7 @@ impl Workers {
     }
 }
 
-impl Drop for Workers {
+impl Drop for Runtime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -707,8 +710,8 @@ impl AppBuilder {
     ///
     /// [`Error::DuplicateTask`]; [`Error::Store`] if the store is locked by another process, is
     /// damaged, was written by a newer version, or cannot be opened; [`Error::Start`].
-    pub async fn start(self) -> Result<App> {
-        let registry = Registry::new(self.tasks)?;
+    pub async fn start(mut self) -> Result<App> {
+        let registry = Registry::new(std::mem::take(&mut self.tasks))?;
         if let Source::Eager = self.store {
             return Ok(App(Arc::new(Running {
                 shared: Arc::new(Shared::in_place(registry, self.clock)),
@@ -734,9 +737,30 @@ impl AppBuilder {
             .thread_name("chordal-worker")
             .enable_all()
             .build()
-            .map(|runtime| Workers(Some(runtime)))
+            .map(|runtime| Runtime(Some(runtime)))
             .map_err(|error| Error::Start(format!("its runtime: {error}")))?;
-        let engine = Engine {
+        let grace = self.grace;
+        let engine = self.engine(registry, Workers::new(runtime.handle()));
+        let (ready, started) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("chordal-engine".to_owned())
+            .spawn(move || engine.run(ready))
+            .map_err(|error| Error::Start(format!("its thread: {error}")))?;
+        let started = started
+            .await
+            .unwrap_or_else(|_| Err(Error::Start("its thread panicked".to_owned())));
+        Ok(App(Arc::new(Running {
+            shared: started?,
+            grace,
+            threads: Mutex::new(Some(Threads {
+                engine: thread,
+                runtime,
+            })),
+        })))
+    }
+
+    fn engine(self, registry: Registry, workers: Workers) -> Engine {
+        Engine {
             store: self.store,
             registry,
             durability: self.durability,
@@ -750,25 +774,9 @@ impl AppBuilder {
             crashes: self.crashes,
             most: self.most,
             clock: self.clock,
-            runtime: runtime.handle(),
+            workers,
             worker_threads: self.worker_threads,
-        };
-        let (ready, started) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name("chordal-engine".to_owned())
-            .spawn(move || engine.run(ready))
-            .map_err(|error| Error::Start(format!("its thread: {error}")))?;
-        let started = started
-            .await
-            .unwrap_or_else(|_| Err(Error::Start("its thread panicked".to_owned())));
-        Ok(App(Arc::new(Running {
-            shared: started?,
-            grace: self.grace,
-            threads: Mutex::new(Some(Threads {
-                engine: thread,
-                runtime,
-            })),
-        })))
+        }
     }
 }
 
@@ -812,7 +820,7 @@ struct Engine {
     crashes: u32,
     most: Weight,
     clock: Clock,
-    runtime: tokio::runtime::Handle,
+    workers: Workers,
     worker_threads: usize,
 }
 
@@ -831,7 +839,9 @@ impl Engine {
         let system = actix::System::with_tokio_rt(runtime);
         // The store blocks in fsync, so it has a thread of its own.
         let writer = actix::Arbiter::with_tokio_rt(runtime);
-        let started = system.block_on(self.start(&writer));
+        let at = writer.handle();
+        let start_store = move |actor| StoreActor::start_in_arbiter(&at, |_| actor);
+        let started = system.block_on(self.start(start_store));
         match started {
             Ok(shared) => {
                 if ready.send(Ok(shared.clone())).is_ok()
@@ -853,7 +863,11 @@ impl Engine {
         }
     }
 
-    async fn start(self, writer: &actix::Arbiter) -> Result<Arc<Shared>> {
+    /// Starts the actors here, and that of the store where it is to live.
+    async fn start(
+        self,
+        start_store: impl FnOnce(StoreActor) -> Addr<StoreActor>,
+    ) -> Result<Arc<Shared>> {
         let store: Arc<dyn Store> = match self.store {
             Source::Sled(directory) => Arc::new(SledStore::open(directory)?),
             Source::Given(store) => store,
@@ -872,13 +886,9 @@ impl Engine {
             durable,
             self.registry,
             self.clock.clone(),
-            Site::Engine(Plant::new(self.runtime, self.worker_threads, room)),
+            Site::Engine(Plant::new(self.workers, self.worker_threads, room)),
         ));
-        let durability = self.durability;
-        let writing = store.clone();
-        let store = StoreActor::start_in_arbiter(&writer.handle(), move |_| {
-            StoreActor::new(writing, durability)
-        });
+        let store = start_store(StoreActor::new(store, self.durability));
         if !remains.is_empty() {
             let purge = sweeper::purge_all(shared.clone(), store.clone(), remains);
             shared.plant().runtime.spawn(purge);

@@ -48,6 +48,9 @@ mod messages;
 pub mod persistence;
 pub mod prelude;
 mod result;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod task;
 
 pub use actors::clock::Clock;

@@ -94,8 +94,7 @@ impl Handler<Mail> for BarrierActor {
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
         for word in self.post.collect() {
-            #[cfg(test)]
-            super::tests::fault("barrier");
+            super::fault("barrier");
             if let Word::Ended(ended) = word {
                 let commands = self.machine.arrive(ended.index, ended.report);
                 self.perform(commands, context);

@@ -125,8 +125,7 @@ impl Handler<Mail> for ChainActor {
             };
             let commands = match word {
                 Word::Ended(ChildEnded { index, report, .. }) => {
-                    #[cfg(test)]
-                    super::tests::fault("chain");
+                    super::fault("chain");
                     machine.ended(index, report)
                 }
                 Word::Stopped(ChildStopped { index, lost, .. }) => machine.stopped(index, lost),

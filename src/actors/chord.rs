@@ -134,8 +134,7 @@ impl ChordActor {
 
 impl ChordActor {
     fn body_ended(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
-        #[cfg(test)]
-        super::tests::fault("chord");
+        super::fault("chord");
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.body_ended(ended.report);
             self.perform(commands, context);

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::canvas::id::Id;
 
@@ -35,7 +35,9 @@ enum Source {
 
 #[derive(Debug)]
 struct Manual {
-    now: watch::Sender<u64>,
+    now_ms: AtomicU64,
+    /// Rung when it has been turned. It wakes in the order of waiting: a `watch` does so at random.
+    bell: Notify,
     /// How many random numbers were drawn: a test that draws the same gets the same.
     draws: AtomicU64,
 }
@@ -51,7 +53,8 @@ impl Clock {
     #[must_use]
     pub fn manual(start: SystemTime) -> Self {
         Self(Source::Manual(Arc::new(Manual {
-            now: watch::Sender::new(millis(start)),
+            now_ms: AtomicU64::new(millis(start)),
+            bell: Notify::new(),
             draws: AtomicU64::new(0),
         })))
     }
@@ -72,7 +75,8 @@ impl Clock {
             Source::System(_) | Source::Untimed(_) => panic!("only a manual clock can be advanced"),
             Source::Manual(manual) => {
                 let by = by.as_millis() as u64;
-                manual.now.send_modify(|now| *now += by);
+                manual.now_ms.fetch_add(by, Ordering::SeqCst);
+                manual.bell.notify_waiters();
             }
         }
     }
@@ -80,7 +84,7 @@ impl Clock {
     pub(crate) fn now_ms(&self) -> u64 {
         match &self.0 {
             Source::System(_) | Source::Untimed(_) => millis(SystemTime::now()),
-            Source::Manual(manual) => *manual.now.borrow(),
+            Source::Manual(manual) => manual.now_ms.load(Ordering::SeqCst),
         }
     }
 
@@ -88,7 +92,7 @@ impl Clock {
     pub(crate) fn elapsed_ms(&self) -> u64 {
         match &self.0 {
             Source::System(start) | Source::Untimed(start) => start.elapsed().as_millis() as u64,
-            Source::Manual(manual) => *manual.now.borrow(),
+            Source::Manual(manual) => manual.now_ms.load(Ordering::SeqCst),
         }
     }
 
@@ -131,10 +135,16 @@ impl Clock {
                 };
                 std::future::poll_fn(is_due).await;
             }
-            Source::Manual(manual) => {
-                // We hold the sender, so the channel cannot close.
-                let _ = manual.now.subscribe().wait_for(|now| *now >= at_ms).await;
-            }
+            Source::Manual(manual) => loop {
+                let rung = manual.bell.notified();
+                tokio::pin!(rung);
+                // Registered before the look, so that nothing is missed between look and wait.
+                rung.as_mut().enable();
+                if self.elapsed_ms() >= at_ms {
+                    return;
+                }
+                rung.await;
+            },
         }
     }
 
@@ -166,7 +176,7 @@ impl Ids {
 
     pub(crate) fn next(&self, clock: &Clock) -> Id {
         let mut last = self.last.lock();
-        let next = Id::next(*last, clock.now_ms(), rand::random());
+        let next = Id::next(*last, clock.now_ms(), clock.random());
         *last = Some(next);
         next
     }

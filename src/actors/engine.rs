@@ -375,7 +375,9 @@ impl EngineActor {
     /// Has the scheduler wake the engine for the next sweep, or for the next workflow that waits for
     /// its time, whichever is first.
     fn set_alarm(&mut self) {
-        let Some(at_ms) = self.sweep_at.into_iter().chain(self.due_at).min() else {
+        // Woken for what may not come in, it would be woken again at once, for as long as that is so.
+        let due_at = self.due_at.filter(|_| self.lets_in());
+        let Some(at_ms) = self.sweep_at.into_iter().chain(due_at).min() else {
             return;
         };
         if self.alarm_at.is_none_or(|alarm| at_ms < alarm) {
@@ -533,8 +535,7 @@ impl Handler<Mail> for EngineActor {
         for word in words.into_iter().flatten() {
             match word {
                 Word::Launch(Launch { root, due }) => {
-                    #[cfg(test)]
-                    super::tests::fault("engine");
+                    super::fault("engine");
                     self.decide(root, |machine| machine.launch(due), context);
                 }
                 Word::Ended(ended) => self.ended(ended, context),

@@ -149,8 +149,7 @@ impl FoldActor {
                 self.decide(context, |fold| fold.arrived(index, outcome));
             }
             Word::Ended(ChildEnded { index, report, .. }) => {
-                #[cfg(test)]
-                super::tests::fault("fold");
+                super::fault("fold");
                 self.decide(context, |fold| fold.run_ended(index, report));
             }
             // Without its barrier the fold cannot go on: its own supervisor starts it anew.

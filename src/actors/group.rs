@@ -76,8 +76,7 @@ impl Actor for GroupActor {
 
 impl GroupActor {
     fn stopped(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
-        #[cfg(test)]
-        super::tests::fault("group");
+        super::fault("group");
         if stopped.index == BARRIER {
             if stopped.lost {
                 // Without its barrier the group cannot go on: its own supervisor starts it anew.

@@ -63,6 +63,8 @@ impl Inbox {
                 shell.release(slot);
             }
             let notes = std::mem::take(&mut *self.notes.lock());
+            #[cfg(feature = "simulation")]
+            let notes = crate::simulation::notes(notes);
             for (task, note) in notes {
                 shell.pass(task, note);
             }

@@ -20,7 +20,7 @@ mod group;
 pub(crate) mod inbox;
 mod journal;
 mod post;
-mod roll;
+pub(crate) mod roll;
 pub(crate) mod room;
 pub(crate) mod runner;
 pub(crate) mod scheduler;
@@ -33,3 +33,14 @@ pub(crate) mod sweeper;
 mod task;
 #[cfg(test)]
 mod tests;
+pub(crate) mod workers;
+
+/// Each kind of actor calls this at one of its events, so that a test or a simulation can have it
+/// die there: nothing that a user can do kills one.
+#[inline]
+fn fault(_kind: &'static str) {
+    #[cfg(test)]
+    tests::fault(_kind);
+    #[cfg(feature = "simulation")]
+    crate::simulation::fault(_kind);
+}

@@ -58,7 +58,10 @@ impl Post {
 
     /// All that was said since the last time, in order.
     pub(crate) fn collect(&self) -> Words {
-        Words(self.0.words.take())
+        let words = self.0.words.take();
+        #[cfg(feature = "simulation")]
+        let words = crate::simulation::words(words);
+        Words(words)
     }
 }
 

@@ -206,7 +206,8 @@ fn start(
 async fn run_blocking(call: Guarded, limits: Limits, mut reply: Reply) {
     let (done, mut outcome) = tokio::sync::oneshot::channel();
     let on_thread = reply.attempt.clone();
-    tokio::task::spawn_blocking(move || {
+    let workers = &reply.attempt.shared().plant().runtime;
+    workers.spawn_blocking(move || {
         let outcome = pollster::block_on(call);
         // If nobody waits any more the permit is dropped here, with the outcome.
         let _ = done.send((outcome, on_thread.close()));

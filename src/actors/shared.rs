@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::inbox::Inbox;
 use super::room::Room;
 use super::runner::Runner;
+use super::workers::Workers;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
@@ -62,7 +63,7 @@ pub(crate) struct Plant {
     /// The way in; there from the start of the engine on.
     client: OnceLock<Client>,
     /// Where user code and timers run.
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runtime: Workers,
     pub(crate) runner: Runner,
     pub(crate) inbox: Inbox,
     /// For what is pending.
@@ -71,7 +72,7 @@ pub(crate) struct Plant {
 
 impl Plant {
     /// `runtime` has this many threads that poll.
-    pub(crate) fn new(runtime: tokio::runtime::Handle, threads: usize, room: Arc<Room>) -> Self {
+    pub(crate) fn new(runtime: Workers, threads: usize, room: Arc<Room>) -> Self {
         Self {
             client: OnceLock::new(),
             runtime,

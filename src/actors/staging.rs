@@ -70,7 +70,7 @@ pub(crate) async fn stage(
         move || {
             freeze(&shared, root, canvas, key, |batch, drawn| {
                 let gone = |_| Refusal::here("nobody waits for it any more");
-                batches.blocking_send((batch, drawn)).map_err(gone)
+                pollster::block_on(batches.send((batch, drawn))).map_err(gone)
             })
         }
     });

@@ -314,8 +314,7 @@ impl Job {
     }
 
     fn granted(&mut self, mut permit: Permit, context: &mut Context<TaskActor>) {
-        #[cfg(test)]
-        super::tests::fault("task");
+        super::fault("task");
         let Some(work) = &mut self.work else { return };
         // A call goes on with it, if one that still runs is waiting.
         if let Some(family) = &mut work.family {

@@ -11,7 +11,8 @@ use chordal::prelude::*;
 use chordal::{AppBuilder, Clock, Error, Id, State};
 use tokio::sync::watch;
 
-use crate::recovery::{Disk, within};
+use crate::disk::Disk;
+use crate::recovery::within;
 
 /// What ran: the test's own number and the task's.
 static RAN: LazyLock<watch::Sender<Vec<(u64, u64)>>> = LazyLock::new(watch::Sender::default);

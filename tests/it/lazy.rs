@@ -12,7 +12,8 @@ use futures_util::FutureExt;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
-use crate::recovery::{Disk, within};
+use crate::disk::Disk;
+use crate::recovery::within;
 
 #[task(name = "lazy.length")]
 async fn length(text: String) -> usize {

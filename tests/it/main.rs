@@ -3,6 +3,7 @@
 mod backlog;
 mod canvas;
 mod celery_json;
+mod disk;
 mod drain;
 mod durability;
 mod eager;

@@ -10,7 +10,8 @@ use chordal::{AppBuilder, Error};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
-use crate::recovery::{Disk, within};
+use crate::disk::Disk;
+use crate::recovery::within;
 
 /// Tests whose tasks up to this number may end.
 static OPEN: LazyLock<watch::Sender<Vec<(u64, u64)>>> = LazyLock::new(watch::Sender::default);

@@ -12,7 +12,8 @@ use chordal::prelude::*;
 use chordal::{Clock, Error, FailureKind, State};
 use tokio::sync::watch;
 
-use crate::recovery::{Disk, within};
+use crate::disk::Disk;
+use crate::recovery::within;
 
 /// How often each task of each test has been entered.
 static ENTERED: LazyLock<watch::Sender<BTreeMap<(u64, u64), usize>>> =

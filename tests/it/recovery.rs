@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
-use chordal::persistence::{Batch, MemoryStore, RedbStore, Scan, Store};
+use chordal::persistence::{MemoryStore, RedbStore, Store};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Durability, Error, Id, State, StoreError, TaskEntry};
+use chordal::{AppBuilder, Clock, Error, Id, State, StoreError, TaskEntry};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use crate::disk::{Disk, During};
 
 /// Every entry into a task's body: the test's own number, the task's label, the attempt.
 static ENTERED: LazyLock<watch::Sender<Vec<(u64, String, u32)>>> =
@@ -592,110 +594,6 @@ async fn a_directory_that_is_open_is_locked() {
     ));
     app.shutdown().await.unwrap();
     place.open().await.shutdown().await.unwrap();
-}
-
-/// A disk and what is on its way to it: all of it is read, only what was synced survives.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Disk(Arc<Mutex<DiskState>>, MemoryStore);
-
-#[derive(Debug, Default)]
-struct DiskState {
-    /// All batches, in order.
-    batches: Vec<Batch>,
-    /// How many of them are synced.
-    synced: usize,
-    calls: usize,
-    /// The call of `apply` or `sync` that fails, and with it all behind it.
-    fails_at: Option<usize>,
-    /// Asked in the middle of each sync.
-    during_sync: Option<During>,
-}
-
-#[derive(Clone)]
-struct During(Arc<dyn Fn() + Send + Sync>);
-
-impl std::fmt::Debug for During {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("During")
-    }
-}
-
-impl Disk {
-    fn failing_at(call: usize) -> Self {
-        let disk = Self::default();
-        disk.0.lock().unwrap().fails_at = Some(call);
-        disk
-    }
-
-    /// How many of them are synced.
-    pub(crate) fn synced(&self) -> usize {
-        self.0.lock().unwrap().synced
-    }
-
-    /// How many batches were written.
-    pub(crate) fn batches(&self) -> usize {
-        self.0.lock().unwrap().batches.len()
-    }
-
-    /// What a crash leaves that takes all batches behind the first `count` with it.
-    pub(crate) fn crashed_after(&self, count: usize) -> MemoryStore {
-        let store = MemoryStore::new();
-        for batch in &self.0.lock().unwrap().batches[..count] {
-            store.apply(batch.clone()).unwrap();
-        }
-        store
-    }
-
-    /// What a crash leaves at this moment, to go on with.
-    pub(crate) fn crashed(&self) -> Self {
-        let state = self.0.lock().unwrap();
-        let kept = Self::default();
-        for batch in &state.batches[..state.synced] {
-            kept.apply(batch.clone()).unwrap();
-        }
-        kept.sync(Durability::Power).unwrap();
-        kept
-    }
-
-    fn call(state: &mut DiskState) -> Result<(), StoreError> {
-        state.calls += 1;
-        match state.fails_at {
-            Some(at) if state.calls == at => Err(StoreError::Io {
-                doing: "write".to_owned(),
-                source: Arc::new(std::io::Error::other("no more")),
-            }),
-            Some(at) if state.calls > at => Err(StoreError::Poisoned("no more".to_owned())),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Store for Disk {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.1.get(key)
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8]) -> Scan<'_> {
-        self.1.scan(from, to)
-    }
-
-    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        let mut state = self.0.lock().unwrap();
-        Self::call(&mut state)?;
-        state.batches.push(batch.clone());
-        self.1.apply(batch)
-    }
-
-    fn sync(&self, _: Durability) -> Result<(), StoreError> {
-        let during = self.0.lock().unwrap().during_sync.clone();
-        if let Some(During(ask)) = during {
-            ask();
-        }
-        let mut state = self.0.lock().unwrap();
-        Self::call(&mut state)?;
-        state.synced = state.batches.len();
-        Ok(())
-    }
 }
 
 /// Some of everything; what each is to end with.

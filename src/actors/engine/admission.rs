@@ -91,10 +91,15 @@ impl EngineActor {
         self.set_alarm();
     }
 
-    fn try_look(&mut self) -> Result<(), StoreError> {
+    /// Says whether anybody who waits may come in now; when that changes, the engine looks.
+    pub(super) fn lets_in(&self) -> bool {
         // What is on its way is passed over, so it must not be much. What was live goes first.
         let busy = self.moving.len() > AT_ONCE / 2 || !self.unresumed.is_empty();
-        if busy || self.shell.is_draining() {
+        !busy && !self.shell.is_draining()
+    }
+
+    fn try_look(&mut self) -> Result<(), StoreError> {
+        if !self.lets_in() {
             return Ok(());
         }
         self.look_at_the_clock()?;

@@ -6,7 +6,8 @@ use chordal::TaskEntry;
 use chordal::persistence::{MemoryStore, Store};
 
 use super::*;
-use crate::recovery::{Disk, within};
+use crate::disk::Disk;
+use crate::recovery::within;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 

@@ -3,7 +3,9 @@
 //! What the machine allows with no engine at all, to hold the engine's figures against:
 //! `spawn`: N no-op tasks are spawned on tokio and counted; `log`: each of them also appends 200
 //! bytes to a file and counts only after the `fdatasync` that covers it, one per at most 256 tasks;
-//! `commit`: one append of 200 bytes with its `fdatasync`, nothing beside it.
+//! `commit`: one append of 200 bytes with its `fdatasync`, nothing beside it; `actors`: as `spawn`,
+//! but each task belongs to an actor, as it does in the engine: it is told to begin, its future is
+//! polled on another thread, and it is told of the end.
 //! Prints one JSON object; all figures are the median of the runs.
 
 use std::fs::File;
@@ -17,6 +19,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+
+mod actors;
 
 #[derive(Parser)]
 #[command(about = "Measures what the machine allows with no engine at all")]
@@ -38,6 +42,7 @@ struct Report {
     spawn_per_second: f64,
     log_per_second: f64,
     commit_us: f64,
+    actors_per_second: f64,
 }
 
 /// What a task appends.
@@ -58,10 +63,12 @@ async fn main() -> Result<()> {
     };
     let directory = directory.context("a temporary directory for the file")?;
     let (mut spawns, mut logs, mut commits) = (Vec::new(), Vec::new(), Vec::new());
+    let mut actors = Vec::new();
     for _ in 0..options.runs {
         spawns.push(spawn(options.n).await?);
         logs.push(log(options.n, directory.path()).await?);
         commits.push(commit(directory.path())?);
+        actors.push(actors::run(options.n)?);
     }
     let n = options.n;
     let per_second = |seconds: f64| (n as f64 / seconds).round();
@@ -70,6 +77,7 @@ async fn main() -> Result<()> {
         spawn_per_second: per_second(median(spawns)),
         log_per_second: per_second(median(logs)),
         commit_us: (median(commits) * 1e6).round(),
+        actors_per_second: per_second(median(actors)),
     };
     println!("{}", serde_json::to_string(&report)?);
     Ok(())

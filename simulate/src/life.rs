@@ -1,0 +1,302 @@
+//! A life: from one opening of the store to what ends it.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use actix::System;
+use chordal::persistence::Store;
+use chordal::simulation;
+use chordal::{App, AsyncResult, Error};
+use serde_json::Value;
+use tokio::task::LocalSet;
+
+use crate::disk::Disk;
+use crate::model::{origin, plain};
+use crate::plan::{Forgets, LifeEnd, Plan};
+use crate::world::{Weather, World};
+
+/// No run that goes on takes so many steps.
+const MOST_STEPS: usize = 20_000;
+/// For so many steps nothing but time may pass.
+const STEPS_TO_SWEEP: usize = 2_000;
+
+/// How a life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// All is done, and swept.
+    AllGone,
+    /// All is done.
+    Done,
+    Cleanly,
+    /// What was not synced may be lost.
+    Crashed,
+    Stuck,
+}
+
+/// Opens the store and lives, until `end`.
+pub(crate) fn live(
+    world: &Rc<World>,
+    disk: &Disk,
+    end: Option<(usize, LifeEnd)>,
+    last: bool,
+) -> Ended {
+    let system = System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("it needs nothing")
+    });
+    world.begin_life();
+    world.tell(|| format!("life {}, until {end:?}", world.lives.get()));
+    simulation::set_chance(Rc::new(Weather(world.clone())));
+    if let Some((_, LifeEnd::StoreFails(calls))) = end {
+        disk.fail_after(calls);
+    }
+    let mut driver = Driver {
+        world: world.clone(),
+        disk: disk.clone(),
+        store: LocalSet::new(),
+        last,
+    };
+    system.block_on(driver.drive(end))
+}
+
+struct Driver {
+    world: Rc<World>,
+    disk: Disk,
+    /// The store's actor lives in it.
+    store: LocalSet,
+    last: bool,
+}
+
+impl Driver {
+    async fn drive(&mut self, end: Option<(usize, LifeEnd)>) -> Ended {
+        let world = self.world.clone();
+        let builder = world.plan.builder(self.disk.clone(), world.clock.clone());
+        let app = match simulation::start(builder, &self.store).await {
+            Ok(app) => app,
+            Err(error) => {
+                if !self.disk.has_failed() {
+                    world.is_wrong(format!("it does not open: {error}"));
+                }
+                return Ended::Crashed;
+            }
+        };
+        look_back(&world, &app).await;
+        for flow in 0..world.plan.flows.len() {
+            let (world, app) = (world.clone(), app.clone());
+            tokio::task::spawn_local(async move {
+                if let Err(error) = follow(&world, &app, flow).await {
+                    fault(&world, &error);
+                }
+            });
+        }
+        let mut stopping = None;
+        let mut steps_left = None;
+        for step in 0..MOST_STEPS {
+            self.step().await;
+            if self.disk.has_failed() {
+                // The engine halts, and nothing more is told: for a while that can be seen.
+                let left = steps_left.get_or_insert_with(|| world.dice.roll(20));
+                if *left == 0 {
+                    return Ended::Crashed;
+                }
+                *left -= 1;
+                continue;
+            }
+            if stopping
+                .as_ref()
+                .is_some_and(tokio::task::JoinHandle::is_finished)
+            {
+                return Ended::Cleanly;
+            }
+            match end {
+                Some((at, LifeEnd::Crash)) if at == step => return Ended::Crashed,
+                Some((at, LifeEnd::Shutdown)) if at == step => {
+                    let (world, app) = (world.clone(), app.clone());
+                    stopping = Some(tokio::task::spawn_local(async move {
+                        if let Err(error) = simulation::shutdown(&app).await {
+                            fault(&world, &error);
+                        }
+                    }));
+                }
+                _ => {}
+            }
+            if stopping.is_none() && self.is_done() {
+                match self.last {
+                    true => return self.sweep().await,
+                    false => return Ended::Done,
+                }
+            }
+        }
+        Ended::Stuck
+    }
+
+    /// Waits until nothing goes on, and lets one thing happen.
+    async fn step(&mut self) {
+        // The runtime's own time stands until nobody can go on without it.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let world = &self.world;
+        let calls = self.disk.calls();
+        if world.dice.percent(world.plan.trouble.haste) {
+            self.write().await;
+            return;
+        }
+        if world.open_a_door() {
+            return;
+        }
+        self.write().await;
+        if self.disk.calls() == calls {
+            let world = &self.world;
+            let most = world.dice.pick(&[1, 20, 1_000, 10_000]);
+            world.pass_time(Duration::from_millis(most));
+        }
+    }
+
+    /// Lets the store's actor hear what there is to write, and write it.
+    async fn write(&mut self) {
+        for _ in 0..3 {
+            poll_fn(|context| {
+                let _ = Pin::new(&mut self.store).poll(context);
+                Poll::Ready(())
+            })
+            .await;
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let holds = |from: &[u8], to: &[u8]| self.disk.scan(from, to).next().is_some();
+        let submitted = &self.world.submitted;
+        submitted.iter().all(|flow| flow.borrow().done) && !holds(b"b", b"c") && !holds(b"w", b"x")
+    }
+
+    /// Lets the retention pass: nothing is left then.
+    async fn sweep(&mut self) -> Ended {
+        self.world.clock.advance(Plan::retention());
+        for _ in 0..STEPS_TO_SWEEP {
+            self.step().await;
+            let mut all = self.disk.scan(b"a", b"m").chain(self.disk.scan(b"n", b"z"));
+            if all.next().is_none() {
+                return Ended::AllGone;
+            }
+        }
+        let all = self.disk.scan(b"a", b"z").filter_map(Result::ok);
+        let keys: Vec<_> = all.map(|(key, _)| key.escape_ascii().to_string()).collect();
+        self.world.is_wrong(format!("never swept: {keys:?}"));
+        Ended::AllGone
+    }
+}
+
+/// What the store shows when it has been opened: nothing that was told is lost, and what has ended is
+/// not to start again.
+async fn look_back(world: &World, app: &App) {
+    let ids: Vec<_> = world.entered.borrow().iter().map(|(id, ..)| *id).collect();
+    for id in ids {
+        if let Ok(result) = app.async_result::<Value>(id).await
+            && let Ok(true) = result.ready().await
+        {
+            world.ended.borrow_mut().insert(id);
+        }
+    }
+    for (number, submitted) in world.submitted.iter().enumerate() {
+        let (id, told) = {
+            let submitted = submitted.borrow();
+            (
+                submitted.id.filter(|_| !submitted.forgotten),
+                submitted.told.is_some(),
+            )
+        };
+        let Some(id) = id else { continue };
+        match app.async_result::<Value>(id).await {
+            Ok(result) if told => match result.ready().await {
+                Ok(true) => {}
+                other => world.is_wrong(format!("the end of flow {number} was told: {other:?}")),
+            },
+            Ok(_) => {}
+            Err(error) => world.is_wrong(format!("flow {number} was acknowledged: {error}")),
+        }
+    }
+}
+
+/// A caller: submits its flow, or finds it again, and waits for its end.
+async fn follow(world: &World, app: &App, number: usize) -> Result<(), Error> {
+    let flow = &world.plan.flows[number];
+    let submitted = &world.submitted[number];
+    let (id, forgotten) = {
+        let submitted = submitted.borrow();
+        (submitted.id, submitted.forgotten)
+    };
+    if forgotten {
+        let id = id.expect("what is forgotten has an id");
+        match app.forget(id).await {
+            Ok(()) | Err(Error::UnknownId { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        submitted.borrow_mut().done = true;
+        return Ok(());
+    }
+    let result = match id {
+        Some(id) => app.async_result::<Value>(id).await?,
+        None => {
+            world.turn().await;
+            submitted.borrow_mut().tries += 1;
+            let result = app.apply_async(world.plan.canvas(flow)).await?;
+            submitted.borrow_mut().id = Some(result.id());
+            world.tell(|| format!("flow {number} is {}", result.id()));
+            result
+        }
+    };
+    if flow.forgets == Forgets::Early {
+        submitted.borrow_mut().forgotten = true;
+        result.forget().await?;
+    } else {
+        hear(world, number, &result).await?;
+        if flow.forgets == Forgets::Late {
+            submitted.borrow_mut().forgotten = true;
+            result.forget().await?;
+        } else {
+            result.at_rest().await?;
+        }
+    }
+    submitted.borrow_mut().done = true;
+    world.tell(|| format!("flow {number} is done"));
+    Ok(())
+}
+
+/// Is told how it ended.
+async fn hear(world: &World, number: usize, result: &AsyncResult<Value>) -> Result<(), Error> {
+    let outcome = match result.get().await {
+        Ok(value) => Ok(plain(&value)),
+        Err(Error::Failed(failure)) => Err(origin(&failure.message)),
+        Err(error) => return Err(error),
+    };
+    world.tell(|| format!("flow {number} has ended: {outcome:?}"));
+    let expected = &world.plan.flows[number].outcome;
+    if outcome != *expected {
+        world.is_wrong(format!(
+            "flow {number} ended as {outcome:?}, not as {expected:?}"
+        ));
+    }
+    let told = world.submitted[number]
+        .borrow_mut()
+        .told
+        .replace(outcome.clone());
+    if told.is_some_and(|told| told != outcome) {
+        world.is_wrong(format!(
+            "flow {number} had ended otherwise than as {outcome:?}"
+        ));
+    }
+    Ok(())
+}
+
+/// The engine has ended: there must be a reason for it.
+fn fault(world: &World, error: &Error) {
+    match error {
+        Error::ShutDown | Error::Store(_) => {}
+        other => world.is_wrong(format!("a caller is told: {other}")),
+    }
+}

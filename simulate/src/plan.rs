@@ -1,0 +1,431 @@
+//! The plan: what a seed stands for. Nothing of it depends on what happens.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chordal::{App, AppBuilder, Canvas, Clock};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use serde_json::{Value, json};
+
+use crate::dice::Dice;
+use crate::disk::Disk;
+use crate::model::{self, Form, Node};
+use crate::tasks::{self, source};
+
+/// A canvas of more tasks than this takes longer than it tells.
+const MOST_TASKS: usize = 40;
+pub(crate) const QUEUES: [&str; 2] = ["slow", "narrow"];
+/// Longer than anything in a run waits.
+const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) roles: BTreeMap<u64, Role>,
+    /// Those whose tasks start more as they run.
+    pub(crate) nodes: BTreeMap<u64, Node>,
+    pub(crate) settings: Settings,
+    pub(crate) trouble: Trouble,
+}
+
+/// A workflow that is submitted, and what the reference says of it.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    shape: Shape,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) outcome: Result<Value, String>,
+    /// How many tasks there are of each key.
+    pub(crate) ran: BTreeMap<u64, u32>,
+    pub(crate) forgets: Forgets,
+}
+
+#[derive(Debug)]
+enum Shape {
+    Node(Node),
+    /// A group whose iterator does not say how long it is.
+    Lazy(Vec<u64>),
+    Starmap(Vec<u64>),
+    Chunks(Vec<u64>, usize),
+}
+
+/// When its caller has its result deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forgets {
+    Never,
+    /// Before it has ended, and without asking how.
+    Early,
+    Late,
+}
+
+/// How the tasks of one key behave.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Role {
+    /// What it waits for before it goes on: its turn, or, in milliseconds, for a time.
+    pub(crate) pauses: Vec<Option<u64>>,
+    /// How often it fails before it does what it is to do.
+    pub(crate) detours: Vec<Detour>,
+    pub(crate) end: End,
+    blocking: bool,
+    pub(crate) queue: Option<&'static str>,
+    pub(crate) priority: Option<u8>,
+    countdown_ms: Option<u64>,
+    /// Milliseconds.
+    soft_limit: Option<u64>,
+}
+
+/// How an attempt fails that is not the last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Detour {
+    /// It asks for another after so many milliseconds.
+    Retry(u64),
+    Error,
+    Panic,
+    /// It runs into its soft time limit.
+    Overrun,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum End {
+    /// As its canvas says: a value, or an error that is no reason for another attempt.
+    #[default]
+    Plain,
+    /// An error that is worth another attempt, and there is none left.
+    Exhausted,
+    Panic,
+    /// It runs into its time limit.
+    Overrun,
+    /// It waits for its soft limit, and gives its value then.
+    Listens,
+}
+
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) concurrency: usize,
+    pub(crate) blocking: usize,
+    /// Of each of [`QUEUES`].
+    pub(crate) own: [usize; 2],
+    window: u64,
+    live: usize,
+    threads: usize,
+    grace: Duration,
+}
+
+/// What goes wrong beside the tasks.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    /// After so many steps of a life it ends: by a crash, or by a clean shutdown.
+    pub(crate) ends: Vec<(usize, LifeEnd)>,
+    /// Percent of words that come twice.
+    pub(crate) repeats: usize,
+    /// How many actors die at most, and of how many thousand events at one.
+    pub(crate) deaths: (usize, usize),
+    /// Percent of steps at which the store gets on.
+    pub(crate) haste: usize,
+    /// It is opened once more when all is done.
+    pub(crate) encore: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LifeEnd {
+    Crash,
+    Shutdown,
+    /// The store fails at the call after so many.
+    StoreFails(usize),
+}
+
+impl Plan {
+    pub(crate) fn of(seed: u64) -> Self {
+        let dice = Dice::new(seed);
+        let mut runner = runner(&dice);
+        let settings = Settings::of(&dice);
+        let mut next = 0;
+        let mut flows = Vec::new();
+        let mut roles = BTreeMap::new();
+        let mut nodes = BTreeMap::new();
+        for number in 0..1 + dice.roll(5) {
+            let shape = Shape::draw(&dice, &mut runner, &mut next);
+            shape.cast(&dice, &mut roles, &mut nodes);
+            let mut ran = BTreeMap::new();
+            let outcome = shape.run(&mut ran);
+            flows.push(Flow {
+                shape,
+                idempotency_key: dice.percent(30).then(|| format!("{seed} {number}")),
+                outcome,
+                ran,
+                forgets: dice.pick(&[
+                    Forgets::Never,
+                    Forgets::Never,
+                    Forgets::Early,
+                    Forgets::Late,
+                ]),
+            });
+        }
+        Self {
+            flows,
+            roles,
+            nodes,
+            settings,
+            trouble: Trouble::of(&dice),
+        }
+    }
+
+    /// The canvas of a flow, as it is submitted.
+    pub(crate) fn canvas(&self, flow: &Flow) -> Canvas {
+        let dress = |key, task| self.dress(key, task);
+        let single = |key: &u64| dress(*key, Canvas::immutable("property.source", (key, false)));
+        let args = |keys: &[u64]| keys.iter().map(|key| (*key, false)).collect::<Vec<_>>();
+        let canvas = match &flow.shape {
+            Shape::Node(node) => node.canvas(false, &dress),
+            Shape::Lazy(keys) => {
+                let mut members = keys.iter().map(single).collect::<Vec<_>>().into_iter();
+                Canvas::group(std::iter::from_fn(move || members.next()))
+            }
+            Shape::Starmap(keys) => source.starmap(args(keys)).into_canvas(),
+            Shape::Chunks(keys, size) => source.chunks(args(keys), *size).into_canvas(),
+        };
+        match &flow.idempotency_key {
+            Some(key) => canvas.idempotency_key(key),
+            None => canvas,
+        }
+    }
+
+    /// Gives a task the options of its role.
+    pub(crate) fn dress(&self, key: u64, task: Canvas) -> Canvas {
+        let Some(role) = self.roles.get(&key) else {
+            return task;
+        };
+        let mut task = match role.blocking {
+            true => Canvas::immutable("simulate.blocking", (key,)),
+            false => task,
+        };
+        if let Some(queue) = role.queue {
+            task = task.queue(queue);
+        }
+        if let Some(priority) = role.priority {
+            task = task.priority(priority);
+        }
+        if let Some(ms) = role.countdown_ms {
+            task = task.countdown(Duration::from_millis(ms));
+        }
+        if let Some(ms) = role.soft_limit {
+            task = task.soft_time_limit(Duration::from_millis(ms));
+        }
+        if role.end == End::Overrun {
+            task = task.time_limit(Duration::from_millis(key));
+        }
+        let retries = role.retries();
+        if retries > 0 {
+            task = task.max_retries(retries);
+        }
+        task
+    }
+
+    pub(crate) fn builder(&self, disk: Disk, clock: Clock) -> AppBuilder {
+        let Settings {
+            concurrency,
+            blocking,
+            own,
+            window,
+            live,
+            threads,
+            grace,
+        } = &self.settings;
+        let mut builder = App::with_store(disk)
+            .tasks(tasks::all())
+            .clock(clock)
+            .concurrency(*concurrency)
+            .blocking_concurrency(*blocking)
+            .window(*window)
+            .live_workflows(*live)
+            .worker_threads(*threads)
+            .grace(*grace)
+            .retention(RETENTION);
+        for (queue, slots) in QUEUES.iter().zip(own) {
+            builder = builder.queue(*queue, *slots);
+        }
+        builder
+    }
+
+    pub(crate) fn retention() -> Duration {
+        RETENTION
+    }
+}
+
+fn runner(dice: &Dice) -> TestRunner {
+    let seed: Vec<u8> = (0..2).flat_map(|_| dice.next().to_le_bytes()).collect();
+    let rng = TestRng::from_seed(RngAlgorithm::XorShift, &seed);
+    TestRunner::new_with_rng(Config::default(), rng)
+}
+
+impl Shape {
+    fn draw(dice: &Dice, runner: &mut TestRunner, next: &mut u64) -> Self {
+        let mut keys = |count: usize| -> Vec<u64> {
+            let first = *next + 1;
+            *next += count as u64;
+            (first..=*next).collect()
+        };
+        match dice.roll(12) {
+            0 => Self::Lazy(keys(dice.roll(20))),
+            1 => Self::Starmap(keys(1 + dice.roll(4))),
+            2 => Self::Chunks(keys(1 + dice.roll(6)), 1 + dice.roll(3)),
+            _ => loop {
+                let mut node = model::node(true)
+                    .new_tree(runner)
+                    .expect("nothing is filtered")
+                    .current();
+                let mut tasks = 0;
+                node.walk(&mut |_| tasks += 1);
+                if tasks <= MOST_TASKS {
+                    node.number(next);
+                    return Self::Node(node);
+                }
+            },
+        }
+    }
+
+    /// Gives each of its tasks a role.
+    fn cast(&self, dice: &Dice, roles: &mut BTreeMap<u64, Role>, nodes: &mut BTreeMap<u64, Node>) {
+        match self {
+            Self::Lazy(keys) => {
+                roles.extend(keys.iter().map(|key| (*key, Role::of(dice, false, true))));
+            }
+            Self::Starmap(keys) | Self::Chunks(keys, _) => {
+                roles.extend(keys.iter().map(|key| (*key, Role::idle(dice))));
+            }
+            Self::Node(node) => node.walk(&mut |node| match &node.form {
+                Form::Task { key, fails, takes } => {
+                    roles.insert(*key, Role::of(dice, *fails, !takes));
+                }
+                Form::Each { key, .. } => drop(roles.insert(*key, Role::idle(dice))),
+                Form::Calling { key, .. }
+                | Form::Replaced { key, .. }
+                | Form::Adding { key, .. } => {
+                    roles.insert(*key, Role::idle(dice));
+                    nodes.insert(*key, node.clone());
+                }
+                Form::Chain(_) | Form::Group(..) | Form::Chord(..) | Form::Fold { .. } => {}
+            }),
+        }
+    }
+
+    fn run(&self, ran: &mut BTreeMap<u64, u32>) -> Result<Value, String> {
+        let mut one = |key: &u64| {
+            ran.insert(*key, 1);
+            model::give(None, *key, false)
+        };
+        match self {
+            Self::Node(node) => {
+                let outcome = node.run(None, &[], false, ran);
+                let outcome = outcome.map_err(|failed| failed.why);
+                outcome.map(|value| model::plain(&value))
+            }
+            Self::Lazy(keys) | Self::Starmap(keys) => keys.iter().map(one).collect(),
+            Self::Chunks(keys, size) => keys
+                .chunks(*size)
+                .map(|keys| keys.iter().map(&mut one).collect())
+                .collect::<Result<Vec<Value>, _>>()
+                .map(|lists| json!(lists)),
+        }
+    }
+}
+
+impl Role {
+    fn idle(dice: &Dice) -> Self {
+        let pause = |_| dice.percent(20).then(|| 1 + dice.next() % 5_000);
+        Self {
+            pauses: (0..dice.roll(3)).map(pause).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// `alone`: it takes nothing from upstream.
+    fn of(dice: &Dice, fails: bool, alone: bool) -> Self {
+        let mut role = Self::idle(dice);
+        if dice.percent(30) {
+            role.queue = Some(dice.pick(&QUEUES));
+        }
+        if dice.percent(30) {
+            role.priority = Some(dice.roll(10) as u8);
+        }
+        if dice.percent(10) {
+            role.countdown_ms = Some(dice.next() % 10_000);
+        }
+        if alone && !fails && dice.percent(15) {
+            role.blocking = true;
+            return role;
+        }
+        if dice.percent(20) {
+            let detour = |_| match dice.roll(4) {
+                0 => Detour::Retry(dice.next() % 20_000),
+                1 => Detour::Error,
+                2 => Detour::Panic,
+                _ => Detour::Overrun,
+            };
+            role.detours = (0..1 + dice.roll(2)).map(detour).collect();
+        }
+        if fails {
+            role.end = dice.pick(&[End::Plain, End::Exhausted, End::Panic, End::Overrun]);
+        } else if dice.percent(5) {
+            role.end = End::Listens;
+        }
+        let overruns = |detour: &Detour| matches!(detour, Detour::Overrun);
+        if role.end == End::Listens || role.detours.iter().any(overruns) {
+            // Longer than its pauses: that one is not to be ended by it.
+            role.soft_limit = Some(20_000 + dice.next() % 1_000);
+        }
+        if role.end == End::Overrun {
+            // The hard limit is short, and nothing is to happen before it.
+            role.detours.clear();
+            role.soft_limit = None;
+            role.pauses.clear();
+        }
+        role
+    }
+
+    /// How many retries it is to have.
+    pub(crate) fn retries(&self) -> u32 {
+        let all = self.detours.len() as u32;
+        match self.end {
+            End::Exhausted | End::Panic => all + 1,
+            End::Plain | End::Overrun | End::Listens => all,
+        }
+    }
+}
+
+impl Settings {
+    fn of(dice: &Dice) -> Self {
+        Self {
+            concurrency: dice.pick(&[1, 2, 5, 100]),
+            blocking: 1 + dice.roll(2),
+            own: [1 + dice.roll(3), 1],
+            window: dice.pick(&[1, 2, 3, 8, 1_024]),
+            live: dice.pick(&[1, 1, 2, 10_000]),
+            threads: 1 + dice.roll(3),
+            grace: Duration::from_millis(dice.pick(&[0, 5, 50])),
+        }
+    }
+}
+
+impl Trouble {
+    fn of(dice: &Dice) -> Self {
+        let lives = dice.pick(&[0, 1, 1, 2, 3, 5]);
+        let reach = dice.pick(&[5, 30, 150]);
+        let end = |_| {
+            let after = 1 + dice.roll(reach);
+            let how = match dice.roll(4) {
+                0 => LifeEnd::Shutdown,
+                1 => LifeEnd::StoreFails(1 + dice.roll(reach)),
+                _ => LifeEnd::Crash,
+            };
+            (after, how)
+        };
+        Self {
+            ends: (0..lives).map(end).collect(),
+            repeats: dice.pick(&[0, 0, 10, 50]),
+            deaths: dice.pick(&[(0, 0), (0, 0), (1, 30), (2, 100)]),
+            haste: dice.pick(&[5, 30, 60, 90]),
+            encore: dice.percent(30),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A run: all lives of one seed, and what must hold when they are over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Once;
+
+use chordal::Id;
+use chordal::persistence::Op;
+
+use crate::disk::Disk;
+use crate::life::{Ended, live};
+use crate::world::World;
+
+/// What came of a seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Of all that was written and all that was told: the same each time.
+    pub trace: u64,
+    /// How often the store was opened.
+    pub lives: u32,
+    /// How many bodies were entered.
+    pub bodies: usize,
+    /// What must not have happened.
+    pub wrong: Vec<String>,
+}
+
+/// How a seed is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// It says what happens, line by line.
+    pub tells: bool,
+    /// Actors die that have children, too. What these do happens twice then, which is not promised
+    /// to be otherwise: such a run may find something.
+    pub supervisors_die: bool,
+}
+
+/// Runs what the seed stands for.
+#[must_use]
+pub fn run(seed: u64, options: Options) -> Run {
+    quiet();
+    let world = World::new(seed, options);
+    world.tell(|| format!("{:#?}", world.plan));
+    let mut trace = DefaultHasher::new();
+    let mut disk = Disk::default();
+    let trouble = &world.plan.trouble;
+    let mut ends = trouble.ends.iter().copied();
+    let mut encore = trouble.encore;
+    loop {
+        let end = ends.next();
+        let before = disk.batches();
+        let ended = live(&world, &disk, end, end.is_none() && !encore);
+        let mut batches = disk.all();
+        world.tell(|| {
+            format!(
+                "{ended:?}: {} batches, {} synced",
+                batches.len(),
+                disk.synced()
+            )
+        });
+        for op in batches[before..].iter().flatten() {
+            match op {
+                Op::Put(key, value) => (key, value).hash(&mut trace),
+                Op::Delete(key) => key.hash(&mut trace),
+            }
+        }
+        match ended {
+            Ended::AllGone => break,
+            Ended::Done if end.is_none() => encore = false,
+            Ended::Done | Ended::Cleanly => {}
+            Ended::Crashed => {
+                let kept = disk.synced() + world.dice.roll(batches.len() - disk.synced() + 1);
+                batches.truncate(kept);
+            }
+            Ended::Stuck => {
+                world.is_wrong("it does not go on".to_owned());
+                break;
+            }
+        }
+        if !world.wrong.borrow().is_empty() {
+            break;
+        }
+        disk = Disk::holding(batches);
+    }
+    if world.wrong.borrow().is_empty() {
+        count(&world);
+    }
+    for submitted in &world.submitted {
+        format!("{:?}", submitted.borrow()).hash(&mut trace);
+    }
+    world.entered.borrow().hash(&mut trace);
+    Run {
+        trace: trace.finish(),
+        lives: world.lives.get(),
+        bodies: world.entered.borrow().len(),
+        wrong: world.wrong.take(),
+    }
+}
+
+/// Each workflow that began has run each of its tasks once, however many attempts that took: there is
+/// one body to a chord, and one errback to a failure.
+fn count(world: &World) {
+    let mut tasks: BTreeMap<(Id, u64), BTreeSet<Id>> = BTreeMap::new();
+    for (id, _, key) in &*world.entered.borrow() {
+        tasks.entry((id.root(), *key)).or_default().insert(*id);
+    }
+    for (number, flow) in world.plan.flows.iter().enumerate() {
+        let roots: BTreeSet<Id> = tasks
+            .keys()
+            .filter(|(_, key)| flow.ran.contains_key(key))
+            .map(|(root, _)| *root)
+            .collect();
+        let tries = world.submitted[number].borrow().tries;
+        let most = match flow.idempotency_key {
+            Some(_) => tries.min(1),
+            None => tries,
+        };
+        let is_empty = flow.ran.is_empty();
+        if roots.len() > most as usize || (roots.is_empty() && !is_empty) {
+            let count = roots.len();
+            world.is_wrong(format!(
+                "flow {number}, submitted {tries} times, ran {count} times"
+            ));
+        }
+        for root in roots {
+            for (key, expected) in &flow.ran {
+                let ran = tasks.get(&(root, *key)).map_or(0, BTreeSet::len);
+                if ran != *expected as usize {
+                    world.is_wrong(format!(
+                        "flow {number} has {ran} tasks with key {key}, not {expected}"
+                    ));
+                }
+            }
+        }
+    }
+    let known = |key: &u64| {
+        world
+            .plan
+            .flows
+            .iter()
+            .any(|flow| flow.ran.contains_key(key))
+    };
+    for (_, key) in tasks.keys().filter(|(_, key)| !known(key)) {
+        world.is_wrong(format!("a task with key {key} ran, and should not have"));
+    }
+}
+
+/// Tasks panic because they are to, and actors too: nobody wants to read that.
+fn quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let text = panic.payload_as_str().unwrap_or_default();
+            if !text.contains("boom") && !text.contains("because the simulation asked") {
+                usual(panic);
+            }
+        }));
+    });
+}

@@ -1,0 +1,120 @@
+//! The tasks of a simulation: each does what its role says.
+
+use chordal::TaskEntry;
+use chordal::prelude::*;
+use serde_json::Value;
+
+use crate::model::{Acc, Form, fold_in, give};
+use crate::plan::{Detour, End};
+use crate::world::{self, Presence};
+
+pub(crate) fn all() -> [TaskEntry; 7] {
+    tasks![source, relay, blocking, calling, replaced, adding, fold]
+}
+
+#[task(name = "property.source")]
+pub(crate) async fn source(ctx: &TaskContext, key: u64, fails: bool) -> Result<Value, TaskError> {
+    let _presence = attend(ctx, key).await?;
+    end(ctx, key, give(None, key, fails)).await
+}
+
+#[task(name = "property.relay")]
+pub(crate) async fn relay(
+    ctx: &TaskContext,
+    input: Value,
+    key: u64,
+    fails: bool,
+) -> Result<Value, TaskError> {
+    let _presence = attend(ctx, key).await?;
+    end(ctx, key, give(Some(&input), key, fails)).await
+}
+
+#[task(name = "simulate.blocking", blocking)]
+pub(crate) fn blocking(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
+    let _presence = world::enter(ctx, key, true);
+    give(None, key, false).map_err(TaskError::new)
+}
+
+#[task(name = "property.calling")]
+async fn calling(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
+    let presence = attend(ctx, key).await?;
+    let callee = world::now(|world| match &world.plan.nodes[&key].form {
+        Form::Calling { callee, .. } => world.canvas(callee),
+        other => unreachable!("{other:?} calls"),
+    });
+    // It holds no slot while it waits.
+    drop(presence);
+    let called: Value = ctx.call("callee", callee).await?;
+    give(Some(&called), key, false).map_err(TaskError::new)
+}
+
+#[task(name = "property.replaced")]
+async fn replaced(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
+    let _presence = attend(ctx, key).await?;
+    ctx.replace(world::now(|world| match &world.plan.nodes[&key].form {
+        Form::Replaced { by, .. } => world.canvas(by),
+        other => unreachable!("{other:?} is replaced"),
+    }))
+}
+
+#[task(name = "property.adding")]
+async fn adding(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
+    let _presence = attend(ctx, key).await?;
+    let added: Vec<Canvas> = world::now(|world| match &world.plan.nodes[&key].form {
+        Form::Adding { added, .. } => added.iter().map(|node| world.canvas(node)).collect(),
+        other => unreachable!("{other:?} adds"),
+    });
+    for canvas in added {
+        ctx.add_to_chord(canvas)?;
+    }
+    give(None, key, false).map_err(TaskError::new)
+}
+
+#[task(name = "property.fold")]
+async fn fold(acc: Acc, item: Value) -> Result<Acc, TaskError> {
+    if let Some(turn) = world::now(|world| world.dice.percent(20).then(|| world.turn())) {
+        turn.await;
+    }
+    fold_in(&acc, &item).map_err(TaskError::new)
+}
+
+/// Begins, waits as its role says, and fails as often as that says.
+async fn attend(ctx: &TaskContext, key: u64) -> Result<Presence, TaskError> {
+    let presence = world::enter(ctx, key, false);
+    let role = world::now(|world| world.plan.roles[&key].clone());
+    for pause in role.pauses {
+        match pause {
+            None => world::now(|world| world.turn()).await,
+            Some(ms) => world::now(|world| world.sleep(ms)).await,
+        }
+    }
+    match world::now(|world| world.next_detour(ctx.id(), &role.detours)) {
+        None => Ok(presence),
+        Some(Detour::Retry(ms)) => {
+            let delay = std::time::Duration::from_millis(ms);
+            Err(TaskError::retry("not yet", delay))
+        }
+        Some(Detour::Error) => Err(TaskError::new("not yet")),
+        Some(Detour::Panic) => panic!("boom, but only once"),
+        Some(Detour::Overrun) => std::future::pending().await,
+    }
+}
+
+async fn end(
+    ctx: &TaskContext,
+    key: u64,
+    outcome: Result<Value, String>,
+) -> Result<Value, TaskError> {
+    let role_end = world::now(|world| world.plan.roles[&key].end);
+    match (role_end, outcome) {
+        (End::Overrun, _) => std::future::pending().await,
+        (End::Panic, Err(why)) => panic!("{why}"),
+        (End::Exhausted, Err(why)) => Err(TaskError::new(why)),
+        (_, Err(why)) => Err(TaskError::new(why).fatal()),
+        (End::Listens, Ok(value)) => {
+            ctx.soft_time_limit().await;
+            Ok(value)
+        }
+        (_, Ok(value)) => Ok(value),
+    }
+}

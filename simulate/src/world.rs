@@ -1,0 +1,270 @@
+//! The world around the engine of one run: what its tasks find, and what they have done.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use chordal::simulation::Chance;
+use chordal::{Canvas, Clock, Id, TaskContext};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use crate::Options;
+use crate::dice::Dice;
+use crate::model::Node;
+use crate::plan::{Detour, Plan};
+
+thread_local! {
+    static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
+}
+
+/// The world of the run on this thread. Nothing of it is held over a wait: a task's future may be
+/// sent to another thread, for all its type knows.
+pub(crate) fn now<T>(ask: impl FnOnce(&World) -> T) -> T {
+    let world = WORLD.with(|world| world.borrow().clone());
+    ask(&world.expect("a task runs in a run"))
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) dice: Dice,
+    pub(crate) clock: Clock,
+    /// How often the store was opened.
+    pub(crate) lives: Cell<u32>,
+    /// Which bodies were entered: task, attempt, key.
+    pub(crate) entered: RefCell<BTreeSet<(Id, u32, u64)>>,
+    /// What the store showed as ended when it was opened last.
+    pub(crate) ended: RefCell<BTreeSet<Id>>,
+    /// How many failures each task has behind it that were its role's.
+    detours: RefCell<BTreeMap<Id, usize>>,
+    /// Who waits for his turn.
+    doors: RefCell<Vec<oneshot::Sender<()>>>,
+    /// Who waits for a time.
+    sleepers: RefCell<Vec<(u64, oneshot::Sender<()>)>>,
+    /// How many bodies run in each queue, async and blocking.
+    present: RefCell<BTreeMap<(Option<&'static str>, bool), usize>>,
+    deaths: Cell<usize>,
+    pub(crate) submitted: Vec<RefCell<Submitted>>,
+    /// What must not have happened.
+    pub(crate) wrong: RefCell<Vec<String>>,
+    options: Options,
+}
+
+/// What a caller knows of a flow.
+#[derive(Debug, Default)]
+pub(crate) struct Submitted {
+    /// How often it was tried, and not refused.
+    pub(crate) tries: u32,
+    pub(crate) id: Option<Id>,
+    pub(crate) told: Option<Result<Value, String>>,
+    /// It has been asked to forget it.
+    pub(crate) forgotten: bool,
+    pub(crate) done: bool,
+}
+
+/// A body that runs, in its slot.
+#[derive(Debug)]
+pub(crate) struct Presence((Option<&'static str>, bool));
+
+impl World {
+    pub(crate) fn new(seed: u64, options: Options) -> Rc<Self> {
+        let plan = Plan::of(seed);
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let world = Rc::new(Self {
+            submitted: plan.flows.iter().map(|_| RefCell::default()).collect(),
+            plan,
+            dice: Dice::new(!seed),
+            clock: Clock::manual(start),
+            lives: Cell::new(0),
+            entered: RefCell::default(),
+            ended: RefCell::default(),
+            detours: RefCell::default(),
+            doors: RefCell::default(),
+            sleepers: RefCell::default(),
+            present: RefCell::default(),
+            deaths: Cell::new(0),
+            wrong: RefCell::default(),
+            options,
+        });
+        WORLD.with(|current| *current.borrow_mut() = Some(world.clone()));
+        world
+    }
+
+    /// Says what happens, if anybody wants to hear it.
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.options.tells {
+            println!("{:>9} {}", self.now_ms() % 1_000_000, what());
+        }
+    }
+
+    pub(crate) fn is_wrong(&self, what: String) {
+        self.tell(|| format!("WRONG: {what}"));
+        self.wrong.borrow_mut().push(what);
+    }
+
+    /// A new life begins: nobody is left of the one before.
+    pub(crate) fn begin_life(&self) {
+        self.lives.set(self.lives.get() + 1);
+        self.doors.borrow_mut().clear();
+        self.sleepers.borrow_mut().clear();
+        self.present.borrow_mut().clear();
+        self.ended.borrow_mut().clear();
+    }
+
+    pub(crate) fn canvas(&self, node: &Node) -> Canvas {
+        node.canvas(false, &|key, task| self.plan.dress(key, task))
+    }
+
+    /// Returns when the driver says so.
+    pub(crate) fn turn(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (open, door) = oneshot::channel();
+        self.doors.borrow_mut().push(open);
+        wait(door)
+    }
+
+    pub(crate) fn sleep(&self, ms: u64) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (wake, woken) = oneshot::channel();
+        let at_ms = self.now_ms() + ms;
+        self.sleepers.borrow_mut().push((at_ms, wake));
+        wait(woken)
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        let since = self.clock.now().duration_since(SystemTime::UNIX_EPOCH);
+        since.expect("it starts later").as_millis() as u64
+    }
+
+    /// Lets one of those go on that wait for their turn; says whether there was any.
+    pub(crate) fn open_a_door(&self) -> bool {
+        let mut doors = self.doors.borrow_mut();
+        doors.retain(|door| !door.is_closed());
+        if doors.is_empty() {
+            return false;
+        }
+        let at = self.dice.roll(doors.len());
+        doors.swap_remove(at).send(()).is_ok()
+    }
+
+    /// Turns the clock by so much, or to when the first sleeper wakes.
+    pub(crate) fn pass_time(&self, most: Duration) {
+        let mut sleepers = self.sleepers.borrow_mut();
+        sleepers.retain(|(_, sleeper)| !sleeper.is_closed());
+        let now = self.now_ms();
+        let next = sleepers.iter().map(|(at_ms, _)| at_ms - now).min();
+        let by = next.map_or(most, |next| most.min(Duration::from_millis(next)));
+        self.clock.advance(by);
+        let now = self.now_ms();
+        for (_, sleeper) in sleepers.extract_if(.., |(at_ms, _)| *at_ms <= now) {
+            let _ = sleeper.send(());
+        }
+    }
+
+    /// How this attempt is to fail before it may do what it is to do.
+    pub(crate) fn next_detour(&self, id: Id, detours: &[Detour]) -> Option<Detour> {
+        let mut taken = self.detours.borrow_mut();
+        let taken = taken.entry(id).or_default();
+        let next = detours.get(*taken).copied();
+        *taken += usize::from(next.is_some());
+        next
+    }
+
+    fn limit(&self, queue: Option<&str>, blocking: bool) -> usize {
+        let settings = &self.plan.settings;
+        match (queue, blocking) {
+            (None, false) => settings.concurrency,
+            (None, true) => settings.blocking,
+            (Some(queue), _) => {
+                let at = crate::plan::QUEUES.iter().position(|own| *own == queue);
+                settings.own[at.expect("a queue of ours")]
+            }
+        }
+    }
+}
+
+async fn opened(door: oneshot::Receiver<()>) {
+    // Its other end goes only with all else.
+    if door.await.is_err() {
+        std::future::pending().await
+    }
+}
+
+fn wait(door: oneshot::Receiver<()>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(opened(door))
+}
+
+/// A body begins.
+pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
+    now(|world| {
+        let (id, attempt) = (ctx.id(), ctx.attempt());
+        world.tell(|| format!("task {key} begins, attempt {attempt} of {id}"));
+        if !world.entered.borrow_mut().insert((id, attempt, key)) {
+            world.is_wrong(format!("attempt {attempt} of task {key} ran twice"));
+        }
+        if world.ended.borrow().contains(&id) {
+            world.is_wrong(format!("task {key} had ended, and ran again"));
+        }
+        let role = &world.plan.roles[&key];
+        let most = 1 + role.retries() + world.lives.get() + world.deaths.get() as u32;
+        if attempt > most {
+            world.is_wrong(format!("attempt {attempt} of task {key}, which has {most}"));
+        }
+        let place = (role.queue, blocking);
+        let mut present = world.present.borrow_mut();
+        let there = present.entry(place).or_default();
+        *there += 1;
+        let limit = world.limit(role.queue, blocking);
+        if *there > limit {
+            world.is_wrong(format!(
+                "{there} tasks run in {place:?}, which has {limit} slots"
+            ));
+        }
+        Presence(place)
+    })
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        now(|world| {
+            let mut present = world.present.borrow_mut();
+            if let Some(there) = present.get_mut(&self.0) {
+                *there = there.saturating_sub(1);
+            }
+        });
+    }
+}
+
+/// The world as the engine meets it.
+#[derive(Debug)]
+pub(crate) struct Weather(pub(crate) Rc<World>);
+
+impl Chance for Weather {
+    fn dies(&self, kind: &'static str) -> bool {
+        let world = &self.0;
+        let (most, of_thousand) = world.plan.trouble.deaths;
+        // Without the engine itself all stops: that is another life's end. And what the children of a
+        // supervisor do that has died happens twice (DESIGN.md, "what is left undone on purpose").
+        let has_no_children = kind == "task" && world.plan.nodes.is_empty();
+        let may_die = has_no_children || (kind != "engine" && world.options.supervisors_die);
+        let dies = may_die && world.deaths.get() < most && world.dice.roll(1_000) < of_thousand;
+        if dies {
+            world.tell(|| format!("an actor dies: {kind}"));
+            world.deaths.set(world.deaths.get() + 1);
+        }
+        dies
+    }
+
+    fn repeats(&self) -> bool {
+        let repeats = self.0.dice.percent(self.0.plan.trouble.repeats);
+        if repeats {
+            self.0.tell(|| "a word comes twice".to_owned());
+        }
+        repeats
+    }
+
+    fn free_thread(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.0.turn()
+    }
+}

@@ -1,0 +1,37 @@
+//! Some seeds with each test run, and those that once found something.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Runs a seed on a thread of its own: an engine that never comes to rest is to be a failure, too.
+fn run(seed: u64) -> simulate::Run {
+    let (done, run) = mpsc::channel();
+    std::thread::spawn(move || done.send(simulate::run(seed, simulate::Options::default())));
+    let run = run.recv_timeout(Duration::from_secs(60));
+    run.unwrap_or_else(|why| panic!("seed {seed}: {why}"))
+}
+
+fn assert_fine(seed: u64) {
+    let run = run(seed);
+    let again = format!("cargo run --release --bin simulate -- --seed {seed}");
+    assert!(run.wrong.is_empty(), "{:#?}\n{again}", run.wrong);
+}
+
+#[test]
+fn some_hundred_seeds_find_nothing() {
+    (0..400).for_each(assert_fine);
+}
+
+#[test]
+fn a_seed_is_the_very_same_run_each_time() {
+    for seed in 1_000..1_100 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+}
+
+/// The engine woke itself again and again for a workflow whose time had come and that could not
+/// come in, because after a restart what had been live went first.
+#[test]
+fn what_is_due_while_nobody_may_come_in_waits() {
+    assert_fine(123);
+}
