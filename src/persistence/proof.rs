@@ -37,11 +37,13 @@ pub(super) fn copy(home: &Path) -> TempDir {
     copy
 }
 
+/// Space, and nothing else: not worth a copy.
+const BALLAST: &str = "ballast";
+
 fn copy_into(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        // (Space, and nothing else.)
-        if entry.file_name() == "ballast" {
+        if entry.file_name() == BALLAST {
             continue;
         }
         let to = to.join(entry.file_name());
