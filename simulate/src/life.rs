@@ -126,6 +126,16 @@ impl Driver {
                 }
                 _ => {}
             }
+            // What has been running whenever the process died is taken for the cause; it is not.
+            for task in app.quarantined() {
+                let (world, app) = (world.clone(), app.clone());
+                tokio::task::spawn_local(async move {
+                    match app.requeue(task.id).await {
+                        Ok(()) | Err(Error::NotQuarantined { .. }) => {}
+                        Err(error) => fault(&world, &error),
+                    }
+                });
+            }
             if stopping.is_none() && self.is_done() {
                 match self.last {
                     true => return self.sweep().await,

@@ -49,7 +49,9 @@ impl Clock {
         Self(Source::System(Instant::now()))
     }
 
-    /// A clock that stands at `start` until [`advance`](Self::advance) moves it.
+    /// A clock that stands at `start` until [`advance`](Self::advance) moves it. It draws no
+    /// randomness, so that a test can be repeated: the ids of two apps are the same if each has such
+    /// a clock of its own and these stand alike.
     #[must_use]
     pub fn manual(start: SystemTime) -> Self {
         Self(Source::Manual(Arc::new(Manual {
