@@ -2,6 +2,7 @@
 
 #[cfg(feature = "simulation")]
 pub(crate) mod here;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -218,7 +219,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::Canvas`] if the canvas is refused, [`Error::Store`] if the store fails,
+    /// [`Error::Canvas`] if the canvas is refused, [`Error::Store`] if the store fails or the disk is full,
     /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. What is refused leaves
     /// nothing behind, nor does a future that is dropped before the engine has the whole canvas.
     ///

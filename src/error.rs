@@ -105,8 +105,9 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The store failed. After an error of a write the engine has halted: nothing more is
-    /// acknowledged, and opening the store again recovers what was.
+    /// The store failed. [`StoreError::Full`] is about this call alone: there is no room for new work,
+    /// and what was taken in goes on, as far as there is room for it. After any other error of a write the
+    /// engine has halted: nothing more is acknowledged, and opening the store again recovers what was.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The engine stopped because of a fault of its own; opening the store again recovers.

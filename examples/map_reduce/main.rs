@@ -180,8 +180,8 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Only what the store makes there: the rest of the data dir may well be meant.
     let data_dir = args.data_dir.iter();
-    let stores =
-        data_dir.flat_map(|dir| ["LOCK", "sled", "wal", "redb"].map(|name| dir.join(name)));
+    let stores = data_dir
+        .flat_map(|dir| ["LOCK", "ballast", "sled", "wal", "redb"].map(|name| dir.join(name)));
     let mut without: Vec<PathBuf> = stores.chain(args.ledger.clone()).collect();
     if !args.paths.is_empty() {
         return Plan::of(&args.paths, &without, args.chunk_bytes);

@@ -123,6 +123,7 @@ async fn send(
     key: Option<String>,
     mut reservation: Reservation,
 ) -> Result<Pin> {
+    shared.reader()?.store().room()?;
     let root_id = client.ids.next(&shared.clock);
     let (Definition { head, root }, staged) =
         staging::stage(shared, root_id, canvas, key, &mut reservation).await?;

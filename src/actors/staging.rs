@@ -133,6 +133,7 @@ impl Staged {
     }
 
     async fn write(&mut self, root: Id, mut batch: Batch) -> Result<()> {
+        self.shared.reader()?.store().room()?;
         if self.root.replace(root).is_none() {
             batch.put(keys::remains(root), codec::encode(Kind::Mark, &()));
         }

@@ -15,6 +15,9 @@ use crate::persistence::{Batch, Durability, Store, StoreError};
 /// The most that a crash takes back under [`Durability::Buffered`].
 const BUFFERED: Duration = Duration::from_millis(500);
 
+/// How long a commit waits on a full disk before it is tried again.
+const FULL: Duration = Duration::from_millis(100);
+
 /// It lives on an arbiter of its own, because it blocks in `fsync`.
 pub(crate) struct StoreActor {
     store: Arc<dyn Store>,
@@ -22,6 +25,8 @@ pub(crate) struct StoreActor {
     /// Each is applied as it came, so that none grows large; they share one sync.
     pending: Vec<Batch>,
     waiting: Vec<Waiting>,
+    /// Why those who wait do so already for a second time.
+    full: Option<StoreError>,
     /// The flush of what `Buffered` has left in memory.
     flush: Option<SpawnHandle>,
 }
@@ -70,6 +75,23 @@ fn send(store: &Addr<StoreActor>, batch: Batch, then: Option<Sequel>) -> Answer 
     answer
 }
 
+type Glance = Box<dyn FnOnce(&dyn Store) + Send>;
+
+/// Call this with the store, while nothing is written to it.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Look(Glance);
+
+/// Has a look at the store between two commits; they wait. Fails if the store actor is gone.
+pub(crate) fn look<T: Send + 'static>(
+    store: &Addr<StoreActor>,
+    look: impl FnOnce(&dyn Store) -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (done, seen) = oneshot::channel();
+    store.do_send(Look(Box::new(move |store| drop(done.send(look(store))))));
+    seen
+}
+
 /// Everything that lay in the mailbox with the first commit has been heard: write it.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -82,8 +104,24 @@ impl StoreActor {
             durability,
             pending: Vec::new(),
             waiting: Vec::new(),
+            full: None,
             flush: None,
         }
+    }
+
+    fn flush_later(&mut self, context: &mut Context<Self>) {
+        let flush = async { tokio::time::sleep(BUFFERED).await }
+            .into_actor(self)
+            .map(|(), actor, context| {
+                actor.flush = None;
+                match actor.store.sync(Durability::Process) {
+                    Ok(()) => {}
+                    Err(StoreError::Full { .. }) => actor.flush_later(context),
+                    // It is sticky: the next commit is told of it.
+                    Err(error) => tracing::error!(%error, "the store could not be flushed"),
+                }
+            });
+        self.flush = Some(context.spawn(flush));
     }
 }
 
@@ -111,6 +149,14 @@ impl Handler<Commit> for StoreActor {
     }
 }
 
+impl Handler<Look> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, Look(look): Look, _: &mut Context<Self>) {
+        look(&*self.store);
+    }
+}
+
 impl Handler<Write> for StoreActor {
     type Result = ();
 
@@ -118,20 +164,25 @@ impl Handler<Write> for StoreActor {
         let done = self
             .pending
             .drain(..)
-            .try_for_each(|batch| self.store.apply(batch))
-            .and_then(|()| self.store.sync(self.durability));
+            .try_for_each(|batch| self.store.apply(batch));
+        let done = match done.map(|()| self.store.sync(self.durability)) {
+            // All is applied and nobody is told: it waits for room on the disk, as for the disk.
+            Ok(Err(full @ StoreError::Full { .. })) => {
+                self.full = Some(full);
+                context.notify_later(Write, FULL);
+                return;
+            }
+            // It is a store that does not try again.
+            Ok(Err(StoreError::Poisoned(why))) => {
+                Err(self.full.take().unwrap_or(StoreError::Poisoned(why)))
+            }
+            Ok(synced) => synced,
+            Err(error) => Err(error),
+        };
         if self.durability == Durability::Buffered && self.flush.is_none() {
-            let flush = async { tokio::time::sleep(BUFFERED).await }
-                .into_actor(self)
-                .map(|(), actor, _| {
-                    actor.flush = None;
-                    // Its error is sticky: the next commit is told of it.
-                    if let Err(error) = actor.store.sync(Durability::Process) {
-                        tracing::error!(%error, "the store could not be flushed");
-                    }
-                });
-            self.flush = Some(context.spawn(flush));
+            self.flush_later(context);
         }
+        self.full = None;
         for Waiting { then, reply } in self.waiting.drain(..) {
             if let Some(then) = then
                 && done.is_ok()

@@ -14,7 +14,7 @@ use bincode::Encode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{StoreError, keys};
 use crate::canvas::machine::{BODY, Change, Index, Past, Record};
 use crate::canvas::outcome::Outcome;
 
@@ -86,6 +86,7 @@ pub(crate) fn unframe<'a>(
     };
     if *version > VERSION {
         return Err(StoreError::Newer {
+            path_or_place: place(kind, key),
             found: *version,
             supported: VERSION,
         });
@@ -140,15 +141,14 @@ fn checksum(kind: Kind, body: &[u8]) -> u32 {
 }
 
 pub(crate) fn corrupt(kind: Kind, key: &[u8], what: &str) -> StoreError {
-    use std::fmt::Write;
-    let mut place = format!("{kind:?} record ");
-    for byte in key.iter().take(32) {
-        let _ = write!(place, "{byte:02x}");
-    }
     StoreError::Corrupt {
-        path_or_place: place,
+        path_or_place: place(kind, key),
         what: what.to_owned(),
     }
+}
+
+fn place(kind: Kind, key: &[u8]) -> String {
+    format!("{kind:?} record {}", keys::shown(key))
 }
 
 /// Packs a stream's records of one commit into as few segments as fit [`MAX_RECORD`], as they come.

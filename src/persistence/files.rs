@@ -5,8 +5,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use super::without::{Rule::H1, without};
 use crate::persistence::StoreError;
 
+/// Makes a directory for its owner only, and those above it; one that is there stays as it is.
 pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -51,13 +53,54 @@ pub(super) fn open_private(path: &Path) -> Result<File, StoreError> {
     options.open(path).map_err(|e| failed("open", path, e))
 }
 
+/// Takes from all but its owner what may have been granted for a file or directory of ours.
+pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let done = fs::metadata(path).and_then(|found| {
+            let mut permissions = found.permissions();
+            let mode = permissions.mode();
+            if mode & 0o077 == 0 {
+                return Ok(());
+            }
+            permissions.set_mode(mode & 0o700);
+            fs::set_permissions(path, permissions)
+        });
+        // sled removes files of its own while it is open.
+        match done {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(failed("make private", path, e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The one fsync of file or directory (H1).
+pub(super) fn fsync(file: &File) -> io::Result<()> {
+    if without(H1) {
+        return Ok(());
+    }
+    file.sync_all()
+}
+
+/// The one fdatasync (H1).
+pub(super) fn fdatasync(file: &File) -> io::Result<()> {
+    if without(H1) {
+        return Ok(());
+    }
+    file.sync_data()
+}
+
 /// Fsyncs one file; one that has been removed meanwhile needs none.
 pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
     // For writing, because Windows refuses to flush a file opened for reading.
     match OpenOptions::new().read(true).write(true).open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         opened => opened
-            .and_then(|file| file.sync_all())
+            .and_then(|file| fsync(&file))
             .map_err(|e| failed("fsync", path, e)),
     }
 }
@@ -66,7 +109,7 @@ pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     if cfg!(unix) {
         File::open(dir)
-            .and_then(|dir| dir.sync_all())
+            .and_then(|dir| fsync(&dir))
             .map_err(|e| failed("fsync", dir, e))?;
     }
     Ok(())

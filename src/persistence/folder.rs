@@ -7,12 +7,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use tracing::info;
 
 use super::StoreError;
-use super::files::{damaged, failed, list, make_dir, rename, sync_dir, sync_file};
+use super::files::{damaged, failed, list, make_dir, open_private, rename, sync_dir, sync_file};
 
 const CREATING: &str = ".creating";
 const READY: &str = ".ready";
@@ -33,6 +34,11 @@ pub(super) fn holds_no_other(home: &Path, engine: &'static str) -> Result<(), St
         }),
         None => Ok(()),
     }
+}
+
+/// Says whether the first open of the store in this folder has come to its end.
+pub(super) fn is_finished(dir: &Path) -> bool {
+    dir.join(READY).exists()
 }
 
 /// Makes the folder if need be; true if the store in it is to be made anew.
@@ -71,7 +77,9 @@ pub(super) fn claim(dir: &Path, is_own: impl Fn(&OsStr) -> bool) -> Result<bool,
 fn mark_creating(dir: &Path) -> Result<(), StoreError> {
     let path = dir.join(CREATING);
     let text = "a chordal store is being made here; its directory may be wiped\n";
-    fs::write(&path, text).map_err(|e| failed("write", &path, e))?;
+    open_private(&path)?
+        .write_all(text.as_bytes())
+        .map_err(|e| failed("write", &path, e))?;
     sync_file(&path)?;
     sync_dir(dir)
 }

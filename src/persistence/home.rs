@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use super::files::{damaged, failed, make_dir, open_private, sync_dir};
 use crate::persistence::StoreError;
 
+/// In the directory of a backup that is not whole yet: it may be wiped.
+pub(super) const UNFINISHED: &str = ".unfinished";
+
 /// Makes the user's directory and everything above it, durably.
 pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
     match fs::metadata(dir) {
@@ -19,6 +22,9 @@ pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
             ));
         }
         Ok(_) | Err(_) => {} // what is wrong, making it will tell
+    }
+    if dir.join(UNFINISHED).exists() {
+        return Err(damaged(dir, "it is a backup that was cut short"));
     }
     let missing = dir
         .ancestors()
@@ -46,12 +52,7 @@ pub(super) fn lock(home: &Path) -> Result<File, StoreError> {
         if let TryLockError::Error(e) = error {
             return Err(failed("lock", &path, e));
         }
-        let mut holder = Vec::new();
-        // Where locks are mandatory this read fails: then the holder has no name.
-        let _ = file
-            .rewind()
-            .and_then(|()| (&file).take(64).read_to_end(&mut holder));
-        let pid = pid_in(&holder);
+        let pid = holder_of(&file);
         if pid != Some(std::process::id()) || begun.elapsed() > STRAGGLERS {
             return Err(StoreError::Locked {
                 path: home.to_owned(),
@@ -84,6 +85,11 @@ pub(super) fn lock(home: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
-fn pid_in(text: &[u8]) -> Option<u32> {
-    std::str::from_utf8(text).ok()?.lines().next()?.parse().ok()
+/// Who holds this lock, if it says so.
+pub(super) fn holder_of(mut file: &File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    // Where locks are mandatory this read fails: then the holder has no name.
+    file.take(64).read_to_string(&mut text).ok()?;
+    text.lines().next()?.parse().ok()
 }

@@ -2,7 +2,7 @@
 //!
 //! | tag | rest of the key | value |
 //! |---|---|---|
-//! | `m` | name | meta: how often the store was opened, and how the last app over it ended; how much is pending; the latest id that was swept |
+//! | `m` | name | meta: how often the store was opened, and how the last app over it ended; how much is pending; the latest id that was swept; that an import has not come to its end |
 //! | `b` | root id | [`Waiting`](super::backlog::Waiting): a workflow that waits for its place or its time |
 //! | `w` | root id | [`Head`](super::definition::Head) of one that is live: as submitted; its commit marker |
 //! | `e` | end in ms, root id | the head of one that has ended, its callbacks too |
@@ -30,6 +30,7 @@ pub(crate) const META: &[u8] = b"m/store";
 pub(crate) const LIFE: &[u8] = b"m/life";
 pub(crate) const PENDING: &[u8] = b"m/pending";
 pub(crate) const LAST_SWEPT: &[u8] = b"m/last-swept";
+pub(crate) const IMPORTING: &[u8] = b"m/importing";
 
 /// One past the largest key of `tag`, and the smallest: a range for `Store::scan`.
 pub(crate) fn all(tag: u8) -> (Vec<u8>, Vec<u8>) {
@@ -139,6 +140,16 @@ pub(crate) fn of_node(tag: u8, id: Id) -> (Vec<u8>, Vec<u8>) {
 pub(crate) fn of_workflow(tag: u8, root: Id) -> (Vec<u8>, Vec<u8>) {
     let (_, to) = of_node(tag, root.node(crate::canvas::id::MAX_SEQ));
     (with_id(tag, root, &[]), to)
+}
+
+/// A key as messages show it.
+pub(crate) fn shown(key: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for byte in key.iter().take(32) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// The id in a key, whatever its tag.

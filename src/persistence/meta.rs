@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind};
-use super::{Batch, Durability, Pair, Store, StoreError, keys};
+use super::{Batch, Durability, Pair, Store, StoreError, keys, transfer};
 use crate::canvas::machine::quarantine::LastEnd;
 
 /// One opening of a store.
@@ -74,6 +74,7 @@ pub(crate) fn open(
     store: &dyn Store,
     durability: Durability,
 ) -> Result<(Opening, Life, LastEnd), StoreError> {
+    transfer::is_whole(store)?;
     let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
     let before: Option<Life> = record(store, Kind::Life, keys::LIFE)?;
     let opening = Opening {

@@ -5,9 +5,10 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod audit;
 pub(crate) mod backlog;
 mod caught;
 pub(crate) mod codec;
@@ -27,12 +28,16 @@ pub(crate) mod reader;
 pub mod redb;
 pub(crate) mod roster;
 pub mod sled;
+mod transfer;
+mod without;
 
+pub use self::audit::{Audit, Finding};
 pub use self::memory::MemoryStore;
 // `self::`, because the crates sled and redb have the same names as our modules.
 #[cfg(feature = "redb")]
 pub use self::redb::RedbStore;
 pub use self::sled::SledStore;
+pub use self::transfer::{export, import};
 
 /// How much a crash may take back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -192,11 +197,25 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Returns when everything applied before survives what `durability` says.
     ///
-    /// After an error of `apply` or `sync` every later one fails with
-    /// [`StoreError::Poisoned`]: an fsync is never retried, because the kernel reports a lost
-    /// page once and then forgets it. Reads go on, but may show what the disk does not hold;
+    /// [`StoreError::Full`] says that it does not yet, for want of space: what was applied stays so,
+    /// and `sync` may be called again. After any other error of `apply` or `sync` every later one
+    /// fails with [`StoreError::Poisoned`]: an fsync is never retried, because the kernel reports a
+    /// lost page once and then forgets it. Reads go on, but may show what the disk does not hold;
     /// only a reopened store tells the truth.
     fn sync(&self, durability: Durability) -> Result<(), StoreError>;
+
+    /// Says whether new work should be taken in: [`StoreError::Full`] if what space there is must be
+    /// kept for work that has been. Cheap as long as there is room, and asks anew when there was none.
+    fn room(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Copies the store, as it is after some commit, to a directory that is not there yet, while
+    /// others go on to use it. An unfinished copy is never taken for a store.
+    fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        let why = io::Error::new(io::ErrorKind::Unsupported, "this store has no such means");
+        Err(StoreError::io(format!("back up to {}", to.display()), why))
+    }
 }
 
 /// Why a store cannot do what it was asked.
@@ -231,25 +250,36 @@ pub enum StoreError {
     },
     /// What was committed is missing: a part of the store is older than the rest of it.
     #[error(
-        "commits are missing from the store: number {expected} was made, but it ends at {found}"
+        "commits are missing from {}: number {expected} was made, but it ends at {found}",
+        path.display()
     )]
     RolledBack {
+        /// Where they are missing.
+        path: PathBuf,
         /// A commit that another part of the store knows of.
         expected: u64,
         /// The last commit that is there.
         found: u64,
     },
     /// A later version wrote it; it is left untouched.
-    #[error("the stored format {found} is newer than {supported}, the newest this build reads")]
+    #[error(
+        "{path_or_place} has format {found}, which is newer than {supported}, the newest this build reads"
+    )]
     Newer {
+        /// The file or key.
+        path_or_place: String,
         /// The version found.
         found: u8,
         /// The newest version understood.
         supported: u8,
     },
-    /// The disk, or the quota on it, is full.
-    #[error("the disk under the store is full")]
-    Full,
+    /// The disk, or the quota on it, is full. Nothing is lost; see [`Store::sync`] and
+    /// [`Store::room`].
+    #[error("the disk is full: cannot {doing}")]
+    Full {
+        /// What was tried, and on which path.
+        doing: String,
+    },
     /// The operating system refused.
     #[error("cannot {doing}")]
     Io {
@@ -268,12 +298,31 @@ impl StoreError {
     pub(crate) fn io(doing: impl Into<String>, source: io::Error) -> Self {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         match source.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => StoreError::Full,
-            _ => StoreError::Io {
+            StorageFull | QuotaExceeded | FileTooLarge => StoreError::Full {
                 doing: doing.into(),
-                source: Arc::new(source),
             },
+            _ => Self::final_io(doing, source),
         }
+    }
+
+    /// As [`io`](Self::io), of what must not be tried again, whatever the reason.
+    pub(crate) fn final_io(doing: impl Into<String>, source: io::Error) -> Self {
+        StoreError::Io {
+            doing: doing.into(),
+            source: Arc::new(source),
+        }
+    }
+
+    /// The same error, not to be tried again.
+    pub(crate) fn into_final(self) -> Self {
+        match self {
+            StoreError::Full { doing } => Self::final_io(doing, io::ErrorKind::StorageFull.into()),
+            other => other,
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, StoreError::Full { .. })
     }
 
     /// The message with its cause, for places that keep text only.
@@ -335,7 +384,8 @@ mod tests {
         );
         let io = StoreError::io("fsync /x/db", io::Error::other("gone"));
         assert_eq!(io.in_full(), "cannot fsync /x/db: gone");
-        let full = StoreError::io("fsync /x/db", io::ErrorKind::StorageFull.into());
-        assert!(matches!(full, StoreError::Full));
+        let full = StoreError::io("write /x/db", io::ErrorKind::StorageFull.into());
+        assert!(full.is_full());
+        assert_eq!(full.to_string(), "the disk is full: cannot write /x/db");
     }
 }

@@ -37,9 +37,15 @@ pub(super) fn copy(home: &Path) -> TempDir {
     copy
 }
 
+/// Space, and nothing else: not worth a copy.
+const BALLAST: &str = "ballast";
+
 fn copy_into(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
+        if entry.file_name() == BALLAST {
+            continue;
+        }
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             std::fs::create_dir(&to).unwrap();

@@ -15,6 +15,7 @@
 
 mod cli;
 mod corpus;
+mod full;
 mod ledger;
 mod poison;
 mod program;

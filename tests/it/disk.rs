@@ -75,8 +75,11 @@ impl Disk {
     fn call(state: &mut DiskState) -> Result<(), StoreError> {
         state.calls += 1;
         match state.fails_at {
-            Some(at) if state.calls == at => Err(StoreError::Full),
-            Some(at) if state.calls > at => Err(StoreError::Poisoned("full".to_owned())),
+            Some(at) if state.calls == at => Err(StoreError::Io {
+                doing: "write".to_owned(),
+                source: Arc::new(std::io::Error::other("no more")),
+            }),
+            Some(at) if state.calls > at => Err(StoreError::Poisoned("no more".to_owned())),
             _ => Ok(()),
         }
     }

@@ -766,16 +766,22 @@ async fn a_store_that_fails_at_any_call_halts_the_engine_and_loses_nothing_that_
         {
             Ok(app) => app,
             Err(error) => {
-                assert!(matches!(error, Error::Store(StoreError::Full)), "{error}");
+                assert!(
+                    matches!(error, Error::Store(StoreError::Io { .. })),
+                    "{error}"
+                );
                 continue;
             }
         };
         let (told, failed) = submit_all(&app, &disk, ledger).await;
         let stopped = app.shutdown().await;
         if let Some(error) = &failed {
-            assert!(matches!(error, Error::Store(StoreError::Full)), "{error}");
             assert!(
-                matches!(stopped, Err(Error::Store(StoreError::Full))),
+                matches!(error, Error::Store(StoreError::Io { .. })),
+                "{error}"
+            );
+            assert!(
+                matches!(stopped, Err(Error::Store(StoreError::Io { .. }))),
                 "{stopped:?}"
             );
         }
@@ -827,7 +833,7 @@ async fn nothing_is_told_between_a_write_and_its_sync() {
     open_gate(ledger.0, "gate");
     let got = within(result.get()).await;
     assert!(
-        matches!(got, Err(Error::Store(StoreError::Full))),
+        matches!(got, Err(Error::Store(StoreError::Io { .. }))),
         "{got:?}"
     );
     assert!(!matches!(result.ready().await, Ok(true)));

@@ -273,7 +273,7 @@ struct Faulty(MemoryStore);
 impl Store for Faulty {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         if key.first() == Some(&b's') {
-            return Err(StoreError::Full);
+            return Err(StoreError::Poisoned("for a test".to_owned()));
         }
         self.0.get(key)
     }

@@ -92,7 +92,7 @@ impl Specimen {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     folders.push(path);
-                } else {
+                } else if !path.ends_with(super::BALLAST) {
                     files.push(path.strip_prefix(self.home.path()).unwrap().to_owned());
                 }
             }

@@ -64,6 +64,7 @@ impl Fence {
             };
             if version > VERSION {
                 return Err(StoreError::Newer {
+                    path_or_place: path.display().to_string(),
                     found: version,
                     supported: VERSION,
                 });

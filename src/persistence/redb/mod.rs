@@ -115,7 +115,11 @@ impl RedbStore {
             let mut base = Base::open(db, disk)?;
             let (expected, found) = (fence.last(), base.last_commit()?);
             if found < expected {
-                return Err(StoreError::RolledBack { expected, found });
+                return Err(StoreError::RolledBack {
+                    path: dir,
+                    expected,
+                    found,
+                });
             }
             // A crash came between the two.
             if found > expected {

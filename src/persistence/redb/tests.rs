@@ -155,7 +155,7 @@ fn an_older_copy_of_the_file_and_a_new_one_are_refused() {
         fs::copy(other.path().join("redb/db"), mixed.path().join("redb/db")).unwrap();
         let error = RedbStore::open(mixed.path()).unwrap_err();
         assert!(
-            matches!(error, StoreError::RolledBack { expected: 2, found } if found == is_at),
+            matches!(error, StoreError::RolledBack { expected: 2, found, .. } if found == is_at),
             "{error:?}"
         );
     }
@@ -221,7 +221,8 @@ fn a_store_of_a_later_version_is_left_untouched() {
             error,
             StoreError::Newer {
                 found: 2,
-                supported: 1
+                supported: 1,
+                ..
             }
         ),
         "{error:?}"

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
-use super::files::{failed, list, open_private, sync_dir, sync_file};
+use super::files::{failed, fsync, list, make_private, open_private, sync_dir, sync_file};
 use crate::persistence::StoreError;
 
 /// Our own descriptors on sled's files, to fsync what sled only hands to the kernel (H1).
@@ -39,9 +39,7 @@ impl Disk {
 
     pub(super) fn fsync(&mut self) -> Result<(), StoreError> {
         self.fsync_blobs()?;
-        self.db
-            .sync_all()
-            .map_err(|e| failed("fsync", &self.db_path, e))
+        fsync(&self.db).map_err(|e| failed("fsync", &self.db_path, e))
     }
 
     /// One stat if all is as it should be; a listing if sled has put files into `blobs/`.
@@ -64,6 +62,7 @@ impl Disk {
             // waited for its writer.
             let settled = self.seen.get(&name).copied();
             if settled != Some(true) {
+                make_private(&self.blobs.join(&name))?;
                 sync_file(&self.blobs.join(&name))?;
                 fresh |= settled.is_none();
                 self.seen.insert(name, settled.is_some());

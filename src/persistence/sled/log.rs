@@ -84,18 +84,18 @@ impl Log {
         self.generation
     }
 
-    /// Says whether it is time to hand what is in it to sled.
     /// How much is in it that is not in sled.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
+    /// Says whether it is time to hand what is in it to sled.
     pub(super) fn is_full(&self, limit: u64) -> bool {
         self.bytes >= limit || self.older.len() >= OLDER
     }
 
     /// Adds a batch, on disk only after [`sync`](Self::sync).
-    pub(super) fn append(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    pub(super) fn append(&mut self, batch: &Batch) {
         let before = self.buffer.len();
         let stamp = Stamp {
             generation: self.generation,
@@ -106,13 +106,19 @@ impl Log {
         frame::append(&mut self.buffer, place, stamp, batch);
         self.last += 1;
         self.bytes += (self.buffer.len() - before) as u64;
-        if self.buffer.len() >= BUFFER {
-            self.write()?;
-        }
-        Ok(())
     }
 
-    /// Hands everything to the kernel.
+    /// Says whether so much waits to be handed to the kernel that it should be.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.buffer.len() >= BUFFER
+    }
+
+    /// The same for the second time: what waited could not be handed over.
+    pub(super) fn is_overflowing(&self) -> bool {
+        self.buffer.len() >= 2 * BUFFER
+    }
+
+    /// Hands everything to the kernel. On a full disk all of it is still to be handed over.
     pub(super) fn write(&mut self) -> Result<(), StoreError> {
         if !self.buffer.is_empty() {
             self.segment.write(&self.buffer)?;
@@ -136,14 +142,14 @@ impl Log {
     pub(super) fn seal(&mut self) -> Result<(), StoreError> {
         self.sync()?;
         if !self.segment.is_empty() {
-            self.append(&Batch::new())?;
+            self.append(&Batch::new());
             self.sync()?;
         }
         Ok(())
     }
 
     /// Makes all that is in the log durable and goes on in another segment: sled may only be given
-    /// what no crash can take from the log any more.
+    /// what no crash can take from the log any more. On a full disk nothing has changed.
     pub(super) fn rotate(&mut self) -> Result<Rotated, StoreError> {
         self.sync()?;
         let generation = self.generation + 1;
@@ -168,6 +174,14 @@ impl Log {
                 generation,
             },
         })
+    }
+
+    /// The files with the frames that no checkpoint has taken in hand, and how many bytes of each are of
+    /// the log.
+    pub(super) fn segments(&self) -> Vec<(PathBuf, u64)> {
+        let older = self.older.iter().map(|path| (path.clone(), u64::MAX));
+        let last = (self.segment.path().to_owned(), self.segment.end());
+        older.chain([last]).collect()
     }
 
     /// Takes back files that a checkpoint has made free.
@@ -199,11 +213,23 @@ fn begin(
         generation,
         first: last + 1,
     };
-    if let Some(path) = spare.pop() {
-        return Segment::begin(path, head, keep);
-    }
-    *files += 1;
-    let segment = Segment::begin(dir.join(format!("{files:08}{ENDING}")), head, keep)?;
-    sync_dir(dir)?;
-    Ok(segment)
+    let (path, is_new) = match spare.pop() {
+        Some(path) => (path, false),
+        None => {
+            *files += 1;
+            (dir.join(format!("{files:08}{ENDING}")), true)
+        }
+    };
+    let begun = Segment::begin(path.clone(), head, keep).and_then(|segment| {
+        if is_new {
+            sync_dir(dir)?;
+        }
+        Ok(segment)
+    });
+    begun.or_else(|error| {
+        // A head without its frames would contradict what is now written elsewhere.
+        let gone = remove(&path).and_then(|()| sync_dir(dir));
+        gone.map_err(StoreError::into_final)?;
+        Err(error)
+    })
 }

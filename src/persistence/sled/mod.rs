@@ -10,6 +10,7 @@
 //!
 //! ```text
 //! <dir>/LOCK           ours: held while open, names the holder
+//! <dir>/ballast        ours: space that is kept free
 //! <dir>/wal/           ours: segments of the log, and a spare one
 //! <dir>/sled/          ours: mode 0700
 //!   .creating .ready   ours: one of the two says whether the first open has come to its end
@@ -17,6 +18,7 @@
 //!   blobs/             sled's, for what is too large for its log; stays empty at records <= 8 KB
 //! ```
 
+mod backup;
 mod base;
 mod checkpoint;
 mod disk;
@@ -25,10 +27,12 @@ mod log;
 mod overlay;
 mod prepare;
 mod replay;
+mod room;
 mod scan;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::fmt;
 use std::fs::File;
@@ -37,19 +41,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use parking_lot::{Mutex, RwLock};
-use tracing::error;
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use tracing::{error, warn};
 
 use self::base::{Base, Mark};
 use self::checkpoint::Checkpoint;
 use self::log::Log;
-use self::overlay::Layers;
+use self::overlay::{Layers, Overlay};
+use self::room::Room;
 use self::scan::SledScan;
 use super::{Batch, Durability, Scan, Store, StoreError, files, folder, home};
 
 /// An overlay is frozen when it takes this much memory, or so much of the log. Two of them may be
 /// there at a time; what is put and deleted within one never reaches sled.
 const LIMIT: usize = 8 << 20;
+
+/// While sled's files are copied an overlay may take so many times as much.
+const STILL: usize = 8;
+
+/// How much room a checkpoint must find, in shares of what it moves (measured: its file grows by up to
+/// twice that): an error of sled's is for good, so it should not meet a full disk.
+const SLED_TAKES: u64 = 3;
 
 /// Keeps an ordered map of bytes in a directory, with sled 0.34.7 inside.
 ///
@@ -72,6 +84,8 @@ pub struct SledStore {
     shared: Arc<Shared>,
     /// Locked by whoever writes: batches are in the log in the order in which they are seen.
     writer: Mutex<Writer>,
+    /// Told when sled's files are no longer being copied.
+    stirs: Condvar,
     /// When to freeze the overlay, in bytes.
     limit: usize,
     /// Last, so that it is let go after sled's own lock.
@@ -83,6 +97,8 @@ struct Writer {
     log: Log,
     /// Moves the frozen overlay into sled; gives back a file that is free.
     checkpoint: Option<JoinHandle<Option<PathBuf>>>,
+    /// sled's files are being copied: no checkpoint may begin.
+    is_still: bool,
 }
 
 /// What a checkpoint's thread and a scan need of the store.
@@ -90,6 +106,7 @@ struct Writer {
 struct Shared {
     home: PathBuf,
     base: Base,
+    room: Room,
     layers: RwLock<Layers>,
     /// Why nothing more is accepted; the first reason stays.
     poison: OnceLock<String>,
@@ -125,24 +142,16 @@ impl SledStore {
         let home = home::make_home(dir)?;
         let lock = home::lock(&home)?;
         folder::holds_no_other(&home, "sled")?;
-        let base = Base::open(&home)?;
-        let dir = home.join("wal");
-        files::make_dir(&dir)?;
-        files::sync_dir(&home)?;
-        let mark = base.mark()?;
-        let mut replayed = replay::replay(&dir, mark)?;
-        let overlay = std::mem::take(&mut replayed.overlay);
-        let log = Log::resume(dir, replayed)?;
-        if mark.is_none() {
-            base.set_mark(Mark {
-                seq: 0,
-                generation: log.generation(),
-            })?;
+        let room = Room::of(&home);
+        let (base, log, overlay) = room.make_for(|| open(&home))?;
+        if let Err(error) = room.check() {
+            warn!(%error, "new work is refused until there is room on the disk");
         }
         Ok(Self {
             shared: Arc::new(Shared {
                 home,
                 base,
+                room,
                 layers: RwLock::new(Layers::new(overlay)),
                 poison: OnceLock::new(),
                 closing: AtomicBool::new(false),
@@ -150,7 +159,9 @@ impl SledStore {
             writer: Mutex::new(Writer {
                 log,
                 checkpoint: None,
+                is_still: false,
             }),
+            stirs: Condvar::new(),
             limit,
             _lock: lock,
         })
@@ -162,7 +173,35 @@ impl SledStore {
         &self.shared.home
     }
 
-    /// Freezes the overlay and goes on in a new segment; waits for the frozen one before it.
+    /// Moves the overlay on, unless there is no room for that: then it goes on to grow, by no more
+    /// than what room there is for the log. While a copy is made of sled's files it may grow as well,
+    /// within bounds.
+    fn checkpoint_when_full(&self, writer: &mut MutexGuard<'_, Writer>) -> Result<(), StoreError> {
+        let weight = || self.shared.layers.read().active().weight();
+        while writer.is_still && weight() >= STILL * self.limit {
+            self.stirs.wait(writer);
+        }
+        self.shared.healthy()?;
+        let weight = weight();
+        let is_full = writer.log.is_full(self.limit as u64) || weight >= self.limit;
+        if writer.is_still || !(is_full || self.is_spent(writer)) {
+            return Ok(());
+        }
+        if !self.shared.room.has(SLED_TAKES * weight as u64) {
+            return Ok(());
+        }
+        match self.freeze(writer, self.limit / 2) {
+            Ok(checkpoint) => {
+                writer.checkpoint = Some(start(checkpoint)?);
+                Ok(())
+            }
+            Err(error) if error.is_full() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Freezes the overlay and goes on in a new segment; waits for the frozen one before it. On a full
+    /// disk nothing has changed.
     ///
     /// When not more than `keep` bytes are live they are copied into the new segment: what has
     /// been dying young will go on to, and copying is cheaper than sled.
@@ -172,7 +211,8 @@ impl SledStore {
             self.shared.healthy()?;
             writer.log.reuse(free?);
         }
-        let rotated = writer.log.rotate()?;
+        let room = &self.shared.room;
+        let rotated = room.make_for(|| writer.log.rotate())?;
         let mut survivors = Batch::new();
         let layers = self.shared.layers.read();
         if layers.active().live() <= keep {
@@ -180,16 +220,25 @@ impl SledStore {
         }
         drop(layers);
         if !survivors.is_empty() {
-            writer.log.append(&survivors)?;
+            writer.log.append(&survivors);
             // The checkpoint frees the segments where they stood until now.
-            writer.log.sync()?;
+            let synced = room.make_for(|| writer.log.sync());
+            synced.map_err(StoreError::into_final)?;
         }
         let frozen = self.shared.layers.write().freeze(survivors);
         Ok(Checkpoint::new(self.shared.clone(), frozen, rotated))
     }
 
-    fn is_full(&self, log: &Log) -> bool {
-        log.is_full(self.limit as u64) || self.shared.layers.read().active().weight() >= self.limit
+    /// Hands what waits to the kernel, as long as there is room.
+    fn write_when_backed_up(&self, log: &mut Log) -> Result<(), StoreError> {
+        if !log.is_backed_up() {
+            return Ok(());
+        }
+        match self.shared.room.make_for(|| log.write()) {
+            // Whoever asks for a sync will be told.
+            Err(error) if error.is_full() => Ok(()),
+            done => done,
+        }
     }
 
     /// Most of the log is of what has been deleted since: it gives its space back for next to
@@ -206,6 +255,26 @@ impl SledStore {
             live as u64 <= bytes / 2
         }
     }
+}
+
+/// What stands in `home`: sled, the log to go on with, and what is only in there.
+fn open(home: &Path) -> Result<(Base, Log, Overlay), StoreError> {
+    let base = Base::open(home)?;
+    let dir = home.join("wal");
+    files::make_dir(&dir)?;
+    files::make_private(&dir)?;
+    files::sync_dir(home)?;
+    let mark = base.mark()?;
+    let mut replayed = replay::replay(&dir, mark)?;
+    let overlay = std::mem::take(&mut replayed.overlay);
+    let log = Log::resume(dir, replayed)?;
+    if mark.is_none() {
+        base.set_mark(Mark {
+            seq: 0,
+            generation: log.generation(),
+        })?;
+    }
+    Ok((base, log, overlay))
 }
 
 /// What a checkpoint's thread gives back.
@@ -244,14 +313,12 @@ impl Store for SledStore {
         if batch.is_empty() {
             return Ok(());
         }
-        let mut write = || {
-            if self.is_full(&writer.log) || self.is_spent(&writer) {
-                let checkpoint = self.freeze(&mut writer, self.limit / 2)?;
-                writer.checkpoint = Some(start(checkpoint)?);
-            }
-            writer.log.append(&batch)
-        };
-        write().map_err(|error| self.shared.poison(error))?;
+        self.checkpoint_when_full(&mut writer)
+            .and_then(|()| {
+                writer.log.append(&batch);
+                self.write_when_backed_up(&mut writer.log)
+            })
+            .map_err(|error| self.shared.poison(error))?;
         self.shared.layers.write().apply(batch);
         Ok(())
     }
@@ -259,12 +326,24 @@ impl Store for SledStore {
     fn sync(&self, durability: Durability) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         self.shared.healthy()?;
-        match durability {
-            Durability::Buffered => Ok(()),
-            Durability::Process => writer.log.write(),
-            Durability::Power => writer.log.sync(),
+        let log = &mut writer.log;
+        let synced = match durability {
+            Durability::Buffered if !log.is_overflowing() => Ok(()),
+            Durability::Buffered | Durability::Process => self.shared.room.make_for(|| log.write()),
+            Durability::Power => self.shared.room.make_for(|| log.sync()),
+        };
+        match synced {
+            Err(error) if !error.is_full() => Err(self.shared.poison(error)),
+            synced => synced,
         }
-        .map_err(|error| self.shared.poison(error))
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        self.shared.room.check()
+    }
+
+    fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        self.copy_to(to)
     }
 }
 
@@ -284,7 +363,7 @@ impl Drop for SledStore {
     fn drop(&mut self) {
         let writer = self.writer.get_mut();
         if self.shared.poison.get().is_none()
-            && let Err(error) = writer.log.seal()
+            && let Err(error) = self.shared.room.make_for(|| writer.log.seal())
         {
             error!(store = %self.shared.home.display(), error = error.in_full(), "last sync failed");
         }

@@ -5,7 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::Path;
 
-use super::files::{damaged, failed, list, sync_dir, sync_file};
+use super::files::{damaged, failed, list, make_dir, make_private, sync_dir, sync_file};
+use crate::persistence::without::{
+    Rule::{H2, H3, H4},
+    without,
+};
 use crate::persistence::{StoreError, folder};
 
 /// Brings `<home>/sled` into a state that sled can open; true if it is to be made anew.
@@ -14,11 +18,14 @@ pub(super) fn prepare(dir: &Path) -> Result<bool, StoreError> {
         let own = ["db", "conf", "blobs"];
         own.iter().any(|own| name == *own) || is_snapshot(name)
     };
+    if without(H3) && !folder::is_finished(dir) {
+        return make_dir(dir).map(|()| false);
+    }
     if folder::claim(dir, is_own)? {
         return Ok(true);
     }
     let db = dir.join("db");
-    if fs::metadata(&db).map_or(0, |found| found.len()) == 0 {
+    if fs::metadata(&db).map_or(0, |found| found.len()) == 0 && !without(H4) {
         // sled would take this for a new store (H4).
         return Err(damaged(
             &db,
@@ -49,6 +56,9 @@ fn read_through(path: &Path) -> Result<(), StoreError> {
 
 /// H2: sled would take a torn snapshot for the newest one, and fail.
 fn remove_torn_snapshots(dir: &Path) -> Result<(), StoreError> {
+    if without(H2) {
+        return Ok(());
+    }
     for name in list(dir)? {
         if is_snapshot(&name) && name.to_string_lossy().ends_with(".generating") {
             let path = dir.join(name);
@@ -62,17 +72,20 @@ fn is_snapshot(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with("snap.")
 }
 
-/// Fsyncs every file in sled's directory, and the directories.
+/// Fsyncs every file in sled's directory, and the directories. sled makes them for all to
+/// read: here they become their owner's.
 pub(super) fn settle(dir: &Path) -> Result<(), StoreError> {
     let blobs = dir.join("blobs");
     for folder in [blobs.as_path(), dir] {
         for name in list(folder)? {
             let path = folder.join(name);
             if path.is_file() {
+                make_private(&path)?;
                 sync_file(&path)?;
             }
         }
         if folder.exists() {
+            make_private(folder)?;
             sync_dir(folder)?;
         }
     }

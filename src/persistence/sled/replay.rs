@@ -14,7 +14,8 @@ use super::files::{damaged, failed, list, sync_dir, sync_file};
 use super::frame::{ALIGN, Frame, claimed_generation};
 use super::overlay::Overlay;
 use super::segment::{ENDING, FRAMES, Head};
-use crate::persistence::StoreError;
+use crate::persistence::without::{Rule::H4, without};
+use crate::persistence::{Audit, StoreError};
 
 /// What a log was found to hold.
 #[derive(Debug, Default)]
@@ -47,7 +48,7 @@ pub(super) fn replay(dir: &Path, mark: Option<Mark>) -> Result<Replayed, StoreEr
         ..Replayed::default()
     };
     let segments = survey(dir, held, &mut found)?;
-    if found.generation < held.generation {
+    if found.generation < held.generation && !without(H4) {
         return Err(damaged(dir, "the end of the log is missing"));
     }
     for (at, segment) in segments.iter().enumerate() {
@@ -57,8 +58,9 @@ pub(super) fn replay(dir: &Path, mark: Option<Mark>) -> Result<Replayed, StoreEr
             found.spare.push(path.clone());
             continue;
         }
-        if segment.head.first > found.last + 1 {
+        if segment.head.first > found.last + 1 && !without(H4) {
             return Err(StoreError::RolledBack {
+                path: dir.to_owned(),
                 expected: segment.head.first - 1,
                 found: found.last,
             });
@@ -72,9 +74,10 @@ pub(super) fn replay(dir: &Path, mark: Option<Mark>) -> Result<Replayed, StoreEr
             found.empty.push(path.clone());
         }
     }
-    if mark.is_none() && found.last > 0 {
+    if mark.is_none() && found.last > 0 && !without(H4) {
         // sled notes that there is a log before the first frame is written.
         return Err(StoreError::RolledBack {
+            path: dir.to_owned(),
             expected: found.last,
             found: 0,
         });
@@ -164,6 +167,32 @@ fn read(segment: &Found, next: Option<u64>, found: &mut Replayed) -> Result<(), 
         }
         place = frame.end;
         seq += 1;
+    }
+    Ok(())
+}
+
+/// Counts the segments and frames that sled does not hold, and finds what is wrong with them, without an
+/// end at the first fault.
+pub(super) fn inspect(dir: &Path, held: Mark, audit: &mut Audit) -> Result<(), StoreError> {
+    let mut found = Replayed {
+        last: held.seq,
+        ..Replayed::default()
+    };
+    let segments = survey(dir, held, &mut found)?;
+    for (at, segment) in segments.iter().enumerate() {
+        if segment.head.generation < held.generation {
+            continue;
+        }
+        let next = segments.get(at + 1).map(|next| next.head.first);
+        audit.segments += 1;
+        let before = found.last;
+        let whole = read(segment, next, &mut found);
+        audit.frames += found.last - before;
+        if let Err(error) = whole {
+            audit.fail(&error);
+            // The next one is looked at as if this had been whole.
+            found.last = next.map_or(found.last, |next| found.last.max(next - 1));
+        }
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::files::{failed, open_private};
+use super::files::{failed, fdatasync, fsync, open_private};
 use crate::persistence::StoreError;
 
 /// What the names of segments end in, behind a number.
@@ -31,6 +31,8 @@ pub(super) const FRAMES: u64 = 4096;
 pub(super) const KEEP: (u64, u64) = (1 << 20, 16 << 20);
 /// By how much a file grows: by as much as it has, within these.
 const GROWTH: (u64, u64) = (64 << 10, 1 << 20);
+
+pub(super) static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What a segment says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,7 @@ impl Head {
         }
         if word(8) != VERSION {
             return Err(StoreError::Newer {
+                path_or_place: path.display().to_string(),
                 found: u8::try_from(word(8)).unwrap_or(u8::MAX),
                 supported: VERSION as u8,
             });
@@ -104,7 +107,7 @@ impl Segment {
                 file.set_len(length)?;
             }
             file.write_all(&head.to_bytes())?;
-            file.sync_all()?;
+            fsync(file)?;
             file.seek(SeekFrom::Start(FRAMES))?;
             Ok(length)
         };
@@ -137,23 +140,30 @@ impl Segment {
 
     /// Makes what was written durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.file
-            .sync_data()
-            .map_err(|e| failed("fsync", &self.path, e))
+        // Never again: the kernel tells of a lost page once.
+        let doing = || format!("fsync {}", self.path.display());
+        fdatasync(&self.file).map_err(|e| StoreError::final_io(doing(), e))
     }
 
     fn try_write(&mut self, frames: &[u8]) -> io::Result<()> {
-        self.file.write_all(frames)?;
+        if let Err(error) = self.file.write_all(frames) {
+            // A part of them may be there. They are not in the log, and what is tried next takes
+            // their place.
+            self.file.seek(SeekFrom::Start(self.end))?;
+            return Err(error);
+        }
         self.end += frames.len() as u64;
         if self.end > self.length {
-            self.grow()?;
+            // Only for speed: if it fails for want of space, the next frames will say so.
+            let _ = self.grow();
+            self.file.seek(SeekFrom::Start(self.end))?;
         }
         Ok(())
     }
 
     /// Writes zeroes ahead; the sync that covers the frames before them covers the new length.
     fn grow(&mut self) -> io::Result<()> {
-        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        self.length = self.end;
         let length = self.end + self.end.clamp(GROWTH.0, GROWTH.1);
         let mut missing = length - self.end;
         while missing > 0 {
@@ -162,12 +172,12 @@ impl Segment {
             missing -= piece;
         }
         self.length = length;
-        self.file.seek(SeekFrom::Start(self.end)).map(|_| ())
+        Ok(())
     }
 
-    /// Has all writes go to another file, for tests of what follows an error.
+    /// Has all writes go to another file, for tests of what follows an error; gives back the one before.
     #[cfg(test)]
-    pub(super) fn divert(&mut self, file: File) {
-        self.file = file;
+    pub(super) fn divert(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
     }
 }

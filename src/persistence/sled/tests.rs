@@ -5,14 +5,19 @@ use parking_lot::Mutex;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::persistence::Pair;
 use crate::persistence::conformance::conformance;
 use crate::persistence::proof::{copy, noise};
+use crate::persistence::{Op, Pair};
 
+mod backup;
 mod base;
 mod checkpoint;
+#[cfg(target_os = "linux")]
+mod full;
 mod log;
 mod scan;
+#[cfg(unix)]
+mod without;
 
 fn batch(pairs: &[(&str, &[u8])]) -> Batch {
     let mut batch = Batch::new();
@@ -230,15 +235,53 @@ fn only_the_owner_may_look() {
     let home = tempdir().unwrap();
     let deep = home.path().join("a/b");
     drop(SledStore::open(&deep).unwrap());
-    for (name, mode) in [
-        ("", 0o700),
-        ("LOCK", 0o600),
-        ("wal", 0o700),
-        ("sled", 0o700),
-        ("sled/db", 0o600),
-    ] {
-        let found = fs::metadata(deep.join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!(found, mode, "{name}");
+    let mut looked_at = 0;
+    let mut check = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        let mode = if found.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(found.permissions().mode() & 0o777, mode, "{path:?}");
+        looked_at += 1;
+    };
+    check(&deep);
+    for folder in ["", "wal", "sled", "sled/blobs"] {
+        let entries = fs::read_dir(deep.join(folder)).unwrap();
+        entries.for_each(|entry| check(&entry.unwrap().path()));
+    }
+    // LOCK, ballast, wal, a segment, sled, db, conf, snap, blobs, .ready.
+    assert!(looked_at >= 10, "{looked_at}");
+}
+
+/// Some systems grant all to all.
+#[cfg(unix)]
+#[test]
+fn only_the_owner_may_look_whatever_is_granted_by_default() {
+    let exe = std::env::current_exe().unwrap();
+    let status = std::process::Command::new("sh")
+        .args(["-c", "umask 000; exec \"$0\" --exact \"$1\""])
+        .arg(exe)
+        .arg("persistence::sled::tests::only_the_owner_may_look")
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_was_granted_before_is_taken_back() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = filled();
+    let names = ["wal", "sled", "sled/db", "sled/conf"];
+    for name in names {
+        fs::set_permissions(home.path().join(name), fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    holds_kept(home.path());
+    for name in names {
+        let found = fs::metadata(home.path().join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(found & 0o077, 0, "{name}");
     }
 }
 

@@ -121,7 +121,11 @@ fn after_a_fault_of_the_disk_nothing_is_accepted_and_what_was_acknowledged_is_th
                     acked = last;
                     if let Some(error) = error {
                         let is_full = kind == io::ErrorKind::StorageFull;
-                        assert_eq!(matches!(error, StoreError::Full), is_full, "{at} {error:?}");
+                        assert_eq!(
+                            matches!(error, StoreError::Full { .. }),
+                            is_full,
+                            "{at} {error:?}"
+                        );
                         for durability in [Durability::Power, Durability::Buffered] {
                             let error = store.sync(durability).unwrap_err();
                             assert!(matches!(error, StoreError::Poisoned(_)), "{error:?}");
@@ -132,7 +136,7 @@ fn after_a_fault_of_the_disk_nothing_is_accepted_and_what_was_acknowledged_is_th
                         let _ = store.get(b"round");
                     }
                 }
-                Err(StoreError::Io { .. } | StoreError::Full) => {}
+                Err(StoreError::Io { .. } | StoreError::Full { .. }) => {}
                 Err(error) => panic!("{fault:?}: {error:?}"),
             }
             let is_over = calls.lock().len() < at;

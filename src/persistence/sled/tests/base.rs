@@ -75,7 +75,10 @@ fn an_older_copy_of_the_base_is_refused() {
     fs::remove_dir_all(new.path().join("sled")).unwrap();
     fs::rename(old.path().join("sled"), new.path().join("sled")).unwrap();
     let error = SledStore::open(new.path()).unwrap_err();
-    let StoreError::RolledBack { expected, found } = error else {
+    let StoreError::RolledBack {
+        expected, found, ..
+    } = error
+    else {
         panic!("{error:?}");
     };
     assert!(found < expected, "{found} {expected}");

@@ -147,6 +147,7 @@ fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
             Err(StoreError::RolledBack {
                 expected: 3,
                 found: 0,
+                ..
             }) => assert_eq!(sound[place], 0),
             Err(StoreError::Corrupt { .. }) => {}
             other => panic!("{place}: {other:?}"),
@@ -313,7 +314,8 @@ fn a_log_of_a_later_version_is_left_untouched() {
             error,
             StoreError::Newer {
                 found: 2,
-                supported: 1
+                supported: 1,
+                ..
             }
         ),
         "{error:?}"
@@ -368,14 +370,14 @@ fn a_damaged_head_of_a_segment_with_frames_is_noticed() {
 #[test]
 fn after_a_failed_write_or_sync_of_the_log_nothing_is_accepted() {
     // Nothing can be written to the one, and the other cannot be synced.
-    for (device, is_full) in [("/dev/full", true), ("/dev/null", false)] {
+    for options in [File::options().read(true), File::options().write(true)] {
         let home = filled();
         let store = SledStore::open(home.path()).unwrap();
-        let device = File::options().write(true).open(device).unwrap();
+        let device = options.open("/dev/null").unwrap();
         store.writer.lock().log.segment().divert(device);
         store.apply(batch(&[("lost", b"x")])).unwrap();
         let error = store.sync(Durability::Power).unwrap_err();
-        assert_eq!(matches!(error, StoreError::Full), is_full, "{error:?}");
+        assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
         for durability in [Durability::Power, Durability::Process, Durability::Buffered] {
             let error = store.sync(durability).unwrap_err();
             assert!(matches!(error, StoreError::Poisoned(_)), "{error:?}");

@@ -1,0 +1,159 @@
+//! An audit: every record of a store read, and what records say of each other compared.
+
+mod books;
+
+use std::fmt;
+
+use self::books::Books;
+use super::backlog::Waiting;
+use super::codec::{self, Kind};
+use super::definition::Head;
+use super::meta::{Life, Opening};
+use super::reader::Ended;
+use super::{Store, StoreError, keys};
+use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::quarantine::Suspect;
+use crate::canvas::machine::room::Weight;
+
+/// The most findings that are kept; all are counted.
+const MOST: usize = 1_000;
+
+/// What [`App::verify`](crate::App::verify) has found in a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Audit {
+    /// Segments of the log that are in use.
+    pub segments: u64,
+    /// Whole frames in them, one a commit.
+    pub frames: u64,
+    /// Records, and the bytes of their keys and values.
+    pub records: u64,
+    /// See `records`.
+    pub bytes: u64,
+    /// Workflows that wait for a place or their time.
+    pub waiting: u64,
+    /// Workflows that have begun and not ended.
+    pub live: u64,
+    /// Workflows that have ended and are kept.
+    pub ended: u64,
+    /// What is wrong, the first thousand of it.
+    pub findings: Vec<Finding>,
+    /// How much more is wrong.
+    pub omitted: u64,
+}
+
+/// One thing that is wrong with a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The file, the key, or the workflow.
+    pub place: String,
+    /// What is wrong there.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+impl Audit {
+    /// Reads all the records of a store, of whatever engine, that nobody else has open.
+    ///
+    /// # Examples
+    /// ```
+    /// # use chordal::persistence::{Audit, Batch, MemoryStore, Store};
+    /// let store = MemoryStore::new();
+    /// assert!(Audit::of(&store).is_sound());
+    /// let mut batch = Batch::new();
+    /// batch.put("w of nobody", "x");
+    /// store.apply(batch)?;
+    /// assert_eq!(Audit::of(&store).findings.len(), 1);
+    /// # Ok::<(), chordal::StoreError>(())
+    /// ```
+    #[must_use]
+    pub fn of(store: &dyn Store) -> Self {
+        let mut audit = Self::default();
+        audit.read(store);
+        audit
+    }
+
+    /// Says whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    pub(crate) fn find(&mut self, place: impl Into<String>, what: impl Into<String>) {
+        if self.findings.len() == MOST {
+            self.omitted += 1;
+            return;
+        }
+        self.findings.push(Finding {
+            place: place.into(),
+            what: what.into(),
+        });
+    }
+
+    /// Notes an error that reading has met.
+    pub(crate) fn fail(&mut self, error: &StoreError) {
+        match error {
+            StoreError::Corrupt {
+                path_or_place,
+                what,
+            } => self.find(path_or_place, what),
+            StoreError::RolledBack { path, .. } => {
+                self.find(path.display().to_string(), error.to_string());
+            }
+            StoreError::Newer { path_or_place, .. } => {
+                self.find(path_or_place, error.to_string());
+            }
+            other => self.find("the store", other.in_full()),
+        }
+    }
+
+    /// Reads all of a store that nobody writes to. Its memory grows with the number of workflows.
+    pub(crate) fn read(&mut self, store: &dyn Store) {
+        let mut books = Books::new(self, store);
+        for pair in store.scan(&[0], &[0xff]) {
+            match pair {
+                Ok((key, value)) => books.enter(&key, &value),
+                Err(error) => return books.fail(&error),
+            }
+        }
+        books.close();
+    }
+}
+
+/// Reads one record as far as it can be understood by itself.
+pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
+    match key.first() {
+        Some(b'm') if key == keys::META => drop(codec::decode::<Opening>(Kind::Meta, key, record)?),
+        Some(b'm') if key == keys::LAST_SWEPT => {
+            let _: Option<Id> = codec::decode(Kind::LastSwept, key, record)?;
+        }
+        Some(b'm') if key == keys::LIFE => drop(codec::decode::<Life>(Kind::Life, key, record)?),
+        Some(b'm') if key == keys::PENDING => {
+            let _: Weight = codec::decode(Kind::Pending, key, record)?;
+        }
+        Some(b'k') => drop(codec::decode::<Suspect>(Kind::Suspect, key, record)?),
+        Some(b'm') if key == keys::IMPORTING => codec::decode(Kind::Mark, key, record)?,
+        Some(b'b') => drop(codec::decode::<Waiting>(Kind::Waiting, key, record)?),
+        Some(b'w' | b'e') => drop(codec::decode::<Head>(Kind::Head, key, record)?),
+        Some(b'q' | b't' | b'x') => codec::decode(Kind::Mark, key, record)?,
+        Some(b'd') => drop(codec::unframe(Kind::Members, key, record)?),
+        Some(b's') => drop(codec::segment_records(key, record)?),
+        Some(b'p') => drop(codec::unframe(Kind::Piece, key, record)?),
+        Some(b'r') => drop(codec::decode::<Ended>(Kind::Result, key, record)?),
+        Some(b'c') => drop(codec::decode::<Seq>(Kind::Counter, key, record)?),
+        Some(b'i') => drop(codec::decode::<Id>(Kind::Idempotency, key, record)?),
+        _ => {
+            return Err(StoreError::Corrupt {
+                path_or_place: format!("record {}", keys::shown(key)),
+                what: "no record has such a key".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}

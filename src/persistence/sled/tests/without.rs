@@ -1,0 +1,140 @@
+//! Negative controls: with a rule off, what it is there for happens.
+//!
+//! Rules are off in a process of its own: this test binary, asked for [`the_process_without`] alone.
+
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::persistence::without::WITHOUT;
+
+const HOME: &str = "CHORDAL_TEST_WITHOUT_HOME";
+
+#[test]
+#[ignore = "started by the next tests"]
+fn the_process_without() {
+    let Some(home) = std::env::var_os(HOME) else {
+        return;
+    };
+    match SledStore::open(home) {
+        Ok(store) => {
+            store.apply(batch(&[("new", b"yes")])).unwrap();
+            store.sync(Durability::Power).unwrap();
+            println!("\nopened {}", store.all().unwrap().len() - 1);
+        }
+        Err(error) => println!("\nrefused {error:?}"),
+    }
+}
+
+fn child(program: &str, args: &[&str], home: &Path, rule: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .args(["--exact", "--ignored", "--nocapture"])
+        .arg("persistence::sled::tests::without::the_process_without")
+        .env(HOME, home)
+        .env(WITHOUT, rule)
+        .stdin(Stdio::null());
+    command
+}
+
+fn exe() -> String {
+    std::env::current_exe().unwrap().display().to_string()
+}
+
+/// What becomes of an opening: `opened`, and the number of records, or `refused`, and why.
+fn opening(home: &Path, rule: &str) -> String {
+    let output = child(&exe(), &[], home, rule).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let word = |line: &&str| line.starts_with("opened ") || line.starts_with("refused ");
+    text.lines().find(word).unwrap_or("nothing").to_owned()
+}
+
+#[test]
+fn without_h2_a_torn_snapshot_keeps_the_store_shut() {
+    for (rule, expected) in [("", "opened 1"), ("H2", "refused Corrupt")] {
+        let home = filled();
+        let torn = home.path().join("sled/snap.FFFFFFFFFFFFFFFF.generating");
+        fs::write(&torn, b"half a snap").unwrap();
+        let found = opening(home.path(), rule);
+        assert!(found.starts_with(expected), "{rule}: {found}");
+    }
+}
+
+#[test]
+fn without_h3_a_first_open_that_was_cut_short_keeps_the_store_shut() {
+    // A kill between the two writes that this file is made with.
+    let conf = fs::read(filled().path().join("sled/conf")).unwrap();
+    for (rule, expected) in [("", "opened 0"), ("H3", "refused")] {
+        let home = tempdir().unwrap();
+        let dir = home.path().join("sled");
+        fs::create_dir_all(&dir).unwrap();
+        for (name, bytes) in [
+            (".creating", &b""[..]),
+            ("db", b""),
+            ("conf", &conf[..conf.len() - 4]),
+        ] {
+            fs::write(dir.join(name), bytes).unwrap();
+        }
+        let found = opening(home.path(), rule);
+        assert!(found.starts_with(expected), "{rule}: {found}");
+    }
+}
+
+#[test]
+fn without_h4_what_is_missing_is_not_noticed() {
+    // Of three records.
+    for (rule, expected) in [("", "refused RolledBack"), ("H4", "opened 2")] {
+        let home = filled();
+        let store = SledStore::open(home.path()).unwrap();
+        store.checkpoint();
+        let old = copy(home.path());
+        for name in ["one", "two"] {
+            store.apply(batch(&[(name, b"more")])).unwrap();
+            store.checkpoint();
+        }
+        let new = copy(home.path());
+        fs::remove_dir_all(new.path().join("sled")).unwrap();
+        fs::rename(old.path().join("sled"), new.path().join("sled")).unwrap();
+        let found = opening(new.path(), rule);
+        assert!(found.starts_with(expected), "{rule}: {found}");
+    }
+}
+
+/// Whether that loses anything only a power cut can tell.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_h1_nothing_of_ours_is_synced() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: there is no strace to count fsyncs with");
+        return;
+    }
+    let count = |rule| {
+        let home = tempdir().unwrap();
+        let calls = home.path().join("calls");
+        let args = ["-f", "-qq", "-e", "trace=fdatasync", "-o"];
+        let exe = exe();
+        let args = [&args[..], &[calls.to_str().unwrap(), &exe]].concat();
+        let output = child("strace", &args, &home.path().join("data"), rule)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("opened 0"));
+        fs::read_to_string(calls)
+            .unwrap()
+            .matches("fdatasync(")
+            .count()
+    };
+    assert!(count("") > 0);
+    assert_eq!(count("H1"), 0);
+}
+
+#[test]
+fn a_rule_that_there_is_not_is_refused() {
+    let home = tempdir().unwrap();
+    let status = child(&exe(), &[], home.path(), "H1,h2")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!status.success());
+}

@@ -1,0 +1,49 @@
+//! Negative controls: a rule of RELIABILITY.md switched off, so that a test that is meant to hold it can
+//! be seen to turn red.
+//!
+//! `CHORDAL_WITHOUT=H1` (or several, `H1,H4`) does so in a debug build. A release build does not look.
+
+use std::sync::OnceLock;
+
+use tracing::warn;
+
+/// The variable that names the rules that are off.
+pub(crate) const WITHOUT: &str = "CHORDAL_WITHOUT";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// No fsync of our own.
+    H1,
+    /// Torn snapshots stay.
+    H2,
+    /// A first open that was cut short is gone on with.
+    H3,
+    /// What is missing is not looked for.
+    H4,
+}
+
+/// Says whether the rule is off.
+pub(super) fn without(rule: Rule) -> bool {
+    static OFF: OnceLock<Vec<Rule>> = OnceLock::new();
+    cfg!(debug_assertions) && OFF.get_or_init(named).contains(&rule)
+}
+
+fn named() -> Vec<Rule> {
+    let names = std::env::var(WITHOUT).unwrap_or_default();
+    let names = names.split(',').filter(|name| !name.is_empty());
+    let rules: Vec<_> = names.map(rule).collect();
+    if !rules.is_empty() {
+        warn!(?rules, "the store breaks these rules, as it was told to");
+    }
+    rules
+}
+
+fn rule(name: &str) -> Rule {
+    match name {
+        "H1" => Rule::H1,
+        "H2" => Rule::H2,
+        "H3" => Rule::H3,
+        "H4" => Rule::H4,
+        other => panic!("{WITHOUT} knows H1 to H4, not {other:?}"),
+    }
+}
