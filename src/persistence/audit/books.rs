@@ -236,7 +236,7 @@ impl<'a> Books<'a> {
         let Some(pack) = self.pack.take() else {
             return Ok(());
         };
-        let nodes = definition::decode_members(&pack.key, &pack.parts)?;
+        let nodes = definition::decode_members(&pack.key, pack.parts)?;
         let stored = self.groups.entry(pack.group).or_default();
         stored.add(pack.first, nodes.len() as u64, nodes.len() as u64);
         for node in &nodes {
