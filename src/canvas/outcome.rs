@@ -72,7 +72,8 @@ pub struct TaskFailure {
     /// The name of the error's type: of what the task returned (`ParseIntError`, or what it
     /// [said](crate::TaskError::with_type)), or as Celery calls what the engine found:
     /// `ChordError`, `MaxRetriesExceededError`, `SoftTimeLimitExceeded`, `TimeLimitExceeded`,
-    /// `TaskRevokedError`, `WorkerLostError`, `TypeError`; and `Panic`, `EngineError`.
+    /// `TaskRevokedError`, `WorkerLostError`, `TypeError`; and `Panic`, `EngineError`,
+    /// `PayloadTooLarge`.
     pub error_type: String,
     /// The task's own message; a panic's text too.
     pub message: String,
@@ -109,6 +110,9 @@ pub enum FailureKind {
     /// The process ended too often while it was running, and it was
     /// [discarded](crate::App::discard) (Celery's `WorkerLostError`).
     Quarantined,
+    /// Its result, or the arguments of the retry or of the canvas that it asked for, are larger than
+    /// is [taken](crate::AppBuilder::max_payload). It is not tried again.
+    PayloadTooLarge,
 }
 
 impl FailureKind {
@@ -125,6 +129,7 @@ impl FailureKind {
             Self::Type => "TypeError",
             Self::Engine => "EngineError",
             Self::Quarantined => "WorkerLostError",
+            Self::PayloadTooLarge => "PayloadTooLarge",
         }
     }
 }

@@ -13,6 +13,7 @@ mod lazy;
 mod macros;
 mod panics;
 mod parameters;
+mod payloads;
 mod pending;
 mod property;
 mod quarantine;
