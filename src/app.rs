@@ -137,6 +137,9 @@ enum Source {
 
 impl App {
     /// An app over the sled store in this directory, which is made if it is not there.
+    ///
+    /// What tasks are given and give is never logged by chordal. sled logs what it stores at its
+    /// level `TRACE`, and only there.
     pub fn open(directory: impl Into<PathBuf>) -> AppBuilder {
         AppBuilder::new(Source::Sled(directory.into()))
     }
