@@ -10,6 +10,7 @@ use super::binding::bind;
 use super::id::{MAX_SEQ, Seq};
 use super::machine::offspring::Graft;
 use super::name::Name;
+use super::nested::nested;
 use super::options::Options;
 use super::outcome::Value;
 use super::parameter::{Parameter, takes_two, usage};
@@ -31,8 +32,10 @@ pub(crate) struct Node {
     /// Numbered from the parent down, in order: a node's number is below all within it, and its
     /// own are all below its next sibling's.
     pub(crate) seq: Seq,
+    #[serde(deserialize_with = "nested")]
     pub(crate) def: Def,
     /// Rare, so boxed.
+    #[serde(deserialize_with = "nested")]
     pub(crate) callbacks: Option<Box<Callbacks>>,
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Id, Seq};
+use super::nested::nested;
 use super::payload::Payload;
 
 /// How a task, chain, group or chord ended.
@@ -46,7 +47,11 @@ pub(crate) enum Value {
     Args { seq: Seq, len: u64 },
     /// `own`, and behind it, in the list it becomes a part of, what these tasks have added to their
     /// chord: a task, and what took its place.
-    Extended { own: Box<Value>, seqs: Vec<Seq> },
+    Extended {
+        #[serde(deserialize_with = "nested")]
+        own: Box<Value>,
+        seqs: Vec<Seq>,
+    },
 }
 
 /// Why a task failed, as its caller sees it.
@@ -80,6 +85,7 @@ pub struct TaskFailure {
     /// Which attempt failed, counted from 1.
     pub attempt: u32,
     /// For a failed chord header: the failure of the member with the lowest index.
+    #[serde(default, deserialize_with = "nested")]
     pub cause: Option<Box<TaskFailure>>,
 }
 

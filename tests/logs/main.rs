@@ -70,7 +70,7 @@ async fn join(all: Vec<String>) -> String {
 async fn read(mut all: Results<String>) -> Result<u64, TaskError> {
     assert_no_leak("Results", &all);
     let mut bytes = 0;
-    while let Some(text) = all.next() {
+    for text in all.by_ref() {
         bytes += text?.len() as u64;
     }
     Ok(bytes)
