@@ -144,7 +144,9 @@ fn line(promise: &Promise, tallies: &BTreeMap<&str, Tally>) -> String {
 
 /// Without its rule each check has to turn red; with it, it is one of those above.
 fn controls(arguments: &Arguments) -> Result<bool, String> {
-    let controls = CONTROLS.iter().filter(|control| arguments.has(control.rule));
+    let controls = CONTROLS
+        .iter()
+        .filter(|control| arguments.has(control.rule));
     let controls: Vec<&Control> = controls.collect();
     let suites: Vec<Suite> = controls.iter().map(|c| c.check.suite).collect();
     let programs = Programs::build(&suites)?;

@@ -42,7 +42,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "kills",
         Crash,
         &["nothing_acknowledged_is_lost"],
-        Set("CHORDAL_CRASH_RUNS", 4, 60),
+        Set("CHORDAL_CRASH_RUNS", 4, 50),
     ),
     check("crashes", It, &["_crash", "crashes"], Fixed),
     check("seeds", Simulate, &[], Set("--seeds", 300, 20_000)),
@@ -57,6 +57,12 @@ pub(crate) const CHECKS: &[Check] = &[
         Unit,
         &["persistence::proof::power::"],
         Set("CHORDAL_POWER_CUTS", 3, 60),
+    ),
+    check(
+        "kills in openings",
+        Unit,
+        &["persistence::proof::opening::"],
+        Set("CHORDAL_OPENING_PLACES", 3, 1_000),
     ),
     check(
         "power cuts of a simulated disk",
@@ -90,10 +96,15 @@ pub(crate) const CHECKS: &[Check] = &[
         "poison",
         Crash,
         &["poison::"],
-        Set("CHORDAL_CRASH_RUNS", 10, 500),
+        Set("CHORDAL_CRASH_RUNS", 10, 130),
     ),
     check("quarantine", Unit, &["machine::quarantine"], Fixed),
-    check("orphans", It, &["cut_short", "recovery::", "lives::"], Fixed),
+    check(
+        "orphans",
+        It,
+        &["cut_short", "recovery::", "lives::"],
+        Fixed,
+    ),
     check("drain", It, &["drain::"], Fixed),
     check(
         "locks",
@@ -126,14 +137,14 @@ pub(crate) const CHECKS: &[Check] = &[
         "full disks",
         Crash,
         &["full::"],
-        Set("CHORDAL_CRASH_RUNS", 4, 100),
+        Set("CHORDAL_CRASH_RUNS", 4, 60),
     ),
     check("full disks of a store", Unit, &["tests::full"], Fixed),
     check(
         "errors of the disk",
         Unit,
         &["persistence::proof::errors::"],
-        Set("CHORDAL_FAULT_PLACES", 3, 60),
+        Set("CHORDAL_FAULT_PLACES", 3, 12),
     ),
     check(
         "a store that fails",
@@ -143,24 +154,14 @@ pub(crate) const CHECKS: &[Check] = &[
     ),
     check("panics", It, &["panics::"], Fixed),
     check("pending", It, &["pending::", "backlog::"], Fixed),
-    check(
-        "what is shown",
-        Unit,
-        &["debug_of_", "debug_shows"],
-        Fixed,
-    ),
+    check("what is shown", Unit, &["debug_of_", "debug_shows"], Fixed),
     check(
         "any bytes",
         Unit,
         &["never_panics"],
-        Set("PROPTEST_CASES", 1_000, 100_000),
+        Set("PROPTEST_CASES", 1_000, 3_000),
     ),
-    check(
-        "unknown names",
-        It,
-        &["unknown_name"],
-        Fixed,
-    ),
+    check("unknown names", It, &["unknown_name"], Fixed),
 ];
 
 #[derive(Debug)]
@@ -184,7 +185,7 @@ pub(crate) const PROMISES: &[Promise] = &[
     promise("G1", "what was acknowledged starts, or has ended", &["kills", "crashes", "seeds"]),
     promise("G2", "one end per task; late and doubled words are refused", &["seeds"]),
     promise("G3", "one body per chord, at most one errback", &["points", "kills"]),
-    promise("G4", "what was acknowledged survives kills and power cuts", &["kills", "kills of a store", "power cuts", "power cuts of a simulated disk"]),
+    promise("G4", "what was acknowledged survives kills and power cuts", &["kills", "kills of a store", "kills in openings", "power cuts", "power cuts of a simulated disk"]),
     promise("G5", "a submission is there as a whole or not at all", &["submissions", "submissions cut short"]),
     promise("G6", "results stand in member order", &["order", "random canvases"]),
     promise("G7", "ids never repeat; keys give the first submission", &["ids", "keys"]),

@@ -14,6 +14,7 @@ mod macros;
 mod panics;
 mod parameters;
 mod pending;
+mod points;
 mod property;
 mod quarantine;
 mod recovery;

@@ -29,12 +29,13 @@ fn killed_anywhere(engine: Engine, rounds: u64) {
     let mut trials = 0;
     for call in WRITES.into_iter().chain(NAMES) {
         let home = copy(before.path());
-        let sound = Run::new(engine, home.path(), call, None);
+        let sound = Run::new(engine, home.path(), call, &[], None);
         assert!(sound.has_ended, "{call}: {}", sound.said);
         let step = sound.most().div_ceil(places).max(1) as usize;
         for n in (1..).step_by(step) {
             let home = copy(before.path());
-            let run = Run::new(engine, home.path(), call, Some(format!("signal=KILL:when={n}")));
+            let kill = format!("signal=KILL:when={n}");
+            let run = Run::new(engine, home.path(), call, &[], Some(kill));
             if let Err(why) = left_whole(engine, home.path(), run.acked.max(rounds)) {
                 panic!("{engine:?}, killed at {call} {n}, after {trials} trials: {why}");
             }

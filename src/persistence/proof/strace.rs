@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use super::kill::{Process, acked};
@@ -21,13 +22,22 @@ pub(super) const WRITES: [&str; 6] = [
 
 /// Says why there is none here, if so.
 pub(super) fn works() -> Result<(), String> {
-    let args = ["-qq", "-e", "trace=close", "-e", "inject=close:error=EIO:when=999"];
+    let args = [
+        "-qq",
+        "-e",
+        "trace=close",
+        "-e",
+        "inject=close:error=EIO:when=999",
+    ];
     let output = Command::new("strace").args(args).arg("true").output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            Err(format!("strace: {}", said.lines().next().unwrap_or_default()))
+            Err(format!(
+                "strace: {}",
+                said.lines().next().unwrap_or_default()
+            ))
         }
         Err(error) => Err(format!("strace: {error}")),
     }
@@ -45,18 +55,29 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Writes a few rounds, with this done to it at a call; only calls to the files of the store count.
-    pub(super) fn new(engine: Engine, home: &Path, call: &str, inject: Option<String>) -> Self {
+    /// Writes a few rounds, with this done to it at a call. Only calls to these files count, or any.
+    pub(super) fn new(
+        engine: Engine,
+        home: &Path,
+        call: &str,
+        files: &[PathBuf],
+        inject: Option<String>,
+    ) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-e"]).arg(format!("trace={call}"));
-        for path in paths(engine, home) {
+        strace
+            .args(["-f", "-qq", "-e"])
+            .arg(format!("trace={call}"));
+        for path in files {
             strace.arg("-P").arg(path);
         }
         if let Some(inject) = inject {
             strace.arg("-e").arg(format!("inject={call}:{inject}"));
         }
-        strace.arg("-o").arg(log.path()).arg(std::env::current_exe().unwrap());
+        strace
+            .arg("-o")
+            .arg(log.path())
+            .arg(std::env::current_exe().unwrap());
         let output = Process::under(strace, engine, home).for_power().rounds(12);
         Self::of({ output }.command().output().unwrap(), log)
     }
@@ -85,15 +106,29 @@ impl Run {
     }
 }
 
-/// Those that a store has or may come to have.
-fn paths(engine: Engine, home: &Path) -> Vec<std::path::PathBuf> {
+/// The files that a store has or may come to have, but for those whose names it makes up.
+pub(super) fn files(engine: Engine, home: &Path) -> Vec<PathBuf> {
     let home = home.canonicalize().unwrap();
     let names: &[&str] = match engine {
-        Engine::Sled => &["", "LOCK", "wal", "sled", "sled/db", "sled/conf", "sled/.creating"],
-        Engine::Redb => &["", "LOCK", "redb", "redb/db", "redb/fence", "redb/.creating"],
+        Engine::Sled => &[
+            "",
+            "LOCK",
+            "wal",
+            "sled",
+            "sled/db",
+            "sled/conf",
+            "sled/.creating",
+        ],
+        Engine::Redb => &[
+            "",
+            "LOCK",
+            "redb",
+            "redb/db",
+            "redb/fence",
+            "redb/.creating",
+        ],
     };
     let segments = (1..=9).map(|n| format!("wal/{n:08}.segment"));
-    // sled's name for it has its place in the log, which is that of a log so short.
     let names = names.iter().map(|name| (*name).to_owned());
     names.chain(segments).map(|name| home.join(name)).collect()
 }
