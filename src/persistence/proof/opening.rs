@@ -36,13 +36,13 @@ fn killed_anywhere(engine: Engine, rounds: u64) {
             let home = copy(before.path());
             let kill = format!("signal=KILL:when={n}");
             let run = Run::new(engine, home.path(), call, &[], Some(kill));
+            trials += u64::from(run.was_met);
             if let Err(why) = left_whole(engine, home.path(), run.acked.max(rounds)) {
                 panic!("{engine:?}, killed at {call} {n}, after {trials} trials: {why}");
             }
             if !run.was_met {
                 break;
             }
-            trials += 1;
         }
     }
     eprintln!("{engine:?}: {trials} trials with kills in openings");

@@ -125,7 +125,7 @@ fn cuts(engine: Engine) {
     // Each time others: what is not found in one run may be in the next.
     let seed = std::process::id().into();
     let mut dice = noise(seed).skip(9);
-    for done in 0..trials {
+    for done in 1..=trials {
         let acks = (dice.next().unwrap() >> 20) as usize % 90;
         if let Err(why) = trial(engine, &empty, acks) {
             panic!("{engine:?}, cut behind {acks} or more, after {done} trials: {why}");

@@ -87,7 +87,7 @@ impl Run {
         let calls = fs::read(log.path()).unwrap();
         let calls = String::from_utf8_lossy(&calls).into_owned();
         Self {
-            acked: told.lines().filter_map(acked).last().unwrap_or(0),
+            acked: told.lines().filter_map(acked).next_back().unwrap_or(0),
             has_ended: told.lines().any(|line| line == "ended"),
             was_met: calls.contains("INJECTED") || calls.contains("killed by SIGKILL"),
             said: format!("{told}{}", String::from_utf8_lossy(&output.stderr)),
