@@ -33,6 +33,15 @@ simulate seeds="20000":
 fuzz seconds="60":
     for target in record log celery_json; do cargo +nightly fuzz run $target -- -max_total_time={{seconds}} || exit 1; done
 
+# Every promise of RELIABILITY.md with its trials, about ten minutes; `--quick`, `--only G3,G4`,
+# `--controls` (rules switched off: each has to turn a check red). Power cuts and full disks need root.
+rig *options:
+    cargo run --package rig -- {{options}}
+
+# The same with so many times as many trials, before a release.
+soak times="100":
+    cargo run --package rig -- --times {{times}}
+
 # All benchmarks, some minutes: criterion's, then the README's table.
 bench:
     cargo bench --package chordal

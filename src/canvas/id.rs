@@ -173,6 +173,27 @@ mod tests {
     }
 
     #[test]
+    fn a_million_ids_rise_over_restarts_with_clocks_that_jump() {
+        let (mut last, mut now, mut noise) = (None, 1_700_000_000_000_u64, 7_u64);
+        for n in 0..1_000_000_u64 {
+            // xorshift, so that a failure repeats.
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            now = match noise % 1_000 {
+                0 => now - noise % 90_000_000,
+                1 => now + noise % 90_000_000,
+                rest => now + u64::from(rest < 300),
+            };
+            let next = Id::next(last, now, noise);
+            assert!(last < Some(next), "{n}: {next} after {last:?}");
+            // All that a restart knows is what is stored.
+            last = Some(Id::from_bytes(next.to_bytes()));
+        }
+        println!("1000000 trials with ids");
+    }
+
+    #[test]
     fn a_full_counter_borrows_from_the_next_millisecond() {
         let full = Id::from_parts(5, (1 << COUNTER_BITS) - 1);
         let next = Id::next(Some(full), 5, 0);

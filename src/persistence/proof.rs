@@ -1,4 +1,4 @@
-//! What every engine on disk is put through: kills and damage.
+//! What every engine on disk is put through: kills, errors, power cuts and damage.
 
 use std::path::Path;
 
@@ -7,7 +7,15 @@ use tempfile::TempDir;
 use super::{Batch, Durability, MemoryStore, Pair, RedbStore, SledStore, Store, StoreError};
 
 mod damage;
+#[cfg(target_os = "linux")]
+mod errors;
 mod kill;
+#[cfg(target_os = "linux")]
+mod opening;
+#[cfg(target_os = "linux")]
+mod power;
+#[cfg(target_os = "linux")]
+mod strace;
 
 /// An engine, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +43,26 @@ pub(super) fn copy(home: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_into(home, copy.path());
     copy
+}
+
+/// Opens what a process has left: all that was acknowledged, and no half batch. Says what is wrong.
+fn left_whole(engine: Engine, home: &Path, acked: u64) -> Result<(), String> {
+    let store = engine.open(home).map_err(|error| format!("{error:?}"))?;
+    let last = last_round(&*store);
+    if last < acked {
+        return Err(format!("acknowledged {acked}, found {last}"));
+    }
+    let found = all(&*store).map_err(|error| format!("{error:?}"))?;
+    match found == after(last) {
+        true => Ok(()),
+        false => Err(format!("it is not what round {last} has left")),
+    }
+}
+
+/// How many places or trials, by a variable.
+fn number(variable: &str, default: u64) -> u64 {
+    let set = std::env::var(variable).ok();
+    set.map_or(default, |set| set.parse().expect("it is a number"))
 }
 
 /// Space, and nothing else: not worth a copy.

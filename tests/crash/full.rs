@@ -364,7 +364,7 @@ fn no_space_at_the_nth_write_loses_nothing_that_was_acknowledged() {
     let trials = trials();
     if let Err(why) = strace::works() {
         return say(format_args!(
-            "SKIPPED: {trials} full disks by strace: {why}"
+            "SKIPPED: {trials} trials with full disks by strace: {why}"
         ));
     }
     let seed = seed();
@@ -421,7 +421,7 @@ fn no_space_at_the_nth_write_loses_nothing_that_was_acknowledged() {
         runtime.block_on(check(&home, &told));
     }
     say(format_args!(
-        "crash: {trials} full disks by strace, {waited} waited out, {refused} refused; CHORDAL_CRASH_SEED={seed}"
+        "crash: {trials} trials with full disks by strace, {waited} waited out, {refused} refused; CHORDAL_CRASH_SEED={seed}"
     ));
     assert!(waited > 0 || trials < 10);
 }

@@ -139,7 +139,7 @@ fn kill_in_submissions(engine: Engine) {
     let trials = trials();
     if let Err(why) = strace::works() {
         return say(format_args!(
-            "SKIPPED: {trials} kills in submissions: {why}"
+            "SKIPPED: {trials} trials with kills in submissions: {why}"
         ));
     }
     let seed = seed();
@@ -177,7 +177,7 @@ fn kill_in_submissions(engine: Engine) {
         }
     }
     say(format_args!(
-        "crash: {engine:?}: {trials} kills in submissions, {whole} whole, {cut} swept; CHORDAL_CRASH_SEED={seed}"
+        "crash: {engine:?}: {trials} trials with kills in submissions, {whole} whole, {cut} swept; CHORDAL_CRASH_SEED={seed}"
     ));
     assert!(cut > 0 || trials < 10, "no kill came in the middle");
 }

@@ -18,6 +18,7 @@ mod panics;
 mod parameters;
 mod payloads;
 mod pending;
+mod points;
 mod property;
 mod quarantine;
 mod recovery;

@@ -167,9 +167,12 @@ impl Case {
     }
 }
 
-/// `dynamic`: some tasks start more as they run.
+/// `dynamic`: some tasks start more as they run. `CHORDAL_PROPERTY_CASES` is how many cases where it is
+/// 800 by default, and changes the others in proportion.
 fn check(cases: u32, dynamic: bool, test: impl AsyncFn(Case, u32) -> Result<(), TestCaseError>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let set = std::env::var("CHORDAL_PROPERTY_CASES").map_or(800, |set| set.parse().unwrap());
+    let cases = (cases * set).div_ceil(800);
     let config = Config {
         cases,
         failure_persistence: None,
@@ -180,6 +183,7 @@ fn check(cases: u32, dynamic: bool, test: impl AsyncFn(Case, u32) -> Result<(), 
             runtime.block_on(test(Case::new(node), seed))
         })
         .unwrap_or_else(|error| panic!("{error}"));
+    println!("{cases} trials with random canvases");
 }
 
 async fn open(store: MemoryStore) -> App {

@@ -151,8 +151,7 @@ impl Specimen {
 }
 
 fn trials() -> u64 {
-    let set = std::env::var("CHORDAL_DAMAGE_TRIALS").ok();
-    set.map_or(TRIALS, |set| set.parse().expect("it is a number"))
+    number("CHORDAL_DAMAGE_TRIALS", TRIALS)
 }
 
 /// Damages one file at a time; says what was served and had changed, unless `is_known`.
@@ -198,7 +197,7 @@ fn silent(engine: Engine, end: End, is_known: impl Fn(&Path) -> bool) -> Vec<Str
             *counts.entry((kind, what)).or_default() += 1;
         }
     }
-    println!("{engine:?}, {end:?}: {counts:?}");
+    println!("{engine:?}, {end:?}: {done} trials with damage: {counts:?}");
     let refused = counts
         .keys()
         .filter(|(_, what)| ["corrupt", "rolled back"].contains(what));

@@ -11,6 +11,9 @@ use crate::persistence::Op;
 
 const HOME: &str = "CHORDAL_TEST_KILLED_HOME";
 const ENGINE: &str = "CHORDAL_TEST_KILLED_ENGINE";
+const DURABILITY: &str = "CHORDAL_TEST_KILLED_DURABILITY";
+/// How many rounds it writes, if it is to end by itself.
+const ROUNDS: &str = "CHORDAL_TEST_KILLED_ROUNDS";
 
 #[test]
 #[ignore = "started by the tests below, to be killed"]
@@ -22,12 +25,30 @@ fn the_process_that_is_killed() {
         "Sled" => Engine::Sled,
         _ => Engine::Redb,
     };
-    let store = engine.open(Path::new(&home)).unwrap();
-    for n in last_round(&*store) + 1.. {
-        store.apply(round(n)).unwrap();
-        store.sync(Durability::Process).unwrap();
+    let durability = match std::env::var(DURABILITY) {
+        Ok(_) => Durability::Power,
+        Err(_) => Durability::Process,
+    };
+    let rounds = std::env::var(ROUNDS).map_or(u64::MAX, |most| most.parse().unwrap());
+    let store = match engine.open(Path::new(&home)) {
+        Ok(store) => store,
+        Err(error) => return println!("\nrefused {error:?}"),
+    };
+    let write = |n| {
+        let applied = store.apply(round(n));
+        applied.and_then(|()| store.sync(durability))
+    };
+    for n in (last_round(&*store) + 1..).take(rounds as usize) {
+        if let Err(error) = write(n) {
+            println!("\nhalted {error:?}");
+            for more in 1..=3 {
+                assert!(write(n + more).is_err(), "it goes on after an error");
+            }
+            return;
+        }
         println!("acked {n}");
     }
+    println!("\nended");
 }
 
 #[test]
@@ -61,33 +82,63 @@ fn is_killed_again_and_again(engine: Engine) {
     }
 }
 
+/// A process that writes rounds, and says which are acknowledged.
+pub(super) struct Process(Command);
+
+impl Process {
+    pub(super) fn new(engine: Engine, home: &Path) -> Self {
+        Self::under(Command::new(std::env::current_exe().unwrap()), engine, home)
+    }
+
+    /// As the last argument of another program.
+    pub(super) fn under(mut program: Command, engine: Engine, home: &Path) -> Self {
+        program
+            .args(["--exact", "--ignored", "--nocapture"])
+            .arg("persistence::proof::kill::the_process_that_is_killed")
+            .env(HOME, home)
+            .env(ENGINE, format!("{engine:?}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        Self(program)
+    }
+
+    /// With what is acknowledged fsynced.
+    pub(super) fn for_power(mut self) -> Self {
+        self.0.env(DURABILITY, "power");
+        self
+    }
+
+    /// It ends after so many.
+    pub(super) fn rounds(mut self, most: u64) -> Self {
+        self.0.env(ROUNDS, most.to_string());
+        self
+    }
+
+    pub(super) fn command(&mut self) -> &mut Command {
+        &mut self.0
+    }
+}
+
+/// The round that a line acknowledges, if it does.
+pub(super) fn acked(line: &str) -> Option<u64> {
+    line.split_once("acked ")?.1.parse().ok()
+}
+
 /// Has a process write rounds until it has acknowledged so many, and kills it; says which round was the
 /// last that it has acknowledged.
 pub(super) fn live_and_be_killed(engine: Engine, home: &Path, acks: u64) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "--nocapture"])
-        .arg("persistence::proof::kill::the_process_that_is_killed")
-        .env(HOME, home)
-        .env(ENGINE, format!("{engine:?}"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = Process::new(engine, home).command().spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut next = || {
-        lines.find_map(|line| {
-            let line = line.unwrap();
-            line.split_once("acked ")?.1.parse::<u64>().ok()
-        })
-    };
+    let mut next = || lines.find_map(|line| acked(&line.unwrap()));
     // It does not wait for the signal: where that finds it is another place each time.
-    let mut acked = 0;
+    let mut last = 0;
     for _ in 0..acks {
-        acked = next().expect("it goes on until it is killed");
+        last = next().expect("it goes on until it is killed");
     }
     child.kill().unwrap();
     child.wait().unwrap();
     while let Some(later) = next() {
-        acked = later;
+        last = later;
     }
-    acked
+    last
 }

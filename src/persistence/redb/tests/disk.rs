@@ -284,7 +284,7 @@ fn a_power_cut_at_any_call_leaves_all_that_was_acknowledged_and_no_half_batch() 
         assert!(store.all().unwrap() == expected, "seed {seed}, call {at}");
     }
     println!(
-        "{trials} cuts at {} calls, {rolled_forward} found more",
+        "{trials} trials with cuts at {} calls, {rolled_forward} found more",
         calls.len()
     );
 }

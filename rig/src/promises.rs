@@ -1,0 +1,266 @@
+//! What is promised, and by which checks each promise is tried. RELIABILITY.md says how.
+
+use crate::suite::Suite::{self, *};
+
+/// Tests that are run in one go.
+#[derive(Debug)]
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) suite: Suite,
+    /// What the names of its tests begin with or have in them.
+    pub(crate) tests: &'static [&'static str],
+    pub(crate) trials: Trials,
+}
+
+/// How often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trials {
+    /// As often as this variable says: in a short run, and in the one that is meant for each change.
+    Set(&'static str, u64, u64),
+    /// As the tests have it.
+    Fixed,
+}
+
+use Trials::{Fixed, Set};
+
+const fn check(
+    name: &'static str,
+    suite: Suite,
+    tests: &'static [&'static str],
+    trials: Trials,
+) -> Check {
+    Check {
+        name,
+        suite,
+        tests,
+        trials,
+    }
+}
+
+pub(crate) const CHECKS: &[Check] = &[
+    check(
+        "kills",
+        Crash,
+        &["nothing_acknowledged_is_lost"],
+        Set("CHORDAL_CRASH_RUNS", 4, 50),
+    ),
+    check("crashes", It, &["_crash", "crashes"], Fixed),
+    check("seeds", Simulate, &[], Set("--seeds", 300, 20_000)),
+    check(
+        "points",
+        It,
+        &["points::"],
+        Set("CHORDAL_POINT_RUNS", 12, 200),
+    ),
+    check(
+        "power cuts",
+        Unit,
+        &["persistence::proof::power::"],
+        Set("CHORDAL_POWER_CUTS", 3, 60),
+    ),
+    check(
+        "kills in openings",
+        Unit,
+        &["persistence::proof::opening::"],
+        Set("CHORDAL_OPENING_PLACES", 3, 1_000),
+    ),
+    check(
+        "power cuts of a simulated disk",
+        Unit,
+        &["redb::tests::disk::"],
+        Set("CHORDAL_POWER_TRIALS", 50, 500),
+    ),
+    check("kills of a store", Unit, &["proof::kill::killed"], Fixed),
+    check(
+        "submissions",
+        Crash,
+        &["submit::"],
+        Set("CHORDAL_CRASH_RUNS", 4, 40),
+    ),
+    check("submissions cut short", It, &["lazy::"], Fixed),
+    check(
+        "order",
+        Unit,
+        &["canvas::machine::tests", "member_order"],
+        Fixed,
+    ),
+    check(
+        "random canvases",
+        It,
+        &["property::", "member_order", "keeps_its_order"],
+        Set("CHORDAL_PROPERTY_CASES", 100, 5_000),
+    ),
+    check("ids", Unit, &["canvas::id::"], Fixed),
+    check("keys", It, &["idempotency", "ids_rise"], Fixed),
+    check(
+        "poison",
+        Crash,
+        &["poison::"],
+        Set("CHORDAL_CRASH_RUNS", 10, 130),
+    ),
+    check("quarantine", Unit, &["machine::quarantine"], Fixed),
+    check(
+        "orphans",
+        It,
+        &["cut_short", "recovery::", "lives::"],
+        Fixed,
+    ),
+    check("drain", It, &["drain::"], Fixed),
+    check(
+        "locks",
+        Unit,
+        &["who_holds_the_lock", "lock_file_of"],
+        Fixed,
+    ),
+    check("locks of an app", It, &["locked", "frees_"], Fixed),
+    check(
+        "versions",
+        Unit,
+        &["later_version", "newer_format", "of_the_other_engine"],
+        Fixed,
+    ),
+    check("versions of records", It, &["later_version"], Fixed),
+    check(
+        "damage",
+        Unit,
+        &["proof::damage::"],
+        Set("CHORDAL_DAMAGE_TRIALS", 150, 250),
+    ),
+    check(
+        "damage to frames and records",
+        Unit,
+        &["sled::tests::log", "sled::tests::base", "flipped_bit"],
+        Fixed,
+    ),
+    check("damage to a whole store", It, &["upkeep::"], Fixed),
+    check(
+        "full disks",
+        Crash,
+        &["full::"],
+        Set("CHORDAL_CRASH_RUNS", 4, 60),
+    ),
+    check("full disks of a store", Unit, &["tests::full"], Fixed),
+    check(
+        "errors of the disk",
+        Unit,
+        &["persistence::proof::errors::"],
+        Set("CHORDAL_FAULT_PLACES", 3, 12),
+    ),
+    check(
+        "a store that fails",
+        It,
+        &["fails_at_any_call", "a_store_that_fails"],
+        Fixed,
+    ),
+    check("panics", It, &["panics::"], Fixed),
+    check("pending", It, &["pending::", "backlog::"], Fixed),
+    check("what is shown", Unit, &["debug_of_", "debug_shows"], Fixed),
+    check(
+        "any bytes",
+        Unit,
+        &["never_panics"],
+        Set("PROPTEST_CASES", 1_000, 3_000),
+    ),
+    check("unknown names", It, &["unknown_name"], Fixed),
+];
+
+#[derive(Debug)]
+pub(crate) struct Promise {
+    pub(crate) id: &'static str,
+    pub(crate) words: &'static str,
+    /// By name; none if what is promised is not built.
+    pub(crate) checks: &'static [&'static str],
+}
+
+const fn promise(
+    id: &'static str,
+    words: &'static str,
+    checks: &'static [&'static str],
+) -> Promise {
+    Promise { id, words, checks }
+}
+
+#[rustfmt::skip]
+pub(crate) const PROMISES: &[Promise] = &[
+    promise("G1", "what was acknowledged starts, or has ended", &["kills", "crashes", "seeds"]),
+    promise("G2", "one end per task; late and doubled words are refused", &["seeds"]),
+    promise("G3", "one body per chord, at most one errback", &["points", "kills"]),
+    promise("G4", "what was acknowledged survives kills and power cuts", &["kills", "kills of a store", "kills in openings", "power cuts", "power cuts of a simulated disk"]),
+    promise("G5", "a submission is there as a whole or not at all", &["submissions", "submissions cut short"]),
+    promise("G6", "results stand in member order", &["order", "random canvases"]),
+    promise("G7", "ids never repeat; keys give the first submission", &["ids", "keys"]),
+    promise("G8", "revoking", &[]),
+    promise("G9", "what ends the process is quarantined, nobody else is", &["poison", "quarantine"]),
+    promise("G10", "what was running is taken up again at open", &["orphans"]),
+    promise("G11", "a stop lets end what runs and starts nothing", &["drain"]),
+    promise("G12", "one process per store", &["locks", "locks of an app"]),
+    promise("G13", "what a later version has written is left untouched", &["versions", "versions of records"]),
+    promise("G14", "damage and rollback are noticed, never served", &["damage", "damage to frames and records", "damage to a whole store"]),
+    promise("G15", "a full disk loses nothing and is gone on from", &["full disks", "full disks of a store"]),
+    promise("G16", "an error of the disk stops the engine for good", &["errors of the disk", "a store that fails"]),
+    promise("G17", "a panic stays in its task", &["panics"]),
+    promise("G18", "what is pending is bounded", &["pending"]),
+    promise("G19", "limits of what an argument may hold", &[]),
+    promise("G20", "what is passed on is not shown", &["what is shown"]),
+    promise("G24", "any bytes are read without a panic; unknown names wait", &["any bytes", "unknown names"]),
+    promise("G25", "periodic tasks", &[]),
+    promise("G26", "limits of rate", &[]),
+    promise("G28", "no starvation under priorities", &[]),
+];
+
+/// A rule that is switched off, and the check that must turn red without it.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) rule: &'static str,
+    pub(crate) words: &'static str,
+    pub(crate) check: Check,
+    /// Trials of each round, and how many rounds may pass before it has to be red.
+    pub(crate) rounds: u64,
+}
+
+pub(crate) const CONTROLS: &[Control] = &[
+    Control {
+        rule: "H1",
+        words: "no fsync of our own",
+        check: check(
+            "power cuts",
+            Unit,
+            &["persistence::proof::power::a_power_cut_takes_nothing_from_sled"],
+            Set("CHORDAL_POWER_CUTS", 1, 1),
+        ),
+        rounds: 60,
+    },
+    Control {
+        rule: "H2",
+        words: "torn snapshots stay",
+        check: check(
+            "openings killed",
+            Unit,
+            &["persistence::proof::opening::an_open_of_sled_that_is_killed_anywhere"],
+            Set("CHORDAL_OPENING_PLACES", 1_000, 1_000),
+        ),
+        rounds: 1,
+    },
+    Control {
+        rule: "H3",
+        words: "a first open that was cut short is gone on with",
+        check: check(
+            "first openings killed",
+            Unit,
+            &["persistence::proof::opening::a_first_open_of_sled_that_is_killed_anywhere"],
+            Set("CHORDAL_OPENING_PLACES", 1_000, 1_000),
+        ),
+        rounds: 1,
+    },
+    Control {
+        rule: "H4",
+        words: "what is missing is not looked for",
+        check: check(
+            "damage",
+            Unit,
+            &["proof::damage::what_sled_has"],
+            Set("CHORDAL_DAMAGE_TRIALS", 150, 150),
+        ),
+        rounds: 1,
+    },
+];

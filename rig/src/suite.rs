@@ -1,0 +1,130 @@
+//! The programs that hold the checks: built once, found, and run.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::promises::{Check, Trials};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Suite {
+    /// The library's own tests.
+    Unit,
+    It,
+    Crash,
+    /// By the seed, in a release build.
+    Simulate,
+}
+
+impl Suite {
+    /// What cargo calls it.
+    fn target(self) -> &'static str {
+        match self {
+            Self::Unit => "chordal",
+            Self::It => "it",
+            Self::Crash => "crash",
+            Self::Simulate => "simulate",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Programs(HashMap<Suite, PathBuf>);
+
+impl Programs {
+    /// Builds those that are asked for.
+    pub(crate) fn build(suites: &[Suite]) -> Result<Self, String> {
+        let mut programs = Self::default();
+        let has = |suite| suites.contains(&suite);
+        let mut tests = vec!["test", "--no-run", "--package", "chordal"];
+        for (suite, arguments) in [
+            (Suite::Unit, &["--lib"][..]),
+            (Suite::It, &["--test", "it"]),
+            (Suite::Crash, &["--test", "crash"]),
+        ] {
+            if has(suite) {
+                tests.extend(arguments);
+            }
+        }
+        if tests.len() > 4 {
+            programs.add(&tests, suites)?;
+        }
+        if has(Suite::Crash) {
+            // What it kills.
+            cargo(&["build", "--package", "chordal", "--example", "map_reduce"])?;
+        }
+        if has(Suite::Simulate) {
+            programs.add(&["build", "--release", "--bin", "simulate"], suites)?;
+        }
+        Ok(programs)
+    }
+
+    fn add(&mut self, arguments: &[&str], suites: &[Suite]) -> Result<(), String> {
+        let said = cargo(&[arguments, &["--message-format=json"]].concat())?;
+        for line in said.lines() {
+            let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else {
+                continue;
+            };
+            let Some(path) = message["executable"].as_str() else {
+                continue;
+            };
+            for suite in suites {
+                if message["target"]["name"] == suite.target() {
+                    self.0.insert(*suite, path.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a check with so many trials, and with these variables.
+    pub(crate) fn run(
+        &self,
+        check: &Check,
+        trials: u64,
+        variables: &[(&str, &str)],
+    ) -> Result<Output, String> {
+        let path = self.0.get(&check.suite);
+        let path = path.ok_or_else(|| format!("cargo has not built {:?}", check.suite))?;
+        let mut command = Command::new(path);
+        command.args(check.tests);
+        if check.suite != Suite::Simulate {
+            command.arg("--nocapture");
+        }
+        match check.trials {
+            Trials::Set(option, ..) if option.starts_with("--") => {
+                command.args([option, &trials.to_string()]);
+            }
+            Trials::Set(variable, ..) => {
+                command.env(variable, trials.to_string());
+            }
+            Trials::Fixed => {}
+        }
+        let output = command
+            .envs(variables.iter().copied())
+            .current_dir(root())
+            .stdin(Stdio::null())
+            .output();
+        output.map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+pub(crate) fn root() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().expect("the rig is a member of the workspace")
+}
+
+/// What it says on standard output; what it says of its progress is passed on.
+fn cargo(arguments: &[&str]) -> Result<String, String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(arguments)
+        .current_dir(root())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cargo: {error}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!("cargo {}: {}", arguments.join(" "), output.status)),
+    }
+}
