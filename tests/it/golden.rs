@@ -278,6 +278,13 @@ async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
         assert!(audit.waiting >= 3, "{audit:?}");
         // Without one of its tasks, before anything that waits is due.
         let app = set_up(App::open(&data), then()).start().await.unwrap();
+        // What was live is gone on with bit by bit.
+        within(async {
+            while app.parked().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         let parked = app.parked();
         let [(_, name)] = &parked[..] else {
             panic!("{parked:?}");
