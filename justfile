@@ -28,6 +28,11 @@ canvases n="200000":
 simulate seeds="20000":
     cargo run --release --bin simulate -- --seeds {{seeds}}
 
+# Any bytes for each decoder, in turn; needs nightly and `cargo install cargo-fuzz`. `cargo test` runs
+# the corpus, and mutations of it, on stable.
+fuzz seconds="60":
+    for target in record log celery_json; do cargo +nightly fuzz run $target -- -max_total_time={{seconds}} || exit 1; done
+
 # Every promise of RELIABILITY.md with its trials, about ten minutes; `--quick`, `--only G3,G4`,
 # `--controls` (rules switched off: each has to turn a check red). Power cuts and full disks need root.
 rig *options:

@@ -36,7 +36,7 @@ use crate::messages::task::Released;
 use crate::persistence::reader::Reader;
 use crate::persistence::{Durability, MemoryStore, SledStore, Store};
 use crate::result::AsyncResult;
-use crate::task::{Registry, TaskEntry};
+use crate::task::{PayloadLimit, Registry, TaskEntry};
 
 /// How long dropping an app waits for its engine to let go of the store.
 const LET_GO: Duration = Duration::from_secs(5);
@@ -123,6 +123,7 @@ pub struct AppBuilder {
     worker_threads: usize,
     crashes: u32,
     most: Weight,
+    max_payload: u64,
     clock: Clock,
 }
 
@@ -136,6 +137,9 @@ enum Source {
 
 impl App {
     /// An app over the sled store in this directory, which is made if it is not there.
+    ///
+    /// What tasks are given and give is never logged by chordal. sled logs what it stores at its
+    /// level `TRACE`, and only there.
     pub fn open(directory: impl Into<PathBuf>) -> AppBuilder {
         AppBuilder::new(Source::Sled(directory.into()))
     }
@@ -219,7 +223,8 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::Canvas`] if the canvas is refused, [`Error::Store`] if the store fails or the disk is full,
+    /// [`Error::Canvas`] if the canvas is refused, [`Error::PayloadTooLarge`] if arguments are
+    /// [too large](AppBuilder::max_payload), [`Error::Store`] if the store fails or the disk is full,
     /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. What is refused leaves
     /// nothing behind, nor does a future that is dropped before the engine has the whole canvas.
     ///
@@ -502,6 +507,7 @@ impl AppBuilder {
                 tasks: 10_000_000,
                 bytes: 10 << 30,
             },
+            max_payload: PayloadLimit::DEFAULT,
             clock: Clock::system(),
         }
     }
@@ -677,6 +683,34 @@ impl AppBuilder {
         self
     }
 
+    /// Sets how many bytes the arguments of one task may take, and its result. Default: 1 MiB; at
+    /// least 1. From 256 KiB on there is a warning, once for each task: a payload is in memory as a
+    /// whole wherever it goes, so what is large is better kept elsewhere, and its place passed on.
+    ///
+    /// Counted as they are stored, in MessagePack: of a map or starmap all items, and the list of its
+    /// values; of a fold the first value, and the accumulator whenever it is stored. Larger arguments are
+    /// refused before anything is acknowledged, also where a task calls, adds or submits, and in
+    /// members that are drawn late. A task whose result is larger fails, with
+    /// [`FailureKind::PayloadTooLarge`](crate::FailureKind::PayloadTooLarge) and no retry; so does
+    /// one that asks for a retry with larger arguments, or is replaced by what has such. The list
+    /// of a group's values is no task's result and of any size. What was submitted under another
+    /// limit goes on.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use chordal::Error;
+    /// # #[task] async fn length(text: String) -> usize { text.len() }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().tasks(tasks![length]).max_payload(1_000).start().await?;
+    /// let refused = app.apply_async(length.s("x".repeat(1_000))).await;
+    /// assert!(matches!(refused, Err(Error::PayloadTooLarge { bytes: 1_003, limit: 1_000, .. })));
+    /// # app.shutdown().await }
+    /// ```
+    pub fn max_payload(mut self, bytes: u64) -> Self {
+        self.max_payload = bytes.max(1);
+        self
+    }
+
     /// Sets how often the process may end while a task is running, before the task is
     /// [quarantined](App::quarantined). Default: 3; at least 2, since at the first crash nobody can
     /// tell which of the tasks that were running it was. `u32::MAX` never quarantines any: for
@@ -711,7 +745,7 @@ impl AppBuilder {
     /// [`Error::DuplicateTask`]; [`Error::Store`] if the store is locked by another process, is
     /// damaged, was written by a newer version, or cannot be opened; [`Error::Start`].
     pub async fn start(mut self) -> Result<App> {
-        let registry = Registry::new(std::mem::take(&mut self.tasks))?;
+        let registry = self.registry()?;
         if let Source::Eager = self.store {
             return Ok(App(Arc::new(Running {
                 shared: Arc::new(Shared::in_place(registry, self.clock)),
@@ -757,6 +791,11 @@ impl AppBuilder {
                 runtime,
             })),
         })))
+    }
+
+    fn registry(&mut self) -> Result<Registry> {
+        let tasks = std::mem::take(&mut self.tasks);
+        Registry::new(tasks, PayloadLimit::new(self.max_payload))
     }
 
     fn engine(self, registry: Registry, workers: Workers) -> Engine {

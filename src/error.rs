@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::canvas::freeze::Refusal;
+use crate::canvas::freeze::{Excess, Reason, Refusal};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::TaskFailure;
 use crate::persistence::StoreError;
@@ -66,6 +66,22 @@ pub enum Error {
         /// What is wrong there.
         reason: String,
     },
+    /// A task of the canvas would be called with more than is
+    /// [taken](crate::AppBuilder::max_payload); nothing of the canvas stays in the store.
+    #[error(
+        "canvas refused{}: the arguments of `{task}` take {bytes} bytes, and the limit is {limit}",
+        at(path)
+    )]
+    PayloadTooLarge {
+        /// The way to the task, as in [`Canvas`](Self::Canvas).
+        path: String,
+        /// The task's name.
+        task: String,
+        /// How many bytes its arguments take as they are stored; of a map, all its items.
+        bytes: u64,
+        /// How many are taken at most.
+        limit: u64,
+    },
     /// What only a running task of an app can do was asked for elsewhere: in a function called by
     /// hand, or after the attempt had ended.
     #[error("only a running attempt of a task can do this")]
@@ -126,7 +142,18 @@ pub enum Error {
 
 impl From<Refusal> for Error {
     fn from(Refusal { path, reason }: Refusal) -> Self {
-        Self::Canvas { path, reason }
+        match reason {
+            Reason::Wrong(reason) => Self::Canvas { path, reason },
+            Reason::TooLarge {
+                task,
+                excess: Excess { bytes, limit },
+            } => Self::PayloadTooLarge {
+                path,
+                task,
+                bytes,
+                limit,
+            },
+        }
     }
 }
 

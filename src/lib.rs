@@ -44,6 +44,9 @@ mod app;
 mod canvas;
 mod eager;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod messages;
 pub mod persistence;
 pub mod prelude;

@@ -3,6 +3,7 @@
 mod context;
 mod error;
 mod fold;
+mod limit;
 mod options;
 mod results;
 mod retry;
@@ -21,10 +22,11 @@ pub(crate) use self::context::Host;
 pub use self::context::TaskContext;
 pub(crate) use self::error::Next;
 pub use self::error::TaskError;
+pub(crate) use self::limit::PayloadLimit;
 pub use self::options::{DEFAULT_QUEUE, TaskOptions};
 pub use self::results::Results;
 pub use self::retry::Retry;
-use crate::canvas::freeze::Catalogue;
+use crate::canvas::freeze::{Catalogue, Excess};
 use crate::canvas::options::Options;
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
@@ -204,15 +206,21 @@ macro_rules! tasks {
     };
 }
 
-/// All tasks of an app, by name.
+/// All tasks of an app, by name, and what goes in and out of them.
 #[derive(Debug, Default)]
-pub(crate) struct Registry(HashMap<&'static str, &'static Entry>);
+pub(crate) struct Registry {
+    tasks: HashMap<&'static str, &'static Entry>,
+    payloads: PayloadLimit,
+}
 
 impl Registry {
-    pub(crate) fn new(entries: impl IntoIterator<Item = TaskEntry>) -> Result<Self> {
-        let mut registry = HashMap::new();
+    pub(crate) fn new(
+        entries: impl IntoIterator<Item = TaskEntry>,
+        payloads: PayloadLimit,
+    ) -> Result<Self> {
+        let mut tasks = HashMap::new();
         for TaskEntry(entry) in entries {
-            match registry.entry(entry.name) {
+            match tasks.entry(entry.name) {
                 hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(entry);
                 }
@@ -225,22 +233,31 @@ impl Registry {
                 }
             }
         }
-        Ok(Self(registry))
+        Ok(Self { tasks, payloads })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&'static Entry> {
-        self.0.get(name).copied()
+        self.tasks.get(name).copied()
     }
 
     /// The names of all queues that tasks are registered for.
     pub(crate) fn queues(&self) -> impl Iterator<Item = &'static str> {
-        self.0.values().map(|entry| entry.options.queue)
+        self.tasks.values().map(|entry| entry.options.queue)
+    }
+
+    /// Says whether so many bytes may be `what` of task `name`.
+    pub(crate) fn check(&self, name: &str, what: &'static str, bytes: usize) -> Result<(), Excess> {
+        self.payloads.check(name, what, bytes)
     }
 }
 
 impl Catalogue for Registry {
     fn parameters(&self, name: &str) -> Option<&'static [Parameter]> {
         self.get(name).map(|entry| entry.parameters)
+    }
+
+    fn admit(&self, name: &str, bytes: usize) -> Result<(), Excess> {
+        self.check(name, "arguments", bytes)
     }
 }
 

@@ -15,7 +15,7 @@ use super::attempt::SoftLimit;
 use super::clock::Clock;
 use super::shared::Shared;
 use crate::canvas::Mode;
-use crate::canvas::freeze;
+use crate::canvas::freeze::{self, Excess, Reason};
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
 use crate::canvas::machine::place::Place;
@@ -326,11 +326,18 @@ impl Caller {
 
     pub(crate) fn end(&self, outcome: Outcome, shared: &Shared) -> End {
         let error = match outcome {
-            Ok(Ok(payload)) => return End::Value(Value::Inline(payload)),
+            Ok(Ok(payload)) => return self.value(payload, shared),
             Ok(Err(error)) => error,
             Err(panic) => TaskError::panic(panic_text(&*panic)),
         };
         self.failed(&error, shared)
+    }
+
+    fn value(&self, payload: Payload, shared: &Shared) -> End {
+        match self.check(shared, "result", &payload) {
+            Ok(()) => End::Value(Value::Inline(payload)),
+            Err(excess) => self.too_large(&format!("its result takes {excess}")),
+        }
     }
 
     /// What comes of an attempt that gave no value.
@@ -340,14 +347,35 @@ impl Caller {
                 Ok(graft) => End::Replaced(graft),
                 Err(refusal) => {
                     let message = format!("its replacement is refused: {refusal}");
-                    self.failure(FailureKind::Type, &message, Retry::Never)
+                    match refusal.reason {
+                        Reason::TooLarge { .. } => self.too_large(&message),
+                        Reason::Wrong(_) => self.failure(FailureKind::Type, &message, Retry::Never),
+                    }
                 }
             },
-            Next::Retry(retry) => End::Failure {
-                failure: error.failure(self.id, self.entry.name, self.attempt),
-                retry,
-            },
+            Next::Retry(retry) => {
+                if let Retry::Asked { args, .. } = &retry
+                    && let Some(Value::Inline(args)) = args
+                    && let Err(excess) = self.check(shared, "arguments", args)
+                {
+                    return self.too_large(&format!("the arguments of its retry take {excess}"));
+                }
+                End::Failure {
+                    failure: error.failure(self.id, self.entry.name, self.attempt),
+                    retry,
+                }
+            }
         }
+    }
+
+    fn check(&self, shared: &Shared, what: &'static str, payload: &Payload) -> Result<(), Excess> {
+        let bytes = payload.bytes().len();
+        shared.registry.check(self.entry.name, what, bytes)
+    }
+
+    /// Another attempt would end the same way.
+    fn too_large(&self, message: &str) -> End {
+        self.failure(FailureKind::PayloadTooLarge, message, Retry::Never)
     }
 
     pub(crate) fn too_late(&self, over: Over, shared: &Shared) -> End {

@@ -534,7 +534,8 @@ impl Handler<Mail> for EngineActor {
         let words = self.post.as_ref().map(Post::collect);
         for word in words.into_iter().flatten() {
             match word {
-                Word::Launch(Launch { root, due }) => {
+                Word::Launch(launch) => {
+                    let Launch { root, due } = *launch;
                     super::fault("engine");
                     self.decide(root, |machine| machine.launch(due), context);
                 }

@@ -380,7 +380,7 @@ impl Shell {
         for due in due {
             self.record_due(root, &due);
             if let Some((_, post)) = self.0.engine.get() {
-                post.send(Word::Launch(Launch { root, due }));
+                post.send(Word::Launch(Box::new(Launch { root, due })));
             }
         }
     }

@@ -11,14 +11,13 @@ use crate::actors::store::StoreActor;
 use crate::actors::workers::Workers;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
-use crate::task::Registry;
 
 impl AppBuilder {
     /// Starts the engine in this thread's actix system, whose runtime runs user code as well. The
     /// store's actor lives in `store`, and so it writes when that is polled. Dropping the system, not
     /// the app, stops it all: as a crash does.
     pub(crate) async fn start_here(mut self, store: &LocalSet) -> Result<App> {
-        let registry = Registry::new(std::mem::take(&mut self.tasks))?;
+        let registry = self.registry()?;
         let grace = self.grace;
         let workers = Workers::here(tokio::runtime::Handle::current());
         let start_store = |actor: StoreActor| {

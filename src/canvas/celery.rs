@@ -123,7 +123,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::canvas::freeze::{Catalogue, Node, graft};
+    use crate::canvas::freeze::{Catalogue, Excess, Node, graft};
     use crate::canvas::outcome::TaskFailure;
     use crate::canvas::parameter::Parameter;
 
@@ -145,6 +145,10 @@ mod tests {
                 "on_fail_note" => const { &[named("tag")] },
                 _ => const { &[ANY] },
             })
+        }
+
+        fn admit(&self, _: &str, _: usize) -> Result<(), Excess> {
+            Ok(())
         }
     }
 

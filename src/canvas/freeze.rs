@@ -10,6 +10,7 @@ use super::binding::bind;
 use super::id::{MAX_SEQ, Seq};
 use super::machine::offspring::Graft;
 use super::name::Name;
+use super::nested::nested;
 use super::options::Options;
 use super::outcome::Value;
 use super::parameter::{Parameter, takes_two, usage};
@@ -31,8 +32,10 @@ pub(crate) struct Node {
     /// Numbered from the parent down, in order: a node's number is below all within it, and its
     /// own are all below its next sibling's.
     pub(crate) seq: Seq,
+    #[serde(deserialize_with = "nested")]
     pub(crate) def: Def,
     /// Rare, so boxed.
+    #[serde(deserialize_with = "nested")]
     pub(crate) callbacks: Option<Box<Callbacks>>,
 }
 
@@ -108,7 +111,40 @@ pub(crate) enum Members {
 pub(crate) struct Refusal {
     /// For example `chord.header[2].chain[1]`; empty for the canvas itself.
     pub(crate) path: String,
-    pub(crate) reason: String,
+    pub(crate) reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Wrong(String),
+    /// What this task would be called with is too large.
+    TooLarge {
+        task: String,
+        excess: Excess,
+    },
+}
+
+/// A payload that is larger than what is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Excess {
+    pub(crate) bytes: u64,
+    pub(crate) limit: u64,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong(reason) => f.write_str(reason),
+            Self::TooLarge { task, excess } => write!(f, "the arguments of `{task}` take {excess}"),
+        }
+    }
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, limit } = self;
+        write!(f, "{bytes} bytes, and the limit is {limit}")
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -116,7 +152,7 @@ impl fmt::Display for Refusal {
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        f.write_str(&self.reason)
+        self.reason.fmt(f)
     }
 }
 
@@ -124,6 +160,9 @@ impl fmt::Display for Refusal {
 pub(crate) trait Catalogue {
     /// The parameters of task `name`, or `None` if it is not registered.
     fn parameters(&self, name: &str) -> Option<&'static [Parameter]>;
+
+    /// Says whether task `name` may be called with so many bytes.
+    fn admit(&self, name: &str, bytes: usize) -> Result<(), Excess>;
 }
 
 /// Where the members of groups go as they are frozen, so that they need not all be in memory.
@@ -280,6 +319,7 @@ impl<G: Gather> Freezer<'_, G> {
         let bound = bind(&sig, kwargs, takes_upstream, parameters)
             .map_err(|reason| Refusal::here(&reason))?;
         let (args, count) = bound.unwrap_or((sig.args, sig.count));
+        self.admit(&sig.name, &args)?;
         Ok(Def::Task(TaskDef {
             name: sig.name.into(),
             args,
@@ -391,6 +431,7 @@ impl<G: Gather> Freezer<'_, G> {
                 Refusal::here(&format!("the first value of {}: {reason}", order.name()))
             })?;
         }
+        self.admit(&task, &init)?;
         let body = Node {
             seq: self.number()?,
             def: Def::Task(TaskDef {
@@ -408,6 +449,17 @@ impl<G: Gather> Freezer<'_, G> {
             body: Arc::new(body),
             init,
             order,
+        })
+    }
+
+    fn admit(&self, task: &str, payload: &Payload) -> Result<(), Refusal> {
+        let admitted = self.catalogue.admit(task, payload.bytes().len());
+        admitted.map_err(|excess| Refusal {
+            path: String::new(),
+            reason: Reason::TooLarge {
+                task: task.to_owned(),
+                excess,
+            },
         })
     }
 
@@ -536,7 +588,7 @@ impl Refusal {
     pub(crate) fn here(reason: &str) -> Self {
         Self {
             path: String::new(),
-            reason: reason.to_owned(),
+            reason: Reason::Wrong(reason.to_owned()),
         }
     }
 

@@ -12,6 +12,7 @@ mod group;
 pub(crate) mod id;
 pub(crate) mod machine;
 pub(crate) mod name;
+mod nested;
 pub(crate) mod opening;
 pub(crate) mod options;
 pub(crate) mod outcome;

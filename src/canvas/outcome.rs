@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Id, Seq};
+use super::nested::nested;
 use super::payload::Payload;
 
 /// How a task, chain, group or chord ended.
@@ -46,7 +47,11 @@ pub(crate) enum Value {
     Args { seq: Seq, len: u64 },
     /// `own`, and behind it, in the list it becomes a part of, what these tasks have added to their
     /// chord: a task, and what took its place.
-    Extended { own: Box<Value>, seqs: Vec<Seq> },
+    Extended {
+        #[serde(deserialize_with = "nested")]
+        own: Box<Value>,
+        seqs: Vec<Seq>,
+    },
 }
 
 /// Why a task failed, as its caller sees it.
@@ -72,13 +77,15 @@ pub struct TaskFailure {
     /// The name of the error's type: of what the task returned (`ParseIntError`, or what it
     /// [said](crate::TaskError::with_type)), or as Celery calls what the engine found:
     /// `ChordError`, `MaxRetriesExceededError`, `SoftTimeLimitExceeded`, `TimeLimitExceeded`,
-    /// `TaskRevokedError`, `WorkerLostError`, `TypeError`; and `Panic`, `EngineError`.
+    /// `TaskRevokedError`, `WorkerLostError`, `TypeError`; and `Panic`, `EngineError`,
+    /// `PayloadTooLarge`.
     pub error_type: String,
     /// The task's own message; a panic's text too.
     pub message: String,
     /// Which attempt failed, counted from 1.
     pub attempt: u32,
     /// For a failed chord header: the failure of the member with the lowest index.
+    #[serde(default, deserialize_with = "nested")]
     pub cause: Option<Box<TaskFailure>>,
 }
 
@@ -109,6 +116,9 @@ pub enum FailureKind {
     /// The process ended too often while it was running, and it was
     /// [discarded](crate::App::discard) (Celery's `WorkerLostError`).
     Quarantined,
+    /// Its result, or the arguments of the retry or of the canvas that it asked for, are larger than
+    /// is [taken](crate::AppBuilder::max_payload). It is not tried again.
+    PayloadTooLarge,
 }
 
 impl FailureKind {
@@ -125,6 +135,7 @@ impl FailureKind {
             Self::Type => "TypeError",
             Self::Engine => "EngineError",
             Self::Quarantined => "WorkerLostError",
+            Self::PayloadTooLarge => "PayloadTooLarge",
         }
     }
 }

@@ -19,8 +19,8 @@ pub(crate) struct Mail;
 pub(crate) enum Word {
     Ended(ChildEnded),
     Stopped(ChildStopped),
-    /// To the engine only.
-    Launch(Launch),
+    /// To the engine only. (Boxed: the others are small, and many.)
+    Launch(Box<Launch>),
     /// To a fold only.
     Arrived(Arrived),
 }

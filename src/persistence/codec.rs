@@ -11,6 +11,7 @@
 use std::ops::Range;
 
 use bincode::Encode;
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -103,12 +104,25 @@ pub(crate) fn decode_body<'a, T: Deserialize<'a>>(
     key: &[u8],
     body: &'a [u8],
 ) -> Result<T, StoreError> {
-    match bincode::serde::borrow_decode_from_slice(body, bincode::config::standard()) {
+    let decoded = if body.len() <= MAX_RECORD {
+        bincode::serde::borrow_decode_from_slice(body, SMALL)
+    } else {
+        bincode::serde::borrow_decode_from_slice(body, LARGE)
+    };
+    match decoded {
         Ok((value, read)) if read == body.len() => Ok(value),
         Ok(_) => Err(corrupt(kind, key, "it has bytes to spare")),
         Err(error) => Err(corrupt(kind, key, &error.to_string())),
     }
 }
+
+/// How a record is decoded. The limit is for lengths in it that are not true: that much is allocated
+/// before anybody looks whether it is there.
+const SMALL: Configuration<LittleEndian, Varint, Limit<{ 1 << 20 }>> =
+    bincode::config::standard().with_limit::<{ 1 << 20 }>();
+/// How records that were joined are.
+const LARGE: Configuration<LittleEndian, Varint, Limit<{ 1 << 32 }>> =
+    bincode::config::standard().with_limit::<{ 1 << 32 }>();
 
 /// The body of a record: `value` alone.
 pub(crate) fn body<T: Serialize>(value: &T) -> Vec<u8> {
@@ -336,14 +350,14 @@ fn pass_over(line: &[u8]) -> Option<(Glance, &[u8])> {
 
 /// A value at the front of these bytes, and what is behind it.
 fn prefix<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
-    let decoded = bincode::serde::decode_from_slice(bytes, bincode::config::standard());
+    let decoded = bincode::serde::decode_from_slice(bytes, SMALL);
     decoded.ok().map(|(value, read)| (value, &bytes[read..]))
 }
 
 /// How many children ended in a segment: well, and not.
 pub(crate) fn segment_counts(key: &[u8], segment: &[u8]) -> Result<(u32, u32), StoreError> {
     let body = unframe(Kind::Segment, key, segment)?;
-    bincode::serde::decode_from_slice(body, bincode::config::standard())
+    bincode::serde::decode_from_slice(body, SMALL)
         .map(|(counts, _)| counts)
         .map_err(|error| corrupt(Kind::Segment, key, &error.to_string()))
 }

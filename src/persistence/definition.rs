@@ -395,6 +395,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::canvas::freeze::Excess;
     use crate::canvas::parameter::Parameter;
 
     struct Everything;
@@ -402,6 +403,10 @@ mod tests {
     impl Catalogue for Everything {
         fn parameters(&self, _: &str) -> Option<&'static [Parameter]> {
             Some(const { &[Parameter::rest::<serde_json::Value>("args")] })
+        }
+
+        fn admit(&self, _: &str, _: usize) -> Result<(), Excess> {
+            Ok(())
         }
     }
 

@@ -17,6 +17,8 @@ pub(crate) mod definition;
 pub(crate) mod draft;
 mod files;
 mod folder;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod home;
 pub(crate) mod keys;
 pub mod memory;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chordal::persistence::{Batch, MemoryStore, Scan, Store};
 use chordal::prelude::*;
-use chordal::{Durability, Error, FailureKind, StoreError, TaskEntry};
+use chordal::{AppBuilder, Durability, Error, FailureKind, StoreError, TaskEntry};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -123,8 +123,10 @@ async fn value<O>(canvas: Signature<(), O>) -> O
 where
     O: serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
 {
-    let app = App::in_memory().tasks(all_tasks()).start().await.unwrap();
-    let eager = App::eager().tasks(all_tasks()).start().await.unwrap();
+    // Bodies hand on whole lists.
+    let set_up = |builder: AppBuilder| builder.tasks(all_tasks()).max_payload(16 << 20);
+    let app = set_up(App::in_memory()).start().await.unwrap();
+    let eager = set_up(App::eager()).start().await.unwrap();
     let value = app.apply_async(canvas.clone()).await.unwrap().get().await;
     let again = eager.apply_async(canvas).await.unwrap().get().await;
     assert_eq!(value.as_ref().ok(), again.as_ref().ok());

@@ -138,13 +138,13 @@ fn pairs(store: &dyn Store) -> Vec<Pair> {
 }
 
 #[track_caller]
-fn is_sound(audit: &Audit) {
+pub(crate) fn is_sound(audit: &Audit) {
     let all: Vec<_> = audit.findings.iter().map(ToString::to_string).collect();
     assert_eq!(all, [""; 0]);
 }
 
 /// Every file below, with what is in it, and its mode.
-fn bytes_of(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+pub(crate) fn bytes_of(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     use std::os::unix::fs::PermissionsExt;
     let mut all = BTreeMap::new();
     let mut open = vec![directory.to_owned()];

@@ -120,6 +120,38 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Reads any bytes as frames, and as the body of one. See [`crate::fuzzing`].
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let again = |frame: &Frame<'_>, batch: &Batch| {
+        let mut file = Vec::new();
+        append(&mut file, 0, frame.stamp, batch);
+        let again = Frame::at(&file, 0, frame.stamp.generation).expect("it was written whole");
+        assert_eq!(again.body, frame.body);
+    };
+    for place in (0..bytes.len()).step_by(ALIGN) {
+        let generation = claimed_generation(bytes, place);
+        let frame = generation.and_then(|generation| Frame::at(bytes, place, generation));
+        if let Some(frame) = frame
+            && let Some(batch) = frame.batch()
+        {
+            again(&frame, &batch);
+        }
+    }
+    let frame = Frame {
+        stamp: Stamp {
+            generation: 1,
+            seq: 1,
+            synced: 0,
+        },
+        body: bytes,
+        end: bytes.len(),
+    };
+    if let Some(batch) = frame.batch() {
+        again(&frame, &batch);
+    }
+}
+
 fn word(rest: &mut &[u8]) -> Option<u32> {
     let (word, after) = rest.split_first_chunk()?;
     *rest = after;

@@ -23,6 +23,8 @@ mod base;
 mod checkpoint;
 mod disk;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::frame::fuzz as fuzz_frames;
 mod log;
 mod overlay;
 mod prepare;

@@ -1,0 +1,43 @@
+//! See [`crate::fuzzing`].
+
+use super::codec::{self, Kind};
+use super::{audit, definition, keys};
+
+/// The kinds of records, each by a key of it.
+const KINDS: [(&[u8], Kind); 15] = [
+    (keys::META, Kind::Meta),
+    (keys::LIFE, Kind::Life),
+    (keys::PENDING, Kind::Pending),
+    (keys::LAST_SWEPT, Kind::LastSwept),
+    (keys::IMPORTING, Kind::Mark),
+    (b"b", Kind::Waiting),
+    (b"w", Kind::Head),
+    (b"d", Kind::Members),
+    (b"s", Kind::Segment),
+    (b"p", Kind::Piece),
+    (b"r", Kind::Result),
+    (b"c", Kind::Counter),
+    (b"i", Kind::Idempotency),
+    (b"k", Kind::Suspect),
+    (b"x", Kind::Mark),
+];
+
+pub(crate) fn record(bytes: &[u8]) {
+    let Some((kind, body)) = bytes.split_first() else {
+        return;
+    };
+    let (key, kind) = KINDS[usize::from(*kind) % KINDS.len()];
+    let _ = audit::check(key, body);
+    let framed = codec::frame(kind, body);
+    let whole = audit::check(key, &framed);
+    match kind {
+        Kind::Members => drop(definition::decode_members(key, body.to_vec())),
+        Kind::Segment => {
+            let glances = codec::glances(key, &framed);
+            let counts = codec::segment_counts(key, &framed);
+            // The quick look sees whatever the thorough one does.
+            assert!(whole.is_err() || glances.is_ok() && counts.is_ok());
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,341 @@
+//! Stores that earlier versions have written: they open, and what was unfinished goes on to its end.
+//!
+//! Each is in `tests/golden`, by the version that wrote it. `cargo test --test it golden -- --ignored` writes
+//! that of this version anew, and the corpus of `fuzz/` from it; do so before a release that changes what is
+//! stored, in a directory of its own name, and keep the older ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use chordal::persistence::{Batch, SledStore};
+use chordal::prelude::*;
+use chordal::{AppBuilder, Clock, Error, FailureKind, State, Store};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::recovery::within;
+use crate::upkeep::{bytes_of, is_sound};
+
+const VERSION: &str = "v0.1";
+/// Where the process that writes a golden store has it; other processes let all tasks end.
+const HOME: &str = "CHORDAL_TEST_GOLDEN";
+
+/// How many tasks do not end.
+static HELD: LazyLock<watch::Sender<usize>> = LazyLock::new(watch::Sender::default);
+
+#[task(name = "golden.hold")]
+async fn hold(n: u64) -> u64 {
+    hold_on().await;
+    n
+}
+
+#[task(name = "golden.gone")]
+async fn gone(n: u64) -> u64 {
+    hold_on().await;
+    n
+}
+
+async fn hold_on() {
+    if std::env::var_os(HOME).is_some() {
+        HELD.send_modify(|held| *held += 1);
+        std::future::pending::<()>().await;
+    }
+}
+
+#[task(name = "golden.double")]
+async fn double(n: u64) -> u64 {
+    2 * n
+}
+
+#[task(name = "golden.total")]
+async fn total(all: Vec<u64>) -> u64 {
+    all.iter().sum()
+}
+
+#[task(name = "golden.add")]
+async fn add(acc: u64, n: u64) -> u64 {
+    acc + n
+}
+
+#[task(name = "golden.letters")]
+async fn letters(bytes: usize) -> String {
+    "x".repeat(bytes)
+}
+
+#[task(name = "golden.length")]
+async fn length(text: String) -> usize {
+    text.len()
+}
+
+#[task(name = "golden.fail", max_retries = 0)]
+async fn fail(n: u64) -> Result<u64, TaskError> {
+    Err(TaskError::new(format!("no {n}")))
+}
+
+/// Asks for a retry in an hour.
+#[task(name = "golden.again", max_retries = 1)]
+async fn again(ctx: &TaskContext, n: u64) -> Result<u64, TaskError> {
+    match ctx.attempt() {
+        1 => Err(ctx.retry().countdown(HOUR).args((n + 1,)).into()),
+        _ => Ok(n),
+    }
+}
+
+#[task(name = "golden.poison")]
+async fn poison(n: u64) -> u64 {
+    if std::env::var_os(HOME).is_some() {
+        std::process::abort();
+    }
+    n
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The time at which it was written.
+fn then() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+fn set_up(builder: AppBuilder, now: SystemTime) -> AppBuilder {
+    let tasks = tasks![
+        hold, double, total, add, letters, length, fail, again, poison
+    ];
+    builder
+        .tasks(tasks)
+        .clock(Clock::manual(now))
+        .live_workflows(7)
+        .quarantine_after(2)
+}
+
+/// What is in it: how it ends, by its idempotency key. The first four have ended; the last three wait for
+/// a place.
+fn canvases() -> Vec<(&'static str, Canvas, Value)> {
+    let few = || (0..5).map(|n| double.s(n)).chain([hold.s(100)]);
+    vec![
+        ("task", double.s(21).into(), json!(42)),
+        (
+            "large",
+            (letters.s(20_000) | length.partial()).into(),
+            json!(20_000),
+        ),
+        (
+            "many",
+            (group((0..500).map(|n| double.s(n))) | total.partial()).into(),
+            json!(249_500),
+        ),
+        ("failed", fail.s(7).into(), json!("no 7")),
+        ("delayed", double.s(4).countdown(HOUR).into(), json!(8)),
+        ("retry", again.s(5).into(), json!(6)),
+        (
+            "chain",
+            (hold.s(3) | double.partial() | double.partial()).into(),
+            json!(12),
+        ),
+        ("group", group(few()).into(), json!([0, 2, 4, 6, 8, 100])),
+        ("chord", (group(few()) | total.partial()).into(), json!(120)),
+        ("fold", group(few()).fold(0_u64, add).into(), json!(120)),
+        ("parked", (gone.s(9) | double.partial()).into(), json!(18)),
+        ("first", double.s(50).into(), json!(100)),
+        (
+            "second",
+            (group((0..300).map(|n| double.s(n))) | total.partial()).into(),
+            json!(89_700),
+        ),
+        (
+            "third",
+            (letters.s(9_000) | length.partial()).into(),
+            json!(9_000),
+        ),
+    ]
+}
+
+const ENDED: u64 = 4;
+/// How many tasks are running.
+const HOLDERS: usize = 5;
+
+async fn end(app: &App, key: &str, canvas: Canvas) -> Value {
+    let result = app.apply_async(canvas.idempotency_key(key)).await.unwrap();
+    match within(result.get()).await {
+        Ok(value) => value,
+        Err(Error::Failed(failure)) => json!(failure.message),
+        Err(other) => panic!("{key}: {other}"),
+    }
+}
+
+/// One life of the process that writes a golden store: the first two end by what they run.
+#[test]
+#[ignore = "is started by the test that writes the golden store"]
+fn life() {
+    let home = PathBuf::from(std::env::var_os(HOME).unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let builder = set_up(App::open(home.join("data")), then()).tasks(tasks![gone]);
+        let app = builder.start().await.unwrap();
+        if app.quarantined().is_empty() {
+            let canvas = poison.s(1).idempotency_key("poison");
+            let _ = app.apply_async(canvas).await.unwrap();
+            std::future::pending::<()>().await;
+        }
+        for (n, (key, canvas, value)) in canvases().into_iter().enumerate() {
+            if n < ENDED as usize {
+                assert_eq!(end(&app, key, canvas).await, value);
+            } else {
+                let result = app.apply_async(canvas.idempotency_key(key)).await.unwrap();
+                // (That it waits is to be on record.)
+                while key == "retry" && result.state().await.unwrap() != State::Retry {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        let mut held = HELD.subscribe();
+        held.wait_for(|held| *held == HOLDERS).await.unwrap();
+        app.backup(home.join("copy")).await.unwrap();
+    });
+    std::process::exit(0);
+}
+
+#[test]
+#[ignore = "writes the golden store of this version, and the corpus of the fuzz targets"]
+fn write() {
+    let home = tempfile::tempdir().unwrap();
+    let this = std::env::current_exe().unwrap();
+    let mut lives = 0;
+    while !home.path().join("copy").exists() {
+        lives += 1;
+        assert!(lives < 5, "it is in quarantine by then");
+        let mut life = Command::new(&this);
+        life.args(["--exact", "golden::life", "--ignored"]);
+        life.env(HOME, home.path()).status().unwrap();
+    }
+    let golden = golden(VERSION);
+    let _ = fs::remove_dir_all(&golden);
+    copy(&home.path().join("copy"), &golden, |bytes| {
+        // Of what was allocated ahead only the length is kept.
+        let used = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        let mut kept = (bytes.len() as u64).to_le_bytes().to_vec();
+        kept.extend_from_slice(&bytes[..used]);
+        kept
+    });
+    crate::fuzz::write_corpus(&home.path().join("copy"));
+}
+
+fn golden(version: &str) -> PathBuf {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    golden.join(version)
+}
+
+fn copy(from: &Path, to: &Path, change: impl Fn(Vec<u8>) -> Vec<u8> + Copy) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target, change);
+        } else {
+            fs::write(target, change(fs::read(path).unwrap())).unwrap();
+        }
+    }
+}
+
+/// A golden store as it was.
+fn restored(version: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    copy(&golden(version), &home.path().join("data"), |kept| {
+        let (full, used) = kept.split_first_chunk().unwrap();
+        let mut bytes = used.to_vec();
+        bytes.resize(u64::from_le_bytes(*full) as usize, 0);
+        bytes
+    });
+    home
+}
+
+fn versions() -> Vec<String> {
+    let all = fs::read_dir(golden("")).unwrap();
+    let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names: Vec<_> = names.collect();
+    assert!(names.contains(&VERSION.to_owned()), "{names:?}");
+    names
+}
+
+#[tokio::test]
+async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
+    for version in versions() {
+        let home = restored(&version);
+        let data = home.path().join("data");
+        let audit = App::verify(&data).await.unwrap();
+        is_sound(&audit);
+        let all = canvases().len() as u64 + 1;
+        assert_eq!(
+            (audit.ended, audit.live + audit.waiting),
+            (ENDED, all - ENDED)
+        );
+        assert!(audit.waiting >= 3, "{audit:?}");
+        // Without one of its tasks, before anything that waits is due.
+        let app = set_up(App::open(&data), then()).start().await.unwrap();
+        let parked = app.parked();
+        let [(_, name)] = &parked[..] else {
+            panic!("{parked:?}");
+        };
+        assert_eq!(name, "golden.gone");
+        let quarantined = app.quarantined();
+        let [guilty] = &quarantined[..] else {
+            panic!("{quarantined:?}");
+        };
+        assert_eq!((&*guilty.name, guilty.crashes), ("golden.poison", 2));
+        app.shutdown().await.unwrap();
+        let builder = set_up(App::open(&data), then() + 2 * HOUR).tasks(tasks![gone]);
+        let app = builder.start().await.unwrap();
+        app.discard(guilty.id).await.unwrap();
+        let discarded = app.async_result::<u64>(guilty.id).await.unwrap();
+        match within(discarded.get()).await {
+            Err(Error::Failed(failure)) => assert_eq!(failure.kind, FailureKind::Quarantined),
+            other => panic!("{other:?}"),
+        }
+        for (key, canvas, value) in canvases() {
+            assert_eq!(end(&app, key, canvas).await, value, "{version}: {key}");
+        }
+        app.shutdown().await.unwrap();
+        let audit = App::verify(&data).await.unwrap();
+        is_sound(&audit);
+        // They were found by their keys, none was submitted once more.
+        assert_eq!((audit.ended, audit.live, audit.waiting), (all, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused_and_not_a_byte_that_is_there_is_changed() {
+    let home = restored(VERSION);
+    let data = home.path().join("data");
+    let store = SledStore::open(&data).unwrap();
+    let mut record = store.get(b"m/store").unwrap().unwrap();
+    record[1] += 1;
+    let mut batch = Batch::new();
+    batch.put(b"m/store", record);
+    store.apply(batch).unwrap();
+    drop(store);
+    let before = bytes_of(&data);
+    for _ in 0..2 {
+        let error = set_up(App::open(&data), then()).start().await.unwrap_err();
+        assert!(matches!(
+            error,
+            Error::Store(chordal::StoreError::Newer { found: 2, .. })
+        ));
+        let after = bytes_of(&data);
+        let changed: Vec<_> = before
+            .iter()
+            .filter(|(path, was)| after.get(*path) != Some(was))
+            .collect();
+        assert!(changed.is_empty(), "{changed:?}");
+        // An open begins a segment of the log, before anybody looks at a record.
+        let is_begun = |path: &&PathBuf| {
+            !before.contains_key(*path) && path.parent() != Some(&data.join("wal"))
+        };
+        assert_eq!(after.keys().find(is_begun), None);
+    }
+}
