@@ -119,7 +119,12 @@ pub(crate) const CHECKS: &[Check] = &[
         &["later_version", "newer_format", "of_the_other_engine"],
         Fixed,
     ),
-    check("versions of records", It, &["later_version"], Fixed),
+    check(
+        "versions of records",
+        It,
+        &["later_version", "golden::"],
+        Fixed,
+    ),
     check(
         "damage",
         Unit,
@@ -154,6 +159,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ),
     check("panics", It, &["panics::"], Fixed),
     check("pending", It, &["pending::", "backlog::"], Fixed),
+    check("payloads", It, &["payloads::"], Fixed),
+    check("canaries", Logs, &[], Fixed),
     check("what is shown", Unit, &["debug_of_", "debug_shows"], Fixed),
     check(
         "any bytes",
@@ -161,6 +168,7 @@ pub(crate) const CHECKS: &[Check] = &[
         &["never_panics"],
         Set("PROPTEST_CASES", 1_000, 3_000),
     ),
+    check("mutations", It, &["fuzz::", "hostile::"], Fixed),
     check("unknown names", It, &["unknown_name"], Fixed),
 ];
 
@@ -200,9 +208,9 @@ pub(crate) const PROMISES: &[Promise] = &[
     promise("G16", "an error of the disk stops the engine for good", &["errors of the disk", "a store that fails"]),
     promise("G17", "a panic stays in its task", &["panics"]),
     promise("G18", "what is pending is bounded", &["pending"]),
-    promise("G19", "limits of what an argument may hold", &[]),
-    promise("G20", "what is passed on is not shown", &["what is shown"]),
-    promise("G24", "any bytes are read without a panic; unknown names wait", &["any bytes", "unknown names"]),
+    promise("G19", "what is passed on is no larger than the limit", &["payloads"]),
+    promise("G20", "what is passed on is not shown", &["canaries", "what is shown"]),
+    promise("G24", "any bytes are read without a panic; unknown names wait", &["any bytes", "mutations", "unknown names"]),
     promise("G25", "periodic tasks", &[]),
     promise("G26", "limits of rate", &[]),
     promise("G28", "no starvation under priorities", &[]),

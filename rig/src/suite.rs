@@ -12,6 +12,8 @@ pub(crate) enum Suite {
     Unit,
     It,
     Crash,
+    /// What is logged.
+    Logs,
     /// By the seed, in a release build.
     Simulate,
 }
@@ -23,6 +25,7 @@ impl Suite {
             Self::Unit => "chordal",
             Self::It => "it",
             Self::Crash => "crash",
+            Self::Logs => "logs",
             Self::Simulate => "simulate",
         }
     }
@@ -41,6 +44,7 @@ impl Programs {
             (Suite::Unit, &["--lib"][..]),
             (Suite::It, &["--test", "it"]),
             (Suite::Crash, &["--test", "crash"]),
+            (Suite::Logs, &["--test", "logs"]),
         ] {
             if has(suite) {
                 tests.extend(arguments);
