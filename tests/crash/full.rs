@@ -399,7 +399,7 @@ fn no_space_at_the_nth_write_loses_nothing_that_was_acknowledged() {
             vec![writes]
         };
         println!("{faults:?}");
-        let (mut child, mut out) = start(&home, &faults);
+        let (child, mut out) = start(&home, &faults);
         let told = listen(&mut out, most);
         if told.has_ended {
             waited += 1;
