@@ -94,6 +94,18 @@ async fn sound(home: &Path) {
     assert!(audit.is_sound(), "{:?}", audit.findings);
 }
 
+/// New work is taken in and done, and nothing is wrong with the store.
+async fn goes_on(app: App, disk: &Disk) {
+    app.apply_async(letters.s(1))
+        .await
+        .unwrap()
+        .get()
+        .await
+        .unwrap();
+    app.shutdown().await.unwrap();
+    sound(&disk.store()).await;
+}
+
 #[tokio::test]
 async fn on_a_full_disk_what_was_taken_in_goes_on_and_new_work_waits_for_room() {
     let disk = match Disk::mounted(320) {
@@ -138,14 +150,7 @@ async fn on_a_full_disk_what_was_taken_in_goes_on_and_new_work_waits_for_room() 
     disk.empty();
     let all = large.get().await.unwrap();
     assert!(all.len() == 2_000 && all.iter().all(|one| one.len() == 20_000));
-    app.apply_async(letters.s(1))
-        .await
-        .unwrap()
-        .get()
-        .await
-        .unwrap();
-    app.shutdown().await.unwrap();
-    sound(&disk.store()).await;
+    goes_on(app, &disk).await;
 }
 
 #[tokio::test]
@@ -231,14 +236,7 @@ async fn a_first_open_on_a_full_disk_says_so_and_may_be_tried_again() {
         disk.empty();
     }
     let app = open(&disk.store()).await.unwrap();
-    app.apply_async(letters.s(1))
-        .await
-        .unwrap()
-        .get()
-        .await
-        .unwrap();
-    app.shutdown().await.unwrap();
-    sound(&disk.store()).await;
+    goes_on(app, &disk).await;
 }
 
 /// Where the program that meets a full disk, this test itself, has its store.

@@ -36,6 +36,22 @@ fn filled() -> TempDir {
     home
 }
 
+/// A closed store of three records, with a copy of sled's files from when it had one.
+fn rolled_back() -> TempDir {
+    let home = filled();
+    let store = SledStore::open(home.path()).unwrap();
+    store.checkpoint();
+    let old = copy(home.path());
+    for name in ["one", "two"] {
+        store.apply(batch(&[(name, b"more")])).unwrap();
+        store.checkpoint();
+    }
+    let new = copy(home.path());
+    fs::remove_dir_all(new.path().join("sled")).unwrap();
+    fs::rename(old.path().join("sled"), new.path().join("sled")).unwrap();
+    new
+}
+
 impl SledStore {
     /// Has sled take all that is in the log.
     fn checkpoint(&self) {

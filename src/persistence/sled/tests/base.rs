@@ -63,17 +63,7 @@ fn a_damaged_base_is_never_served_and_never_panics() {
 
 #[test]
 fn an_older_copy_of_the_base_is_refused() {
-    let home = filled();
-    let store = SledStore::open(home.path()).unwrap();
-    store.checkpoint();
-    let old = copy(home.path());
-    for name in ["one", "two"] {
-        store.apply(batch(&[(name, b"more")])).unwrap();
-        store.checkpoint();
-    }
-    let new = copy(home.path());
-    fs::remove_dir_all(new.path().join("sled")).unwrap();
-    fs::rename(old.path().join("sled"), new.path().join("sled")).unwrap();
+    let new = rolled_back();
     let error = SledStore::open(new.path()).unwrap_err();
     let StoreError::RolledBack {
         expected, found, ..

@@ -84,17 +84,7 @@ fn without_h3_a_first_open_that_was_cut_short_keeps_the_store_shut() {
 fn without_h4_what_is_missing_is_not_noticed() {
     // Of three records.
     for (rule, expected) in [("", "refused RolledBack"), ("H4", "opened 2")] {
-        let home = filled();
-        let store = SledStore::open(home.path()).unwrap();
-        store.checkpoint();
-        let old = copy(home.path());
-        for name in ["one", "two"] {
-            store.apply(batch(&[(name, b"more")])).unwrap();
-            store.checkpoint();
-        }
-        let new = copy(home.path());
-        fs::remove_dir_all(new.path().join("sled")).unwrap();
-        fs::rename(old.path().join("sled"), new.path().join("sled")).unwrap();
+        let new = rolled_back();
         let found = opening(new.path(), rule);
         assert!(found.starts_with(expected), "{rule}: {found}");
     }
