@@ -494,7 +494,7 @@ impl AppBuilder {
             durability: Durability::default(),
             retention: Duration::from_secs(24 * 60 * 60),
             grace: Duration::from_secs(25),
-            window: 1_024,
+            window: 2_048,
             live: 10_000,
             slots: Slots {
                 asynchronous: 1_024,
@@ -556,7 +556,7 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how many members of one group are in memory at once. Default: 1,024; at least 1.
+    /// Sets how many members of one group are in memory at once. Default: 2,048; at least 1.
     ///
     /// ```
     /// # use chordal::prelude::*;

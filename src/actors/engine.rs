@@ -83,6 +83,11 @@ pub(crate) struct EngineActor {
     unresumed: VecDeque<Id>,
     /// Who may be live, and who has to wait.
     backlog: Backlog,
+    /// By lane the last turn that was taken: who waits, waits behind it. What has been deleted before it
+    /// is not to be passed over again at each look.
+    taken_in: HashMap<Lane, Vec<u8>>,
+    /// Workflows have ended since the last look: there may be places.
+    has_places: bool,
     /// Those that the store shows where they no longer wait: that they do not is on its way there.
     moving: HashSet<Id>,
     retention: Duration,
@@ -122,6 +127,8 @@ impl EngineActor {
             workflows: HashMap::new(),
             unresumed: VecDeque::new(),
             keys: HashMap::new(),
+            taken_in: HashMap::new(),
+            has_places: false,
             moving: HashSet::new(),
             retention,
             sweep_at: None,
@@ -368,7 +375,7 @@ impl EngineActor {
         }
         self.shell.touch(root);
         self.backlog.ended(live.lane);
-        self.look();
+        self.has_places = true;
         Ok(())
     }
 
@@ -545,6 +552,9 @@ impl Handler<Mail> for EngineActor {
                 }
                 Word::Arrived(_) => {}
             }
+        }
+        if std::mem::take(&mut self.has_places) {
+            self.look();
         }
     }
 }

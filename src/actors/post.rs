@@ -11,7 +11,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
 use crate::messages::supervisor::{Mail, Word};
 
-/// How many empty lists are kept, and the longest of them.
+/// How many empty lists are kept, and the longest of them; one that is longer stays with its post.
 const SPARES: usize = 1_024;
 const SPARE_WORDS: usize = 64;
 
@@ -61,30 +61,42 @@ impl Post {
         let words = self.0.words.take();
         #[cfg(feature = "simulation")]
         let words = crate::simulation::words(words);
-        Words(words)
+        Words {
+            words,
+            post: self.0.clone(),
+        }
     }
 }
 
 /// What was said.
-#[derive(Debug)]
-pub(crate) struct Words(VecDeque<Word>);
+pub(crate) struct Words {
+    words: VecDeque<Word>,
+    post: Rc<Inner>,
+}
 
 impl Iterator for Words {
     type Item = Word;
 
     fn next(&mut self) -> Option<Word> {
-        self.0.pop_front()
+        self.words.pop_front()
     }
 }
 
 impl Drop for Words {
     fn drop(&mut self) {
-        self.0.clear();
-        let words = std::mem::take(&mut self.0);
+        self.words.clear();
+        let mut list = std::mem::take(&mut self.words);
+        if list.capacity() > SPARE_WORDS {
+            let mut words = self.post.words.borrow_mut();
+            if words.capacity() < list.capacity() {
+                list.append(&mut words);
+                std::mem::swap(&mut list, &mut words);
+            }
+        }
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
-            if spare.len() < SPARES && words.capacity() <= SPARE_WORDS {
-                spare.push(words);
+            if spare.len() < SPARES && list.capacity() <= SPARE_WORDS {
+                spare.push(list);
             }
         });
     }

@@ -74,6 +74,17 @@ impl Roll {
         self.idle.pop()
     }
 
+    /// Its task has ended, and it has another by now: another ticket, so that what comes late for the
+    /// one before does not reach it.
+    pub(crate) fn succeed(&mut self, ticket: Ticket) -> Ticket {
+        let place = &mut self.places[ticket.place as usize];
+        place.generation = place.generation.wrapping_add(1);
+        Ticket {
+            generation: place.generation,
+            ..ticket
+        }
+    }
+
     /// Its task has ended, and it waits for the next; or not, if there are enough.
     pub(crate) fn rest(&mut self, ticket: Ticket) -> bool {
         let Some(task) = self.strike(ticket) else {

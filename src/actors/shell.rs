@@ -48,6 +48,10 @@ use crate::task::Entry;
 /// A batch is sent off when this much is in it, however much more is on its way.
 const FULL: u64 = 4_096;
 
+/// Who waits at a gate if so many wait before a queue, however large the window is: it keeps what is
+/// under way in the processor's caches.
+const GATE: usize = 1_024;
+
 /// When more than so many windows of tasks wait for a slot, each group makes do with a window of
 /// [`CROWDED`].
 const CROWD: u64 = 16;
@@ -111,7 +115,7 @@ impl Shell {
         legacy: Legacy,
     ) -> Self {
         let returns = shared.plant().inbox.returns().clone();
-        let window = usize::try_from(limits.window).unwrap_or(usize::MAX);
+        let gate = usize::try_from(limits.window).map_or(GATE, |window| window.min(GATE));
         let shell = Self(Rc::new(Inner {
             journal: RefCell::default(),
             busy: Cell::new(false),
@@ -123,7 +127,7 @@ impl Shell {
             store,
             scheduler,
             engine: OnceCell::new(),
-            dispatcher: RefCell::new(Dispatcher::new(returns, window)),
+            dispatcher: RefCell::new(Dispatcher::new(returns, gate)),
             roll: RefCell::default(),
             court: RefCell::new(legacy.court),
             locked_up: RefCell::default(),
@@ -199,11 +203,18 @@ impl Shell {
                 let priority = entry.priority(own);
                 self.request(slot, priority, Ready::New(child));
             }
-            _ => self.assign(child, None),
+            _ => self.place(child, None),
         }
     }
 
-    fn assign(&self, child: Box<Child>, permit: Option<Permit>) {
+    /// Has an actor take this task, which has got a slot.
+    pub(crate) fn assign(&self, task: Option<(Box<Child>, Permit)>) {
+        if let Some((child, permit)) = task {
+            self.place(child, Some(permit));
+        }
+    }
+
+    fn place(&self, child: Box<Child>, permit: Option<Permit>) {
         let mut roll = self.0.roll.borrow_mut();
         let ticket = roll.reserve(child, permit);
         let idle = roll.idle();
@@ -215,6 +226,11 @@ impl Shell {
     /// The task that is meant for the holder of this ticket.
     pub(crate) fn take(&self, ticket: Ticket) -> Option<(Box<Child>, Option<Permit>)> {
         self.0.roll.borrow_mut().take(ticket)
+    }
+
+    /// The task has ended, and its actor takes another at once: the ticket of that one.
+    pub(crate) fn succeed(&self, ticket: Ticket) -> Ticket {
+        self.0.roll.borrow_mut().succeed(ticket)
     }
 
     /// The task has ended; its actor waits for another, unless the answer is no.
@@ -279,6 +295,19 @@ impl Shell {
         self.grant(granted);
     }
 
+    /// A slot is free again: the task that gets it, if it has no actor yet. (The one that gives it
+    /// back has most likely just lost its own task: that saves a message.)
+    pub(crate) fn release_to_new(&self, slot: Slot) -> Option<(Box<Child>, Permit)> {
+        let granted = self.0.dispatcher.borrow_mut().release(slot);
+        match granted {
+            Some((Ready::New(child), permit)) => Some((child, permit)),
+            granted => {
+                self.grant(granted);
+                None
+            }
+        }
+    }
+
     /// Starts a workflow whose first tasks will stand in this line, now or when the line is short.
     pub(crate) fn begin(&self, (slot, priority): (Slot, u8), root: Box<Child>) {
         let mut dispatcher = self.0.dispatcher.borrow_mut();
@@ -305,7 +334,7 @@ impl Shell {
 
     fn grant(&self, granted: Option<(Ready, Permit)>) {
         match granted {
-            Some((Ready::New(child), permit)) => self.assign(child, Some(permit)),
+            Some((Ready::New(child), permit)) => self.assign(Some((child, permit))),
             Some((Ready::Known(ticket), permit)) => {
                 // (The permit of a task that is gone comes back as it is dropped.)
                 if let Some(task) = self.0.roll.borrow().get(ticket) {

@@ -52,6 +52,8 @@ struct Job {
     is_over: bool,
     /// Others know the actor's address, and may use it after the end of the job.
     is_known: bool,
+    /// Who has got the slot that this one gave back.
+    next: Option<(Box<Child>, Permit)>,
 }
 
 /// Take the task that is meant for this ticket; to an actor that has none.
@@ -116,13 +118,37 @@ impl TaskActor {
     ) {
         let Some(job) = &mut self.job else { return };
         event(job, context);
-        if job.is_over {
+        let next = job.next.take();
+        if !job.is_over {
+            self.shell.assign(next);
+        } else {
             job.clear();
-            if job.is_known || !self.shell.rest(job.ticket) {
-                context.stop();
+            let (ticket, is_known) = (job.ticket, job.is_known);
+            match next {
+                Some((child, permit)) if !is_known => {
+                    let ticket = self.shell.succeed(ticket);
+                    self.take(child, Some(permit), ticket, context);
+                }
+                next => {
+                    self.shell.assign(next);
+                    if is_known || !self.shell.rest(ticket) {
+                        context.stop();
+                    }
+                    self.job = None;
+                }
             }
-            self.job = None;
         }
+    }
+
+    fn take(
+        &mut self,
+        child: Box<Child>,
+        permit: Option<Permit>,
+        ticket: Ticket,
+        context: &mut Context<Self>,
+    ) {
+        self.job = Some(Job::new(self.shell.clone(), child, permit, ticket));
+        self.work(context, Job::start);
     }
 }
 
@@ -137,6 +163,7 @@ impl Job {
             arrival: Arrival::Free,
             is_over: false,
             is_known: false,
+            next: None,
         }
     }
 
@@ -464,7 +491,7 @@ impl Job {
         };
         self.decide(None, context, |task| task.finished(attempt, end, now));
         if let Some(permit) = permit {
-            self.shell.release(permit.into_slot());
+            self.next = self.shell.release_to_new(permit.into_slot());
         }
         // (Behind its slot: who is tried next may need it.)
         self.clear();
@@ -521,8 +548,7 @@ impl Handler<Take> for TaskActor {
 
     fn handle(&mut self, Take(ticket): Take, context: &mut Context<Self>) {
         if let Some((child, permit)) = self.shell.take(ticket) {
-            self.job = Some(Job::new(self.shell.clone(), child, permit, ticket));
-            self.work(context, Job::start);
+            self.take(child, permit, ticket, context);
         }
     }
 }

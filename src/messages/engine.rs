@@ -27,8 +27,8 @@ pub(crate) struct Launch {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) enum Stored {
-    /// It waits for a place in this lane.
-    Waits(Lane),
+    /// It waits for a place in this lane, with this priority.
+    Waits(Lane, Id, u8),
     /// It waits for this time, in milliseconds since the Unix epoch.
     WaitsUntil(u64),
     /// It is no longer where it waited.

@@ -118,12 +118,20 @@ impl Reader {
         Ok(lanes)
     }
 
-    /// The workflows that wait in a lane, the next one first.
-    pub(crate) fn turns(&self, lane: &str) -> impl Iterator<Item = Result<Id, StoreError>> + '_ {
-        let (from, to) = keys::turns(lane);
-        let turns = self.store().scan(&from, &to);
+    /// The workflows that wait in a lane, the next one first, each with its turn's key; from this
+    /// key on, if one is given.
+    pub(crate) fn turns(
+        &self,
+        lane: &str,
+        from: Option<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Id), StoreError>> + '_ {
+        let (first, to) = keys::turns(lane);
+        let turns = self.store().scan(&from.unwrap_or(first), &to);
         turns.filter_map(|pair| match pair {
-            Ok((key, _)) => keys::turn_of(&key).map(|(_, root)| Ok(root)),
+            Ok((key, _)) => {
+                let root = keys::turn_of(&key)?.1;
+                Some(Ok((key, root)))
+            }
             Err(error) => Some(Err(error)),
         })
     }

@@ -54,16 +54,40 @@ pub(crate) enum Kind {
 
 /// Frames `value`.
 pub(crate) fn encode<T: Serialize>(kind: Kind, value: &T) -> Vec<u8> {
-    frame(kind, &body(value))
+    let mut record = open(SMALL_BODY);
+    write(&mut record, value);
+    seal(kind, record)
 }
 
 /// Frames a body that is encoded already.
 pub(crate) fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(HEADER + body.len());
-    record.extend_from_slice(&[MAGIC, VERSION, kind as u8]);
-    record.extend_from_slice(&checksum(kind, body).to_le_bytes());
+    let mut record = open(body.len());
     record.extend_from_slice(body);
+    seal(kind, record)
+}
+
+/// Most records are no longer: they are written without an allocation more.
+const SMALL_BODY: usize = 96;
+
+/// A record whose body, of about this length, is to be written into it.
+fn open(body: usize) -> Vec<u8> {
+    let mut record = Vec::with_capacity(HEADER + body);
+    record.extend_from_slice(&[0; HEADER]);
     record
+}
+
+/// Frames the body that was written into an open record.
+fn seal(kind: Kind, mut record: Vec<u8>) -> Vec<u8> {
+    let (head, body) = record.split_at_mut(HEADER);
+    let checksum = checksum(kind, body);
+    head[..3].copy_from_slice(&[MAGIC, VERSION, kind as u8]);
+    head[3..].copy_from_slice(&checksum.to_le_bytes());
+    record
+}
+
+fn write<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
+        .expect("a Vec takes all of our own records");
 }
 
 /// Opens the frame of the record under `key` and decodes its body.
@@ -230,9 +254,11 @@ impl Packing {
     }
 
     fn append(&mut self, line: &Line<&Record>) {
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(SMALL_BODY);
+        }
         let before = self.bytes.len();
-        bincode::serde::encode_into_std_write(line, &mut self.bytes, bincode::config::standard())
-            .expect("a Vec takes every write");
+        write(&mut self.bytes, line);
         if self.len > 0 && self.bytes.len() > MAX_BODY - Self::HEAD {
             let last = self.bytes.split_off(before);
             self.cut();
@@ -244,9 +270,10 @@ impl Packing {
     /// Ends a segment.
     fn cut(&mut self) {
         let counts = (self.succeeded, self.failed, u64::from(self.len));
-        let mut whole = body(&counts);
-        whole.append(&mut self.bytes);
-        self.full.push(frame(Kind::Segment, &whole));
+        let mut segment = open(Self::HEAD + self.bytes.len());
+        write(&mut segment, &counts);
+        segment.append(&mut self.bytes);
+        self.full.push(seal(Kind::Segment, segment));
         (self.succeeded, self.failed, self.len) = (0, 0, 0);
     }
 

@@ -73,6 +73,9 @@ impl Draft {
             }
             touched.push(stream);
         }
+        // The next will most likely be as large.
+        self.batch = batch.another();
+        self.touched = Vec::with_capacity(touched.len());
         (batch, touched)
     }
 }

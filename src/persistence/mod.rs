@@ -98,6 +98,14 @@ impl Batch {
         Self::default()
     }
 
+    /// Makes an empty one with room for as many ops as this has.
+    pub(super) fn another(&self) -> Self {
+        Self {
+            ops: Vec::with_capacity(self.ops.len()),
+            bytes: 0,
+        }
+    }
+
     /// Adds a put; a later op on the same key wins.
     pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         let (key, value) = (key.into(), value.into());

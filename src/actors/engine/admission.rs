@@ -58,8 +58,9 @@ impl EngineActor {
         if self.backlog.submitted(lane) {
             return Ok(Some(opening.entrance(lane)));
         }
+        let priority = opening.priority;
         self.put_to_wait(root, Waiting::new(now, opening.into_turn(), head));
-        self.tell(Stored::Waits(lane));
+        self.tell(Stored::Waits(lane, root, priority));
         Ok(None)
     }
 
@@ -106,13 +107,15 @@ impl EngineActor {
         let reader = self.shell.reader().clone();
         for (lane, room) in self.backlog.room() {
             let name = self.backlog.name(lane).to_owned();
-            let mut turns = reader.turns(&name);
+            let from = self.taken_in.get(&lane).cloned();
+            let mut turns = reader.turns(&name, from);
             let mut room = room.min(AT_ONCE.saturating_sub(self.moving.len()));
             while room > 0 {
-                let Some(root) = turns.next().transpose()? else {
+                let Some((turn, root)) = turns.next().transpose()? else {
                     self.backlog.is_empty(lane);
                     break;
                 };
+                self.taken_in.insert(lane, turn);
                 if !self.moving.contains(&root) {
                     self.take_turn(root, lane)?;
                     room -= 1;
@@ -191,8 +194,9 @@ impl EngineActor {
 
     fn requeue(&mut self, root: Id, waiting: Waiting, opening: Opening, lane: Lane) {
         self.take_out(root, &waiting);
+        let priority = opening.priority;
         self.put_to_wait(root, waiting.moved(opening.into_turn()));
-        self.tell(Stored::Waits(lane));
+        self.tell(Stored::Waits(lane, root, priority));
     }
 
     fn put_to_wait(&self, root: Id, waiting: Waiting) {
@@ -285,7 +289,14 @@ impl Handler<Stored> for EngineActor {
 
     fn handle(&mut self, stored: Stored, _: &mut Context<Self>) {
         match stored {
-            Stored::Waits(lane) => self.backlog.arrived(lane),
+            Stored::Waits(lane, root, priority) => {
+                self.backlog.arrived(lane);
+                let turn = keys::turn(self.backlog.name(lane), priority, root);
+                // Before those that are in already.
+                if self.taken_in.get(&lane).is_some_and(|last| turn < *last) {
+                    self.taken_in.insert(lane, turn);
+                }
+            }
             Stored::WaitsUntil(at_ms) => {
                 self.due_at = Some(self.due_at.map_or(at_ms, |first| first.min(at_ms)));
             }
