@@ -66,7 +66,8 @@ fn is_killed_again_and_again(engine: Engine) {
     let mut expected = BTreeMap::new();
     let mut known = 0;
     for life in 1..=25 {
-        let acked = live_and_be_killed(engine, home.path(), 1 + life * 7 % 60);
+        let process = Process::new(engine, home.path());
+        let acked = live_and_be_killed(process, 1 + life * 7 % 60);
         let store = engine.open(home.path()).unwrap();
         let last = last_round(&*store);
         assert!(last >= acked, "acknowledged {acked}, found {last}");
@@ -126,8 +127,8 @@ pub(super) fn acked(line: &str) -> Option<u64> {
 
 /// Has a process write rounds until it has acknowledged so many, and kills it; says which round was the
 /// last that it has acknowledged.
-pub(super) fn live_and_be_killed(engine: Engine, home: &Path, acks: u64) -> u64 {
-    let mut child = Process::new(engine, home).command().spawn().unwrap();
+pub(super) fn live_and_be_killed(mut process: Process, acks: u64) -> u64 {
+    let mut child = process.command().spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || lines.find_map(|line| acked(&line.unwrap()));
     // It does not wait for the signal: where that finds it is another place each time.
