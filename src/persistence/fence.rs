@@ -103,6 +103,12 @@ impl Fence {
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         fsync(&self.file).map_err(|e| failed("fsync", &self.path, e))
     }
+
+    /// Has all writes go to another file, for tests of what follows an error; gives back the one before.
+    #[cfg(test)]
+    pub(super) fn divert(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
+    }
 }
 
 /// One call to the system: it comes with each commit.

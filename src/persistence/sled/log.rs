@@ -269,6 +269,11 @@ impl Log {
     }
 
     #[cfg(test)]
+    pub(super) fn fence(&mut self) -> &mut Fence {
+        &mut self.end_mut().fence
+    }
+
+    #[cfg(test)]
     pub(super) fn segment(&mut self) -> &mut Segment {
         self.begin().unwrap();
         &mut self.end_mut().segment

@@ -142,7 +142,15 @@ impl Segment {
     /// Hands frames to the kernel.
     pub(super) fn write(&mut self, frames: &[u8]) -> Result<(), StoreError> {
         self.try_write(frames)
-            .map_err(|e| failed("write", &self.path, e))
+            .map_err(|e| failed("write", &self.path, e))?;
+        if self.end <= self.length {
+            return Ok(());
+        }
+        match self.grow().map_err(|e| failed("lengthen", &self.path, e)) {
+            // It is only for speed: the next frames will say so.
+            Err(error) if error.is_full() => Ok(()),
+            grown => grown,
+        }
     }
 
     /// Makes what was written durable.
@@ -160,25 +168,26 @@ impl Segment {
             return Err(error);
         }
         self.end += frames.len() as u64;
-        if self.end > self.length {
-            // Only for speed: if it fails for want of space, the next frames will say so.
-            let _ = self.grow();
-            self.file.seek(SeekFrom::Start(self.end))?;
-        }
         Ok(())
     }
 
     /// Writes zeroes ahead; the sync that covers the frames before them covers the new length.
     fn grow(&mut self) -> io::Result<()> {
         self.length = self.end;
-        let length = self.end + self.end.clamp(GROWTH.0, GROWTH.1);
-        let mut missing = length - self.end;
+        let missing = self.end.clamp(GROWTH.0, GROWTH.1);
+        let grown = self.write_zeroes(missing);
+        self.file.seek(SeekFrom::Start(self.end))?;
+        grown?;
+        self.length += missing;
+        Ok(())
+    }
+
+    fn write_zeroes(&mut self, mut missing: u64) -> io::Result<()> {
         while missing > 0 {
             let piece = missing.min(ZEROES.len() as u64);
             self.file.write_all(&ZEROES[..piece as usize])?;
             missing -= piece;
         }
-        self.length = length;
         Ok(())
     }
 

@@ -12,10 +12,12 @@ use crate::persistence::{Op, Pair};
 mod backup;
 mod base;
 mod checkpoint;
+mod fence;
 #[cfg(target_os = "linux")]
 mod full;
 mod log;
 mod scan;
+mod untouched;
 #[cfg(unix)]
 mod without;
 
