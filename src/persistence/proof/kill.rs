@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use super::*;
 use crate::persistence::Op;
@@ -14,6 +15,8 @@ const ENGINE: &str = "CHORDAL_TEST_KILLED_ENGINE";
 const DURABILITY: &str = "CHORDAL_TEST_KILLED_DURABILITY";
 /// How many rounds it writes, if it is to end by itself.
 const ROUNDS: &str = "CHORDAL_TEST_KILLED_ROUNDS";
+/// Whether it closes its store only when nothing goes on in it any more.
+const SETTLED: &str = "CHORDAL_TEST_KILLED_SETTLED";
 
 #[test]
 #[ignore = "started by the tests below, to be killed"]
@@ -48,6 +51,17 @@ fn the_process_that_is_killed() {
         }
         println!("acked {n}");
     }
+    // That waits for what goes on beside the work, and is told how it ends.
+    let copies = tempfile::tempdir().unwrap();
+    if std::env::var_os(SETTLED).is_some()
+        && engine == Engine::Sled
+        && let Err(error) = store.backup(&copies.path().join("copy"))
+    {
+        return println!("\nhalted {error:?}");
+    }
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    println!("\nworked until {:.6}", now.as_secs_f64());
+    drop(store);
     println!("\nended");
 }
 
@@ -112,6 +126,12 @@ impl Process {
     /// It ends after so many.
     pub(super) fn rounds(mut self, most: u64) -> Self {
         self.0.env(ROUNDS, most.to_string());
+        self
+    }
+
+    /// It closes its store only when nothing goes on in it any more.
+    pub(super) fn settled(mut self) -> Self {
+        self.0.env(SETTLED, "");
         self
     }
 
