@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::recovery::within;
 use crate::upkeep::{bytes_of, is_sound};
 
-const VERSION: &str = "v0.1";
+const VERSION: &str = "v0.1-fence";
 /// Where the process that writes a golden store has it; other processes let all tasks end.
 const HOME: &str = "CHORDAL_TEST_GOLDEN";
 
