@@ -222,6 +222,8 @@ pub(crate) struct Control {
     pub(crate) rule: &'static str,
     pub(crate) words: &'static str,
     pub(crate) check: Check,
+    /// What it has to say: what the rule is there for, and no other failure.
+    pub(crate) says: &'static str,
     /// Trials of each round, and how many rounds may pass before it has to be red.
     pub(crate) rounds: u64,
 }
@@ -236,6 +238,7 @@ pub(crate) const CONTROLS: &[Control] = &[
             &["persistence::proof::power::a_power_cut_takes_nothing_from_sled"],
             Set("CHORDAL_POWER_CUTS", 1, 1),
         ),
+        says: " trials: ",
         rounds: 60,
     },
     Control {
@@ -247,6 +250,7 @@ pub(crate) const CONTROLS: &[Control] = &[
             &["persistence::proof::opening::an_open_of_sled_that_is_killed_anywhere"],
             Set("CHORDAL_OPENING_PLACES", 1_000, 1_000),
         ),
+        says: " trials: ",
         rounds: 1,
     },
     Control {
@@ -258,6 +262,7 @@ pub(crate) const CONTROLS: &[Control] = &[
             &["persistence::proof::opening::a_first_open_of_sled_that_is_killed_anywhere"],
             Set("CHORDAL_OPENING_PLACES", 1_000, 1_000),
         ),
+        says: " trials: ",
         rounds: 1,
     },
     Control {
@@ -269,6 +274,7 @@ pub(crate) const CONTROLS: &[Control] = &[
             &["proof::damage::what_sled_has"],
             Set("CHORDAL_DAMAGE_TRIALS", 150, 150),
         ),
+        says: "served with commits missing",
         rounds: 1,
     },
 ];

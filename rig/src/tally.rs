@@ -17,9 +17,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn of(output: &Output, time: Duration) -> Self {
-        let said = [&output.stdout[..], b"\n", &output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        let mut tally = Self::read(&said, output.status.success());
+        let mut tally = Self::read(&said(output), output.status.success());
         tally.time = time;
         tally
     }
@@ -59,6 +57,12 @@ impl AddAssign<&Tally> for Tally {
         self.time += other.time;
         self.skipped.extend_from_slice(&other.skipped);
     }
+}
+
+/// All that it has said.
+pub(crate) fn said(output: &Output) -> String {
+    let said = [&output.stdout[..], b"\n", &output.stderr].concat();
+    String::from_utf8_lossy(&said).into_owned()
 }
 
 /// The first number that stands before one of these words.

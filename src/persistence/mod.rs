@@ -15,6 +15,7 @@ pub(crate) mod codec;
 pub mod conformance;
 pub(crate) mod definition;
 pub(crate) mod draft;
+mod fence;
 mod files;
 mod folder;
 #[cfg(feature = "fuzzing")]

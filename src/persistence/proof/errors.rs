@@ -1,11 +1,18 @@
 //! An error at the nth call, once or from there on: nothing is taken after it, and all that was
-//! acknowledged is there when the store is opened again.
+//! acknowledged is there when the store is opened again. One that comes when the store is closed has
+//! nothing to stop.
 
 use super::strace::{Run, WRITES, files, works};
 use super::*;
 
 /// At about how many places of each kind of call; more with `CHORDAL_FAULT_PLACES`.
 const PLACES: u64 = 3;
+
+/// A call that may fail without an end to the work: it is to files that hold no data. The pid of who
+/// holds the store is for messages only; without a ballast new work is refused.
+fn is_harmless(call: &str) -> bool {
+    call.contains("/LOCK>") || call.contains("/ballast>")
+}
 
 fn fails_anywhere(engine: Engine, errors: &[&str]) {
     if let Err(why) = works() {
@@ -45,10 +52,18 @@ fn fails_anywhere(engine: Engine, errors: &[&str]) {
                     break;
                 }
                 halted += u64::from(!run.has_ended);
+                if run.has_ended {
+                    let mut faults = run.faults();
+                    faults.retain(|call| !is_harmless(call));
+                    assert_eq!(faults, [""; 0], "{place}: it has not stopped");
+                }
             }
         }
     }
-    eprintln!("{engine:?}: {trials} trials with errors of the disk, {halted} of them stopped it");
+    eprintln!(
+        "{engine:?}: {trials} trials with errors of the disk; {halted} stopped it, the others came when it \
+         was closed, or to what holds no data"
+    );
     assert!(halted > 0, "no error was noticed");
 }
 

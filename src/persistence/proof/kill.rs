@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use super::*;
 use crate::persistence::Op;
@@ -14,6 +15,8 @@ const ENGINE: &str = "CHORDAL_TEST_KILLED_ENGINE";
 const DURABILITY: &str = "CHORDAL_TEST_KILLED_DURABILITY";
 /// How many rounds it writes, if it is to end by itself.
 const ROUNDS: &str = "CHORDAL_TEST_KILLED_ROUNDS";
+/// Whether it closes its store only when nothing goes on in it any more.
+const SETTLED: &str = "CHORDAL_TEST_KILLED_SETTLED";
 
 #[test]
 #[ignore = "started by the tests below, to be killed"]
@@ -48,6 +51,17 @@ fn the_process_that_is_killed() {
         }
         println!("acked {n}");
     }
+    // That waits for what goes on beside the work, and is told how it ends.
+    let copies = tempfile::tempdir().unwrap();
+    if std::env::var_os(SETTLED).is_some()
+        && engine == Engine::Sled
+        && let Err(error) = store.backup(&copies.path().join("copy"))
+    {
+        return println!("\nhalted {error:?}");
+    }
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    println!("\nworked until {:.6}", now.as_secs_f64());
+    drop(store);
     println!("\nended");
 }
 
@@ -66,7 +80,8 @@ fn is_killed_again_and_again(engine: Engine) {
     let mut expected = BTreeMap::new();
     let mut known = 0;
     for life in 1..=25 {
-        let acked = live_and_be_killed(engine, home.path(), 1 + life * 7 % 60);
+        let process = Process::new(engine, home.path());
+        let acked = live_and_be_killed(process, 1 + life * 7 % 60);
         let store = engine.open(home.path()).unwrap();
         let last = last_round(&*store);
         assert!(last >= acked, "acknowledged {acked}, found {last}");
@@ -114,6 +129,12 @@ impl Process {
         self
     }
 
+    /// It closes its store only when nothing goes on in it any more.
+    pub(super) fn settled(mut self) -> Self {
+        self.0.env(SETTLED, "");
+        self
+    }
+
     pub(super) fn command(&mut self) -> &mut Command {
         &mut self.0
     }
@@ -126,8 +147,8 @@ pub(super) fn acked(line: &str) -> Option<u64> {
 
 /// Has a process write rounds until it has acknowledged so many, and kills it; says which round was the
 /// last that it has acknowledged.
-pub(super) fn live_and_be_killed(engine: Engine, home: &Path, acks: u64) -> u64 {
-    let mut child = Process::new(engine, home).command().spawn().unwrap();
+pub(super) fn live_and_be_killed(mut process: Process, acks: u64) -> u64 {
+    let mut child = process.command().spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || lines.find_map(|line| acked(&line.unwrap()));
     // It does not wait for the signal: where that finds it is another place each time.

@@ -51,11 +51,14 @@ pub(super) struct Run {
     /// The fault has met it.
     pub(super) was_met: bool,
     pub(super) said: String,
+    /// When it had done all it was to do, in seconds.
+    worked_until: Option<f64>,
     calls: String,
 }
 
 impl Run {
-    /// Writes a few rounds, with this done to it at a call. Only calls to these files count, or any.
+    /// Writes a few rounds, with this done to it at a call. Only calls to these files count, or any; of
+    /// these none is behind the last acknowledgement but those that close the store.
     pub(super) fn new(
         engine: Engine,
         home: &Path,
@@ -66,7 +69,7 @@ impl Run {
         let log = tempfile::NamedTempFile::new().unwrap();
         let mut strace = Command::new("strace");
         strace
-            .args(["-f", "-qq", "-e"])
+            .args(["-f", "-qq", "-y", "-ttt", "-e"])
             .arg(format!("trace={call}"));
         for path in files {
             strace.arg("-P").arg(path);
@@ -78,8 +81,11 @@ impl Run {
             .arg("-o")
             .arg(log.path())
             .arg(std::env::current_exe().unwrap());
-        let output = Process::under(strace, engine, home).for_power().rounds(12);
-        Self::of({ output }.command().output().unwrap(), log)
+        let mut process = Process::under(strace, engine, home).for_power().rounds(12);
+        if !files.is_empty() {
+            process = process.settled();
+        }
+        Self::of(process.command().output().unwrap(), log)
     }
 
     fn of(output: Output, log: tempfile::NamedTempFile) -> Self {
@@ -90,9 +96,24 @@ impl Run {
             acked: told.lines().filter_map(acked).next_back().unwrap_or(0),
             has_ended: told.lines().any(|line| line == "ended"),
             was_met: calls.contains("INJECTED") || calls.contains("killed by SIGKILL"),
+            worked_until: told
+                .lines()
+                .find_map(|line| line.strip_prefix("worked until ")?.parse().ok()),
             said: format!("{told}{}", String::from_utf8_lossy(&output.stderr)),
             calls,
         }
+    }
+
+    /// The calls that were made to fail before it began to close the store.
+    pub(super) fn faults(&self) -> Vec<&str> {
+        let lines = self.calls.lines();
+        let is_early = |line: &&str| {
+            let at = line.split_whitespace().nth(1).unwrap_or_default();
+            let at: f64 = at.parse().expect("a thread, a time, a call");
+            self.worked_until.is_none_or(|end| at < end)
+        };
+        let faults = lines.filter(|line| line.contains("INJECTED"));
+        faults.filter(is_early).collect()
     }
 
     /// The most calls of one thread.
@@ -113,7 +134,9 @@ pub(super) fn files(engine: Engine, home: &Path) -> Vec<PathBuf> {
         Engine::Sled => &[
             "",
             "LOCK",
+            "ballast",
             "wal",
+            "wal/fence",
             "sled",
             "sled/db",
             "sled/conf",

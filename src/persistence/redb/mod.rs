@@ -14,7 +14,6 @@
 //! ```
 
 mod base;
-mod fence;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -32,8 +31,8 @@ use parking_lot::Mutex;
 use tracing::error;
 
 use self::base::Base;
-use self::fence::Fence;
 use self::scan::RedbScan;
+use super::fence::Fence;
 use super::{Batch, Durability, Scan, Store, StoreError, folder, home};
 
 /// Keeps an ordered map of bytes in a directory, with redb 4 inside. Needs the feature `redb`.
@@ -105,7 +104,7 @@ impl RedbStore {
         let is_fresh = folder::claim(&dir, |name| name == "db" || name == "fence")?;
         let (db, path) = (dir.join("db"), dir.join("fence"));
         let (fence, base) = if is_fresh {
-            let fence = Fence::make(path)?;
+            let fence = Fence::make(path, 0)?;
             let base = Base::make(db, disk)?;
             folder::finish(&home, &dir)?;
             (fence, base)

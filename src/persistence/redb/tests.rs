@@ -4,6 +4,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::persistence::conformance::conformance;
+use crate::persistence::fence;
 use crate::persistence::proof::copy;
 use crate::persistence::{Pair, SledStore};
 

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 use super::files::{failed, fsync, list, make_dir, open_private, remove, rename, sync_dir};
 use super::home::UNFINISHED;
+use super::log::FENCE;
 use super::{SledStore, join};
 use crate::persistence::StoreError;
+use crate::persistence::fence::Fence;
 
 impl SledStore {
     pub(super) fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
@@ -39,11 +41,12 @@ impl SledStore {
         let home = &self.shared.home;
         let _still = Still::hold(self)?;
         copy_sled(&home.join("sled"), &part.join("sled"))?;
-        let segments = {
+        let (segments, synced) = {
             let mut writer = self.writer.lock();
             self.shared.healthy()?;
+            self.begin(&mut writer)?;
             self.shared.room.make_for(|| writer.log.sync())?;
-            writer.log.segments()
+            (writer.log.segments(), writer.log.synced())
         };
         let log = part.join("wal");
         make_dir(&log)?;
@@ -51,6 +54,7 @@ impl SledStore {
             let name = from.file_name().expect("a segment has a name");
             copy_file(&from, &log.join(name), length)?;
         }
+        Fence::make(log.join(FENCE), synced)?;
         sync_dir(&log)
     }
 }

@@ -12,6 +12,7 @@
 //! <dir>/LOCK           ours: held while open, names the holder
 //! <dir>/ballast        ours: space that is kept free
 //! <dir>/wal/           ours: segments of the log, and a spare one
+//!   fence              ours: the number of the last frame that is on disk
 //! <dir>/sled/          ours: mode 0700
 //!   .creating .ready   ours: one of the two says whether the first open has come to its end
 //!   db conf snap.*     sled's
@@ -135,7 +136,9 @@ impl Shared {
 impl SledStore {
     /// Opens the store in `dir`, making the directory if need be.
     ///
-    /// What it finds is on the disk, not only in the kernel's cache, before it returns.
+    /// What it finds is on the disk, not only in the kernel's cache, before it returns. Nothing is written
+    /// to the directory but by sled, which may put its snapshot in order, and to `LOCK`, until something is
+    /// applied.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::with_limit(dir.as_ref(), LIMIT)
     }
@@ -146,9 +149,6 @@ impl SledStore {
         folder::holds_no_other(&home, "sled")?;
         let room = Room::of(&home);
         let (base, log, overlay) = room.make_for(|| open(&home))?;
-        if let Err(error) = room.check() {
-            warn!(%error, "new work is refused until there is room on the disk");
-        }
         Ok(Self {
             shared: Arc::new(Shared {
                 home,
@@ -173,6 +173,26 @@ impl SledStore {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.home
+    }
+
+    /// Gets ready for the first write: until then nothing of ours is changed, so that whoever does not like
+    /// what it finds has not touched it.
+    fn begin(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        if writer.log.is_begun() {
+            return Ok(());
+        }
+        let Shared { room, base, .. } = &*self.shared;
+        room.make_for(|| {
+            let generation = writer.log.begin()?;
+            match base.mark()? {
+                Some(_) => Ok(()),
+                None => base.set_mark(Mark { seq: 0, generation }),
+            }
+        })?;
+        if let Err(error) = room.check() {
+            warn!(%error, "new work is refused until there is room on the disk");
+        }
+        Ok(())
     }
 
     /// Moves the overlay on, unless there is no room for that: then it goes on to grow, by no more
@@ -208,6 +228,7 @@ impl SledStore {
     /// When not more than `keep` bytes are live they are copied into the new segment: what has
     /// been dying young will go on to, and copying is cheaper than sled.
     fn freeze(&self, writer: &mut Writer, keep: usize) -> Result<Checkpoint, StoreError> {
+        self.begin(writer)?;
         if let Some(checkpoint) = writer.checkpoint.take() {
             let free = join(checkpoint);
             self.shared.healthy()?;
@@ -261,22 +282,13 @@ impl SledStore {
 
 /// What stands in `home`: sled, the log to go on with, and what is only in there.
 fn open(home: &Path) -> Result<(Base, Log, Overlay), StoreError> {
-    let base = Base::open(home)?;
     let dir = home.join("wal");
-    files::make_dir(&dir)?;
-    files::make_private(&dir)?;
-    files::sync_dir(home)?;
-    let mark = base.mark()?;
-    let mut replayed = replay::replay(&dir, mark)?;
+    // Before sled, which writes when it is opened.
+    replay::is_known(&dir)?;
+    let base = Base::open(home)?;
+    let mut replayed = replay::replay(&dir, base.mark()?)?;
     let overlay = std::mem::take(&mut replayed.overlay);
-    let log = Log::resume(dir, replayed)?;
-    if mark.is_none() {
-        base.set_mark(Mark {
-            seq: 0,
-            generation: log.generation(),
-        })?;
-    }
-    Ok((base, log, overlay))
+    Ok((base, Log::resume(dir, replayed), overlay))
 }
 
 /// What a checkpoint's thread gives back.
@@ -315,7 +327,8 @@ impl Store for SledStore {
         if batch.is_empty() {
             return Ok(());
         }
-        self.checkpoint_when_full(&mut writer)
+        self.begin(&mut writer)
+            .and_then(|()| self.checkpoint_when_full(&mut writer))
             .and_then(|()| {
                 writer.log.append(&batch);
                 self.write_when_backed_up(&mut writer.log)

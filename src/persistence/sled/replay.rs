@@ -2,7 +2,8 @@
 //!
 //! Segments follow each other by generation; one ends where the next begins, and all of it was on disk
 //! before the next was begun. In the last one a frame that is not whole ends the log: nobody was
-//! told of what was not synced. But if a later frame says that it was synced, it is damaged.
+//! told of what was not synced. But if a later frame says that it was synced, it is damaged; and if the
+//! fence does, it is missing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,10 @@ use tracing::info;
 use super::base::Mark;
 use super::files::{damaged, failed, list, sync_dir, sync_file};
 use super::frame::{ALIGN, Frame, claimed_generation};
+use super::log::FENCE;
 use super::overlay::Overlay;
 use super::segment::{ENDING, FRAMES, Head};
+use crate::persistence::fence::Fence;
 use crate::persistence::without::{Rule::H4, without};
 use crate::persistence::{Audit, StoreError};
 
@@ -36,6 +39,31 @@ pub(super) struct Replayed {
     pub(super) last: u64,
     /// Bytes of the frames that were replayed.
     pub(super) bytes: u64,
+    /// What notes the last frame that is on disk; `None` if it is to be made.
+    pub(super) fence: Option<Fence>,
+}
+
+/// Refuses a log that a later version has written, before anybody writes.
+pub(super) fn is_known(dir: &Path) -> Result<(), StoreError> {
+    for name in list(dir)? {
+        if name.to_str().and_then(number).is_some() {
+            Head::of(&dir.join(name))?;
+        }
+    }
+    match Fence::read(dir.join(FENCE)) {
+        Err(newer @ StoreError::Newer { .. }) => Err(newer),
+        // Whether it has to be there the mark tells.
+        _ => Ok(()),
+    }
+}
+
+/// Reads the fence, which a store of before there was one need not have.
+fn fence(dir: &Path, is_fenced: bool) -> Result<Option<Fence>, StoreError> {
+    match Fence::read(dir.join(FENCE)) {
+        // One that the first segment after it has not come to may be half made.
+        Err(StoreError::Corrupt { .. }) if !is_fenced || without(H4) => Ok(None),
+        fence => fence.map(Some),
+    }
 }
 
 /// Reads the log in `dir`, of which sled holds what `mark` says.
@@ -82,7 +110,21 @@ pub(super) fn replay(dir: &Path, mark: Option<Mark>) -> Result<Replayed, StoreEr
             found: 0,
         });
     }
-    sync_dir(dir)?;
+    let is_fenced = segments.iter().any(|segment| segment.head.is_fenced);
+    let fence = fence(dir, is_fenced)?;
+    let expected = fence.as_ref().map_or(0, Fence::last);
+    if found.last < expected && !without(H4) {
+        return Err(StoreError::RolledBack {
+            path: dir.to_owned(),
+            expected,
+            found: found.last,
+        });
+    }
+    // If no segment is known to have come after it, its name may not be on disk.
+    found.fence = fence.filter(|_| is_fenced);
+    if dir.exists() {
+        sync_dir(dir)?;
+    }
     Ok(found)
 }
 

@@ -22,8 +22,11 @@ use crate::persistence::StoreError;
 /// What the names of segments end in, behind a number.
 pub(super) const ENDING: &str = ".segment";
 const MAGIC: [u8; 8] = *b"chordlog";
-/// The format that this version writes, and the newest it reads.
-const VERSION: u64 = 1;
+/// The format that this version writes, and the newest it reads. It is raised with each change of what
+/// is stored, be it of a record: it is looked at before sled is opened, which writes when it is.
+const VERSION: u64 = 2;
+/// From this one on there is a fence beside the segment.
+const FENCED: u64 = 2;
 /// The head has a disk block to itself: no write of a frame touches it.
 pub(super) const FRAMES: u64 = 4096;
 /// A file that has grown larger than this, for one very large batch, is not kept at that; and none
@@ -40,6 +43,8 @@ pub(super) struct Head {
     pub(super) generation: u64,
     /// Number of its first frame. All frames before were on disk when it was begun.
     pub(super) first: u64,
+    /// There is a fence since before it was begun.
+    pub(super) is_fenced: bool,
 }
 
 impl Head {
@@ -48,7 +53,8 @@ impl Head {
     fn to_bytes(self) -> [u8; Self::LENGTH] {
         let mut bytes = [0; Self::LENGTH];
         bytes[..8].copy_from_slice(&MAGIC);
-        for (at, number) in [(8, VERSION), (16, self.generation), (24, self.first)] {
+        let version = if self.is_fenced { VERSION } else { 1 };
+        for (at, number) in [(8, version), (16, self.generation), (24, self.first)] {
             bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
         }
         let crc = crc32fast::hash(&bytes[..32]);
@@ -70,7 +76,7 @@ impl Head {
         if bytes[..8] != MAGIC || crc32fast::hash(&bytes[..32]) != crc {
             return Ok(None);
         }
-        if word(8) != VERSION {
+        if !(1..=VERSION).contains(&word(8)) {
             return Err(StoreError::Newer {
                 path_or_place: path.display().to_string(),
                 found: u8::try_from(word(8)).unwrap_or(u8::MAX),
@@ -80,6 +86,7 @@ impl Head {
         Ok(Some(Self {
             generation: word(16),
             first: word(24),
+            is_fenced: word(8) >= FENCED,
         }))
     }
 }
@@ -135,7 +142,15 @@ impl Segment {
     /// Hands frames to the kernel.
     pub(super) fn write(&mut self, frames: &[u8]) -> Result<(), StoreError> {
         self.try_write(frames)
-            .map_err(|e| failed("write", &self.path, e))
+            .map_err(|e| failed("write", &self.path, e))?;
+        if self.end <= self.length {
+            return Ok(());
+        }
+        match self.grow().map_err(|e| failed("lengthen", &self.path, e)) {
+            // It is only for speed: the next frames will say so.
+            Err(error) if error.is_full() => Ok(()),
+            grown => grown,
+        }
     }
 
     /// Makes what was written durable.
@@ -153,25 +168,26 @@ impl Segment {
             return Err(error);
         }
         self.end += frames.len() as u64;
-        if self.end > self.length {
-            // Only for speed: if it fails for want of space, the next frames will say so.
-            let _ = self.grow();
-            self.file.seek(SeekFrom::Start(self.end))?;
-        }
         Ok(())
     }
 
     /// Writes zeroes ahead; the sync that covers the frames before them covers the new length.
     fn grow(&mut self) -> io::Result<()> {
         self.length = self.end;
-        let length = self.end + self.end.clamp(GROWTH.0, GROWTH.1);
-        let mut missing = length - self.end;
+        let missing = self.end.clamp(GROWTH.0, GROWTH.1);
+        let grown = self.write_zeroes(missing);
+        self.file.seek(SeekFrom::Start(self.end))?;
+        grown?;
+        self.length += missing;
+        Ok(())
+    }
+
+    fn write_zeroes(&mut self, mut missing: u64) -> io::Result<()> {
         while missing > 0 {
             let piece = missing.min(ZEROES.len() as u64);
             self.file.write_all(&ZEROES[..piece as usize])?;
             missing -= piece;
         }
-        self.length = length;
         Ok(())
     }
 

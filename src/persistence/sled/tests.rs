@@ -12,10 +12,12 @@ use crate::persistence::{Op, Pair};
 mod backup;
 mod base;
 mod checkpoint;
+mod fence;
 #[cfg(target_os = "linux")]
 mod full;
 mod log;
 mod scan;
+mod untouched;
 #[cfg(unix)]
 mod without;
 
@@ -50,6 +52,14 @@ fn rolled_back() -> TempDir {
     fs::remove_dir_all(new.path().join("sled")).unwrap();
     fs::rename(old.path().join("sled"), new.path().join("sled")).unwrap();
     new
+}
+
+/// The names of the files of its log, but for the fence.
+fn segments(home: &Path) -> Vec<std::ffi::OsString> {
+    let mut names = files::list(&home.join("wal")).unwrap();
+    names.retain(|name| name != "fence");
+    names.sort();
+    names
 }
 
 impl SledStore {
@@ -250,7 +260,9 @@ fn only_the_owner_may_look() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempdir().unwrap();
     let deep = home.path().join("a/b");
-    drop(SledStore::open(&deep).unwrap());
+    let store = SledStore::open(&deep).unwrap();
+    store.apply(batch(&[("kept", b"yes")])).unwrap();
+    drop(store);
     let mut looked_at = 0;
     let mut check = |path: &Path| {
         let found = fs::metadata(path).unwrap();
@@ -263,8 +275,8 @@ fn only_the_owner_may_look() {
         let entries = fs::read_dir(deep.join(folder)).unwrap();
         entries.for_each(|entry| check(&entry.unwrap().path()));
     }
-    // LOCK, ballast, wal, a segment, sled, db, conf, snap, blobs, .ready.
-    assert!(looked_at >= 10, "{looked_at}");
+    // LOCK, ballast, wal, a segment, the fence, sled, db, conf, snap, blobs, .ready.
+    assert!(looked_at >= 11, "{looked_at}");
 }
 
 /// Some systems grant all to all.
@@ -291,7 +303,9 @@ fn what_was_granted_before_is_taken_back() {
     for name in names {
         fs::set_permissions(home.path().join(name), fs::Permissions::from_mode(0o777)).unwrap();
     }
-    holds_kept(home.path());
+    let store = SledStore::open(home.path()).unwrap();
+    store.apply(batch(&[("more", b"yes")])).unwrap();
+    drop(store);
     for name in names {
         let found = fs::metadata(home.path().join(name))
             .unwrap()

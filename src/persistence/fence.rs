@@ -1,23 +1,25 @@
-//! The number of the last commit, kept beside redb: what redb has silently taken back is missed.
+//! The number of the last commit, kept beside an engine's own files: what it has silently taken back, or
+//! what somebody has taken from these, is missed.
 //!
 //! Two slots are written in turn, so that one is always whole:
 //!
 //! ```text
 //! bytes 0-2    magic
-//! byte 3       format version of this file and of redb's tables
+//! byte 3       format version of this file and, with redb, of its tables
 //! bytes 4-7    crc32 of all other bytes
 //! bytes 8-15   number, little endian
 //! ```
 //!
-//! It is written behind each commit and fsynced only when the store is closed: a kill takes nothing of
-//! it, and a power cut at most turns it back, which costs no data.
+//! It is written behind each commit that was fsynced, and itself fsynced only when the store is closed: a
+//! kill takes nothing of it, and a power cut at most turns it back, which costs no data. It never knows
+//! of a commit that the disk does not have.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::path::PathBuf;
 
-use crate::persistence::StoreError;
-use crate::persistence::files::{damaged, failed, open_private};
+use super::StoreError;
+use super::files::{damaged, failed, fsync, open_private};
 
 const MAGIC: [u8; 3] = *b"cfn";
 const VERSION: u8 = 1;
@@ -35,17 +37,17 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// Makes the file; it is on disk before this returns, its name may not be.
-    pub(super) fn make(path: PathBuf) -> Result<Self, StoreError> {
+    /// Makes the file, or makes it anew; it is on disk before this returns, its name may not be.
+    pub(super) fn make(path: PathBuf, last: u64) -> Result<Self, StoreError> {
         let file = open_private(&path)?;
         let mut fence = Self {
             file,
             path,
-            last: 0,
+            last,
             next: 0,
         };
         for _ in PLACES {
-            fence.advance(0)?;
+            fence.advance(last)?;
         }
         fence.sync()?;
         Ok(fence)
@@ -90,9 +92,7 @@ impl Fence {
 
     /// Notes that this commit is on disk.
     pub(super) fn advance(&mut self, number: u64) -> Result<(), StoreError> {
-        self.file
-            .seek(SeekFrom::Start(PLACES[self.next]))
-            .and_then(|_| self.file.write_all(&encode(VERSION, number)))
+        write_at(&mut self.file, PLACES[self.next], &encode(VERSION, number))
             .map_err(|e| failed("write", &self.path, e))?;
         self.last = number;
         self.next = 1 - self.next;
@@ -101,17 +101,33 @@ impl Fence {
 
     /// Returns when the last number is on disk.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.file
-            .sync_all()
-            .map_err(|e| failed("fsync", &self.path, e))
+        fsync(&self.file).map_err(|e| failed("fsync", &self.path, e))
     }
+
+    /// Has all writes go to another file, for tests of what follows an error; gives back the one before.
+    #[cfg(test)]
+    pub(super) fn divert(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
+    }
+}
+
+/// One call to the system: it comes with each commit.
+#[cfg(unix)]
+fn write_at(file: &mut File, place: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, place)
+}
+
+#[cfg(not(unix))]
+fn write_at(file: &mut File, place: u64, bytes: &[u8]) -> io::Result<()> {
+    io::Seek::seek(file, io::SeekFrom::Start(place))?;
+    io::Write::write_all(file, bytes)
 }
 
 /// For a missing file there is no new one: its number is what matters.
 fn open_existing(path: &PathBuf) -> Result<File, StoreError> {
     let opened = File::options().read(true).write(true).open(path);
     opened.map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => damaged(path, "it is missing"),
+        io::ErrorKind::NotFound => damaged(path, "it is missing"),
         _ => failed("open", path, e),
     })
 }
