@@ -13,10 +13,14 @@
 
 #![cfg(unix)]
 
+mod book;
 mod cli;
 mod corpus;
+mod drain;
+mod failpoints;
 mod full;
 mod ledger;
+mod locks;
 mod poison;
 mod program;
 mod strace;
@@ -33,6 +37,7 @@ mod table;
 
 use std::fmt;
 use std::io::Write;
+use std::process::Command;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use corpus::Corpus;
@@ -73,6 +78,13 @@ impl Dice {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % limit
     }
+}
+
+/// This program, with one of its tests: each test that needs one of its own is that, too.
+fn own(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a test knows its own path"));
+    command.args(["--exact", "--nocapture", test]);
+    command
 }
 
 /// What keeps the store; each kind of kill is tried with both.
