@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `CHORDAL_CRASH_RUNS` | 40 | trials per test |
 //! | `CHORDAL_CRASH_SEED` | the time | repeats the delays and places of another run |
+//! | `CHORDAL_CRASH_PROGRAM` | cargo's | where `map_reduce` is: in a release build there are more trials to the minute |
 //! | `CHORDAL_CRASH_DURABILITY` | `power` | the negative control: with `buffered` these tests must fail |
 
 #![cfg(unix)]
