@@ -56,7 +56,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "kills",
         Crash,
         &["nothing_acknowledged_is_lost"],
-        Set("CHORDAL_CRASH_RUNS", 4, 50),
+        Set("CHORDAL_CRASH_RUNS", 4, 250),
     ),
     check("crashes", It, &["_crash", "crashes"], Fixed),
     check("seeds", Simulate, &[], Set("--seeds", 300, 20_000)),
@@ -95,7 +95,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "submissions",
         Crash,
         &["submit::"],
-        Set("CHORDAL_CRASH_RUNS", 4, 40),
+        Set("CHORDAL_CRASH_RUNS", 4, 150),
     ),
     check("submissions cut short", It, &["lazy::"], Fixed),
     check(
@@ -183,7 +183,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "full disks",
         Crash,
         &["full::"],
-        Set("CHORDAL_CRASH_RUNS", 4, 60),
+        Set("CHORDAL_CRASH_RUNS", 4, 100),
     ),
     check("full disks of a store", Unit, &["tests::full"], Fixed),
     check(
@@ -203,7 +203,7 @@ pub(crate) const CHECKS: &[Check] = &[
     figure(
         "resident memory",
         Figure::Resident {
-            least: 20_000,
+            least: 100_000,
             most: 200_000,
             limit_mb: 40,
         },
