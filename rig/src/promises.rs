@@ -56,7 +56,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "kills",
         Crash,
         &["nothing_acknowledged_is_lost"],
-        Set("CHORDAL_CRASH_RUNS", 4, 250),
+        Set("CHORDAL_CRASH_RUNS", 4, 310),
     ),
     check("crashes", It, &["_crash", "crashes"], Fixed),
     check("seeds", Simulate, &[], Set("--seeds", 300, 20_000)),
