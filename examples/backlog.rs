@@ -1,9 +1,10 @@
-//! cargo run --release --example backlog -- --shape singles|group --n N
+//! cargo run --release --example backlog -- --shape singles|group|orphans --n N
 //!
 //! What a large backlog costs. A first process submits N single tasks behind a worker that is
-//! blocked, or runs one group of N until half of it is done, and ends. A second one opens the store:
-//! it is timed from `start()` to the first task's run, and then, with `--drain`, to the end of all.
-//! Each prints one JSON object; the memory is the most that its process has had resident.
+//! blocked, or runs one group of N until half of it is done, and ends; or it runs N single tasks at
+//! once, and is killed. A second one opens the store: it is timed from `start()` to the first task's
+//! run, and until all that were running are in their queue again; and then, with `--drain`, to the end
+//! of all. Each prints one JSON object; the memory is the most that its process has had resident.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,10 +38,11 @@ struct Options {
     directory: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Shape {
     Singles,
     Group,
+    Orphans,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -51,6 +53,7 @@ enum Part {
 
 /// Tasks from this number on wait until the process ends.
 static BLOCKED_FROM: AtomicU64 = AtomicU64::new(u64::MAX);
+static BEGUN: AtomicU64 = AtomicU64::new(0);
 static DONE: AtomicU64 = AtomicU64::new(0);
 static FIRST: OnceLock<Instant> = OnceLock::new();
 static PROGRESS: Notify = Notify::const_new();
@@ -58,6 +61,8 @@ static PROGRESS: Notify = Notify::const_new();
 #[task]
 async fn work(n: u64) -> u64 {
     FIRST.get_or_init(Instant::now);
+    BEGUN.fetch_add(1, Ordering::Relaxed);
+    PROGRESS.notify_one();
     if n >= BLOCKED_FROM.load(Ordering::Relaxed) {
         std::future::pending::<()>().await;
     }
@@ -87,16 +92,31 @@ fn both(options: &Options) -> Result<()> {
         command
             .args(["--part", part, "--directory"])
             .arg(directory.path());
-        ensure!(command.status()?.success(), "the part {part} has failed");
+        let status = command.status()?;
+        let is_killed = part == "build" && options.shape == Shape::Orphans;
+        ensure!(
+            status.success() != is_killed,
+            "the part {part} has failed: {status}"
+        );
     }
     Ok(())
 }
 
-fn builder(directory: &Path) -> AppBuilder {
+fn builder(options: &Options, directory: &Path) -> AppBuilder {
     let builder = App::open(directory).tasks(tasks![work]);
-    builder
+    let builder = builder
         .durability(Durability::Process)
-        .grace(Duration::ZERO)
+        .grace(Duration::ZERO);
+    match options.shape {
+        Shape::Singles | Shape::Group => builder,
+        Shape::Orphans => builder.live_workflows(options.n as usize),
+    }
+}
+
+async fn submit(app: &App, n: u64) -> Result<()> {
+    let submit = |i| app.apply_async(work.s(i));
+    let submitted = stream::iter(0..n).map(submit).buffer_unordered(256);
+    Ok(submitted.try_for_each(async |_| Ok(())).await?)
 }
 
 async fn build(options: &Options, directory: &Path) -> Result<()> {
@@ -105,19 +125,25 @@ async fn build(options: &Options, directory: &Path) -> Result<()> {
     let app = match options.shape {
         Shape::Singles => {
             BLOCKED_FROM.store(0, Ordering::Relaxed);
-            let app = builder(directory).concurrency(1).start().await?;
-            let submit = |i| app.apply_async(work.s(i));
-            let submitted = stream::iter(0..n).map(submit).buffer_unordered(256);
-            submitted.try_for_each(async |_| Ok(())).await?;
+            let app = builder(options, directory).concurrency(1).start().await?;
+            submit(&app, n).await?;
+            app
+        }
+        Shape::Orphans => {
+            BLOCKED_FROM.store(0, Ordering::Relaxed);
+            let app = builder(options, directory).concurrency(n as usize);
+            let app = app.start().await?;
+            submit(&app, n).await?;
+            come(&BEGUN, n).await;
             app
         }
         Shape::Group => {
             BLOCKED_FROM.store(n / 2, Ordering::Relaxed);
-            let app = builder(directory).start().await?;
+            let app = builder(options, directory).start().await?;
             let _ = app
                 .apply_async(group((0..n).map(move |i| work.s(i))))
                 .await?;
-            done(n / 2).await;
+            come(&DONE, n / 2).await;
             app
         }
     };
@@ -127,29 +153,42 @@ async fn build(options: &Options, directory: &Path) -> Result<()> {
         app.live_workflows(),
         peak_rss_mb()?
     );
+    if options.shape == Shape::Orphans {
+        std::process::abort();
+    }
     app.shutdown().await?;
     Ok(())
 }
 
 async fn open(options: &Options, directory: &Path) -> Result<()> {
     let left = match options.shape {
-        Shape::Singles => options.n,
+        Shape::Singles | Shape::Orphans => options.n,
         Shape::Group => options.n - options.n / 2,
     };
+    if options.shape == Shape::Orphans {
+        BLOCKED_FROM.store(0, Ordering::Relaxed);
+    }
     let start = Instant::now();
-    let app = builder(directory).start().await?;
+    let app = builder(options, directory).start().await?;
     let opened = start.elapsed();
-    done(1).await;
+    come(&BEGUN, 1).await;
     let first = *FIRST.get().expect("one has run") - start;
+    if options.shape == Shape::Orphans {
+        while (app.live_workflows() as u64) < options.n {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let requeued = start.elapsed();
     let (live, peak) = (app.live_workflows(), peak_rss_mb()?);
-    if options.drain {
-        done(left).await;
+    if options.drain && options.shape != Shape::Orphans {
+        come(&DONE, left).await;
     }
     println!(
-        r#"{{"part":"open","n":{},"start_ms":{},"first_run_ms":{},"live_workflows":{live},"peak_rss_mb":{peak},"done":{},"seconds":{:.3},"peak_rss_mb_at_the_end":{}}}"#,
+        r#"{{"part":"open","n":{},"start_ms":{},"first_run_ms":{},"requeued_ms":{},"live_workflows":{live},"peak_rss_mb":{peak},"done":{},"seconds":{:.3},"peak_rss_mb_at_the_end":{}}}"#,
         options.n,
         opened.as_millis(),
         first.as_millis(),
+        requeued.as_millis(),
         DONE.load(Ordering::Relaxed),
         start.elapsed().as_secs_f64(),
         peak_rss_mb()?
@@ -158,8 +197,8 @@ async fn open(options: &Options, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn done(count: u64) {
-    while DONE.load(Ordering::Relaxed) < count {
+async fn come(counted: &AtomicU64, count: u64) {
+    while counted.load(Ordering::Relaxed) < count {
         PROGRESS.notified().await;
     }
 }

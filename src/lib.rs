@@ -44,6 +44,7 @@ mod app;
 mod canvas;
 mod eager;
 mod error;
+mod failpoint;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -66,6 +67,9 @@ pub use canvas::state::State;
 pub use canvas::{Accepts, Canvas, Immutable, Members, Signature, chain, chord, group, group_of};
 pub use chordal_macros::task;
 pub use error::{Error, Result};
+#[cfg(feature = "failpoints")]
+#[doc(hidden)]
+pub use failpoint::reached;
 pub use persistence::{Durability, Store, StoreError};
 pub use result::{AsyncResult, Completions, GroupResult};
 pub use task::{

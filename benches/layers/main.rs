@@ -20,6 +20,9 @@ mod canvas;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../src/error.rs"]
 mod error;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../src/failpoint.rs"]
+mod failpoint;
 // Private to the store on disk, so it stands here once more by itself.
 #[allow(clippy::duplicate_mod, dead_code)]
 #[path = "../../src/persistence/sled/frame.rs"]

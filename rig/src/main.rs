@@ -3,6 +3,7 @@
 //! Tries every promise of RELIABILITY.md and prints a line for each: how many trials, how many of them
 //! failed, how long it took, what could not be tried here. Fails if one has failed.
 
+mod figures;
 mod promises;
 mod suite;
 mod tally;
@@ -93,17 +94,24 @@ fn promises(arguments: &Arguments) -> Result<bool, String> {
     let begun = Instant::now();
     let mut tallies = BTreeMap::new();
     for check in checks {
-        let (output, time) = timed(&programs, check, arguments.trials(check), &[])?;
-        let tally = Tally::of(&output, time);
-        if tally.failures > 0 {
-            keep(check, &output)?;
-        }
+        let trials = arguments.trials(check);
+        let tally = match check.figure {
+            Some(figure) => figure.measure(programs.path(check.suite)?, trials)?,
+            None => {
+                let (output, time) = timed(&programs, check, trials, &[])?;
+                let tally = Tally::of(&output, time);
+                if tally.failures > 0 {
+                    keep(check, &output)?;
+                }
+                tally
+            }
+        };
         println!(
             "{}: {} trials, {} failures, {:.1} s",
             check.name,
             tally.trials,
             tally.failures,
-            time.as_secs_f64()
+            tally.time.as_secs_f64()
         );
         tallies.insert(check.name, tally);
     }
@@ -133,12 +141,16 @@ fn line(promise: &Promise, tallies: &BTreeMap<&str, Tally>) -> String {
         sum += &tallies[check];
     }
     let skipped = sum.skipped.iter().map(|why| format!("  skipped: {why}"));
+    let measured = sum
+        .measured
+        .iter()
+        .map(|what| format!("  measured: {what}"));
     format!(
         "{id:4} {words:58} {:7} {:8} {:7.1}{}",
         sum.trials,
         sum.failures,
         sum.time.as_secs_f64(),
-        skipped.collect::<String>()
+        measured.chain(skipped).collect::<String>()
     )
 }
 

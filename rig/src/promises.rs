@@ -1,5 +1,6 @@
 //! What is promised, and by which checks each promise is tried. RELIABILITY.md says how.
 
+use crate::figures::Figure;
 use crate::suite::Suite::{self, *};
 
 /// Tests that are run in one go.
@@ -10,6 +11,8 @@ pub(crate) struct Check {
     /// What the names of its tests begin with or have in them.
     pub(crate) tests: &'static [&'static str],
     pub(crate) trials: Trials,
+    /// What is measured in place of tests.
+    pub(crate) figure: Option<Figure>,
 }
 
 /// How often.
@@ -34,6 +37,17 @@ const fn check(
         suite,
         tests,
         trials,
+        figure: None,
+    }
+}
+
+const fn figure(name: &'static str, figure: Figure, quick: u64, whole: u64) -> Check {
+    Check {
+        name,
+        suite: Backlog,
+        tests: &[],
+        trials: Set("", quick, whole),
+        figure: Some(figure),
     }
 }
 
@@ -42,7 +56,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "kills",
         Crash,
         &["nothing_acknowledged_is_lost"],
-        Set("CHORDAL_CRASH_RUNS", 4, 50),
+        Set("CHORDAL_CRASH_RUNS", 4, 310),
     ),
     check("crashes", It, &["_crash", "crashes"], Fixed),
     check("seeds", Simulate, &[], Set("--seeds", 300, 20_000)),
@@ -51,6 +65,12 @@ pub(crate) const CHECKS: &[Check] = &[
         It,
         &["points::"],
         Set("CHORDAL_POINT_RUNS", 12, 200),
+    ),
+    check(
+        "points by name",
+        Crash,
+        &["failpoints::"],
+        Set("CHORDAL_CRASH_RUNS", 20, 600),
     ),
     check(
         "power cuts",
@@ -75,7 +95,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "submissions",
         Crash,
         &["submit::"],
-        Set("CHORDAL_CRASH_RUNS", 4, 40),
+        Set("CHORDAL_CRASH_RUNS", 4, 150),
     ),
     check("submissions cut short", It, &["lazy::"], Fixed),
     check(
@@ -105,7 +125,22 @@ pub(crate) const CHECKS: &[Check] = &[
         &["cut_short", "recovery::", "lives::"],
         Fixed,
     ),
+    figure(
+        "orphans in time",
+        Figure::Requeued {
+            orphans: 100_000,
+            limit_ms: 1_000,
+        },
+        3,
+        20,
+    ),
     check("drain", It, &["drain::"], Fixed),
+    check(
+        "processes told to stop",
+        Crash,
+        &["drain::"],
+        Set("CHORDAL_CRASH_RUNS", 10, 100),
+    ),
     check(
         "locks",
         Unit,
@@ -113,6 +148,12 @@ pub(crate) const CHECKS: &[Check] = &[
         Fixed,
     ),
     check("locks of an app", It, &["locked", "frees_"], Fixed),
+    check(
+        "two processes",
+        Crash,
+        &["locks::"],
+        Set("CHORDAL_CRASH_RUNS", 6, 50),
+    ),
     check(
         "versions",
         Unit,
@@ -142,7 +183,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "full disks",
         Crash,
         &["full::"],
-        Set("CHORDAL_CRASH_RUNS", 4, 60),
+        Set("CHORDAL_CRASH_RUNS", 4, 100),
     ),
     check("full disks of a store", Unit, &["tests::full"], Fixed),
     check(
@@ -159,6 +200,16 @@ pub(crate) const CHECKS: &[Check] = &[
     ),
     check("panics", It, &["panics::"], Fixed),
     check("pending", It, &["pending::", "backlog::"], Fixed),
+    figure(
+        "resident memory",
+        Figure::Resident {
+            least: 100_000,
+            most: 200_000,
+            limit_mb: 40,
+        },
+        1,
+        3,
+    ),
     check("payloads", It, &["payloads::"], Fixed),
     check("canaries", Logs, &[], Fixed),
     check("what is shown", Unit, &["debug_of_", "debug_shows"], Fixed),
@@ -192,22 +243,22 @@ const fn promise(
 pub(crate) const PROMISES: &[Promise] = &[
     promise("G1", "what was acknowledged starts, or has ended", &["kills", "crashes", "seeds"]),
     promise("G2", "one end per task; late and doubled words are refused", &["seeds"]),
-    promise("G3", "one body per chord, at most one errback", &["points", "kills"]),
+    promise("G3", "one body per chord, at most one errback", &["points", "points by name", "kills"]),
     promise("G4", "what was acknowledged survives kills and power cuts", &["kills", "kills of a store", "kills in openings", "power cuts", "power cuts of a simulated disk"]),
     promise("G5", "a submission is there as a whole or not at all", &["submissions", "submissions cut short"]),
     promise("G6", "results stand in member order", &["order", "random canvases"]),
     promise("G7", "ids never repeat; keys give the first submission", &["ids", "keys"]),
     promise("G8", "revoking", &[]),
     promise("G9", "what ends the process is quarantined, nobody else is", &["poison", "quarantine"]),
-    promise("G10", "what was running is taken up again at open", &["orphans"]),
-    promise("G11", "a stop lets end what runs and starts nothing", &["drain"]),
-    promise("G12", "one process per store", &["locks", "locks of an app"]),
+    promise("G10", "what was running is taken up again at open", &["orphans", "orphans in time"]),
+    promise("G11", "a stop lets end what runs and starts nothing", &["drain", "processes told to stop"]),
+    promise("G12", "one process per store", &["locks", "locks of an app", "two processes"]),
     promise("G13", "what a later version has written is left untouched", &["versions", "versions of records"]),
     promise("G14", "damage and rollback are noticed, never served", &["damage", "damage to frames and records", "damage to a whole store"]),
     promise("G15", "a full disk loses nothing and is gone on from", &["full disks", "full disks of a store"]),
     promise("G16", "an error of the disk stops the engine for good", &["errors of the disk", "a store that fails"]),
     promise("G17", "a panic stays in its task", &["panics"]),
-    promise("G18", "what is pending is bounded", &["pending"]),
+    promise("G18", "what is pending is bounded", &["pending", "resident memory"]),
     promise("G19", "what is passed on is no larger than the limit", &["payloads"]),
     promise("G20", "what is passed on is not shown", &["canaries", "what is shown"]),
     promise("G24", "any bytes are read without a panic; unknown names wait", &["any bytes", "mutations", "unknown names"]),

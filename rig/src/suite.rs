@@ -16,6 +16,10 @@ pub(crate) enum Suite {
     Logs,
     /// By the seed, in a release build.
     Simulate,
+    /// Measures, in a release build.
+    Backlog,
+    /// Is killed by the crash tests; in a release build there are more trials to the minute.
+    MapReduce,
 }
 
 impl Suite {
@@ -27,6 +31,8 @@ impl Suite {
             Self::Crash => "crash",
             Self::Logs => "logs",
             Self::Simulate => "simulate",
+            Self::Backlog => "backlog",
+            Self::MapReduce => "map_reduce",
         }
     }
 }
@@ -53,14 +59,22 @@ impl Programs {
         if tests.len() > 4 {
             programs.add(&tests, suites)?;
         }
-        if has(Suite::Crash) {
-            // What it kills.
-            cargo(&["build", "--package", "chordal", "--example", "map_reduce"])?;
-        }
         if has(Suite::Simulate) {
             programs.add(&["build", "--release", "--bin", "simulate"], suites)?;
         }
+        if has(Suite::Backlog) {
+            programs.add_example(Suite::Backlog)?;
+        }
+        if has(Suite::Crash) {
+            // What it kills.
+            programs.add_example(Suite::MapReduce)?;
+        }
         Ok(programs)
+    }
+
+    fn add_example(&mut self, example: Suite) -> Result<(), String> {
+        let build = ["build", "--release", "--package", "chordal", "--example"];
+        self.add(&[&build[..], &[example.target()]].concat(), &[example])
     }
 
     fn add(&mut self, arguments: &[&str], suites: &[Suite]) -> Result<(), String> {
@@ -81,6 +95,11 @@ impl Programs {
         Ok(())
     }
 
+    pub(crate) fn path(&self, suite: Suite) -> Result<&Path, String> {
+        let path = self.0.get(&suite).map(PathBuf::as_path);
+        path.ok_or_else(|| format!("cargo has not built {suite:?}"))
+    }
+
     /// Runs a check with so many trials, and with these variables.
     pub(crate) fn run(
         &self,
@@ -88,8 +107,7 @@ impl Programs {
         trials: u64,
         variables: &[(&str, &str)],
     ) -> Result<Output, String> {
-        let path = self.0.get(&check.suite);
-        let path = path.ok_or_else(|| format!("cargo has not built {:?}", check.suite))?;
+        let path = self.path(check.suite)?;
         let mut command = Command::new(path);
         command.args(check.tests);
         if check.suite != Suite::Simulate {
@@ -103,6 +121,9 @@ impl Programs {
                 command.env(variable, trials.to_string());
             }
             Trials::Fixed => {}
+        }
+        if check.suite == Suite::Crash {
+            command.env("CHORDAL_CRASH_PROGRAM", self.path(Suite::MapReduce)?);
         }
         let output = command
             .envs(variables.iter().copied())

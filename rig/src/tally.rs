@@ -13,6 +13,8 @@ pub(crate) struct Tally {
     pub(crate) failures: u64,
     pub(crate) time: Duration,
     pub(crate) skipped: Vec<String>,
+    /// Figures, and what they are held against.
+    pub(crate) measured: Vec<String>,
 }
 
 impl Tally {
@@ -45,7 +47,7 @@ impl Tally {
             trials,
             failures,
             skipped,
-            time: Duration::ZERO,
+            ..Self::default()
         }
     }
 }
@@ -56,6 +58,7 @@ impl AddAssign<&Tally> for Tally {
         self.failures += other.failures;
         self.time += other.time;
         self.skipped.extend_from_slice(&other.skipped);
+        self.measured.extend_from_slice(&other.measured);
     }
 }
 

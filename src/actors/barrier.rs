@@ -8,6 +8,7 @@ use super::supervision::Tether;
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};
 use crate::canvas::machine::{Change, Record};
+use crate::failpoint::{self, Point};
 use crate::messages::supervisor::{Arrived, Decided, Mail, Word};
 
 #[derive(Debug)]
@@ -72,7 +73,9 @@ impl BarrierActor {
                 Command::Launch(due) => self.shell.launch(self.group.root(), due),
                 Command::Tell(verdict) => {
                     self.tether.release();
+                    failpoint::reach(Point::Verdict);
                     self.owner.do_send(Decided(verdict));
+                    failpoint::reach(Point::Told);
                     context.stop();
                 }
             }

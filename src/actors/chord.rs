@@ -10,6 +10,7 @@ use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chord::{Chord, Command};
 use crate::canvas::machine::{BODY, Report};
 use crate::canvas::outcome::{Outcome, TaskFailure};
+use crate::failpoint::{self, Point};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Mail, Respawn, Word};
 
 #[derive(Debug)]
@@ -92,6 +93,7 @@ impl ChordActor {
         let place = self.child.body(fan.roster().list());
         let child = Child::new(place, resume, fan.post().clone(), fan.post().clone());
         child.start(&self.shell);
+        failpoint::reach(Point::Body);
     }
 }
 
@@ -138,6 +140,7 @@ impl ChordActor {
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.body_ended(ended.report);
             self.perform(commands, context);
+            failpoint::reach(Point::BodyEnded);
         }
     }
 }

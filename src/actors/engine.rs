@@ -28,6 +28,7 @@ use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::error::Error;
+use crate::failpoint::{self, Point};
 use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
@@ -232,6 +233,7 @@ impl EngineActor {
             let place = Place::in_workflow(root, seq, found.node, input);
             self.start_child(place, resume);
         }
+        failpoint::reach(Point::Resumed);
         Ok(())
     }
 
@@ -317,6 +319,7 @@ impl EngineActor {
             Command::Launch(due) => {
                 for due in due {
                     self.shell.record_due(root, &due);
+                    failpoint::reach(Point::Launched);
                     self.decide(root, |machine| machine.launch(due), context);
                 }
             }
@@ -329,12 +332,14 @@ impl EngineActor {
                 self.shell
                     .put(keys::result(root), codec::encode(Kind::Result, &ended));
                 self.shell.touch(root);
+                failpoint::reach(Point::Ended);
                 if let Some(live) = self.workflows.get_mut(&root) {
                     live.ended_ms = Some(ended.at_ms);
                 }
             }
             Command::Spawn(due) => {
                 self.start_child(Place::callback(root, due), Resume::Fresh);
+                failpoint::reach(Point::Callback);
             }
             Command::Respawn(index) => respawn_later(&self.shell, root, index, context),
             Command::GiveUp(index) => {
@@ -374,6 +379,7 @@ impl EngineActor {
             self.sweep_later();
         }
         self.shell.touch(root);
+        failpoint::reach(Point::Moved);
         self.backlog.ended(live.lane);
         self.has_places = true;
         Ok(())

@@ -13,6 +13,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::outcome::Outcome;
 use crate::error::Result;
+use crate::failpoint::{self, Point};
 use crate::messages::engine::{KeyIsDurable, Stored, Sweep};
 use crate::messages::supervisor::Respawn;
 use crate::persistence::Batch;
@@ -76,12 +77,14 @@ impl News {
     /// The commit is durable.
     pub(crate) fn tell(self, shared: &Arc<Shared>) {
         shared.is_durable(self.commit, &self.touched);
+        failpoint::reach(Point::Shown);
         if !self.orders.is_empty() {
             runner::hand_out(shared, self.orders);
         }
         for (caller, pin) in self.acknowledged {
             // Who no longer waits for its submission loses nothing.
             drop(caller.send(pin));
+            failpoint::reach(Point::Acknowledged);
         }
     }
 }

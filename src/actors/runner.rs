@@ -21,6 +21,7 @@ use super::shared::Shared;
 use crate::canvas::machine::place::Spot;
 use crate::canvas::machine::task::{End, Retry};
 use crate::canvas::outcome::FailureKind;
+use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::Permit;
 use crate::messages::task::Finished;
 use crate::task::{Entry, Host, TaskContext};
@@ -181,6 +182,7 @@ fn start(
     work: Work,
     context: &mut Context<'_>,
 ) {
+    failpoint::reach(Point::Called);
     let entry = reply.caller.entry;
     let mut call = calls(entry, task_context, work);
     if entry.options.blocking {
@@ -244,6 +246,7 @@ impl Reply {
     }
 
     fn send_with(&mut self, end: End, permit: Option<Permit>) {
+        failpoint::reach(Point::Returned);
         self.sent = true;
         self.attempt.say(Note::Finished(Finished {
             attempt: self.caller.attempt,

@@ -35,6 +35,7 @@ use crate::canvas::machine::{Due, Record};
 use crate::canvas::options::Options;
 use crate::canvas::outcome::{Outcome, Value};
 use crate::error::Error;
+use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
 use crate::messages::supervisor::Word;
@@ -408,6 +409,7 @@ impl Shell {
     pub(crate) fn launch(&self, root: Id, due: Vec<Due>) {
         for due in due {
             self.record_due(root, &due);
+            failpoint::reach(Point::Launched);
             if let Some((_, post)) = self.0.engine.get() {
                 post.send(Word::Launch(Box::new(Launch { root, due })));
             }
@@ -557,6 +559,7 @@ impl Shell {
                 self.0.commit.set(self.next_commit());
                 journal.take(self.0.commit.get())
             };
+            failpoint::reach(Point::Decided);
             if taken.batch.is_empty() {
                 taken.news.tell(&self.0.shared);
             } else if let Err(error) = self.commit(taken.batch, taken.news).await {
@@ -568,6 +571,7 @@ impl Shell {
             }
             for act in taken.acts {
                 self.act(act);
+                failpoint::reach(Point::Acted);
             }
             // (A gate that keeps somebody has a line before it, or has let others in: there will be
             // another commit.)

@@ -16,6 +16,7 @@ use crate::canvas::freeze::Refusal;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::room::Weight;
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
 use crate::persistence::{Batch, Pair, keys};
@@ -143,6 +144,7 @@ impl Staged {
             self.shared.end(error.clone().into());
             return Err(error.into());
         }
+        failpoint::reach(Point::Staged);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use actix::{
 };
 use tokio::sync::oneshot;
 
+use crate::failpoint::{self, Point};
 use crate::persistence::{Batch, Durability, Store, StoreError};
 
 /// The most that a crash takes back under [`Durability::Buffered`].
@@ -165,6 +166,7 @@ impl Handler<Write> for StoreActor {
             .pending
             .drain(..)
             .try_for_each(|batch| self.store.apply(batch));
+        failpoint::reach(Point::Committed);
         let done = match done.map(|()| self.store.sync(self.durability)) {
             // All is applied and nobody is told: it waits for room on the disk, as for the disk.
             Ok(Err(full @ StoreError::Full { .. })) => {
@@ -183,6 +185,7 @@ impl Handler<Write> for StoreActor {
             self.flush_later(context);
         }
         self.full = None;
+        failpoint::reach(Point::Synced);
         for Waiting { then, reply } in self.waiting.drain(..) {
             if let Some(then) = then
                 && done.is_ok()

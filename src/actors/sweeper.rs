@@ -8,6 +8,7 @@ use actix::Addr;
 use super::shared::Shared;
 use super::store::{self, StoreActor};
 use crate::canvas::id::Id;
+use crate::failpoint::{self, Point};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Head;
 use crate::persistence::reader::Reader;
@@ -136,6 +137,7 @@ pub(crate) async fn purge(shared: Arc<Shared>, store: Addr<StoreActor>, root: Id
             Err(error) => return tracing::warn!(%root, %error, "a workflow is not swept"),
         };
         let done = matches!(store::commit(&store, batch).await, Ok(Ok(())));
+        failpoint::reach(Point::Purged);
         if is_last || !done {
             return;
         }

@@ -8,9 +8,11 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
+use chordal::persistence::{Audit, SledStore};
 use chordal::prelude::*;
 use chordal::{Error, Id, StoreError};
 use tempfile::TempDir;
@@ -247,6 +249,8 @@ const SIZE: usize = 6_000;
 /// At most so many writes are made by the thread that opens the store. strace counts by thread, so an
 /// opening that is tried again would meet the same error for ever.
 const OPENING: u64 = 5;
+/// How many such programs run at a time.
+const AT_ONCE: usize = 4;
 /// How long it waits for an answer before it tries the next.
 const PATIENCE: Duration = Duration::from_millis(400);
 
@@ -344,9 +348,11 @@ fn listen(to: &mut impl BufRead, most: usize) -> Told {
 }
 
 async fn check(home: &TempDir, told: &Told) {
-    let path = home.path().join("data");
-    sound(&path).await;
-    let app = open(&path).await.unwrap();
+    let store = SledStore::open(home.path().join("data")).unwrap();
+    let audit = Audit::of(&store);
+    assert!(audit.is_sound(), "{:?}", audit.findings);
+    let app = App::with_store(store).tasks(tasks![letters, gated]);
+    let app = app.start().await.unwrap();
     for (id, length) in &told.acked {
         let result = app.async_result::<String>(*id).await.unwrap();
         assert_eq!(result.get().await.unwrap().len(), *length);
@@ -367,7 +373,6 @@ fn no_space_at_the_nth_write_loses_nothing_that_was_acknowledged() {
     }
     let seed = seed();
     let mut dice = Dice(seed);
-    let runtime = runtime();
     let home = tempfile::tempdir().unwrap();
     let (mut child, mut out) = start(&home, &[]);
     let told = listen(&mut out, usize::MAX);
@@ -376,49 +381,66 @@ fn no_space_at_the_nth_write_loses_nothing_that_was_acknowledged() {
     let listed = fs::read_to_string(home.path().join("strace")).unwrap();
     let writes = listed.matches("write(").count() as u64;
     assert!(writes > TASKS as u64, "{writes} writes");
-    let (mut waited, mut refused) = (0, 0);
-    for trial in 0..trials {
-        let home = tempfile::tempdir().unwrap();
+    let places = (0..trials).map(|trial| {
         let first = OPENING + 1 + dice.below(writes - OPENING);
         // For a while, so that it goes on by itself; or for good, and it is killed.
-        let for_good = trial % 2 == 1;
         let last = first + 1 + dice.below(4);
-        let (writes, most) = match for_good {
-            true => (format!("write:error=ENOSPC:when={first}+"), 5),
-            false => (
-                format!("write:error=ENOSPC:when={first}..{last}"),
-                usize::MAX,
-            ),
-        };
-        let ballast = "fallocate:error=ENOSPC:when=2+".to_owned();
-        let faults = if for_good {
-            vec![writes, ballast]
-        } else {
-            vec![writes]
-        };
-        println!("{faults:?}");
-        let (child, mut out) = start(&home, &faults);
-        let told = listen(&mut out, most);
-        if told.has_ended {
-            waited += 1;
-        } else {
-            refused += usize::from(told.refusals > 0);
-            // strace does not pass a signal on; it ends when the process has, which then holds no lock.
-            let threads = fs::read_to_string(home.path().join("strace")).unwrap();
-            let pid = threads.split_whitespace().next().unwrap().to_owned();
-            let _ = Command::new("kill").args(["-KILL", &pid]).status();
+        (first, (trial % 2 == 0).then_some(last))
+    });
+    let places = Mutex::new(places);
+    let (waited, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+    // They wait more than they do.
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((first, last)) = { places.lock().unwrap().next() } {
+                    let told = trial(first, last);
+                    waited.fetch_add(u64::from(told.has_ended), Ordering::Relaxed);
+                    let is_refused = !told.has_ended && told.refusals > 0;
+                    refused.fetch_add(u64::from(is_refused), Ordering::Relaxed);
+                }
+            });
         }
-        let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!said.contains("panicked"), "{said}");
-        assert!(
-            for_good || told.has_ended,
-            "it goes on when there is room: {said}"
-        );
-        runtime.block_on(check(&home, &told));
-    }
+    });
+    let (waited, refused) = (waited.into_inner(), refused.into_inner());
     say(format_args!(
         "crash: {trials} trials with full disks by strace, {waited} waited out, {refused} refused; CHORDAL_CRASH_SEED={seed}"
     ));
     assert!(waited > 0 || trials < 10);
+}
+
+/// There is no space from this write on, to the last or for good.
+fn trial(first: u64, last: Option<u64>) -> Told {
+    let home = tempfile::tempdir().unwrap();
+    let (faults, most) = match last {
+        Some(last) => (
+            vec![format!("write:error=ENOSPC:when={first}..{last}")],
+            usize::MAX,
+        ),
+        None => (
+            vec![
+                format!("write:error=ENOSPC:when={first}+"),
+                "fallocate:error=ENOSPC:when=2+".to_owned(),
+            ],
+            5,
+        ),
+    };
+    println!("{faults:?}");
+    let (child, mut out) = start(&home, &faults);
+    let told = listen(&mut out, most);
+    if !told.has_ended {
+        // strace does not pass a signal on; it ends when the process has, which then holds no lock.
+        let threads = fs::read_to_string(home.path().join("strace")).unwrap();
+        let pid = threads.split_whitespace().next().unwrap().to_owned();
+        let _ = Command::new("kill").args(["-KILL", &pid]).status();
+    }
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("panicked"), "{said}");
+    assert!(
+        last.is_none() || told.has_ended,
+        "it goes on when there is room: {said}"
+    );
+    runtime().block_on(check(&home, &told));
+    told
 }

@@ -9,14 +9,19 @@
 //! |---|---|---|
 //! | `CHORDAL_CRASH_RUNS` | 40 | trials per test |
 //! | `CHORDAL_CRASH_SEED` | the time | repeats the delays and places of another run |
+//! | `CHORDAL_CRASH_PROGRAM` | cargo's | where `map_reduce` is: in a release build there are more trials to the minute |
 //! | `CHORDAL_CRASH_DURABILITY` | `power` | the negative control: with `buffered` these tests must fail |
 
 #![cfg(unix)]
 
+mod book;
 mod cli;
 mod corpus;
+mod drain;
+mod failpoints;
 mod full;
 mod ledger;
+mod locks;
 mod poison;
 mod program;
 mod strace;
@@ -33,6 +38,7 @@ mod table;
 
 use std::fmt;
 use std::io::Write;
+use std::process::Command;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use corpus::Corpus;
@@ -73,6 +79,13 @@ impl Dice {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % limit
     }
+}
+
+/// This program, with one of its tests: each test that needs one of its own is that, too.
+fn own(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a test knows its own path"));
+    command.args(["--exact", "--nocapture", test]);
+    command
 }
 
 /// What keeps the store; each kind of kill is tried with both.

@@ -55,8 +55,12 @@ impl End {
 }
 
 impl Program {
-    /// Cargo has put it beside this test's own directory.
+    /// Cargo has put it beside this test's own directory; `CHORDAL_CRASH_PROGRAM` names another build.
     pub(crate) fn find(engine: Engine) -> Self {
+        if let Some(path) = std::env::var_os("CHORDAL_CRASH_PROGRAM") {
+            let path = path.into();
+            return Self { path, engine };
+        }
         let test = std::env::current_exe().expect("a test knows its own path");
         let profile = test.parent().and_then(|deps| deps.parent());
         let name = format!("map_reduce{}", std::env::consts::EXE_SUFFIX);

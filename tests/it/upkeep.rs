@@ -10,6 +10,9 @@ use chordal::prelude::*;
 use chordal::{Durability, Error, Id, Store, StoreError};
 use tempfile::TempDir;
 
+use crate::disk::Disk;
+use crate::recovery::within;
+
 #[task(name = "upkeep.label")]
 async fn label(text: String) -> String {
     text
@@ -393,6 +396,38 @@ async fn an_audit_finds_every_kind_of_damage_to_the_records() {
     .await;
     assert_eq!(audit.findings.len(), 1_000);
     assert!(audit.omitted > 2_000);
+}
+
+#[tokio::test]
+async fn a_large_submission_is_sound_behind_each_commit_until_it_is_swept() {
+    let disk = Disk::default();
+    let app = App::with_store(disk.clone()).tasks(tasks![label]);
+    let app = app.start().await.unwrap();
+    // Arguments of many records each, and more of them than one commit deletes.
+    let many = group((0..9).map(|_| label.s("large".repeat(100_000))));
+    let many = app.apply_async(many).await.unwrap();
+    many.get().await.unwrap();
+    many.forget().await.unwrap();
+    let is_swept =
+        || disk.scan(b"d", b"e").next().is_none() && disk.scan(b"x", b"y").next().is_none();
+    within(async {
+        while !is_swept() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    app.shutdown().await.unwrap();
+    let mut remains = 0;
+    for kept in 0..=disk.batches() {
+        let store = disk.crashed_after(kept);
+        let audit = Audit::of(&store);
+        assert!(audit.is_sound(), "commit {kept}: {:?}", audit.findings);
+        remains += usize::from(store.scan(b"x", b"y").next().is_some());
+    }
+    assert!(
+        remains > 3,
+        "neither the submission nor the sweep has parts"
+    );
 }
 
 #[tokio::test]

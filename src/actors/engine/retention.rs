@@ -9,6 +9,7 @@ use crate::actors::sweeper::{self, Expired, Next};
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::messages::engine::Sweep;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Head;
@@ -84,6 +85,7 @@ impl EngineActor {
                 self.shell.put(keys::remains(root), mark);
                 self.shell.then(Act::Purge(root));
             }
+            failpoint::reach(Point::Swept);
         }
         if last.is_some() {
             // Ids go on after the latest though nothing else of it may be left.

@@ -33,6 +33,8 @@ pub(super) struct Books<'a> {
     keys: Vec<(Vec<u8>, Id)>,
     /// Members whose record is in parts, as far as these have been read.
     pack: Option<Pack>,
+    /// Of these the members cannot be read: no harm if that is because some of their parts are deleted.
+    unread: Vec<(Id, StoreError)>,
 }
 
 /// What is numbered from 0 on.
@@ -73,6 +75,7 @@ impl<'a> Books<'a> {
             wanted: Wanted::default(),
             keys: Vec::new(),
             pack: None,
+            unread: Vec::new(),
         }
     }
 
@@ -220,29 +223,31 @@ impl<'a> Books<'a> {
                 Ok(())
             }
             _ => {
-                let done = self.unpack();
+                self.unpack();
                 self.pack = Some(Pack {
                     key: key.to_owned(),
                     group,
                     first,
                     parts: bytes.to_owned(),
                 });
-                done
+                Ok(())
             }
         }
     }
 
-    fn unpack(&mut self) -> Result<(), StoreError> {
+    fn unpack(&mut self) {
         let Some(pack) = self.pack.take() else {
-            return Ok(());
+            return;
         };
-        let nodes = definition::decode_members(&pack.key, pack.parts)?;
+        let nodes = match definition::decode_members(&pack.key, pack.parts) {
+            Ok(nodes) => nodes,
+            Err(error) => return self.unread.push((pack.group.root(), error)),
+        };
         let stored = self.groups.entry(pack.group).or_default();
         stored.add(pack.first, nodes.len() as u64, nodes.len() as u64);
         for node in &nodes {
             self.node(pack.group.root(), node);
         }
-        Ok(())
     }
 
     /// Notes which stored members a node has. Not recursive in what a user can make deep without
@@ -335,15 +340,18 @@ impl<'a> Books<'a> {
 
     /// Compares, when all has been read.
     pub(super) fn close(mut self) {
-        if let Err(error) = self.unpack() {
-            self.audit.fail(&error);
-        }
+        self.unpack();
         let Self {
             audit,
             heads,
             marked,
             ..
         } = self;
+        for (root, error) in self.unread {
+            if !marked.contains(&root) {
+                audit.fail(&error);
+            }
+        }
         for (group, size) in self.wanted.groups {
             let stored = self.groups.remove(&group).unwrap_or_default();
             if (stored.count != size || stored.has_gaps) && !marked.contains(&group.root()) {

@@ -10,6 +10,7 @@ use super::base::Mark;
 use super::files::remove;
 use super::log::Rotated;
 use super::overlay::Overlay;
+use crate::failpoint::{self, Point};
 use crate::persistence::StoreError;
 
 /// sled is slow on larger batches.
@@ -76,10 +77,12 @@ impl Checkpoint {
             Step::Write(from) => self.write(from)?,
             Step::Settle => {
                 self.shared.base.settle()?;
+                failpoint::reach(Point::Settled);
                 Step::Mark
             }
             Step::Mark => {
                 self.shared.base.set_mark(self.mark)?;
+                failpoint::reach(Point::Marked);
                 Step::Release
             }
             Step::Release => {
@@ -89,6 +92,7 @@ impl Checkpoint {
                 for segment in self.segments.drain(1..) {
                     remove(&segment)?;
                 }
+                failpoint::reach(Point::Forgotten);
                 Step::Done
             }
             Step::Done => Step::Done,
@@ -116,6 +120,7 @@ impl Checkpoint {
             return Ok(Step::Settle);
         };
         self.shared.base.apply(batch)?;
+        failpoint::reach(Point::Written);
         Ok(Step::Write(Bound::Excluded(last.to_vec())))
     }
 }
