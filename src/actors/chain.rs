@@ -51,7 +51,11 @@ impl ChainActor {
                     respawn_later(&self.shell, self.child.id(), index, context);
                 }
                 Command::GiveUp(index) => {
-                    let report = given_up(&self.shell, self.child.root, &self.child.steps()[index as usize]);
+                    let report = given_up(
+                        &self.shell,
+                        self.child.root,
+                        &self.child.steps()[index as usize],
+                    );
                     let ended = self.machine.as_mut().map(|m| m.ended(index, report));
                     self.perform(ended.unwrap_or_default(), context);
                 }

@@ -225,7 +225,9 @@ impl Job {
                     self.shell.put(key, value);
                 }
                 self.shell.record(task, child.record);
-                work.family(&self.child, context).offspring.insert(index, child.node);
+                work.family(&self.child, context)
+                    .offspring
+                    .insert(index, child.node);
                 match self.child(index, Resume::Fresh) {
                     Some(child) if is_in_its_record => child.start(&self.shell),
                     // It reads its members from the store.
@@ -435,7 +437,8 @@ impl Job {
         };
         let offspring = self.offspring()?;
         self.is_known |= !offspring.is_empty();
-        let family = (!offspring.is_empty()).then(|| Family::new(offspring, self.child.post(context)));
+        let family =
+            (!offspring.is_empty()).then(|| Family::new(offspring, self.child.post(context)));
         self.work = Some(Work {
             machine,
             entry,
