@@ -104,10 +104,12 @@ pub(crate) fn decode_body<'a, T: Deserialize<'a>>(
     key: &[u8],
     body: &'a [u8],
 ) -> Result<T, StoreError> {
-    let decoded = match body.len() {
-        ..=MAX_RECORD => bincode::serde::borrow_decode_from_slice(body, SMALL),
-        ..=JOINED => bincode::serde::borrow_decode_from_slice(body, MEDIUM),
-        _ => bincode::serde::borrow_decode_from_slice(body, LARGE),
+    let decoded = if body.len() <= MAX_RECORD {
+        bincode::serde::borrow_decode_from_slice(body, SMALL)
+    } else if body.len() <= JOINED {
+        bincode::serde::borrow_decode_from_slice(body, MEDIUM)
+    } else {
+        bincode::serde::borrow_decode_from_slice(body, LARGE)
     };
     match decoded {
         Ok((value, read)) if read == body.len() => Ok(value),
