@@ -28,10 +28,10 @@ canvases n="200000":
 simulate seeds="20000":
     cargo run --release --bin simulate -- --seeds {{seeds}}
 
-# Any bytes for each decoder, in turn; needs nightly and `cargo install cargo-fuzz`. `cargo test` runs
-# the corpus, and mutations of it, on stable.
+# Any bytes for each decoder, in turn; needs `cargo install cargo-fuzz`. (Its flags are a nightly compiler's;
+# a stable one takes them when it is told to.) `cargo test` runs the corpus, and mutations of it.
 fuzz seconds="60":
-    for target in record log celery_json; do cargo +nightly fuzz run $target -- -max_total_time={{seconds}} || exit 1; done
+    for target in definition record log celery_json; do RUSTC_BOOTSTRAP=1 cargo fuzz run $target -- -max_total_time={{seconds}} || exit 1; done
 
 # Every promise of RELIABILITY.md with its trials, about ten minutes; `--quick`, `--only G3,G4`,
 # `--controls` (rules switched off: each has to turn a check red). Power cuts and full disks need root.

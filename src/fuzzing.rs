@@ -42,6 +42,11 @@ pub fn record(bytes: &[u8]) {
     persistence::fuzzing::record(bytes);
 }
 
+/// A workflow as it is stored: the body of its head, and the members of a large group.
+pub fn definition(bytes: &[u8]) {
+    persistence::fuzzing::definition(bytes);
+}
+
 /// A segment of sled's log: frames wherever they stand; and the body of a frame as if its checksum
 /// were right.
 pub fn log(bytes: &[u8]) {

@@ -15,10 +15,22 @@ impl Disk {
         self.0.lock().unwrap().calls
     }
 
-    /// Fails at the call behind the next `calls`.
-    pub(crate) fn fail_after(&self, calls: usize) {
+    /// Fails at the call behind the next `calls`; `once`: and at none behind that.
+    pub(crate) fn fail_after(&self, calls: usize, once: bool) {
         let mut state = self.0.lock().unwrap();
         state.fails_at = Some(state.calls + calls + 1);
+        state.fails_once = once;
+    }
+
+    /// The process is gone: nothing of it reaches the disk any more.
+    pub(crate) fn cut_off(&self) {
+        self.fail_after(0, false);
+    }
+
+    /// Says whether it was asked again after it had failed.
+    pub(crate) fn is_pressed(&self) -> bool {
+        let state = self.0.lock().unwrap();
+        state.fails_at.is_some_and(|at| state.calls > at)
     }
 
     pub(crate) fn has_failed(&self) -> bool {

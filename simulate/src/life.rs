@@ -53,8 +53,8 @@ pub(crate) fn live(
     world.begin_life();
     world.tell(|| format!("life {}, until {end:?}", world.lives.get()));
     simulation::set_chance(Rc::new(Weather(world.clone())));
-    if let Some((_, LifeEnd::StoreFails(calls))) = end {
-        disk.fail_after(calls);
+    if let Some((_, LifeEnd::StoreFails { calls, once })) = end {
+        disk.fail_after(calls, once);
     }
     let mut driver = Driver {
         world: world.clone(),
@@ -62,7 +62,12 @@ pub(crate) fn live(
         store: LocalSet::new(),
         last,
     };
-    system.block_on(driver.drive(end))
+    let ended = system.block_on(driver.drive(end));
+    if ended == Ended::Crashed {
+        // What is dropped now would be flushed.
+        disk.cut_off();
+    }
+    ended
 }
 
 struct Driver {
@@ -100,6 +105,11 @@ impl Driver {
         for step in 0..MOST_STEPS {
             self.step().await;
             if self.disk.has_failed() {
+                // (What is flushed later tells the next commit that it could not be.)
+                if self.disk.is_pressed() && !world.plan.settings.buffered {
+                    world.is_wrong("it was written to a store that had failed".to_owned());
+                    return Ended::Crashed;
+                }
                 // The engine halts, and nothing more is told: for a while that can be seen.
                 let left = steps_left.get_or_insert_with(|| world.dice.roll(20));
                 if *left == 0 {
@@ -224,9 +234,15 @@ async fn look_back(world: &World, app: &App) {
         match app.async_result::<Value>(id).await {
             Ok(result) if told => match result.ready().await {
                 Ok(true) => {}
+                Ok(false) if world.has_lost.get() => {}
                 other => world.is_wrong(format!("the end of flow {number} was told: {other:?}")),
             },
             Ok(_) => {}
+            Err(Error::UnknownId { .. }) if world.has_lost.get() => {
+                let mut submitted = submitted.borrow_mut();
+                submitted.id = None;
+                submitted.done = false;
+            }
             Err(error) => world.is_wrong(format!("flow {number} was acknowledged: {error}")),
         }
     }

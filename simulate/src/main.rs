@@ -27,9 +27,6 @@ struct Arguments {
     /// Runs each seed twice: both runs must be the same.
     #[arg(long)]
     twice: bool,
-    /// Actors die that have children, too: shows what is not promised.
-    #[arg(long)]
-    supervisors_die: bool,
 }
 
 /// A seed that takes longer is named: it may never end.
@@ -55,7 +52,6 @@ fn main() -> ExitCode {
     tally.next.store(from, Ordering::Relaxed);
     let options = Options {
         tells: arguments.seed.is_some(),
-        supervisors_die: arguments.supervisors_die,
     };
     let start = Instant::now();
     let watching = tally.clone();

@@ -1,9 +1,9 @@
 //! The plan: what a seed stands for. Nothing of it depends on what happens.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use chordal::{App, AppBuilder, Canvas, Clock};
+use chordal::{App, AppBuilder, Canvas, Clock, Durability};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
@@ -12,10 +12,13 @@ use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::model::{self, Form, Node};
 use crate::tasks::{self, source};
+use crate::world;
 
 /// A canvas of more tasks than this takes longer than it tells.
 const MOST_TASKS: usize = 40;
-pub(crate) const QUEUES: [&str; 2] = ["slow", "narrow"];
+pub(crate) const QUEUES: [&str; 2] = ["slow", NARROW];
+/// Has one slot.
+const NARROW: &str = "narrow";
 /// Longer than anything in a run waits.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -47,6 +50,8 @@ enum Shape {
     Lazy(Vec<u64>),
     Starmap(Vec<u64>),
     Chunks(Vec<u64>, usize),
+    /// A group whose members wait in one line, with these priorities.
+    Ranked(Vec<u64>),
 }
 
 /// When its caller has its result deleted.
@@ -70,8 +75,20 @@ pub(crate) struct Role {
     pub(crate) queue: Option<&'static str>,
     pub(crate) priority: Option<u8>,
     countdown_ms: Option<u64>,
+    /// In milliseconds since the [start](world::start).
+    pub(crate) eta_ms: Option<u64>,
+    expires: Option<Expires>,
     /// Milliseconds.
     soft_limit: Option<u64>,
+}
+
+/// When a task is no longer to start, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+enum Expires {
+    /// Since it could.
+    In(u64),
+    /// Since the [start](world::start).
+    At(u64),
 }
 
 /// How an attempt fails that is not the last.
@@ -109,6 +126,8 @@ pub(crate) struct Settings {
     live: usize,
     threads: usize,
     grace: Duration,
+    /// A crash may take what was acknowledged.
+    pub(crate) buffered: bool,
 }
 
 /// What goes wrong beside the tasks.
@@ -130,8 +149,11 @@ pub(crate) struct Trouble {
 pub(crate) enum LifeEnd {
     Crash,
     Shutdown,
-    /// The store fails at the call after so many.
-    StoreFails(usize),
+    /// The store fails at the call after so many, and would go on if it was asked to.
+    StoreFails {
+        calls: usize,
+        once: bool,
+    },
 }
 
 impl Plan {
@@ -139,6 +161,7 @@ impl Plan {
         let dice = Dice::new(seed);
         let mut runner = runner(&dice);
         let settings = Settings::of(&dice);
+        let buffered = settings.buffered;
         let mut next = 0;
         let mut flows = Vec::new();
         let mut roles = BTreeMap::new();
@@ -166,8 +189,19 @@ impl Plan {
             roles,
             nodes,
             settings,
-            trouble: Trouble::of(&dice),
+            trouble: Trouble::of(&dice, buffered),
         }
+    }
+
+    /// If this task is one of a group that waits in one line: its priority, and its place in the group.
+    pub(crate) fn rank(&self, key: u64) -> Option<(u8, usize)> {
+        let place = self.flows.iter().find_map(|flow| match &flow.shape {
+            Shape::Ranked(keys) if keys.len() as u64 <= self.settings.window => {
+                keys.iter().position(|own| *own == key)
+            }
+            _ => None,
+        })?;
+        Some((self.roles[&key].priority?, place))
     }
 
     /// The canvas of a flow, as it is submitted.
@@ -181,6 +215,7 @@ impl Plan {
                 let mut members = keys.iter().map(single).collect::<Vec<_>>().into_iter();
                 Canvas::group(std::iter::from_fn(move || members.next()))
             }
+            Shape::Ranked(keys) => Canvas::group(keys.iter().map(single).collect::<Vec<_>>()),
             Shape::Starmap(keys) => source.starmap(args(keys)).into_canvas(),
             Shape::Chunks(keys, size) => source.chunks(args(keys), *size).into_canvas(),
         };
@@ -208,6 +243,14 @@ impl Plan {
         if let Some(ms) = role.countdown_ms {
             task = task.countdown(Duration::from_millis(ms));
         }
+        if let Some(ms) = role.eta_ms {
+            task = task.eta(after_start(ms));
+        }
+        match role.expires {
+            Some(Expires::In(ms)) => task = task.expires(Duration::from_millis(ms)),
+            Some(Expires::At(ms)) => task = task.expires_at(after_start(ms)),
+            None => {}
+        }
         if let Some(ms) = role.soft_limit {
             task = task.soft_time_limit(Duration::from_millis(ms));
         }
@@ -230,8 +273,14 @@ impl Plan {
             live,
             threads,
             grace,
+            buffered,
         } = &self.settings;
+        let durability = match buffered {
+            true => Durability::Buffered,
+            false => Durability::Power,
+        };
         let mut builder = App::with_store(disk)
+            .durability(durability)
             .tasks(tasks::all())
             .clock(clock)
             .concurrency(*concurrency)
@@ -252,6 +301,10 @@ impl Plan {
     }
 }
 
+fn after_start(ms: u64) -> SystemTime {
+    world::start() + Duration::from_millis(ms)
+}
+
 fn runner(dice: &Dice) -> TestRunner {
     let seed: Vec<u8> = (0..2).flat_map(|_| dice.next().to_le_bytes()).collect();
     let rng = TestRng::from_seed(RngAlgorithm::XorShift, &seed);
@@ -265,7 +318,8 @@ impl Shape {
             *next += count as u64;
             (first..=*next).collect()
         };
-        match dice.roll(12) {
+        match dice.roll(13) {
+            3 => Self::Ranked(keys(2 + dice.roll(7))),
             0 => Self::Lazy(keys(dice.roll(20))),
             1 => Self::Starmap(keys(1 + dice.roll(4))),
             2 => Self::Chunks(keys(1 + dice.roll(6)), 1 + dice.roll(3)),
@@ -293,10 +347,14 @@ impl Shape {
             Self::Starmap(keys) | Self::Chunks(keys, _) => {
                 roles.extend(keys.iter().map(|key| (*key, Role::idle(dice))));
             }
+            Self::Ranked(keys) => {
+                roles.extend(keys.iter().map(|key| (*key, Role::ranked(dice))));
+            }
             Self::Node(node) => node.walk(&mut |node| match &node.form {
                 Form::Task { key, fails, takes } => {
                     roles.insert(*key, Role::of(dice, *fails, !takes));
                 }
+                Form::Late { key } => drop(roles.insert(*key, Role::late(dice))),
                 Form::Each { key, .. } => drop(roles.insert(*key, Role::idle(dice))),
                 Form::Calling { key, .. }
                 | Form::Replaced { key, .. }
@@ -320,7 +378,9 @@ impl Shape {
                 let outcome = outcome.map_err(|failed| failed.why);
                 outcome.map(|value| model::plain(&value))
             }
-            Self::Lazy(keys) | Self::Starmap(keys) => keys.iter().map(one).collect(),
+            Self::Lazy(keys) | Self::Starmap(keys) | Self::Ranked(keys) => {
+                keys.iter().map(one).collect()
+            }
             Self::Chunks(keys, size) => keys
                 .chunks(*size)
                 .map(|keys| keys.iter().map(&mut one).collect())
@@ -339,6 +399,33 @@ impl Role {
         }
     }
 
+    fn ranked(dice: &Dice) -> Self {
+        Self {
+            queue: Some(NARROW),
+            priority: Some(dice.pick(&[0, 3, 6, 9])),
+            ..Self::idle(dice)
+        }
+    }
+
+    /// Expires before its time, or has done so before it is submitted.
+    fn late(dice: &Dice) -> Self {
+        let mut role = Self::default();
+        let (first, more) = (dice.next() % 10_000, dice.next() % 3_000);
+        role.expires = Some(match dice.roll(4) {
+            0 => Expires::In(0),
+            1 => Expires::At(0),
+            2 => {
+                role.countdown_ms = Some(first + more);
+                Expires::In(first)
+            }
+            _ => {
+                role.eta_ms = Some(first + more);
+                Expires::At(first)
+            }
+        });
+        role
+    }
+
     /// `alone`: it takes nothing from upstream.
     fn of(dice: &Dice, fails: bool, alone: bool) -> Self {
         let mut role = Self::idle(dice);
@@ -348,8 +435,17 @@ impl Role {
         if dice.percent(30) {
             role.priority = Some(dice.roll(10) as u8);
         }
-        if dice.percent(10) {
-            role.countdown_ms = Some(dice.next() % 10_000);
+        match dice.roll(20) {
+            0 | 1 => role.countdown_ms = Some(dice.next() % 10_000),
+            2 => role.eta_ms = Some(dice.next() % 20_000),
+            _ => {}
+        }
+        // Later than all ends.
+        let late_ms = 2 * RETENTION.as_millis() as u64;
+        match dice.roll(20) {
+            0 => role.expires = Some(Expires::In(late_ms)),
+            1 => role.expires = Some(Expires::At(late_ms)),
+            _ => {}
         }
         if alone && !fails && dice.percent(15) {
             role.blocking = true;
@@ -383,6 +479,11 @@ impl Role {
         role
     }
 
+    /// It is not to start earlier, in milliseconds since the [start](world::start).
+    pub(crate) fn earliest_ms(&self) -> u64 {
+        self.eta_ms.or(self.countdown_ms).unwrap_or_default()
+    }
+
     /// How many retries it is to have.
     pub(crate) fn retries(&self) -> u32 {
         let all = self.detours.len() as u32;
@@ -403,19 +504,24 @@ impl Settings {
             live: dice.pick(&[1, 1, 2, 10_000]),
             threads: 1 + dice.roll(3),
             grace: Duration::from_millis(dice.pick(&[0, 5, 50])),
+            buffered: dice.percent(15),
         }
     }
 }
 
 impl Trouble {
-    fn of(dice: &Dice) -> Self {
+    fn of(dice: &Dice, buffered: bool) -> Self {
         let lives = dice.pick(&[0, 1, 1, 2, 3, 5]);
         let reach = dice.pick(&[5, 30, 150]);
         let end = |_| {
             let after = 1 + dice.roll(reach);
             let how = match dice.roll(4) {
                 0 => LifeEnd::Shutdown,
-                1 => LifeEnd::StoreFails(1 + dice.roll(reach)),
+                1 => LifeEnd::StoreFails {
+                    calls: 1 + dice.roll(reach),
+                    // (What is flushed later fails only if the store keeps its word, and goes on failing.)
+                    once: dice.percent(50) && !buffered,
+                },
                 _ => LifeEnd::Crash,
             };
             (after, how)

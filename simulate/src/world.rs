@@ -27,6 +27,11 @@ pub(crate) fn now<T>(ask: impl FnOnce(&World) -> T) -> T {
     ask(&world.expect("a task runs in a run"))
 }
 
+/// When each run starts.
+pub(crate) fn start() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)
+}
+
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) plan: Plan,
@@ -36,6 +41,12 @@ pub(crate) struct World {
     pub(crate) lives: Cell<u32>,
     /// Which bodies were entered: task, attempt, key.
     pub(crate) entered: RefCell<BTreeSet<(Id, u32, u64)>>,
+    /// Which of them the store has heard of, as long as it has lost nothing.
+    attempts: RefCell<BTreeSet<(Id, u32, u64)>>,
+    /// A crash has taken what was acknowledged, as it may.
+    pub(crate) has_lost: Cell<bool>,
+    /// Of each group that waits in one line: who has begun in this life.
+    ranks: RefCell<BTreeMap<Id, Vec<(u8, usize)>>>,
     /// What the store showed as ended when it was opened last.
     pub(crate) ended: RefCell<BTreeSet<Id>>,
     /// How many failures each task has behind it that were its role's.
@@ -72,14 +83,16 @@ pub(crate) struct Presence((Option<&'static str>, bool));
 impl World {
     pub(crate) fn new(seed: u64, options: Options) -> Rc<Self> {
         let plan = Plan::of(seed);
-        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let world = Rc::new(Self {
             submitted: plan.flows.iter().map(|_| RefCell::default()).collect(),
             plan,
             dice: Dice::new(!seed),
-            clock: Clock::manual(start),
+            clock: Clock::manual(start()),
             lives: Cell::new(0),
             entered: RefCell::default(),
+            attempts: RefCell::default(),
+            has_lost: Cell::new(false),
+            ranks: RefCell::default(),
             ended: RefCell::default(),
             detours: RefCell::default(),
             doors: RefCell::default(),
@@ -112,6 +125,14 @@ impl World {
         self.sleepers.borrow_mut().clear();
         self.present.borrow_mut().clear();
         self.ended.borrow_mut().clear();
+        self.ranks.borrow_mut().clear();
+    }
+
+    /// A crash has taken what was acknowledged.
+    pub(crate) fn loses(&self) {
+        self.tell(|| "what was acknowledged is lost".to_owned());
+        self.has_lost.set(true);
+        self.attempts.borrow_mut().clear();
     }
 
     pub(crate) fn canvas(&self, node: &Node) -> Canvas {
@@ -135,6 +156,37 @@ impl World {
     pub(crate) fn now_ms(&self) -> u64 {
         let since = self.clock.now().duration_since(SystemTime::UNIX_EPOCH);
         since.expect("it starts later").as_millis() as u64
+    }
+
+    fn since_start_ms(&self) -> u64 {
+        let since = self.clock.now().duration_since(start());
+        since.expect("the clock goes on").as_millis() as u64
+    }
+
+    /// Of a group that waits in one line the first takes the slot that is free, and each other goes by
+    /// its priority. Who was running at a crash comes into line when he has been read; and later lives
+    /// may try suspects first.
+    fn begins_in_turn(&self, id: Id, key: u64) {
+        let lives = self.lives.get();
+        let Some(next) = self.plan.rank(key).filter(|_| lives <= 2) else {
+            return;
+        };
+        let mut ranks = self.ranks.borrow_mut();
+        let begun = ranks.entry(id.root()).or_default();
+        if let [_, .., last] = begun[..]
+            && self.deaths.get() == 0
+        {
+            let is_in_turn = match next.0 == last.0 {
+                true => next.1 > last.1 || lives > 1,
+                false => next.0 < last.0,
+            };
+            if !is_in_turn {
+                self.is_wrong(format!(
+                    "task {key} begins out of turn: {begun:?}, {next:?}"
+                ));
+            }
+        }
+        begun.push(next);
     }
 
     /// Lets one of those go on that wait for their turn; says whether there was any.
@@ -200,13 +252,18 @@ pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
     now(|world| {
         let (id, attempt) = (ctx.id(), ctx.attempt());
         world.tell(|| format!("task {key} begins, attempt {attempt} of {id}"));
-        if !world.entered.borrow_mut().insert((id, attempt, key)) {
+        world.entered.borrow_mut().insert((id, attempt, key));
+        if !world.attempts.borrow_mut().insert((id, attempt, key)) {
             world.is_wrong(format!("attempt {attempt} of task {key} ran twice"));
         }
         if world.ended.borrow().contains(&id) {
             world.is_wrong(format!("task {key} had ended, and ran again"));
         }
         let role = &world.plan.roles[&key];
+        if world.since_start_ms() < role.earliest_ms() {
+            world.is_wrong(format!("task {key} begins before its time"));
+        }
+        world.begins_in_turn(id, key);
         let most = 1 + role.retries() + world.lives.get() + world.deaths.get() as u32;
         if attempt > most {
             world.is_wrong(format!("attempt {attempt} of task {key}, which has {most}"));
@@ -244,11 +301,9 @@ impl Chance for Weather {
     fn dies(&self, kind: &'static str) -> bool {
         let world = &self.0;
         let (most, of_thousand) = world.plan.trouble.deaths;
-        // Without the engine itself all stops: that is another life's end. And what the children of a
-        // supervisor do that has died happens twice (DESIGN.md, "what is left undone on purpose").
-        let has_no_children = kind == "task" && world.plan.nodes.is_empty();
-        let may_die = has_no_children || (kind != "engine" && world.options.supervisors_die);
-        let dies = may_die && world.deaths.get() < most && world.dice.roll(1_000) < of_thousand;
+        // Without the engine itself all stops: that is another life's end.
+        let may_die = kind != "engine" && world.deaths.get() < most;
+        let dies = may_die && world.dice.roll(1_000) < of_thousand;
         if dies {
             world.tell(|| format!("an actor dies: {kind}"));
             world.deaths.set(world.deaths.get() + 1);

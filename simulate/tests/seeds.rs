@@ -33,5 +33,12 @@ fn a_seed_is_the_very_same_run_each_time() {
 /// come in, because after a restart what had been live went first.
 #[test]
 fn what_is_due_while_nobody_may_come_in_waits() {
-    assert_fine(123);
+    assert_fine(101);
+}
+
+/// What hung on a supervisor that had died went on beside what was started in its place: the workflow
+/// never ended.
+#[test]
+fn a_workflow_ends_whose_supervisor_dies() {
+    assert_fine(257);
 }

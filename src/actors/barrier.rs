@@ -4,7 +4,7 @@ use actix::{Actor, ActorContext, Context, Handler, Recipient};
 
 use super::post::Post;
 use super::shell::Shell;
-use super::supervision::Tether;
+use super::supervision::{Tether, is_orphaned};
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};
 use crate::canvas::machine::{Change, Record};
@@ -35,7 +35,7 @@ impl BarrierActor {
         tether: Tether,
     ) -> Post {
         let context = Context::new();
-        let post = Post::of(&context);
+        let post = Post::of(&context, Some(tether.supervisor()));
         let barrier = Self {
             shell,
             group,
@@ -64,6 +64,9 @@ impl BarrierActor {
     }
 
     fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
+        if is_orphaned(&self.post) {
+            return context.terminate();
+        }
         for command in commands {
             match command {
                 Command::Record(record) => {

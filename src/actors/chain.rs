@@ -34,6 +34,9 @@ impl ChainActor {
     }
 
     fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
+        if self.child.is_orphaned() {
+            return context.terminate();
+        }
         for command in commands {
             match command {
                 Command::Record(record) => self.shell.record(self.child.id(), record),
@@ -48,7 +51,11 @@ impl ChainActor {
                     respawn_later(&self.shell, self.child.id(), index, context);
                 }
                 Command::GiveUp(index) => {
-                    let report = given_up(self.child.root, &self.child.steps()[index as usize]);
+                    let report = given_up(
+                        &self.shell,
+                        self.child.root,
+                        &self.child.steps()[index as usize],
+                    );
                     let ended = self.machine.as_mut().map(|m| m.ended(index, report));
                     self.perform(ended.unwrap_or_default(), context);
                 }
@@ -100,7 +107,7 @@ impl Actor for ChainActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        self.post = Some(Post::of(context));
+        self.post = Some(self.child.post(context));
         match self.recorded() {
             Ok(records) => {
                 let len = self.child.steps().len() as Index;

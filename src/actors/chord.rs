@@ -3,7 +3,6 @@
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
@@ -38,6 +37,9 @@ impl ChordActor {
     }
 
     fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
+        if self.child.is_orphaned() {
+            return context.terminate();
+        }
         for command in commands {
             match command {
                 Command::Header(command) => {
@@ -60,7 +62,7 @@ impl ChordActor {
                     respawn_later(&self.shell, self.child.id(), BODY, context);
                 }
                 Command::GiveUpBody => {
-                    let report = given_up(self.child.root, self.body());
+                    let report = given_up(&self.shell, self.child.root, self.body());
                     self.child.pass_on(report);
                     context.stop();
                 }
@@ -105,7 +107,7 @@ impl Actor for ChordActor {
             unreachable!("a chord actor is started for a chord")
         };
         let header = header.clone();
-        let post = Post::of(context);
+        let post = self.child.post(context);
         match fan::open(&self.shell, &self.child, header, post, context) {
             Ok((fan, arrived)) => {
                 let (machine, commands) = Chord::recover(arrived, fan.window(&self.shell));

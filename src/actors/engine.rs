@@ -348,7 +348,7 @@ impl EngineActor {
                     (Ok(place), Some(post)) => post.send(Word::Ended(ChildEnded {
                         root,
                         index,
-                        report: given_up(root, &place.node),
+                        report: given_up(&self.shell, root, &place.node),
                     })),
                     (Err(error), _) => self.shell.halt(error.into()),
                     (Ok(_), None) => {}
@@ -420,7 +420,7 @@ impl Actor for EngineActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let post = Post::of(context);
+        let post = Post::of(context, None);
         self.shell.set_engine(context.address(), post.clone());
         self.post = Some(post);
         if let Err(error) = self.recover(context) {

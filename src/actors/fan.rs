@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use actix::{Actor, AsyncContext, Context, Handler, Recipient};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 
 use super::barrier::BarrierActor;
 use super::post::Post;
@@ -35,7 +35,7 @@ pub(crate) struct FanOut {
 }
 
 /// Opens the fan of a group's or chord's actor. If that cannot be, the report says why; without one
-/// the engine halts.
+/// the engine halts, or nobody is there to report to.
 pub(crate) fn open<A>(
     shell: &Shell,
     child: &Child,
@@ -46,6 +46,10 @@ pub(crate) fn open<A>(
 where
     A: Actor<Context = Context<A>> + Handler<Decided> + Handler<Mail>,
 {
+    if child.is_orphaned() {
+        context.terminate();
+        return Err(None);
+    }
     let owner = context.address().recipient();
     let errbacks = fan.own_errbacks().to_vec();
     FanOut::open(shell, child, fan, owner, post).map_err(|error| match error {
@@ -195,7 +199,7 @@ impl FanOut {
         self.barrier.send(Word::Ended(ChildEnded {
             root,
             index,
-            report: given_up(root, &node),
+            report: given_up(shell, root, &node),
         }));
         Ok(())
     }

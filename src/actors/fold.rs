@@ -3,7 +3,6 @@
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
@@ -79,6 +78,10 @@ impl FoldActor {
         commands: Vec<Command>,
         context: &mut Context<Self>,
     ) -> Result<(), StoreError> {
+        if self.child.is_orphaned() {
+            context.terminate();
+            return Ok(());
+        }
         for command in commands {
             match command {
                 Command::Members(command) => {
@@ -94,7 +97,7 @@ impl FoldActor {
                     respawn_later(&self.shell, self.child.id(), index, context);
                 }
                 Command::GiveUpRun(index) => {
-                    let report = given_up(self.child.root, self.body());
+                    let report = given_up(&self.shell, self.child.root, self.body());
                     self.decide(context, |fold| fold.run_ended(index, report));
                 }
                 Command::Keep { folded, acc } => self.keep(folded, acc),
@@ -189,7 +192,7 @@ impl Actor for FoldActor {
             unreachable!("a fold actor is started for a fold")
         };
         let header = header.clone();
-        let post = Post::of(context);
+        let post = self.child.post(context);
         match fan::open(&self.shell, &self.child, header, post, context) {
             Ok((fan, _)) => {
                 let intake = match self.intake(fan.size()) {

@@ -3,7 +3,6 @@
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child};
 use crate::canvas::freeze::Def;
@@ -28,6 +27,9 @@ impl GroupActor {
     }
 
     fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
+        if self.child.is_orphaned() {
+            return context.terminate();
+        }
         let Some((_, fan)) = &mut self.running else {
             return;
         };
@@ -58,7 +60,7 @@ impl Actor for GroupActor {
             unreachable!("a group actor is started for a group")
         };
         let fan = fan.clone();
-        let post = Post::of(context);
+        let post = self.child.post(context);
         match fan::open(&self.shell, &self.child, fan, post, context) {
             Ok((fan, arrived)) => {
                 let (machine, commands) = Group::recover(arrived, fan.window(&self.shell));

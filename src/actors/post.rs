@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
@@ -28,18 +28,40 @@ struct Inner {
     /// Children are bounded by the window, and so is what they say.
     words: RefCell<VecDeque<Word>>,
     bell: Recipient<Mail>,
+    /// Its supervisor's; the engine has none.
+    above: Option<Weak<Inner>>,
 }
 
 impl Post {
-    /// The post of the actor whose context this is.
-    pub(crate) fn of<A>(context: &Context<A>) -> Self
+    /// The post of the actor whose context this is, and whose own supervisor has this one.
+    pub(crate) fn of<A>(context: &Context<A>, above: Option<&Self>) -> Self
     where
         A: Actor<Context = Context<A>> + Handler<Mail>,
     {
         Self(Rc::new(Inner {
             words: RefCell::default(),
             bell: context.address().recipient(),
+            above: above.map(|above| Rc::downgrade(&above.0)),
         }))
+    }
+
+    /// Says whether its actor is there, and all that this one hangs on.
+    pub(crate) fn is_held(&self) -> bool {
+        let mut post = self.clone();
+        loop {
+            if !post.0.bell.connected() {
+                return false;
+            }
+            // Who is there has his own post.
+            let above = match &post.0.above {
+                None => return true,
+                Some(above) => above.upgrade(),
+            };
+            match above {
+                None => return false,
+                Some(above) => post = Self(above),
+            }
+        }
     }
 
     pub(crate) fn send(&self, word: Word) {

@@ -69,6 +69,11 @@ impl Roll {
             .filter(|_| place.generation == ticket.generation)
     }
 
+    /// All that have a task.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Addr<TaskActor>> {
+        self.places.iter().filter_map(|place| place.task.as_ref())
+    }
+
     /// An actor that has no task.
     pub(crate) fn idle(&mut self) -> Option<Addr<TaskActor>> {
         self.idle.pop()

@@ -39,7 +39,7 @@ use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
 use crate::messages::supervisor::Word;
-use crate::messages::task::Granted;
+use crate::messages::task::{Granted, Orphaned};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::meta::Life;
 use crate::persistence::reader::Reader;
@@ -243,6 +243,14 @@ impl Shell {
     pub(crate) fn strike(&self, ticket: Ticket) {
         let task = self.0.roll.borrow_mut().strike(ticket);
         drop(task);
+    }
+
+    /// An actor was lost: the tasks below it end, those above these with them. What waits for its slot does
+    /// so when it is granted.
+    pub(crate) fn end_orphans(&self) {
+        for task in self.0.roll.borrow().all() {
+            task.do_send(Orphaned);
+        }
     }
 
     /// Passes a note on to a task's actor; what one that is gone was told is dropped.

@@ -1,5 +1,6 @@
 //! Children: what each of them gets from its supervisor, and how the supervisor learns its end.
 
+use std::cell::Cell;
 use std::ops::Deref;
 
 use actix::{Actor, AsyncContext, Context, Handler};
@@ -16,7 +17,19 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::place::Place;
 use crate::canvas::machine::{Change, Index, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Respawn, Word};
+use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
+
+thread_local! {
+    /// An actor of this thread was lost. Only from then on is there anybody without a supervisor.
+    static LOST: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says whether an actor that this post is above of has lost its supervisor, or one further up. It is in
+/// nobody's place then, since what was lost is started again from the store: it ends, and says and
+/// records nothing.
+pub(crate) fn is_orphaned(above: &Post) -> bool {
+    LOST.get() && !above.is_held()
+}
 
 /// The index under which a group's barrier is watched.
 pub(crate) const BARRIER: Index = Index::MAX - 1;
@@ -68,6 +81,10 @@ impl Tether {
         }
     }
 
+    pub(crate) fn supervisor(&self) -> &Post {
+        &self.supervisor
+    }
+
     /// The child has said its last word: its end is no loss.
     pub(crate) fn release(&mut self) {
         self.reported = true;
@@ -76,6 +93,9 @@ impl Tether {
 
 impl Drop for Tether {
     fn drop(&mut self) {
+        if !self.reported {
+            LOST.set(true);
+        }
         self.supervisor.send(Word::Stopped(ChildStopped {
             root: self.root,
             index: self.index,
@@ -106,6 +126,19 @@ impl Child {
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self.resume, Resume::Fresh | Resume::Stored(None))
             && !matches!(&self.def().options, Some(own) if own.eta.is_some() || own.expires.is_some())
+    }
+
+    /// The post of its actor.
+    pub(crate) fn post<A>(&self, context: &Context<A>) -> Post
+    where
+        A: Actor<Context = Context<A>> + Handler<Mail>,
+    {
+        Post::of(context, Some(&self.reports_to))
+    }
+
+    /// As [`is_orphaned`].
+    pub(crate) fn is_orphaned(&self) -> bool {
+        is_orphaned(&self.reports_to)
     }
 
     /// Records how far it has got, in its supervisor's stream.
@@ -175,6 +208,7 @@ pub(crate) fn respawn_later<A>(
         return;
     }
     tracing::error!(%supervisor, index, "a child's actor was lost and is started again");
+    shell.end_orphans();
     let root = supervisor.root();
     shell.then(Act::Respawn(
         context.address().recipient(),
@@ -183,7 +217,8 @@ pub(crate) fn respawn_later<A>(
 }
 
 /// The last word on a child whose actor dies each time it is started.
-pub(crate) fn given_up(root: Id, node: &Node) -> Report {
+pub(crate) fn given_up(shell: &Shell, root: Id, node: &Node) -> Report {
+    shell.end_orphans();
     let failure = TaskFailure::new(
         FailureKind::Engine,
         root.node(node.seq),

@@ -24,7 +24,7 @@ use crate::canvas::retry::RetryPolicy;
 use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
-use crate::messages::task::{Finished, Granted, Released, Wants, WantsSlot};
+use crate::messages::task::{Finished, Granted, Orphaned, Released, Wants, WantsSlot};
 use crate::persistence::{StoreError, definition};
 use crate::task::{Entry, TaskOptions};
 
@@ -84,9 +84,9 @@ struct Family {
 }
 
 impl Family {
-    fn new(offspring: BTreeMap<Index, Node>, context: &Context<TaskActor>) -> Box<Self> {
+    fn new(offspring: BTreeMap<Index, Node>, post: Post) -> Box<Self> {
         Box::new(Self {
-            post: Post::of(context),
+            post,
             offspring,
             calls: Vec::new(),
             returning: VecDeque::new(),
@@ -99,9 +99,9 @@ impl Work {
         self.options.as_deref().unwrap_or(&self.entry.options)
     }
 
-    fn family(&mut self, context: &Context<TaskActor>) -> &mut Family {
+    fn family(&mut self, child: &Child, context: &Context<TaskActor>) -> &mut Family {
         self.family
-            .get_or_insert_with(|| Family::new(BTreeMap::new(), context))
+            .get_or_insert_with(|| Family::new(BTreeMap::new(), child.post(context)))
     }
 }
 
@@ -117,25 +117,30 @@ impl TaskActor {
         event: impl FnOnce(&mut Job, &mut Context<Self>),
     ) {
         let Some(job) = &mut self.job else { return };
-        event(job, context);
+        let is_orphaned = job.child.is_orphaned();
+        if !is_orphaned {
+            event(job, context);
+        }
         let next = job.next.take();
-        if !job.is_over {
-            self.shell.assign(next);
-        } else {
+        if !(job.is_over || is_orphaned) {
+            return self.shell.assign(next);
+        }
+        // (What is held against an orphan is now held against who has its place.)
+        if job.is_over {
             job.clear();
-            let (ticket, is_known) = (job.ticket, job.is_known);
-            match next {
-                Some((child, permit)) if !is_known => {
-                    let ticket = self.shell.succeed(ticket);
-                    self.take(child, Some(permit), ticket, context);
+        }
+        let (ticket, is_known) = (job.ticket, job.is_known);
+        match next {
+            Some((child, permit)) if !is_known => {
+                let ticket = self.shell.succeed(ticket);
+                self.take(child, Some(permit), ticket, context);
+            }
+            next => {
+                self.shell.assign(next);
+                if is_known || !self.shell.rest(ticket) {
+                    context.stop();
                 }
-                next => {
-                    self.shell.assign(next);
-                    if is_known || !self.shell.rest(ticket) {
-                        context.stop();
-                    }
-                    self.job = None;
-                }
+                self.job = None;
             }
         }
     }
@@ -246,7 +251,9 @@ impl Job {
                     self.shell.put(key, value);
                 }
                 self.shell.record(task, child.record);
-                work.family(context).offspring.insert(index, child.node);
+                work.family(&self.child, context)
+                    .offspring
+                    .insert(index, child.node);
                 match self.child(index, Resume::Fresh) {
                     Some(child) if is_in_its_record => child.start(&self.shell),
                     // It reads its members from the store.
@@ -259,13 +266,13 @@ impl Job {
             Command::Spawn(index) => self.resume_child(index)?,
             Command::Respawn(index) => respawn_later(&self.shell, task, index, context),
             Command::GiveUp(index) => {
-                if let Some(node) = work.family(context).offspring.get(&index) {
-                    let report = given_up(self.child.root, node);
+                if let Some(node) = work.family(&self.child, context).offspring.get(&index) {
+                    let report = given_up(&self.shell, self.child.root, node);
                     self.decide(None, context, |task| task.child_ended(index, report));
                 }
             }
             Command::Answer(index, outcome) => {
-                let calls = &mut work.family(context).calls;
+                let calls = &mut work.family(&self.child, context).calls;
                 for (_, caller) in calls.extract_if(.., |(of, _)| *of == index) {
                     self.shell.then(Act::Answer(caller, outcome.clone()));
                 }
@@ -456,7 +463,8 @@ impl Job {
         };
         let offspring = self.offspring()?;
         self.is_known |= !offspring.is_empty();
-        let family = (!offspring.is_empty()).then(|| Family::new(offspring, context));
+        let family =
+            (!offspring.is_empty()).then(|| Family::new(offspring, self.child.post(context)));
         self.work = Some(Work {
             machine,
             entry,
@@ -512,7 +520,7 @@ impl Job {
                 // What it waits for must be able to run.
                 self.shell.outlived(self.child.id());
             }
-            let calls = &mut work.family(context).calls;
+            let calls = &mut work.family(&self.child, context).calls;
             // Nobody hears these any more.
             calls.retain(|(_, caller)| !caller.is_closed());
             calls.extend(answer.map(|answer| (index, answer)));
@@ -550,6 +558,14 @@ impl Handler<Take> for TaskActor {
         if let Some((child, permit)) = self.shell.take(ticket) {
             self.take(child, permit, ticket, context);
         }
+    }
+}
+
+impl Handler<Orphaned> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Orphaned, context: &mut Context<Self>) {
+        self.work(context, |_, _| {});
     }
 }
 
@@ -592,7 +608,7 @@ impl Handler<WantsSlot> for TaskActor {
         self.work(context, |job, context| {
             if let Some(work) = &mut job.work {
                 job.is_known = true;
-                work.family(context).returning.push_back(slot);
+                work.family(&job.child, context).returning.push_back(slot);
                 job.request(context);
             }
         });

@@ -15,6 +15,11 @@ use crate::canvas::outcome::Outcome;
 #[rtype(result = "()")]
 pub(crate) struct Granted(pub(crate) Permit);
 
+/// An actor was lost: it may have been above this one.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Orphaned;
+
 /// It has left quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]

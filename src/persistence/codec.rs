@@ -130,6 +130,8 @@ pub(crate) fn decode_body<'a, T: Deserialize<'a>>(
 ) -> Result<T, StoreError> {
     let decoded = if body.len() <= MAX_RECORD {
         bincode::serde::borrow_decode_from_slice(body, SMALL)
+    } else if body.len() <= JOINED {
+        bincode::serde::borrow_decode_from_slice(body, MEDIUM)
     } else {
         bincode::serde::borrow_decode_from_slice(body, LARGE)
     };
@@ -144,7 +146,10 @@ pub(crate) fn decode_body<'a, T: Deserialize<'a>>(
 /// before anybody looks whether it is there.
 const SMALL: Configuration<LittleEndian, Varint, Limit<{ 1 << 20 }>> =
     bincode::config::standard().with_limit::<{ 1 << 20 }>();
-/// How records that were joined are.
+/// How records that were joined are, up to so many bytes, and beyond.
+const JOINED: usize = 1 << 21;
+const MEDIUM: Configuration<LittleEndian, Varint, Limit<{ 1 << 28 }>> =
+    bincode::config::standard().with_limit::<{ 1 << 28 }>();
 const LARGE: Configuration<LittleEndian, Varint, Limit<{ 1 << 32 }>> =
     bincode::config::standard().with_limit::<{ 1 << 32 }>();
 
@@ -534,6 +539,18 @@ mod tests {
                     "byte {byte}, bit {bit}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_not_true_is_refused_before_so_much_is_allocated() {
+        for bytes in [100, MAX_RECORD, MAX_RECORD + 1, JOINED] {
+            let mut claims_a_gigabyte = body(&(1_u64 << 30));
+            claims_a_gigabyte.resize(bytes, 0);
+            let error =
+                decode_body::<serde_bytes::ByteBuf>(Kind::Members, b"k", &claims_a_gigabyte);
+            let why = error.unwrap_err().to_string();
+            assert!(why.contains("LimitExceeded"), "{bytes}: {why}");
         }
     }
 

@@ -244,7 +244,7 @@ fn repeats(last: &Node, node: &Node) -> bool {
     let (Def::Task(a), Def::Task(b)) = (&last.def, &node.def) else {
         return false;
     };
-    node.seq == last.seq + 1
+    Some(node.seq) == last.seq.checked_add(1)
         && (&a.name, a.count, a.mode, a.takes_upstream, &a.options)
             == (&b.name, b.count, b.mode, b.takes_upstream, &b.options)
         && last.callbacks.is_none()
@@ -371,13 +371,34 @@ pub(crate) fn decode_members(key: &[u8], parts: Vec<u8>) -> Result<Vec<Node>, St
     Ok(nodes)
 }
 
+/// Any bytes, as a head and as the members of a group: what is read means the same when it is written again.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let key = b"any";
+    if let Ok(head) = codec::decode_body::<Head>(Kind::Head, key, bytes) {
+        let again = codec::decode_body::<Head>(Kind::Head, key, &codec::body(&head));
+        assert_eq!(again.expect("what was written is read"), head);
+    }
+    let Ok(nodes) = decode_members(key, bytes.to_vec()) else {
+        return;
+    };
+    let mut pack = Pack::default();
+    let mut written = codec::body(&nodes.len());
+    for node in &nodes {
+        written.extend_from_slice(&codec::body(&pack.written(node)));
+        pack.last = Some(node.clone());
+    }
+    let again = decode_members(key, written).expect("what was written is read");
+    assert_eq!(again, nodes);
+}
+
 fn again(last: Option<&Node>, args: Payload) -> Option<Node> {
     let last = last?;
     let Def::Task(task) = &last.def else {
         return None;
     };
     Some(Node {
-        seq: last.seq + 1,
+        seq: last.seq.checked_add(1)?,
         def: Def::Task(TaskDef {
             name: task.name.clone(),
             args,
@@ -497,10 +518,36 @@ mod tests {
             }
         }
 
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3_000))]
+
         #[test]
         fn decoding_any_members_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode_members(b"k", bytes.clone());
+            fuzz(&bytes);
         }
+    }
+
+    #[test]
+    fn no_member_comes_behind_the_last_number() {
+        let Def::Group(Fan {
+            members: Members::Inline(mut members),
+            ..
+        }) = stored(Canvas::group([Canvas::immutable("add", (1,))]))
+            .0
+            .def
+        else {
+            panic!("it is a small group")
+        };
+        let last = &mut Arc::make_mut(&mut members)[0];
+        last.seq = u64::MAX;
+        let both = [Written::Node(last), Written::Again(&Payload::from(vec![7]))];
+        let error = decode_members(b"k", codec::body(&&both[..]));
+        assert!(
+            matches!(error, Err(StoreError::Corrupt { .. })),
+            "{error:?}"
+        );
     }
 
     #[test]

@@ -22,6 +22,10 @@ const KINDS: [(&[u8], Kind); 15] = [
     (b"x", Kind::Mark),
 ];
 
+pub(crate) fn definition(bytes: &[u8]) {
+    definition::fuzz(bytes);
+}
+
 pub(crate) fn record(bytes: &[u8]) {
     let Some((kind, body)) = bytes.split_first() else {
         return;

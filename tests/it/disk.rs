@@ -16,8 +16,9 @@ pub(crate) struct DiskState {
     /// How many of them are synced.
     pub(crate) synced: usize,
     pub(crate) calls: usize,
-    /// The call of `apply` or `sync` that fails, and with it all behind it.
+    /// The call of `apply` or `sync` that fails, and with it all behind it, or none.
     pub(crate) fails_at: Option<usize>,
+    pub(crate) fails_once: bool,
     /// Asked in the middle of each sync.
     pub(crate) during_sync: Option<During>,
 }
@@ -79,7 +80,9 @@ impl Disk {
                 doing: "write".to_owned(),
                 source: Arc::new(std::io::Error::other("no more")),
             }),
-            Some(at) if state.calls > at => Err(StoreError::Poisoned("no more".to_owned())),
+            Some(at) if state.calls > at && !state.fails_once => {
+                Err(StoreError::Poisoned("no more".to_owned()))
+            }
             _ => Ok(()),
         }
     }
@@ -101,14 +104,16 @@ impl Store for Disk {
         self.1.apply(batch)
     }
 
-    fn sync(&self, _: Durability) -> Result<(), StoreError> {
+    fn sync(&self, durability: Durability) -> Result<(), StoreError> {
         let during = self.0.lock().unwrap().during_sync.clone();
         if let Some(During(ask)) = during {
             ask();
         }
         let mut state = self.0.lock().unwrap();
         Self::call(&mut state)?;
-        state.synced = state.batches.len();
+        if durability != Durability::Buffered {
+            state.synced = state.batches.len();
+        }
         Ok(())
     }
 }

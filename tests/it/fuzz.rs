@@ -77,6 +77,11 @@ proptest! {
     }
 
     #[test]
+    fn any_definition_is_read_or_refused(bytes in mutated("definition")) {
+        fuzzing::definition(&bytes);
+    }
+
+    #[test]
     fn any_log_is_read_or_refused(bytes in mutated("log")) {
         fuzzing::log(&bytes);
     }
@@ -87,6 +92,7 @@ fn the_corpus_is_read() {
     for (target, read) in [
         ("celery_json", fuzzing::celery_json as fn(&[u8])),
         ("record", fuzzing::record),
+        ("definition", fuzzing::definition),
         ("log", fuzzing::log),
     ] {
         corpus(target).iter().for_each(|bytes| read(bytes));
@@ -134,7 +140,11 @@ pub(crate) fn write_corpus(home: &Path) {
                 sizes.push(record.len());
                 let name = String::from_utf8_lossy(kind).replace("m/", "");
                 let body = [&[number], &record[7..]].concat();
-                write("record", format!("{name}-{}", sizes.len()), &body);
+                let name = format!("{name}-{}", sizes.len());
+                write("record", name.clone(), &body);
+                if kind == b"w" || kind == b"d" {
+                    write("definition", name, &record[7..]);
+                }
             }
         }
     }

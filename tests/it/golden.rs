@@ -1,8 +1,8 @@
 //! Stores that earlier versions have written: they open, and what was unfinished goes on to its end.
 //!
-//! Each is in `tests/golden`, by the version that wrote it. `cargo test --test it golden -- --ignored` writes
-//! that of this version anew, and the corpus of `fuzz/` from it; do so before a release that changes what is
-//! stored, in a directory of its own name, and keep the older ones.
+//! Each is in `tests/golden`, by the version that wrote it, and redb's say so in their name.
+//! `cargo test --test it golden::write -- --ignored` writes those of this version anew, and the corpus of `fuzz/`; do
+//! so before a release that changes what is stored, in directories of their own names, and keep the older ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,9 +11,9 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use chordal::persistence::{Batch, SledStore};
+use chordal::persistence::{Audit, Batch, RedbStore, SledStore};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Error, FailureKind, State, Store};
+use chordal::{AppBuilder, Clock, Durability, Error, FailureKind, State, Store};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -21,6 +21,7 @@ use crate::recovery::within;
 use crate::upkeep::{bytes_of, is_sound};
 
 const VERSION: &str = "v0.1-fence";
+const REDB: &str = "v0.1-redb";
 /// Where the process that writes a golden store has it; other processes let all tasks end.
 const HOME: &str = "CHORDAL_TEST_GOLDEN";
 
@@ -171,9 +172,10 @@ async fn end(app: &App, key: &str, canvas: Canvas) -> Value {
 #[ignore = "is started by the test that writes the golden store"]
 fn life() {
     let home = PathBuf::from(std::env::var_os(HOME).unwrap());
+    let name = home.file_name().unwrap().to_str().unwrap().to_owned();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let builder = set_up(App::open(home.join("data")), then()).tasks(tasks![gone]);
+        let builder = open(&name, &home.join("data"), then()).tasks(tasks![gone]);
         let app = builder.start().await.unwrap();
         if app.quarantined().is_empty() {
             let canvas = poison.s(1).idempotency_key("poison");
@@ -193,37 +195,68 @@ fn life() {
         }
         let mut held = HELD.subscribe();
         held.wait_for(|held| *held == HOLDERS).await.unwrap();
-        app.backup(home.join("copy")).await.unwrap();
+        if !is_redb(&name) {
+            app.backup(home.join("copy")).await.unwrap();
+        }
     });
     std::process::exit(0);
 }
 
 #[test]
-#[ignore = "writes the golden store of this version, and the corpus of the fuzz targets"]
+#[ignore = "writes the golden stores of this version, and the corpus of the fuzz targets"]
 fn write() {
-    let home = tempfile::tempdir().unwrap();
-    let this = std::env::current_exe().unwrap();
-    let mut lives = 0;
-    while !home.path().join("copy").exists() {
-        lives += 1;
-        assert!(lives < 5, "it is in quarantine by then");
-        let mut life = Command::new(&this);
+    for version in [VERSION, REDB] {
+        let all = tempfile::tempdir().unwrap();
+        let home = all.path().join(version);
+        fs::create_dir(&home).unwrap();
+        let this = std::env::current_exe().unwrap();
+        let mut life = Command::new(this);
         life.args(["--exact", "golden::life", "--ignored"]);
-        life.env(HOME, home.path()).status().unwrap();
+        life.env(HOME, &home);
+        let lives = (1..5).find(|_| life.status().unwrap().success());
+        assert!(lives.is_some(), "it is in quarantine by then");
+        let golden = golden(version);
+        let _ = fs::remove_dir_all(&golden);
+        if is_redb(version) {
+            // As the process has left it: it has no backups.
+            fs::remove_file(home.join("data/LOCK")).unwrap();
+            copy(&home.join("data"), &golden, shortened);
+        } else {
+            copy(&home.join("copy"), &golden, shortened);
+            crate::fuzz::write_corpus(&home.join("copy"));
+        }
     }
-    let golden = golden(VERSION);
-    let _ = fs::remove_dir_all(&golden);
-    copy(&home.path().join("copy"), &golden, |bytes| {
-        // Of what was allocated ahead only the length is kept.
-        let used = bytes
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |last| last + 1);
-        let mut kept = (bytes.len() as u64).to_le_bytes().to_vec();
-        kept.extend_from_slice(&bytes[..used]);
-        kept
-    });
-    crate::fuzz::write_corpus(&home.path().join("copy"));
+}
+
+/// Of what was allocated ahead only the length is kept.
+fn shortened(bytes: Vec<u8>) -> Vec<u8> {
+    let used = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    let mut kept = (bytes.len() as u64).to_le_bytes().to_vec();
+    kept.extend_from_slice(&bytes[..used]);
+    kept
+}
+
+fn is_redb(version: &str) -> bool {
+    version.ends_with("-redb")
+}
+
+/// An app over a golden store.
+fn open(version: &str, data: &Path, now: SystemTime) -> AppBuilder {
+    let builder = match is_redb(version) {
+        true => App::with_store(RedbStore::open(data).unwrap()),
+        false => App::open(data),
+    };
+    set_up(builder, now)
+}
+
+async fn audit(version: &str, data: &Path) -> Audit {
+    match is_redb(version) {
+        true => Audit::of(&RedbStore::open(data).unwrap()),
+        false => App::verify(data).await.unwrap(),
+    }
 }
 
 fn golden(version: &str) -> PathBuf {
@@ -269,7 +302,9 @@ fn versions() -> Vec<String> {
     let all = fs::read_dir(golden("")).unwrap();
     let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let names: Vec<_> = names.collect();
-    assert!(names.contains(&VERSION.to_owned()), "{names:?}");
+    for version in [VERSION, REDB] {
+        assert!(names.contains(&version.to_owned()), "{names:?}");
+    }
     names
 }
 
@@ -278,7 +313,7 @@ async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
     for version in versions() {
         let home = restored(&version);
         let data = home.path().join("data");
-        let audit = App::verify(&data).await.unwrap();
+        let audit = self::audit(&version, &data).await;
         is_sound(&audit);
         let all = canvases().len() as u64 + 1;
         assert_eq!(
@@ -287,7 +322,7 @@ async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
         );
         assert!(audit.waiting >= 3, "{audit:?}");
         // Without one of its tasks, before anything that waits is due.
-        let app = set_up(App::open(&data), then()).start().await.unwrap();
+        let app = open(&version, &data, then()).start().await.unwrap();
         // What was live is gone on with bit by bit.
         within(async {
             while app.parked().is_empty() {
@@ -306,7 +341,7 @@ async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
         };
         assert_eq!((&*guilty.name, guilty.crashes), ("golden.poison", 2));
         app.shutdown().await.unwrap();
-        let builder = set_up(App::open(&data), then() + 2 * HOUR).tasks(tasks![gone]);
+        let builder = open(&version, &data, then() + 2 * HOUR).tasks(tasks![gone]);
         let app = builder.start().await.unwrap();
         app.discard(guilty.id).await.unwrap();
         let discarded = app.async_result::<u64>(guilty.id).await.unwrap();
@@ -318,7 +353,7 @@ async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
             assert_eq!(end(&app, key, canvas).await, value, "{version}: {key}");
         }
         app.shutdown().await.unwrap();
-        let audit = App::verify(&data).await.unwrap();
+        let audit = self::audit(&version, &data).await;
         is_sound(&audit);
         // They were found by their keys, none was submitted once more.
         assert_eq!((audit.ended, audit.live, audit.waiting), (all, 0, 0));
@@ -344,5 +379,34 @@ async fn a_store_with_a_record_of_a_newer_version_is_refused_and_not_a_byte_of_i
             Error::Store(chordal::StoreError::Newer { found: 2, .. })
         ));
         is_unchanged(&before, &bytes_of(&data));
+    }
+}
+
+/// What says so is a record, which redb has opened its file to read: so it is the records that are compared.
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused_with_redb_and_no_record_of_it_is_changed() {
+    let home = restored(REDB);
+    let data = home.path().join("data");
+    let store = RedbStore::open(&data).unwrap();
+    let mut record = store.get(b"m/store").unwrap().unwrap();
+    record[1] += 1;
+    let mut batch = Batch::new();
+    batch.put(b"m/store", record);
+    store.apply(batch).unwrap();
+    store.sync(Durability::Power).unwrap();
+    let records = |store: &RedbStore| {
+        let all = store.scan(b"", b"\xff");
+        all.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    let before = records(&store);
+    drop(store);
+    assert!(before.len() > 50, "{}", before.len());
+    for _ in 0..2 {
+        let error = open(REDB, &data, then()).start().await.unwrap_err();
+        assert!(matches!(
+            error,
+            Error::Store(chordal::StoreError::Newer { found: 2, .. })
+        ));
+        assert!(records(&RedbStore::open(&data).unwrap()) == before);
     }
 }

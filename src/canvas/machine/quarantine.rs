@@ -13,6 +13,8 @@ const ALL_TRIALS_MS: u64 = 60_000;
 const TRIAL_MS: (u64, u64) = (100, 5_000);
 /// How often a trial is made four times as long, at most: one that ends the process late is found too.
 const MAX_GROWTH: u32 = 4;
+/// No trial is longer: nothing else starts meanwhile.
+const LONGEST_MS: u64 = 300_000;
 
 /// How the process before this one ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,7 +251,8 @@ impl<T> Quarantine<T> {
         let (_, id) = key;
         let crashes = self.suspects.get(&id).map_or(0, |suspect| suspect.crashes);
         let more = crashes.saturating_sub(self.limit - 1).min(MAX_GROWTH);
-        let until_ms = now_ms.saturating_add(self.share_ms << (2 * more));
+        let trial_ms = (self.share_ms << (2 * more)).min(LONGEST_MS);
+        let until_ms = now_ms.saturating_add(trial_ms);
         self.trial = Some(Trial { id, until_ms });
         let task = self.waiting.remove(&key)?;
         Some((task, until_ms))

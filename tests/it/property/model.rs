@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use chordal::prelude::*;
 use proptest::prelude::*;
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::relay;
+
+/// Why a task failed that was late.
+const EXPIRED: &str = "expired";
 
 /// What a task gives: it depends on all of its input.
 pub(crate) fn give(input: Option<&Value>, key: u64, fails: bool) -> Result<Value, String> {
@@ -69,6 +73,9 @@ pub(crate) fn plain(value: &Value) -> Value {
 /// A chord's message quotes that of the member it blames. (A task that is to fail by its time limit
 /// has as many milliseconds as its key says.)
 pub(crate) fn origin(message: &str) -> String {
+    if message.contains(EXPIRED) {
+        return EXPIRED.to_owned();
+    }
     let after = ["boom ", "time limit of "].map(|what| message.rsplit_once(what));
     match after.into_iter().flatten().next() {
         Some((_, key)) => {
@@ -92,6 +99,10 @@ pub(crate) enum Form {
         key: u64,
         fails: bool,
         takes: bool,
+    },
+    /// A task whose time comes when it has expired.
+    Late {
+        key: u64,
     },
     Chain(Vec<Node>),
     Group(Vec<Node>, bool),
@@ -131,6 +142,7 @@ impl fmt::Debug for Node {
             Form::Task { fails: true, .. } => write!(f, "fail"),
             Form::Task { takes: true, .. } => write!(f, "task"),
             Form::Task { .. } => write!(f, "immutable"),
+            Form::Late { .. } => write!(f, "late"),
             Form::Chain(steps) => write!(f, "chain{steps:?}"),
             Form::Group(members, settled) => write!(f, "group{members:?} settled:{settled}"),
             Form::Chord(header, settled, body) => {
@@ -172,7 +184,8 @@ pub(crate) fn node(dynamic: bool) -> impl Strategy<Value = Node> {
             }
         });
     let each = prop::bool::weighted(0.1).prop_map(|fails| Form::Each { key: 0, fails });
-    let leaf = prop_oneof![9 => task, 1 => each].prop_map(bare);
+    let late = Just(Form::Late { key: 0 });
+    let leaf = prop_oneof![18 => task, 2 => each, 1 => late].prop_map(bare);
     leaf.prop_recursive(4, 32, 4, move |inner| {
         let some = prop::collection::vec(inner.clone(), 0..5);
         let callbacks = || prop::collection::vec(inner.clone(), 0..2);
@@ -272,7 +285,7 @@ impl Node {
             *key = *next;
         }
         match &mut self.form {
-            Form::Task { .. } | Form::Each { .. } => {}
+            Form::Task { .. } | Form::Late { .. } | Form::Each { .. } => {}
             Form::Calling { callee: node, .. } | Form::Replaced { by: node, .. } => {
                 node.number(next);
             }
@@ -296,6 +309,7 @@ impl Node {
     fn key_mut(&mut self) -> Option<&mut u64> {
         match &mut self.form {
             Form::Task { key, .. }
+            | Form::Late { key }
             | Form::Each { key, .. }
             | Form::Fold { key, .. }
             | Form::Calling { key, .. }
@@ -309,7 +323,7 @@ impl Node {
     pub(crate) fn walk(&self, visit: &mut dyn FnMut(&Self)) {
         visit(self);
         let (nodes, last): (&[Self], Option<&Self>) = match &self.form {
-            Form::Task { .. } | Form::Each { .. } => (&[], None),
+            Form::Task { .. } | Form::Late { .. } | Form::Each { .. } => (&[], None),
             Form::Chain(nodes) | Form::Group(nodes, _) => (nodes, None),
             Form::Chord(header, _, body) => (header, Some(body)),
             Form::Fold { header, .. } => (header, None),
@@ -340,6 +354,10 @@ impl Node {
             }
             Form::Task { key, fails, .. } => {
                 dress(*key, Canvas::immutable("property.source", (key, fails)))
+            }
+            Form::Late { key } => {
+                let task = Canvas::immutable("property.source", (key, false));
+                dress(*key, task.expires(Duration::ZERO))
             }
             Form::Calling { key, .. } => dress(*key, Canvas::immutable("property.calling", (key,))),
             Form::Replaced { key, .. } => {
@@ -429,9 +447,14 @@ impl Node {
                 *ran.entry(*key).or_default() += 1;
                 give(input.as_ref().filter(|_| *takes), *key, *fails).map_err(Failed::task)
             }
+            Form::Late { .. } => Err(Failed {
+                is_late: true,
+                ..Failed::task(EXPIRED.to_owned())
+            }),
             Form::Calling { key, callee } => {
                 *ran.entry(*key).or_default() += 1;
                 let called = callee.run(None, &[], false, ran);
+                let called = called.map_err(|failed| Failed::task(failed.why));
                 called.and_then(|value| give(Some(&value), *key, false).map_err(Failed::task))
             }
             Form::Replaced { key, by } => {
@@ -494,8 +517,8 @@ impl Node {
                         let why = "no list".to_owned();
                         call(&errbacks, &why, ran);
                         return Err(Failed {
-                            why,
                             by_group: true,
+                            ..Failed::task(why)
                         });
                     }
                 };
@@ -514,6 +537,7 @@ impl Node {
             Ok(value) => self.link.iter().for_each(|callback| {
                 let _ = callback.run(Some(value.clone()), &[], false, ran);
             }),
+            Err(Failed { is_late: true, .. }) => {}
             Err(Failed { why, .. }) => call(&errbacks, why, ran),
         }
         outcome
@@ -554,11 +578,12 @@ impl Node {
             match step.run(input, theirs, followed || !is_last, ran) {
                 Ok(value) => input = Some(value),
                 Err(failed) if is_last => return Err((true, failed)),
-                Err(Failed { why, by_group }) => {
+                Err(failed) => {
                     // The group was the header of the steps behind it.
                     let rest = &steps[i + 1..];
+                    let Failed { why, by_group, .. } = failed.clone();
                     if by_group && followed && rest.iter().all(|step| step.is_group()) {
-                        return Err((true, Failed { why, by_group }));
+                        return Err((true, failed));
                     }
                     let given = by_group && fail_first(rest, &why, errbacks, followed, ran);
                     return Err((given, Failed::task(why)));
@@ -630,6 +655,8 @@ pub(crate) struct Failed {
     pub(crate) why: String,
     /// A group said so whose list would have been the value.
     by_group: bool,
+    /// It never ran, which is no reason for its errbacks to do so.
+    is_late: bool,
 }
 
 impl Failed {
@@ -637,6 +664,7 @@ impl Failed {
         Self {
             why,
             by_group: false,
+            is_late: false,
         }
     }
 }
@@ -648,7 +676,7 @@ fn gather(outcomes: Vec<Outcome>, settled: bool) -> Outcome {
         let list: Outcome = outcomes.into_iter().collect();
         return list.map_err(|failed| Failed {
             by_group: true,
-            ..failed
+            ..Failed::task(failed.why)
         });
     }
     Ok(outcomes
