@@ -30,6 +30,7 @@ use crate::canvas::Accepts;
 use crate::canvas::id::Id;
 use crate::canvas::machine::room::Weight;
 use crate::canvas::quarantined::Quarantined;
+use crate::canvas::revoked::Revoked;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 use crate::messages::task::Released;
@@ -339,6 +340,30 @@ impl App {
     /// is forgotten already; and as [`AsyncResult::forget`].
     pub async fn forget(&self, id: Id) -> Result<()> {
         client::forget(&self.0.shared, id).await
+    }
+
+    /// Revokes what has this id: what was submitted, or any part of it, whether it has been reached
+    /// yet or not. As [`AsyncResult::revoke`], by id.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use chordal::Revoked;
+    /// # use std::time::Duration;
+    /// # #[task] async fn remind(user: u64) {}
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![remind]).start().await?;
+    /// let later = remind.s(7).countdown(Duration::from_secs(86_400));
+    /// let id = app.apply_async(later).await?.id();
+    /// assert_eq!(app.revoke(id).await?, Revoked::BeforeStart);
+    /// assert_eq!(app.revoke(id).await?, Revoked::AlreadyDone); // it has ended, as revoked
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncResult::revoke`].
+    pub async fn revoke(&self, id: Id) -> Result<Revoked> {
+        client::revoke(&self.0.shared, id).await
     }
 
     /// Tasks of unfinished workflows whose names are not registered: they wait, and run when the
@@ -815,6 +840,7 @@ impl AppBuilder {
             clock: self.clock,
             workers,
             worker_threads: self.worker_threads,
+            grace: self.grace,
         }
     }
 }
@@ -861,6 +887,7 @@ struct Engine {
     clock: Clock,
     workers: Workers,
     worker_threads: usize,
+    grace: Duration,
 }
 
 /// What runs the actors of one thread. It has timers and no sockets: a thread that waits for these
@@ -925,7 +952,12 @@ impl Engine {
             durable,
             self.registry,
             self.clock.clone(),
-            Site::Engine(Plant::new(self.workers, self.worker_threads, room)),
+            Site::Engine(Plant::new(
+                self.workers,
+                self.worker_threads,
+                room,
+                self.grace,
+            )),
         ));
         let store = start_store(StoreActor::new(store, self.durability));
         if !remains.is_empty() {

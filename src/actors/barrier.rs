@@ -69,7 +69,10 @@ impl BarrierActor {
                     self.tell_follower(&record);
                     self.shell.record(self.group, record);
                 }
-                Command::Launch(due) => self.shell.launch(self.group.root(), due),
+                Command::Launch(due) => {
+                    let owner = self.tether.supervisor();
+                    self.shell.launch(self.group.root(), due, owner);
+                }
                 Command::Tell(verdict) => {
                     self.tether.release();
                     self.owner.do_send(Decided(verdict));
@@ -93,6 +96,10 @@ impl Handler<Mail> for BarrierActor {
     type Result = ();
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        if self.post.is_closed() {
+            self.tether.release();
+            return context.stop();
+        }
         for word in self.post.collect() {
             super::fault("barrier");
             if let Word::Ended(ended) = word {

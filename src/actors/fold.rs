@@ -3,7 +3,6 @@
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
@@ -104,6 +103,13 @@ impl FoldActor {
                     self.end(Outcome::Failure(failure), context);
                 }
                 Command::Fail(outcome) => self.end(outcome, context),
+                Command::Revoke => {
+                    if let Some((_, fan)) = &self.running {
+                        fan.close();
+                    }
+                    self.child.revoke();
+                    context.stop();
+                }
                 Command::Succeed => {
                     if let Some((machine, _)) = &self.running {
                         let outcome = Outcome::Success(machine.acc());
@@ -141,6 +147,13 @@ impl FoldActor {
         let place = self.child.fold_run(run);
         let child = Child::new(place, resume, fan.post().clone(), fan.post().clone());
         child.start(&self.shell);
+    }
+
+    /// Finds out whether it is revoked, before it hears of anything else.
+    fn look(&mut self, context: &mut Context<Self>) {
+        if self.shell.is_revoked(self.child.root, self.child.path()) {
+            self.decide(context, Fold::revoked);
+        }
     }
 
     fn hear(&mut self, word: Word, context: &mut Context<Self>) {
@@ -189,7 +202,7 @@ impl Actor for FoldActor {
             unreachable!("a fold actor is started for a fold")
         };
         let header = header.clone();
-        let post = Post::of(context);
+        let post = self.child.post(context);
         match fan::open(&self.shell, &self.child, header, post, context) {
             Ok((fan, _)) => {
                 let intake = match self.intake(fan.size()) {
@@ -201,7 +214,7 @@ impl Actor for FoldActor {
                 self.decide(context, |_| commands);
             }
             Err(Some(report)) => {
-                self.child.fail(report);
+                self.child.fail(&self.shell, report);
                 context.stop();
             }
             Err(None) => {}
@@ -213,6 +226,7 @@ impl Handler<Mail> for FoldActor {
     type Result = ();
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        self.look(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
@@ -227,6 +241,7 @@ impl Handler<Decided> for FoldActor {
     type Result = ();
 
     fn handle(&mut self, Decided(verdict): Decided, context: &mut Context<Self>) {
+        self.look(context);
         self.decide(context, |fold| fold.decided(verdict));
     }
 }

@@ -3,7 +3,6 @@
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::post::Post;
 use super::shell::Shell;
 use super::supervision::{BARRIER, Child};
 use crate::canvas::freeze::Def;
@@ -41,6 +40,12 @@ impl GroupActor {
                     context.stop();
                     return;
                 }
+                Command::Revoke => {
+                    fan.close();
+                    self.child.revoke();
+                    context.stop();
+                    return;
+                }
                 command => fan.perform(&self.shell, command, &self.child, context),
             };
             if let Err(error) = done {
@@ -58,7 +63,7 @@ impl Actor for GroupActor {
             unreachable!("a group actor is started for a group")
         };
         let fan = fan.clone();
-        let post = Post::of(context);
+        let post = self.child.post(context);
         match fan::open(&self.shell, &self.child, fan, post, context) {
             Ok((fan, arrived)) => {
                 let (machine, commands) = Group::recover(arrived, fan.window(&self.shell));
@@ -66,7 +71,7 @@ impl Actor for GroupActor {
                 self.perform(commands, context);
             }
             Err(Some(report)) => {
-                self.child.fail(report);
+                self.child.fail(&self.shell, report);
                 context.stop();
             }
             Err(None) => {}
@@ -75,6 +80,16 @@ impl Actor for GroupActor {
 }
 
 impl GroupActor {
+    /// Finds out whether it is revoked, before it hears of anything else.
+    fn look(&mut self, context: &mut Context<Self>) {
+        if self.shell.is_revoked(self.child.root, self.child.path())
+            && let Some((machine, _)) = &mut self.running
+        {
+            let commands = machine.revoked();
+            self.perform(commands, context);
+        }
+    }
+
     fn stopped(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
         super::fault("group");
         if stopped.index == BARRIER {
@@ -95,6 +110,7 @@ impl Handler<Mail> for GroupActor {
     type Result = ();
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        self.look(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
@@ -113,6 +129,7 @@ impl Handler<Decided> for GroupActor {
     type Result = ();
 
     fn handle(&mut self, Decided(verdict): Decided, context: &mut Context<Self>) {
+        self.look(context);
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.decided(verdict);
             self.perform(commands, context);

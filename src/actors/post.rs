@@ -2,13 +2,15 @@
 //! bell has rung. A mailbox of actix costs an allocation or two for each message; on one thread a
 //! list does the same.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
+use std::iter::successors;
 use std::rc::Rc;
 
 use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
+use crate::canvas::machine::revocation::Stand;
 use crate::messages::supervisor::{Mail, Word};
 
 /// How many empty lists are kept, and the longest of them.
@@ -28,6 +30,10 @@ struct Inner {
     /// Children are bounded by the window, and so is what they say.
     words: RefCell<VecDeque<Word>>,
     bell: Recipient<Mail>,
+    /// Where the supervisor stands itself, and the post of its own; the engine's and a barrier's have
+    /// none.
+    above: Option<(Stand, Post)>,
+    is_closed: Cell<bool>,
 }
 
 impl Post {
@@ -36,10 +42,36 @@ impl Post {
     where
         A: Actor<Context = Context<A>> + Handler<Mail>,
     {
+        Self::below(context, None)
+    }
+
+    /// As [`of`](Self::of), of a supervisor that stands there, below another.
+    pub(crate) fn below<A>(context: &Context<A>, above: Option<(Stand, Post)>) -> Self
+    where
+        A: Actor<Context = Context<A>> + Handler<Mail>,
+    {
         Self(Rc::new(Inner {
             words: RefCell::default(),
             bell: context.address().recipient(),
+            above,
+            is_closed: Cell::new(false),
         }))
+    }
+
+    /// Where the supervisor stands, and each above it.
+    pub(crate) fn path(&self) -> impl Iterator<Item = Stand> + '_ {
+        successors(self.0.above.as_ref(), |(_, post)| post.0.above.as_ref())
+            .map(|(stand, _)| *stand)
+    }
+
+    /// Nobody waits any more for what its actor has to say.
+    pub(crate) fn close(&self) {
+        self.0.is_closed.set(true);
+        self.0.bell.do_send(Mail);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed.get()
     }
 
     pub(crate) fn send(&self, word: Word) {
@@ -62,6 +94,16 @@ impl Post {
         #[cfg(feature = "simulation")]
         let words = crate::simulation::words(words);
         Words(words)
+    }
+}
+
+impl Drop for Inner {
+    /// Not recursive: what tasks start themselves may be thousands deep.
+    fn drop(&mut self) {
+        let mut above = self.above.take();
+        while let Some((_, post)) = above {
+            above = Rc::into_inner(post.0).and_then(|mut inner| inner.above.take());
+        }
     }
 }
 

@@ -5,10 +5,11 @@ use actix::Addr;
 
 use super::supervision::Child;
 use super::task::TaskActor;
+use crate::canvas::id::Id;
 use crate::messages::dispatcher::Permit;
 
 /// Stands for one task's actor, and for none of a later task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket {
     place: u32,
     /// How many had this place before.
@@ -29,6 +30,8 @@ const IDLE: usize = 1_024;
 #[derive(Debug, Default)]
 struct Place {
     generation: u32,
+    /// The workflow of its task.
+    root: Option<Id>,
     task: Option<Addr<TaskActor>>,
     /// What the actor is to take, with its slot if it has one: no message of actix can carry what
     /// is for one thread only.
@@ -43,6 +46,7 @@ impl Roll {
             (self.places.len() - 1) as u32
         });
         let found = &mut self.places[place as usize];
+        found.root = Some(child.root);
         found.child = Some((child, permit));
         Ticket {
             place,
@@ -67,6 +71,15 @@ impl Roll {
             .task
             .as_ref()
             .filter(|_| place.generation == ticket.generation)
+    }
+
+    /// The actors that have a task of this workflow.
+    pub(crate) fn of_workflow(&self, root: Id) -> impl Iterator<Item = &Addr<TaskActor>> {
+        let places = self
+            .places
+            .iter()
+            .filter(move |place| place.root == Some(root));
+        places.filter_map(|place| place.task.as_ref())
     }
 
     /// An actor that has no task.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -130,6 +130,7 @@ fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
             attempt: number,
         },
         attempt: attempt.clone(),
+        can_be_told: false,
         sent: false,
     };
     let task_context = TaskContext {
@@ -191,20 +192,28 @@ fn start(
     match Pin::new(&mut call).poll(context) {
         Poll::Ready(outcome) => reply.send(reply.caller.end(outcome, reply.attempt.shared())),
         Poll::Pending => {
+            reply.can_be_told();
             tokio::spawn(async move {
                 let attempt = reply.attempt.clone();
-                let clock = &attempt.shared().clock;
-                let done = deadlines.keep(call, &attempt.soft_limit, clock).await;
-                reply.send(reply.caller.end_in_time(done, attempt.shared()));
+                let done = {
+                    let clock = &attempt.shared().clock;
+                    let done = pin!(deadlines.keep(call, &attempt.soft_limit, clock));
+                    attempt.cancellation.keep(done).await
+                };
+                reply.send(match done {
+                    Some(done) => reply.caller.end_in_time(done, attempt.shared()),
+                    None => reply.caller.cancelled(),
+                });
             });
         }
     }
 }
 
-/// A blocking body cannot be stopped: past its limit the task is told so, and the slot stays with
-/// the thread until that is done.
+/// A blocking body cannot be stopped: past its limit, or when it is cancelled, the task is told so,
+/// and the slot stays with the thread until that is done.
 async fn run_blocking(call: Guarded, limits: Limits, mut reply: Reply) {
     let (done, mut outcome) = tokio::sync::oneshot::channel();
+    reply.can_be_told();
     let on_thread = reply.attempt.clone();
     let workers = &reply.attempt.shared().plant().runtime;
     workers.spawn_blocking(move || {
@@ -215,10 +224,11 @@ async fn run_blocking(call: Guarded, limits: Limits, mut reply: Reply) {
     let attempt = reply.attempt.clone();
     let clock = &attempt.shared().clock;
     let deadlines = limits.begin(&attempt.soft_limit, clock);
-    match deadlines
-        .keep(&mut outcome, &attempt.soft_limit, clock)
-        .await
-    {
+    let done = pin!(deadlines.keep(&mut outcome, &attempt.soft_limit, clock));
+    let Some(done) = attempt.cancellation.keep(done).await else {
+        return reply.send_with(reply.caller.cancelled(), None);
+    };
+    match done {
         Ok(Ok((outcome, permit))) => {
             let end = reply.caller.end(outcome, attempt.shared());
             reply.send_with(end, permit);
@@ -233,10 +243,19 @@ async fn run_blocking(call: Guarded, limits: Limits, mut reply: Reply) {
 struct Reply {
     caller: Caller,
     attempt: Arc<Attempt>,
+    /// It can be told that it is to end.
+    can_be_told: bool,
     sent: bool,
 }
 
 impl Reply {
+    /// It was not done at once.
+    fn can_be_told(&mut self) {
+        self.can_be_told = true;
+        let cancellations = &self.attempt.shared().plant().cancellations;
+        cancellations.enter(&self.attempt);
+    }
+
     /// The attempt has ended, and gives its slot back.
     fn send(&mut self, end: End) {
         let permit = self.attempt.close();
@@ -245,6 +264,10 @@ impl Reply {
 
     fn send_with(&mut self, end: End, permit: Option<Permit>) {
         self.sent = true;
+        if self.can_be_told {
+            let cancellations = &self.attempt.shared().plant().cancellations;
+            cancellations.leave(self.attempt.ticket());
+        }
         self.attempt.say(Note::Finished(Finished {
             attempt: self.caller.attempt,
             end,

@@ -24,7 +24,7 @@ use crate::canvas::retry::RetryPolicy;
 use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
-use crate::messages::task::{Finished, Granted, Released, Wants, WantsSlot};
+use crate::messages::task::{Finished, Granted, Released, Revoked, Wants, WantsSlot};
 use crate::persistence::{StoreError, definition};
 use crate::task::{Entry, TaskOptions};
 
@@ -82,9 +82,9 @@ struct Family {
 }
 
 impl Family {
-    fn new(offspring: BTreeMap<Index, Node>, context: &Context<TaskActor>) -> Box<Self> {
+    fn new(post: Post, offspring: BTreeMap<Index, Node>) -> Box<Self> {
         Box::new(Self {
-            post: Post::of(context),
+            post,
             offspring,
             calls: Vec::new(),
             returning: VecDeque::new(),
@@ -97,9 +97,9 @@ impl Work {
         self.options.as_deref().unwrap_or(&self.entry.options)
     }
 
-    fn family(&mut self, context: &Context<TaskActor>) -> &mut Family {
+    fn family(&mut self, child: &Child, context: &Context<TaskActor>) -> &mut Family {
         self.family
-            .get_or_insert_with(|| Family::new(BTreeMap::new(), context))
+            .get_or_insert_with(|| Family::new(child.post(context), BTreeMap::new()))
     }
 }
 
@@ -115,7 +115,12 @@ impl TaskActor {
         event: impl FnOnce(&mut Job, &mut Context<Self>),
     ) {
         let Some(job) = &mut self.job else { return };
-        event(job, context);
+        if self.shell.has_revoked() {
+            job.look(context);
+        }
+        if !job.is_over {
+            event(job, context);
+        }
         if job.is_over {
             job.clear();
             if job.is_known || !self.shell.rest(job.ticket) {
@@ -178,12 +183,17 @@ impl Job {
                     if self.child.run.is_none() {
                         report.outcome = self.shell.keep(self.child.id(), report.outcome);
                     }
-                    self.child.pass_on(report);
+                    self.child.pass_on(&self.shell, report);
                     self.is_over = true;
                 }
                 Command::Expire => {
                     let failure = self.child.failure(FailureKind::Revoked, "expired");
                     self.child.report(&self.shell, Outcome::Revoked(failure));
+                    self.is_over = true;
+                }
+                Command::Cancel { attempt } => self.shell.cancel(self.ticket, attempt),
+                Command::Revoke => {
+                    self.child.revoke();
                     self.is_over = true;
                 }
                 Command::Child(command) => {
@@ -219,7 +229,9 @@ impl Job {
                     self.shell.put(key, value);
                 }
                 self.shell.record(task, child.record);
-                work.family(context).offspring.insert(index, child.node);
+                work.family(&self.child, context)
+                    .offspring
+                    .insert(index, child.node);
                 match self.child(index, Resume::Fresh) {
                     Some(child) if is_in_its_record => child.start(&self.shell),
                     // It reads its members from the store.
@@ -228,17 +240,20 @@ impl Job {
                 }
             }
             Command::Record(record) => self.shell.record(task, record),
-            Command::Launch(due) => self.shell.launch(self.child.root, due),
+            Command::Launch(due) => {
+                let post = &work.family(&self.child, context).post;
+                self.shell.launch(self.child.root, due, post);
+            }
             Command::Spawn(index) => self.resume_child(index)?,
             Command::Respawn(index) => respawn_later(&self.shell, task, index, context),
             Command::GiveUp(index) => {
-                if let Some(node) = work.family(context).offspring.get(&index) {
+                if let Some(node) = work.family(&self.child, context).offspring.get(&index) {
                     let report = given_up(self.child.root, node);
                     self.decide(None, context, |task| task.child_ended(index, report));
                 }
             }
             Command::Answer(index, outcome) => {
-                let calls = &mut work.family(context).calls;
+                let calls = &mut work.family(&self.child, context).calls;
                 for (_, caller) in calls.extract_if(.., |(of, _)| *of == index) {
                     self.shell.then(Act::Answer(caller, outcome.clone()));
                 }
@@ -284,6 +299,24 @@ impl Job {
         }
     }
 
+    /// Finds out whether it is revoked, before it hears of anything else: so what is decided after the
+    /// mark is decided by who knows of it.
+    fn look(&mut self, context: &mut Context<TaskActor>) {
+        let is_known = |work: &Work| work.machine.is_revoked();
+        if self.work.as_ref().is_some_and(is_known)
+            || !self.shell.is_revoked(self.child.root, self.child.path())
+        {
+            return;
+        }
+        if self.work.is_some() {
+            return self.decide(None, context, Task::revoked);
+        }
+        // It has just come in, or is parked.
+        self.shell.shared().unpark(self.child.id());
+        self.child.revoke();
+        self.is_over = true;
+    }
+
     /// It has left quarantine.
     fn released(&mut self, released: Released, context: &mut Context<TaskActor>) {
         if self.arrival == Arrival::Quarantined {
@@ -308,6 +341,13 @@ impl Job {
 
     /// It has come to its end, or to that of an attempt: it did not end the process.
     fn clear(&mut self) {
+        if self
+            .work
+            .as_ref()
+            .is_some_and(|work| work.machine.is_revoked())
+        {
+            self.shell.is_cancelled(self.ticket);
+        }
         if std::mem::replace(&mut self.arrival, Arrival::Free) != Arrival::Free {
             self.shell.cleared(self.child.id());
         }
@@ -429,7 +469,8 @@ impl Job {
         };
         let offspring = self.offspring()?;
         self.is_known |= !offspring.is_empty();
-        let family = (!offspring.is_empty()).then(|| Family::new(offspring, context));
+        let family =
+            (!offspring.is_empty()).then(|| Family::new(self.child.post(context), offspring));
         self.work = Some(Work {
             machine,
             entry,
@@ -485,7 +526,7 @@ impl Job {
                 // What it waits for must be able to run.
                 self.shell.outlived(self.child.id());
             }
-            let calls = &mut work.family(context).calls;
+            let calls = &mut work.family(&self.child, context).calls;
             // Nobody hears these any more.
             calls.retain(|(_, caller)| !caller.is_closed());
             calls.extend(answer.map(|answer| (index, answer)));
@@ -543,6 +584,15 @@ impl Handler<Released> for TaskActor {
     }
 }
 
+impl Handler<Revoked> for TaskActor {
+    type Result = ();
+
+    /// It looks before each event.
+    fn handle(&mut self, _: Revoked, context: &mut Context<Self>) {
+        self.work(context, |_, _| ());
+    }
+}
+
 impl Handler<Finished> for TaskActor {
     type Result = ();
 
@@ -566,7 +616,7 @@ impl Handler<WantsSlot> for TaskActor {
         self.work(context, |job, context| {
             if let Some(work) = &mut job.work {
                 job.is_known = true;
-                work.family(context).returning.push_back(slot);
+                work.family(&job.child, context).returning.push_back(slot);
                 job.request(context);
             }
         });

@@ -17,7 +17,7 @@ pub(crate) enum Chord {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// What the header's group asks for; never its report.
+    /// What the header's group asks for; never its report. If it is revoked, the chord is.
     Header(group::Command),
     /// Start the body with the header's list.
     SpawnBody,
@@ -66,6 +66,14 @@ impl Chord {
                 }
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// The chord is revoked, or what it is a part of: the header ends, or the body does.
+    pub(crate) fn revoked(&mut self) -> Vec<Command> {
+        match self {
+            Self::Header(group) => group.revoked().into_iter().map(Command::Header).collect(),
+            Self::Body { .. } | Self::Ended => Vec::new(),
         }
     }
 

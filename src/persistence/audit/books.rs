@@ -288,7 +288,8 @@ impl<'a> Books<'a> {
             Record::Verdict(_)
             | Record::Expanded { .. }
             | Record::Reached { .. }
-            | Record::Forgotten => {}
+            | Record::Forgotten
+            | Record::Revoked { .. } => {}
         }
     }
 
