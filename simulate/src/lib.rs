@@ -60,6 +60,7 @@ mod life;
 #[path = "../../tests/it/property/model.rs"]
 mod model;
 mod plan;
+mod revoke;
 mod run;
 mod tasks;
 mod world;

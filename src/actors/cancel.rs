@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ pub(crate) struct Cancellations {
     /// How long who listens may clean up.
     grace: Duration,
     runs: Mutex<HashMap<Ticket, Run>>,
+    /// How many of them are only to be told: mostly none, and then nobody need look.
+    due: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,7 @@ impl Cancellations {
         Self {
             grace,
             runs: Mutex::default(),
+            due: AtomicUsize::new(0),
         }
     }
 
@@ -84,14 +87,19 @@ impl Cancellations {
     pub(crate) fn enter(&self, attempt: &Arc<Attempt>) {
         let run = Run::Begun(attempt.clone());
         let before = self.runs.lock().insert(attempt.ticket(), run);
-        if matches!(before, Some(Run::Told(number)) if number == attempt.number()) {
-            self.tell(attempt);
+        if let Some(Run::Told(number)) = before {
+            self.due.fetch_sub(1, Ordering::SeqCst);
+            if number == attempt.number() {
+                self.tell(attempt);
+            }
         }
     }
 
     /// The attempt is over.
     pub(crate) fn leave(&self, ticket: Ticket) {
-        self.runs.lock().remove(&ticket);
+        if let Some(Run::Told(_)) = self.runs.lock().remove(&ticket) {
+            self.due.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// Tells attempt `number` of the task with this ticket that it is to end. Who does not listen is
@@ -101,7 +109,9 @@ impl Cancellations {
         let attempt = match runs.get(&ticket) {
             Some(Run::Begun(attempt)) if attempt.number() == number => attempt.clone(),
             _ => {
-                runs.insert(ticket, Run::Told(number));
+                if !matches!(runs.insert(ticket, Run::Told(number)), Some(Run::Told(_))) {
+                    self.due.fetch_add(1, Ordering::SeqCst);
+                }
                 return;
             }
         };
@@ -111,6 +121,9 @@ impl Cancellations {
 
     /// Says whether this attempt is to be told, and could not be yet.
     pub(crate) fn is_due(&self, attempt: &Attempt) -> bool {
+        if self.due.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
         let runs = self.runs.lock();
         matches!(runs.get(&attempt.ticket()), Some(Run::Told(number)) if *number == attempt.number())
     }

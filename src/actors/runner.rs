@@ -183,6 +183,16 @@ fn start(
     context: &mut Context<'_>,
 ) {
     let entry = reply.caller.entry;
+    // Revoked before it was its turn.
+    if reply
+        .attempt
+        .shared()
+        .plant()
+        .cancellations
+        .is_due(&reply.attempt)
+    {
+        return reply.send(reply.caller.cancelled());
+    }
     let mut call = calls(entry, task_context, work);
     if entry.options.blocking {
         tokio::spawn(run_blocking(call, limits, reply));

@@ -79,8 +79,12 @@ impl Chord {
 
     /// The barrier has decided.
     pub(crate) fn decided(&mut self, verdict: Verdict) -> Vec<Command> {
-        if !matches!(self, Self::Header(_)) {
+        let Self::Header(group) = self else {
             return Vec::new();
+        };
+        if group.is_revoked() {
+            let commands = group.decided(verdict);
+            return commands.into_iter().map(Command::Header).collect();
         }
         match verdict {
             Verdict::Released => {

@@ -122,6 +122,10 @@ impl Group {
         self.fill()
     }
 
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked
+    }
+
     fn fill(&mut self) -> Vec<Command> {
         if self.revoked {
             let is_last = self.alive.len == 0 && !std::mem::replace(&mut self.ended, true);
