@@ -525,13 +525,14 @@ fn a_revoked_task_starts_nothing_more_and_ends_revoked_in_any_interleaving_over_
         ticks: 0,
         crashes: 1,
         revoked: true,
-        depth: 5,
+        depth: 6,
     };
     let stories = Life::explore(rules, &mut Vec::new());
     assert!(stories > 10_000, "{stories}");
     let rules = Rules {
         timed: true,
         ticks: 2,
+        depth: 7,
         ..rules
     };
     let stories = Life::explore(rules, &mut Vec::new());
