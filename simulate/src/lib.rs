@@ -18,6 +18,9 @@
 //!   one errback per failure, none of what was not submitted;
 //! - nothing that the store shows as ended starts again, and attempts are bounded;
 //! - no queue runs more tasks than it has slots;
+//! - what a caller was told who [revokes](chordal::AsyncResult::revoke), a flow or a part of it, at any time,
+//!   agrees with what has run, with the record, and with what it is told in later lives; nothing of it
+//!   starts after that (in two of seven seeds);
 //! - after the retention, or after [`forget`](chordal::AsyncResult::forget), the store holds nothing.
 //!
 //! # What it finds
@@ -48,8 +51,8 @@
 //! Supervisors do not die: what their children do then happens twice (DESIGN.md, "what is left
 //! undone on purpose"). What expires is not in the reference. `Durability::Buffered` is not tried, since
 //! it loses what was acknowledged. The order in which priorities start is left to the tests of the
-//! queue. What is to come, revoking and limits of rate, belongs in `plan.rs` as a thing that a
-//! caller does, like [`forget`](chordal::AsyncResult::forget), and as an option of a role.
+//! queue. Of a flow of which a part is revoked the reference says nothing: what runs of it, beside
+//! that part, is not compared. What is to come, limits of rate, belongs in `plan.rs` as an option of a role.
 
 mod dice;
 #[allow(dead_code, reason = "the tests use more of it")]

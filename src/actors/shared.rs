@@ -52,6 +52,7 @@ pub(crate) struct Shared {
 
 /// Where what is submitted runs.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(crate) enum Site {
     /// In the engine, on its threads.
     Engine(Plant),

@@ -63,7 +63,8 @@ impl Reader {
             return Ok(false);
         }
         // Numbers go from the outside in, so all that is in it is numbered from its own on.
-        let mut within = vec![node.seq..self.end_of(root, node)?];
+        let own = node.seq..self.end_of(root, node)?;
+        let mut within = vec![own];
         while let Some(range) = within.pop() {
             if self.has_begun_within(root, range, &mut within)? {
                 return Ok(true);
@@ -130,10 +131,9 @@ impl Reader {
             }
         });
         if let Some(callbacks) = &node.callbacks {
-            for last in [callbacks.link.last(), callbacks.link_error.last()] {
-                if let Some(last) = last {
-                    end = end.max(self.end_of(root, last)?);
-                }
+            let last = [callbacks.link.last(), callbacks.link_error.last()];
+            for last in last.into_iter().flatten() {
+                end = end.max(self.end_of(root, last)?);
             }
         }
         Ok(end)
