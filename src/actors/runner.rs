@@ -266,6 +266,13 @@ impl Reply {
         cancellations.enter(&self.attempt);
     }
 
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.can_be_told) {
+            let cancellations = &self.attempt.shared().plant().cancellations;
+            cancellations.leave(self.attempt.ticket());
+        }
+    }
+
     /// The attempt has ended, and gives its slot back.
     fn send(&mut self, end: End) {
         let permit = self.attempt.close();
@@ -274,10 +281,7 @@ impl Reply {
 
     fn send_with(&mut self, end: End, permit: Option<Permit>) {
         self.sent = true;
-        if self.can_be_told {
-            let cancellations = &self.attempt.shared().plant().cancellations;
-            cancellations.leave(self.attempt.ticket());
-        }
+        self.leave();
         self.attempt.say(Note::Finished(Finished {
             attempt: self.caller.attempt,
             end,
@@ -293,5 +297,7 @@ impl Drop for Reply {
         if !self.sent && std::thread::panicking() {
             self.send_with(self.caller.panicked_outside(), None);
         }
+        // (The runtime drops it when the app stops.)
+        self.leave();
     }
 }
