@@ -288,6 +288,7 @@ async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error
 async fn hear(world: &World, number: usize, result: &AsyncResult<Value>) -> Result<(), Error> {
     let outcome = match result.get().await {
         Ok(value) => Ok(plain(&value)),
+        Err(Error::Failed(failure)) if failure.message == "revoked" => Err(failure.message),
         Err(Error::Failed(failure)) => Err(origin(&failure.message)),
         Err(error) => return Err(error),
     };

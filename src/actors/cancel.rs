@@ -35,6 +35,11 @@ impl Cancellation {
         self.told.look()
     }
 
+    /// The attempt has been ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::SeqCst)
+    }
+
     /// Waits for the work until the attempt is ended.
     pub(crate) async fn keep<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         poll_fn(|context| {
@@ -43,7 +48,7 @@ impl Cancellation {
             }
             // Registered before the look, so that nothing is missed between look and wait.
             self.waker.register(context.waker());
-            match self.is_over.load(Ordering::SeqCst) {
+            match self.is_over() {
                 true => Poll::Ready(None),
                 false => Poll::Pending,
             }

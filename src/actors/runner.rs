@@ -227,6 +227,10 @@ async fn run_blocking(call: Guarded, limits: Limits, mut reply: Reply) {
     let on_thread = reply.attempt.clone();
     let workers = &reply.attempt.shared().plant().runtime;
     workers.spawn_blocking(move || {
+        if on_thread.cancellation.is_over() {
+            // Before it had a thread: the slot goes back, and nobody waits.
+            return drop(on_thread.close());
+        }
         let outcome = pollster::block_on(call);
         // If nobody waits any more the permit is dropped here, with the outcome.
         let _ = done.send((outcome, on_thread.close()));
