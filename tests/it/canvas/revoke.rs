@@ -569,7 +569,8 @@ async fn a_revoked_workflow_is_swept_like_any_other() {
         .unwrap();
     assert_ne!(again.id(), id);
     within(app.shutdown()).await.unwrap();
-    let own = &id.as_uuid().as_bytes()[..11];
+    let uuid = id.as_uuid();
+    let own = &uuid.as_bytes()[..11];
     let of_it = |key: &[u8]| key.windows(own.len()).any(|part| part == own);
     let left = store.scan(&[0], &[0xff]).map(|pair| pair.unwrap().0);
     let left: Vec<_> = left.filter(|key| key[0] != b'm' && of_it(key)).collect();
