@@ -175,6 +175,7 @@ impl App {
     /// - What the future of `apply_async` has not run when it is dropped fails.
     ///   [`shutdown`](Self::shutdown) waits for nothing, and what has not ended is lost.
     /// - [`get_timeout`](AsyncResult::get_timeout) does not wait.
+    /// - What is under way cannot be [revoked](AsyncResult::revoke).
     /// - [`TaskContext::call`](crate::TaskContext::call) runs on the stack of its task: some fifty
     ///   calls within calls fill the 2 MB of a test's thread in an unoptimised build.
     ///
@@ -569,7 +570,8 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how long [`App::shutdown`] waits for the tasks that run. Default: 25 s.
+    /// Sets how long [`App::shutdown`] waits for the tasks that run, and how long one that is
+    /// [revoked](crate::TaskContext::cancelled) may clean up. Default: 25 s.
     ///
     /// ```
     /// # use chordal::prelude::*;
