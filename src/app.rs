@@ -30,6 +30,7 @@ use crate::canvas::Accepts;
 use crate::canvas::id::Id;
 use crate::canvas::machine::room::Weight;
 use crate::canvas::quarantined::Quarantined;
+use crate::canvas::revoked::Revoked;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 use crate::messages::task::Released;
@@ -174,6 +175,7 @@ impl App {
     /// - What the future of `apply_async` has not run when it is dropped fails.
     ///   [`shutdown`](Self::shutdown) waits for nothing, and what has not ended is lost.
     /// - [`get_timeout`](AsyncResult::get_timeout) does not wait.
+    /// - What is under way cannot be [revoked](AsyncResult::revoke).
     /// - [`TaskContext::call`](crate::TaskContext::call) runs on the stack of its task: some fifty
     ///   calls within calls fill the 2 MB of a test's thread in an unoptimised build.
     ///
@@ -339,6 +341,30 @@ impl App {
     /// is forgotten already; and as [`AsyncResult::forget`].
     pub async fn forget(&self, id: Id) -> Result<()> {
         client::forget(&self.0.shared, id).await
+    }
+
+    /// Revokes what has this id: what was submitted, or any part of it, whether it has been reached
+    /// yet or not. As [`AsyncResult::revoke`], by id.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use chordal::Revoked;
+    /// # use std::time::Duration;
+    /// # #[task] async fn remind(user: u64) {}
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![remind]).start().await?;
+    /// let later = remind.s(7).countdown(Duration::from_secs(86_400));
+    /// let id = app.apply_async(later).await?.id();
+    /// assert_eq!(app.revoke(id).await?, Revoked::BeforeStart);
+    /// assert_eq!(app.revoke(id).await?, Revoked::AlreadyDone); // it has ended, as revoked
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncResult::revoke`].
+    pub async fn revoke(&self, id: Id) -> Result<Revoked> {
+        client::revoke(&self.0.shared, id).await
     }
 
     /// Tasks of unfinished workflows whose names are not registered: they wait, and run when the
@@ -544,7 +570,8 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how long [`App::shutdown`] waits for the tasks that run. Default: 25 s.
+    /// Sets how long [`App::shutdown`] waits for the tasks that run, and how long one that is
+    /// [revoked](crate::TaskContext::cancelled) may clean up. Default: 25 s.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -815,6 +842,7 @@ impl AppBuilder {
             clock: self.clock,
             workers,
             worker_threads: self.worker_threads,
+            grace: self.grace,
         }
     }
 }
@@ -861,6 +889,7 @@ struct Engine {
     clock: Clock,
     workers: Workers,
     worker_threads: usize,
+    grace: Duration,
 }
 
 /// What runs the actors of one thread. It has timers and no sockets: a thread that waits for these
@@ -925,7 +954,12 @@ impl Engine {
             durable,
             self.registry,
             self.clock.clone(),
-            Site::Engine(Plant::new(self.workers, self.worker_threads, room)),
+            Site::Engine(Plant::new(
+                self.workers,
+                self.worker_threads,
+                room,
+                self.grace,
+            )),
         ));
         let store = start_store(StoreActor::new(store, self.durability));
         if !remains.is_empty() {

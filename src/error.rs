@@ -21,7 +21,7 @@ pub enum Error {
     #[error(transparent)]
     Failed(Box<TaskFailure>),
     /// The task will never run: a callback whose task failed, an errback whose task did not.
-    /// (One that expired is [`Failed`](Self::Failed), with
+    /// (One that expired or was revoked is [`Failed`](Self::Failed), with
     /// [`FailureKind::Revoked`](crate::FailureKind::Revoked).)
     #[error("task {id} will never run: what it waited for did not come")]
     Revoked {
@@ -113,6 +113,13 @@ pub enum Error {
     #[error("task {id} is not in quarantine")]
     NotQuarantined {
         /// The task.
+        id: Id,
+    },
+    /// It is under way in an [eager](crate::App::eager) app, where it runs in whoever has submitted
+    /// it: dropping that future is what ends it.
+    #[error("{id} is under way in an eager app, which cannot revoke it")]
+    NotRevocable {
+        /// What was to be revoked.
         id: Id,
     },
     /// Two tasks are registered under one name.

@@ -63,6 +63,7 @@ pub use canvas::id::Id;
 pub use canvas::outcome::{FailureKind, TaskFailure};
 pub use canvas::parameter::Parameter;
 pub use canvas::quarantined::Quarantined;
+pub use canvas::revoked::Revoked;
 pub use canvas::state::State;
 pub use canvas::{Accepts, Canvas, Immutable, Members, Signature, chain, chord, group, group_of};
 pub use chordal_macros::task;

@@ -15,6 +15,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::{Change, Record};
 use crate::canvas::outcome::Outcome;
 use crate::canvas::payload::Payload;
+use crate::canvas::revoked::Revoked;
 use crate::canvas::state::State;
 use crate::error::{Error, Result};
 use crate::messages::engine::Wanted;
@@ -378,6 +379,41 @@ impl<O> AsyncResult<O> {
             Err(Error::UnknownId { .. }) => Ok(()),
             done => done,
         }
+    }
+
+    /// Revokes it, whole: nothing of it that has not started starts any more, what waits (for a slot,
+    /// its time, its retry) ends at once, and what runs is told: an async task that
+    /// [listens](crate::TaskContext::cancelled) may clean up, others are ended; of a blocking one the
+    /// end no longer counts. (Celery revokes one id, and forgets that when its worker stops.)
+    ///
+    /// The answer is durable when it is given, and stays true over any crash. What is revoked ends
+    /// [`Revoked`](crate::State::Revoked), without retry, links or errbacks; what needs its value, and
+    /// is no part of it, fails with [`FailureKind::Revoked`](crate::FailureKind::Revoked), and its
+    /// errbacks run. A part that has not been reached, a later step or a member far behind, ends when
+    /// its turn comes. To revoke twice does no harm.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use chordal::{FailureKind, Revoked, State};
+    /// # #[task] async fn endless() { std::future::pending().await }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![endless]).start().await?;
+    /// let all = app.apply_async(group((0..1_000).map(|_| endless.s()))).await?;
+    /// assert_ne!(all.revoke().await?, Revoked::AlreadyDone);
+    /// match all.get().await {
+    ///     Err(chordal::Error::Failed(failure)) => assert_eq!(failure.kind, FailureKind::Revoked),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// assert_eq!(all.state().await?, State::Revoked);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownId`] if it is forgotten; [`Error::NotRevocable`] in an eager app, of what has
+    /// not ended; and as [`state`](Self::state).
+    pub async fn revoke(&self) -> Result<Revoked> {
+        client::revoke(&self.shared, self.id).await
     }
 
     /// Waits until its whole workflow has come to rest: it has ended, and so have all callbacks,

@@ -142,6 +142,13 @@ pub(crate) const CHECKS: &[Check] = &[
         Set("CHORDAL_CRASH_RUNS", 10, 100),
     ),
     check(
+        "revocations",
+        Unit,
+        &["machine::tests::revocation", "a_revoked_task"],
+        Fixed,
+    ),
+    check("revocations in an app", It, &["canvas::revoke::"], Fixed),
+    check(
         "locks",
         Unit,
         &["who_holds_the_lock", "lock_file_of"],
@@ -248,7 +255,7 @@ pub(crate) const PROMISES: &[Promise] = &[
     promise("G5", "a submission is there as a whole or not at all", &["submissions", "submissions cut short"]),
     promise("G6", "results stand in member order", &["order", "random canvases"]),
     promise("G7", "ids never repeat; keys give the first submission", &["ids", "keys"]),
-    promise("G8", "revoking", &[]),
+    promise("G8", "what is told of a revocation stays true", &["revocations", "revocations in an app", "seeds"]),
     promise("G9", "what ends the process is quarantined, nobody else is", &["poison", "quarantine"]),
     promise("G10", "what was running is taken up again at open", &["orphans", "orphans in time"]),
     promise("G11", "a stop lets end what runs and starts nothing", &["drain", "processes told to stop"]),

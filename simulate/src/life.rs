@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 use crate::disk::Disk;
 use crate::model::{origin, plain};
 use crate::plan::{Forgets, LifeEnd, Plan};
+use crate::revoke;
 use crate::world::{Weather, World};
 
 /// No run that goes on takes so many steps.
@@ -249,7 +250,7 @@ async fn look_back(world: &World, app: &App) {
 }
 
 /// A caller: submits its flow, or finds it again, and waits for its end.
-async fn follow(world: &World, app: &App, number: usize) -> Result<(), Error> {
+async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error> {
     let flow = &world.plan.flows[number];
     let submitted = &world.submitted[number];
     let (id, forgotten) = {
@@ -276,6 +277,12 @@ async fn follow(world: &World, app: &App, number: usize) -> Result<(), Error> {
             result
         }
     };
+    let (asking, app, id) = (world.clone(), app.clone(), result.id());
+    tokio::task::spawn_local(async move {
+        if let Err(error) = revoke::ask(&asking, &app, number, id).await {
+            fault(&asking, &error);
+        }
+    });
     if flow.forgets == Forgets::Early {
         submitted.borrow_mut().forgotten = true;
         result.forget().await?;
@@ -297,12 +304,14 @@ async fn follow(world: &World, app: &App, number: usize) -> Result<(), Error> {
 async fn hear(world: &World, number: usize, result: &AsyncResult<Value>) -> Result<(), Error> {
     let outcome = match result.get().await {
         Ok(value) => Ok(plain(&value)),
+        Err(Error::Failed(failure)) if failure.message == "revoked" => Err(failure.message),
         Err(Error::Failed(failure)) => Err(origin(&failure.message)),
         Err(error) => return Err(error),
     };
     world.tell(|| format!("flow {number} has ended: {outcome:?}"));
     let expected = &world.plan.flows[number].outcome;
-    if outcome != *expected {
+    revoke::has_ended(world, number, &outcome);
+    if outcome != *expected && !revoke::is_asked(world, number) {
         world.is_wrong(format!(
             "flow {number} ended as {outcome:?}, not as {expected:?}"
         ));

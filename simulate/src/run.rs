@@ -9,6 +9,7 @@ use chordal::persistence::Op;
 
 use crate::disk::Disk;
 use crate::life::{Ended, live};
+use crate::revoke;
 use crate::world::World;
 
 /// What came of a seed.
@@ -119,19 +120,20 @@ fn count(world: &World) {
             (submitted.tries, submitted.id, submitted.forgotten)
         };
         let has_lost = world.has_lost.get();
+        let is_asked = revoke::is_asked(world, number);
         let most = match flow.idempotency_key {
             Some(_) if !has_lost => tries.min(1),
             _ => tries,
         };
-        let may_be_lost = has_lost && forgotten;
-        let is_missing = roots.is_empty() && !flow.ran.is_empty() && !may_be_lost;
+        let may_be_missing = is_asked || (has_lost && forgotten);
+        let is_missing = roots.is_empty() && !flow.ran.is_empty() && !may_be_missing;
         if roots.len() > most as usize || is_missing {
             let count = roots.len();
             world.is_wrong(format!(
                 "flow {number}, submitted {tries} times, ran {count} times"
             ));
         }
-        for root in roots {
+        for root in roots.into_iter().filter(|_| !is_asked) {
             // Of those before it, and of one that nobody asks for any more, some may be lost.
             if has_lost && (Some(root) != id || forgotten) {
                 continue;
@@ -155,7 +157,13 @@ fn count(world: &World) {
             .iter()
             .any(|flow| flow.ran.contains_key(key))
     };
-    for (_, key) in tasks.keys().filter(|(_, key)| !known(key)) {
+    // (Of what was revoked errbacks may run that otherwise do not.)
+    let asked: Vec<_> = (0..world.plan.flows.len())
+        .filter(|flow| revoke::is_asked(world, *flow))
+        .filter_map(|flow| world.submitted[flow].borrow().id)
+        .collect();
+    let unknown = tasks.keys().filter(|(_, key)| !known(key));
+    for (_, key) in unknown.filter(|(root, _)| !asked.contains(root)) {
         world.is_wrong(format!("a task with key {key} ran, and should not have"));
     }
 }

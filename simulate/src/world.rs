@@ -15,6 +15,7 @@ use crate::Options;
 use crate::dice::Dice;
 use crate::model::Node;
 use crate::plan::{Detour, Plan};
+use crate::revoke::{self, Asked};
 
 thread_local! {
     static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
@@ -59,6 +60,10 @@ pub(crate) struct World {
     present: RefCell<BTreeMap<(Option<&'static str>, bool), usize>>,
     deaths: Cell<usize>,
     pub(crate) submitted: Vec<RefCell<Submitted>>,
+    pub(crate) seed: u64,
+    pub(crate) asked: Vec<RefCell<Asked>>,
+    /// What starts no more.
+    pub(crate) revoked: RefCell<BTreeSet<Id>>,
     /// What must not have happened.
     pub(crate) wrong: RefCell<Vec<String>>,
     options: Options,
@@ -85,6 +90,9 @@ impl World {
         let plan = Plan::of(seed);
         let world = Rc::new(Self {
             submitted: plan.flows.iter().map(|_| RefCell::default()).collect(),
+            seed,
+            asked: plan.flows.iter().map(|_| RefCell::default()).collect(),
+            revoked: RefCell::default(),
             plan,
             dice: Dice::new(!seed),
             clock: Clock::manual(start()),
@@ -256,6 +264,7 @@ pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
         if !world.attempts.borrow_mut().insert((id, attempt, key)) {
             world.is_wrong(format!("attempt {attempt} of task {key} ran twice"));
         }
+        revoke::may_start(world, id);
         if world.ended.borrow().contains(&id) {
             world.is_wrong(format!("task {key} had ended, and ran again"));
         }

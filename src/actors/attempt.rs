@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::cancel::Cancellation;
 use super::inbox::Note;
 use super::roll::Ticket;
 use super::shared::Shared;
@@ -27,6 +28,7 @@ pub(crate) struct Attempt {
     number: u32,
     slot: Mutex<Slot>,
     pub(crate) soft_limit: SoftLimit,
+    pub(crate) cancellation: Cancellation,
     additions: AtomicU64,
 }
 
@@ -49,12 +51,26 @@ impl Attempt {
             number,
             slot: Mutex::new(Slot::Held(permit)),
             soft_limit: SoftLimit::default(),
+            cancellation: Cancellation::default(),
             additions: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// From now on the task listens for its cancellation. Says whether it is to end.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancellation.look() || self.shared.plant().cancellations.is_due(self)
     }
 
     /// Says something to its task's actor.
@@ -162,48 +178,25 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The soft time limit as the task sees it.
-#[derive(Debug)]
-pub(crate) struct SoftLimit {
-    /// When it is, on the scale of `Clock::elapsed_ms`.
-    at_ms: AtomicU64,
+/// Something that a task may listen for.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
     /// The task wants to be told, and not to be ended.
     has_listener: AtomicBool,
     reached: AtomicBool,
     bell: Notify,
 }
 
-impl Default for SoftLimit {
-    /// None, until it is [set](SoftLimit::set).
-    fn default() -> Self {
-        Self {
-            at_ms: AtomicU64::new(u64::MAX),
-            has_listener: AtomicBool::new(false),
-            reached: AtomicBool::new(false),
-            bell: Notify::new(),
-        }
-    }
-}
-
-impl SoftLimit {
-    pub(crate) fn set(&self, at_ms: u64) {
-        self.at_ms.store(at_ms, Ordering::SeqCst);
-    }
-
-    /// From now on the task listens. Says whether it is reached by now: a task that looks need not
-    /// wait for whoever rings.
-    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
-        self.look() || self.at_ms.load(Ordering::SeqCst) <= now_ms
-    }
-
-    /// It has been reached; says whether the task listens.
+impl Signal {
+    /// It is there; says whether the task listens.
     pub(crate) fn reach(&self) -> bool {
         self.reached.store(true, Ordering::SeqCst);
         self.bell.notify_waiters();
         self.has_listener.load(Ordering::SeqCst)
     }
 
-    fn look(&self) -> bool {
+    /// From now on the task listens. Says whether it is there.
+    pub(crate) fn look(&self) -> bool {
         self.has_listener.store(true, Ordering::SeqCst);
         self.reached.load(Ordering::SeqCst)
     }
@@ -219,5 +212,44 @@ impl SoftLimit {
             }
             rung.await;
         }
+    }
+}
+
+/// The soft time limit as the task sees it.
+#[derive(Debug)]
+pub(crate) struct SoftLimit {
+    /// When it is, on the scale of `Clock::elapsed_ms`.
+    at_ms: AtomicU64,
+    signal: Signal,
+}
+
+impl Default for SoftLimit {
+    /// None, until it is [set](SoftLimit::set).
+    fn default() -> Self {
+        Self {
+            at_ms: AtomicU64::new(u64::MAX),
+            signal: Signal::default(),
+        }
+    }
+}
+
+impl SoftLimit {
+    pub(crate) fn set(&self, at_ms: u64) {
+        self.at_ms.store(at_ms, Ordering::SeqCst);
+    }
+
+    /// From now on the task listens. Says whether it is reached by now: a task that looks need not
+    /// wait for whoever rings.
+    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
+        self.signal.look() || self.at_ms.load(Ordering::SeqCst) <= now_ms
+    }
+
+    /// It has been reached; says whether the task listens.
+    pub(crate) fn reach(&self) -> bool {
+        self.signal.reach()
+    }
+
+    pub(crate) async fn wait(&self) {
+        self.signal.wait().await;
     }
 }

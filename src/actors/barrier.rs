@@ -4,9 +4,10 @@ use actix::{Actor, ActorContext, Context, Handler, Recipient};
 
 use super::post::Post;
 use super::shell::Shell;
-use super::supervision::{Tether, is_orphaned};
+use super::supervision::{BARRIER, Tether, is_orphaned};
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};
+use crate::canvas::machine::revocation::stand;
 use crate::canvas::machine::{Change, Record};
 use crate::failpoint::{self, Point};
 use crate::messages::supervisor::{Arrived, Decided, Mail, Word};
@@ -35,7 +36,10 @@ impl BarrierActor {
         tether: Tether,
     ) -> Post {
         let context = Context::new();
-        let post = Post::of(&context, Some(tether.supervisor()));
+        let post = Post::of(
+            &context,
+            Some((stand(group, BARRIER), tether.supervisor().clone())),
+        );
         let barrier = Self {
             shell,
             group,
@@ -73,7 +77,10 @@ impl BarrierActor {
                     self.tell_follower(&record);
                     self.shell.record(self.group, record);
                 }
-                Command::Launch(due) => self.shell.launch(self.group.root(), due),
+                Command::Launch(due) => {
+                    let owner = self.tether.supervisor();
+                    self.shell.launch(self.group.root(), due, owner);
+                }
                 Command::Tell(verdict) => {
                     self.tether.release();
                     failpoint::reach(Point::Verdict);
@@ -99,6 +106,10 @@ impl Handler<Mail> for BarrierActor {
     type Result = ();
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        if self.post.is_closed() {
+            self.tether.release();
+            return context.stop();
+        }
         for word in self.post.collect() {
             super::fault("barrier");
             if let Word::Ended(ended) = word {

@@ -396,6 +396,14 @@ impl Caller {
         }
     }
 
+    /// It was ended because its task is revoked: nobody asks how.
+    pub(crate) fn cancelled(&self) -> End {
+        End::Failure {
+            failure: TaskFailure::revoked(self.id, self.entry.name),
+            retry: Retry::Never,
+        }
+    }
+
     /// A panic outside the body: of a local, or of a panic's payload, as it is dropped. It is the
     /// task's as well.
     pub(crate) fn panicked_outside(&self) -> End {

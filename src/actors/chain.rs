@@ -40,7 +40,11 @@ impl ChainActor {
         for command in commands {
             match command {
                 Command::Record(record) => self.shell.record(self.child.id(), record),
-                Command::Launch(due) => self.shell.launch(self.child.root, due),
+                Command::Launch(due) => {
+                    if let Some(post) = &self.post {
+                        self.shell.launch(self.child.root, due, post);
+                    }
+                }
                 Command::Spawn(index, input) => {
                     self.input = input;
                     if let Err(error) = self.spawn(index) {
@@ -60,14 +64,14 @@ impl ChainActor {
                     self.perform(ended.unwrap_or_default(), context);
                 }
                 Command::Report(report) => {
-                    self.child.pass_on(report);
+                    self.child.pass_on(&self.shell, report);
                     context.stop();
                 }
                 Command::Fail(index, mut report) => {
                     let reader = self.shell.reader();
                     match reader.fail_next(&self.child, index, &mut report) {
-                        Ok(true) => self.child.pass_on(report),
-                        Ok(false) => self.child.fail(report),
+                        Ok(true) => self.child.pass_on(&self.shell, report),
+                        Ok(false) => self.child.fail(&self.shell, report),
                         Err(error) => return self.shell.halt(error.into()),
                     }
                     context.stop();

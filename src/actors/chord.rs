@@ -7,7 +7,7 @@ use super::shell::Shell;
 use super::supervision::{BARRIER, Child, Resume, given_up, respawn_later};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chord::{Chord, Command};
-use crate::canvas::machine::{BODY, Report};
+use crate::canvas::machine::{BODY, Report, group};
 use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::failpoint::{self, Point};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Mail, Respawn, Word};
@@ -42,6 +42,14 @@ impl ChordActor {
         }
         for command in commands {
             match command {
+                Command::Header(group::Command::Revoke) => {
+                    if let Some((_, fan)) = &self.running {
+                        fan.close();
+                    }
+                    self.child.revoke();
+                    context.stop();
+                    return;
+                }
                 Command::Header(command) => {
                     let Some((_, fan)) = &mut self.running else {
                         return;
@@ -63,7 +71,7 @@ impl ChordActor {
                 }
                 Command::GiveUpBody => {
                     let report = given_up(&self.shell, self.child.root, self.body());
-                    self.child.pass_on(report);
+                    self.child.pass_on(&self.shell, report);
                     context.stop();
                 }
                 Command::Break(member) => {
@@ -71,7 +79,7 @@ impl ChordActor {
                     self.fail(Outcome::Failure(failure).into(), context);
                 }
                 Command::Report(report) => {
-                    self.child.pass_on(report);
+                    self.child.pass_on(&self.shell, report);
                     context.stop();
                 }
             }
@@ -84,7 +92,7 @@ impl ChordActor {
         if let Err(error) = reader.fail_body(&self.child, &mut report) {
             return self.shell.halt(error.into());
         }
-        self.child.fail(report);
+        self.child.fail(&self.shell, report);
         context.stop();
     }
 
@@ -121,6 +129,16 @@ impl Actor for ChordActor {
 }
 
 impl ChordActor {
+    /// Finds out whether it is revoked, before it hears of anything else.
+    fn look(&mut self, context: &mut Context<Self>) {
+        if self.shell.is_revoked(self.child.root, self.child.path())
+            && let Some((machine, _)) = &mut self.running
+        {
+            let commands = machine.revoked();
+            self.perform(commands, context);
+        }
+    }
+
     fn stopped(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
         if stopped.index == BARRIER {
             if stopped.lost {
@@ -151,6 +169,7 @@ impl Handler<Mail> for ChordActor {
     type Result = ();
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        self.look(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
@@ -169,6 +188,7 @@ impl Handler<Decided> for ChordActor {
     type Result = ();
 
     fn handle(&mut self, Decided(verdict): Decided, context: &mut Context<Self>) {
+        self.look(context);
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.decided(verdict);
             self.perform(commands, context);

@@ -7,19 +7,22 @@ use actix::prelude::SendError;
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
-use super::engine::{Earlier, EngineActor, Forget, Release, Submit};
+use super::engine::{Earlier, EngineActor, Forget, Release, Revoke, Submit};
 use super::room::{Reservation, Room};
 use super::shared::{Pin, Shared, Site};
 use super::staging::{self, gone};
 use super::store::StoreActor;
 use crate::canvas::Canvas;
 use crate::canvas::id::Id;
+use crate::canvas::machine::revocation::{Stand, answer};
 use crate::canvas::machine::room::Weight;
+use crate::canvas::revoked::Revoked;
 use crate::eager;
 use crate::error::{Error, Result};
 use crate::messages::task::Released;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
+use crate::persistence::reader::{Fate, Progress};
 
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 1_024;
@@ -180,4 +183,48 @@ pub(crate) async fn forget(shared: &Arc<Shared>, id: Id) -> Result<()> {
     let engine = &plant.client().engine;
     engine.send(forget).await.map_err(|_| gone(shared))?;
     answer.await.map_err(|_| gone(shared))?
+}
+
+/// Revokes a node, and all that is in it.
+pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<Revoked> {
+    // It is not swept between the looks.
+    let _pin = shared.pin(id);
+    let Progress { stand, fate, .. } = shared.progress(id).await?;
+    if fate.is_some() {
+        return Ok(Revoked::AlreadyDone);
+    }
+    loop {
+        let is_settled = mark(shared, id, stand).await?;
+        let Progress {
+            fate, has_begun, ..
+        } = shared.progress(id).await?;
+        let answer = match &fate {
+            Some(Fate::Never) => Some(Revoked::AlreadyDone),
+            Some(Fate::Ended(outcome)) => answer(Some(outcome), has_begun, is_settled),
+            None => answer(None, has_begun, is_settled),
+        };
+        if let Some(answer) = answer {
+            return Ok(answer);
+        }
+    }
+}
+
+/// Has a node marked as revoked. Says, once that is durable, whether all is settled that may have been
+/// on its way.
+async fn mark(shared: &Arc<Shared>, id: Id, stand: Stand) -> Result<bool> {
+    let Site::Engine(plant) = &shared.site else {
+        return Err(Error::NotRevocable { id });
+    };
+    if let Some(why) = shared.ended() {
+        return Err(why);
+    }
+    let (settled, answer) = oneshot::channel();
+    let revoke = Revoke {
+        root: id.root(),
+        stand,
+        settled,
+    };
+    let engine = &plant.client().engine;
+    engine.send(revoke).await.map_err(|_| gone(shared))?;
+    answer.await.map_err(|_| gone(shared))
 }

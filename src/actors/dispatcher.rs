@@ -218,6 +218,18 @@ impl Dispatcher {
         Some(found)
     }
 
+    /// Takes those out of all lines that are not to start any more.
+    pub(crate) fn take_out(&mut self, mut is_it: impl FnMut(&Ready) -> bool) -> Vec<Ready> {
+        let mut out = Vec::new();
+        for queue in &mut self.queues {
+            for counter in [&mut queue.asynchronous, &mut queue.blocking] {
+                out.extend(counter.queue.take_out(&mut is_it));
+            }
+        }
+        self.waiting -= out.len();
+        out
+    }
+
     /// So many workflows have not ended.
     pub(crate) fn count_live(&mut self, live: usize) {
         self.live = live;

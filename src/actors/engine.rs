@@ -3,6 +3,7 @@
 mod admission;
 mod quarantine;
 mod retention;
+mod revocation;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 use self::admission::Entrance;
 pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
+pub(crate) use self::revocation::{IsRevoked, Revoke};
 use super::journal::Act;
 use super::post::Post;
 use super::room::Reservation;
@@ -208,6 +210,9 @@ impl EngineActor {
             match record {
                 Record::Due { seq, input } => drop(inputs.insert(seq, input)),
                 Record::Child { index, change } => drop(changes.insert(index, change)),
+                Record::Revoked { stream, index } => {
+                    self.shell.mark(root, (stream, index));
+                }
                 Record::Verdict(_)
                 | Record::Expanded { .. }
                 | Record::Offspring { .. }
@@ -216,6 +221,7 @@ impl EngineActor {
                 | Record::Forgotten => {}
             }
         }
+        self.look_at_suspects(root)?;
         if ended_ms.is_none() {
             let resume = Resume::Stored(changes.remove(&ROOT));
             let mut place = Place::root(root, node);
@@ -228,6 +234,7 @@ impl EngineActor {
                 path_or_place: format!("workflow {root}"),
                 what: format!("no callback {seq}"),
             })?;
+            self.look_at_callback(root, &found)?;
             let resume = Resume::Stored(changes.remove(&seq));
             let input = inputs.remove(&seq);
             let place = Place::in_workflow(root, seq, found.node, input);
@@ -550,6 +557,11 @@ impl Handler<Mail> for EngineActor {
                 Word::Launch(launch) => {
                     let Launch { root, due } = *launch;
                     super::fault("engine");
+                    if self.shell.has_revoked()
+                        && let Err(error) = self.look_at_launch(root, due.node.seq)
+                    {
+                        self.shell.halt(error.into());
+                    }
                     self.decide(root, |machine| machine.launch(due), context);
                 }
                 Word::Ended(ended) => self.ended(ended, context),

@@ -167,7 +167,7 @@ impl FanOut {
             }
             Command::GiveUp(index) => self.give_up(shell, index),
             // The owner's own to do: its outcome.
-            Command::Report(_) => Ok(()),
+            Command::Report(_) | Command::Revoke => Ok(()),
         }
     }
 
@@ -202,6 +202,11 @@ impl FanOut {
             report: given_up(shell, root, &node),
         }));
         Ok(())
+    }
+
+    /// The group is revoked: its barrier need not wait for those that never start.
+    pub(crate) fn close(&self) {
+        self.barrier.close();
     }
 
     pub(crate) fn roster(&self) -> &Roster {

@@ -107,6 +107,13 @@ impl FoldActor {
                     self.end(Outcome::Failure(failure), context);
                 }
                 Command::Fail(outcome) => self.end(outcome, context),
+                Command::Revoke => {
+                    if let Some((_, fan)) = &self.running {
+                        fan.close();
+                    }
+                    self.child.revoke();
+                    context.stop();
+                }
                 Command::Succeed => {
                     if let Some((machine, _)) = &self.running {
                         let outcome = Outcome::Success(machine.acc());
@@ -144,6 +151,13 @@ impl FoldActor {
         let place = self.child.fold_run(run);
         let child = Child::new(place, resume, fan.post().clone(), fan.post().clone());
         child.start(&self.shell);
+    }
+
+    /// Finds out whether it is revoked, before it hears of anything else.
+    fn look(&mut self, context: &mut Context<Self>) {
+        if self.shell.is_revoked(self.child.root, self.child.path()) {
+            self.decide(context, Fold::revoked);
+        }
     }
 
     fn hear(&mut self, word: Word, context: &mut Context<Self>) {
@@ -204,7 +218,7 @@ impl Actor for FoldActor {
                 self.decide(context, |_| commands);
             }
             Err(Some(report)) => {
-                self.child.fail(report);
+                self.child.fail(&self.shell, report);
                 context.stop();
             }
             Err(None) => {}
@@ -216,6 +230,7 @@ impl Handler<Mail> for FoldActor {
     type Result = ();
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        self.look(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
@@ -230,6 +245,7 @@ impl Handler<Decided> for FoldActor {
     type Result = ();
 
     fn handle(&mut self, Decided(verdict): Decided, context: &mut Context<Self>) {
+        self.look(context);
         self.decide(context, |fold| fold.decided(verdict));
     }
 }

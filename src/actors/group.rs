@@ -43,6 +43,12 @@ impl GroupActor {
                     context.stop();
                     return;
                 }
+                Command::Revoke => {
+                    fan.close();
+                    self.child.revoke();
+                    context.stop();
+                    return;
+                }
                 command => fan.perform(&self.shell, command, &self.child, context),
             };
             if let Err(error) = done {
@@ -68,7 +74,7 @@ impl Actor for GroupActor {
                 self.perform(commands, context);
             }
             Err(Some(report)) => {
-                self.child.fail(report);
+                self.child.fail(&self.shell, report);
                 context.stop();
             }
             Err(None) => {}
@@ -77,6 +83,16 @@ impl Actor for GroupActor {
 }
 
 impl GroupActor {
+    /// Finds out whether it is revoked, before it hears of anything else.
+    fn look(&mut self, context: &mut Context<Self>) {
+        if self.shell.is_revoked(self.child.root, self.child.path())
+            && let Some((machine, _)) = &mut self.running
+        {
+            let commands = machine.revoked();
+            self.perform(commands, context);
+        }
+    }
+
     fn stopped(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
         super::fault("group");
         if stopped.index == BARRIER {
@@ -97,6 +113,7 @@ impl Handler<Mail> for GroupActor {
     type Result = ();
 
     fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+        self.look(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
@@ -115,6 +132,7 @@ impl Handler<Decided> for GroupActor {
     type Result = ();
 
     fn handle(&mut self, Decided(verdict): Decided, context: &mut Context<Self>) {
+        self.look(context);
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.decided(verdict);
             self.perform(commands, context);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::Recipient;
 use tokio::sync::oneshot;
 
-use super::engine::Forget;
+use super::engine::{Forget, IsRevoked, Revoke};
 use super::runner::{self, Order};
 use super::shared::{Pin, Shared};
 use super::supervision::Child;
@@ -36,6 +36,10 @@ pub(crate) enum Act {
     Sweep(Sweep),
     /// Ask the engine again to forget a workflow.
     Forget(Forget),
+    /// Ask the engine again to revoke something.
+    Revoke(Revoke),
+    /// Tell the engine that it is on record.
+    IsRevoked(IsRevoked),
     /// Tell a caller that what it asked for is done.
     Done(oneshot::Sender<Result<()>>),
     /// Delete what is left of a workflow whose head is gone.

@@ -8,6 +8,7 @@
 pub(crate) mod attempt;
 mod barrier;
 pub(crate) mod call;
+pub(crate) mod cancel;
 mod chain;
 mod chord;
 pub(crate) mod client;

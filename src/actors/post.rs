@@ -2,13 +2,15 @@
 //! bell has rung. A mailbox of actix costs an allocation or two for each message; on one thread a
 //! list does the same.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::rc::{Rc, Weak};
+use std::iter::successors;
+use std::rc::Rc;
 
 use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
+use crate::canvas::machine::revocation::Stand;
 use crate::messages::supervisor::{Mail, Word};
 
 /// How many empty lists are kept, and the longest of them; one that is longer stays with its post.
@@ -28,40 +30,47 @@ struct Inner {
     /// Children are bounded by the window, and so is what they say.
     words: RefCell<VecDeque<Word>>,
     bell: Recipient<Mail>,
-    /// Its supervisor's; the engine has none.
-    above: Option<Weak<Inner>>,
+    /// Where the supervisor stands itself, and the post of its own; the engine's has none.
+    above: Option<(Stand, Post)>,
+    is_closed: Cell<bool>,
 }
 
 impl Post {
-    /// The post of the actor whose context this is, and whose own supervisor has this one.
-    pub(crate) fn of<A>(context: &Context<A>, above: Option<&Self>) -> Self
+    /// The post of the actor whose context this is: a supervisor that stands there, below another.
+    pub(crate) fn of<A>(context: &Context<A>, above: Option<(Stand, Post)>) -> Self
     where
         A: Actor<Context = Context<A>> + Handler<Mail>,
     {
         Self(Rc::new(Inner {
             words: RefCell::default(),
             bell: context.address().recipient(),
-            above: above.map(|above| Rc::downgrade(&above.0)),
+            above,
+            is_closed: Cell::new(false),
         }))
+    }
+
+    /// Where the supervisor stands, and each above it.
+    pub(crate) fn path(&self) -> impl Iterator<Item = Stand> + '_ {
+        successors(self.0.above.as_ref(), |(_, post)| post.0.above.as_ref())
+            .map(|(stand, _)| *stand)
     }
 
     /// Says whether its actor is there, and all that this one hangs on.
     pub(crate) fn is_held(&self) -> bool {
-        let mut post = self.clone();
-        loop {
-            if !post.0.bell.connected() {
-                return false;
-            }
-            // Who is there has his own post.
-            let above = match &post.0.above {
-                None => return true,
-                Some(above) => above.upgrade(),
-            };
-            match above {
-                None => return false,
-                Some(above) => post = Self(above),
-            }
-        }
+        let mut posts = successors(Some(self), |post| {
+            post.0.above.as_ref().map(|(_, post)| post)
+        });
+        posts.all(|post| post.0.bell.connected())
+    }
+
+    /// Nobody waits any more for what its actor has to say.
+    pub(crate) fn close(&self) {
+        self.0.is_closed.set(true);
+        self.0.bell.do_send(Mail);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed.get()
     }
 
     pub(crate) fn send(&self, word: Word) {
@@ -86,6 +95,16 @@ impl Post {
         Words {
             words,
             post: self.0.clone(),
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// Not recursive: what tasks start themselves may be thousands deep.
+    fn drop(&mut self) {
+        let mut above = self.above.take();
+        while let Some((_, post)) = above {
+            above = Rc::into_inner(post.0).and_then(|mut inner| inner.above.take());
         }
     }
 }

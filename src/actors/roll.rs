@@ -5,10 +5,11 @@ use actix::Addr;
 
 use super::supervision::Child;
 use super::task::TaskActor;
+use crate::canvas::id::Id;
 use crate::messages::dispatcher::Permit;
 
 /// Stands for one task's actor, and for none of a later task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket {
     place: u32,
     /// How many had this place before.
@@ -29,6 +30,8 @@ const IDLE: usize = 1_024;
 #[derive(Debug, Default)]
 struct Place {
     generation: u32,
+    /// The workflow of its task.
+    root: Option<Id>,
     task: Option<Addr<TaskActor>>,
     /// What the actor is to take, with its slot if it has one: no message of actix can carry what
     /// is for one thread only.
@@ -43,6 +46,7 @@ impl Roll {
             (self.places.len() - 1) as u32
         });
         let found = &mut self.places[place as usize];
+        found.root = Some(child.root);
         found.child = Some((child, permit));
         Ticket {
             place,
@@ -74,15 +78,25 @@ impl Roll {
         self.places.iter().filter_map(|place| place.task.as_ref())
     }
 
+    /// The actors that have a task of this workflow.
+    pub(crate) fn of_workflow(&self, root: Id) -> impl Iterator<Item = &Addr<TaskActor>> {
+        let places = self
+            .places
+            .iter()
+            .filter(move |place| place.root == Some(root));
+        places.filter_map(|place| place.task.as_ref())
+    }
+
     /// An actor that has no task.
     pub(crate) fn idle(&mut self) -> Option<Addr<TaskActor>> {
         self.idle.pop()
     }
 
-    /// Its task has ended, and it has another by now: another ticket, so that what comes late for the
+    /// Its task has ended, and it has one of workflow `root` by now: another ticket, so that what comes late for the
     /// one before does not reach it.
-    pub(crate) fn succeed(&mut self, ticket: Ticket) -> Ticket {
+    pub(crate) fn succeed(&mut self, ticket: Ticket, root: Id) -> Ticket {
         let place = &mut self.places[ticket.place as usize];
+        place.root = Some(root);
         place.generation = place.generation.wrapping_add(1);
         Ticket {
             generation: place.generation,

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -131,6 +131,7 @@ fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
             attempt: number,
         },
         attempt: attempt.clone(),
+        can_be_told: false,
         sent: false,
     };
     let task_context = TaskContext {
@@ -184,6 +185,16 @@ fn start(
 ) {
     failpoint::reach(Point::Called);
     let entry = reply.caller.entry;
+    // Revoked before it was its turn.
+    if reply
+        .attempt
+        .shared()
+        .plant()
+        .cancellations
+        .is_due(&reply.attempt)
+    {
+        return reply.send(reply.caller.cancelled());
+    }
     let mut call = calls(entry, task_context, work);
     if entry.options.blocking {
         tokio::spawn(run_blocking(call, limits, reply));
@@ -193,23 +204,35 @@ fn start(
     match Pin::new(&mut call).poll(context) {
         Poll::Ready(outcome) => reply.send(reply.caller.end(outcome, reply.attempt.shared())),
         Poll::Pending => {
+            reply.can_be_told();
             tokio::spawn(async move {
                 let attempt = reply.attempt.clone();
-                let clock = &attempt.shared().clock;
-                let done = deadlines.keep(call, &attempt.soft_limit, clock).await;
-                reply.send(reply.caller.end_in_time(done, attempt.shared()));
+                let done = {
+                    let clock = &attempt.shared().clock;
+                    let done = pin!(deadlines.keep(call, &attempt.soft_limit, clock));
+                    attempt.cancellation.keep(done).await
+                };
+                reply.send(match done {
+                    Some(done) => reply.caller.end_in_time(done, attempt.shared()),
+                    None => reply.caller.cancelled(),
+                });
             });
         }
     }
 }
 
-/// A blocking body cannot be stopped: past its limit the task is told so, and the slot stays with
-/// the thread until that is done.
+/// A blocking body cannot be stopped: past its limit, or when it is cancelled, the task is told so,
+/// and the slot stays with the thread until that is done.
 async fn run_blocking(call: Guarded, limits: Limits, mut reply: Reply) {
     let (done, mut outcome) = tokio::sync::oneshot::channel();
+    reply.can_be_told();
     let on_thread = reply.attempt.clone();
     let workers = &reply.attempt.shared().plant().runtime;
     workers.spawn_blocking(move || {
+        if on_thread.cancellation.is_over() {
+            // Before it had a thread: the slot goes back, and nobody waits.
+            return drop(on_thread.close());
+        }
         let outcome = pollster::block_on(call);
         // If nobody waits any more the permit is dropped here, with the outcome.
         let _ = done.send((outcome, on_thread.close()));
@@ -217,10 +240,11 @@ async fn run_blocking(call: Guarded, limits: Limits, mut reply: Reply) {
     let attempt = reply.attempt.clone();
     let clock = &attempt.shared().clock;
     let deadlines = limits.begin(&attempt.soft_limit, clock);
-    match deadlines
-        .keep(&mut outcome, &attempt.soft_limit, clock)
-        .await
-    {
+    let done = pin!(deadlines.keep(&mut outcome, &attempt.soft_limit, clock));
+    let Some(done) = attempt.cancellation.keep(done).await else {
+        return reply.send_with(reply.caller.cancelled(), None);
+    };
+    match done {
         Ok(Ok((outcome, permit))) => {
             let end = reply.caller.end(outcome, attempt.shared());
             reply.send_with(end, permit);
@@ -235,10 +259,26 @@ async fn run_blocking(call: Guarded, limits: Limits, mut reply: Reply) {
 struct Reply {
     caller: Caller,
     attempt: Arc<Attempt>,
+    /// It can be told that it is to end.
+    can_be_told: bool,
     sent: bool,
 }
 
 impl Reply {
+    /// It was not done at once.
+    fn can_be_told(&mut self) {
+        self.can_be_told = true;
+        let cancellations = &self.attempt.shared().plant().cancellations;
+        cancellations.enter(&self.attempt);
+    }
+
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.can_be_told) {
+            let cancellations = &self.attempt.shared().plant().cancellations;
+            cancellations.leave(self.attempt.ticket());
+        }
+    }
+
     /// The attempt has ended, and gives its slot back.
     fn send(&mut self, end: End) {
         let permit = self.attempt.close();
@@ -248,6 +288,7 @@ impl Reply {
     fn send_with(&mut self, end: End, permit: Option<Permit>) {
         failpoint::reach(Point::Returned);
         self.sent = true;
+        self.leave();
         self.attempt.say(Note::Finished(Finished {
             attempt: self.caller.attempt,
             end,
@@ -263,5 +304,7 @@ impl Drop for Reply {
         if !self.sent && std::thread::panicking() {
             self.send_with(self.caller.panicked_outside(), None);
         }
+        // (The runtime drops it when the app stops.)
+        self.leave();
     }
 }

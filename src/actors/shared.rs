@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::cancel::Cancellations;
 use super::client::Client;
 use super::clock::Clock;
 use super::inbox::Inbox;
@@ -20,7 +22,7 @@ use crate::canvas::payload::{ListWriter, Payload};
 use crate::canvas::quarantined::Quarantined;
 use crate::eager::Ledger;
 use crate::error::{Error, Result};
-use crate::persistence::reader::{Elements, ElementsError, Reader};
+use crate::persistence::reader::{Elements, ElementsError, Progress, Reader};
 use crate::task::Registry;
 
 /// Shared by the engine, the app and every handle.
@@ -50,6 +52,7 @@ pub(crate) struct Shared {
 
 /// Where what is submitted runs.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(crate) enum Site {
     /// In the engine, on its threads.
     Engine(Plant),
@@ -66,18 +69,20 @@ pub(crate) struct Plant {
     pub(crate) runtime: Workers,
     pub(crate) runner: Runner,
     pub(crate) inbox: Inbox,
+    pub(crate) cancellations: Cancellations,
     /// For what is pending.
     pub(crate) room: Arc<Room>,
 }
 
 impl Plant {
-    /// `runtime` has this many threads that poll.
-    pub(crate) fn new(runtime: Workers, threads: usize, room: Arc<Room>) -> Self {
+    /// `runtime` has this many threads that poll. A task that is cancelled and listens has `grace`.
+    pub(crate) fn new(runtime: Workers, threads: usize, room: Arc<Room>, grace: Duration) -> Self {
         Self {
             client: OnceLock::new(),
             runtime,
             runner: Runner::new(threads),
             inbox: Inbox::default(),
+            cancellations: Cancellations::new(grace),
             room,
         }
     }
@@ -208,6 +213,12 @@ impl Shared {
         .await
     }
 
+    /// How far a node has got.
+    pub(crate) async fn progress(&self, id: Id) -> Result<Progress> {
+        self.read(move |reader| reader.progress(id)?.ok_or(Error::UnknownId { id }))
+            .await
+    }
+
     /// Reads what may be large; an engine does so off this thread.
     async fn read<T: Send + 'static>(
         &self,
@@ -307,6 +318,10 @@ impl Shared {
 
     pub(crate) fn park(&self, id: Id, name: &str) {
         self.parked.lock().insert(id, name.to_owned());
+    }
+
+    pub(crate) fn unpark(&self, id: Id) {
+        self.parked.lock().remove(&id);
     }
 
     pub(crate) fn parked(&self) -> Vec<(Id, String)> {

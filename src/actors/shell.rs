@@ -2,6 +2,7 @@
 //! store, and what waits for the disk is done when the store has answered.
 
 mod quarantine;
+mod revocation;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use super::task::{Take, TaskActor};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::quarantine::Quarantine;
 use crate::canvas::machine::queue::SlotKind;
+use crate::canvas::machine::revocation::Revocations;
 use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
@@ -73,6 +75,7 @@ struct Inner {
     counters: RefCell<HashMap<Id, Seq>>,
     /// The commit with what is recorded of each workflow's own children, while it is only one.
     starts: RefCell<HashMap<Id, Option<u64>>>,
+    revocations: RefCell<Revocations>,
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
     reader: Reader,
@@ -123,6 +126,7 @@ impl Shell {
             commit: Cell::new(legacy.last_commit),
             counters: RefCell::default(),
             starts: RefCell::default(),
+            revocations: RefCell::default(),
             halted: Cell::new(false),
             reader,
             store,
@@ -229,9 +233,9 @@ impl Shell {
         self.0.roll.borrow_mut().take(ticket)
     }
 
-    /// The task has ended, and its actor takes another at once: the ticket of that one.
-    pub(crate) fn succeed(&self, ticket: Ticket) -> Ticket {
-        self.0.roll.borrow_mut().succeed(ticket)
+    /// The task has ended, and its actor takes one of workflow `root` at once: the ticket of that one.
+    pub(crate) fn succeed(&self, ticket: Ticket, root: Id) -> Ticket {
+        self.0.roll.borrow_mut().succeed(ticket, root)
     }
 
     /// The task has ended; its actor waits for another, unless the answer is no.
@@ -413,8 +417,12 @@ impl Shell {
         self.add(|journal| journal.then(act));
     }
 
-    /// Records that these callbacks are to run, and has the engine run them.
-    pub(crate) fn launch(&self, root: Id, due: Vec<Due>) {
+    /// Records that these callbacks are to run, and has the engine run them; but not of what is
+    /// revoked. `caller`: the post of the supervisor whose children call for them.
+    pub(crate) fn launch(&self, root: Id, due: Vec<Due>, caller: &Post) {
+        if self.is_revoked(root, caller.path()) {
+            return;
+        }
         for due in due {
             self.record_due(root, &due);
             failpoint::reach(Point::Launched);
@@ -469,9 +477,12 @@ impl Shell {
     /// started, and mostly the store has not taken that out of its log yet.
     pub(crate) fn ended(&self, root: Id, has_callbacks: bool) {
         self.0.counters.borrow_mut().remove(&root);
+        // (Whoever revokes asks so.)
+        let is_asked = self.has_revoked() && self.0.revocations.borrow_mut().forget(root);
         let start = self.0.starts.borrow_mut().remove(&root).flatten();
         if let Some(commit) = start
             && !has_callbacks
+            && !is_asked
         {
             self.delete(keys::segment(root.workflow_stream(), commit, 0));
         }
@@ -625,6 +636,8 @@ impl Shell {
             Act::Stored(message) => self.engine().do_send(message),
             Act::Sweep(message) => self.engine().do_send(message),
             Act::Forget(message) => self.engine().do_send(message),
+            Act::Revoke(message) => self.engine().do_send(message),
+            Act::IsRevoked(message) => self.engine().do_send(message),
             Act::Done(caller) => drop(caller.send(Ok(()))),
             Act::Purge(root) => {
                 let store = self.0.store.clone();

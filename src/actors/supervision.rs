@@ -15,6 +15,7 @@ use super::shell::Shell;
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::place::Place;
+use crate::canvas::machine::revocation::{Stand, stand};
 use crate::canvas::machine::{Change, Index, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
@@ -128,12 +129,19 @@ impl Child {
             && !matches!(&self.def().options, Some(own) if own.eta.is_some() || own.expires.is_some())
     }
 
-    /// The post of its actor.
+    /// Where it stands, and each above it.
+    pub(crate) fn path(&self) -> impl Iterator<Item = Stand> + '_ {
+        let own = stand(self.stream, self.index);
+        std::iter::once(own).chain(self.tether.supervisor.path())
+    }
+
+    /// The post of its actor, for children of its own.
     pub(crate) fn post<A>(&self, context: &Context<A>) -> Post
     where
         A: Actor<Context = Context<A>> + Handler<Mail>,
     {
-        Post::of(context, Some(&self.reports_to))
+        let own = stand(self.stream, self.index);
+        Post::of(context, Some((own, self.tether.supervisor.clone())))
     }
 
     /// As [`is_orphaned`].
@@ -149,21 +157,35 @@ impl Child {
 
     /// Its outcome and the callbacks it calls for go to the supervisor.
     pub(crate) fn report(&mut self, shell: &Shell, outcome: Outcome) {
-        self.tell(shell.keep(self.id(), outcome).into(), false);
+        self.tell(shell, shell.keep(self.id(), outcome).into(), false);
     }
 
     /// The outcome of its last child is its own.
-    pub(crate) fn pass_on(&mut self, report: Report) {
-        self.tell(report, true);
+    pub(crate) fn pass_on(&mut self, shell: &Shell, report: Report) {
+        self.tell(shell, report, true);
     }
 
     /// The failure of a child that is not the last is its own.
-    pub(crate) fn fail(&mut self, report: Report) {
-        self.tell(report, false);
+    pub(crate) fn fail(&mut self, shell: &Shell, report: Report) {
+        self.tell(shell, report, false);
     }
 
-    fn tell(&mut self, report: Report, of_last: bool) {
+    /// It is revoked, or what it is a part of.
+    pub(crate) fn revoke(&mut self) {
+        let failure = TaskFailure::revoked(self.id(), self.node.name());
+        self.say(Outcome::Revoked(failure).into());
+    }
+
+    fn tell(&mut self, shell: &Shell, report: Report, of_last: bool) {
+        // Of what was on its way here when it was revoked nothing counts.
+        if shell.is_revoked(self.root, self.path()) {
+            return self.revoke();
+        }
         let report = self.last_word(report, of_last);
+        self.say(report);
+    }
+
+    fn say(&mut self, report: Report) {
         self.tether.release();
         self.reports_to.send(Word::Ended(ChildEnded {
             root: self.root,
@@ -183,7 +205,10 @@ impl Child {
     }
 
     /// As [`start`](Self::start), when nothing is to be waited for.
-    pub(crate) fn start_now(self: Box<Self>, shell: &Shell) {
+    pub(crate) fn start_now(mut self: Box<Self>, shell: &Shell) {
+        if shell.is_revoked(self.root, self.path()) {
+            return self.revoke();
+        }
         match self.node.def {
             Def::Task(_) => shell.enroll(self),
             Def::Chain(_) => drop(ChainActor::new(shell.clone(), self).start()),

@@ -24,7 +24,7 @@ use crate::canvas::retry::RetryPolicy;
 use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
-use crate::messages::task::{Finished, Granted, Orphaned, Released, Wants, WantsSlot};
+use crate::messages::task::{Finished, Granted, Orphaned, Released, Revoked, Wants, WantsSlot};
 use crate::persistence::{StoreError, definition};
 use crate::task::{Entry, TaskOptions};
 
@@ -118,11 +118,14 @@ impl TaskActor {
     ) {
         let Some(job) = &mut self.job else { return };
         let is_orphaned = job.child.is_orphaned();
-        if !is_orphaned {
+        if !is_orphaned && self.shell.has_revoked() {
+            job.look(context);
+        }
+        if !(is_orphaned || job.is_over) {
             event(job, context);
         }
         let next = job.next.take();
-        if !(job.is_over || is_orphaned) {
+        if !(is_orphaned || job.is_over) {
             return self.shell.assign(next);
         }
         // (What is held against an orphan is now held against who has its place.)
@@ -132,7 +135,7 @@ impl TaskActor {
         let (ticket, is_known) = (job.ticket, job.is_known);
         match next {
             Some((child, permit)) if !is_known => {
-                let ticket = self.shell.succeed(ticket);
+                let ticket = self.shell.succeed(ticket, child.root);
                 self.take(child, Some(permit), ticket, context);
             }
             next => {
@@ -210,12 +213,17 @@ impl Job {
                     if self.child.run.is_none() {
                         report.outcome = self.shell.keep(self.child.id(), report.outcome);
                     }
-                    self.child.pass_on(report);
+                    self.child.pass_on(&self.shell, report);
                     self.is_over = true;
                 }
                 Command::Expire => {
                     let failure = self.child.failure(FailureKind::Revoked, "expired");
                     self.child.report(&self.shell, Outcome::Revoked(failure));
+                    self.is_over = true;
+                }
+                Command::Cancel { attempt } => self.shell.cancel(self.ticket, attempt),
+                Command::Revoke => {
+                    self.child.revoke();
                     self.is_over = true;
                 }
                 Command::Child(command) => {
@@ -262,7 +270,10 @@ impl Job {
                 }
             }
             Command::Record(record) => self.shell.record(task, record),
-            Command::Launch(due) => self.shell.launch(self.child.root, due),
+            Command::Launch(due) => {
+                let post = &work.family(&self.child, context).post;
+                self.shell.launch(self.child.root, due, post);
+            }
             Command::Spawn(index) => self.resume_child(index)?,
             Command::Respawn(index) => respawn_later(&self.shell, task, index, context),
             Command::GiveUp(index) => {
@@ -318,6 +329,24 @@ impl Job {
         }
     }
 
+    /// Finds out whether it is revoked, before it hears of anything else: so what is decided after the
+    /// mark is decided by who knows of it.
+    fn look(&mut self, context: &mut Context<TaskActor>) {
+        let is_known = |work: &Work| work.machine.is_revoked();
+        if self.work.as_ref().is_some_and(is_known)
+            || !self.shell.is_revoked(self.child.root, self.child.path())
+        {
+            return;
+        }
+        if self.work.is_some() {
+            return self.decide(None, context, Task::revoked);
+        }
+        // It has just come in, or is parked.
+        self.shell.shared().unpark(self.child.id());
+        self.child.revoke();
+        self.is_over = true;
+    }
+
     /// It has left quarantine.
     fn released(&mut self, released: Released, context: &mut Context<TaskActor>) {
         if self.arrival == Arrival::Quarantined {
@@ -342,6 +371,13 @@ impl Job {
 
     /// It has come to its end, or to that of an attempt: it did not end the process.
     fn clear(&mut self) {
+        if self
+            .work
+            .as_ref()
+            .is_some_and(|work| work.machine.is_revoked())
+        {
+            self.shell.is_cancelled(self.ticket);
+        }
         if std::mem::replace(&mut self.arrival, Arrival::Free) != Arrival::Free {
             self.shell.cleared(self.child.id());
         }
@@ -582,6 +618,15 @@ impl Handler<Released> for TaskActor {
 
     fn handle(&mut self, released: Released, context: &mut Context<Self>) {
         self.work(context, |job, context| job.released(released, context));
+    }
+}
+
+impl Handler<Revoked> for TaskActor {
+    type Result = ();
+
+    /// It looks before each event.
+    fn handle(&mut self, _: Revoked, context: &mut Context<Self>) {
+        self.work(context, |_, _| ());
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod payload;
 pub(crate) mod quarantined;
 mod regen;
 pub(crate) mod retry;
+pub(crate) mod revoked;
 mod signature;
 pub(crate) mod state;
 

@@ -26,6 +26,11 @@ impl Outcome {
             Self::Failure(failure) | Self::Revoked(failure) => Some(failure),
         }
     }
+
+    /// Says whether it was revoked, and did not expire.
+    pub(crate) fn is_by_revocation(&self) -> bool {
+        matches!(self, Self::Revoked(failure) if failure.is_by_revocation())
+    }
 }
 
 /// A value, or where in its workflow it is kept: what is large is written once and passed on by
@@ -104,7 +109,8 @@ pub enum FailureKind {
     /// The task [asked](crate::TaskContext::retry) for another attempt and had none left; it gave
     /// no [cause](crate::Retry::cause).
     MaxRetriesExceeded,
-    /// It expired before it could start (Celery's `TaskRevokedError`).
+    /// It expired before it could start, or was [revoked](crate::AsyncResult::revoke) (Celery's
+    /// `TaskRevokedError`): the message says which.
     Revoked,
     /// A member of a chord's header failed, so the body never ran (Celery's `ChordError`).
     Chord,
@@ -139,6 +145,10 @@ impl FailureKind {
         }
     }
 }
+
+/// What the failure of a revoked task says, in Celery's words (celery/worker/request.py,
+/// `_announce_revoked`).
+const REVOKED: &str = "revoked";
 
 /// The longest message of a failure, in bytes, so that every record holds one.
 const MAX_MESSAGE: usize = 1_024;
@@ -180,6 +190,16 @@ impl TaskFailure {
             attempt,
             cause: None,
         })
+    }
+
+    /// As [`new`](Self::new), of what was revoked.
+    pub(crate) fn revoked(task_id: Id, name: &str) -> Box<Self> {
+        Self::new(FailureKind::Revoked, task_id, name, 1, REVOKED)
+    }
+
+    /// Says whether it was revoked, and did not expire.
+    pub(crate) fn is_by_revocation(&self) -> bool {
+        self.kind == FailureKind::Revoked && self.message == REVOKED
     }
 
     /// The failure of chord `chord` because `member` failed, in Celery's words

@@ -23,8 +23,9 @@ pub enum State {
     Success,
     /// Ended with a [`TaskFailure`](crate::TaskFailure).
     Failure,
-    /// Will never run: it [expired](crate::Signature::expires) before it could start, or it is a
-    /// callback whose task failed, or an errback whose task did not.
+    /// [Revoked](crate::AsyncResult::revoke); or it will never run: it
+    /// [expired](crate::Signature::expires) before it could start, or it is a callback whose task
+    /// failed, or an errback whose task did not.
     Revoked,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::frame::{FanOut, Step};
-use super::run::{Run, nothing_is_lost};
+use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use crate::canvas::freeze::Def;
 use crate::canvas::machine::fold::{Command, Fold, Intake, is_run};
 use crate::canvas::machine::place::Place;
@@ -100,6 +100,7 @@ impl FoldFrame {
                 Command::Members(_) | Command::RespawnRun(_) | Command::GiveUpRun(_) => {
                     nothing_is_lost();
                 }
+                Command::Revoke => nothing_is_revoked(),
             }
         }
         let next = self.next.pop_front();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::fold::FoldFrame;
-use super::run::{Run, nothing_is_lost};
+use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use super::task::{Call, TaskFrame};
 use crate::canvas::freeze::{Def, Fan, Members};
 use crate::canvas::machine::barrier::{self, Barrier};
@@ -266,6 +266,7 @@ fn of_group(
                 );
                 next = Some(Step::Ended(place.last_word(outcome.into(), false)));
             }
+            Command::Revoke => nothing_is_revoked(),
             Command::Respawn(_) | Command::GiveUp(_) => nothing_is_lost(),
         }
     }

@@ -183,3 +183,8 @@ impl Run {
 pub(crate) fn nothing_is_lost() {
     unreachable!("there are no actors to lose")
 }
+
+/// Nor do they end what they are not told to end.
+pub(crate) fn nothing_is_revoked() {
+    unreachable!("what runs in its caller ends with that")
+}

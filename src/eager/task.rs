@@ -12,7 +12,7 @@ use futures_util::future::Shared as Joint;
 use parking_lot::Mutex;
 
 use super::frame::{Next, Step, drive};
-use super::run::{Run, nothing_is_lost};
+use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use crate::actors::attempt::SoftLimit;
 use crate::actors::call::{self, Caller, Given, Limits, Work, calls, in_time, work};
 use crate::actors::shared::Shared;
@@ -186,6 +186,7 @@ impl Running {
                     let report = Outcome::Revoked(failure).into();
                     next = Some(Step::Ended(self.place.last_word(report, false)));
                 }
+                Command::Cancel { .. } | Command::Revoke => nothing_is_revoked(),
                 Command::Child(command) => {
                     next = self.perform_child(state, command, draft).or(next);
                 }

@@ -28,6 +28,11 @@ pub(crate) enum Released {
     ToFail,
 }
 
+/// It is revoked, or may be: something of its workflow is.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Revoked;
+
 /// An attempt has ended.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -505,6 +505,10 @@ mod tests {
             },
             Record::Reached { at_ms: 2 },
             Record::Forgotten,
+            Record::Revoked {
+                stream: 2,
+                index: 0,
+            },
         ];
         let stored = ended(Outcome::Success(Value::Stored { seq: 3, len: 9 }));
         let well = [done(7, 90), stored];

@@ -427,6 +427,57 @@ impl TaskContext {
             Host::Detached => false,
         }
     }
+
+    /// Waits until the task is [revoked](crate::AsyncResult::revoke). A task that has called this
+    /// listens for it: it is not ended then, and may clean up, until its time limits, and at most for
+    /// the app's [grace](crate::AppBuilder::grace). What it gives in the end does not count.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # async fn crawl() -> u64 { 7 }
+    /// # async fn remove_what_is_half_done() {}
+    /// #[task]
+    /// async fn index(ctx: &TaskContext) -> Result<u64, TaskError> {
+    ///     tokio::select! {
+    ///         pages = crawl() => Ok(pages),
+    ///         () = ctx.cancelled() => {
+    ///             remove_what_is_half_done().await;
+    ///             Err(TaskError::new("revoked"))
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub async fn cancelled(&self) {
+        match &self.host {
+            Host::Engine(attempt) if attempt.is_cancelled() => {}
+            Host::Engine(attempt) => attempt.cancellation.wait().await,
+            Host::Eager(_) | Host::Detached => std::future::pending().await,
+        }
+    }
+
+    /// Says whether the task is [revoked](crate::AsyncResult::revoke): for blocking tasks, which look
+    /// from time to time. A task that has called this listens for it, as with
+    /// [`cancelled`](Self::cancelled); a blocking one that does not goes on in vain, since its thread
+    /// cannot be stopped.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// #[task(blocking)]
+    /// fn count(ctx: &TaskContext, words: Vec<String>) -> usize {
+    ///     words.iter().take_while(|_| !ctx.is_cancelled()).count()
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![count]).start().await?;
+    /// assert_eq!(app.apply_async(count.s(vec!["a".into(), "b".into()])).await?.get().await?, 2);
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        match &self.host {
+            Host::Engine(attempt) => attempt.is_cancelled(),
+            Host::Eager(_) | Host::Detached => false,
+        }
+    }
 }
 
 impl fmt::Debug for Host {

@@ -21,6 +21,7 @@ mod maps;
 mod offspring;
 mod options;
 mod retries;
+mod revoke;
 mod schedule;
 mod settled;
 mod submission;

@@ -318,6 +318,13 @@ impl Handler<Wanted> for EngineActor {
     /// It comes in at once, past all that wait: the task that waits for it may hold what these
     /// wait for.
     fn handle(&mut self, Wanted(root): Wanted, _: &mut Context<Self>) {
+        self.want(root);
+    }
+}
+
+impl EngineActor {
+    /// Has a workflow begin, wherever it waits.
+    pub(super) fn want(&mut self, root: Id) {
         if self.workflows.contains_key(&root) {
             return self.shell.begin_at_once(root);
         }

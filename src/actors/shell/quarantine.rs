@@ -219,7 +219,23 @@ impl Shell {
     pub(crate) fn cleared(&self, id: Id) {
         let note = self.0.court.borrow_mut().cleared(id);
         self.note(note);
+        // It may be revoked, and was locked up until then.
+        if self.0.locked_up.borrow_mut().remove(&id).is_some() {
+            self.shared().release(id);
+        }
         self.try_next();
+    }
+
+    /// What was running in this workflow, and is to be tried or locked up, or may have to be.
+    pub(crate) fn suspects_of(&self, root: Id) -> Vec<Id> {
+        self.0.court.borrow().suspects_of(root)
+    }
+
+    /// As [`cleared`](Self::cleared), of one that is revoked, and does not come in any more.
+    pub(crate) fn acquit(&self, id: Id) {
+        self.shared().release(id);
+        let note = self.0.court.borrow_mut().cleared(id);
+        self.note(note);
     }
 
     /// What was known of it when it was discarded.

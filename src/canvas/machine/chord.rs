@@ -17,7 +17,7 @@ pub(crate) enum Chord {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// What the header's group asks for; never its report.
+    /// What the header's group asks for; never its report. If it is revoked, the chord is.
     Header(group::Command),
     /// Start the body with the header's list.
     SpawnBody,
@@ -69,10 +69,22 @@ impl Chord {
         }
     }
 
+    /// The chord is revoked, or what it is a part of: the header ends, or the body does.
+    pub(crate) fn revoked(&mut self) -> Vec<Command> {
+        match self {
+            Self::Header(group) => group.revoked().into_iter().map(Command::Header).collect(),
+            Self::Body { .. } | Self::Ended => Vec::new(),
+        }
+    }
+
     /// The barrier has decided.
     pub(crate) fn decided(&mut self, verdict: Verdict) -> Vec<Command> {
-        if !matches!(self, Self::Header(_)) {
+        let Self::Header(group) = self else {
             return Vec::new();
+        };
+        if group.is_revoked() {
+            let commands = group.decided(verdict);
+            return commands.into_iter().map(Command::Header).collect();
         }
         match verdict {
             Verdict::Released => {

@@ -27,6 +27,10 @@ pub(crate) struct Fold {
     /// How often the actor of this run was lost.
     restarts: u32,
     verdict: Option<Verdict>,
+    /// Nothing starts any more.
+    revoked: bool,
+    /// Since then no member is left.
+    is_alone: bool,
     ended: bool,
 }
 
@@ -84,6 +88,8 @@ pub(crate) enum Command {
     Fail(Outcome),
     /// The fold has ended with its [accumulator](Fold::acc).
     Succeed,
+    /// The fold is revoked, and nothing of it runs any more.
+    Revoke,
 }
 
 /// The run that follows after `folded` outcomes, among its fold's children: each has a number of its
@@ -256,6 +262,8 @@ impl Fold {
             run: None,
             restarts: 0,
             verdict: None,
+            revoked: false,
+            is_alone: false,
             ended: false,
         };
         let mut commands = members(commands);
@@ -283,7 +291,10 @@ impl Fold {
         if !is_run(index) {
             return match self.ended {
                 true => Vec::new(),
-                false => members(self.group.stopped(index, lost)),
+                false => {
+                    let commands = self.group.stopped(index, lost);
+                    self.of_members(commands)
+                }
             };
         }
         if !lost || !self.is_current(index) {
@@ -294,6 +305,21 @@ impl Fold {
             return vec![Command::RespawnRun(index)];
         }
         vec![Command::GiveUpRun(index)]
+    }
+
+    /// The fold is revoked, or what it is a part of.
+    pub(crate) fn revoked(&mut self) -> Vec<Command> {
+        self.revoked = true;
+        let commands = self.group.revoked();
+        self.of_members(commands)
+    }
+
+    fn of_members(&mut self, commands: Vec<group::Command>) -> Vec<Command> {
+        if commands == [group::Command::Revoke] {
+            self.is_alone = true;
+            return self.go_on();
+        }
+        members(commands)
     }
 
     /// The run that is under way, to be started again.
@@ -354,6 +380,11 @@ impl Fold {
     /// The next run, if there is something for it and none is under way; the end, if nothing is
     /// left.
     fn go_on(&mut self) -> Vec<Command> {
+        if self.revoked {
+            let is_last = self.is_alone && self.run.is_none();
+            let is_last = is_last && !std::mem::replace(&mut self.ended, true);
+            return is_last.then_some(Command::Revoke).into_iter().collect();
+        }
         let limit = self.intake.limit(self.window);
         let mut commands = members(self.group.raise(limit));
         if self.run.is_some() || self.ended {

@@ -23,6 +23,8 @@ pub(crate) struct Group {
     alive: IndexSet,
     /// Who was lost, and how often: nearly always empty.
     restarts: HashMap<Index, u32>,
+    /// Nobody starts any more, and who is materialised is about to end.
+    revoked: bool,
     ended: bool,
 }
 
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     GiveUp(Index),
     /// The group has ended.
     Report(Verdict),
+    /// The group is revoked, and nothing of it runs any more.
+    Revoke,
 }
 
 impl Group {
@@ -59,6 +63,7 @@ impl Group {
             next: 0,
             limit,
             restarts: HashMap::new(),
+            revoked: false,
             ended: false,
         };
         let commands = group.fill();
@@ -70,7 +75,7 @@ impl Group {
         if self.ended || !self.alive.contains(index) {
             return Vec::new();
         }
-        if lost {
+        if lost && !self.revoked {
             let restarts = self.restarts.entry(index).or_default();
             *restarts += 1;
             if *restarts <= MAX_RESTARTS {
@@ -104,10 +109,28 @@ impl Group {
         if std::mem::replace(&mut self.ended, true) {
             return Vec::new();
         }
-        vec![Command::Report(verdict)]
+        match self.revoked {
+            true => vec![Command::Revoke],
+            false => vec![Command::Report(verdict)],
+        }
+    }
+
+    /// The group is revoked, or what it is a part of: it does not wait for those that have not
+    /// started, a million perhaps.
+    pub(crate) fn revoked(&mut self) -> Vec<Command> {
+        self.revoked = true;
+        self.fill()
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked
     }
 
     fn fill(&mut self) -> Vec<Command> {
+        if self.revoked {
+            let is_last = self.alive.len == 0 && !std::mem::replace(&mut self.ended, true);
+            return is_last.then_some(Command::Revoke).into_iter().collect();
+        }
         let mut commands = Vec::new();
         while self.alive.len < self.window
             && let Some(index) = self.taken.next_missing(self.next)

@@ -16,6 +16,7 @@ pub(crate) mod offspring;
 pub(crate) mod place;
 pub(crate) mod quarantine;
 pub(crate) mod queue;
+pub(crate) mod revocation;
 pub(crate) mod room;
 pub(crate) mod task;
 #[cfg(test)]
@@ -61,6 +62,9 @@ pub(crate) enum Record {
     Forgotten,
     /// So many of a fold's outcomes are in its accumulator, which is this.
     Folded { folded: u64, acc: Value },
+    /// The node that is child `index` of supervisor `stream` is revoked, and all that is in it; among
+    /// the workflow's own records.
+    Revoked { stream: Seq, index: Index },
 }
 
 /// How far a child has got.

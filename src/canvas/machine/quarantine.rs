@@ -293,6 +293,10 @@ impl<T> Quarantine<T> {
     pub(crate) fn cleared(&mut self, id: Id) -> Option<Note> {
         self.trial.take_if(|trial| trial.id == id);
         self.beside.remove(&id);
+        // It may have been revoked before it was its turn.
+        for accused in [false, true] {
+            self.waiting.remove(&(accused, id));
+        }
         self.suspects.remove(&id).map(|_| (id, None))
     }
 
@@ -315,6 +319,12 @@ impl<T> Quarantine<T> {
     fn quarantined_mut(&mut self, id: Id) -> Option<&mut Suspect> {
         let suspect = self.suspects.get_mut(&id)?;
         (suspect.standing == Standing::Quarantined).then_some(suspect)
+    }
+
+    /// The suspects of a workflow.
+    pub(crate) fn suspects_of(&self, root: Id) -> Vec<Id> {
+        let suspects = self.suspects.keys().copied();
+        suspects.filter(|id| id.root() == root).collect()
     }
 
     pub(crate) fn suspect(&self, id: Id) -> Option<&Suspect> {

@@ -80,6 +80,11 @@ impl<T> Queue<T> {
         next
     }
 
+    /// Takes those out who are not to wait any more.
+    pub(crate) fn take_out(&mut self, is_it: impl FnMut(&T) -> bool) -> Vec<T> {
+        self.ready.take_out(is_it)
+    }
+
     /// How many wait that are of this priority or a higher one.
     pub(crate) fn waiting(&self, priority: u8) -> usize {
         self.ready.count(priority)
@@ -113,6 +118,19 @@ impl<T> Line<T> {
     pub(crate) fn count(&self, priority: u8) -> usize {
         let line = &self.priorities[place(priority)..];
         line.iter().map(VecDeque::len).sum()
+    }
+
+    fn take_out(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut out = Vec::new();
+        for line in &mut self.priorities {
+            if line.iter().any(&mut is_it) {
+                let (these, others) = std::mem::take(line).into_iter().partition(&mut is_it);
+                *line = others;
+                out.extend::<VecDeque<T>>(these);
+            }
+        }
+        self.len -= out.len();
+        out
     }
 
     /// Takes one out of turn.

@@ -17,6 +17,8 @@ pub(crate) struct Task {
     past: Past,
     phase: Phase,
     offspring: Offspring,
+    /// Nothing of it starts any more, and what it says is not heard.
+    revoked: bool,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,7 @@ enum Phase {
 enum LastWord {
     Report(Box<Report>),
     Expire,
+    Revoke,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +59,12 @@ pub(crate) enum Command {
     Report(Report),
     /// Report that it expired.
     Expire,
+    /// Tell this attempt that it is to end.
+    Cancel {
+        attempt: u32,
+    },
+    /// Report that it was revoked.
+    Revoke,
     /// What its own children ask for.
     Child(offspring::Command),
 }
@@ -129,6 +138,7 @@ impl Task {
             past: Past::default(),
             phase: Phase::Ready,
             offspring: Offspring::default(),
+            revoked: false,
         };
         if schedule.eta.is_none() && schedule.expires.is_none() {
             return (task, vec![Command::Request]);
@@ -160,6 +170,7 @@ impl Task {
             past: Past::default(),
             phase: Phase::Ready,
             offspring,
+            revoked: false,
         };
         let mut commands: Vec<_> = children.into_iter().map(Command::Child).collect();
         match last {
@@ -212,10 +223,33 @@ impl Task {
         }
     }
 
+    /// It is revoked, or what it is a part of. What waits ends now; what runs, when its function has,
+    /// whatever that gives; and where others have its place, or keep its last word back, these are
+    /// revoked as well.
+    pub(crate) fn revoked(&mut self) -> Vec<Command> {
+        if std::mem::replace(&mut self.revoked, true) {
+            return Vec::new();
+        }
+        match self.phase {
+            Phase::Ready | Phase::Delayed => self.say(LastWord::Revoke),
+            Phase::Running => vec![Command::Cancel {
+                attempt: self.past.attempt,
+            }],
+            Phase::Replaced | Phase::Ending(_) | Phase::Ended => Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked
+    }
+
     /// Attempt `attempt` has ended.
     pub(crate) fn finished(&mut self, attempt: u32, end: End, now: Now) -> Vec<Command> {
         if !self.is_running(attempt) {
             return Vec::new();
+        }
+        if self.revoked {
+            return self.say(LastWord::Revoke);
         }
         let (failure, retry) = match end {
             End::Value(value) => return self.end(Outcome::Success(value).into()),
@@ -287,7 +321,7 @@ impl Task {
         key: &str,
         graft: Graft,
     ) -> Option<(Index, Vec<Command>)> {
-        if !self.is_running(attempt) {
+        if !self.is_running(attempt) || self.revoked {
             return None;
         }
         let (index, commands) = self.offspring.name(purpose, key, graft);
@@ -342,8 +376,12 @@ impl Task {
             return Vec::new();
         }
         self.phase = Phase::Ended;
+        if self.revoked {
+            return vec![Command::Revoke];
+        }
         vec![match word {
             LastWord::Expire => Command::Expire,
+            LastWord::Revoke => Command::Revoke,
             LastWord::Report(report) => Command::Report(self.with_additions(*report)),
         }]
     }

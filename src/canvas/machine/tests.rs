@@ -3,6 +3,7 @@
 
 mod fold;
 mod life;
+mod revocation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -80,6 +80,12 @@ impl Workflow {
         !self.callbacks.is_empty()
     }
 
+    /// The callbacks that have not ended.
+    pub(crate) fn open_callbacks(&self) -> Vec<Seq> {
+        let open = self.callbacks.iter().filter(|(_, ended)| !**ended);
+        open.map(|(seq, _)| *seq).collect()
+    }
+
     /// The root has ended.
     pub(crate) fn root_ended(&mut self, report: Report) -> Vec<Command> {
         if std::mem::replace(&mut self.root_ended, true) {

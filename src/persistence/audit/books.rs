@@ -293,7 +293,8 @@ impl<'a> Books<'a> {
             Record::Verdict(_)
             | Record::Expanded { .. }
             | Record::Reached { .. }
-            | Record::Forgotten => {}
+            | Record::Forgotten
+            | Record::Revoked { .. } => {}
         }
     }
 

@@ -25,7 +25,7 @@ impl Reader {
         self.fate_at(root, &found.path)
     }
 
-    fn fate_at(&self, root: Id, path: &[Step]) -> Result<Option<Fate>, StoreError> {
+    pub(super) fn fate_at(&self, root: Id, path: &[Step]) -> Result<Option<Fate>, StoreError> {
         // Up to the first node of which there is word, ...
         let mut fate = None;
         let mut known = path.len();
@@ -54,6 +54,10 @@ impl Reader {
                 (Some(_), Link::Aside) if self.is_due(root, step)? => None,
                 (Some(_), Link::Aside) => Some(Fate::Never),
                 (Some(Fate::Ended(Outcome::Success(_))), Link::Part) => None,
+                // What is revoked is so as a whole.
+                (Some(Fate::Ended(outcome)), Link::Part) if outcome.is_by_revocation() => {
+                    Some(Fate::Ended(outcome))
+                }
                 // A chain's later steps, of which none is revoked, share its failure.
                 (Some(Fate::Ended(Outcome::Revoked(failure))), Link::Part) => {
                     Some(Fate::Ended(Outcome::Failure(failure)))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{MemberCursor, Reader};
 use crate::canvas::freeze::{Callbacks, Def, Fan, Node};
 use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
+use crate::canvas::machine::revocation::Stand;
 use crate::canvas::machine::workflow::ROOT;
 use crate::canvas::machine::{BODY, Index, Purpose};
 use crate::persistence::StoreError;
@@ -262,6 +263,10 @@ impl<'a> Search<'a> {
 }
 
 impl Step {
+    pub(super) fn stand(&self) -> Stand {
+        (self.stream, self.index)
+    }
+
     fn callback(seq: Seq) -> Self {
         Self::of(WORKFLOW_STREAM, seq, Link::Aside)
     }

@@ -6,6 +6,7 @@ mod fate;
 mod find;
 mod gathered;
 mod members;
+mod progress;
 mod values;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) use self::elements::Elements;
 pub(crate) use self::fate::Fate;
 pub(crate) use self::find::Found;
 pub(crate) use self::members::{ElementsError, MemberCursor};
+pub(crate) use self::progress::Progress;
 
 /// A workflow's end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

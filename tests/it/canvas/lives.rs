@@ -23,6 +23,8 @@ pub(super) struct World {
     tasks: Vec<TaskEntry>,
     slots: usize,
     window: u64,
+    live: usize,
+    grace: Duration,
 }
 
 impl World {
@@ -34,6 +36,8 @@ impl World {
             tasks: tasks.into(),
             slots: 8,
             window: 1_024,
+            live: 10_000,
+            grace: Duration::ZERO,
         }
     }
 
@@ -47,14 +51,26 @@ impl World {
         self
     }
 
-    fn over(&self, store: impl chordal::persistence::Store) -> AppBuilder {
+    /// So many workflows are in memory at a time.
+    pub(super) fn live(mut self, live: usize) -> Self {
+        self.live = live;
+        self
+    }
+
+    pub(super) fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    pub(super) fn over(&self, store: impl chordal::persistence::Store) -> AppBuilder {
         App::with_store(store)
             .tasks(all_tasks())
             .tasks(self.tasks.clone())
             .clock(self.clock.clone())
             .concurrency(self.slots)
             .window(self.window)
-            .grace(Duration::ZERO)
+            .live_workflows(self.live)
+            .grace(self.grace)
     }
 
     pub(super) async fn start(&self) -> App {

@@ -22,6 +22,8 @@ enum Event {
     ChildEnds(Index),
     ChildFails(Index),
     ChildIsLost(Index),
+    /// It is marked as revoked, and hears of it.
+    Revoke,
     Crash,
     /// A crash that takes back what the last event recorded.
     LosingCrash,
@@ -36,6 +38,7 @@ struct Rules {
     timed: bool,
     ticks: usize,
     crashes: usize,
+    revoked: bool,
     depth: usize,
 }
 
@@ -49,6 +52,10 @@ struct Life {
     own: Vec<Record>,
     /// How long `changes` and `own` were before the last event.
     before: (usize, usize),
+    /// It is on record that it is revoked; and that was so before the last event.
+    marked: (bool, bool),
+    /// Nobody has its machine any more.
+    gone: bool,
     requested: bool,
     waits: Option<u64>,
     runs: Option<u32>,
@@ -71,6 +78,11 @@ fn expired() -> Outcome {
     Outcome::Revoked(failure(99))
 }
 
+fn revoked() -> Outcome {
+    let id = Id::from(uuid::Uuid::nil());
+    Outcome::Revoked(TaskFailure::revoked(id, "t"))
+}
+
 impl Life {
     fn new(rules: Rules, history: &[Event]) -> Self {
         let schedule = match rules.timed {
@@ -88,6 +100,8 @@ impl Life {
             changes: Vec::new(),
             own: Vec::new(),
             before: (0, 0),
+            marked: (false, false),
+            gone: false,
             requested: false,
             waits: None,
             runs: None,
@@ -121,6 +135,8 @@ impl Life {
         }
         if self.runs.is_some() {
             all.extend([Succeeds, Fails, Asks, Becomes]);
+        }
+        if self.runs.is_some() && !self.marked.0 {
             if times(&[Calls]) < 2 {
                 all.push(Calls);
             }
@@ -132,6 +148,9 @@ impl Life {
         for index in &self.alive {
             all.extend([ChildEnds(*index), ChildFails(*index)]);
             all.extend(none_lost.then_some(ChildIsLost(*index)));
+        }
+        if self.rules.revoked && !self.marked.0 {
+            all.push(Revoke);
         }
         if times(&[Crash, LosingCrash]) < self.rules.crashes {
             all.extend([Crash, LosingCrash]);
@@ -150,7 +169,12 @@ impl Life {
             retry,
         };
         let before = (self.changes.len(), self.own.len());
+        let was_marked = self.marked.0;
         let commands = match happens {
+            Revoke => {
+                self.marked.0 = true;
+                self.machine.revoked()
+            }
             Granted => {
                 self.requested = false;
                 self.machine.granted(self.now_ms)
@@ -198,12 +222,14 @@ impl Life {
                 if happens == LosingCrash {
                     self.changes.truncate(self.before.0);
                     self.own.truncate(self.before.1);
+                    self.marked.0 = self.marked.1;
                 }
                 self.recover();
                 return;
             }
         };
         self.before = before;
+        self.marked.1 = was_marked;
         self.perform(commands);
     }
 
@@ -229,10 +255,19 @@ impl Life {
 
     /// Everything again, late, or of another attempt: nothing comes of it.
     fn say_again(&mut self) {
+        if self.gone {
+            return;
+        }
         let now = Now {
             ms: self.now_ms,
             random: 0,
         };
+        if self.marked.0 && self.ended.is_none() {
+            assert_eq!(self.machine.revoked(), []);
+            let attempt = self.runs.unwrap_or(1);
+            let wants = self.machine.wants(attempt, Purpose::Call, "late", graft());
+            assert!(wants.is_none(), "it starts something");
+        }
         if !self.requested {
             assert_eq!(self.machine.granted(self.now_ms), []);
         }
@@ -257,7 +292,13 @@ impl Life {
 
     fn recover(&mut self) {
         self.alive.clear();
+        self.marked.1 = self.marked.0;
         (self.requested, self.waits, self.runs) = (false, None, None);
+        if self.marked.0 {
+            // Its supervisor does not start it.
+            self.gone = true;
+            return self.end(revoked());
+        }
         let (machine, commands) = match self.changes.last() {
             Some(last) => Task::recover(7, policy(), last.clone(), &self.own, self.now_ms),
             None => {
@@ -323,12 +364,20 @@ impl Life {
                     assert!(self.rules.timed && self.now_ms >= EXPIRES_MS);
                     self.end(expired());
                 }
+                task::Command::Cancel { attempt } => {
+                    assert!(self.marked.0 && self.runs == Some(attempt));
+                }
+                task::Command::Revoke => {
+                    assert!(self.runs.is_none(), "its function still runs");
+                    self.end(revoked());
+                }
                 task::Command::Child(command) => self.child(command),
             }
         }
     }
 
     fn run(&mut self, attempt: u32, args: Option<Value>) {
+        assert!(!self.marked.0, "it was called though it is revoked");
         assert!(!self.has_replacement(), "a replaced task was called again");
         if self.rules.timed {
             assert!((ETA_MS..EXPIRES_MS).contains(&self.now_ms));
@@ -345,6 +394,11 @@ impl Life {
 
     fn end(&mut self, outcome: Outcome) {
         assert!(self.ended.is_none(), "it ended twice");
+        assert_eq!(self.marked.0, outcome == revoked(), "{outcome:?}");
+        if self.marked.0 {
+            self.ended = Some(outcome);
+            return;
+        }
         let additions: Vec<_> = self
             .children()
             .filter(|child| child.0 == Purpose::Addition)
@@ -446,6 +500,7 @@ fn a_task_and_what_it_starts_end_once_in_any_interleaving_over_any_crash() {
         timed: false,
         ticks: 0,
         crashes: 2,
+        revoked: false,
         depth: 6,
     };
     assert!(Life::explore(rules, &mut Vec::new()) > 10_000);
@@ -457,7 +512,29 @@ fn a_timed_task_runs_only_between_its_time_and_its_deadline_over_any_crash() {
         timed: true,
         ticks: 2,
         crashes: 1,
+        revoked: false,
         depth: 7,
     };
     assert!(Life::explore(rules, &mut Vec::new()) > 1_000);
+}
+
+#[test]
+fn a_revoked_task_starts_nothing_more_and_ends_revoked_in_any_interleaving_over_any_crash() {
+    let rules = Rules {
+        timed: false,
+        ticks: 0,
+        crashes: 1,
+        revoked: true,
+        depth: 6,
+    };
+    let stories = Life::explore(rules, &mut Vec::new());
+    assert!(stories > 10_000, "{stories}");
+    let rules = Rules {
+        timed: true,
+        ticks: 2,
+        depth: 7,
+        ..rules
+    };
+    let stories = Life::explore(rules, &mut Vec::new());
+    assert!(stories > 1_000, "{stories}");
 }

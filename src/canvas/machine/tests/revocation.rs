@@ -1,0 +1,255 @@
+//! Groups, chords and folds that are revoked at any point of their lives; what is marked; what is told.
+
+use super::*;
+use crate::canvas::Order;
+use crate::canvas::machine::fold::{self, Fold, Intake, run_index};
+use crate::canvas::machine::revocation::{Revocations, answer, stand};
+use crate::canvas::revoked::Revoked;
+
+/// A group, or a chord's header, of which some have arrived when it is revoked.
+struct Fan {
+    barrier: Barrier,
+    owner: Owner,
+    alive: BTreeSet<Index>,
+    revoked: bool,
+    /// How often it said that it is revoked, and that is its last word.
+    ends: u32,
+}
+
+impl Fan {
+    fn open(spec: &Spec) -> Self {
+        let none = IndexSet::new(spec.size);
+        let (owner, commands) = match spec.chord {
+            true => {
+                let (chord, commands) = Chord::recover(none, spec.window);
+                (Owner::Chord(chord), commands)
+            }
+            false => {
+                let (group, commands) = Group::recover(none, spec.window);
+                (Owner::Group(group), wrap(commands))
+            }
+        };
+        let mut fan = Self {
+            barrier: Barrier::new(spec.size, spec.settled),
+            owner,
+            alive: BTreeSet::new(),
+            revoked: false,
+            ends: 0,
+        };
+        fan.hear(commands);
+        fan
+    }
+
+    fn hear(&mut self, commands: Vec<chord::Command>) {
+        for command in commands {
+            match command {
+                chord::Command::Header(group::Command::Spawn(index)) => {
+                    assert!(!self.revoked, "{index} starts");
+                    self.alive.insert(index);
+                }
+                chord::Command::Header(group::Command::Revoke) => {
+                    assert!(self.revoked && self.alive.is_empty(), "{:?}", self.alive);
+                    self.ends += 1;
+                }
+                // What it says before it is revoked is on its way already.
+                _ => assert!(!self.revoked, "{command:?}"),
+            }
+        }
+    }
+
+    fn revoke(&mut self) {
+        self.revoked = true;
+        let commands = match &mut self.owner {
+            Owner::Group(group) => wrap(group.revoked()),
+            Owner::Chord(chord) => chord.revoked(),
+        };
+        self.hear(commands);
+    }
+
+    fn decided(&mut self, verdict: Verdict) {
+        let commands = match &mut self.owner {
+            Owner::Group(group) => wrap(group.decided(verdict)),
+            Owner::Chord(chord) => chord.decided(verdict),
+        };
+        self.hear(commands);
+    }
+
+    /// A member ends; the supervisor hears of it, and of the verdict only if it `is_told`.
+    fn arrive(&mut self, index: Index, outcome: Outcome, is_told: bool) {
+        self.alive.remove(&index);
+        let commands = self.barrier.arrive(index, outcome.into());
+        let verdict = commands.into_iter().find_map(|command| match command {
+            barrier::Command::Tell(verdict) => Some(verdict),
+            _ => None,
+        });
+        for _ in 0..2 {
+            let commands = match &mut self.owner {
+                Owner::Group(group) => wrap(group.stopped(index, false)),
+                Owner::Chord(chord) => chord.stopped(index, false),
+            };
+            self.hear(commands);
+        }
+        if let Some(verdict) = verdict.filter(|_| is_told) {
+            self.decided(verdict);
+        }
+    }
+}
+
+#[test]
+fn a_group_revoked_at_any_point_starts_nobody_more_and_ends_when_the_last_has() {
+    let mut trials = 0;
+    for spec in Spec::all(4).filter(|spec| spec.size > 0) {
+        for after in 0..spec.size {
+            for is_told in [true, false] {
+                let mut fan = Fan::open(&spec);
+                for _ in 0..after {
+                    let next = spec.order.iter().find(|index| fan.alive.contains(index));
+                    let next = *next.expect("one is alive until all have ended");
+                    fan.arrive(next, spec.outcome(next), true);
+                }
+                for _ in 0..2 {
+                    fan.revoke();
+                }
+                assert_eq!(fan.ends, 0, "{after} of {spec:?}");
+                for index in spec.order.iter().rev() {
+                    if fan.alive.contains(index) {
+                        let outcome = Outcome::Revoked(failure(*index));
+                        fan.arrive(*index, outcome, is_told);
+                        fan.revoke();
+                    }
+                }
+                assert_eq!(fan.ends, 1, "{after} of {spec:?}");
+                trials += 1;
+            }
+        }
+    }
+    assert!(trials > 10_000, "{trials}");
+}
+
+#[test]
+fn a_group_whose_verdict_is_on_its_way_is_revoked_with_it() {
+    for chord in [false, true] {
+        let spec = Spec {
+            size: 0,
+            window: 1,
+            settled: false,
+            fails: 0,
+            chord,
+            order: Vec::new(),
+            stops_first: false,
+        };
+        let mut fan = Fan::open(&spec);
+        fan.revoke();
+        fan.revoke();
+        assert_eq!(fan.ends, 1);
+        fan.revoked = false;
+        fan.decided(Verdict::Released);
+        assert_eq!(fan.ends, 1);
+    }
+}
+
+#[test]
+fn a_fold_revoked_at_any_point_ends_when_its_members_and_its_run_have() {
+    for size in 1..=4 {
+        for window in 1..=size {
+            for after in 0..size {
+                for run_ends_first in [true, false] {
+                    let intake = Intake::new(Order::Members, false, size, value(0));
+                    let (mut machine, mut commands) = Fold::recover(intake, window);
+                    let mut alive = BTreeSet::new();
+                    let mut runs: Option<u64> = None;
+                    let hear = |commands: &mut Vec<fold::Command>,
+                                alive: &mut BTreeSet<Index>,
+                                runs: &mut Option<u64>| {
+                        for command in commands.drain(..) {
+                            match command {
+                                fold::Command::Members(group::Command::Spawn(index)) => {
+                                    alive.insert(index);
+                                }
+                                fold::Command::Run(run, _) => *runs = Some(run.first),
+                                other => panic!("unexpected {other:?}"),
+                            }
+                        }
+                    };
+                    hear(&mut commands, &mut alive, &mut runs);
+                    // The first run goes on all the time.
+                    for _ in 0..after {
+                        let index = alive.pop_first().expect("one is alive");
+                        commands = machine.arrived(index, Outcome::Success(value(index)));
+                        commands.extend(machine.stopped(index, false));
+                        hear(&mut commands, &mut alive, &mut runs);
+                    }
+                    assert_eq!(machine.revoked(), []);
+                    assert_eq!(machine.revoked(), []);
+                    let end = || Outcome::Revoked(failure(9)).into();
+                    let mut said = Vec::new();
+                    if let Some(first) = runs.filter(|_| run_ends_first) {
+                        said.extend(machine.run_ended(run_index(first), end()));
+                    }
+                    for index in alive {
+                        said.extend(machine.stopped(index, false));
+                        said.extend(machine.stopped(index, false));
+                    }
+                    if let Some(first) = runs.filter(|_| !run_ends_first) {
+                        assert!(!said.contains(&fold::Command::Revoke), "its run goes on");
+                        said.extend(machine.run_ended(run_index(first), end()));
+                        said.extend(machine.run_ended(run_index(first), end()));
+                    }
+                    said.retain(|command| !matches!(command, fold::Command::Record(_)));
+                    assert_eq!(said, [fold::Command::Revoke]);
+                    assert_eq!(machine.decided(Verdict::Released), []);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_marked_is_met_by_itself_and_by_all_below_it_until_its_workflow_has_ended() {
+    let root = Id::from(uuid::Uuid::nil());
+    let other = Id::next(Some(root), 1, 0);
+    let path = |length: u64| (0..length).rev().map(|at| stand(root.node(at), at));
+    for marked in 0..5 {
+        let mut revocations = Revocations::default();
+        assert!(revocations.is_empty());
+        let at = stand(root.node(marked), marked);
+        assert!(revocations.mark(root, at) && !revocations.mark(root, at));
+        for length in 0..=marked {
+            assert!(!revocations.meets(root, path(length)));
+        }
+        assert!(!revocations.meets(other, path(5)));
+        assert!(!revocations.has_met(root, at));
+        assert!(revocations.meets(root, path(marked + 1)));
+        assert!(revocations.has_met(root, at));
+        assert_eq!(revocations.of(root), [at]);
+        assert!(revocations.forget(root) && !revocations.forget(root));
+        assert!(revocations.is_empty() && !revocations.meets(root, path(5)));
+    }
+    assert_eq!(stand(root, run_index(7)), stand(root, BODY));
+}
+
+#[test]
+fn what_is_told_is_what_the_record_says() {
+    let by_revocation = Outcome::Revoked(TaskFailure::revoked(Id::from(uuid::Uuid::nil()), "t"));
+    let own = [
+        Outcome::Success(value(1)),
+        Outcome::Failure(failure(1)),
+        Outcome::Revoked(failure(1)),
+    ];
+    for is_settled in [false, true] {
+        for has_begun in [false, true] {
+            for outcome in &own {
+                let told = answer(Some(outcome), has_begun, is_settled);
+                assert_eq!(told, Some(Revoked::AlreadyDone));
+            }
+        }
+        for outcome in [None, Some(&by_revocation)] {
+            assert_eq!(
+                answer(outcome, false, is_settled),
+                Some(Revoked::BeforeStart)
+            );
+            let told = answer(outcome, true, is_settled);
+            assert_eq!(told, is_settled.then_some(Revoked::Cancelling));
+        }
+    }
+}
