@@ -26,7 +26,7 @@ use super::shared::{Pin, Shared};
 use super::store::{self, StoreActor};
 use super::supervision::Child;
 use super::sweeper;
-use super::task::{Take, TaskActor};
+use super::task::{Said, Take, TaskActor};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::quarantine::Quarantine;
 use crate::canvas::machine::queue::SlotKind;
@@ -260,11 +260,7 @@ impl Shell {
     /// Passes a note on to a task's actor; what one that is gone was told is dropped.
     pub(crate) fn pass(&self, ticket: Ticket, note: Note) {
         if let Some(task) = self.0.roll.borrow().get(ticket) {
-            match note {
-                Note::Finished(finished) => task.do_send(finished),
-                Note::Wants(wants) => task.do_send(wants),
-                Note::WantsSlot(wants) => task.do_send(wants),
-            }
+            task.do_send(Said(ticket, note));
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::call::{Given, Limits};
 use super::dispatcher::Ready;
+use super::inbox::Note;
 use super::journal::Act;
 use super::post::Post;
 use super::roll::Ticket;
@@ -60,6 +61,11 @@ struct Job {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Take(pub(crate) Ticket);
+
+/// What an attempt of the task with this ticket says. The actor may have another one by now.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Said(pub(crate) Ticket, pub(crate) Note);
 
 #[derive(Debug)]
 struct Work {
@@ -343,6 +349,7 @@ impl Job {
         }
         // It has just come in, or is parked.
         self.shell.shared().unpark(self.child.id());
+        self.shell.acquit(self.child.id());
         self.child.revoke();
         self.is_over = true;
     }
@@ -564,6 +571,15 @@ impl Job {
         }
     }
 
+    fn wants_slot(&mut self, slot: oneshot::Sender<Permit>, context: &mut Context<TaskActor>) {
+        if let Some(work) = &mut self.work {
+            self.is_known = true;
+            let family = work.family(&self.child, context);
+            family.returning.push_back(slot);
+            self.request(context);
+        }
+    }
+
     fn hear(&mut self, context: &mut Context<TaskActor>) {
         let family = self.work.as_ref().and_then(|work| work.family.as_ref());
         let words = family.map(|family| family.post.collect());
@@ -630,33 +646,17 @@ impl Handler<Revoked> for TaskActor {
     }
 }
 
-impl Handler<Finished> for TaskActor {
+impl Handler<Said> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, finished: Finished, context: &mut Context<Self>) {
-        self.work(context, |job, context| job.finished(finished, context));
-    }
-}
-
-impl Handler<Wants> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, wants: Wants, context: &mut Context<Self>) {
-        self.work(context, |job, context| job.wants(wants, context));
-    }
-}
-
-impl Handler<WantsSlot> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, WantsSlot(slot): WantsSlot, context: &mut Context<Self>) {
-        self.work(context, |job, context| {
-            if let Some(work) = &mut job.work {
-                job.is_known = true;
-                work.family(&job.child, context).returning.push_back(slot);
-                job.request(context);
-            }
-        });
+    fn handle(&mut self, Said(ticket, note): Said, context: &mut Context<Self>) {
+        if self.job.as_ref().is_some_and(|job| job.ticket == ticket) {
+            self.work(context, |job, context| match note {
+                Note::Finished(finished) => job.finished(finished, context),
+                Note::Wants(wants) => job.wants(wants, context),
+                Note::WantsSlot(WantsSlot(slot)) => job.wants_slot(slot, context),
+            });
+        }
     }
 }
 

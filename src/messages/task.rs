@@ -34,8 +34,7 @@ pub(crate) enum Released {
 pub(crate) struct Revoked;
 
 /// An attempt has ended.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) attempt: u32,
     pub(crate) end: End,
@@ -44,8 +43,7 @@ pub(crate) struct Finished {
 }
 
 /// A running attempt wants a child.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Debug)]
 pub(crate) struct Wants {
     pub(crate) attempt: u32,
     pub(crate) purpose: Purpose,
@@ -57,6 +55,5 @@ pub(crate) struct Wants {
 }
 
 /// A running attempt that gave its slot back while it waited wants one again.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Debug)]
 pub(crate) struct WantsSlot(pub(crate) oneshot::Sender<Permit>);
