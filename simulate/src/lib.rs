@@ -42,6 +42,7 @@
 //! | what was forgotten is not taken away | 45 |
 //! | the engine wakes itself for what may not come in | 123 |
 //! | a revocation is not recorded | 832 |
+//! | a supervisor that is revoked says its own last word | 293 |
 //!
 //! What is caught twice it cannot see once: that a barrier hears a member twice, or decides twice, since
 //! whoever it tells listens once; that the engine goes on after a failed commit, since the store
