@@ -35,3 +35,9 @@ fn a_seed_is_the_very_same_run_each_time() {
 fn what_is_due_while_nobody_may_come_in_waits() {
     assert_fine(123);
 }
+
+/// What had been running, and was revoked before it had come in again after a crash, stayed a suspect.
+#[test]
+fn what_is_revoked_before_it_comes_in_is_not_suspected_for_ever() {
+    assert_fine(16_638);
+}
