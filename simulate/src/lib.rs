@@ -54,6 +54,7 @@
 //! | errbacks of what has expired run | 23 |
 //! | a clean stop does not flush what is buffered | 27 |
 //! | a revocation is not recorded | 832 |
+//! | a supervisor that is revoked says its own last word | 293 |
 //!
 //! What is caught twice it cannot see once: that a barrier hears a member twice, or decides twice, since
 //! whoever it tells listens once; that those who hang on a lost actor are told at once, since they look

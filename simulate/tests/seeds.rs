@@ -42,3 +42,9 @@ fn what_is_due_while_nobody_may_come_in_waits() {
 fn a_workflow_ends_whose_supervisor_dies() {
     assert_fine(257);
 }
+
+/// What had been running, and was revoked before it had come in again after a crash, stayed a suspect.
+#[test]
+fn what_is_revoked_before_it_comes_in_is_not_suspected_for_ever() {
+    assert_fine(16_638);
+}
