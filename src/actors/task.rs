@@ -349,7 +349,6 @@ impl Job {
         }
         // It has just come in, or is parked.
         self.shell.shared().unpark(self.child.id());
-        self.shell.acquit(self.child.id());
         self.child.revoke();
         self.is_over = true;
     }
