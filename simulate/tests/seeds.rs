@@ -48,3 +48,10 @@ fn a_workflow_ends_whose_supervisor_dies() {
 fn what_is_revoked_before_it_comes_in_is_not_suspected_for_ever() {
     assert_fine(16_638);
 }
+
+/// An actor had its next task when it heard a late word of an attempt of the one before, and took it for
+/// that of the new one: the value of one member stood in the place of another.
+#[test]
+fn a_late_word_of_one_task_ends_no_other() {
+    assert_fine(227);
+}

@@ -21,7 +21,6 @@ use crate::canvas::machine::quarantine::Arrival;
 use crate::canvas::machine::task::{Command, End, Now, Schedule, Task};
 use crate::canvas::machine::{Change, Index, Purpose};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
-use crate::canvas::retry::RetryPolicy;
 use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
@@ -448,34 +447,6 @@ impl Job {
         Some(Child::new(place, resume, post.clone(), post.clone()))
     }
 
-    /// The machine as the store has it.
-    fn recover(
-        &self,
-        policy: RetryPolicy,
-        last: Change,
-    ) -> Result<(Task, Vec<Command>), StoreError> {
-        let task = self.child.id();
-        let records: Vec<_> = self
-            .shell
-            .reader()
-            .records(task)
-            .collect::<Result<_, _>>()?;
-        let now_ms = self.shell.now_ms();
-        Ok(Task::recover(task.seq(), policy, last, &records, now_ms))
-    }
-
-    /// What the task started itself, as the store has it.
-    fn offspring(&self) -> Result<BTreeMap<Index, Node>, StoreError> {
-        if !matches!(self.child.resume, Resume::Stored(Some(_))) {
-            return Ok(BTreeMap::new());
-        }
-        let offspring = self.shell.reader().offspring(self.child.id())?;
-        Ok(offspring
-            .into_iter()
-            .map(|(index, _, node)| (index, node))
-            .collect())
-    }
-
     fn open(
         &mut self,
         entry: &'static Entry,
@@ -484,6 +455,7 @@ impl Job {
         let own = self.child.def().options.as_deref();
         let options = own.map(|own| Box::new(entry.options.with(Some(own))));
         let policy = options.as_deref().unwrap_or(&entry.options).retry_policy();
+        let mut offspring = BTreeMap::new();
         let (machine, commands) = match &self.child.resume {
             Resume::Fresh | Resume::Stored(None) => {
                 let seq = self.child.node.seq;
@@ -493,17 +465,22 @@ impl Job {
                 Task::open(seq, policy, schedule, now_ms)
             }
             Resume::Stored(Some(last)) => {
-                let (machine, commands) = self.recover(policy, last.clone())?;
+                let (reader, id) = (self.shell.reader(), self.child.id());
+                let records: Vec<_> = reader.records(id).collect::<Result<_, _>>()?;
+                let now_ms = self.shell.now_ms();
+                let (machine, commands) =
+                    Task::recover(id.seq(), policy, last.clone(), &records, now_ms);
+                let own = reader.offspring_in(id, records.into_iter().map(Ok))?;
+                offspring.extend(own.into_iter().map(|(index, _, node)| (index, node)));
                 if let Change::Started(past) = last
                     && commands.contains(&Command::Request)
                 {
-                    let (id, name) = (self.child.id(), &self.child.def().name);
+                    let name = &self.child.def().name;
                     self.arrival = self.shell.arrived(id, name, past.attempt, self.ticket);
                 }
                 (machine, commands)
             }
         };
-        let offspring = self.offspring()?;
         self.is_known |= !offspring.is_empty();
         let family =
             (!offspring.is_empty()).then(|| Family::new(offspring, self.child.post(context)));

@@ -117,8 +117,17 @@ impl Reader {
 
     /// What a task has started itself.
     pub(crate) fn offspring(&self, task: Id) -> Result<Vec<(Index, Purpose, Node)>, StoreError> {
+        self.offspring_in(task, self.records(task))
+    }
+
+    /// The same, of the records of its stream.
+    pub(crate) fn offspring_in(
+        &self,
+        task: Id,
+        records: impl Iterator<Item = Result<Record, StoreError>>,
+    ) -> Result<Vec<(Index, Purpose, Node)>, StoreError> {
         let mut offspring = Vec::new();
-        for record in self.records(task) {
+        for record in records {
             if let Record::Offspring {
                 index,
                 purpose,
