@@ -38,8 +38,8 @@ fuzz seconds="60":
 rig *options:
     cargo run --package rig -- {{options}}
 
-# The same with so many times as many trials, before a release.
-soak times="100":
+# The same with so many times as many trials, and the fuzz targets, before a release.
+soak times="100": fuzz
     cargo run --package rig -- --times {{times}}
 
 # All benchmarks, some minutes: criterion's, then the README's table.

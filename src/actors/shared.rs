@@ -235,11 +235,14 @@ impl Shared {
         }
     }
 
-    /// The reader, or why there is none any more. After a fault there is none at once: nobody is
+    /// A reader of what is durable now, or why there is none any more. After a fault there is none at once: nobody is
     /// to go on with what an engine that has halted left behind.
     pub(crate) fn reader(&self) -> Result<Reader> {
         match self.ended() {
-            None | Some(Error::ShutDown) => self.reader.read().clone().ok_or(Error::ShutDown),
+            None | Some(Error::ShutDown) => match &*self.reader.read() {
+                Some(reader) => Ok(reader.as_of_now()),
+                None => Err(Error::ShutDown),
+            },
             Some(fault) => Err(fault),
         }
     }

@@ -45,28 +45,52 @@ pub(crate) struct Ended {
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     store: Arc<dyn Store>,
-    /// The last commit that it sees: for callers, who must not be told of what is applied but not
-    /// yet durable. The engine itself sees all.
-    up_to: Option<Arc<AtomicU64>>,
+    horizon: Horizon,
+}
+
+/// The last commit that a reader sees: callers must not be told of what is applied but not yet durable.
+#[derive(Clone, Debug)]
+enum Horizon {
+    /// The engine itself sees all.
+    None,
+    Moving(Arc<AtomicU64>),
+    At(u64),
 }
 
 impl Reader {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, up_to: None }
+        Self {
+            store,
+            horizon: Horizon::None,
+        }
     }
 
     /// The same store as callers see it, up to commit `last`.
     pub(crate) fn up_to(&self, last: Arc<AtomicU64>) -> Self {
         Self {
             store: self.store.clone(),
-            up_to: Some(last),
+            horizon: Horizon::Moving(last),
+        }
+    }
+
+    /// As this one sees the store now: who looks twice, at a member and then at its group, must not
+    /// take what has ended in between for a reason why the other has not.
+    pub(crate) fn as_of_now(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            horizon: match &self.horizon {
+                Horizon::None => Horizon::None,
+                _ => Horizon::At(self.last_commit()),
+            },
         }
     }
 
     fn last_commit(&self) -> u64 {
-        self.up_to
-            .as_ref()
-            .map_or(u64::MAX, |last| last.load(Ordering::SeqCst))
+        match &self.horizon {
+            Horizon::None => u64::MAX,
+            Horizon::Moving(last) => last.load(Ordering::SeqCst),
+            Horizon::At(last) => *last,
+        }
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
@@ -262,5 +286,35 @@ fn missing(id: Id, what: &str) -> StoreError {
     StoreError::Corrupt {
         path_or_place: format!("workflow {id}"),
         what: format!("no {what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canvas::outcome::{Outcome, Value};
+    use crate::persistence::{Batch, MemoryStore};
+
+    /// A member was found not to have ended, and then its group to have: so the member was said to
+    /// share the group's fate, whatever its own was.
+    #[test]
+    fn who_looks_twice_sees_the_same_store() {
+        let root = Id::from(uuid::Uuid::nil());
+        let ended = Ended {
+            outcome: Outcome::Success(Value::Inline(Vec::new().into())),
+            at_ms: 0,
+            commit: 2,
+        };
+        let mut batch = Batch::new();
+        batch.put(keys::result(root), codec::encode(Kind::Result, &ended));
+        let store = MemoryStore::new();
+        store.apply(batch).unwrap();
+
+        let last = Arc::new(AtomicU64::new(1));
+        let callers = Reader::new(Arc::new(store)).up_to(last.clone());
+        let before = callers.as_of_now();
+        last.store(2, Ordering::SeqCst);
+        assert!(before.ended(root).unwrap().is_none());
+        assert!(callers.as_of_now().ended(root).unwrap().is_some());
     }
 }
