@@ -41,7 +41,7 @@ use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
 use crate::messages::supervisor::Word;
-use crate::messages::task::{Granted, Orphaned};
+use crate::messages::task::{Granted, Look};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::meta::Life;
 use crate::persistence::reader::Reader;
@@ -253,7 +253,7 @@ impl Shell {
     /// so when it is granted.
     pub(crate) fn end_orphans(&self) {
         for task in self.0.roll.borrow().all() {
-            task.do_send(Orphaned);
+            task.do_send(Look);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
-use crate::messages::task::{Finished, Granted, Orphaned, Released, Revoked, Wants, WantsSlot};
+use crate::messages::task::{Finished, Granted, Look, Released, Wants, WantsSlot};
 use crate::persistence::{StoreError, definition};
 use crate::task::{Entry, TaskOptions};
 
@@ -589,14 +589,6 @@ impl Handler<Take> for TaskActor {
     }
 }
 
-impl Handler<Orphaned> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Orphaned, context: &mut Context<Self>) {
-        self.work(context, |_, _| {});
-    }
-}
-
 impl Handler<Granted> for TaskActor {
     type Result = ();
 
@@ -613,11 +605,10 @@ impl Handler<Released> for TaskActor {
     }
 }
 
-impl Handler<Revoked> for TaskActor {
+impl Handler<Look> for TaskActor {
     type Result = ();
 
-    /// It looks before each event.
-    fn handle(&mut self, _: Revoked, context: &mut Context<Self>) {
+    fn handle(&mut self, _: Look, context: &mut Context<Self>) {
         self.work(context, |_, _| ());
     }
 }

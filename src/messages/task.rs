@@ -15,11 +15,6 @@ use crate::canvas::outcome::Outcome;
 #[rtype(result = "()")]
 pub(crate) struct Granted(pub(crate) Permit);
 
-/// An actor was lost: it may have been above this one.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Orphaned;
-
 /// It has left quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
@@ -28,10 +23,10 @@ pub(crate) enum Released {
     ToFail,
 }
 
-/// It is revoked, or may be: something of its workflow is.
+/// It may have lost who is above it, or be revoked: it finds out before each event, and this is one.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Revoked;
+pub(crate) struct Look;
 
 /// An attempt has ended.
 #[derive(Debug)]

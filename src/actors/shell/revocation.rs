@@ -5,7 +5,7 @@ use crate::actors::dispatcher::Ready;
 use crate::actors::roll::Ticket;
 use crate::canvas::id::Id;
 use crate::canvas::machine::revocation::Stand;
-use crate::messages::task::Revoked;
+use crate::messages::task::Look;
 
 impl Shell {
     /// Says whether anything at all is revoked: mostly not.
@@ -47,7 +47,7 @@ impl Shell {
             }
         }
         for task in self.0.roll.borrow().of_workflow(root) {
-            task.do_send(Revoked);
+            task.do_send(Look);
         }
     }
 
