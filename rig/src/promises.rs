@@ -129,7 +129,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "orphans in time",
         Figure::Requeued {
             orphans: 100_000,
-            limit_ms: 3_000,
+            limit_ms: 1_000,
         },
         3,
         20,

@@ -5,7 +5,7 @@ mod quarantine;
 mod retention;
 mod revocation;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
@@ -36,7 +36,7 @@ use crate::messages::scheduler::{SetAlarm, Wake};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Head;
-use crate::persistence::reader::Ended;
+use crate::persistence::reader::{Ended, History};
 use crate::persistence::{StoreError, keys};
 
 /// How many workflows are gone on with at once after a restart.
@@ -82,8 +82,8 @@ pub(crate) struct EngineActor {
     /// What idempotency keys stand for, where the store does not know it yet: a workflow, or, when
     /// that has been swept, none.
     keys: HashMap<String, Option<Id>>,
-    /// What was live before a restart, and has not been gone on with yet.
-    unresumed: VecDeque<Id>,
+    /// Where to look for what was live before a restart, until all of that has been gone on with.
+    unresumed: Option<Unresumed>,
     /// Who may be live, and who has to wait.
     backlog: Backlog,
     /// By lane the last turn that was taken: who waits, waits behind it. What has been deleted before it
@@ -121,6 +121,41 @@ struct Live {
     ended_ms: Option<u64>,
 }
 
+/// What the head of a workflow says.
+struct Submitted {
+    root: Id,
+    node: Node,
+    /// The first node number that was free.
+    next: Seq,
+    weight: Weight,
+}
+
+/// What is left of the heads of what was live when the store was last open.
+#[derive(Debug)]
+struct Unresumed {
+    /// The key of the first.
+    from: Vec<u8>,
+    /// The key behind the last: what is submitted from now on has later ones.
+    to: Vec<u8>,
+    /// Those between them that came in meanwhile, and need not be gone on with.
+    came_in: HashSet<Id>,
+    /// How many have been gone on with.
+    count: usize,
+}
+
+impl Unresumed {
+    fn up_to(from: Vec<u8>, last: Vec<u8>) -> Self {
+        let mut to = last;
+        to.push(0);
+        Self {
+            from,
+            to,
+            came_in: HashSet::new(),
+            count: 0,
+        }
+    }
+}
+
 impl EngineActor {
     pub(crate) fn new(shell: Shell, retention: Duration) -> Self {
         Self {
@@ -128,7 +163,7 @@ impl EngineActor {
             shell,
             post: None,
             workflows: HashMap::new(),
-            unresumed: VecDeque::new(),
+            unresumed: None,
             keys: HashMap::new(),
             taken_in: HashMap::new(),
             has_places: false,
@@ -147,13 +182,8 @@ impl EngineActor {
     fn recover(&mut self, context: &mut Context<Self>) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
         let (from, to) = keys::all(b'w');
-        for pair in reader.store().scan(&from, &to) {
-            self.unresumed.extend(keys::id_of(&pair?.0));
-        }
-        if !self.unresumed.is_empty() {
-            let count = self.unresumed.len();
-            tracing::info!(count, "unfinished workflows go on");
-        }
+        let last = reader.store().scan(&from, &to).next_back().transpose()?;
+        self.unresumed = last.map(|(last, _)| Unresumed::up_to(from, last));
         let (from, to) = keys::all(b'e');
         if reader.store().scan(&from, &to).next().is_some() {
             context.notify(Sweep::Start);
@@ -165,49 +195,84 @@ impl EngineActor {
     /// Goes on with some of what was live, and with more when that is written: the first task need
     /// not wait for the last.
     fn resume_some(&mut self) -> Result<(), StoreError> {
-        let reader = self.shell.reader().clone();
-        let now = self.shell.now_ms();
-        let some = self.unresumed.len().min(RESUMED_AT_ONCE);
-        let some: Vec<_> = self.unresumed.drain(..some).collect();
-        // (Between them are some by now that have come in of themselves.)
-        let is_one = |root: &Id| some.binary_search(root).is_ok();
-        if let (Some(first), Some(last)) = (some.first(), some.last()) {
-            let mut to = keys::head(*last);
-            to.push(0);
-            for pair in reader.store().scan(&keys::head(*first), &to) {
-                let (key, record) = pair?;
-                if let Some(root) = keys::id_of(&key).filter(is_one) {
-                    let head = codec::decode(Kind::Head, &key, &record)?;
-                    let node = reader.root_of(root, head)?;
-                    let entrance = self.come_in(root, &node)?;
-                    let since_ms = root.submitted_ms().min(now);
-                    self.resume((root, node), record, entrance, since_ms)?;
-                }
-            }
-        }
-        if self.unresumed.is_empty() {
+        let Some(unresumed) = self.unresumed.take() else {
             self.look();
             self.shell.then(Act::Stored(Stored::AllResumed));
-        } else {
-            self.shell.then(Act::Stored(Stored::Resumed));
+            return Ok(());
+        };
+        let Unresumed {
+            from,
+            to,
+            came_in,
+            mut count,
+        } = unresumed;
+        let reader = self.shell.reader().clone();
+        let now = self.shell.now_ms();
+        let mut histories = reader.histories();
+        let mut next = None;
+        for (taken, pair) in reader.store().scan(&from, &to).enumerate() {
+            let (key, record) = pair?;
+            if taken == RESUMED_AT_ONCE {
+                next = Some(key);
+                break;
+            }
+            if let Some(root) = keys::id_of(&key).filter(|root| !came_in.contains(root)) {
+                let head = codec::decode(Kind::Head, &key, &record)?;
+                let submitted = self.submitted(root, head)?;
+                let entrance = self.come_in(root, &submitted.node)?;
+                let since_ms = root.submitted_ms().min(now);
+                let history = histories.of(root)?;
+                self.resume(submitted, record, history, entrance, since_ms)?;
+                count += 1;
+            }
         }
+        match next {
+            Some(from) => {
+                self.unresumed = Some(Unresumed {
+                    from,
+                    to,
+                    came_in,
+                    count,
+                });
+            }
+            None => tracing::info!(count, "unfinished workflows go on"),
+        }
+        self.shell.then(Act::Stored(Stored::Resumed));
         Ok(())
+    }
+
+    fn submitted(&self, root: Id, head: Head) -> Result<Submitted, StoreError> {
+        Ok(Submitted {
+            root,
+            next: head.next,
+            weight: head.weight(),
+            node: self.shell.reader().root_of(root, head)?,
+        })
     }
 
     /// Goes on with a workflow as the store has it.
     fn resume(
         &mut self,
-        (root, node): (Id, Node),
+        submitted: Submitted,
         head: Vec<u8>,
+        history: History,
         entrance: Entrance,
         since_ms: u64,
     ) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
-        let ended_ms = reader.ended(root)?.map(|ended| ended.at_ms);
-        let stream = root.workflow_stream();
-        let records: Vec<_> = reader.records(stream).collect::<Result<_, _>>()?;
+        let Submitted {
+            root,
+            node,
+            next,
+            weight,
+        } = submitted;
+        let History {
+            ended_ms,
+            records,
+            counter,
+        } = history;
         let (machine, callbacks) = Workflow::recover(ended_ms.is_some(), &records);
-        let weight = codec::decode::<Head>(Kind::Head, &keys::head(root), &head)?.weight();
+        self.shell.start_numbers(root, next, counter);
         self.insert(root, machine, (head, weight), entrance.lane, ended_ms);
         let mut inputs = HashMap::new();
         let mut changes = HashMap::new();
@@ -497,7 +562,7 @@ impl Handler<Submit> for EngineActor {
         match self.admit(root_id, &root, &head) {
             Ok(Some(entrance)) => {
                 self.shell.put(keys::head(root_id), head.clone());
-                self.shell.start_numbers(root_id, next);
+                self.shell.start_numbers(root_id, next, None);
                 let own = (head, weight);
                 self.insert(root_id, Workflow::default(), own, entrance.lane, None);
                 self.start_root(Place::root(root_id, root), Resume::Fresh, entrance);

@@ -71,8 +71,8 @@ struct Inner {
     busy: Cell<bool>,
     /// The number of the last batch taken, rising over all openings of the store.
     commit: Cell<u64>,
-    /// Node numbers handed out at run time, by workflow.
-    counters: RefCell<HashMap<Id, Seq>>,
+    /// By live workflow.
+    numbers: RefCell<HashMap<Id, Numbers>>,
     /// The commit with what is recorded of each workflow's own children, while it is only one.
     starts: RefCell<HashMap<Id, Option<u64>>>,
     revocations: RefCell<Revocations>,
@@ -95,6 +95,15 @@ struct Inner {
     entry: Cell<Option<&'static Entry>>,
     limits: Limits,
     shared: Arc<Shared>,
+}
+
+/// The node numbers of a workflow.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    /// The first that is free.
+    next: Seq,
+    /// Some were handed out after the submission: to what its tasks have started.
+    has_more: bool,
 }
 
 /// How much runs and lives at once.
@@ -124,7 +133,7 @@ impl Shell {
             journal: RefCell::default(),
             busy: Cell::new(false),
             commit: Cell::new(legacy.last_commit),
-            counters: RefCell::default(),
+            numbers: RefCell::default(),
             starts: RefCell::default(),
             revocations: RefCell::default(),
             halted: Cell::new(false),
@@ -455,16 +464,17 @@ impl Shell {
 
     /// Hands out `count` node numbers of workflow `root`.
     pub(crate) fn number(&self, root: Id, count: u64) -> Result<Seq, StoreError> {
-        let known = self.0.counters.borrow().get(&root).copied();
-        let first = match known {
-            Some(next) => next,
-            None => match self.reader().counter(root)? {
-                Some(next) => next,
-                None => self.reader().head(root)?.map_or(0, |head| head.next),
-            },
-        };
+        let mut numbers = self.0.numbers.borrow_mut();
+        let numbers = numbers.get_mut(&root).ok_or_else(|| StoreError::Corrupt {
+            path_or_place: format!("workflow {root}"),
+            what: "it has ended, and a task of it starts another".to_owned(),
+        })?;
+        let first = numbers.next;
         let next = first + count;
-        self.0.counters.borrow_mut().insert(root, next);
+        *numbers = Numbers {
+            next,
+            has_more: true,
+        };
         self.put(keys::counter(root), codec::encode(Kind::Counter, &next));
         Ok(first)
     }
@@ -472,7 +482,7 @@ impl Shell {
     /// The workflow has ended. Of one without callbacks nobody asks any more when its root was
     /// started, and mostly the store has not taken that out of its log yet.
     pub(crate) fn ended(&self, root: Id, has_callbacks: bool) {
-        self.0.counters.borrow_mut().remove(&root);
+        self.0.numbers.borrow_mut().remove(&root);
         // (Whoever revokes asks so.)
         let is_asked = self.has_revoked() && self.0.revocations.borrow_mut().forget(root);
         if is_asked {
@@ -490,9 +500,20 @@ impl Shell {
         }
     }
 
-    /// Starts the numbering of a workflow whose head is not in the store yet.
-    pub(crate) fn start_numbers(&self, root: Id, next: Seq) {
-        self.0.counters.borrow_mut().insert(root, next);
+    /// Starts the numbering of a workflow behind the nodes that it was submitted with, and behind those
+    /// that the store counts.
+    pub(crate) fn start_numbers(&self, root: Id, submitted: Seq, counted: Option<Seq>) {
+        let numbers = Numbers {
+            next: counted.unwrap_or(submitted),
+            has_more: counted.is_some(),
+        };
+        self.0.numbers.borrow_mut().insert(root, numbers);
+    }
+
+    /// Says whether tasks of this workflow may have started something.
+    pub(crate) fn has_offspring(&self, root: Id) -> bool {
+        let numbers = self.0.numbers.borrow();
+        numbers.get(&root).is_some_and(|numbers| numbers.has_more)
     }
 
     /// So much more is pending. To be called beside the record that says so.

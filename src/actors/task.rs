@@ -466,7 +466,10 @@ impl Job {
             }
             Resume::Stored(Some(last)) => {
                 let (reader, id) = (self.shell.reader(), self.child.id());
-                let records: Vec<_> = reader.records(id).collect::<Result<_, _>>()?;
+                let records: Vec<_> = match self.shell.has_offspring(self.child.root) {
+                    true => reader.records(id).collect::<Result<_, _>>()?,
+                    false => Vec::new(),
+                };
                 let now_ms = self.shell.now_ms();
                 let (machine, commands) =
                     Task::recover(id.seq(), policy, last.clone(), &records, now_ms);

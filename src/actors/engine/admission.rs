@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use actix::{Context, Handler};
 
-use super::EngineActor;
+use super::{EngineActor, Submitted};
 use crate::actors::journal::Act;
 use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::Id;
@@ -95,7 +95,7 @@ impl EngineActor {
     /// Says whether anybody who waits may come in now; when that changes, the engine looks.
     pub(super) fn lets_in(&self) -> bool {
         // What is on its way is passed over, so it must not be much. What was live goes first.
-        let busy = self.moving.len() > AT_ONCE / 2 || !self.unresumed.is_empty();
+        let busy = self.moving.len() > AT_ONCE / 2 || self.unresumed.is_some();
         !busy && !self.shell.is_draining()
     }
 
@@ -127,12 +127,12 @@ impl EngineActor {
 
     /// The next of a lane comes in, unless it is of another one by now, as the registry is.
     fn take_turn(&mut self, root: Id, lane: Lane) -> Result<(), StoreError> {
-        let (waiting, node) = self.waiting(root)?;
-        let opening = self.opening(root, &node, waiting.since_ms)?;
+        let (waiting, submitted) = self.waiting(root)?;
+        let opening = self.opening(root, &submitted.node, waiting.since_ms)?;
         let own = self.backlog.lane(&opening.lane);
         if own == lane || self.backlog.has_place(own) {
             self.backlog.came_in(own);
-            return self.bring_in((root, node), waiting, opening.entrance(own));
+            return self.bring_in(submitted, waiting, opening.entrance(own));
         }
         self.backlog.moved_to(own);
         self.requeue(root, waiting, opening, own);
@@ -155,11 +155,11 @@ impl EngineActor {
                 self.due_at = Some(at_ms);
                 break;
             }
-            let (waiting, node) = self.waiting(root)?;
-            let opening = self.opening(root, &node, waiting.since_ms)?;
+            let (waiting, submitted) = self.waiting(root)?;
+            let opening = self.opening(root, &submitted.node, waiting.since_ms)?;
             let lane = self.backlog.lane(&opening.lane);
             if self.backlog.submitted(lane) {
-                self.bring_in((root, node), waiting, opening.entrance(lane))?;
+                self.bring_in(submitted, waiting, opening.entrance(lane))?;
             } else {
                 self.requeue(root, waiting, opening, lane);
             }
@@ -167,29 +167,34 @@ impl EngineActor {
         Ok(())
     }
 
-    fn waiting(&self, root: Id) -> Result<(Waiting, Node), StoreError> {
+    fn waiting(&self, root: Id) -> Result<(Waiting, Submitted), StoreError> {
         let reader = self.shell.reader();
         let found = reader.waiting(root)?;
         let waiting = found.ok_or_else(|| StoreError::Corrupt {
             path_or_place: format!("workflow {root}"),
             what: "it is to wait, and is not there".to_owned(),
         })?;
-        let node = reader.root_of(root, waiting.head(root)?)?;
-        Ok((waiting, node))
+        let submitted = self.submitted(root, waiting.head(root)?)?;
+        Ok((waiting, submitted))
     }
 
     /// A workflow that waited becomes live.
     fn bring_in(
         &mut self,
-        (root, node): (Id, Node),
+        submitted: Submitted,
         waiting: Waiting,
         entrance: Entrance,
     ) -> Result<(), StoreError> {
+        let root = submitted.root;
         self.take_out(root, &waiting);
         let since_ms = waiting.since_ms;
         let head = waiting.into_head_record();
         self.shell.put(keys::head(root), head.clone());
-        self.resume((root, node), head, entrance, since_ms)
+        if let Some(unresumed) = &mut self.unresumed {
+            unresumed.came_in.insert(root);
+        }
+        let history = self.shell.reader().histories().of(root)?;
+        self.resume(submitted, head, history, entrance, since_ms)
     }
 
     fn requeue(&mut self, root: Id, waiting: Waiting, opening: Opening, lane: Lane) {
@@ -333,13 +338,13 @@ impl EngineActor {
         }
         let done = match self.shell.reader().waiting(root) {
             Ok(None) => Ok(()),
-            Ok(Some(_)) => self.waiting(root).and_then(|(waiting, node)| {
-                let entrance = self.come_in(root, &node)?;
+            Ok(Some(_)) => self.waiting(root).and_then(|(waiting, submitted)| {
+                let entrance = self.come_in(root, &submitted.node)?;
                 let entrance = Entrance {
                     line: None,
                     ..entrance
                 };
-                self.bring_in((root, node), waiting, entrance)
+                self.bring_in(submitted, waiting, entrance)
             }),
             Err(error) => Err(error),
         };

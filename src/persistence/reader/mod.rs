@@ -5,6 +5,7 @@ mod errbacks;
 mod fate;
 mod find;
 mod gathered;
+mod history;
 mod members;
 mod progress;
 mod values;
@@ -18,7 +19,7 @@ use super::codec::{self, Glance, Kind};
 use super::definition::Head;
 use super::{Pair, Store, StoreError, keys};
 use crate::canvas::freeze::Node;
-use crate::canvas::id::{Id, Seq};
+use crate::canvas::id::Id;
 use crate::canvas::machine::fold::is_run;
 use crate::canvas::machine::quarantine::Suspect;
 use crate::canvas::machine::room::Weight;
@@ -28,6 +29,7 @@ use crate::canvas::outcome::Outcome;
 pub(crate) use self::elements::Elements;
 pub(crate) use self::fate::Fate;
 pub(crate) use self::find::Found;
+pub(crate) use self::history::History;
 pub(crate) use self::members::{ElementsError, MemberCursor};
 pub(crate) use self::progress::Progress;
 
@@ -187,11 +189,6 @@ impl Reader {
             Ok((id, suspect))
         });
         suspects.collect()
-    }
-
-    /// How many node numbers of the workflow were handed out after its submission.
-    pub(crate) fn counter(&self, root: Id) -> Result<Option<Seq>, StoreError> {
-        self.record(Kind::Counter, &keys::counter(root))
     }
 
     /// What the children of supervisor `stream` did, in order.

@@ -59,6 +59,11 @@ use super::{Batch, Durability, Scan, Store, StoreError, files, folder, home};
 /// there at a time; what is put and deleted within one never reaches sled.
 const LIMIT: usize = 8 << 20;
 
+/// What is found in the log when the store is opened is frozen when half a limit has come to it, or at
+/// so many limits: whoever goes on with what was live reads sled, and sled lets nobody read while it
+/// takes a batch (measured: 100,000 workflows took 1.1 s beside a checkpoint, 0.6 s without).
+const FOUND: usize = 3;
+
 /// While sled's files are copied an overlay may take so many times as much.
 const STILL: usize = 8;
 
@@ -89,7 +94,7 @@ pub struct SledStore {
     writer: Mutex<Writer>,
     /// Told when sled's files are no longer being copied.
     stirs: Condvar,
-    /// When to freeze the overlay, in bytes.
+    /// Of an overlay, in bytes.
     limit: usize,
     /// Last, so that it is let go after sled's own lock.
     _lock: File,
@@ -98,6 +103,8 @@ pub struct SledStore {
 #[derive(Debug)]
 struct Writer {
     log: Log,
+    /// When to freeze the overlay, in bytes of its memory or of the log.
+    freeze_at: usize,
     /// Moves the frozen overlay into sled; gives back a file that is free.
     checkpoint: Option<JoinHandle<Option<PathBuf>>>,
     /// sled's files are being copied: no checkpoint may begin.
@@ -149,6 +156,8 @@ impl SledStore {
         folder::holds_no_other(&home, "sled")?;
         let room = Room::of(&home);
         let (base, log, overlay) = room.make_for(|| open(&home))?;
+        let found = overlay.weight().max(log.bytes() as usize);
+        let freeze_at = (found + limit / 2).clamp(limit, FOUND * limit);
         Ok(Self {
             shared: Arc::new(Shared {
                 home,
@@ -160,6 +169,7 @@ impl SledStore {
             }),
             writer: Mutex::new(Writer {
                 log,
+                freeze_at,
                 checkpoint: None,
                 is_still: false,
             }),
@@ -205,7 +215,8 @@ impl SledStore {
         }
         self.shared.healthy()?;
         let weight = weight();
-        let is_full = writer.log.is_full(self.limit as u64) || weight >= self.limit;
+        let freeze_at = writer.freeze_at;
+        let is_full = writer.log.is_full(freeze_at as u64) || weight >= freeze_at;
         if writer.is_still || !(is_full || self.is_spent(writer)) {
             return Ok(());
         }
@@ -236,6 +247,7 @@ impl SledStore {
         }
         let room = &self.shared.room;
         let rotated = room.make_for(|| writer.log.rotate())?;
+        writer.freeze_at = self.limit;
         let mut survivors = Batch::new();
         let layers = self.shared.layers.read();
         if layers.active().live() <= keep {

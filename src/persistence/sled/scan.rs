@@ -94,10 +94,18 @@ impl<'a> SledScan<'a> {
     }
 
     /// Leaves `key` and what lies outside of it behind.
-    fn pass(&mut self, end: End, key: Vec<u8>) {
-        match end {
-            End::Front => self.from = Bound::Excluded(key),
-            End::Back => self.to = Bound::Excluded(key),
+    fn pass(&mut self, end: End, key: &[u8]) {
+        let bound = match end {
+            End::Front => &mut self.from,
+            End::Back => &mut self.to,
+        };
+        match bound {
+            // (Room for a key is made once.)
+            Bound::Excluded(last) => {
+                last.clear();
+                last.extend_from_slice(key);
+            }
+            _ => *bound = Bound::Excluded(key.to_vec()),
         }
     }
 
@@ -137,7 +145,7 @@ impl<'a> SledScan<'a> {
             let Some((key, value)) = over.or(below.map(|(key, value)| (key, Some(value)))) else {
                 unreachable!("one of the two is next");
             };
-            self.pass(end, key.clone());
+            self.pass(end, &key);
             if let Some(value) = value {
                 return Ok(Some((key, value)));
             }

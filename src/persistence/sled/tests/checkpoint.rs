@@ -85,6 +85,34 @@ fn openings_that_are_cut_short_one_after_the_other_lose_nothing() {
 }
 
 #[test]
+fn what_is_found_in_the_log_is_left_in_peace_at_first() {
+    const LIMIT: usize = 20_000;
+    let home = tempdir().unwrap();
+    let put = |store: &SledStore, n: u32| store.apply(batch(&[(&format!("{n}"), &[7; 900])]));
+    let is_frozen = |store: &SledStore| store.writer.lock().checkpoint.is_some();
+    let store = SledStore::with_limit(home.path(), 10 * LIMIT).unwrap();
+    (0..30).for_each(|n| put(&store, n).unwrap());
+    drop(store);
+
+    let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
+    (30..35).for_each(|n| put(&store, n).unwrap());
+    assert!(!is_frozen(&store), "a quarter of a limit has come to it");
+    (35..45).for_each(|n| put(&store, n).unwrap());
+    assert!(is_frozen(&store), "half of one has");
+    drop(store);
+
+    // But not if it is as much as that.
+    let store = SledStore::with_limit(home.path(), 10 * LIMIT).unwrap();
+    (45..120).for_each(|n| put(&store, n).unwrap());
+    drop(store);
+    let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
+    put(&store, 120).unwrap();
+    put(&store, 121).unwrap();
+    assert!(is_frozen(&store));
+    assert_eq!(store.all().unwrap().len(), 122);
+}
+
+#[test]
 fn the_files_of_the_log_are_used_again() {
     let home = tempdir().unwrap();
     let store = SledStore::with_limit(home.path(), 50_000).unwrap();

@@ -1,0 +1,182 @@
+//! What has become of workflows, read one after the other as they are gone on with.
+
+use std::iter::Peekable;
+
+use super::{Ended, Reader};
+use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::Record;
+use crate::persistence::codec::{self, Kind};
+use crate::persistence::{Pair, Scan, Store, StoreError, keys};
+
+/// What the store knows of a workflow beside its head.
+#[derive(Debug)]
+pub(crate) struct History {
+    /// When its root ended, in milliseconds since the Unix epoch, if it has.
+    pub(crate) ended_ms: Option<u64>,
+    /// What its own children did: the root and the callbacks.
+    pub(crate) records: Vec<Record>,
+    /// How many node numbers are taken, if any were after its submission.
+    pub(crate) counter: Option<Seq>,
+}
+
+/// Reads histories in the order of their workflows.
+pub(crate) struct Histories<'a> {
+    results: Cursor<'a>,
+    segments: Cursor<'a>,
+    counters: Cursor<'a>,
+}
+
+impl Reader {
+    pub(crate) fn histories(&self) -> Histories<'_> {
+        let cursor = |tag| Cursor::new(&**self.store(), tag);
+        Histories {
+            results: cursor(b'r'),
+            segments: cursor(b's'),
+            counters: cursor(b'c'),
+        }
+    }
+}
+
+impl Histories<'_> {
+    /// Of a workflow behind all that were asked for before.
+    pub(crate) fn of(&mut self, root: Id) -> Result<History, StoreError> {
+        let result = self.results.get(&keys::result(root))?;
+        let ended = result.map(|(key, record)| codec::decode::<Ended>(Kind::Result, &key, &record));
+        let counter = self.counters.get(&keys::counter(root))?;
+        let counter = counter.map(|(key, record)| codec::decode(Kind::Counter, &key, &record));
+
+        let mut records = Vec::new();
+        let (from, to) = keys::of_node(b's', root.workflow_stream());
+        self.segments.seek(&from)?;
+        while let Some((key, segment)) = self.segments.next_if(|key| key < to.as_slice())? {
+            records.extend(codec::segment_records(&key, &segment)?);
+        }
+        Ok(History {
+            ended_ms: ended.transpose()?.map(|ended| ended.at_ms),
+            records,
+            counter: counter.transpose()?,
+        })
+    }
+}
+
+/// Looks for keys in ascending order. What lies near the one before is found by walking on: to begin a
+/// walk costs a store several times as much as a step.
+struct Cursor<'a> {
+    store: &'a dyn Store,
+    walk: Option<Peekable<Scan<'a>>>,
+    to: Vec<u8>,
+}
+
+/// How many keys may be walked over.
+const NEAR: usize = 4;
+
+impl<'a> Cursor<'a> {
+    fn new(store: &'a dyn Store, tag: u8) -> Self {
+        let (_, to) = keys::all(tag);
+        Self {
+            store,
+            walk: None,
+            to,
+        }
+    }
+
+    /// Goes to the first key from `from` on.
+    fn seek(&mut self, from: &[u8]) -> Result<(), StoreError> {
+        for _ in 0..NEAR {
+            match self.walk.as_mut().map(Peekable::peek) {
+                Some(Some(Ok((key, _)))) if key.as_slice() < from => {}
+                Some(_) => return Ok(()),
+                None => break,
+            }
+            self.step()?;
+        }
+        self.walk = Some(self.store.scan(from, &self.to).peekable());
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Option<Pair>, StoreError> {
+        self.walk.as_mut().and_then(Iterator::next).transpose()
+    }
+
+    /// Takes the next pair if its key is one of these.
+    fn next_if(&mut self, is_one: impl Fn(&[u8]) -> bool) -> Result<Option<Pair>, StoreError> {
+        match self.walk.as_mut().and_then(Peekable::peek) {
+            Some(Ok((key, _))) if !is_one(key) => Ok(None),
+            _ => self.step(),
+        }
+    }
+
+    fn get(&mut self, key: &[u8]) -> Result<Option<Pair>, StoreError> {
+        self.seek(key)?;
+        self.next_if(|next| next == key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::canvas::machine::{Change, Past};
+    use crate::canvas::outcome::{Outcome, Value};
+    use crate::persistence::{Batch, MemoryStore};
+
+    fn started() -> Record {
+        let change = Change::Started(Past::default());
+        Record::Child { index: 0, change }
+    }
+
+    fn segment(batch: &mut Batch, stream: Id, commit: u64) {
+        let mut packing = codec::Packing::default();
+        packing.push(&started());
+        for segment in packing.finish() {
+            batch.put(keys::segment(stream, commit, 0), segment);
+        }
+    }
+
+    /// Whether they are asked for one after the other or some are left out, near or far.
+    #[test]
+    fn each_workflow_has_its_own_history() {
+        let mut roots = vec![Id::next(None, 1_000, 5)];
+        for _ in 1..60 {
+            roots.push(Id::next(roots.last().copied(), 1_000, 5));
+        }
+        let mut batch = Batch::new();
+        for (n, root) in roots.iter().enumerate() {
+            for commit in 0..n as u64 % 3 {
+                segment(&mut batch, root.workflow_stream(), commit);
+            }
+            // Between the streams of two workflows lie those of the second one's groups.
+            for commit in 0..n as u64 % 7 {
+                segment(&mut batch, root.node(3), commit);
+            }
+            if n % 4 == 0 {
+                let counter = codec::encode(Kind::Counter, &(n as Seq));
+                batch.put(keys::counter(*root), counter);
+            }
+            if n % 5 == 0 {
+                let ended = Ended {
+                    outcome: Outcome::Success(Value::Inline(Vec::new().into())),
+                    at_ms: n as u64,
+                    commit: 1,
+                };
+                batch.put(keys::result(*root), codec::encode(Kind::Result, &ended));
+            }
+        }
+        let store = MemoryStore::new();
+        store.apply(batch).unwrap();
+        let reader = Reader::new(Arc::new(store));
+        for stride in [1, 2, 3, 11, 29] {
+            let mut histories = reader.histories();
+            for (n, root) in roots.iter().enumerate().step_by(stride) {
+                let history = histories.of(*root).unwrap();
+                let is_ended = (n % 5 == 0).then_some(n as u64);
+                assert_eq!(history.ended_ms, is_ended, "{n} by {stride}");
+                let counter = (n % 4 == 0).then_some(n as Seq);
+                assert_eq!(history.counter, counter, "{n} by {stride}");
+                let records = vec![started(); n % 3];
+                assert_eq!(history.records, records, "{n} by {stride}");
+            }
+        }
+    }
+}
