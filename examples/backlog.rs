@@ -1,4 +1,4 @@
-//! cargo run --release --example backlog -- --shape singles|group|orphans --n N
+//! cargo run --release --example backlog -- --shape singles|group|orphans --n N [--store sled|redb]
 //!
 //! What a large backlog costs. A first process submits N single tasks behind a worker that is
 //! blocked, or runs one group of N until half of it is done, and ends; or it runs N single tasks at
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use chordal::persistence::RedbStore;
 use chordal::prelude::*;
 use chordal::{AppBuilder, Durability};
 use clap::{Parser, ValueEnum};
@@ -28,6 +29,8 @@ struct Options {
     /// How many tasks.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(2..))]
     n: u64,
+    #[arg(long, default_value = "sled")]
+    store: Engine,
     /// Run all that is left.
     #[arg(long)]
     drain: bool,
@@ -43,6 +46,12 @@ enum Shape {
     Singles,
     Group,
     Orphans,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Engine {
+    Sled,
+    Redb,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -86,8 +95,9 @@ fn both(options: &Options) -> Result<()> {
     let directory = tempfile::tempdir().context("a temporary directory for the store")?;
     for part in ["build", "open"] {
         let mut command = Command::new(std::env::current_exe()?);
-        let shape = options.shape.to_possible_value().expect("none is hidden");
-        command.args(["--shape", shape.get_name(), "--n", &options.n.to_string()]);
+        command.args(["--shape", &name(options.shape)]);
+        command.args(["--n", &options.n.to_string()]);
+        command.args(["--store", &name(options.store)]);
         command.args(options.drain.then_some("--drain"));
         command
             .args(["--part", part, "--directory"])
@@ -102,15 +112,24 @@ fn both(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn builder(options: &Options, directory: &Path) -> AppBuilder {
-    let builder = App::open(directory).tasks(tasks![work]);
+fn name(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value().expect("none is hidden");
+    value.get_name().to_owned()
+}
+
+fn builder(options: &Options, directory: &Path) -> Result<AppBuilder> {
+    let builder = match options.store {
+        Engine::Sled => App::open(directory),
+        Engine::Redb => App::with_store(RedbStore::open(directory)?),
+    };
     let builder = builder
+        .tasks(tasks![work])
         .durability(Durability::Process)
         .grace(Duration::ZERO);
-    match options.shape {
+    Ok(match options.shape {
         Shape::Singles | Shape::Group => builder,
         Shape::Orphans => builder.live_workflows(options.n as usize),
-    }
+    })
 }
 
 async fn submit(app: &App, n: u64) -> Result<()> {
@@ -125,13 +144,13 @@ async fn build(options: &Options, directory: &Path) -> Result<()> {
     let app = match options.shape {
         Shape::Singles => {
             BLOCKED_FROM.store(0, Ordering::Relaxed);
-            let app = builder(options, directory).concurrency(1).start().await?;
+            let app = builder(options, directory)?.concurrency(1).start().await?;
             submit(&app, n).await?;
             app
         }
         Shape::Orphans => {
             BLOCKED_FROM.store(0, Ordering::Relaxed);
-            let app = builder(options, directory).concurrency(n as usize);
+            let app = builder(options, directory)?.concurrency(n as usize);
             let app = app.start().await?;
             submit(&app, n).await?;
             come(&BEGUN, n).await;
@@ -139,7 +158,7 @@ async fn build(options: &Options, directory: &Path) -> Result<()> {
         }
         Shape::Group => {
             BLOCKED_FROM.store(n / 2, Ordering::Relaxed);
-            let app = builder(options, directory).start().await?;
+            let app = builder(options, directory)?.start().await?;
             let _ = app
                 .apply_async(group((0..n).map(move |i| work.s(i))))
                 .await?;
@@ -169,7 +188,7 @@ async fn open(options: &Options, directory: &Path) -> Result<()> {
         BLOCKED_FROM.store(0, Ordering::Relaxed);
     }
     let start = Instant::now();
-    let app = builder(options, directory).start().await?;
+    let app = builder(options, directory)?.start().await?;
     let opened = start.elapsed();
     come(&BEGUN, 1).await;
     let first = *FIRST.get().expect("one has run") - start;

@@ -15,6 +15,7 @@ pub(crate) enum Figure {
     /// How much more a process has had resident with `most` single tasks pending than with `least`: the one
     /// that submits them, and the one that opens the store.
     Resident {
+        store: &'static str,
         least: u64,
         most: u64,
         limit_mb: u64,
@@ -29,12 +30,14 @@ impl Figure {
         for _ in 0..trials {
             seen.push(match self {
                 Self::Requeued { orphans, .. } => {
-                    let [_, open] = backlog(program, "orphans", orphans)?;
+                    let [_, open] = backlog(program, "orphans", orphans, "sled")?;
                     number(&open, "requeued_ms")?
                 }
-                Self::Resident { least, most, .. } => {
-                    let few = backlog(program, "singles", least)?;
-                    let many = backlog(program, "singles", most)?;
+                Self::Resident {
+                    store, least, most, ..
+                } => {
+                    let few = backlog(program, "singles", least, store)?;
+                    let many = backlog(program, "singles", most, store)?;
                     let mut growth = 0;
                     for (few, many) in few.iter().zip(&many) {
                         let [few, many] = [few, many].map(|part| number(part, "peak_rss_mb"));
@@ -56,12 +59,15 @@ impl Figure {
                 format!("{orphans} requeued in {range} ms, limit {limit_ms}"),
             ),
             Self::Resident {
+                store,
                 least,
                 most,
                 limit_mb,
             } => (
                 limit_mb,
-                format!("{range} MB more with {most} pending than with {least}, limit {limit_mb}"),
+                format!(
+                    "{store}: {range} MB more with {most} pending than with {least}, limit {limit_mb}"
+                ),
             ),
         };
         Ok(Tally {
@@ -75,9 +81,9 @@ impl Figure {
 }
 
 /// What the process that makes a backlog says, and the one that opens it.
-fn backlog(program: &Path, shape: &str, n: u64) -> Result<[Value; 2], String> {
+fn backlog(program: &Path, shape: &str, n: u64, store: &str) -> Result<[Value; 2], String> {
     let output = Command::new(program)
-        .args(["--shape", shape, "--n", &n.to_string()])
+        .args(["--shape", shape, "--n", &n.to_string(), "--store", store])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

@@ -210,9 +210,21 @@ pub(crate) const CHECKS: &[Check] = &[
     figure(
         "resident memory",
         Figure::Resident {
+            store: "sled",
             least: 100_000,
             most: 200_000,
-            limit_mb: 40,
+            limit_mb: 20,
+        },
+        1,
+        3,
+    ),
+    figure(
+        "resident memory over redb",
+        Figure::Resident {
+            store: "redb",
+            least: 100_000,
+            most: 200_000,
+            limit_mb: 4,
         },
         1,
         3,
@@ -265,7 +277,7 @@ pub(crate) const PROMISES: &[Promise] = &[
     promise("G15", "a full disk loses nothing and is gone on from", &["full disks", "full disks of a store"]),
     promise("G16", "an error of the disk stops the engine for good", &["errors of the disk", "a store that fails"]),
     promise("G17", "a panic stays in its task", &["panics"]),
-    promise("G18", "what is pending is bounded", &["pending", "resident memory"]),
+    promise("G18", "what is pending is bounded", &["pending", "resident memory", "resident memory over redb"]),
     promise("G19", "what is passed on is no larger than the limit", &["payloads"]),
     promise("G20", "what is passed on is not shown", &["canaries", "what is shown"]),
     promise("G24", "any bytes are read without a panic; unknown names wait", &["any bytes", "mutations", "unknown names"]),
