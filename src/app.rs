@@ -23,7 +23,7 @@ use crate::actors::room::Room;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::{Plant, Shared, Site};
 use crate::actors::shell::{Legacy, Limits, Shell};
-use crate::actors::store::StoreActor;
+use crate::actors::store::{Desk, Pen, StoreActor};
 use crate::actors::sweeper;
 use crate::actors::workers::Workers;
 use crate::canvas::Accepts;
@@ -961,7 +961,8 @@ impl Engine {
                 self.grace,
             )),
         ));
-        let store = start_store(StoreActor::new(store, self.durability));
+        let pen = Pen::new(store, self.durability);
+        let store = start_store(StoreActor::new(pen.clone()));
         if !remains.is_empty() {
             let purge = sweeper::purge_all(shared.clone(), store.clone(), remains);
             shared.plant().runtime.spawn(purge);
@@ -969,7 +970,10 @@ impl Engine {
         let scheduler = SchedulerActor::new(self.clock).start();
         let shell = Shell::new(
             reader,
-            store.clone(),
+            Desk {
+                pen,
+                store: store.clone(),
+            },
             scheduler,
             shared.clone(),
             self.limits,

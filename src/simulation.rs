@@ -2,7 +2,7 @@
 //! driver's.
 //!
 //! What runs here is the engine itself. What a simulation decides is when the store writes (its actor
-//! lives in a [`LocalSet`] of its own), when a blocking task gets its thread, which actors die, and
+//! lives in a [`LocalSet`] of its own, and what is written at once is asked for), when a blocking task gets its thread, which actors die, and
 //! which words come twice; the order of all else follows from that.
 
 use std::cell::RefCell;
@@ -26,6 +26,9 @@ pub trait Chance {
 
     /// Whether a word that has been said is heard once more; the second time may be late.
     fn repeats(&self) -> bool;
+
+    /// Whether a few records are written where they were decided, and not when the store is polled.
+    fn writes_at_once(&self) -> bool;
 
     /// Returns when there is a thread for a blocking task, or for what else blocks.
     fn free_thread(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -74,6 +77,10 @@ pub(crate) fn fault(kind: &'static str) {
     if chance().is_some_and(|chance| chance.dies(kind)) {
         panic!("this {kind} actor dies because the simulation asked for it");
     }
+}
+
+pub(crate) fn writes_at_once() -> bool {
+    chance().is_some_and(|chance| chance.writes_at_once())
 }
 
 pub(crate) async fn free_thread() {

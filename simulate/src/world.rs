@@ -37,6 +37,8 @@ pub(crate) fn start() -> SystemTime {
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) dice: Dice,
+    /// Of their own, for which commits are written where they were decided.
+    at_once: Dice,
     pub(crate) clock: Clock,
     /// How often the store was opened.
     pub(crate) lives: Cell<u32>,
@@ -95,6 +97,7 @@ impl World {
             revoked: RefCell::default(),
             plan,
             dice: Dice::new(!seed),
+            at_once: Dice::new(seed.rotate_left(32)),
             clock: Clock::manual(start()),
             lives: Cell::new(0),
             entered: RefCell::default(),
@@ -326,6 +329,11 @@ impl Chance for Weather {
             self.0.tell(|| "a word comes twice".to_owned());
         }
         repeats
+    }
+
+    /// In every fifth run, half of those that could be.
+    fn writes_at_once(&self) -> bool {
+        self.0.seed.is_multiple_of(5) && self.0.at_once.percent(50)
     }
 
     fn free_thread(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {

@@ -22,6 +22,8 @@ pub(crate) struct Slots {
 pub(crate) struct Dispatcher {
     queues: Vec<Slotted>,
     numbers: HashMap<String, u32>,
+    /// The queue that was asked for last.
+    last: u32,
     /// Where permits go that are dropped.
     returns: Arc<Returns>,
     /// How many slots are held in all queues.
@@ -41,6 +43,7 @@ pub(crate) struct Dispatcher {
 /// One queue: who waits for a slot of either kind.
 #[derive(Debug)]
 struct Slotted {
+    name: String,
     asynchronous: Counter,
     blocking: Counter,
 }
@@ -65,6 +68,7 @@ impl Dispatcher {
         Self {
             queues: Vec::new(),
             numbers: HashMap::new(),
+            last: 0,
             returns,
             held: 0,
             waiting: 0,
@@ -78,12 +82,21 @@ impl Dispatcher {
 
     /// The number of a queue, which has so many slots if this is its first use.
     pub(crate) fn queue(&mut self, name: &str, slots: impl FnOnce() -> Slots) -> u32 {
-        if let Some(number) = self.numbers.get(name) {
-            return *number;
+        // Mostly the same as for the task before.
+        let last = self.queues.get(self.last as usize);
+        if last.is_none_or(|last| last.name != name) {
+            self.last = match self.numbers.get(name) {
+                Some(number) => *number,
+                None => self.add(name, slots()),
+            };
         }
+        self.last
+    }
+
+    fn add(&mut self, name: &str, slots: Slots) -> u32 {
         let number = self.queues.len() as u32;
-        let slots = slots();
         self.queues.push(Slotted {
+            name: name.to_owned(),
             asynchronous: Counter::new(slots.asynchronous, self.window),
             blocking: Counter::new(slots.blocking, self.window),
         });
@@ -193,6 +206,7 @@ impl Dispatcher {
         for Slotted {
             asynchronous,
             blocking,
+            ..
         } in &mut self.queues
         {
             for Counter { queue, gate } in [asynchronous, blocking] {

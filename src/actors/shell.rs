@@ -23,7 +23,7 @@ use super::roll::{Roll, Ticket};
 use super::runner::Order;
 use super::scheduler::SchedulerActor;
 use super::shared::{Pin, Shared};
-use super::store::{self, StoreActor};
+use super::store::Desk;
 use super::supervision::Child;
 use super::sweeper;
 use super::task::{Said, Take, TaskActor};
@@ -79,7 +79,7 @@ struct Inner {
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
     reader: Reader,
-    store: Addr<StoreActor>,
+    desk: Desk,
     scheduler: Addr<SchedulerActor>,
     engine: OnceCell<(Addr<EngineActor>, Post)>,
     dispatcher: RefCell<Dispatcher>,
@@ -121,7 +121,7 @@ pub(crate) struct Limits {
 impl Shell {
     pub(crate) fn new(
         reader: Reader,
-        store: Addr<StoreActor>,
+        desk: Desk,
         scheduler: Addr<SchedulerActor>,
         shared: Arc<Shared>,
         limits: Limits,
@@ -138,7 +138,7 @@ impl Shell {
             revocations: RefCell::default(),
             halted: Cell::new(false),
             reader,
-            store,
+            desk,
             scheduler,
             engine: OnceCell::new(),
             dispatcher: RefCell::new(Dispatcher::new(returns, gate)),
@@ -645,7 +645,7 @@ impl Shell {
     async fn commit(&self, batch: Batch, news: News) -> Result<(), Error> {
         let gone = |_| Error::Halted("the store actor is gone".to_owned());
         let shared = self.0.shared.clone();
-        let answer = store::commit_then(&self.0.store, batch, move || news.tell(&shared)).await;
+        let answer = self.0.desk.commit(batch, move || news.tell(&shared)).await;
         answer.map_err(gone)?.map_err(Error::from)
     }
 
@@ -663,7 +663,7 @@ impl Shell {
             Act::IsRevoked(message) => self.engine().do_send(message),
             Act::Done(caller) => drop(caller.send(Ok(()))),
             Act::Purge(root) => {
-                let store = self.0.store.clone();
+                let store = self.0.desk.store.clone();
                 let shared = self.shared().clone();
                 self.0
                     .shared

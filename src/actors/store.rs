@@ -1,5 +1,6 @@
-//! The store actor: the only writer. What arrives while a commit is on its way to the disk shares
-//! the next one.
+//! The store actor: writes what is committed. What arrives while a commit is on its way to the disk
+//! shares the next one. A few records are written where they were decided, if nobody else writes: to
+//! wake a thread for them, and that one to wake the first, takes about as long as half an fsync.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Running, SpawnHandle,
     WrapFuture,
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::failpoint::{self, Point};
@@ -19,10 +21,69 @@ const BUFFERED: Duration = Duration::from_millis(500);
 /// How long a commit waits on a full disk before it is tried again.
 const FULL: Duration = Duration::from_millis(100);
 
-/// It lives on an arbiter of its own, because it blocks in `fsync`.
-pub(crate) struct StoreActor {
+/// A batch of so many changes is written where it was decided: what one task alone needs, or a few.
+const FEW: usize = 16;
+
+/// What the store is written with, by one at a time.
+#[derive(Debug)]
+pub(crate) struct Pen {
     store: Arc<dyn Store>,
     durability: Durability,
+    in_use: Mutex<()>,
+}
+
+impl Pen {
+    pub(crate) fn new(store: Arc<dyn Store>, durability: Durability) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            durability,
+            in_use: Mutex::new(()),
+        })
+    }
+
+    fn take(&self) -> MutexGuard<'_, ()> {
+        self.in_use.lock()
+    }
+
+    /// Applies these, and then says whether they are as durable as the app asked for: if they are not
+    /// for want of space, to write nothing tries again.
+    fn write(
+        &self,
+        batches: impl IntoIterator<Item = Batch>,
+        _in_use: &MutexGuard<'_, ()>,
+    ) -> Result<Result<(), StoreError>, StoreError> {
+        let mut batches = batches.into_iter();
+        batches.try_for_each(|batch| self.store.apply(batch))?;
+        failpoint::reach(Point::Committed);
+        let synced = self.store.sync(self.durability);
+        failpoint::reach(Point::Synced);
+        Ok(synced)
+    }
+
+    /// As [`write`](Self::write), on this thread; gives a batch back that is large, or would have to wait
+    /// for more than the disk.
+    fn write_here(
+        &self,
+        batch: Batch,
+    ) -> Result<Result<Result<(), StoreError>, StoreError>, Batch> {
+        // What is buffered, somebody has to flush.
+        if batch.len() > FEW || self.durability == Durability::Buffered {
+            return Err(batch);
+        }
+        #[cfg(feature = "simulation")]
+        if !crate::simulation::writes_at_once() {
+            return Err(batch);
+        }
+        match self.in_use.try_lock() {
+            Some(in_use) => Ok(self.write([batch], &in_use)),
+            None => Err(batch),
+        }
+    }
+}
+
+/// It lives on an arbiter of its own, because it blocks in `fsync`.
+pub(crate) struct StoreActor {
+    pen: Arc<Pen>,
     /// Each is applied as it came, so that none grows large; they share one sync.
     pending: Vec<Batch>,
     waiting: Vec<Waiting>,
@@ -58,22 +119,41 @@ pub(crate) fn commit(store: &Addr<StoreActor>, batch: Batch) -> Answer {
     send(store, batch, None)
 }
 
-/// As [`commit`], and does this once it is durable: threads that wait for it are woken without a
-/// detour through the one that committed.
-pub(crate) fn commit_then(
-    store: &Addr<StoreActor>,
-    batch: Batch,
-    then: impl FnOnce() + Send + 'static,
-) -> Answer {
-    send(store, batch, Some(Box::new(then)))
-}
-
 fn send(store: &Addr<StoreActor>, batch: Batch, then: Option<Sequel>) -> Answer {
     let (reply, answer) = oneshot::channel();
     let waiting = Waiting { then, reply };
     // Who commits waits for the answer before the next.
     store.do_send(Commit { batch, waiting });
     answer
+}
+
+/// The engine's way to the store.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) pen: Arc<Pen>,
+    pub(crate) store: Addr<StoreActor>,
+}
+
+impl Desk {
+    /// Has the batch written, and does this once it is durable, wherever that is: threads that wait for
+    /// it are woken without a detour through the one that committed. Fails if the store actor is gone.
+    pub(crate) async fn commit(
+        &self,
+        batch: Batch,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<Result<(), StoreError>, oneshot::error::RecvError> {
+        let batch = match self.pen.write_here(batch) {
+            Ok(Ok(Ok(()))) => {
+                then();
+                return Ok(Ok(()));
+            }
+            // It is applied, and the actor waits for room.
+            Ok(Ok(Err(StoreError::Full { .. }))) => Batch::new(),
+            Ok(Ok(Err(error)) | Err(error)) => return Ok(Err(error)),
+            Err(batch) => batch,
+        };
+        send(&self.store, batch, Some(Box::new(then))).await
+    }
 }
 
 type Glance = Box<dyn FnOnce(&dyn Store) + Send>;
@@ -99,10 +179,9 @@ pub(crate) fn look<T: Send + 'static>(
 struct Write;
 
 impl StoreActor {
-    pub(crate) fn new(store: Arc<dyn Store>, durability: Durability) -> Self {
+    pub(crate) fn new(pen: Arc<Pen>) -> Self {
         Self {
-            store,
-            durability,
+            pen,
             pending: Vec::new(),
             waiting: Vec::new(),
             full: None,
@@ -115,7 +194,7 @@ impl StoreActor {
             .into_actor(self)
             .map(|(), actor, context| {
                 actor.flush = None;
-                match actor.store.sync(Durability::Process) {
+                match actor.pen.store.sync(Durability::Process) {
                     Ok(()) => {}
                     Err(StoreError::Full { .. }) => actor.flush_later(context),
                     // It is sticky: the next commit is told of it.
@@ -130,7 +209,7 @@ impl Actor for StoreActor {
     type Context = Context<Self>;
 
     fn stopping(&mut self, _: &mut Context<Self>) -> Running {
-        if let Err(error) = self.store.sync(Durability::Process) {
+        if let Err(error) = self.pen.store.sync(Durability::Process) {
             tracing::error!(%error, "the store could not be flushed at the end");
         }
         Running::Stop
@@ -154,7 +233,8 @@ impl Handler<Look> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, Look(look): Look, _: &mut Context<Self>) {
-        look(&*self.store);
+        let _nobody_writes = self.pen.take();
+        look(&*self.pen.store);
     }
 }
 
@@ -162,12 +242,7 @@ impl Handler<Write> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, _: Write, context: &mut Context<Self>) {
-        let done = self
-            .pending
-            .drain(..)
-            .try_for_each(|batch| self.store.apply(batch));
-        failpoint::reach(Point::Committed);
-        let done = match done.map(|()| self.store.sync(self.durability)) {
+        let done = match self.pen.write(self.pending.drain(..), &self.pen.take()) {
             // All is applied and nobody is told: it waits for room on the disk, as for the disk.
             Ok(Err(full @ StoreError::Full { .. })) => {
                 self.full = Some(full);
@@ -181,11 +256,10 @@ impl Handler<Write> for StoreActor {
             Ok(synced) => synced,
             Err(error) => Err(error),
         };
-        if self.durability == Durability::Buffered && self.flush.is_none() {
+        if self.pen.durability == Durability::Buffered && self.flush.is_none() {
             self.flush_later(context);
         }
         self.full = None;
-        failpoint::reach(Point::Synced);
         for Waiting { then, reply } in self.waiting.drain(..) {
             if let Some(then) = then
                 && done.is_ok()

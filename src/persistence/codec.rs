@@ -267,7 +267,8 @@ impl Packing {
         if self.len > 0 && self.bytes.len() > MAX_BODY - Self::HEAD {
             let last = self.bytes.split_off(before);
             self.cut();
-            self.bytes = last;
+            // (Not in place of the list: it has room for the next segment.)
+            self.bytes.extend_from_slice(&last);
         }
         self.len += 1;
     }
