@@ -271,3 +271,111 @@ impl Handler<Write> for StoreActor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::{self, ThreadId};
+
+    use actix::Arbiter;
+
+    use super::*;
+    use crate::persistence::{MemoryStore, Scan};
+
+    /// Knows which thread wrote last, and may be full.
+    #[derive(Debug, Default)]
+    struct Book {
+        inner: MemoryStore,
+        writer: Mutex<Option<ThreadId>>,
+        is_full: AtomicBool,
+    }
+
+    impl Store for Book {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.inner.get(key)
+        }
+
+        fn scan(&self, from: &[u8], to: &[u8]) -> Scan<'_> {
+            self.inner.scan(from, to)
+        }
+
+        fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+            *self.writer.lock() = Some(thread::current().id());
+            self.inner.apply(batch)
+        }
+
+        fn sync(&self, durability: Durability) -> Result<(), StoreError> {
+            // Once: whoever asks again finds room.
+            match self.is_full.swap(false, Ordering::SeqCst) {
+                true => Err(StoreError::Full {
+                    doing: "sync".to_owned(),
+                }),
+                false => self.inner.sync(durability),
+            }
+        }
+    }
+
+    fn batch(changes: usize) -> Batch {
+        let mut batch = Batch::new();
+        (0..changes).for_each(|n| batch.put(format!("{n}"), "x"));
+        batch
+    }
+
+    fn desk(durability: Durability) -> (Arc<Book>, Desk) {
+        let book = Arc::new(Book::default());
+        let pen = Pen::new(book.clone(), durability);
+        let actor = StoreActor::new(pen.clone());
+        let store = StoreActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
+        (book, Desk { pen, store })
+    }
+
+    #[actix::test]
+    async fn few_changes_are_written_here_and_many_elsewhere() {
+        let here = Some(thread::current().id());
+        for (durability, changes, is_here) in [
+            (Durability::Power, FEW, true),
+            (Durability::Process, 1, true),
+            (Durability::Power, FEW + 1, false),
+            // Somebody has to flush it.
+            (Durability::Buffered, 1, false),
+        ] {
+            let (book, desk) = desk(durability);
+            let (told, hears) = oneshot::channel();
+            let tell = move || told.send(thread::current().id()).unwrap();
+            let done = desk.commit(batch(changes), tell);
+            done.await.unwrap().unwrap();
+            let wrote = *book.writer.lock();
+            assert_eq!(wrote == here, is_here, "{durability:?} {changes}");
+            assert_eq!(Some(hears.await.unwrap()), wrote);
+            assert!(book.get(b"0").unwrap().is_some());
+        }
+    }
+
+    #[actix::test]
+    async fn whoever_finds_the_pen_in_use_does_not_wait_for_it() {
+        let (book, desk) = desk(Durability::Power);
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let look = look(&desk.store, move |_| held.recv().is_err());
+        while !desk.pen.in_use.is_locked() {
+            tokio::task::yield_now().await;
+        }
+        let done = desk.commit(batch(1), || ());
+        let mut done = std::pin::pin!(done);
+        let first = futures_util::poll!(done.as_mut());
+        assert!(first.is_pending() && book.get(b"0").unwrap().is_none());
+        drop(let_go);
+        look.await.unwrap();
+        done.await.unwrap().unwrap();
+        assert_ne!(*book.writer.lock(), Some(thread::current().id()));
+    }
+
+    #[actix::test]
+    async fn what_finds_the_disk_full_waits_elsewhere() {
+        let (book, desk) = desk(Durability::Power);
+        book.is_full.store(true, Ordering::SeqCst);
+        desk.commit(batch(1), || ()).await.unwrap().unwrap();
+        assert!(book.get(b"0").unwrap().is_some());
+        // It was written here, and made durable there.
+        assert_ne!(*book.writer.lock(), Some(thread::current().id()));
+    }
+}
