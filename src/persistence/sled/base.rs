@@ -12,6 +12,7 @@ use tracing::error;
 
 use super::disk::Disk;
 use super::files::{damaged, failed};
+use super::overlay::Tops;
 use super::prepare::{prepare, settle};
 use crate::persistence::caught::caught;
 use crate::persistence::{Pair, StoreError, folder};
@@ -95,6 +96,26 @@ impl Base {
         Walk {
             dir: &self.dir,
             steps: self.trees().db.range::<&[u8], _>(bounds),
+        }
+    }
+
+    /// The largest key under each first byte.
+    pub(super) fn tops(&self) -> Result<Tops, StoreError> {
+        let mut tops = Tops::default();
+        let mut to = None;
+        loop {
+            let end = to.as_ref().map_or(Bound::Unbounded, |to| {
+                Bound::Excluded(std::slice::from_ref(to))
+            });
+            let Some((last, _)) = self
+                .range((Bound::Unbounded, end))
+                .next_back()
+                .transpose()?
+            else {
+                return Ok(tops);
+            };
+            to = last.first().copied();
+            tops.raise(last);
         }
     }
 

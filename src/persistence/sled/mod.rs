@@ -50,7 +50,7 @@ use tracing::{error, warn};
 use self::base::{Base, Mark};
 use self::checkpoint::Checkpoint;
 use self::log::Log;
-use self::overlay::{Layers, Overlay};
+use self::overlay::Layers;
 use self::room::Room;
 use self::scan::SledScan;
 use super::{Batch, Durability, Scan, Store, StoreError, files, folder, home};
@@ -155,15 +155,15 @@ impl SledStore {
         let lock = home::lock(&home)?;
         folder::holds_no_other(&home, "sled")?;
         let room = Room::of(&home);
-        let (base, log, overlay) = room.make_for(|| open(&home))?;
-        let found = overlay.weight().max(log.bytes() as usize);
+        let (base, log, layers) = room.make_for(|| open(&home))?;
+        let found = layers.active().weight().max(log.bytes() as usize);
         let freeze_at = (found + limit / 2).clamp(limit, FOUND * limit);
         Ok(Self {
             shared: Arc::new(Shared {
                 home,
                 base,
                 room,
-                layers: RwLock::new(Layers::new(overlay)),
+                layers: RwLock::new(layers),
                 poison: OnceLock::new(),
                 closing: AtomicBool::new(false),
             }),
@@ -293,14 +293,14 @@ impl SledStore {
 }
 
 /// What stands in `home`: sled, the log to go on with, and what is only in there.
-fn open(home: &Path) -> Result<(Base, Log, Overlay), StoreError> {
+fn open(home: &Path) -> Result<(Base, Log, Layers), StoreError> {
     let dir = home.join("wal");
     // Before sled, which writes when it is opened.
     replay::is_known(&dir)?;
     let base = Base::open(home)?;
-    let mut replayed = replay::replay(&dir, base.mark()?)?;
-    let overlay = std::mem::take(&mut replayed.overlay);
-    Ok((base, Log::resume(dir, replayed), overlay))
+    let mut replayed = replay::replay(&dir, base.mark()?, base.tops()?)?;
+    let layers = std::mem::take(&mut replayed.layers);
+    Ok((base, Log::resume(dir, replayed), layers))
 }
 
 /// What a checkpoint's thread gives back.

@@ -1,7 +1,9 @@
 //! What is in the log and not yet in sled, in memory.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::fmt;
+use std::iter::successors;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -25,40 +27,96 @@ pub(super) enum End {
 /// The last word on each key that it knows.
 #[derive(Default)]
 pub(super) struct Overlay {
-    entries: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    entries: BTreeMap<Vec<u8>, Last>,
     /// About how many bytes of memory the entries take.
     weight: usize,
     /// The part of it that is not of deleted keys.
     live: usize,
 }
 
+/// The last word on a key.
+struct Last {
+    /// None if it was deleted.
+    value: Option<Vec<u8>>,
+    /// Nothing below has ever known the key: to delete it is to forget it.
+    is_new: bool,
+}
+
+impl Last {
+    fn weight(&self, key: usize) -> usize {
+        key + ENTRY + self.value.as_ref().map_or(0, Vec::len)
+    }
+
+    fn live(&self, key: usize) -> usize {
+        match self.value {
+            Some(_) => self.weight(key),
+            None => 0,
+        }
+    }
+}
+
 impl Overlay {
-    pub(super) fn apply(&mut self, batch: Batch) {
+    /// Over what knows no key above these.
+    fn apply(&mut self, batch: Batch, below: &Tops) {
         for op in batch {
             match op {
-                Op::Put(key, value) => self.insert(key, Some(value)),
-                Op::Delete(key) => self.insert(key, None),
+                Op::Put(key, value) => self.put(key, value, below),
+                Op::Delete(key) => self.delete(key, below),
             }
         }
     }
 
-    fn insert(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        let bare = key.len() + ENTRY;
-        let live = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, |value| bare + value.len());
-        let dead = |value: &Option<Vec<u8>>| if value.is_none() { bare } else { 0 };
-        self.live += live(&value);
-        self.weight += live(&value) + dead(&value);
-        if let Some(old) = self.entries.insert(key, value) {
-            self.live -= live(&old);
-            self.weight -= live(&old) + dead(&old);
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>, below: &Tops) {
+        let len = key.len();
+        let value = Some(value);
+        let (before, now) = match self.entries.entry(key) {
+            Occupied(mut entry) => {
+                let last = entry.get_mut();
+                let before = (last.weight(len), last.live(len));
+                last.value = value;
+                (before, last.weight(len))
+            }
+            Vacant(entry) => {
+                let is_new = below.are_below(entry.key());
+                let last = entry.insert(Last { value, is_new });
+                ((0, 0), last.weight(len))
+            }
+        };
+        self.weight = self.weight + now - before.0;
+        self.live = self.live + now - before.1;
+    }
+
+    fn delete(&mut self, key: Vec<u8>, below: &Tops) {
+        let len = key.len();
+        match self.entries.entry(key) {
+            Occupied(mut entry) => {
+                let last = entry.get_mut();
+                self.weight -= last.weight(len);
+                self.live -= last.live(len);
+                if last.is_new {
+                    entry.remove();
+                } else {
+                    last.value = None;
+                    self.weight += last.weight(len);
+                }
+            }
+            Vacant(entry) if below.are_below(entry.key()) => {}
+            Vacant(entry) => {
+                let last = Last {
+                    value: None,
+                    is_new: false,
+                };
+                self.weight += last.weight(len);
+                entry.insert(last);
+            }
         }
     }
 
     /// All that is not deleted, as a batch.
     pub(super) fn survivors(&self) -> Batch {
         let mut batch = Batch::new();
-        for (key, value) in &self.entries {
-            if let Some(value) = value {
+        for (key, last) in &self.entries {
+            if let Some(value) = &last.value {
                 batch.put(key.clone(), value.clone());
             }
         }
@@ -66,21 +124,31 @@ impl Overlay {
     }
 
     fn keep_only_deletes(&mut self) {
-        self.entries.retain(|_, value| value.is_none());
+        self.entries.retain(|_, last| last.value.is_none());
         self.weight -= self.live;
         self.live = 0;
     }
 
     /// The value of a key, `None` in it for a deleted one, or nothing if it knows nothing.
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        self.entries.get(key).map(Option::as_deref)
+        self.entries.get(key).map(|last| last.value.as_deref())
     }
 
     /// The entries in order from a bound on.
     pub(super) fn from(&self, from: Bound<&[u8]>) -> impl Iterator<Item = Entry<'_>> {
         self.entries
             .range::<[u8], _>((from, Bound::Unbounded))
-            .map(|(key, value)| (key.as_slice(), value.as_deref()))
+            .map(as_entry)
+    }
+
+    /// The last key below this one, or the last of all.
+    fn last_before(&self, to: &[u8]) -> Option<&[u8]> {
+        let to = match to {
+            [] => Bound::Unbounded,
+            to => Bound::Excluded(to),
+        };
+        let mut keys = self.entries.range::<[u8], _>((Bound::Unbounded, to));
+        keys.next_back().map(|(key, _)| key.as_slice())
     }
 
     fn end(&self, end: End, bounds: Bounds<'_>) -> Option<Entry<'_>> {
@@ -89,7 +157,7 @@ impl Overlay {
             End::Front => range.next(),
             End::Back => range.next_back(),
         };
-        entry.map(|(key, value)| (key.as_slice(), value.as_deref()))
+        entry.map(as_entry)
     }
 
     pub(super) fn weight(&self) -> usize {
@@ -99,6 +167,10 @@ impl Overlay {
     pub(super) fn live(&self) -> usize {
         self.live
     }
+}
+
+fn as_entry<'a>((key, last): (&'a Vec<u8>, &'a Last)) -> Entry<'a> {
+    (key, last.value.as_deref())
 }
 
 /// Prints counts only.
@@ -111,21 +183,64 @@ impl fmt::Debug for Overlay {
     }
 }
 
+/// The largest key under each first byte of what lies below. Ids rise, so most new keys are above.
+#[derive(Default)]
+pub(super) struct Tops(BTreeMap<u8, Vec<u8>>);
+
+impl Tops {
+    pub(super) fn raise(&mut self, key: Vec<u8>) {
+        if let Some(first) = key.first()
+            && self.are_below(&key)
+        {
+            self.0.insert(*first, key);
+        }
+    }
+
+    /// Says whether what lies below cannot know this key.
+    pub(super) fn are_below(&self, key: &[u8]) -> bool {
+        let top = key.first().and_then(|first| self.0.get(first));
+        top.is_none_or(|top| top.as_slice() < key)
+    }
+
+    /// The same of all keys in these bounds.
+    pub(super) fn are_below_all(&self, bounds: Bounds<'_>) -> bool {
+        use Bound::{Excluded, Included};
+        let (Included(from) | Excluded(from), Excluded(to)) = bounds else {
+            return false;
+        };
+        let ends_with_tag = match (from.first(), to) {
+            (Some(first), [end]) => first.checked_add(1) == Some(*end),
+            (first, to) => first == to.first(),
+        };
+        ends_with_tag && self.are_below(from)
+    }
+}
+
+/// Prints how many there are.
+impl fmt::Debug for Tops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tops").field(&self.0.len()).finish()
+    }
+}
+
 /// The overlays over sled, the newer one first.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     active: Overlay,
     /// On its way into sled.
     frozen: Option<Arc<Overlay>>,
+    /// Of that and of sled.
+    tops: Tops,
     /// Rises when the frozen one goes: what was read of sled before that may be older than what
     /// went with it.
     pub(super) epoch: u64,
 }
 
 impl Layers {
-    pub(super) fn new(active: Overlay) -> Self {
+    /// Nothing yet, over sled, in which these keys are the largest.
+    pub(super) fn over(tops: Tops) -> Self {
         Self {
-            active,
+            tops,
             ..Self::default()
         }
     }
@@ -135,7 +250,7 @@ impl Layers {
     }
 
     pub(super) fn apply(&mut self, batch: Batch) {
-        self.active.apply(batch);
+        self.active.apply(batch, &self.tops);
     }
 
     /// Starts a new overlay over the present one. `survivors` move up to it, if there are any:
@@ -145,8 +260,12 @@ impl Layers {
         let mut frozen = std::mem::take(&mut self.active);
         if !survivors.is_empty() {
             frozen.keep_only_deletes();
-            self.active.apply(survivors);
         }
+        let tags = successors(frozen.last_before(&[]), |last| {
+            frozen.last_before(last.get(..1)?)
+        });
+        tags.for_each(|last| self.tops.raise(last.to_vec()));
+        self.active.apply(survivors, &self.tops);
         let frozen = Arc::new(frozen);
         self.frozen = Some(frozen.clone());
         frozen
@@ -159,9 +278,16 @@ impl Layers {
         self.frozen.take()
     }
 
+    /// The value of a key, as [`Overlay::get`]; nothing if sled has to be asked.
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         let below = || self.frozen.as_ref()?.get(key);
-        self.active.get(key).or_else(below)
+        let nowhere = || self.tops.are_below(key).then_some(None);
+        self.active.get(key).or_else(below).or_else(nowhere)
+    }
+
+    /// Says whether sled can have anything in these bounds.
+    pub(super) fn reach_sled(&self, bounds: Bounds<'_>) -> bool {
+        !self.tops.are_below_all(bounds)
     }
 
     /// The entry at one end of a range.

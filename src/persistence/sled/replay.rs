@@ -14,7 +14,7 @@ use super::base::Mark;
 use super::files::{damaged, failed, list, sync_dir, sync_file};
 use super::frame::{ALIGN, Frame, claimed_generation};
 use super::log::FENCE;
-use super::overlay::Overlay;
+use super::overlay::{Layers, Tops};
 use super::segment::{ENDING, FRAMES, Head};
 use crate::persistence::fence::Fence;
 use crate::persistence::without::{Rule::H4, without};
@@ -24,7 +24,7 @@ use crate::persistence::{Audit, StoreError};
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
     /// What sled does not hold.
-    pub(super) overlay: Overlay,
+    pub(super) layers: Layers,
     /// Where that stands.
     pub(super) live: Vec<PathBuf>,
     /// Segments that sled does not hold, but without a frame.
@@ -69,9 +69,10 @@ fn fence(dir: &Path, is_fenced: bool) -> Result<Option<Fence>, StoreError> {
 /// Reads the log in `dir`, of which sled holds what `mark` says.
 ///
 /// What it finds is on the disk, not only in the kernel's cache, before it returns.
-pub(super) fn replay(dir: &Path, mark: Option<Mark>) -> Result<Replayed, StoreError> {
+pub(super) fn replay(dir: &Path, mark: Option<Mark>, sled: Tops) -> Result<Replayed, StoreError> {
     let held = mark.unwrap_or_default();
     let mut found = Replayed {
+        layers: Layers::over(sled),
         last: held.seq,
         ..Replayed::default()
     };
@@ -203,7 +204,7 @@ fn read(segment: &Found, next: Option<u64>, found: &mut Replayed) -> Result<(), 
             .ok_or_else(|| damaged(path, format!("frame {seq} is not a batch")))?;
         // What sled holds already it may hold in a later state.
         if seq > found.last {
-            found.overlay.apply(batch);
+            found.layers.apply(batch);
             found.bytes += (frame.end - place) as u64;
             found.last = seq;
         }

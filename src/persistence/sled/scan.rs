@@ -38,15 +38,18 @@ impl<'a> SledScan<'a> {
             back: None,
             failed: false,
         };
-        scan.restart(shared.layers.read().epoch);
+        scan.restart();
         scan
     }
 
-    fn restart(&mut self, epoch: u64) {
-        self.epoch = epoch;
+    fn restart(&mut self) {
         (self.front, self.back) = (None, None);
         let shared = self.shared;
-        self.walk = self.bounds().map(|bounds| shared.base.range(bounds));
+        let layers = shared.layers.read();
+        self.epoch = layers.epoch;
+        let bounds = self.bounds().filter(|bounds| layers.reach_sled(*bounds));
+        drop(layers);
+        self.walk = bounds.map(|bounds| shared.base.range(bounds));
     }
 
     /// What is left to walk over, if anything can be.
@@ -116,9 +119,8 @@ impl<'a> SledScan<'a> {
             self.peek(end)?;
             let layers = shared.layers.read();
             if layers.epoch != self.epoch {
-                let epoch = layers.epoch;
                 drop(layers);
-                self.restart(epoch);
+                self.restart();
                 continue;
             }
             let Some(bounds) = self.bounds() else {

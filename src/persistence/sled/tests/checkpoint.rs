@@ -245,3 +245,56 @@ fn a_log_of_what_has_been_deleted_since_stays_short() {
         100
     );
 }
+
+#[test]
+fn a_new_key_that_is_deleted_leaves_nothing_and_an_old_one_its_deletion() {
+    let home = tempdir().unwrap();
+    let store = SledStore::open(home.path()).unwrap();
+    let weight = |store: &SledStore| store.shared.layers.read().active().weight();
+    let delete = |store: &SledStore, key: &str| {
+        let mut batch = Batch::new();
+        batch.delete(key);
+        store.apply(batch).unwrap();
+    };
+    store
+        .apply(batch(&[("a1", b"x"), ("a5", b"x"), ("b1", b"x")]))
+        .unwrap();
+    store.checkpoint();
+    assert_eq!(weight(&store), 0);
+
+    // Above all of its kind, put or not.
+    store.apply(batch(&[("a6", b"x"), ("b2", b"x")])).unwrap();
+    for key in ["a6", "b2", "a7", "c"] {
+        delete(&store, key);
+        assert_eq!(store.get(key.as_bytes()).unwrap(), None);
+    }
+    assert_eq!(weight(&store), 0);
+    // Between them, or among them: sled may have it.
+    store.apply(batch(&[("a3", b"x"), ("a5", b"y")])).unwrap();
+    for key in ["a3", "a5", "b1"] {
+        let before = weight(&store);
+        delete(&store, key);
+        assert!(weight(&store) > 0 && weight(&store) != before, "{key}");
+        assert_eq!(store.get(key.as_bytes()).unwrap(), None);
+    }
+    let left = |store: &SledStore| {
+        let all = store.all().unwrap().into_iter();
+        all.map(|(key, _)| String::from_utf8(key).unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(left(&store), ["a1"]);
+    // What was replayed, and what is frozen, is known as well.
+    drop(store);
+    let store = SledStore::open(home.path()).unwrap();
+    assert_eq!(left(&store), ["a1"]);
+    store.apply(batch(&[("a9", b"x")])).unwrap();
+    let frozen = store.freeze(&mut store.writer.lock(), 0).unwrap();
+    delete(&store, "a9");
+    assert_eq!(left(&store), ["a1"]);
+    assert!(weight(&store) > 0, "it is on its way into sled");
+    frozen.run();
+    assert_eq!(left(&store), ["a1"]);
+    store.checkpoint();
+    drop(store);
+    assert_eq!(left(&SledStore::open(home.path()).unwrap()), ["a1"]);
+}

@@ -3,6 +3,7 @@
 use std::fs::File;
 
 use super::super::log::FENCE;
+use super::super::overlay::Tops;
 use super::*;
 use crate::persistence::fence::Fence;
 
@@ -48,7 +49,7 @@ fn after_a_clean_stop_a_log_that_ends_early_is_noticed_wherever_that_is() {
     let last = last_segment(trial.path());
     for cut in [0, 20].into_iter().chain(4_096..end) {
         fs::write(&last, &bytes[..cut]).unwrap();
-        let found = replay::replay(&trial.path().join("wal"), None);
+        let found = replay::replay(&trial.path().join("wal"), None, Tops::default());
         assert!(
             matches!(
                 found,

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use super::overlay::Tops;
 use super::replay::{Replayed, replay};
 use super::*;
 
@@ -53,7 +54,8 @@ impl Killed {
             seq: 0,
             generation: 1,
         };
-        replay(&self.home.path().join("wal"), Some(mark)).map(|replayed| commits(&replayed))
+        replay(&self.home.path().join("wal"), Some(mark), Tops::default())
+            .map(|replayed| commits(&replayed))
     }
 }
 
@@ -61,7 +63,8 @@ impl Killed {
 #[track_caller]
 fn commits(replayed: &Replayed) -> usize {
     let found: Vec<_> = replayed
-        .overlay
+        .layers
+        .active()
         .from(std::ops::Bound::Unbounded)
         .filter_map(|(key, value)| Some((key.to_vec(), value?.to_vec())))
         .collect();
@@ -152,7 +155,7 @@ fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
         let mut bytes = sound.clone();
         bytes[place] ^= 1 << (place % 8);
         fs::write(&path, bytes).unwrap();
-        match replay(&home.path().join("wal"), None) {
+        match replay(&home.path().join("wal"), None, Tops::default()) {
             // Only what fills a frame up to a multiple of 8 is of no consequence.
             Err(StoreError::RolledBack {
                 expected: 3,
