@@ -12,7 +12,7 @@ use tracing::error;
 
 use super::disk::Disk;
 use super::files::{damaged, failed};
-use super::overlay::Tops;
+use super::overlay::{Entry, Tops};
 use super::prepare::{prepare, settle};
 use crate::persistence::caught::caught;
 use crate::persistence::{Pair, StoreError, folder};
@@ -55,7 +55,7 @@ pub(super) struct Base {
     /// One fsync at a time: the kernel tells an error once, so a second caller on the same
     /// descriptor would be told that all is well.
     pub(super) disk: Mutex<Disk>,
-    /// Set when sled gave up inside a batch and might still write the half it has.
+    /// Set when sled gave up inside a write and might still write the half it has.
     torn: AtomicBool,
 }
 
@@ -119,15 +119,32 @@ impl Base {
         }
     }
 
-    /// Hands a batch to sled and waits until it is written; durable only after
+    /// Hands entries to sled and waits until they are written; durable only after
     /// [`settle`](Self::settle). More at once would hang it: whoever appends to its file waits, under
     /// its accountant's lock, for a pool thread to have shortened the file, and all of those may be
     /// waiting for that lock, each with a buffer to write (segment.rs:987, iobuf.rs:470).
-    pub(super) fn apply(&self, batch: ::sled::Batch) -> Result<(), StoreError> {
-        guarded(&self.dir, "write", || self.trees().db.apply_batch(batch)).inspect_err(|_| {
-            // After an error of its log sled writes nothing more. After any other it takes the
-            // batch for closed, and would write the half that is there.
-            let stopped = self.trees().db.context.global_error().is_err();
+    ///
+    /// One by one, not as a batch of sled's: a crash may leave a part of either, the log has it all, and
+    /// while a batch is applied nobody can read.
+    pub(super) fn write<'a>(
+        &self,
+        entries: impl IntoIterator<Item = Entry<'a>>,
+    ) -> Result<(), StoreError> {
+        let db = &self.trees().db;
+        let put = |(key, value): Entry<'_>| match value {
+            Some(value) => db.insert(key, value),
+            // For a key that it does not have, sled writes nothing.
+            None => db.remove(key),
+        };
+        let written = guarded(&self.dir, "write", || {
+            entries
+                .into_iter()
+                .try_for_each(|entry| put(entry).map(drop))
+        });
+        written.inspect_err(|_| {
+            // After an error of its log sled writes nothing more. After any other it takes what it was
+            // doing for done, and would write the half that is there.
+            let stopped = db.context.global_error().is_err();
             self.torn.fetch_or(!stopped, Ordering::AcqRel);
         })?;
         self.flush()

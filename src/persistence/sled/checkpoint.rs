@@ -13,7 +13,7 @@ use super::overlay::Overlay;
 use crate::failpoint::{self, Point};
 use crate::persistence::StoreError;
 
-/// sled is slow on larger batches.
+/// So much is handed to sled between two looks whether the store is to close.
 const MAX_OPS: usize = 500;
 const MAX_BYTES: usize = 64 << 10;
 
@@ -101,26 +101,21 @@ impl Checkpoint {
     }
 
     fn write(&self, from: Bound<Vec<u8>>) -> Result<Step, StoreError> {
-        let mut batch = ::sled::Batch::default();
-        let (mut ops, mut bytes, mut last) = (0, 0, None);
-        for (key, value) in self.overlay.from(from.as_ref().map(Vec::as_slice)) {
-            match value {
-                Some(value) => batch.insert(key, value),
-                // For a key that it does not have, sled writes nothing.
-                None => batch.remove(key),
+        let (mut bytes, mut last) = (0, None);
+        let entries = self.overlay.from(from.as_ref().map(Vec::as_slice));
+        let some = entries.take(MAX_OPS).take_while(|(key, value)| {
+            let fits = bytes < MAX_BYTES;
+            if fits {
+                bytes += key.len() + value.map_or(0, <[u8]>::len);
+                last = Some(key.to_vec());
             }
-            ops += 1;
-            bytes += key.len() + value.map_or(0, <[u8]>::len);
-            last = Some(key);
-            if ops == MAX_OPS || bytes >= MAX_BYTES {
-                break;
-            }
-        }
+            fits
+        });
+        self.shared.base.write(some)?;
         let Some(last) = last else {
             return Ok(Step::Settle);
         };
-        self.shared.base.apply(batch)?;
         failpoint::reach(Point::Written);
-        Ok(Step::Write(Bound::Excluded(last.to_vec())))
+        Ok(Step::Write(Bound::Excluded(last)))
     }
 }

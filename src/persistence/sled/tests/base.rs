@@ -92,9 +92,7 @@ fn a_base_that_has_lost_its_mark_is_refused() {
 fn a_store_of_before_there_was_a_log_opens() {
     let home = tempdir().unwrap();
     let base = Base::open(home.path()).unwrap();
-    let mut writes = ::sled::Batch::default();
-    writes.insert(b"kept", b"yes");
-    base.apply(writes).unwrap();
+    base.write([(&b"kept"[..], Some(&b"yes"[..]))]).unwrap();
     base.settle().unwrap();
     drop(base);
     holds_kept(home.path());
@@ -135,9 +133,8 @@ fn records_up_to_8_kb_never_go_to_blob_files() {
 fn a_blob_file_is_synced_twice_and_then_left_alone() {
     let home = tempdir().unwrap();
     let base = Base::open(home.path()).unwrap();
-    let mut writes = ::sled::Batch::default();
-    writes.insert(b"large", vec![7; 300_000]);
-    base.apply(writes).unwrap();
+    base.write([(&b"large"[..], Some(&[7; 300_000][..]))])
+        .unwrap();
     let settled = || -> Vec<bool> {
         base.settle().unwrap();
         base.disk.lock().seen.values().copied().collect()
