@@ -325,36 +325,79 @@ pub(crate) enum Glance {
 /// The records of a segment, without the values of the children that ended well: they are most of
 /// it, and most of the time that it takes to read.
 pub(crate) fn glances(key: &[u8], segment: &[u8]) -> Result<Vec<Glance>, StoreError> {
+    let seen = lines(key, segment)?.map(|line| {
+        Ok(match line? {
+            Seen::Value(index, _)
+            | Seen::Record(Record::Child {
+                index,
+                change: Change::Done(Outcome::Success(_)),
+            }) => Glance::Done(index),
+            Seen::Started(range) => Glance::Started(range),
+            Seen::Record(record) => Glance::Record(record),
+        })
+    });
+    seen.collect()
+}
+
+/// What stands in a line of a segment.
+#[derive(Debug)]
+pub(crate) enum Seen<'a> {
+    /// Child `index` has ended with this value.
+    Value(Index, &'a [u8]),
+    /// These children have started for the first time.
+    Started(Range<Index>),
+    Record(Record),
+}
+
+/// The lines of a segment, read one by one. An error is the last.
+#[derive(Debug)]
+pub(crate) struct Lines<'a> {
+    key: &'a [u8],
+    rest: &'a [u8],
+    /// How many there are to be.
+    left: u64,
+}
+
+pub(crate) fn lines<'a>(key: &'a [u8], segment: &'a [u8]) -> Result<Lines<'a>, StoreError> {
     let whole = unframe(Kind::Segment, key, segment)?;
     let cut_short = || corrupt(Kind::Segment, key, "it is cut short");
-    let ((_, _, len), mut rest) = prefix::<(u32, u32, u64)>(whole).ok_or_else(cut_short)?;
-    let mut glances = Vec::new();
-    for _ in 0..len {
-        let (glance, behind) = match pass_over(rest) {
-            Some(passed) => passed,
-            None => {
-                let (line, behind) = prefix(rest).ok_or_else(cut_short)?;
-                (glance(key, line)?, behind)
-            }
-        };
-        glances.push(glance);
-        rest = behind;
-    }
-    match rest {
-        [] => Ok(glances),
-        _ => Err(corrupt(Kind::Segment, key, "it has bytes to spare")),
+    let ((_, _, left), rest) = prefix::<(u32, u32, u64)>(whole).ok_or_else(cut_short)?;
+    Ok(Lines { key, rest, left })
+}
+
+impl<'a> Lines<'a> {
+    fn read(&mut self) -> Result<Seen<'a>, StoreError> {
+        if self.left == 0 {
+            return Err(corrupt(Kind::Segment, self.key, "it has bytes to spare"));
+        }
+        self.left -= 1;
+        if let Some((index, value, behind)) = value_at_hand(self.rest) {
+            self.rest = behind;
+            return Ok(Seen::Value(index, value));
+        }
+        let cut_short = || corrupt(Kind::Segment, self.key, "it is cut short");
+        let (line, behind) = prefix(self.rest).ok_or_else(cut_short)?;
+        self.rest = behind;
+        Ok(match line {
+            Line::Record(record) => Seen::Record(record),
+            Line::Started(range) => Seen::Started(bounded(self.key, range)?),
+        })
     }
 }
 
-fn glance(key: &[u8], line: Line<Record>) -> Result<Glance, StoreError> {
-    Ok(match line {
-        Line::Record(Record::Child {
-            index,
-            change: Change::Done(Outcome::Success(_)),
-        }) => Glance::Done(index),
-        Line::Record(record) => Glance::Record(record),
-        Line::Started(range) => Glance::Started(bounded(key, range)?),
-    })
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<Seen<'a>, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 && self.rest.is_empty() {
+            return None;
+        }
+        let line = self.read();
+        if line.is_err() {
+            (self.left, self.rest) = (0, &[]);
+        }
+        Some(line)
+    }
 }
 
 fn bounded(key: &[u8], started: Range<Index>) -> Result<Range<Index>, StoreError> {
@@ -364,9 +407,9 @@ fn bounded(key: &[u8], started: Range<Index>) -> Result<Range<Index>, StoreError
     Ok(started)
 }
 
-/// The glance, and what is behind the line, if this is one of a child that ended with a value that
-/// stands in it: nearly all do. A test holds the numbers of the variants.
-fn pass_over(line: &[u8]) -> Option<(Glance, &[u8])> {
+/// The child and its value, and what is behind the line, if this is one of a child that ended with a
+/// value that stands in it: nearly all do. A test holds the numbers of the variants.
+fn value_at_hand(line: &[u8]) -> Option<(Index, &[u8], &[u8])> {
     const RECORD_OF_CHILD: (u32, u32) = (0, 0);
     const DONE_WITH_INLINE_VALUE: (u32, u32, u32) = (2, 0, 0);
     let (RECORD_OF_CHILD, rest) = prefix(line)? else {
@@ -377,8 +420,8 @@ fn pass_over(line: &[u8]) -> Option<(Glance, &[u8])> {
         return None;
     };
     let (len, rest) = prefix::<u64>(rest)?;
-    let (_, behind) = rest.split_at_checked(usize::try_from(len).ok()?)?;
-    Some((Glance::Done(index), behind))
+    let (value, behind) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+    Some((index, value, behind))
 }
 
 /// A value at the front of these bytes, and what is behind it.

@@ -7,7 +7,8 @@ use super::{Reader, missing};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{Change, Index, Purpose, Record};
 use crate::canvas::outcome::{Outcome, Value};
-use crate::persistence::codec;
+use crate::canvas::payload::Payload;
+use crate::persistence::codec::{self, Seen};
 use crate::persistence::{StoreError, keys};
 
 /// So many members are read at a time: they started in order, so their outcomes lie close together,
@@ -53,19 +54,23 @@ impl Gathered {
             let (key, value) = segment?;
             let number = places.segments.len() as u32;
             places.segments.push(place_of(group, &key)?);
-            for (index, outcome) in ended(&key, &value)? {
-                let index = index as usize;
+            let value = Payload::from(value);
+            for line in codec::lines(&key, value.bytes())? {
+                let Some(end) = End::of(line?) else { continue };
+                let index = end.index as usize;
                 if places.of.get(index) != Some(&NOWHERE) {
                     continue;
                 }
                 places.of[index] = number;
-                if let Outcome::Success(Value::Extended { .. }) = &outcome {
+                if let Ending::Outcome(outcome @ Outcome::Success(Value::Extended { .. })) =
+                    &end.with
+                {
                     let mut all = Vec::new();
                     reader.spread(group.root(), outcome.clone(), &mut all)?;
                     left += all.len() as u64 - 1;
                 }
                 if let Some(slot) = first.get_mut(index) {
-                    *slot = Some(outcome);
+                    *slot = Some(end.into_outcome(&value));
                 }
             }
         }
@@ -117,10 +122,12 @@ impl Gathered {
             let key = keys::segment(self.group, commit, part);
             let value = reader.store.get(&key)?;
             let value = value.ok_or_else(|| missing(self.group, "segment of its stream"))?;
-            for (index, outcome) in ended(&key, &value)? {
-                let slot = (index as usize).checked_sub(from);
+            let value = Payload::from(value);
+            for line in codec::lines(&key, value.bytes())? {
+                let Some(end) = End::of(line?) else { continue };
+                let slot = (end.index as usize).checked_sub(from);
                 if let Some(slot @ None) = slot.and_then(|at| batch.get_mut(at)) {
-                    *slot = Some(outcome);
+                    *slot = Some(end.into_outcome(&value));
                 }
             }
         }
@@ -152,17 +159,38 @@ fn place_of(group: Id, key: &[u8]) -> Result<(u64, u32), StoreError> {
     keys::place_of_segment(key).ok_or_else(|| missing(group, "place in the key of a segment"))
 }
 
-/// The children that have ended, by a segment.
-fn ended(key: &[u8], segment: &[u8]) -> Result<Vec<(Index, Outcome)>, StoreError> {
-    let records = codec::segment_records(key, segment)?.into_iter();
-    let ended = records.filter_map(|record| match record {
-        Record::Child {
-            index,
-            change: Change::Done(outcome),
-        } => Some((index, outcome)),
-        _ => None,
-    });
-    Ok(ended.collect())
+/// How a child has ended, by a line of a segment.
+struct End<'a> {
+    index: Index,
+    with: Ending<'a>,
+}
+
+enum Ending<'a> {
+    /// Part of the segment.
+    Value(&'a [u8]),
+    Outcome(Outcome),
+}
+
+impl<'a> End<'a> {
+    fn of(line: Seen<'a>) -> Option<Self> {
+        let (index, with) = match line {
+            Seen::Value(index, value) => (index, Ending::Value(value)),
+            Seen::Record(Record::Child {
+                index,
+                change: Change::Done(outcome),
+            }) => (index, Ending::Outcome(outcome)),
+            _ => return None,
+        };
+        Some(Self { index, with })
+    }
+
+    /// The outcome, which shares the bytes of the segment.
+    fn into_outcome(self, segment: &Payload) -> Outcome {
+        match self.with {
+            Ending::Value(value) => Outcome::Success(Value::Inline(segment.part(value))),
+            Ending::Outcome(outcome) => outcome,
+        }
+    }
 }
 
 impl Reader {
@@ -218,7 +246,6 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::canvas::payload::Payload;
     use crate::persistence::draft::Draft;
     use crate::persistence::{MemoryStore, Store};
 
