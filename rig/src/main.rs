@@ -9,14 +9,18 @@ mod suite;
 mod tally;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::process::{ExitCode, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use std::{fs, iter, thread};
 
 use clap::Parser;
 use promises::{CHECKS, CONTROLS, Check, Control, PROMISES, Promise, Trials};
 use suite::{Programs, Suite};
 use tally::Tally;
+
+/// So many checks run at once: most of the time they wait for disks and for processes.
+const LANES: usize = 2;
 
 /// Tries what chordal promises, each promise with its trials.
 #[derive(Debug, Parser)]
@@ -88,12 +92,11 @@ fn promises(arguments: &Arguments) -> Result<bool, String> {
         let mut promises = promises.iter();
         promises.any(|promise| promise.checks.contains(&check.name))
     };
-    let checks: Vec<&Check> = CHECKS.iter().filter(needed).collect();
+    let checks: Vec<&'static Check> = CHECKS.iter().filter(needed).collect();
     let suites: Vec<Suite> = checks.iter().map(|check| check.suite).collect();
     let programs = Programs::build(&suites)?;
     let begun = Instant::now();
-    let mut tallies = BTreeMap::new();
-    for check in checks {
+    let run = |check: &'static Check| -> Result<Counted, String> {
         let trials = arguments.trials(check);
         let tally = match check.figure {
             Some(figure) => figure.measure(programs.path(check.suite)?, trials)?,
@@ -113,8 +116,16 @@ fn promises(arguments: &Arguments) -> Result<bool, String> {
             tally.failures,
             tally.time.as_secs_f64()
         );
-        tallies.insert(check.name, tally);
+        Ok((check.name, tally))
+    };
+    // What is measured is measured alone.
+    let (measured, tried): (Vec<_>, Vec<_>) =
+        checks.into_iter().partition(|check| check.figure.is_some());
+    let mut tallies = side_by_side(&tried, run)?;
+    for check in measured {
+        tallies.push(run(check)?);
     }
+    let tallies: BTreeMap<_, _> = tallies.into_iter().collect();
     println!();
     println!(
         "{:4} {:58} {:>7} {:>8} {:>7}",
@@ -129,6 +140,27 @@ fn promises(arguments: &Arguments) -> Result<bool, String> {
         begun.elapsed().as_secs_f64()
     );
     Ok(failures == 0)
+}
+
+type Counted = (&'static str, Tally);
+
+/// Runs the checks, [`LANES`] at a time.
+fn side_by_side(
+    checks: &[&'static Check],
+    run: impl Fn(&'static Check) -> Result<Counted, String> + Sync,
+) -> Result<Vec<Counted>, String> {
+    let next = AtomicUsize::new(0);
+    let lane = || {
+        let take = || checks.get(next.fetch_add(1, Ordering::Relaxed));
+        iter::from_fn(take).map(|check| run(check)).collect()
+    };
+    let lanes: Result<Vec<Vec<Counted>>, String> = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        let ends = lanes.into_iter().map(|lane| lane.join());
+        ends.map(|end| end.unwrap_or_else(|_| Err("a lane panicked".to_owned())))
+            .collect()
+    });
+    Ok(lanes?.into_iter().flatten().collect())
 }
 
 fn line(promise: &Promise, tallies: &BTreeMap<&str, Tally>) -> String {
