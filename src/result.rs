@@ -442,7 +442,9 @@ impl<O> AsyncResult<O> {
                 let reader = self.shared.reader()?;
                 Ok(reader.is_at_rest(root)?.then_some(()))
             })
-            .await
+            .await?;
+        // That it is no longer among what is live can be seen before it is durable.
+        client::confirm(&self.shared).await
     }
 
     /// Returns how many of its children (a group's or a header's members, a chain's steps) have

@@ -7,7 +7,7 @@ use actix::prelude::SendError;
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
-use super::engine::{Earlier, EngineActor, Forget, Release, Revoke, Submit};
+use super::engine::{Confirm, Earlier, EngineActor, Forget, Release, Revoke, Submit};
 use super::room::{Reservation, Room};
 use super::shared::{Pin, Shared, Site};
 use super::staging::{self, gone};
@@ -166,6 +166,18 @@ pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) ->
     let release = Release { id, released, done };
     let engine = &plant.client().engine;
     engine.send(release).await.map_err(|_| gone(shared))?;
+    answer.await.map_err(|_| gone(shared))?
+}
+
+/// Returns when all that can be seen of the store is durable.
+pub(crate) async fn confirm(shared: &Arc<Shared>) -> Result<()> {
+    let Site::Engine(plant) = &shared.site else {
+        return Ok(());
+    };
+    let (done, answer) = oneshot::channel();
+    let engine = &plant.client().engine;
+    let sent = engine.send(Confirm { done }).await;
+    sent.map_err(|_| gone(shared))?;
     answer.await.map_err(|_| gone(shared))?
 }
 

@@ -73,6 +73,14 @@ pub(crate) struct Earlier {
     pub(crate) durable: oneshot::Sender<Pin>,
 }
 
+/// Answer when all that has been decided until now is durable.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Confirm {
+    /// It is dropped if the engine halts first.
+    pub(crate) done: oneshot::Sender<Result<(), Error>>,
+}
+
 #[derive(Debug)]
 pub(crate) struct EngineActor {
     shell: Shell,
@@ -585,6 +593,14 @@ impl Handler<Earlier> for EngineActor {
             Ok(None) => {}
             Err(error) => self.shell.halt(error.into()),
         }
+    }
+}
+
+impl Handler<Confirm> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, Confirm { done }: Confirm, _: &mut Context<Self>) {
+        self.shell.then(Act::Done(done));
     }
 }
 

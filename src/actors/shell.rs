@@ -643,10 +643,10 @@ impl Shell {
     }
 
     async fn commit(&self, batch: Batch, news: News) -> Result<(), Error> {
-        let gone = |_| Error::Halted("the store actor is gone".to_owned());
         let shared = self.0.shared.clone();
-        let answer = self.0.desk.commit(batch, move || news.tell(&shared)).await;
-        answer.map_err(gone)?.map_err(Error::from)
+        let done = self.0.desk.commit(batch, move || news.tell(&shared)).await;
+        done.ok_or_else(|| Error::Halted("the store was lost".to_owned()))?
+            .map_err(Error::from)
     }
 
     fn act(&self, act: Act) {

@@ -2,6 +2,7 @@
 //! shares the next one. A few records are written where they were decided, if nobody else writes: to
 //! wake a thread for them, and that one to wake the first, takes about as long as half an fsync.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,8 +53,10 @@ impl Pen {
         batches: impl IntoIterator<Item = Batch>,
         _in_use: &MutexGuard<'_, ()>,
     ) -> Result<Result<(), StoreError>, StoreError> {
-        let mut batches = batches.into_iter();
-        batches.try_for_each(|batch| self.store.apply(batch))?;
+        batches
+            .into_iter()
+            .filter(|batch| !batch.is_empty())
+            .try_for_each(|batch| self.store.apply(batch))?;
         failpoint::reach(Point::Committed);
         let synced = self.store.sync(self.durability);
         failpoint::reach(Point::Synced);
@@ -75,8 +78,8 @@ impl Pen {
             return Err(batch);
         }
         match self.in_use.try_lock() {
-            Some(in_use) => Ok(self.write([batch], &in_use)),
-            None => Err(batch),
+            Some(in_use) if self.store.is_prompt() => Ok(self.write([batch], &in_use)),
+            _ => Err(batch),
         }
     }
 }
@@ -105,6 +108,8 @@ type Sequel = Box<dyn FnOnce() + Send>;
 struct Commit {
     batch: Batch,
     waiting: Waiting,
+    /// Why it does so already for a second time.
+    full: Option<StoreError>,
 }
 
 /// Who waits for a commit.
@@ -116,14 +121,23 @@ struct Waiting {
 /// Has the batch written. The answer fails if the store actor is gone. (A request of actix would
 /// answer twice: that the message has been heard wakes a thread for nothing.)
 pub(crate) fn commit(store: &Addr<StoreActor>, batch: Batch) -> Answer {
-    send(store, batch, None)
+    send(store, batch, None, None)
 }
 
-fn send(store: &Addr<StoreActor>, batch: Batch, then: Option<Sequel>) -> Answer {
+fn send(
+    store: &Addr<StoreActor>,
+    batch: Batch,
+    then: Option<Sequel>,
+    full: Option<StoreError>,
+) -> Answer {
     let (reply, answer) = oneshot::channel();
-    let waiting = Waiting { then, reply };
+    let commit = Commit {
+        batch,
+        waiting: Waiting { then, reply },
+        full,
+    };
     // Who commits waits for the answer before the next.
-    store.do_send(Commit { batch, waiting });
+    store.do_send(commit);
     answer
 }
 
@@ -136,23 +150,26 @@ pub(crate) struct Desk {
 
 impl Desk {
     /// Has the batch written, and does this once it is durable, wherever that is: threads that wait for
-    /// it are woken without a detour through the one that committed. Fails if the store actor is gone.
+    /// it are woken without a detour through the one that committed. No answer: the store is lost, or has
+    /// panicked.
     pub(crate) async fn commit(
         &self,
         batch: Batch,
         then: impl FnOnce() + Send + 'static,
-    ) -> Result<Result<(), StoreError>, oneshot::error::RecvError> {
-        let batch = match self.pen.write_here(batch) {
+    ) -> Option<Result<(), StoreError>> {
+        let here = AssertUnwindSafe(|| self.pen.write_here(batch));
+        let (batch, full) = match catch_unwind(here).ok()? {
             Ok(Ok(Ok(()))) => {
                 then();
-                return Ok(Ok(()));
+                return Some(Ok(()));
             }
             // It is applied, and the actor waits for room.
-            Ok(Ok(Err(StoreError::Full { .. }))) => Batch::new(),
-            Ok(Ok(Err(error)) | Err(error)) => return Ok(Err(error)),
-            Err(batch) => batch,
+            Ok(Ok(Err(full @ StoreError::Full { .. }))) => (Batch::new(), Some(full)),
+            Ok(Ok(Err(error)) | Err(error)) => return Some(Err(error)),
+            Err(batch) => (batch, None),
         };
-        send(&self.store, batch, Some(Box::new(then))).await
+        let answer = send(&self.store, batch, Some(Box::new(then)), full);
+        answer.await.ok()
     }
 }
 
@@ -219,7 +236,13 @@ impl Actor for StoreActor {
 impl Handler<Commit> for StoreActor {
     type Result = ();
 
-    fn handle(&mut self, Commit { batch, waiting }: Commit, context: &mut Context<Self>) {
+    fn handle(&mut self, commit: Commit, context: &mut Context<Self>) {
+        let Commit {
+            batch,
+            waiting,
+            full,
+        } = commit;
+        self.full = full.or(self.full.take());
         if self.waiting.is_empty() {
             // It goes behind what is in the mailbox now, all of which shares this write.
             context.notify(Write);
@@ -282,12 +305,16 @@ mod tests {
     use super::*;
     use crate::persistence::{MemoryStore, Scan};
 
-    /// Knows which thread wrote last, and may be full.
+    /// Knows which thread wrote last.
     #[derive(Debug, Default)]
     struct Book {
         inner: MemoryStore,
         writer: Mutex<Option<ThreadId>>,
+        /// The next sync finds no room, and whether it stops at that.
         is_full: AtomicBool,
+        gives_up: bool,
+        panics: AtomicBool,
+        is_slow: AtomicBool,
     }
 
     impl Store for Book {
@@ -300,17 +327,23 @@ mod tests {
         }
 
         fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+            assert!(!self.panics.load(Ordering::SeqCst), "as it was asked to");
             *self.writer.lock() = Some(thread::current().id());
             self.inner.apply(batch)
         }
 
+        fn is_prompt(&self) -> bool {
+            !self.is_slow.load(Ordering::SeqCst)
+        }
+
         fn sync(&self, durability: Durability) -> Result<(), StoreError> {
             // Once: whoever asks again finds room.
-            match self.is_full.swap(false, Ordering::SeqCst) {
-                true => Err(StoreError::Full {
+            match (self.is_full.swap(false, Ordering::SeqCst), self.gives_up) {
+                (true, _) => Err(StoreError::Full {
                     doing: "sync".to_owned(),
                 }),
-                false => self.inner.sync(durability),
+                (false, true) => Err(StoreError::Poisoned("it was full".to_owned())),
+                (false, false) => self.inner.sync(durability),
             }
         }
     }
@@ -322,7 +355,11 @@ mod tests {
     }
 
     fn desk(durability: Durability) -> (Arc<Book>, Desk) {
-        let book = Arc::new(Book::default());
+        desk_over(Book::default(), durability)
+    }
+
+    fn desk_over(book: Book, durability: Durability) -> (Arc<Book>, Desk) {
+        let book = Arc::new(book);
         let pen = Pen::new(book.clone(), durability);
         let actor = StoreActor::new(pen.clone());
         let store = StoreActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
@@ -374,8 +411,36 @@ mod tests {
         let (book, desk) = desk(Durability::Power);
         book.is_full.store(true, Ordering::SeqCst);
         desk.commit(batch(1), || ()).await.unwrap().unwrap();
-        assert!(book.get(b"0").unwrap().is_some());
         // It was written here, and made durable there.
+        assert!(book.get(b"0").unwrap().is_some());
+        assert_eq!(*book.writer.lock(), Some(thread::current().id()));
+    }
+
+    #[actix::test]
+    async fn a_store_that_does_not_try_again_is_full_all_the_same() {
+        let book = Book {
+            is_full: AtomicBool::new(true),
+            gives_up: true,
+            ..Book::default()
+        };
+        let (_, desk) = desk_over(book, Durability::Power);
+        let error = desk.commit(batch(1), || ()).await.unwrap().unwrap_err();
+        assert!(error.is_full(), "{error}");
+    }
+
+    #[actix::test]
+    async fn a_store_that_would_have_to_wait_does_so_elsewhere() {
+        let (book, desk) = desk(Durability::Power);
+        book.is_slow.store(true, Ordering::SeqCst);
+        desk.commit(batch(1), || ()).await.unwrap().unwrap();
         assert_ne!(*book.writer.lock(), Some(thread::current().id()));
+    }
+
+    #[actix::test]
+    async fn a_store_that_panics_is_lost() {
+        let (book, desk) = desk(Durability::Power);
+        book.panics.store(true, Ordering::SeqCst);
+        assert!(desk.commit(batch(1), || ()).await.is_none());
+        assert!(desk.commit(batch(FEW + 1), || ()).await.is_none());
     }
 }

@@ -215,6 +215,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// only a reopened store tells the truth.
     fn sync(&self, durability: Durability) -> Result<(), StoreError>;
 
+    /// Says whether a few records can be applied without waiting for anything but the disk. If not, that is
+    /// left to a thread that may wait.
+    fn is_prompt(&self) -> bool {
+        true
+    }
+
     /// Says whether new work should be taken in: [`StoreError::Full`] if what space there is must be
     /// kept for work that has been. Cheap as long as there is room, and asks anew when there was none.
     fn room(&self) -> Result<(), StoreError> {

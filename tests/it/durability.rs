@@ -106,3 +106,45 @@ fn what_is_applied_but_not_durable_is_told_to_nobody() {
         app.shutdown().await.unwrap();
     });
 }
+
+static BEGUN: Semaphore = Semaphore::const_new(0);
+static LET_GO: Semaphore = Semaphore::const_new(0);
+
+#[task]
+async fn linked(n: u64) -> u64 {
+    BEGUN.add_permits(1);
+    LET_GO.acquire().await.expect("never closed").forget();
+    n
+}
+
+#[task]
+async fn pass(n: u64) -> u64 {
+    n
+}
+
+/// The last callback's end takes the workflow from among the live ones, and that it has gone can be seen
+/// before it is durable: a body that had been told to be at rest ran again after a crash.
+#[test]
+fn that_all_is_at_rest_is_told_when_that_is_durable() {
+    pollster::block_on(async {
+        let store = Gated::default();
+        let app = App::with_store(store.clone())
+            .tasks(tasks![linked, pass])
+            .start()
+            .await
+            .unwrap();
+        let canvas = pass.s(7).link(linked.partial());
+        let result = app.apply_async(canvas).await.unwrap();
+        assert_eq!(result.get().await.unwrap(), 7);
+        BEGUN.acquire().await.unwrap().forget();
+
+        store.shut();
+        LET_GO.add_permits(1);
+        store.until_somebody_waits();
+        let mut at_rest = std::pin::pin!(result.at_rest());
+        assert!(futures_util::poll!(at_rest.as_mut()).is_pending());
+        store.open();
+        at_rest.await.unwrap();
+        app.shutdown().await.unwrap();
+    });
+}

@@ -312,7 +312,7 @@ fn check() {
         "parked",
         "quarantined",
         "the engine halts",
-        "applying batch",
+        "setting key",
     ] {
         let heard = lines.iter().any(|line| line.contains(said));
         assert!(heard, "nobody has said `{said}`");

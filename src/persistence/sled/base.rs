@@ -102,19 +102,20 @@ impl Base {
     /// The largest key under each first byte.
     pub(super) fn tops(&self) -> Result<Tops, StoreError> {
         let mut tops = Tops::default();
-        let mut to = None;
+        let mut end = None;
         loop {
-            let end = to.as_ref().map_or(Bound::Unbounded, |to| {
-                Bound::Excluded(std::slice::from_ref(to))
-            });
-            let Some((last, _)) = self
-                .range((Bound::Unbounded, end))
-                .next_back()
-                .transpose()?
-            else {
+            let to = match &end {
+                Some(first) => Bound::Excluded(std::slice::from_ref(first)),
+                None => Bound::Unbounded,
+            };
+            let last = self.range((Bound::Unbounded, to)).next_back();
+            let Some((last, _)) = last.transpose()? else {
                 return Ok(tops);
             };
-            to = last.first().copied();
+            end = last.first().copied();
+            if end.is_none() {
+                return Ok(tops);
+            }
             tops.raise(last);
         }
     }

@@ -214,13 +214,10 @@ impl SledStore {
             self.stirs.wait(writer);
         }
         self.shared.healthy()?;
-        let weight = weight();
-        let freeze_at = writer.freeze_at;
-        let is_full = writer.log.is_full(freeze_at as u64) || weight >= freeze_at;
-        if writer.is_still || !(is_full || self.is_spent(writer)) {
+        if writer.is_still || !self.is_due(writer) {
             return Ok(());
         }
-        if !self.shared.room.has(SLED_TAKES * weight as u64) {
+        if !self.shared.room.has(SLED_TAKES * weight() as u64) {
             return Ok(());
         }
         match self.freeze(writer, self.limit / 2) {
@@ -231,6 +228,14 @@ impl SledStore {
             Err(error) if error.is_full() => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// A checkpoint is to begin.
+    fn is_due(&self, writer: &Writer) -> bool {
+        let freeze_at = writer.freeze_at;
+        writer.log.is_full(freeze_at as u64)
+            || self.shared.layers.read().active().weight() >= freeze_at
+            || self.is_spent(writer)
     }
 
     /// Freezes the overlay and goes on in a new segment; waits for the frozen one before it. On a full
@@ -363,6 +368,12 @@ impl Store for SledStore {
             Err(error) if !error.is_full() => Err(self.shared.poison(error)),
             synced => synced,
         }
+    }
+
+    /// Not if a checkpoint is to begin: it may have to wait for the one before it, or for a copy.
+    fn is_prompt(&self) -> bool {
+        let writer = self.writer.try_lock();
+        writer.is_some_and(|writer| !self.is_due(&writer))
     }
 
     fn room(&self) -> Result<(), StoreError> {

@@ -38,7 +38,7 @@ pub(super) struct Overlay {
 struct Last {
     /// None if it was deleted.
     value: Option<Vec<u8>>,
-    /// Nothing below has ever known the key: to delete it is to forget it.
+    /// Nothing below knows the key: to delete it is to forget it.
     is_new: bool,
 }
 
@@ -198,8 +198,10 @@ impl Tops {
 
     /// Says whether what lies below cannot know this key.
     pub(super) fn are_below(&self, key: &[u8]) -> bool {
-        let top = key.first().and_then(|first| self.0.get(first));
-        top.is_none_or(|top| top.as_slice() < key)
+        match key.first() {
+            Some(first) => self.0.get(first).is_none_or(|top| top.as_slice() < key),
+            None => false,
+        }
     }
 
     /// The same of all keys in these bounds.
