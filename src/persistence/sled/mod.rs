@@ -61,8 +61,8 @@ const LIMIT: usize = 8 << 20;
 
 /// What is found in the log when the store is opened is frozen when half a limit has come to it, or at
 /// so many limits: whoever goes on with what was live reads sled, and gets on more slowly beside a
-/// checkpoint (measured: 100,000 workflows took 1.05 s, and 0.7 s without).
-const FOUND: usize = 3;
+/// checkpoint (measured: 100,000 workflows took 1.05 s, and 0.7 s without it).
+const FOUND: usize = 2;
 
 /// While sled's files are copied an overlay may take so many times as much.
 const STILL: usize = 8;
