@@ -80,7 +80,7 @@ pub(crate) fn fault(kind: &'static str) {
 }
 
 pub(crate) fn writes_at_once() -> bool {
-    chance().is_some_and(|chance| chance.writes_at_once())
+    chance().is_none_or(|chance| chance.writes_at_once())
 }
 
 pub(crate) async fn free_thread() {

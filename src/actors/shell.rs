@@ -102,7 +102,7 @@ struct Inner {
 struct Numbers {
     /// The first that is free.
     next: Seq,
-    /// Some were handed out after the submission: to what its tasks have started.
+    /// Some were handed out after the submission: to what its tasks have started, or an `each()`.
     has_more: bool,
 }
 

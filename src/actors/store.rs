@@ -25,6 +25,9 @@ const FULL: Duration = Duration::from_millis(100);
 /// A batch of so many changes is written where it was decided: what one task alone needs, or a few.
 const FEW: usize = 16;
 
+/// Whether it is applied, and then whether it is as durable as the app asked for.
+type Written = Result<Result<(), StoreError>, StoreError>;
+
 /// What the store is written with, by one at a time.
 #[derive(Debug)]
 pub(crate) struct Pen {
@@ -52,7 +55,7 @@ impl Pen {
         &self,
         batches: impl IntoIterator<Item = Batch>,
         _in_use: &MutexGuard<'_, ()>,
-    ) -> Result<Result<(), StoreError>, StoreError> {
+    ) -> Written {
         batches
             .into_iter()
             .filter(|batch| !batch.is_empty())
@@ -65,10 +68,7 @@ impl Pen {
 
     /// As [`write`](Self::write), on this thread; gives a batch back that is large, or would have to wait
     /// for more than the disk.
-    fn write_here(
-        &self,
-        batch: Batch,
-    ) -> Result<Result<Result<(), StoreError>, StoreError>, Batch> {
+    fn write_here(&self, batch: Batch) -> Result<Written, Batch> {
         // What is buffered, somebody has to flush.
         if batch.len() > FEW || self.durability == Durability::Buffered {
             return Err(batch);
