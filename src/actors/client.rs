@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use actix::Addr;
 use actix::prelude::SendError;
+use actix::{Addr, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
 use super::engine::{Confirm, Earlier, EngineActor, Forget, Release, Revoke, Submit};
 use super::room::{Reservation, Room};
-use super::shared::{Pin, Shared, Site};
+use super::shared::{Pin, Plant, Shared, Site};
 use super::staging::{self, gone};
 use super::store::StoreActor;
 use crate::canvas::Canvas;
@@ -154,6 +154,22 @@ async fn send(
     pin.await.map_err(|_| gone(shared))
 }
 
+/// Tells the engine something, and waits for its answer.
+async fn ask<M, T>(
+    shared: &Shared,
+    plant: &Plant,
+    message: impl FnOnce(oneshot::Sender<T>) -> M,
+) -> Result<T>
+where
+    M: Message<Result = ()> + Send + 'static,
+    EngineActor: Handler<M>,
+{
+    let (done, answer) = oneshot::channel();
+    let sent = plant.client().engine.send(message(done)).await;
+    sent.map_err(|_| gone(shared))?;
+    answer.await.map_err(|_| gone(shared))
+}
+
 /// Lets a task out of quarantine.
 pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) -> Result<()> {
     let Site::Engine(plant) = &shared.site else {
@@ -162,11 +178,7 @@ pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) ->
     if let Some(why) = shared.ended() {
         return Err(why);
     }
-    let (done, answer) = oneshot::channel();
-    let release = Release { id, released, done };
-    let engine = &plant.client().engine;
-    engine.send(release).await.map_err(|_| gone(shared))?;
-    answer.await.map_err(|_| gone(shared))?
+    ask(shared, plant, |done| Release { id, released, done }).await?
 }
 
 /// Returns when all that can be seen of the store is durable.
@@ -174,11 +186,7 @@ pub(crate) async fn confirm(shared: &Arc<Shared>) -> Result<()> {
     let Site::Engine(plant) = &shared.site else {
         return Ok(());
     };
-    let (done, answer) = oneshot::channel();
-    let engine = &plant.client().engine;
-    let sent = engine.send(Confirm { done }).await;
-    sent.map_err(|_| gone(shared))?;
-    answer.await.map_err(|_| gone(shared))?
+    ask(shared, plant, |done| Confirm { done }).await?
 }
 
 /// Has a workflow's result deleted as soon as it has ended.
@@ -190,11 +198,7 @@ pub(crate) async fn forget(shared: &Arc<Shared>, id: Id) -> Result<()> {
         Site::Engine(plant) => plant,
         Site::InPlace(ledger) => return ledger.forget(shared, id),
     };
-    let (done, answer) = oneshot::channel();
-    let forget = Forget { root: id, done };
-    let engine = &plant.client().engine;
-    engine.send(forget).await.map_err(|_| gone(shared))?;
-    answer.await.map_err(|_| gone(shared))?
+    ask(shared, plant, |done| Forget { root: id, done }).await?
 }
 
 /// Revokes a node, and all that is in it.
@@ -230,13 +234,11 @@ async fn mark(shared: &Arc<Shared>, id: Id, stand: Stand) -> Result<bool> {
     if let Some(why) = shared.ended() {
         return Err(why);
     }
-    let (settled, answer) = oneshot::channel();
-    let revoke = Revoke {
-        root: id.root(),
+    let root = id.root();
+    let revoke = |settled| Revoke {
+        root,
         stand,
         settled,
     };
-    let engine = &plant.client().engine;
-    engine.send(revoke).await.map_err(|_| gone(shared))?;
-    answer.await.map_err(|_| gone(shared))
+    ask(shared, plant, revoke).await
 }

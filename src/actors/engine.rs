@@ -203,47 +203,34 @@ impl EngineActor {
     /// Goes on with some of what was live, and with more when that is written: the first task need
     /// not wait for the last.
     fn resume_some(&mut self) -> Result<(), StoreError> {
-        let Some(unresumed) = self.unresumed.take() else {
+        let Some(mut rest) = self.unresumed.take() else {
             self.look();
             self.shell.then(Act::Stored(Stored::AllResumed));
             return Ok(());
         };
-        let Unresumed {
-            from,
-            to,
-            came_in,
-            mut count,
-        } = unresumed;
         let reader = self.shell.reader().clone();
         let now = self.shell.now_ms();
         let mut histories = reader.histories();
         let mut next = None;
-        for (taken, pair) in reader.store().scan(&from, &to).enumerate() {
+        for (taken, pair) in reader.store().scan(&rest.from, &rest.to).enumerate() {
             let (key, record) = pair?;
             if taken == RESUMED_AT_ONCE {
                 next = Some(key);
                 break;
             }
-            if let Some(root) = keys::id_of(&key).filter(|root| !came_in.contains(root)) {
+            if let Some(root) = keys::id_of(&key).filter(|root| !rest.came_in.contains(root)) {
                 let head = codec::decode(Kind::Head, &key, &record)?;
                 let submitted = self.submitted(root, head)?;
                 let entrance = self.come_in(root, &submitted.node)?;
                 let since_ms = root.submitted_ms().min(now);
                 let history = histories.of(root)?;
                 self.resume(submitted, record, history, entrance, since_ms)?;
-                count += 1;
+                rest.count += 1;
             }
         }
         match next {
-            Some(from) => {
-                self.unresumed = Some(Unresumed {
-                    from,
-                    to,
-                    came_in,
-                    count,
-                });
-            }
-            None => tracing::info!(count, "unfinished workflows go on"),
+            Some(from) => self.unresumed = Some(Unresumed { from, ..rest }),
+            None => tracing::info!(count = rest.count, "unfinished workflows go on"),
         }
         self.shell.then(Act::Stored(Stored::Resumed));
         Ok(())
