@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 
 use crate::actors::client;
-use crate::actors::shared::{Pin, Shared, Site, Watch};
+use crate::actors::pins::Pin;
+use crate::actors::shared::{Shared, Site, Watch};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{Change, Record};
@@ -90,7 +91,11 @@ impl<O> AsyncResult<O> {
 
     pub(crate) async fn find(shared: Arc<Shared>, id: Id) -> Result<Self> {
         // Pinned first, so that it is not swept between the look and the handle.
-        let pin = shared.pin(id);
+        let Some(pin) = shared.pins.pin_unless_leaving(id.root()) else {
+            // What is told must be durable.
+            client::confirm(&shared).await?;
+            return Err(Error::UnknownId { id });
+        };
         let found = shared.reader()?.find(id)?.ok_or(Error::UnknownId { id })?;
         Ok(if id == id.root() {
             Self::root(shared, pin)
@@ -440,7 +445,10 @@ impl<O> AsyncResult<O> {
         watch
             .until(|| {
                 let reader = self.shared.reader()?;
-                Ok(reader.is_at_rest(root)?.then_some(()))
+                match reader.is_at_rest(root)? {
+                    true => Ok(Some(())),
+                    false => self.check_there(&reader).map(|()| None),
+                }
             })
             .await?;
         // That it is no longer among what is live can be seen before it is durable.
@@ -490,17 +498,26 @@ impl<O> AsyncResult<O> {
 
     fn fate(&self) -> Result<Option<Fate>> {
         let reader = self.reader()?;
-        Ok(match &self.found {
+        let fate = match &self.found {
             Some(found) => reader.fate(self.id.root(), found)?,
-            None => match reader.ended(self.id)? {
-                Some(ended) => Some(Fate::Ended(ended.outcome)),
-                // A handle pins its workflow, so this is a fault; but nobody must wait for ever.
-                None if !reader.is_there(self.id)? => {
-                    return Err(Error::UnknownId { id: self.id });
-                }
-                None => None,
-            },
-        })
+            None => {
+                let ended = reader.ended(self.id)?;
+                ended.map(|ended| Fate::Ended(ended.outcome))
+            }
+        };
+        if fate.is_none() {
+            self.check_there(&reader)?;
+        }
+        Ok(fate)
+    }
+
+    /// Fails if its workflow is gone. A handle pins its workflow, so that is a fault; but nobody must wait
+    /// for ever.
+    fn check_there(&self, reader: &Reader) -> Result<()> {
+        match reader.is_there(self.id.root())? {
+            true => Ok(()),
+            false => Err(Error::UnknownId { id: self.id }),
+        }
     }
 
     /// Where its outcome is recorded.

@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 
 use super::clock::Ids;
 use super::engine::{Confirm, Earlier, EngineActor, Forget, Release, Revoke, Submit};
+use super::pins::Pin;
 use super::room::{Reservation, Room};
-use super::shared::{Pin, Plant, Shared, Site};
+use super::shared::{Plant, Shared, Site};
 use super::staging::{self, gone};
 use super::store::StoreActor;
 use crate::canvas::Canvas;

@@ -16,9 +16,9 @@ pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
 pub(crate) use self::revocation::{IsRevoked, Revoke};
 use super::journal::Act;
+use super::pins::Pin;
 use super::post::Post;
 use super::room::Reservation;
-use super::shared::Pin;
 use super::shell::Shell;
 use super::staging::Staged;
 use super::supervision::{Child, Resume, given_up, respawn_later};
@@ -101,6 +101,8 @@ pub(crate) struct EngineActor {
     has_places: bool,
     /// Those that the store shows where they no longer wait: that they do not is on its way there.
     moving: HashSet<Id>,
+    /// Those that wait and were forgotten, and the store does not show that yet.
+    forgotten: HashSet<Id>,
     retention: Duration,
     /// When the next sweep is due; this and the other times in milliseconds since the Unix epoch.
     sweep_at: Option<u64>,
@@ -176,6 +178,7 @@ impl EngineActor {
             taken_in: HashMap::new(),
             has_places: false,
             moving: HashSet::new(),
+            forgotten: HashSet::new(),
             retention,
             sweep_at: None,
             sweeping: false,
@@ -472,6 +475,20 @@ impl EngineActor {
         }
     }
 
+    /// Says whether the store does not show yet what has become of a workflow that is not in memory. It will
+    /// when what has been decided is applied: nothing is to be decided about the workflow before.
+    fn is_on_its_way(&self, root: Id) -> Result<bool, StoreError> {
+        let is_decided = self.moving.contains(&root) || self.shell.shared().pins.is_leaving(root);
+        // One that was live has ended, or, after a restart, has not come in yet.
+        Ok(is_decided
+            || self
+                .shell
+                .reader()
+                .store()
+                .get(&keys::head(root))?
+                .is_some())
+    }
+
     /// Which workflow was submitted with this idempotency key.
     fn earlier(&self, key: &str) -> Result<Option<Id>, StoreError> {
         match self.keys.get(key) {
@@ -672,7 +689,8 @@ impl Handler<Wake> for EngineActor {
         self.alarm_at = None;
         let now = self.shell.now_ms();
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
-            self.sweep();
+            // What has ended by now may be on its way to the store, which is where the sweep looks.
+            self.shell.then(Act::Sweep(Sweep::Start));
         }
         self.shell.look_at_trial();
         self.look();

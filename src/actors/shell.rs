@@ -18,11 +18,12 @@ use super::dispatcher::{Dispatcher, Ready, Slots};
 use super::engine::EngineActor;
 use super::inbox::Note;
 use super::journal::{Act, Journal, News};
+use super::pins::Pin;
 use super::post::Post;
 use super::roll::{Roll, Ticket};
 use super::runner::Order;
 use super::scheduler::SchedulerActor;
-use super::shared::{Pin, Shared};
+use super::shared::Shared;
 use super::store::Desk;
 use super::supervision::Child;
 use super::sweeper;
@@ -657,6 +658,7 @@ impl Shell {
             Act::Start(child) => child.start_now(self),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
             Act::Stored(message) => self.engine().do_send(message),
+            Act::Wanted(message) => self.engine().do_send(message),
             Act::Sweep(message) => self.engine().do_send(message),
             Act::Forget(message) => self.engine().do_send(message),
             Act::Revoke(message) => self.engine().do_send(message),

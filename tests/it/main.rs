@@ -12,6 +12,7 @@ mod fold;
 mod fuzz;
 mod golden;
 mod hostile;
+mod in_flight;
 mod lazy;
 mod macros;
 mod panics;
