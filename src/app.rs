@@ -130,6 +130,7 @@ pub struct AppBuilder {
     slots: Slots,
     queues: HashMap<String, Slots>,
     worker_threads: usize,
+    is_paused: bool,
     crashes: u32,
     most: Weight,
     max_payload: u64,
@@ -470,6 +471,17 @@ impl App {
         client::release(&self.0.shared, id, Released::ToFail).await
     }
 
+    /// Runs what is ready, and all that becomes so, in an app that was started
+    /// [paused](AppBuilder::paused), where the example is. To call it again, or of an app that was not
+    /// paused, does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
+    pub async fn resume(&self) -> Result<()> {
+        client::resume(&self.0.shared).await
+    }
+
     /// How many unfinished workflows are in memory; all others [wait](AppBuilder::live_workflows) in
     /// the store.
     ///
@@ -529,6 +541,7 @@ impl AppBuilder {
             },
             queues: HashMap::new(),
             worker_threads: cores,
+            is_paused: false,
             crashes: 3,
             most: Weight {
                 tasks: 10_000_000,
@@ -753,6 +766,34 @@ impl AppBuilder {
         self
     }
 
+    /// Starts the app without running a task: none begins before [`App::resume`]. Meanwhile work can be
+    /// submitted, looked at, revoked and forgotten, as ever. An [eager](App::eager) app has nothing to
+    /// resume, and is never paused.
+    ///
+    /// For programs whose tasks need what is only set up behind [`start`](Self::start), which otherwise
+    /// runs what was unfinished at once.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::sync::OnceLock;
+    /// static APP: OnceLock<App> = OnceLock::new();
+    ///
+    /// #[task]
+    /// async fn pending() -> u64 {
+    ///     APP.get().expect("set before the first task").pending()
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().tasks(tasks![pending]).paused().start().await?;
+    /// let _ = APP.set(app.clone());
+    /// app.resume().await?;
+    /// assert_eq!(app.apply_async(pending.s()).await?.get().await?, 1);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn paused(mut self) -> Self {
+        self.is_paused = true;
+        self
+    }
+
     /// Sets the clock; tests turn one by hand.
     ///
     /// ```
@@ -767,6 +808,9 @@ impl AppBuilder {
     }
 
     /// Opens the store, resumes all that was unfinished, and starts to run it.
+    ///
+    /// Tasks that were unfinished may run before this returns: they find what the program has set up
+    /// before it, and nothing else. [`paused`](Self::paused) has them wait.
     ///
     /// # Errors
     ///
@@ -832,6 +876,7 @@ impl AppBuilder {
                 live: self.live,
                 slots: self.slots,
                 queues: self.queues,
+                is_paused: self.is_paused,
             },
             crashes: self.crashes,
             most: self.most,

@@ -17,6 +17,7 @@ mod limits;
 mod macros;
 mod panics;
 mod parameters;
+mod pause;
 mod payloads;
 mod pending;
 mod points;
