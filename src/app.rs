@@ -2,19 +2,23 @@
 
 #[cfg(feature = "simulation")]
 pub(crate) mod here;
+mod runtime;
 mod upkeep;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Arbiter, System, SystemRunner};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use self::runtime::{MOST_WORKERS, Runtime};
+
+use crate::actors::body;
 use crate::actors::client::{self, Client, Patience};
 use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
@@ -41,6 +45,9 @@ use crate::task::{PayloadLimit, Registry, TaskEntry};
 
 /// How long dropping an app waits for its engine to let go of the store.
 const LET_GO: Duration = Duration::from_secs(5);
+
+/// How long blocking tasks that the grace did not suffice for may go on before they are left alone.
+const LAST_WORK: Duration = Duration::from_millis(500);
 
 /// A running engine over one store. Clones share it; when the last one is dropped it stops.
 ///
@@ -71,40 +78,41 @@ pub struct App(Arc<Running>);
 struct Running {
     shared: Arc<Shared>,
     grace: Duration,
-    /// Both are taken when the app stops. An eager one has none.
-    threads: Mutex<Option<Threads>>,
+    /// `None` in an eager app.
+    engine: Option<EngineThread>,
 }
 
+/// The engine's thread, which stops all others when it ends.
 #[derive(Debug)]
-struct Threads {
-    engine: thread::JoinHandle<()>,
-    runtime: Runtime,
+struct EngineThread {
+    handle: thread::JoinHandle<()>,
+    /// Closed when all has been stopped.
+    ended: watch::Receiver<()>,
+    /// It has been told to stop.
+    is_stopping: AtomicBool,
+    runtime: SharedRuntime,
 }
 
-/// The runtime of user code. It may be dropped anywhere, also where an `App::start` is cancelled
-/// in the middle: tokio's own panics when it is dropped in async code.
-#[derive(Debug)]
-struct Runtime(Option<tokio::runtime::Runtime>);
+/// The runtime of user code: the engine's thread stops it when it ends, or the app that is dropped
+/// does so before.
+type SharedRuntime = Arc<Mutex<Option<Runtime>>>;
 
-impl Runtime {
-    fn handle(&self) -> tokio::runtime::Handle {
-        let runtime = self.0.as_ref().expect("it is there until it is dropped");
-        runtime.handle().clone()
+impl EngineThread {
+    /// Tells the engine to stop, once.
+    fn stop(&self, shared: &Shared, grace: Duration) -> bool {
+        let is_first = !self.is_stopping.swap(true, Ordering::SeqCst);
+        if is_first {
+            shared.plant().client().engine.do_send(Shutdown { grace });
+        }
+        is_first
     }
 
-    /// Waits at most this long for what runs; not to be called in async code.
-    fn stop_within(mut self, limit: Duration) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_timeout(limit);
-        }
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
+    /// Waits until all has been stopped, whoever had it stopped.
+    async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
+        // (If its thread has panicked it has not stopped the runtime.)
+        drop(self.runtime.lock().take());
     }
 }
 
@@ -122,6 +130,7 @@ pub struct AppBuilder {
     slots: Slots,
     queues: HashMap<String, Slots>,
     worker_threads: usize,
+    is_paused: bool,
     crashes: u32,
     most: Weight,
     max_payload: u64,
@@ -208,7 +217,9 @@ impl App {
     ///
     /// If the future is dropped before it returns, the work may have been submitted or not.
     ///
-    /// While too much is [pending](AppBuilder::max_pending) it waits, behind those that came before.
+    /// While too much is [pending](AppBuilder::max_pending) it waits, behind those that came before. In a
+    /// running task it is what [`TaskContext::apply_async`](crate::TaskContext::apply_async) is, and waits
+    /// for nothing.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -238,8 +249,13 @@ impl App {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
-        let pin = client::submit(shared, signature.into_canvas(), Patience::Waits).await?;
-        Ok(AsyncResult::root(shared.clone(), pin))
+        let attempt = body::current(shared);
+        let patience = match attempt {
+            Some(_) => Patience::Pushes,
+            None => Patience::Waits,
+        };
+        let pin = client::submit(shared, signature.into_canvas(), patience).await?;
+        Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
     }
 
     /// As [`apply_async`](Self::apply_async), but does not wait if too much is
@@ -268,8 +284,9 @@ impl App {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
+        let attempt = body::current(shared);
         let pin = client::submit(shared, signature.into_canvas(), Patience::Refused).await?;
-        Ok(AsyncResult::root(shared.clone(), pin))
+        Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
     }
 
     /// How many tasks are pending, with the chains, groups and chords around them: those of all
@@ -454,6 +471,17 @@ impl App {
         client::release(&self.0.shared, id, Released::ToFail).await
     }
 
+    /// Runs what is ready, and all that becomes so, in an app that was started
+    /// [paused](AppBuilder::paused), where the example is. To call it again, or of an app that was not
+    /// paused, does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
+    pub async fn resume(&self) -> Result<()> {
+        client::resume(&self.0.shared).await
+    }
+
     /// How many unfinished workflows are in memory; all others [wait](AppBuilder::live_workflows) in
     /// the store.
     ///
@@ -472,37 +500,22 @@ impl App {
     /// Stops: starts no task any more, waits for those that run until the
     /// [grace](AppBuilder::grace) is over, and closes the store. What is unfinished goes on when
     /// it is opened again, callbacks that are due and have not started among it; a task cut short
-    /// runs again, with the next attempt number. Handles that wait get [`Error::ShutDown`]. A second call returns at once.
+    /// runs again, with the next attempt number. Handles that wait get [`Error::ShutDown`].
+    ///
+    /// The first call says when it begins; a further one, also after the future of the first was
+    /// dropped, waits for the same end. The app stops whether or not the futures are polled.
     ///
     /// # Errors
     ///
     /// The [`Error::Store`] or [`Error::Halted`] that had stopped the engine before.
     pub async fn shutdown(&self) -> Result<()> {
         let already = self.0.shared.ended();
-        let running = self.0.clone();
-        let (done, waiting) = oneshot::channel();
-        let Some(threads) = self.0.threads.lock().take() else {
-            self.0.close_in_place();
-            return Ok(());
-        };
-        // A thread of its own: joining blocks, and the caller's executor is unknown.
-        let spawned = thread::Builder::new()
-            .name("chordal-shutdown".to_owned())
-            .spawn(move || {
-                let grace = running.grace;
-                running
-                    .shared
-                    .plant()
-                    .client()
-                    .engine
-                    .do_send(Shutdown { grace });
-                let _ = threads.engine.join();
-                threads.runtime.stop_within(Duration::from_millis(500));
-                let _ = done.send(());
-            });
-        if spawned.is_ok() {
-            // The sender cannot be dropped unless that thread panics, and then all is stopped.
-            let _ = waiting.await;
+        match &self.0.engine {
+            Some(engine) => {
+                engine.stop(&self.0.shared, self.0.grace);
+                engine.ended().await;
+            }
+            None => self.0.close_in_place(),
         }
         match already.or_else(|| self.0.shared.ended()) {
             None | Some(Error::ShutDown) => Ok(()),
@@ -528,6 +541,7 @@ impl AppBuilder {
             },
             queues: HashMap::new(),
             worker_threads: cores,
+            is_paused: false,
             crashes: 3,
             most: Weight {
                 tasks: 10_000_000,
@@ -606,10 +620,9 @@ impl AppBuilder {
     /// one whose first task has a [`countdown`](crate::Signature::countdown) or
     /// [`eta`](crate::Signature::eta) takes none before that time.
     ///
-    /// What a running task submits with [`TaskContext::apply_async`](crate::TaskContext::apply_async)
-    /// comes in at once when the task waits for it, over the limit if need be: no task holds a
-    /// place, or a slot, for a workflow that waits for it in turn. (A workflow that a task finds by
-    /// other means, an [`App`] of its own for example, waits for its turn.)
+    /// What a running task waits for comes in at once, over the limit if need be: no task holds a place, or
+    /// a slot, for a workflow that waits for it in turn. (What is meant by that stands at
+    /// [`AsyncResult::get`].)
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -662,7 +675,8 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how many threads async tasks share. Default: the number of cores; at least 1.
+    /// Sets how many threads async tasks share. Default: the number of cores; at least 1, and at most
+    /// 32,767.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -684,8 +698,8 @@ impl AppBuilder {
     /// store, and comes in in its order; who gives up waiting, by dropping the future, loses nothing
     /// but his turn.
     ///
-    /// What a task submits ([`TaskContext::apply_async`](crate::TaskContext::apply_async)), calls, adds
-    /// or is replaced by never waits, since others may wait for the task; the first counts, the others are
+    /// What a task submits ([`TaskContext::apply_async`](crate::TaskContext::apply_async), or
+    /// [`App::apply_async`] in its body), calls, adds or is replaced by never waits, since others may wait for the task; the first counts, the others are
     /// part of their workflow. What is pending takes no memory either way: the limit is for the disk, and
     /// for the callers.
     ///
@@ -752,6 +766,34 @@ impl AppBuilder {
         self
     }
 
+    /// Starts the app without running a task: none begins before [`App::resume`]. Meanwhile work can be
+    /// submitted, looked at, revoked and forgotten, as ever. An [eager](App::eager) app has nothing to
+    /// resume, and is never paused.
+    ///
+    /// For programs whose tasks need what is only set up behind [`start`](Self::start), which otherwise
+    /// runs what was unfinished at once.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::sync::OnceLock;
+    /// static APP: OnceLock<App> = OnceLock::new();
+    ///
+    /// #[task]
+    /// async fn pending() -> u64 {
+    ///     APP.get().expect("set before the first task").pending()
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().tasks(tasks![pending]).paused().start().await?;
+    /// let _ = APP.set(app.clone());
+    /// app.resume().await?;
+    /// assert_eq!(app.apply_async(pending.s()).await?.get().await?, 1);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn paused(mut self) -> Self {
+        self.is_paused = true;
+        self
+    }
+
     /// Sets the clock; tests turn one by hand.
     ///
     /// ```
@@ -767,45 +809,41 @@ impl AppBuilder {
 
     /// Opens the store, resumes all that was unfinished, and starts to run it.
     ///
+    /// Tasks that were unfinished may run before this returns: they find what the program has set up
+    /// before it, and nothing else. [`paused`](Self::paused) has them wait.
+    ///
     /// # Errors
     ///
     /// [`Error::DuplicateTask`]; [`Error::Store`] if the store is locked by another process, is
-    /// damaged, was written by a newer version, or cannot be opened; [`Error::Start`].
+    /// damaged, was written by a newer version, or cannot be opened; [`Error::Start`] if the system
+    /// does not give it the threads that it needs, or a setting is out of its range.
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
         if let Source::Eager = self.store {
             return Ok(App(Arc::new(Running {
                 shared: Arc::new(Shared::in_place(registry, self.clock)),
                 grace: self.grace,
-                threads: Mutex::new(None),
+                engine: None,
             })));
         }
-        // A slot of the blocking pool for every blocking task, and some for reading large values.
-        let blocking: usize = registry
-            .queues()
-            .collect::<std::collections::HashSet<_>>()
-            .len()
-            .max(1)
-            * self.slots.blocking
-            + self
-                .queues
-                .values()
-                .map(|slots| slots.blocking)
-                .sum::<usize>();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(self.worker_threads)
-            .max_blocking_threads((blocking + 8).max(512))
-            .thread_name("chordal-worker")
-            .enable_all()
-            .build()
-            .map(|runtime| Runtime(Some(runtime)))
-            .map_err(|error| Error::Start(format!("its runtime: {error}")))?;
+        if self.worker_threads > MOST_WORKERS {
+            let asked = self.worker_threads;
+            return Err(Error::Start(format!(
+                "worker_threads is {asked}, and at most {MOST_WORKERS}"
+            )));
+        }
         let grace = self.grace;
-        let engine = self.engine(registry, Workers::new(runtime.handle()));
+        let runtime = SharedRuntime::default();
+        let engine = self.engine(registry);
         let (ready, started) = oneshot::channel();
-        let thread = thread::Builder::new()
+        let (ends, ended) = watch::channel(());
+        let of_thread = runtime.clone();
+        let handle = thread::Builder::new()
             .name("chordal-engine".to_owned())
-            .spawn(move || engine.run(ready))
+            .spawn(move || {
+                engine.run(&of_thread, ready);
+                drop(ends);
+            })
             .map_err(|error| Error::Start(format!("its thread: {error}")))?;
         let started = started
             .await
@@ -813,10 +851,12 @@ impl AppBuilder {
         Ok(App(Arc::new(Running {
             shared: started?,
             grace,
-            threads: Mutex::new(Some(Threads {
-                engine: thread,
+            engine: Some(EngineThread {
+                handle,
+                ended,
+                is_stopping: AtomicBool::new(false),
                 runtime,
-            })),
+            }),
         })))
     }
 
@@ -825,7 +865,7 @@ impl AppBuilder {
         Registry::new(tasks, PayloadLimit::new(self.max_payload))
     }
 
-    fn engine(self, registry: Registry, workers: Workers) -> Engine {
+    fn engine(self, registry: Registry) -> Engine {
         Engine {
             store: self.store,
             registry,
@@ -836,11 +876,11 @@ impl AppBuilder {
                 live: self.live,
                 slots: self.slots,
                 queues: self.queues,
+                is_paused: self.is_paused,
             },
             crashes: self.crashes,
             most: self.most,
             clock: self.clock,
-            workers,
             worker_threads: self.worker_threads,
             grace: self.grace,
         }
@@ -858,20 +898,18 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// Stops without waiting for the tasks that run, and waits a little for the store to close.
+    /// Stops without waiting for the tasks that run, and waits a little for the store to close. An app
+    /// that is [shutting down](App::shutdown) goes on to do so.
     fn drop(&mut self) {
-        let Some(threads) = self.threads.get_mut().take() else {
+        let Some(engine) = &self.engine else {
             return self.close_in_place();
         };
-        let grace = Duration::ZERO;
-        self.shared
-            .plant()
-            .client()
-            .engine
-            .do_send(Shutdown { grace });
-        drop(threads.runtime);
-        let deadline = std::time::Instant::now() + LET_GO;
-        while !threads.engine.is_finished() && std::time::Instant::now() < deadline {
+        if !engine.stop(&self.shared, Duration::ZERO) {
+            return;
+        }
+        drop(engine.runtime.lock().take());
+        let deadline = Instant::now() + LET_GO;
+        while !engine.handle.is_finished() && Instant::now() < deadline {
             thread::park_timeout(Duration::from_millis(1));
         }
     }
@@ -887,46 +925,66 @@ struct Engine {
     crashes: u32,
     most: Weight,
     clock: Clock,
-    workers: Workers,
     worker_threads: usize,
     grace: Duration,
 }
 
 /// What runs the actors of one thread. It has timers and no sockets: a thread that waits for these
 /// is woken at a higher price.
-fn runtime() -> tokio::runtime::Runtime {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build();
-    runtime.expect("without sockets nothing is asked of the system")
+fn actors_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().build()
+}
+
+/// Ends the store's thread.
+fn stop(writer: Arbiter) {
+    writer.stop();
+    let _ = writer.join();
 }
 
 impl Engine {
     /// The life of the engine's thread: an actix system of its own.
-    fn run(self, ready: oneshot::Sender<Result<Arc<Shared>>>) {
-        let system = actix::System::with_tokio_rt(runtime);
-        // The store blocks in fsync, so it has a thread of its own.
-        let writer = actix::Arbiter::with_tokio_rt(runtime);
-        let at = writer.handle();
-        let start_store = move |actor| StoreActor::start_in_arbiter(&at, |_| actor);
-        let started = system.block_on(self.start(start_store));
-        match started {
-            Ok(shared) => {
+    fn run(self, runtime: &SharedRuntime, ready: oneshot::Sender<Result<Arc<Shared>>>) {
+        match self.start_threads(runtime) {
+            Ok((system, writer, shared)) => {
                 if ready.send(Ok(shared.clone())).is_ok()
                     && let Err(error) = system.run()
                 {
                     shared.end(Error::Halted(error.to_string()));
                 }
-                writer.stop();
-                let _ = writer.join();
+                stop(writer);
                 shared.close();
                 shared.end(Error::ShutDown);
+                if let Some(runtime) = runtime.lock().take() {
+                    runtime.stop_within(LAST_WORK);
+                }
             }
+            // Nobody may wait any more: then there is nobody to tell.
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    }
+
+    /// Starts all threads that must be there, and on them the engine.
+    fn start_threads(
+        self,
+        runtime: &SharedRuntime,
+    ) -> Result<(SystemRunner, Arbiter, Arc<Shared>)> {
+        let no_thread = |error| Error::Start(format!("the store's thread: {error}"));
+        let of_workers = Runtime::start(self.worker_threads)
+            .map_err(|error| Error::Start(format!("the threads of its workers: {error}")))?;
+        let workers = of_workers.workers();
+        *runtime.lock() = Some(of_workers);
+        let own = actors_runtime().map_err(no_thread)?;
+        let system = System::with_tokio_rt(move || own);
+        // The store blocks in fsync, so it has a thread of its own.
+        let writer = Arbiter::try_with_tokio_rt(actors_runtime).map_err(no_thread)?;
+        let at = writer.handle();
+        let start_store = move |actor| StoreActor::start_in_arbiter(&at, |_| actor);
+        match system.block_on(self.start(workers, start_store)) {
+            Ok(shared) => Ok((system, writer, shared)),
             Err(error) => {
-                writer.stop();
-                let _ = writer.join();
-                // Nobody waits any more: there is nobody to tell.
-                let _ = ready.send(Err(error));
+                stop(writer);
+                Err(error)
             }
         }
     }
@@ -934,6 +992,7 @@ impl Engine {
     /// Starts the actors here, and that of the store where it is to live.
     async fn start(
         self,
+        workers: Workers,
         start_store: impl FnOnce(StoreActor) -> Addr<StoreActor>,
     ) -> Result<Arc<Shared>> {
         let store: Arc<dyn Store> = match self.store {
@@ -954,12 +1013,7 @@ impl Engine {
             durable,
             self.registry,
             self.clock.clone(),
-            Site::Engine(Plant::new(
-                self.workers,
-                self.worker_threads,
-                room,
-                self.grace,
-            )),
+            Site::Engine(Plant::new(workers, self.worker_threads, room, self.grace)),
         ));
         let pen = Pen::new(store, self.durability);
         let store = start_store(StoreActor::new(pen.clone()));

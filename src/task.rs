@@ -240,11 +240,6 @@ impl Registry {
         self.tasks.get(name).copied()
     }
 
-    /// The names of all queues that tasks are registered for.
-    pub(crate) fn queues(&self) -> impl Iterator<Item = &'static str> {
-        self.tasks.values().map(|entry| entry.options.queue)
-    }
-
     /// Says whether so many bytes may be `what` of task `name`.
     pub(crate) fn check(&self, name: &str, what: &'static str, bytes: usize) -> Result<(), Excess> {
         self.payloads.check(name, what, bytes)

@@ -193,6 +193,13 @@ pub(crate) const CHECKS: &[Check] = &[
         Set("CHORDAL_CRASH_RUNS", 4, 100),
     ),
     check("full disks of a store", Unit, &["tests::full"], Fixed),
+    check("missing threads", Crash, &["threads::"], Fixed),
+    check(
+        "missing threads of the pool",
+        Unit,
+        &["actors::pool"],
+        Fixed,
+    ),
     check(
         "errors of the disk",
         Unit,
@@ -283,6 +290,7 @@ pub(crate) const PROMISES: &[Promise] = &[
     promise("G24", "any bytes are read without a panic; unknown names wait", &["any bytes", "mutations", "unknown names"]),
     promise("G25", "periodic tasks", &[]),
     promise("G26", "limits of rate", &[]),
+    promise("G29", "without threads work waits or is refused, and nothing runs that was said to have failed", &["missing threads", "missing threads of the pool"]),
     promise("G28", "no starvation under priorities", &[]),
 ];
 

@@ -7,7 +7,7 @@ use actix::{Addr, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
-use super::engine::{Confirm, Earlier, EngineActor, Forget, Release, Revoke, Submit};
+use super::engine::{Confirm, Earlier, EndPause, EngineActor, Forget, Release, Revoke, Submit};
 use super::pins::Pin;
 use super::room::{Reservation, Room};
 use super::shared::{Plant, Shared, Site};
@@ -188,6 +188,17 @@ pub(crate) async fn confirm(shared: &Arc<Shared>) -> Result<()> {
         return Ok(());
     };
     ask(shared, plant, |done| Confirm { done }).await?
+}
+
+/// Starts what waits, in an app that was started paused.
+pub(crate) async fn resume(shared: &Arc<Shared>) -> Result<()> {
+    if let Some(why) = shared.ended() {
+        return Err(why);
+    }
+    match &shared.site {
+        Site::Engine(plant) => ask(shared, plant, |done| EndPause { done }).await,
+        Site::InPlace(_) => Ok(()),
+    }
 }
 
 /// Has a workflow's result deleted as soon as it has ended.

@@ -1,6 +1,7 @@
 //! The engine: supervisor of all workflows; stores them, ends them, sweeps them.
 
 mod admission;
+mod pause;
 mod quarantine;
 mod retention;
 mod revocation;
@@ -12,6 +13,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use self::admission::Entrance;
+pub(crate) use self::pause::EndPause;
 pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
 pub(crate) use self::revocation::{IsRevoked, Revoke};

@@ -13,6 +13,7 @@ use super::client::Client;
 use super::clock::Clock;
 use super::inbox::Inbox;
 use super::pins::{Pin, Pins};
+use super::pool;
 use super::room::Room;
 use super::runner::Runner;
 use super::workers::Workers;
@@ -219,7 +220,7 @@ impl Shared {
             .await
     }
 
-    /// Reads what may be large; an engine does so off this thread.
+    /// Reads what may be large; an engine does so off this thread, unless the system has no other.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
@@ -228,9 +229,14 @@ impl Shared {
         match &self.site {
             Site::InPlace(_) => read(&reader),
             Site::Engine(plant) => {
-                let read = plant.runtime.spawn_blocking(move || read(&reader));
-                let gone = |_| Err(self.ended().unwrap_or(Error::ShutDown));
-                read.await.unwrap_or_else(gone)
+                let (job, done) = pool::job(move || read(&reader));
+                if let Err((job, _)) = plant.runtime.try_run(job) {
+                    job();
+                }
+                match done.await {
+                    Ok(Ok(read)) => read,
+                    Ok(Err(_)) | Err(_) => Err(self.ended().unwrap_or(Error::ShutDown)),
+                }
             }
         }
     }

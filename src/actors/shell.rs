@@ -117,6 +117,8 @@ pub(crate) struct Limits {
     pub(crate) slots: Slots,
     /// Queues with slots of their own.
     pub(crate) queues: HashMap<String, Slots>,
+    /// Nothing runs before [`Shell::resume`].
+    pub(crate) is_paused: bool,
 }
 
 impl Shell {
@@ -142,7 +144,7 @@ impl Shell {
             desk,
             scheduler,
             engine: OnceCell::new(),
-            dispatcher: RefCell::new(Dispatcher::new(returns, gate)),
+            dispatcher: RefCell::new(Dispatcher::new(returns, gate, limits.is_paused)),
             roll: RefCell::default(),
             court: RefCell::new(legacy.court),
             locked_up: RefCell::default(),
@@ -362,6 +364,15 @@ impl Shell {
             }
             None => {}
         }
+    }
+
+    /// Starts what waits, in an app that was started paused.
+    pub(crate) fn resume(&self) {
+        let granted = self.0.dispatcher.borrow_mut().resume();
+        for granted in granted {
+            self.grant(Some(granted));
+        }
+        self.try_next();
     }
 
     /// Grants no slot any more.

@@ -41,7 +41,7 @@ impl App {
     /// # Errors
     ///
     /// [`StoreError::Locked`] if it is open; [`StoreError::Io`] and [`StoreError::Full`] if there is none, or
-    /// if it cannot be copied. What is wrong with it is no error, but in the answer.
+    /// if it cannot be copied; [`Error::NoThread`]. What is wrong with it is no error, but in the answer.
     pub async fn verify(directory: impl Into<PathBuf>) -> Result<Audit> {
         let directory = directory.into();
         on_a_thread("chordal-verify", move || SledStore::verify(directory)).await
@@ -73,7 +73,8 @@ impl App {
     /// # Errors
     ///
     /// [`Error::Store`] if the store has stopped, if the directory is there already or cannot be written,
-    /// or if the store is one without this means; [`Error::ShutDown`] or [`Error::Halted`].
+    /// or if the store is one without this means; [`Error::NoThread`], [`Error::ShutDown`] or
+    /// [`Error::Halted`].
     pub async fn backup(&self, directory: impl Into<PathBuf>) -> Result<()> {
         let store = self.0.shared.reader()?.store().clone();
         let directory = directory.into();
@@ -130,7 +131,7 @@ impl App {
     /// # Errors
     ///
     /// [`StoreError::Corrupt`] if the file is not whole or the store is not empty, [`StoreError::Newer`] if
-    /// a later version wrote it, and those of reading the one and opening the other.
+    /// a later version wrote it, those of reading the one and opening the other, and [`Error::NoThread`].
     pub async fn import(file: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Result<u64> {
         let (file, directory) = (file.into(), directory.into());
         let read = move || {
@@ -161,7 +162,7 @@ fn write_all(store: &dyn Store, path: &Path) -> Result<u64, StoreError> {
     written
 }
 
-/// Has this done by a thread of its own: it blocks, and the caller's executor is unknown.
+/// Has this done by a thread of its own, of this name: it blocks, and the caller's executor is unknown.
 async fn on_a_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
@@ -170,7 +171,7 @@ async fn on_a_thread<T: Send + 'static>(
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || drop(done.send(work())))
-        .map_err(|error| Error::Start(format!("its thread: {error}")))?;
+        .map_err(|error| Error::no_thread("for the upkeep of a store", &error))?;
     let panicked = |_| Error::Halted(format!("{name} panicked"));
     Ok(waiting.await.map_err(panicked)??)
 }

@@ -262,7 +262,11 @@ impl TaskContext {
     ) -> Result<AsyncResult<S::Output>> {
         let shared = self.host.shared()?;
         let pin = client::submit(shared, signature.into_canvas(), Patience::Pushes).await?;
-        Ok(AsyncResult::of_task(shared.clone(), pin))
+        let attempt = match &self.host {
+            Host::Engine(attempt) => Some(attempt.clone()),
+            Host::Eager(_) | Host::Detached => None,
+        };
+        Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
     }
 
     /// Runs a canvas as a part of this task and waits for its value. While it waits the task holds

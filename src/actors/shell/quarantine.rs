@@ -146,8 +146,8 @@ impl Shell {
         self.try_next();
     }
 
-    fn try_next(&self) {
-        if self.is_draining() {
+    pub(super) fn try_next(&self) {
+        if self.is_draining() || self.0.dispatcher.borrow().is_paused() {
             return;
         }
         let now = self.shared().clock.elapsed_ms();

@@ -37,6 +37,16 @@ pub(super) enum Link {
     Aside,
 }
 
+impl Found {
+    /// Says whether node `seq` of the same workflow cannot end before this one: it is this one, or holds
+    /// it as a part.
+    pub(crate) fn is_part_of(&self, seq: Seq) -> bool {
+        let from_below = self.path.iter().rev();
+        let mut parts = from_below.take_while(|step| step.link != Link::Aside);
+        self.node.seq == seq || parts.any(|step| step.stream == seq)
+    }
+}
+
 impl Reader {
     /// Finds a node by its id.
     pub(crate) fn find(&self, id: Id) -> Result<Option<Found>, StoreError> {

@@ -13,6 +13,7 @@ use tracing::error;
 use super::disk::Disk;
 use super::files::{damaged, failed};
 use super::overlay::{Entry, Tops};
+use super::pool;
 use super::prepare::{prepare, settle};
 use crate::persistence::caught::caught;
 use crate::persistence::{Pair, StoreError, folder};
@@ -70,7 +71,13 @@ impl Base {
         let dir = home.join("sled");
         let fresh = prepare(&dir)?;
         let disk = Disk::open(&dir)?;
-        let db = start(&dir)?;
+        let db = pool::begin_with(
+            || start(&dir),
+            |db| {
+                let flush = || pollster::block_on(db.flush_async());
+                guarded(&dir, "flush", flush).map(drop)
+            },
+        )?;
         let marks = guarded(&dir, "open a tree", || db.open_tree(MARKS))?;
         let base = Base {
             trees: Some(Trees { db, marks }),

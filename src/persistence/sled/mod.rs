@@ -28,6 +28,7 @@ mod frame;
 pub(crate) use self::frame::fuzz as fuzz_frames;
 mod log;
 mod overlay;
+mod pool;
 mod prepare;
 mod replay;
 mod room;
@@ -222,7 +223,15 @@ impl SledStore {
         }
         match self.freeze(writer, self.limit / 2) {
             Ok(checkpoint) => {
-                writer.checkpoint = Some(start(checkpoint)?);
+                match start(checkpoint) {
+                    Ok(thread) => writer.checkpoint = Some(thread),
+                    // The system has no thread: the commit does it, and takes that much longer.
+                    Err(checkpoint) => {
+                        let free = checkpoint.run();
+                        self.shared.healthy()?;
+                        writer.log.reuse(free);
+                    }
+                }
                 Ok(())
             }
             Err(error) if error.is_full() => Ok(()),
@@ -316,11 +325,20 @@ fn join(checkpoint: JoinHandle<Option<PathBuf>>) -> Result<Option<PathBuf>, Stor
     })
 }
 
-fn start(checkpoint: Checkpoint) -> Result<JoinHandle<Option<PathBuf>>, StoreError> {
-    thread::Builder::new()
-        .name("chordal-checkpoint".to_owned())
-        .spawn(|| checkpoint.run())
-        .map_err(|e| StoreError::io("start the thread of a checkpoint", e))
+/// Runs it on a thread of its own; gives it back if the system has none.
+fn start(checkpoint: Checkpoint) -> Result<JoinHandle<Option<PathBuf>>, Box<Checkpoint>> {
+    let checkpoint = Arc::new(Mutex::new(Some(Box::new(checkpoint))));
+    let of_thread = checkpoint.clone();
+    let run = move || {
+        let checkpoint = of_thread.lock().take();
+        checkpoint.and_then(|checkpoint| checkpoint.run())
+    };
+    let thread = thread::Builder::new().name("chordal-checkpoint".to_owned());
+    thread.spawn(run).map_err(|error| {
+        warn!(%error, "a checkpoint has no thread of its own");
+        let checkpoint = checkpoint.lock().take();
+        checkpoint.expect("only its thread takes it")
+    })
 }
 
 impl Store for SledStore {
