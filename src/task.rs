@@ -30,7 +30,7 @@ use crate::canvas::freeze::{Catalogue, Excess};
 use crate::canvas::options::Options;
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
-use crate::canvas::{Canvas, Form, Immutable, Mode, Signature, TaskSig, arguments};
+use crate::canvas::{Canvas, Form, Immutable, Mode, Origin, Signature, TaskSig, arguments};
 use crate::error::{Error, Result};
 
 /// A function that can be run by name: what [`#[task]`](crate::task) makes of a function.
@@ -453,6 +453,6 @@ fn sig<T: Task>(args: Payload, count: u32, mode: Mode, takes_upstream: bool) -> 
         count,
         mode,
         takes_upstream,
-        dynamic: false,
+        origin: Origin::Typed,
     }))
 }

@@ -335,7 +335,7 @@ impl<G: Gather> Freezer<'_, G> {
     fn take_failure(&self, errback: &mut Canvas) {
         match errback.first() {
             Some(First::Task(sig, _)) => {
-                if sig.dynamic
+                if sig.is_dynamic()
                     && let Some([first, ..]) = self.catalogue.parameters(&sig.name)
                     && first.is_failure()
                 {
@@ -564,7 +564,7 @@ impl<G: Gather> Freezer<'_, G> {
 
 impl Canvas {
     /// Says whether its value is the list of a group.
-    fn ends_in_group(&self) -> bool {
+    pub(super) fn ends_in_group(&self) -> bool {
         match &self.form {
             Form::Group { .. } | Form::Each { .. } => true,
             Form::Chain(steps, _) => steps.last().is_some_and(Self::ends_in_group),
