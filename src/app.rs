@@ -238,6 +238,7 @@ impl App {
     ///
     /// [`Error::Canvas`] if the canvas is refused, [`Error::PayloadTooLarge`] if arguments are
     /// [too large](AppBuilder::max_payload), [`Error::Store`] if the store fails or the disk is full,
+    /// [`Error::NoThread`] if the system has no thread to draw a large canvas with,
     /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. What is refused leaves
     /// nothing behind, nor does a future that is dropped before the engine has the whole canvas.
     ///
@@ -955,7 +956,8 @@ impl Engine {
                 stop(writer);
                 shared.close();
                 shared.end(Error::ShutDown);
-                if let Some(runtime) = runtime.lock().take() {
+                let runtime = runtime.lock().take();
+                if let Some(runtime) = runtime {
                     runtime.stop_within(LAST_WORK);
                 }
             }

@@ -83,7 +83,7 @@ impl State {
 impl Pool {
     pub(crate) fn new(runtime: Handle) -> Arc<Self> {
         Self::with_start(runtime, |run| {
-            let thread = thread::Builder::new().name("chordal-blocking".to_owned());
+            let thread = thread::Builder::new().name("chordal-pool".to_owned());
             thread.spawn(run).map(drop)
         })
     }
@@ -247,8 +247,6 @@ impl Pool {
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::mpsc;
-
-    use parking_lot::MutexGuard;
 
     use super::*;
 

@@ -278,6 +278,10 @@ async fn run_blocking(body: Body, limits: Limits, mut reply: Reply) {
             let end = reply.caller.end(outcome, attempt.shared());
             reply.send_with(end, permit);
         }
+        // It was ended just as its thread came, and did not begin.
+        Ok(Err(_)) if attempt.cancellation.is_over() => {
+            reply.send_with(reply.caller.cancelled(), None);
+        }
         // The pool drops work that it has not begun when the app stops: nobody listens then.
         Ok(Err(_)) => {}
         Err(over) => reply.send_with(reply.caller.too_late(over, attempt.shared()), None),

@@ -47,21 +47,3 @@ fn start(gate: Arc<RwLock<()>>) -> io::Result<JoinHandle<Option<PathBuf>>> {
         Some(proc.join(own))
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_few_threads_are_available_and_gone_afterwards() {
-        let probes = || {
-            let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-            let names = tasks.flat_map(|task| std::fs::read_to_string(task.path().join("comm")));
-            names.filter(|name| name.trim() == "chordal-probe").count()
-        };
-        are_available(8).unwrap();
-        if cfg!(target_os = "linux") {
-            assert_eq!(probes(), 0);
-        }
-    }
-}
