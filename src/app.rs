@@ -22,14 +22,14 @@ use crate::actors::engine::EngineActor;
 use crate::actors::room::Room;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::{Plant, Shared, Site};
-use crate::actors::shell::{Legacy, Limits, Shell};
+use crate::actors::shell::{Legacy, Limits, Shell, Trials};
 use crate::actors::store::{Desk, Pen, StoreActor};
 use crate::actors::sweeper;
 use crate::actors::workers::Workers;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
 use crate::canvas::machine::room::Weight;
-use crate::canvas::quarantined::Quarantined;
+use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy, Quarantined};
 use crate::canvas::revoked::Revoked;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
@@ -122,7 +122,9 @@ pub struct AppBuilder {
     slots: Slots,
     queues: HashMap<String, Slots>,
     worker_threads: usize,
-    crashes: u32,
+    trials: Trials,
+    quarantine: QuarantinePolicy,
+    on_quarantine: Option<QuarantineHook>,
     most: Weight,
     max_payload: u64,
     clock: Clock,
@@ -528,7 +530,12 @@ impl AppBuilder {
             },
             queues: HashMap::new(),
             worker_threads: cores,
-            crashes: 3,
+            trials: Trials {
+                crashes: 3,
+                note_aborts: true,
+            },
+            quarantine: QuarantinePolicy::default(),
+            on_quarantine: None,
             most: Weight {
                 tasks: 10_000_000,
                 bytes: 10 << 30,
@@ -739,16 +746,66 @@ impl AppBuilder {
     }
 
     /// Sets how often the process may end while a task is running, before the task is
-    /// [quarantined](App::quarantined). Default: 3; at least 2, since at the first crash nobody can
-    /// tell which of the tasks that were running it was. `u32::MAX` never quarantines any: for
-    /// programs that are killed more often than they crash.
+    /// [quarantined](App::quarantined). Default: 3, which is the least: one end shows which tasks were
+    /// running, one accuses a few of them, one proves it of one. An end that may have come from outside
+    /// (`kill -9`, the OOM killer, and a segmentation fault, which looks the same afterwards) counts
+    /// half. `u32::MAX` never quarantines any.
     ///
     /// ```
     /// # use chordal::prelude::*;
     /// let builder = App::in_memory().quarantine_after(5);
     /// ```
     pub fn quarantine_after(mut self, crashes: u32) -> Self {
-        self.crashes = crashes.max(2);
+        self.trials.crashes = crashes.max(3);
+        self
+    }
+
+    /// Sets whether the app notes in its store's directory that the process aborts, so that the next
+    /// one knows that a task ended it. Default: `true`, on Unix.
+    ///
+    /// It needs a handler of the signal SIGABRT, which writes one byte, and then does what the process
+    /// would have done without it. A handler that the program has installed before runs first, and
+    /// decides alone what becomes of the process; one that is installed later takes the place of ours.
+    /// Without the note an abort counts as an end that may have come from
+    /// [outside](Self::quarantine_after).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// // A program with a crash reporter of its own that wants no other handler.
+    /// let builder = App::open("data").note_aborts(false);
+    /// ```
+    pub fn note_aborts(mut self, note: bool) -> Self {
+        self.trials.note_aborts = note;
+        self
+    }
+
+    /// Sets what becomes of a task that has ended the process too often. Default:
+    /// [`QuarantinePolicy::Keep`], so that the cause can be found before the task runs again.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// use chordal::QuarantinePolicy;
+    ///
+    /// // A group of 5,000 does not wait for a human: its bad member fails.
+    /// let builder = App::in_memory().quarantine(QuarantinePolicy::Discard);
+    /// ```
+    pub fn quarantine(mut self, policy: QuarantinePolicy) -> Self {
+        self.quarantine = policy;
+        self
+    }
+
+    /// Sets a function that is told of each quarantined task: when the app that finds it out starts,
+    /// and at each start while the task is [kept](QuarantinePolicy::Keep). It runs on a thread of its
+    /// own, and may block.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().on_quarantine(|task| {
+    ///     eprintln!("{} {} has ended the process {} times", task.name, task.id, task.crashes);
+    /// });
+    /// ```
+    pub fn on_quarantine(mut self, hook: impl Fn(&Quarantined) + Send + Sync + 'static) -> Self {
+        self.on_quarantine = Some(QuarantineHook::new(hook));
         self
     }
 
@@ -836,8 +893,10 @@ impl AppBuilder {
                 live: self.live,
                 slots: self.slots,
                 queues: self.queues,
+                quarantine: self.quarantine,
+                on_quarantine: self.on_quarantine,
             },
-            crashes: self.crashes,
+            trials: self.trials,
             most: self.most,
             clock: self.clock,
             workers,
@@ -884,7 +943,7 @@ struct Engine {
     durability: Durability,
     retention: Duration,
     limits: Limits,
-    crashes: u32,
+    trials: Trials,
     most: Weight,
     clock: Clock,
     workers: Workers,
@@ -943,7 +1002,7 @@ impl Engine {
         };
         let reader = Reader::new(store.clone());
         let now_ms = self.clock.now_ms();
-        let legacy = Legacy::take(&*store, &reader, self.durability, self.crashes, now_ms)?;
+        let legacy = Legacy::take(&*store, &reader, self.durability, self.trials, now_ms)?;
         let room = Room::new(self.most);
         room.add(legacy.pending);
         let remains = sweeper::remains(&reader)?;

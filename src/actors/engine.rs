@@ -674,7 +674,7 @@ impl Handler<Wake> for EngineActor {
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
             self.sweep();
         }
-        self.shell.look_at_trial();
+        self.shell.look_at_trials();
         self.look();
     }
 }
