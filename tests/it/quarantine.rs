@@ -419,9 +419,11 @@ async fn while_suspects_wait_for_their_trials_all_other_work_runs() {
         }
         let mut before = 2 * SUSPECTS;
         for kill in 2..=kills {
-            // One of them is on trial, perhaps alone, for a moment. No more time than that passes.
+            // One of them is on trial; from the third kill on it is alone for a moment before others
+            // are. No more time than that passes.
             stage.entered_in_all(before + 1).await;
             stage.clock.advance(Duration::from_millis(250));
+            stage.entered_in_all(before + 2).await;
             if kill < kills {
                 stage.disk = stage.disk.crashed();
                 drop(app);

@@ -244,8 +244,9 @@ impl Shell {
         let alarm = &self.0.trial_alarm;
         if alarm.get().is_none_or(|set| at < set || set <= now) {
             alarm.set(Some(at));
+            let left = at.saturating_sub(self.shared().clock.elapsed_ms());
             self.scheduler().do_send(WakeAt {
-                at_ms: self.now_ms().saturating_add(at.saturating_sub(now)),
+                at_ms: self.now_ms().saturating_add(left),
                 who: self.engine().clone().recipient(),
             });
         }
