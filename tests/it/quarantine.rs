@@ -422,7 +422,7 @@ async fn while_suspects_wait_for_their_trials_all_other_work_runs() {
             // One of them is on trial; from the third kill on it is alone for a moment before others
             // are. No more time than that passes.
             stage.entered_in_all(before + 1).await;
-            stage.clock.advance(Duration::from_millis(250));
+            stage.clock.advance(Duration::from_secs(1));
             stage.entered_in_all(before + 2).await;
             if kill < kills {
                 stage.disk = stage.disk.crashed();
