@@ -384,18 +384,29 @@ impl App {
         self.0.shared.parked()
     }
 
-    /// Tasks that are suspected of ending the process: a crash, an abort, a stack that overflows, all
-    /// memory taken. They were running when it ended, [three times](AppBuilder::quarantine_after), the
-    /// last time with nothing beside them; so they run no more, in state
+    /// Returns the tasks that end the process whenever they run: an abort, a crash, a stack that
+    /// overflows, all memory taken. They run no more, in state
     /// [`Quarantined`](crate::State::Quarantined), until [`requeue`](Self::requeue) or
-    /// [`discard`](Self::discard) says what becomes of them. All else goes on.
+    /// [`discard`](Self::discard) says what becomes of them; all else goes on. (Or they fail at once, if
+    /// that is the app's [policy](AppBuilder::quarantine).)
     ///
     /// A task that was running when the process ended runs again after the restart, as always; so do
-    /// all that ran beside it. Those that were running at the next end, too, are then tried: one
-    /// starts, and nothing else does until it has ended or has run for its share of a minute. So no
-    /// task is quarantined that did not run alone when the process ended. (Somebody who kills it from
-    /// outside just then, for the third time in a row, makes that look like the task's fault. A
-    /// machine that goes down is told apart, where it has a boot id: on Linux.)
+    /// all that ran beside it. After an abort, or two ends that may have come from outside, those that
+    /// were running are suspects, and start one after the other, beside all other work. The last of
+    /// them starts within ten seconds of the open, whatever their number. If the process ends again,
+    /// the ones that had just started are accused, and one of them at a time is tried: it starts first
+    /// in the next life, and for a moment (a quarter of a second; at most four, if it has struck a
+    /// little later before) nothing else does.
+    ///
+    /// An abort in that moment proves it: that makes [three](AppBuilder::quarantine_after) ends.
+    /// Any other end may have been a `kill -9`. Then the next life goes without the task for four
+    /// seconds first: if the process ends meanwhile, the cause is another. It takes three such trials in
+    /// a row, and six ends, to prove it, so that a program that is killed again and again keeps all its
+    /// tasks. A machine that goes down (on Linux), and a process that is killed while the app
+    /// [shuts down](Self::shutdown), speak against no task.
+    ///
+    /// Not found is a task that ends the process later than a second after it has started, unless few
+    /// others are suspected: then it may take four.
     ///
     /// With [`Durability::Buffered`] a crash may take back that a task was started, and with it
     /// the suspicion.

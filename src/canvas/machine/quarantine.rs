@@ -4,7 +4,7 @@
 mod evidence;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 pub(crate) use self::evidence::{Evidence, LastEnd, Stage, Standing, Suspect};
 use crate::canvas::id::Id;
@@ -69,7 +69,9 @@ pub(crate) struct Quarantine<T> {
     waiting: HashMap<Id, T>,
     /// The order in which they start, and when at the latest; some may have ended before.
     line: VecDeque<(u64, Id)>,
-    trials: BTreeMap<Id, Trial>,
+    trials: HashMap<Id, Trial>,
+    /// The same by their ends.
+    ends: BTreeSet<(u64, Id)>,
     /// How long a trial is, if not that of the prime suspect.
     trial_ms: u64,
     /// How many have started.
@@ -144,7 +146,8 @@ impl<T> Quarantine<T> {
             quiet_until: 0,
             waiting: HashMap::new(),
             line: VecDeque::new(),
-            trials: BTreeMap::new(),
+            trials: HashMap::new(),
+            ends: BTreeSet::new(),
             trial_ms: TRIAL_MS.0,
             turns: 0,
         };
@@ -213,7 +216,7 @@ impl<T> Quarantine<T> {
     /// It is to be tried: with this it is started.
     pub(crate) fn wait(&mut self, id: Id, task: T) {
         // (If its actor was lost, it had started.)
-        self.trials.remove(&id);
+        self.end_trial(id);
         self.waiting.insert(id, task);
         if self.phase == Phase::Trying {
             self.line.push_front((0, id));
@@ -241,17 +244,13 @@ impl<T> Quarantine<T> {
         if matches!(self.phase, Phase::Gathering { until_ms } if until_ms <= now_ms) {
             self.phase = Phase::Gathered;
         }
-        let over: Vec<Id> = {
-            let over = self
-                .trials
-                .iter()
-                .filter(|(_, trial)| trial.until_ms <= now_ms);
-            over.map(|(id, _)| *id).collect()
-        };
-        let ends = over
-            .into_iter()
-            .filter_map(|id| self.trial_ends(id, now_ms));
-        ends.collect()
+        let mut notes = Vec::new();
+        while let Some((until_ms, id)) = self.ends.first().copied()
+            && until_ms <= now_ms
+        {
+            notes.extend(self.trial_is_over(id, now_ms));
+        }
+        notes
     }
 
     /// The one to be started now, if one is.
@@ -292,7 +291,7 @@ impl<T> Quarantine<T> {
             .line
             .front()
             .map(|(due_ms, _)| (*due_ms).max(self.quiet_until));
-        let over = self.trials.values().map(|trial| trial.until_ms).min();
+        let over = self.ends.first().map(|(until_ms, _)| *until_ms);
         [self.hold_until, gathering, next, over]
             .into_iter()
             .flatten()
@@ -317,14 +316,14 @@ impl<T> Quarantine<T> {
 
     /// It waits for another task, which must be able to run: its trial is over.
     pub(crate) fn outlived(&mut self, id: Id) -> Option<Note> {
-        self.trials.remove(&id)?;
+        self.end_trial(id)?;
         self.release(id);
         self.has_outlived(id, Stage::Outlived)
     }
 
     /// It has ended, and the process has not.
     pub(crate) fn cleared(&mut self, id: Id) -> Option<Note> {
-        self.trials.remove(&id);
+        self.end_trial(id);
         // It may have been revoked before it was its turn.
         self.waiting.remove(&id);
         self.release(id);
@@ -369,8 +368,8 @@ impl<T> Quarantine<T> {
     }
 
     /// Its time on trial is up, and it goes on.
-    fn trial_ends(&mut self, id: Id, now_ms: u64) -> Option<Note> {
-        let trial = self.trials.remove(&id)?;
+    fn trial_is_over(&mut self, id: Id, now_ms: u64) -> Option<Note> {
+        let trial = self.end_trial(id)?;
         self.release(id);
         if !trial.has_started {
             return None;
@@ -387,11 +386,19 @@ impl<T> Quarantine<T> {
     }
 
     fn try_until(&mut self, id: Id, until_ms: u64, has_started: bool) {
+        self.end_trial(id);
         let trial = Trial {
             until_ms,
             has_started,
         };
         self.trials.insert(id, trial);
+        self.ends.insert((until_ms, id));
+    }
+
+    fn end_trial(&mut self, id: Id) -> Option<Trial> {
+        let trial = self.trials.remove(&id)?;
+        self.ends.remove(&(trial.until_ms, id));
+        Some(trial)
     }
 
     fn has_outlived(&mut self, id: Id, stage: Stage) -> Option<Note> {
