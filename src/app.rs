@@ -26,14 +26,14 @@ use crate::actors::engine::EngineActor;
 use crate::actors::room::Room;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::{Plant, Shared, Site};
-use crate::actors::shell::{Legacy, Limits, Shell};
+use crate::actors::shell::{Legacy, Limits, Shell, Trials};
 use crate::actors::store::{Desk, Pen, StoreActor};
 use crate::actors::sweeper;
 use crate::actors::workers::Workers;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
 use crate::canvas::machine::room::Weight;
-use crate::canvas::quarantined::Quarantined;
+use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy, Quarantined};
 use crate::canvas::revoked::Revoked;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
@@ -131,7 +131,9 @@ pub struct AppBuilder {
     queues: HashMap<String, Slots>,
     worker_threads: usize,
     is_paused: bool,
-    crashes: u32,
+    trials: Trials,
+    quarantine: QuarantinePolicy,
+    on_quarantine: Option<QuarantineHook>,
     most: Weight,
     max_payload: u64,
     clock: Clock,
@@ -400,18 +402,29 @@ impl App {
         self.0.shared.parked()
     }
 
-    /// Tasks that are suspected of ending the process: a crash, an abort, a stack that overflows, all
-    /// memory taken. They were running when it ended, [three times](AppBuilder::quarantine_after), the
-    /// last time with nothing beside them; so they run no more, in state
+    /// Returns the tasks that end the process whenever they run: an abort, a crash, a stack that
+    /// overflows, all memory taken. They run no more, in state
     /// [`Quarantined`](crate::State::Quarantined), until [`requeue`](Self::requeue) or
-    /// [`discard`](Self::discard) says what becomes of them. All else goes on.
+    /// [`discard`](Self::discard) says what becomes of them; all else goes on. (Or they fail at once, if
+    /// that is the app's [policy](AppBuilder::quarantine).)
     ///
     /// A task that was running when the process ended runs again after the restart, as always; so do
-    /// all that ran beside it. Those that were running at the next end, too, are then tried: one
-    /// starts, and nothing else does until it has ended or has run for its share of a minute. So no
-    /// task is quarantined that did not run alone when the process ended. (Somebody who kills it from
-    /// outside just then, for the third time in a row, makes that look like the task's fault. A
-    /// machine that goes down is told apart, where it has a boot id: on Linux.)
+    /// all that ran beside it. After an abort, or two ends that may have come from outside, those that
+    /// were running are suspects, and start one after the other, beside all other work. The last of
+    /// them starts within ten seconds of the open, whatever their number. If the process ends again,
+    /// the ones that had just started are accused, and one of them at a time is tried: it starts first
+    /// in the next life, and for a moment (a quarter of a second; at most four, if it has struck a
+    /// little later before) nothing else does.
+    ///
+    /// An abort in that moment proves it: that makes [three](AppBuilder::quarantine_after) ends.
+    /// Any other end may have been a `kill -9`. Then the next life goes without the task for four
+    /// seconds first: if the process ends meanwhile, the cause is another. It takes three such trials in
+    /// a row, and six ends, to prove it, so that a program that is killed again and again keeps all its
+    /// tasks. A machine that goes down (on Linux), and a process that is killed while the app
+    /// [shuts down](Self::shutdown), speak against no task.
+    ///
+    /// Not found is a task that ends the process later than a second after it has started, unless few
+    /// others are suspected: then it may take four.
     ///
     /// With [`Durability::Buffered`] a crash may take back that a task was started, and with it
     /// the suspicion.
@@ -543,7 +556,12 @@ impl AppBuilder {
             queues: HashMap::new(),
             worker_threads: cores,
             is_paused: false,
-            crashes: 3,
+            trials: Trials {
+                crashes: 3,
+                note_aborts: true,
+            },
+            quarantine: QuarantinePolicy::default(),
+            on_quarantine: None,
             most: Weight {
                 tasks: 10_000_000,
                 bytes: 10 << 30,
@@ -754,16 +772,66 @@ impl AppBuilder {
     }
 
     /// Sets how often the process may end while a task is running, before the task is
-    /// [quarantined](App::quarantined). Default: 3; at least 2, since at the first crash nobody can
-    /// tell which of the tasks that were running it was. `u32::MAX` never quarantines any: for
-    /// programs that are killed more often than they crash.
+    /// [quarantined](App::quarantined). Default: 3, which is the least: one end shows which tasks were
+    /// running, one accuses a few of them, one proves it of one. An end that may have come from outside
+    /// (`kill -9`, the OOM killer, and a segmentation fault, which looks the same afterwards) counts
+    /// half. `u32::MAX` never quarantines any.
     ///
     /// ```
     /// # use chordal::prelude::*;
     /// let builder = App::in_memory().quarantine_after(5);
     /// ```
     pub fn quarantine_after(mut self, crashes: u32) -> Self {
-        self.crashes = crashes.max(2);
+        self.trials.crashes = crashes.max(3);
+        self
+    }
+
+    /// Sets whether the app notes in its store's directory that the process aborts, so that the next
+    /// one knows that a task ended it. Default: `true`, on Unix.
+    ///
+    /// It needs a handler of the signal SIGABRT, which writes one byte, and then does what the process
+    /// would have done without it. A handler that the program has installed before runs first, and
+    /// decides alone what becomes of the process; one that is installed later takes the place of ours.
+    /// Without the note an abort counts as an end that may have come from
+    /// [outside](Self::quarantine_after).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// // A program with a crash reporter of its own that wants no other handler.
+    /// let builder = App::open("data").note_aborts(false);
+    /// ```
+    pub fn note_aborts(mut self, note: bool) -> Self {
+        self.trials.note_aborts = note;
+        self
+    }
+
+    /// Sets what becomes of a task that has ended the process too often. Default:
+    /// [`QuarantinePolicy::Keep`], so that the cause can be found before the task runs again.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// use chordal::QuarantinePolicy;
+    ///
+    /// // A group of 5,000 does not wait for a human: its bad member fails.
+    /// let builder = App::in_memory().quarantine(QuarantinePolicy::Discard);
+    /// ```
+    pub fn quarantine(mut self, policy: QuarantinePolicy) -> Self {
+        self.quarantine = policy;
+        self
+    }
+
+    /// Sets a function that is told of each quarantined task: when the app that finds it out starts,
+    /// and at each start while the task is [kept](QuarantinePolicy::Keep). It runs on a thread of its
+    /// own, and may block.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().on_quarantine(|task| {
+    ///     eprintln!("{} {} has ended the process {} times", task.name, task.id, task.crashes);
+    /// });
+    /// ```
+    pub fn on_quarantine(mut self, hook: impl Fn(&Quarantined) + Send + Sync + 'static) -> Self {
+        self.on_quarantine = Some(QuarantineHook::new(hook));
         self
     }
 
@@ -878,8 +946,10 @@ impl AppBuilder {
                 slots: self.slots,
                 queues: self.queues,
                 is_paused: self.is_paused,
+                quarantine: self.quarantine,
+                on_quarantine: self.on_quarantine,
             },
-            crashes: self.crashes,
+            trials: self.trials,
             most: self.most,
             clock: self.clock,
             worker_threads: self.worker_threads,
@@ -923,7 +993,7 @@ struct Engine {
     durability: Durability,
     retention: Duration,
     limits: Limits,
-    crashes: u32,
+    trials: Trials,
     most: Weight,
     clock: Clock,
     worker_threads: usize,
@@ -1004,7 +1074,7 @@ impl Engine {
         };
         let reader = Reader::new(store.clone());
         let now_ms = self.clock.now_ms();
-        let legacy = Legacy::take(&*store, &reader, self.durability, self.crashes, now_ms)?;
+        let legacy = Legacy::take(&*store, &reader, self.durability, self.trials, now_ms)?;
         let room = Room::new(self.most);
         room.add(legacy.pending);
         let remains = sweeper::remains(&reader)?;

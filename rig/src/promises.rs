@@ -120,6 +120,12 @@ pub(crate) const CHECKS: &[Check] = &[
     ),
     check("quarantine", Unit, &["machine::quarantine"], Fixed),
     check(
+        "kills in a row",
+        Crash,
+        &["row::"],
+        Set("CHORDAL_CRASH_RUNS", 1, 240),
+    ),
+    check(
         "orphans",
         It,
         &["cut_short", "recovery::", "lives::"],
@@ -275,7 +281,7 @@ pub(crate) const PROMISES: &[Promise] = &[
     promise("G6", "results stand in member order", &["order", "random canvases"]),
     promise("G7", "ids never repeat; keys give the first submission", &["ids", "keys"]),
     promise("G8", "what is told of a revocation stays true", &["revocations", "revocations in an app", "seeds"]),
-    promise("G9", "what ends the process is quarantined, nobody else is", &["poison", "quarantine"]),
+    promise("G9", "what ends the process is quarantined, nobody else is; new work does not wait for that", &["poison", "quarantine", "kills in a row"]),
     promise("G10", "what was running is taken up again at open", &["orphans", "orphans in time"]),
     promise("G11", "a stop lets end what runs and starts nothing", &["drain", "processes told to stop"]),
     promise("G12", "one process per store", &["locks", "locks of an app", "two processes"]),

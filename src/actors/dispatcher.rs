@@ -182,15 +182,6 @@ impl Dispatcher {
         granted
     }
 
-    /// Says whether there is a free slot of this kind.
-    pub(crate) fn has(&self, slot: Slot) -> bool {
-        let queue = &self.queues[slot.queue as usize];
-        match slot.kind {
-            SlotKind::Async => queue.asynchronous.queue.has_slot(),
-            SlotKind::Blocking => queue.blocking.queue.has_slot(),
-        }
-    }
-
     /// Grants a slot past all that wait.
     pub(crate) fn grant_now(&mut self, slot: Slot) -> Option<Permit> {
         if self.draining || self.is_paused || !self.of(slot).queue.take_slot() {

@@ -694,7 +694,7 @@ impl Handler<Wake> for EngineActor {
             // What has ended by now may be on its way to the store, which is where the sweep looks.
             self.shell.then(Act::Sweep(Sweep::Start));
         }
-        self.shell.look_at_trial();
+        self.shell.look_at_trials();
         self.look();
     }
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) mod aborts;
 mod audit;
 pub(crate) mod backlog;
 mod caught;
@@ -226,6 +227,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// kept for work that has been. Cheap as long as there is room, and asks anew when there was none.
     fn room(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// Returns the directory that the store alone uses while it is open, if there is one. The engine
+    /// notes there that the process aborts.
+    fn directory(&self) -> Option<&Path> {
+        None
     }
 
     /// Copies the store, as it is after some commit, to a directory that is not there yet, while

@@ -24,6 +24,7 @@ mod ledger;
 mod locks;
 mod poison;
 mod program;
+mod row;
 mod strace;
 mod submit;
 mod threads;

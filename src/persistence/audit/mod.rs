@@ -138,7 +138,9 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
             let _: Weight = codec::decode(Kind::Pending, key, record)?;
         }
         Some(b'k') => drop(codec::decode::<Suspect>(Kind::Suspect, key, record)?),
-        Some(b'm') if key == keys::IMPORTING => codec::decode(Kind::Mark, key, record)?,
+        Some(b'm') if key == keys::IMPORTING || key == keys::STOPPING => {
+            codec::decode::<()>(Kind::Mark, key, record)?;
+        }
         Some(b'b') => drop(codec::decode::<Waiting>(Kind::Waiting, key, record)?),
         Some(b'w' | b'e') => drop(codec::decode::<Head>(Kind::Head, key, record)?),
         Some(b'q' | b't' | b'x') => codec::decode(Kind::Mark, key, record)?,

@@ -197,6 +197,10 @@ impl Store for RedbStore {
         Ok(())
     }
 
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.home)
+    }
+
     fn sync(&self, durability: Durability) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         self.healthy()?;

@@ -10,6 +10,7 @@
 //!
 //! ```text
 //! <dir>/LOCK           ours: held while open, names the holder
+//! <dir>/aborted        the engine's: whether the process has aborted
 //! <dir>/ballast        ours: space that is kept free
 //! <dir>/wal/           ours: segments of the log, and a spare one
 //!   fence              ours: the number of the last frame that is on disk
@@ -392,6 +393,10 @@ impl Store for SledStore {
     fn is_prompt(&self) -> bool {
         let writer = self.writer.try_lock();
         writer.is_some_and(|writer| !self.is_due(&writer))
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.shared.home)
     }
 
     fn room(&self) -> Result<(), StoreError> {
