@@ -30,6 +30,7 @@ pub(crate) mod reader;
 #[cfg(feature = "redb")]
 pub mod redb;
 pub(crate) mod roster;
+mod salvage;
 pub mod sled;
 mod transfer;
 mod without;
@@ -39,6 +40,8 @@ pub use self::memory::MemoryStore;
 // `self::`, because the crates sled and redb have the same names as our modules.
 #[cfg(feature = "redb")]
 pub use self::redb::RedbStore;
+pub use self::salvage::Salvaged;
+pub(crate) use self::salvage::salvage;
 pub use self::sled::SledStore;
 pub use self::transfer::{export, import};
 

@@ -23,5 +23,6 @@ mod property;
 mod quarantine;
 mod recovery;
 mod results;
+mod salvage;
 mod tidy;
 mod upkeep;
