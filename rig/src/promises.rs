@@ -76,7 +76,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "power cuts",
         Unit,
         &["persistence::proof::power::"],
-        Set("CHORDAL_POWER_CUTS", 3, 60),
+        Set("CHORDAL_POWER_CUTS", 3, 30),
     ),
     check(
         "kills in openings",
@@ -90,6 +90,7 @@ pub(crate) const CHECKS: &[Check] = &[
         &["redb::tests::disk::"],
         Set("CHORDAL_POWER_TRIALS", 50, 500),
     ),
+    check("salvage", It, &["salvage::"], Fixed),
     check("kills of a store", Unit, &["proof::kill::killed"], Fixed),
     check(
         "submissions",
@@ -286,7 +287,7 @@ pub(crate) const PROMISES: &[Promise] = &[
     promise("G11", "a stop lets end what runs and starts nothing", &["drain", "processes told to stop"]),
     promise("G12", "one process per store", &["locks", "locks of an app", "two processes"]),
     promise("G13", "what a later version has written is left untouched", &["versions", "versions of records"]),
-    promise("G14", "damage and rollback are noticed, never served", &["damage", "damage to frames and records", "damage to a whole store"]),
+    promise("G14", "damage and rollback are noticed, never served", &["damage", "damage to frames and records", "damage to a whole store", "salvage"]),
     promise("G15", "a full disk loses nothing and is gone on from", &["full disks", "full disks of a store"]),
     promise("G16", "an error of the disk stops the engine for good", &["errors of the disk", "a store that fails"]),
     promise("G17", "a panic stays in its task", &["panics"]),
@@ -319,11 +320,23 @@ pub(crate) const CONTROLS: &[Control] = &[
         check: check(
             "power cuts",
             Unit,
-            &["persistence::proof::power::a_power_cut_takes_nothing_from_sled"],
-            Set("CHORDAL_POWER_CUTS", 1, 1),
+            &["persistence::proof::power::a_power_cut_takes_nothing_from_sled_on_ext4"],
+            Set("CHORDAL_POWER_CUTS", 40, 40),
         ),
         says: " trials: ",
-        rounds: 60,
+        rounds: 3,
+    },
+    Control {
+        rule: "H13",
+        words: "sled's segments are written over before what replaces them is on disk",
+        check: check(
+            "power cuts in checkpoints",
+            Unit,
+            &["persistence::proof::power::a_power_cut_takes_nothing_from_sled_on_xfs"],
+            Set("CHORDAL_POWER_CUTS", 40, 40),
+        ),
+        says: " trials: ",
+        rounds: 5,
     },
     Control {
         rule: "H2",

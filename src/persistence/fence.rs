@@ -16,7 +16,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::StoreError;
 use super::files::{damaged, failed, fsync, open_private};
@@ -84,6 +84,16 @@ impl Fence {
             last,
             next: 1 - slot,
         })
+    }
+
+    /// Reads the number in a file that is not written to.
+    pub(super) fn peek(path: &Path) -> Result<u64, StoreError> {
+        let bytes = std::fs::read(path).map_err(|e| failed("read", path, e))?;
+        let numbers = PLACES
+            .into_iter()
+            .filter_map(|place| decode(&bytes, place as usize));
+        let last = numbers.map(|(_, number)| number).max();
+        last.ok_or_else(|| damaged(path, "neither of its numbers can be read"))
     }
 
     pub(super) fn last(&self) -> u64 {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::without::{Rule::H1, without};
 use crate::persistence::StoreError;
@@ -17,6 +17,28 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
     builder
         .create(dir)
         .map_err(|e| failed("make the directory", dir, e))
+}
+
+/// In the directory of a copy that is not whole yet: it may be wiped.
+pub(super) const UNFINISHED: &str = ".unfinished";
+
+/// Makes the directory of a copy, anew if one that was cut short has left it.
+pub(super) fn begin_copy(part: &Path) -> Result<(), StoreError> {
+    let mark = part.join(UNFINISHED);
+    if mark.exists() {
+        fs::remove_dir_all(part).map_err(|e| failed("remove", part, e))?;
+    } else if part.exists() {
+        return Err(failed("copy to", part, ErrorKind::AlreadyExists.into()));
+    }
+    make_dir(part)?;
+    open_private(&mark).map(|_| ())
+}
+
+/// The path beside this one.
+pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 /// The names in a directory; none if there is no such directory.

@@ -5,11 +5,8 @@ use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::files::{damaged, failed, make_dir, open_private, sync_dir};
+use super::files::{UNFINISHED, damaged, failed, make_dir, open_private, sync_dir};
 use crate::persistence::StoreError;
-
-/// In the directory of a backup that is not whole yet: it may be wiped.
-pub(super) const UNFINISHED: &str = ".unfinished";
 
 /// Makes the user's directory and everything above it, durably.
 pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
@@ -85,8 +82,27 @@ pub(super) fn lock(home: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
+/// Keeps others from opening the store meanwhile; without a byte written.
+pub(super) fn hold(home: &Path) -> Result<Option<File>, StoreError> {
+    let path = home.join("LOCK");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        // A backup that nobody has opened yet.
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed("open", &path, e)),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+            path: home.to_owned(),
+            pid: holder_of(&file),
+        }),
+        Err(TryLockError::Error(e)) => Err(failed("lock", &path, e)),
+    }
+}
+
 /// Who holds this lock, if it says so.
-pub(super) fn holder_of(mut file: &File) -> Option<u32> {
+fn holder_of(mut file: &File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().ok()?;
     // Where locks are mandatory this read fails: then the holder has no name.

@@ -115,6 +115,17 @@ pub(crate) fn open(
     Ok((opening, life, last_end))
 }
 
+/// Has the next opening number its commits above this one, if the store does not know of it.
+pub(super) fn raise(store: &dyn Store, commit: u64, batch: &mut Batch) -> Result<(), StoreError> {
+    let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
+    let number = commit >> COMMIT_BITS;
+    if last.map_or(0, |last| last.number) < number {
+        let opening = Opening { number };
+        batch.put(keys::META.to_vec(), codec::encode(Kind::Meta, &opening));
+    }
+    Ok(())
+}
+
 fn record<T: DeserializeOwned>(
     store: &dyn Store,
     kind: Kind,

@@ -31,6 +31,7 @@ pub(crate) mod reader;
 #[cfg(feature = "redb")]
 pub mod redb;
 pub(crate) mod roster;
+mod salvage;
 pub mod sled;
 pub(crate) mod threads;
 mod transfer;
@@ -41,6 +42,8 @@ pub use self::memory::MemoryStore;
 // `self::`, because the crates sled and redb have the same names as our modules.
 #[cfg(feature = "redb")]
 pub use self::redb::RedbStore;
+pub use self::salvage::Salvaged;
+pub(crate) use self::salvage::salvage;
 pub use self::sled::SledStore;
 pub use self::transfer::{export, import};
 

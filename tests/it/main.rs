@@ -26,6 +26,7 @@ mod property;
 mod quarantine;
 mod recovery;
 mod results;
+mod salvage;
 mod tidy;
 mod upkeep;
 mod waits;

@@ -14,6 +14,7 @@
 //! ```
 
 mod base;
+mod salvage;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use parking_lot::Mutex;
 use tracing::error;
 
 use self::base::Base;
+pub(super) use self::salvage::salvage;
 use self::scan::RedbScan;
 use super::fence::Fence;
 use super::{Batch, Durability, Scan, Store, StoreError, folder, home};

@@ -7,10 +7,11 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::files::{failed, fsync, list, make_dir, open_private, remove, rename, sync_dir};
-use super::home::UNFINISHED;
+use super::files::{
+    UNFINISHED, begin_copy, failed, fsync, list, make_dir, remove, rename, sync_dir, with_ending,
+};
 use super::log::FENCE;
 use super::{SledStore, join};
 use crate::persistence::StoreError;
@@ -23,7 +24,7 @@ impl SledStore {
             return Err(failed("back up to", &to, ErrorKind::AlreadyExists.into()));
         }
         let part = with_ending(&to, ".part");
-        begin(&part)?;
+        begin_copy(&part)?;
         let copied = self
             .copy_all(&part)
             .and_then(|()| remove(&part.join(UNFINISHED)))
@@ -88,18 +89,6 @@ impl Drop for Still<'_> {
     }
 }
 
-/// Makes the directory, anew if a backup that was cut short has left it.
-fn begin(part: &Path) -> Result<(), StoreError> {
-    let mark = part.join(UNFINISHED);
-    if mark.exists() {
-        fs::remove_dir_all(part).map_err(|e| failed("remove", part, e))?;
-    } else if part.exists() {
-        return Err(failed("back up to", part, ErrorKind::AlreadyExists.into()));
-    }
-    make_dir(part)?;
-    open_private(&mark).map(|_| ())
-}
-
 /// Copies sled's directory; the mark that makes it one goes last.
 pub(super) fn copy_sled(from: &Path, to: &Path) -> Result<(), StoreError> {
     const READY: &str = ".ready";
@@ -142,11 +131,4 @@ pub(super) fn copy_file(from: &Path, to: &Path, length: u64) -> Result<(), Store
     let doing = || format!("copy {} to {}", from.display(), to.display());
     let copied = copy().map_err(|e| StoreError::io(doing(), e))?;
     fsync(&copied).map_err(|e| StoreError::final_io(doing(), e))
-}
-
-/// The path beside this one.
-pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
-use super::files::{failed, fsync, list, make_private, open_private, sync_dir, sync_file};
+use super::files::{failed, fdatasync, list, make_private, open_private, sync_dir, sync_file};
 use crate::persistence::StoreError;
 
 /// Our own descriptors on sled's files, to fsync what sled only hands to the kernel (H1).
@@ -39,7 +39,9 @@ impl Disk {
 
     pub(super) fn fsync(&mut self) -> Result<(), StoreError> {
         self.fsync_blobs()?;
-        fsync(&self.db).map_err(|e| failed("fsync", &self.db_path, e))
+        // With the file's length and where its blocks are, but without a commit of the file system's
+        // journal when neither has changed.
+        fdatasync(&self.db).map_err(|e| failed("fsync", &self.db_path, e))
     }
 
     /// One stat if all is as it should be; a listing if sled has put files into `blobs/`.

@@ -30,9 +30,11 @@ pub(crate) use self::frame::fuzz as fuzz_frames;
 mod log;
 mod overlay;
 mod pool;
+mod pages;
 mod prepare;
 mod replay;
 mod room;
+mod salvage;
 mod scan;
 mod segment;
 #[cfg(test)]
@@ -54,6 +56,7 @@ use self::checkpoint::Checkpoint;
 use self::log::Log;
 use self::overlay::Layers;
 use self::room::Room;
+pub(super) use self::salvage::salvage;
 use self::scan::SledScan;
 use super::{Batch, Durability, Scan, Store, StoreError, files, folder, home};
 

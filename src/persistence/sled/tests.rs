@@ -16,6 +16,7 @@ mod fence;
 #[cfg(target_os = "linux")]
 mod full;
 mod log;
+mod salvage;
 mod scan;
 mod untouched;
 #[cfg(unix)]

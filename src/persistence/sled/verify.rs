@@ -1,14 +1,14 @@
 //! An audit of a store that nobody has open: all is done to a copy, because sled writes when it opens.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::backup::{copy_file, copy_sled, with_ending};
+use super::backup::{copy_file, copy_sled};
 use super::base::{Base, Mark};
-use super::files::{failed, list, make_dir};
-use super::home::holder_of;
+use super::files::{failed, list, make_dir, with_ending};
+use super::home::hold;
 use super::replay::inspect;
 use super::{SledStore, Store};
 use crate::persistence::{Audit, StoreError, folder};
@@ -68,27 +68,8 @@ fn examine(home: &Path, audit: &mut Audit) -> Result<(), StoreError> {
     )?;
     mark?;
     let store = SledStore::open(home)?;
-    audit.read(&store as &dyn Store);
+    let _ = audit.read(&store as &dyn Store);
     Ok(())
-}
-
-/// Keeps others from opening the store meanwhile; without a byte written.
-fn hold(home: &Path) -> Result<Option<File>, StoreError> {
-    let path = home.join("LOCK");
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        // A backup that nobody has opened yet.
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed("open", &path, e)),
-    };
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
-            path: home.to_owned(),
-            pid: holder_of(&file),
-        }),
-        Err(TryLockError::Error(e)) => Err(failed("lock", &path, e)),
-    }
 }
 
 /// A copy of a store, removed when it is dropped.
