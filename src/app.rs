@@ -769,7 +769,7 @@ impl AppBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::DuplicateTask`]; [`Error::Store`] if the store is locked by another process, is
+    /// [`Error::DuplicateTask`], [`Error::InvalidTask`]; [`Error::Store`] if the store is locked by another process, is
     /// damaged, was written by a newer version, or cannot be opened; [`Error::Start`].
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
