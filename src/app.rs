@@ -238,7 +238,7 @@ impl App {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
-        let pin = client::submit(shared, signature.into_canvas(), Patience::Waits).await?;
+        let pin = client::submit(shared, signature.into_canvas(), Patience::Waits, None).await?;
         Ok(AsyncResult::root(shared.clone(), pin))
     }
 
@@ -268,7 +268,7 @@ impl App {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
-        let pin = client::submit(shared, signature.into_canvas(), Patience::Refused).await?;
+        let pin = client::submit(shared, signature.into_canvas(), Patience::Refused, None).await?;
         Ok(AsyncResult::root(shared.clone(), pin))
     }
 

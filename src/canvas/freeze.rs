@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::binding::bind;
-use super::id::{MAX_SEQ, Seq};
+use super::id::{ORIGIN_STREAM, Seq};
 use super::machine::offspring::Graft;
 use super::name::Name;
 use super::nested::nested;
@@ -568,7 +568,7 @@ impl<G: Gather> Freezer<'_, G> {
     }
 
     fn number(&mut self) -> Result<Seq, Refusal> {
-        if self.next >= MAX_SEQ {
+        if self.next >= ORIGIN_STREAM {
             return Err(Refusal::here("a workflow holds at most 2^40 tasks"));
         }
         self.callbacks += u64::from(self.within_callbacks > 0);
