@@ -257,7 +257,8 @@ impl App {
             Some(_) => Patience::Pushes,
             None => Patience::Waits,
         };
-        let pin = client::submit(shared, signature.into_canvas(), patience).await?;
+        let by = attempt.as_ref().map(|attempt| attempt.id());
+        let pin = client::submit(shared, signature.into_canvas(), patience, by).await?;
         Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
     }
 
@@ -288,7 +289,9 @@ impl App {
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
         let attempt = body::current(shared);
-        let pin = client::submit(shared, signature.into_canvas(), Patience::Refused).await?;
+        let by = attempt.as_ref().map(|attempt| attempt.id());
+        let canvas = signature.into_canvas();
+        let pin = client::submit(shared, canvas, Patience::Refused, by).await?;
         Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
     }
 
@@ -883,9 +886,10 @@ impl AppBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::DuplicateTask`]; [`Error::Store`] if the store is locked by another process, is
-    /// damaged, was written by a newer version, or cannot be opened; [`Error::Start`] if the system
-    /// does not give it the threads that it needs, or a setting is out of its range.
+    /// [`Error::DuplicateTask`], [`Error::InvalidTask`]; [`Error::Store`] if the store is locked by
+    /// another process, is damaged, was written by a newer version, or cannot be opened;
+    /// [`Error::Start`] if the system does not give it the threads that it needs, or a setting is out of
+    /// its range.
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
         if let Source::Eager = self.store {

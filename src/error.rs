@@ -128,6 +128,14 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A task cannot be registered: its soft time limit is above its time limit.
+    #[error("task `{name}` cannot be registered: {reason}")]
+    InvalidTask {
+        /// The name of the task.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The store failed. [`StoreError::Full`] is about this call alone: there is no room for new work,
     /// and what was taken in goes on, as far as there is room for it. After any other error of a write the
     /// engine has halted: nothing more is acknowledged, and opening the store again recovers what was.

@@ -252,11 +252,20 @@ impl<O> AsyncResult<O> {
         ))
     }
 
-    /// Returns the handles of its children, in order: a group's or a chord header's members, a
-    /// chain's steps, a task's callbacks. (Of `list | task.each()`, a chain, the steps; the
-    /// elements are the children of its second one.) The list upstream of an [`each`](crate::Signature::each)
-    /// must be known, before that it has none. The type is the caller's word, as with
-    /// [`App::async_result`](crate::App::async_result).
+    /// Returns the handles of its children, in order:
+    ///
+    /// - of a group its members, of a chain its steps;
+    /// - of a chord the members of its header, and behind them its body, if that is a chain, group or
+    ///   chord. A body that is a task has the chord's own handle: what that has started comes instead;
+    /// - of a fold its members, and what its function has started;
+    /// - of a task its callbacks and errbacks, whether they run or not; then what it has
+    ///   [called](crate::TaskContext::call), [added](crate::TaskContext::add_to_chord) to its chord or
+    ///   been [replaced](crate::TaskContext::replace) by; then the workflows that it has
+    ///   [submitted](crate::TaskContext::apply_async) and that are still kept.
+    ///
+    /// (Of `list | task.each()`, a chain, the steps; the elements are the children of its second one.)
+    /// The list upstream of an [`each`](crate::Signature::each) must be known, before that it has none.
+    /// The type is the caller's word, as with [`App::async_result`](crate::App::async_result).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -278,7 +287,64 @@ impl<O> AsyncResult<O> {
         let Some(parent) = reader.find(self.id)? else {
             return Err(Error::UnknownId { id: self.id });
         };
-        Ok(self.handles(reader.children(self.id, &parent)?))
+        let mut children = self.handles(reader.children(self.id, &parent)?);
+        if let Some(task) = parent.task() {
+            for root in reader.submitted_by(self.id.node(task))? {
+                // Pinned first, so that it is not swept between the look and the handle.
+                if let Some(pin) = self.shared.pins.pin_unless_leaving(root)
+                    && reader.head(root)?.is_some()
+                {
+                    let attempt = self.attempt.clone();
+                    children.push(AsyncResult::of_task(self.shared.clone(), pin, attempt));
+                }
+            }
+        }
+        Ok(children)
+    }
+
+    /// Returns the handle that has this one among its [children](Self::children): of the chain, group,
+    /// chord or task that it is a part of, the task whose callback it is, the task that has
+    /// submitted it. `None` of what the app has submitted, and if that task is no longer kept.
+    ///
+    /// (Celery's `result.parent` is the step before, or the header: here these are children of one
+    /// chain, or chord.)
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2) | add.partial(4)).await?;
+    /// let steps = sum.children::<i64>().await?;
+    /// let parent = steps[0].parent::<i64>().await?.expect("it is a step");
+    /// assert_eq!(parent.id(), sum.id());
+    /// assert!(sum.parent::<i64>().await?.is_none());
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn parent<T>(&self) -> Result<Option<AsyncResult<T>>> {
+        let reader = self.reader()?;
+        let root = self.id.root();
+        let found = reader.find(self.id)?;
+        let found = found.ok_or(Error::UnknownId { id: self.id })?;
+        let parent = match reader.parent(root, &found)? {
+            Some(parent) => Some(root.node(parent.node.seq)),
+            None => reader.submitter(root)?,
+        };
+        let Some(parent) = parent else {
+            return Ok(None);
+        };
+        match AsyncResult::find(self.shared.clone(), parent).await {
+            Ok(parent) => Ok(Some(AsyncResult {
+                attempt: self.attempt.clone(),
+                ..parent
+            })),
+            Err(Error::UnknownId { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn handles<T>(&self, found: Vec<Found>) -> Vec<AsyncResult<T>> {
@@ -641,10 +707,12 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] with the task's failure (a group's is that of its lowest failed member,
-    /// a chord's names the member), [`Error::Revoked`] for a callback whose task has ended such
-    /// that it will never run, [`Error::Decode`] if the value is not an `O`,
-    /// [`Error::WaitInTask`] in a task, as above, and as [`state`](Self::state).
+    /// [`Error::Failed`] with the task's failure. A group's is that of its lowest failed member. A
+    /// chord of which a member of the header has failed has one of its own, of the type `ChordError`
+    /// and the kind [`FailureKind::Chord`](crate::FailureKind::Chord): it names the member, whose
+    /// failure is its `cause`. [`Error::Revoked`] for a callback whose task has ended such
+    /// that it will never run, [`Error::Decode`] if the value is not an `O`, [`Error::WaitInTask`] in a
+    /// task, as above, and as [`state`](Self::state).
     pub async fn get(&self) -> Result<O> {
         self.value(Wait::Open).await
     }

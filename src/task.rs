@@ -27,7 +27,7 @@ pub use self::options::{DEFAULT_QUEUE, TaskOptions};
 pub use self::results::Results;
 pub use self::retry::Retry;
 use crate::canvas::freeze::{Catalogue, Excess};
-use crate::canvas::options::Options;
+use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
 use crate::canvas::{Canvas, Form, Immutable, Mode, Origin, Signature, TaskSig, arguments};
@@ -220,6 +220,12 @@ impl Registry {
     ) -> Result<Self> {
         let mut tasks = HashMap::new();
         for TaskEntry(entry) in entries {
+            if let Err(reason) = entry.options.limits().check() {
+                return Err(Error::InvalidTask {
+                    name: entry.name.to_owned(),
+                    reason,
+                });
+            }
             match tasks.entry(entry.name) {
                 hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(entry);
@@ -253,6 +259,11 @@ impl Catalogue for Registry {
 
     fn admit(&self, name: &str, bytes: usize) -> Result<(), Excess> {
         self.check(name, "arguments", bytes)
+    }
+
+    fn limits(&self, name: &str) -> TimeLimits {
+        self.get(name)
+            .map_or_else(TimeLimits::default, |entry| entry.options.limits())
     }
 }
 

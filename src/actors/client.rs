@@ -47,11 +47,13 @@ pub(crate) enum Patience {
     Pushes,
 }
 
-/// Submits a canvas. The pin says which workflow it became, and keeps it.
+/// Submits a canvas, `by` a running task or the app. The pin says which workflow it became, and keeps
+/// it.
 pub(crate) async fn submit(
     shared: &Arc<Shared>,
     mut canvas: Canvas,
     patience: Patience,
+    by: Option<Id>,
 ) -> Result<Pin> {
     let key = canvas
         .extras
@@ -76,7 +78,7 @@ pub(crate) async fn submit(
     match &shared.site {
         Site::Engine(plant) => {
             let reservation = enter(shared, &plant.room, patience).await?;
-            send(shared, plant.client(), canvas, key, reservation).await
+            send(shared, plant.client(), canvas, key, by, reservation).await
         }
         Site::InPlace(ledger) => {
             let root_id = ledger.ids.next(&shared.clock);
@@ -86,7 +88,7 @@ pub(crate) async fn submit(
                 Ok(())
             };
             let definition = Definition::freeze(root_id, canvas, key, &shared.registry, put)?;
-            eager::run(shared, ledger, root_id, definition, segments).await
+            eager::run(shared, ledger, root_id, definition, by, segments).await
         }
     }
 }
@@ -125,6 +127,7 @@ async fn send(
     client: &Client,
     canvas: Canvas,
     key: Option<String>,
+    by: Option<Id>,
     mut reservation: Reservation,
 ) -> Result<Pin> {
     shared.reader()?.store().room()?;
@@ -139,6 +142,7 @@ async fn send(
         // The commit marker: it goes last.
         head: codec::encode(Kind::Head, &head),
         idempotency_key: head.idempotency_key,
+        by,
         staged,
         reservation,
         durable,

@@ -59,6 +59,8 @@ pub(crate) struct Submit {
     /// The first node number that is free.
     pub(crate) next: Seq,
     pub(crate) idempotency_key: Option<String>,
+    /// The task that submits it, if one does.
+    pub(crate) by: Option<Id>,
     /// What of it is in the store already.
     pub(crate) staged: Staged,
     pub(crate) reservation: Reservation,
@@ -288,7 +290,9 @@ impl EngineActor {
                 | Record::Offspring { .. }
                 | Record::Folded { .. }
                 | Record::Reached { .. }
-                | Record::Forgotten => {}
+                | Record::Forgotten
+                | Record::Submitted { .. }
+                | Record::SubmittedBy { .. } => {}
             }
         }
         self.look_at_suspects(root)?;
@@ -544,6 +548,7 @@ impl Handler<Submit> for EngineActor {
             head,
             next,
             idempotency_key,
+            by,
             staged,
             reservation,
             durable,
@@ -569,6 +574,9 @@ impl Handler<Submit> for EngineActor {
         }
         if staged.keep() {
             self.shell.delete(keys::remains(root_id));
+        }
+        if let Some(task) = by {
+            self.record_submission(task, root_id);
         }
         self.shell.acknowledge(durable, shared.pin(root_id));
         let weight = reservation.keep();
@@ -622,6 +630,16 @@ impl Handler<KeyIsDurable> for EngineActor {
 }
 
 impl EngineActor {
+    /// Records in both workflows that this task has submitted the other. A task whose workflow has
+    /// ended meanwhile, and may be swept, gets no record: nothing would delete it.
+    fn record_submission(&self, task: Id, root: Id) {
+        let stream = root.origin_stream();
+        self.shell.record(stream, Record::SubmittedBy { task });
+        if self.workflows.contains_key(&task.root()) {
+            self.shell.record(task, Record::Submitted { root });
+        }
+    }
+
     fn ended(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
         let ChildEnded {
             root,

@@ -31,9 +31,10 @@ pub(crate) async fn run(
     ledger: &Ledger,
     root_id: Id,
     Definition { head, root }: Definition,
+    by: Option<Id>,
     segments: Vec<Pair>,
 ) -> Result<Pin> {
-    if let Some(earlier) = ledger.submit(shared, root_id, &head, segments)? {
+    if let Some(earlier) = ledger.submit(shared, root_id, &head, by, segments)? {
         return Ok(shared.pin(earlier));
     }
     let pin = shared.pin(root_id);

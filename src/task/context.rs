@@ -234,7 +234,8 @@ impl TaskContext {
         Err(TaskError::replaced_by(signature.into_canvas()))
     }
 
-    /// Submits a workflow of its own, as [`App::apply_async`](crate::App::apply_async) does.
+    /// Submits a workflow of its own, as [`App::apply_async`](crate::App::apply_async) does. It is
+    /// among the [children](crate::AsyncResult::children) of this task.
     /// An attempt that is run again after a crash submits again; an
     /// [idempotency key](crate::Signature::idempotency_key) makes it once.
     ///
@@ -261,7 +262,8 @@ impl TaskContext {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = self.host.shared()?;
-        let pin = client::submit(shared, signature.into_canvas(), Patience::Pushes).await?;
+        let canvas = signature.into_canvas();
+        let pin = client::submit(shared, canvas, Patience::Pushes, Some(self.id)).await?;
         let attempt = match &self.host {
             Host::Engine(attempt) => Some(attempt.clone()),
             Host::Eager(_) | Host::Detached => None,

@@ -308,7 +308,9 @@ impl<'a> Books<'a> {
             | Record::Expanded { .. }
             | Record::Reached { .. }
             | Record::Forgotten
-            | Record::Revoked { .. } => {}
+            | Record::Revoked { .. }
+            | Record::Submitted { .. }
+            | Record::SubmittedBy { .. } => {}
         }
     }
 
