@@ -19,6 +19,7 @@ use crate::actors::client::{self, Client, Patience};
 use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
 use crate::actors::engine::EngineActor;
+use crate::actors::parked;
 use crate::actors::room::Room;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::{Plant, Shared, Site};
@@ -29,6 +30,7 @@ use crate::actors::workers::Workers;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
 use crate::canvas::machine::room::Weight;
+use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantined::Quarantined;
 use crate::canvas::revoked::Revoked;
 use crate::error::{Error, Result};
@@ -37,7 +39,11 @@ use crate::messages::task::Released;
 use crate::persistence::reader::Reader;
 use crate::persistence::{Durability, MemoryStore, SledStore, Store};
 use crate::result::AsyncResult;
-use crate::task::{PayloadLimit, Registry, TaskEntry};
+use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_over_long};
+
+/// The stack of a thread that runs tasks, in bytes: as large as that of a program's first thread
+/// mostly is. A value that nests deep is read on it, by code that is perhaps not optimised.
+const WORKER_STACK: usize = 8 << 20;
 
 /// How long dropping an app waits for its engine to let go of the store.
 const LET_GO: Duration = Duration::from_secs(5);
@@ -367,19 +373,34 @@ impl App {
         client::revoke(&self.0.shared, id).await
     }
 
-    /// Tasks of unfinished workflows whose names are not registered: they wait, and run when the
-    /// app is started with them. Their ids and names.
+    /// Lists the tasks that this build cannot run, each with the reason: nothing is registered under
+    /// its name, or its arguments, which an earlier build has stored, are not what it takes now (a
+    /// parameter was added without a default, removed or retyped, a field or a variant renamed).
+    /// They wait, and use up no attempt; they run when the app is started with a build that can
+    /// run them, or fail when [`discard`](Self::discard) says so. One that is met is logged, too.
+    ///
+    /// Besides the tasks that have been met, those are listed that a workflow starts with which
+    /// still waits in the store, so the list is complete right after `start`; for that it reads
+    /// every unfinished workflow. A task further on in a workflow is listed once it is its turn.
+    ///
+    /// A value from upstream that does not fit parks the task only if the workflow is older than
+    /// this process and was composed by the compiler's leave. Otherwise it is the workflow that is
+    /// wrong (a [`Canvas`](crate::Canvas) put together without types): the task fails, with
+    /// [`FailureKind::Type`](crate::FailureKind::Type), as Celery's does with a `TypeError`. In an
+    /// [eager](Self::eager) app nothing waits, and every such task fails.
     ///
     /// ```
     /// # use chordal::prelude::*;
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
     /// let app = App::in_memory().start().await?;
-    /// assert!(app.parked().is_empty()); // nothing waits for a task that is not registered
+    /// for task in app.parked() {
+    ///     eprintln!("{} ({}) cannot run: {}", task.name, task.id, task.reason);
+    /// }
     /// # app.shutdown().await }
     /// ```
     #[must_use]
-    pub fn parked(&self) -> Vec<(Id, String)> {
-        self.0.shared.parked()
+    pub fn parked(&self) -> Vec<ParkedTask> {
+        parked::parked(&self.0.shared)
     }
 
     /// Tasks that are suspected of ending the process: a crash, an abort, a stack that overflows, all
@@ -430,12 +451,18 @@ impl App {
     /// [`Error::NotQuarantined`] if it is not there; [`Error::Store`], [`Error::ShutDown`] or
     /// [`Error::Halted`] if the engine no longer runs.
     pub async fn requeue(&self, id: Id) -> Result<()> {
-        client::release(&self.0.shared, id, Released::ToRun).await
+        client::release(&self.0.shared, id, Released::ToRun)
+            .await
+            .map(drop)
     }
 
-    /// Has a [quarantined](Self::quarantined) task fail, with
-    /// [`FailureKind::Quarantined`](crate::FailureKind::Quarantined) and without a retry: its
-    /// errbacks run, a chord that it belongs to fails, and the workflow can end.
+    /// Has a [quarantined](Self::quarantined) or [parked](Self::parked) task fail, without a retry:
+    /// its errbacks run, a chord that it belongs to fails, and the workflow can end. The failure is
+    /// [`FailureKind::Quarantined`](crate::FailureKind::Quarantined), or
+    /// [`FailureKind::Type`](crate::FailureKind::Type) where the arguments do not fit, or
+    /// [`FailureKind::NotRegistered`](crate::FailureKind::NotRegistered). It returns when that is
+    /// durable; a parked task that has not been met yet, a member far behind in a large group, fails
+    /// when it is, as long as this app runs.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -449,9 +476,15 @@ impl App {
     ///
     /// # Errors
     ///
-    /// As [`requeue`](Self::requeue).
+    /// As [`requeue`](Self::requeue); [`Error::NotQuarantined`] if it is neither in quarantine nor
+    /// parked.
     pub async fn discard(&self, id: Id) -> Result<()> {
-        client::release(&self.0.shared, id, Released::ToFail).await
+        let shared = &self.0.shared;
+        if client::release(shared, id, Released::ToFail).await? {
+            let task = AsyncResult::<()>::find(shared.clone(), id).await?;
+            drop(task.wait().await?);
+        }
+        Ok(())
     }
 
     /// How many unfinished workflows are in memory; all others [wait](AppBuilder::live_workflows) in
@@ -539,7 +572,8 @@ impl AppBuilder {
     }
 
     /// Registers tasks, listed with [`tasks!`](crate::tasks!): all that this store has unfinished work for, and all to be submitted.
-    /// What was submitted under a name that is no longer registered is [parked](App::parked).
+    /// What was submitted under a name that is no longer registered, or with arguments that its task
+    /// no longer takes, is [parked](App::parked).
     pub fn tasks(mut self, tasks: impl IntoIterator<Item = TaskEntry>) -> Self {
         self.tasks.extend(tasks);
         self
@@ -646,7 +680,8 @@ impl AppBuilder {
         self
     }
 
-    /// Gives one queue slots of its own: `tasks` async and `tasks` blocking ones; at least 1.
+    /// Gives one queue slots of its own: `tasks` async and `tasks` blocking ones; at least 1. Its name
+    /// has at most 255 bytes ([`Error::NameTooLong`] at the start), as that of every queue.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -769,7 +804,7 @@ impl AppBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::DuplicateTask`]; [`Error::Store`] if the store is locked by another process, is
+    /// [`Error::DuplicateTask`]; [`Error::NameTooLong`]; [`Error::Store`] if the store is locked by another process, is
     /// damaged, was written by a newer version, or cannot be opened; [`Error::Start`].
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
@@ -796,6 +831,7 @@ impl AppBuilder {
             .worker_threads(self.worker_threads)
             .max_blocking_threads((blocking + 8).max(512))
             .thread_name("chordal-worker")
+            .thread_stack_size(WORKER_STACK)
             .enable_all()
             .build()
             .map(|runtime| Runtime(Some(runtime)))
@@ -822,6 +858,9 @@ impl AppBuilder {
 
     fn registry(&mut self) -> Result<Registry> {
         let tasks = std::mem::take(&mut self.tasks);
+        for queue in self.queues.keys() {
+            refuse_over_long("queue", queue, "")?;
+        }
         Registry::new(tasks, PayloadLimit::new(self.max_payload))
     }
 

@@ -525,7 +525,7 @@ impl<O> AsyncResult<O> {
         Ok(self.shared.watch(ids))
     }
 
-    async fn wait(&self) -> Result<Outcome> {
+    pub(crate) async fn wait(&self) -> Result<Outcome> {
         let watch = self.watch(self.decided_in())?;
         match watch.until(|| self.fate()).await? {
             Fate::Ended(outcome) => Ok(outcome),

@@ -20,6 +20,7 @@ mod fold;
 mod group;
 pub(crate) mod inbox;
 mod journal;
+pub(crate) mod parked;
 mod post;
 pub(crate) mod roll;
 pub(crate) mod room;

@@ -1,6 +1,7 @@
 //! The shell around every machine: what is decided goes into the journal, the journal goes to the
 //! store, and what waits for the disk is done when the store has answered.
 
+mod attempts;
 mod quarantine;
 mod revocation;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use actix::{Actor, Addr};
 use tokio::sync::oneshot;
 
+use self::attempts::Superseded;
 pub(crate) use self::quarantine::Legacy;
 use self::quarantine::{Accused, LockedUp};
 use super::dispatcher::{Dispatcher, Ready, Slots};
@@ -41,7 +43,7 @@ use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
 use crate::messages::supervisor::Word;
-use crate::messages::task::{Granted, Look};
+use crate::messages::task::{Granted, Look, Released};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::meta::Life;
 use crate::persistence::reader::Reader;
@@ -75,6 +77,7 @@ struct Inner {
     numbers: RefCell<HashMap<Id, Numbers>>,
     /// The commit with what is recorded of each workflow's own children, while it is only one.
     starts: RefCell<HashMap<Id, Option<u64>>>,
+    superseded: RefCell<Superseded>,
     revocations: RefCell<Revocations>,
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
@@ -89,6 +92,10 @@ struct Inner {
     locked_up: RefCell<LockedUp>,
     /// Ours over this store.
     life: Life,
+    /// The latest workflow of the lives before.
+    last_root: Option<Id>,
+    /// Tasks that are discarded as soon as they are met, each with the reason why it is parked.
+    to_discard: RefCell<HashMap<Id, String>>,
     /// How much is pending, and how much the store says.
     pending: Cell<(Weight, Weight)>,
     /// The registered task that was asked for last.
@@ -135,6 +142,7 @@ impl Shell {
             commit: Cell::new(legacy.last_commit),
             numbers: RefCell::default(),
             starts: RefCell::default(),
+            superseded: RefCell::default(),
             revocations: RefCell::default(),
             halted: Cell::new(false),
             reader,
@@ -146,6 +154,8 @@ impl Shell {
             court: RefCell::new(legacy.court),
             locked_up: RefCell::default(),
             life: legacy.life,
+            last_root: legacy.last_root,
+            to_discard: RefCell::default(),
             pending: Cell::new((legacy.pending, legacy.pending)),
             entry: Cell::new(None),
             limits,
@@ -363,6 +373,32 @@ impl Shell {
         }
     }
 
+    /// Says whether a workflow was submitted to this build, and not to one before.
+    pub(crate) fn is_of_this_life(&self, root: Id) -> bool {
+        Some(root) > self.0.last_root
+    }
+
+    /// Has a parked task fail; or one that would be parked, as soon as it is met.
+    pub(crate) fn discard_parked(&self, id: Id, reason: String) {
+        match self.shared().parked_ticket(id) {
+            Some(ticket) => {
+                if let Some(task) = self.0.roll.borrow().get(ticket) {
+                    task.do_send(Released::ToFail);
+                }
+            }
+            None => drop(self.0.to_discard.borrow_mut().insert(id, reason)),
+        }
+    }
+
+    /// Why a task would be parked that was discarded before it was met, if it was.
+    pub(crate) fn take_discarded(&self, id: Id) -> Option<String> {
+        let mut discarded = self.0.to_discard.borrow_mut();
+        match discarded.is_empty() {
+            true => None,
+            false => discarded.remove(&id),
+        }
+    }
+
     /// Grants no slot any more.
     pub(crate) fn drain(&self) {
         self.0.dispatcher.borrow_mut().drain();
@@ -483,6 +519,7 @@ impl Shell {
     /// started, and mostly the store has not taken that out of its log yet.
     pub(crate) fn ended(&self, root: Id, has_callbacks: bool) {
         self.0.numbers.borrow_mut().remove(&root);
+        self.0.superseded.borrow_mut().remove(&root);
         // (Whoever revokes asks so.)
         let is_asked = self.has_revoked() && self.0.revocations.borrow_mut().forget(root);
         if is_asked {

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per theme.
 
+mod attempts;
 mod backlog;
 mod canvas;
 mod celery_json;
@@ -16,11 +17,13 @@ mod lazy;
 mod macros;
 mod panics;
 mod parameters;
+mod parked;
 mod payloads;
 mod pending;
 mod points;
 mod property;
 mod quarantine;
+mod queues;
 mod recovery;
 mod results;
 mod tidy;

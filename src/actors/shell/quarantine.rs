@@ -30,6 +30,8 @@ pub(crate) struct Legacy {
     pub(super) notes: Vec<Note>,
     /// How much is pending.
     pub(crate) pending: Weight,
+    /// The latest workflow of theirs.
+    pub(super) last_root: Option<Id>,
 }
 
 /// Who waits to be tried.
@@ -67,6 +69,7 @@ impl Legacy {
             court,
             notes,
             pending: reader.pending()?,
+            last_root: reader.last_id()?,
         })
     }
 
@@ -136,6 +139,7 @@ impl Shell {
             priority,
             ticket,
         };
+        self.0.dispatcher.borrow_mut().pin(slot);
         self.0.court.borrow_mut().wait(id, accused);
         self.try_next();
     }
@@ -160,7 +164,10 @@ impl Shell {
             return self.go_on();
         };
         self.wake_at(now, until);
-        let permit = self.0.dispatcher.borrow_mut().grant_now(accused.slot);
+        let mut dispatcher = self.0.dispatcher.borrow_mut();
+        let permit = dispatcher.grant_now(accused.slot);
+        dispatcher.unpin(accused.slot);
+        drop(dispatcher);
         self.grant(permit.map(|permit| (Ready::Known(accused.ticket), permit)));
     }
 
@@ -177,6 +184,7 @@ impl Shell {
         }
         let rest = self.0.court.borrow_mut().rest();
         for accused in rest {
+            self.0.dispatcher.borrow_mut().unpin(accused.slot);
             self.request(accused.slot, accused.priority, Ready::Known(accused.ticket));
         }
     }
