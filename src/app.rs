@@ -23,6 +23,7 @@ use crate::actors::client::{self, Client, Patience};
 use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
 use crate::actors::engine::EngineActor;
+use crate::actors::parked;
 use crate::actors::room::Room;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::{Plant, Shared, Site};
@@ -33,6 +34,7 @@ use crate::actors::workers::Workers;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
 use crate::canvas::machine::room::Weight;
+use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy, Quarantined};
 use crate::canvas::revoked::Revoked;
 use crate::error::{Error, Result};
@@ -40,8 +42,8 @@ use crate::messages::engine::Shutdown;
 use crate::messages::task::Released;
 use crate::persistence::reader::Reader;
 use crate::persistence::{Durability, MemoryStore, SledStore, Store};
-use crate::result::AsyncResult;
-use crate::task::{PayloadLimit, Registry, TaskEntry};
+use crate::result::{AsyncResult, Wait};
+use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_over_long};
 
 /// How long dropping an app waits for its engine to let go of the store.
 const LET_GO: Duration = Duration::from_secs(5);
@@ -390,19 +392,34 @@ impl App {
         client::revoke(&self.0.shared, id).await
     }
 
-    /// Tasks of unfinished workflows whose names are not registered: they wait, and run when the
-    /// app is started with them. Their ids and names.
+    /// Lists the tasks that this build cannot run, each with the reason: nothing is registered under
+    /// its name, or its arguments, which an earlier build has stored, are not what it takes now (a
+    /// parameter was added without a default, removed or retyped, a field or a variant renamed).
+    /// They wait, and use up no attempt; they run when the app is started with a build that can
+    /// run them, or fail when [`discard`](Self::discard) says so. One that is met is logged, too.
+    ///
+    /// Besides the tasks that have been met, those are listed that a workflow starts with which
+    /// still waits in the store, so the list is complete right after `start`; for that it reads
+    /// every unfinished workflow. A task further on in a workflow is listed once it is its turn.
+    ///
+    /// A value from upstream that does not fit parks the task only if the workflow is older than
+    /// this process and was composed by the compiler's leave. Otherwise it is the workflow that is
+    /// wrong (a [`Canvas`](crate::Canvas) put together without types): the task fails, with
+    /// [`FailureKind::Type`](crate::FailureKind::Type), as Celery's does with a `TypeError`. In an
+    /// [eager](Self::eager) app nothing waits, and every such task fails.
     ///
     /// ```
     /// # use chordal::prelude::*;
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
     /// let app = App::in_memory().start().await?;
-    /// assert!(app.parked().is_empty()); // nothing waits for a task that is not registered
+    /// for task in app.parked() {
+    ///     eprintln!("{} ({}) cannot run: {}", task.name, task.id, task.reason);
+    /// }
     /// # app.shutdown().await }
     /// ```
     #[must_use]
-    pub fn parked(&self) -> Vec<(Id, String)> {
-        self.0.shared.parked()
+    pub fn parked(&self) -> Vec<ParkedTask> {
+        parked::parked(&self.0.shared)
     }
 
     /// Returns the tasks that end the process whenever they run: an abort, a crash, a stack that
@@ -464,12 +481,18 @@ impl App {
     /// [`Error::NotQuarantined`] if it is not there; [`Error::Store`], [`Error::ShutDown`] or
     /// [`Error::Halted`] if the engine no longer runs.
     pub async fn requeue(&self, id: Id) -> Result<()> {
-        client::release(&self.0.shared, id, Released::ToRun).await
+        client::release(&self.0.shared, id, Released::ToRun)
+            .await
+            .map(drop)
     }
 
-    /// Has a [quarantined](Self::quarantined) task fail, with
-    /// [`FailureKind::Quarantined`](crate::FailureKind::Quarantined) and without a retry: its
-    /// errbacks run, a chord that it belongs to fails, and the workflow can end.
+    /// Has a [quarantined](Self::quarantined) or [parked](Self::parked) task fail, without a retry:
+    /// its errbacks run, a chord that it belongs to fails, and the workflow can end. The failure is
+    /// [`FailureKind::Quarantined`](crate::FailureKind::Quarantined), or
+    /// [`FailureKind::Type`](crate::FailureKind::Type) where the arguments do not fit, or
+    /// [`FailureKind::NotRegistered`](crate::FailureKind::NotRegistered). It returns when that is
+    /// durable; a parked task that has not been met yet, a member far behind in a large group, fails
+    /// when it is, as long as this app runs.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -483,9 +506,15 @@ impl App {
     ///
     /// # Errors
     ///
-    /// As [`requeue`](Self::requeue).
+    /// As [`requeue`](Self::requeue); [`Error::NotQuarantined`] if it is neither in quarantine nor
+    /// parked.
     pub async fn discard(&self, id: Id) -> Result<()> {
-        client::release(&self.0.shared, id, Released::ToFail).await
+        let shared = &self.0.shared;
+        if client::release(shared, id, Released::ToFail).await? {
+            let task = AsyncResult::<()>::find(shared.clone(), id).await?;
+            drop(task.wait(Wait::Open).await?);
+        }
+        Ok(())
     }
 
     /// Runs what is ready, and all that becomes so, in an app that was started
@@ -575,7 +604,8 @@ impl AppBuilder {
     }
 
     /// Registers tasks, listed with [`tasks!`](crate::tasks!): all that this store has unfinished work for, and all to be submitted.
-    /// What was submitted under a name that is no longer registered is [parked](App::parked).
+    /// What was submitted under a name that is no longer registered, or with arguments that its task
+    /// no longer takes, is [parked](App::parked).
     pub fn tasks(mut self, tasks: impl IntoIterator<Item = TaskEntry>) -> Self {
         self.tasks.extend(tasks);
         self
@@ -681,7 +711,8 @@ impl AppBuilder {
         self
     }
 
-    /// Gives one queue slots of its own: `tasks` async and `tasks` blocking ones; at least 1.
+    /// Gives one queue slots of its own: `tasks` async and `tasks` blocking ones; at least 1. Its name
+    /// has at most 255 bytes ([`Error::NameTooLong`] at the start), as that of every queue.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -886,10 +917,10 @@ impl AppBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::DuplicateTask`], [`Error::InvalidTask`]; [`Error::Store`] if the store is locked by
-    /// another process, is damaged, was written by a newer version, or cannot be opened;
-    /// [`Error::Start`] if the system does not give it the threads that it needs, or a setting is out of
-    /// its range.
+    /// [`Error::DuplicateTask`], [`Error::InvalidTask`], [`Error::NameTooLong`]; [`Error::Store`] if the
+    /// store is locked by another process, is damaged, was written by a newer version, or cannot be
+    /// opened; [`Error::Start`] if the system does not give it the threads that it needs, or a setting is
+    /// out of its range.
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
         if let Source::Eager = self.store {
@@ -935,6 +966,9 @@ impl AppBuilder {
 
     fn registry(&mut self) -> Result<Registry> {
         let tasks = std::mem::take(&mut self.tasks);
+        for queue in self.queues.keys() {
+            refuse_over_long("queue", queue, "")?;
+        }
         Registry::new(tasks, PayloadLimit::new(self.max_payload))
     }
 

@@ -82,6 +82,23 @@ pub enum Error {
         /// How many are taken at most.
         limit: u64,
     },
+    /// The name of a queue or of a task is longer than 255 bytes: such names become keys of the
+    /// store. A canvas with one is refused; an app that registers one does not start.
+    #[error(
+        "the name of a {of}{} takes {bytes} bytes, and the limit is {limit}",
+        at(path)
+    )]
+    NameTooLong {
+        /// What has the name: `queue` or `task`.
+        of: &'static str,
+        /// Where it is: the way to the canvas, as in [`Canvas`](Self::Canvas), or the task that is
+        /// registered with it.
+        path: String,
+        /// How many bytes the name has.
+        bytes: u64,
+        /// How many are taken at most.
+        limit: u64,
+    },
     /// What only a running task of an app can do was asked for elsewhere: in a function called by
     /// hand, or after the attempt had ended.
     #[error("only a running attempt of a task can do this")]
@@ -191,6 +208,12 @@ impl From<Refusal> for Error {
             } => Self::PayloadTooLarge {
                 path,
                 task,
+                bytes,
+                limit,
+            },
+            Reason::QueueName(Excess { bytes, limit }) => Self::NameTooLong {
+                of: "queue",
+                path,
                 bytes,
                 limit,
             },

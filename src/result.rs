@@ -615,7 +615,7 @@ impl<O> AsyncResult<O> {
         Ok(self.shared.watch(ids))
     }
 
-    async fn wait(&self, wait: Wait) -> Result<Outcome> {
+    pub(crate) async fn wait(&self, wait: Wait) -> Result<Outcome> {
         let watch = self.watch(self.decided_in())?;
         match self.until(&watch, || self.fate(), wait).await? {
             Fate::Ended(outcome) => Ok(outcome),
@@ -670,7 +670,7 @@ impl<O> AsyncResult<O> {
 
 /// How long to wait.
 #[derive(Clone, Copy, Debug)]
-enum Wait {
+pub(crate) enum Wait {
     Open,
     /// Until a timeout.
     Bounded,

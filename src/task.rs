@@ -26,10 +26,12 @@ pub(crate) use self::limit::PayloadLimit;
 pub use self::options::{DEFAULT_QUEUE, TaskOptions};
 pub use self::results::Results;
 pub use self::retry::Retry;
-use crate::canvas::freeze::{Catalogue, Excess};
+use crate::canvas::binding;
+use crate::canvas::freeze::{Catalogue, Excess, TaskDef, over_long};
 use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::parameter::{Parameter, complete, usage};
-use crate::canvas::payload::{ListWriter, Parts, Payload};
+use crate::canvas::parked::{Misfit, NOT_REGISTERED};
+use crate::canvas::payload::{ListWriter, Parts, Payload, not_readable};
 use crate::canvas::{Canvas, Form, Immutable, Mode, Origin, Signature, TaskSig, arguments};
 use crate::error::{Error, Result};
 
@@ -158,21 +160,46 @@ impl Entry {
 }
 
 async fn call<T: Task>(context: TaskContext, args: Parts) -> Result<Payload, TaskError> {
-    let args = decode_args::<T>(args).map_err(TaskError::wrong_type)?;
+    let args = decode_args::<T>(args)?;
     let value = T::run(context, args).await?;
-    Payload::encode(&value)
+    Payload::encode_readable(&value)
         .map_err(|error| TaskError::wrong_type(format!("the result cannot be stored: {error}")))
 }
 
 /// Decodes the arguments; an error names the parameter.
-fn decode_args<T: Task>(args: Parts) -> Result<T::Args, String> {
+fn decode_args<T: Task>(args: Parts) -> Result<T::Args, TaskError> {
+    let unfit = |error: &str, misfit| {
+        let message = format!("arguments do not fit ({}): {error}", usage(T::PARAMS));
+        TaskError::unfit(message, misfit)
+    };
     // A task without parameters takes `()`, which MessagePack writes as nil.
     if T::PARAMS.is_empty() {
-        return Payload::encode(&()).and_then(|nil| nil.decode());
+        return match args.len() {
+            Ok(0) => Payload::encode(&()).and_then(|nil| nil.decode()),
+            Ok(given) => Err(format!("it takes none, and gets {given}")),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| unfit(&error, Misfit::Stored));
     }
-    complete(T::PARAMS, args)
-        .and_then(Parts::decode)
-        .map_err(|error| format!("arguments do not fit ({}): {error}", usage(T::PARAMS)))
+    let args = complete(T::PARAMS, args).map_err(|error| unfit(&error, Misfit::Stored))?;
+    args.decode_or_back().map_err(|(error, args)| {
+        let misfit = args.map_or(Misfit::First, |args| misfit(T::PARAMS, &args));
+        unfit(&error, misfit)
+    })
+}
+
+/// Which of these arguments, one for each parameter, are not what it takes.
+fn misfit(parameters: &[Parameter], args: &Payload) -> Misfit {
+    let fits =
+        |(parameter, argument): (&Parameter, &Payload)| parameter.check_all(argument).is_ok();
+    let args = args.elements().unwrap_or_default();
+    let is_first = args.len() == parameters.len()
+        && parameters.iter().zip(&args).skip(1).all(fits)
+        && !parameters.iter().zip(&args).take(1).all(fits);
+    match is_first {
+        true => Misfit::First,
+        false => Misfit::Stored,
+    }
 }
 
 impl fmt::Debug for TaskEntry {
@@ -226,6 +253,8 @@ impl Registry {
                     reason,
                 });
             }
+            refuse_over_long("task", entry.name, "")?;
+            refuse_over_long("queue", entry.options.queue, entry.name)?;
             match tasks.entry(entry.name) {
                 hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(entry);
@@ -246,10 +275,32 @@ impl Registry {
         self.tasks.get(name).copied()
     }
 
+    /// Why this task cannot be called, whatever comes from upstream, if that is so.
+    pub(crate) fn misfit(&self, task: &TaskDef) -> Option<String> {
+        let Some(entry) = self.get(&task.name) else {
+            return Some(NOT_REGISTERED.to_owned());
+        };
+        binding::check_stored(task, entry.parameters).err()
+    }
+
     /// Says whether so many bytes may be `what` of task `name`.
     pub(crate) fn check(&self, name: &str, what: &'static str, bytes: usize) -> Result<(), Excess> {
         self.payloads.check(name, what, bytes)
     }
+}
+
+/// Refuses a name that is too long: `of` a queue or a task, of the task that is registered as
+/// `task`.
+pub(crate) fn refuse_over_long(of: &'static str, name: &str, task: &str) -> Result<()> {
+    let Some(Excess { bytes, limit }) = over_long(name) else {
+        return Ok(());
+    };
+    Err(Error::NameTooLong {
+        of,
+        path: task.to_owned(),
+        bytes,
+        limit,
+    })
 }
 
 impl Catalogue for Registry {
@@ -423,15 +474,22 @@ impl<I: Iterator> Iterator for Chunks<I> {
 }
 
 fn canvas<T: Task>(args: &impl Serialize, takes_upstream: bool) -> Canvas {
-    match stored::<T>(args) {
+    match stored::<T>(args, takes_upstream) {
         Ok((args, count)) => sig::<T>(args, count, Mode::Once, takes_upstream),
         Err(error) => Canvas::refused(format!("arguments of `{}`: {error}", T::NAME)),
     }
 }
 
 /// The arguments as they are stored: those of a rest parameter, always the last, like the others.
-fn stored<T: Task>(args: &impl Serialize) -> Result<(Payload, u32), String> {
-    let (args, count) = arguments(&Payload::encode(args)?)?;
+fn stored<T: Task>(args: &impl Serialize, takes_upstream: bool) -> Result<(Payload, u32), String> {
+    let (args, is_wide) = Payload::encode_and_note(args)?;
+    let (args, count) = arguments(&args)?;
+    if is_wide {
+        let parameters = T::PARAMS.iter().skip(usize::from(takes_upstream));
+        for (parameter, argument) in parameters.zip(&args.split(count)?) {
+            parameter.check_all(argument).map_err(not_readable)?;
+        }
+    }
     match T::PARAMS.last() {
         Some(last) if last.is_rest() => args.spread_last(count),
         _ => Ok((args, count)),
@@ -442,7 +500,7 @@ fn map<T: Task>(items: impl IntoIterator<Item = T::Args>) -> Canvas {
     let mut all = Vec::new();
     let mut count = 0;
     for item in items {
-        match stored::<T>(&item) {
+        match stored::<T>(&item, false) {
             Ok((args, len)) => {
                 let mut item = ListWriter::new(len as usize, args.bytes().len());
                 item.push(args.bytes());

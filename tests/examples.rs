@@ -73,6 +73,37 @@ fn chord_counts_the_words_of_the_pages_that_can_be_read() {
     );
 }
 
+/// Its table is larger than a task's value may be, and one of its words, too.
+#[test]
+fn map_reduce_counts_a_text_whose_words_are_too_many_for_a_value() {
+    let home = tempfile::tempdir().unwrap();
+    let text = home.path().join("text");
+    let data = home.path().join("data");
+    let long = "x".repeat(2 << 20);
+    let mut words = String::new();
+    for n in 0..150_000u64 {
+        let word = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        words.push_str(&format!("{word:016x} "));
+    }
+    words.push_str(&format!("{long} {long} {long}, twice twice\n"));
+    std::fs::write(&text, &words).unwrap();
+    let count = || {
+        let mut command = example("map_reduce");
+        command.args(["--json", "--top", "2", "--data-dir"]);
+        let output = command.arg(&data).arg(&text).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let answer = count();
+    let (all, distinct) = (&answer["words"], &answer["distinct"]);
+    assert_eq!((all, distinct), (&json!(150_005), &json!(150_002)));
+    assert_eq!(answer["top"], json!([[long, 3], ["twice", 2]]));
+    // Nothing but the answer stays, and that can be had again.
+    let left = std::fs::read_dir(data.join("tables")).unwrap().count();
+    assert_eq!(left, 1);
+    assert_eq!(count(), answer);
+}
+
 #[test]
 fn nested_adds_up_two_levels() {
     assert_eq!(

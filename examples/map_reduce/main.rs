@@ -6,7 +6,9 @@
 //!
 //! The files are cut into chunks of at most 64 KiB; each is counted by a task of its own, in a
 //! chord whose body adds the tables up. Above 32 chunks the header's members are chords
-//! themselves, so that no task has more than some tens of tables to load.
+//! themselves, so that no task has more than some tens of tables to read. A table that is too large
+//! for a task's value is a file beside the store, and is merged from there: so a text may be as large
+//! as the disk, however many words it has.
 //!
 //! Kill it and run it again with the same arguments and the same `--data-dir`: it goes on where
 //! it was. Chunks that were done are not counted again, since the run has an idempotency key made
@@ -24,6 +26,7 @@
 mod ledger;
 mod plan;
 mod progress;
+mod shelf;
 mod table;
 mod tasks;
 
@@ -35,13 +38,17 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use chordal::persistence::RedbStore;
-use chordal::{App, AppBuilder, AsyncResult, Durability, Id};
+use chordal::{App, AppBuilder, AsyncResult, Durability, Error, Id};
 use clap::{Parser, ValueEnum};
 use indicatif::HumanCount;
 use plan::Plan;
 use progress::Progress;
 use serde::Serialize;
+use shelf::Shelved;
 use table::Answer;
+
+/// Where tables are kept that are large, beside the store.
+const TABLES: &str = "tables";
 
 /// How long the answer of a run is kept.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -155,6 +162,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         (None, Some(temporary)) => (temporary.path(), Durability::Buffered),
         (None, None) => unreachable!("one of the two is there"),
     };
+    shelf::open(directory.join(TABLES));
     let open = async {
         let app = args.engine.open(directory)?;
         let durability = args.durability.map_or(durability, Durability::from);
@@ -180,8 +188,9 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Only what the store makes there: the rest of the data dir may well be meant.
     let data_dir = args.data_dir.iter();
-    let stores = data_dir
-        .flat_map(|dir| ["LOCK", "ballast", "sled", "wal", "redb"].map(|name| dir.join(name)));
+    let stores = data_dir.flat_map(|dir| {
+        ["LOCK", "ballast", "sled", "wal", "redb", TABLES].map(|name| dir.join(name))
+    });
     let mut without: Vec<PathBuf> = stores.chain(args.ledger.clone()).collect();
     if !args.paths.is_empty() {
         return Plan::of(&args.paths, &without, args.chunk_bytes);
@@ -191,6 +200,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
 }
 
 async fn count(app: &App, args: &Args, plan: &Plan) -> anyhow::Result<Answer> {
+    clear_old(app).await?;
     let (run, is_resumed) = submit(app, args, plan).await?;
     let total = plan.chunks.len();
     let mut progress = Progress::of(app, run.id(), total).await?;
@@ -210,7 +220,18 @@ async fn count(app: &App, args: &Args, plan: &Plan) -> anyhow::Result<Answer> {
     };
     progress.finish().await?;
     ledger::acked(run.id())?;
-    Ok(answer)
+    shelf::clear(run.id(), Some(&answer)).context("cannot clear the tables away")?;
+    answer.answer().context("cannot read the answer")
+}
+
+/// Removes the tables of runs that are no longer known.
+async fn clear_old(app: &App) -> anyhow::Result<()> {
+    for run in shelf::runs().context("cannot read the tables")? {
+        if let Err(Error::UnknownId { .. }) = app.async_result::<Shelved>(run).await {
+            shelf::clear(run, None).context("cannot clear the tables away")?;
+        }
+    }
+    Ok(())
 }
 
 /// Starts the run, or finds the one that was started before with the same arguments over the
@@ -219,12 +240,12 @@ async fn submit(
     app: &App,
     args: &Args,
     plan: &Plan,
-) -> anyhow::Result<(AsyncResult<Answer>, bool)> {
+) -> anyhow::Result<(AsyncResult<Shelved>, bool)> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     // Ids tell milliseconds.
     let now = Duration::from_millis(now.as_millis() as u64);
     let run = format!(
-        "map_reduce {:032x} {} {}",
+        "map_reduce with files {:032x} {} {}",
         plan.fingerprint, args.chunk_bytes, args.top
     );
     for attempt in 1u64.. {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chordal::{App, AsyncResult, Id};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::table::Table;
+use crate::shelf::Shelved;
 use crate::{ledger, plan};
 
 /// How often the bar is moved.
@@ -15,19 +15,18 @@ const LEDGER: Duration = Duration::from_millis(2);
 
 pub(crate) struct Progress {
     /// The chords that the map tasks are in, as long as some of these have not ended.
-    unfinished: Vec<AsyncResult<Table>>,
+    unfinished: Vec<AsyncResult<Shelved>>,
     /// Chunks in chords that have.
     finished: u64,
     /// Map tasks and inner chords that the ledger does not have yet.
-    unacked: Vec<AsyncResult<Table>>,
+    unacked: Vec<AsyncResult<Shelved>>,
     bar: ProgressBar,
 }
 
 impl Progress {
     /// Finds the chords of a run of `chunks` chunks.
     pub(crate) async fn of(app: &App, run: Id, chunks: usize) -> chordal::Result<Self> {
-        // The run gives an answer and no table, but only its children are asked for.
-        let mut level = vec![app.async_result::<Table>(run).await?];
+        let mut level = vec![app.async_result::<Shelved>(run).await?];
         let mut unacked = Vec::new();
         for _ in plan::merges(chunks) {
             let mut below = Vec::new();

@@ -205,12 +205,21 @@ async fn map(
     items: Payload,
     count: u32,
 ) -> Result<Payload, TaskError> {
+    let shared = context.host.shared().map_err(TaskError::from)?.clone();
     let mut values = ListWriter::new(count as usize, items.bytes().len());
     for (i, item) in (0..).zip(items.split(count).map_err(TaskError::new)?) {
         let mut context = context.clone();
         context.item = Some(i);
         let value = entry.call(context, item.into()).await;
         values.push(value.map_err(|error| error.of_item("map"))?.bytes());
+        // Not when all items are done: what they give is too large by now.
+        if let Err(excess) = shared.registry.check(entry.name, "result", values.bytes()) {
+            let mut message = format!("its result takes {excess}");
+            if i + 1 < count {
+                message = format!("{message}: already after {} of {count} items", i + 1);
+            }
+            return Err(TaskError::too_large(message));
+        }
     }
     Ok(values.finish())
 }
@@ -382,9 +391,15 @@ impl Caller {
                     let message = format!("its replacement is refused: {refusal}");
                     match refusal.reason {
                         Reason::TooLarge { .. } => self.too_large(&message),
-                        Reason::Wrong(_) => self.failure(FailureKind::Type, &message, Retry::Never),
+                        Reason::Wrong(_) | Reason::QueueName(_) => {
+                            self.failure(FailureKind::Type, &message, Retry::Never)
+                        }
                     }
                 }
+            },
+            Next::Unfit(misfit) => End::Unfit {
+                failure: error.failure(self.id, self.entry.name, self.attempt),
+                misfit,
             },
             Next::Retry(retry) => {
                 if let Retry::Asked { args, .. } = &retry

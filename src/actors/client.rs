@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::clock::Ids;
 use super::engine::{Confirm, Earlier, EndPause, EngineActor, Forget, Release, Revoke, Submit};
+use super::parked::parked;
 use super::pins::Pin;
 use super::room::{Reservation, Room};
 use super::shared::{Plant, Shared, Site};
@@ -175,15 +176,32 @@ where
     answer.await.map_err(|_| gone(shared))
 }
 
-/// Lets a task out of quarantine.
-pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) -> Result<()> {
+/// Lets a task out of quarantine, or has a parked one fail. Says whether it is one that has been
+/// parked: then it is about to end.
+pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) -> Result<bool> {
     let Site::Engine(plant) = &shared.site else {
         return Err(Error::NotQuarantined { id });
     };
     if let Some(why) = shared.ended() {
         return Err(why);
     }
-    ask(shared, plant, |done| Release { id, released, done }).await?
+    let mut parked = None;
+    if released == Released::ToFail && !shared.is_quarantined(id) {
+        let all = self::parked(shared).into_iter();
+        parked = all
+            .filter(|task| task.id == id)
+            .map(|task| task.reason)
+            .next();
+    }
+    let is_met = parked.is_some() && shared.parked_ticket(id).is_some();
+    let release = |done| Release {
+        id,
+        released,
+        parked,
+        done,
+    };
+    ask(shared, plant, release).await??;
+    Ok(is_met)
 }
 
 /// Returns when all that can be seen of the store is durable.

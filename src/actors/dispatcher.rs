@@ -18,10 +18,20 @@ pub(crate) struct Slots {
     pub(crate) blocking: usize,
 }
 
+/// So many queues are kept, idle ones among them; when there are more, the idle ones are let go.
+const KEPT_QUEUES: usize = 64;
+
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
-    queues: Vec<Slotted>,
+    /// By number; `None` where one was let go.
+    queues: Vec<Option<Box<Slotted>>>,
+    /// Numbers that are free.
+    free: Vec<u32>,
     numbers: HashMap<String, u32>,
+    /// At so many queues the idle ones are let go.
+    most: usize,
+    /// The queues whose gates are busy: only these are looked at with each commit.
+    gated: Vec<u32>,
     /// The queue that was asked for last.
     last: u32,
     /// Where permits go that are dropped.
@@ -46,6 +56,10 @@ pub(crate) struct Dispatcher {
 #[derive(Debug)]
 struct Slotted {
     name: String,
+    /// It is among the `gated`.
+    is_gated: bool,
+    /// So many slots of it are named elsewhere, and neither held nor waited for.
+    pins: usize,
     asynchronous: Counter,
     blocking: Counter,
 }
@@ -69,7 +83,10 @@ impl Dispatcher {
     pub(crate) fn new(returns: Arc<Returns>, window: usize, is_paused: bool) -> Self {
         Self {
             queues: Vec::new(),
+            free: Vec::new(),
             numbers: HashMap::new(),
+            most: KEPT_QUEUES,
+            gated: Vec::new(),
             last: 0,
             returns,
             held: 0,
@@ -86,7 +103,7 @@ impl Dispatcher {
     /// The number of a queue, which has so many slots if this is its first use.
     pub(crate) fn queue(&mut self, name: &str, slots: impl FnOnce() -> Slots) -> u32 {
         // Mostly the same as for the task before.
-        let last = self.queues.get(self.last as usize);
+        let last = self.queues.get(self.last as usize).and_then(Option::as_ref);
         if last.is_none_or(|last| last.name != name) {
             self.last = match self.numbers.get(name) {
                 Some(number) => *number,
@@ -97,14 +114,50 @@ impl Dispatcher {
     }
 
     fn add(&mut self, name: &str, slots: Slots) -> u32 {
-        let number = self.queues.len() as u32;
-        self.queues.push(Slotted {
+        if self.numbers.len() >= self.most {
+            self.let_go();
+        }
+        let queue = Some(Box::new(Slotted {
             name: name.to_owned(),
+            is_gated: false,
+            pins: 0,
             asynchronous: Counter::new(slots.asynchronous, self.window),
             blocking: Counter::new(slots.blocking, self.window),
+        }));
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.queues.push(None);
+            self.queues.len() as u32 - 1
         });
+        self.queues[number as usize] = queue;
         self.numbers.insert(name.to_owned(), number);
         number
+    }
+
+    /// Lets go of the idle queues. Rare enough to cost nothing each time that one is added.
+    fn let_go(&mut self) {
+        for queue in &mut self.queues {
+            if let Some(idle) = queue.take_if(|queue| queue.is_idle()) {
+                self.numbers.remove(&idle.name);
+            }
+        }
+        let used = self.queues.iter().rposition(Option::is_some);
+        self.queues.truncate(used.map_or(0, |last| last + 1));
+        self.queues.shrink_to_fit();
+        self.numbers.shrink_to_fit();
+        let numbers = 0..self.queues.len() as u32;
+        self.free = numbers
+            .filter(|number| self.queues[*number as usize].is_none())
+            .collect();
+        self.most = (2 * self.numbers.len()).max(KEPT_QUEUES);
+    }
+
+    /// Keeps the queue of a slot that is named elsewhere, until it is [unpinned](Self::unpin).
+    pub(crate) fn pin(&mut self, slot: Slot) {
+        self.queue_of(slot).pins += 1;
+    }
+
+    pub(crate) fn unpin(&mut self, slot: Slot) {
+        self.queue_of(slot).pins -= 1;
     }
 
     /// A task is ready: it gets a slot, or waits for one.
@@ -172,6 +225,9 @@ impl Dispatcher {
         }
         for queue in 0..self.queues.len() as u32 {
             for kind in [SlotKind::Async, SlotKind::Blocking] {
+                if self.queues[queue as usize].is_none() {
+                    continue;
+                }
                 let slot = Slot { queue, kind };
                 while let Some(task) = self.of(slot).queue.next() {
                     self.of(slot).gate.turn();
@@ -204,6 +260,10 @@ impl Dispatcher {
         let in_line = counter.queue.waiting(priority);
         let root = counter.gate.arrive(priority, root, begun, in_line);
         self.outside += usize::from(root.is_none());
+        let queue = self.queue_of(slot);
+        if !std::mem::replace(&mut queue.is_gated, true) {
+            self.gated.push(slot.queue);
+        }
         root
     }
 
@@ -215,20 +275,23 @@ impl Dispatcher {
             return entering;
         }
         let mut begun = self.begun();
-        for Slotted {
-            asynchronous,
-            blocking,
-            ..
-        } in &mut self.queues
-        {
-            for Counter { queue, gate } in [asynchronous, blocking] {
+        let queues = &mut self.queues;
+        self.gated.sort_unstable();
+        self.gated.retain(|number| {
+            let Some(slotted) = &mut queues[*number as usize] else {
+                return false;
+            };
+            for Counter { queue, gate } in [&mut slotted.asynchronous, &mut slotted.blocking] {
                 gate.tick();
                 while let Some(root) = gate.next(begun, |priority| queue.waiting(priority)) {
                     begun += 1;
                     entering.push(root);
                 }
             }
-        }
+            slotted.is_gated =
+                slotted.asynchronous.gate.is_busy() || slotted.blocking.gate.is_busy();
+            slotted.is_gated
+        });
         self.outside -= entering.len();
         entering
     }
@@ -238,6 +301,7 @@ impl Dispatcher {
         let mut gates = self
             .queues
             .iter_mut()
+            .flatten()
             .flat_map(|queue| [&mut queue.asynchronous.gate, &mut queue.blocking.gate]);
         let found = gates.find_map(|gate| gate.take(|child| child.root == root))?;
         self.outside -= 1;
@@ -247,7 +311,7 @@ impl Dispatcher {
     /// Takes those out of all lines that are not to start any more.
     pub(crate) fn take_out(&mut self, mut is_it: impl FnMut(&Ready) -> bool) -> Vec<Ready> {
         let mut out = Vec::new();
-        for queue in &mut self.queues {
+        for queue in self.queues.iter_mut().flatten() {
             for counter in [&mut queue.asynchronous, &mut queue.blocking] {
                 out.extend(counter.queue.take_out(&mut is_it));
             }
@@ -281,11 +345,16 @@ impl Dispatcher {
     }
 
     fn of(&mut self, slot: Slot) -> &mut Counter {
-        let queue = &mut self.queues[slot.queue as usize];
+        let queue = self.queue_of(slot);
         match slot.kind {
             SlotKind::Async => &mut queue.asynchronous,
             SlotKind::Blocking => &mut queue.blocking,
         }
+    }
+
+    fn queue_of(&mut self, slot: Slot) -> &mut Slotted {
+        let queue = self.queues[slot.queue as usize].as_mut();
+        queue.expect("a queue with a slot that is held, waited for or pinned is kept")
     }
 
     /// How many tasks wait for a slot in all queues.
@@ -300,11 +369,89 @@ impl Dispatcher {
     }
 }
 
+impl Slotted {
+    /// Says whether nobody has, or waits for, anything of it.
+    fn is_idle(&self) -> bool {
+        let counters = [&self.asynchronous, &self.blocking];
+        self.pins == 0 && !self.is_gated && counters.iter().all(|one| one.queue.is_idle())
+    }
+}
+
 impl Counter {
     fn new(slots: usize, window: usize) -> Self {
         Self {
             queue: Queue::new(slots),
             gate: Gate::new(window),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    const SLOTS: Slots = Slots {
+        asynchronous: 2,
+        blocking: 1,
+    };
+
+    fn dispatcher() -> Dispatcher {
+        Dispatcher::new(Arc::new(Returns::new(Arc::new(Notify::new()))), 4, false)
+    }
+
+    fn slot(dispatcher: &mut Dispatcher, name: &str) -> Slot {
+        Slot {
+            queue: dispatcher.queue(name, || SLOTS),
+            kind: SlotKind::Async,
+        }
+    }
+
+    #[test]
+    fn queues_that_nobody_uses_are_let_go_and_the_others_keep_their_numbers() {
+        let mut dispatcher = dispatcher();
+        let held = slot(&mut dispatcher, "held");
+        let permit = dispatcher.grant_now(held).unwrap();
+        let pinned = slot(&mut dispatcher, "pinned");
+        dispatcher.pin(pinned);
+        for name in 0..10_000 {
+            let slot = slot(&mut dispatcher, &format!("queue {name}"));
+            let permit = dispatcher.grant_now(slot).unwrap();
+            dispatcher.release(permit.into_slot());
+        }
+        assert!(dispatcher.queues.len() <= KEPT_QUEUES);
+        assert!(dispatcher.numbers.len() <= KEPT_QUEUES);
+        assert_eq!(slot(&mut dispatcher, "held"), held);
+        assert_eq!(slot(&mut dispatcher, "pinned"), pinned);
+        // One of two is held.
+        assert!(dispatcher.grant_now(held).is_some());
+        assert!(dispatcher.grant_now(held).is_none());
+        dispatcher.release(permit.into_slot());
+        assert!(dispatcher.grant_now(held).is_some());
+        dispatcher.unpin(pinned);
+    }
+
+    #[test]
+    fn what_is_busy_is_kept_however_many_there_are() {
+        let mut dispatcher = dispatcher();
+        let held: Vec<_> = (0..1_000)
+            .map(|name| {
+                let slot = slot(&mut dispatcher, &format!("queue {name}"));
+                (name, dispatcher.grant_now(slot).unwrap().into_slot())
+            })
+            .collect();
+        for (name, of) in &held {
+            assert_eq!(slot(&mut dispatcher, &format!("queue {name}")), *of);
+        }
+        assert_eq!(dispatcher.held(), 1_000);
+        for (_, slot) in held {
+            dispatcher.release(slot);
+        }
+        let _ = (0..2_000).map(|name| slot(&mut dispatcher, &format!("other {name}")));
+        dispatcher.let_go();
+        assert_eq!(dispatcher.numbers.len(), 0);
     }
 }

@@ -98,9 +98,6 @@ pub(crate) struct EngineActor {
     unresumed: Option<Unresumed>,
     /// Who may be live, and who has to wait.
     backlog: Backlog,
-    /// By lane the last turn that was taken: who waits, waits behind it. What has been deleted before it
-    /// is not to be passed over again at each look.
-    taken_in: HashMap<Lane, Vec<u8>>,
     /// Workflows have ended since the last look: there may be places.
     has_places: bool,
     /// Those that the store shows where they no longer wait: that they do not is on its way there.
@@ -179,7 +176,6 @@ impl EngineActor {
             workflows: HashMap::new(),
             unresumed: None,
             keys: HashMap::new(),
-            taken_in: HashMap::new(),
             has_places: false,
             moving: HashSet::new(),
             forgotten: HashSet::new(),

@@ -21,6 +21,7 @@ mod fold;
 mod group;
 pub(crate) mod inbox;
 mod journal;
+pub(crate) mod parked;
 pub(crate) mod pins;
 pub(crate) mod pool;
 mod post;

@@ -15,6 +15,10 @@ use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+/// The stack of a thread that runs tasks, in bytes: as large as that of a program's first thread
+/// mostly is. A value that nests deep is read on it, by code that is perhaps not optimised.
+pub(crate) const STACK: usize = 8 << 20;
+
 /// How long a thread without work stays.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -84,7 +88,7 @@ impl Pool {
     pub(crate) fn new(runtime: Handle) -> Arc<Self> {
         Self::with_start(runtime, |run| {
             let thread = thread::Builder::new().name("chordal-pool".to_owned());
-            thread.spawn(run).map(drop)
+            thread.stack_size(STACK).spawn(run).map(drop)
         })
     }
 

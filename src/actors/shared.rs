@@ -14,12 +14,14 @@ use super::clock::Clock;
 use super::inbox::Inbox;
 use super::pins::{Pin, Pins};
 use super::pool;
+use super::roll::Ticket;
 use super::room::Room;
 use super::runner::Runner;
 use super::workers::Workers;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
+use crate::canvas::parked::ParkedTask;
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::canvas::quarantined::Quarantined;
 use crate::eager::Ledger;
@@ -43,8 +45,8 @@ pub(crate) struct Shared {
     pub(crate) pins: Arc<Pins>,
     /// How many workflows are in memory.
     live: AtomicUsize,
-    /// Tasks of unfinished workflows that are not registered, by id.
-    parked: Mutex<HashMap<Id, String>>,
+    /// Tasks that have come in, and that this build cannot run.
+    parked: Mutex<BTreeMap<Id, (ParkedTask, Ticket)>>,
     quarantined: Mutex<BTreeMap<Id, Quarantined>>,
     pub(crate) registry: Registry,
     pub(crate) clock: Clock,
@@ -113,7 +115,7 @@ impl Shared {
             watched: AtomicUsize::new(0),
             pins: Arc::default(),
             live: AtomicUsize::new(0),
-            parked: Mutex::new(HashMap::new()),
+            parked: Mutex::default(),
             quarantined: Mutex::default(),
             registry,
             clock,
@@ -312,18 +314,25 @@ impl Shared {
         self.live.store(workflows, Ordering::Relaxed);
     }
 
-    pub(crate) fn park(&self, id: Id, name: &str) {
-        self.parked.lock().insert(id, name.to_owned());
+    /// The holder of this ticket cannot run it.
+    pub(crate) fn park(&self, task: ParkedTask, ticket: Ticket) {
+        self.parked.lock().insert(task.id, (task, ticket));
     }
 
-    pub(crate) fn unpark(&self, id: Id) {
-        self.parked.lock().remove(&id);
+    pub(crate) fn unpark(&self, id: Id) -> Option<ParkedTask> {
+        let parked = self.parked.lock().remove(&id);
+        parked.map(|(task, _)| task)
     }
 
-    pub(crate) fn parked(&self) -> Vec<(Id, String)> {
-        let mut parked: Vec<_> = self.parked.lock().clone().into_iter().collect();
-        parked.sort();
-        parked
+    pub(crate) fn parked(&self) -> BTreeMap<Id, ParkedTask> {
+        let parked = self.parked.lock();
+        let tasks = parked.iter().map(|(id, (task, _))| (*id, task.clone()));
+        tasks.collect()
+    }
+
+    /// The ticket of a parked task.
+    pub(crate) fn parked_ticket(&self, id: Id) -> Option<Ticket> {
+        self.parked.lock().get(&id).map(|(_, ticket)| *ticket)
     }
 
     pub(crate) fn quarantine(&self, task: Quarantined) {

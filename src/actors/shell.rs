@@ -1,6 +1,7 @@
 //! The shell around every machine: what is decided goes into the journal, the journal goes to the
 //! store, and what waits for the disk is done when the store has answered.
 
+mod attempts;
 mod quarantine;
 mod revocation;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use actix::{Actor, Addr};
 use tokio::sync::oneshot;
 
+use self::attempts::Superseded;
 use self::quarantine::{Accused, LockedUp};
 pub(crate) use self::quarantine::{Legacy, Trials};
 use super::dispatcher::{Dispatcher, Ready, Slots};
@@ -43,7 +45,7 @@ use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
 use crate::messages::supervisor::Word;
-use crate::messages::task::{Granted, Look};
+use crate::messages::task::{Granted, Look, Released};
 use crate::persistence::aborts::AbortNote;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::meta::{self, Life};
@@ -78,6 +80,7 @@ struct Inner {
     numbers: RefCell<HashMap<Id, Numbers>>,
     /// The commit with what is recorded of each workflow's own children, while it is only one.
     starts: RefCell<HashMap<Id, Option<u64>>>,
+    superseded: RefCell<Superseded>,
     revocations: RefCell<Revocations>,
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
@@ -95,6 +98,10 @@ struct Inner {
     /// Ours over this store.
     life: Life,
     _abort_note: Option<AbortNote>,
+    /// The latest workflow of the lives before.
+    last_root: Option<Id>,
+    /// Tasks that are discarded as soon as they are met, each with the reason why it is parked.
+    to_discard: RefCell<HashMap<Id, String>>,
     /// How much is pending, and how much the store says.
     pending: Cell<(Weight, Weight)>,
     /// The registered task that was asked for last.
@@ -146,6 +153,7 @@ impl Shell {
             commit: Cell::new(legacy.last_commit),
             numbers: RefCell::default(),
             starts: RefCell::default(),
+            superseded: RefCell::default(),
             revocations: RefCell::default(),
             halted: Cell::new(false),
             reader,
@@ -159,6 +167,8 @@ impl Shell {
             trial_alarm: Cell::new(None),
             life: legacy.life,
             _abort_note: legacy.abort_note,
+            last_root: legacy.last_root,
+            to_discard: RefCell::default(),
             pending: Cell::new((legacy.pending, legacy.pending)),
             entry: Cell::new(None),
             limits,
@@ -386,6 +396,32 @@ impl Shell {
         self.try_next();
     }
 
+    /// Says whether a workflow was submitted to this build, and not to one before.
+    pub(crate) fn is_of_this_life(&self, root: Id) -> bool {
+        Some(root) > self.0.last_root
+    }
+
+    /// Has a parked task fail; or one that would be parked, as soon as it is met.
+    pub(crate) fn discard_parked(&self, id: Id, reason: String) {
+        match self.shared().parked_ticket(id) {
+            Some(ticket) => {
+                if let Some(task) = self.0.roll.borrow().get(ticket) {
+                    task.do_send(Released::ToFail);
+                }
+            }
+            None => drop(self.0.to_discard.borrow_mut().insert(id, reason)),
+        }
+    }
+
+    /// Why a task would be parked that was discarded before it was met, if it was.
+    pub(crate) fn take_discarded(&self, id: Id) -> Option<String> {
+        let mut discarded = self.0.to_discard.borrow_mut();
+        match discarded.is_empty() {
+            true => None,
+            false => discarded.remove(&id),
+        }
+    }
+
     /// Grants no slot any more, and records that the app shuts down.
     pub(crate) fn drain(&self) {
         self.0.dispatcher.borrow_mut().drain();
@@ -508,6 +544,7 @@ impl Shell {
     /// started, and mostly the store has not taken that out of its log yet.
     pub(crate) fn ended(&self, root: Id, has_callbacks: bool) {
         self.0.numbers.borrow_mut().remove(&root);
+        self.0.superseded.borrow_mut().remove(&root);
         // (Whoever revokes asks so.)
         let is_asked = self.has_revoked() && self.0.revocations.borrow_mut().forget(root);
         if is_asked {

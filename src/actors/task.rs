@@ -15,12 +15,14 @@ use super::roll::Ticket;
 use super::runner::Order;
 use super::shell::Shell;
 use super::supervision::{Child, Resume, given_up, respawn_later};
+use crate::canvas::Mode;
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::offspring;
 use crate::canvas::machine::quarantine::Arrival;
-use crate::canvas::machine::task::{Command, End, Now, Schedule, Task};
+use crate::canvas::machine::task::{Command, End, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{Change, Index, Purpose};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
+use crate::canvas::parked::{Misfit, NOT_REGISTERED, ParkedTask};
 use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
@@ -48,6 +50,8 @@ struct Job {
     work: Option<Work>,
     /// What its attempt before counts for, if that was running when the process ended.
     arrival: Arrival,
+    /// This build cannot run it, and `App::parked` lists it.
+    is_parked: bool,
     /// It has said its last word.
     is_over: bool,
     /// Others know the actor's address, and may use it after the end of the job.
@@ -74,7 +78,13 @@ struct Work {
     options: Option<Box<TaskOptions>>,
     /// Nearly always none.
     family: Option<Box<Family>>,
+    /// The commits in which its latest attempts are recorded, from the second on.
+    attempts: VecDeque<u64>,
 }
+
+/// So many of a task's latest records are kept; those who read what was durable a moment ago find
+/// one among them.
+const KEPT_RECORDS: usize = 16;
 
 /// What a task has to do with the children that it starts.
 #[derive(Debug)]
@@ -174,6 +184,7 @@ impl Job {
             permit,
             work: None,
             arrival: Arrival::Free,
+            is_parked: false,
             is_over: false,
             is_known: false,
             next: None,
@@ -220,6 +231,13 @@ impl Job {
                     }
                     self.child.pass_on(&self.shell, report);
                     self.is_over = true;
+                }
+                Command::Park(failure) => {
+                    let what = match failure.kind {
+                        FailureKind::Type => "its arguments do not decode",
+                        _ => "it cannot be called",
+                    };
+                    self.park(&failure.message, what, context);
                 }
                 Command::Expire => {
                     let attempt = self.work.as_ref().map_or(0, |work| work.machine.attempt());
@@ -310,7 +328,28 @@ impl Job {
                 work.machine.args_are_kept(kept);
             }
         }
+        let is_first = match &change {
+            Change::Started(past) => past.is_first(),
+            Change::Waiting { .. } | Change::Done(_) => false,
+        };
         self.child.record(&self.shell, change);
+        if !is_first && let Err(error) = self.supersede() {
+            self.shell.halt(error.into());
+        }
+    }
+
+    /// Notes that something has been recorded of it, and lets go of what was long before.
+    fn supersede(&mut self) -> Result<(), StoreError> {
+        let Some(work) = &mut self.work else {
+            return Ok(());
+        };
+        work.attempts.push_back(self.shell.next_commit());
+        if work.attempts.len() > KEPT_RECORDS
+            && let Some(commit) = work.attempts.pop_front()
+        {
+            self.shell.supersede(self.child.stream, commit)?;
+        }
+        Ok(())
     }
 
     fn request(&mut self, context: &mut Context<TaskActor>) {
@@ -349,13 +388,68 @@ impl Job {
             return self.decide(None, context, Task::revoked);
         }
         // It has just come in, or is parked.
-        self.shell.shared().unpark(self.child.id());
         self.child.revoke();
         self.is_over = true;
     }
 
-    /// It has left quarantine.
+    /// It cannot run. The log says `what`, and nothing of its arguments.
+    fn park(&mut self, reason: &str, what: &str, context: &mut Context<TaskActor>) {
+        let (id, name) = (self.child.id(), &self.child.def().name);
+        tracing::warn!(%id, %name, reason = what, "parked");
+        self.is_parked = true;
+        let task = ParkedTask::new(id, name, reason);
+        self.shell.shared().park(task, self.ticket);
+        if self.shell.take_discarded(id).is_some() {
+            self.discard_parked(reason, context);
+        }
+    }
+
+    /// Says whether nothing of it has ever been called.
+    fn is_untouched(&self) -> bool {
+        match &self.child.resume {
+            Resume::Fresh | Resume::Stored(None) => true,
+            Resume::Stored(Some(Change::Waiting { past, .. })) => past.attempt == 0,
+            Resume::Stored(Some(_)) => false,
+        }
+    }
+
+    /// It is parked, and is to fail.
+    fn discard_parked(&mut self, reason: &str, context: &mut Context<TaskActor>) {
+        let message = format!("discarded; it was parked: {reason}");
+        let kind = match self.shell.entry(&self.child.def().name) {
+            Some(_) => FailureKind::Type,
+            None => FailureKind::NotRegistered,
+        };
+        let failure = self.child.failure(kind, &message);
+        if self.work.is_some() {
+            return self.decide(None, context, |task| task.discarded(failure));
+        }
+        self.child.report(&self.shell, Outcome::Failure(failure));
+        self.is_over = true;
+    }
+
+    /// Says whether what does not decode came into the workflow while it ran, in this build or
+    /// through a canvas without types: then it is the workflow that is wrong, and the task fails, as
+    /// Celery's does with a `TypeError`. Otherwise the task has changed since it was submitted.
+    fn is_data_flow(&self, misfit: Misfit) -> bool {
+        let Some(work) = &self.work else { return false };
+        let def = self.child.def();
+        let is_from_retry = work.machine.has_given_args();
+        let is_from_upstream =
+            misfit == Misfit::First && def.takes_upstream && self.child.input.is_some();
+        if !(is_from_retry || is_from_upstream || self.child.run.is_some()) {
+            return false;
+        }
+        def.mode == Mode::OnceUntyped || self.shell.is_of_this_life(self.child.root)
+    }
+
+    /// It has left quarantine, or is discarded.
     fn released(&mut self, released: Released, context: &mut Context<TaskActor>) {
+        if self.is_parked && released == Released::ToFail {
+            let parked = self.shell.shared().unpark(self.child.id());
+            let reason = parked.map_or_else(String::new, |task| task.reason);
+            return self.discard_parked(&reason, context);
+        }
         if self.arrival == Arrival::Quarantined {
             self.arrival = match released {
                 Released::ToRun => Arrival::Watched,
@@ -379,6 +473,9 @@ impl Job {
 
     /// It has come to its end, or to that of an attempt: it did not end the process.
     fn clear(&mut self) {
+        if self.is_parked && self.is_over {
+            drop(self.shell.shared().unpark(self.child.id()));
+        }
         if self
             .work
             .as_ref()
@@ -495,17 +592,21 @@ impl Job {
             entry,
             options,
             family,
+            attempts: VecDeque::new(),
         });
         self.perform(commands, None, context);
         Ok(())
     }
 
     fn start(&mut self, context: &mut Context<TaskActor>) {
+        if self.is_untouched()
+            && let Some(reason) = self.shell.take_discarded(self.child.id())
+        {
+            return self.discard_parked(&reason, context);
+        }
         let def = self.child.def();
         let Some(entry) = self.shell.entry(&def.name) else {
-            tracing::warn!(id = %self.child.id(), name = %def.name, "parked: the task is not registered");
-            self.shell.shared().park(self.child.id(), &def.name);
-            return;
+            return self.park(NOT_REGISTERED, NOT_REGISTERED, context);
         };
         if let Err(error) = self.open(entry, context) {
             self.shell.halt(error.into());
@@ -518,12 +619,19 @@ impl Job {
             end,
             permit,
         } = finished;
+        let end = match end {
+            End::Unfit { failure, misfit } if self.is_data_flow(misfit) => End::Failure {
+                failure,
+                retry: Retry::Never,
+            },
+            end => end,
+        };
         match end {
             End::Value(_) | End::Replaced(_) => {
                 let now = Now::default();
                 self.decide(None, context, |task| task.finished(attempt, end, now));
             }
-            End::Failure { .. } => self.failed(attempt, end, context),
+            End::Failure { .. } | End::Unfit { .. } => self.failed(attempt, end, context),
         }
         if let Some(permit) = permit {
             self.next = self.shell.release_to_new(permit.into_slot());

@@ -39,7 +39,8 @@ impl Workers {
         self.runtime.spawn(work)
     }
 
-    /// Runs the job on a thread, as soon as there is one: to be called by who holds a slot.
+    /// Runs the job on a thread, as soon as there is one. The caller sees to it that there are not too many:
+    /// a blocking task holds a slot.
     pub(crate) fn run(&self, job: Job) {
         match &self.pool {
             Some(pool) => pool.run(job),

@@ -5,6 +5,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::actors::pool::STACK;
 use crate::actors::workers::Workers;
 use crate::persistence::threads;
 
@@ -50,8 +51,8 @@ impl Runtime {
 
     fn begin(count: usize) -> io::Result<Self> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let builder = builder.worker_threads(count).thread_name("chordal-worker");
-        let tokio = builder.enable_all().build()?;
+        builder.worker_threads(count).thread_name("chordal-worker");
+        let tokio = builder.thread_stack_size(STACK).enable_all().build()?;
         Ok(Self {
             workers: Workers::new(tokio.handle().clone()),
             tokio: Some(tokio),

@@ -1,5 +1,6 @@
 //! Binding: the arguments of a call find their parameters, or are refused.
 
+use super::freeze::TaskDef;
 use super::parameter::{Parameter, default_of, fixed, usage};
 use super::payload::{ListWriter, Payload};
 use super::{Kwargs, Mode, TaskSig, arguments};
@@ -34,6 +35,22 @@ pub(crate) fn bind(
         return Ok(None);
     }
     call.fill(&sig.args, sig.count, kwargs).map(Some)
+}
+
+/// Checks what is stored of a task's arguments against its parameters, which may have changed since.
+pub(crate) fn check_stored(task: &TaskDef, parameters: &[Parameter]) -> Result<(), String> {
+    let call = Call {
+        task: &task.name,
+        parameters,
+        upstream: u32::from(task.takes_upstream),
+    };
+    match task.mode {
+        Mode::Map => call.check_items(&task.args, task.count),
+        Mode::Once | Mode::OnceUntyped => {
+            call.count(task.count)?;
+            call.check(&task.args, task.count)
+        }
+    }
 }
 
 struct Call<'a> {

@@ -11,7 +11,7 @@ use super::id::{ORIGIN_STREAM, Seq};
 use super::machine::offspring::Graft;
 use super::name::Name;
 use super::nested::nested;
-use super::options::{Options, TimeLimits};
+use super::options::{MAX_NAME, Options, TimeLimits};
 use super::outcome::Value;
 use super::parameter::{Parameter, takes_two, usage};
 use super::payload::Payload;
@@ -122,6 +122,8 @@ pub(crate) enum Reason {
         task: String,
         excess: Excess,
     },
+    /// The name of a queue is too long.
+    QueueName(Excess),
 }
 
 /// A payload that is larger than what is taken.
@@ -136,6 +138,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Wrong(reason) => f.write_str(reason),
             Self::TooLarge { task, excess } => write!(f, "the arguments of `{task}` take {excess}"),
+            Self::QueueName(excess) => write!(f, "the name of its queue takes {excess}"),
         }
     }
 }
@@ -323,6 +326,10 @@ impl<G: Gather> Freezer<'_, G> {
         let takes_upstream = fed && sig.takes_input();
         let bound = bind(&sig, kwargs, takes_upstream, parameters)
             .map_err(|reason| Refusal::here(&reason))?;
+        let mode = match sig.mode {
+            Mode::Once if sig.is_dynamic() && takes_upstream => Mode::OnceUntyped,
+            mode => mode,
+        };
         let (args, count) = bound.unwrap_or((sig.args, sig.count));
         self.admit(&sig.name, &args)?;
         self.check_limits(&sig.name, &options)?;
@@ -330,7 +337,7 @@ impl<G: Gather> Freezer<'_, G> {
             name: sig.name.into(),
             args,
             count,
-            mode: sig.mode,
+            mode,
             takes_upstream,
             options: (options != Options::default()).then(|| Box::new(options)),
         }))
@@ -445,7 +452,10 @@ impl<G: Gather> Freezer<'_, G> {
                 name: task.into(),
                 args: Payload::from(Vec::new()),
                 count: 0,
-                mode: Mode::Once,
+                mode: match dynamic {
+                    true => Mode::OnceUntyped,
+                    false => Mode::Once,
+                },
                 takes_upstream: true,
                 options: (options != Options::default()).then(|| Box::new(options)),
             }),
@@ -626,10 +636,24 @@ impl Refusal {
     }
 }
 
+/// By how much a name is too long, if it is.
+pub(crate) fn over_long(name: &str) -> Option<Excess> {
+    (name.len() > MAX_NAME).then_some(Excess {
+        bytes: name.len() as u64,
+        limit: MAX_NAME as u64,
+    })
+}
+
 /// Refuses what no canvas within another, and no task, can have.
 fn check(options: &Options, extras: &Extras) -> Result<(), Refusal> {
     if options.priority.is_some_and(|priority| priority > 9) {
         return Err(Refusal::here("a priority is 0 to 9"));
+    }
+    if let Some(excess) = options.queue.as_deref().and_then(over_long) {
+        return Err(Refusal {
+            path: String::new(),
+            reason: Reason::QueueName(excess),
+        });
     }
     let limits = [options.time_limit, options.soft_time_limit];
     if limits.iter().flatten().any(Duration::is_zero) {

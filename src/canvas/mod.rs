@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows actors, stores, clocks or randomness: time and ids come in as arguments.
 
-mod binding;
+pub(crate) mod binding;
 mod celery;
 mod chain;
 mod chord;
@@ -17,6 +17,7 @@ pub(crate) mod opening;
 pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod parameter;
+pub(crate) mod parked;
 pub(crate) mod payload;
 pub(crate) mod quarantined;
 mod regen;
@@ -199,6 +200,9 @@ pub(crate) enum Mode {
     Once,
     /// Once per item (each a list of arguments), in order; the value is the list of results.
     Map,
+    /// As [`Once`](Self::Once), with a value from upstream that the compiler has not seen: that it
+    /// does not fit is for the canvas to answer for, and not for another build of the task.
+    OnceUntyped,
 }
 
 impl Extras {

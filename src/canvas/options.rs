@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+/// The longest name of a queue, or of a task, in bytes: names become keys of the store.
+pub(crate) const MAX_NAME: usize = 255;
+
 /// Options of one signature; what is `None` is as registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Options {

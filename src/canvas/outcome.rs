@@ -82,7 +82,7 @@ pub struct TaskFailure {
     /// The name of the error's type: of what the task returned (`ParseIntError`, or what it
     /// [said](crate::TaskError::with_type)), or as Celery calls what the engine found:
     /// `ChordError`, `MaxRetriesExceededError`, `SoftTimeLimitExceeded`, `TimeLimitExceeded`,
-    /// `TaskRevokedError`, `WorkerLostError`, `TypeError`; and `Panic`, `EngineError`,
+    /// `TaskRevokedError`, `WorkerLostError`, `TypeError`, `NotRegistered`; and `Panic`, `EngineError`,
     /// `PayloadTooLarge`.
     pub error_type: String,
     /// The task's own message; a panic's text too.
@@ -125,6 +125,9 @@ pub enum FailureKind {
     /// Its result, or the arguments of the retry or of the canvas that it asked for, are larger than
     /// is [taken](crate::AppBuilder::max_payload). It is not tried again.
     PayloadTooLarge,
+    /// No task was registered under its name, and it was [discarded](crate::App::discard) (Celery's
+    /// `NotRegistered`).
+    NotRegistered,
 }
 
 impl FailureKind {
@@ -142,6 +145,7 @@ impl FailureKind {
             Self::Engine => "EngineError",
             Self::Quarantined => "WorkerLostError",
             Self::PayloadTooLarge => "PayloadTooLarge",
+            Self::NotRegistered => "NotRegistered",
         }
     }
 }

@@ -156,6 +156,17 @@ impl Parameter {
     }
 }
 
+impl Parameter {
+    /// As [`check`](Self::check); what a rest parameter takes comes as a list.
+    pub(crate) fn check_all(&self, argument: &Payload) -> Result<(), String> {
+        if !self.is_rest() {
+            return self.check(argument);
+        }
+        let all = argument.elements()?;
+        all.iter().try_for_each(|one| self.check(one))
+    }
+}
+
 /// As in a usage line: `x`, `[y]`, `args..`.
 impl fmt::Display for Parameter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,8 @@
 //! Payloads: arguments and results as MessagePack with field names.
 
+mod decode;
+mod encode;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -7,6 +10,9 @@ use std::io;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use self::decode::Decoder;
+use self::encode::{Encoder, Notes};
 
 /// A MessagePack value (<https://msgpack.org>), encoded once and shared from then on.
 ///
@@ -18,12 +24,37 @@ impl Payload {
     /// Encodes `value`, structs with their field names and ids as text: what is read back without
     /// its type (JSON, a dynamic canvas) is what was written.
     pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, String> {
+        Self::encode_and_note(value).map(|(payload, _)| payload)
+    }
+
+    /// As [`encode`](Self::encode), of a value that is read back as a `T`. A 128-bit integer may not
+    /// be: serde sets the content of an untagged, flattened or internally tagged type aside before
+    /// it knows the type, and cannot set these aside. That is told at once.
+    pub(crate) fn encode_readable<T: Serialize + DeserializeOwned>(
+        value: &T,
+    ) -> Result<Self, String> {
+        let (payload, is_wide) = Self::encode_and_note(value)?;
+        if is_wide {
+            payload.decode::<T>().map_err(not_readable)?;
+        }
+        Ok(payload)
+    }
+
+    /// Says, too, whether there is a 128-bit integer in the value.
+    pub(crate) fn encode_and_note<T: Serialize + ?Sized>(
+        value: &T,
+    ) -> Result<(Self, bool), String> {
         let mut bytes = Vec::new();
-        let mut writer = rmp_serde::Serializer::new(&mut bytes)
+        let mut to = rmp_serde::Serializer::new(&mut bytes)
             .with_struct_map()
             .with_human_readable();
-        match value.serialize(&mut writer) {
-            Ok(()) => Ok(Self::from(bytes)),
+        let notes = Notes::default();
+        let encoder = Encoder {
+            to: &mut to,
+            notes: &notes,
+        };
+        match value.serialize(encoder) {
+            Ok(()) => Ok((Self::from(bytes), notes.is_wide.get())),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -122,7 +153,8 @@ fn decode<'de, T: DeserializeOwned, R: rmp_serde::decode::ReadSlice<'de>>(
     reader: rmp_serde::Deserializer<R>,
 ) -> Result<T, String> {
     use rmp_serde::decode::Error;
-    T::deserialize(&mut reader.with_human_readable()).map_err(|error| match error {
+    let mut reader = reader.with_human_readable();
+    T::deserialize(Decoder(&mut reader)).map_err(|error| match error {
         // Its own text names the marker byte, which no user has ever seen.
         Error::TypeMismatch(marker) => format!(
             "{} does not fit into {}",
@@ -131,6 +163,14 @@ fn decode<'de, T: DeserializeOwned, R: rmp_serde::decode::ReadSlice<'de>>(
         ),
         error => error.to_string(),
     })
+}
+
+/// Why a value with a 128-bit integer in it cannot be stored.
+pub(crate) fn not_readable(error: String) -> String {
+    format!(
+        "it could not be read again: {error}. (serde cannot read 128-bit integers inside \
+         untagged, flattened or internally tagged types: store them as text, or with an adjacent tag.)"
+    )
 }
 
 /// What kind of value begins with this marker.
@@ -185,6 +225,11 @@ impl ListWriter {
         Self::default()
     }
 
+    /// How many bytes it takes by now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.iter().map(Vec::len).sum::<usize>() + self.last.len()
+    }
+
     /// Begins a list within: `len` elements follow.
     pub(crate) fn begin(&mut self, len: usize) {
         let len = u32::try_from(len).expect("a MessagePack list holds at most 2^32 - 1 elements");
@@ -237,6 +282,17 @@ impl Parts {
             }
             None => Err("there is no value".to_owned()),
         }
+    }
+
+    /// As [`decode`](Self::decode); gives the value back if it does not fit, and is in one piece.
+    pub(crate) fn decode_or_back<T: DeserializeOwned>(
+        mut self,
+    ) -> Result<T, (String, Option<Payload>)> {
+        if self.parts.len() > 1 {
+            return self.decode().map_err(|error| (error, None));
+        }
+        let only = Payload::from(self.parts.pop_front().unwrap_or_default());
+        only.decode().map_err(|error| (error, Some(only)))
     }
 
     /// How many elements the list has.
@@ -409,6 +465,9 @@ impl<'de> Deserialize<'de> for Payload {
         deserializer.deserialize_byte_buf(Visitor)
     }
 }
+
+#[cfg(test)]
+mod shapes;
 
 #[cfg(test)]
 mod tests {

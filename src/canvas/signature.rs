@@ -145,6 +145,7 @@ macro_rules! builders {
             /// body, on a chain to the first step; what is set outside wins (celery/canvas.py,
             /// `Signature._merge`). This holds for every option here. A queue need not be
             /// declared: one that is not has the [default](crate::AppBuilder::concurrency) slots.
+            /// Its name has at most 255 bytes; nothing of a queue stays in memory when it is idle.
             ///
             /// ```
             /// # use chordal::prelude::*;

@@ -118,6 +118,14 @@ impl TaskFrame {
             return Step::Start(task.child(&state, index));
         }
         let (attempt, end) = self.ended.take().expect("its attempt has ended");
+        // Nothing of it is older than this build, so it is the workflow that is wrong.
+        let end = match end {
+            End::Unfit { failure, .. } => End::Failure {
+                failure,
+                retry: Retry::Never,
+            },
+            end => end,
+        };
         let now = Now {
             ms: task.now_ms(&state),
             random: task.run.shared.clock.random(),
@@ -192,6 +200,7 @@ impl Running {
                     let report = Outcome::Revoked(failure).into();
                     next = Some(Step::Ended(self.place.last_word(report, false)));
                 }
+                Command::Park(_) => unreachable!("nothing is parked in an eager app"),
                 Command::Cancel { .. } | Command::Revoke => nothing_is_revoked(),
                 Command::Child(command) => {
                     next = self.perform_child(state, command, draft).or(next);

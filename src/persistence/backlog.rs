@@ -102,6 +102,29 @@ impl Reader {
         Ok(due)
     }
 
+    /// The workflows that have not ended: those that wait, and those that are live. One that comes
+    /// in meanwhile may be met twice.
+    pub(crate) fn unfinished(&self) -> impl Iterator<Item = Result<(Id, Head), StoreError>> + '_ {
+        let of = |tag| {
+            let (from, to) = keys::all(tag);
+            self.store().scan(&from, &to)
+        };
+        let waiting = of(b'b').map(|pair| {
+            let (key, record) = pair?;
+            let waiting: Waiting = codec::decode(Kind::Waiting, &key, &record)?;
+            let root =
+                keys::id_of(&key).ok_or_else(|| codec::corrupt(Kind::Waiting, &key, "no id"))?;
+            Ok((root, waiting.head(root)?))
+        });
+        let live = of(b'w').map(|pair| {
+            let (key, record) = pair?;
+            let root =
+                keys::id_of(&key).ok_or_else(|| codec::corrupt(Kind::Head, &key, "no id"))?;
+            Ok((root, codec::decode(Kind::Head, &key, &record)?))
+        });
+        waiting.chain(live)
+    }
+
     /// The lanes in which workflows wait.
     pub(crate) fn lanes(&self) -> Result<Vec<String>, StoreError> {
         let mut lanes = Vec::new();

@@ -63,7 +63,7 @@ pub(crate) enum Host {
 }
 
 impl Host {
-    pub(super) fn shared(&self) -> Result<&Arc<Shared>> {
+    pub(crate) fn shared(&self) -> Result<&Arc<Shared>> {
         match self {
             Self::Detached => Err(Error::NotInTask),
             Self::Engine(attempt) => Ok(attempt.shared()),

@@ -9,6 +9,7 @@ use crate::canvas::Canvas;
 use crate::canvas::id::Id;
 use crate::canvas::machine::task;
 use crate::canvas::outcome::{FailureKind, TaskFailure, shorten};
+use crate::canvas::parked::Misfit;
 
 /// Why a task failed. Any [`std::error::Error`] becomes one with `?` or `.into()`.
 ///
@@ -39,6 +40,8 @@ enum Then {
     /// Another attempt, if there are retries left.
     Retry(Box<Retry>),
     Fatal,
+    /// Its arguments do not decode.
+    Unfit(Misfit),
     /// It is no failure: this canvas takes the task's place.
     Replace(Box<Canvas>),
 }
@@ -47,6 +50,8 @@ enum Then {
 pub(crate) enum Next {
     Retry(task::Retry),
     Replace(Box<Canvas>),
+    /// The function was not called.
+    Unfit(Misfit),
 }
 
 impl TaskError {
@@ -131,6 +136,22 @@ impl TaskError {
         }
     }
 
+    /// Arguments that do not decode: the function was not called.
+    pub(super) fn unfit(message: String, misfit: Misfit) -> Self {
+        Self {
+            then: Then::Unfit(misfit),
+            ..Self::wrong_type(message)
+        }
+    }
+
+    /// What it gives is larger than is taken: the next attempt would fail alike.
+    pub(crate) fn too_large(message: String) -> Self {
+        Self {
+            kind: FailureKind::PayloadTooLarge,
+            ..Self::new(message).fatal()
+        }
+    }
+
     pub(crate) fn panic(message: String) -> Self {
         Self {
             kind: FailureKind::Panic,
@@ -171,6 +192,7 @@ impl TaskError {
     pub(crate) fn next(&self, options: &TaskOptions) -> Next {
         Next::Retry(match &self.then {
             Then::Replace(canvas) => return Next::Replace(canvas.clone()),
+            Then::Unfit(misfit) => return Next::Unfit(*misfit),
             Then::Fatal => task::Retry::Never,
             Then::Auto => match options.retry_if {
                 Some(is_worth_it) if !is_worth_it(self) => task::Retry::Never,

@@ -331,10 +331,10 @@ async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
         })
         .await;
         let parked = app.parked();
-        let [(_, name)] = &parked[..] else {
+        let [parked] = &parked[..] else {
             panic!("{parked:?}");
         };
-        assert_eq!(name, "golden.gone");
+        assert_eq!(parked.name, "golden.gone");
         let quarantined = app.quarantined();
         let [guilty] = &quarantined[..] else {
             panic!("{quarantined:?}");

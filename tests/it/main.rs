@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per theme.
 
+mod attempts;
 mod backlog;
 mod canvas;
 mod celery_json;
@@ -18,12 +19,14 @@ mod limits;
 mod macros;
 mod panics;
 mod parameters;
+mod parked;
 mod pause;
 mod payloads;
 mod pending;
 mod points;
 mod property;
 mod quarantine;
+mod queues;
 mod recovery;
 mod results;
 mod salvage;

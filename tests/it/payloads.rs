@@ -153,6 +153,9 @@ async fn a_result_of_just_the_limit_is_one_and_a_larger_one_fails_its_task() {
         assert_eq!(end(&app, list(495)).await, Ok(vec![x(498), x(495)]));
         let failed = too_large(1, "its result takes");
         assert_eq!(end(&app, list(496)).await, failed);
+        // Items that could only make it larger still are not called.
+        let (_, _, message) = end(&app, letters.map([498; 4])).await.unwrap_err();
+        assert!(message.ends_with("already after 2 of 4 items"), "{message}");
     }
 }
 

@@ -380,7 +380,7 @@ async fn a_task_of_an_unknown_name_is_parked_and_runs_when_it_is_registered_agai
                 .await
                 .unwrap();
             within(after.get()).await.unwrap();
-            let parked: Vec<_> = app.parked().into_iter().map(|(_, name)| name).collect();
+            let parked: Vec<_> = app.parked().into_iter().map(|task| task.name).collect();
             assert_eq!(parked, ["recovery.gated"]);
             assert!(!result.ready().await.unwrap());
             app.shutdown().await.unwrap();

@@ -108,7 +108,7 @@ impl EngineActor {
         let reader = self.shell.reader().clone();
         for (lane, room) in self.backlog.room() {
             let name = self.backlog.name(lane).to_owned();
-            let from = self.taken_in.get(&lane).cloned();
+            let from = self.backlog.last_taken(lane).cloned();
             let mut turns = reader.turns(&name, from);
             let mut room = room.min(AT_ONCE.saturating_sub(self.moving.len()));
             while room > 0 {
@@ -116,7 +116,7 @@ impl EngineActor {
                     self.backlog.is_empty(lane);
                     break;
                 };
-                self.taken_in.insert(lane, turn);
+                self.backlog.take_from(lane, turn);
                 if !self.moving.contains(&root) {
                     self.take_turn(root, lane)?;
                     room -= 1;
@@ -302,8 +302,12 @@ impl Handler<Stored> for EngineActor {
                 self.backlog.arrived(lane);
                 let turn = keys::turn(self.backlog.name(lane), priority, root);
                 // Before those that are in already.
-                if self.taken_in.get(&lane).is_some_and(|last| turn < *last) {
-                    self.taken_in.insert(lane, turn);
+                if self
+                    .backlog
+                    .last_taken(lane)
+                    .is_some_and(|last| turn < *last)
+                {
+                    self.backlog.take_from(lane, turn);
                 }
             }
             Stored::WaitsUntil(at_ms) => {

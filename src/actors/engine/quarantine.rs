@@ -1,4 +1,4 @@
-//! Quarantine: somebody has decided what becomes of a task in it.
+//! Quarantine, and what is parked: somebody has decided what becomes of a task in it.
 
 use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
@@ -15,6 +15,8 @@ use crate::messages::task::Released;
 pub(crate) struct Release {
     pub(crate) id: Id,
     pub(crate) released: Released,
+    /// It is not in quarantine, but parked, or will be when it is met; and why.
+    pub(crate) parked: Option<String>,
     /// Told once that is durable. It is dropped if the engine halts first.
     pub(crate) done: oneshot::Sender<Result<()>>,
 }
@@ -23,8 +25,17 @@ impl Handler<Release> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, release: Release, _: &mut Context<Self>) {
-        let Release { id, released, done } = release;
+        let Release {
+            id,
+            released,
+            parked,
+            done,
+        } = release;
         if self.shell.release_quarantined(id, released) {
+            self.shell.then(Act::Done(done));
+        } else if let Some(reason) = parked {
+            self.shell.discard_parked(id, reason);
+            self.want(id.root());
             self.shell.then(Act::Done(done));
         } else {
             // Who no longer waits need not know.

@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::Shell;
 use crate::actors::dispatcher::Ready;
+use crate::actors::pool;
 use crate::actors::roll::Ticket;
 use crate::canvas::id::Id;
 use crate::canvas::machine::quarantine::{Arrival, Note, Quarantine, Suspect};
@@ -31,6 +32,8 @@ pub(crate) struct Legacy {
     pub(super) notes: Vec<Note>,
     /// How much is pending.
     pub(crate) pending: Weight,
+    /// The latest workflow of theirs.
+    pub(super) last_root: Option<Id>,
     /// Where it is noted if the process aborts.
     pub(super) abort_note: Option<AbortNote>,
 }
@@ -83,6 +86,7 @@ impl Legacy {
             notes,
             pending: reader.pending()?,
             abort_note: directory.and_then(AbortNote::make),
+            last_root: reader.last_id()?,
         })
     }
 
@@ -121,7 +125,8 @@ impl Shell {
         {
             // It may block, and may panic.
             let tell = move || quarantined.iter().for_each(|task| hook.call(task));
-            self.shared().plant().runtime.spawn_blocking(tell);
+            let (job, _) = pool::job(tell);
+            self.shared().plant().runtime.run(job);
         }
     }
 
@@ -183,6 +188,7 @@ impl Shell {
             priority,
             ticket,
         };
+        self.0.dispatcher.borrow_mut().pin(slot);
         self.0.court.borrow_mut().wait(id, accused);
         self.try_next();
     }
@@ -216,6 +222,7 @@ impl Shell {
             priority,
             ticket,
         } = accused;
+        self.0.dispatcher.borrow_mut().unpin(slot);
         if !self.0.court.borrow().holds() {
             return self.request(slot, priority, Ready::Known(ticket));
         }

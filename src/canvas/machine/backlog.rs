@@ -1,9 +1,12 @@
 //! The backlog: which workflows are live, lane by lane, and which have to wait.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// The number of a lane: of what starts in one queue.
 pub(crate) type Lane = usize;
+
+/// So many lanes are kept, idle ones among them; when there are more, the idle ones are let go.
+const KEPT_LANES: usize = 64;
 
 /// Who waits is in the store, not in here.
 ///
@@ -14,8 +17,15 @@ pub(crate) struct Backlog {
     /// How many places each lane has: its own, so that one whose tasks do not come to an end keeps
     /// nobody else from starting.
     places: usize,
-    lanes: Vec<State>,
+    /// By number; `None` where one was let go.
+    lanes: Vec<Option<State>>,
+    /// Numbers that are free.
+    free: Vec<Lane>,
     numbers: HashMap<String, Lane>,
+    /// At so many lanes the idle ones are let go.
+    most: usize,
+    /// The lanes of which there may be some in the store.
+    waiting: BTreeSet<Lane>,
 }
 
 #[derive(Debug)]
@@ -25,8 +35,9 @@ struct State {
     live: usize,
     /// Put to wait, but not yet to be seen in the store.
     arriving: usize,
-    /// There may be some in the store.
-    waiting: bool,
+    /// The last turn that was taken: who waits, waits behind it. What has been deleted before it is
+    /// not to be passed over again at each look.
+    taken: Option<Vec<u8>>,
 }
 
 impl Backlog {
@@ -35,35 +46,85 @@ impl Backlog {
         Self {
             places,
             lanes: Vec::new(),
+            free: Vec::new(),
             numbers: HashMap::new(),
+            most: KEPT_LANES,
+            waiting: BTreeSet::new(),
         }
     }
 
-    /// The number of the lane of this name.
+    /// The number of the lane of this name. It is the lane's for as long as a workflow is live in
+    /// it, or waits; and until the next is asked for.
     pub(crate) fn lane(&mut self, name: &str) -> Lane {
         if let Some(lane) = self.numbers.get(name) {
             return *lane;
         }
-        self.numbers.insert(name.to_owned(), self.lanes.len());
-        self.lanes.push(State {
+        if self.numbers.len() >= self.most {
+            self.let_go();
+        }
+        let lane = self.free.pop().unwrap_or_else(|| {
+            self.lanes.push(None);
+            self.lanes.len() - 1
+        });
+        self.numbers.insert(name.to_owned(), lane);
+        self.lanes[lane] = Some(State {
             name: name.to_owned(),
             live: 0,
             arriving: 0,
-            waiting: false,
+            taken: None,
         });
-        self.lanes.len() - 1
+        lane
+    }
+
+    /// Lets go of the idle lanes. Rare enough to cost nothing each time that one is added.
+    fn let_go(&mut self) {
+        for (lane, state) in self.lanes.iter_mut().enumerate() {
+            let is_idle = |state: &mut State| state.live == 0 && state.arriving == 0;
+            if !self.waiting.contains(&lane)
+                && let Some(idle) = state.take_if(is_idle)
+            {
+                self.numbers.remove(&idle.name);
+            }
+        }
+        let used = self.lanes.iter().rposition(Option::is_some);
+        self.lanes.truncate(used.map_or(0, |last| last + 1));
+        self.lanes.shrink_to_fit();
+        self.numbers.shrink_to_fit();
+        let lanes = 0..self.lanes.len();
+        self.free = lanes.filter(|lane| self.lanes[*lane].is_none()).collect();
+        self.most = (2 * self.numbers.len()).max(KEPT_LANES);
+    }
+
+    fn state(&self, lane: Lane) -> &State {
+        let state = self.lanes[lane].as_ref();
+        state.expect("a lane is kept while somebody is in it")
+    }
+
+    fn state_mut(&mut self, lane: Lane) -> &mut State {
+        let state = self.lanes[lane].as_mut();
+        state.expect("a lane is kept while somebody is in it")
     }
 
     pub(crate) fn name(&self, lane: Lane) -> &str {
-        &self.lanes[lane].name
+        &self.state(lane).name
+    }
+
+    /// The last turn of a lane that was taken.
+    pub(crate) fn last_taken(&self, lane: Lane) -> Option<&Vec<u8>> {
+        self.state(lane).taken.as_ref()
+    }
+
+    /// From now on the lane is looked through from this turn on.
+    pub(crate) fn take_from(&mut self, lane: Lane, turn: Vec<u8>) {
+        self.state_mut(lane).taken = Some(turn);
     }
 
     /// A workflow wants to start; says whether it may at once. If not it is put to wait.
     pub(crate) fn submitted(&mut self, lane: Lane) -> bool {
-        let places = self.places;
-        let state = &mut self.lanes[lane];
         // Not past those that were there before.
-        let free = state.live < places && state.arriving == 0 && !state.waiting;
+        let free =
+            self.has_place(lane) && self.state(lane).arriving == 0 && !self.waiting.contains(&lane);
+        let state = self.state_mut(lane);
         match free {
             true => state.live += 1,
             false => state.arriving += 1,
@@ -73,48 +134,46 @@ impl Backlog {
 
     /// A workflow is live, whether there was a place or not: it came in, or was so before a restart.
     pub(crate) fn came_in(&mut self, lane: Lane) {
-        self.lanes[lane].live += 1;
+        self.state_mut(lane).live += 1;
     }
 
     /// A workflow that waits, of another lane before, is put into this one.
     pub(crate) fn moved_to(&mut self, lane: Lane) {
-        self.lanes[lane].arriving += 1;
+        self.state_mut(lane).arriving += 1;
     }
 
     /// The store shows one that was put to wait.
     pub(crate) fn arrived(&mut self, lane: Lane) {
-        let state = &mut self.lanes[lane];
+        let state = self.state_mut(lane);
         state.arriving = state.arriving.saturating_sub(1);
-        state.waiting = true;
+        self.waiting.insert(lane);
     }
 
     /// Workflows wait in the store: it has just been opened.
     pub(crate) fn found(&mut self, lane: Lane) {
-        self.lanes[lane].waiting = true;
+        self.waiting.insert(lane);
     }
 
     /// A live one has ended.
     pub(crate) fn ended(&mut self, lane: Lane) {
-        let state = &mut self.lanes[lane];
+        let state = self.state_mut(lane);
         state.live = state.live.saturating_sub(1);
     }
 
     /// The store has no more that wait in this lane.
     pub(crate) fn is_empty(&mut self, lane: Lane) {
-        self.lanes[lane].waiting = false;
+        self.waiting.remove(&lane);
     }
 
     pub(crate) fn has_place(&self, lane: Lane) -> bool {
-        self.lanes[lane].live < self.places
+        self.state(lane).live < self.places
     }
 
     /// The lanes in which there are both: places, how many, and workflows that wait for one.
     pub(crate) fn room(&self) -> Vec<(Lane, usize)> {
-        let lanes = self.lanes.iter().enumerate();
-        let wanted = lanes.filter(|(_, state)| state.waiting && state.live < self.places);
-        wanted
-            .map(|(lane, state)| (lane, self.places - state.live))
-            .collect()
+        let waiting = self.waiting.iter();
+        let room = waiting.map(|lane| (*lane, self.places.saturating_sub(self.state(*lane).live)));
+        room.filter(|(_, room)| *room > 0).collect()
     }
 }
 
@@ -187,5 +246,35 @@ mod tests {
             }
             assert!(started.into_iter().eq(0..submitted), "{places} {story}");
         }
+    }
+
+    #[test]
+    fn lanes_that_nobody_is_in_are_let_go_and_the_others_keep_their_numbers() {
+        let mut backlog = Backlog::new(1);
+        let live = backlog.lane("live");
+        backlog.came_in(live);
+        let waits = backlog.lane("waits");
+        backlog.found(waits);
+        backlog.take_from(waits, vec![7]);
+        let arrives = backlog.lane("arrives");
+        backlog.moved_to(arrives);
+        for name in 0..10_000 {
+            let lane = backlog.lane(&name.to_string());
+            assert_eq!(
+                backlog.last_taken(lane),
+                None,
+                "what another lane has taken"
+            );
+            assert!(backlog.submitted(lane));
+            backlog.take_from(lane, vec![1]);
+            backlog.ended(lane);
+        }
+        assert!(backlog.lanes.len() <= KEPT_LANES && backlog.numbers.len() <= KEPT_LANES);
+        assert_eq!(backlog.lane("live"), live);
+        assert_eq!(backlog.lane("waits"), waits);
+        assert_eq!(backlog.lane("arrives"), arrives);
+        assert!(!backlog.has_place(live));
+        assert_eq!(backlog.room(), [(waits, 1)]);
+        assert_eq!(backlog.last_taken(waits), Some(&vec![7]));
     }
 }

@@ -81,6 +81,11 @@ impl<T> Gate<T> {
         self.entered = 0;
     }
 
+    /// Says whether anybody waits here, or has entered since the last [tick](Self::tick).
+    pub(crate) fn is_busy(&self) -> bool {
+        self.entered > 0 || self.outside.len() > 0
+    }
+
     /// Lets one in out of turn.
     pub(crate) fn take(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
         self.outside.take(is_it)

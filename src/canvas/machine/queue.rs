@@ -14,6 +14,7 @@ pub(crate) enum SlotKind {
 /// Invariant: tasks wait only while no slot is free, or none is to be given.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
+    slots: usize,
     free: usize,
     ready: Line<T>,
 }
@@ -28,9 +29,15 @@ pub(crate) struct Line<T> {
 impl<T> Queue<T> {
     pub(crate) fn new(slots: usize) -> Self {
         Self {
+            slots,
             free: slots,
             ready: Line::default(),
         }
+    }
+
+    /// Says whether no slot is held and no task waits for one.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.free == self.slots && self.ready.len() == 0
     }
 
     /// `task` is ready; it is given back if a slot is free for it now.

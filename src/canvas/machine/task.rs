@@ -5,6 +5,7 @@ use super::{Change, Index, Past, Purpose, Record, Report};
 use crate::canvas::id::Seq;
 use crate::canvas::options::{Options, When};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
+use crate::canvas::parked::Misfit;
 use crate::canvas::retry::RetryPolicy;
 
 /// Invariant: at most one attempt runs that this machine will listen to; `past.attempt` is its
@@ -28,6 +29,8 @@ enum Phase {
     Running,
     /// Waits for the time of its next attempt.
     Delayed,
+    /// This build cannot call it; another may.
+    Parked,
     /// Another canvas has its place.
     Replaced,
     /// It has ended itself; what it called, or added to its chord, has not.
@@ -56,6 +59,8 @@ pub(crate) enum Command {
     WakeAt {
         at_ms: u64,
     },
+    /// It waits for another build, or until it is discarded: then it ends with this.
+    Park(Box<TaskFailure>),
     Report(Report),
     /// Report that it expired.
     Expire,
@@ -98,6 +103,12 @@ pub(crate) enum End {
     },
     /// It becomes this canvas.
     Replaced(Graft),
+    /// Its arguments do not decode, so the function was not called.
+    Unfit {
+        /// What it ends with if it is not parked.
+        failure: Box<TaskFailure>,
+        misfit: Misfit,
+    },
 }
 
 /// Whether a failed attempt is followed by another.
@@ -218,7 +229,7 @@ impl Task {
     /// It is not to run any more, and ends with this.
     pub(crate) fn discarded(&mut self, failure: Box<TaskFailure>) -> Vec<Command> {
         match self.phase {
-            Phase::Ready => self.end(Outcome::Failure(failure).into()),
+            Phase::Ready | Phase::Parked => self.end(Outcome::Failure(failure).into()),
             _ => Vec::new(),
         }
     }
@@ -231,7 +242,7 @@ impl Task {
             return Vec::new();
         }
         match self.phase {
-            Phase::Ready | Phase::Delayed => self.say(LastWord::Revoke),
+            Phase::Ready | Phase::Delayed | Phase::Parked => self.say(LastWord::Revoke),
             Phase::Running => vec![Command::Cancel {
                 attempt: self.past.attempt,
             }],
@@ -278,6 +289,7 @@ impl Task {
                 let (_, commands) = self.offspring.name(Purpose::Replacement, "", graft);
                 return commands.into_iter().map(Command::Child).collect();
             }
+            End::Unfit { failure, .. } => return self.park(failure, now),
             End::Failure { failure, retry } => (failure, retry),
         };
         let retries = self.past.retries;
@@ -314,6 +326,24 @@ impl Task {
         self.phase = Phase::Delayed;
         commands.push(Command::WakeAt { at_ms });
         commands
+    }
+
+    /// The attempt is as if it had not been: on record it waits for its time, which has come.
+    fn park(&mut self, failure: Box<TaskFailure>, now: Now) -> Vec<Command> {
+        self.past.attempt -= 1;
+        self.phase = Phase::Parked;
+        vec![
+            Command::Record(Change::Waiting {
+                past: self.past.clone(),
+                at_ms: now.ms,
+            }),
+            Command::Park(failure),
+        ]
+    }
+
+    /// Says whether a retry gave the arguments.
+    pub(crate) fn has_given_args(&self) -> bool {
+        self.past.args.is_some()
     }
 
     /// Where the arguments that a retry gave are kept: what is large is recorded once.

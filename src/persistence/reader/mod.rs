@@ -224,7 +224,7 @@ impl Reader {
         &self,
         stream: Id,
         after: Option<u64>,
-    ) -> impl Iterator<Item = Result<Pair, StoreError>> + '_ {
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> + '_ {
         let from = after.map_or(0, |after| after + 1);
         let last = self.last_commit();
         let (_, end) = keys::of_node(b's', stream);
@@ -251,20 +251,18 @@ impl Reader {
         stream: Id,
         index: Index,
     ) -> Result<Option<Change>, StoreError> {
-        let mut last = None;
-        for record in self.records(stream) {
-            if let Record::Child {
-                index: of, change, ..
-            } = record?
-                && (of == index || index == BODY && is_run(of))
-            {
-                if let Change::Done(_) = change {
+        // From the latest on: a task may have been tried very often.
+        for segment in self.segments_after(stream, None).rev() {
+            let (key, segment) = segment?;
+            for record in codec::segment_records(&key, &segment)?.into_iter().rev() {
+                if let Record::Child { index: of, change } = record
+                    && (of == index || index == BODY && is_run(of))
+                {
                     return Ok(Some(change));
                 }
-                last = Some(change);
             }
         }
-        Ok(last)
+        Ok(None)
     }
 
     fn record<T: serde::de::DeserializeOwned>(

@@ -359,6 +359,7 @@ impl Life {
                 }
                 task::Command::Run { attempt, args } => self.run(attempt, args),
                 task::Command::WakeAt { at_ms } => self.waits = Some(at_ms),
+                task::Command::Park(_) => unreachable!("its arguments decode"),
                 task::Command::Report(report) => self.end(report.outcome),
                 task::Command::Expire => {
                     assert!(self.rules.timed && self.now_ms >= EXPIRES_MS);

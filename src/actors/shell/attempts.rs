@@ -1,0 +1,71 @@
+//! Attempts: of a task that is tried again and again only the last attempts stay on record.
+
+use std::collections::HashMap;
+
+use super::Shell;
+use crate::canvas::id::Id;
+use crate::canvas::machine::{Change, Record};
+use crate::persistence::{StoreError, codec, keys};
+
+/// By workflow, what is known of the segments in which records have been superseded: the stream and
+/// the commit of each.
+pub(super) type Superseded = HashMap<Id, HashMap<(Id, u64), Segments>>;
+
+/// The segments of one stream and commit.
+#[derive(Debug)]
+pub(super) enum Segments {
+    /// They hold nothing but attempts, so many of which somebody may still ask for.
+    Attempts { keys: Vec<Vec<u8>>, left: usize },
+    /// Something else is in them: they stay.
+    Kept,
+}
+
+impl Shell {
+    /// A record of an attempt, in this commit of stream `stream`, which is in the store, is no
+    /// longer asked for: a later one says more. What nobody asks for is deleted.
+    pub(crate) fn supersede(&self, stream: Id, commit: u64) -> Result<(), StoreError> {
+        let mut all = self.0.superseded.borrow_mut();
+        let of_workflow = all.entry(stream.root()).or_default();
+        let segments = match of_workflow.remove(&(stream, commit)) {
+            Some(segments) => segments,
+            None => self.attempts_in(stream, commit)?,
+        };
+        match segments {
+            Segments::Attempts { keys, left: ..=1 } => {
+                keys.into_iter().for_each(|key| self.delete(key));
+            }
+            Segments::Attempts { keys, left } => {
+                let left = left - 1;
+                of_workflow.insert((stream, commit), Segments::Attempts { keys, left });
+            }
+            Segments::Kept => drop(of_workflow.insert((stream, commit), Segments::Kept)),
+        }
+        Ok(())
+    }
+
+    fn attempts_in(&self, stream: Id, commit: u64) -> Result<Segments, StoreError> {
+        let (mut keys, mut left) = (Vec::new(), 0);
+        let (from, to) = (
+            keys::segment(stream, commit, 0),
+            keys::segment(stream, commit + 1, 0),
+        );
+        for segment in self.reader().store().scan(&from, &to) {
+            let (key, segment) = segment?;
+            let records = codec::segment_records(&key, &segment)?;
+            if !records.iter().all(is_attempt) {
+                return Ok(Segments::Kept);
+            }
+            left += records.len();
+            keys.push(key);
+        }
+        Ok(Segments::Attempts { keys, left })
+    }
+}
+
+fn is_attempt(record: &Record) -> bool {
+    use Change::{Started, Waiting};
+    let Record::Child { change, .. } = record else {
+        return false;
+    };
+    matches!(change, Started(_) | Waiting { .. })
+}
