@@ -307,8 +307,8 @@ mod tests {
 
     #[test]
     fn nothing_adds_up_to_nothing() {
-        assert_eq!(merged(&[]), []);
-        assert_eq!(counted(" .,\n"), []);
+        assert!(merged(&[]).is_empty());
+        assert!(counted(" .,\n").is_empty());
         let tables = [Vec::new(), Vec::new()];
         assert_eq!(Answer::of(open(&tables), 10).unwrap(), Answer::default());
         assert_eq!(Answer::of(open(&[counted("a")]), 0).unwrap().top, []);
