@@ -134,7 +134,7 @@ fn read(signature: &Value) -> Node {
             expire(&mut node, seconds.as_f64() <= Some(countdown));
         }
         // A datetime of this century's first years, or of its last.
-        time => expire(&mut node, text(&untagged(time)) < "2050".to_owned()),
+        time => expire(&mut node, text(&untagged(time)).as_str() < "2050"),
     }
     for callback in list(&options["link"]) {
         link(&mut node, &callback);
