@@ -109,6 +109,8 @@ struct State {
     disk: Disk,
     /// What has happened since it was told to remember.
     events: Option<Vec<Event>>,
+    /// It could not be mounted.
+    is_refused: bool,
 }
 
 /// A disk as a file that a file system can be mounted from; gone when it is dropped.
@@ -126,7 +128,10 @@ impl Device {
         let opened = File::options().read(true).write(true).open("/dev/fuse");
         let kernel = opened.map_err(|error| format!("/dev/fuse: {error}"))?;
         let theirs = kernel.try_clone().unwrap();
-        let state = Arc::new(Mutex::new(State { disk, events: None }));
+        let state = Arc::new(Mutex::new(State {
+            disk,
+            ..State::default()
+        }));
         let server = Server {
             kernel,
             state: state.clone(),
@@ -140,7 +145,10 @@ impl Device {
             .arg("chordal-disk")
             .arg(&file)
             .stdin(Stdio::from(theirs));
-        succeeds(&mut mount)?;
+        if let Err(why) = succeeds(&mut mount) {
+            state.lock().unwrap().is_refused = true;
+            return Err(why);
+        }
         Ok(Self {
             file,
             state,
@@ -225,6 +233,7 @@ mod request {
     pub(super) const BATCH_FORGET: u32 = 42;
 }
 
+const EPERM: i32 = 1;
 const ENOSYS: i32 = 38;
 
 impl Server {
@@ -235,7 +244,10 @@ impl Server {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // It is not mounted yet.
-                Err(error) if error.raw_os_error() == Some(1) => {
+                Err(error) if error.raw_os_error() == Some(EPERM) => {
+                    if self.state.lock().unwrap().is_refused {
+                        return;
+                    }
                     thread::yield_now();
                     continue;
                 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::device::{Device, Disk, Event, succeeds};
-use super::kill::{Process, acked};
+use super::kill::{Process, acked, live_and_be_killed};
 use super::*;
 
 /// How many cuts with each engine on each file system; more with `CHORDAL_POWER_CUTS`.
@@ -95,6 +95,8 @@ impl Drop for Living {
 /// What one process has done to a disk.
 struct Recording {
     before: Disk,
+    /// The last round that was acknowledged before.
+    begun: u64,
     events: Vec<Event>,
     /// Behind how many events a round was known to be acknowledged.
     acks: Vec<(usize, u64)>,
@@ -103,18 +105,18 @@ struct Recording {
 impl Recording {
     fn make(engine: Engine, system: FileSystem) -> Result<Self, String> {
         let device = system.make()?;
-        let process = |mounted: &Mount, rounds| {
+        let process = |mounted: &Mount| {
             let process = Process::new(engine, &mounted.home()).for_power();
-            process.load(Load::Large).rounds(rounds)
+            process.load(Load::Large)
         };
         let mounted = Mount::new(system, &device)?;
-        let filled = process(&mounted, ROUNDS.0).command().output().unwrap();
-        assert!(filled.status.success(), "{filled:?}");
+        // The next one opens what a kill has left.
+        let begun = live_and_be_killed(process(&mounted), ROUNDS.0);
         drop(mounted);
         let before = device.disk();
         device.record();
         let mounted = Mount::new(system, &device)?;
-        let mut process = process(&mounted, ROUNDS.1);
+        let mut process = process(&mounted).rounds(ROUNDS.1);
         let mut living = Living(process.command().stderr(Stdio::null()).spawn().unwrap());
         let lines = BufReader::new(living.0.stdout.take().unwrap()).lines();
         let rounds = lines.filter_map(|line| acked(&line.unwrap()));
@@ -124,31 +126,39 @@ impl Recording {
         drop(mounted);
         Ok(Self {
             before,
+            begun,
             events,
             acks,
         })
     }
 
-    /// Cuts the power somewhere, and opens what is left.
+    /// Cuts the power somewhere, and opens what is left; then once more somewhere in that opening.
     fn cut(
         &self,
         engine: Engine,
         system: FileSystem,
         dice: &mut impl FnMut(usize) -> usize,
     ) -> Result<(), String> {
-        let events = dice(self.events.len() + 1);
-        let known = self.acks.iter().take_while(|(at, _)| *at <= events).last();
-        let acked = known.map_or(ROUNDS.0, |(_, round)| *round);
-        let left = self.before.cut(&self.events[..events], dice);
-        let opened = || {
-            let device = Device::new(left)?;
+        let at = dice(self.events.len() + 1);
+        let known = self.acks.iter().take_while(|(ack, _)| *ack <= at).last();
+        let acked = known.map_or(self.begun, |(_, round)| *round);
+        let left = self.before.cut(&self.events[..at], dice);
+        let opened = |disk: Disk| {
+            let device = Device::new(disk)?;
+            device.record();
             let mounted = Mount::new(system, &device)?;
-            left_whole(engine, Load::Large, &mounted.home(), acked)
+            left_whole(engine, Load::Large, &mounted.home(), acked)?;
+            drop(mounted);
+            Ok(device.events())
         };
-        opened().map_err(|why| {
-            let all = self.events.len();
-            format!("cut behind {events} of {all} events, {acked} rounds acknowledged: {why}")
-        })
+        let of =
+            |events: &[Event]| format!("of {} events, {acked} rounds acknowledged", events.len());
+        let written: Vec<Event> = opened(left.clone())
+            .map_err(|why: String| format!("cut behind {at} {}: {why}", of(&self.events)))?;
+        let again = dice(written.len() + 1);
+        opened(left.cut(&written[..again], dice))
+            .map(drop)
+            .map_err(|why| format!("cut behind {at}, then {again} {}: {why}", of(&written)))
     }
 }
 

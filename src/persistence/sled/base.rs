@@ -152,6 +152,14 @@ impl Base {
     ///
     /// One by one, not as a batch of sled's: a crash may leave a part of either, the log has it all, and
     /// while a batch is applied no other thread can read.
+    ///
+    /// All is settled whenever an entry has taken sled's log into another segment (H13). sled moves pages
+    /// and then writes over the segments where they were, in place, once the head of a later segment names a
+    /// place in its log behind the move. An open trusts these heads as well: before the segment that the
+    /// latest one names it misses nothing. Both are right as long as a head names nothing that is not on
+    /// disk, but for the segment in which it ends. When sled was last settled in segment `n`, the heads that
+    /// have been written since are of `n + 1`, and of `n + 2` if one entry has filled all between. They name
+    /// a place in `n` at most, and what is before `n` is on disk.
     pub(super) fn write<'a>(
         &self,
         entries: impl IntoIterator<Item = Entry<'a>>,
