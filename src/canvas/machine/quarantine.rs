@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 pub(crate) use self::evidence::{Evidence, LastEnd, Stage, Standing, Suspect};
 use crate::canvas::id::Id;
 
-/// So long after the open the last suspect has started, whatever their number, in milliseconds. All
-/// times below are parts of it.
-#[cfg(test)]
+/// So long after the open the last suspect has started, whatever their number. This and all other
+/// times are in milliseconds.
 const BOUND_MS: u64 = 10_000;
-/// How long the trials wait for what was running to come in from the store.
+const _: () = assert!(GATHER_MS + SPREAD_MS < BOUND_MS && CONTROL_MS < SPREAD_MS);
+/// How long the trials wait for the tasks that were running to come in from the store.
 const GATHER_MS: u64 = 1_000;
-/// In what time the suspects start, one after the other.
+/// Within how long the suspects start, one after the other, with the prime suspect's time alone.
 const SPREAD_MS: u64 = 8_000;
 /// How long the process has to live without a suspect before that is tried in company.
 const CONTROL_MS: u64 = 4_000;
@@ -424,7 +424,7 @@ impl<T> Quarantine<T> {
     fn make_line(&mut self, now_ms: u64) {
         let prime = self.prime.filter(|id| self.waiting.contains_key(id));
         if prime.is_none() && self.quiet_until > now_ms {
-            // All has come in without it: nobody need wait for it.
+            // All others have come in: they need not wait for it.
             self.quiet_until = 0;
         }
         let mut from_ms = now_ms.max(self.quiet_until);
@@ -436,34 +436,29 @@ impl<T> Quarantine<T> {
             self.line.push_back((from_ms, prime));
             from_ms += self.apart_ms(prime);
         }
-        let mut accused = Vec::new();
-        let mut others = Vec::new();
-        for id in self.waiting.keys().copied().filter(|id| Some(*id) != prime) {
-            match self.stage_of(id) {
-                Some(Stage::Accused { .. }) => accused.push(id),
-                _ => others.push(id),
-            }
-        }
-        let by_rank = |id: &Id| Reverse((rank(&self.suspects[id]), *id));
-        accused.sort_by_key(by_rank);
-        others.sort_by_key(by_rank);
+        let rest = self.waiting.keys().copied().filter(|id| Some(*id) != prime);
+        let (accused, others): (Vec<Id>, Vec<Id>) =
+            rest.partition(|id| matches!(self.stage_of(*id), Some(Stage::Accused { .. })));
         let left_ms = until_ms.saturating_sub(from_ms);
         let share_ms = match (accused.is_empty(), others.is_empty()) {
             (true, _) => 0,
             (false, true) => left_ms,
             (false, false) => left_ms / 4 * 3,
         };
-        let parts = [(accused, share_ms), (others, left_ms - share_ms)];
-        let mut trial_ms = TRIAL_MS.0;
-        for (ids, part_ms) in parts {
-            let count = (ids.len() as u64).max(1);
-            trial_ms = trial_ms.max(if ids.is_empty() { 0 } else { part_ms / count });
-            for (place, id) in (0..).zip(ids) {
-                self.line.push_back((from_ms + place * part_ms / count, id));
-            }
-            from_ms += part_ms;
+        self.spread(accused, from_ms, share_ms);
+        self.spread(others, from_ms + share_ms, left_ms - share_ms);
+    }
+
+    /// Gives these their turns at equal distances, the one first that most speaks against.
+    fn spread(&mut self, mut ids: Vec<Id>, from_ms: u64, time_ms: u64) {
+        ids.sort_by_key(|id| Reverse((rank(&self.suspects[id]), *id)));
+        let count = ids.len() as u64;
+        for (place, id) in (0..).zip(ids) {
+            self.line.push_back((from_ms + place * time_ms / count, id));
         }
-        self.trial_ms = trial_ms.min(TRIAL_MS.1);
+        if let Some(distance_ms) = time_ms.checked_div(count) {
+            self.trial_ms = self.trial_ms.max(distance_ms).min(TRIAL_MS.1);
+        }
     }
 
     /// Takes those out of the front of the line that have ended before it was their turn.
