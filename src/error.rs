@@ -123,10 +123,16 @@ pub enum Error {
         id: Id,
     },
     /// Two tasks are registered under one name.
-    #[error("two different tasks are registered as `{name}`")]
+    #[error(
+        "two tasks are registered as `{name}`: `{first}` and `{second}`; give one of them another name, `#[task(name = \"…\")]`"
+    )]
     DuplicateTask {
         /// The name.
         name: String,
+        /// The path of the one that is listed first.
+        first: &'static str,
+        /// The path of the other one.
+        second: &'static str,
     },
     /// The store failed. [`StoreError::Full`] is about this call alone: there is no room for new work,
     /// and what was taken in goes on, as far as there is room for it. After any other error of a write the
@@ -139,9 +145,14 @@ pub enum Error {
     /// The app has been shut down; what is unfinished goes on when the store is opened again.
     #[error("the app has been shut down")]
     ShutDown,
-    /// The text is not an id.
-    #[error("not an id: {0}")]
-    InvalidId(#[from] uuid::Error),
+    /// The text is not an id: `text.parse::<Id>()`.
+    #[error("`{text}` is not an id: {reason}")]
+    InvalidId {
+        /// The text; of a long one, the beginning.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A thread or a runtime that the engine needs could not be started.
     #[error("the engine could not start: {0}")]
     Start(String),
