@@ -140,10 +140,16 @@ pub enum Error {
         id: Id,
     },
     /// Two tasks are registered under one name.
-    #[error("two different tasks are registered as `{name}`")]
+    #[error(
+        "two tasks are registered as `{name}`: `{first}` and `{second}`; give one of them another name, `#[task(name = \"…\")]`"
+    )]
     DuplicateTask {
         /// The name.
         name: String,
+        /// The path of the one that is listed first.
+        first: &'static str,
+        /// The path of the other one.
+        second: &'static str,
     },
     /// A task cannot be registered: its soft time limit is above its time limit.
     #[error("task `{name}` cannot be registered: {reason}")]
@@ -164,9 +170,14 @@ pub enum Error {
     /// The app has been shut down; what is unfinished goes on when the store is opened again.
     #[error("the app has been shut down")]
     ShutDown,
-    /// The text is not an id.
-    #[error("not an id: {0}")]
-    InvalidId(#[from] uuid::Error),
+    /// The text is not an id: `text.parse::<Id>()`.
+    #[error("`{text}` is not an id: {reason}")]
+    InvalidId {
+        /// The text; of a long one, the beginning.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A thread or a runtime that the engine needs could not be started, or a setting is out of its
     /// range.
     #[error("the engine could not start: {0}")]

@@ -66,7 +66,9 @@ pub use canvas::parked::ParkedTask;
 pub use canvas::quarantined::{QuarantinePolicy, Quarantined};
 pub use canvas::revoked::Revoked;
 pub use canvas::state::State;
-pub use canvas::{Accepts, Canvas, Immutable, Members, Signature, chain, chord, group, group_of};
+pub use canvas::{
+    Accepts, Canvas, Header, Immutable, Members, Signature, chain, chord, group, group_of,
+};
 pub use chordal_macros::task;
 pub use error::{Error, Result};
 #[cfg(feature = "failpoints")]
@@ -74,8 +76,11 @@ pub use error::{Error, Result};
 pub use failpoint::reached;
 pub use persistence::{Durability, Store, StoreError};
 pub use result::{AsyncResult, Completions, GroupResult};
+#[doc(hidden)]
+pub use task::expansion;
 pub use task::{
-    DEFAULT_QUEUE, Results, Retry, Task, TaskContext, TaskEntry, TaskError, TaskOptions, TaskResult,
+    DEFAULT_QUEUE, IntoTaskError, Replaced, Results, Retry, Task, TaskArg, TaskArgs, TaskContext,
+    TaskEntry, TaskError, TaskOptions, TaskOutput, TaskResult,
 };
 
 /// The examples in the README compile, and run where they can.

@@ -1,12 +1,18 @@
 //! What a user writes: tasks, their context, their errors.
 
+mod boxed;
 mod context;
+mod data;
 mod error;
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod expansion;
 mod fold;
 mod limit;
 mod options;
 mod results;
 mod retry;
+mod returned;
 
 use std::any::TypeId;
 use std::collections::{HashMap, hash_map};
@@ -16,16 +22,18 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 pub(crate) use self::context::Host;
 pub use self::context::TaskContext;
+use self::data::{Stored, StoredArgs, Unreadable};
+pub use self::data::{TaskArg, TaskArgs, TaskOutput};
 pub(crate) use self::error::Next;
-pub use self::error::TaskError;
+pub use self::error::{IntoTaskError, TaskError};
 pub(crate) use self::limit::PayloadLimit;
 pub use self::options::{DEFAULT_QUEUE, TaskOptions};
 pub use self::results::Results;
 pub use self::retry::Retry;
+pub use self::returned::{Replaced, TaskResult};
 use crate::canvas::binding;
 use crate::canvas::freeze::{Catalogue, Excess, TaskDef, over_long};
 use crate::canvas::options::{Options, TimeLimits};
@@ -63,9 +71,9 @@ use crate::error::{Error, Result};
 )]
 pub trait Task: Send + Sync + 'static {
     /// The parameters, as a tuple.
-    type Args: Serialize + DeserializeOwned + Send + 'static;
+    type Args: TaskArgs;
     /// What it gives.
-    type Output: Serialize + DeserializeOwned + Send + 'static;
+    type Output: TaskOutput;
 
     /// The name it is registered under. What is stored names the task by it: keep it when the
     /// function moves.
@@ -83,27 +91,6 @@ pub trait Task: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Output, TaskError>> + Send;
 }
 
-/// The `Result` that a task function may return, whatever alias it is written with.
-pub trait TaskResult {
-    /// What the task gives when it succeeds.
-    type Value;
-
-    /// Turns any error into a [`TaskError`].
-    ///
-    /// # Errors
-    ///
-    /// The task's own.
-    fn into_task_result(self) -> Result<Self::Value, TaskError>;
-}
-
-impl<T, E: Into<TaskError>> TaskResult for Result<T, E> {
-    type Value = T;
-
-    fn into_task_result(self) -> Result<T, TaskError> {
-        self.map_err(Into::into)
-    }
-}
-
 /// A call of a task's function.
 pub(crate) type Call = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
 
@@ -117,6 +104,8 @@ pub(crate) struct Entry {
     pub(crate) parameters: &'static [Parameter],
     pub(crate) options: TaskOptions,
     task: TypeId,
+    /// The path of its type.
+    path: fn() -> &'static str,
     call: fn(TaskContext, Parts) -> Call,
 }
 
@@ -129,6 +118,7 @@ impl<T: Task> Of<T> {
         parameters: T::PARAMS,
         options: T::OPTIONS,
         task: TypeId::of::<T>(),
+        path: std::any::type_name::<T>,
         call: |context, args| Box::pin(call::<T>(context, args)),
     };
 }
@@ -138,6 +128,12 @@ impl TaskEntry {
     #[must_use]
     pub fn of<T: Task>() -> Self {
         Self(&Of::<T>::ENTRY)
+    }
+
+    /// The entry of `task`: what [`tasks!`](crate::tasks!) calls with a task's name, which is a value.
+    #[must_use]
+    pub fn of_task<T: Task>(_task: T) -> Self {
+        Self::of::<T>()
     }
 }
 
@@ -162,7 +158,9 @@ impl Entry {
 async fn call<T: Task>(context: TaskContext, args: Parts) -> Result<Payload, TaskError> {
     let args = decode_args::<T>(args)?;
     let value = T::run(context, args).await?;
-    Payload::encode_readable(&value)
+    value
+        .encode()
+        .map(|Stored(value)| value)
         .map_err(|error| TaskError::wrong_type(format!("the result cannot be stored: {error}")))
 }
 
@@ -175,14 +173,17 @@ fn decode_args<T: Task>(args: Parts) -> Result<T::Args, TaskError> {
     // A task without parameters takes `()`, which MessagePack writes as nil.
     if T::PARAMS.is_empty() {
         return match args.len() {
-            Ok(0) => Payload::encode(&()).and_then(|nil| nil.decode()),
+            Ok(0) => Payload::encode(&()).and_then(|nil| {
+                let nil = T::Args::decode(StoredArgs(nil.into()));
+                nil.map_err(|unreadable| unreadable.error)
+            }),
             Ok(given) => Err(format!("it takes none, and gets {given}")),
             Err(error) => Err(error),
         }
         .map_err(|error| unfit(&error, Misfit::Stored));
     }
     let args = complete(T::PARAMS, args).map_err(|error| unfit(&error, Misfit::Stored))?;
-    args.decode_or_back().map_err(|(error, args)| {
+    T::Args::decode(StoredArgs(args)).map_err(|Unreadable { error, args }| {
         let misfit = args.map_or(Misfit::First, |args| misfit(T::PARAMS, &args));
         unfit(&error, misfit)
     })
@@ -218,7 +219,8 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Lists tasks for [`AppBuilder::tasks`](crate::AppBuilder::tasks).
+/// Lists tasks for [`AppBuilder::tasks`](crate::AppBuilder::tasks), by their names; of a task that is
+/// implemented by hand a value is given.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -228,8 +230,8 @@ impl fmt::Debug for Entry {
 /// ```
 #[macro_export]
 macro_rules! tasks {
-    ($($task:ty),* $(,)?) => {
-        [$($crate::TaskEntry::of::<$task>()),*]
+    ($($task:expr),* $(,)?) => {
+        [$($crate::TaskEntry::of_task($task)),*]
     };
 }
 
@@ -261,9 +263,11 @@ impl Registry {
                 }
                 // Listing one task twice is no mistake.
                 hash_map::Entry::Occupied(taken) if taken.get().task == entry.task => {}
-                hash_map::Entry::Occupied(_) => {
+                hash_map::Entry::Occupied(taken) => {
                     return Err(Error::DuplicateTask {
                         name: entry.name.to_owned(),
+                        first: (taken.get().path)(),
+                        second: (entry.path)(),
                     });
                 }
             }
@@ -332,7 +336,7 @@ impl<O> Signature<(), O> {
     /// # app.shutdown().await }
     /// ```
     pub fn full<T: Task<Output = O>>(args: T::Args) -> Self {
-        Self::from_canvas(canvas::<T>(&args, false))
+        Self::from_canvas(canvas::<T>(encoded::<T>(&args), false))
     }
 }
 
@@ -349,7 +353,13 @@ impl<I, O> Signature<I, O> {
     /// # app.shutdown().await }
     /// ```
     pub fn partial<T: Task<Output = O>>(rest: impl Serialize) -> Self {
-        Self::from_canvas(canvas::<T>(&rest, true))
+        Self::from_canvas(canvas::<T>(encoded_rest::<T>(&rest), true))
+    }
+
+    /// As [`partial`](Self::partial): what `#[task]` writes.
+    #[doc(hidden)]
+    pub fn partial_of<T: Task<Output = O>>(rest: Result<Stored, String>) -> Self {
+        Self::from_canvas(canvas::<T>(rest.map(|Stored(rest)| rest), true))
     }
 }
 
@@ -368,10 +378,13 @@ impl<I, O> Signature<Vec<I>, Vec<O>> {
     /// # app.shutdown().await }
     /// ```
     pub fn each<T: Task<Output = O>>(rest: impl Serialize) -> Self {
-        Self::from_canvas(Canvas::nested(Form::Each {
-            member: Box::new(canvas::<T>(&rest, true)),
-            settled: false,
-        }))
+        Self::from_canvas(each(canvas::<T>(encoded_rest::<T>(&rest), true)))
+    }
+
+    /// As [`each`](Self::each): what `#[task]` writes.
+    #[doc(hidden)]
+    pub fn each_of<T: Task<Output = O>>(rest: Result<Stored, String>) -> Self {
+        Self::from_canvas(each(canvas::<T>(rest.map(|Stored(rest)| rest), true)))
     }
 }
 
@@ -388,7 +401,7 @@ impl<O> Immutable<O> {
     /// # app.shutdown().await }
     /// ```
     pub fn of<T: Task<Output = O>>(args: T::Args) -> Self {
-        Self::from_canvas(canvas::<T>(&args, false))
+        Self::from_canvas(canvas::<T>(encoded::<T>(&args), false))
     }
 }
 
@@ -473,23 +486,39 @@ impl<I: Iterator> Iterator for Chunks<I> {
     }
 }
 
-fn canvas<T: Task>(args: &impl Serialize, takes_upstream: bool) -> Canvas {
-    match stored::<T>(args, takes_upstream) {
+fn each(member: Canvas) -> Canvas {
+    Canvas::nested(Form::Each {
+        member: Box::new(member),
+        settled: false,
+    })
+}
+
+fn canvas<T: Task>(args: Result<Payload, String>, takes_upstream: bool) -> Canvas {
+    match args.and_then(|args| stored::<T>(&args)) {
         Ok((args, count)) => sig::<T>(args, count, Mode::Once, takes_upstream),
         Err(error) => Canvas::refused(format!("arguments of `{}`: {error}", T::NAME)),
     }
 }
 
-/// The arguments as they are stored: those of a rest parameter, always the last, like the others.
-fn stored<T: Task>(args: &impl Serialize, takes_upstream: bool) -> Result<(Payload, u32), String> {
-    let (args, is_wide) = Payload::encode_and_note(args)?;
-    let (args, count) = arguments(&args)?;
+fn encoded<T: Task>(args: &T::Args) -> Result<Payload, String> {
+    args.encode().map(|Stored(args)| args)
+}
+
+/// Encodes all arguments but the first, of a type that the compiler has not checked.
+fn encoded_rest<T: Task>(rest: &impl Serialize) -> Result<Payload, String> {
+    let (rest, is_wide) = Payload::encode_and_note(rest)?;
     if is_wide {
-        let parameters = T::PARAMS.iter().skip(usize::from(takes_upstream));
-        for (parameter, argument) in parameters.zip(&args.split(count)?) {
+        let (args, count) = arguments(&rest)?;
+        for (parameter, argument) in T::PARAMS.iter().skip(1).zip(&args.split(count)?) {
             parameter.check_all(argument).map_err(not_readable)?;
         }
     }
+    Ok(rest)
+}
+
+/// The arguments as they are stored: those of a rest parameter, always the last, like the others.
+fn stored<T: Task>(args: &Payload) -> Result<(Payload, u32), String> {
+    let (args, count) = arguments(args)?;
     match T::PARAMS.last() {
         Some(last) if last.is_rest() => args.spread_last(count),
         _ => Ok((args, count)),
@@ -500,7 +529,7 @@ fn map<T: Task>(items: impl IntoIterator<Item = T::Args>) -> Canvas {
     let mut all = Vec::new();
     let mut count = 0;
     for item in items {
-        match stored::<T>(&item, false) {
+        match encoded::<T>(&item).and_then(|item| stored::<T>(&item)) {
             Ok((args, len)) => {
                 let mut item = ListWriter::new(len as usize, args.bytes().len());
                 item.push(args.bytes());

@@ -1,4 +1,5 @@
-//! What a task becomes: a unit struct, its `Task` implementation, and the methods of its face.
+//! What a task becomes: a struct and a static of it, its `Task` implementation, and the methods of its
+//! face.
 
 use proc_macro2::{Delimiter, Group, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -6,10 +7,13 @@ use syn::{Ident, Item, ItemFn, spanned::Spanned};
 
 use crate::{
     errors::Errors,
-    function::{Function, Output},
+    function::{self, Function, Output},
     options::Options,
     parameter,
 };
+
+/// What the compiler says of a task that returns an alias of a `Result`.
+const RESULT_IN_DISGUISE: &str = "this is a `Result` by another name, so its `Err` would be stored as a value: write `Result<T, E>`, or name the alias `Result`; to store a `Result`, return `Result<Result<T, E>, TaskError>`";
 
 /// Expands the attribute; what is wrong comes out as `compile_error!`, beside as much as can be made.
 pub(crate) fn task(options: TokenStream, item: TokenStream) -> TokenStream {
@@ -20,12 +24,12 @@ pub(crate) fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let options = Options::parse(options, &mut errors);
     let mut refusals = Errors::default();
-    let has_self = item.sig.receiver().is_some();
+    let in_impl = function::in_impl(&item).is_some();
     let function = Function::read(item, options.blocking, &mut refusals);
 
     // A function that can be no task still leaves its name behind, so that imports of it resolve.
-    // With `self` it stands in an `impl`, where no struct can be.
-    let expansion = match (refusals.is_empty(), has_self) {
+    // In an `impl` no struct can be.
+    let expansion = match (refusals.is_empty(), in_impl) {
         (true, _) => Expansion::new(&function, &options).expand(),
         (false, false) => definition(&function),
         (false, true) => TokenStream::new(),
@@ -47,7 +51,10 @@ fn not_a_function(item: TokenStream, error: syn::Error) -> TokenStream {
     quote!(#error #item)
 }
 
-/// The struct that a task's name stands for.
+/// What a task's name stands for: a struct, as a type, and a static of it, as a value. (A unit struct
+/// would be both. But a parameter or variable of the same name would then be a pattern that is this
+/// struct, which the compiler reports at every use; of a static it says once that it cannot be
+/// shadowed.)
 fn definition(function: &Function) -> TokenStream {
     let Function {
         attributes,
@@ -56,6 +63,8 @@ fn definition(function: &Function) -> TokenStream {
         ..
     } = function;
     let (shown, cfg, lints) = (&attributes.shown, &attributes.cfg, &attributes.lints);
+    // What the compiler shows as the definition begins at the attribute, so that it looks like a task.
+    let static_ = quote_spanned!(Span::call_site()=> static);
     quote_spanned! {generated_at(ident)=>
         #(#cfg)*
         #(#shown)*
@@ -67,7 +76,14 @@ fn definition(function: &Function) -> TokenStream {
             ::core::fmt::Debug,
             ::core::default::Default,
         )]
-        #vis struct #ident;
+        #vis struct #ident {}
+
+        #(#cfg)*
+        #(#shown)*
+        #(#lints)*
+        #[doc(hidden)]
+        #[allow(non_upper_case_globals, dead_code, deprecated, unreachable_pub)]
+        #vis #static_ #ident: #ident = #ident {};
     }
 }
 
@@ -110,7 +126,7 @@ impl<'a> Expansion<'a> {
             options,
             span,
             output_span,
-            holder: format_ident!("ChordalTaskBody", span = span),
+            holder: format_ident!("__ChordalTaskBody", span = span),
             value,
             args: tuple(function),
         }
@@ -122,16 +138,32 @@ impl<'a> Expansion<'a> {
         let body = self.body();
         let implementation = self.implementation();
         let methods = self.methods();
+        let check = self.check();
         quote! {
             #definition
 
             #(#cfg)*
             const _: () = {
+                #[allow(unused_imports)]
+                use ::chordal::expansion::{NoResult as _, Untyped as _};
+
                 #body
                 #implementation
                 #methods
+                #check
             };
         }
+    }
+
+    /// Refuses a `Result` that is called otherwise: its errors would be stored as values.
+    fn check(&self) -> Option<TokenStream> {
+        let Output::Value(ty) = &self.function.output else {
+            return None;
+        };
+        Some(quote_spanned! {self.output_span=>
+            const _: () =
+                ::core::assert!(!::chordal::expansion::Returned::<#ty>::IS_RESULT, #RESULT_IN_DISGUISE);
+        })
     }
 
     /// The function as it was written, in a namespace of its own.
@@ -171,26 +203,28 @@ impl<'a> Expansion<'a> {
         });
         let constant = options.to_const();
 
-        let context = function.context.as_ref().map(|_| quote!(&ctx,));
+        let given_context = function
+            .context
+            .as_ref()
+            .map(|_| quote!(&__chordal_context,));
         let arguments = function.params.iter().enumerate().map(|(i, param)| {
             let index = syn::Index::from(i);
-            let within = (i == 0 && param.streams.is_some()).then(|| quote!(.within(&ctx)));
-            quote!(args.#index #within)
+            let within =
+                (i == 0 && param.streams.is_some()).then(|| quote!(.within(&__chordal_context)));
+            quote!(__chordal_args.#index #within)
         });
         let uses_context = function.context.is_some() || function.streams();
         let await_ = function.is_async().then(|| quote!(.await));
-        let outcome = quote!(#holder::#ident(#context #(#arguments),*) #await_);
+        let outcome = quote!(#holder::#ident(#given_context #(#arguments),*) #await_);
         let result = match &function.output {
             Output::Unit => quote!({ #outcome; ::core::result::Result::Ok(()) }),
             Output::Value(_) => quote!(::core::result::Result::Ok(#outcome)),
-            Output::Fallible { ty, .. } => quote_spanned! {*output_span=>
-                <#ty as ::chordal::TaskResult>::into_task_result(#outcome)
-            },
+            Output::Fallible { .. } => fallible(&outcome, *output_span),
         };
         let finished = quote_spanned! {*output_span=>
             ::core::result::Result<Self::Output, ::chordal::TaskError>
         };
-        let ctx = binding("ctx", uses_context);
+        let context = binding("context", uses_context);
         let unpacked = binding("args", !function.params.is_empty());
         quote_spanned! {*span=>
             #[automatically_derived]
@@ -203,7 +237,7 @@ impl<'a> Expansion<'a> {
                 const PARAMS: &'static [::chordal::Parameter] = &[#(#parameters),*];
                 #constant
 
-                async fn run(#ctx: ::chordal::TaskContext, #unpacked: Self::Args) -> #finished {
+                async fn run(#context: ::chordal::TaskContext, #unpacked: Self::Args) -> #finished {
                     #result
                 }
             }
@@ -225,11 +259,31 @@ fn tuple(function: &Function) -> TokenStream {
     tuple.into_token_stream()
 }
 
-/// A parameter of `run`, marked if it is not used.
+/// The outcome of a function that returns a `Result`, with its error turned into a `TaskError`.
+fn fallible(outcome: &TokenStream, span: Span) -> TokenStream {
+    quote_spanned! {span=>
+        match ::chordal::TaskResult::into_result(#outcome) {
+            ::core::result::Result::Ok(__chordal_value) => {
+                ::core::result::Result::Ok(__chordal_value)
+            }
+            ::core::result::Result::Err(__chordal_error) => {
+                use ::chordal::expansion::{
+                    ByDeref as _, ByInto as _, ByNothing as _, ByText as _,
+                };
+                let __chordal_type = ::chordal::expansion::ErrorOf::new(&__chordal_error);
+                let __chordal_conversion = (&&&&__chordal_type).conversion();
+                ::core::result::Result::Err(__chordal_conversion.convert(__chordal_error))
+            }
+        }
+    }
+}
+
+/// A parameter of `run`, marked if it is not used. It could not have the name of a task that is in
+/// scope, so it has one that no task has.
 fn binding(name: &str, used: bool) -> Ident {
     if used {
-        format_ident!("{name}")
+        format_ident!("__chordal_{name}")
     } else {
-        format_ident!("_{name}")
+        format_ident!("___chordal_{name}")
     }
 }

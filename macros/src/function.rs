@@ -3,8 +3,8 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{
-    Attribute, FnArg, GenericArgument, Ident, ItemFn, Pat, PatType, ReturnType, Signature, Type,
-    TypeReference, Visibility, ext::IdentExt, visit::Visit,
+    Attribute, FnArg, GenericArgument, Ident, Item, ItemFn, Pat, PatType, ReturnType, Signature,
+    Type, TypeReference, Visibility, ext::IdentExt, spanned::Spanned, visit::Visit,
 };
 
 use crate::{
@@ -65,6 +65,7 @@ pub(crate) enum Output {
 impl Function {
     /// Reads the function, and adds to `errors` whatever keeps it from being a task.
     pub(crate) fn read(mut item: ItemFn, blocking: bool, errors: &mut Errors) -> Self {
+        check_free(&item, errors);
         check_header(&item.sig, blocking, errors);
         let (context, params) = read_params(&item.sig, errors);
         parameter::strip(&mut item.sig);
@@ -97,6 +98,35 @@ impl Function {
     /// The name under which the task is registered unless it is given one.
     pub(crate) fn name(&self) -> String {
         self.ident.unraw().to_string()
+    }
+}
+
+/// Finds `self` and `Self`, which only a function in an `impl` has.
+pub(crate) fn in_impl(item: &ItemFn) -> Option<Span> {
+    struct Search(Option<Span>);
+
+    impl Visit<'_> for Search {
+        fn visit_ident(&mut self, ident: &Ident) {
+            if ident == "Self" {
+                self.0.get_or_insert(ident.span());
+            }
+        }
+
+        // There it may be an `impl` of its own.
+        fn visit_item(&mut self, _: &Item) {}
+    }
+
+    let mut search = Search(item.sig.receiver().map(Spanned::span));
+    search.visit_item_fn(item);
+    search.0
+}
+
+fn check_free(item: &ItemFn, errors: &mut Errors) {
+    if let Some(span) = in_impl(item) {
+        errors.add(syn::Error::new(
+            span,
+            "a task is a free function, without `self` and `Self`: move it out of the `impl` block",
+        ));
     }
 }
 
@@ -143,13 +173,7 @@ fn read_params(sig: &Signature, errors: &mut Errors) -> (Option<Param>, Vec<Para
     let mut params = Vec::new();
     for (index, input) in sig.inputs.iter().enumerate() {
         let input = match input {
-            FnArg::Receiver(receiver) => {
-                errors.at(
-                    receiver,
-                    "a task is a free function, without `self`: move it out of the `impl` block",
-                );
-                continue;
-            }
+            FnArg::Receiver(_) => continue, // said already
             FnArg::Typed(input) => input,
         };
         check_attributes(&input.attrs, errors);
@@ -274,13 +298,13 @@ fn read_output(output: &ReturnType, errors: &mut Errors) -> Output {
         return Output::Value(ty.clone());
     }
     let arguments = generic_arguments(ty);
-    for (index, argument) in arguments.iter().enumerate() {
-        let place = if index == 0 {
-            Place::Result
-        } else {
-            Place::Error
-        };
-        OwnedCheck { place, errors }.visit_generic_argument(argument);
+    // The error is not stored.
+    if let Some(value) = arguments.first() {
+        OwnedCheck {
+            place: Place::Result,
+            errors,
+        }
+        .visit_generic_argument(value);
     }
     let value = match arguments[..] {
         [GenericArgument::Type(value), GenericArgument::Type(_)] => Some(Box::new(value.clone())),

@@ -17,11 +17,12 @@ mod options;
 mod parameter;
 mod types;
 
-/// Turns a function into a task: a unit struct of the same name that implements `chordal::Task`.
+/// Turns a function into a task: a struct of the same name that implements `chordal::Task`, and a static
+/// that is one.
 ///
 /// The function is an `async fn`, or a plain `fn` with `blocking`. It may take the context first
 /// (`ctx: &TaskContext`) and up to 12 owned parameters that serde can store. It returns a value,
-/// nothing, or a type whose last segment is `Result`, with an error that turns into `TaskError`.
+/// nothing, or a `Result`.
 ///
 /// ```
 /// use chordal::prelude::*;
@@ -175,14 +176,46 @@ mod types;
 ///
 /// # Errors
 ///
-/// The error of a `Result` turns into a `TaskError`: any `std::error::Error` does, with `?` or
-/// `.into()`; a text becomes one with `TaskError::new("…")`.
+/// The error of a returned `Result` is a `TaskError`, any `std::error::Error`, a text (`String`,
+/// `&'static str`), or an error in a box (`Box<dyn Error>`, `anyhow::Error`, `eyre::Report`). Where it
+/// is a `TaskError`, `?` turns any `std::error::Error` into one; a text becomes one with
+/// `.map_err(TaskError::new)?`, a box with `.map_err(TaskError::from_boxed)?`. A task that is to be
+/// replaced returns a `Result` with a `TaskError` or a `Box<dyn Error>`.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// #[task]
+/// async fn parse(text: String) -> Result<i64, Box<dyn std::error::Error + Send + Sync>> {
+///     if text.is_empty() {
+///         return Err("nothing to parse".into());
+///     }
+///     Ok(text.parse()?)
+/// }
+///
+/// #[task]
+/// async fn sum(texts: Vec<String>) -> Result<i64, TaskError> {
+///     let mut sum = 0;
+///     for text in texts {
+///         sum += parse.call(text).await.map_err(TaskError::from_boxed)?;
+///     }
+///     Ok(sum)
+/// }
+/// ```
+///
+/// The attribute knows a `Result` by its name. A type alias of another name does not compile, since its
+/// `Err` would be stored as a value. (To store a `Result`, return a `Result<Result<T, E>, TaskError>`.)
 ///
 /// # Names
 ///
-/// The task's name is that of a unit struct, and in a pattern such a name means the struct:
-/// where a task `total` is in scope, `let total = 1` does not compile ("mismatched types"),
-/// and neither does a parameter `total`. Give the variable another name.
+/// The task's name is that of a static, and no variable or parameter can have the name of a static
+/// that is in scope: where there is a task `total`, `let total = 1` does not compile, and neither does
+/// a parameter `total`. Give one of them another name.
+///
+/// A macro may have variables of its own. `#[tokio::main]` and `#[tokio::test]` have one called `body`:
+/// they do not compile where a task `body` is in scope. The name is free if the function is called
+/// otherwise, `#[task(name = "body")] async fn render(…)`, or stands in another module.
+///
+/// A task is a free function. In an `impl` block the attribute does not compile.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand::task(options.into(), item.into()).into()

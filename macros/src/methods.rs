@@ -1,7 +1,7 @@
 //! The methods of a task's struct: its signatures, and `call`.
 
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 
 use crate::{
@@ -23,7 +23,7 @@ impl Expansion<'_> {
         quote_spanned! {self.span=>
             #[automatically_derived]
             #(#lints)*
-            #[allow(dead_code, deprecated, unreachable_pub, clippy::missing_errors_doc, clippy::missing_panics_doc)]
+            #[allow(dead_code, deprecated, unreachable_pub, unused_imports, clippy::missing_errors_doc, clippy::missing_panics_doc)]
             impl #ident {
                 #signatures
                 #with_upstream
@@ -96,7 +96,8 @@ impl Expansion<'_> {
             #[doc = #partial]
             #[must_use = "a signature does nothing until it is submitted"]
             #vis fn partial(&self, #declared) -> ::chordal::Signature<#input, #value> {
-                ::chordal::Signature::<#input, #value>::partial::<Self>(#given)
+                use ::chordal::expansion::{Encoded as _, NotEncoded as _};
+                ::chordal::Signature::<#input, #value>::partial_of::<Self>((&&::chordal::expansion::Rest(&#given)).encoded())
             }
 
             #[doc = #each]
@@ -104,7 +105,10 @@ impl Expansion<'_> {
             #vis fn each(
                 &self, #declared
             ) -> ::chordal::Signature<::std::vec::Vec<#input>, ::std::vec::Vec<#value>> {
-                ::chordal::Signature::<::std::vec::Vec<#input>, ::std::vec::Vec<#value>>::each::<Self>(#given)
+                use ::chordal::expansion::{Encoded as _, NotEncoded as _};
+                ::chordal::Signature::<::std::vec::Vec<#input>, ::std::vec::Vec<#value>>::each_of::<Self>(
+                    (&&::chordal::expansion::Rest(&#given)).encoded(),
+                )
             }
         })
     }
@@ -124,7 +128,11 @@ impl Expansion<'_> {
             _ => self.item(),
         };
         let (pattern, as_args) = match &params[..] {
-            [Param { ident, .. }] => (quote!(#ident), pass(params)),
+            [only] => {
+                let item = quote!(__chordal_item);
+                let given = given_as(only, &item);
+                (item, quote!((#given,)))
+            }
             _ => self.unpacked(),
         };
         let map = format!(
@@ -136,10 +144,10 @@ impl Expansion<'_> {
             #[must_use = "a signature does nothing until it is submitted"]
             #vis fn map(
                 &self,
-                items: impl ::core::iter::IntoIterator<Item = #item>,
+                __chordal_items: impl ::core::iter::IntoIterator<Item = #item>,
             ) -> ::chordal::Immutable<::std::vec::Vec<#value>> {
                 ::chordal::Immutable::<::std::vec::Vec<#value>>::map::<Self>(::core::iter::Iterator::map(
-                    ::core::iter::IntoIterator::into_iter(items),
+                    ::core::iter::IntoIterator::into_iter(__chordal_items),
                     |#pattern| #as_args,
                 ))
             }
@@ -160,7 +168,7 @@ impl Expansion<'_> {
         let (pattern, as_args) = self.unpacked();
         let items = quote! {
             ::core::iter::Iterator::map(
-                ::core::iter::IntoIterator::into_iter(items),
+                ::core::iter::IntoIterator::into_iter(__chordal_items),
                 |#pattern| #as_args,
             )
         };
@@ -177,7 +185,7 @@ impl Expansion<'_> {
             #[must_use = "a signature does nothing until it is submitted"]
             #vis fn starmap(
                 &self,
-                items: impl ::core::iter::IntoIterator<Item = #item>,
+                __chordal_items: impl ::core::iter::IntoIterator<Item = #item>,
             ) -> ::chordal::Immutable<::std::vec::Vec<#value>> {
                 ::chordal::Immutable::<::std::vec::Vec<#value>>::starmap::<Self>(#items)
             }
@@ -186,13 +194,13 @@ impl Expansion<'_> {
             #[must_use = "a signature does nothing until it is submitted"]
             #vis fn chunks(
                 &self,
-                items: impl ::core::iter::IntoIterator<
+                __chordal_items: impl ::core::iter::IntoIterator<
                     Item = #item,
                     IntoIter: ::core::marker::Send + 'static,
                 >,
-                n: usize,
+                __chordal_n: usize,
             ) -> ::chordal::Immutable<::std::vec::Vec<::std::vec::Vec<#value>>> {
-                ::chordal::Immutable::<::std::vec::Vec<::std::vec::Vec<#value>>>::chunks::<Self>(#items, n)
+                ::chordal::Immutable::<::std::vec::Vec<::std::vec::Vec<#value>>>::chunks::<Self>(#items, __chordal_n)
             }
         })
     }
@@ -215,10 +223,14 @@ impl Expansion<'_> {
     fn unpacked(&self) -> (TokenStream, TokenStream) {
         let params = &self.function.params;
         if params.iter().all(|param| param.streams.is_none()) {
-            return (quote!(__item), quote!(__item));
+            return (quote!(__chordal_item), quote!(__chordal_item));
         }
-        let idents = params.iter().map(|param| &param.ident);
-        (quote!((#(#idents,)*)), pass(params))
+        let idents: Vec<_> = (0..params.len())
+            .map(|i| format_ident!("__chordal_{i}"))
+            .collect();
+        let given = params.iter().zip(&idents);
+        let given = given.map(|(param, ident)| given_as(param, ident));
+        (quote!((#(#idents,)*)), quote!((#(#given,)*)))
     }
 
     /// `call`: the plain function.
@@ -268,12 +280,15 @@ fn declare<'a>(params: impl IntoIterator<Item = &'a Param>) -> TokenStream {
 
 /// `(x, y)`, as the task takes them.
 fn pass(params: &[Param]) -> TokenStream {
-    let arguments = params.iter().map(|param| {
-        let Param { ident, ty, .. } = param;
-        match param.streams {
-            Some(_) => quote!(<#ty as ::core::convert::From<_>>::from(#ident)),
-            None => quote!(#ident),
-        }
-    });
+    let arguments = params.iter().map(|param| given_as(param, &param.ident));
     quote!((#(#arguments,)*))
+}
+
+/// What a caller has given for a parameter, as the task takes it.
+fn given_as(param: &Param, given: &impl ToTokens) -> TokenStream {
+    let ty = &param.ty;
+    match param.streams {
+        Some(_) => quote!(<#ty as ::core::convert::From<_>>::from(#given)),
+        None => quote!(#given),
+    }
 }

@@ -138,7 +138,9 @@ pub(crate) fn constant(param: &Param) -> TokenStream {
     let name = ident.unraw().to_string();
     let span = crate::expand::generated_at(ty);
     match kind {
-        Kind::Required => quote_spanned!(span=> ::chordal::Parameter::required::<#ty>(#name)),
+        Kind::Required => {
+            quote_spanned!(span=> ::chordal::Parameter::required_of(#name, ::chordal::expansion::Typed::<#ty>::TYPE))
+        }
         Kind::Default(value) => {
             let value = match value {
                 Some(value) => {
@@ -152,7 +154,7 @@ pub(crate) fn constant(param: &Param) -> TokenStream {
             quote_spanned!(span=> ::chordal::Parameter::optional::<#ty>(#name, &#value))
         }
         Kind::Rest(element) => {
-            quote_spanned!(span=> ::chordal::Parameter::rest::<#element>(#name))
+            quote_spanned!(span=> ::chordal::Parameter::rest_of(#name, ::chordal::expansion::Typed::<#element>::TYPE))
         }
     }
 }

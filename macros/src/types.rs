@@ -12,7 +12,6 @@ use crate::errors::Errors;
 pub(crate) enum Place {
     Parameter,
     Result,
-    Error,
 }
 
 impl Place {
@@ -20,7 +19,6 @@ impl Place {
         match self {
             Self::Parameter => format!("task parameters are stored: take {owned}"),
             Self::Result => format!("task results are stored: return {owned}"),
-            Self::Error => "a task's error turns into a `TaskError`: return that, or a type that implements `std::error::Error`".into(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod write;
 
 use super::Canvas;
 use super::freeze::{MAX_DEPTH, Refusal, too_deep};
+use super::options::Inherited;
 use crate::error::Result;
 
 /// What a signature is, by its task's name.
@@ -63,9 +64,10 @@ impl Canvas {
     /// As in Celery, a group directly in a group or in a chord's header gives its members to it, a
     /// chain that stands for a header gives its steps, an empty group is skipped in a chain, and a
     /// group of one that is a step of a chain counts as its member; so does one with nothing around
-    /// it whose member gives the list of a group. Otherwise than there a group always gives a list,
-    /// also one of one, and always in the order written. An errback that a chord and a chord in its
-    /// header both have, as Celery writes `chord.link_error(…)`, runs once.
+    /// it whose member gives the list of a group. Options of a chain are its first step's, those of a
+    /// chord its body's, those of a group all its members', and win over theirs. Otherwise than there a
+    /// group always gives a list, also one of one, and always in the order written. An errback that a
+    /// chord and a chord in its header both have, as Celery writes `chord.link_error(…)`, runs once.
     ///
     /// Arguments may have the types that kombu tags (`{"__type__": "datetime", "__value__": …}`). A
     /// datetime, date, time of day or decimal is given to the task as its text, a UUID as text with
@@ -98,7 +100,9 @@ impl Canvas {
             .map_err(Into::into)
     }
 
-    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again.
+    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again. Options are
+    /// written on the tasks for which they hold, since Celery passes those of a chain or chord on
+    /// otherwise than [`Signature::queue`](crate::Signature::queue) says.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -119,7 +123,9 @@ impl Canvas {
         if self.is_deeper_than(MAX_DEPTH) {
             return Err(Refusal::here(&too_deep()).into());
         }
-        write::write_outermost(self)
+        let mut canvas = self.clone();
+        canvas.set_on_tasks(&Inherited::default());
+        write::write_outermost(&canvas)
             .map(|value| value.to_string())
             .map_err(Refusal::outermost)
             .map_err(Into::into)
@@ -132,9 +138,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::canvas::freeze::{Catalogue, Excess, Node, graft};
+    use crate::canvas::freeze::{Catalogue, Def, Excess, Fan, Members, Node, graft};
+    use crate::canvas::options::Options;
     use crate::canvas::outcome::TaskFailure;
     use crate::canvas::parameter::Parameter;
+    use crate::canvas::payload::Payload;
 
     /// Knows every task, and the names of those that the cases call by name.
     struct Everything;
@@ -221,6 +229,68 @@ mod tests {
         })
     }
 
+    /// The arguments of each task, and its options.
+    fn options_of(node: &Node) -> Vec<(Payload, Options)> {
+        let members = |fan: &Fan| match &fan.members {
+            Members::Inline(members) => members.iter().flat_map(options_of).collect(),
+            Members::Stored(_) | Members::Each { .. } => unreachable!("none is built"),
+        };
+        match &node.def {
+            Def::Task(task) => vec![(
+                task.args.clone(),
+                task.options.as_deref().cloned().unwrap_or_default(),
+            )],
+            Def::Chain(steps) => steps.iter().flat_map(options_of).collect(),
+            Def::Group(fan) => members(fan),
+            Def::Chord { header, body } => {
+                let mut all: Vec<_> = members(header);
+                all.extend(options_of(body));
+                all
+            }
+            Def::Fold { .. } => unreachable!("none is built"),
+        }
+    }
+
+    /// A canvas that is built here, with options on all levels.
+    fn built() -> impl Strategy<Value = Canvas> {
+        let set = |canvas: Canvas, (queue, priority, countdown): (Option<u8>, Option<u8>, bool)| {
+            let canvas = match queue {
+                Some(queue) => canvas.queue(format!("q{queue}")),
+                None => canvas,
+            };
+            let canvas = match priority {
+                Some(priority) => canvas.priority(priority),
+                None => canvas,
+            };
+            match countdown {
+                true => {
+                    canvas.countdown(std::time::Duration::from_secs(priority.unwrap_or(1).into()))
+                }
+                false => canvas,
+            }
+        };
+        let options = || {
+            (
+                prop::option::of(0..3_u8),
+                prop::option::of(0..4_u8),
+                any::<bool>(),
+            )
+        };
+        let task = (0..9_i64, options())
+            .prop_map(move |(n, options)| set(Canvas::task("t", (n,)), options));
+        task.prop_recursive(4, 24, 4, move |inner| {
+            let list = prop::collection::vec(inner.clone(), 2..4);
+            (0..3_u8, list, inner, options()).prop_map(move |(kind, parts, body, options)| {
+                let composed = match kind {
+                    0 => Canvas::chain(parts),
+                    1 => Canvas::group(parts),
+                    _ => Canvas::chord(parts, body),
+                };
+                set(composed, options)
+            })
+        })
+    }
+
     proptest! {
         #[test]
         fn a_signature_is_the_same_when_it_was_written_and_read_again(signature in signature()) {
@@ -229,6 +299,12 @@ mod tests {
             if canvas.to_json().is_ok() {
                 prop_assert_eq!(frozen(again(&canvas)), frozen(canvas));
             }
+        }
+
+        #[test]
+        fn options_hold_for_the_same_tasks_when_they_were_written_and_read_again(canvas in built()) {
+            // (Of shape they need not be: a chain within a chain that has no options is a part of it.)
+            prop_assert_eq!(options_of(&frozen(again(&canvas))), options_of(&frozen(canvas)));
         }
 
         #[test]

@@ -1,18 +1,61 @@
 //! Chords: a group and a body that runs once, when all its members have ended.
 
-use super::{Accepts, Signature};
+use super::{Accepts, Canvas, Signature};
 
 /// `header | body`: the body gets the header's values, in member order, once all of them are
 /// there. If a member fails the others still run, then the chord fails, naming that member, and
 /// the body never runs; with [`settled`](Signature::settled) on the header it always does.
 /// An empty header runs the body with an empty list.
 ///
+/// The header is a group, or the members themselves, as [`group`](crate::group()) takes them.
+///
 /// ```
 /// # use chordal::prelude::*;
 /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
 /// # #[task] async fn xsum(xs: Vec<i64>) -> i64 { xs.iter().sum() }
 /// let ninety = chord(group((0..10).map(|i| add.s(i, i))), xsum.partial());
+/// let six = chord([add.s(1, 1), add.s(2, 2)], xsum.partial());
 /// ```
-pub fn chord<I, H, B: Accepts<H>>(header: Signature<I, H>, body: B) -> Signature<I, B::Output> {
-    header | body
+pub fn chord<I, H, V, B, O>(header: H, body: B) -> Signature<I, O>
+where
+    H: Header<I, Values = V>,
+    B: Accepts<V, Output = O>, // not `B::Output`, of which the compiler would complain a second time
+{
+    Signature::from_canvas(header.into_group().then(body.into_canvas()))
+}
+
+/// The header of a chord: a group, or members that take the same `I` from upstream.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not the header of a chord",
+    label = "this is neither a group nor a list of signatures that take `{I}`",
+    note = "write `chord(group(members), body)`, `chord([a, b], body)`, or for members of different types `chord(group!(a, b), body)`"
+)]
+pub trait Header<I> {
+    /// What the body gets.
+    type Values;
+
+    #[doc(hidden)]
+    fn into_group(self) -> Canvas;
+}
+
+impl<I, H> Header<I> for Signature<I, H> {
+    type Values = H;
+
+    fn into_group(self) -> Canvas {
+        self.into_canvas()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<I, M, L> Header<I> for L
+where
+    I: 'static,
+    L: IntoIterator<Item = M, IntoIter: Send + 'static>,
+    M: Accepts<I> + 'static,
+{
+    type Values = Vec<M::Output>;
+
+    fn into_group(self) -> Canvas {
+        Canvas::group(self.into_iter().map(Accepts::into_canvas))
+    }
 }

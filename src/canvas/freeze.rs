@@ -11,7 +11,7 @@ use super::id::{ORIGIN_STREAM, Seq};
 use super::machine::offspring::Graft;
 use super::name::Name;
 use super::nested::nested;
-use super::options::{MAX_NAME, Options, TimeLimits};
+use super::options::{Inherited, MAX_NAME, Options, TimeLimits};
 use super::outcome::Value;
 use super::parameter::{Parameter, takes_two, usage};
 use super::payload::Payload;
@@ -216,7 +216,7 @@ pub(crate) fn freeze(
         within_callbacks: 0,
         callbacks: 0,
     };
-    let node = freezer.node(canvas, &Options::default(), false);
+    let node = freezer.node(canvas, &Inherited::default(), false);
     Ok((node.map_err(Refusal::outermost)?, freezer.next))
 }
 
@@ -257,12 +257,12 @@ struct Freezer<'a, G> {
 }
 
 impl<G: Gather> Freezer<'_, G> {
-    /// `fed`: a value comes from upstream. `outer`: options that the canvas around it passes on.
-    fn node(&mut self, canvas: Canvas, outer: &Options, fed: bool) -> Result<Node, Refusal> {
+    /// `fed`: a value comes from upstream. `outer`: the options that what is around it passes on.
+    fn node(&mut self, canvas: Canvas, outer: &Inherited, fed: bool) -> Result<Node, Refusal> {
         let Canvas { form, extras } = canvas;
         let extras = extras.map_or_else(Extras::default, |extras| *extras);
-        let options = extras.options.merged_under(outer);
-        check(&options, &extras)?;
+        let (options, effective) = outer.resolve(&extras.options);
+        check(&effective, &extras)?;
         if self.depth == MAX_DEPTH {
             return Err(Refusal::here(&too_deep()));
         }
@@ -272,7 +272,7 @@ impl<G: Gather> Freezer<'_, G> {
         let mut last_has_them = false;
         let def = match form {
             Form::Refused(reason) => return Err(Refusal::here(&reason)),
-            Form::Task(sig) => self.task(sig, extras.kwargs, options, fed)?,
+            Form::Task(sig) => self.task(sig, extras.kwargs, effective, fed)?,
             Form::Chain(mut steps, _) => {
                 // (celery/canvas.py, `prepare_steps`: every step gets the chain's errbacks. Here
                 // they are the chain's own, but each member of a group at its end needs them.)
@@ -280,23 +280,24 @@ impl<G: Gather> Freezer<'_, G> {
                     last_has_them = !link_error.is_empty();
                     steps.push(last.with_errbacks(&link_error));
                 }
-                self.chain(steps, &options, fed)?
+                self.chain(steps, effective, fed)?
             }
             form @ (Form::Group { .. } | Form::Each { .. }) => {
                 if !extras.link.is_empty() {
                     return Err(Refusal::here("cannot add link to group: use a chord"));
                 }
                 let errbacks = std::mem::take(&mut link_error);
-                Def::Group(self.fan("group", seq, form, &options, fed, &errbacks)?)
+                let inherited = outer.to_members(options);
+                Def::Group(self.fan("group", seq, form, &inherited, fed, &errbacks)?)
             }
             Form::Chord { header, body } => {
                 let mut body = *body;
                 if body.ends_in_group() {
                     body = body.with_errbacks(&std::mem::take(&mut link_error));
                 }
-                self.chord(seq, *header, body, &options, fed)?
+                self.chord(seq, *header, body, effective, fed)?
             }
-            Form::Fold(fold) => self.fold(seq, *fold, options, fed)?,
+            Form::Fold(fold) => self.fold(seq, *fold, effective, fed)?,
         };
         let callbacks = if extras.link.is_empty() && link_error.is_empty() {
             None
@@ -364,37 +365,40 @@ impl<G: Gather> Freezer<'_, G> {
         }
     }
 
-    /// A chain's options go to its first step (celery/canvas.py, `_chain.run`).
-    fn chain(&mut self, steps: Vec<Canvas>, options: &Options, fed: bool) -> Result<Def, Refusal> {
-        let none = Options::default();
+    /// A chain's options are those of every step that has none of its own; its times are the first
+    /// step's (celery/canvas.py, `_chain.run`, where all of them are).
+    fn chain(&mut self, steps: Vec<Canvas>, options: Options, fed: bool) -> Result<Def, Refusal> {
+        let (timed, others) = Inherited::to_parts(options);
         let mut nodes = Vec::with_capacity(steps.len());
         for (i, step) in steps.into_iter().enumerate() {
-            let (options, fed) = if i == 0 {
-                (options, fed)
+            let (inherited, fed) = if i == 0 {
+                (&timed, fed)
             } else {
-                (&none, true)
+                (&others, true)
             };
             if let Some(before) = nodes.last_mut() {
                 Node::follow(before);
             }
-            let node = self.node(step, options, fed);
+            let node = self.node(step, inherited, fed);
             nodes.push(node.map_err(|refusal| refusal.within(&format!("chain[{i}]")))?);
         }
         Ok(Def::Chain(nodes))
     }
 
-    /// A chord's options go to its body (celery/canvas.py, `_chord.run`).
+    /// A chord's options are those of its members and its body that have none of their own; its times are
+    /// the body's (celery/canvas.py, `_chord.run`, where all of them are).
     fn chord(
         &mut self,
         seq: Seq,
         header: Canvas,
         body: Canvas,
-        options: &Options,
+        options: Options,
         fed: bool,
     ) -> Result<Def, Refusal> {
-        let header = self.header("chord.header", seq, header, fed)?;
+        let (timed, others) = Inherited::to_parts(options);
+        let header = self.header("chord.header", seq, header, &others, fed)?;
         let body = self
-            .node(body, options, true)
+            .node(body, &timed, true)
             .map_err(|refusal| refusal.within("chord.body"))?;
         Ok(Def::Chord {
             header,
@@ -403,17 +407,26 @@ impl<G: Gather> Freezer<'_, G> {
     }
 
     /// The members of what a body gets.
-    fn header(&mut self, place: &str, seq: Seq, header: Canvas, fed: bool) -> Result<Fan, Refusal> {
+    fn header(
+        &mut self,
+        place: &str,
+        seq: Seq,
+        header: Canvas,
+        outer: &Inherited,
+        fed: bool,
+    ) -> Result<Fan, Refusal> {
         let Canvas { form, extras } = header;
         let extras = extras.map_or_else(Extras::default, |extras| *extras);
         if !extras.link.is_empty() {
             return Err(Refusal::here("cannot add link to group: use a chord").within(place));
         }
-        check(&extras.options, &extras).map_err(|refusal| refusal.within(place))?;
-        self.fan(place, seq, form, &extras.options, fed, &extras.link_error)
+        let (options, effective) = outer.resolve(&extras.options);
+        check(&effective, &extras).map_err(|refusal| refusal.within(place))?;
+        let inherited = outer.to_members(options);
+        self.fan(place, seq, form, &inherited, fed, &extras.link_error)
     }
 
-    /// A fold's options go to its function, as a chord's do to its body.
+    /// A fold's options go to its members and its function, as a chord's do to its members and its body.
     fn fold(
         &mut self,
         seq: Seq,
@@ -428,7 +441,8 @@ impl<G: Gather> Freezer<'_, G> {
             order,
             dynamic,
         } = fold;
-        let header = self.header("fold.header", seq, header, fed)?;
+        let (_, others) = Inherited::to_parts(options.clone());
+        let header = self.header("fold.header", seq, header, &others, fed)?;
         let parameters = self.parameters(&task)?;
         if !takes_two(parameters) {
             let usage = usage(parameters);
@@ -505,7 +519,7 @@ impl<G: Gather> Freezer<'_, G> {
         place: &str,
         seq: Seq,
         form: Form,
-        options: &Options,
+        inherited: &Inherited,
         fed: bool,
         errbacks: &[Canvas],
     ) -> Result<Fan, Refusal> {
@@ -513,7 +527,7 @@ impl<G: Gather> Freezer<'_, G> {
             Form::Group { members, settled } => {
                 let mut gathered = G::Fan::default();
                 for (i, member) in members.into_iter().enumerate() {
-                    let member = self.node(member.with_errbacks(errbacks), options, fed);
+                    let member = self.node(member.with_errbacks(errbacks), inherited, fed);
                     let member =
                         member.map_err(|refusal| refusal.within(&format!("{place}[{i}]")))?;
                     self.gather.member(seq, &mut gathered, member)?;
@@ -539,7 +553,7 @@ impl<G: Gather> Freezer<'_, G> {
                     callbacks: self.callbacks,
                 };
                 let template = freezer
-                    .node(member.with_errbacks(errbacks), options, true)
+                    .node(member.with_errbacks(errbacks), inherited, true)
                     .map_err(|refusal| refusal.within(&format!("{place}[each]")))?;
                 let span = freezer.next;
                 self.callbacks = freezer.callbacks;
@@ -569,7 +583,7 @@ impl<G: Gather> Freezer<'_, G> {
                 if what == "link_error" {
                     self.take_failure(&mut canvas);
                 }
-                self.node(canvas, &Options::default(), true)
+                self.node(canvas, &Inherited::default(), true)
                     .map_err(|refusal| refusal.within(&format!("{what}[{i}]")))
             })
             .collect::<Result<_, _>>()?;

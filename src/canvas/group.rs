@@ -15,14 +15,20 @@ use super::{Accepts, Canvas, Signature};
 /// shares the members; where both are submitted, [`to_json`](Canvas::to_json) looks inside, or a
 /// running task starts the canvas, they are collected.)
 ///
+/// Since it is drawn later the iterator must not borrow: of a list that is kept, collect the members
+/// first. Members that give different types are written with [`group!`](crate::group!).
+///
 /// ```
 /// # use chordal::prelude::*;
 /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
 /// let doubled: Signature<(), Vec<i64>> = group((0..4).map(|i| add.s(i, i)));
 /// let shifted: Signature<i64, Vec<i64>> = group((0..4).map(|i| add.partial(i)));
+/// let kept = vec![1, 2, 3];
+/// let squares = group(kept.iter().map(|i| add.s(*i, *i)).collect::<Vec<_>>());
 /// ```
 pub fn group<I, M>(
-    members: impl IntoIterator<Item = M, IntoIter: Send + 'static>,
+    // The compiler shows the next line to the author of an iterator that borrows.
+    members: impl IntoIterator<Item = M, IntoIter: Send + 'static>, // drawn later: `.collect::<Vec<_>>()` what borrows
 ) -> Signature<I, Vec<M::Output>>
 where
     I: 'static,
@@ -42,7 +48,10 @@ where
 /// assert_eq!(app.apply_async(pair).await?.get().await?, (2, 4));
 /// # app.shutdown().await }
 /// ```
-pub fn group_of<I, M: Members<I>>(members: M) -> Signature<I, M::Outputs> {
+pub fn group_of<I, M, O>(members: M) -> Signature<I, O>
+where
+    M: Members<I, Outputs = O>, // not `M::Outputs`, of which the compiler would complain a second time
+{
     Signature::from_canvas(Canvas::group_of_list(members.into_canvases()))
 }
 
@@ -66,6 +75,7 @@ macro_rules! group {
 /// A tuple of signatures that take the same `I` from upstream.
 #[diagnostic::on_unimplemented(
     message = "the members of this group do not all take `{I}` from upstream",
+    label = "the members are `{Self}`",
     note = "every member of a group gets the same value; `task.si(..)` ignores it"
 )]
 pub trait Members<I> {
@@ -78,6 +88,8 @@ pub trait Members<I> {
 
 macro_rules! tuples {
     ($($member:ident)+) => {
+        // So the compiler names the group and its upstream, once, and not each member's trait.
+        #[diagnostic::do_not_recommend]
         impl<Upstream, $($member: Accepts<Upstream>),+> Members<Upstream> for ($($member,)+) {
             type Outputs = ($($member::Output,)+);
 

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::outcome::shorten;
+use crate::error::Error;
+
 /// Number of a node within its workflow, counted from 0 (the root).
 pub(crate) type Seq = u64;
 
@@ -141,10 +144,22 @@ impl fmt::Debug for Id {
 }
 
 impl FromStr for Id {
-    type Err = uuid::Error;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
+    /// Reads what [`Display`](fmt::Display) writes.
+    ///
+    /// ```
+    /// let error = "order 7".parse::<chordal::Id>().unwrap_err();
+    /// assert!(matches!(error, chordal::Error::InvalidId { .. }));
+    /// assert!(error.to_string().starts_with("`order 7` is not an id: "));
+    /// ```
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.parse()
+            .map(Self)
+            .map_err(|why: uuid::Error| Error::InvalidId {
+                text: shorten(text),
+                reason: why.to_string(),
+            })
     }
 }
 

@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 pub use chain::chain;
-pub use chord::chord;
+pub use chord::{Header, chord};
 pub(crate) use fold::{FoldSig, Order};
 use freeze::MAX_DEPTH;
 pub use group::{Members, group, group_of};

@@ -70,6 +70,57 @@ impl When {
     }
 }
 
+/// The options that a canvas has from what is around it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inherited {
+    /// Set on the group that it is a member of, or times that are set on what it starts: they win over
+    /// its own (celery/canvas.py, `Signature._merge`).
+    pub(crate) winning: Options,
+    /// Set on a chain, chord or fold that it is a part of: they hold where it has none of its own.
+    pub(crate) fallback: Options,
+}
+
+impl Inherited {
+    /// The options of a canvas with these of its own: what it passes on, and what holds for it.
+    pub(crate) fn resolve(&self, own: &Options) -> (Options, Options) {
+        let options = own.merged_under(&self.winning);
+        let effective = self.fallback.merged_under(&options);
+        (options, effective)
+    }
+
+    /// What a group with these options passes on to its members.
+    pub(crate) fn to_members(&self, options: Options) -> Self {
+        Self {
+            winning: options,
+            fallback: self.fallback.clone(),
+        }
+    }
+
+    /// What a chain for which these options hold passes on to its first step, which has its times, and
+    /// to the others. Of a chord the body has the times.
+    pub(crate) fn to_parts(effective: Options) -> (Self, Self) {
+        let times = Options {
+            eta: effective.eta,
+            expires: effective.expires,
+            ..Options::default()
+        };
+        let fallback = Options {
+            eta: None,
+            expires: None,
+            ..effective
+        };
+        let timed = Self {
+            winning: times,
+            fallback: fallback.clone(),
+        };
+        let others = Self {
+            winning: Options::default(),
+            fallback,
+        };
+        (timed, others)
+    }
+}
+
 impl Options {
     /// The limits of a task that is registered with these and called with the options.
     pub(crate) fn limits_over(&self, registered: TimeLimits) -> TimeLimits {

@@ -41,9 +41,27 @@ pub struct Parameter {
     name: &'static str,
     kind: Kind,
     streamed: bool,
+    ty: ParameterType,
+}
+
+/// What is known of the type of a parameter.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct ParameterType {
     type_name: fn() -> &'static str,
     type_id: fn() -> TypeId,
+    /// Tries to decode an argument as one.
     check: fn(&Payload) -> Result<(), String>,
+}
+
+impl ParameterType {
+    pub(crate) const fn of<T: DeserializeOwned + 'static>() -> Self {
+        Self {
+            type_name: std::any::type_name::<T>,
+            type_id: TypeId::of::<T>,
+            check: |payload| payload.decode::<T>().map(drop),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -69,7 +87,14 @@ impl Parameter {
     /// One that every call gives.
     #[must_use]
     pub const fn required<T: DeserializeOwned + 'static>(name: &'static str) -> Self {
-        Self::of::<T>(name, Kind::Required)
+        Self::required_of(name, ParameterType::of::<T>())
+    }
+
+    /// As [`required`](Self::required): what `#[task]` writes.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn required_of(name: &'static str, ty: ParameterType) -> Self {
+        Self::new(name, Kind::Required, ty)
     }
 
     /// One that a call may leave out: `default` then gives its value, each time.
@@ -78,24 +103,29 @@ impl Parameter {
         name: &'static str,
         default: &'static (impl Fn() -> T + Sync),
     ) -> Self {
-        Self::of::<T>(name, Kind::Optional(default))
+        Self::new(name, Kind::Optional(default), ParameterType::of::<T>())
     }
 
     /// The last one, which takes any number of arguments of type `T`: in the task's `Args` it is a
     /// `Vec<T>`.
     #[must_use]
     pub const fn rest<T: DeserializeOwned + 'static>(name: &'static str) -> Self {
-        Self::of::<T>(name, Kind::Rest)
+        Self::rest_of(name, ParameterType::of::<T>())
     }
 
-    const fn of<T: DeserializeOwned + 'static>(name: &'static str, kind: Kind) -> Self {
+    /// As [`rest`](Self::rest): what `#[task]` writes.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn rest_of(name: &'static str, ty: ParameterType) -> Self {
+        Self::new(name, Kind::Rest, ty)
+    }
+
+    const fn new(name: &'static str, kind: Kind, ty: ParameterType) -> Self {
         Self {
             name,
             kind,
             streamed: false,
-            type_name: std::any::type_name::<T>,
-            type_id: TypeId::of::<T>,
-            check: |payload| payload.decode::<T>().map(drop),
+            ty,
         }
     }
 
@@ -131,7 +161,7 @@ impl Parameter {
 
     /// Says whether it is what an errback takes.
     pub(crate) fn is_failure(&self) -> bool {
-        (self.type_id)() == TypeId::of::<TaskFailure>()
+        (self.ty.type_id)() == TypeId::of::<TaskFailure>()
     }
 
     /// The encoded default, if it has one.
@@ -144,8 +174,8 @@ impl Parameter {
 
     /// Tries `argument` on it; the error says what was found and what was expected.
     pub(crate) fn check(&self, argument: &Payload) -> Result<(), String> {
-        (self.check)(argument).map_err(|error| {
-            let full = (self.type_name)();
+        (self.ty.check)(argument).map_err(|error| {
+            let full = (self.ty.type_name)();
             let taken = format!("`{}` takes {}", self.name, without_paths(full));
             match error.strip_suffix(&format!(" does not fit into {full}")) {
                 Some(found) if found == argument.kind() => format!("{taken}, but gets {found}"),
@@ -180,7 +210,7 @@ impl fmt::Display for Parameter {
 
 impl fmt::Debug for Parameter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}: {}", without_paths((self.type_name)()))
+        write!(f, "{self}: {}", without_paths((self.ty.type_name)()))
     }
 }
 

@@ -123,6 +123,29 @@ impl<I, M, R: Accepts<M>> BitOr<R> for Signature<I, M> {
 
     /// A chain: `self`, then `next` with its value. After a group it is a chord: `next` runs once
     /// all members have given theirs.
+    ///
+    /// A method binds tighter than `|`: `a | b.on_error(e)` is `a | (b.on_error(e))`, whose errback is
+    /// that of `b` alone. What is to be the chain's goes behind parentheses, `(a | b).on_error(e)`;
+    /// so do options, links and idempotency keys.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+    /// # #[task] async fn double(n: i64) -> i64 { 2 * n }
+    /// # #[task] async fn alert(failure: TaskFailure) { eprintln!("{failure}") }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parse, double, alert]).start().await?;
+    /// let silent = parse.s("x".into()) | double.partial().on_error(alert.partial());
+    /// let silent = app.apply_async(silent).await?;
+    /// silent.at_rest().await?;
+    /// let watched = (parse.s("x".into()) | double.partial()).on_error(alert.partial());
+    /// let watched = app.apply_async(watched).await?;
+    /// watched.at_rest().await?;
+    /// // The two steps; only the second chain has run an errback as well.
+    /// assert_eq!(silent.children::<i64>().await?.len(), 2);
+    /// assert_eq!(watched.children::<i64>().await?.len(), 3);
+    /// # app.shutdown().await }
+    /// ```
     fn bitor(self, next: R) -> Self::Output {
         Signature::from_canvas(self.canvas.then(next.into_canvas()))
     }
@@ -141,16 +164,28 @@ impl<M, R: Accepts<M>> BitOr<R> for Immutable<M> {
 macro_rules! builders {
     ($type:ident<$($param:ident),+>, $output:ident) => {
         impl<$($param),+> $type<$($param),+> {
-            /// Sends the task to this queue. On a group it goes to every member, on a chord to the
-            /// body, on a chain to the first step; what is set outside wins (celery/canvas.py,
-            /// `Signature._merge`). This holds for every option here. A queue need not be
-            /// declared: one that is not has the [default](crate::AppBuilder::concurrency) slots.
-            /// Its name has at most 255 bytes; nothing of a queue stays in memory when it is idle.
+            /// Sends the task to this queue. A queue need not be declared: one that is not has the
+            /// [default](crate::AppBuilder::concurrency) slots. Its name has at most 255 bytes; nothing of
+            /// a queue stays in memory when it is idle.
+            ///
+            /// Set on a chain, a chord or a fold, this holds for every task in it that has no queue of
+            /// its own, as if it were set there; so it is with [`priority`](Self::priority),
+            /// [`max_retries`](Self::max_retries), [`time_limit`](Self::time_limit) and
+            /// [`soft_time_limit`](Self::soft_time_limit). A time is that of the start:
+            /// [`countdown`](Self::countdown), [`eta`](Self::eta) and [`expires`](Self::expires) on a
+            /// chain are its first step's; on a chord they are its body's, as in Celery, so set them
+            /// on the group where the members are to wait. On a group every option is that of all its
+            /// members, and wins over theirs (celery/canvas.py, `Signature._merge`). Callbacks have
+            /// options of their own.
+            ///
+            /// (In Celery a chain passes all options to its first step, a chord to its body. So does
+            /// [`Canvas::from_json`].)
             ///
             /// ```
             /// # use chordal::prelude::*;
             /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
             /// let slow = add.s(2, 2).queue("reports").priority(1);
+            /// let both = (add.s(2, 2) | add.partial(4)).queue("reports");
             /// ```
             pub fn queue(self, queue: impl Into<Cow<'static, str>>) -> Self {
                 Self::from_canvas(self.canvas.queue(queue))
@@ -317,11 +352,16 @@ macro_rules! builders {
             /// that fails runs it, on a chord the body does, also when the header fails
             /// (celery/canvas.py). A task that [expires](Self::expires) does not run it.
             ///
+            /// A method binds tighter than `|`: for the errback of a whole chain, write the chain in
+            /// parentheses.
+            ///
             /// ```
             /// # use chordal::prelude::*;
             /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
             /// # #[task] async fn alert(failure: TaskFailure) { eprintln!("{failure}") }
             /// let watched = add.s(2, 2).link_error(alert.partial());
+            /// let the_chain = (add.s(2, 2) | add.partial(4)).link_error(alert.partial());
+            /// let its_last_step = add.s(2, 2) | add.partial(4).link_error(alert.partial());
             /// ```
             pub fn link_error(self, errback: impl Accepts<TaskFailure>) -> Self {
                 Self::from_canvas(self.canvas.link_error(errback.into_canvas()))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::{Retry, TaskError};
+use super::{Replaced, Retry};
 use crate::actors::attempt::Attempt;
 use crate::actors::client::{self, Patience};
 use crate::actors::shared::Shared;
@@ -208,9 +208,9 @@ impl TaskContext {
         Retry::new()
     }
 
-    /// Lets `signature` take the task's place: return what this gives. The task's value is then
-    /// the signature's, its failure too; links, errbacks, retries of a header and the rest of a
-    /// chain wait for it (celery/app/task.py, `replace`). The place is taken once and for all:
+    /// Lets `signature` take the task's place: return what this gives, without `?`. The task's value
+    /// is then the signature's, its failure too; links, errbacks, retries of a header and the rest of
+    /// a chain wait for it (celery/app/task.py, `replace`). The place is taken once and for all:
     /// the function is not called again.
     ///
     /// ```
@@ -227,11 +227,17 @@ impl TaskContext {
     /// # app.shutdown().await }
     /// ```
     ///
-    /// # Errors
-    ///
-    /// Always: that is how the engine learns of it.
-    pub fn replace<S: Accepts<()>>(&self, signature: S) -> Result<S::Output, TaskError> {
-        Err(TaskError::replaced_by(signature.into_canvas()))
+    /// It gives whatever the task returns: a `Result<O, TaskError>`, or one with a `Box<dyn Error>`.
+    /// Code behind it would run although the task is replaced, or, as in Celery, would not run at
+    /// all; so `ctx.replace(..)?` and a call whose value is not used do not compile ("type annotations
+    /// needed").
+    #[must_use = "the task is replaced when it returns this"]
+    pub fn replace<S, ReturnedByTheTask>(&self, signature: S) -> ReturnedByTheTask
+    where
+        S: Accepts<()>,
+        ReturnedByTheTask: Replaced<S::Output>, // write `return ctx.replace(..)`, without `?`
+    {
+        ReturnedByTheTask::by(signature.into_canvas())
     }
 
     /// Submits a workflow of its own, as [`App::apply_async`](crate::App::apply_async) does. It is

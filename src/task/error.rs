@@ -1,9 +1,12 @@
 //! Why a task failed, and what is to come of it.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
+use std::ops::Deref;
 use std::time::Duration;
 
+use super::boxed;
 use super::{Retry, TaskOptions};
 use crate::canvas::Canvas;
 use crate::canvas::id::Id;
@@ -11,7 +14,10 @@ use crate::canvas::machine::task;
 use crate::canvas::outcome::{FailureKind, TaskFailure, shorten};
 use crate::canvas::parked::Misfit;
 
-/// Why a task failed. Any [`std::error::Error`] becomes one with `?` or `.into()`.
+/// Why a task failed. Any [`std::error::Error`] becomes one with `?` or `.into()`; a text does with
+/// [`new`](Self::new), `anyhow::Error`, `eyre::Report` and a boxed error with
+/// [`from_boxed`](Self::from_boxed). A task may also return those as they are:
+/// `-> anyhow::Result<T>`.
 ///
 /// ```
 /// # use chordal::TaskError;
@@ -68,6 +74,39 @@ impl TaskError {
             error_type: None,
             kind: FailureKind::Error,
             then: Then::Auto,
+        }
+    }
+
+    /// The error in a box: `Box<dyn Error>`, `anyhow::Error`, `eyre::Report`, an `Arc` of an error. Its
+    /// message is that of the error with those of its sources; its [type](Self::error_type) is called
+    /// `Error`, since a box does not say what is in it. A `TaskError` that was put into a
+    /// `Box<dyn Error>` comes out as it was, with what it asks for.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// fn price(text: &str) -> anyhow::Result<u64> {
+    ///     anyhow::Context::context(text.parse(), "no price")
+    /// }
+    ///
+    /// #[task]
+    /// async fn total(texts: Vec<String>) -> Result<u64, TaskError> {
+    ///     let mut total = 0;
+    ///     for text in texts {
+    ///         total += price(&text).map_err(TaskError::from_boxed)?;
+    ///     }
+    ///     Ok(total)
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let error = total.call(vec!["x".into()]).await.unwrap_err();
+    /// assert_eq!(error.to_string(), "no price: invalid digit found in string");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn from_boxed<E: Deref<Target: Error>>(error: E) -> Self {
+        let message = with_sources(&*error);
+        match boxed::take(&*error) {
+            Some(own) => Self { message, ..own },
+            None => Self::new(message).with_type(name_of::<E::Target>()),
         }
     }
 
@@ -212,20 +251,44 @@ impl TaskError {
     }
 }
 
-impl<E: std::error::Error> From<E> for TaskError {
+/// What `?` turns into a [`TaskError`]: any [`std::error::Error`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not turn into a `TaskError`",
+    label = "no `std::error::Error`: write `.map_err(TaskError::new)?` for a text, `.map_err(TaskError::from_boxed)?` for `anyhow::Error`, `eyre::Report` or a boxed error",
+    note = "an error of a task is a `TaskError`, a text, a boxed error, or a type that implements `std::error::Error`"
+)]
+pub trait IntoTaskError {
+    /// Turns it into a task's error.
+    fn into_task_error(self) -> TaskError;
+}
+
+// The compiler would ask for a `std::error::Error`, which `String` can never be, and say no more.
+#[diagnostic::do_not_recommend]
+impl<E: Error> IntoTaskError for E {
+    fn into_task_error(self) -> TaskError {
+        TaskError::new(with_sources(&self)).with_type(name_of::<E>())
+    }
+}
+
+impl<E: IntoTaskError> From<E> for TaskError {
     /// The error's message, and those of its sources that it does not repeat.
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !message.ends_with(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = cause.source();
-        }
-        Self::new(message).with_type(name_of::<E>())
+        error.into_task_error()
     }
+}
+
+/// The error's message, and those of its sources that it does not repeat.
+fn with_sources<E: Error + ?Sized>(error: &E) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.ends_with(&text) {
+            message = format!("{message}: {text}");
+        }
+        source = cause.source();
+    }
+    message
 }
 
 impl From<Retry> for TaskError {
@@ -245,10 +308,10 @@ impl From<Retry> for TaskError {
     }
 }
 
-/// A type's name without its path and without its parameters.
-fn name_of<T>() -> &'static str {
+/// A type's name without its path and without its parameters: `Error` of `dyn std::error::Error + Send`.
+fn name_of<T: ?Sized>() -> &'static str {
     let name = std::any::type_name::<T>();
-    let name = name.split('<').next().unwrap_or(name);
+    let name = name.split(['<', '+']).next().unwrap_or(name).trim_end();
     name.rsplit("::").next().unwrap_or(name)
 }
 
@@ -273,12 +336,48 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("outer")]
-    struct Outer<T: std::error::Error>(#[source] T);
+    struct Outer<T: Error>(#[source] T);
 
     #[test]
     fn an_error_carries_the_messages_of_its_sources_and_the_name_of_its_type() {
         let error: TaskError = Outer("x".parse::<i64>().unwrap_err()).into();
         assert_eq!(error.to_string(), "outer: invalid digit found in string");
         assert_eq!(error.error_type(), "Outer");
+    }
+    #[test]
+    fn an_error_in_a_box_keeps_its_messages_and_is_called_error() {
+        let outer = || Outer("x".parse::<i64>().unwrap_err());
+        let boxes = [
+            TaskError::from_boxed(Box::<dyn Error>::from(outer())),
+            TaskError::from_boxed(Box::<dyn Error + Send + Sync>::from(outer())),
+            TaskError::from_boxed(Box::new(outer()) as Box<dyn Error + Send>),
+            TaskError::from_boxed(anyhow::Error::from(outer())),
+        ];
+        for error in boxes {
+            assert_eq!(error.to_string(), "outer: invalid digit found in string");
+            assert_eq!(error.error_type(), "Error");
+        }
+        let shared = TaskError::from_boxed(std::sync::Arc::new(outer()));
+        assert_eq!(shared.error_type(), "Outer");
+    }
+
+    #[test]
+    fn a_task_error_comes_out_of_a_box_with_what_it_asks_for() {
+        let asks = || TaskError::retry("busy", Duration::from_secs(9)).with_type("Busy");
+        let boxes = [
+            TaskError::from_boxed(Box::<dyn Error>::from(asks())),
+            TaskError::from_boxed(Box::<dyn Error + Send + Sync>::from(asks())),
+        ];
+        for error in boxes {
+            assert_eq!(
+                (error.to_string(), error.error_type()),
+                ("busy".into(), "Busy")
+            );
+            assert!(matches!(error.then, Then::Retry(_)));
+        }
+        let boxed = Box::<dyn Error + Send + Sync>::from(TaskError::new("no").fatal());
+        let error = TaskError::from_boxed(anyhow::Error::from_boxed(boxed).context("step 2"));
+        assert_eq!(error.to_string(), "step 2: no");
+        assert!(matches!(error.then, Then::Fatal));
     }
 }

@@ -30,8 +30,9 @@ impl<I, O> Signature<I, Vec<O>> {
     /// whose end the accumulator is stored together with how many values it holds. So each value is
     /// in it exactly once, whatever crashes; the calls themselves may repeat, as those of any task.
     /// Retries and time limits are those of one attempt, and each run has all its retries; queue,
-    /// priority and `blocking` hold as for any task; options set on the fold go to `task`, of which
-    /// `countdown`, `eta` and `expires` are for its first run. The accumulator is stored once a run
+    /// priority and `blocking` hold as for any task; options set on the fold are those of `task`, and of
+    /// the members that have none of their own; `countdown`, `eta` and `expires` are for the first run
+    /// of `task`. The accumulator is stored once a run
     /// and encoded once a call: keep it small. `task` cannot be replaced, call or add to a chord
     /// ([`Error::WorkInFold`](crate::Error::WorkInFold)).
     ///

@@ -71,9 +71,9 @@ async fn a_name_of_256_bytes_is_refused_wherever_it_is_given_and_one_of_255_is_n
 
     for (builder, of) in [
         (App::in_memory().queue(LONG, 1), "queue"),
-        (App::in_memory().tasks(tasks![Far<false>]), "queue"),
-        (App::in_memory().tasks(tasks![Far<true>]), "task"),
-        (App::eager().tasks(tasks![Far<true>]), "task"),
+        (App::in_memory().tasks(tasks![Far::<false>]), "queue"),
+        (App::in_memory().tasks(tasks![Far::<true>]), "task"),
+        (App::eager().tasks(tasks![Far::<true>]), "task"),
     ] {
         match builder.start().await.map(drop) {
             Err(Error::NameTooLong { of: found, .. }) => assert_eq!(found, of),

@@ -23,6 +23,9 @@ fn main() {
     let _ = chord(header().settled(), xsum.partial());
     // One value is no list.
     let _ = chord(header(), add.partial(1));
-    let _ = chord([add.s(1, 1)], xsum.partial());
+    let _ = chord([add.s(1, 1)], concat.partial());
+    // A header is a group, or its members.
+    let _ = chord((add.s(1, 1), add.s(2, 2)), xsum.partial());
+    let _ = chord([1, 2], xsum.partial());
     let _ = add.s(1, 1).settled();
 }

@@ -13,5 +13,6 @@ struct NoTask;
 
 fn main() {
     let _ = App::in_memory().tasks(tasks![add, NoTask]);
+    let _ = App::in_memory().tasks(tasks![add, double]);
     let _ = double.s(1);
 }

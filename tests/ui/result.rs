@@ -20,9 +20,4 @@ async fn inside(x: i64) -> Result<Vec<&'static str>, TaskError> {
     Ok(vec![])
 }
 
-#[task]
-async fn error(x: i64) -> Result<i64, &'static str> {
-    Ok(x)
-}
-
 fn main() {}

@@ -7,11 +7,6 @@ async fn returns(order: u64) -> Result<u64, Oops> {
     Ok(order)
 }
 
-#[task]
-async fn text(order: u64) -> Result<u64, String> {
-    Ok(order)
-}
-
 fn oops() -> Result<u64, Oops> {
     Err(Oops)
 }
@@ -22,9 +17,18 @@ async fn question_mark(order: u64) -> Result<u64, TaskError> {
 }
 
 #[task]
-async fn text_question_mark(order: u64) -> Result<u64, TaskError> {
+async fn text(order: u64) -> Result<u64, TaskError> {
     Err("no such order".to_owned())?;
     Ok(order)
+}
+
+fn anyhow() -> anyhow::Result<u64> {
+    Ok(1)
+}
+
+#[task]
+async fn boxed(order: u64) -> Result<u64, TaskError> {
+    Ok(anyhow()? + order)
 }
 
 fn main() {}

@@ -11,8 +11,8 @@ use serde_json::{Map, Number, Value};
 use super::read::{Object, canvas, parse, parts_at, shown};
 use super::value;
 use crate::canvas::freeze::Refusal;
-use crate::canvas::options::{Options, When};
-use crate::canvas::{Canvas, Extras};
+use crate::canvas::options::{Inherited, Options, When};
+use crate::canvas::{Canvas, Extras, Form};
 
 const KNOWN: [&str; 10] = [
     "link",
@@ -43,8 +43,7 @@ impl Settings {
 
     pub(super) fn on(self, mut canvas: Canvas) -> Canvas {
         if self.options != Options::default() {
-            let options = &mut canvas.extras().options;
-            *options = options.merged_under(&self.options);
+            canvas.set_as_celery(&self.options);
         }
         let canvas = self.link.into_iter().fold(canvas, Canvas::link);
         self.link_error.into_iter().fold(canvas, Canvas::link_error)
@@ -66,6 +65,67 @@ impl Settings {
             ..Self::default()
         };
         [first, last, every]
+    }
+}
+
+impl Canvas {
+    /// Sets options where Celery has them in the end: those of a chain are its first step's, those of a
+    /// chord its body's, those of a group all its members' (celery/canvas.py, `_chain.run`,
+    /// `_chord.run`, `group._apply_tasks`); what is set outside wins (`Signature._merge`).
+    fn set_as_celery(&mut self, options: &Options) {
+        match &mut self.form {
+            Form::Chain(steps, _) => {
+                if let Some(first) = steps.first_mut() {
+                    first.set_as_celery(options);
+                }
+            }
+            Form::Group { members, .. } => {
+                let members = members.list_mut().iter_mut();
+                members.for_each(|member| member.set_as_celery(options));
+            }
+            Form::Chord { body, .. } => body.set_as_celery(options),
+            Form::Task(_) | Form::Each { .. } | Form::Fold(_) | Form::Refused(_) => {
+                let extras = self.extras();
+                extras.options = extras.options.merged_under(options);
+            }
+        }
+    }
+
+    /// Sets all options on the tasks for which they hold, so that Celery, which passes them on
+    /// otherwise, reads what is meant.
+    pub(super) fn set_on_tasks(&mut self, inherited: &Inherited) {
+        let own = self.extras.as_ref().map(|extras| &extras.options);
+        let (options, effective) = inherited.resolve(own.unwrap_or(&Options::default()));
+        if let Some(extras) = &mut self.extras {
+            extras.options = Options::default();
+            let callbacks = extras.link.iter_mut().chain(&mut extras.link_error);
+            callbacks.for_each(|callback| callback.set_on_tasks(&Inherited::default()));
+        }
+        match &mut self.form {
+            Form::Chain(steps, _) => {
+                let (timed, others) = Inherited::to_parts(effective);
+                for (i, step) in steps.iter_mut().enumerate() {
+                    step.set_on_tasks(if i == 0 { &timed } else { &others });
+                }
+            }
+            Form::Group { members, .. } => {
+                let inherited = inherited.to_members(options);
+                let members = members.list_mut().iter_mut();
+                members.for_each(|member| member.set_on_tasks(&inherited));
+            }
+            Form::Chord { header, body } => {
+                let (timed, others) = Inherited::to_parts(effective);
+                header.set_on_tasks(&others);
+                body.set_on_tasks(&timed);
+            }
+            Form::Task(_) => {
+                if effective != Options::default() {
+                    self.extras().options = effective;
+                }
+            }
+            // They cannot be written.
+            Form::Each { .. } | Form::Fold(_) | Form::Refused(_) => {}
+        }
     }
 }
 

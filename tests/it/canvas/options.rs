@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use serde_json::json;
+
 use super::callbacks::retry_until_the_end;
 use super::*;
 
@@ -231,4 +233,127 @@ async fn a_member_that_is_too_slow_fails_and_the_group_goes_on() {
         result.get().await.unwrap(),
         ["2", "held: time limit of 5s exceeded", "6"]
     );
+}
+
+/// The options of each task: `{"1": {"queue": "q"}}` where the task's first argument is 1.
+fn options_by_task(canvas: &Canvas) -> Value {
+    fn collect(signature: &Value, all: &mut serde_json::Map<String, Value>) {
+        let kwargs = &signature["kwargs"];
+        let parts = ["tasks", "header"].map(|key| kwargs[key].as_array());
+        let parts: Vec<_> = parts.into_iter().flatten().flatten().collect();
+        for part in parts.iter().copied().chain(kwargs.get("body")) {
+            collect(part, all);
+        }
+        if kwargs.as_object().is_some_and(serde_json::Map::is_empty) {
+            let number = signature["args"][0].to_string();
+            all.insert(number, signature["options"].clone());
+        } else {
+            assert_eq!(signature["options"], json!({}), "{signature}");
+        }
+    }
+    let written: Value = serde_json::from_str(&canvas.to_json().unwrap()).unwrap();
+    let mut all = serde_json::Map::new();
+    collect(&written, &mut all);
+    all.into()
+}
+
+fn numbered(n: i64) -> Canvas {
+    Canvas::task("mark", (n,))
+}
+
+#[test]
+fn options_of_a_chain_hold_for_every_step_without_its_own_and_its_times_for_the_start() {
+    let members = Canvas::group([numbered(2), numbered(3).queue("own").priority(1)]);
+    let chain = numbered(1) | members.priority(5) | numbered(4).max_retries(1);
+    let chain = (chain | (numbered(5) | numbered(6)).queue("inner"))
+        .queue("q")
+        .priority(9)
+        .max_retries(3)
+        .time_limit(Duration::from_secs(20))
+        .soft_time_limit(Duration::from_secs(10))
+        .countdown(Duration::from_secs(60))
+        .expires(Duration::from_secs(90));
+    let limits = |mut options: Value| {
+        options["time_limit"] = json!(20);
+        options["soft_time_limit"] = json!(10);
+        options
+    };
+    let start = json!({
+        "queue": "q", "priority": 9, "max_retries": 3, "countdown": 60, "expires": 90,
+    });
+    let expected = json!({
+        "1": limits(start),
+        // A group's own options win over those of its members, the chain's do not.
+        "2": limits(json!({"queue": "q", "priority": 5, "max_retries": 3})),
+        "3": limits(json!({"queue": "own", "priority": 5, "max_retries": 3})),
+        "4": limits(json!({"queue": "q", "priority": 9, "max_retries": 1})),
+        "5": limits(json!({"queue": "inner", "priority": 9, "max_retries": 3})),
+        "6": limits(json!({"queue": "inner", "priority": 9, "max_retries": 3})),
+    });
+    assert_eq!(options_by_task(&chain), expected);
+}
+
+#[test]
+fn options_of_a_chord_hold_for_its_members_and_its_body_and_its_times_for_the_body() {
+    let members = Canvas::group([numbered(1), numbered(2) | numbered(3).queue("own")]);
+    let chord = (members | numbered(4).priority(1))
+        .queue("q")
+        .priority(9)
+        .countdown(Duration::from_secs(60));
+    let expected = json!({
+        "1": {"queue": "q", "priority": 9},
+        "2": {"queue": "q", "priority": 9},
+        "3": {"queue": "own", "priority": 9},
+        "4": {"queue": "q", "priority": 1, "countdown": 60},
+    });
+    assert_eq!(options_by_task(&chord), expected);
+    // A group around a chain: what is set on it is set on the chain, and so on its steps.
+    let group = Canvas::group([(numbered(1) | numbered(2)).queue("own"), numbered(3)]);
+    let expected = json!({"1": {"queue": "q"}, "2": {"queue": "q"}, "3": {"queue": "q"}});
+    assert_eq!(options_by_task(&group.queue("q")), expected);
+}
+
+#[test]
+fn options_in_celerys_json_go_where_celery_passes_them() {
+    let task = |n: i64| json!({"task": "mark", "args": [n], "options": {"queue": "own"}});
+    let options = json!({"queue": "q", "priority": 9, "max_retries": 3, "expires": 60});
+    let own = json!({"queue": "own"});
+    let read = |signature: Value| {
+        let canvas = Canvas::from_json(&signature.to_string()).unwrap();
+        options_by_task(&canvas)
+    };
+    let chain = |options: &Value| {
+        json!({
+            "task": "celery.chain", "options": options, "kwargs": {"tasks": [task(1), task(2)]},
+        })
+    };
+    assert_eq!(read(chain(&options)), json!({"1": options, "2": own}));
+    let chord = json!({
+        "task": "celery.chord", "options": options,
+        "kwargs": {"header": [task(3)], "body": chain(&json!({}))},
+    });
+    assert_eq!(read(chord), json!({"3": own, "1": options, "2": own}));
+    let group = json!({
+        "task": "celery.group", "options": options,
+        "kwargs": {"tasks": [chain(&json!({"priority": 1})), task(3)]},
+    });
+    assert_eq!(read(group), json!({"1": options, "2": own, "3": options}));
+}
+
+#[tokio::test]
+async fn the_last_step_of_a_chain_is_tried_again_as_often_as_the_chain_says() {
+    #[task(default_retry_delay = "0s")]
+    async fn stubborn(_n: i64) -> Result<i64, TaskError> {
+        Err(TaskError::new("no"))
+    }
+    for builder in [App::in_memory(), App::eager()] {
+        let app = builder.tasks(tasks![add, stubborn]).start().await.unwrap();
+        let chain = add.s(1, 1) | group([stubborn.partial()]);
+        let result = app.apply_async(chain.max_retries(2)).await.unwrap();
+        assert_eq!(failure_of(&result).await.attempt, 3);
+        let own = add.s(1, 1) | stubborn.partial().max_retries(1);
+        let result = app.apply_async(own.max_retries(2)).await.unwrap();
+        assert_eq!(failure_of(&result).await.attempt, 2);
+        app.shutdown().await.unwrap();
+    }
 }

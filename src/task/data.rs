@@ -1,0 +1,104 @@
+//! What can be stored of a task: its arguments and its result.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::canvas::payload::{Parts, Payload};
+
+/// An argument of a task: anything that serde can store and read back.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a parameter of a task: arguments are stored",
+    label = "`{Self}` cannot be stored",
+    note = "data is owned, can be sent between threads, and derives `serde::Serialize` and `serde::Deserialize`",
+    note = "a pool, a client or another handle is no data: keep it in a `static`, such as a `OnceLock`, where the task finds it"
+)]
+pub trait TaskArg: Serialize + DeserializeOwned + Send + 'static {}
+
+// Otherwise the compiler asks for serde's traits on whatever is within the type.
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned + Send + 'static> TaskArg for T {}
+
+/// All arguments of a task: a tuple of up to 16 [`TaskArg`]s.
+///
+/// (serde's traits are no supertraits here, nor of [`TaskOutput`]: the compiler would name them, not
+/// these. Where a generic function needs them it says so, `where T::Output: DeserializeOwned`.)
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a tuple of what a task can take",
+    label = "write a tuple: `(X,)`, `(X, Y)`"
+)]
+pub trait TaskArgs: sealed::Sealed + Send + Sized + 'static {
+    #[doc(hidden)]
+    fn encode(&self) -> Result<Stored, String>;
+    #[doc(hidden)]
+    fn decode(args: StoredArgs) -> Result<Self, Unreadable>;
+}
+
+/// The result of a task: anything that serde can store and read back.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the result of a task: results are stored",
+    label = "`{Self}` cannot be stored",
+    note = "a result is owned, can be sent between threads, and derives `serde::Serialize` and `serde::Deserialize`"
+)]
+pub trait TaskOutput: Send + 'static {
+    #[doc(hidden)]
+    fn encode(&self) -> Result<Stored, String>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned + Send + 'static> TaskOutput for T {
+    fn encode(&self) -> Result<Stored, String> {
+        Payload::encode_readable(self).map(Stored)
+    }
+}
+
+/// A value as it is stored.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Stored(pub(super) Payload);
+
+/// The arguments of one call as they are stored.
+#[doc(hidden)]
+#[allow(missing_debug_implementations)] // never shown: arguments may be secret
+pub struct StoredArgs(pub(super) Parts);
+
+/// Stored arguments that are not what a task takes.
+#[doc(hidden)]
+#[allow(missing_debug_implementations)] // never shown: arguments may be secret
+pub struct Unreadable {
+    pub(super) error: String,
+    /// The arguments, if they are in one piece.
+    pub(super) args: Option<Payload>,
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! tuples {
+    ($($arg:ident)*) => {
+        tuples!(@ [] $($arg)*);
+    };
+    (@ [$($arg:ident)*]) => {
+        tuples!(= $($arg)*);
+    };
+    (@ [$($arg:ident)*] $next:ident $($more:ident)*) => {
+        tuples!(= $($arg)*);
+        tuples!(@ [$($arg)* $next] $($more)*);
+    };
+    (= $($arg:ident)*) => {
+        impl<$($arg),*> sealed::Sealed for ($($arg,)*) {}
+
+        impl<$($arg: TaskArg),*> TaskArgs for ($($arg,)*) {
+            fn encode(&self) -> Result<Stored, String> {
+                Payload::encode_readable(self).map(Stored)
+            }
+
+            fn decode(StoredArgs(args): StoredArgs) -> Result<Self, Unreadable> {
+                let args = args.decode_or_back();
+                args.map_err(|(error, args)| Unreadable { error, args })
+            }
+        }
+    };
+}
+
+tuples!(A B C D E F G H I J K L M N O P);

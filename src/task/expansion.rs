@@ -1,0 +1,150 @@
+//! What [`#[task]`](macro@crate::task) expands to beside the public API. The attribute sees how a type
+//! is written; what the type is, only the compiler knows. A method that is found at several types is
+//! taken from the first at which it fits, and an inherent constant goes before that of a trait: so the
+//! expansion asks.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::TaskError;
+use super::data::Stored;
+use super::error::IntoTaskError;
+use crate::canvas::parameter::ParameterType;
+use crate::canvas::payload::Payload;
+
+/// Tells whether a type is a `Result`: `Returned::<T>::IS_RESULT`, with [`NoResult`] in scope.
+#[derive(Debug)]
+pub struct Returned<T>(PhantomData<T>);
+
+impl<T, E> Returned<Result<T, E>> {
+    pub const IS_RESULT: bool = true;
+}
+
+/// Answers where the inherent constant does not.
+pub trait NoResult {
+    const IS_RESULT: bool = false;
+}
+
+impl<T> NoResult for Returned<T> {}
+
+/// Has the [`ParameterType`] of a type: `Typed::<T>::TYPE`, with [`Untyped`] in scope.
+#[derive(Debug)]
+pub struct Typed<T>(PhantomData<T>);
+
+impl<T: DeserializeOwned + 'static> Typed<T> {
+    pub const TYPE: ParameterType = ParameterType::of::<T>();
+}
+
+/// Answers for what cannot be stored: that is an error already, of the task's `Args`.
+pub trait Untyped {
+    const TYPE: ParameterType = ParameterType::of::<()>();
+}
+
+impl<T> Untyped for Typed<T> {}
+
+/// Arguments of a signature, for encoding them if that can be done: `(&&Rest(&args)).encoded()`.
+#[derive(Debug)]
+pub struct Rest<'a, T>(pub &'a T);
+
+pub trait Encoded {
+    fn encoded(&self) -> Result<Stored, String>;
+}
+
+impl<T: Serialize> Encoded for &Rest<'_, T> {
+    fn encoded(&self) -> Result<Stored, String> {
+        Payload::encode(self.0).map(Stored)
+    }
+}
+
+/// Answers for what cannot be stored: that is an error already, of the task's `Args`.
+pub trait NotEncoded {
+    fn encoded(&self) -> Result<Stored, String> {
+        Err("they cannot be stored".to_owned())
+    }
+}
+
+impl<T> NotEncoded for Rest<'_, T> {}
+
+/// The type of an error, for choosing how it turns into a [`TaskError`]:
+/// `(&&&&ErrorOf::new(&error)).conversion().convert(error)`.
+#[derive(Debug)]
+pub struct ErrorOf<E>(PhantomData<E>);
+
+impl<E> ErrorOf<E> {
+    #[must_use]
+    pub fn new(_: &E) -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// First choice: what `?` would do.
+pub trait ByInto {
+    fn conversion(&self) -> Converted {
+        Converted
+    }
+}
+
+impl<E: Into<TaskError>> ByInto for &&&ErrorOf<E> {}
+
+/// Second choice: `Box<dyn Error>`, `anyhow::Error`, `eyre::Report`.
+pub trait ByDeref {
+    fn conversion(&self) -> Boxed {
+        Boxed
+    }
+}
+
+impl<E: Deref<Target: std::error::Error>> ByDeref for &&ErrorOf<E> {}
+
+/// Third choice: a text.
+pub trait ByText {
+    fn conversion(&self) -> Text {
+        Text
+    }
+}
+
+impl<E: Into<String>> ByText for &ErrorOf<E> {}
+
+/// No choice: the compiler says why.
+pub trait ByNothing {
+    fn conversion(&self) -> Unknown {
+        Unknown
+    }
+}
+
+impl<E> ByNothing for ErrorOf<E> {}
+
+#[derive(Debug)]
+pub struct Converted;
+#[derive(Debug)]
+pub struct Boxed;
+#[derive(Debug)]
+pub struct Text;
+#[derive(Debug)]
+pub struct Unknown;
+
+impl Converted {
+    pub fn convert(self, error: impl Into<TaskError>) -> TaskError {
+        error.into()
+    }
+}
+
+impl Boxed {
+    pub fn convert<E: Deref<Target: std::error::Error>>(self, error: E) -> TaskError {
+        TaskError::from_boxed(error)
+    }
+}
+
+impl Text {
+    pub fn convert(self, error: impl Into<String>) -> TaskError {
+        TaskError::new(error)
+    }
+}
+
+impl Unknown {
+    pub fn convert(self, error: impl IntoTaskError) -> TaskError {
+        error.into_task_error()
+    }
+}
