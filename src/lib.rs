@@ -71,7 +71,7 @@ pub use error::{Error, Result};
 #[cfg(feature = "failpoints")]
 #[doc(hidden)]
 pub use failpoint::reached;
-pub use persistence::{Durability, Store, StoreError};
+pub use persistence::{Durability, Holder, Store, StoreError};
 pub use result::{AsyncResult, Completions, GroupResult};
 pub use task::{
     DEFAULT_QUEUE, Results, Retry, Task, TaskContext, TaskEntry, TaskError, TaskOptions, TaskResult,
