@@ -2,19 +2,23 @@
 
 #[cfg(feature = "simulation")]
 pub(crate) mod here;
+mod runtime;
 mod upkeep;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Arbiter, System, SystemRunner};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use self::runtime::{MOST_WORKERS, Runtime};
+
+use crate::actors::body;
 use crate::actors::client::{self, Client, Patience};
 use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
@@ -22,14 +26,14 @@ use crate::actors::engine::EngineActor;
 use crate::actors::room::Room;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::{Plant, Shared, Site};
-use crate::actors::shell::{Legacy, Limits, Shell};
+use crate::actors::shell::{Legacy, Limits, Shell, Trials};
 use crate::actors::store::{Desk, Pen, StoreActor};
 use crate::actors::sweeper;
 use crate::actors::workers::Workers;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
 use crate::canvas::machine::room::Weight;
-use crate::canvas::quarantined::Quarantined;
+use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy, Quarantined};
 use crate::canvas::revoked::Revoked;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
@@ -41,6 +45,9 @@ use crate::task::{PayloadLimit, Registry, TaskEntry};
 
 /// How long dropping an app waits for its engine to let go of the store.
 const LET_GO: Duration = Duration::from_secs(5);
+
+/// How long blocking tasks that the grace did not suffice for may go on before they are left alone.
+const LAST_WORK: Duration = Duration::from_millis(500);
 
 /// A running engine over one store. Clones share it; when the last one is dropped it stops.
 ///
@@ -71,40 +78,41 @@ pub struct App(Arc<Running>);
 struct Running {
     shared: Arc<Shared>,
     grace: Duration,
-    /// Both are taken when the app stops. An eager one has none.
-    threads: Mutex<Option<Threads>>,
+    /// `None` in an eager app.
+    engine: Option<EngineThread>,
 }
 
+/// The engine's thread, which stops all others when it ends.
 #[derive(Debug)]
-struct Threads {
-    engine: thread::JoinHandle<()>,
-    runtime: Runtime,
+struct EngineThread {
+    handle: thread::JoinHandle<()>,
+    /// Closed when all has been stopped.
+    ended: watch::Receiver<()>,
+    /// It has been told to stop.
+    is_stopping: AtomicBool,
+    runtime: SharedRuntime,
 }
 
-/// The runtime of user code. It may be dropped anywhere, also where an `App::start` is cancelled
-/// in the middle: tokio's own panics when it is dropped in async code.
-#[derive(Debug)]
-struct Runtime(Option<tokio::runtime::Runtime>);
+/// The runtime of user code: the engine's thread stops it when it ends, or the app that is dropped
+/// does so before.
+type SharedRuntime = Arc<Mutex<Option<Runtime>>>;
 
-impl Runtime {
-    fn handle(&self) -> tokio::runtime::Handle {
-        let runtime = self.0.as_ref().expect("it is there until it is dropped");
-        runtime.handle().clone()
+impl EngineThread {
+    /// Tells the engine to stop, once.
+    fn stop(&self, shared: &Shared, grace: Duration) -> bool {
+        let is_first = !self.is_stopping.swap(true, Ordering::SeqCst);
+        if is_first {
+            shared.plant().client().engine.do_send(Shutdown { grace });
+        }
+        is_first
     }
 
-    /// Waits at most this long for what runs; not to be called in async code.
-    fn stop_within(mut self, limit: Duration) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_timeout(limit);
-        }
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
+    /// Waits until all has been stopped, whoever had it stopped.
+    async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
+        // (If its thread has panicked it has not stopped the runtime.)
+        drop(self.runtime.lock().take());
     }
 }
 
@@ -122,7 +130,10 @@ pub struct AppBuilder {
     slots: Slots,
     queues: HashMap<String, Slots>,
     worker_threads: usize,
-    crashes: u32,
+    is_paused: bool,
+    trials: Trials,
+    quarantine: QuarantinePolicy,
+    on_quarantine: Option<QuarantineHook>,
     most: Weight,
     max_payload: u64,
     clock: Clock,
@@ -213,7 +224,9 @@ impl App {
     ///
     /// If the future is dropped before it returns, the work may have been submitted or not.
     ///
-    /// While too much is [pending](AppBuilder::max_pending) it waits, behind those that came before.
+    /// While too much is [pending](AppBuilder::max_pending) it waits, behind those that came before. In a
+    /// running task it is what [`TaskContext::apply_async`](crate::TaskContext::apply_async) is, and waits
+    /// for nothing.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -232,6 +245,7 @@ impl App {
     ///
     /// [`Error::Canvas`] if the canvas is refused, [`Error::PayloadTooLarge`] if arguments are
     /// [too large](AppBuilder::max_payload), [`Error::Store`] if the store fails or the disk is full,
+    /// [`Error::NoThread`] if the system has no thread to draw a large canvas with,
     /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. What is refused leaves
     /// nothing behind, nor does a future that is dropped before the engine has the whole canvas.
     ///
@@ -243,8 +257,14 @@ impl App {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
-        let pin = client::submit(shared, signature.into_canvas(), Patience::Waits).await?;
-        Ok(AsyncResult::root(shared.clone(), pin))
+        let attempt = body::current(shared);
+        let patience = match attempt {
+            Some(_) => Patience::Pushes,
+            None => Patience::Waits,
+        };
+        let by = attempt.as_ref().map(|attempt| attempt.id());
+        let pin = client::submit(shared, signature.into_canvas(), patience, by).await?;
+        Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
     }
 
     /// As [`apply_async`](Self::apply_async), but does not wait if too much is
@@ -273,8 +293,11 @@ impl App {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
-        let pin = client::submit(shared, signature.into_canvas(), Patience::Refused).await?;
-        Ok(AsyncResult::root(shared.clone(), pin))
+        let attempt = body::current(shared);
+        let by = attempt.as_ref().map(|attempt| attempt.id());
+        let canvas = signature.into_canvas();
+        let pin = client::submit(shared, canvas, Patience::Refused, by).await?;
+        Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
     }
 
     /// How many tasks are pending, with the chains, groups and chords around them: those of all
@@ -387,18 +410,29 @@ impl App {
         self.0.shared.parked()
     }
 
-    /// Tasks that are suspected of ending the process: a crash, an abort, a stack that overflows, all
-    /// memory taken. They were running when it ended, [three times](AppBuilder::quarantine_after), the
-    /// last time with nothing beside them; so they run no more, in state
+    /// Returns the tasks that end the process whenever they run: an abort, a crash, a stack that
+    /// overflows, all memory taken. They run no more, in state
     /// [`Quarantined`](crate::State::Quarantined), until [`requeue`](Self::requeue) or
-    /// [`discard`](Self::discard) says what becomes of them. All else goes on.
+    /// [`discard`](Self::discard) says what becomes of them; all else goes on. (Or they fail at once, if
+    /// that is the app's [policy](AppBuilder::quarantine).)
     ///
     /// A task that was running when the process ended runs again after the restart, as always; so do
-    /// all that ran beside it. Those that were running at the next end, too, are then tried: one
-    /// starts, and nothing else does until it has ended or has run for its share of a minute. So no
-    /// task is quarantined that did not run alone when the process ended. (Somebody who kills it from
-    /// outside just then, for the third time in a row, makes that look like the task's fault. A
-    /// machine that goes down is told apart, where it has a boot id: on Linux.)
+    /// all that ran beside it. After an abort, or two ends that may have come from outside, those that
+    /// were running are suspects, and start one after the other, beside all other work. The last of
+    /// them starts within ten seconds of the open, whatever their number. If the process ends again,
+    /// the ones that had just started are accused, and one of them at a time is tried: it starts first
+    /// in the next life, and for a moment (a quarter of a second; at most four, if it has struck a
+    /// little later before) nothing else does.
+    ///
+    /// An abort in that moment proves it: that makes [three](AppBuilder::quarantine_after) ends.
+    /// Any other end may have been a `kill -9`. Then the next life goes without the task for four
+    /// seconds first: if the process ends meanwhile, the cause is another. It takes three such trials in
+    /// a row, and six ends, to prove it, so that a program that is killed again and again keeps all its
+    /// tasks. A machine that goes down (on Linux), and a process that is killed while the app
+    /// [shuts down](Self::shutdown), speak against no task.
+    ///
+    /// Not found is a task that ends the process later than a second after it has started, unless few
+    /// others are suspected: then it may take four.
     ///
     /// With [`Durability::Buffered`] a crash may take back that a task was started, and with it
     /// the suspicion.
@@ -459,6 +493,17 @@ impl App {
         client::release(&self.0.shared, id, Released::ToFail).await
     }
 
+    /// Runs what is ready, and all that becomes so, in an app that was started
+    /// [paused](AppBuilder::paused), where the example is. To call it again, or of an app that was not
+    /// paused, does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
+    pub async fn resume(&self) -> Result<()> {
+        client::resume(&self.0.shared).await
+    }
+
     /// How many unfinished workflows are in memory; all others [wait](AppBuilder::live_workflows) in
     /// the store.
     ///
@@ -477,37 +522,22 @@ impl App {
     /// Stops: starts no task any more, waits for those that run until the
     /// [grace](AppBuilder::grace) is over, and closes the store. What is unfinished goes on when
     /// it is opened again, callbacks that are due and have not started among it; a task cut short
-    /// runs again, with the next attempt number. Handles that wait get [`Error::ShutDown`]. A second call returns at once.
+    /// runs again, with the next attempt number. Handles that wait get [`Error::ShutDown`].
+    ///
+    /// The first call says when it begins; a further one, also after the future of the first was
+    /// dropped, waits for the same end. The app stops whether or not the futures are polled.
     ///
     /// # Errors
     ///
     /// The [`Error::Store`] or [`Error::Halted`] that had stopped the engine before.
     pub async fn shutdown(&self) -> Result<()> {
         let already = self.0.shared.ended();
-        let running = self.0.clone();
-        let (done, waiting) = oneshot::channel();
-        let Some(threads) = self.0.threads.lock().take() else {
-            self.0.close_in_place();
-            return Ok(());
-        };
-        // A thread of its own: joining blocks, and the caller's executor is unknown.
-        let spawned = thread::Builder::new()
-            .name("chordal-shutdown".to_owned())
-            .spawn(move || {
-                let grace = running.grace;
-                running
-                    .shared
-                    .plant()
-                    .client()
-                    .engine
-                    .do_send(Shutdown { grace });
-                let _ = threads.engine.join();
-                threads.runtime.stop_within(Duration::from_millis(500));
-                let _ = done.send(());
-            });
-        if spawned.is_ok() {
-            // The sender cannot be dropped unless that thread panics, and then all is stopped.
-            let _ = waiting.await;
+        match &self.0.engine {
+            Some(engine) => {
+                engine.stop(&self.0.shared, self.0.grace);
+                engine.ended().await;
+            }
+            None => self.0.close_in_place(),
         }
         match already.or_else(|| self.0.shared.ended()) {
             None | Some(Error::ShutDown) => Ok(()),
@@ -533,7 +563,13 @@ impl AppBuilder {
             },
             queues: HashMap::new(),
             worker_threads: cores,
-            crashes: 3,
+            is_paused: false,
+            trials: Trials {
+                crashes: 3,
+                note_aborts: true,
+            },
+            quarantine: QuarantinePolicy::default(),
+            on_quarantine: None,
             most: Weight {
                 tasks: 10_000_000,
                 bytes: 10 << 30,
@@ -612,10 +648,9 @@ impl AppBuilder {
     /// one whose first task has a [`countdown`](crate::Signature::countdown) or
     /// [`eta`](crate::Signature::eta) takes none before that time.
     ///
-    /// What a running task submits with [`TaskContext::apply_async`](crate::TaskContext::apply_async)
-    /// comes in at once when the task waits for it, over the limit if need be: no task holds a
-    /// place, or a slot, for a workflow that waits for it in turn. (A workflow that a task finds by
-    /// other means, an [`App`] of its own for example, waits for its turn.)
+    /// What a running task waits for comes in at once, over the limit if need be: no task holds a place, or
+    /// a slot, for a workflow that waits for it in turn. (What is meant by that stands at
+    /// [`AsyncResult::get`].)
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -668,7 +703,8 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how many threads async tasks share. Default: the number of cores; at least 1.
+    /// Sets how many threads async tasks share. Default: the number of cores; at least 1, and at most
+    /// 32,767.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -690,8 +726,8 @@ impl AppBuilder {
     /// store, and comes in in its order; who gives up waiting, by dropping the future, loses nothing
     /// but his turn.
     ///
-    /// What a task submits ([`TaskContext::apply_async`](crate::TaskContext::apply_async)), calls, adds
-    /// or is replaced by never waits, since others may wait for the task; the first counts, the others are
+    /// What a task submits ([`TaskContext::apply_async`](crate::TaskContext::apply_async), or
+    /// [`App::apply_async`] in its body), calls, adds or is replaced by never waits, since others may wait for the task; the first counts, the others are
     /// part of their workflow. What is pending takes no memory either way: the limit is for the disk, and
     /// for the callers.
     ///
@@ -745,16 +781,94 @@ impl AppBuilder {
     }
 
     /// Sets how often the process may end while a task is running, before the task is
-    /// [quarantined](App::quarantined). Default: 3; at least 2, since at the first crash nobody can
-    /// tell which of the tasks that were running it was. `u32::MAX` never quarantines any: for
-    /// programs that are killed more often than they crash.
+    /// [quarantined](App::quarantined). Default: 3, which is the least: one end shows which tasks were
+    /// running, one accuses a few of them, one proves it of one. An end that may have come from outside
+    /// (`kill -9`, the OOM killer, and a segmentation fault, which looks the same afterwards) counts
+    /// half. `u32::MAX` never quarantines any.
     ///
     /// ```
     /// # use chordal::prelude::*;
     /// let builder = App::in_memory().quarantine_after(5);
     /// ```
     pub fn quarantine_after(mut self, crashes: u32) -> Self {
-        self.crashes = crashes.max(2);
+        self.trials.crashes = crashes.max(3);
+        self
+    }
+
+    /// Sets whether the app notes in its store's directory that the process aborts, so that the next
+    /// one knows that a task ended it. Default: `true`, on Unix.
+    ///
+    /// It needs a handler of the signal SIGABRT, which writes one byte, and then does what the process
+    /// would have done without it. A handler that the program has installed before runs first, and
+    /// decides alone what becomes of the process; one that is installed later takes the place of ours.
+    /// Without the note an abort counts as an end that may have come from
+    /// [outside](Self::quarantine_after).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// // A program with a crash reporter of its own that wants no other handler.
+    /// let builder = App::open("data").note_aborts(false);
+    /// ```
+    pub fn note_aborts(mut self, note: bool) -> Self {
+        self.trials.note_aborts = note;
+        self
+    }
+
+    /// Sets what becomes of a task that has ended the process too often. Default:
+    /// [`QuarantinePolicy::Keep`], so that the cause can be found before the task runs again.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// use chordal::QuarantinePolicy;
+    ///
+    /// // A group of 5,000 does not wait for a human: its bad member fails.
+    /// let builder = App::in_memory().quarantine(QuarantinePolicy::Discard);
+    /// ```
+    pub fn quarantine(mut self, policy: QuarantinePolicy) -> Self {
+        self.quarantine = policy;
+        self
+    }
+
+    /// Sets a function that is told of each quarantined task: when the app that finds it out starts,
+    /// and at each start while the task is [kept](QuarantinePolicy::Keep). It runs on a thread of its
+    /// own, and may block.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().on_quarantine(|task| {
+    ///     eprintln!("{} {} has ended the process {} times", task.name, task.id, task.crashes);
+    /// });
+    /// ```
+    pub fn on_quarantine(mut self, hook: impl Fn(&Quarantined) + Send + Sync + 'static) -> Self {
+        self.on_quarantine = Some(QuarantineHook::new(hook));
+        self
+    }
+
+    /// Starts the app without running a task: none begins before [`App::resume`]. Meanwhile work can be
+    /// submitted, looked at, revoked and forgotten, as ever. An [eager](App::eager) app has nothing to
+    /// resume, and is never paused.
+    ///
+    /// For programs whose tasks need what is only set up behind [`start`](Self::start), which otherwise
+    /// runs what was unfinished at once.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::sync::OnceLock;
+    /// static APP: OnceLock<App> = OnceLock::new();
+    ///
+    /// #[task]
+    /// async fn pending() -> u64 {
+    ///     APP.get().expect("set before the first task").pending()
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().tasks(tasks![pending]).paused().start().await?;
+    /// let _ = APP.set(app.clone());
+    /// app.resume().await?;
+    /// assert_eq!(app.apply_async(pending.s()).await?.get().await?, 1);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn paused(mut self) -> Self {
+        self.is_paused = true;
         self
     }
 
@@ -791,45 +905,42 @@ impl AppBuilder {
 
     /// Opens the store, resumes all that was unfinished, and starts to run it.
     ///
+    /// Tasks that were unfinished may run before this returns: they find what the program has set up
+    /// before it, and nothing else. [`paused`](Self::paused) has them wait.
+    ///
     /// # Errors
     ///
-    /// [`Error::DuplicateTask`]; [`Error::Store`] if the store is locked by another process, is
-    /// damaged, was written by a newer version, or cannot be opened; [`Error::Start`].
+    /// [`Error::DuplicateTask`], [`Error::InvalidTask`]; [`Error::Store`] if the store is locked by
+    /// another process, is damaged, was written by a newer version, or cannot be opened;
+    /// [`Error::Start`] if the system does not give it the threads that it needs, or a setting is out of
+    /// its range.
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
         if let Source::Eager = self.store {
             return Ok(App(Arc::new(Running {
                 shared: Arc::new(Shared::in_place(registry, self.clock)),
                 grace: self.grace,
-                threads: Mutex::new(None),
+                engine: None,
             })));
         }
-        // A slot of the blocking pool for every blocking task, and some for reading large values.
-        let blocking: usize = registry
-            .queues()
-            .collect::<std::collections::HashSet<_>>()
-            .len()
-            .max(1)
-            * self.slots.blocking
-            + self
-                .queues
-                .values()
-                .map(|slots| slots.blocking)
-                .sum::<usize>();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(self.worker_threads)
-            .max_blocking_threads((blocking + 8).max(512))
-            .thread_name("chordal-worker")
-            .enable_all()
-            .build()
-            .map(|runtime| Runtime(Some(runtime)))
-            .map_err(|error| Error::Start(format!("its runtime: {error}")))?;
+        if self.worker_threads > MOST_WORKERS {
+            let asked = self.worker_threads;
+            return Err(Error::Start(format!(
+                "worker_threads is {asked}, and at most {MOST_WORKERS}"
+            )));
+        }
         let grace = self.grace;
-        let engine = self.engine(registry, Workers::new(runtime.handle()));
+        let runtime = SharedRuntime::default();
+        let engine = self.engine(registry);
         let (ready, started) = oneshot::channel();
-        let thread = thread::Builder::new()
+        let (ends, ended) = watch::channel(());
+        let of_thread = runtime.clone();
+        let handle = thread::Builder::new()
             .name("chordal-engine".to_owned())
-            .spawn(move || engine.run(ready))
+            .spawn(move || {
+                engine.run(&of_thread, ready);
+                drop(ends);
+            })
             .map_err(|error| Error::Start(format!("its thread: {error}")))?;
         let started = started
             .await
@@ -837,10 +948,12 @@ impl AppBuilder {
         Ok(App(Arc::new(Running {
             shared: started?,
             grace,
-            threads: Mutex::new(Some(Threads {
-                engine: thread,
+            engine: Some(EngineThread {
+                handle,
+                ended,
+                is_stopping: AtomicBool::new(false),
                 runtime,
-            })),
+            }),
         })))
     }
 
@@ -849,7 +962,7 @@ impl AppBuilder {
         Registry::new(tasks, PayloadLimit::new(self.max_payload))
     }
 
-    fn engine(self, registry: Registry, workers: Workers) -> Engine {
+    fn engine(self, registry: Registry) -> Engine {
         Engine {
             store: self.store,
             registry,
@@ -860,11 +973,13 @@ impl AppBuilder {
                 live: self.live,
                 slots: self.slots,
                 queues: self.queues,
+                is_paused: self.is_paused,
+                quarantine: self.quarantine,
+                on_quarantine: self.on_quarantine,
             },
-            crashes: self.crashes,
+            trials: self.trials,
             most: self.most,
             clock: self.clock,
-            workers,
             worker_threads: self.worker_threads,
             grace: self.grace,
             lock_timeout: self.lock_timeout,
@@ -883,20 +998,18 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// Stops without waiting for the tasks that run, and waits a little for the store to close.
+    /// Stops without waiting for the tasks that run, and waits a little for the store to close. An app
+    /// that is [shutting down](App::shutdown) goes on to do so.
     fn drop(&mut self) {
-        let Some(threads) = self.threads.get_mut().take() else {
+        let Some(engine) = &self.engine else {
             return self.close_in_place();
         };
-        let grace = Duration::ZERO;
-        self.shared
-            .plant()
-            .client()
-            .engine
-            .do_send(Shutdown { grace });
-        drop(threads.runtime);
-        let deadline = std::time::Instant::now() + LET_GO;
-        while !threads.engine.is_finished() && std::time::Instant::now() < deadline {
+        if !engine.stop(&self.shared, Duration::ZERO) {
+            return;
+        }
+        drop(engine.runtime.lock().take());
+        let deadline = Instant::now() + LET_GO;
+        while !engine.handle.is_finished() && Instant::now() < deadline {
             thread::park_timeout(Duration::from_millis(1));
         }
     }
@@ -909,10 +1022,9 @@ struct Engine {
     durability: Durability,
     retention: Duration,
     limits: Limits,
-    crashes: u32,
+    trials: Trials,
     most: Weight,
     clock: Clock,
-    workers: Workers,
     worker_threads: usize,
     grace: Duration,
     lock_timeout: Duration,
@@ -920,39 +1032,61 @@ struct Engine {
 
 /// What runs the actors of one thread. It has timers and no sockets: a thread that waits for these
 /// is woken at a higher price.
-fn runtime() -> tokio::runtime::Runtime {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build();
-    runtime.expect("without sockets nothing is asked of the system")
+fn actors_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().build()
+}
+
+/// Ends the store's thread.
+fn stop(writer: Arbiter) {
+    writer.stop();
+    let _ = writer.join();
 }
 
 impl Engine {
     /// The life of the engine's thread: an actix system of its own.
-    fn run(self, ready: oneshot::Sender<Result<Arc<Shared>>>) {
-        let system = actix::System::with_tokio_rt(runtime);
-        // The store blocks in fsync, so it has a thread of its own.
-        let writer = actix::Arbiter::with_tokio_rt(runtime);
-        let at = writer.handle();
-        let start_store = move |actor| StoreActor::start_in_arbiter(&at, |_| actor);
-        let started = system.block_on(self.start(start_store));
-        match started {
-            Ok(shared) => {
+    fn run(self, runtime: &SharedRuntime, ready: oneshot::Sender<Result<Arc<Shared>>>) {
+        match self.start_threads(runtime) {
+            Ok((system, writer, shared)) => {
                 if ready.send(Ok(shared.clone())).is_ok()
                     && let Err(error) = system.run()
                 {
                     shared.end(Error::Halted(error.to_string()));
                 }
-                writer.stop();
-                let _ = writer.join();
+                stop(writer);
                 shared.close();
                 shared.end(Error::ShutDown);
+                let runtime = runtime.lock().take();
+                if let Some(runtime) = runtime {
+                    runtime.stop_within(LAST_WORK);
+                }
             }
+            // Nobody may wait any more: then there is nobody to tell.
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    }
+
+    /// Starts all threads that must be there, and on them the engine.
+    fn start_threads(
+        self,
+        runtime: &SharedRuntime,
+    ) -> Result<(SystemRunner, Arbiter, Arc<Shared>)> {
+        let no_thread = |error| Error::Start(format!("the store's thread: {error}"));
+        let of_workers = Runtime::start(self.worker_threads)
+            .map_err(|error| Error::Start(format!("the threads of its workers: {error}")))?;
+        let workers = of_workers.workers();
+        *runtime.lock() = Some(of_workers);
+        let own = actors_runtime().map_err(no_thread)?;
+        let system = System::with_tokio_rt(move || own);
+        // The store blocks in fsync, so it has a thread of its own.
+        let writer = Arbiter::try_with_tokio_rt(actors_runtime).map_err(no_thread)?;
+        let at = writer.handle();
+        let start_store = move |actor| StoreActor::start_in_arbiter(&at, |_| actor);
+        match system.block_on(self.start(workers, start_store)) {
+            Ok(shared) => Ok((system, writer, shared)),
             Err(error) => {
-                writer.stop();
-                let _ = writer.join();
-                // Nobody waits any more: there is nobody to tell.
-                let _ = ready.send(Err(error));
+                stop(writer);
+                Err(error)
             }
         }
     }
@@ -960,6 +1094,7 @@ impl Engine {
     /// Starts the actors here, and that of the store where it is to live.
     async fn start(
         self,
+        workers: Workers,
         start_store: impl FnOnce(StoreActor) -> Addr<StoreActor>,
     ) -> Result<Arc<Shared>> {
         let store: Arc<dyn Store> = match self.store {
@@ -971,7 +1106,7 @@ impl Engine {
         };
         let reader = Reader::new(store.clone());
         let now_ms = self.clock.now_ms();
-        let legacy = Legacy::take(&*store, &reader, self.durability, self.crashes, now_ms)?;
+        let legacy = Legacy::take(&*store, &reader, self.durability, self.trials, now_ms)?;
         let room = Room::new(self.most);
         room.add(legacy.pending);
         let remains = sweeper::remains(&reader)?;
@@ -982,12 +1117,7 @@ impl Engine {
             durable,
             self.registry,
             self.clock.clone(),
-            Site::Engine(Plant::new(
-                self.workers,
-                self.worker_threads,
-                room,
-                self.grace,
-            )),
+            Site::Engine(Plant::new(workers, self.worker_threads, room, self.grace)),
         ));
         let pen = Pen::new(store, self.durability);
         let store = start_store(StoreActor::new(pen.clone()));

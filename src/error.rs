@@ -128,6 +128,14 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A task cannot be registered: its soft time limit is above its time limit.
+    #[error("task `{name}` cannot be registered: {reason}")]
+    InvalidTask {
+        /// The name of the task.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The store failed. [`StoreError::Full`] is about this call alone: there is no room for new work,
     /// and what was taken in goes on, as far as there is room for it. After any other error of a write the
     /// engine has halted: nothing more is acknowledged, and opening the store again recovers what was.
@@ -142,9 +150,35 @@ pub enum Error {
     /// The text is not an id.
     #[error("not an id: {0}")]
     InvalidId(#[from] uuid::Error),
-    /// A thread or a runtime that the engine needs could not be started.
+    /// A thread or a runtime that the engine needs could not be started, or a setting is out of its
+    /// range.
     #[error("the engine could not start: {0}")]
     Start(String),
+    /// The system had no thread for this call (a limit on processes, or no memory); nothing has been
+    /// done. All else goes on, and the call may be made again.
+    #[error("no thread {purpose}: {reason}")]
+    NoThread {
+        /// What it was needed for.
+        purpose: &'static str,
+        /// The system's reason.
+        reason: String,
+    },
+    /// A running task waits for what cannot come while it waits: for itself or for what it is a part
+    /// of, or for another task while it holds a thread that this one may need.
+    #[error("a running task cannot wait for {id}: {why}")]
+    WaitInTask {
+        /// What it was to wait for.
+        id: Id,
+        /// Why that would not end, and what to do instead.
+        why: &'static str,
+    },
+}
+
+impl Error {
+    pub(crate) fn no_thread(purpose: &'static str, error: &std::io::Error) -> Self {
+        let reason = error.to_string();
+        Self::NoThread { purpose, reason }
+    }
 }
 
 impl From<Refusal> for Error {

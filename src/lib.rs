@@ -62,7 +62,7 @@ pub use app::{App, AppBuilder};
 pub use canvas::id::Id;
 pub use canvas::outcome::{FailureKind, TaskFailure};
 pub use canvas::parameter::Parameter;
-pub use canvas::quarantined::Quarantined;
+pub use canvas::quarantined::{QuarantinePolicy, Quarantined};
 pub use canvas::revoked::Revoked;
 pub use canvas::state::State;
 pub use canvas::{Accepts, Canvas, Immutable, Members, Signature, chain, chord, group, group_of};

@@ -8,8 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 
+use crate::actors::attempt::Attempt;
+use crate::actors::body;
 use crate::actors::client;
-use crate::actors::shared::{Pin, Shared, Site, Watch};
+use crate::actors::pins::Pin;
+use crate::actors::shared::{Shared, Site, Watch};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{Change, Record};
@@ -49,8 +52,9 @@ pub struct AsyncResult<O> {
     /// Where a node below the root is to be found; `None` for a root.
     found: Option<Arc<Found>>,
     pin: Pin,
-    /// It was given to a running task, for which nothing may have to wait that it waits for.
-    is_tasks: bool,
+    /// The attempt that it was given to: while it waits it needs no slot, and what it waits for need not
+    /// wait for its turn.
+    attempt: Option<Arc<Attempt>>,
     types: PhantomData<fn() -> O>,
 }
 
@@ -64,15 +68,15 @@ impl<O> AsyncResult<O> {
             shared,
             found: None,
             pin,
-            is_tasks: false,
+            attempt: None,
             types: PhantomData,
         }
     }
 
     /// The handle of what a running task has submitted.
-    pub(crate) fn of_task(shared: Arc<Shared>, pin: Pin) -> Self {
+    pub(crate) fn of_task(shared: Arc<Shared>, pin: Pin, attempt: Option<Arc<Attempt>>) -> Self {
         Self {
-            is_tasks: true,
+            attempt,
             ..Self::root(shared, pin)
         }
     }
@@ -83,14 +87,18 @@ impl<O> AsyncResult<O> {
             shared,
             id,
             found: Some(Arc::new(found)),
-            is_tasks: false,
+            attempt: None,
             types: PhantomData,
         }
     }
 
     pub(crate) async fn find(shared: Arc<Shared>, id: Id) -> Result<Self> {
         // Pinned first, so that it is not swept between the look and the handle.
-        let pin = shared.pin(id);
+        let Some(pin) = shared.pins.pin_unless_leaving(id.root()) else {
+            // What is told must be durable.
+            client::confirm(&shared).await?;
+            return Err(Error::UnknownId { id });
+        };
         let found = shared.reader()?.find(id)?.ok_or(Error::UnknownId { id })?;
         Ok(if id == id.root() {
             Self::root(shared, pin)
@@ -134,7 +142,7 @@ impl<O> AsyncResult<O> {
             id: self.id,
             found: self.found,
             pin: self.pin,
-            is_tasks: self.is_tasks,
+            attempt: self.attempt,
             types: PhantomData,
         }
     }
@@ -244,11 +252,20 @@ impl<O> AsyncResult<O> {
         ))
     }
 
-    /// Returns the handles of its children, in order: a group's or a chord header's members, a
-    /// chain's steps, a task's callbacks. (Of `list | task.each()`, a chain, the steps; the
-    /// elements are the children of its second one.) The list upstream of an [`each`](crate::Signature::each)
-    /// must be known, before that it has none. The type is the caller's word, as with
-    /// [`App::async_result`](crate::App::async_result).
+    /// Returns the handles of its children, in order:
+    ///
+    /// - of a group its members, of a chain its steps;
+    /// - of a chord the members of its header, and behind them its body, if that is a chain, group or
+    ///   chord. A body that is a task has the chord's own handle: what that has started comes instead;
+    /// - of a fold its members, and what its function has started;
+    /// - of a task its callbacks and errbacks, whether they run or not; then what it has
+    ///   [called](crate::TaskContext::call), [added](crate::TaskContext::add_to_chord) to its chord or
+    ///   been [replaced](crate::TaskContext::replace) by; then the workflows that it has
+    ///   [submitted](crate::TaskContext::apply_async) and that are still kept.
+    ///
+    /// (Of `list | task.each()`, a chain, the steps; the elements are the children of its second one.)
+    /// The list upstream of an [`each`](crate::Signature::each) must be known, before that it has none.
+    /// The type is the caller's word, as with [`App::async_result`](crate::App::async_result).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -270,14 +287,71 @@ impl<O> AsyncResult<O> {
         let Some(parent) = reader.find(self.id)? else {
             return Err(Error::UnknownId { id: self.id });
         };
-        Ok(self.handles(reader.children(self.id, &parent)?))
+        let mut children = self.handles(reader.children(self.id, &parent)?);
+        if let Some(task) = parent.task() {
+            for root in reader.submitted_by(self.id.node(task))? {
+                // Pinned first, so that it is not swept between the look and the handle.
+                if let Some(pin) = self.shared.pins.pin_unless_leaving(root)
+                    && reader.head(root)?.is_some()
+                {
+                    let attempt = self.attempt.clone();
+                    children.push(AsyncResult::of_task(self.shared.clone(), pin, attempt));
+                }
+            }
+        }
+        Ok(children)
+    }
+
+    /// Returns the handle that has this one among its [children](Self::children): of the chain, group,
+    /// chord or task that it is a part of, the task whose callback it is, the task that has
+    /// submitted it. `None` of what the app has submitted, and if that task is no longer kept.
+    ///
+    /// (Celery's `result.parent` is the step before, or the header: here these are children of one
+    /// chain, or chord.)
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2) | add.partial(4)).await?;
+    /// let steps = sum.children::<i64>().await?;
+    /// let parent = steps[0].parent::<i64>().await?.expect("it is a step");
+    /// assert_eq!(parent.id(), sum.id());
+    /// assert!(sum.parent::<i64>().await?.is_none());
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn parent<T>(&self) -> Result<Option<AsyncResult<T>>> {
+        let reader = self.reader()?;
+        let root = self.id.root();
+        let found = reader.find(self.id)?;
+        let found = found.ok_or(Error::UnknownId { id: self.id })?;
+        let parent = match reader.parent(root, &found)? {
+            Some(parent) => Some(root.node(parent.node.seq)),
+            None => reader.submitter(root)?,
+        };
+        let Some(parent) = parent else {
+            return Ok(None);
+        };
+        match AsyncResult::find(self.shared.clone(), parent).await {
+            Ok(parent) => Ok(Some(AsyncResult {
+                attempt: self.attempt.clone(),
+                ..parent
+            })),
+            Err(Error::UnknownId { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn handles<T>(&self, found: Vec<Found>) -> Vec<AsyncResult<T>> {
         let handle = |found: Found| {
             let id = self.id.node(found.node.seq);
             AsyncResult {
-                is_tasks: self.is_tasks,
+                attempt: self.attempt.clone(),
                 ..AsyncResult::below(self.shared.clone(), id, found)
             }
         };
@@ -436,13 +510,20 @@ impl<O> AsyncResult<O> {
     /// As [`state`](Self::state).
     pub async fn at_rest(&self) -> Result<()> {
         let root = self.id.root();
+        if let Some(attempt) = self.attempt()
+            && attempt.id().root() == root
+        {
+            return Err(self.no_wait(ITSELF));
+        }
         let watch = self.watch(vec![root.workflow_stream()])?;
-        watch
-            .until(|| {
-                let reader = self.shared.reader()?;
-                Ok(reader.is_at_rest(root)?.then_some(()))
-            })
-            .await?;
+        let look = || {
+            let reader = self.shared.reader()?;
+            match reader.is_at_rest(root)? {
+                true => Ok(Some(())),
+                false => self.check_there(&reader).map(|()| None),
+            }
+        };
+        self.until(&watch, look, Wait::Open).await?;
         // That it is no longer among what is live can be seen before it is durable.
         client::confirm(&self.shared).await
     }
@@ -490,17 +571,26 @@ impl<O> AsyncResult<O> {
 
     fn fate(&self) -> Result<Option<Fate>> {
         let reader = self.reader()?;
-        Ok(match &self.found {
+        let fate = match &self.found {
             Some(found) => reader.fate(self.id.root(), found)?,
-            None => match reader.ended(self.id)? {
-                Some(ended) => Some(Fate::Ended(ended.outcome)),
-                // A handle pins its workflow, so this is a fault; but nobody must wait for ever.
-                None if !reader.is_there(self.id)? => {
-                    return Err(Error::UnknownId { id: self.id });
-                }
-                None => None,
-            },
-        })
+            None => {
+                let ended = reader.ended(self.id)?;
+                ended.map(|ended| Fate::Ended(ended.outcome))
+            }
+        };
+        if fate.is_none() {
+            self.check_there(&reader)?;
+        }
+        Ok(fate)
+    }
+
+    /// Fails if its workflow is gone. A handle pins its workflow, so that is a fault; but nobody must wait
+    /// for ever.
+    fn check_there(&self, reader: &Reader) -> Result<()> {
+        match reader.is_there(self.id.root())? {
+            true => Ok(()),
+            false => Err(Error::UnknownId { id: self.id }),
+        }
     }
 
     /// Where its outcome is recorded.
@@ -516,7 +606,7 @@ impl<O> AsyncResult<O> {
     /// Is going to wait for what these say.
     fn watch(&self, ids: Vec<Id>) -> Result<Watch> {
         let root = self.id.root();
-        if self.is_tasks
+        if self.attempt().is_some()
             && let Site::Engine(plant) = &self.shared.site
             && self.reader()?.waiting(root)?.is_some()
         {
@@ -525,17 +615,82 @@ impl<O> AsyncResult<O> {
         Ok(self.shared.watch(ids))
     }
 
-    async fn wait(&self) -> Result<Outcome> {
+    async fn wait(&self, wait: Wait) -> Result<Outcome> {
         let watch = self.watch(self.decided_in())?;
-        match watch.until(|| self.fate()).await? {
+        match self.until(&watch, || self.fate(), wait).await? {
             Fate::Ended(outcome) => Ok(outcome),
             Fate::Never => Err(Error::Revoked { id: self.id }),
         }
     }
+
+    /// The attempt that waits, if one does.
+    fn attempt(&self) -> Option<Arc<Attempt>> {
+        body::current(&self.shared).or_else(|| self.attempt.clone())
+    }
+
+    /// Waits until there is something to see. An attempt of an async task gives its slot back for as long;
+    /// what could never end is an error.
+    async fn until<T>(
+        &self,
+        watch: &Watch,
+        look: impl Fn() -> Result<Option<T>>,
+        wait: Wait,
+    ) -> Result<T> {
+        let Some(attempt) = self.attempt() else {
+            return watch.until(look).await;
+        };
+        if let Some(seen) = look()? {
+            return Ok(seen);
+        }
+        if self.holds(attempt.id())? {
+            return Err(self.no_wait(ITSELF));
+        }
+        match (attempt.is_blocking(), wait) {
+            // It ends, and another thread may wait for it than the body's.
+            (true, Wait::Bounded) => watch.until(look).await,
+            (true, Wait::Open) if body::current(&self.shared).is_none() => watch.until(look).await,
+            (true, Wait::Open) => Err(self.no_wait(HOLDS_THREAD)),
+            (false, _) => attempt.without_slot(watch.until(look)).await,
+        }
+    }
+
+    /// Says whether this is, or holds as a part, the task with this id: it ends no sooner.
+    fn holds(&self, task: Id) -> Result<bool> {
+        if task.root() != self.id.root() {
+            return Ok(false);
+        }
+        let found = self.reader()?.find(task)?;
+        Ok(found.is_some_and(|found| found.is_part_of(self.id.seq())))
+    }
+
+    fn no_wait(&self, why: &'static str) -> Error {
+        Error::WaitInTask { id: self.id, why }
+    }
 }
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug)]
+enum Wait {
+    Open,
+    /// Until a timeout.
+    Bounded,
+}
+
+const ITSELF: &str = "it ends only after the task has";
+const HOLDS_THREAD: &str = "the task would hold its thread until then, which others may need; let an \
+    async task wait, with `ctx.call(…)` or `get().await`, or end with `ctx.replace(…)`";
 
 impl<O: DeserializeOwned> AsyncResult<O> {
     /// Waits for the value.
+    ///
+    /// An async task that waits so gives its slot back meanwhile, as with
+    /// [`TaskContext::call`](crate::TaskContext::call), and what it waits for comes in at once; but an
+    /// attempt that is run again waits for what it submits again, where `call` joins what it had called.
+    /// (That goes for waits in the task's own body, and for handles that
+    /// [`TaskContext::apply_async`](crate::TaskContext::apply_async) has given; not for other handles in
+    /// what the body has spawned.) A blocking task cannot wait so, nor any task for itself or for what it is
+    /// a part of: both are errors, unless the value is there. Celery refuses each `get` in a task
+    /// (celery/result.py, `assert_will_not_block`).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -552,12 +707,18 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] with the task's failure (a group's is that of its lowest failed member,
-    /// a chord's names the member), [`Error::Revoked`] for a callback whose task has ended such
-    /// that it will never run, [`Error::Decode`] if the value is not an `O`, and as
-    /// [`state`](Self::state).
+    /// [`Error::Failed`] with the task's failure. A group's is that of its lowest failed member. A
+    /// chord of which a member of the header has failed has one of its own, of the type `ChordError`
+    /// and the kind [`FailureKind::Chord`](crate::FailureKind::Chord): it names the member, whose
+    /// failure is its `cause`. [`Error::Revoked`] for a callback whose task has ended such
+    /// that it will never run, [`Error::Decode`] if the value is not an `O`, [`Error::WaitInTask`] in a
+    /// task, as above, and as [`state`](Self::state).
     pub async fn get(&self) -> Result<O> {
-        match self.wait().await? {
+        self.value(Wait::Open).await
+    }
+
+    async fn value(&self, wait: Wait) -> Result<O> {
+        match self.wait(wait).await? {
             Outcome::Success(value) => {
                 let payload = self.shared.load(self.id.root(), value).await?;
                 self.decode(&payload)
@@ -567,7 +728,8 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     }
 
     /// Waits for the value, at most for `timeout`. The work goes on all the same. In an
-    /// [eager](crate::App::eager) app it does not wait at all.
+    /// [eager](crate::App::eager) app it does not wait at all. A blocking task may wait so: it keeps its
+    /// thread and its slot until then.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -608,7 +770,7 @@ impl<O: DeserializeOwned> AsyncResult<O> {
         let stop_timer = timer.abort_handle();
         let result = tokio::select! {
             biased;
-            result = self.get() => result,
+            result = self.value(Wait::Bounded) => result,
             fired = timer => Err(match fired {
                 Ok(()) => Error::Timeout { id: self.id, waited: timeout },
                 Err(_) => self.shared.ended().unwrap_or(Error::ShutDown),
@@ -633,8 +795,11 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get).
+    /// As [`get`](Self::get); [`Error::WaitInTask`] in every task, async or not, unless the value is there.
     pub fn get_blocking(&self) -> Result<O> {
+        if body::current(&self.shared).is_some() && self.fate()?.is_none() {
+            return Err(self.no_wait(HOLDS_THREAD));
+        }
         pollster::block_on(self.get())
     }
 
@@ -735,17 +900,16 @@ impl<T: DeserializeOwned> Completions<T> {
                 let (group, settled) = (*group, *settled);
                 let handle = &self.handle;
                 let shared = handle.shared.clone();
-                let segments = watch
-                    .until(|| {
-                        // Looked at first: what ended before has all its segments.
-                        let has_ended = handle.fate()?.is_some();
-                        let segments = shared
-                            .reader()?
-                            .segments_after(group, *after)
-                            .collect::<Result<Vec<_>, _>>()?;
-                        Ok((has_ended || !segments.is_empty()).then_some(segments))
-                    })
-                    .await?;
+                let look = || {
+                    // Looked at first: what ended before has all its segments.
+                    let has_ended = handle.fate()?.is_some();
+                    let segments = shared
+                        .reader()?
+                        .segments_after(group, *after)
+                        .collect::<Result<Vec<_>, _>>()?;
+                    Ok((has_ended || !segments.is_empty()).then_some(segments))
+                };
+                let segments = handle.until(watch, look, Wait::Open).await?;
                 if segments.is_empty() {
                     // A step before the group failed, so that it never began.
                     return self.whole_list().await;
@@ -793,14 +957,13 @@ impl<T: DeserializeOwned> Completions<T> {
             Some((_, size)) => Some(size),
             None => {
                 let watch = self.handle.watch(ids.clone())?;
-                watch
-                    .until(|| {
-                        if let Some((_, size)) = shared.reader()?.expansion(group, &fan)? {
-                            return Ok(Some(Some(size)));
-                        }
-                        Ok(self.handle.fate()?.map(|_| None))
-                    })
-                    .await?
+                let look = || {
+                    if let Some((_, size)) = shared.reader()?.expansion(group, &fan)? {
+                        return Ok(Some(Some(size)));
+                    }
+                    Ok(self.handle.fate()?.map(|_| None))
+                };
+                self.handle.until(&watch, look, Wait::Open).await?
             }
         };
         let Some(size) = found.filter(|size| *size > 0) else {
@@ -819,7 +982,7 @@ impl<T: DeserializeOwned> Completions<T> {
 
     async fn whole_list(&mut self) -> Result<()> {
         self.source = Source::Exhausted;
-        match self.handle.wait().await? {
+        match self.handle.wait(Wait::Open).await? {
             Outcome::Failure(failure) | Outcome::Revoked(failure) => Err(Error::Failed(failure)),
             Outcome::Success(value) => {
                 let id = self.handle.id;
@@ -853,7 +1016,7 @@ impl<O> Clone for AsyncResult<O> {
             id: self.id,
             found: self.found.clone(),
             pin: self.pin.clone(),
-            is_tasks: self.is_tasks,
+            attempt: self.attempt.clone(),
             types: PhantomData,
         }
     }

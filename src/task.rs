@@ -27,10 +27,10 @@ pub use self::options::{DEFAULT_QUEUE, TaskOptions};
 pub use self::results::Results;
 pub use self::retry::Retry;
 use crate::canvas::freeze::{Catalogue, Excess};
-use crate::canvas::options::Options;
+use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
-use crate::canvas::{Canvas, Form, Immutable, Mode, Signature, TaskSig, arguments};
+use crate::canvas::{Canvas, Form, Immutable, Mode, Origin, Signature, TaskSig, arguments};
 use crate::error::{Error, Result};
 
 /// A function that can be run by name: what [`#[task]`](crate::task) makes of a function.
@@ -220,6 +220,12 @@ impl Registry {
     ) -> Result<Self> {
         let mut tasks = HashMap::new();
         for TaskEntry(entry) in entries {
+            if let Err(reason) = entry.options.limits().check() {
+                return Err(Error::InvalidTask {
+                    name: entry.name.to_owned(),
+                    reason,
+                });
+            }
             match tasks.entry(entry.name) {
                 hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(entry);
@@ -240,11 +246,6 @@ impl Registry {
         self.tasks.get(name).copied()
     }
 
-    /// The names of all queues that tasks are registered for.
-    pub(crate) fn queues(&self) -> impl Iterator<Item = &'static str> {
-        self.tasks.values().map(|entry| entry.options.queue)
-    }
-
     /// Says whether so many bytes may be `what` of task `name`.
     pub(crate) fn check(&self, name: &str, what: &'static str, bytes: usize) -> Result<(), Excess> {
         self.payloads.check(name, what, bytes)
@@ -258,6 +259,11 @@ impl Catalogue for Registry {
 
     fn admit(&self, name: &str, bytes: usize) -> Result<(), Excess> {
         self.check(name, "arguments", bytes)
+    }
+
+    fn limits(&self, name: &str) -> TimeLimits {
+        self.get(name)
+            .map_or_else(TimeLimits::default, |entry| entry.options.limits())
     }
 }
 
@@ -458,6 +464,6 @@ fn sig<T: Task>(args: Payload, count: u32, mode: Mode, takes_upstream: bool) -> 
         count,
         mode,
         takes_upstream,
-        dynamic: false,
+        origin: Origin::Typed,
     }))
 }

@@ -80,12 +80,34 @@ impl Options {
             }
         }
         let options = errors.handle(Self::from_list(&known));
+        if let Some(Err(error)) = options.as_ref().map(|options| options.check_limits(&known)) {
+            errors.push(error);
+        }
         match errors.finish() {
             Ok(()) => options.unwrap_or(defaults),
             Err(error) => {
                 refusals.add(error.into());
                 defaults
             }
+        }
+    }
+
+    /// Refuses a soft limit above the hard one.
+    fn check_limits(&self, given: &[NestedMeta]) -> darling::Result<()> {
+        let (Some(soft), Some(hard)) = (self.soft_time_limit, self.time_limit) else {
+            return Ok(());
+        };
+        let given = given.iter().find_map(|option| match option {
+            NestedMeta::Meta(meta) if path_of(meta) == "soft_time_limit" => Some(meta),
+            _ => None,
+        });
+        match given {
+            Some(meta) if soft > hard => Err(at_value(
+                meta,
+                "`soft_time_limit` is above `time_limit`, so no attempt would hear of it"
+                    .to_owned(),
+            )),
+            _ => Ok(()),
         }
     }
 

@@ -10,6 +10,7 @@ use super::cancel::Cancellation;
 use super::inbox::Note;
 use super::roll::Ticket;
 use super::shared::Shared;
+use crate::canvas::id::Id;
 use crate::canvas::machine::Purpose;
 use crate::canvas::machine::offspring::Graft;
 use crate::canvas::outcome::Outcome;
@@ -24,31 +25,42 @@ pub(crate) struct Attempt {
     /// not keep the store open.
     shared: Arc<Shared>,
     /// Of its task.
+    id: Id,
     ticket: Ticket,
     number: u32,
+    /// Its body holds a thread.
+    is_blocking: bool,
     slot: Mutex<Slot>,
     pub(crate) soft_limit: SoftLimit,
     pub(crate) cancellation: Cancellation,
     additions: AtomicU64,
 }
 
-/// Invariant: the slot is not held while a call waits, however many do: what they wait for may
-/// need it.
+/// Invariant: the slot is not held while a part of the body waits for other tasks, however many do:
+/// these may need it.
 #[derive(Debug)]
 enum Slot {
     Held(Permit),
-    /// Given back while so many calls wait.
+    /// Given back while so many parts of the body wait; none: it is on its way back.
     Lent(usize),
     /// The attempt is over: what comes now goes back.
     Closed,
 }
 
 impl Attempt {
-    pub(crate) fn new(shared: Arc<Shared>, ticket: Ticket, number: u32, permit: Permit) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        id: Id,
+        (ticket, number): (Ticket, u32),
+        is_blocking: bool,
+        permit: Permit,
+    ) -> Self {
         Self {
             shared,
+            id,
             ticket,
             number,
+            is_blocking,
             slot: Mutex::new(Slot::Held(permit)),
             soft_limit: SoftLimit::default(),
             cancellation: Cancellation::default(),
@@ -58,6 +70,14 @@ impl Attempt {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    pub(crate) fn id(&self) -> Id {
+        self.id
+    }
+
+    pub(crate) fn is_blocking(&self) -> bool {
+        self.is_blocking
     }
 
     pub(crate) fn ticket(&self) -> Ticket {
@@ -80,7 +100,7 @@ impl Attempt {
 
     /// Has the task start this canvas, or join the one that it started under `key` before, and
     /// waits for its outcome, without a slot.
-    pub(crate) async fn call(&self, key: &str, graft: Graft) -> Result<Outcome> {
+    pub(crate) async fn call(self: &Arc<Self>, key: &str, graft: Graft) -> Result<Outcome> {
         let (answer, outcome) = oneshot::channel();
         self.say(Note::Wants(Wants {
             attempt: self.number,
@@ -89,19 +109,39 @@ impl Attempt {
             graft,
             answer: Some(answer),
         }));
-        let waiting = Waiting::new(self);
-        let Ok(outcome) = outcome.await else {
-            return self.is_over().await;
-        };
-        if let Some(last) = waiting.unless_others_wait() {
-            let (slot, permit) = oneshot::channel();
-            self.say(Note::WantsSlot(WantsSlot(slot)));
-            match permit.await {
-                Ok(permit) => last.take_back(permit),
-                Err(_) => return self.is_over().await,
-            }
+        match self.without_slot(outcome).await {
+            Ok(outcome) => Ok(outcome),
+            Err(_) => self.is_over().await,
         }
-        Ok(outcome)
+    }
+
+    /// Waits for this without a slot, and then for a slot to go on with. To be called in the body, or in
+    /// what the body has started.
+    pub(crate) async fn without_slot<T>(self: &Arc<Self>, wait: impl Future<Output = T>) -> T {
+        let waiting = Waiting::new(self);
+        let done = wait.await;
+        if let Some(last) = waiting.unless_others_wait()
+            && self.shared.ended().is_none()
+            && let Ok(permit) = self.ask_for_slot().await
+        {
+            last.take_back(permit);
+        }
+        done
+    }
+
+    /// Asks for a slot; nothing comes if the attempt is over.
+    fn ask_for_slot(&self) -> oneshot::Receiver<Permit> {
+        let (slot, permit) = oneshot::channel();
+        self.say(Note::WantsSlot(WantsSlot(slot)));
+        permit
+    }
+
+    /// Takes this slot, unless something waits by now, or the attempt is over.
+    fn take(&self, permit: Permit) {
+        let mut slot = self.slot.lock();
+        if let Slot::Lent(0) = *slot {
+            *slot = Slot::Held(permit);
+        }
     }
 
     /// Has the task start one more member of its group.
@@ -135,45 +175,72 @@ impl Attempt {
     }
 }
 
-/// A call that waits, for its outcome or for the slot: for as long as this lives.
-struct Waiting<'a>(&'a Attempt);
+/// A part of the body that waits, for what it needs or for the slot: for as long as this lives.
+struct Waiting<'a>(&'a Arc<Attempt>);
 
 impl<'a> Waiting<'a> {
-    fn new(attempt: &'a Attempt) -> Self {
+    fn new(attempt: &'a Arc<Attempt>) -> Self {
         let mut slot = attempt.slot.lock();
         match &mut *slot {
             Slot::Held(_) => *slot = Slot::Lent(1),
-            Slot::Lent(calls) => *calls += 1,
+            Slot::Lent(waiting) => *waiting += 1,
             Slot::Closed => {}
         }
         drop(slot);
         Self(attempt)
     }
 
-    /// Of the calls that wait at once the last brings the slot back.
+    /// Of those that wait at once the last brings the slot back.
     fn unless_others_wait(self) -> Option<Self> {
-        if let Slot::Lent(calls @ 2..) = &mut *self.0.slot.lock() {
-            *calls -= 1;
+        let mut slot = self.0.slot.lock();
+        let is_last = match &mut *slot {
+            Slot::Lent(1) => true,
+            Slot::Lent(waiting) => {
+                *waiting -= 1;
+                false
+            }
+            Slot::Held(_) | Slot::Closed => false,
+        };
+        drop(slot);
+        if !is_last {
             std::mem::forget(self);
             return None;
         }
         Some(self)
     }
 
-    /// Takes the slot back, unless another call waits by now.
+    /// Takes the slot back, unless something else waits by now.
     fn take_back(self, permit: Permit) {
-        let mut slot = self.0.slot.lock();
-        if let Slot::Lent(1) = *slot {
-            *slot = Slot::Held(permit);
+        self.leave();
+        self.0.take(permit);
+        std::mem::forget(self);
+    }
+
+    /// Says whether nothing waits any more.
+    fn leave(&self) -> bool {
+        match &mut *self.0.slot.lock() {
+            Slot::Lent(waiting) => {
+                *waiting -= 1;
+                *waiting == 0
+            }
+            Slot::Held(_) | Slot::Closed => false,
         }
-        drop(slot);
     }
 }
 
 impl Drop for Waiting<'_> {
+    /// It has been given up: by a timeout of the task's own, for example. The body goes on, and the slot
+    /// comes behind.
     fn drop(&mut self) {
-        if let Slot::Lent(calls) = &mut *self.0.slot.lock() {
-            *calls -= 1;
+        if self.leave() && self.0.shared.ended().is_none() {
+            let attempt = self.0.clone();
+            let permit = attempt.ask_for_slot();
+            let runtime = attempt.shared.plant().runtime.clone();
+            runtime.spawn(async move {
+                if let Ok(permit) = permit.await {
+                    attempt.take(permit);
+                }
+            });
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
+use tracing::Span;
 
 use super::attempt::SoftLimit;
 use super::clock::Clock;
@@ -89,6 +90,10 @@ pub(crate) struct Deadlines {
 }
 
 impl Limits {
+    pub(crate) fn are_set(self) -> bool {
+        self.soft.is_some() || self.hard.is_some()
+    }
+
     /// The attempt begins now.
     pub(crate) fn begin(self, soft_limit: &SoftLimit, clock: &Clock) -> Deadlines {
         let soft = self.soft.map(|limit| clock.after(limit));
@@ -104,35 +109,57 @@ impl Limits {
 
 impl Deadlines {
     /// Waits for the work, as long as the limits allow; they are looked at before it each time that
-    /// it goes on. What is done at once is done in time, however late we look, so it is to be polled
-    /// once before.
+    /// it goes on, and after it has ended: it may have blocked its thread. It is to be polled once
+    /// before, so that what is done at once is done in time, however late we look.
     pub(crate) async fn keep<T>(
         self,
         mut work: impl Future<Output = T> + Unpin,
         soft_limit: &SoftLimit,
         clock: &Clock,
     ) -> Result<T, Over> {
-        let Self { soft, hard } = self;
-        if let Some(soft) = soft
-            && hard.is_none_or(|(_, until)| soft < until)
-        {
+        if let Some(soft) = self.soft() {
             tokio::select! {
                 biased;
                 () = clock.wait_until(soft) => {}
-                done = &mut work => return Ok(done),
+                done = &mut work => return self.in_time(done, soft_limit, clock),
             }
             if !soft_limit.reach() {
                 return Err(Over::Soft);
             }
         }
-        let Some((limit, until)) = hard else {
+        let Some((limit, until)) = self.hard else {
             return Ok(work.await);
         };
         tokio::select! {
             biased;
             () = clock.wait_until(until) => Err(Over::Hard(limit)),
-            done = &mut work => Ok(done),
+            done = &mut work => self.in_time(done, soft_limit, clock),
         }
+    }
+
+    /// What is done, unless a limit had passed by then.
+    pub(crate) fn in_time<T>(
+        self,
+        done: T,
+        soft_limit: &SoftLimit,
+        clock: &Clock,
+    ) -> Result<T, Over> {
+        if self.soft.is_none() && self.hard.is_none() {
+            return Ok(done);
+        }
+        // (Behind it, not at it: these are whole milliseconds, and the first may have been a part of one.)
+        let now = clock.elapsed_ms();
+        match (self.hard, self.soft()) {
+            (Some((limit, until)), _) if now > until => Err(Over::Hard(limit)),
+            (_, Some(soft)) if now > soft && !soft_limit.reach() => Err(Over::Soft),
+            _ => Ok(done),
+        }
+    }
+
+    /// The soft limit, if it comes before the hard one.
+    fn soft(self) -> Option<u64> {
+        let hard = self.hard.map_or(u64::MAX, |(_, until)| until);
+        self.soft.filter(|soft| *soft < hard)
     }
 }
 
@@ -146,7 +173,7 @@ pub(crate) async fn in_time<T>(
     let deadlines = limits.begin(soft_limit, clock);
     let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut work).poll(context)));
     match at_once.await {
-        Poll::Ready(done) => Ok(done),
+        Poll::Ready(done) => deadlines.in_time(done, soft_limit, clock),
         Poll::Pending => deadlines.keep(work, soft_limit, clock).await,
     }
 }
@@ -316,6 +343,12 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// The span of the attempt.
+    pub(crate) fn span(&self) -> Span {
+        let Self { id, attempt, .. } = self;
+        tracing::info_span!("attempt", %id, name = self.entry.name, attempt)
+    }
+
     /// What the end of the function means to its task.
     pub(crate) fn end_in_time(&self, done: Result<Outcome, Over>, shared: &Shared) -> End {
         match done {
@@ -410,6 +443,26 @@ impl Caller {
         let message = "a panic while something of the task was dropped";
         self.failure(FailureKind::Panic, message, Retry::Auto)
     }
+}
+
+/// Logs an attempt that failed, by what it was. Never with its message, which is the user's.
+pub(crate) fn log_failed(place: &Place, attempt: u32, kind: FailureKind, is_retried: bool) {
+    let (id, name) = (place.id(), place.node.name());
+    let errback = place.is_errback();
+    if is_retried {
+        tracing::warn!(%id, name, attempt, ?kind, errback, "an attempt failed: the task is tried again");
+    } else if errback {
+        tracing::error!(%id, name, attempt, ?kind, errback, "an errback failed: nothing else says so");
+    } else {
+        tracing::error!(%id, name, attempt, ?kind, errback, "a task failed");
+    }
+}
+
+/// Logs a task that expired before its next attempt, which has this number, could start.
+pub(crate) fn log_expired(place: &Place, attempt: u32) {
+    let (id, name) = (place.id(), place.node.name());
+    let kind = FailureKind::Revoked;
+    tracing::warn!(%id, name, attempt, ?kind, "a task expired before it could start");
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

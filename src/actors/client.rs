@@ -7,9 +7,10 @@ use actix::{Addr, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::clock::Ids;
-use super::engine::{Confirm, Earlier, EngineActor, Forget, Release, Revoke, Submit};
+use super::engine::{Confirm, Earlier, EndPause, EngineActor, Forget, Release, Revoke, Submit};
+use super::pins::Pin;
 use super::room::{Reservation, Room};
-use super::shared::{Pin, Plant, Shared, Site};
+use super::shared::{Plant, Shared, Site};
 use super::staging::{self, gone};
 use super::store::StoreActor;
 use crate::canvas::Canvas;
@@ -46,11 +47,13 @@ pub(crate) enum Patience {
     Pushes,
 }
 
-/// Submits a canvas. The pin says which workflow it became, and keeps it.
+/// Submits a canvas, `by` a running task or the app. The pin says which workflow it became, and keeps
+/// it.
 pub(crate) async fn submit(
     shared: &Arc<Shared>,
     mut canvas: Canvas,
     patience: Patience,
+    by: Option<Id>,
 ) -> Result<Pin> {
     let key = canvas
         .extras
@@ -75,7 +78,7 @@ pub(crate) async fn submit(
     match &shared.site {
         Site::Engine(plant) => {
             let reservation = enter(shared, &plant.room, patience).await?;
-            send(shared, plant.client(), canvas, key, reservation).await
+            send(shared, plant.client(), canvas, key, by, reservation).await
         }
         Site::InPlace(ledger) => {
             let root_id = ledger.ids.next(&shared.clock);
@@ -85,7 +88,7 @@ pub(crate) async fn submit(
                 Ok(())
             };
             let definition = Definition::freeze(root_id, canvas, key, &shared.registry, put)?;
-            eager::run(shared, ledger, root_id, definition, segments).await
+            eager::run(shared, ledger, root_id, definition, by, segments).await
         }
     }
 }
@@ -124,6 +127,7 @@ async fn send(
     client: &Client,
     canvas: Canvas,
     key: Option<String>,
+    by: Option<Id>,
     mut reservation: Reservation,
 ) -> Result<Pin> {
     shared.reader()?.store().room()?;
@@ -138,6 +142,7 @@ async fn send(
         // The commit marker: it goes last.
         head: codec::encode(Kind::Head, &head),
         idempotency_key: head.idempotency_key,
+        by,
         staged,
         reservation,
         durable,
@@ -187,6 +192,17 @@ pub(crate) async fn confirm(shared: &Arc<Shared>) -> Result<()> {
         return Ok(());
     };
     ask(shared, plant, |done| Confirm { done }).await?
+}
+
+/// Starts what waits, in an app that was started paused.
+pub(crate) async fn resume(shared: &Arc<Shared>) -> Result<()> {
+    if let Some(why) = shared.ended() {
+        return Err(why);
+    }
+    match &shared.site {
+        Site::Engine(plant) => ask(shared, plant, |done| EndPause { done }).await,
+        Site::InPlace(_) => Ok(()),
+    }
 }
 
 /// Has a workflow's result deleted as soon as it has ended.

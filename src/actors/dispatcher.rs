@@ -32,6 +32,8 @@ pub(crate) struct Dispatcher {
     waiting: usize,
     /// Nothing is granted but past all that wait, until [`go_on`](Dispatcher::go_on).
     holds: bool,
+    /// Nothing at all is granted until [`resume`](Dispatcher::resume).
+    is_paused: bool,
     /// How many workflows have not ended, and how many of them wait at the gates.
     live: usize,
     outside: usize,
@@ -64,7 +66,7 @@ pub(crate) enum Ready {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(returns: Arc<Returns>, window: usize) -> Self {
+    pub(crate) fn new(returns: Arc<Returns>, window: usize, is_paused: bool) -> Self {
         Self {
             queues: Vec::new(),
             numbers: HashMap::new(),
@@ -73,6 +75,7 @@ impl Dispatcher {
             held: 0,
             waiting: 0,
             holds: false,
+            is_paused,
             live: 0,
             outside: 0,
             window,
@@ -112,7 +115,7 @@ impl Dispatcher {
         task: Ready,
     ) -> Option<(Ready, Permit)> {
         self.waiting += 1;
-        if self.draining || self.holds {
+        if self.grants_nothing() {
             self.of(slot).queue.wait(priority, task);
             return None;
         }
@@ -123,7 +126,7 @@ impl Dispatcher {
     /// A slot is free again; the task that gets it.
     pub(crate) fn release(&mut self, slot: Slot) -> Option<(Ready, Permit)> {
         self.held -= 1;
-        if self.draining || self.holds {
+        if self.grants_nothing() {
             self.of(slot).queue.put_back();
             return None;
         }
@@ -145,8 +148,26 @@ impl Dispatcher {
     /// What has waited meanwhile gets the slots that are free.
     pub(crate) fn go_on(&mut self) -> Vec<(Ready, Permit)> {
         self.holds = false;
+        self.grant_all()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// As [`go_on`](Self::go_on), after a pause.
+    pub(crate) fn resume(&mut self) -> Vec<(Ready, Permit)> {
+        self.is_paused = false;
+        self.grant_all()
+    }
+
+    fn grants_nothing(&self) -> bool {
+        self.draining || self.holds || self.is_paused
+    }
+
+    fn grant_all(&mut self) -> Vec<(Ready, Permit)> {
         let mut granted = Vec::new();
-        if self.draining {
+        if self.grants_nothing() {
             return granted;
         }
         for queue in 0..self.queues.len() as u32 {
@@ -161,18 +182,9 @@ impl Dispatcher {
         granted
     }
 
-    /// Says whether there is a free slot of this kind.
-    pub(crate) fn has(&self, slot: Slot) -> bool {
-        let queue = &self.queues[slot.queue as usize];
-        match slot.kind {
-            SlotKind::Async => queue.asynchronous.queue.has_slot(),
-            SlotKind::Blocking => queue.blocking.queue.has_slot(),
-        }
-    }
-
     /// Grants a slot past all that wait.
     pub(crate) fn grant_now(&mut self, slot: Slot) -> Option<Permit> {
-        if self.draining || !self.of(slot).queue.take_slot() {
+        if self.draining || self.is_paused || !self.of(slot).queue.take_slot() {
             return None;
         }
         self.held += 1;

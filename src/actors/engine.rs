@@ -1,6 +1,7 @@
 //! The engine: supervisor of all workflows; stores them, ends them, sweeps them.
 
 mod admission;
+mod pause;
 mod quarantine;
 mod retention;
 mod revocation;
@@ -12,13 +13,14 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use self::admission::Entrance;
+pub(crate) use self::pause::EndPause;
 pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
 pub(crate) use self::revocation::{IsRevoked, Revoke};
 use super::journal::Act;
+use super::pins::Pin;
 use super::post::Post;
 use super::room::Reservation;
-use super::shared::Pin;
 use super::shell::Shell;
 use super::staging::Staged;
 use super::supervision::{Child, Resume, given_up, respawn_later};
@@ -57,6 +59,8 @@ pub(crate) struct Submit {
     /// The first node number that is free.
     pub(crate) next: Seq,
     pub(crate) idempotency_key: Option<String>,
+    /// The task that submits it, if one does.
+    pub(crate) by: Option<Id>,
     /// What of it is in the store already.
     pub(crate) staged: Staged,
     pub(crate) reservation: Reservation,
@@ -101,6 +105,8 @@ pub(crate) struct EngineActor {
     has_places: bool,
     /// Those that the store shows where they no longer wait: that they do not is on its way there.
     moving: HashSet<Id>,
+    /// Those that wait and were forgotten, and the store does not show that yet.
+    forgotten: HashSet<Id>,
     retention: Duration,
     /// When the next sweep is due; this and the other times in milliseconds since the Unix epoch.
     sweep_at: Option<u64>,
@@ -176,6 +182,7 @@ impl EngineActor {
             taken_in: HashMap::new(),
             has_places: false,
             moving: HashSet::new(),
+            forgotten: HashSet::new(),
             retention,
             sweep_at: None,
             sweeping: false,
@@ -283,7 +290,9 @@ impl EngineActor {
                 | Record::Offspring { .. }
                 | Record::Folded { .. }
                 | Record::Reached { .. }
-                | Record::Forgotten => {}
+                | Record::Forgotten
+                | Record::Submitted { .. }
+                | Record::SubmittedBy { .. } => {}
             }
         }
         self.look_at_suspects(root)?;
@@ -472,6 +481,20 @@ impl EngineActor {
         }
     }
 
+    /// Says whether the store does not show yet what has become of a workflow that is not in memory. It will
+    /// when what has been decided is applied: nothing is to be decided about the workflow before.
+    fn is_on_its_way(&self, root: Id) -> Result<bool, StoreError> {
+        let is_decided = self.moving.contains(&root) || self.shell.shared().pins.is_leaving(root);
+        // One that was live has ended, or, after a restart, has not come in yet.
+        Ok(is_decided
+            || self
+                .shell
+                .reader()
+                .store()
+                .get(&keys::head(root))?
+                .is_some())
+    }
+
     /// Which workflow was submitted with this idempotency key.
     fn earlier(&self, key: &str) -> Result<Option<Id>, StoreError> {
         match self.keys.get(key) {
@@ -525,6 +548,7 @@ impl Handler<Submit> for EngineActor {
             head,
             next,
             idempotency_key,
+            by,
             staged,
             reservation,
             durable,
@@ -550,6 +574,9 @@ impl Handler<Submit> for EngineActor {
         }
         if staged.keep() {
             self.shell.delete(keys::remains(root_id));
+        }
+        if let Some(task) = by {
+            self.record_submission(task, root_id);
         }
         self.shell.acknowledge(durable, shared.pin(root_id));
         let weight = reservation.keep();
@@ -603,6 +630,16 @@ impl Handler<KeyIsDurable> for EngineActor {
 }
 
 impl EngineActor {
+    /// Records in both workflows that this task has submitted the other. A task whose workflow has
+    /// ended meanwhile, and may be swept, gets no record: nothing would delete it.
+    fn record_submission(&self, task: Id, root: Id) {
+        let stream = root.origin_stream();
+        self.shell.record(stream, Record::SubmittedBy { task });
+        if self.workflows.contains_key(&task.root()) {
+            self.shell.record(task, Record::Submitted { root });
+        }
+    }
+
     fn ended(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
         let ChildEnded {
             root,
@@ -672,9 +709,10 @@ impl Handler<Wake> for EngineActor {
         self.alarm_at = None;
         let now = self.shell.now_ms();
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
-            self.sweep();
+            // What has ended by now may be on its way to the store, which is where the sweep looks.
+            self.shell.then(Act::Sweep(Sweep::Start));
         }
-        self.shell.look_at_trial();
+        self.shell.look_at_trials();
         self.look();
     }
 }

@@ -6,15 +6,16 @@ use actix::Recipient;
 use tokio::sync::oneshot;
 
 use super::engine::{Forget, IsRevoked, Revoke};
+use super::pins::Pin;
 use super::runner::{self, Order};
-use super::shared::{Pin, Shared};
+use super::shared::Shared;
 use super::supervision::Child;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::outcome::Outcome;
 use crate::error::Result;
 use crate::failpoint::{self, Point};
-use crate::messages::engine::{KeyIsDurable, Stored, Sweep};
+use crate::messages::engine::{KeyIsDurable, Stored, Sweep, Wanted};
 use crate::messages::supervisor::Respawn;
 use crate::persistence::Batch;
 use crate::persistence::draft::Draft;
@@ -32,6 +33,8 @@ pub(crate) enum Act {
     Respawn(Recipient<Respawn>, Respawn),
     /// Tell the engine that the store shows where a workflow waits, or that it does no more.
     Stored(Stored),
+    /// Ask the engine again to have a workflow begin.
+    Wanted(Wanted),
     /// Have the engine look for what it may sweep.
     Sweep(Sweep),
     /// Ask the engine again to forget a workflow.

@@ -7,6 +7,7 @@
 
 pub(crate) mod attempt;
 mod barrier;
+pub(crate) mod body;
 pub(crate) mod call;
 pub(crate) mod cancel;
 mod chain;
@@ -20,6 +21,8 @@ mod fold;
 mod group;
 pub(crate) mod inbox;
 mod journal;
+pub(crate) mod pins;
+pub(crate) mod pool;
 mod post;
 pub(crate) mod roll;
 pub(crate) mod room;

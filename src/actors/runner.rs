@@ -1,4 +1,4 @@
-//! Attempts: user code, on the app's runtime or its blocking pool, never on an arbiter.
+//! Attempts: user code, on the app's runtime or its thread pool, never on an arbiter.
 //!
 //! A body that is done when it is first polled costs no task of the runtime: drivers, one per worker
 //! thread, take orders from one queue and poll each once. What is not done then goes on as a task of
@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::attempt::Attempt;
-use super::call::{Caller, Given, Guarded, Limits, Work, calls, work};
+use super::body::Body;
+use super::call::{Caller, Given, Limits, Work, calls, work};
 use super::inbox::Note;
 use super::roll::Ticket;
 use super::shared::Shared;
@@ -123,7 +125,10 @@ fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
     } = order;
     let id = spot.id;
     // Made here, not by the task actor: what one thread allocates and another frees costs both.
-    let attempt = Arc::new(Attempt::new(shared.clone(), ticket, number, permit));
+    let is_blocking = entry.options.blocking;
+    let of_task = (ticket, number);
+    let attempt = Attempt::new(shared.clone(), id, of_task, is_blocking, permit);
+    let attempt = Arc::new(attempt);
     let reply = Reply {
         caller: Caller {
             id,
@@ -140,7 +145,7 @@ fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
         group_id: spot.group,
         attempt: number,
         item: None,
-        blocking: entry.options.blocking,
+        blocking: is_blocking,
         folds: false,
         upstream: None,
         host: Host::Engine(attempt),
@@ -195,21 +200,27 @@ fn start(
     {
         return reply.send(reply.caller.cancelled());
     }
-    let mut call = calls(entry, task_context, work);
+    let span = reply.caller.span();
+    let call = calls(entry, task_context, work);
+    let mut body = Body::new(call, reply.attempt.clone(), span);
     if entry.options.blocking {
-        tokio::spawn(run_blocking(call, limits, reply));
+        tokio::spawn(run_blocking(body, limits, reply));
         return;
     }
     let deadlines = limits.begin(&reply.attempt.soft_limit, &reply.attempt.shared().clock);
-    match Pin::new(&mut call).poll(context) {
-        Poll::Ready(outcome) => reply.send(reply.caller.end(outcome, reply.attempt.shared())),
+    match Pin::new(&mut body).poll(context) {
+        Poll::Ready(outcome) => {
+            let shared = reply.attempt.shared();
+            let done = deadlines.in_time(outcome, &reply.attempt.soft_limit, &shared.clock);
+            reply.send(reply.caller.end_in_time(done, shared));
+        }
         Poll::Pending => {
             reply.can_be_told();
             tokio::spawn(async move {
                 let attempt = reply.attempt.clone();
                 let done = {
                     let clock = &attempt.shared().clock;
-                    let done = pin!(deadlines.keep(call, &attempt.soft_limit, clock));
+                    let done = pin!(deadlines.keep(body, &attempt.soft_limit, clock));
                     attempt.cancellation.keep(done).await
                 };
                 reply.send(match done {
@@ -223,31 +234,53 @@ fn start(
 
 /// A blocking body cannot be stopped: past its limit, or when it is cancelled, the task is told so,
 /// and the slot stays with the thread until that is done.
-async fn run_blocking(call: Guarded, limits: Limits, mut reply: Reply) {
-    let (done, mut outcome) = tokio::sync::oneshot::channel();
+async fn run_blocking(body: Body, limits: Limits, mut reply: Reply) {
+    let (begins, begun) = oneshot::channel();
+    let (done, mut outcome) = oneshot::channel();
     reply.can_be_told();
     let on_thread = reply.attempt.clone();
     let workers = &reply.attempt.shared().plant().runtime;
-    workers.spawn_blocking(move || {
+    workers.run(Box::new(move || {
         if on_thread.cancellation.is_over() {
             // Before it had a thread: the slot goes back, and nobody waits.
             return drop(on_thread.close());
         }
-        let outcome = pollster::block_on(call);
+        if limits.are_set() {
+            let clock = &on_thread.shared().clock;
+            let _ = begins.send(limits.begin(&on_thread.soft_limit, clock));
+        }
+        let outcome = pollster::block_on(body);
         // If nobody waits any more the permit is dropped here, with the outcome.
         let _ = done.send((outcome, on_thread.close()));
-    });
+    }));
     let attempt = reply.attempt.clone();
-    let clock = &attempt.shared().clock;
-    let deadlines = limits.begin(&attempt.soft_limit, clock);
-    let done = pin!(deadlines.keep(&mut outcome, &attempt.soft_limit, clock));
-    let Some(done) = attempt.cancellation.keep(done).await else {
+    let in_time = pin!(async {
+        // It may wait for a thread, and that counts for no limit: what has failed never begins.
+        let deadlines = match limits.are_set() {
+            true => begun.await.ok(),
+            false => None,
+        };
+        match deadlines {
+            Some(deadlines) => {
+                let clock = &attempt.shared().clock;
+                deadlines
+                    .keep(&mut outcome, &attempt.soft_limit, clock)
+                    .await
+            }
+            None => Ok(outcome.await),
+        }
+    });
+    let Some(done) = attempt.cancellation.keep(in_time).await else {
         return reply.send_with(reply.caller.cancelled(), None);
     };
     match done {
         Ok(Ok((outcome, permit))) => {
             let end = reply.caller.end(outcome, attempt.shared());
             reply.send_with(end, permit);
+        }
+        // It was ended just as its thread came, and did not begin.
+        Ok(Err(_)) if attempt.cancellation.is_over() => {
+            reply.send_with(reply.caller.cancelled(), None);
         }
         // The pool drops work that it has not begun when the app stops: nobody listens then.
         Ok(Err(_)) => {}

@@ -12,6 +12,8 @@ use super::cancel::Cancellations;
 use super::client::Client;
 use super::clock::Clock;
 use super::inbox::Inbox;
+use super::pins::{Pin, Pins};
+use super::pool;
 use super::room::Room;
 use super::runner::Runner;
 use super::workers::Workers;
@@ -35,11 +37,10 @@ pub(crate) struct Shared {
     durable: Arc<AtomicU64>,
     /// Why nothing more will happen, once that is so.
     ended: Mutex<Option<Error>>,
-    watches: Mutex<HashMap<Id, Vec<Arc<Notify>>>>,
+    watches: Mutex<Watches>,
     /// So that a commit that nobody watches takes no lock.
     watched: AtomicUsize,
-    /// How many handles each workflow has: it is not swept under their hands.
-    pins: Mutex<HashMap<Id, usize>>,
+    pub(crate) pins: Arc<Pins>,
     /// How many workflows are in memory.
     live: AtomicUsize,
     /// Tasks of unfinished workflows that are not registered, by id.
@@ -108,9 +109,9 @@ impl Shared {
             reader: RwLock::new(Some(reader)),
             durable,
             ended: Mutex::new(None),
-            watches: Mutex::new(HashMap::new()),
+            watches: Mutex::default(),
             watched: AtomicUsize::new(0),
-            pins: Mutex::new(HashMap::new()),
+            pins: Arc::default(),
             live: AtomicUsize::new(0),
             parked: Mutex::new(HashMap::new()),
             quarantined: Mutex::default(),
@@ -219,7 +220,7 @@ impl Shared {
             .await
     }
 
-    /// Reads what may be large; an engine does so off this thread.
+    /// Reads what may be large; an engine does so off this thread, unless the system has no other.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
@@ -228,9 +229,14 @@ impl Shared {
         match &self.site {
             Site::InPlace(_) => read(&reader),
             Site::Engine(plant) => {
-                let read = plant.runtime.spawn_blocking(move || read(&reader));
-                let gone = |_| Err(self.ended().unwrap_or(Error::ShutDown));
-                read.await.unwrap_or_else(gone)
+                let (job, done) = pool::job(move || read(&reader));
+                if let Err((job, _)) = plant.runtime.try_run(job) {
+                    job();
+                }
+                match done.await {
+                    Ok(Ok(read)) => read,
+                    Ok(Err(_)) | Err(_) => Err(self.ended().unwrap_or(Error::ShutDown)),
+                }
             }
         }
     }
@@ -258,9 +264,8 @@ impl Shared {
         if let Site::Engine(plant) = &self.site {
             plant.room.close();
         }
-        for notify in self.watches.lock().values().flatten() {
-            notify.notify_waiters();
-        }
+        let watching = self.watches.lock().all();
+        watching.iter().for_each(|notify| notify.notify_waiters());
     }
 
     /// Lets go of the store.
@@ -272,15 +277,12 @@ impl Shared {
     /// stream) has become durable.
     pub(crate) fn watch(self: &Arc<Self>, ids: Vec<Id>) -> Watch {
         let notify = Arc::new(Notify::new());
-        let mut watches = self.watches.lock();
-        for id in &ids {
-            watches.entry(*id).or_default().push(notify.clone());
-        }
+        let number = self.watches.lock().add(&ids, &notify);
         self.watched.fetch_add(1, Ordering::SeqCst);
-        drop(watches);
         Watch {
             shared: self.clone(),
             ids,
+            number,
             notify,
         }
     }
@@ -292,23 +294,14 @@ impl Shared {
         if self.watched.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let watches = self.watches.lock();
-        for notify in touched.iter().filter_map(|id| watches.get(id)).flatten() {
-            notify.notify_waiters();
-        }
+        // (Not woken under the lock: they may be many.)
+        let watching = self.watches.lock().of(touched);
+        watching.iter().for_each(|notify| notify.notify_waiters());
     }
 
     /// Keeps a workflow from being swept for as long as the pin lives.
-    pub(crate) fn pin(self: &Arc<Self>, id: Id) -> Pin {
-        *self.pins.lock().entry(id.root()).or_default() += 1;
-        Pin {
-            shared: self.clone(),
-            root: id.root(),
-        }
-    }
-
-    pub(crate) fn is_pinned(&self, root: Id) -> bool {
-        self.pins.lock().contains_key(&root)
+    pub(crate) fn pin(&self, id: Id) -> Pin {
+        self.pins.pin(id.root())
     }
 
     pub(crate) fn live(&self) -> usize {
@@ -350,11 +343,55 @@ impl Shared {
     }
 }
 
+/// The watches by what they watch, and in the order in which they began. Many may watch one id, and each
+/// comes and goes by itself, so that none may look through the others.
+#[derive(Debug, Default)]
+struct Watches {
+    by_id: HashMap<Id, BTreeMap<u64, Arc<Notify>>>,
+    /// The number of the next.
+    next: u64,
+}
+
+impl Watches {
+    /// Adds a watch of these; returns its number.
+    fn add(&mut self, ids: &[Id], notify: &Arc<Notify>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        for id in ids {
+            let watching = self.by_id.entry(*id).or_default();
+            watching.insert(number, notify.clone());
+        }
+        number
+    }
+
+    fn remove(&mut self, ids: &[Id], number: u64) {
+        for id in ids {
+            if let Some(watching) = self.by_id.get_mut(id) {
+                watching.remove(&number);
+                if watching.is_empty() {
+                    self.by_id.remove(id);
+                }
+            }
+        }
+    }
+
+    fn of(&self, ids: &[Id]) -> Vec<Arc<Notify>> {
+        let watching = ids.iter().filter_map(|id| self.by_id.get(id));
+        watching.flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Notify>> {
+        let watching = self.by_id.values();
+        watching.flat_map(BTreeMap::values).cloned().collect()
+    }
+}
+
 /// See [`Shared::watch`].
 #[derive(Debug)]
 pub(crate) struct Watch {
     shared: Arc<Shared>,
     ids: Vec<Id>,
+    number: u64,
     notify: Arc<Notify>,
 }
 
@@ -380,47 +417,34 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut watches = self.shared.watches.lock();
-        for id in &self.ids {
-            if let Some(watching) = watches.get_mut(id) {
-                watching.retain(|notify| !Arc::ptr_eq(notify, &self.notify));
-                if watching.is_empty() {
-                    watches.remove(id);
-                }
-            }
-        }
+        self.shared.watches.lock().remove(&self.ids, self.number);
         self.shared.watched.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// See [`Shared::pin`].
-#[derive(Debug)]
-pub(crate) struct Pin {
-    shared: Arc<Shared>,
-    root: Id,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Pin {
-    /// The workflow that it keeps.
-    pub(crate) fn root(&self) -> Id {
-        self.root
-    }
-}
-
-impl Clone for Pin {
-    fn clone(&self) -> Self {
-        self.shared.pin(self.root)
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        let mut pins = self.shared.pins.lock();
-        if let Some(count) = pins.get_mut(&self.root) {
-            *count -= 1;
-            if *count == 0 {
-                pins.remove(&self.root);
-            }
+    #[test]
+    fn watches_of_one_id_come_and_go_in_any_order() {
+        let ids: Vec<_> = (1..4).map(|ms| Id::next(None, ms, 0)).collect();
+        let mut watches = Watches::default();
+        let notify: Vec<_> = (0..100).map(|_| Arc::new(Notify::new())).collect();
+        let numbers: Vec<_> = notify.iter().map(|one| watches.add(&ids, one)).collect();
+        let is_one = |a: &[Arc<Notify>], b: &[Arc<Notify>]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        assert!(is_one(&watches.of(&ids[1..2]), &notify));
+        for at in (0..100).filter(|at| at % 3 != 0) {
+            watches.remove(&ids, numbers[at]);
         }
+        let left: Vec<_> = notify.iter().step_by(3).cloned().collect();
+        assert!(is_one(&watches.of(&ids[2..]), &left));
+        assert_eq!(watches.all().len(), 3 * left.len());
+        for at in (0..100).step_by(3) {
+            watches.remove(&ids, numbers[at]);
+        }
+        assert!(watches.by_id.is_empty() && watches.all().is_empty());
     }
 }

@@ -12,17 +12,18 @@ use std::sync::Arc;
 use actix::{Actor, Addr};
 use tokio::sync::oneshot;
 
-pub(crate) use self::quarantine::Legacy;
 use self::quarantine::{Accused, LockedUp};
+pub(crate) use self::quarantine::{Legacy, Trials};
 use super::dispatcher::{Dispatcher, Ready, Slots};
 use super::engine::EngineActor;
 use super::inbox::Note;
 use super::journal::{Act, Journal, News};
+use super::pins::Pin;
 use super::post::Post;
 use super::roll::{Roll, Ticket};
 use super::runner::Order;
 use super::scheduler::SchedulerActor;
-use super::shared::{Pin, Shared};
+use super::shared::Shared;
 use super::store::Desk;
 use super::supervision::Child;
 use super::sweeper;
@@ -36,14 +37,16 @@ use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{Due, Record};
 use crate::canvas::options::Options;
 use crate::canvas::outcome::{Outcome, Value};
+use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy};
 use crate::error::Error;
 use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
 use crate::messages::supervisor::Word;
 use crate::messages::task::{Granted, Look};
+use crate::persistence::aborts::AbortNote;
 use crate::persistence::codec::{self, Kind};
-use crate::persistence::meta::Life;
+use crate::persistence::meta::{self, Life};
 use crate::persistence::reader::Reader;
 use crate::persistence::{Batch, StoreError, draft, keys};
 use crate::task::Entry;
@@ -87,8 +90,11 @@ struct Inner {
     /// What was running when the process before this one ended.
     court: RefCell<Quarantine<Accused>>,
     locked_up: RefCell<LockedUp>,
+    /// When the engine is to be woken for the trials, on the scale of `Clock::elapsed_ms`.
+    trial_alarm: Cell<Option<u64>>,
     /// Ours over this store.
     life: Life,
+    _abort_note: Option<AbortNote>,
     /// How much is pending, and how much the store says.
     pending: Cell<(Weight, Weight)>,
     /// The registered task that was asked for last.
@@ -116,6 +122,11 @@ pub(crate) struct Limits {
     pub(crate) slots: Slots,
     /// Queues with slots of their own.
     pub(crate) queues: HashMap<String, Slots>,
+    /// Nothing runs before [`Shell::resume`].
+    pub(crate) is_paused: bool,
+    /// What becomes of a task in quarantine, and who is told.
+    pub(crate) quarantine: QuarantinePolicy,
+    pub(crate) on_quarantine: Option<QuarantineHook>,
 }
 
 impl Shell {
@@ -141,11 +152,13 @@ impl Shell {
             desk,
             scheduler,
             engine: OnceCell::new(),
-            dispatcher: RefCell::new(Dispatcher::new(returns, gate)),
+            dispatcher: RefCell::new(Dispatcher::new(returns, gate, limits.is_paused)),
             roll: RefCell::default(),
             court: RefCell::new(legacy.court),
             locked_up: RefCell::default(),
+            trial_alarm: Cell::new(None),
             life: legacy.life,
+            _abort_note: legacy.abort_note,
             pending: Cell::new((legacy.pending, legacy.pending)),
             entry: Cell::new(None),
             limits,
@@ -163,6 +176,7 @@ impl Shell {
     pub(crate) fn set_engine(&self, engine: Addr<EngineActor>, post: Post) {
         let first = self.0.engine.set((engine, post));
         first.expect("there is one engine");
+        self.try_next();
     }
 
     pub(crate) fn engine(&self) -> &Addr<EngineActor> {
@@ -363,9 +377,20 @@ impl Shell {
         }
     }
 
-    /// Grants no slot any more.
+    /// Starts what waits, in an app that was started paused.
+    pub(crate) fn resume(&self) {
+        let granted = self.0.dispatcher.borrow_mut().resume();
+        for granted in granted {
+            self.grant(Some(granted));
+        }
+        self.try_next();
+    }
+
+    /// Grants no slot any more, and records that the app shuts down.
     pub(crate) fn drain(&self) {
         self.0.dispatcher.borrow_mut().drain();
+        let (key, record) = meta::stopping();
+        self.put(key, record);
     }
 
     /// The app is shutting down.
@@ -662,6 +687,7 @@ impl Shell {
             Act::Start(child) => child.start_now(self),
             Act::Respawn(supervisor, message) => supervisor.do_send(message),
             Act::Stored(message) => self.engine().do_send(message),
+            Act::Wanted(message) => self.engine().do_send(message),
             Act::Sweep(message) => self.engine().do_send(message),
             Act::Forget(message) => self.engine().do_send(message),
             Act::Revoke(message) => self.engine().do_send(message),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use actix::Addr;
 use tokio::sync::mpsc;
 
+use super::pool;
 use super::room::Reservation;
 use super::shared::Shared;
 use super::store::{self, StoreActor};
@@ -39,8 +40,8 @@ pub(crate) struct Staged {
 }
 
 /// Freezes the canvas and writes all of it but the head. The caller freezes a small canvas himself;
-/// a large one, whose iterators may also be slow, is frozen on a thread of the blocking pool, a few
-/// batches ahead of the disk.
+/// a large one, whose iterators may also be slow, is frozen on a thread of the pool, a few batches
+/// ahead of the disk.
 pub(crate) async fn stage(
     shared: &Arc<Shared>,
     root: Id,
@@ -66,7 +67,7 @@ pub(crate) async fn stage(
         return Ok((definition, staged));
     }
     let (batches, mut written) = mpsc::channel(AHEAD);
-    let freezing = shared.plant().runtime.spawn_blocking({
+    let (draw, drawn) = pool::job({
         let shared = shared.clone();
         move || {
             freeze(&shared, root, canvas, key, |batch, drawn| {
@@ -75,6 +76,10 @@ pub(crate) async fn stage(
             })
         }
     });
+    // It waits for batches to be written, so it cannot be done here.
+    if let Err((_, error)) = shared.plant().runtime.try_run(draw) {
+        return Err(Error::no_thread("to draw a large canvas", &error));
+    }
     let mut bytes = 0;
     while let Some((batch, drawn)) = written.recv().await {
         bytes += batch.bytes() as u64;
@@ -85,22 +90,21 @@ pub(crate) async fn stage(
         });
         staged.write(root, batch).await?;
     }
-    match freezing.await {
-        Ok(Ok(definition)) => {
+    match drawn.await {
+        Ok(Ok(Ok(definition))) => {
             reservation.set(definition.head.weight());
             Ok((definition, staged))
         }
-        Ok(Err(refusal)) => {
+        Ok(Ok(Err(refusal))) => {
             staged.discard().await;
             Err(refusal.into())
         }
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => {
-                staged.discard().await;
-                resume_unwind(panic)
-            }
-            Err(_) => Err(gone(shared)),
-        },
+        Ok(Err(panic)) => {
+            staged.discard().await;
+            resume_unwind(panic)
+        }
+        // The app stops.
+        Err(_) => Err(gone(shared)),
     }
 }
 

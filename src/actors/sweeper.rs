@@ -52,7 +52,8 @@ pub(crate) enum Next {
     None,
 }
 
-/// Looks for workflows that ended at `until_ms` or before, from the first on, or from `from`.
+/// Looks for workflows that ended at `until_ms` or before, from the first on, or from `from`. From now on
+/// nobody gets a handle of them.
 pub(crate) fn expired(
     reader: &Reader,
     shared: &Shared,
@@ -77,7 +78,7 @@ pub(crate) fn expired(
             let next = Next::More(key);
             return Ok(Expired { gone, next });
         }
-        if shared.is_pinned(root) {
+        if !shared.pins.start_leaving(root) {
             kept.get_or_insert(at_ms);
             continue;
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 
-use super::call::{Given, Limits};
+use super::call::{self, Given, Limits};
 use super::dispatcher::Ready;
 use super::inbox::Note;
 use super::journal::Act;
@@ -222,6 +222,8 @@ impl Job {
                     self.is_over = true;
                 }
                 Command::Expire => {
+                    let attempt = self.work.as_ref().map_or(0, |work| work.machine.attempt());
+                    call::log_expired(&self.child, attempt + 1);
                     let failure = self.child.failure(FailureKind::Revoked, "expired");
                     self.child.report(&self.shell, Outcome::Revoked(failure));
                     self.is_over = true;
@@ -371,6 +373,7 @@ impl Job {
         let why = format!("the process ended {crashes} times while it was running");
         let mut failure = self.child.failure(FailureKind::Quarantined, &why);
         failure.attempt = suspect.attempt;
+        call::log_failed(&self.child, suspect.attempt, failure.kind, false);
         self.decide(None, context, |task| task.discarded(failure));
     }
 
@@ -515,16 +518,29 @@ impl Job {
             end,
             permit,
         } = finished;
-        let now = match end {
-            End::Value(_) | End::Replaced(_) => Now::default(),
-            End::Failure { .. } => self.shell.now(),
-        };
-        self.decide(None, context, |task| task.finished(attempt, end, now));
+        match end {
+            End::Value(_) | End::Replaced(_) => {
+                let now = Now::default();
+                self.decide(None, context, |task| task.finished(attempt, end, now));
+            }
+            End::Failure { .. } => self.failed(attempt, end, context),
+        }
         if let Some(permit) = permit {
             self.next = self.shell.release_to_new(permit.into_slot());
         }
         // (Behind its slot: who is tried next may need it.)
         self.clear();
+    }
+
+    fn failed(&mut self, attempt: u32, end: End, context: &mut Context<TaskActor>) {
+        let now = self.shell.now();
+        let Some(work) = &mut self.work else { return };
+        let kind = work.machine.failure(attempt, &end);
+        let commands = work.machine.finished(attempt, end, now);
+        if let Some(kind) = kind {
+            call::log_failed(&self.child, attempt, kind, work.machine.is_delayed());
+        }
+        self.perform(commands, None, context);
     }
 
     fn wants(&mut self, wants: Wants, context: &mut Context<TaskActor>) {

@@ -1,22 +1,26 @@
 //! The workers: where user code runs, and whatever would block the engine's thread.
 
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-/// A way to the runtime of user code, and to its blocking pool.
+use super::pool::{Job, Pool};
+
+/// A way to the runtime of user code, and to the thread pool.
 #[derive(Clone, Debug)]
 pub(crate) struct Workers {
     runtime: Handle,
-    /// There is a pool. In a simulation there is one thread for all, and nothing on it blocks.
-    has_pool: bool,
+    /// In a simulation there is none: there is one thread for all, and nothing on it blocks.
+    pool: Option<Arc<Pool>>,
 }
 
 impl Workers {
     pub(crate) fn new(runtime: Handle) -> Self {
-        Self {
-            runtime,
-            has_pool: true,
-        }
+        let pool = Some(Pool::new(runtime.clone()));
+        Self { runtime, pool }
     }
 
     /// Those of a runtime of one thread, which is the engine's as well.
@@ -24,7 +28,7 @@ impl Workers {
     pub(crate) fn here(runtime: Handle) -> Self {
         Self {
             runtime,
-            has_pool: false,
+            pool: None,
         }
     }
 
@@ -35,17 +39,44 @@ impl Workers {
         self.runtime.spawn(work)
     }
 
-    pub(crate) fn spawn_blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> JoinHandle<T> {
-        match self.has_pool {
-            true => self.runtime.spawn_blocking(work),
-            false => self.runtime.spawn(async {
-                #[cfg(feature = "simulation")]
-                crate::simulation::free_thread().await;
-                work()
-            }),
+    /// Runs the job on a thread, as soon as there is one: to be called by who holds a slot.
+    pub(crate) fn run(&self, job: Job) {
+        match &self.pool {
+            Some(pool) => pool.run(job),
+            None => self.run_here(job),
+        }
+    }
+
+    /// Runs the job on a thread, or gives it back if the system has none.
+    pub(crate) fn try_run(&self, job: Job) -> Result<(), (Job, io::Error)> {
+        match &self.pool {
+            Some(pool) => pool.try_run(job),
+            None => {
+                self.run_here(job);
+                Ok(())
+            }
+        }
+    }
+
+    fn run_here(&self, job: Job) {
+        self.runtime.spawn(async {
+            #[cfg(feature = "simulation")]
+            crate::simulation::free_thread().await;
+            job();
+        });
+    }
+
+    /// Tells the threads of the pool to end.
+    pub(crate) fn close(&self) {
+        if let Some(pool) = &self.pool {
+            pool.close();
+        }
+    }
+
+    /// Waits until they have ended, up to this time.
+    pub(crate) fn wait_until(&self, deadline: Instant) {
+        if let Some(pool) = &self.pool {
+            pool.wait_until(deadline);
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use actix::Actor;
-use parking_lot::Mutex;
 use tokio::task::LocalSet;
 
 use super::{App, AppBuilder, Running};
@@ -24,11 +23,11 @@ impl AppBuilder {
             let _there = store.enter();
             actor.start()
         };
-        let shared = self.engine(registry, workers).start(start_store).await?;
+        let shared = self.engine(registry).start(workers, start_store).await?;
         Ok(App(Arc::new(Running {
             shared,
             grace,
-            threads: Mutex::new(None),
+            engine: None,
         })))
     }
 }

@@ -11,7 +11,7 @@ use super::App;
 use crate::actors::shared::Site;
 use crate::actors::store;
 use crate::error::{Error, Result};
-use crate::persistence::{self, Audit, SledStore, Store, StoreError};
+use crate::persistence::{self, Audit, Salvaged, SledStore, Store, StoreError};
 
 impl App {
     /// Reads all of the store in this directory, which nobody may have open, and says what is wrong with
@@ -43,10 +43,52 @@ impl App {
     /// # Errors
     ///
     /// [`StoreError::Locked`] if it is open; [`StoreError::Io`] and [`StoreError::Full`] if there is none, or
-    /// if it cannot be copied. What is wrong with it is no error, but in the answer.
+    /// if it cannot be copied; [`Error::NoThread`]. What is wrong with it is no error, but in the answer.
     pub async fn verify(directory: impl Into<PathBuf>) -> Result<Audit> {
         let directory = directory.into();
         on_a_thread("chordal-verify", move || SledStore::verify(directory)).await
+    }
+
+    /// Copies all that can still be read of the closed, damaged store in `from` into a new store in `to`,
+    /// and returns what is missing. The store in `from` is read and not changed, and needs not to be one that
+    /// can be opened; `to` must be empty or absent.
+    ///
+    /// Of the default engine all whole commits of the log are read, and all whole pages of sled's file,
+    /// without sled. Of redb all is read that redb can open. Workflows of which a part is missing are left
+    /// out, and their ids are returned: the new store can be opened, and [`verify`](Self::verify) finds
+    /// nothing wrong with it. A workflow that has not ended may be older in it than it was: read
+    /// [`Salvaged`] before you open it.
+    ///
+    /// It is made in `<to>.part`, which is renamed at the end.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (path, new) = (dir.path().join("data"), dir.path().join("new"));
+    /// let app = App::open(&path).tasks(tasks![add]).start().await?;
+    /// let id = app.apply_async(add.s(2, 2)).await?.id();
+    /// app.shutdown().await?;
+    ///
+    /// let salvaged = App::salvage(&path, &new).await?;
+    /// assert!(salvaged.is_complete(), "{:?}", salvaged.findings);
+    ///
+    /// let app = App::open(&new).tasks(tasks![add]).start().await?;
+    /// assert_eq!(app.async_result::<i64>(id).await?.get().await?, 4);
+    /// # app.shutdown().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Locked`] if the store is open; [`StoreError::Newer`] if a later version wrote it;
+    /// [`StoreError::Io`] if there is none, if `to` is not empty or lies in `from`, or if one cannot be read
+    /// or the other not be written; [`StoreError::Full`]; of redb also [`StoreError::Corrupt`] if redb cannot
+    /// open its file at all. Damage is otherwise no error, but in the answer.
+    pub async fn salvage(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Result<Salvaged> {
+        let (from, to) = (from.into(), to.into());
+        on_a_thread("chordal-salvage", move || persistence::salvage(&from, &to)).await
     }
 
     /// Copies the store to a directory that is not there yet, while work goes on. The copy holds all that
@@ -75,7 +117,8 @@ impl App {
     /// # Errors
     ///
     /// [`Error::Store`] if the store has stopped, if the directory is there already or cannot be written,
-    /// or if the store is one without this means; [`Error::ShutDown`] or [`Error::Halted`].
+    /// or if the store is one without this means; [`Error::NoThread`], [`Error::ShutDown`] or
+    /// [`Error::Halted`].
     pub async fn backup(&self, directory: impl Into<PathBuf>) -> Result<()> {
         let store = self.0.shared.reader()?.store().clone();
         let directory = directory.into();
@@ -132,7 +175,7 @@ impl App {
     /// # Errors
     ///
     /// [`StoreError::Corrupt`] if the file is not whole or the store is not empty, [`StoreError::Newer`] if
-    /// a later version wrote it, and those of reading the one and opening the other.
+    /// a later version wrote it, those of reading the one and opening the other, and [`Error::NoThread`].
     pub async fn import(file: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Result<u64> {
         let (file, directory) = (file.into(), directory.into());
         let read = move || {
@@ -145,7 +188,7 @@ impl App {
     }
 }
 
-/// Has this done by a thread of its own: it blocks, and the caller's executor is unknown.
+/// Has this done by a thread of its own, of this name: it blocks, and the caller's executor is unknown.
 async fn on_a_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
@@ -154,7 +197,7 @@ async fn on_a_thread<T: Send + 'static>(
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || drop(done.send(work())))
-        .map_err(|error| Error::Start(format!("its thread: {error}")))?;
+        .map_err(|error| Error::no_thread("for the upkeep of a store", &error))?;
     let panicked = |_| Error::Halted(format!("{name} panicked"));
     Ok(waiting.await.map_err(panicked)??)
 }

@@ -19,7 +19,7 @@ pub(crate) fn bind(
         upstream: u32::from(takes_upstream),
     };
     if sig.mode == Mode::Map {
-        if sig.dynamic {
+        if sig.is_dynamic() {
             call.check_items(&sig.args, sig.count)?;
         }
         return Ok(None);
@@ -27,7 +27,7 @@ pub(crate) fn bind(
     if kwargs.is_empty() {
         call.count(sig.count)?;
     }
-    if sig.dynamic {
+    if sig.is_dynamic() {
         call.check(&sig.args, sig.count)?;
     }
     if kwargs.is_empty() {

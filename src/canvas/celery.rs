@@ -3,8 +3,10 @@
 //! `{"task", "args", "kwargs", "options", "subtask_type", "immutable"}`, where a chain, group or
 //! chord is a task `celery.*` with its parts in `kwargs` (celery/canvas.py, `Signature`).
 
+mod errbacks;
 mod options;
 mod read;
+mod value;
 mod write;
 
 use super::Canvas;
@@ -58,10 +60,17 @@ impl Canvas {
     /// Reads a signature as Celery serialises it: a task, `celery.chain`, `celery.group`,
     /// `celery.chord`, `celery.map`, `celery.starmap` or `celery.chunks`, with what is inside.
     ///
-    /// As in Celery, a group directly in a group or in a chord's header gives its members to it,
-    /// an empty group is skipped in a chain, and a group of one that is a step of a chain counts as
-    /// its member. Otherwise than there a group always gives a list, also one of one, and always in
-    /// the order written.
+    /// As in Celery, a group directly in a group or in a chord's header gives its members to it, a
+    /// chain that stands for a header gives its steps, an empty group is skipped in a chain, and a
+    /// group of one that is a step of a chain counts as its member; so does one with nothing around
+    /// it whose member gives the list of a group. Otherwise than there a group always gives a list,
+    /// also one of one, and always in the order written. An errback that a chord and a chord in its
+    /// header both have, as Celery writes `chord.link_error(…)`, runs once.
+    ///
+    /// Arguments may have the types that kombu tags (`{"__type__": "datetime", "__value__": …}`). A
+    /// datetime, date, time of day or decimal is given to the task as its text, a UUID as text with
+    /// hyphens, bytes as a list of numbers; each as Rust's types for it are read from. Integers of up
+    /// to 128 bits keep every digit: one of more than 64 fits `i128` or `u128` and nothing else.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -81,16 +90,15 @@ impl Canvas {
     /// # Errors
     ///
     /// [`Error::Canvas`](crate::Error::Canvas) with the place and what was expected there, if the
-    /// text is no signature, or has keys or options that chordal does not know. Names and
-    /// arguments of tasks are checked when the canvas is submitted.
+    /// text is no signature, or has keys, options, tagged types or numbers that chordal does not know.
+    /// Names and arguments of tasks are checked when the canvas is submitted.
     pub fn from_json(text: &str) -> Result<Self> {
         read::read(text)
             .map_err(Refusal::outermost)
             .map_err(Into::into)
     }
 
-    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again. A group of
-    /// one that is a step of a chain, or a member of a group, is read as its member, as in Celery.
+    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -104,13 +112,14 @@ impl Canvas {
     /// # Errors
     ///
     /// [`Error::Canvas`](crate::Error::Canvas) with the place of what Celery has no form for:
-    /// `each()`, `settled()`, `fold()`, an idempotency key, an empty group within a chain, arguments that
-    /// JSON cannot carry.
+    /// `each()`, `settled()`, `fold()`, an idempotency key, an empty group within a chain, a group of
+    /// one that Celery would take for its member, arguments that JSON cannot carry, integers of more
+    /// than 64 bits.
     pub fn to_json(&self) -> Result<String> {
         if self.is_deeper_than(MAX_DEPTH) {
             return Err(Refusal::here(&too_deep()).into());
         }
-        write::write(self)
+        write::write_outermost(self)
             .map(|value| value.to_string())
             .map_err(Refusal::outermost)
             .map_err(Into::into)

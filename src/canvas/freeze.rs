@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::binding::bind;
-use super::id::{MAX_SEQ, Seq};
+use super::id::{ORIGIN_STREAM, Seq};
 use super::machine::offspring::Graft;
 use super::name::Name;
 use super::nested::nested;
-use super::options::Options;
+use super::options::{Options, TimeLimits};
 use super::outcome::Value;
 use super::parameter::{Parameter, takes_two, usage};
 use super::payload::Payload;
@@ -163,6 +163,11 @@ pub(crate) trait Catalogue {
 
     /// Says whether task `name` may be called with so many bytes.
     fn admit(&self, name: &str, bytes: usize) -> Result<(), Excess>;
+
+    /// The limits that task `name` is registered with.
+    fn limits(&self, _name: &str) -> TimeLimits {
+        TimeLimits::default()
+    }
 }
 
 /// Where the members of groups go as they are frozen, so that they need not all be in memory.
@@ -320,6 +325,7 @@ impl<G: Gather> Freezer<'_, G> {
             .map_err(|reason| Refusal::here(&reason))?;
         let (args, count) = bound.unwrap_or((sig.args, sig.count));
         self.admit(&sig.name, &args)?;
+        self.check_limits(&sig.name, &options)?;
         Ok(Def::Task(TaskDef {
             name: sig.name.into(),
             args,
@@ -335,7 +341,7 @@ impl<G: Gather> Freezer<'_, G> {
     fn take_failure(&self, errback: &mut Canvas) {
         match errback.first() {
             Some(First::Task(sig, _)) => {
-                if sig.dynamic
+                if sig.is_dynamic()
                     && let Some([first, ..]) = self.catalogue.parameters(&sig.name)
                     && first.is_failure()
                 {
@@ -432,6 +438,7 @@ impl<G: Gather> Freezer<'_, G> {
             })?;
         }
         self.admit(&task, &init)?;
+        self.check_limits(&task, &options)?;
         let body = Node {
             seq: self.number()?,
             def: Def::Task(TaskDef {
@@ -461,6 +468,17 @@ impl<G: Gather> Freezer<'_, G> {
                 excess,
             },
         })
+    }
+
+    /// Refuses limits that cannot both hold; those that a task is registered with have been checked.
+    fn check_limits(&self, task: &str, options: &Options) -> Result<(), Refusal> {
+        if options.time_limit.is_none() && options.soft_time_limit.is_none() {
+            return Ok(());
+        }
+        let limits = options.limits_over(self.catalogue.limits(task));
+        limits
+            .check()
+            .map_err(|why| Refusal::here(&format!("task `{task}`: {why}")))
     }
 
     fn parameters(&self, task: &str) -> Result<&'static [Parameter], Refusal> {
@@ -550,7 +568,7 @@ impl<G: Gather> Freezer<'_, G> {
     }
 
     fn number(&mut self) -> Result<Seq, Refusal> {
-        if self.next >= MAX_SEQ {
+        if self.next >= ORIGIN_STREAM {
             return Err(Refusal::here("a workflow holds at most 2^40 tasks"));
         }
         self.callbacks += u64::from(self.within_callbacks > 0);
@@ -564,7 +582,7 @@ impl<G: Gather> Freezer<'_, G> {
 
 impl Canvas {
     /// Says whether its value is the list of a group.
-    fn ends_in_group(&self) -> bool {
+    pub(super) fn ends_in_group(&self) -> bool {
         match &self.form {
             Form::Group { .. } | Form::Each { .. } => true,
             Form::Chain(steps, _) => steps.last().is_some_and(Self::ends_in_group),

@@ -8,7 +8,8 @@ use super::{Accepts, Canvas, Signature};
 /// [`settled`](Signature::settled). An empty group gives an empty list.
 ///
 /// The iterator is drawn when the canvas is submitted, once, and its members are written to the
-/// store as they come: a group may be larger than memory. More than a few are drawn on a thread
+/// store as they come: a group may be larger than memory. No member starts before the last has been
+/// drawn, however slow the iterator is: until then nothing has been submitted. More than a few are drawn on a thread
 /// where blocking is no harm, so that they may come from a file or a channel; if the iterator
 /// panics, so does the submission. (What promises no more than 16 members is drawn at once. A clone
 /// shares the members; where both are submitted, [`to_json`](Canvas::to_json) looks inside, or a

@@ -21,6 +21,10 @@ pub(crate) const MAX_SEQ: Seq = SEQ_MASK as Seq;
 /// The number under which a workflow's own children are recorded; no node has it.
 pub(crate) const WORKFLOW_STREAM: Seq = MAX_SEQ;
 
+/// The number under which the task that submitted a workflow is recorded; no node has it or a larger
+/// one.
+pub(crate) const ORIGIN_STREAM: Seq = MAX_SEQ - 1;
+
 /// Id of a workflow or of any task, chain, group or chord in it: a UUIDv7.
 ///
 /// The low 40 bits number the node within its workflow, so the id of every task, the chord's body
@@ -66,6 +70,11 @@ impl Id {
     /// another: there the same indices are members or steps.
     pub(crate) fn workflow_stream(self) -> Self {
         self.node(WORKFLOW_STREAM)
+    }
+
+    /// The stream in which the task is recorded that submitted the workflow, if one did.
+    pub(crate) fn origin_stream(self) -> Self {
+        self.node(ORIGIN_STREAM)
     }
 
     /// When the workflow was submitted, in milliseconds since the Unix epoch.

@@ -120,8 +120,19 @@ pub(crate) struct TaskSig {
     pub(crate) mode: Mode,
     /// Takes the value from upstream, if there is one, as its first argument.
     pub(crate) takes_upstream: bool,
-    /// The compiler has not seen the arguments: their types are checked before anything is stored.
-    pub(crate) dynamic: bool,
+    pub(crate) origin: Origin,
+}
+
+/// Where a task's signature comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A typed call: the compiler has checked the arguments.
+    Typed,
+    /// A [`Canvas`]: the types of the arguments are checked before anything is stored.
+    Built,
+    /// As `Built`, and its own arguments are complete, as they are in Celery's JSON: what comes later
+    /// belongs to a call, which an immutable task ignores (celery/canvas.py, `Signature._merge`).
+    Called,
 }
 
 /// What a value from upstream, or a call, goes to.
@@ -143,17 +154,15 @@ impl Call {
     fn reach(&self, sig: &mut TaskSig, extras: &mut Option<Box<Extras>>) {
         match self {
             Self::Immutable => sig.takes_upstream = false,
-            _ if !sig.takes_input() => {}
+            _ if !sig.takes_input() => sig.origin = Origin::Called,
             Self::Args(args, count) => {
                 sig.args = Payload::from([args.bytes(), sig.args.bytes()].concat());
                 sig.count += count;
-                sig.dynamic = true;
+                sig.mark_dynamic();
             }
             Self::Kwargs(kwargs) => {
-                sig.dynamic = true;
-                let stored = &mut extras.get_or_insert_default().kwargs;
-                stored.retain(|(name, _)| !kwargs.iter().any(|(new, _)| new == name));
-                stored.extend_from_slice(kwargs);
+                sig.mark_dynamic();
+                extras.get_or_insert_default().add_kwargs(kwargs);
             }
         }
     }
@@ -163,6 +172,24 @@ impl TaskSig {
     /// Takes what comes from upstream or with the call; a map takes its items only.
     fn takes_input(&self) -> bool {
         self.takes_upstream && self.mode == Mode::Once
+    }
+
+    /// Says whether the types of its arguments are still to be checked.
+    pub(crate) fn is_dynamic(&self) -> bool {
+        self.origin != Origin::Typed
+    }
+
+    /// Says whether keyword arguments given to the task itself are its own, also if it is immutable:
+    /// they are what `si(…)` takes in Celery.
+    fn takes_own_kwargs(&self) -> bool {
+        self.mode == Mode::Once && (self.takes_upstream || self.origin != Origin::Called)
+    }
+
+    /// Has the types of its arguments checked: some have come from a canvas.
+    fn mark_dynamic(&mut self) {
+        if self.origin == Origin::Typed {
+            self.origin = Origin::Built;
+        }
     }
 }
 
@@ -175,6 +202,13 @@ pub(crate) enum Mode {
 }
 
 impl Extras {
+    /// Adds arguments by name, which win over those given before.
+    fn add_kwargs(&mut self, kwargs: &Kwargs) {
+        self.kwargs
+            .retain(|(name, _)| !kwargs.iter().any(|(new, _)| new == name));
+        self.kwargs.extend_from_slice(kwargs);
+    }
+
     /// How many canvases there are in its callbacks, all in all.
     pub(crate) fn callbacks(&self) -> u64 {
         self.link
@@ -342,8 +376,14 @@ impl Canvas {
         self
     }
 
-    /// Gives arguments by the names of the task's parameters, a map or a struct, to the same tasks
-    /// as [`with_args`](Self::with_args). They win over those given before.
+    /// Gives arguments by the names of the task's parameters, a map or a struct. They win over those
+    /// given before.
+    ///
+    /// Given to a task they are that task's own, whether it is immutable or not: Celery's
+    /// `task.s(…, plus=1)` and `task.si(…, plus=1)`. Given to a chain, group or chord they go to the
+    /// same tasks as [`with_args`](Self::with_args), as Celery's `apply_async(kwargs=…)` does, and
+    /// immutable tasks and maps ignore them. An immutable task also ignores them after `with_args`, or
+    /// if it was read [from JSON](Self::from_json): its own arguments are complete then.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -352,6 +392,10 @@ impl Canvas {
     /// # let app = App::in_memory().tasks(tasks![scale]).start().await?;
     /// let canvas = Canvas::task("scale", (10,)).with_kwargs(serde_json::json!({"plus": 1}));
     /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(21));
+    ///
+    /// let fixed = Canvas::immutable("scale", ()).with_kwargs(serde_json::json!({"x": 1, "by": 3}));
+    /// let canvas = Canvas::task("scale", (10,)) | fixed;
+    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(3));
     /// # app.shutdown().await }
     /// ```
     pub fn with_kwargs(self, kwargs: impl Serialize) -> Self {
@@ -362,8 +406,13 @@ impl Canvas {
     }
 
     fn with_encoded_kwargs(mut self, kwargs: &Kwargs) -> Self {
-        if !kwargs.is_empty() {
-            self.call(&Arc::new(Call::Kwargs(kwargs.clone())));
+        match &mut self.form {
+            _ if kwargs.is_empty() => {}
+            Form::Task(sig) if sig.takes_own_kwargs() => {
+                sig.mark_dynamic();
+                self.extras().add_kwargs(kwargs);
+            }
+            _ => self.call(&Arc::new(Call::Kwargs(kwargs.clone()))),
         }
         self
     }
@@ -628,7 +677,7 @@ impl Canvas {
                 count,
                 mode: Mode::Once,
                 takes_upstream,
-                dynamic: true,
+                origin: Origin::Built,
             })),
             Err(error) => Self::refused(format!("arguments of `{name}`: {error}")),
         }

@@ -19,6 +19,26 @@ pub(crate) struct Options {
     pub(crate) expires: Option<When>,
 }
 
+/// The limits on one attempt of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TimeLimits {
+    pub(crate) soft: Option<Duration>,
+    pub(crate) hard: Option<Duration>,
+}
+
+impl TimeLimits {
+    /// Refuses a soft limit above the hard one: the attempt would be ended before it could hear of
+    /// it (celery/app/task.py, `apply_async`).
+    pub(crate) fn check(self) -> Result<(), String> {
+        match (self.soft, self.hard) {
+            (Some(soft), Some(hard)) if soft > hard => Err(format!(
+                "the soft time limit, {soft:?}, is above the time limit, {hard:?}"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum When {
@@ -48,6 +68,14 @@ impl When {
 }
 
 impl Options {
+    /// The limits of a task that is registered with these and called with the options.
+    pub(crate) fn limits_over(&self, registered: TimeLimits) -> TimeLimits {
+        TimeLimits {
+            soft: self.soft_time_limit.or(registered.soft),
+            hard: self.time_limit.or(registered.hard),
+        }
+    }
+
     /// Celery's merge: what is set on the outside (the call, the enclosing group) wins
     /// (celery/canvas.py, `Signature._merge`).
     pub(crate) fn merged_under(&self, outer: &Self) -> Self {

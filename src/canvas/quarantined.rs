@@ -1,5 +1,7 @@
-//! What is known of a task in quarantine.
+//! What is known of a task in quarantine, and what becomes of it.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::id::Id;
@@ -17,4 +19,39 @@ pub struct Quarantined {
     pub crashes: u32,
     /// When the last of these was found out.
     pub since: SystemTime,
+}
+
+/// What becomes of a task that has ended the process too often.
+/// Set with [`AppBuilder::quarantine`](crate::AppBuilder::quarantine).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QuarantinePolicy {
+    /// It is kept, in state [`Quarantined`](crate::State::Quarantined), until
+    /// [`App::requeue`](crate::App::requeue) or [`App::discard`](crate::App::discard) is called. What
+    /// depends on it waits.
+    #[default]
+    Keep,
+    /// It fails, as with [`App::discard`](crate::App::discard): its errbacks run, a chord that it
+    /// belongs to fails, and the workflow ends.
+    Discard,
+}
+
+/// The function that is told of each quarantined task.
+#[derive(Clone)]
+pub(crate) struct QuarantineHook(Arc<dyn Fn(&Quarantined) + Send + Sync>);
+
+impl QuarantineHook {
+    pub(crate) fn new(hook: impl Fn(&Quarantined) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook))
+    }
+
+    pub(crate) fn call(&self, task: &Quarantined) {
+        (self.0)(task);
+    }
+}
+
+impl fmt::Debug for QuarantineHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("QuarantineHook")
+    }
 }

@@ -210,7 +210,8 @@ macro_rules! builders {
 
             /// Sets the soft limit on one attempt: at it a task that
             /// [listens](crate::TaskContext::soft_time_limit) is told and may clean up; one that
-            /// does not is ended with `SoftTimeLimitExceeded`.
+            /// does not is ended with `SoftTimeLimitExceeded`. A soft limit above the hard one, set
+            /// here or registered, is refused when the signature is submitted.
             ///
             /// ```
             /// # use chordal::prelude::*;

@@ -44,6 +44,7 @@ impl Ledger {
         shared: &Shared,
         root: Id,
         head: &Head,
+        by: Option<Id>,
         segments: Vec<(Vec<u8>, Vec<u8>)>,
     ) -> Result<Option<Id>, StoreError> {
         let mut last = self.last.lock();
@@ -57,6 +58,12 @@ impl Ledger {
         }
         for (key, value) in segments {
             draft.put(key, value);
+        }
+        if let Some(task) = by {
+            draft.record(root.origin_stream(), Record::SubmittedBy { task });
+            if self.reader.is_there(task.root())? {
+                draft.record(task, Record::Submitted { root });
+            }
         }
         draft.put(keys::head(root), codec::encode(Kind::Head, head));
         self.write(shared, &mut last, draft)?;

@@ -14,7 +14,8 @@ use std::sync::Arc;
 pub(crate) use self::ledger::Ledger;
 use self::run::Run;
 pub(crate) use self::task::Attempt;
-use crate::actors::shared::{Pin, Shared};
+use crate::actors::pins::Pin;
+use crate::actors::shared::Shared;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
 use crate::canvas::machine::place::Place;
@@ -30,9 +31,10 @@ pub(crate) async fn run(
     ledger: &Ledger,
     root_id: Id,
     Definition { head, root }: Definition,
+    by: Option<Id>,
     segments: Vec<Pair>,
 ) -> Result<Pin> {
-    if let Some(earlier) = ledger.submit(shared, root_id, &head, segments)? {
+    if let Some(earlier) = ledger.submit(shared, root_id, &head, by, segments)? {
         return Ok(shared.pin(earlier));
     }
     let pin = shared.pin(root_id);

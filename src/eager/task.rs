@@ -10,6 +10,7 @@ use std::task::Poll;
 use futures_util::FutureExt;
 use futures_util::future::Shared as Joint;
 use parking_lot::Mutex;
+use tracing::{Instrument, Span};
 
 use super::frame::{Next, Step, drive};
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
@@ -121,7 +122,11 @@ impl TaskFrame {
             ms: task.now_ms(&state),
             random: task.run.shared.clock.random(),
         };
+        let kind = state.machine.failure(attempt, &end);
         let commands = state.machine.finished(attempt, end, now);
+        if let Some(kind) = kind {
+            call::log_failed(&task.place, attempt, kind, state.machine.is_delayed());
+        }
         let step = task.perform(&mut state, commands, draft);
         step.expect("all that it waited for has ended")
     }
@@ -182,6 +187,7 @@ impl Running {
                     next = Some(Step::Ended(self.place.last_word(report, true)));
                 }
                 Command::Expire => {
+                    call::log_expired(&self.place, state.machine.attempt() + 1);
                     let failure = self.place.failure(FailureKind::Revoked, "expired");
                     let report = Outcome::Revoked(failure).into();
                     next = Some(Step::Ended(self.place.last_word(report, false)));
@@ -344,7 +350,7 @@ impl Call {
             upstream: None,
             host: Host::Eager(attempt.clone()),
         };
-        let body = body(task.entry, context, work);
+        let body = body(task.entry, context, work, caller.span());
         let done = in_time(body, limits, &attempt.soft_limit, &shared.clock).await;
         caller.end_in_time(done, shared)
     }
@@ -356,14 +362,16 @@ fn body(
     entry: &'static Entry,
     context: TaskContext,
     work: Work,
+    span: Span,
 ) -> Pin<Box<dyn Future<Output = call::Outcome> + Send>> {
-    Box::pin(async move {
+    let body = async move {
         let done = calls(entry, context, work).await;
         if entry.options.blocking {
             look_again().await;
         }
         done
-    })
+    };
+    Box::pin(body.instrument(span))
 }
 
 /// Lets whoever polls look at the time limits once more: a blocking body cannot be interrupted,

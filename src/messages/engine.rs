@@ -33,6 +33,8 @@ pub(crate) enum Stored {
     WaitsUntil(u64),
     /// It is no longer where it waited.
     Moved(Id),
+    /// It waits, and was forgotten.
+    Forgotten(Id),
     /// Those that were gone on with last, after a restart, are on their way again.
     Resumed,
     /// And they were the last.

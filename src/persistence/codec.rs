@@ -553,6 +553,12 @@ mod tests {
                 stream: 2,
                 index: 0,
             },
+            Record::Submitted {
+                root: Id::from(Uuid::nil()),
+            },
+            Record::SubmittedBy {
+                task: Id::from(Uuid::max()),
+            },
         ];
         let stored = ended(Outcome::Success(Value::Stored { seq: 3, len: 9 }));
         let well = [done(7, 90), stored];

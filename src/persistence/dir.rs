@@ -211,8 +211,9 @@ impl Handle {
     }
 }
 
+/// The device and number of a file.
 #[cfg(unix)]
-fn id(found: &fs::Metadata) -> (u64, u64) {
+pub(super) fn id(found: &fs::Metadata) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt;
     (found.dev(), found.ino())
 }

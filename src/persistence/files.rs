@@ -54,6 +54,48 @@ pub(super) fn refuse_links_in(dir: &Path) -> Result<(), StoreError> {
         .try_for_each(|name| refuse_link(&dir.join(name)))
 }
 
+/// In the directory of a copy that is not whole yet: it may be wiped.
+pub(super) const UNFINISHED: &str = ".unfinished";
+
+/// Makes the directory of a copy, anew if one that was cut short has left it.
+pub(super) fn begin_copy(part: &Path) -> Result<(), StoreError> {
+    let mark = part.join(UNFINISHED);
+    if mark.exists() {
+        remove_marked(part, UNFINISHED).map_err(|e| failed("remove", part, e))?;
+    } else if part.exists() {
+        return Err(failed("copy to", part, ErrorKind::AlreadyExists.into()));
+    }
+    if let Some(parent) = part.parent() {
+        make_dir_durably(parent)?;
+    }
+    make_dir(part)?;
+    open_private(&mark).map(|_| ())
+}
+
+/// Removes a directory with all that is in it; last the file that says that it may be removed, so that what
+/// is left when this is cut short still says so.
+pub(super) fn remove_marked(dir: &Path, mark: &str) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name() == mark {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    fs::remove_file(dir.join(mark))?;
+    fs::remove_dir(dir)
+}
+
+/// The path beside this one.
+pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
 /// The names in a directory; none if there is no such directory.
 pub(super) fn list(dir: &Path) -> Result<Vec<OsString>, StoreError> {
     let names = || -> io::Result<Vec<OsString>> {

@@ -8,12 +8,9 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::dir::has_a_name;
-use super::files::{damaged, failed, make_dir_durably, open_private};
+use super::files::{UNFINISHED, damaged, failed, make_dir_durably, open_private};
 use super::identity::of_this_process;
 use crate::persistence::{Holder, StoreError};
-
-/// In the directory of a backup that is not whole yet: it may be wiped.
-pub(super) const UNFINISHED: &str = ".unfinished";
 
 /// Makes the user's directory and everything above it, durably.
 pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
@@ -80,7 +77,7 @@ fn lock_with(
 }
 
 /// Locks the file, waiting for a while if need be, or tells which process has locked it.
-pub(super) fn wait_for_lock(
+fn wait_for_lock(
     file: &File,
     home: &Path,
     timeout: Duration,
@@ -108,6 +105,19 @@ pub(super) fn wait_for_lock(
         wait(nap);
         nap = (2 * nap).min(NAP.1);
     }
+}
+
+/// Keeps others from opening the store meanwhile; without a byte written.
+pub(super) fn hold(home: &Path) -> Result<Option<File>, StoreError> {
+    let path = home.join("LOCK");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        // A backup that nobody has opened yet.
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed("open", &path, e)),
+    };
+    wait_for_lock(&file, home, LOCK_TIMEOUT, std::thread::sleep)?;
+    Ok(Some(file))
 }
 
 /// The lines of a lock file: the holder's process id, its [number](of_this_process), the name of its host.

@@ -28,6 +28,7 @@ pub(crate) const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
 
 pub(crate) const META: &[u8] = b"m/store";
 pub(crate) const LIFE: &[u8] = b"m/life";
+pub(crate) const STOPPING: &[u8] = b"m/stopping";
 pub(crate) const PENDING: &[u8] = b"m/pending";
 pub(crate) const LAST_SWEPT: &[u8] = b"m/last-swept";
 pub(crate) const IMPORTING: &[u8] = b"m/importing";

@@ -52,14 +52,16 @@ impl Life {
     }
 
     /// How the life before this one ended.
-    fn end_of(&self, before: Option<&Self>) -> LastEnd {
+    fn end_of(&self, before: Option<&Self>, signs: Signs) -> LastEnd {
         match before {
             None
             | Some(Self {
                 has_ended: true, ..
             }) => LastEnd::Clean,
-            Some(before) if before.boot == self.boot => LastEnd::Crash,
-            Some(_) => LastEnd::Outage,
+            Some(before) if before.boot != self.boot => LastEnd::Outside,
+            Some(_) if signs.has_aborted => LastEnd::Inside,
+            Some(_) if signs.was_stopping => LastEnd::Outside,
+            Some(_) => LastEnd::Unknown,
         }
     }
 
@@ -68,11 +70,26 @@ impl Life {
     }
 }
 
+/// What else a life has left behind.
+#[derive(Clone, Copy, Debug, Default)]
+struct Signs {
+    /// The process has noted that it aborts.
+    has_aborted: bool,
+    /// The app was shutting down.
+    was_stopping: bool,
+}
+
+/// The record that the app is shutting down: a process that is killed then has not ended itself.
+pub(crate) fn stopping() -> Pair {
+    (keys::STOPPING.to_vec(), codec::encode(Kind::Mark, &()))
+}
+
 /// Notes that the store is being opened. A store that was written by a newer version is refused
-/// before anything is written.
+/// before anything is written. `has_aborted`: the process before has noted that it aborts.
 pub(crate) fn open(
     store: &dyn Store,
     durability: Durability,
+    has_aborted: bool,
 ) -> Result<(Opening, Life, LastEnd), StoreError> {
     transfer::is_whole(store)?;
     let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
@@ -81,14 +98,32 @@ pub(crate) fn open(
         number: last.map_or(1, |last| last.number + 1),
     };
     let life = Life::begin();
+    let signs = Signs {
+        has_aborted,
+        was_stopping: store.get(keys::STOPPING)?.is_some(),
+    };
     let mut batch = Batch::default();
+    if signs.was_stopping {
+        batch.delete(keys::STOPPING.to_vec());
+    }
     batch.put(keys::META.to_vec(), codec::encode(Kind::Meta, &opening));
     let (key, value) = life.record();
     batch.put(key, value);
     store.apply(batch)?;
     store.sync(durability)?;
-    let last_end = life.end_of(before.as_ref());
+    let last_end = life.end_of(before.as_ref(), signs);
     Ok((opening, life, last_end))
+}
+
+/// Has the next opening number its commits above this one, if the store does not know of it.
+pub(super) fn raise(store: &dyn Store, commit: u64, batch: &mut Batch) -> Result<(), StoreError> {
+    let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
+    let number = commit >> COMMIT_BITS;
+    if last.map_or(0, |last| last.number) < number {
+        let opening = Opening { number };
+        batch.put(keys::META.to_vec(), codec::encode(Kind::Meta, &opening));
+    }
+    Ok(())
 }
 
 fn record<T: DeserializeOwned>(
@@ -108,21 +143,28 @@ mod tests {
     use crate::persistence::MemoryStore;
 
     #[test]
-    fn a_life_that_did_not_end_is_a_crash_and_one_before_another_start_of_the_machine_an_outage() {
+    fn a_life_that_did_not_end_is_a_crash_unless_the_machine_or_the_app_was_going_down() {
         let store = MemoryStore::new();
-        let opened = || open(&store, Durability::Power).unwrap();
+        let opened = || open(&store, Durability::Power, false).unwrap();
+        let aborted = || open(&store, Durability::Power, true).unwrap();
         let (_, life, first) = opened();
         assert_eq!(first, LastEnd::Clean);
-        assert_eq!(opened().2, LastEnd::Crash);
+        assert_eq!(opened().2, LastEnd::Unknown);
+        assert_eq!(aborted().2, LastEnd::Inside);
         let put = |(key, value): Pair| {
             let mut batch = Batch::new();
             batch.put(key, value);
             store.apply(batch).unwrap();
         };
+        put(stopping());
+        assert_eq!(opened().2, LastEnd::Outside);
+        assert_eq!(opened().2, LastEnd::Unknown, "it says so of one life");
+        put(stopping());
+        assert_eq!(aborted().2, LastEnd::Inside);
         put(life.clone().ended());
         assert_eq!(opened().2, LastEnd::Clean);
         let boot = Some("another".to_owned());
         put(Life { boot, ..life }.record());
-        assert_eq!(opened().2, LastEnd::Outage);
+        assert_eq!(aborted().2, LastEnd::Outside);
     }
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) mod aborts;
 mod audit;
 pub(crate) mod backlog;
 mod caught;
@@ -32,7 +33,9 @@ pub(crate) mod reader;
 #[cfg(feature = "redb")]
 pub mod redb;
 pub(crate) mod roster;
+mod salvage;
 pub mod sled;
+pub(crate) mod threads;
 mod transfer;
 mod without;
 
@@ -42,6 +45,8 @@ pub use self::memory::MemoryStore;
 // `self::`, because the crates sled and redb have the same names as our modules.
 #[cfg(feature = "redb")]
 pub use self::redb::RedbStore;
+pub use self::salvage::Salvaged;
+pub(crate) use self::salvage::salvage;
 pub use self::sled::SledStore;
 pub(crate) use self::transfer::export_to_file;
 pub use self::transfer::{export, import};
@@ -230,6 +235,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// kept for work that has been. Cheap as long as there is room, and asks anew when there was none.
     fn room(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// Returns the directory that the store alone uses while it is open, if there is one. The engine
+    /// notes there that the process aborts.
+    fn directory(&self) -> Option<&Path> {
+        None
     }
 
     /// Copies the store, as it is after some commit, to a directory that is not there yet, while

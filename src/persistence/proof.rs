@@ -10,6 +10,8 @@ mod damage;
 #[cfg(target_os = "linux")]
 mod descriptors;
 #[cfg(target_os = "linux")]
+mod device;
+#[cfg(target_os = "linux")]
 mod errors;
 mod exchange;
 mod kill;
@@ -23,17 +25,68 @@ mod strace;
 /// An engine, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Engine {
-    /// With an overlay so small that checkpoints happen all the time.
     Sled,
     Redb,
 }
 
 impl Engine {
     fn open(self, home: &Path) -> Result<Box<dyn Store>, StoreError> {
+        self.open_for(Load::Small, home)
+    }
+
+    fn open_for(self, load: Load, home: &Path) -> Result<Box<dyn Store>, StoreError> {
         Ok(match self {
-            Engine::Sled => Box::new(SledStore::with_limit(home, 60_000)?),
+            Engine::Sled => Box::new(SledStore::with_limit(home, load.overlay())?),
             Engine::Redb => Box::new(RedbStore::open(home)?),
         })
+    }
+}
+
+/// How much is written to a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// Little, with an overlay so small that checkpoints happen all the time.
+    Small,
+    /// So much that sled has some segments, and a checkpoint empties several and writes over them.
+    Large,
+}
+
+impl Load {
+    /// When an overlay of sled's is frozen, in bytes.
+    fn overlay(self) -> usize {
+        match self {
+            Load::Small => 60_000,
+            Load::Large => 1 << 20,
+        }
+    }
+
+    /// The `n`th batch, the same each time it is asked for.
+    fn round(self, n: u64) -> Batch {
+        let (ops, keys) = match self {
+            Load::Small => (12, 500),
+            Load::Large => (60, 8_000),
+        };
+        let mut batch = Batch::new();
+        let mut dice = noise(n).skip(5).map(|noise| noise >> 11);
+        for _ in 0..ops {
+            let (key, what) = (dice.next().unwrap() % keys, dice.next().unwrap());
+            if what.is_multiple_of(3) {
+                batch.delete(format!("{key:03}"));
+            } else {
+                batch.put(format!("{key:03}"), vec![n as u8; what as usize % 1_500]);
+            }
+        }
+        batch.put("round", n.to_be_bytes());
+        batch
+    }
+
+    /// What a store holds after so many rounds.
+    fn after(self, rounds: u64) -> Vec<Pair> {
+        let store = MemoryStore::new();
+        for n in 1..=rounds {
+            store.apply(self.round(n)).unwrap();
+        }
+        all(&store).unwrap()
     }
 }
 
@@ -49,14 +102,16 @@ pub(super) fn copy(home: &Path) -> TempDir {
 }
 
 /// Opens what a process has left: all that was acknowledged, and no half batch. Says what is wrong.
-fn left_whole(engine: Engine, home: &Path, acked: u64) -> Result<(), String> {
-    let store = engine.open(home).map_err(|error| format!("{error:?}"))?;
+fn left_whole(engine: Engine, load: Load, home: &Path, acked: u64) -> Result<(), String> {
+    let store = engine
+        .open_for(load, home)
+        .map_err(|error| format!("{error:?}"))?;
     let last = last_round(&*store);
     if last < acked {
         return Err(format!("acknowledged {acked}, found {last}"));
     }
     let found = all(&*store).map_err(|error| format!("{error:?}"))?;
-    match found == after(last) {
+    match found == load.after(last) {
         true => Ok(()),
         false => Err(format!("it is not what round {last} has left")),
     }
@@ -96,20 +151,9 @@ pub(super) fn noise(seed: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The `n`th batch, the same each time it is asked for.
+/// The `n`th batch of a small load.
 pub(super) fn round(n: u64) -> Batch {
-    let mut batch = Batch::new();
-    let mut dice = noise(n).skip(5).map(|noise| noise >> 11);
-    for _ in 0..12 {
-        let (key, what) = (dice.next().unwrap() % 500, dice.next().unwrap());
-        if what.is_multiple_of(3) {
-            batch.delete(format!("{key:03}"));
-        } else {
-            batch.put(format!("{key:03}"), vec![n as u8; what as usize % 1_500]);
-        }
-    }
-    batch.put("round", n.to_be_bytes());
-    batch
+    Load::Small.round(n)
 }
 
 /// Which round was the last; 0 before the first.
@@ -118,11 +162,7 @@ pub(super) fn last_round(store: &dyn Store) -> u64 {
     found.map_or(0, |found| u64::from_be_bytes(found.try_into().unwrap()))
 }
 
-/// What a store holds after so many rounds.
+/// What a store holds after so many rounds of a small load.
 pub(super) fn after(rounds: u64) -> Vec<Pair> {
-    let store = MemoryStore::new();
-    for n in 1..=rounds {
-        store.apply(round(n)).unwrap();
-    }
-    store.scan(b"\0", &[0xFF; 32]).map(Result::unwrap).collect()
+    Load::Small.after(rounds)
 }

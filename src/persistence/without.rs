@@ -20,6 +20,8 @@ pub(super) enum Rule {
     H3,
     /// What is missing is not looked for.
     H4,
+    /// sled's segments are written over before what replaces them is on disk.
+    H13,
 }
 
 /// Says whether the rule is off.
@@ -44,6 +46,7 @@ fn rule(name: &str) -> Rule {
         "H2" => Rule::H2,
         "H3" => Rule::H3,
         "H4" => Rule::H4,
-        other => panic!("{WITHOUT} knows H1 to H4, not {other:?}"),
+        "H13" => Rule::H13,
+        other => panic!("{WITHOUT} knows H1 to H4 and H13, not {other:?}"),
     }
 }

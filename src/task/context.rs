@@ -234,7 +234,8 @@ impl TaskContext {
         Err(TaskError::replaced_by(signature.into_canvas()))
     }
 
-    /// Submits a workflow of its own, as [`App::apply_async`](crate::App::apply_async) does.
+    /// Submits a workflow of its own, as [`App::apply_async`](crate::App::apply_async) does. It is
+    /// among the [children](crate::AsyncResult::children) of this task.
     /// An attempt that is run again after a crash submits again; an
     /// [idempotency key](crate::Signature::idempotency_key) makes it once.
     ///
@@ -261,8 +262,13 @@ impl TaskContext {
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = self.host.shared()?;
-        let pin = client::submit(shared, signature.into_canvas(), Patience::Pushes).await?;
-        Ok(AsyncResult::of_task(shared.clone(), pin))
+        let canvas = signature.into_canvas();
+        let pin = client::submit(shared, canvas, Patience::Pushes, Some(self.id)).await?;
+        let attempt = match &self.host {
+            Host::Engine(attempt) => Some(attempt.clone()),
+            Host::Eager(_) | Host::Detached => None,
+        };
+        Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
     }
 
     /// Runs a canvas as a part of this task and waits for its value. While it waits the task holds

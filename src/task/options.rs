@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::TaskError;
-use crate::canvas::options::Options;
+use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::retry::RetryPolicy;
 
 /// The queue of a task that names none (Celery's `task_default_queue`).
@@ -46,7 +46,8 @@ pub struct TaskOptions {
     /// task is tried again, after a hard one it is not. Default: all, panics too.
     pub retry_if: Option<fn(&TaskError) -> bool>,
     /// Soft limit on one attempt: the task may [listen](crate::TaskContext::soft_time_limit) for
-    /// it, and ends with `SoftTimeLimitExceeded` if it does not. Default: none.
+    /// it, and ends with `SoftTimeLimitExceeded` if it does not. One above the hard limit is refused
+    /// when the app starts. Default: none.
     pub soft_time_limit: Option<Duration>,
     /// Hard limit on one attempt, from the moment its body starts. Default: none.
     pub time_limit: Option<Duration>,
@@ -236,6 +237,13 @@ impl TaskOptions {
             time_limit: own.time_limit.or(self.time_limit),
             soft_time_limit: own.soft_time_limit.or(self.soft_time_limit),
             ..self
+        }
+    }
+
+    pub(crate) fn limits(&self) -> TimeLimits {
+        TimeLimits {
+            soft: self.soft_time_limit,
+            hard: self.time_limit,
         }
     }
 

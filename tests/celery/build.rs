@@ -100,6 +100,11 @@ pub(crate) fn group(members: Vec<Value>) -> Value {
 }
 
 pub(crate) fn chord(header: Vec<Value>, body: Value) -> Value {
+    chord_over(header.into(), body)
+}
+
+/// A chord whose header is written as it is: a list, or one signature.
+pub(crate) fn chord_over(header: Value, body: Value) -> Value {
     let kwargs = json!({"header": header, "body": body, "kwargs": {}});
     signature("celery.chord", json!([]), kwargs, json!("chord"))
 }
@@ -123,10 +128,21 @@ pub(crate) fn linked(signature: Value, callback: Value) -> Value {
     }
 }
 
-/// `signature.link_error(errback)`.
+/// `signature.link_error(errback)`: a chord's goes to the chords in its header, too.
 pub(crate) fn on_err(mut signature: Value, errback: Value) -> Value {
     match kind(&signature) {
-        "celery.chord" => in_body(signature, |body| on_err(body, errback)),
+        "celery.chord" => {
+            for member in signature["kwargs"]["header"]
+                .as_array_mut()
+                .into_iter()
+                .flatten()
+            {
+                if kind(member) == "celery.chord" {
+                    *member = on_err(member.take(), errback.clone());
+                }
+            }
+            in_body(signature, |body| on_err(body, errback))
+        }
         "celery.group" => {
             let members = tasks(&signature).iter();
             let members = members.map(|member| on_err(member.clone(), errback.clone()));
@@ -167,7 +183,13 @@ pub(crate) fn respelt(canvas: &Value) -> Value {
     let bare = match kind(canvas) {
         "celery.chain" => chain(all(&kwargs["tasks"])),
         "celery.group" => return group(all(&kwargs["tasks"])),
-        "celery.chord" => chord(all(&kwargs["header"]), respelt(&kwargs["body"])),
+        "celery.chord" => {
+            let header = match &kwargs["header"] {
+                header @ Value::Array(_) => header,
+                group_or_chain => &group_or_chain["kwargs"]["tasks"],
+            };
+            chord(all(header), respelt(&kwargs["body"]))
+        }
         _ => return canvas.clone(),
     };
     let callbacks = |option: &str| canvas["options"][option].as_array().cloned();

@@ -7,8 +7,8 @@
 use serde_json::{Value, json};
 
 use crate::build::{
-    chain, chord, group, immutable, kind, linked, map, on_err, raw_chain, s, si, starmap,
-    with_callback, with_kwargs, with_option,
+    chain, chord, chord_over, group, immutable, kind, linked, map, on_err, raw_chain, s, si,
+    starmap, with_callback, with_kwargs, with_option,
 };
 
 /// A canvas, and what its outermost `apply_async` is given.
@@ -58,8 +58,13 @@ pub(crate) fn generate(seed: u64) -> Generated {
             .canvas;
         let made = wanted - generator.tasks;
         if (3..=30).contains(&made) {
+            let is_alone = rng.chance(5);
             return Generated {
-                canvas,
+                canvas: if is_alone {
+                    group(vec![canvas])
+                } else {
+                    canvas
+                },
                 apply: given,
             };
         }
@@ -153,8 +158,14 @@ impl Generator {
             self.tasks -= 2;
         }
         let body = self.any(depth, Some(list_of(&gives)));
+        // One signature as a header: a chain stands for its steps.
+        let header = match self.rng.below(25) {
+            0 => raw_chain(header),
+            1 => group(header),
+            _ => header.into(),
+        };
         Made {
-            canvas: chord(header, body.canvas),
+            canvas: chord_over(header, body.canvas),
             members: Vec::new(),
             ..body
         }
@@ -205,7 +216,24 @@ impl Generator {
         use Type::{Any, Number, Numbers, Text};
         let (a, b) = (self.rng.number(), self.rng.number());
         let n = self.rng.below(5);
-        match self.rng.below(34) {
+        match self.rng.below(38) {
+            34 => (s("const", json!([self.tagged()])), Text),
+            35 => (
+                s("identity", json!([tagged("bytes", json!("é!"))])),
+                Numbers,
+            ),
+            // (In a message it would be taken for an id.)
+            37 => (
+                s(
+                    "length",
+                    json!([tagged("uuid", json!({"hex": "0".repeat(32)}))]),
+                ),
+                Number,
+            ),
+            36 => (
+                with_kwargs(s("kwargs_echo", json!([a])), json!({"a": self.tagged()})),
+                Any,
+            ),
             0..3 => (s("add", json!([a, b])), Number),
             3..5 => (s("sub", json!([a, b])), Number),
             5 => (s("mul", json!([a, n])), Number),
@@ -240,6 +268,18 @@ impl Generator {
             29 => (s("record", json!([a, self.tag("R")])), Number),
             _ => self.replaced(Some(a)),
         }
+    }
+
+    /// A value that Python tags, which comes as a text.
+    fn tagged(&mut self) -> Value {
+        let (kind, value) = [
+            ("datetime", json!("2026-11-30T15:06:10.177237+00:00")),
+            ("date", json!("2026-11-30")),
+            ("time", json!("15:06:10")),
+            ("decimal", json!("12.50")),
+        ][self.rng.below(4)]
+        .clone();
+        tagged(kind, value)
     }
 
     /// A task that takes its first argument from upstream.
@@ -305,6 +345,11 @@ impl Generator {
         let task = match self.rng.below(5) {
             0 => with_option(si("const", json!([n])), "countdown", json!(0.1)),
             1 => with_option(si(task, args), "expires", json!(3_600)),
+            2 => {
+                let (past, future) = ("2001-02-03T04:05:06", "2099-02-03T04:05:06+00:00");
+                let task = with_option(si(task, args), "eta", tagged("datetime", json!(past)));
+                with_option(task, "expires", tagged("datetime", json!(future)))
+            }
             _ => si(task, args),
         };
         (task, Type::Number)
@@ -335,7 +380,11 @@ impl Generator {
             (_, 7) => si("replace_with_fail", json!([tag])),
             (_, 8) => map("fail_if_negative", json!([1, -2, -3, 4])),
             (_, 9) => starmap("div", json!([[7, 2], [a, 0], [1, 1]])),
-            (_, 10) => with_option(si("const", json!([a])), "expires", json!(-1)),
+            (_, 10) => {
+                let past = tagged("datetime", json!("2001-02-03T04:05:06.000007+01:00"));
+                let expires = if a % 2 == 0 { json!(-1) } else { past };
+                with_option(si("const", json!([a])), "expires", expires)
+            }
             _ if self.rng.chance(50) => si("fail_key", json!([tag])),
             _ => si("auto_retry_key", json!([tag])),
         }
@@ -407,6 +456,10 @@ impl Generator {
         self.next_tag += 1;
         format!("{prefix}{}", self.next_tag)
     }
+}
+
+fn tagged(kind: &str, value: Value) -> Value {
+    json!({"__type__": kind, "__value__": value})
 }
 
 fn list_of(members: &[Type]) -> Type {

@@ -15,7 +15,10 @@
 //! - Callbacks lie on tasks alone. A `link` goes to the last step of a chain and to the body of a
 //!   chord; on a group it is unsound. A `link_error` goes to every step of a chain, every member of
 //!   a group, and the body of a chord. One that is there already is not added again.
+//!   One that a chord has and a chord in its header too is the outer one's alone.
 //! - Arguments go to the first step of a chain, every member of a group, the header of a chord.
+//!   Values with kombu's tags are what they stand for, bytes a list.
+//! - A group of one with nothing around it is its member, if that ends in a group.
 //!
 //! Then the tasks run, from left to right. It speaks of well-typed canvases only.
 
@@ -72,7 +75,12 @@ struct Error {
 /// The outcome of a canvas with the keys of a recorded one (`parents` is not modelled). The task
 /// named in `errback_log` is always null.
 pub(crate) fn outcome(canvas: &Value, apply: Option<&Value>) -> Value {
-    let mut node = read(canvas);
+    let mut node = match read(canvas) {
+        Node::Group(mut members) if members.len() == 1 && members[0].ends_in_group() => {
+            members.remove(0)
+        }
+        node => node,
+    };
     if let Some(apply) = apply {
         give(&mut node, &list(&apply["args"]), &object(&apply["kwargs"]));
     }
@@ -90,7 +98,7 @@ pub(crate) fn outcome(canvas: &Value, apply: Option<&Value>) -> Value {
 
 fn read(signature: &Value) -> Node {
     let kwargs = &signature["kwargs"];
-    let mut args = list(&signature["args"]);
+    let mut args = list(&untagged(&signature["args"]));
     let mut node = match signature["task"].as_str().expect("a task's name") {
         "celery.chain" => {
             let tasks = list(&kwargs["tasks"]);
@@ -100,7 +108,7 @@ fn read(signature: &Value) -> Node {
         "celery.group" => Node::Group(members(&kwargs["tasks"])),
         "celery.chord" => {
             let header = match &kwargs["header"] {
-                Value::Object(group) => members(&group["kwargs"]["tasks"]),
+                Value::Object(group_or_chain) => members(&group_or_chain["kwargs"]["tasks"]),
                 header => members(header),
             };
             Node::Chord(header, Box::new(read(&kwargs["body"])))
@@ -108,7 +116,7 @@ fn read(signature: &Value) -> Node {
         name => Node::Task(Task {
             name: name.to_owned(),
             args: mem::take(&mut args),
-            kwargs: object(kwargs),
+            kwargs: object(&untagged(kwargs)),
             // A map has all of its arguments. An immutable `on_fail` gets its three all the same (Q15).
             immutable: name.starts_with("celery.")
                 || signature["immutable"] == true && name != "on_fail",
@@ -119,11 +127,14 @@ fn read(signature: &Value) -> Node {
     };
     give(&mut node, &args, &Kwargs::new());
     let options = &signature["options"];
-    if let Some(expires) = options["expires"].as_f64() {
-        expire(
-            &mut node,
-            expires <= options["countdown"].as_f64().unwrap_or(0.0),
-        );
+    match &options["expires"] {
+        Value::Null => {}
+        Value::Number(seconds) => {
+            let countdown = options["countdown"].as_f64().unwrap_or(0.0);
+            expire(&mut node, seconds.as_f64() <= Some(countdown));
+        }
+        // A datetime of this century's first years, or of its last.
+        time => expire(&mut node, text(&untagged(time)) < "2050".to_owned()),
     }
     for callback in list(&options["link"]) {
         link(&mut node, &callback);
@@ -131,7 +142,46 @@ fn read(signature: &Value) -> Node {
     for errback in list(&options["link_error"]) {
         link_error(&mut node, &errback, false);
     }
+    if let Node::Chord(header, body) = &mut node {
+        let mut own = Vec::new();
+        errbacks_before(body, &mut own);
+        for member in header {
+            if let Node::Chord(_, inner) = member {
+                unlink_error(inner, &own);
+            }
+        }
+    }
     node
+}
+
+/// What kombu's tagged values stand for, wherever they are.
+fn untagged(value: &Value) -> Value {
+    let Some(kind) = value["__type__"].as_str() else {
+        return match value {
+            Value::Array(values) => values.iter().map(untagged).collect(),
+            Value::Object(object) => {
+                let entries = object
+                    .iter()
+                    .map(|(key, value)| (key.clone(), untagged(value)));
+                Value::Object(entries.collect())
+            }
+            other => other.clone(),
+        };
+    };
+    let value = &value["__value__"];
+    match kind {
+        "uuid" => {
+            let hex = text(&value["hex"]);
+            let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| &hex[part]);
+            json!(parts.join("-"))
+        }
+        "bytes" => json!(text(value).as_bytes()),
+        _ => value.clone(),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
 }
 
 fn list(value: &Value) -> Vec<Value> {
@@ -250,6 +300,37 @@ fn link(node: &mut Node, callback: &Value) {
         }
         Node::Group(_) => panic!("a link on a group is unsound"),
         Node::Chord(_, body) => link(body, callback),
+    }
+}
+
+/// The errbacks that run if `node` fails before it has begun.
+fn errbacks_before(node: &Node, found: &mut Vec<Value>) {
+    match node {
+        Node::Task(task) => {
+            found.extend(task.errbacks.iter().map(|errback| errback.canvas.clone()))
+        }
+        Node::Chain(steps) => steps
+            .iter()
+            .take(1)
+            .for_each(|step| errbacks_before(step, found)),
+        Node::Group(members) => members
+            .iter()
+            .for_each(|member| errbacks_before(member, found)),
+        Node::Chord(_, body) => errbacks_before(body, found),
+    }
+}
+
+fn unlink_error(node: &mut Node, canvases: &[Value]) {
+    match node {
+        Node::Task(task) => task
+            .errbacks
+            .retain(|errback| !canvases.contains(&errback.canvas)),
+        Node::Chain(nodes) | Node::Group(nodes) => {
+            for node in nodes {
+                unlink_error(node, canvases);
+            }
+        }
+        Node::Chord(_, body) => unlink_error(body, canvases),
     }
 }
 

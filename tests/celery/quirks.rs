@@ -40,6 +40,44 @@ pub(crate) fn promised() -> Vec<Case> {
                 "errbacks": 1, "errback_log": [told("E", &leaked_twice)]}),
         ),
         case(
+            "Q01 the errback as Celery writes it, in each chord of three",
+            err(
+                chord(
+                    vec![
+                        one(),
+                        chord(vec![chord(vec![fail()], xsum()), one()], xsum()),
+                    ],
+                    xsum(),
+                ),
+                "E",
+            ),
+            {
+                let thrice = chord_error(
+                    r#"ChordError('Dependency <id> raised ChordError("Dependency <id> raised ValueError(\'leak\')")')"#,
+                );
+                json!({"state": "FAILURE", "error": thrice, "executions": {"fail": 1, "const": 2},
+                    "errbacks": 1, "errback_log": [told("E", &thrice)]})
+            },
+        ),
+        case(
+            "Q01 the same, the body of the inner chord fails, which is a chain",
+            err(
+                chord(
+                    vec![
+                        chord(vec![one()], chain(vec![xsum(), s("fail", json!([]))])),
+                        chord(vec![one()], xsum()),
+                    ],
+                    xsum(),
+                ),
+                "E",
+            ),
+            {
+                let error = chord_error("ValueError('1')");
+                json!({"state": "FAILURE", "error": error, "errbacks": 1,
+                    "executions": {"fail": 1, "const": 2, "xsum": 2}, "errback_log": [told("E", &error)]})
+            },
+        ),
+        case(
             "Q02 a body is a chord, the first header fails",
             chord(
                 vec![fail(), one()],

@@ -25,8 +25,10 @@ mod ledger;
 mod locks;
 mod poison;
 mod program;
+mod row;
 mod strace;
 mod submit;
+mod threads;
 
 // The example's own unit tests run here: an example that cargo tests is not built as a program,
 // and the program is what this test needs.

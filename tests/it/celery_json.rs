@@ -37,12 +37,29 @@ async fn alert(failure: TaskFailure, #[default] tag: String) -> String {
     format!("{tag}: {}", failure.message)
 }
 
+#[task]
+async fn fail() -> Result<(), TaskError> {
+    Err(TaskError::new("no"))
+}
+
+#[task]
+async fn digits(x: i128, #[default] y: u128) -> String {
+    format!("{x} {y}")
+}
+
+#[task]
+async fn rows(list: Vec<i128>) -> String {
+    format!("{list:?}")
+}
+
 async fn app() -> App {
     open(MemoryStore::new()).await
 }
 
 async fn open(store: MemoryStore) -> App {
-    let tasks = tasks![add, identity, xsum, to_list, echo, alert];
+    let tasks = tasks![
+        add, identity, xsum, to_list, echo, alert, fail, digits, rows
+    ];
     let app = App::with_store(store).tasks(tasks);
     app.start().await.unwrap()
 }
@@ -211,6 +228,163 @@ async fn a_group_gives_a_list_unless_it_is_the_only_member_of_a_step() {
     assert_eq!(run_json(chain([n(1), group([])])).await, json!(1));
 }
 
+/// As a real Celery 5.7 does: a group of one, submitted itself, is the results of its member.
+#[tokio::test]
+async fn a_group_of_one_that_ends_in_a_group_gives_the_list_of_that() {
+    let plus = |n: i64| sig("add", json!([n]));
+    let list = || chain([n(3), group([plus(1), plus(2)])]);
+    let body = || group([sig("xsum", json!([])), sig("xsum", json!([]))]);
+    for (of_one, value) in [
+        (group([list()]), json!([4, 5])),
+        (group([group([]), group([list()])]), json!([4, 5])),
+        (group([chain([list()])]), json!([4, 5])),
+        (group([chord([n(1)], body())]), json!([1, 1])),
+        (
+            group([chain([n(1), chord([plus(1)], body())])]),
+            json!([2, 2]),
+        ),
+        (group([chain([group([n(4), n(5)])])]), json!([4, 5])),
+        // One within that is a list itself.
+        (
+            group([chord(
+                [n(1)],
+                group([chain([sig("xsum", json!([])), group([plus(1), plus(2)])])]),
+            )]),
+            json!([[2, 3]]),
+        ),
+        // Not these: the one result is a task's, or there are two.
+        (group([chain([n(1), group([plus(1)])])]), json!([2])),
+        (group([list(), n(9)]), json!([[4, 5], 9])),
+        // Nor where something is around it.
+        (
+            chord(
+                [n(1)],
+                group([chain([sig("xsum", json!([])), group([plus(1), plus(2)])])]),
+            ),
+            json!([[2, 3]]),
+        ),
+    ] {
+        let canvas = Canvas::from_json(&of_one.to_string()).unwrap();
+        let app = app().await;
+        let given = app.apply_async(canvas).await.unwrap().get().await.unwrap();
+        assert_eq!(given, value, "{of_one}");
+        app.shutdown().await.unwrap();
+    }
+    let same = || sig("identity", json!([]));
+    assert_eq!(run_json(chord([list()], same())).await, json!([[4, 5]]));
+    let header = composed("chord", json!({"header": group([list()]), "body": same()}));
+    assert_eq!(run_json(header).await, json!([[4, 5]]));
+    assert_eq!(
+        run_json(chain([group([list()]), same()])).await,
+        json!([4, 5])
+    );
+    // Callbacks and options go with it; a link on a group is refused as ever.
+    let queued = option(
+        option(group([list()]), "queue", json!("q")),
+        "link_error",
+        json!([n(1)]),
+    );
+    let canvas = Canvas::from_json(&queued.to_string()).unwrap();
+    let written: Value = serde_json::from_str(&canvas.to_json().unwrap()).unwrap();
+    assert_eq!(
+        written,
+        option(
+            option(list(), "queue", json!("q")),
+            "link_error",
+            json!([n(1)])
+        )
+    );
+    let linked = option(group([list()]), "link", json!([n(1)]));
+    let app = app().await;
+    let canvas = Canvas::from_json(&linked.to_string()).unwrap();
+    let (_, why) = refusal(app.apply_async(canvas).await);
+    assert_eq!(why, "cannot add link to group: use a chord");
+}
+
+#[tokio::test]
+async fn a_chain_that_stands_for_a_header_gives_its_steps() {
+    let over = |header: Value| {
+        composed(
+            "chord",
+            json!({"header": header, "body": sig("identity", json!([]))}),
+        )
+    };
+    assert_eq!(
+        run_json(over(chain([
+            si("add", json!([1, 1])),
+            si("add", json!([2, 2]))
+        ])))
+        .await,
+        json!([2, 4])
+    );
+    let inner = chain([n(4), sig("add", json!([1]))]);
+    let mixed = chain([n(1), group([n(2), n(3)]), inner, group([n(6)])]);
+    assert_eq!(run_json(over(mixed)).await, json!([1, 2, 3, 5, 6]));
+    assert_eq!(run_json(over(chain([]))).await, json!([]));
+    // Each gets what is upstream, and what a call brings.
+    let plus = |n: i64| sig("add", json!([n]));
+    assert_eq!(
+        run_json(chain([n(5), over(chain([plus(1), plus(2)]))])).await,
+        json!([6, 7])
+    );
+    // What is set on it is set on its steps.
+    let set = option(chain([n(1), n(2), n(3)]), "queue", json!("q"));
+    let set = option(set, "link", json!([n(7)]));
+    let set = with(option(set, "link_error", json!([n(8)])), "args", json!([]));
+    let read = Canvas::from_json(&over(set).to_string()).unwrap();
+    let written: Value = serde_json::from_str(&read.to_json().unwrap()).unwrap();
+    let errback = |n: Value| option(n, "link_error", json!([self::n(8)]));
+    assert_eq!(
+        written["kwargs"]["header"],
+        json!([
+            errback(option(n(1), "queue", json!("q"))),
+            errback(n(2)),
+            errback(option(n(3), "link", json!([n(7)]))),
+        ])
+    );
+    let called = with(chain([plus(1), n(2)]), "args", json!([10]));
+    assert_eq!(run_json(over(called)).await, json!([11, 2]));
+    let bad = over(chain([n(1), json!(7)]));
+    let (path, why) = refusal(Canvas::from_json(&bad.to_string()));
+    assert_eq!(
+        (&*path, &*why),
+        ("chord.header[1]", "a signature must be an object, but is 7")
+    );
+}
+
+#[tokio::test]
+async fn an_errback_that_a_chord_shares_with_the_chords_in_its_header_runs_once() {
+    for levels in 1..5 {
+        let mut canvas = sig("fail", json!([]));
+        for _ in 0..levels {
+            let body = option(
+                sig("to_list", json!([])),
+                "link_error",
+                json!([sig("alert", json!(["E"]))]),
+            );
+            canvas = chord([canvas, n(1)], body);
+        }
+        let store = MemoryStore::new();
+        let app = App::with_store(store).tasks(tasks![identity, to_list, alert, fail]);
+        let app = app.start().await.unwrap();
+        let canvas = Canvas::from_json(&canvas.to_string()).unwrap();
+        let mut level = vec![app.apply_async(canvas).await.unwrap()];
+        level[0].at_rest().await.unwrap();
+        let mut ran = 0;
+        // Every node: the ids are numbered.
+        let root = level.remove(0).id().as_uuid().as_u128();
+        for seq in 0.. {
+            let id = chordal::Id::from(uuid::Uuid::from_u128(root + seq));
+            let Ok(node) = app.async_result::<String>(id).await else {
+                break;
+            };
+            ran += usize::from(node.get().await.is_ok_and(|told| told.starts_with("E: ")));
+        }
+        assert_eq!(ran, 1, "{levels} levels");
+        app.shutdown().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_group_that_ends_a_body_gives_its_list_to_the_next_step() {
     let twice = || group([sig("xsum", json!([])), sig("xsum", json!([]))]);
@@ -312,6 +486,17 @@ fn options_are_read_and_written() {
             Canvas::from_json(&read).unwrap().to_json().unwrap(),
             written
         );
+    }
+    // As Python's encoder writes them.
+    let tagged = |text: &str| json!({"__type__": "datetime", "__value__": text});
+    for spelling in [
+        "2026-01-02T03:04:05.500000+00:00",
+        "2026-01-02T03:04:05.500000",
+    ] {
+        let read = option(option(n(1), "queue", json!("q")), "eta", tagged(spelling));
+        let read = option(read, "expires", tagged(spelling)).to_string();
+        let read = Canvas::from_json(&read).unwrap();
+        assert_eq!(read.to_json().unwrap(), written);
     }
     // What is past is past; a countdown wins over an eta.
     let past = option(n(1), "expires", json!(-1)).to_string();
@@ -593,6 +778,26 @@ fn what_is_no_signature_is_refused_with_the_place_and_the_reason() {
             "`eta` must be a time in ISO 8601, but is \"tomorrow\"".into(),
         ),
         (
+            option(n(1), "eta", json!({"__type__": "date", "__value__": "2026-01-02"})),
+            "",
+            "`eta` must be a time in ISO 8601, but is an object".into(),
+        ),
+        (
+            option(n(1), "expires", json!({"__type__": "datetime", "__value__": "soon"})),
+            "",
+            "`expires` must be a number of seconds or a time in ISO 8601, but is an object".into(),
+        ),
+        (
+            group([n(1), sig("identity", json!([{"a": [{"__type__": "model", "__value__": 1}]}]))]),
+            "group[1]",
+            "`args[0].a[0]` has Celery's type `model`, which is not known here; there can be datetime, date, time, decimal, uuid, bytes, base64".into(),
+        ),
+        (
+            with(n(1), "kwargs", json!({"x": {"__type__": "date", "__value__": "x"}})),
+            "",
+            "`kwargs.x.__value__` must be a date in ISO 8601, but is \"x\"".into(),
+        ),
+        (
             option(n(1), "expires", json!("soon")),
             "",
             "`expires` must be a number of seconds or a time in ISO 8601, but is \"soon\"".into(),
@@ -632,6 +837,50 @@ fn what_is_no_signature_is_refused_with_the_place_and_the_reason() {
     let twice = r#"{"task": "add", "task": "add"}"#;
     let (_, reason) = refusal(Canvas::from_json(twice));
     assert!(reason.contains("`task` is given twice"), "{reason}");
+}
+
+#[tokio::test]
+async fn integers_keep_every_digit_or_are_refused_with_their_place() {
+    let app = app().await;
+    let run = async |text: &str| {
+        let canvas = Canvas::from_json(text)?;
+        app.apply_async(canvas).await?.get().await
+    };
+    let sent = run(
+        r#"{"task": "digits", "args": [-1180591620717411303425], "kwargs": {"y": 340282366920938463463374607431768211455}}"#,
+    );
+    assert_eq!(
+        sent.await.unwrap(),
+        json!("-1180591620717411303425 340282366920938463463374607431768211455")
+    );
+    let sent =
+        run(r#"{"task": "rows", "args": [[1, 18446744073709551616, -9223372036854775809]]}"#);
+    assert_eq!(
+        sent.await.unwrap(),
+        json!("[1, 18446744073709551616, -9223372036854775809]")
+    );
+    // No type of these takes it: before, it became a float.
+    for (text, place) in [
+        (
+            r#"{"task": "identity", "args": [1180591620717411303425]}"#,
+            "",
+        ),
+        (
+            r#"{"task": "celery.group", "kwargs": {"tasks": [{"task": "add", "args": [1, 18446744073709551616]}]}}"#,
+            "group[0]",
+        ),
+    ] {
+        let (path, reason) = refusal(run(text).await);
+        assert_eq!(path, place);
+        assert!(reason.starts_with("argument of task `"), "{reason}");
+    }
+    let longer = r#"{"task": "digits", "args": [[0, 340282366920938463463374607431768211456]]}"#;
+    let (_, reason) = refusal(run(longer).await);
+    assert!(
+        reason.starts_with("`args[0][1]` is 340282366920938463463374607431768211456: "),
+        "{reason}"
+    );
+    app.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -888,10 +1137,16 @@ async fn canvases_built_here_mean_the_same_when_they_are_read_again() {
 /// In a chain, and written as one in a group, Celery takes a group of one for its member.
 #[test]
 fn a_group_of_one_that_would_lose_its_list_is_not_written() {
+    let task = || Canvas::task("identity", (1,));
     let one = || Canvas::group([Canvas::task("identity", (1,))]);
     let cases = [
         (Canvas::chain([one()]), "chain[0]"),
         (Canvas::group([one(), one()]), "group[0]"),
+        (Canvas::group([Canvas::group([task(), task()])]), ""),
+        (
+            Canvas::group([task() | Canvas::group([task(), task()])]),
+            "",
+        ),
         (
             Canvas::chain([Canvas::task("identity", (1,)), one()]),
             "chain[1]",

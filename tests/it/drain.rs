@@ -112,3 +112,45 @@ async fn what_runs_may_end_what_waits_does_not_start_and_what_is_cut_short_has_l
     assert!(app.quarantined().is_empty());
     app.shutdown().await.unwrap();
 }
+
+/// An app with one task that runs, and the time to wait for it.
+async fn held_app(test: u64) -> (App, MemoryStore) {
+    let store = MemoryStore::new();
+    let app = builder(&store).grace(Duration::from_secs(3_600));
+    let app = app.start().await.unwrap();
+    let _ = app.apply_async(held.s(test, 0)).await.unwrap();
+    entered(test, 0, 1).await;
+    (app, store)
+}
+
+#[tokio::test]
+async fn a_second_shutdown_waits_for_the_first() {
+    let test = TESTS.fetch_add(1, Ordering::Relaxed);
+    let (app, _) = held_app(test).await;
+    let mut first = Box::pin(app.shutdown());
+    let mut second = Box::pin(app.shutdown());
+    assert!(futures_util::poll!(first.as_mut()).is_pending());
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
+    let_end(test, 0);
+    within(second).await.unwrap();
+    within(first).await.unwrap();
+    // There is nothing to wait for any more.
+    within(app.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_that_nobody_waits_for_goes_on_and_the_next_waits_for_it() {
+    let test = TESTS.fetch_add(1, Ordering::Relaxed);
+    let (app, store) = held_app(test).await;
+    assert!(futures_util::poll!(Box::pin(app.shutdown())).is_pending());
+    let mut second = Box::pin(app.shutdown());
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
+    let refused = app.apply_async(held.s(test, 1)).await.unwrap_err();
+    assert!(matches!(refused, Error::ShutDown), "{refused}");
+    let_end(test, 0);
+    within(second).await.unwrap();
+    // It had its time: nothing is left to do.
+    let app = builder(&store).start().await.unwrap();
+    assert_eq!(app.live_workflows(), 0);
+    app.shutdown().await.unwrap();
+}

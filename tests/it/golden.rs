@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::recovery::within;
 use crate::upkeep::{bytes_of, is_sound};
 
-const VERSION: &str = "v0.1-ids";
+pub(crate) const VERSION: &str = "v0.1-ids";
 const REDB: &str = "v0.1-ids-redb";
 /// Where the process that writes a golden store has it; other processes let all tasks end.
 const HOME: &str = "CHORDAL_TEST_GOLDEN";
@@ -278,7 +278,7 @@ fn copy(from: &Path, to: &Path, change: impl Fn(Vec<u8>) -> Vec<u8> + Copy) {
 }
 
 /// A golden store as it was.
-fn restored(version: &str) -> tempfile::TempDir {
+pub(crate) fn restored(version: &str) -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     copy(&golden(version), &home.path().join("data"), |kept| {
         let (full, used) = kept.split_first_chunk().unwrap();

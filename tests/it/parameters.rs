@@ -248,6 +248,40 @@ async fn arguments_of_the_call_go_before_the_stored_ones_of_the_first_tasks() {
 }
 
 #[tokio::test]
+async fn an_immutable_task_takes_the_keyword_arguments_that_are_its_own() {
+    let fixed = |kwargs: Value| Canvas::immutable("kw_sum", ()).with_kwargs(kwargs);
+    let all = json!({"a": 1, "b": 2, "c": 3});
+    assert_eq!(run(fixed(all.clone())).await, json!(321));
+    assert_eq!(
+        run(task("sub", (9, 4)) | fixed(json!({"c": 1}))).await,
+        json!(100)
+    );
+    let twice = fixed(all).with_kwargs(json!({"b": 9}));
+    assert_eq!(run(task("sub", (9, 4)) | twice).await, json!(391));
+    let after_one = Canvas::immutable("kw_sum", (7,)).with_kwargs(json!({"b": 1}));
+    let header = Canvas::group([fixed(json!({"a": 5})), after_one]);
+    assert_eq!(
+        run(task("sub", (9, 4)) | header | task("xsum", ())).await,
+        json!(22)
+    );
+    let typed = Canvas::from(kw_sum.si(1, 2, 3));
+    let refused = refusal(typed.with_kwargs(json!({"a": 0}))).await;
+    assert!(refused.1.contains("gets `a` twice"), "{refused:?}");
+    // Those of a call it ignores: in a group, after `with_args`, or out of JSON.
+    let group = Canvas::group([fixed(json!({"a": 5})), task("kw_sum", ())]);
+    assert_eq!(
+        run(group.with_kwargs(json!({"b": 2}))).await,
+        json!([5, 20])
+    );
+    let called = fixed(json!({"a": 5}))
+        .with_args((1,))
+        .with_kwargs(json!({"a": 6}));
+    assert_eq!(run(called).await, json!(5));
+    let read = Canvas::from_json(&fixed(json!({"a": 5})).to_json().unwrap()).unwrap();
+    assert_eq!(run(read.with_kwargs(json!({"a": 6}))).await, json!(5));
+}
+
+#[tokio::test]
 async fn arguments_that_do_not_fit_are_refused_with_the_place_and_the_reason() {
     let kw = |name: &'static str, args: Value, kwargs: Value| {
         Canvas::task(name, args).with_kwargs(kwargs)

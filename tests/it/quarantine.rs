@@ -1,15 +1,15 @@
 //! Quarantine: a task that ends the process each time it runs is found out, and nobody else is.
 //!
 //! The process ends when the disk is taken away from it: what it goes on to write is not there in the
-//! next life.
+//! next life. Nothing says whether that came from inside, so it takes [`ENOUGH`] such ends.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use chordal::prelude::*;
-use chordal::{Clock, Error, FailureKind, State};
+use chordal::{Clock, Error, FailureKind, Id, QuarantinePolicy, State};
 use tokio::sync::watch;
 
 use crate::disk::Disk;
@@ -59,12 +59,20 @@ async fn caller(ctx: &TaskContext, test: u64, n: u64, callee: u64) -> Result<u64
     Ok(ctx.call("callee", poison.s(test, callee)).await?)
 }
 
+/// So many ends prove it of a task, with `quarantine_after(3)`: two that make it a suspect, one when it
+/// is on trial with others, and three as the prime suspect.
+const ENOUGH: usize = 6;
+/// At the last but one the process has to live without the prime suspect first, for so long.
+const CONTROL: Duration = Duration::from_secs(4);
+
 /// One test's own numbers, disk and clock.
 struct Stage {
     test: u64,
     disk: Disk,
     clock: Clock,
-    limit: u32,
+    policy: QuarantinePolicy,
+    /// What the hook was told in all lives: ids and crashes.
+    told: Arc<watch::Sender<Vec<(Id, u32)>>>,
 }
 
 impl Stage {
@@ -73,14 +81,18 @@ impl Stage {
             test: TESTS.fetch_add(1, Ordering::Relaxed),
             disk: Disk::default(),
             clock: Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)),
-            limit: 3,
+            policy: QuarantinePolicy::Keep,
+            told: Arc::default(),
         }
     }
 
     async fn open(&self) -> App {
+        let told = self.told.clone();
         let app = App::with_store(self.disk.clone())
             .clock(self.clock.clone())
-            .quarantine_after(self.limit)
+            .quarantine_after(3)
+            .quarantine(self.policy)
+            .on_quarantine(move |task| told.send_modify(|told| told.push((task.id, task.crashes))))
             .grace(Duration::ZERO)
             .tasks(tasks![poison, work, total, undo, caller]);
         app.start().await.unwrap()
@@ -98,11 +110,41 @@ impl Stage {
         entered.get(&(self.test, n)).copied().unwrap_or(0)
     }
 
+    fn times_in_all(&self) -> usize {
+        self.sum(&ENTERED.borrow())
+    }
+
+    fn sum(&self, entered: &BTreeMap<(u64, u64), usize>) -> usize {
+        let mine = entered.iter().filter(|((test, _), _)| *test == self.test);
+        mine.map(|(_, times)| times).sum()
+    }
+
+    /// Waits until all tasks of the test together have been entered so often.
+    async fn entered_in_all(&self, times: usize) {
+        let mut entered = ENTERED.subscribe();
+        let enough = entered.wait_for(|entered| self.sum(entered) >= times);
+        within(enough).await.unwrap();
+    }
+
     async fn entered(&self, n: u64, times: usize) {
         let mut entered = ENTERED.subscribe();
         let key = (self.test, n);
         let enough = entered.wait_for(|entered| entered.get(&key).is_some_and(|t| *t >= times));
         within(enough).await.unwrap();
+    }
+
+    /// Lets the process end as often as is enough to prove it of this task, which is entered each time,
+    /// and has been entered so often before.
+    async fn prove(&mut self, mut app: App, n: u64, before: usize) -> App {
+        for crash in 1..=ENOUGH {
+            if crash == ENOUGH - 1 {
+                self.clock.advance(CONTROL);
+            }
+            self.entered(n, before + crash).await;
+            assert!(app.quarantined().is_empty(), "after {crash} crashes");
+            app = self.crash(app).await;
+        }
+        app
     }
 
     fn let_all_end(&self) {
@@ -115,7 +157,7 @@ impl Stage {
 const POISON: u64 = 1_000;
 
 #[tokio::test]
-async fn a_task_that_ends_the_process_three_times_is_quarantined_and_the_others_are_done() {
+async fn a_task_that_ends_the_process_again_and_again_is_quarantined_and_the_others_are_done() {
     let mut stage = Stage::new();
     let test = stage.test;
     let mut app = stage.open().await;
@@ -128,22 +170,17 @@ async fn a_task_that_ends_the_process_three_times_is_quarantined_and_the_others_
         .unwrap();
     let id = sum.id();
     drop(sum);
-    for crash in 1..=3 {
-        stage.entered(POISON, crash).await;
-        assert!(app.quarantined().is_empty(), "after {crash} crashes");
-        app = stage.crash(app).await;
-    }
+    app = stage.prove(app, POISON, 0).await;
     // It is on the list at once, and in each life to come.
     for _ in 0..2 {
         let [task] = &app.quarantined()[..] else {
             panic!("{:?}", app.quarantined());
         };
-        assert_eq!((task.name.as_str(), task.crashes), ("quarantine.poison", 3));
+        assert_eq!((task.name.as_str(), task.crashes), ("quarantine.poison", 6));
         assert_eq!(task.since, stage.clock.now());
         let handle = app.async_result::<u64>(task.id).await.unwrap();
         assert_eq!(handle.state().await.unwrap(), State::Quarantined);
-        // The others come to their ends: who is on trial at one crash after the other is taken for
-        // the cause.
+        // The others come to their ends.
         let sum = app.async_result::<u64>(id).await.unwrap();
         within(async {
             while sum.completed_count().await.unwrap() < 31 {
@@ -153,7 +190,7 @@ async fn a_task_that_ends_the_process_three_times_is_quarantined_and_the_others_
         .await;
         app = stage.crash(app).await;
     }
-    assert_eq!(stage.times(POISON), 3);
+    assert_eq!(stage.times(POISON), ENOUGH);
     let task = app.quarantined().remove(0);
     app.discard(task.id).await.unwrap();
     assert!(app.quarantined().is_empty());
@@ -163,9 +200,9 @@ async fn a_task_that_ends_the_process_three_times_is_quarantined_and_the_others_
     };
     let cause = failure.cause.unwrap();
     assert_eq!(failure.kind, FailureKind::Chord);
-    assert_eq!((cause.kind, cause.attempt), (FailureKind::Quarantined, 3));
+    assert_eq!((cause.kind, cause.attempt), (FailureKind::Quarantined, 6));
     assert_eq!(cause.error_type, "WorkerLostError");
-    assert!(cause.message.contains("3 times"), "{}", cause.message);
+    assert!(cause.message.contains("6 times"), "{}", cause.message);
     stage.entered(77, 1).await;
     app.shutdown().await.unwrap();
 }
@@ -173,21 +210,16 @@ async fn a_task_that_ends_the_process_three_times_is_quarantined_and_the_others_
 #[tokio::test]
 async fn a_requeued_task_runs_again_and_has_all_its_crashes_before_it() {
     let mut stage = Stage::new();
-    stage.limit = 2;
     let mut app = stage.open().await;
     let result = app.apply_async(poison.s(stage.test, POISON)).await.unwrap();
     let id = result.id();
     drop(result);
     for round in 0..2 {
-        for crash in 1..=2 {
-            stage.entered(POISON, 2 * round + crash).await;
-            assert!(app.quarantined().is_empty());
-            assert!(matches!(
-                app.requeue(id).await,
-                Err(Error::NotQuarantined { id: of }) if of == id
-            ));
-            app = stage.crash(app).await;
-        }
+        assert!(matches!(
+            app.requeue(id).await,
+            Err(Error::NotQuarantined { id: of }) if of == id
+        ));
+        app = stage.prove(app, POISON, round * ENOUGH).await;
         assert_eq!(app.quarantined()[0].id, id);
         app.requeue(id).await.unwrap();
         assert!(app.quarantined().is_empty());
@@ -195,7 +227,7 @@ async fn a_requeued_task_runs_again_and_has_all_its_crashes_before_it() {
     stage.let_all_end();
     let result = app.async_result::<u64>(id).await.unwrap();
     assert_eq!(within(result.get()).await.unwrap(), POISON);
-    assert_eq!(stage.times(POISON), 5);
+    assert_eq!(stage.times(POISON), 2 * ENOUGH + 1);
     app.shutdown().await.unwrap();
 }
 
@@ -203,15 +235,11 @@ async fn a_requeued_task_runs_again_and_has_all_its_crashes_before_it() {
 async fn what_is_decided_of_a_quarantined_task_survives_a_crash() {
     for discard in [false, true] {
         let mut stage = Stage::new();
-        stage.limit = 2;
         let mut app = stage.open().await;
         let result = app.apply_async(poison.s(stage.test, POISON)).await.unwrap();
         let id = result.id();
         drop(result);
-        for crash in 1..=2 {
-            stage.entered(POISON, crash).await;
-            app = stage.crash(app).await;
-        }
+        app = stage.prove(app, POISON, 0).await;
         match discard {
             true => app.discard(id).await.unwrap(),
             false => app.requeue(id).await.unwrap(),
@@ -262,17 +290,22 @@ async fn among_more_workflows_than_begin_at_once_the_one_is_found() {
     for n in 0..600 {
         drop(app.apply_async(poison.s(others.test, n)).await.unwrap());
     }
-    for crash in 1..=3 {
+    for crash in 1..=2 {
         stage.entered(POISON, crash).await;
         for n in 0..600 {
             others.entered(n, crash).await;
         }
+        app = stage.crash(app).await;
+    }
+    // Each of the others ends in its trial; this one is the eldest, and so the last.
+    others.let_all_end();
+    for crash in 3..=ENOUGH {
+        if crash == ENOUGH - 1 {
+            stage.clock.advance(CONTROL);
+        }
+        stage.entered(POISON, crash).await;
         assert!(app.quarantined().is_empty());
         app = stage.crash(app).await;
-        if crash == 2 {
-            // Each ends in its trial; he is the eldest, and so the last.
-            others.let_all_end();
-        }
     }
     let [task] = &app.quarantined()[..] else {
         panic!("{:?}", app.quarantined());
@@ -333,7 +366,13 @@ async fn a_stop_clears_those_that_were_running() {
     stage.entered(POISON, 2).await;
     app.shutdown().await.unwrap();
     app = stage.open().await;
-    for crash in 1..=3 {
+    stage.entered(POISON, 3).await;
+    app = stage.crash(app).await;
+    // All but one of those that are enough come now.
+    for crash in 2..=ENOUGH {
+        if crash == ENOUGH - 1 {
+            stage.clock.advance(CONTROL);
+        }
         stage.entered(POISON, 2 + crash).await;
         assert!(app.quarantined().is_empty(), "{crash}");
         app = stage.crash(app).await;
@@ -352,12 +391,8 @@ async fn who_only_called_a_task_that_ends_the_process_is_not_quarantined() {
         .unwrap();
     let id = called.id();
     drop(called);
-    for crash in 1..=3 {
-        stage.entered(POISON, crash).await;
-        assert!(app.quarantined().is_empty());
-        app = stage.crash(app).await;
-    }
-    assert_eq!(stage.times(POISON), 3);
+    app = stage.prove(app, POISON, 0).await;
+    assert_eq!(stage.times(POISON), ENOUGH);
     let [task] = &app.quarantined()[..] else {
         panic!("{:?}", app.quarantined());
     };
@@ -366,5 +401,103 @@ async fn who_only_called_a_task_that_ends_the_process_is_not_quarantined() {
     let called = app.async_result::<u64>(id).await.unwrap();
     let failed = within(called.get()).await;
     assert!(matches!(failed, Err(Error::Failed(_))), "{failed:?}");
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn while_suspects_wait_for_their_trials_all_other_work_runs() {
+    const SUSPECTS: usize = 300;
+    for kills in [2, 3, 6] {
+        let mut stage = Stage::new();
+        let test = stage.test;
+        let mut app = stage.open().await;
+        let all = group((0..SUSPECTS as u64).map(move |n| poison.s(test, n)));
+        drop(app.apply_async(all).await.unwrap());
+        for life in 1..=2 {
+            stage.entered_in_all(life * SUSPECTS).await;
+            app = stage.crash(app).await;
+        }
+        let mut before = 2 * SUSPECTS;
+        for kill in 2..=kills {
+            // One of them is on trial; from the third kill on it is alone for a moment before others
+            // are. No more time than that passes.
+            stage.entered_in_all(before + 1).await;
+            stage.clock.advance(Duration::from_secs(1));
+            stage.entered_in_all(before + 2).await;
+            if kill < kills {
+                stage.disk = stage.disk.crashed();
+                drop(app);
+                before = stage.times_in_all();
+                app = stage.open().await;
+            }
+        }
+        let other_queue = work.s(test, POISON).queue("another");
+        for new in [work.s(test, POISON), other_queue] {
+            let new = app.apply_async(new).await.unwrap();
+            assert_eq!(within(new.get()).await.unwrap(), POISON);
+        }
+        let started = stage.times_in_all() - before - 2;
+        assert!(started < SUSPECTS, "{kills} kills: nobody has waited");
+        // They do not wait for one another's ends.
+        within(async {
+            while stage.times_in_all() - before - 2 < SUSPECTS {
+                stage.clock.advance(Duration::from_millis(100));
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert!(app.quarantined().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_ends_the_process_is_discarded_if_that_is_the_policy() {
+    let mut stage = Stage::new();
+    stage.policy = QuarantinePolicy::Discard;
+    let test = stage.test;
+    let mut app = stage.open().await;
+    let members = (0..31).map(move |n| work.s(test, n));
+    let sum = group(members.chain([poison.s(test, POISON)])) | total.partial();
+    let id = app.apply_async(sum).await.unwrap().id();
+    app = stage.prove(app, POISON, 0).await;
+    assert!(app.quarantined().is_empty());
+    let sum = app.async_result::<u64>(id).await.unwrap();
+    let Err(Error::Failed(failure)) = within(sum.get()).await else {
+        panic!("it cannot succeed");
+    };
+    assert_eq!(failure.cause.unwrap().kind, FailureKind::Quarantined);
+    let mut told = stage.told.subscribe();
+    let told = within(told.wait_for(|told| !told.is_empty()))
+        .await
+        .unwrap()
+        .clone();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].1, 6);
+    app.shutdown().await.unwrap();
+    // It has failed: nobody is told again.
+    let app = stage.open().await;
+    app.shutdown().await.unwrap();
+    assert_eq!(stage.told.borrow().len(), 1);
+}
+
+#[tokio::test]
+async fn the_hook_is_told_of_a_task_that_is_kept_at_each_start() {
+    let mut stage = Stage::new();
+    let mut app = stage.open().await;
+    let id = app
+        .apply_async(poison.s(stage.test, POISON))
+        .await
+        .unwrap()
+        .id();
+    app = stage.prove(app, POISON, 0).await;
+    for starts in 1..=3 {
+        let mut told = stage.told.subscribe();
+        within(told.wait_for(|told| told.len() == starts))
+            .await
+            .unwrap();
+        app.shutdown().await.unwrap();
+        app = stage.open().await;
+    }
+    assert!(stage.told.borrow().iter().all(|told| *told == (id, 6)));
     app.shutdown().await.unwrap();
 }

@@ -14,7 +14,7 @@ use crate::disk::Disk;
 use crate::recovery::within;
 
 #[task(name = "upkeep.label")]
-async fn label(text: String) -> String {
+pub(crate) async fn label(text: String) -> String {
     text
 }
 
@@ -69,7 +69,7 @@ async fn become_a_group(ctx: &TaskContext, n: usize) -> Result<String, TaskError
     ctx.replace(group((0..n).map(|_| label.s("z".repeat(50)))) | join.partial())
 }
 
-fn builder(path: impl Into<PathBuf>) -> chordal::AppBuilder {
+pub(crate) fn builder(path: impl Into<PathBuf>) -> chordal::AppBuilder {
     App::open(path)
         .tasks(tasks![
             label,
@@ -132,11 +132,11 @@ fn why(error: Error) -> String {
 }
 
 /// All that is in a store that nobody has open.
-fn records(path: &Path) -> Vec<Pair> {
+pub(crate) fn records(path: &Path) -> Vec<Pair> {
     pairs(&SledStore::open(path).unwrap())
 }
 
-fn pairs(store: &dyn Store) -> Vec<Pair> {
+pub(crate) fn pairs(store: &dyn Store) -> Vec<Pair> {
     store.scan(&[0], &[0xff]).map(Result::unwrap).collect()
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn bytes_of(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 }
 
 /// A closed store in which everything has ended that will.
-async fn filled() -> TempDir {
+pub(crate) async fn filled() -> TempDir {
     let home = tempfile::tempdir().unwrap();
     let app = builder(home.path().join("data")).start().await.unwrap();
     let ids = submit_all(&app, 0).await;

@@ -1,20 +1,27 @@
 //! Takes down all that is logged, at every level, by whomever: with `tracing`, and, as sled does, with
-//! `log`.
+//! `log`. Behind each event stands the span that it was logged in.
 
+use std::cell::RefCell;
 use std::fmt::{Debug, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
 
 use tracing::field::{Field, Visit};
 use tracing::span;
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// The spans, by number less 1.
+static SPANS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// The spans that this thread is in.
+    static ENTERED: RefCell<Vec<span::Id>> = const { RefCell::new(Vec::new()) };
+}
 
 /// From now on, in this process.
 pub(crate) fn start() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        tracing::subscriber::set_global_default(Collector::default()).unwrap();
+        tracing::subscriber::set_global_default(Collector).unwrap();
         log::set_logger(&FromLog).unwrap();
         log::set_max_level(log::LevelFilter::Trace);
     });
@@ -29,8 +36,7 @@ fn take(line: String) {
     LINES.lock().unwrap().push(line);
 }
 
-#[derive(Default)]
-struct Collector(AtomicU64);
+struct Collector;
 
 struct Line(String);
 
@@ -46,10 +52,13 @@ impl tracing::Subscriber for Collector {
     }
 
     fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
-        let mut line = Line(span.metadata().target().to_owned());
+        let metadata = span.metadata();
+        let mut line = Line(format!("{} {}", metadata.target(), metadata.name()));
         span.record(&mut line);
-        take(line.0);
-        span::Id::from_u64(1 + self.0.fetch_add(1, Ordering::Relaxed))
+        take(line.0.clone());
+        let mut spans = SPANS.lock().unwrap();
+        spans.push(line.0);
+        span::Id::from_u64(spans.len() as u64)
     }
 
     fn record(&self, _: &span::Id, values: &span::Record<'_>) {
@@ -62,12 +71,23 @@ impl tracing::Subscriber for Collector {
         let metadata = event.metadata();
         let mut line = Line(format!("{} {}", metadata.level(), metadata.target()));
         event.record(&mut line);
+        if let Some(span) = ENTERED.with_borrow(|entered| entered.last().cloned()) {
+            let spans = SPANS.lock().unwrap();
+            write!(line.0, " @ {}", spans[span.into_u64() as usize - 1]).unwrap();
+        }
         take(line.0);
     }
 
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
+
+    fn enter(&self, span: &span::Id) {
+        ENTERED.with_borrow_mut(|entered| entered.push(span.clone()));
+    }
+
+    fn exit(&self, span: &span::Id) {
+        let last = ENTERED.with_borrow_mut(Vec::pop);
+        assert_eq!(last.as_ref(), Some(span), "spans are left in order");
+    }
 }
 
 struct FromLog;

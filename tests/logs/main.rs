@@ -116,6 +116,43 @@ async fn note(failure: TaskFailure) -> String {
     failure.message
 }
 
+/// An errback that fails.
+#[task]
+async fn lose(failure: TaskFailure) -> Result<String, TaskError> {
+    Err(TaskError::new(failure.message))
+}
+
+#[task(time_limit = "1ms")]
+async fn late(text: String) -> String {
+    std::future::pending::<()>().await;
+    text
+}
+
+#[task(soft_time_limit = "1ms", max_retries = 1, retry_backoff = "1ms")]
+async fn slow(text: String) -> String {
+    std::future::pending::<()>().await;
+    text
+}
+
+/// Logs before and after it has let go of its thread.
+#[task]
+async fn speak(ctx: &TaskContext) {
+    tracing::info!("at once: {}", ctx.id());
+    tokio::task::yield_now().await;
+    tracing::info!("later: {}", ctx.id());
+}
+
+#[task(blocking)]
+fn speak_on_a_thread(ctx: &TaskContext) {
+    tracing::info!("on a thread: {}", ctx.id());
+}
+
+/// Logs in whoever submits it.
+#[task]
+async fn speak_in_place(ctx: &TaskContext) {
+    tracing::info!("in place: {}", ctx.id());
+}
+
 #[task]
 async fn hold(text: String) -> String {
     hold_on(text).await
@@ -141,7 +178,22 @@ async fn gone(text: String) -> String {
 
 fn set_up(builder: AppBuilder) -> AppBuilder {
     let tasks = tasks![
-        pass, join, read, append, fail, again, explode, call, note, hold
+        pass,
+        join,
+        read,
+        append,
+        fail,
+        again,
+        explode,
+        call,
+        note,
+        hold,
+        lose,
+        late,
+        slow,
+        speak,
+        speak_on_a_thread,
+        speak_in_place
     ];
     builder
         .tasks(tasks)
@@ -169,6 +221,15 @@ async fn live(app: &App) {
         again.s(canary("an argument")).into(),
         call.s(canary("an argument")).into(),
         explode.s(canary("an argument")).into(),
+        late.s(canary("an argument"))
+            .on_error(lose.partial())
+            .into(),
+        slow.s(canary("an argument")).into(),
+        pass.s(canary("an argument"), String::new())
+            .expires(Duration::ZERO)
+            .into(),
+        speak.s().into(),
+        speak_on_a_thread.s().into(),
     ];
     for (n, canvas) in canvases.into_iter().enumerate() {
         let canvas = canvas.idempotency_key(format!("{n} {}", canary("a key")));
@@ -242,7 +303,130 @@ async fn nothing_that_is_handed_over_is_logged() {
     }
     poisoned().await;
     halted().await;
+    in_place().await;
     check();
+    check_attempts();
+}
+
+async fn in_place() {
+    let app = set_up(App::eager()).start().await.unwrap();
+    let fails = fail.s(canary("an argument"));
+    for canvas in [Canvas::from(speak_in_place.s()), fails.into()] {
+        match app.apply_async(canvas).await.unwrap().get().await {
+            Ok(_) | Err(Error::Failed(_)) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// What is said of attempts that failed, and in which spans they run.
+fn check_attempts() {
+    let lines = collector::lines();
+    let said = |words: &[&str]| {
+        let heard = |line: &&String| words.iter().all(|word| line.contains(word));
+        lines.iter().filter(heard).count()
+    };
+    for (words, least) in [
+        // With sled, with redb and in place.
+        (
+            [
+                "WARN",
+                "tried again",
+                "name=\"fail\" attempt=1",
+                "kind=Error",
+            ],
+            3,
+        ),
+        (
+            [
+                "WARN",
+                "tried again",
+                "name=\"fail\" attempt=2",
+                "kind=Error",
+            ],
+            3,
+        ),
+        (
+            [
+                "ERROR",
+                "a task failed",
+                "name=\"fail\" attempt=3",
+                "kind=Error",
+            ],
+            3,
+        ),
+        (
+            [
+                "ERROR",
+                "a task failed",
+                "name=\"explode\" attempt=1",
+                "kind=Panic",
+            ],
+            2,
+        ),
+        (
+            [
+                "ERROR",
+                "a task failed",
+                "name=\"late\" attempt=1",
+                "kind=TimeLimit",
+            ],
+            2,
+        ),
+        (
+            [
+                "WARN",
+                "tried again",
+                "name=\"slow\" attempt=1",
+                "kind=SoftTimeLimit",
+            ],
+            2,
+        ),
+        (
+            [
+                "ERROR",
+                "a task failed",
+                "name=\"slow\" attempt=2",
+                "kind=SoftTimeLimit",
+            ],
+            2,
+        ),
+        (
+            ["WARN", "expired", "name=\"pass\" attempt=1", "kind=Revoked"],
+            2,
+        ),
+        (
+            [
+                "ERROR",
+                "an errback failed",
+                "name=\"lose\" attempt=1",
+                "kind=Error",
+            ],
+            2,
+        ),
+        (
+            [
+                "ERROR",
+                "a task failed",
+                "name=\"hold\"",
+                "kind=Quarantined",
+            ],
+            1,
+        ),
+    ] {
+        assert!(said(&words) >= least, "{words:?}: {}", said(&words));
+    }
+    for said in ["at once: ", "later: ", "on a thread: ", "in place: "] {
+        let mut heard = 0;
+        for line in lines.iter().filter(|line| line.contains(said)) {
+            let id = line.split(said).nth(1).unwrap().split(' ').next().unwrap();
+            let span = line.split(" @ ").nth(1).unwrap_or_else(|| panic!("{line}"));
+            assert!(span.contains("attempt id="), "{line}");
+            assert!(span.contains(id) && span.contains("attempt=1"), "{line}");
+            heard += 1;
+        }
+        assert!(heard > 0, "nobody has said `{said}`");
+    }
 }
 
 /// A task that is running whenever its process ends.

@@ -8,6 +8,7 @@ use super::{EngineActor, Submitted};
 use crate::actors::journal::Act;
 use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::Id;
+use crate::canvas::machine::Record;
 use crate::canvas::machine::backlog::Lane;
 use crate::canvas::opening;
 use crate::messages::dispatcher::Slot;
@@ -193,7 +194,10 @@ impl EngineActor {
         if let Some(unresumed) = &mut self.unresumed {
             unresumed.came_in.insert(root);
         }
-        let history = self.shell.reader().histories().of(root)?;
+        let mut history = self.shell.reader().histories().of(root)?;
+        if self.forgotten.contains(&root) {
+            history.records.push(Record::Forgotten);
+        }
         self.resume(submitted, head, history, entrance, since_ms)
     }
 
@@ -306,6 +310,10 @@ impl Handler<Stored> for EngineActor {
                 self.due_at = Some(self.due_at.map_or(at_ms, |first| first.min(at_ms)));
             }
             Stored::Moved(root) => drop(self.moving.remove(&root)),
+            Stored::Forgotten(root) => {
+                self.forgotten.remove(&root);
+                return;
+            }
             Stored::Resumed => {
                 if let Err(error) = self.resume_some() {
                     self.shell.halt(error.into());
@@ -334,7 +342,8 @@ impl EngineActor {
             return self.shell.begin_at_once(root);
         }
         if self.moving.contains(&root) {
-            return;
+            // It may have been put elsewhere to wait on: it is asked for again when the store shows where.
+            return self.shell.then(Act::Wanted(Wanted(root)));
         }
         let done = match self.shell.reader().waiting(root) {
             Ok(None) => Ok(()),

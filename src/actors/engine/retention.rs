@@ -10,7 +10,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
-use crate::messages::engine::Sweep;
+use crate::messages::engine::{Stored, Sweep};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Head;
 use crate::persistence::{StoreError, keys};
@@ -76,6 +76,7 @@ impl EngineActor {
             last = last.max(Some(root));
             self.shell.delete(gone.key);
             self.shell.delete(keys::result(root));
+            self.shell.touch(root);
             for part in gone.parts {
                 self.shell.delete(part);
             }
@@ -129,12 +130,14 @@ impl EngineActor {
         let reader = self.shell.reader().clone();
         if self.workflows.contains_key(&root) {
             self.decide(root, |machine| machine.forget(), context);
-        } else if reader.store().get(&keys::head(root))?.is_some() {
-            // Its end is on its way to the store.
+        } else if self.is_on_its_way(root)? {
             self.shell.then(Act::Forget(Forget { root, done }));
             return Ok(());
         } else if reader.waiting(root)?.is_some() {
             self.shell.record(root.workflow_stream(), Record::Forgotten);
+            // It may come in before the store shows that.
+            self.forgotten.insert(root);
+            self.shell.then(Act::Stored(Stored::Forgotten(root)));
         } else if let Some(ended) = reader.ended(root)?
             && let key = keys::ended(ended.at_ms, root)
             && let Some(head) = reader.store().get(&key)?
@@ -158,6 +161,7 @@ impl Handler<Sweep> for EngineActor {
             Sweep::Start => true,
             Sweep::Done => {
                 self.sweeping = false;
+                self.shell.shared().pins.have_left();
                 self.sweep_from.is_some() || std::mem::take(&mut self.sweep_again)
             }
         };

@@ -9,8 +9,8 @@ use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
 use crate::canvas::machine::Record;
 use crate::canvas::machine::revocation::Stand;
 use crate::canvas::machine::workflow::ROOT;
+use crate::persistence::StoreError;
 use crate::persistence::reader::Found;
-use crate::persistence::{StoreError, keys};
 
 /// Revoke the node that stands there.
 #[derive(Debug, Message)]
@@ -31,15 +31,12 @@ pub(crate) struct IsRevoked(pub(crate) Revoke);
 impl EngineActor {
     fn revoke(&mut self, revoke: Revoke) -> Result<(), StoreError> {
         let Revoke { root, stand, .. } = revoke;
-        let reader = self.shell.reader().clone();
         let is_live = self.workflows.contains_key(&root);
-        let is_on_its_way =
-            self.moving.contains(&root) || reader.store().get(&keys::head(root))?.is_some();
-        if !is_live && is_on_its_way {
+        if !is_live && self.is_on_its_way(root)? {
             self.shell.then(Act::Revoke(revoke));
             return Ok(());
         }
-        let waits = !is_live && reader.waiting(root)?.is_some();
+        let waits = !is_live && self.shell.reader().waiting(root)?.is_some();
         if (is_live || waits) && self.shell.mark(root, stand) {
             let (stream, index) = stand;
             let record = Record::Revoked { stream, index };

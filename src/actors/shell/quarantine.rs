@@ -9,10 +9,11 @@ use crate::actors::roll::Ticket;
 use crate::canvas::id::Id;
 use crate::canvas::machine::quarantine::{Arrival, Note, Quarantine, Suspect};
 use crate::canvas::machine::room::Weight;
-use crate::canvas::quarantined::Quarantined;
+use crate::canvas::quarantined::{QuarantinePolicy, Quarantined};
 use crate::messages::dispatcher::Slot;
 use crate::messages::scheduler::WakeAt;
 use crate::messages::task::Released;
+use crate::persistence::aborts::{self, AbortNote};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::meta::{self, Life};
 use crate::persistence::reader::Reader;
@@ -30,6 +31,17 @@ pub(crate) struct Legacy {
     pub(super) notes: Vec<Note>,
     /// How much is pending.
     pub(crate) pending: Weight,
+    /// Where it is noted if the process aborts.
+    pub(super) abort_note: Option<AbortNote>,
+}
+
+/// How tasks are found out that end the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trials {
+    /// So many crashes are enough.
+    pub(crate) crashes: u32,
+    /// An abort is noted.
+    pub(crate) note_aborts: bool,
 }
 
 /// Who waits to be tried.
@@ -41,15 +53,18 @@ pub(crate) struct Accused {
 }
 
 impl Legacy {
-    /// Opens the store for a new life, in which so many crashes are enough.
+    /// Opens the store for a new life.
     pub(crate) fn take(
         store: &dyn Store,
         reader: &Reader,
         durability: Durability,
-        limit: u32,
+        trials: Trials,
         now_ms: u64,
     ) -> Result<Self, StoreError> {
-        let (opening, life, last_end) = meta::open(store, durability)?;
+        let directory = store.directory();
+        let has_aborted = directory.is_some_and(aborts::is_noted);
+        let (opening, life, last_end) = meta::open(store, durability, has_aborted)?;
+        let directory = directory.filter(|_| trials.note_aborts);
         let mut suspects = Vec::new();
         let mut notes = Vec::new();
         for (id, suspect) in reader.suspects()? {
@@ -59,7 +74,7 @@ impl Legacy {
                 None => notes.push((id, None)),
             }
         }
-        let (court, more) = Quarantine::open(suspects, last_end, limit, now_ms);
+        let (court, more) = Quarantine::open(suspects, last_end, trials.crashes, now_ms);
         notes.extend(more);
         Ok(Self {
             last_commit: opening.last_commit(),
@@ -67,6 +82,7 @@ impl Legacy {
             court,
             notes,
             pending: reader.pending()?,
+            abort_note: directory.and_then(AbortNote::make),
         })
     }
 
@@ -89,16 +105,47 @@ impl Shell {
     /// To be called before anything is started.
     pub(super) fn open_quarantine(&self, notes: Vec<Note>) {
         notes.into_iter().for_each(|note| self.note(Some(note)));
-        let court = self.0.court.borrow();
-        for quarantined in court.quarantined().map(shown) {
-            let Quarantined {
-                id, name, crashes, ..
-            } = &quarantined;
-            tracing::error!(%id, name, crashes, "quarantined: the process ends when it runs");
-            self.shared().quarantine(quarantined);
+        let quarantined: Vec<Quarantined> = {
+            let mut court = self.0.court.borrow_mut();
+            court.begin(self.shared().clock.elapsed_ms());
+            if court.holds() {
+                self.0.dispatcher.borrow_mut().hold();
+            }
+            court.quarantined().map(shown).collect()
+        };
+        for task in &quarantined {
+            self.dispose_of(task);
         }
-        if court.holds() {
-            self.0.dispatcher.borrow_mut().hold();
+        if let Some(hook) = self.0.limits.on_quarantine.clone()
+            && !quarantined.is_empty()
+        {
+            // It may block, and may panic.
+            let tell = move || quarantined.iter().for_each(|task| hook.call(task));
+            self.shared().plant().runtime.run(Box::new(tell));
+        }
+    }
+
+    /// Keeps a task that is in quarantine, or has it fail, as the app has been told.
+    fn dispose_of(&self, task: &Quarantined) {
+        let Quarantined {
+            id, name, crashes, ..
+        } = task;
+        match self.0.limits.quarantine {
+            QuarantinePolicy::Keep => {
+                tracing::error!(
+                    %id,
+                    name,
+                    crashes,
+                    "quarantined: the process ends when it runs; \
+                     app.requeue({id}) runs it again, app.discard({id}) has it fail"
+                );
+                self.shared().quarantine(task.clone());
+            }
+            QuarantinePolicy::Discard => {
+                tracing::error!(%id, name, crashes, "discarded: the process ends when it runs");
+                let note = self.0.court.borrow_mut().discard(*id);
+                self.note(note);
+            }
         }
     }
 
@@ -146,25 +193,38 @@ impl Shell {
         self.try_next();
     }
 
-    fn try_next(&self) {
-        if self.is_draining() {
+    /// Ends the trials that have taken long enough, and starts the suspects whose turn it is.
+    pub(super) fn try_next(&self) {
+        if self.is_draining() || self.0.dispatcher.borrow().is_paused() {
             return;
         }
         let now = self.shared().clock.elapsed_ms();
-        let next = {
-            let dispatcher = self.0.dispatcher.borrow();
-            let can = |accused: &Accused| dispatcher.has(accused.slot);
-            self.0.court.borrow_mut().next(now, can)
-        };
-        let Some((accused, until)) = next else {
-            return self.go_on();
-        };
-        self.wake_at(now, until);
-        let permit = self.0.dispatcher.borrow_mut().grant_now(accused.slot);
-        self.grant(permit.map(|permit| (Ready::Known(accused.ticket), permit)));
+        let outlived = self.0.court.borrow_mut().look(now);
+        outlived.into_iter().for_each(|note| self.note(Some(note)));
+        self.go_on();
+        loop {
+            let next = self.0.court.borrow_mut().next(now);
+            let Some(accused) = next else { break };
+            self.start_trial(accused);
+        }
+        self.wake_for_trials(now);
     }
 
-    /// Starts what has waited for the trials, if they are over.
+    fn start_trial(&self, accused: Accused) {
+        let Accused {
+            slot,
+            priority,
+            ticket,
+        } = accused;
+        if !self.0.court.borrow().holds() {
+            return self.request(slot, priority, Ready::Known(ticket));
+        }
+        // (Nothing has started yet: there is a slot.)
+        let permit = self.0.dispatcher.borrow_mut().grant_now(slot);
+        self.grant(permit.map(|permit| (Ready::Known(ticket), permit)));
+    }
+
+    /// Starts what has waited while a suspect was tried alone, if that is over.
     fn go_on(&self) {
         let mut dispatcher = self.0.dispatcher.borrow_mut();
         if !dispatcher.holds() || self.0.court.borrow().holds() {
@@ -175,38 +235,39 @@ impl Shell {
         for granted in granted {
             self.grant(Some(granted));
         }
-        let rest = self.0.court.borrow_mut().rest();
-        for accused in rest {
-            self.request(accused.slot, accused.priority, Ready::Known(accused.ticket));
+    }
+
+    fn wake_for_trials(&self, now: u64) {
+        let Some(at) = self.0.court.borrow().wake_at() else {
+            return;
+        };
+        let alarm = &self.0.trial_alarm;
+        if alarm.get().is_none_or(|set| at < set || set <= now) {
+            alarm.set(Some(at));
+            let left = at.saturating_sub(self.shared().clock.elapsed_ms());
+            self.scheduler().do_send(WakeAt {
+                at_ms: self.now_ms().saturating_add(left),
+                who: self.engine().clone().recipient(),
+            });
         }
     }
 
-    /// Both on the scale of `Clock::elapsed_ms`.
-    fn wake_at(&self, now: u64, until: u64) {
-        self.scheduler().do_send(WakeAt {
-            at_ms: self.now_ms().saturating_add(until.saturating_sub(now)),
-            who: self.engine().clone().recipient(),
-        });
-    }
-
-    /// Ends the trial that has taken long enough.
-    pub(crate) fn look_at_trial(&self) {
-        let now = self.shared().clock.elapsed_ms();
-        let trial = self.0.court.borrow().trial();
-        match trial {
-            Some((id, until)) if until <= now => self.outlived(id),
-            Some((_, until)) => self.wake_at(now, until),
-            None => {}
+    /// To be called whenever the engine is woken.
+    pub(crate) fn look_at_trials(&self) {
+        if self.0.trial_alarm.take().is_some() {
+            self.try_next();
         }
     }
 
     /// The attempt that is about to be recorded is that of a task on trial.
     pub(crate) fn trial_starts(&self, id: Id) {
-        let note = self.0.court.borrow_mut().started(id);
+        let now = self.shared().clock.elapsed_ms();
+        let note = self.0.court.borrow_mut().started(id, now);
         self.note(note);
+        self.wake_for_trials(now);
     }
 
-    /// It goes on, and what runs beside it may.
+    /// It waits for another task: its trial is over.
     pub(crate) fn outlived(&self, id: Id) {
         let note = self.0.court.borrow_mut().outlived(id);
         if note.is_some() {

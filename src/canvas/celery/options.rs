@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
 use super::read::{Object, canvas, parse, parts_at, shown};
+use super::value;
 use crate::canvas::freeze::Refusal;
 use crate::canvas::options::{Options, When};
 use crate::canvas::{Canvas, Extras};
@@ -35,12 +36,36 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Says whether callbacks are to run after success.
+    pub(super) fn has_links(&self) -> bool {
+        !self.link.is_empty()
+    }
+
     pub(super) fn on(self, mut canvas: Canvas) -> Canvas {
         if self.options != Options::default() {
-            canvas.extras().options = self.options;
+            let options = &mut canvas.extras().options;
+            *options = options.merged_under(&self.options);
         }
         let canvas = self.link.into_iter().fold(canvas, Canvas::link);
         self.link_error.into_iter().fold(canvas, Canvas::link_error)
+    }
+
+    /// What of a chain's settings is its first step's, its last step's, and every step's
+    /// (celery/canvas.py, `_chain.run` and `prepare_steps`).
+    pub(super) fn of_steps(self) -> [Self; 3] {
+        let first = Self {
+            options: self.options,
+            ..Self::default()
+        };
+        let last = Self {
+            link: self.link,
+            ..Self::default()
+        };
+        let every = Self {
+            link_error: self.link_error,
+            ..Self::default()
+        };
+        [first, last, every]
     }
 }
 
@@ -111,16 +136,20 @@ fn seconds(raw: &RawValue, name: &str, expected: &str) -> Result<Duration, Refus
 
 fn expires(raw: &RawValue, name: &str) -> Result<When, Refusal> {
     const EXPECTED: &str = "a number of seconds or a time in ISO 8601";
-    if raw.get().starts_with('"') {
+    if raw.get().starts_with(['"', '{']) {
         time(raw, name, EXPECTED).map(When::At)
     } else {
         seconds(raw, name, EXPECTED).map(When::In)
     }
 }
 
-/// Milliseconds since the epoch. A time without an offset is in UTC, Celery's default.
+/// Milliseconds since the epoch, out of a text or a tagged datetime. A time without an offset is in
+/// UTC, Celery's default.
 fn time(raw: &RawValue, name: &str, expected: &str) -> Result<u64, Refusal> {
-    let text: String = parse(raw, name, expected)?;
+    let text = match value::datetime(raw) {
+        Some(text) => text,
+        None => parse(raw, name, expected)?,
+    };
     let time = text.parse::<Timestamp>().or_else(|_| {
         let local: DateTime = text.parse()?;
         local.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp())

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Kind;
 use super::options::{self, Settings};
+use super::value::payload;
+use super::{Kind, errbacks};
 use crate::canvas::freeze::{MAX_CALLBACKS, MAX_DEPTH, Refusal, too_deep, too_many_callbacks};
 use crate::canvas::payload::{ListWriter, Payload};
-use crate::canvas::{Call, Canvas, Form, Kwargs, Mode, TaskSig, arguments};
+use crate::canvas::{Call, Canvas, Form, Kwargs, Mode, Origin, TaskSig, arguments};
 
 type Read<T> = Result<T, Refusal>;
 
@@ -29,7 +30,11 @@ pub(super) fn read(text: &str) -> Read<Canvas> {
     // Skips over all there is, without recursion: from here on the text is known to be JSON.
     let raw = serde_json::from_str::<&RawValue>(text)
         .map_err(|error| Refusal::here(&format!("this is not JSON: {error}")))?;
-    let canvas = signature(raw, 0)?.canvas;
+    let mut part = signature(raw, 0)?;
+    if part.gives == Gives::OnlyMembersList {
+        part = unwrapped(part)?;
+    }
+    let canvas = part.canvas;
     match canvas.form {
         Form::Refused(reason) => Err(Refusal::here(&reason)),
         _ => Ok(canvas),
@@ -43,6 +48,25 @@ struct Part {
     is_group: bool,
     /// An empty group, or a chain of such: a chain around it skips it.
     is_empty: bool,
+    gives: Gives,
+}
+
+/// What becomes of a signature in Celery.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gives {
+    /// One result.
+    Value,
+    /// The results of a group.
+    List,
+    /// Those of a group whose only member gives a list. Submitted itself, a group of one counts as
+    /// that member (celery/canvas.py, `group.apply_async`); as a header or a body it does not.
+    OnlyMembersList,
+}
+
+impl Gives {
+    fn is_list(self) -> bool {
+        self != Self::Value
+    }
 }
 
 impl From<Canvas> for Part {
@@ -51,6 +75,7 @@ impl From<Canvas> for Part {
             canvas,
             is_group: false,
             is_empty: false,
+            gives: Gives::Value,
         }
     }
 }
@@ -83,7 +108,7 @@ fn signature(raw: &RawValue, depth: usize) -> Read<Part> {
         Kind::Chunks => chunks(fields).map(|canvas| settings.on(canvas).into()),
         Kind::Chain => chain(fields, settings, depth + 1),
         Kind::Group => group(fields, settings, depth + 1),
-        Kind::Chord => chord(fields, settings, depth + 1).map(Part::from),
+        Kind::Chord => chord(fields, settings, depth + 1),
     }
 }
 
@@ -162,7 +187,7 @@ fn task(fields: Fields<'_>) -> Read<Canvas> {
         count,
         mode: Mode::Once,
         takes_upstream: !fields.immutable,
-        dynamic: true,
+        origin: Origin::Called,
     }));
     if !kwargs.is_empty() {
         canvas.extras().kwargs = kwargs;
@@ -181,57 +206,128 @@ fn chain(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part>
     }
     let steps = steps.into_iter().map(only_member);
     let steps = steps.collect::<Read<Vec<_>>>()?;
-    let canvas = fields.called(Canvas::chain(steps))?;
+    let gives = match steps.last() {
+        Some(last) if last.gives.is_list() => Gives::List,
+        _ => Gives::Value,
+    };
+    let canvas = Canvas::chain(steps.into_iter().map(|step| step.canvas));
     Ok(Part {
-        canvas: settings.on(canvas),
+        canvas: settings.on(fields.called(canvas)?),
         is_group: false,
         is_empty,
+        gives,
     })
 }
 
 fn group(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part> {
     let tasks = fields.parts(["tasks"])?[0];
-    let members = members(parts(tasks, "tasks", "group", depth)?)?;
+    let parts = parts(tasks, "tasks", "group", depth)?;
+    let mut giving = parts
+        .iter()
+        .filter(|part| !(part.is_group && part.is_empty));
+    let gives = match (giving.next(), giving.next()) {
+        // What is linked to a group is refused, and must not go to its member.
+        (Some(only), None) if !settings.has_links() && only.gives_one_list() => {
+            Gives::OnlyMembersList
+        }
+        _ => Gives::List,
+    };
+    let members = members(parts)?;
     let is_empty = members.is_empty();
     let canvas = fields.called(Canvas::group_of_list(members))?;
     Ok(Part {
         canvas: settings.on(canvas),
         is_group: true,
         is_empty,
+        gives,
     })
 }
 
-fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Canvas> {
+fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part> {
     let own = fields.kwargs.take_object("kwargs")?;
     let [header, body] = fields.parts(["header", "body"])?;
-    let header = if header.get().starts_with('{') {
-        let header = signature(header, depth).map_err(|mut refusal| {
-            // The members of that group are the header's.
-            if let Some(member) = refusal.path.strip_prefix(".group") {
-                refusal.path = member.to_owned();
-            }
-            refusal.within("chord.header")
-        })?;
-        members(vec![header])?
-    } else {
-        members(parts(header, "header", "chord.header", depth)?)?
-    };
-    let header = Canvas::group_of_list(header);
+    let header = Canvas::group_of_list(self::header(header, depth)?);
     if let Form::Refused(reason) = header.form {
         return Err(Refusal::here(&reason).within("chord.header"));
     }
-    let body = canvas(body, depth).map_err(|refusal| refusal.within("chord.body"))?;
+    let body = signature(body, depth).map_err(|refusal| refusal.within("chord.body"))?;
+    let gives = match body.gives {
+        Gives::Value => Gives::Value,
+        Gives::List | Gives::OnlyMembersList => Gives::List,
+    };
     // Not `then`, which would take a chain apart: the body is one thing, and has callbacks as one.
     let mut canvas = Canvas::nested(Form::Chord {
         header: Box::new(header),
-        body: Box::new(body),
+        body: Box::new(body.canvas),
     });
     let own = kwargs(&own, "kwargs")?;
     canvas = fields.called(canvas)?.with_encoded_kwargs(&own);
     if fields.immutable {
         canvas.call(&Arc::new(Call::Immutable));
     }
-    Ok(settings.on(canvas))
+    let mut canvas = settings.on(canvas);
+    errbacks::keep_outermost(&mut canvas);
+    Ok(Part {
+        gives,
+        ..canvas.into()
+    })
+}
+
+/// The members of a header: a list of them, a group's or a chain's own, or the one signature
+/// (celery/canvas.py, `_maybe_group`).
+fn header(raw: &RawValue, depth: usize) -> Read<Vec<Canvas>> {
+    if !raw.get().starts_with('{') {
+        return members(parts(raw, "header", "chord.header", depth)?);
+    }
+    let header = Fields::read(raw).and_then(|fields| match fields.kind {
+        Kind::Chain => steps_as_group(fields, depth + 1),
+        _ => signature(raw, depth),
+    });
+    let header = header.map_err(|mut refusal| {
+        // The members of that group, or chain, are the header's.
+        let path = refusal.path.as_str();
+        let members = path.strip_prefix(".group").or(path.strip_prefix(".chain"));
+        if let Some(members) = members.filter(|members| members.starts_with('[')) {
+            refusal.path = members.to_owned();
+        }
+        refusal.within("chord.header")
+    });
+    members(vec![header?])
+}
+
+/// A chain that stands for a header is its steps. What is set on it, which Celery drops, goes to
+/// those that it would go to in a chain.
+fn steps_as_group(mut fields: Fields<'_>, depth: usize) -> Read<Part> {
+    let settings = options::read(&fields.options, depth)?;
+    let tasks = fields.parts(["tasks"])?[0];
+    let mut steps = parts(tasks, "tasks", "chain", depth)?;
+    let [of_first, of_last, of_every] = settings.of_steps();
+    if let Some(step) = steps.first_mut() {
+        let canvas = step.take();
+        step.canvas = of_first.on(fields.called(canvas)?);
+    }
+    if let Some(step) = steps.last_mut() {
+        step.canvas = of_last.on(step.take());
+    }
+    Ok(Part {
+        is_group: true,
+        ..of_every.on(Canvas::group_of_list(members(steps)?)).into()
+    })
+}
+
+impl Part {
+    /// Takes the canvas out, to put a changed one in.
+    fn take(&mut self) -> Canvas {
+        std::mem::replace(&mut self.canvas, Canvas::refused(String::new()))
+    }
+
+    /// Says whether a group that has only this has one member, and that gives a list.
+    fn gives_one_list(&self) -> bool {
+        match self.is_group {
+            true => self.gives == Gives::OnlyMembersList,
+            false => self.gives.is_list(),
+        }
+    }
 }
 
 impl Fields<'_> {
@@ -244,13 +340,26 @@ impl Fields<'_> {
 
 /// A group of one that is a step of a chain counts as its member (celery/canvas.py,
 /// `maybe_unroll_group`).
-fn only_member(step: Part) -> Read<Canvas> {
+fn only_member(step: Part) -> Read<Part> {
     match &step.canvas.form {
         Form::Group { members, .. } if step.is_group && members.list().len() == 1 => {
-            Ok(self::members(vec![step])?.remove(0))
+            unwrapped(step)
         }
-        _ => Ok(step.canvas),
+        _ => Ok(step),
     }
+}
+
+/// The only member of a group of one.
+fn unwrapped(group: Part) -> Read<Part> {
+    let gives = match group.gives {
+        Gives::OnlyMembersList => Gives::List,
+        _ => Gives::Value,
+    };
+    let canvas = members(vec![group])?.remove(0);
+    Ok(Part {
+        gives,
+        ..canvas.into()
+    })
 }
 
 /// The members of a group, those of the groups directly in it among them.
@@ -340,7 +449,7 @@ fn mapping(name: String, items: impl Iterator<Item = Payload>) -> Canvas {
         count,
         mode: Mode::Map,
         takes_upstream: false,
-        dynamic: true,
+        origin: Origin::Called,
     }))
 }
 
@@ -384,13 +493,6 @@ fn kwargs(object: &Object<'_>, key: &str) -> Read<Kwargs> {
     entries
         .map(|(name, raw)| Ok((name.clone(), payload(raw, &format!("{key}.{name}"))?)))
         .collect()
-}
-
-fn payload(raw: &RawValue, key: &str) -> Read<Payload> {
-    serde_json::from_str::<serde_json::Value>(raw.get())
-        .map_err(|error| error.to_string())
-        .and_then(|value| Payload::encode(&value))
-        .map_err(|error| Refusal::here(&format!("`{key}` cannot be read: {error}")))
 }
 
 fn text(raw: &RawValue, key: &str) -> Read<String> {

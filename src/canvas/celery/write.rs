@@ -12,6 +12,21 @@ use crate::canvas::{Canvas, Extras, Form, Mode, TaskSig};
 
 type Written = Result<Value, Refusal>;
 
+/// Writes a canvas with nothing around it. A group of one counts there as its member, if that gives
+/// the list of a group.
+pub(super) fn write_outermost(canvas: &Canvas) -> Written {
+    if let Form::Group { members, .. } = &canvas.form
+        && let [only] = members.list()
+        && only.ends_in_group()
+    {
+        return Err(Refusal::here(
+            "a group of one whose member gives a list has no form in Celery, which takes it for \
+             its member",
+        ));
+    }
+    write(canvas)
+}
+
 pub(super) fn write(canvas: &Canvas) -> Written {
     let none = Extras::default();
     let extras = canvas.extras.as_deref().unwrap_or(&none);
@@ -215,6 +230,18 @@ impl<'de> Deserialize<'de> for Exact {
 
             fn visit_u64<E>(self, value: u64) -> Result<Exact, E> {
                 Ok(Exact(value.into()))
+            }
+
+            fn visit_i128<E: Error>(self, value: i128) -> Result<Exact, E> {
+                Err(E::custom(format!(
+                    "{value} is not written: it takes more than 64 bits"
+                )))
+            }
+
+            fn visit_u128<E: Error>(self, value: u128) -> Result<Exact, E> {
+                Err(E::custom(format!(
+                    "{value} is not written: it takes more than 64 bits"
+                )))
             }
 
             fn visit_f64<E: Error>(self, value: f64) -> Result<Exact, E> {

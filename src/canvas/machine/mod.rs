@@ -26,7 +26,7 @@ pub(crate) mod workflow;
 use serde::{Deserialize, Serialize};
 
 use super::freeze::Node;
-use super::id::Seq;
+use super::id::{Id, Seq};
 use super::outcome::{Outcome, TaskFailure, Value};
 
 /// Which child of its supervisor: the member of a group, the step of a chain.
@@ -65,6 +65,10 @@ pub(crate) enum Record {
     /// The node that is child `index` of supervisor `stream` is revoked, and all that is in it; among
     /// the workflow's own records.
     Revoked { stream: Seq, index: Index },
+    /// The task whose stream it is has submitted this workflow.
+    Submitted { root: Id },
+    /// This task has submitted the workflow; in the workflow's stream for that.
+    SubmittedBy { task: Id },
 }
 
 /// How far a child has got.

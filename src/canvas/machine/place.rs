@@ -177,6 +177,15 @@ impl Place {
         }
     }
 
+    /// Says whether it is an errback: a callback that is given a failure.
+    pub(crate) fn is_errback(&self) -> bool {
+        let is_callback = self.stream == self.root.workflow_stream() && self.index != ROOT;
+        match &self.input {
+            Some(Value::Inline(input)) if is_callback => input.decode::<TaskFailure>().is_ok(),
+            _ => false,
+        }
+    }
+
     /// A failure of chordal itself, or of the types, in its place.
     pub(crate) fn failure(&self, kind: FailureKind, message: &str) -> Box<TaskFailure> {
         TaskFailure::new(kind, self.id(), self.node.name(), 1, message)

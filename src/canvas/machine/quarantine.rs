@@ -1,58 +1,30 @@
-//! Quarantine: which tasks may have ended the process, which of them are tried alone, and which run
-//! no more.
+//! Quarantine: which tasks may have ended the process, how each of them is tried, and which run no
+//! more. (DESIGN.md says why it is done this way.)
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod evidence;
 
-use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
+pub(crate) use self::evidence::{Evidence, LastEnd, Stage, Standing, Suspect};
 use crate::canvas::id::Id;
 
-/// In how many milliseconds all are to have been tried, whatever their number.
-const ALL_TRIALS_MS: u64 = 60_000;
-/// The least and the most that each is tried for, at first.
-const TRIAL_MS: (u64, u64) = (100, 5_000);
-/// How often a trial is made four times as long, at most: one that ends the process late is found too.
-const MAX_GROWTH: u32 = 4;
-/// No trial is longer: nothing else starts meanwhile.
-const LONGEST_MS: u64 = 300_000;
-
-/// How the process before this one ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LastEnd {
-    /// It stopped, and said so; or there was none.
-    Clean,
-    /// The machine went down with it: no task's fault.
-    Outage,
-    /// It was gone: killed from outside, or by a task.
-    Crash,
-}
-
-/// What is on record of a task that was running when the process ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Suspect {
-    pub(crate) name: String,
-    /// The latest attempt whose end is in `crashes`, or is known not to belong there.
-    pub(crate) attempt: u32,
-    /// How many of its attempts ended with the process.
-    pub(crate) crashes: u32,
-    /// When the last of these was found out, in milliseconds since the Unix epoch.
-    pub(crate) since_ms: u64,
-    pub(crate) standing: Standing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Standing {
-    Suspected,
-    /// The attempt behind the one noted is running, and nothing else is.
-    Alone,
-    /// The attempt behind the one noted has just been started, beside others on trial.
-    Beside,
-    /// The process ended when it had just been started beside others: it is tried first.
-    Accused,
-    Quarantined,
-    /// It is to fail as soon as it is met.
-    Discarded,
-}
+/// So long after the open the last suspect has started, whatever their number, in milliseconds. All
+/// times below are parts of it.
+#[cfg(test)]
+const BOUND_MS: u64 = 10_000;
+/// How long the trials wait for what was running to come in from the store.
+const GATHER_MS: u64 = 1_000;
+/// In what time the suspects start, one after the other.
+const SPREAD_MS: u64 = 8_000;
+/// How long the process has to live without a suspect before that is tried in company.
+const CONTROL_MS: u64 = 4_000;
+/// The shortest that one suspect is tried alone. Nothing else starts meanwhile.
+const ALONE_MS: u64 = 250;
+/// The longest, for one that has struck just after its trials before: two steps, four times each.
+const MAX_LATE: u32 = 2;
+/// How long a suspect is on trial after its start, at least and at most.
+const TRIAL_MS: (u64, u64) = (1_000, 4_000);
 
 /// What becomes of a suspect's record: put, or deleted.
 pub(crate) type Note = (Id, Option<Suspect>);
@@ -73,104 +45,135 @@ pub(crate) enum Arrival {
 
 /// The suspects, and the trials: `T` is what waits for one.
 ///
-/// Invariant: a task is quarantined only if the process ended while it ran alone. So as long as only
-/// tasks end the process, nobody is but who did.
+/// Only suspects wait. They start one after the other, beside all other work, and those that are on
+/// trial when the process ends are accused. One of these, the prime suspect, starts first in the next
+/// life and for a moment alone. Unless the end is known to come from inside, the life after that goes
+/// without the prime suspect for some seconds first: a process that ends meanwhile has another cause.
+///
+/// Invariant: a task is quarantined only if the process ended while it was the prime suspect on trial.
 #[derive(Debug)]
 pub(crate) struct Quarantine<T> {
     last_end: LastEnd,
-    /// So many crashes are enough.
+    /// So many crashes from inside are enough, or twice as many others.
     limit: u32,
     suspects: HashMap<Id, Suspect>,
     /// The workflows of those that may have to be tried.
     roots: HashSet<Id>,
+    /// The one that is tried alone, or without the others before it.
+    prime: Option<Id>,
     phase: Phase,
-    /// Who waits for a trial: the last goes first. The accused are behind the others, and what a task
-    /// has started, which has the higher number, is behind the task.
-    waiting: BTreeMap<(bool, Id), T>,
-    trial: Option<Trial>,
-    /// Have outlived their trial, and still run.
-    beside: HashSet<Id>,
-    /// How long a first trial is.
-    share_ms: u64,
+    /// Nothing starts but the prime suspect, until this time.
+    hold_until: Option<u64>,
+    /// No suspect starts before this time.
+    quiet_until: u64,
+    waiting: HashMap<Id, T>,
+    /// The order in which they start, and when at the latest; some may have ended before.
+    line: VecDeque<(u64, Id)>,
+    trials: HashMap<Id, Trial>,
+    /// The same by their ends.
+    ends: BTreeSet<(u64, Id)>,
+    /// How long a trial is, if not that of the prime suspect.
+    trial_ms: u64,
+    /// How many have started.
+    turns: u32,
+}
+
+/// The trial of one whose turn has come.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    until_ms: u64,
+    /// It has got its slot, too.
+    has_started: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// What was running comes in; nothing starts.
-    Gathering,
-    /// Nothing starts but who is tried.
+    /// What was running comes in, until then.
+    Gathering { until_ms: u64 },
+    /// All of it has come in.
+    Gathered,
+    /// The line is made. Who comes in starts at once.
     Trying,
-    /// Everything starts.
-    Over,
-}
-
-#[derive(Debug)]
-struct Trial {
-    id: Id,
-    until_ms: u64,
 }
 
 impl<T> Quarantine<T> {
     /// Looks at what is on record when the store is opened; returns what is to be put there instead.
+    /// `now_ms` is on the wall clock, all times below on that of the trials.
     pub(crate) fn open(
         records: impl IntoIterator<Item = (Id, Suspect)>,
         last_end: LastEnd,
         limit: u32,
         now_ms: u64,
     ) -> (Self, Vec<Note>) {
-        assert!(limit > 1, "the first crash says of nobody that it was he");
-        let mut notes = Vec::new();
+        assert!(
+            limit > 2,
+            "one crash makes a suspect, one accuses it, one proves it"
+        );
+        let mut notes = BTreeMap::new();
         let mut suspects = HashMap::new();
+        let mut is_explained = false;
         for (id, before) in records {
-            let after = judged(before.clone(), last_end, limit, now_ms);
+            let after = before.clone().judged(last_end, limit, now_ms);
             if after.as_ref() != Some(&before) {
-                notes.push((id, after.clone()));
+                notes.insert(id, after.clone());
             }
-            suspects.extend(after.map(|after| (id, after)));
+            let Some(after) = after else { continue };
+            is_explained |=
+                after.standing == Standing::Quarantined && before.standing != Standing::Quarantined;
+            suspects.insert(id, after);
         }
+        if is_explained {
+            // The ends that spoke for the others were that one's.
+            for (id, suspect) in &mut suspects {
+                if suspect.forget_misses() {
+                    notes.insert(*id, Some(suspect.clone()));
+                }
+            }
+        }
+        let prime = prime_of(&suspects);
+        let is_alone = prime.is_some_and(|id| {
+            let stage = suspects[&id].evidence().map(|evidence| evidence.stage);
+            matches!(stage, Some(Stage::Accused { .. }))
+        });
         let quarantine = Self {
             last_end,
             limit,
-            phase: Phase::Over,
             roots: suspects.keys().map(|id: &Id| id.root()).collect(),
             suspects,
-            waiting: BTreeMap::new(),
-            trial: None,
-            beside: HashSet::new(),
-            share_ms: 0,
+            prime,
+            phase: Phase::Gathering { until_ms: u64::MAX },
+            hold_until: is_alone.then_some(u64::MAX),
+            quiet_until: 0,
+            waiting: HashMap::new(),
+            line: VecDeque::new(),
+            trials: HashMap::new(),
+            ends: BTreeSet::new(),
+            trial_ms: TRIAL_MS.0,
+            turns: 0,
         };
-        let phase = match quarantine.may_have_to_try() {
-            true => Phase::Gathering,
-            false => Phase::Over,
-        };
-        (
-            Self {
-                phase,
-                ..quarantine
-            },
-            notes,
-        )
+        (quarantine, notes.into_iter().collect())
     }
 
-    /// Says whether, for all that is on record, one may come in that is to be tried. Mostly none
-    /// may: after the first crash in a row nobody has to wait.
-    fn may_have_to_try(&self) -> bool {
-        let more = u32::from(self.last_end == LastEnd::Crash);
-        let mut crashes = self.suspects.values().filter_map(|suspect| {
-            use Standing::{Accused, Suspected};
-            matches!(suspect.standing, Suspected | Accused).then_some(suspect.crashes)
-        });
-        more >= self.limit - 1 || crashes.any(|crashes| crashes + more >= self.limit - 1)
+    /// The clock of the trials starts.
+    pub(crate) fn begin(&mut self, now_ms: u64) {
+        let mut until_ms = now_ms.saturating_add(GATHER_MS);
+        if let Some(hold_until) = &mut self.hold_until {
+            *hold_until = until_ms;
+        } else if self.prime.is_some() {
+            until_ms = now_ms.saturating_add(CONTROL_MS);
+            self.quiet_until = until_ms;
+        }
+        self.phase = Phase::Gathering { until_ms };
     }
 
-    /// Nothing is to start but who is [next](Self::next).
+    /// Says whether nothing is to start but the prime suspect.
     pub(crate) fn holds(&self) -> bool {
-        self.phase != Phase::Over
+        self.hold_until.is_some()
     }
 
     /// Says whether a task of this workflow may have to be tried: it is to come in at once.
     pub(crate) fn awaits(&self, root: Id) -> bool {
-        self.phase == Phase::Gathering && self.roots.contains(&root)
+        matches!(self.phase, Phase::Gathering { .. }) && self.roots.contains(&root)
     }
 
     /// A task has come in whose attempt `attempt` was running when the process ended.
@@ -188,21 +191,12 @@ impl<T> Quarantine<T> {
             _ => {}
         }
         let mut note = None;
-        // Otherwise it did not run in the life before.
+        // Otherwise it did not run in the life before, or that is noted.
         if known.is_none_or(|suspect| suspect.attempt < attempt) {
-            let crashes = known.map_or(0, |suspect| suspect.crashes);
-            let crashes = match self.last_end {
-                LastEnd::Clean => 0,
-                LastEnd::Outage => crashes,
-                LastEnd::Crash => crashes + 1,
+            let suspect = match known {
+                Some(suspect) => suspect.clone().ran(attempt, self.last_end, now_ms),
+                None => Suspect::new(name, attempt, self.last_end, now_ms),
             };
-            let suspect = (crashes > 0).then(|| Suspect {
-                name: name.to_owned(),
-                attempt,
-                crashes,
-                since_ms: now_ms,
-                standing: Standing::Suspected,
-            });
             if known.is_some() || suspect.is_some() {
                 note = Some((id, suspect.clone()));
             }
@@ -213,7 +207,7 @@ impl<T> Quarantine<T> {
         }
         let arrival = match self.suspects.get(&id) {
             None => Arrival::Free,
-            Some(suspect) if self.holds() && suspect.crashes >= self.limit - 1 => Arrival::Trial,
+            Some(suspect) if suspect.is_to_be_tried(self.limit) => Arrival::Trial,
             Some(_) => Arrival::Watched,
         };
         (arrival, note)
@@ -221,82 +215,118 @@ impl<T> Quarantine<T> {
 
     /// It is to be tried: with this it is started.
     pub(crate) fn wait(&mut self, id: Id, task: T) {
-        let suspect = self.suspects.get(&id);
-        let accused = suspect.is_some_and(|suspect| suspect.standing == Standing::Accused);
-        // Its actor was lost.
-        self.trial.take_if(|trial| trial.id == id);
-        self.waiting.insert((accused, id), task);
+        // (If its actor was lost, it had started.)
+        self.end_trial(id);
+        self.waiting.insert(id, task);
+        if self.phase == Phase::Trying {
+            self.line.push_front((0, id));
+        }
     }
 
     /// All that was running has come in.
     pub(crate) fn gathered(&mut self) {
-        if self.phase == Phase::Gathering {
+        if let Phase::Gathering { .. } = self.phase {
+            self.phase = Phase::Gathered;
+            // It has not come in: it was revoked, or is parked.
+            let is_here = |id| self.waiting.contains_key(&id) || self.trials.contains_key(&id);
+            if !self.prime.is_some_and(is_here) {
+                self.hold_until = None;
+            }
+        }
+    }
+
+    /// Ends what has taken long enough; returns the notes of those that have outlived their trials,
+    /// which go before all that is started because of it.
+    pub(crate) fn look(&mut self, now_ms: u64) -> Vec<Note> {
+        if self.hold_until.is_some_and(|until| until <= now_ms) {
+            self.hold_until = None;
+        }
+        if matches!(self.phase, Phase::Gathering { until_ms } if until_ms <= now_ms) {
+            self.phase = Phase::Gathered;
+        }
+        let mut notes = Vec::new();
+        while let Some((until_ms, id)) = self.ends.first().copied()
+            && until_ms <= now_ms
+        {
+            notes.extend(self.trial_is_over(id, now_ms));
+        }
+        notes
+    }
+
+    /// The one to be started now, if one is.
+    pub(crate) fn next(&mut self, now_ms: u64) -> Option<T> {
+        if self.holds() {
+            let id = self.prime?;
+            let task = self.waiting.remove(&id)?;
+            let until_ms = now_ms.saturating_add(self.alone_ms(id));
+            self.hold_until = Some(until_ms);
+            self.try_until(id, until_ms, false);
+            return Some(task);
+        }
+        if self.phase == Phase::Gathered {
+            self.make_line(now_ms);
             self.phase = Phase::Trying;
-            let share = ALL_TRIALS_MS / (self.waiting.len() as u64).max(1);
-            self.share_ms = share.clamp(TRIAL_MS.0, TRIAL_MS.1);
         }
+        if self.phase != Phase::Trying || now_ms < self.quiet_until {
+            return None;
+        }
+        self.line_up();
+        let (due_ms, id) = *self.line.front()?;
+        // (If all that were started have ended, none can be taken for another.)
+        if due_ms > now_ms && !self.trials.is_empty() {
+            return None;
+        }
+        self.line.pop_front();
+        self.try_until(id, now_ms.saturating_add(self.trial_ms), false);
+        self.waiting.remove(&id)
     }
 
-    /// Who is to be started now, of those that `can`, and until when he is on trial. When nobody is
-    /// left, nothing is [held](Self::holds) any more, and those who cannot are the [rest](Self::rest).
-    pub(crate) fn next(&mut self, now_ms: u64, can: impl Fn(&T) -> bool) -> Option<(T, u64)> {
-        if self.phase != Phase::Trying || self.trial.is_some() {
-            return None;
-        }
-        let key = self.waiting.iter().rev().find(|(_, task)| can(task));
-        let Some(key) = key.map(|(key, _)| *key) else {
-            self.phase = Phase::Over;
-            return None;
+    /// When to [look](Self::look) again, if at all.
+    pub(crate) fn wake_at(&self) -> Option<u64> {
+        let gathering = match self.phase {
+            Phase::Gathering { until_ms } if !self.waiting.is_empty() => Some(until_ms),
+            _ => None,
         };
-        let (_, id) = key;
-        let crashes = self.suspects.get(&id).map_or(0, |suspect| suspect.crashes);
-        let more = crashes.saturating_sub(self.limit - 1).min(MAX_GROWTH);
-        let trial_ms = (self.share_ms << (2 * more)).min(LONGEST_MS);
-        let until_ms = now_ms.saturating_add(trial_ms);
-        self.trial = Some(Trial { id, until_ms });
-        let task = self.waiting.remove(&key)?;
-        Some((task, until_ms))
-    }
-
-    /// Those that could not be tried.
-    pub(crate) fn rest(&mut self) -> Vec<T> {
-        std::mem::take(&mut self.waiting).into_values().collect()
+        let next = self
+            .line
+            .front()
+            .map(|(due_ms, _)| (*due_ms).max(self.quiet_until));
+        let over = self.ends.first().map(|(until_ms, _)| *until_ms);
+        [self.hold_until, gathering, next, over]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// It is being started; the note goes into one batch with the record of that.
-    pub(crate) fn started(&mut self, id: Id) -> Option<Note> {
-        self.trial.as_ref().filter(|trial| trial.id == id)?;
-        let suspect = self.suspects.get_mut(&id)?;
-        suspect.standing = match self.beside.is_empty() {
-            true => Standing::Alone,
-            false => Standing::Beside,
+    pub(crate) fn started(&mut self, id: Id, now_ms: u64) -> Option<Note> {
+        let is_prime = self.prime == Some(id);
+        let (stage, trial_ms) = match (is_prime, self.holds()) {
+            (true, true) => (Stage::Alone, self.alone_ms(id)),
+            (true, false) if self.quiet_until > 0 => (Stage::Apart, self.apart_ms(id)),
+            _ => (Stage::Among { turn: self.turns }, self.trial_ms),
         };
-        Some((id, Some(suspect.clone())))
-    }
-
-    /// Who is on trial, and until when.
-    pub(crate) fn trial(&self) -> Option<(Id, u64)> {
-        let trial = self.trial.as_ref()?;
-        Some((trial.id, trial.until_ms))
-    }
-
-    /// It goes on, and others beside it; the note goes before all that these do.
-    pub(crate) fn outlived(&mut self, id: Id) -> Option<Note> {
-        self.trial.take_if(|trial| trial.id == id)?;
-        self.beside.insert(id);
+        self.turns += 1;
+        self.try_until(id, now_ms.saturating_add(trial_ms), true);
         let suspect = self.suspects.get_mut(&id)?;
-        suspect.standing = Standing::Suspected;
+        suspect.attempt += 1;
+        suspect.stage(stage);
         Some((id, Some(suspect.clone())))
+    }
+
+    /// It waits for another task, which must be able to run: its trial is over.
+    pub(crate) fn outlived(&mut self, id: Id) -> Option<Note> {
+        self.end_trial(id)?;
+        self.release(id);
+        self.has_outlived(id, Stage::Outlived)
     }
 
     /// It has ended, and the process has not.
     pub(crate) fn cleared(&mut self, id: Id) -> Option<Note> {
-        self.trial.take_if(|trial| trial.id == id);
-        self.beside.remove(&id);
+        self.end_trial(id);
         // It may have been revoked before it was its turn.
-        for accused in [false, true] {
-            self.waiting.remove(&(accused, id));
-        }
+        self.waiting.remove(&id);
+        self.release(id);
         self.suspects.remove(&id).map(|_| (id, None))
     }
 
@@ -304,7 +334,7 @@ impl<T> Quarantine<T> {
     pub(crate) fn requeue(&mut self, id: Id) -> Option<Note> {
         let suspect = self.quarantined_mut(id)?;
         // (Not deleted: what has been counted would be counted again after the next crash.)
-        suspect.standing = Standing::Suspected;
+        suspect.standing = Standing::Tried(Evidence::default());
         suspect.crashes = 0;
         Some((id, Some(suspect.clone())))
     }
@@ -331,44 +361,149 @@ impl<T> Quarantine<T> {
         self.suspects.get(&id)
     }
 
-    /// Who is in quarantine.
+    /// Returns those that are in quarantine.
     pub(crate) fn quarantined(&self) -> impl Iterator<Item = (Id, &Suspect)> {
         let all = self.suspects.iter().map(|(id, suspect)| (*id, suspect));
         all.filter(|(_, suspect)| suspect.standing == Standing::Quarantined)
     }
-}
 
-/// What is known of a suspect now that the process which it may have been running in has ended. Of one
-/// that was on trial the record of its start stands beside, in the same batch; of the others it is
-/// looked for as they come in.
-fn judged(before: Suspect, last_end: LastEnd, limit: u32, now_ms: u64) -> Option<Suspect> {
-    let alone = match before.standing {
-        Standing::Alone => true,
-        Standing::Beside => false,
-        _ => return Some(before),
-    };
-    let attempt = before.attempt + 1;
-    match last_end {
-        LastEnd::Clean => None,
-        LastEnd::Outage => Some(Suspect {
-            attempt,
-            standing: Standing::Suspected,
-            ..before
-        }),
-        LastEnd::Crash => {
-            let crashes = before.crashes + 1;
-            Some(Suspect {
-                attempt,
-                crashes,
-                since_ms: now_ms,
-                standing: match alone && crashes >= limit {
-                    true => Standing::Quarantined,
-                    false => Standing::Accused,
-                },
-                ..before
-            })
+    /// Its time on trial is up, and it goes on.
+    fn trial_is_over(&mut self, id: Id, now_ms: u64) -> Option<Note> {
+        let trial = self.end_trial(id)?;
+        self.release(id);
+        if !trial.has_started {
+            return None;
+        }
+        let evidence = self.suspects.get(&id).and_then(Suspect::evidence);
+        let may_be_late =
+            |evidence: &Evidence| evidence.stage == Stage::Alone && evidence.late < MAX_LATE;
+        if !evidence.is_some_and(may_be_late) {
+            return self.has_outlived(id, Stage::Outlived);
+        }
+        // It is on trial for a while longer, beside others.
+        self.try_until(id, now_ms.saturating_add(TRIAL_MS.1), true);
+        self.has_outlived(id, Stage::Late)
+    }
+
+    fn try_until(&mut self, id: Id, until_ms: u64, has_started: bool) {
+        self.end_trial(id);
+        let trial = Trial {
+            until_ms,
+            has_started,
+        };
+        self.trials.insert(id, trial);
+        self.ends.insert((until_ms, id));
+    }
+
+    fn end_trial(&mut self, id: Id) -> Option<Trial> {
+        let trial = self.trials.remove(&id)?;
+        self.ends.remove(&(trial.until_ms, id));
+        Some(trial)
+    }
+
+    fn has_outlived(&mut self, id: Id, stage: Stage) -> Option<Note> {
+        let suspect = self.suspects.get_mut(&id)?;
+        suspect.stage(stage);
+        Some((id, Some(suspect.clone())))
+    }
+
+    /// Others may start now, if it was this one that they waited for.
+    fn release(&mut self, id: Id) {
+        if self.prime == Some(id) {
+            self.hold_until = None;
         }
     }
+
+    fn stage_of(&self, id: Id) -> Option<Stage> {
+        let evidence = self.suspects.get(&id)?.evidence()?;
+        Some(evidence.stage)
+    }
+
+    /// Gives each of those that wait its turn. The accused have three quarters of the time; of the
+    /// others what a task has started, which has the higher number, is before the task.
+    fn make_line(&mut self, now_ms: u64) {
+        let prime = self.prime.filter(|id| self.waiting.contains_key(id));
+        if prime.is_none() && self.quiet_until > now_ms {
+            // All has come in without it: nobody need wait for it.
+            self.quiet_until = 0;
+        }
+        let mut from_ms = now_ms.max(self.quiet_until);
+        let until_ms = match self.quiet_until {
+            0 => now_ms + SPREAD_MS - self.prime.map_or(0, |id| self.alone_ms(id)),
+            quiet_until => quiet_until + SPREAD_MS - CONTROL_MS,
+        };
+        if let Some(prime) = prime {
+            self.line.push_back((from_ms, prime));
+            from_ms += self.apart_ms(prime);
+        }
+        let mut accused = Vec::new();
+        let mut others = Vec::new();
+        for id in self.waiting.keys().copied().filter(|id| Some(*id) != prime) {
+            match self.stage_of(id) {
+                Some(Stage::Accused { .. }) => accused.push(id),
+                _ => others.push(id),
+            }
+        }
+        let by_rank = |id: &Id| Reverse((rank(&self.suspects[id]), *id));
+        accused.sort_by_key(by_rank);
+        others.sort_by_key(by_rank);
+        let left_ms = until_ms.saturating_sub(from_ms);
+        let share_ms = match (accused.is_empty(), others.is_empty()) {
+            (true, _) => 0,
+            (false, true) => left_ms,
+            (false, false) => left_ms / 4 * 3,
+        };
+        let parts = [(accused, share_ms), (others, left_ms - share_ms)];
+        let mut trial_ms = TRIAL_MS.0;
+        for (ids, part_ms) in parts {
+            let count = (ids.len() as u64).max(1);
+            trial_ms = trial_ms.max(if ids.is_empty() { 0 } else { part_ms / count });
+            for (place, id) in (0..).zip(ids) {
+                self.line.push_back((from_ms + place * part_ms / count, id));
+            }
+            from_ms += part_ms;
+        }
+        self.trial_ms = trial_ms.min(TRIAL_MS.1);
+    }
+
+    /// Takes those out of the front of the line that have ended before it was their turn.
+    fn line_up(&mut self) {
+        while let Some((_, id)) = self.line.front()
+            && !self.waiting.contains_key(id)
+        {
+            self.line.pop_front();
+        }
+    }
+
+    fn alone_ms(&self, id: Id) -> u64 {
+        let evidence = self.suspects.get(&id).and_then(Suspect::evidence);
+        let late = evidence.map_or(0, |evidence| evidence.late.min(MAX_LATE));
+        ALONE_MS << (2 * late)
+    }
+
+    fn apart_ms(&self, id: Id) -> u64 {
+        self.alone_ms(id).min(TRIAL_MS.0)
+    }
+}
+
+/// The accused or doubted one that most speaks against.
+fn prime_of(suspects: &HashMap<Id, Suspect>) -> Option<Id> {
+    let may_be = suspects.iter().filter(|(_, suspect)| {
+        let stage = suspect.evidence().map(|evidence| evidence.stage);
+        matches!(stage, Some(Stage::Accused { .. } | Stage::Doubted))
+    });
+    let prime = may_be.max_by_key(|(id, suspect)| (rank(suspect), **id));
+    prime.map(|(id, _)| *id)
+}
+
+/// Who is suspected more has a higher one.
+fn rank(suspect: &Suspect) -> (u32, Reverse<u32>, u32, u32) {
+    let evidence = suspect.evidence().copied().unwrap_or_default();
+    let turn = match evidence.stage {
+        Stage::Accused { turn } => turn,
+        _ => 0,
+    };
+    (evidence.hits, Reverse(evidence.late), evidence.weight, turn)
 }
 
 #[cfg(test)]

@@ -55,10 +55,6 @@ impl<T> Queue<T> {
         free
     }
 
-    pub(crate) fn has_slot(&self) -> bool {
-        self.free > 0
-    }
-
     /// A slot is free again, and nobody is to take it now.
     pub(crate) fn put_back(&mut self) {
         self.free += 1;

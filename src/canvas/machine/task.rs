@@ -4,7 +4,7 @@ use super::offspring::{self, Graft, Offspring};
 use super::{Change, Index, Past, Purpose, Record, Report};
 use crate::canvas::id::Seq;
 use crate::canvas::options::{Options, When};
-use crate::canvas::outcome::{Outcome, TaskFailure, Value};
+use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
 use crate::canvas::retry::RetryPolicy;
 
 /// Invariant: at most one attempt runs that this machine will listen to; `past.attempt` is its
@@ -239,6 +239,26 @@ impl Task {
         }
     }
 
+    /// Returns how this attempt has failed, if it has, and its end is heard.
+    pub(crate) fn failure(&self, attempt: u32, end: &End) -> Option<FailureKind> {
+        match end {
+            End::Failure { failure, .. } if self.is_running(attempt) && !self.revoked => {
+                Some(failure.kind)
+            }
+            _ => None,
+        }
+    }
+
+    /// Says whether it waits for the time of its next attempt.
+    pub(crate) fn is_delayed(&self) -> bool {
+        matches!(self.phase, Phase::Delayed)
+    }
+
+    /// The number of the attempt that runs, or ran last; 0 before the first.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.past.attempt
+    }
+
     pub(crate) fn is_revoked(&self) -> bool {
         self.revoked
     }
@@ -360,7 +380,8 @@ impl Task {
         self.offspring.purpose(index)
     }
 
-    fn is_running(&self, attempt: u32) -> bool {
+    /// Says whether this attempt runs, and its end is heard.
+    pub(crate) fn is_running(&self, attempt: u32) -> bool {
         matches!(self.phase, Phase::Running) && attempt == self.past.attempt
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Audit, check};
+use super::{Audit, Broken, check, owner};
 use crate::canvas::freeze::{Def, Fan, Members, Node};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::{Change, Index, Past, Record};
@@ -16,6 +16,7 @@ use crate::persistence::{Store, StoreError, keys};
 /// What has been read so far, as far as other records depend on it.
 pub(super) struct Books<'a> {
     audit: &'a mut Audit,
+    broken: Broken,
     store: &'a dyn Store,
     /// The key of each workflow's head.
     heads: HashMap<Id, Vec<u8>>,
@@ -65,6 +66,7 @@ impl<'a> Books<'a> {
     pub(super) fn new(audit: &'a mut Audit, store: &'a dyn Store) -> Self {
         Self {
             audit,
+            broken: Broken::default(),
             store,
             heads: HashMap::new(),
             owners: HashSet::new(),
@@ -83,12 +85,27 @@ impl<'a> Books<'a> {
         self.audit.fail(error);
     }
 
+    /// Notes what is wrong with a workflow.
+    fn find(&mut self, root: Id, what: impl Into<String>) {
+        self.audit.find(format!("workflow {root}"), what);
+        self.broken.workflows.insert(root);
+    }
+
+    /// Notes what is wrong with a record.
+    fn refuse(&mut self, key: &[u8], error: &StoreError) {
+        self.audit.fail(error);
+        match owner(key) {
+            Some(root) => drop(self.broken.workflows.insert(root)),
+            None => drop(self.broken.records.insert(key.to_owned())),
+        }
+    }
+
     pub(super) fn enter(&mut self, key: &[u8], record: &[u8]) {
         self.audit.records += 1;
         self.audit.bytes += (key.len() + record.len()) as u64;
         let result = check(key, record).and_then(|()| self.post(key, record));
         if let Err(error) = result {
-            self.audit.fail(&error);
+            self.refuse(key, &error);
         }
     }
 
@@ -105,7 +122,7 @@ impl<'a> Books<'a> {
                 self.audit.waiting += 1;
                 for other in waiting.keys(root) {
                     if self.store.get(&other)?.is_none() {
-                        self.audit.find(place(root), "it waits, and has no turn");
+                        self.find(root, "it waits, and has no turn");
                     }
                 }
                 let head = waiting.head(root)?;
@@ -120,8 +137,7 @@ impl<'a> Books<'a> {
                 self.audit.ended += 1;
                 self.head(root, key, codec::decode(Kind::Head, key, record)?);
                 if !self.results.contains(&root) && self.store.get(&keys::result(root))?.is_none() {
-                    self.audit
-                        .find(place(root), "it has ended, and has no result");
+                    self.find(root, "it has ended, and has no result");
                 }
             }
             (b'q', _) => {
@@ -175,7 +191,7 @@ impl<'a> Books<'a> {
                 keys::shown(&other),
                 keys::shown(key)
             );
-            self.audit.find(place(root), what);
+            self.find(root, what);
         }
         match &head.root {
             Some(node) => self.node(root, node),
@@ -188,9 +204,7 @@ impl<'a> Books<'a> {
                 Ok(None)
                     if keys::timed_of(key)
                         .is_some_and(|(at_ms, _)| key[0] == b'e' && at_ms == 0) => {}
-                Ok(None) => self
-                    .audit
-                    .find(place(root), "its idempotency key is not there"),
+                Ok(None) => self.find(root, "its idempotency key is not there"),
                 Err(error) => self.audit.fail(&error),
             }
         }
@@ -208,7 +222,7 @@ impl<'a> Books<'a> {
         };
         if !is_its_own {
             let what = "it has a turn, and does not wait for it";
-            self.audit.find(place(root), what);
+            self.find(root, what);
         }
         Ok(())
     }
@@ -294,17 +308,16 @@ impl<'a> Books<'a> {
             | Record::Expanded { .. }
             | Record::Reached { .. }
             | Record::Forgotten
-            | Record::Revoked { .. } => {}
+            | Record::Revoked { .. }
+            | Record::Submitted { .. }
+            | Record::SubmittedBy { .. } => {}
         }
     }
 
     fn child_beside(&mut self, task: Id, index: Index) {
         match self.store.get(&keys::members(task, index, 0)) {
             Ok(Some(_)) => {}
-            Ok(None) => self.audit.find(
-                place(task.root()),
-                format!("task {task} has no child {index}"),
-            ),
+            Ok(None) => self.find(task.root(), format!("task {task} has no child {index}")),
             Err(error) => self.audit.fail(&error),
         }
     }
@@ -339,54 +352,60 @@ impl<'a> Books<'a> {
         }
     }
 
-    /// Compares, when all has been read.
-    pub(super) fn close(mut self) {
+    /// Compares, when all has been read; returns what cannot stay as it is.
+    pub(super) fn close(mut self) -> Broken {
         self.unpack();
-        let Self {
-            audit,
-            heads,
-            marked,
-            ..
-        } = self;
-        for (root, error) in self.unread {
-            if !marked.contains(&root) {
-                audit.fail(&error);
+        self.close_parts();
+        self.close_heads();
+        self.broken
+    }
+
+    /// Compares what was stored in parts with what records say of these.
+    fn close_parts(&mut self) {
+        for (root, error) in std::mem::take(&mut self.unread) {
+            if !self.marked.contains(&root) {
+                self.audit.fail(&error);
+                self.broken.workflows.insert(root);
             }
         }
-        for (group, size) in self.wanted.groups {
+        for (group, size) in std::mem::take(&mut self.wanted.groups) {
             let stored = self.groups.remove(&group).unwrap_or_default();
-            if (stored.count != size || stored.has_gaps) && !marked.contains(&group.root()) {
+            if (stored.count != size || stored.has_gaps) && !self.marked.contains(&group.root()) {
                 let what = format!("group {group} has {} of its {size} members", stored.count);
-                audit.find(place(group.root()), what);
+                self.find(group.root(), what);
             }
         }
-        for ((node, is_args), least) in self.wanted.values {
+        for ((node, is_args), least) in std::mem::take(&mut self.wanted.values) {
             let stored = self.pieces.get(&(node, is_args));
             let is_there = stored.is_some_and(|stored| stored.count >= least && !stored.has_gaps);
-            if !is_there && !marked.contains(&node.root()) {
-                let what = format!("a value of {node} is not all there");
-                audit.find(place(node.root()), what);
+            if !is_there && !self.marked.contains(&node.root()) {
+                self.find(node.root(), format!("a value of {node} is not all there"));
             }
         }
-        for (key, root) in self.keys {
-            if !heads.contains_key(&root) {
+    }
+
+    /// Compares the workflows that records belong to with those that are there.
+    fn close_heads(&mut self) {
+        for (key, root) in std::mem::take(&mut self.keys) {
+            if !self.heads.contains_key(&root) {
                 let what = format!("idempotency key {} stands for it", keys::shown(&key));
-                audit.find(place(root), format!("it is not there, and {what}"));
+                self.find(root, format!("it is not there, and {what}"));
+                self.broken.records.insert(key);
             }
         }
-        for root in self.owners {
-            if !heads.contains_key(&root) && !marked.contains(&root) {
-                audit.find(place(root), "it has parts and no head");
+        for root in std::mem::take(&mut self.owners) {
+            if !self.heads.contains_key(&root) && !self.marked.contains(&root) {
+                self.find(root, "it has parts and no head");
             }
         }
-        for root in self.results {
-            if heads.get(&root).is_none_or(|key| key[0] == b'b') {
-                audit.find(place(root), "it has a result, and is not there");
+        for root in std::mem::take(&mut self.results) {
+            if self.heads.get(&root).is_none_or(|key| key[0] == b'b') {
+                self.find(root, "it has a result, and is not there");
             }
         }
-        for root in marked {
-            if heads.contains_key(&root) {
-                audit.find(place(root), "it is marked for deletion, and has a head");
+        for root in std::mem::take(&mut self.marked) {
+            if self.heads.contains_key(&root) {
+                self.find(root, "it is marked for deletion, and has a head");
             }
         }
     }
@@ -399,10 +418,6 @@ impl Stored {
         self.next = at + numbers;
         self.count += count;
     }
-}
-
-fn place(root: Id) -> String {
-    format!("workflow {root}")
 }
 
 fn odd(key: &[u8]) -> StoreError {

@@ -2,6 +2,7 @@
 
 mod books;
 
+use std::collections::HashSet;
 use std::fmt;
 
 use self::books::Books;
@@ -75,7 +76,7 @@ impl Audit {
     #[must_use]
     pub fn of(store: &dyn Store) -> Self {
         let mut audit = Self::default();
-        audit.read(store);
+        let _ = audit.read(store);
         audit
     }
 
@@ -116,17 +117,46 @@ impl Audit {
         }
     }
 
-    /// Reads all of a store that nobody writes to. Its memory grows with the number of workflows.
-    pub(crate) fn read(&mut self, store: &dyn Store) {
+    /// Reads all of a store that nobody writes to; returns what in it cannot stay as it is. Its memory
+    /// grows with the number of workflows.
+    pub(super) fn read(&mut self, store: &dyn Store) -> Broken {
         let mut books = Books::new(self, store);
         for pair in store.scan(&[0], &[0xff]) {
             match pair {
                 Ok((key, value)) => books.enter(&key, &value),
-                Err(error) => return books.fail(&error),
+                Err(error) => {
+                    books.fail(&error);
+                    return Broken::default();
+                }
             }
         }
-        books.close();
+        books.close()
     }
+}
+
+/// What an audit has found something wrong with.
+#[derive(Debug, Default)]
+pub(super) struct Broken {
+    pub(super) workflows: HashSet<Id>,
+    /// Keys of records that cannot be read and are no workflow's.
+    pub(super) records: HashSet<Vec<u8>>,
+}
+
+impl Broken {
+    pub(super) fn is_empty(&self) -> bool {
+        self.workflows.is_empty() && self.records.is_empty()
+    }
+}
+
+/// Returns which workflow a record is of, if its key tells.
+pub(super) fn owner(key: &[u8]) -> Option<Id> {
+    let id = match key.first()? {
+        b'b' | b'w' | b'd' | b's' | b'p' | b'r' | b'c' | b'k' | b'x' => keys::id_of(key),
+        b'e' | b't' => keys::timed_of(key).map(|(_, root)| root),
+        b'q' => keys::turn_of(key).map(|(_, root)| root),
+        _ => None,
+    };
+    id.map(Id::root)
 }
 
 /// Reads one record as far as it can be understood by itself.
@@ -141,7 +171,9 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
             let _: Weight = codec::decode(Kind::Pending, key, record)?;
         }
         Some(b'k') => drop(codec::decode::<Suspect>(Kind::Suspect, key, record)?),
-        Some(b'm') if key == keys::IMPORTING => codec::decode(Kind::Mark, key, record)?,
+        Some(b'm') if key == keys::IMPORTING || key == keys::STOPPING => {
+            codec::decode::<()>(Kind::Mark, key, record)?;
+        }
         Some(b'b') => drop(codec::decode::<Waiting>(Kind::Waiting, key, record)?),
         Some(b'w' | b'e') => drop(codec::decode::<Head>(Kind::Head, key, record)?),
         Some(b'q' | b't' | b'x') => codec::decode(Kind::Mark, key, record)?,

@@ -78,7 +78,7 @@ fn goes_on(engine: Engine) {
     let Some(last) = ended else {
         panic!("{said}{}", String::from_utf8_lossy(&output.stderr));
     };
-    left_whole(engine, home.path(), last.parse().unwrap()).unwrap();
+    left_whole(engine, Load::Small, home.path(), last.parse().unwrap()).unwrap();
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn fails_anywhere(engine: Engine, errors: &[&str]) {
                     "{place}: {}",
                     run.said
                 );
-                if let Err(why) = left_whole(engine, home.path(), run.acked) {
+                if let Err(why) = left_whole(engine, Load::Small, home.path(), run.acked) {
                     panic!("{place}, after {trials} trials: {why}\n{}", run.said);
                 }
                 if !run.was_met {

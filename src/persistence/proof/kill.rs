@@ -15,6 +15,8 @@ const ENGINE: &str = "CHORDAL_TEST_KILLED_ENGINE";
 const DURABILITY: &str = "CHORDAL_TEST_KILLED_DURABILITY";
 /// How many rounds it writes, if it is to end by itself.
 const ROUNDS: &str = "CHORDAL_TEST_KILLED_ROUNDS";
+/// Whether it writes much.
+const LARGE: &str = "CHORDAL_TEST_KILLED_LARGE";
 /// Whether it closes its store only when nothing goes on in it any more.
 const SETTLED: &str = "CHORDAL_TEST_KILLED_SETTLED";
 
@@ -32,13 +34,17 @@ fn the_process_that_is_killed() {
         Ok(_) => Durability::Power,
         Err(_) => Durability::Process,
     };
+    let load = match std::env::var_os(LARGE) {
+        Some(_) => Load::Large,
+        None => Load::Small,
+    };
     let rounds = std::env::var(ROUNDS).map_or(u64::MAX, |most| most.parse().unwrap());
-    let store = match engine.open(Path::new(&home)) {
+    let store = match engine.open_for(load, Path::new(&home)) {
         Ok(store) => store,
         Err(error) => return println!("\nrefused {error:?}"),
     };
     let write = |n| {
-        let applied = store.apply(round(n));
+        let applied = store.apply(load.round(n));
         applied.and_then(|()| store.sync(durability))
     };
     for n in (last_round(&*store) + 1..).take(rounds as usize) {
@@ -120,6 +126,14 @@ impl Process {
     /// With what is acknowledged fsynced.
     pub(super) fn for_power(mut self) -> Self {
         self.0.env(DURABILITY, "power");
+        self
+    }
+
+    /// It writes as much as this.
+    pub(super) fn load(mut self, load: Load) -> Self {
+        if load == Load::Large {
+            self.0.env(LARGE, "");
+        }
         self
     }
 

@@ -37,7 +37,7 @@ fn killed_anywhere(engine: Engine, rounds: u64) {
             let kill = format!("signal=KILL:when={n}");
             let run = Run::new(engine, home.path(), call, &[], Some(kill));
             trials += u64::from(run.was_met);
-            if let Err(why) = left_whole(engine, home.path(), run.acked.max(rounds)) {
+            if let Err(why) = left_whole(engine, Load::Small, home.path(), run.acked.max(rounds)) {
                 panic!("{engine:?}, killed at {call} {n}, after {trials} trials: {why}");
             }
             if !run.was_met {

@@ -1,41 +1,70 @@
-//! Power cuts: the file system of a process that writes is copied as its disk has it, which lacks
-//! all that was not synced, and mounted again.
+//! Power cuts: what a process has written to a block device is recorded, write by write and flush by flush.
+//! A cut takes from it what was not flushed: all of it, or some writes, whole or by sectors. What is left is
+//! mounted, and the store in it opened.
 //!
-//! The disk is a file with ext4 on it that commits its journal only when it is told to. Needs root.
+//! The store has been through some checkpoints before, so that sled uses space again. Needs root.
 
-use std::fs;
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use super::device::{Device, Disk, Event, succeeds};
 use super::kill::{Process, acked};
 use super::*;
 
-/// How many cuts with each engine; more with `CHORDAL_POWER_CUTS`.
+/// How many cuts with each engine on each file system; more with `CHORDAL_POWER_CUTS`.
 const CUTS: u64 = 3;
-const MEGABYTES: u64 = 128;
+/// So many are made of what one process has written.
+const CUTS_OF_ONE: u64 = 40;
+/// How many rounds there are in the store before anything is recorded, and how many are then.
+const ROUNDS: (u64, u64) = (160, 80);
 
-/// Runs a program of the system; what it says if it fails.
-fn run(program: &str, args: &[&str], path: &[&Path]) -> Result<(), String> {
-    let output = Command::new(program).args(args).args(path).output();
-    let output = output.map_err(|error| format!("{program}: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!(
-            "{program}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
+/// File systems by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileSystem {
+    Ext4,
+    Xfs,
+    Btrfs,
+}
+
+impl FileSystem {
+    /// Makes one on a new disk.
+    fn make(self) -> Result<Device, String> {
+        let (megabytes, args): (u64, &[&str]) = match self {
+            FileSystem::Ext4 => (256, &["mkfs.ext4", "-q", "-F", "-E", "nodiscard"]),
+            FileSystem::Xfs => (320, &["mkfs.xfs", "-q", "-f", "-K"]),
+            FileSystem::Btrfs => (256, &["mkfs.btrfs", "-q", "-f", "-K"]),
+        };
+        let device = Device::new(Disk::new(megabytes))?;
+        succeeds(Command::new(args[0]).args(&args[1..]).arg(device.file()))?;
+        Ok(device)
+    }
+
+    /// As little as possible is written that is not asked for: not every 5 seconds, as it would be.
+    fn options(self) -> &'static str {
+        match self {
+            FileSystem::Ext4 | FileSystem::Btrfs => "loop,commit=300",
+            FileSystem::Xfs => "loop",
+        }
     }
 }
 
-/// A file system in a file, on it for as long as this lives.
+impl fmt::Display for FileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// The file system of a device, mounted for as long as this lives.
 struct Mount(TempDir);
 
 impl Mount {
-    fn new(image: &Path) -> Result<Self, String> {
+    fn new(system: FileSystem, device: &Device) -> Result<Self, String> {
         let at = tempfile::tempdir().unwrap();
-        // Nothing is written that is not asked for: not every 5 seconds, as it would be.
-        run("mount", &["-o", "loop,commit=300"], &[image, at.path()])?;
+        let mut mount = Command::new("mount");
+        mount.args(["-o", system.options()]).arg(device.file());
+        succeeds(mount.arg(at.path()))?;
         Ok(Self(at))
     }
 
@@ -46,35 +75,15 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let done = run("umount", &["-l"], &[self.0.path()]);
+        let umount = |args: &[&str]| succeeds(Command::new("umount").args(args).arg(self.0.path()));
+        // A thread of a store that was dropped may have a file open for a moment.
+        let done = umount(&[]).or_else(|_| umount(&["-l"]));
         assert!(std::thread::panicking() || done.is_ok(), "{done:?}");
     }
 }
 
 /// Ends with what is tried, however that ends.
 struct Living(Child);
-
-impl Living {
-    /// Returns when none of its threads runs any more.
-    fn stop(&self) {
-        let pid = self.0.id().to_string();
-        run("kill", &["-STOP", &pid], &[]).unwrap();
-        let stopped = |task: fs::DirEntry| {
-            let stat = fs::read_to_string(task.path().join("stat"));
-            // `<id> (<name>) <state> …`; a thread that is gone is as good.
-            stat.map_or(true, |stat| {
-                let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
-                matches!(state, Some(b'T' | b'Z' | b'X'))
-            })
-        };
-        while !fs::read_dir(format!("/proc/{pid}/task"))
-            .unwrap()
-            .all(|task| stopped(task.unwrap()))
-        {
-            std::thread::yield_now();
-        }
-    }
-}
 
 impl Drop for Living {
     fn drop(&mut self) {
@@ -83,63 +92,118 @@ impl Drop for Living {
     }
 }
 
-/// Cuts the power after so many acknowledgements.
-fn trial(engine: Engine, empty: &Path, acks: usize) -> Result<(), String> {
-    let bench = tempfile::tempdir().unwrap();
-    let (disk, left) = (bench.path().join("disk"), bench.path().join("left"));
-    let copied = |from: &Path, to: &Path| run("cp", &["--sparse=always"], &[from, to]);
-    copied(empty, &disk)?;
-    let mounted = Mount::new(&disk)?;
-    let mut process = Process::new(engine, &mounted.home()).for_power();
-    let mut living = Living(process.command().stderr(Stdio::null()).spawn().unwrap());
-    let mut lines = BufReader::new(living.0.stdout.take().unwrap()).lines();
-    let mut next = || lines.find_map(|line| acked(&line.unwrap()));
-    let mut last = 0;
-    for _ in 0..acks {
-        last = next().ok_or("it goes on until it is stopped")?;
-    }
-    living.stop();
-    copied(&disk, &left)?;
-    drop(living);
-    while let Some(later) = next() {
-        last = later;
-    }
-    drop(mounted);
-    let mounted = Mount::new(&left)?;
-    left_whole(engine, &mounted.home(), last)
+/// What one process has done to a disk.
+struct Recording {
+    before: Disk,
+    events: Vec<Event>,
+    /// Behind how many events a round was known to be acknowledged.
+    acks: Vec<(usize, u64)>,
 }
 
-fn cuts(engine: Engine) {
-    let trials = number("CHORDAL_POWER_CUTS", CUTS);
-    let bench = tempfile::tempdir().unwrap();
-    let empty = bench.path().join("empty");
-    fs::File::create(&empty)
-        .unwrap()
-        .set_len(MEGABYTES << 20)
-        .unwrap();
-    let there = run("mkfs.ext4", &["-q", "-F"], &[&empty]);
-    if let Err(why) = there.and_then(|()| Mount::new(&empty).map(drop)) {
-        eprintln!("SKIPPED: {trials} power cuts with {engine:?}: {why}");
+impl Recording {
+    fn make(engine: Engine, system: FileSystem) -> Result<Self, String> {
+        let device = system.make()?;
+        let process = |mounted: &Mount, rounds| {
+            let process = Process::new(engine, &mounted.home()).for_power();
+            process.load(Load::Large).rounds(rounds)
+        };
+        let mounted = Mount::new(system, &device)?;
+        let filled = process(&mounted, ROUNDS.0).command().output().unwrap();
+        assert!(filled.status.success(), "{filled:?}");
+        drop(mounted);
+        let before = device.disk();
+        device.record();
+        let mounted = Mount::new(system, &device)?;
+        let mut process = process(&mounted, ROUNDS.1);
+        let mut living = Living(process.command().stderr(Stdio::null()).spawn().unwrap());
+        let lines = BufReader::new(living.0.stdout.take().unwrap()).lines();
+        let rounds = lines.filter_map(|line| acked(&line.unwrap()));
+        let acks = rounds.map(|round| (device.recorded(), round)).collect();
+        drop(living);
+        let events = device.events();
+        drop(mounted);
+        Ok(Self {
+            before,
+            events,
+            acks,
+        })
+    }
+
+    /// Cuts the power somewhere, and opens what is left.
+    fn cut(
+        &self,
+        engine: Engine,
+        system: FileSystem,
+        dice: &mut impl FnMut(usize) -> usize,
+    ) -> Result<(), String> {
+        let events = dice(self.events.len() + 1);
+        let known = self.acks.iter().take_while(|(at, _)| *at <= events).last();
+        let acked = known.map_or(ROUNDS.0, |(_, round)| *round);
+        let left = self.before.cut(&self.events[..events], dice);
+        let opened = || {
+            let device = Device::new(left)?;
+            let mounted = Mount::new(system, &device)?;
+            left_whole(engine, Load::Large, &mounted.home(), acked)
+        };
+        opened().map_err(|why| {
+            let all = self.events.len();
+            format!("cut behind {events} of {all} events, {acked} rounds acknowledged: {why}")
+        })
+    }
+}
+
+fn cuts(engine: Engine, system: FileSystem) {
+    let cuts = number("CHORDAL_POWER_CUTS", CUTS);
+    if let Err(why) = system
+        .make()
+        .and_then(|device| Mount::new(system, &device).map(drop))
+    {
+        eprintln!("SKIPPED: {cuts} power cuts with {engine:?} on {system}: {why}");
         return;
     }
     // Each time others: what is not found in one run may be in the next.
     let seed = std::process::id().into();
-    let mut dice = noise(seed).skip(9);
-    for done in 1..=trials {
-        let acks = (dice.next().unwrap() >> 20) as usize % 90;
-        if let Err(why) = trial(engine, &empty, acks) {
-            panic!("{engine:?}, cut behind {acks} or more, after {done} trials: {why}");
+    let mut noise = noise(seed).skip(9);
+    let mut dice = |sides: usize| (noise.next().unwrap() >> 20) as usize % sides;
+    let mut recording = None;
+    for done in 0..cuts {
+        if done % CUTS_OF_ONE == 0 {
+            recording = Some(Recording::make(engine, system).unwrap());
+        }
+        let recording: &Recording = recording.as_ref().unwrap();
+        if let Err(why) = recording.cut(engine, system, &mut dice) {
+            panic!("{engine:?} on {system}, after {done} trials: {why}");
         }
     }
-    eprintln!("{engine:?}: {trials} trials with power cuts");
+    eprintln!("{engine:?} on {system}: {cuts} trials with power cuts");
 }
 
 #[test]
-fn a_power_cut_takes_nothing_from_sled_that_was_acknowledged() {
-    cuts(Engine::Sled);
+fn a_power_cut_takes_nothing_from_sled_on_ext4_that_was_acknowledged() {
+    cuts(Engine::Sled, FileSystem::Ext4);
 }
 
 #[test]
-fn a_power_cut_takes_nothing_from_redb_that_was_acknowledged() {
-    cuts(Engine::Redb);
+fn a_power_cut_takes_nothing_from_sled_on_xfs_that_was_acknowledged() {
+    cuts(Engine::Sled, FileSystem::Xfs);
+}
+
+#[test]
+fn a_power_cut_takes_nothing_from_sled_on_btrfs_that_was_acknowledged() {
+    cuts(Engine::Sled, FileSystem::Btrfs);
+}
+
+#[test]
+fn a_power_cut_takes_nothing_from_redb_on_ext4_that_was_acknowledged() {
+    cuts(Engine::Redb, FileSystem::Ext4);
+}
+
+#[test]
+fn a_power_cut_takes_nothing_from_redb_on_xfs_that_was_acknowledged() {
+    cuts(Engine::Redb, FileSystem::Xfs);
+}
+
+#[test]
+fn a_power_cut_takes_nothing_from_redb_on_btrfs_that_was_acknowledged() {
+    cuts(Engine::Redb, FileSystem::Btrfs);
 }

@@ -7,7 +7,7 @@ use crate::canvas::freeze::{Callbacks, Def, Fan, Node};
 use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
 use crate::canvas::machine::revocation::Stand;
 use crate::canvas::machine::workflow::ROOT;
-use crate::canvas::machine::{BODY, Index, Purpose};
+use crate::canvas::machine::{BODY, Index, Purpose, Record};
 use crate::persistence::StoreError;
 
 /// A node, and how it was reached: its place among the children of each supervisor above it.
@@ -23,6 +23,8 @@ pub(super) struct Step {
     /// Whose stream the child is in.
     pub(super) stream: Seq,
     pub(super) index: Index,
+    /// Its own number.
+    pub(super) seq: Seq,
     pub(super) link: Link,
 }
 
@@ -35,6 +37,16 @@ pub(super) enum Link {
     Last,
     /// None: a callback, or what a task called. It runs or not, whatever becomes of the other.
     Aside,
+}
+
+impl Found {
+    /// Says whether node `seq` of the same workflow cannot end before this one: it is this one, or holds
+    /// it as a part.
+    pub(crate) fn is_part_of(&self, seq: Seq) -> bool {
+        let from_below = self.path.iter().rev();
+        let mut parts = from_below.take_while(|step| step.link != Link::Aside);
+        self.node.seq == seq || parts.any(|step| step.stream == seq)
+    }
 }
 
 impl Reader {
@@ -51,48 +63,95 @@ impl Reader {
         .run(root)
     }
 
-    /// The children of a node, in order: a fan's members, a chain's steps, a task's callbacks.
+    /// The children of a node, in order: a fan's members, a chain's steps, what a task has started. A
+    /// chord has those of its header and its body behind them; a body that is a task is known by the
+    /// chord's own handle, so that what it has started is the chord's. So with a fold.
     pub(crate) fn children(&self, root: Id, parent: &Found) -> Result<Vec<Found>, StoreError> {
         let root = root.root();
         let seq = parent.node.seq;
-        let child = |step, node| {
-            let mut path = parent.path.clone();
-            path.push(step);
-            Found { node, path }
-        };
         match &parent.node.def {
-            Def::Task(_) => Ok(parent
-                .node
-                .callbacks
-                .clone()
-                .into_iter()
-                .flat_map(|callbacks| all_of(*callbacks))
-                .map(|node| child(Step::callback(node.seq), node))
-                .collect()),
+            Def::Task(_) => self.started_by(root, parent),
             Def::Chain(steps) => Ok(steps
                 .iter()
                 .enumerate()
                 .map(|(i, node)| {
-                    let step = Step::of(seq, i as Index, link_at(i, steps.len()));
-                    child(step, node.clone())
+                    let link = link_at(i, steps.len());
+                    parent.child(seq, i as Index, link, node.clone())
                 })
                 .collect()),
-            Def::Group(fan) | Def::Chord { header: fan, .. } | Def::Fold { header: fan, .. } => {
-                let group = root.node(seq);
-                let Some((first, size)) = self.expansion(group, fan)? else {
-                    return Ok(Vec::new());
-                };
-                let mut cursor = MemberCursor::new(group, first);
-                (0..size)
-                    .map(|i| {
-                        Ok(child(
-                            Step::of(seq, i, Link::Part),
-                            cursor.get(self, fan, i)?,
-                        ))
-                    })
-                    .collect()
+            Def::Group(fan) => self.members_of(root, parent, fan),
+            Def::Chord { header, body } | Def::Fold { header, body, .. } => {
+                let mut children = self.members_of(root, parent, header)?;
+                let body = parent.child(seq, BODY, Link::Last, Node::clone(body));
+                match body.node.def {
+                    Def::Task(_) => children.extend(self.started_by(root, &body)?),
+                    _ => children.push(body),
+                }
+                Ok(children)
             }
         }
+    }
+
+    /// The node that has this one among its [`children`](Self::children); `None` of a root.
+    pub(crate) fn parent(&self, root: Id, of: &Found) -> Result<Option<Found>, StoreError> {
+        let Some(above) = of.path.len().checked_sub(2) else {
+            return Ok(None);
+        };
+        let step = &of.path[above];
+        let found = self.find(root.node(step.seq))?;
+        match found {
+            Some(found) if step.index == BODY && matches!(found.node.def, Def::Task(_)) => {
+                self.parent(root, &found)
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// The workflows that a task has submitted, in order; they may be gone.
+    pub(crate) fn submitted_by(&self, task: Id) -> Result<Vec<Id>, StoreError> {
+        let roots = self.records(task).filter_map(|record| match record {
+            Ok(Record::Submitted { root }) => Some(Ok(root)),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        });
+        roots.collect()
+    }
+
+    /// The task that has submitted a workflow, if one did; it may be gone.
+    pub(crate) fn submitter(&self, root: Id) -> Result<Option<Id>, StoreError> {
+        for record in self.records(root.origin_stream()) {
+            if let Record::SubmittedBy { task } = record? {
+                return Ok(Some(task));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a task has started within its workflow, or may start: its callbacks, then what it has
+    /// called, added to its chord, or been replaced by.
+    fn started_by(&self, root: Id, task: &Found) -> Result<Vec<Found>, StoreError> {
+        let seq = task.node.seq;
+        let callbacks = task.node.callbacks.clone();
+        let callbacks = callbacks
+            .into_iter()
+            .flat_map(|callbacks| all_of(*callbacks));
+        let callbacks =
+            callbacks.map(|node| task.child(WORKFLOW_STREAM, node.seq, Link::Aside, node));
+        let offspring = self.offspring(root.node(seq))?.into_iter();
+        let offspring =
+            offspring.map(|(index, purpose, node)| task.child(seq, index, link_of(purpose), node));
+        Ok(callbacks.chain(offspring).collect())
+    }
+
+    fn members_of(&self, root: Id, of: &Found, fan: &Fan) -> Result<Vec<Found>, StoreError> {
+        let seq = of.node.seq;
+        let group = root.node(seq);
+        let Some((first, size)) = self.expansion(group, fan)? else {
+            return Ok(Vec::new());
+        };
+        let mut cursor = MemberCursor::new(group, first);
+        let member = |i| Ok(of.child(seq, i, Link::Part, cursor.get(self, fan, i)?));
+        (0..size).map(member).collect()
     }
 
     /// The members of the group whose list is the value of a node, if it is one's, also of one
@@ -101,28 +160,44 @@ impl Reader {
         let mut found = of.clone();
         loop {
             let seq = found.node.seq;
-            let (step, node) = match found.node.def {
+            let (index, node) = match found.node.def {
                 Def::Task(_) => match self.replacement(root.node(seq))? {
-                    Some((index, node)) => (Step::of(seq, index, Link::Last), node),
+                    Some((index, node)) => (index, node),
                     None => return Ok(None),
                 },
                 Def::Group(_) => return self.children(root, &found).map(Some),
                 Def::Chain(mut steps) => match (steps.len(), steps.pop()) {
-                    (len, Some(last)) => (Step::of(seq, len as Index - 1, Link::Last), last),
+                    (len, Some(last)) => (len as Index - 1, last),
                     (_, None) => return Ok(None),
                 },
-                Def::Chord { body, .. } => {
-                    (Step::of(seq, BODY, Link::Last), Arc::unwrap_or_clone(body))
-                }
+                Def::Chord { body, .. } => (BODY, Arc::unwrap_or_clone(body)),
                 Def::Fold { .. } => return Ok(None),
             };
-            found.path.push(step);
+            found.path.push(Step::of(seq, index, Link::Last, &node));
             found.node = node;
         }
     }
 }
 
 impl Found {
+    fn child(&self, stream: Seq, index: Index, link: Link, node: Node) -> Self {
+        let mut path = self.path.clone();
+        path.push(Step::of(stream, index, link, &node));
+        Self { node, path }
+    }
+
+    /// The task that this is, or that is its body: what that submits, its handle has among its
+    /// children.
+    pub(crate) fn task(&self) -> Option<Seq> {
+        match &self.node.def {
+            Def::Task(_) => Some(self.node.seq),
+            Def::Chord { body, .. } | Def::Fold { body, .. } => {
+                matches!(body.def, Def::Task(_)).then_some(body.seq)
+            }
+            Def::Chain(_) | Def::Group(_) => None,
+        }
+    }
+
     /// The streams in which something may be recorded that decides this node's outcome: its own
     /// supervisor's and those above it, the workflow's the last.
     pub(crate) fn decided_in(&self, root: Id) -> Vec<Id> {
@@ -135,6 +210,14 @@ impl Found {
 
 fn all_of(callbacks: Callbacks) -> impl Iterator<Item = Node> {
     callbacks.link.into_iter().chain(callbacks.link_error)
+}
+
+/// What a task's own child is to it.
+fn link_of(purpose: Purpose) -> Link {
+    match purpose {
+        Purpose::Replacement => Link::Last,
+        Purpose::Call | Purpose::Addition => Link::Aside,
+    }
 }
 
 /// What step `i` of `len` is to its chain.
@@ -155,7 +238,7 @@ type Child = Result<(Step, Node), StoreError>;
 
 impl<'a> Search<'a> {
     fn run(&self, root: Node) -> Result<Option<Found>, StoreError> {
-        let mut path = vec![Step::of(WORKFLOW_STREAM, ROOT, Link::Part)];
+        let mut path = vec![Step::of(WORKFLOW_STREAM, ROOT, Link::Part, &root)];
         // The children still to be looked at of each node on the path.
         let mut open = Vec::new();
         let mut node = root;
@@ -180,34 +263,31 @@ impl<'a> Search<'a> {
     /// What may be, or hold, the target.
     fn children(&self, node: Node) -> Result<Box<dyn Iterator<Item = Child> + 'a>, StoreError> {
         let seq = node.seq;
-        let callbacks = node.callbacks.into_iter().flat_map(|callbacks| {
-            all_of(*callbacks).map(|node| Ok((Step::callback(node.seq), node)))
-        });
+        let callbacks = node
+            .callbacks
+            .into_iter()
+            .flat_map(|callbacks| all_of(*callbacks).map(|node| Ok((Step::callback(&node), node))));
         Ok(match node.def {
             Def::Task(_) if !self.dynamic => Box::new(callbacks),
             Def::Task(_) => {
                 let offspring = self.reader.offspring(self.target.node(seq))?;
                 let offspring = offspring.into_iter().map(move |(index, purpose, node)| {
-                    let link = match purpose {
-                        Purpose::Replacement => Link::Last,
-                        Purpose::Call | Purpose::Addition => Link::Aside,
-                    };
-                    Ok((Step::of(seq, index, link), node))
+                    Ok((Step::of(seq, index, link_of(purpose), &node), node))
                 });
                 Box::new(callbacks.chain(offspring))
             }
             Def::Chain(steps) => {
                 let len = steps.len();
-                let step = move |i| Step::of(seq, i as Index, link_at(i, len));
-                let steps = steps.into_iter().enumerate();
-                Box::new(callbacks.chain(steps.map(move |(i, node)| Ok((step(i), node)))))
+                let steps = steps.into_iter().enumerate().map(move |(i, node)| {
+                    let step = Step::of(seq, i as Index, link_at(i, len), &node);
+                    Ok((step, node))
+                });
+                Box::new(callbacks.chain(steps))
             }
             Def::Group(fan) => Box::new(callbacks.chain(self.members(seq, fan)?)),
             Def::Chord { header, body } | Def::Fold { header, body, .. } => {
-                let body = std::iter::once(Ok((
-                    Step::of(seq, BODY, Link::Last),
-                    Arc::unwrap_or_clone(body),
-                )));
+                let body = Arc::unwrap_or_clone(body);
+                let body = std::iter::once(Ok((Step::of(seq, BODY, Link::Last, &body), body)));
                 Box::new(callbacks.chain(self.members(seq, header)?).chain(body))
             }
         })
@@ -221,7 +301,7 @@ impl<'a> Search<'a> {
         let reader = self.reader;
         let group = self.target.node(seq);
         let errbacks = fan.own_errbacks().to_vec().into_iter();
-        let errbacks = errbacks.map(|node| Ok((Step::callback(node.seq), node)));
+        let errbacks = errbacks.map(|node| Ok((Step::callback(&node), node)));
         let expansion = reader.expansion(group, &fan)?;
         // Members are numbered in order, so a node numbered at submission is in the last one that
         // starts below it; one numbered at run time may be in any.
@@ -235,7 +315,7 @@ impl<'a> Search<'a> {
         let mut cursor = MemberCursor::new(group, first);
         let members = likely.into_iter().chain(others).map(move |index| {
             let member = cursor.get(reader, &fan, index)?;
-            Ok((Step::of(seq, index, Link::Part), member))
+            Ok((Step::of(seq, index, Link::Part, &member), member))
         });
         Ok(errbacks.chain(members))
     }
@@ -267,14 +347,15 @@ impl Step {
         (self.stream, self.index)
     }
 
-    fn callback(seq: Seq) -> Self {
-        Self::of(WORKFLOW_STREAM, seq, Link::Aside)
+    fn callback(node: &Node) -> Self {
+        Self::of(WORKFLOW_STREAM, node.seq, Link::Aside, node)
     }
 
-    fn of(stream: Seq, index: Index, link: Link) -> Self {
+    fn of(stream: Seq, index: Index, link: Link, node: &Node) -> Self {
         Self {
             stream,
             index,
+            seq: node.seq,
             link,
         }
     }

@@ -77,6 +77,26 @@ impl Base {
         path: PathBuf,
         disk: impl FnOnce(FileBackend) -> B,
     ) -> Result<Self, StoreError> {
+        let (mut base, is_repaired) = Self::open_file(path, disk)?;
+        if is_repaired {
+            // That reads every page that can be reached, too.
+            info!(file = %base.path.display(), "it was not closed; redb has gone through it");
+        } else {
+            base.verify()?;
+        }
+        Ok(base)
+    }
+
+    /// Opens redb's file, of which some pages may be damaged.
+    pub(super) fn open_damaged(path: PathBuf) -> Result<Self, StoreError> {
+        Self::open_file(path, |file| file).map(|(base, _)| base)
+    }
+
+    /// Opens redb's file; returns whether redb has gone through all of it.
+    fn open_file<B: StorageBackend>(
+        path: PathBuf,
+        disk: impl FnOnce(FileBackend) -> B,
+    ) -> Result<(Self, bool), StoreError> {
         if fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
             // redb would make a new store of it.
             return Err(damaged(
@@ -95,18 +115,12 @@ impl Base {
             builder.set_repair_callback(move |_| repaired.set(true));
             Ok(builder.create_with_backend(backend)?)
         })?;
-        let mut base = Self {
+        let base = Self {
             path,
             db: Some(db),
             file,
         };
-        if is_repaired.get() {
-            // That reads every page that can be reached, too.
-            info!(file = %base.path.display(), "it was not closed; redb has gone through it");
-        } else {
-            base.verify()?;
-        }
-        Ok(base)
+        Ok((base, is_repaired.get()))
     }
 
     fn verify(&mut self) -> Result<(), StoreError> {

@@ -16,6 +16,7 @@
 //! Both files carry the id of the store, so that those of two stores are not taken for one.
 
 mod base;
+mod salvage;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use parking_lot::Mutex;
 use tracing::error;
 
 use self::base::Base;
+pub(super) use self::salvage::salvage;
 use self::scan::RedbScan;
 use super::dir::Dir;
 use super::fence::{self, Fence};
@@ -239,6 +241,10 @@ impl Store for RedbStore {
             .map_err(|error| self.poison(error))?;
         self.epoch.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.home)
     }
 
     fn sync(&self, durability: Durability) -> Result<(), StoreError> {

@@ -7,13 +7,12 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::files::{
-    failed, fsync, list, make_dir, make_dir_durably, open_new, open_private, remove, rename,
-    sync_dir,
+    UNFINISHED, begin_copy, failed, fsync, list, make_dir, open_new, remove, remove_marked, rename,
+    sync_dir, with_ending,
 };
-use super::home::UNFINISHED;
 use super::log::name_of;
 use super::{SledStore, join};
 use crate::persistence::StoreError;
@@ -27,7 +26,7 @@ impl SledStore {
             return Err(failed("back up to", &to, ErrorKind::AlreadyExists.into()));
         }
         let part = with_ending(&to, ".part");
-        begin(&part)?;
+        begin_copy(&part)?;
         let copied = self
             .copy_all(&part)
             .and_then(|()| remove(&part.join(UNFINISHED)))
@@ -102,38 +101,6 @@ impl Drop for Still<'_> {
     }
 }
 
-/// Makes the directory, anew if a backup that was cut short has left it.
-fn begin(part: &Path) -> Result<(), StoreError> {
-    let mark = part.join(UNFINISHED);
-    if mark.exists() {
-        remove_marked(part, UNFINISHED).map_err(|e| failed("remove", part, e))?;
-    } else if part.exists() {
-        return Err(failed("back up to", part, ErrorKind::AlreadyExists.into()));
-    }
-    if let Some(parent) = part.parent() {
-        make_dir_durably(parent)?;
-    }
-    make_dir(part)?;
-    open_private(&mark).map(|_| ())
-}
-
-/// Removes a directory with all that is in it; last the file that says that it may be removed, so that what
-/// is left when this is cut short still says so.
-pub(super) fn remove_marked(dir: &Path, mark: &str) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name() == mark {
-            continue;
-        }
-        match entry.file_type()?.is_dir() {
-            true => fs::remove_dir_all(entry.path())?,
-            false => fs::remove_file(entry.path())?,
-        }
-    }
-    fs::remove_file(dir.join(mark))?;
-    fs::remove_dir(dir)
-}
-
 /// Copies sled's directory; the mark that makes it one goes last.
 pub(super) fn copy_sled(from: &Path, to: &Path) -> Result<(), StoreError> {
     const READY: &str = ".ready";
@@ -172,11 +139,4 @@ pub(super) fn copy_file(from: &Path, to: &Path, length: u64) -> Result<(), Store
     let doing = || format!("copy {} to {}", from.display(), to.display());
     let copied = copy().map_err(|e| StoreError::io(doing(), e))?;
     fsync(&copied).map_err(|e| StoreError::final_io(doing(), e))
-}
-
-/// The path beside this one.
-pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,11 +13,13 @@ use tracing::error;
 use super::disk::Disk;
 use super::files::damaged;
 use super::overlay::{Entry, Tops};
+use super::pool;
 use super::prepare::{prepare, settle};
 use super::replay::Held;
 use crate::persistence::caught::caught;
 use crate::persistence::dir::Dir;
 use crate::persistence::identity::Identity;
+use crate::persistence::without::{Rule::H13, without};
 use crate::persistence::{Holder, Pair, StoreError, folder};
 
 /// What is read again soon lies in the overlay; this is for what comes back from the disk. sled's own
@@ -31,15 +33,15 @@ const CACHE_BYTES: u64 = 4 << 20;
 /// (16, one more before it splits, three from a merged neighbour), so the default is safe to
 /// 6,500 bytes of key and value and this to 13,000. Existing stores open with their own size
 /// only: a change needs a migration.
-const SEGMENT_BYTES: usize = 1 << 20;
+pub(super) const SEGMENT_BYTES: usize = 1 << 20;
 
 /// How long a thread of sled's pool may hold the log file after its store was dropped.
 const STRAGGLERS: Duration = Duration::from_secs(2);
 
 /// The tree beside the users' own that holds the mark.
 const MARKS: &str = "log";
-const MARK: &[u8] = b"checkpoint";
-const IDENTITY: &[u8] = b"store";
+pub(super) const MARK: &[u8] = b"checkpoint";
+pub(super) const IDENTITY: &[u8] = b"store";
 
 /// How much of the log sled holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub(super) struct Base {
     /// One fsync at a time: the kernel tells an error once, so a second caller on the same
     /// descriptor would be told that all is well.
     pub(super) disk: Mutex<Disk>,
+    /// The last segment of sled's log of which a part is known to be on disk, with all before it (H13).
+    pub(super) settled: AtomicI64,
     /// Set when sled gave up inside a write and might still write the half it has.
     torn: AtomicBool,
 }
@@ -70,23 +74,44 @@ struct Trees {
     marks: ::sled::Tree,
 }
 
+impl Mark {
+    /// Reads the record of it.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        let ([seq, generation], []) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        Some(Self {
+            seq: u64::from_be_bytes(*seq),
+            generation: u64::from_be_bytes(*generation),
+        })
+    }
+}
+
 impl Base {
     /// Opens sled in `<home>/sled`. What it finds is on the disk before it returns.
     pub(super) fn open(home: &Path) -> Result<Self, StoreError> {
         let dir = home.join("sled");
         let fresh = prepare(&dir)?;
         let disk = Disk::open(&dir)?;
-        let db = start(&dir)?;
+        let db = pool::begin_with(
+            || start(&dir),
+            |db| {
+                let flush = || pollster::block_on(db.flush_async());
+                guarded(&dir, "flush", flush).map(drop)
+            },
+        )?;
         let marks = guarded(&dir, "open a tree", || db.open_tree(MARKS))?;
         let base = Base {
             trees: Some(Trees { db, marks }),
             disk: Mutex::new(disk),
+            settled: AtomicI64::new(-1),
             torn: AtomicBool::new(false),
             place: Dir::open(dir.clone())?,
             dir,
         };
-        base.flush()?;
+        let flushed = base.flush()?;
         settle(&base.dir)?;
+        base.settled.store(flushed, Ordering::Release);
         if fresh {
             folder::finish(home, &base.dir)?;
         }
@@ -128,40 +153,50 @@ impl Base {
     }
 
     /// Hands entries to sled and waits until they are written; durable only after
-    /// [`settle`](Self::settle). More at once would hang it: whoever appends to its file waits, under
+    /// [`settle`](Self::settle). More at once would hang it: a thread that appends to its file waits, under
     /// its accountant's lock, for a pool thread to have shortened the file, and all of those may be
     /// waiting for that lock, each with a buffer to write (segment.rs:987, iobuf.rs:470).
     ///
     /// One by one, not as a batch of sled's: a crash may leave a part of either, the log has it all, and
-    /// while a batch is applied nobody can read.
+    /// while a batch is applied no other thread can read.
     pub(super) fn write<'a>(
         &self,
         entries: impl IntoIterator<Item = Entry<'a>>,
     ) -> Result<(), StoreError> {
+        for entry in entries {
+            let last = self.put(entry)?;
+            if last > self.settled.load(Ordering::Acquire) && !without(H13) {
+                self.settle()?;
+            }
+        }
+        self.flush().map(drop)
+    }
+
+    /// Hands one entry to sled; returns the segment in which sled's log then ends.
+    pub(super) fn put(&self, (key, value): Entry<'_>) -> Result<i64, StoreError> {
         let db = &self.trees().db;
-        let put = |(key, value): Entry<'_>| match value {
-            Some(value) => db.insert(key, value),
-            // For a key that it does not have, sled writes nothing.
-            None => db.remove(key),
+        let put = || {
+            match value {
+                Some(value) => db.insert(key, value)?,
+                // For a key that it does not have, sled writes nothing.
+                None => db.remove(key)?,
+            };
+            end_of_log(db)
         };
-        let written = guarded(&self.dir, "write", || {
-            entries
-                .into_iter()
-                .try_for_each(|entry| put(entry).map(drop))
-        });
-        written.inspect_err(|_| {
+        guarded(&self.dir, "write", put).inspect_err(|_| {
             // After an error of its log sled writes nothing more. After any other it takes what it was
             // doing for done, and would write the half that is there.
             let stopped = db.context.global_error().is_err();
             self.torn.fetch_or(!stopped, Ordering::AcqRel);
-        })?;
-        self.flush()
+        })
     }
 
     /// Returns when all that was applied before survives power loss (H1, H5).
     pub(super) fn settle(&self) -> Result<(), StoreError> {
-        self.flush()?;
-        self.disk.lock().fsync()
+        let flushed = self.flush()?;
+        self.disk.lock().fsync()?;
+        self.settled.fetch_max(flushed, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Refuses to go on where sled's directory is no longer at its path, or its file was deleted.
@@ -200,14 +235,9 @@ impl Base {
         let Some(bytes) = guarded(&self.dir, "read", || self.trees().marks.get(MARK))? else {
             return Ok(None);
         };
-        let word = |from: usize| {
-            Some(u64::from_be_bytes(
-                bytes.get(from..from + 8)?.try_into().ok()?,
-            ))
-        };
-        match (bytes.len(), word(0), word(8)) {
-            (16, Some(seq), Some(generation)) => Ok(Some(Mark { seq, generation })),
-            _ => Err(damaged(&self.dir, "its mark of the log cannot be read")),
+        match Mark::of(&bytes) {
+            Some(mark) => Ok(Some(mark)),
+            None => Err(damaged(&self.dir, "its mark of the log cannot be read")),
         }
     }
 
@@ -236,8 +266,11 @@ impl Base {
         self.trees.as_ref().expect("sled is there until drop")
     }
 
-    fn flush(&self) -> Result<(), StoreError> {
-        guarded(&self.dir, "flush", || self.trees().db.flush()).map(|_| ())
+    /// Has sled hand to the kernel what it holds; returns the segment of its log in which that ends.
+    pub(super) fn flush(&self) -> Result<i64, StoreError> {
+        let db = &self.trees().db;
+        guarded(&self.dir, "flush", || db.flush())?;
+        Ok(segment(db.context.pagecache.log.stable_offset()))
     }
 }
 
@@ -263,6 +296,19 @@ impl Drop for Base {
             error!(dir = %self.dir.display(), "sled panicked while closing");
         }
     }
+}
+
+/// Returns the segment in which sled's log ends. sled does not say, but for a place in its log that it is
+/// asked for: that is taken, and given back, which costs it 12 bytes.
+fn end_of_log(db: &::sled::Db) -> ::sled::Result<i64> {
+    let log = &db.context.pagecache.log;
+    let place = log.reserve(::sled::LogKind::Free, 0, &(), &::sled::pin())?;
+    place.abort().map(|(lsn, _)| segment(lsn))
+}
+
+/// Returns the number of the segment that holds this byte of sled's log.
+fn segment(lsn: ::sled::Lsn) -> i64 {
+    lsn.div_euclid(SEGMENT_BYTES as i64)
 }
 
 /// See [`Base::range`]. After an error sled would give the same one for ever: do not go on.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tracing::warn;
 
 use super::files::{
-    failed, fsync, list, make_private, open_private, sync_dir, sync_file, unsynced,
+    failed, fdatasync, list, make_private, open_private, sync_dir, sync_file, unsynced,
 };
 use crate::persistence::StoreError;
 use crate::persistence::dir::check_has_a_name;
@@ -47,7 +47,9 @@ impl Disk {
 
     pub(super) fn fsync(&mut self) -> Result<(), StoreError> {
         self.fsync_blobs()?;
-        fsync(&self.db).map_err(|e| unsynced(&self.db_path, e))
+        // With the file's length and where its blocks are, but without a commit of the file system's
+        // journal when neither has changed.
+        fdatasync(&self.db).map_err(|e| unsynced(&self.db_path, e))
     }
 
     /// One stat if all is as it should be; a listing if sled has put files into `blobs/`.

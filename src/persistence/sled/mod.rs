@@ -14,6 +14,7 @@
 //!
 //! ```text
 //! <dir>/LOCK           ours: held while open, names the holder
+//! <dir>/aborted        the engine's: whether the process has aborted
 //! <dir>/ballast        ours: space that is kept free
 //! <dir>/wal/           ours: segments of the log, and a spare one
 //!   fence              ours: the number of the last frame that is on disk
@@ -32,9 +33,12 @@ mod frame;
 pub(crate) use self::frame::fuzz as fuzz_frames;
 mod log;
 mod overlay;
+mod pages;
+mod pool;
 mod prepare;
 mod replay;
 mod room;
+mod salvage;
 mod scan;
 mod segment;
 #[cfg(test)]
@@ -58,6 +62,7 @@ use self::checkpoint::{Checkpoint, Ended};
 use self::log::Log;
 use self::overlay::Layers;
 use self::room::Room;
+pub(super) use self::salvage::salvage;
 use self::scan::SledScan;
 use super::dir::Dir;
 use super::identity::Identity;
@@ -527,6 +532,10 @@ impl Store for SledStore {
     fn is_prompt(&self) -> bool {
         let writer = self.writer.try_lock();
         writer.is_some_and(|writer| !self.is_due(&writer))
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        Some(self.shared.home.path())
     }
 
     fn room(&self) -> Result<(), StoreError> {

@@ -233,7 +233,7 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, StoreError> {
 }
 
 /// The number in a segment's name, if it is one.
-fn number(name: &str) -> Option<u64> {
+pub(super) fn number(name: &str) -> Option<u64> {
     name.strip_suffix(ENDING)?.parse().ok()
 }
 

@@ -22,6 +22,7 @@ mod links;
 mod log;
 #[cfg(unix)]
 mod place;
+mod salvage;
 mod scan;
 #[cfg(unix)]
 mod shortage;

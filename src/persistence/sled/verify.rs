@@ -7,14 +7,13 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use tracing::{info, warn};
 
-use super::backup::{copy_file, copy_sled, remove_marked, with_ending};
+use super::backup::{copy_file, copy_sled};
 use super::base::Base;
-use super::files::{failed, list, make_dir, open_new, open_old};
-use super::home::{self, wait_for_lock};
+use super::files::{failed, list, make_dir, open_new, open_old, remove_marked, with_ending};
+use super::home::hold;
 use super::replay::{Held, inspect};
 use super::{SledStore, Store, refuse_links};
 use crate::persistence::{Audit, StoreError, folder};
@@ -73,21 +72,8 @@ fn examine(home: &Path, audit: &mut Audit) -> Result<(), StoreError> {
     inspect(&home.join("wal"), known, audit)?;
     held?;
     let store = SledStore::open(home)?;
-    audit.read(&store as &dyn Store);
+    let _ = audit.read(&store as &dyn Store);
     Ok(())
-}
-
-/// Keeps others from opening the store meanwhile; without a byte written.
-fn hold(home: &Path) -> Result<Option<File>, StoreError> {
-    let path = home.join("LOCK");
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        // A backup that nobody has opened yet.
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed("open", &path, e)),
-    };
-    wait_for_lock(&file, home, home::LOCK_TIMEOUT, thread::sleep)?;
-    Ok(Some(file))
 }
 
 /// What the name of a copy ends in.

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde_json::json;
+
+use super::lives::World;
 use super::*;
+use crate::recovery::within;
 
 #[tokio::test]
 async fn a_task_goes_from_pending_through_started_to_success() {
@@ -415,4 +419,154 @@ async fn a_task_knows_its_place() {
     let root = chained.id();
     let second = (node(root, 2), root, Some(root), None, 1);
     assert_eq!(chained.get().await.unwrap(), second);
+}
+
+/// Starts work in every way there is.
+#[task]
+async fn busy(ctx: &TaskContext, n: i64) -> Result<i64, TaskError> {
+    let called = ctx.call("one", add.s(n, 1)).await?;
+    let more = add.s(called, 1) | add.partial(1);
+    let _ = ctx
+        .apply_async(more.idempotency_key(ctx.id().to_string()))
+        .await?;
+    ctx.replace(add.s(called, 10) | add.partial(100))
+}
+
+/// All that children() leads to, each with its parent, from the root down. Every one of them names
+/// that parent.
+async fn family(root: &AsyncResult<Value>) -> Vec<(Option<Id>, Id)> {
+    let mut family = vec![(None, root.id())];
+    let mut left = vec![root.clone()];
+    while let Some(one) = left.pop() {
+        for child in one.children::<Value>().await.unwrap() {
+            assert!(
+                family.iter().all(|(_, id)| *id != child.id()),
+                "{} is there twice",
+                child.id()
+            );
+            let parent = child
+                .parent::<Value>()
+                .await
+                .unwrap()
+                .expect("a child has a parent");
+            assert_eq!(parent.id(), one.id(), "of {}", child.id());
+            // It may have no value: a callback that never runs.
+            assert!(child.ready().await.unwrap(), "{}", child.id());
+            family.push((Some(one.id()), child.id()));
+            left.push(child);
+        }
+    }
+    assert!(root.parent::<Value>().await.unwrap().is_none());
+    family
+}
+
+/// Two chords, one in the header of the other, whose bodies are a chain and a task with a callback.
+fn large_family() -> Canvas {
+    let sig = |task: &str, args: Value| json!({"task": task, "args": args});
+    let linked = |option: &str, callback: Value, mut sig: Value| {
+        sig["options"] = json!({option: [callback]});
+        sig
+    };
+    let over = |header: Value, body: Value| json!({"task": "celery.chord", "kwargs": {"header": header, "body": body}});
+    let callback = json!({"task": "nothing", "immutable": true});
+    let inner = over(
+        json!([sig("add", json!([1, 1])), sig("add", json!([2, 2]))]),
+        linked("link", callback, sig("xsum", json!([]))),
+    );
+    let last = linked(
+        "link_error",
+        sig("alert", json!(["no"])),
+        sig("busy", json!([])),
+    );
+    let body = json!({"task": "celery.chain", "kwargs": {"tasks": [sig("xsum", json!([])), last]}});
+    let outer = over(json!([sig("busy", json!([1])), inner]), body);
+    Canvas::from_json(&outer.to_string()).unwrap()
+}
+
+#[tokio::test]
+async fn children_lead_to_all_that_was_started_and_parents_lead_back() {
+    let world = World::of(tasks![busy]);
+    let app = world.start().await;
+    let root = app.apply_async(large_family()).await.unwrap();
+    within(root.at_rest()).await.unwrap();
+    let children = root.children::<Value>().await.unwrap();
+    // Two members of the header, and the body, which is a chain.
+    assert_eq!(children.len(), 3);
+    assert_eq!(children[2].get().await.unwrap(), root.get().await.unwrap());
+    let steps = children[2].children::<Value>().await.unwrap();
+    assert_eq!(steps.len(), 2);
+    // An errback that has not run, a call, a replacement, a submission.
+    let started = steps[1].children::<Value>().await.unwrap();
+    assert_eq!(started.len(), 4);
+    assert_eq!(started[0].state().await.unwrap(), State::Revoked);
+    assert_eq!(started[2].get().await.unwrap(), root.get().await.unwrap());
+    assert_ne!(started[3].id().root(), root.id());
+    within(started[3].at_rest()).await.unwrap();
+    // The body of the inner chord has its handle: the callback is the chord's child.
+    let inner = children[1].children::<()>().await.unwrap();
+    assert_eq!(inner.len(), 3);
+    inner[2].get().await.unwrap();
+
+    let own = app.async_result::<Value>(children[0].children::<Value>().await.unwrap()[2].id());
+    within(own.await.unwrap().at_rest()).await.unwrap();
+    let before = family(&root).await;
+    assert_eq!(before.len(), 24);
+    // Every node that has a number, but for the body that is a task.
+    let ids: HashSet<_> = before.iter().map(|(_, id)| *id).collect();
+    let mut missing = 0;
+    let mut seq = 0;
+    while app
+        .async_result::<Value>(node(root.id(), seq))
+        .await
+        .is_ok()
+    {
+        missing += usize::from(!ids.contains(&node(root.id(), seq)));
+        seq += 1;
+    }
+    assert_eq!(missing, 1);
+    let app = world.restart(app).await;
+    let root = app.async_result::<Value>(root.id()).await.unwrap();
+    assert_eq!(family(&root).await, before);
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_neither_child_nor_parent() {
+    let app = builder().tasks(tasks![busy]).start().await.unwrap();
+    let root = app.apply_async(busy.s(1)).await.unwrap();
+    within(root.at_rest()).await.unwrap();
+    let submitted = root.children::<i64>().await.unwrap().pop().unwrap();
+    within(submitted.at_rest()).await.unwrap();
+    assert_eq!(
+        submitted.parent::<i64>().await.unwrap().unwrap().id(),
+        root.id()
+    );
+    let (of_parent, of_child) = (root.id(), submitted.id());
+    drop(submitted);
+    app.forget(of_child).await.unwrap();
+    assert_eq!(root.children::<i64>().await.unwrap().len(), 2);
+    drop(root);
+
+    let root = app.apply_async(busy.s(2)).await.unwrap();
+    within(root.at_rest()).await.unwrap();
+    let submitted = root.children::<i64>().await.unwrap().pop().unwrap();
+    let of_root = root.id();
+    drop(root);
+    app.forget(of_root).await.unwrap();
+    app.forget(of_parent).await.unwrap();
+    assert!(submitted.parent::<i64>().await.unwrap().is_none());
+    assert_eq!(submitted.get().await.unwrap(), 5);
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn families_are_the_same_in_eager_mode() {
+    let app = App::eager()
+        .tasks(all_tasks())
+        .tasks(tasks![busy])
+        .start()
+        .await
+        .unwrap();
+    let root = app.apply_async(large_family()).await.unwrap();
+    assert_eq!(family(&root).await.len(), 24);
 }

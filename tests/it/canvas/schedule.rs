@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use chordal::{Task, TaskOptions};
 use serde_json::json;
 
 use super::lives::{End, SECOND, World, becomes, failed, settle};
@@ -543,16 +544,86 @@ async fn at_its_soft_limit_a_task_that_listens_is_told_and_one_that_does_not_end
     }
 }
 
+#[task(soft_time_limit = "20s", time_limit = "30s")]
+async fn limited() {}
+
+struct Impossible;
+
+impl Task for Impossible {
+    type Args = ();
+    type Output = ();
+    const NAME: &'static str = "impossible";
+    const PARAMS: &'static [chordal::Parameter] = &[];
+    const OPTIONS: TaskOptions = TaskOptions::new()
+        .soft_time_limit(Duration::from_secs(2))
+        .time_limit(SECOND);
+
+    async fn run(_: TaskContext, (): ()) -> Result<(), TaskError> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
-async fn a_soft_limit_behind_the_hard_one_is_not_heard_of() {
-    let world = world();
-    let canvas = task("slow", ("cleans up", "schedule: soft behind"));
-    let canvas = canvas.soft_time_limit(30 * SECOND).time_limit(20 * SECOND);
-    let end = world.run(canvas).await;
-    assert_eq!(
-        end,
-        failed("TimeLimitExceeded", "time limit of 20s exceeded")
+async fn a_soft_limit_above_the_hard_one_is_refused() {
+    let app = App::in_memory()
+        .tasks(tasks![limited])
+        .start()
+        .await
+        .unwrap();
+    let both = |soft, hard| limited.s().soft_time_limit(soft).time_limit(hard);
+    app.apply_async(both(SECOND, SECOND))
+        .await
+        .unwrap()
+        .get()
+        .await
+        .unwrap();
+    let above = |soft: &str, hard: &str| {
+        let why = "task `limited`: the soft time limit,";
+        format!("{why} {soft}, is above the time limit, {hard}")
+    };
+    let of_chain = Canvas::from_json(
+        r#"{"task": "celery.chain", "kwargs": {"tasks": [{"task": "limited"}, {"task": "limited",
+            "immutable": true, "options": {"soft_time_limit": 2.5, "time_limit": 2}}]}}"#,
     );
+    for (canvas, place, reason) in [
+        (both(SECOND * 2, SECOND).into(), "", above("2s", "1s")),
+        // One of them is the registered one.
+        (
+            limited.s().soft_time_limit(SECOND * 31).into(),
+            "",
+            above("31s", "30s"),
+        ),
+        (
+            limited.s().time_limit(SECOND * 5).into(),
+            "",
+            above("20s", "5s"),
+        ),
+        (
+            Canvas::group([limited.s().into()]).time_limit(SECOND),
+            "group[0]",
+            above("20s", "1s"),
+        ),
+        (of_chain.unwrap(), "chain[1]", above("2.5s", "2s")),
+    ] {
+        let canvas: Canvas = canvas;
+        match app.apply_async(canvas).await {
+            Err(Error::Canvas { path, reason: why }) => assert_eq!((&*path, why), (place, reason)),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+    app.shutdown().await.unwrap();
+
+    for builder in [App::in_memory(), App::eager()] {
+        let error = builder
+            .tasks(tasks![limited, Impossible])
+            .start()
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "task `impossible` cannot be registered: the soft time limit, 2s, is above the time limit, 1s"
+        );
+    }
 }
 
 #[tokio::test]

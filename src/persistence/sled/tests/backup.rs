@@ -75,10 +75,10 @@ fn what_a_backup_that_was_cut_short_has_left_is_no_store() {
     let store = SledStore::open(home.path()).unwrap();
     let whole = home.path().join("copy");
     store.backup(&whole).unwrap();
-    fs::write(whole.join(home::UNFINISHED), b"").unwrap();
+    fs::write(whole.join(files::UNFINISHED), b"").unwrap();
     let error = SledStore::open(&whole).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
-    fs::remove_file(whole.join(home::UNFINISHED)).unwrap();
+    fs::remove_file(whole.join(files::UNFINISHED)).unwrap();
     holds_kept(&whole);
 }
 

@@ -129,6 +129,50 @@ fn records_up_to_8_kb_never_go_to_blob_files() {
     }
 }
 
+/// What H13 rests on: sled writes over a segment when the third after the one that replaces it is begun, so
+/// the log must not be ahead of the disk by more than two.
+#[test]
+fn no_entry_takes_the_log_of_sled_a_segment_further_than_where_it_was_last_settled() {
+    let home = tempdir().unwrap();
+    let base = Base::open(home.path()).unwrap();
+    let mut noise = noise(3).map(|noise| noise >> 9);
+    let (mut furthest, mut segments) = (0, 0);
+    for n in 0..6_000_u64 {
+        // The largest nodes there are beside the smallest, in turn over all of the keys: what is small
+        // has sled move what is large.
+        let key = noise.next().unwrap() % 1_500;
+        let (key, value) = match n % 3 {
+            0 => (format!("large-{:04}", key % 300), vec![n as u8; 7_900]),
+            1 => (format!("small-{key:04}"), vec![n as u8; 60]),
+            _ => (format!("large-{:04}", (key + n) % 300), Vec::new()),
+        };
+        let entry = (key.as_bytes(), (!value.is_empty()).then_some(&value[..]));
+        let before = base.settled.load(Ordering::Acquire);
+        let after = base.put(entry).unwrap();
+        furthest = furthest.max(after - before);
+        if after > before {
+            base.settle().unwrap();
+            segments += 1;
+        }
+    }
+    assert!(segments > 20, "{segments}");
+    assert!(furthest <= 1, "{furthest}");
+}
+
+#[test]
+fn sled_is_settled_in_each_segment_of_its_log() {
+    let home = tempdir().unwrap();
+    let base = Base::open(home.path()).unwrap();
+    let begun = base.settled.load(Ordering::Acquire);
+    let value = [7; 7_900];
+    let keys: Vec<String> = (0..500).map(|n| format!("{n:04}")).collect();
+    let entries = keys.iter().map(|key| (key.as_bytes(), Some(&value[..])));
+    base.write(entries).unwrap();
+    let end = base.flush().unwrap();
+    assert!(end > begun + 3, "{begun} {end}");
+    assert_eq!(base.settled.load(Ordering::Acquire), end);
+}
+
 #[test]
 fn a_blob_file_is_synced_twice_and_then_left_alone() {
     let home = tempdir().unwrap();

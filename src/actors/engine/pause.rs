@@ -1,0 +1,23 @@
+//! The end of a pause.
+
+use actix::{Context, Handler, Message};
+use tokio::sync::oneshot;
+
+use super::EngineActor;
+
+/// Run what is ready, if the app was started paused.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct EndPause {
+    pub(crate) done: oneshot::Sender<()>,
+}
+
+impl Handler<EndPause> for EngineActor {
+    type Result = ();
+
+    fn handle(&mut self, EndPause { done }: EndPause, _: &mut Context<Self>) {
+        self.shell.resume();
+        // Who no longer waits needs no answer.
+        let _ = done.send(());
+    }
+}

@@ -1,0 +1,29 @@
+//! sled's threads. All its stores share one pool, which is begun with the first work for it, takes what
+//! threads it gets, and with none, or too few, never does that work: whoever waits for it hangs.
+
+use parking_lot::Mutex;
+
+use crate::persistence::{StoreError, threads};
+
+/// How many threads sled wants at once (threadpool.rs, `DESIRED_WAITING_THREADS`).
+const THREADS: usize = 7;
+
+/// They were there when the pool was begun.
+static HAS_BEGUN: Mutex<bool> = Mutex::new(false);
+
+/// Opens sled, and sees to it that its pool has its threads. `work`: some work for the pool.
+pub(super) fn begin_with(
+    open: impl FnOnce() -> Result<::sled::Db, StoreError>,
+    work: impl FnOnce(&::sled::Db) -> Result<(), StoreError>,
+) -> Result<::sled::Db, StoreError> {
+    let mut has_begun = HAS_BEGUN.lock();
+    if *has_begun {
+        drop(has_begun);
+        return open();
+    }
+    threads::are_available(THREADS).map_err(|e| StoreError::io("start the threads of sled", e))?;
+    let db = open()?;
+    work(&db)?;
+    *has_begun = true;
+    Ok(db)
+}
