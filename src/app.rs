@@ -41,7 +41,7 @@ use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 use crate::messages::task::Released;
 use crate::persistence::reader::Reader;
-use crate::persistence::{Durability, MemoryStore, SledStore, Store};
+use crate::persistence::{Durability, LOCK_TIMEOUT, MemoryStore, SledStore, Store};
 use crate::result::{AsyncResult, Wait};
 use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_over_long};
 
@@ -139,6 +139,7 @@ pub struct AppBuilder {
     most: Weight,
     max_payload: u64,
     clock: Clock,
+    lock_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -151,6 +152,10 @@ enum Source {
 
 impl App {
     /// An app over the sled store in this directory, which is made if it is not there.
+    ///
+    /// The directory must stay where it is while the app runs: once it was renamed, replaced or deleted the
+    /// engine halts, with [`StoreError::Moved`](crate::StoreError::Moved), and what is done from then on is
+    /// not written to whatever is at its path.
     ///
     /// What tasks are given and give is never logged by chordal. sled logs what it stores at its
     /// level `TRACE`, and only there.
@@ -600,6 +605,7 @@ impl AppBuilder {
             },
             max_payload: PayloadLimit::DEFAULT,
             clock: Clock::system(),
+            lock_timeout: LOCK_TIMEOUT,
         }
     }
 
@@ -910,6 +916,24 @@ impl AppBuilder {
         self
     }
 
+    /// Sets how long [`start`](Self::start) waits for another process that has the store open, before it
+    /// fails with [`StoreError::Locked`](crate::StoreError::Locked), which names that process. Default: 5
+    /// seconds, because a process that was killed lets go of its files only when it has come to its end.
+    /// A store that this process has open itself is not waited for.
+    ///
+    /// It is for the store of [`App::open`]; a store that is given is open already
+    /// ([`SledStore::open_within`](crate::persistence::SledStore::open_within)).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::open("data").lock_timeout(Duration::from_secs(30));
+    /// ```
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
     /// Opens the store, resumes all that was unfinished, and starts to run it.
     ///
     /// Tasks that were unfinished may run before this returns: they find what the program has set up
@@ -992,6 +1016,7 @@ impl AppBuilder {
             clock: self.clock,
             worker_threads: self.worker_threads,
             grace: self.grace,
+            lock_timeout: self.lock_timeout,
         }
     }
 }
@@ -1036,6 +1061,7 @@ struct Engine {
     clock: Clock,
     worker_threads: usize,
     grace: Duration,
+    lock_timeout: Duration,
 }
 
 /// What runs the actors of one thread. It has timers and no sockets: a thread that waits for these
@@ -1106,7 +1132,9 @@ impl Engine {
         start_store: impl FnOnce(StoreActor) -> Addr<StoreActor>,
     ) -> Result<Arc<Shared>> {
         let store: Arc<dyn Store> = match self.store {
-            Source::Sled(directory) => Arc::new(SledStore::open(directory)?),
+            Source::Sled(directory) => {
+                Arc::new(SledStore::open_within(directory, self.lock_timeout)?)
+            }
             Source::Given(store) => store,
             Source::Eager => unreachable!("an eager app has no engine"),
         };

@@ -74,7 +74,7 @@ pub use error::{Error, Result};
 #[cfg(feature = "failpoints")]
 #[doc(hidden)]
 pub use failpoint::reached;
-pub use persistence::{Durability, Store, StoreError};
+pub use persistence::{Durability, Holder, Store, StoreError};
 pub use result::{AsyncResult, Completions, GroupResult};
 #[doc(hidden)]
 pub use task::expansion;

@@ -706,7 +706,12 @@ impl Shell {
 
     async fn commit(&self, batch: Batch, news: News) -> Result<(), Error> {
         let shared = self.0.shared.clone();
-        let done = self.0.desk.commit(batch, move || news.tell(&shared)).await;
+        let follow = move |done: &Result<(), StoreError>| match done {
+            Ok(()) => news.tell(&shared),
+            // Before its callers see that they get no answer: they ask why.
+            Err(error) => shared.end(error.clone().into()),
+        };
+        let done = self.0.desk.commit(batch, follow).await;
         done.ok_or_else(|| Error::Halted("the store was lost".to_owned()))?
             .map_err(Error::from)
     }

@@ -19,7 +19,7 @@ use crate::persistence::{Batch, Durability, Store, StoreError};
 /// The most that a crash takes back under [`Durability::Buffered`].
 const BUFFERED: Duration = Duration::from_millis(500);
 
-/// How long a commit waits on a full disk before it is tried again.
+/// How long a commit waits on a full disk, or for want of descriptors or memory, before it is tried again.
 const FULL: Duration = Duration::from_millis(100);
 
 /// A batch of so many changes is written where it was decided: what one task alone needs, or a few.
@@ -99,8 +99,8 @@ pub(crate) struct StoreActor {
 /// Whether a batch is as durable as the app asked for.
 pub(crate) type Answer = oneshot::Receiver<Result<(), StoreError>>;
 
-/// What follows a commit at once, on the store's thread.
-type Sequel = Box<dyn FnOnce() + Send>;
+/// What follows a commit at once, on the store's thread, however it has ended.
+type Sequel = Box<dyn FnOnce(&Result<(), StoreError>) + Send>;
 
 /// Write this, and answer when it is as durable as the app asked for.
 #[derive(Message)]
@@ -149,23 +149,27 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Has the batch written, and does this once it is durable, wherever that is: threads that wait for
-    /// it are woken without a detour through the one that committed. No answer: the store is lost, or has
-    /// panicked.
+    /// Has the batch written, and does this once it is durable, or cannot be, wherever that is: threads that
+    /// wait for it are woken without a detour through the one that committed. No answer: the store is lost,
+    /// or has panicked.
     pub(crate) async fn commit(
         &self,
         batch: Batch,
-        then: impl FnOnce() + Send + 'static,
+        then: impl FnOnce(&Result<(), StoreError>) + Send + 'static,
     ) -> Option<Result<(), StoreError>> {
         let here = AssertUnwindSafe(|| self.pen.write_here(batch));
         let (batch, full) = match catch_unwind(here).ok()? {
             Ok(Ok(Ok(()))) => {
-                then();
+                then(&Ok(()));
                 return Some(Ok(()));
             }
             // It is applied, and the actor waits for room.
-            Ok(Ok(Err(full @ StoreError::Full { .. }))) => (Batch::new(), Some(full)),
-            Ok(Ok(Err(error)) | Err(error)) => return Some(Err(error)),
+            Ok(Ok(Err(full))) if full.is_temporary() => (Batch::new(), Some(full)),
+            Ok(Ok(Err(error)) | Err(error)) => {
+                let failed = Err(error);
+                then(&failed);
+                return Some(failed);
+            }
             Err(batch) => (batch, None),
         };
         let answer = send(&self.store, batch, Some(Box::new(then)), full);
@@ -213,7 +217,7 @@ impl StoreActor {
                 actor.flush = None;
                 match actor.pen.store.sync(Durability::Process) {
                     Ok(()) => {}
-                    Err(StoreError::Full { .. }) => actor.flush_later(context),
+                    Err(error) if error.is_temporary() => actor.flush_later(context),
                     // It is sticky: the next commit is told of it.
                     Err(error) => tracing::error!(%error, "the store could not be flushed"),
                 }
@@ -267,7 +271,7 @@ impl Handler<Write> for StoreActor {
     fn handle(&mut self, _: Write, context: &mut Context<Self>) {
         let done = match self.pen.write(self.pending.drain(..), &self.pen.take()) {
             // All is applied and nobody is told: it waits for room on the disk, as for the disk.
-            Ok(Err(full @ StoreError::Full { .. })) => {
+            Ok(Err(full)) if full.is_temporary() => {
                 self.full = Some(full);
                 context.notify_later(Write, FULL);
                 return;
@@ -284,10 +288,8 @@ impl Handler<Write> for StoreActor {
         }
         self.full = None;
         for Waiting { then, reply } in self.waiting.drain(..) {
-            if let Some(then) = then
-                && done.is_ok()
-            {
-                then();
+            if let Some(then) = then {
+                then(&done);
             }
             // Who no longer waits needs no answer.
             let _ = reply.send(done.clone());
@@ -378,7 +380,7 @@ mod tests {
         ] {
             let (book, desk) = desk(durability);
             let (told, hears) = oneshot::channel();
-            let tell = move || told.send(thread::current().id()).unwrap();
+            let tell = move |_: &_| told.send(thread::current().id()).unwrap();
             let done = desk.commit(batch(changes), tell);
             done.await.unwrap().unwrap();
             let wrote = *book.writer.lock();
@@ -396,7 +398,7 @@ mod tests {
         while !desk.pen.in_use.is_locked() {
             tokio::task::yield_now().await;
         }
-        let done = desk.commit(batch(1), || ());
+        let done = desk.commit(batch(1), |_| ());
         let mut done = std::pin::pin!(done);
         let first = futures_util::poll!(done.as_mut());
         assert!(first.is_pending() && book.get(b"0").unwrap().is_none());
@@ -410,7 +412,7 @@ mod tests {
     async fn what_finds_the_disk_full_waits_elsewhere() {
         let (book, desk) = desk(Durability::Power);
         book.is_full.store(true, Ordering::SeqCst);
-        desk.commit(batch(1), || ()).await.unwrap().unwrap();
+        desk.commit(batch(1), |_| ()).await.unwrap().unwrap();
         // It was written here, and made durable there.
         assert!(book.get(b"0").unwrap().is_some());
         assert_eq!(*book.writer.lock(), Some(thread::current().id()));
@@ -424,7 +426,7 @@ mod tests {
             ..Book::default()
         };
         let (_, desk) = desk_over(book, Durability::Power);
-        let error = desk.commit(batch(1), || ()).await.unwrap().unwrap_err();
+        let error = desk.commit(batch(1), |_| ()).await.unwrap().unwrap_err();
         assert!(error.is_full(), "{error}");
     }
 
@@ -432,15 +434,34 @@ mod tests {
     async fn a_store_that_would_have_to_wait_does_so_elsewhere() {
         let (book, desk) = desk(Durability::Power);
         book.is_slow.store(true, Ordering::SeqCst);
-        desk.commit(batch(1), || ()).await.unwrap().unwrap();
+        desk.commit(batch(1), |_| ()).await.unwrap().unwrap();
         assert_ne!(*book.writer.lock(), Some(thread::current().id()));
+    }
+
+    #[actix::test]
+    async fn what_follows_a_commit_is_told_of_its_error_before_anybody_else() {
+        for changes in [1, FEW + 1] {
+            let book = Book {
+                is_full: AtomicBool::new(false),
+                gives_up: true,
+                ..Book::default()
+            };
+            let (_, desk) = desk_over(book, Durability::Power);
+            let (told, hears) = std::sync::mpsc::channel();
+            let tell = move |done: &Result<(), StoreError>| told.send(done.is_err()).unwrap();
+            desk.commit(batch(changes), tell)
+                .await
+                .unwrap()
+                .unwrap_err();
+            assert_eq!(hears.try_recv(), Ok(true));
+        }
     }
 
     #[actix::test]
     async fn a_store_that_panics_is_lost() {
         let (book, desk) = desk(Durability::Power);
         book.panics.store(true, Ordering::SeqCst);
-        assert!(desk.commit(batch(1), || ()).await.is_none());
-        assert!(desk.commit(batch(FEW + 1), || ()).await.is_none());
+        assert!(desk.commit(batch(1), |_| ()).await.is_none());
+        assert!(desk.commit(batch(FEW + 1), |_| ()).await.is_none());
     }
 }

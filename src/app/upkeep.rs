@@ -1,8 +1,8 @@
 //! Upkeep of a store: whether it is whole, copies of it, moving it elsewhere.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
-use std::path::{Path, PathBuf};
+use std::io::BufReader;
+use std::path::PathBuf;
 use std::thread;
 
 use tokio::sync::oneshot;
@@ -11,15 +11,17 @@ use super::App;
 use crate::actors::shared::Site;
 use crate::actors::store;
 use crate::error::{Error, Result};
-use crate::persistence::{self, Audit, Durability, Salvaged, SledStore, Store, StoreError};
+use crate::persistence::{self, Audit, Salvaged, SledStore, Store, StoreError};
 
 impl App {
     /// Reads all of the store in this directory, which nobody may have open, and says what is wrong with
     /// it: frames of the log, checksums, and what records say of each other.
     ///
     /// Not one byte in the directory is changed. What sled would do to it when it opens, it does to a
-    /// copy beside it, which takes as much space again while this runs (less where the file system shares
-    /// blocks between copies). This is for the default engine; for others there is
+    /// copy, `<directory>.verify`, which takes as much space again while this runs (less where the file
+    /// system shares blocks between copies). Where no directory can be made beside the store, as on a
+    /// read-only volume, the copy is in [`temp_dir`](std::env::temp_dir). An audit that is killed leaves its
+    /// copy; the next one removes it, and so does the next start of an app over the store. This is for the default engine; for others there is
     /// [`Audit::of`](crate::persistence::Audit::of).
     ///
     /// ```
@@ -152,7 +154,7 @@ impl App {
     /// there is none); [`Error::ShutDown`] or [`Error::Halted`].
     pub async fn export(&self, file: impl Into<PathBuf>) -> Result<u64> {
         let file = file.into();
-        let write = move |store: &dyn Store| write_all(store, &file);
+        let write = move |store: &dyn Store| persistence::export_to_file(store, &file);
         match &self.0.shared.site {
             Site::Engine(plant) => {
                 self.0.shared.reader()?;
@@ -184,24 +186,6 @@ impl App {
         };
         on_a_thread("chordal-import", read).await
     }
-}
-
-/// Exports into a new file, or leaves none.
-fn write_all(store: &dyn Store, path: &Path) -> Result<u64, StoreError> {
-    let failed = |e| StoreError::io(format!("write {}", path.display()), e);
-    // What was handed to the store may not be in it yet.
-    store.sync(Durability::Process)?;
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path).map_err(failed)?;
-    let written = persistence::export(store, BufWriter::new(&file))
-        .and_then(|records| file.sync_all().map(|()| records).map_err(failed));
-    if written.is_err() {
-        let _ = std::fs::remove_file(path);
-    }
-    written
 }
 
 /// Has this done by a thread of its own, of this name: it blocks, and the caller's executor is unknown.

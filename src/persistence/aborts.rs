@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 #[cfg(unix)]
 use self::signal::{Handler, handle};
+#[cfg(unix)]
+use super::dir::id;
 
 const NAME: &str = "aborted";
 
@@ -31,6 +33,9 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 #[derive(Debug)]
 pub(crate) struct AbortNote {
     path: PathBuf,
+    /// The file's device and number.
+    #[cfg(unix)]
+    id: (u64, u64),
     #[cfg(unix)]
     _handler: Handler,
 }
@@ -47,9 +52,14 @@ impl AbortNote {
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        match options.open(&path).and_then(handle) {
-            Ok(handler) => Some(Self {
+        let made = options.open(&path).and_then(|file| {
+            let id = id(&file.metadata()?);
+            Ok((id, handle(file)?))
+        });
+        match made {
+            Ok((id, handler)) => Some(Self {
                 path,
+                id,
                 _handler: handler,
             }),
             Err(error) => {
@@ -68,6 +78,15 @@ impl AbortNote {
 impl Drop for AbortNote {
     /// The process goes on without the store.
     fn drop(&mut self) {
+        // The directory may have been renamed, and another store be at its path.
+        #[cfg(unix)]
+        if !self
+            .path
+            .symlink_metadata()
+            .is_ok_and(|found| id(&found) == self.id)
+        {
+            return;
+        }
         let _ = std::fs::remove_file(&self.path);
     }
 }

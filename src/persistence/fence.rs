@@ -6,9 +6,13 @@
 //! ```text
 //! bytes 0-2    magic
 //! byte 3       format version of this file and, with redb, of its tables
-//! bytes 4-7    crc32 of all other bytes
+//! bytes 4-7    crc32 of bytes 0 to 15 without these
 //! bytes 8-15   number, little endian
+//! bytes 16-31  id of the store, from version 2 on
+//! bytes 32-35  crc32 of the bytes before, from version 2 on
 //! ```
+//!
+//! (A version that knows nothing of ids reads the first 16 bytes, and refuses them by their version.)
 //!
 //! It is written behind each commit that was fsynced, and itself fsynced only when the store is closed: a
 //! kill takes nothing of it, and a power cut at most turns it back, which costs no data. It never knows
@@ -19,11 +23,18 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
-use super::files::{damaged, failed, fsync, open_private};
+use super::dir::{Dir, check_has_a_name};
+use super::files::{damaged, failed, fsync, open_old, unsynced};
+use super::identity::StoreId;
 
 const MAGIC: [u8; 3] = *b"cfn";
-const VERSION: u8 = 1;
-const SLOT: usize = 16;
+pub(super) const VERSION: u8 = 2;
+/// From this one on there is an id.
+const IDENTIFIED: u8 = 2;
+/// The name of the file.
+pub(super) const NAME: &str = "fence";
+const HEAD: usize = 16;
+const SLOT: usize = 36;
 /// The slots are in sectors of their own.
 const PLACES: [u64; 2] = [0, 4096];
 
@@ -32,25 +43,41 @@ pub(super) struct Fence {
     file: File,
     path: PathBuf,
     last: u64,
+    /// The store that it belongs to; none as long as an earlier version has written it.
+    id: Option<StoreId>,
     /// The slot that does not hold the last number.
     next: usize,
 }
 
 impl Fence {
     /// Makes the file, or makes it anew; it is on disk before this returns, its name may not be.
-    pub(super) fn make(path: PathBuf, last: u64) -> Result<Self, StoreError> {
-        let file = open_private(&path)?;
+    pub(super) fn make(dir: &Dir, last: u64, id: StoreId) -> Result<Self, StoreError> {
         let mut fence = Self {
-            file,
-            path,
+            file: dir.create_or_open(NAME.as_ref())?,
+            path: dir.path().join(NAME),
             last,
+            id: None,
             next: 0,
         };
-        for _ in PLACES {
-            fence.advance(last)?;
-        }
-        fence.sync()?;
+        fence.identify(id)?;
         Ok(fence)
+    }
+
+    /// Has what is written from now on say which store it belongs to.
+    pub(super) fn set_id(&mut self, id: StoreId) {
+        self.id = Some(id);
+    }
+
+    /// Has both slots say which store it belongs to; that is on disk before this returns.
+    pub(super) fn identify(&mut self, id: StoreId) -> Result<(), StoreError> {
+        if self.id == Some(id) {
+            return Ok(());
+        }
+        self.set_id(id);
+        for _ in PLACES {
+            self.advance(self.last)?;
+        }
+        self.sync()
     }
 
     /// Reads the file of a finished store.
@@ -61,27 +88,31 @@ impl Fence {
             .map_err(|e| failed("read", &path, e))?;
         let mut found = None;
         for (slot, place) in PLACES.into_iter().enumerate() {
-            let Some((version, number)) = decode(&bytes, place as usize) else {
+            let Some(read) = decode(&bytes, place as usize) else {
                 continue;
             };
-            if version > VERSION {
+            if read.version > VERSION {
                 return Err(StoreError::Newer {
                     path_or_place: path.display().to_string(),
-                    found: version,
+                    found: read.version,
                     supported: VERSION,
                 });
             }
-            if found.is_none_or(|(last, _)| number > last) {
-                found = Some((number, slot));
+            let read = (read.number, read.id, slot);
+            // Of two with one number the one with an id has come later.
+            let key = |(number, id, _): (u64, Option<StoreId>, usize)| (number, id.is_some());
+            if found.is_none_or(|found| key(read) > key(found)) {
+                found = Some(read);
             }
         }
-        let Some((last, slot)) = found else {
+        let Some((last, id, slot)) = found else {
             return Err(damaged(&path, "neither of its numbers can be read"));
         };
         Ok(Self {
             file,
             path,
             last,
+            id,
             next: 1 - slot,
         })
     }
@@ -92,7 +123,7 @@ impl Fence {
         let numbers = PLACES
             .into_iter()
             .filter_map(|place| decode(&bytes, place as usize));
-        let last = numbers.map(|(_, number)| number).max();
+        let last = numbers.map(|slot| slot.number).max();
         last.ok_or_else(|| damaged(path, "neither of its numbers can be read"))
     }
 
@@ -100,9 +131,23 @@ impl Fence {
         self.last
     }
 
+    pub(super) fn id(&self) -> Option<StoreId> {
+        self.id
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Refuses to go on with a file that has been deleted.
+    pub(super) fn check_has_a_name(&self) -> Result<(), StoreError> {
+        check_has_a_name(&self.file, &self.path)
+    }
+
     /// Notes that this commit is on disk.
     pub(super) fn advance(&mut self, number: u64) -> Result<(), StoreError> {
-        write_at(&mut self.file, PLACES[self.next], &encode(VERSION, number))
+        let (slot, length) = slot(number, self.id);
+        write_at(&mut self.file, PLACES[self.next], &slot[..length])
             .map_err(|e| failed("write", &self.path, e))?;
         self.last = number;
         self.next = 1 - self.next;
@@ -111,7 +156,7 @@ impl Fence {
 
     /// Returns when the last number is on disk.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        fsync(&self.file).map_err(|e| failed("fsync", &self.path, e))
+        fsync(&self.file).map_err(|e| unsynced(&self.path, e))
     }
 
     /// Has all writes go to another file, for tests of what follows an error; gives back the one before.
@@ -134,16 +179,30 @@ fn write_at(file: &mut File, place: u64, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// For a missing file there is no new one: its number is what matters.
-fn open_existing(path: &PathBuf) -> Result<File, StoreError> {
-    let opened = File::options().read(true).write(true).open(path);
-    opened.map_err(|e| match e.kind() {
+fn open_existing(path: &Path) -> Result<File, StoreError> {
+    open_old(path).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => damaged(path, "it is missing"),
         _ => failed("open", path, e),
     })
 }
 
-pub(super) fn encode(version: u8, number: u64) -> [u8; SLOT] {
+/// A slot as it is written, and how much of it is: without an id it is as an earlier version writes it.
+fn slot(number: u64, id: Option<StoreId>) -> ([u8; SLOT], usize) {
     let mut slot = [0; SLOT];
+    let Some(id) = id else {
+        slot[..HEAD].copy_from_slice(&encode(IDENTIFIED - 1, number));
+        return (slot, HEAD);
+    };
+    slot[..HEAD].copy_from_slice(&encode(VERSION, number));
+    slot[HEAD..32].copy_from_slice(&id.to_bytes());
+    let crc = crc32fast::hash(&slot[..32]);
+    slot[32..].copy_from_slice(&crc.to_le_bytes());
+    (slot, SLOT)
+}
+
+/// The part of a slot that is the same in every version.
+pub(super) fn encode(version: u8, number: u64) -> [u8; HEAD] {
+    let mut slot = [0; HEAD];
     slot[..3].copy_from_slice(&MAGIC);
     slot[3] = version;
     slot[8..].copy_from_slice(&number.to_le_bytes());
@@ -152,8 +211,34 @@ pub(super) fn encode(version: u8, number: u64) -> [u8; SLOT] {
     slot
 }
 
-fn decode(bytes: &[u8], place: usize) -> Option<(u8, u64)> {
-    let slot = bytes.get(place..place + SLOT)?;
-    let number = u64::from_le_bytes(slot[8..].try_into().ok()?);
-    (slot == encode(slot[3], number)).then_some((slot[3], number))
+/// A slot as it was read.
+struct Slot {
+    version: u8,
+    number: u64,
+    id: Option<StoreId>,
+}
+
+fn decode(bytes: &[u8], place: usize) -> Option<Slot> {
+    let head = bytes.get(place..place + HEAD)?;
+    let number = u64::from_le_bytes(head[8..].try_into().ok()?);
+    let version = head[3];
+    if head != encode(version, number) {
+        return None;
+    }
+    let id = match version {
+        IDENTIFIED => {
+            let bytes = bytes.get(place..place + SLOT)?;
+            let id = StoreId::from_bytes(bytes[HEAD..32].try_into().ok()?);
+            if bytes != slot(number, Some(id)).0 {
+                return None;
+            }
+            Some(id)
+        }
+        _ => None,
+    };
+    Some(Slot {
+        version,
+        number,
+        id,
+    })
 }

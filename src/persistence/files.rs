@@ -19,6 +19,41 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
         .map_err(|e| failed("make the directory", dir, e))
 }
 
+/// Makes a directory as [`make_dir`] does, and makes its name durable, and those of all that were missing
+/// above it. Returns its path as the system knows it: absolute, without links.
+pub(super) fn make_dir_durably(dir: &Path) -> Result<PathBuf, StoreError> {
+    let missing = dir
+        .ancestors()
+        .take_while(|part| !part.as_os_str().is_empty() && !part.exists())
+        .count();
+    make_dir(dir)?;
+    let made = dir.canonicalize().map_err(|e| failed("resolve", dir, e))?;
+    for parent in made.ancestors().skip(1).take(missing) {
+        sync_dir(parent)?;
+    }
+    Ok(made)
+}
+
+/// Refuses a symbolic link where a file or directory of the store should be: what is written to it would
+/// be written somewhere else.
+pub(super) fn refuse_link(path: &Path) -> Result<(), StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => {
+            let why = "it is a symbolic link, and those in a store's directory are not followed";
+            Err(failed("open", path, io::Error::other(why)))
+        }
+        // What else is wrong, opening it tells.
+        _ => Ok(()),
+    }
+}
+
+/// Refuses symbolic links among the files of a directory.
+pub(super) fn refuse_links_in(dir: &Path) -> Result<(), StoreError> {
+    list(dir)?
+        .iter()
+        .try_for_each(|name| refuse_link(&dir.join(name)))
+}
+
 /// In the directory of a copy that is not whole yet: it may be wiped.
 pub(super) const UNFINISHED: &str = ".unfinished";
 
@@ -26,12 +61,32 @@ pub(super) const UNFINISHED: &str = ".unfinished";
 pub(super) fn begin_copy(part: &Path) -> Result<(), StoreError> {
     let mark = part.join(UNFINISHED);
     if mark.exists() {
-        fs::remove_dir_all(part).map_err(|e| failed("remove", part, e))?;
+        remove_marked(part, UNFINISHED).map_err(|e| failed("remove", part, e))?;
     } else if part.exists() {
         return Err(failed("copy to", part, ErrorKind::AlreadyExists.into()));
     }
+    if let Some(parent) = part.parent() {
+        make_dir_durably(parent)?;
+    }
     make_dir(part)?;
     open_private(&mark).map(|_| ())
+}
+
+/// Removes a directory with all that is in it; last the file that says that it may be removed, so that what
+/// is left when this is cut short still says so.
+pub(super) fn remove_marked(dir: &Path, mark: &str) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name() == mark {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    fs::remove_file(dir.join(mark))?;
+    fs::remove_dir(dir)
 }
 
 /// The path beside this one.
@@ -44,6 +99,10 @@ pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
 /// The names in a directory; none if there is no such directory.
 pub(super) fn list(dir: &Path) -> Result<Vec<OsString>, StoreError> {
     let names = || -> io::Result<Vec<OsString>> {
+        #[cfg(test)]
+        if let Some(errno) = LISTINGS.get() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         fs::read_dir(dir)?
             .map(|entry| Ok(entry?.file_name()))
             .collect()
@@ -68,11 +127,33 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
 
 /// Opens a file as it is, or makes it for its owner only.
 pub(super) fn open_private(path: &Path) -> Result<File, StoreError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    refuse_link(path)?;
+    let mut options = private();
+    options.create(true).truncate(false);
     options.open(path).map_err(|e| failed("open", path, e))
+}
+
+/// Opens a file that is there.
+pub(super) fn open_old(path: &Path) -> io::Result<File> {
+    private().open(path)
+}
+
+/// Makes a file, for its owner only, where none is.
+pub(super) fn open_new(path: &Path) -> io::Result<File> {
+    private().create_new(true).open(path)
+}
+
+/// For reading and writing, for the owner only if it is made, and not behind a symbolic link.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    }
+    options
 }
 
 /// Takes from all but its owner what may have been granted for a file or directory of ours.
@@ -121,20 +202,38 @@ pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
     // For writing, because Windows refuses to flush a file opened for reading.
     match OpenOptions::new().read(true).write(true).open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        opened => opened
-            .and_then(|file| fsync(&file))
-            .map_err(|e| failed("fsync", path, e)),
+        Err(e) => Err(failed("open", path, e)),
+        Ok(file) => fsync(&file).map_err(|e| unsynced(path, e)),
     }
 }
 
 /// Makes the names in a directory durable, where the system has such a thing.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     if cfg!(unix) {
-        File::open(dir)
-            .and_then(|dir| fsync(&dir))
-            .map_err(|e| failed("fsync", dir, e))?;
+        let handle = File::open(dir).map_err(|e| failed("open", dir, e))?;
+        fsync(&handle).map_err(|e| unsynced(dir, e))?;
+        #[cfg(test)]
+        SYNCED.with_borrow_mut(|synced| synced.push(dir.to_owned()));
     }
     Ok(())
+}
+
+/// Has all listings of directories in this thread fail from now on, or no longer.
+#[cfg(test)]
+pub(super) fn fail_listings(errno: Option<i32>) {
+    LISTINGS.set(errno);
+}
+
+#[cfg(test)]
+thread_local! {
+    static LISTINGS: std::cell::Cell<Option<i32>> = const { std::cell::Cell::new(None) };
+    /// The directories whose names this thread has made durable.
+    pub(super) static SYNCED: std::cell::RefCell<Vec<PathBuf>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// The error of an fsync.
+pub(super) fn unsynced(path: &Path, source: io::Error) -> StoreError {
+    StoreError::io_once(format!("fsync {}", path.display()), source)
 }
 
 pub(super) fn failed(doing: &str, path: &Path, source: io::Error) -> StoreError {

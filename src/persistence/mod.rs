@@ -15,6 +15,7 @@ mod caught;
 pub(crate) mod codec;
 pub mod conformance;
 pub(crate) mod definition;
+mod dir;
 pub(crate) mod draft;
 mod fence;
 mod files;
@@ -22,6 +23,7 @@ mod folder;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod home;
+mod identity;
 pub(crate) mod keys;
 pub mod memory;
 pub(crate) mod meta;
@@ -38,6 +40,7 @@ mod transfer;
 mod without;
 
 pub use self::audit::{Audit, Finding};
+pub(crate) use self::home::LOCK_TIMEOUT;
 pub use self::memory::MemoryStore;
 // `self::`, because the crates sled and redb have the same names as our modules.
 #[cfg(feature = "redb")]
@@ -45,6 +48,7 @@ pub use self::redb::RedbStore;
 pub use self::salvage::Salvaged;
 pub(crate) use self::salvage::salvage;
 pub use self::sled::SledStore;
+pub(crate) use self::transfer::export_to_file;
 pub use self::transfer::{export, import};
 
 /// How much a crash may take back.
@@ -213,8 +217,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Returns when everything applied before survives what `durability` says.
     ///
-    /// [`StoreError::Full`] says that it does not yet, for want of space: what was applied stays so,
-    /// and `sync` may be called again. After any other error of `apply` or `sync` every later one
+    /// [`StoreError::Full`] says that it does not yet, for want of space, and [`StoreError::Exhausted`]
+    /// for want of descriptors or memory: what was applied stays so, and `sync` may be called again.
+    /// After either of `apply`, nothing of the batch was applied, and it may be tried again. After any other error of `apply` or `sync` every later one
     /// fails with [`StoreError::Poisoned`]: an fsync is never retried, because the kernel reports a
     /// lost page once and then forgets it. Reads go on, but may show what the disk does not hold;
     /// only a reopened store tells the truth.
@@ -250,13 +255,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Somebody else has the directory open.
-    #[error("the store at {} is open in {}", path.display(), holder(*pid))]
+    /// Another process, or this one, has the directory open, and has not let go of it in the time that
+    /// the open [waits](crate::AppBuilder::lock_timeout).
+    #[error("the store at {} is open in {holder}", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
-        /// Who holds it, if the lock file tells.
-        pid: Option<u32>,
+        /// The process that has it open.
+        holder: Holder,
     },
     /// The directory holds a store of another engine, which is left untouched.
     #[error("the store at {} was made by {found}, not by {asked}", path.display())]
@@ -289,6 +295,26 @@ pub enum StoreError {
         /// The last commit that is there.
         found: u64,
     },
+    /// A file belongs to another store than the rest of the directory: it was exchanged, or copied
+    /// from elsewhere. It is left untouched.
+    #[error("{} belongs to another store: its id is {found}, and that of this store is {expected}", path.display())]
+    WrongStore {
+        /// The file or directory.
+        path: PathBuf,
+        /// The id of the store that wrote it, or "none".
+        found: String,
+        /// The id of the store in whose directory it is, or "none".
+        expected: String,
+    },
+    /// The directory, or a file in it, was renamed, replaced or deleted while the store was open.
+    /// Nothing more is written: it could reach another store, or no store at all.
+    #[error("{} {what} while the store was open", path.display())]
+    Moved {
+        /// The directory or file, at the path it was opened at.
+        path: PathBuf,
+        /// What was done to it: "was deleted", for example.
+        what: &'static str,
+    },
     /// A later version wrote it; it is left untouched.
     #[error(
         "{path_or_place} has format {found}, which is newer than {supported}, the newest this build reads"
@@ -308,13 +334,24 @@ pub enum StoreError {
         /// What was tried, and on which path.
         doing: String,
     },
+    /// The system has no file descriptor or no memory to spare just now. Nothing is lost; see
+    /// [`Store::sync`].
+    #[error("the system is short of resources: cannot {doing}: {source}")]
+    Exhausted {
+        /// What was tried, and on which path.
+        doing: String,
+        /// The system's answer. It is part of the text, so it is not given once more as the error's
+        /// [source](std::error::Error::source).
+        r#source: Arc<io::Error>,
+    },
     /// The operating system refused.
-    #[error("cannot {doing}")]
+    #[error("cannot {doing}: {source}")]
     Io {
         /// What was tried, and on which path.
         doing: String,
-        /// Its answer; shared, since one failed commit is told to many callers.
-        source: Arc<io::Error>,
+        /// The system's answer; shared, since one failed commit is told to many callers. It is part of
+        /// the text, so it is not given once more as the error's [source](std::error::Error::source).
+        r#source: Arc<io::Error>,
     },
     /// An earlier apply or sync failed, so nothing more is accepted; the text says which.
     #[error("the store stopped after an earlier error: {0}")]
@@ -325,9 +362,12 @@ impl StoreError {
     /// Wraps an I/O error; `doing` completes the sentence "cannot ...".
     pub(crate) fn io(doing: impl Into<String>, source: io::Error) -> Self {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let doing = doing.into();
         match source.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => StoreError::Full {
-                doing: doing.into(),
+            StorageFull | QuotaExceeded | FileTooLarge => StoreError::Full { doing },
+            _ if is_shortage(&source) => StoreError::Exhausted {
+                doing,
+                r#source: Arc::new(source),
             },
             _ => Self::final_io(doing, source),
         }
@@ -337,7 +377,16 @@ impl StoreError {
     pub(crate) fn final_io(doing: impl Into<String>, source: io::Error) -> Self {
         StoreError::Io {
             doing: doing.into(),
-            source: Arc::new(source),
+            r#source: Arc::new(source),
+        }
+    }
+
+    /// As [`io`](Self::io), of an fsync, or of an engine that does not go on after an error: a shortage
+    /// is not waited for, because the kernel tells of a lost page once and then forgets it.
+    pub(crate) fn io_once(doing: impl Into<String>, source: io::Error) -> Self {
+        match Self::io(doing, source) {
+            StoreError::Exhausted { doing, r#source } => StoreError::Io { doing, r#source },
+            other => other,
         }
     }
 
@@ -345,6 +394,7 @@ impl StoreError {
     pub(crate) fn into_final(self) -> Self {
         match self {
             StoreError::Full { doing } => Self::final_io(doing, io::ErrorKind::StorageFull.into()),
+            StoreError::Exhausted { doing, r#source } => StoreError::Io { doing, r#source },
             other => other,
         }
     }
@@ -353,20 +403,67 @@ impl StoreError {
         matches!(self, StoreError::Full { .. })
     }
 
-    /// The message with its cause, for places that keep text only.
-    pub(crate) fn in_full(&self) -> String {
-        match self {
-            StoreError::Io { source, .. } => format!("{self}: {source}"),
-            _ => self.to_string(),
-        }
+    /// Says whether the same may succeed later, with nothing lost until then.
+    pub(crate) fn is_temporary(&self) -> bool {
+        matches!(self, StoreError::Full { .. } | StoreError::Exhausted { .. })
     }
 }
 
-fn holder(pid: Option<u32>) -> String {
-    match pid {
-        Some(pid) if pid == std::process::id() => "this process".to_owned(),
-        Some(pid) => format!("process {pid}"),
-        None => "another process".to_owned(),
+/// Says whether the system was short of something that others will give back.
+#[cfg(unix)]
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::AGAIN,
+        Errno::INTR,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
+}
+
+#[cfg(not(unix))]
+fn is_shortage(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
+    matches!(error.kind(), Interrupted | OutOfMemory | WouldBlock)
+}
+
+/// The process that has a store open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Holder {
+    /// The process that tried to open it once more.
+    ThisProcess,
+    /// Another process.
+    Process {
+        /// Its id. In a container it is the id inside that: in several of them it may be 1.
+        pid: u32,
+        /// The name of its host, where that is not the name of this one. Docker names a container's host
+        /// after the container's id.
+        host: Option<String>,
+    },
+    /// Another process, which has not left its id.
+    Unknown,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::ThisProcess => write!(f, "this process"),
+            Holder::Process {
+                pid,
+                host: Some(host),
+            } => write!(f, "process {pid} on host {host}"),
+            Holder::Process { pid, host: None } if *pid == std::process::id() => {
+                write!(
+                    f,
+                    "another process, which has the id {pid} as well (in another container?)"
+                )
+            }
+            Holder::Process { pid, host: None } => write!(f, "process {pid}"),
+            Holder::Unknown => write!(f, "another process"),
+        }
     }
 }
 
@@ -404,16 +501,45 @@ mod tests {
     fn errors_say_what_and_where() {
         let locked = StoreError::Locked {
             path: "/x".into(),
-            pid: Some(u32::MAX),
+            holder: Holder::Process {
+                pid: u32::MAX,
+                host: None,
+            },
         };
         assert_eq!(
             locked.to_string(),
             "the store at /x is open in process 4294967295"
         );
         let io = StoreError::io("fsync /x/db", io::Error::other("gone"));
-        assert_eq!(io.in_full(), "cannot fsync /x/db: gone");
+        assert_eq!(io.to_string(), "cannot fsync /x/db: gone");
+        // Who prints the chain of causes does not print the reason twice.
+        assert!(std::error::Error::source(&io).is_none());
         let full = StoreError::io("write /x/db", io::ErrorKind::StorageFull.into());
         assert!(full.is_full());
         assert_eq!(full.to_string(), "the disk is full: cannot write /x/db");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_the_system_is_short_of_is_waited_for_but_not_by_an_fsync() {
+        for errno in [
+            rustix::io::Errno::MFILE,
+            rustix::io::Errno::NFILE,
+            rustix::io::Errno::NOMEM,
+            rustix::io::Errno::AGAIN,
+            rustix::io::Errno::INTR,
+        ] {
+            let opened = StoreError::io("open /x/db", errno.into());
+            assert!(opened.is_temporary() && !opened.is_full(), "{opened:?}");
+            assert!(
+                opened.to_string().contains("cannot open /x/db: "),
+                "{opened}"
+            );
+            let synced = StoreError::io_once("fsync /x/db", errno.into());
+            assert!(matches!(synced, StoreError::Io { .. }), "{synced:?}");
+            assert!(!opened.into_final().is_temporary());
+        }
+        let lost = StoreError::io("read /x/db", rustix::io::Errno::IO.into());
+        assert!(!lost.is_temporary());
     }
 }

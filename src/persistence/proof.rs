@@ -8,9 +8,12 @@ use super::{Batch, Durability, MemoryStore, Pair, RedbStore, SledStore, Store, S
 
 mod damage;
 #[cfg(target_os = "linux")]
+mod descriptors;
+#[cfg(target_os = "linux")]
 mod device;
 #[cfg(target_os = "linux")]
 mod errors;
+mod exchange;
 mod kill;
 #[cfg(target_os = "linux")]
 mod opening;

@@ -6,12 +6,13 @@
 //! {"records":2,"crc32":"<8 hex digits>"}  of all bytes before this line
 //! ```
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, BufWriter, Read, Write};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind};
-use super::{Batch, Durability, Store, StoreError, audit, keys};
+use super::{Batch, Durability, Store, StoreError, audit, files, keys};
 
 const NAME: &str = "store";
 const VERSION: u8 = 1;
@@ -71,6 +72,23 @@ pub fn export(store: &dyn Store, to: impl Write) -> Result<u64, StoreError> {
     out.line(&Line::End { records, crc32 })?;
     out.to.flush().map_err(|e| failed("write", e))?;
     Ok(records)
+}
+
+/// Exports into a new file, or leaves none. It is on disk, with its name, when this returns.
+pub(crate) fn export_to_file(store: &dyn Store, path: &Path) -> Result<u64, StoreError> {
+    // What was handed to the store may not be in it yet.
+    store.sync(Durability::Process)?;
+    let path = std::path::absolute(path).map_err(|e| files::failed("resolve", path, e))?;
+    let file = files::open_new(&path).map_err(|e| files::failed("write", &path, e))?;
+    let written = export(store, BufWriter::new(&file)).and_then(|records| {
+        file.sync_all().map_err(|e| files::unsynced(&path, e))?;
+        path.parent().map_or(Ok(()), files::sync_dir)?;
+        Ok(records)
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&path);
+    }
+    written
 }
 
 /// Puts into an empty store what [`export`] has written; returns how many records there are.

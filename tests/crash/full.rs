@@ -44,10 +44,10 @@ async fn open(home: &Path) -> chordal::Result<App> {
 }
 
 /// A disk of its own, in memory.
-struct Disk(TempDir);
+pub(crate) struct Disk(TempDir);
 
 impl Disk {
-    fn mounted(megabytes: u32) -> Result<Self, String> {
+    pub(crate) fn mounted(megabytes: u32) -> Result<Self, String> {
         let home = tempfile::tempdir().unwrap();
         let output = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "none"])
@@ -60,7 +60,21 @@ impl Disk {
         }
     }
 
-    fn store(&self) -> PathBuf {
+    /// Has nothing written to it from now on, or no longer.
+    pub(crate) fn set_read_only(&self, is_read_only: bool) {
+        let how = if is_read_only {
+            "remount,ro"
+        } else {
+            "remount,rw"
+        };
+        let status = Command::new("mount")
+            .args(["-o", how])
+            .arg(self.0.path())
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
         self.0.path().join("data")
     }
 

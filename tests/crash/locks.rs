@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
+use std::time::Duration;
 
 use chordal::persistence::RedbStore;
 use chordal::prelude::*;
@@ -24,17 +25,21 @@ async fn echo(n: u64) -> u64 {
     n
 }
 
-fn builder(engine: Engine, data: &Path) -> Result<AppBuilder, Error> {
+/// An app that waits so long for another process to let go of its store.
+fn builder(engine: Engine, data: &Path, patience: Duration) -> Result<AppBuilder, Error> {
     let app = match engine {
-        Engine::Sled => App::open(data),
-        Engine::Redb => App::with_store(RedbStore::open(data)?),
+        Engine::Sled => App::open(data).lock_timeout(patience),
+        Engine::Redb => App::with_store(RedbStore::open_within(data, patience)?),
     };
     Ok(app.tasks(tasks![echo]))
 }
 
-async fn open(engine: Engine, data: &Path) -> Result<App, Error> {
-    builder(engine, data)?.start().await
+async fn open(engine: Engine, data: &Path, patience: Duration) -> Result<App, Error> {
+    builder(engine, data, patience)?.start().await
 }
+
+/// Longer than a killed process takes to end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Holds the store, and works until it is killed.
 fn hold(home: OsString) {
@@ -43,7 +48,8 @@ fn hold(home: OsString) {
         _ => Engine::Sled,
     };
     let all = async {
-        let app = open(engine, &Path::new(&home).join("data")).await.unwrap();
+        let data = Path::new(&home).join("data");
+        let app = open(engine, &data, PATIENCE).await.unwrap();
         println!("\nopen");
         for n in 0.. {
             let result = app.apply_async(echo.s(n)).await.unwrap();
@@ -85,15 +91,21 @@ impl Holder {
         Some((id.parse().unwrap(), n.parse().ok()?))
     }
 
-    /// Kills it when it has been told so often that its work is durable; says of what it was.
-    fn kill(mut self, count: u64) -> Vec<(Id, u64)> {
+    /// Kills it when it has been told so often that its work is durable, and opens its store at once,
+    /// before it has come to its end. Says of what it was told.
+    async fn kill(
+        mut self,
+        count: u64,
+        then: impl AsyncFnOnce() -> Result<App, Error>,
+    ) -> (Vec<(Id, u64)>, App) {
         let told = self.lines().filter_map(|line| Self::acked(&line));
         let mut acked: Vec<_> = told.take(count as usize).collect();
         self.child.kill().unwrap();
+        let app = then().await.unwrap();
         self.child.wait().unwrap();
         // (Its last line may be cut.)
         acked.extend(self.lines().filter_map(|line| Self::acked(&line)));
-        acked
+        (acked, app)
     }
 }
 
@@ -110,25 +122,25 @@ fn ways(home: &TempDir) -> Vec<PathBuf> {
 
 async fn trial(engine: Engine, dice: &mut Dice) {
     let home = tempfile::tempdir().unwrap();
-    let mut known = Vec::new();
     let holder = Holder::start(engine, &home);
     let pid = holder.child.id();
     let ways = ways(&home);
     for way in &ways {
-        match open(engine, way).await {
+        match open(engine, way, Duration::ZERO).await {
             Err(Error::Store(error @ StoreError::Locked { .. })) => {
-                let StoreError::Locked { pid: found, .. } = &error else {
+                let StoreError::Locked { holder, .. } = &error else {
                     unreachable!();
                 };
-                assert_eq!(*found, Some(pid), "{error}");
+                let named = chordal::Holder::Process { pid, host: None };
+                assert_eq!(*holder, named, "{error}");
             }
             other => panic!("{}: {other:?}", way.display()),
         }
     }
-    known.extend(holder.kill(1 + dice.below(20)));
     // At once, and by any of them.
     let way = &ways[dice.below(ways.len() as u64) as usize];
-    let app = open(engine, way).await.unwrap();
+    let opened = async || open(engine, way, PATIENCE).await;
+    let (known, app) = holder.kill(1 + dice.below(20), opened).await;
     for (id, n) in known {
         let result = app.async_result::<u64>(id).await.unwrap();
         assert_eq!(result.get().await.unwrap(), n);

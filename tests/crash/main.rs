@@ -19,6 +19,7 @@ mod cli;
 mod corpus;
 mod drain;
 mod failpoints;
+mod files;
 mod full;
 mod ledger;
 mod locks;

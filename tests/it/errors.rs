@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use chordal::persistence::{Batch, SledStore};
+use chordal::persistence::{Batch, Scan, SledStore};
 use chordal::prelude::*;
-use chordal::{Error, Store, StoreError};
+use chordal::{Durability, Error, Store, StoreError};
 use tempfile::TempDir;
 
 #[task(name = "errors.echo")]
@@ -124,23 +126,156 @@ async fn a_file_in_place_of_a_directory_is_an_error_of_the_system() {
     );
 }
 
+/// A store that has no room for new work at first.
+#[derive(Debug)]
+struct NoRoom {
+    inner: SledStore,
+    has_room: Arc<AtomicBool>,
+}
+
+impl Store for NoRoom {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8]) -> Scan<'_> {
+        self.inner.scan(from, to)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.inner.apply(batch)
+    }
+
+    fn sync(&self, durability: Durability) -> Result<(), StoreError> {
+        self.inner.sync(durability)
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        match self.has_room.load(Ordering::SeqCst) {
+            true => self.inner.room(),
+            false => Err(StoreError::Full {
+                doing: "keep room free".to_owned(),
+            }),
+        }
+    }
+}
+
 /// (What halts the engine is in `actors/tests.rs` and `recovery.rs`; full disks in `tests/crash`.)
-#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn new_work_that_there_is_no_room_for_is_told_that_the_disk_is_full() {
     let home = filled().await;
-    let path = home.path().join("data");
-    let ballast = path.join("ballast");
-    fs::remove_file(&ballast).unwrap();
-    std::os::unix::fs::symlink("/dev/full", &ballast).unwrap();
-    let app = start(&path).await.unwrap();
-    let error = app.apply_async(echo.s("a".into())).await.unwrap_err();
-    let Error::Store(inner) = &error else {
-        panic!("{error}")
+    let has_room = Arc::new(AtomicBool::new(false));
+    let store = NoRoom {
+        inner: SledStore::open(home.path().join("data")).unwrap(),
+        has_room: has_room.clone(),
     };
-    assert!(inner.to_string().contains("ballast"), "{error}");
-    fs::remove_file(&ballast).unwrap();
+    let app = App::with_store(store).tasks(tasks![echo]);
+    let app = app.start().await.unwrap();
+    let error = app.apply_async(echo.s("a".into())).await.unwrap_err();
+    assert_eq!(error.to_string(), "the disk is full: cannot keep room free");
+    has_room.store(true, Ordering::SeqCst);
     let result = app.apply_async(echo.s("b".into())).await.unwrap();
     assert_eq!(result.get().await.unwrap(), "b");
     app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_opened_says_why() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("file");
+    fs::write(&file, b"mine").unwrap();
+    for (path, reason) in [
+        (file.clone(), "it is a file"),
+        (file.join("below"), "Not a directory"),
+        (home.path().join("x".repeat(300)), "File name too long"),
+    ] {
+        let (error, text) = refusal(&path).await;
+        assert!(matches!(error, StoreError::Io { .. }), "{text}");
+        assert!(text.contains(reason), "{text}");
+        // As anyhow and others print it: with its causes, but nothing twice.
+        let printed = format!("{:#}", anyhow::Error::new(Error::Store(error)));
+        assert_eq!(printed.matches(reason).count(), 1, "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_another_store_is_named() {
+    let (home, other) = (filled().await, filled().await);
+    let name = "data/wal/00000001.segment";
+    fs::copy(other.path().join(name), home.path().join(name)).unwrap();
+    let (error, text) = refusal(&home.path().join("data")).await;
+    assert!(matches!(error, StoreError::WrongStore { .. }), "{text}");
+    assert!(
+        text.contains("00000001.segment belongs to another store"),
+        "{text}"
+    );
+}
+
+/// Submits until that is refused; says how often it was not, and the error.
+#[cfg(unix)]
+async fn submit_until_refused(app: &App) -> (Vec<chordal::Id>, Error) {
+    let mut acked = Vec::new();
+    while acked.len() < 2_000 {
+        match app.apply_async(echo.s("x".repeat(50_000))).await {
+            Ok(result) => acked.push(result.id()),
+            Err(error) => return (acked, error),
+        }
+    }
+    panic!("it goes on")
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_app_whose_directory_was_renamed_halts_and_leaves_the_store_that_is_there_now() {
+    let home = filled().await;
+    let [path, moved] = ["data", "moved"].map(|name| home.path().join(name));
+    let app = start(&path).await.unwrap();
+    fs::rename(&path, &moved).unwrap();
+    // Another program begins anew at the path.
+    let other = start(&path).await.unwrap();
+    let its = other
+        .apply_async(echo.s("its own".into()))
+        .await
+        .unwrap()
+        .id();
+    let (acked, error) = submit_until_refused(&app).await;
+    assert!(
+        error.to_string().contains("while the store was open"),
+        "{error}"
+    );
+    let error = app.shutdown().await.unwrap_err();
+    assert!(
+        error.to_string().contains("while the store was open"),
+        "{error}"
+    );
+    other.shutdown().await.unwrap();
+
+    let other = start(&path).await.unwrap();
+    let result = other.async_result::<String>(its).await.unwrap();
+    assert_eq!(result.get().await.unwrap(), "its own");
+    other.shutdown().await.unwrap();
+    let app = start(&moved).await.unwrap();
+    for id in acked {
+        assert!(app.async_result::<String>(id).await.is_ok());
+    }
+    app.shutdown().await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_app_whose_directory_was_deleted_acknowledges_nothing_more() {
+    let home = filled().await;
+    let path = home.path().join("data");
+    let app = start(&path).await.unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    let error = app.apply_async(echo.s("lost".into())).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("was deleted while the store was open"),
+        "{error}"
+    );
+    let error = app.shutdown().await.unwrap_err();
+    assert!(error.to_string().contains("was deleted"), "{error}");
+    assert!(!path.exists());
 }

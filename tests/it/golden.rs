@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use crate::recovery::within;
 use crate::upkeep::{bytes_of, is_sound};
 
-pub(crate) const VERSION: &str = "v0.1-fence";
-const REDB: &str = "v0.1-redb";
+pub(crate) const VERSION: &str = "v0.1-ids";
+const REDB: &str = "v0.1-ids-redb";
 /// Where the process that writes a golden store has it; other processes let all tasks end.
 const HOME: &str = "CHORDAL_TEST_GOLDEN";
 

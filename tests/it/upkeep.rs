@@ -289,9 +289,9 @@ async fn a_store_in_use_is_not_audited_and_what_is_none_is_no_store() {
     let path = home.path().join("data");
     let app = builder(&path).start().await.unwrap();
     let error = App::verify(&path).await.unwrap_err();
-    let pid = std::process::id();
+    let this = chordal::Holder::ThisProcess;
     assert!(
-        matches!(&error, Error::Store(StoreError::Locked { pid: Some(held), .. }) if *held == pid),
+        matches!(&error, Error::Store(StoreError::Locked { holder, .. }) if *holder == this),
         "{error}"
     );
     app.shutdown().await.unwrap();

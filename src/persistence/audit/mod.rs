@@ -107,10 +107,13 @@ impl Audit {
             StoreError::RolledBack { path, .. } => {
                 self.find(path.display().to_string(), error.to_string());
             }
+            StoreError::WrongStore { path, .. } => {
+                self.find(path.display().to_string(), error.to_string());
+            }
             StoreError::Newer { path_or_place, .. } => {
                 self.find(path_or_place, error.to_string());
             }
-            other => self.find("the store", other.in_full()),
+            other => self.find("the store", other.to_string()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,15 @@ use std::rc::Rc;
 use redb::backends::FileBackend;
 use redb::{
     Builder, Database, Durability, Error, ReadOnlyTable, ReadableDatabase, StorageBackend,
-    TableDefinition,
+    TableDefinition, TableError,
 };
 use tracing::{error, info, warn};
 
 use crate::persistence::caught::caught;
+use crate::persistence::dir::check_has_a_name;
 use crate::persistence::files::{damaged, failed, open_private, sync_file};
-use crate::persistence::{Batch, Op, StoreError};
+use crate::persistence::identity::Identity;
+use crate::persistence::{Batch, Holder, Op, StoreError};
 
 /// redb's own default of 1 GiB is too much for a library that lives inside somebody else's process.
 const CACHE_BYTES: usize = 16 << 20;
@@ -32,6 +34,9 @@ pub(super) type Walk = redb::Range<'static, &'static [u8], &'static [u8]>;
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const COMMITS: TableDefinition<&str, u64> = TableDefinition::new("commits");
 const LAST: &str = "last";
+/// Whose store this is, since version 2.
+const STORE: TableDefinition<&str, &[u8]> = TableDefinition::new("store");
+const IDENTITY: &str = "identity";
 
 const THERE: &str = "redb is there until drop";
 
@@ -40,18 +45,30 @@ pub(super) struct Base {
     path: PathBuf,
     /// `None` only while dropping: redb may panic when it is.
     db: Option<Database>,
+    /// The file that redb has open, to see whether it still has a name.
+    file: File,
 }
 
 impl Base {
     /// Makes redb's file; it is on disk before this returns, its name may not be.
     pub(super) fn make<B: StorageBackend>(
         path: PathBuf,
+        identity: Identity,
         disk: impl FnOnce(FileBackend) -> B,
     ) -> Result<Self, StoreError> {
-        let file = disk(file(&path)?);
-        let db = guarded(&path, "make", || Ok(builder().create_with_backend(file)?))?;
-        let base = Self { path, db: Some(db) };
-        base.commit(0)?;
+        let (backend, file) = backend(&path)?;
+        let backend = disk(backend);
+        let db = guarded(
+            &path,
+            "make",
+            || Ok(builder().create_with_backend(backend)?),
+        )?;
+        let base = Self {
+            path,
+            db: Some(db),
+            file,
+        };
+        base.commit(0, Some(identity))?;
         Ok(base)
     }
 
@@ -89,15 +106,21 @@ impl Base {
         }
         // After a kill the kernel may hold what the disk does not.
         sync_file(&path)?;
-        let file = disk(file(&path)?);
+        let (backend, file) = backend(&path)?;
+        let backend = disk(backend);
         let is_repaired = Rc::new(Cell::new(false));
         let repaired = is_repaired.clone();
         let db = guarded(&path, "open", || {
             let mut builder = builder();
             builder.set_repair_callback(move |_| repaired.set(true));
-            Ok(builder.create_with_backend(file)?)
+            Ok(builder.create_with_backend(backend)?)
         })?;
-        Ok((Self { path, db: Some(db) }, is_repaired.get()))
+        let base = Self {
+            path,
+            db: Some(db),
+            file,
+        };
+        Ok((base, is_repaired.get()))
     }
 
     fn verify(&mut self) -> Result<(), StoreError> {
@@ -181,14 +204,38 @@ impl Base {
         })
     }
 
-    /// Makes all that was applied durable, under this number.
-    pub(super) fn commit(&self, number: u64) -> Result<(), StoreError> {
+    /// Refuses to go on with a file that has been deleted.
+    pub(super) fn check_has_a_name(&self) -> Result<(), StoreError> {
+        check_has_a_name(&self.file, &self.path)
+    }
+
+    /// Makes all that was applied durable, under this number; and, if it is to be noted, whose store it is.
+    pub(super) fn commit(&self, number: u64, identity: Option<Identity>) -> Result<(), StoreError> {
         guarded(&self.path, "commit to", || {
             let writes = self.db().begin_write()?;
             writes.open_table(RECORDS)?;
+            if let Some(identity) = identity {
+                let identity = identity.to_bytes();
+                writes.open_table(STORE)?.insert(IDENTITY, &identity[..])?;
+            }
             writes.open_table(COMMITS)?.insert(LAST, number)?;
             Ok(writes.commit()?)
         })
+    }
+
+    /// The store that this belongs to; `None` if no version that gives ids has written to it.
+    pub(super) fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        let found = guarded(&self.path, "read", || {
+            match self.db().begin_read()?.open_table(STORE) {
+                Ok(store) => Ok(store.get(IDENTITY)?.map(|found| found.value().to_vec())),
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })?;
+        let unreadable = || damaged(&self.path, "the id of its store cannot be read");
+        found
+            .map(|bytes| Identity::from_bytes(&bytes).ok_or_else(unreadable))
+            .transpose()
     }
 
     /// The number of the last commit.
@@ -206,7 +253,7 @@ impl Drop for Base {
     fn drop(&mut self) {
         let db = self.db.take();
         if let Err(error) = caught(&self.path, "redb", "close", || drop(db)) {
-            error!(file = %self.path.display(), error = error.in_full(), "it was not closed");
+            error!(file = %self.path.display(), %error, "it was not closed");
         }
     }
 }
@@ -225,9 +272,12 @@ fn builder() -> Builder {
     builder
 }
 
-fn file(path: &Path) -> Result<FileBackend, StoreError> {
+/// What redb is given to work on, and the file that it is.
+fn backend(path: &Path) -> Result<(FileBackend, File), StoreError> {
     let file = open_private(path)?;
-    guarded(path, "open", || Ok(FileBackend::new(file)?))
+    let same = file.try_clone().map_err(|e| failed("open", path, e))?;
+    let backend = guarded(path, "open", || Ok(FileBackend::new(file)?))?;
+    Ok((backend, same))
 }
 
 /// Runs a call into redb: its panics and errors come back as ours.
@@ -240,10 +290,11 @@ fn guarded<T>(
         Error::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
             damaged(place, "it ends before what it refers to")
         }
-        Error::Io(e) => failed(doing, place, e),
+        // redb does not go on after an error.
+        Error::Io(e) => StoreError::io_once(format!("{doing} {}", place.display()), e),
         Error::DatabaseAlreadyOpen => StoreError::Locked {
             path: place.to_owned(),
-            pid: None,
+            holder: Holder::Unknown,
         },
         Error::PreviousIo => StoreError::Poisoned(error.to_string()),
         other => damaged(place, other.to_string()),

@@ -12,6 +12,8 @@
 //!   db                 redb's
 //!   fence              ours: the number of the last commit
 //! ```
+//!
+//! Both files carry the id of the store, so that those of two stores are not taken for one.
 
 mod base;
 mod salvage;
@@ -25,6 +27,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ::redb::StorageBackend;
 use ::redb::backends::FileBackend;
@@ -34,8 +37,10 @@ use tracing::error;
 use self::base::Base;
 pub(super) use self::salvage::salvage;
 use self::scan::RedbScan;
-use super::fence::Fence;
-use super::{Batch, Durability, Scan, Store, StoreError, folder, home};
+use super::dir::Dir;
+use super::fence::{self, Fence};
+use super::identity::{Identity, wrong_store};
+use super::{Batch, Durability, Scan, Store, StoreError, files, folder, home};
 
 /// Keeps an ordered map of bytes in a directory, with redb 4 inside. Needs the feature `redb`.
 ///
@@ -73,47 +78,75 @@ pub struct RedbStore {
 #[derive(Debug)]
 struct Writer {
     fence: Fence,
+    /// Drawn with the first commit, if an earlier version has made the store.
+    identity: Option<Identity>,
     /// Something was applied and is not on disk.
     is_dirty: bool,
 }
 
 impl RedbStore {
-    /// Opens the store in `dir`, making the directory if need be.
+    /// Opens the store in `dir`, making the directory if need be. If another process has it open, waits 5
+    /// seconds for that to end.
     ///
     /// What it finds is on the disk, not only in the kernel's cache, before it returns, and every page
     /// of it has been read and agrees with its checksum. A large file that is mostly free shrinks now;
     /// while the store is open, what is free is used again.
     ///
+    /// Symbolic links in the directory are not followed; the directory itself may be behind one. Once its
+    /// files are deleted nothing more is acknowledged, with [`StoreError::Moved`].
+    ///
     /// # Errors
     ///
     /// [`StoreError::Locked`] if another process, or this one, has it open;
     /// [`StoreError::OtherEngine`] if it is a [`SledStore`](super::SledStore)'s;
-    /// [`StoreError::Corrupt`], [`StoreError::RolledBack`] or [`StoreError::Newer`] for what must not be
-    /// served; [`StoreError::Full`] and [`StoreError::Io`].
+    /// [`StoreError::Corrupt`], [`StoreError::RolledBack`], [`StoreError::WrongStore`] or
+    /// [`StoreError::Newer`] for what must not be served; [`StoreError::Full`],
+    /// [`StoreError::Exhausted`] and [`StoreError::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::open_on(dir.as_ref(), |file| file)
+        Self::open_within(dir, home::LOCK_TIMEOUT)
+    }
+
+    /// As [`open`](Self::open), waiting this long for another process to let go of the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_within(dir: impl AsRef<Path>, lock_timeout: Duration) -> Result<Self, StoreError> {
+        Self::open_on(dir.as_ref(), lock_timeout, |file| file)
     }
 
     /// Opens it over what `disk` makes of redb's file.
     fn open_on<B: StorageBackend>(
         dir: &Path,
+        lock_timeout: Duration,
         disk: impl FnOnce(FileBackend) -> B,
     ) -> Result<Self, StoreError> {
         let home = home::make_home(dir)?;
-        let lock = home::lock(&home)?;
+        let lock = home::lock(&home, lock_timeout)?;
         folder::holds_no_other(&home, "redb")?;
         let dir = home.join("redb");
+        files::refuse_link(&dir)?;
+        files::refuse_links_in(&dir)?;
         let is_fresh = folder::claim(&dir, |name| name == "db" || name == "fence")?;
-        let (db, path) = (dir.join("db"), dir.join("fence"));
-        let (fence, base) = if is_fresh {
-            let fence = Fence::make(path, 0)?;
-            let base = Base::make(db, disk)?;
+        let db = dir.join("db");
+        let (fence, base, identity) = if is_fresh {
+            let identity = Identity::draw(0);
+            let fence = Fence::make(&Dir::open(dir.clone())?, 0, identity.id)?;
+            let base = Base::make(db, identity, disk)?;
             folder::finish(&home, &dir)?;
-            (fence, base)
+            (fence, base, Some(identity))
         } else {
             // The fence first: redb writes to whatever it opens.
-            let mut fence = Fence::read(path)?;
+            let mut fence = Fence::read(dir.join(fence::NAME))?;
             let mut base = Base::open(db, disk)?;
+            let identity = base.identity()?;
+            match identity {
+                Some(identity) => identity.check(fence.path(), fence.last(), fence.id())?,
+                None if fence.id().is_some() => {
+                    return Err(wrong_store(fence.path(), fence.id(), None));
+                }
+                None => {}
+            }
             let (expected, found) = (fence.last(), base.last_commit()?);
             if found < expected {
                 return Err(StoreError::RolledBack {
@@ -124,16 +157,20 @@ impl RedbStore {
             }
             // A crash came between the two.
             if found > expected {
+                if let Some(identity) = identity {
+                    fence.set_id(identity.id);
+                }
                 fence.advance(found)?;
             }
             base.compact()?;
-            (fence, base)
+            (fence, base, identity)
         };
         Ok(Self {
             home,
             base,
             writer: Mutex::new(Writer {
                 fence,
+                identity,
                 is_dirty: false,
             }),
             epoch: AtomicU64::new(0),
@@ -156,8 +193,8 @@ impl RedbStore {
     }
 
     fn poison(&self, error: StoreError) -> StoreError {
-        if self.poison.set(error.in_full()).is_ok() {
-            error!(store = %self.home.display(), error = error.in_full(), "store stopped");
+        if self.poison.set(error.to_string()).is_ok() {
+            error!(store = %self.home.display(), %error, "store stopped");
         }
         error
     }
@@ -165,8 +202,15 @@ impl RedbStore {
     /// Makes all that was applied durable, as one numbered commit.
     fn commit(&self, writer: &mut Writer) -> Result<(), StoreError> {
         if writer.is_dirty {
+            self.base.check_has_a_name()?;
+            writer.fence.check_has_a_name()?;
             let number = writer.fence.last() + 1;
-            self.base.commit(number)?;
+            let drawn = writer.identity.is_none().then(|| Identity::draw(number));
+            self.base.commit(number, drawn)?;
+            if let Some(drawn) = drawn {
+                writer.identity = Some(drawn);
+                writer.fence.set_id(drawn.id);
+            }
             // Only now: a fence must never know more than the disk.
             writer.fence.advance(number)?;
             writer.is_dirty = false;
@@ -234,7 +278,7 @@ impl Drop for RedbStore {
         let mut writer = self.writer.lock();
         let closed = self.commit(&mut writer).and_then(|()| writer.fence.sync());
         if let Err(error) = closed {
-            error!(store = %self.home.display(), error = error.in_full(), "last sync failed");
+            error!(store = %self.home.display(), %error, "last sync failed");
         }
     }
 }

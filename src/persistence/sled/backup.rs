@@ -10,11 +10,13 @@ use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use super::files::{
-    UNFINISHED, begin_copy, failed, fsync, list, make_dir, remove, rename, sync_dir, with_ending,
+    UNFINISHED, begin_copy, failed, fsync, list, make_dir, open_new, remove, remove_marked, rename,
+    sync_dir, with_ending,
 };
-use super::log::FENCE;
+use super::log::name_of;
 use super::{SledStore, join};
 use crate::persistence::StoreError;
+use crate::persistence::dir::Dir;
 use crate::persistence::fence::Fence;
 
 impl SledStore {
@@ -33,30 +35,34 @@ impl SledStore {
             .and_then(|()| to.parent().map_or(Ok(()), sync_dir));
         if copied.is_err() {
             // What is left of it says itself that it is not whole.
-            let _ = fs::remove_dir_all(&part);
+            let _ = remove_marked(&part, UNFINISHED);
         }
         copied
     }
 
     fn copy_all(&self, part: &Path) -> Result<(), StoreError> {
-        let home = &self.shared.home;
+        let home = self.shared.home.path();
         let _still = Still::hold(self)?;
+        // sled is to know of the log that is copied later.
+        self.begin(&mut self.writer.lock())?;
         copy_sled(&home.join("sled"), &part.join("sled"))?;
-        let (segments, synced) = {
+        let (segments, synced, id) = {
             let mut writer = self.writer.lock();
             self.shared.healthy()?;
-            self.begin(&mut writer)?;
             self.shared.room.make_for(|| writer.log.sync())?;
-            (writer.log.segments(), writer.log.synced())
+            let log = &writer.log;
+            (log.segments(), log.synced(), log.id())
         };
         let log = part.join("wal");
         make_dir(&log)?;
         for (from, length) in segments {
-            let name = from.file_name().expect("a segment has a name");
-            copy_file(&from, &log.join(name), length)?;
+            copy_file(&from, &log.join(name_of(&from)), length)?;
         }
-        Fence::make(log.join(FENCE), synced)?;
-        sync_dir(&log)
+        Fence::make(&Dir::open(log.clone())?, synced, id)?;
+        sync_dir(&log)?;
+        // It was copied by its paths.
+        self.shared.base.check_in_place()?;
+        self.shared.home.check_in_place()
     }
 }
 
@@ -75,9 +81,15 @@ impl<'a> Still<'a> {
         let still = Self(store);
         // Commits go on while it ends.
         if let Some(running) = running {
-            let free = join(running)?;
-            store.writer.lock().log.reuse(free);
+            let ended = join(running)?;
+            store.take_back(&mut store.writer.lock(), ended)?;
         }
+        // What it has not moved into sled yet would be missed.
+        let mut writer = store.writer.lock();
+        if let Some(put_off) = writer.put_off.take() {
+            store.take_back(&mut writer, put_off.run())?;
+        }
+        drop(writer);
         store.shared.healthy().map(|()| still)
     }
 }
@@ -119,11 +131,7 @@ pub(super) fn copy_sled(from: &Path, to: &Path) -> Result<(), StoreError> {
 pub(super) fn copy_file(from: &Path, to: &Path, length: u64) -> Result<(), StoreError> {
     let copy = || -> io::Result<File> {
         let source = File::open(from)?;
-        let mut options = File::options();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut copied = options.open(to)?;
+        let mut copied = open_new(to)?;
         // (Where the file system can, this shares blocks instead of copying them.)
         io::copy(&mut source.take(length), &mut copied)?;
         Ok(copied)

@@ -11,13 +11,16 @@ use parking_lot::Mutex;
 use tracing::error;
 
 use super::disk::Disk;
-use super::files::{damaged, failed};
+use super::files::damaged;
 use super::overlay::{Entry, Tops};
 use super::pool;
 use super::prepare::{prepare, settle};
+use super::replay::Held;
 use crate::persistence::caught::caught;
+use crate::persistence::dir::Dir;
+use crate::persistence::identity::Identity;
 use crate::persistence::without::{Rule::H13, without};
-use crate::persistence::{Pair, StoreError, folder};
+use crate::persistence::{Holder, Pair, StoreError, folder};
 
 /// What is read again soon lies in the overlay; this is for what comes back from the disk. sled's own
 /// default of 1 GiB is too much for a library that lives inside somebody else's process. It counts bytes
@@ -38,6 +41,7 @@ const STRAGGLERS: Duration = Duration::from_secs(2);
 /// The tree beside the users' own that holds the mark.
 const MARKS: &str = "log";
 pub(super) const MARK: &[u8] = b"checkpoint";
+pub(super) const IDENTITY: &[u8] = b"store";
 
 /// How much of the log sled holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub(super) struct Mark {
 /// sled, and the means to make durable what it holds.
 pub(super) struct Base {
     dir: PathBuf,
+    /// The same, held open: sled makes and removes files by their paths.
+    place: Dir,
     /// `None` only while dropping: sled may hang or panic when it is.
     trees: Option<Trees>,
     /// One fsync at a time: the kernel tells an error once, so a second caller on the same
@@ -100,6 +106,7 @@ impl Base {
             disk: Mutex::new(disk),
             settled: AtomicI64::new(-1),
             torn: AtomicBool::new(false),
+            place: Dir::open(dir.clone())?,
             dir,
         };
         let flushed = base.flush()?;
@@ -200,6 +207,37 @@ impl Base {
         Ok(())
     }
 
+    /// Refuses to go on where sled's directory is no longer at its path, or its file was deleted.
+    pub(super) fn check_in_place(&self) -> Result<(), StoreError> {
+        self.place.check_in_place()?;
+        self.disk.lock().check_has_a_name()
+    }
+
+    /// The store that this belongs to; `None` if no version that gives ids has written to it.
+    pub(super) fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        let found = guarded(&self.dir, "read", || self.trees().marks.get(IDENTITY))?;
+        found
+            .map(|bytes| {
+                let unreadable = || damaged(&self.dir, "the id of its store cannot be read");
+                Identity::from_bytes(&bytes).ok_or_else(unreadable)
+            })
+            .transpose()
+    }
+
+    /// What is held of the log, and whose that is.
+    pub(super) fn held(&self) -> Result<Held, StoreError> {
+        let (mark, identity) = (self.mark()?, self.identity()?);
+        Ok(Held { mark, identity })
+    }
+
+    /// Durably notes which store this belongs to.
+    pub(super) fn set_identity(&self, identity: Identity) -> Result<(), StoreError> {
+        guarded(&self.dir, "write", || {
+            self.trees().marks.insert(IDENTITY, &identity.to_bytes())
+        })?;
+        self.settle()
+    }
+
     /// The mark, or `None` if there never was a log beside this base.
     pub(super) fn mark(&self) -> Result<Option<Mark>, StoreError> {
         let Some(bytes) = guarded(&self.dir, "read", || self.trees().marks.get(MARK))? else {
@@ -218,6 +256,13 @@ impl Base {
             self.trees().marks.insert(MARK, bytes)
         })?;
         self.settle()
+    }
+
+    /// Makes it that of a version that gives no ids.
+    #[cfg(test)]
+    pub(super) fn forget_identity(&self) {
+        self.trees().marks.remove(IDENTITY).unwrap();
+        self.settle().unwrap();
     }
 
     #[cfg(test)]
@@ -317,13 +362,13 @@ fn start(dir: &Path) -> Result<::sled::Db, StoreError> {
             Err(error) => error,
         };
         // sled gives its lock away in words only.
-        if !error.in_full().contains("could not acquire lock") {
+        if !error.to_string().contains("could not acquire lock") {
             return Err(error);
         }
         if begun.elapsed() > STRAGGLERS {
             return Err(StoreError::Locked {
                 path: dir.to_owned(),
-                pid: None,
+                holder: Holder::Unknown,
             });
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -338,7 +383,7 @@ fn guarded<T>(
 ) -> Result<T, StoreError> {
     use ::sled::Error::{CollectionNotFound, Corruption, Io, ReportableBug, Unsupported};
     caught(place, "sled", doing, work)?.map_err(|error| match error {
-        Io(e) => failed(doing, place, e),
+        Io(e) => StoreError::io_once(format!("{doing} {}", place.display()), e),
         Corruption { at, .. } => damaged(place, format!("bad bytes at {at:?}")),
         Unsupported(what) | ReportableBug(what) => damaged(place, what),
         CollectionNotFound(_) => damaged(place, "its tree is missing"),

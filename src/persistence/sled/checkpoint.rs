@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::base::Mark;
-use super::files::remove;
-use super::log::Rotated;
+use super::log::{Rotated, name_of};
 use super::overlay::Overlay;
 use crate::failpoint::{self, Point};
 use crate::persistence::StoreError;
+use crate::persistence::dir::Dir;
 
 /// So much is handed to sled between two looks whether the store is to close.
 const MAX_OPS: usize = 500;
@@ -19,12 +19,24 @@ const MAX_BYTES: usize = 64 << 10;
 
 /// One checkpoint. It may end after any step: what it has not marked is replayed from the log, over
 /// whatever part of it sled has.
+#[derive(Debug)]
 pub(super) struct Checkpoint {
     shared: Arc<Shared>,
     overlay: Arc<Overlay>,
     segments: Vec<PathBuf>,
+    /// The directory that these are in.
+    log: Arc<Dir>,
     mark: Mark,
     next: Step,
+}
+
+/// How a checkpoint ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// At its end, with a file that is free; or, without one, because the store closes or has stopped.
+    Free(Option<PathBuf>),
+    /// Before a step for which the system has no descriptor or memory now: it can be gone on with.
+    PutOff(Box<Checkpoint>, StoreError),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +47,10 @@ enum Step {
     Settle,
     /// Note, durably, that they are.
     Mark,
-    /// Let go of the overlay and of the segments.
+    /// Let go of the overlay.
     Release,
+    /// Remove the segments, but for one.
+    Remove,
     Done,
 }
 
@@ -46,24 +60,31 @@ impl Checkpoint {
             shared,
             overlay,
             segments: rotated.segments,
+            log: rotated.dir,
             mark: rotated.mark,
             next: Step::Write(Bound::Unbounded),
         }
     }
 
-    /// Runs to its end, or until the store closes or stops; gives back a file that is free.
-    pub(super) fn run(mut self) -> Option<PathBuf> {
+    /// Runs to its end, or until the store closes or stops, or the system is short of what it needs.
+    pub(super) fn run(mut self) -> Ended {
         while self.next != Step::Done {
             let is_closing = self.shared.closing.load(Ordering::Acquire);
             if is_closing || self.shared.healthy().is_err() {
-                return None;
+                return Ended::Free(None);
             }
-            if let Err(error) = self.step() {
-                self.shared.poison(error);
-                return None;
+            match self.step() {
+                Ok(()) => {}
+                Err(error @ StoreError::Exhausted { .. }) => {
+                    return Ended::PutOff(Box::new(self), error);
+                }
+                Err(error) => {
+                    self.shared.poison(error);
+                    return Ended::Free(None);
+                }
             }
         }
-        self.segments.pop()
+        Ended::Free(self.segments.pop())
     }
 
     /// Says whether there is nothing left to do.
@@ -72,15 +93,22 @@ impl Checkpoint {
         self.next == Step::Done
     }
 
+    /// Does the next step. After an error that is temporary it is still the next.
     pub(super) fn step(&mut self) -> Result<(), StoreError> {
-        self.next = match std::mem::replace(&mut self.next, Step::Done) {
-            Step::Write(from) => self.write(from)?,
+        let next = self.next.clone();
+        self.next = match next {
+            Step::Write(from) => {
+                self.check_in_place()?;
+                self.write(from)?
+            }
             Step::Settle => {
+                self.check_in_place()?;
                 self.shared.base.settle()?;
                 failpoint::reach(Point::Settled);
                 Step::Mark
             }
             Step::Mark => {
+                self.check_in_place()?;
                 self.shared.base.set_mark(self.mark)?;
                 failpoint::reach(Point::Marked);
                 Step::Release
@@ -88,9 +116,14 @@ impl Checkpoint {
             Step::Release => {
                 let overlay = self.shared.layers.write().thaw();
                 drop(overlay);
+                Step::Remove
+            }
+            Step::Remove => {
+                self.log.check_in_place()?;
                 // One file is enough to go on with: there are never two frozen overlays.
-                for segment in self.segments.drain(1..) {
-                    remove(&segment)?;
+                while self.segments.len() > 1 {
+                    self.log.remove(name_of(&self.segments[1]))?;
+                    self.segments.remove(1);
                 }
                 failpoint::reach(Point::Forgotten);
                 Step::Done
@@ -98,6 +131,11 @@ impl Checkpoint {
             Step::Done => Step::Done,
         };
         Ok(())
+    }
+
+    /// Stops before sled could make a file in a directory that is not the store's.
+    fn check_in_place(&self) -> Result<(), StoreError> {
+        self.shared.base.check_in_place()
     }
 
     fn write(&self, from: Bound<Vec<u8>>) -> Result<Step, StoreError> {

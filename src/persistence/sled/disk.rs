@@ -8,8 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
-use super::files::{failed, fdatasync, list, make_private, open_private, sync_dir, sync_file};
+use super::files::{
+    failed, fdatasync, list, make_private, open_private, sync_dir, sync_file, unsynced,
+};
 use crate::persistence::StoreError;
+use crate::persistence::dir::check_has_a_name;
 
 /// Our own descriptors on sled's files, to fsync what sled only hands to the kernel (H1).
 #[derive(Debug)]
@@ -37,11 +40,16 @@ impl Disk {
         })
     }
 
+    /// Refuses to go on with a file of sled's that has been deleted.
+    pub(super) fn check_has_a_name(&self) -> Result<(), StoreError> {
+        check_has_a_name(&self.db, &self.db_path)
+    }
+
     pub(super) fn fsync(&mut self) -> Result<(), StoreError> {
         self.fsync_blobs()?;
         // With the file's length and where its blocks are, but without a commit of the file system's
         // journal when neither has changed.
-        fdatasync(&self.db).map_err(|e| failed("fsync", &self.db_path, e))
+        fdatasync(&self.db).map_err(|e| unsynced(&self.db_path, e))
     }
 
     /// One stat if all is as it should be; a listing if sled has put files into `blobs/`.

@@ -8,6 +8,10 @@
 //! and panics on some damaged files. The rules of RELIABILITY.md close these gaps, but for what it
 //! says is still open; each is named in these files where it is kept.
 //!
+//! Segments, fence and sled carry the id of the store: files of two stores are not taken for one. What is
+//! done to files of ours while the store is open is done in the directories that were opened; sled goes by
+//! paths, so it is given nothing once its directory is no longer at its path.
+//!
 //! ```text
 //! <dir>/LOCK           ours: held while open, names the holder
 //! <dir>/aborted        the engine's: whether the process has aborted
@@ -43,21 +47,25 @@ mod verify;
 
 use std::fmt;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use self::base::{Base, Mark};
-use self::checkpoint::Checkpoint;
+use self::checkpoint::{Checkpoint, Ended};
 use self::log::Log;
 use self::overlay::Layers;
 use self::room::Room;
 pub(super) use self::salvage::salvage;
 use self::scan::SledScan;
+use super::dir::Dir;
+use super::identity::Identity;
 use super::{Batch, Durability, Scan, Store, StoreError, files, folder, home};
 
 /// An overlay is frozen when it takes this much memory, or so much of the log. Two of them may be
@@ -69,7 +77,8 @@ const LIMIT: usize = 8 << 20;
 /// checkpoint (measured: 100,000 workflows took 1.05 s, and 0.7 s without it).
 const FOUND: usize = 2;
 
-/// While sled's files are copied an overlay may take so many times as much.
+/// While no checkpoint can begin, because sled's files are copied or the system is short of descriptors
+/// or memory, an overlay may take so many times as much.
 const STILL: usize = 8;
 
 /// How much room a checkpoint must find, in shares of what it moves (measured: its file grows by up to
@@ -110,8 +119,12 @@ struct Writer {
     log: Log,
     /// When to freeze the overlay, in bytes of its memory or of the log.
     freeze_at: usize,
-    /// Moves the frozen overlay into sled; gives back a file that is free.
-    checkpoint: Option<JoinHandle<Option<PathBuf>>>,
+    /// Moves the frozen overlay into sled.
+    checkpoint: Option<JoinHandle<Ended>>,
+    /// A checkpoint that the system was short of something for: it goes on before the next begins.
+    put_off: Option<Box<Checkpoint>>,
+    /// What the system was short of when a checkpoint was to begin, until one does.
+    shortage: Option<StoreError>,
     /// sled's files are being copied: no checkpoint may begin.
     is_still: bool,
 }
@@ -119,7 +132,7 @@ struct Writer {
 /// What a checkpoint's thread and a scan need of the store.
 #[derive(Debug)]
 struct Shared {
-    home: PathBuf,
+    home: Arc<Dir>,
     base: Base,
     room: Room,
     layers: RwLock<Layers>,
@@ -138,29 +151,58 @@ impl Shared {
     }
 
     fn poison(&self, error: StoreError) -> StoreError {
-        if self.poison.set(error.in_full()).is_ok() {
-            error!(store = %self.home.display(), error = error.in_full(), "store stopped");
+        if self.poison.set(error.to_string()).is_ok() {
+            error!(store = %self.home.path().display(), %error, "store stopped");
         }
         error
     }
 }
 
 impl SledStore {
-    /// Opens the store in `dir`, making the directory if need be.
+    /// Opens the store in `dir`, making the directory if need be. If another process has it open, waits 5
+    /// seconds for that to end.
     ///
     /// What it finds is on the disk, not only in the kernel's cache, before it returns. Nothing is written
     /// to the directory but by sled, which may put its snapshot in order, and to `LOCK`, until something is
     /// applied.
+    ///
+    /// Symbolic links in the directory are not followed; the directory itself may be behind one. While the
+    /// store is open the directory must stay where it is: once it was renamed, replaced or deleted, nothing
+    /// more is acknowledged, with [`StoreError::Moved`], at the latest when the log goes on in its next file.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Locked`] if another process, or this one, has it open; [`StoreError::OtherEngine`] if
+    /// it is another engine's; [`StoreError::Corrupt`], [`StoreError::RolledBack`],
+    /// [`StoreError::WrongStore`] or [`StoreError::Newer`] for what must not be served;
+    /// [`StoreError::Full`], [`StoreError::Exhausted`] and [`StoreError::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::with_limit(dir.as_ref(), LIMIT)
+        Self::open_within(dir, home::LOCK_TIMEOUT)
     }
 
+    /// As [`open`](Self::open), waiting this long for another process to let go of the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_within(dir: impl AsRef<Path>, lock_timeout: Duration) -> Result<Self, StoreError> {
+        Self::open_with(dir.as_ref(), LIMIT, lock_timeout)
+    }
+
+    #[cfg(test)]
     pub(super) fn with_limit(dir: &Path, limit: usize) -> Result<Self, StoreError> {
+        Self::open_with(dir, limit, home::LOCK_TIMEOUT)
+    }
+
+    fn open_with(dir: &Path, limit: usize, lock_timeout: Duration) -> Result<Self, StoreError> {
         let home = home::make_home(dir)?;
-        let lock = home::lock(&home)?;
+        let lock = home::lock(&home, lock_timeout)?;
         folder::holds_no_other(&home, "sled")?;
-        let room = Room::of(&home);
-        let (base, log, layers) = room.make_for(|| open(&home))?;
+        refuse_links(&home)?;
+        verify::remove_left_behind(&home);
+        let home = Arc::new(Dir::open(home)?);
+        let room = Room::of(home.clone())?;
+        let (base, log, layers) = room.make_for(|| open(home.path()))?;
         let found = layers.active().weight().max(log.bytes() as usize);
         let freeze_at = (found + limit / 2).clamp(limit, FOUND * limit);
         Ok(Self {
@@ -176,6 +218,8 @@ impl SledStore {
                 log,
                 freeze_at,
                 checkpoint: None,
+                put_off: None,
+                shortage: None,
                 is_still: false,
             }),
             stirs: Condvar::new(),
@@ -187,7 +231,7 @@ impl SledStore {
     /// Shows the directory this store was opened in, as an absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.shared.home
+        self.shared.home.path()
     }
 
     /// Gets ready for the first write: until then nothing of ours is changed, so that whoever does not like
@@ -197,22 +241,36 @@ impl SledStore {
             return Ok(());
         }
         let Shared { room, base, .. } = &*self.shared;
-        room.make_for(|| {
-            let generation = writer.log.begin()?;
-            match base.mark()? {
-                Some(_) => Ok(()),
-                None => base.set_mark(Mark { seq: 0, generation }),
-            }
-        })?;
+        base.check_in_place()?;
+        let id = self.identity(writer)?.id;
+        let generation = room.make_for(|| writer.log.begin(id))?;
+        if base.mark()?.is_none() {
+            let mark = Mark { seq: 0, generation };
+            base.set_mark(mark)
+                .map_err(|error| self.shared.poison(error))?;
+        }
         if let Err(error) = room.check() {
             warn!(%error, "new work is refused until there is room on the disk");
         }
         Ok(())
     }
 
+    /// The store's identity, which is drawn when it is first written to. sled has it before any file that
+    /// carries it is made.
+    fn identity(&self, writer: &Writer) -> Result<Identity, StoreError> {
+        let base = &self.shared.base;
+        if let Some(known) = base.identity()? {
+            return Ok(known);
+        }
+        let drawn = Identity::draw(writer.log.generation() + 1);
+        base.set_identity(drawn)
+            .map_err(|error| self.shared.poison(error))?;
+        Ok(drawn)
+    }
+
     /// Moves the overlay on, unless there is no room for that: then it goes on to grow, by no more
-    /// than what room there is for the log. While a copy is made of sled's files it may grow as well,
-    /// within bounds.
+    /// than what room there is for the log. While a copy is made of sled's files, or while the system is
+    /// short of what a checkpoint needs, it may grow as well, within bounds.
     fn checkpoint_when_full(&self, writer: &mut MutexGuard<'_, Writer>) -> Result<(), StoreError> {
         let weight = || self.shared.layers.read().active().weight();
         while writer.is_still && weight() >= STILL * self.limit {
@@ -222,24 +280,90 @@ impl SledStore {
         if writer.is_still || !self.is_due(writer) {
             return Ok(());
         }
-        if !self.shared.room.has(SLED_TAKES * weight() as u64) {
-            return Ok(());
-        }
-        match self.freeze(writer, self.limit / 2) {
-            Ok(checkpoint) => {
-                match start(checkpoint) {
-                    Ok(thread) => writer.checkpoint = Some(thread),
-                    // The system has no thread: the commit does it, and takes that much longer.
-                    Err(checkpoint) => {
-                        let free = checkpoint.run();
-                        self.shared.healthy()?;
-                        writer.log.reuse(free);
-                    }
+        match self.begin_checkpoint(writer, SLED_TAKES * weight() as u64) {
+            Ok(()) => {
+                if writer.shortage.take().is_some() {
+                    info!(store = %self.path().display(), "checkpoints go on");
                 }
+                Ok(())
+            }
+            Err(error @ StoreError::Exhausted { .. }) => {
+                if writer.shortage.is_none() {
+                    warn!(store = %self.path().display(), %error, "a checkpoint is put off");
+                }
+                writer.shortage = Some(error);
                 Ok(())
             }
             Err(error) if error.is_full() => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a checkpoint if there is so much room on the disk. After an error that is temporary nothing is
+    /// lost, and it may be tried again.
+    fn begin_checkpoint(&self, writer: &mut Writer, room: u64) -> Result<(), StoreError> {
+        match self.shared.room.check_has(room) {
+            Err(error) if error.is_temporary() => return Err(error),
+            // What else is wrong with the ballast says nothing of the room.
+            Ok(()) | Err(_) => {}
+        }
+        let checkpoint = self.freeze(writer, self.limit / 2)?;
+        self.start(writer, checkpoint)
+    }
+
+    /// Has a thread run the checkpoint; where there can be none, runs it here.
+    fn start(&self, writer: &mut Writer, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        let handed = Arc::new(Mutex::new(Some(checkpoint)));
+        let taken = handed.clone();
+        let run = move || {
+            let checkpoint = taken.lock().take();
+            checkpoint.map_or(Ended::Free(None), Checkpoint::run)
+        };
+        match spawn(run) {
+            Ok(thread) => {
+                writer.checkpoint = Some(thread);
+                Ok(())
+            }
+            Err(error) => {
+                warn!(store = %self.path().display(), %error, "no thread for a checkpoint: commits wait for it");
+                let checkpoint = handed.lock().take();
+                checkpoint.map_or(Ok(()), |checkpoint| {
+                    self.take_back(writer, checkpoint.run())
+                })
+            }
+        }
+    }
+
+    /// Takes from a checkpoint that has ended what it leaves.
+    fn take_back(&self, writer: &mut Writer, ended: Ended) -> Result<(), StoreError> {
+        self.shared.healthy()?;
+        match ended {
+            Ended::Free(free) => {
+                writer.log.reuse(free);
+                Ok(())
+            }
+            Ended::PutOff(checkpoint, error) => {
+                writer.put_off = Some(checkpoint);
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses to make more durable than memory should hold, while no checkpoint can begin for want of
+    /// descriptors or memory: what was applied waits.
+    fn check_shortage(&self, writer: &mut MutexGuard<'_, Writer>) -> Result<(), StoreError> {
+        let is_bounded = || {
+            let weight = self.shared.layers.read().active().weight();
+            weight < STILL * self.limit
+        };
+        if writer.shortage.is_none() || is_bounded() {
+            return Ok(());
+        }
+        self.checkpoint_when_full(writer)
+            .map_err(|error| self.shared.poison(error))?;
+        match &writer.shortage {
+            Some(error) if !is_bounded() => Err(error.clone()),
+            _ => Ok(()),
         }
     }
 
@@ -251,17 +375,19 @@ impl SledStore {
             || self.is_spent(writer)
     }
 
-    /// Freezes the overlay and goes on in a new segment; waits for the frozen one before it. On a full
-    /// disk nothing has changed.
+    /// Freezes the overlay and goes on in a new segment; waits for the frozen one before it. After an error
+    /// that is temporary nothing has changed.
     ///
     /// When not more than `keep` bytes are live they are copied into the new segment: what has
     /// been dying young will go on to, and copying is cheaper than sled.
     fn freeze(&self, writer: &mut Writer, keep: usize) -> Result<Checkpoint, StoreError> {
         self.begin(writer)?;
         if let Some(checkpoint) = writer.checkpoint.take() {
-            let free = join(checkpoint);
-            self.shared.healthy()?;
-            writer.log.reuse(free?);
+            let ended = join(checkpoint)?;
+            self.take_back(writer, ended)?;
+        }
+        if let Some(checkpoint) = writer.put_off.take() {
+            self.take_back(writer, checkpoint.run())?;
         }
         let room = &self.shared.room;
         let rotated = room.make_for(|| writer.log.rotate())?;
@@ -289,7 +415,7 @@ impl SledStore {
         }
         match self.shared.room.make_for(|| log.write()) {
             // Whoever asks for a sync will be told.
-            Err(error) if error.is_full() => Ok(()),
+            Err(error) if error.is_temporary() => Ok(()),
             done => done,
         }
     }
@@ -316,33 +442,38 @@ fn open(home: &Path) -> Result<(Base, Log, Layers), StoreError> {
     // Before sled, which writes when it is opened.
     replay::is_known(&dir)?;
     let base = Base::open(home)?;
-    let mut replayed = replay::replay(&dir, base.mark()?, base.tops()?)?;
+    let mut replayed = replay::replay(&dir, base.held()?, base.tops()?)?;
     let layers = std::mem::take(&mut replayed.layers);
     Ok((base, Log::resume(dir, replayed), layers))
 }
 
 /// What a checkpoint's thread gives back.
-fn join(checkpoint: JoinHandle<Option<PathBuf>>) -> Result<Option<PathBuf>, StoreError> {
+fn join(checkpoint: JoinHandle<Ended>) -> Result<Ended, StoreError> {
     checkpoint.join().map_err(|_| StoreError::Corrupt {
         path_or_place: "a checkpoint".to_owned(),
         what: "its thread panicked".to_owned(),
     })
 }
 
-/// Runs it on a thread of its own; gives it back if the system has none.
-fn start(checkpoint: Checkpoint) -> Result<JoinHandle<Option<PathBuf>>, Box<Checkpoint>> {
-    let checkpoint = Arc::new(Mutex::new(Some(Box::new(checkpoint))));
-    let of_thread = checkpoint.clone();
-    let run = move || {
-        let checkpoint = of_thread.lock().take();
-        checkpoint.and_then(|checkpoint| checkpoint.run())
-    };
-    let thread = thread::Builder::new().name("chordal-checkpoint".to_owned());
-    thread.spawn(run).map_err(|error| {
-        warn!(%error, "a checkpoint has no thread of its own");
-        let checkpoint = checkpoint.lock().take();
-        checkpoint.expect("only its thread takes it")
-    })
+/// Starts a checkpoint's thread.
+fn spawn<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    #[cfg(test)]
+    if tests::NO_THREADS.get() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let name = "chordal-checkpoint".to_owned();
+    thread::Builder::new().name(name).spawn(run)
+}
+
+/// Refuses symbolic links in the place of what the store writes to.
+fn refuse_links(home: &Path) -> Result<(), StoreError> {
+    for name in ["wal", "sled", "sled/blobs"] {
+        files::refuse_link(&home.join(name))?;
+    }
+    for name in ["sled", "sled/blobs"] {
+        files::refuse_links_in(&home.join(name))?;
+    }
+    replay::refuse_links(&home.join("wal"))
 }
 
 impl Store for SledStore {
@@ -366,8 +497,12 @@ impl Store for SledStore {
         if batch.is_empty() {
             return Ok(());
         }
-        self.begin(&mut writer)
-            .and_then(|()| self.checkpoint_when_full(&mut writer))
+        self.begin(&mut writer).map_err(|error| match error {
+            // Nothing has been written that the next attempt would not write over.
+            error @ StoreError::Exhausted { .. } => error,
+            error => self.shared.poison(error),
+        })?;
+        self.checkpoint_when_full(&mut writer)
             .and_then(|()| {
                 writer.log.append(&batch);
                 self.write_when_backed_up(&mut writer.log)
@@ -380,6 +515,7 @@ impl Store for SledStore {
     fn sync(&self, durability: Durability) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         self.shared.healthy()?;
+        self.check_shortage(&mut writer)?;
         let log = &mut writer.log;
         let synced = match durability {
             Durability::Buffered if !log.is_overflowing() => Ok(()),
@@ -387,7 +523,7 @@ impl Store for SledStore {
             Durability::Power => self.shared.room.make_for(|| log.sync()),
         };
         match synced {
-            Err(error) if !error.is_full() => Err(self.shared.poison(error)),
+            Err(error) if !error.is_temporary() => Err(self.shared.poison(error)),
             synced => synced,
         }
     }
@@ -399,7 +535,7 @@ impl Store for SledStore {
     }
 
     fn directory(&self) -> Option<&Path> {
-        Some(&self.shared.home)
+        Some(self.shared.home.path())
     }
 
     fn room(&self) -> Result<(), StoreError> {
@@ -415,7 +551,7 @@ impl Store for SledStore {
 impl fmt::Debug for SledStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SledStore")
-            .field("path", &self.shared.home)
+            .field("path", &self.shared.home.path())
             .field("poisoned", &self.shared.poison.get())
             .finish_non_exhaustive()
     }
@@ -429,14 +565,14 @@ impl Drop for SledStore {
         if self.shared.poison.get().is_none()
             && let Err(error) = self.shared.room.make_for(|| writer.log.seal())
         {
-            error!(store = %self.shared.home.display(), error = error.in_full(), "last sync failed");
+            error!(store = %self.shared.home.path().display(), %error, "last sync failed");
         }
         self.shared.closing.store(true, Ordering::Release);
         // It holds sled: only when it has ended is the directory free.
         if let Some(checkpoint) = writer.checkpoint.take()
             && join(checkpoint).is_err()
         {
-            error!(store = %self.shared.home.display(), "a checkpoint panicked");
+            error!(store = %self.shared.home.path().display(), "a checkpoint panicked");
         }
     }
 }

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use tracing::info;
 
 use super::base::Mark;
-use super::files::{damaged, failed, list, sync_dir, sync_file};
+use super::files::{damaged, failed, list, refuse_link, sync_dir, sync_file};
 use super::frame::{ALIGN, Frame, claimed_generation};
-use super::log::FENCE;
 use super::overlay::{Layers, Tops};
 use super::segment::{ENDING, FRAMES, Head};
-use crate::persistence::fence::Fence;
+use crate::persistence::fence::{self, Fence};
+use crate::persistence::identity::{Identity, wrong_store};
 use crate::persistence::without::{Rule::H4, without};
 use crate::persistence::{Audit, StoreError};
 
@@ -50,16 +50,54 @@ pub(super) fn is_known(dir: &Path) -> Result<(), StoreError> {
             Head::of(&dir.join(name))?;
         }
     }
-    match Fence::read(dir.join(FENCE)) {
+    match Fence::read(dir.join(fence::NAME)) {
         Err(newer @ StoreError::Newer { .. }) => Err(newer),
         // Whether it has to be there the mark tells.
         _ => Ok(()),
     }
 }
 
+/// Refuses symbolic links in the place of the log's files.
+pub(super) fn refuse_links(dir: &Path) -> Result<(), StoreError> {
+    let is_ours = |name: &str| name == fence::NAME || number(name).is_some();
+    for name in list(dir)? {
+        if name.to_str().is_some_and(is_ours) {
+            refuse_link(&dir.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// What sled holds of a store.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    /// How much of the log; `None` if there never was one.
+    pub(super) mark: Option<Mark>,
+    /// Whose it is; `None` if no version that gives ids has written to it.
+    pub(super) identity: Option<Identity>,
+}
+
+impl Held {
+    /// Says whether sled knows of no log at all.
+    fn is_new(&self) -> bool {
+        self.mark.is_none() && self.identity.is_none()
+    }
+
+    /// Refuses a segment of another store.
+    fn check(&self, path: &Path, head: Head) -> Result<(), StoreError> {
+        match self.identity {
+            _ if without(H4) => Ok(()),
+            Some(identity) => identity.check(path, head.generation, head.id),
+            // sled is told before the log.
+            None if head.id.is_some() => Err(wrong_store(path, head.id, None)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Reads the fence, which a store of before there was one need not have.
 fn fence(dir: &Path, is_fenced: bool) -> Result<Option<Fence>, StoreError> {
-    match Fence::read(dir.join(FENCE)) {
+    match Fence::read(dir.join(fence::NAME)) {
         // One that the first segment after it has not come to may be half made.
         Err(StoreError::Corrupt { .. }) if !is_fenced || without(H4) => Ok(None),
         fence => fence.map(Some),
@@ -69,14 +107,14 @@ fn fence(dir: &Path, is_fenced: bool) -> Result<Option<Fence>, StoreError> {
 /// Reads the log in `dir`, of which sled holds what `mark` says.
 ///
 /// What it finds is on the disk, not only in the kernel's cache, before it returns.
-pub(super) fn replay(dir: &Path, mark: Option<Mark>, sled: Tops) -> Result<Replayed, StoreError> {
-    let held = mark.unwrap_or_default();
+pub(super) fn replay(dir: &Path, base: Held, sled: Tops) -> Result<Replayed, StoreError> {
+    let held = base.mark.unwrap_or_default();
     let mut found = Replayed {
         layers: Layers::over(sled),
         last: held.seq,
         ..Replayed::default()
     };
-    let segments = survey(dir, held, &mut found)?;
+    let segments = survey(dir, base, &mut found)?;
     if found.generation < held.generation && !without(H4) {
         return Err(damaged(dir, "the end of the log is missing"));
     }
@@ -103,7 +141,7 @@ pub(super) fn replay(dir: &Path, mark: Option<Mark>, sled: Tops) -> Result<Repla
             found.empty.push(path.clone());
         }
     }
-    if mark.is_none() && found.last > 0 && !without(H4) {
+    if base.mark.is_none() && found.last > 0 && !without(H4) {
         // sled notes that there is a log before the first frame is written.
         return Err(StoreError::RolledBack {
             path: dir.to_owned(),
@@ -111,8 +149,16 @@ pub(super) fn replay(dir: &Path, mark: Option<Mark>, sled: Tops) -> Result<Repla
             found: 0,
         });
     }
+    segments
+        .iter()
+        .try_for_each(|Found { path, head }| base.check(path, *head))?;
     let is_fenced = segments.iter().any(|segment| segment.head.is_fenced);
     let fence = fence(dir, is_fenced)?;
+    if let Some(fence) = &fence
+        && !without(H4)
+    {
+        check_fence(fence, base, &segments)?;
+    }
     let expected = fence.as_ref().map_or(0, Fence::last);
     if found.last < expected && !without(H4) {
         return Err(StoreError::RolledBack {
@@ -129,14 +175,27 @@ pub(super) fn replay(dir: &Path, mark: Option<Mark>, sled: Tops) -> Result<Repla
     Ok(found)
 }
 
+/// Refuses the fence of another store. It names its store before any segment does.
+fn check_fence(fence: &Fence, base: Held, segments: &[Found]) -> Result<(), StoreError> {
+    let expected = base.identity.map(|identity| identity.id);
+    let is_named = segments.iter().any(|segment| segment.head.id.is_some());
+    match fence.id() {
+        None if !is_named => Ok(()),
+        found if found == expected => Ok(()),
+        found => Err(wrong_store(fence.path(), found, expected)),
+    }
+}
+
 #[derive(Debug)]
 struct Found {
     path: PathBuf,
     head: Head,
 }
 
-/// Finds the segments, in order of generation.
-fn survey(dir: &Path, held: Mark, found: &mut Replayed) -> Result<Vec<Found>, StoreError> {
+/// Finds the segments, in order of generation. None is of another store, unless sled is new: then what there
+/// is of a log is missing in sled.
+fn survey(dir: &Path, base: Held, found: &mut Replayed) -> Result<Vec<Found>, StoreError> {
+    let held = base.mark.unwrap_or_default();
     let mut segments = Vec::new();
     for name in list(dir)? {
         let Some(number) = name.to_str().and_then(number) else {
@@ -146,6 +205,9 @@ fn survey(dir: &Path, held: Mark, found: &mut Replayed) -> Result<Vec<Found>, St
         found.files = found.files.max(number);
         match Head::of(&path)? {
             Some(head) => {
+                if !base.is_new() {
+                    base.check(&path, head)?;
+                }
                 found.generation = found.generation.max(head.generation);
                 segments.push(Found { path, head });
             }
@@ -216,12 +278,13 @@ fn read(segment: &Found, next: Option<u64>, found: &mut Replayed) -> Result<(), 
 
 /// Counts the segments and frames that sled does not hold, and finds what is wrong with them, without an
 /// end at the first fault.
-pub(super) fn inspect(dir: &Path, held: Mark, audit: &mut Audit) -> Result<(), StoreError> {
+pub(super) fn inspect(dir: &Path, base: Held, audit: &mut Audit) -> Result<(), StoreError> {
+    let held = base.mark.unwrap_or_default();
     let mut found = Replayed {
         last: held.seq,
         ..Replayed::default()
     };
-    let segments = survey(dir, held, &mut found)?;
+    let segments = survey(dir, base, &mut found)?;
     for (at, segment) in segments.iter().enumerate() {
         if segment.head.generation < held.generation {
             continue;

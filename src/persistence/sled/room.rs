@@ -1,26 +1,34 @@
 //! Space on the disk that is kept for work that has been accepted (H6).
 //!
 //! `<home>/ballast` holds 16 MiB that nobody uses. When the disk is full it is given back: what has
-//! begun goes on with that, and new work is refused until there is room for it again.
+//! begun goes on with that, and new work is refused until there is room for it again. Its first line says
+//! what it is, so that a file of somebody else with this name is told from it.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use super::files::{failed, open_private, remove, sync_dir};
+use super::files::{damaged, failed, refuse_link};
 use crate::persistence::StoreError;
+use crate::persistence::dir::Dir;
 
+const NAME: &str = "ballast";
 pub(super) const BALLAST: u64 = 16 << 20;
+/// Its first line. Earlier versions left zeroes there.
+const FIRST_LINE: &[u8] = b"chordal keeps this space free for a full disk\n";
 /// So much must be free beside the ballast once it was given back: what that has freed is no room.
 const MARGIN: u64 = BALLAST;
 
 #[derive(Debug)]
 pub(super) struct Room {
-    path: PathBuf,
+    /// The directory that the ballast is in.
+    home: Arc<Dir>,
     /// New work is refused.
     tight: AtomicBool,
     /// How much is wanted beside the ballast before that ends; whoever holds it changes the file.
@@ -28,12 +36,41 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// The room of a store that is being opened: its ballast is there or not.
-    pub(super) fn of(home: &Path) -> Self {
-        Self {
-            path: home.join("ballast"),
+    /// The room of a store that is being opened: its ballast is there or not. A file that has the name of
+    /// a ballast and is none is refused, before it could be overwritten.
+    pub(super) fn of(home: Arc<Dir>) -> Result<Self, StoreError> {
+        let room = Self {
+            home,
             tight: AtomicBool::new(true),
             wanted: Mutex::new(0),
+        };
+        refuse_link(&room.path())?;
+        room.found()?;
+        Ok(room)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.home.path().join(NAME)
+    }
+
+    /// The ballast that is there, if there is one.
+    fn found(&self) -> Result<Option<File>, StoreError> {
+        match self.home.open_file(OsStr::new(NAME)) {
+            Ok(mut file) => self.check_ours(&mut file).map(|()| Some(file)),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn check_ours(&self, file: &mut File) -> Result<(), StoreError> {
+        match is_ballast(file).map_err(|e| failed("read", &self.path(), e))? {
+            true => Ok(()),
+            false => {
+                let what = "it was not written by this library and is left untouched";
+                Err(damaged(&self.path(), what))
+            }
         }
     }
 
@@ -46,23 +83,25 @@ impl Room {
         self.allocate(*wanted)?;
         *wanted = 0;
         if self.tight.swap(false, Ordering::AcqRel) {
-            info!(ballast = %self.path.display(), "there is room on the disk");
+            info!(ballast = %self.path().display(), "there is room on the disk");
         }
         Ok(())
     }
 
-    /// Says whether there are so many bytes beside the ballast.
-    pub(super) fn has(&self, bytes: u64) -> bool {
+    /// Refuses if there are not so many bytes beside the ballast.
+    pub(super) fn check_has(&self, bytes: u64) -> Result<(), StoreError> {
         let mut wanted = self.wanted.lock();
         let enough = self.allocate(bytes);
-        *wanted = match enough {
-            Ok(()) => (*wanted).min(MARGIN),
-            Err(_) => bytes,
-        };
-        if let Err(error) = &enough {
-            self.refuse_new_work(error);
+        match &enough {
+            Ok(()) => *wanted = (*wanted).min(MARGIN),
+            // That says nothing of the disk.
+            Err(StoreError::Exhausted { .. }) => {}
+            Err(error) => {
+                *wanted = bytes;
+                self.refuse_new_work(error);
+            }
         }
-        enough.is_ok()
+        enough
     }
 
     /// Has the work done, once more with the ballast's space if the disk is full.
@@ -93,23 +132,31 @@ impl Room {
     fn give_back(&self) -> Result<bool, StoreError> {
         let mut wanted = self.wanted.lock();
         *wanted = (*wanted).max(MARGIN);
-        let given = self.path.metadata().is_ok_and(|found| found.len() > 0);
-        remove(&self.path)?;
-        if given && let Some(home) = self.path.parent() {
+        let Some(ballast) = self.found()? else {
+            return Ok(false);
+        };
+        let given = ballast.metadata().is_ok_and(|found| found.len() > 0);
+        drop(ballast);
+        self.home.remove(OsStr::new(NAME))?;
+        if given {
             // Some file systems have the space again only when this is on disk.
-            sync_dir(home).map_err(StoreError::into_final)?;
+            self.home.sync().map_err(StoreError::into_final)?;
         }
         Ok(given)
     }
 
     /// Makes the ballast what it should be, if there is room for it and so many bytes more.
     fn allocate(&self, more: u64) -> Result<(), StoreError> {
-        let file = open_private(&self.path)?;
+        let mut file = self.home.create_or_open(OsStr::new(NAME))?;
+        self.check_ours(&mut file)?;
         let before = file.metadata().map_or(0, |found| found.len());
-        if before >= BALLAST && more == 0 {
+        if before >= BALLAST && more == 0 && has_first_line(&mut file).unwrap_or(false) {
             return Ok(());
         }
-        let enough = reserve(&file, BALLAST + more);
+        let enough = reserve(&file, BALLAST + more).and_then(|()| {
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(FIRST_LINE)
+        });
         // A part of a ballast is of no use.
         let kept = if enough.is_ok() || before >= BALLAST {
             file.set_len(BALLAST)
@@ -118,8 +165,35 @@ impl Room {
         };
         enough
             .and(kept)
-            .map_err(|e| failed("keep room free in", &self.path, e))
+            .map_err(|e| failed("keep room free in", &self.path(), e))
     }
+}
+
+/// Says whether this is a ballast: a file that is empty, begins with its first line, or, from an earlier
+/// version, is nothing but zeroes.
+fn is_ballast(file: &mut File) -> io::Result<bool> {
+    if !file.metadata()?.is_file() {
+        return Ok(false);
+    }
+    if has_first_line(file)? {
+        return Ok(true);
+    }
+    file.seek(SeekFrom::Start(0))?;
+    let mut piece = vec![0; super::segment::ZEROES.len()];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(true),
+            length if piece[..length].iter().all(|byte| *byte == 0) => {}
+            _ => return Ok(false),
+        }
+    }
+}
+
+fn has_first_line(file: &mut File) -> io::Result<bool> {
+    let mut first = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.take(FIRST_LINE.len() as u64).read_to_end(&mut first)?;
+    Ok(first == FIRST_LINE)
 }
 
 /// Has the file system set so many bytes aside.

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::base::{MARK, Mark};
+use super::base::{IDENTITY, MARK, Mark};
 use super::files::{failed, list};
 use super::frame::{ALIGN, Frame, claimed_generation};
-use super::log::FENCE;
 use super::pages::{Leaf, Pages};
 use super::replay::{is_known, number};
 use super::segment::{FRAMES, Head};
-use crate::persistence::fence::Fence;
+use crate::persistence::fence::{self, Fence};
 use crate::persistence::salvage::Salvage;
 use crate::persistence::{StoreError, keys};
 
@@ -34,7 +33,7 @@ fn read_pages(sled: &Path, salvage: &mut Salvage<'_>) -> Result<Option<Mark>, St
     let mut pages = match Pages::of(sled) {
         Ok(pages) => pages,
         Err(error) => {
-            salvage.find(sled.join("db").display().to_string(), error.in_full());
+            salvage.find(sled.join("db").display().to_string(), error.to_string());
             return Ok(None);
         }
     };
@@ -42,6 +41,9 @@ fn read_pages(sled: &Path, salvage: &mut Salvage<'_>) -> Result<Option<Mark>, St
         // It stands in a tree of its own.
         if let Some(found) = leaf.records.get(MARK) {
             mark = Mark::of(found).or(mark);
+            return Ok(());
+        }
+        if leaf.records.contains_key(IDENTITY) {
             return Ok(());
         }
         let Leaf { from, to, records } = leaf;
@@ -135,10 +137,10 @@ impl Frames {
         for file in 0..frames.files.len() {
             if let Err(error) = frames.read_file(file) {
                 let place = frames.files[file].display().to_string();
-                salvage.find(place, error.in_full());
+                salvage.find(place, error.to_string());
             }
         }
-        if let Ok(last) = Fence::peek(&dir.join(FENCE)) {
+        if let Ok(last) = Fence::peek(&dir.join(fence::NAME)) {
             frames.synced = frames.synced.max(last);
         }
         Ok(frames)

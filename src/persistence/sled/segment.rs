@@ -6,8 +6,12 @@
 //! bytes 16-23  generation: rises with each use of a file as a segment
 //! bytes 24-31  number of the first frame
 //! bytes 32-35  crc32 of the bytes before
+//! bytes 36-51  id of the store, from version 3 on
+//! bytes 52-55  crc32 of the bytes before, from version 3 on
 //! bytes 4096-  frames
 //! ```
+//!
+//! (A version that knows nothing of ids reads the first 36 bytes, and refuses them by their version.)
 //!
 //! It is written ahead with zeroes: an fdatasync of bytes within a file's length needs no commit of
 //! the file system's journal (measured: 0.11 instead of 0.15 ms).
@@ -16,17 +20,21 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::files::{failed, fdatasync, fsync, open_private};
+use super::files::{failed, fdatasync, fsync};
 use crate::persistence::StoreError;
+use crate::persistence::dir::check_has_a_name;
+use crate::persistence::identity::StoreId;
 
 /// What the names of segments end in, behind a number.
 pub(super) const ENDING: &str = ".segment";
 const MAGIC: [u8; 8] = *b"chordlog";
 /// The format that this version writes, and the newest it reads. It is raised with each change of what
 /// is stored, be it of a record: it is looked at before sled is opened, which writes when it is.
-const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 3;
 /// From this one on there is a fence beside the segment.
 const FENCED: u64 = 2;
+/// From this one on the segment names its store.
+const IDENTIFIED: u64 = 3;
 /// The head has a disk block to itself: no write of a frame touches it.
 pub(super) const FRAMES: u64 = 4096;
 /// A file that has grown larger than this, for one very large batch, is not kept at that; and none
@@ -45,20 +53,31 @@ pub(super) struct Head {
     pub(super) first: u64,
     /// There is a fence since before it was begun.
     pub(super) is_fenced: bool,
+    /// The store that it belongs to; none if an earlier version has written it.
+    pub(super) id: Option<StoreId>,
 }
 
 impl Head {
-    const LENGTH: usize = 36;
+    /// What every version has.
+    const COMMON: usize = 36;
+    const LENGTH: usize = 56;
 
     fn to_bytes(self) -> [u8; Self::LENGTH] {
         let mut bytes = [0; Self::LENGTH];
         bytes[..8].copy_from_slice(&MAGIC);
-        let version = if self.is_fenced { VERSION } else { 1 };
+        let version = match (self.id, self.is_fenced) {
+            (Some(_), _) => VERSION,
+            (None, true) => FENCED,
+            (None, false) => 1,
+        };
         for (at, number) in [(8, version), (16, self.generation), (24, self.first)] {
             bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
         }
-        let crc = crc32fast::hash(&bytes[..32]);
-        bytes[32..].copy_from_slice(&crc.to_le_bytes());
+        seal(&mut bytes, 32);
+        if let Some(id) = self.id {
+            bytes[Self::COMMON..52].copy_from_slice(&id.to_bytes());
+            seal(&mut bytes, 52);
+        }
         bytes
     }
 
@@ -68,27 +87,44 @@ impl Head {
         File::open(path)
             .and_then(|file| file.take(Self::LENGTH as u64).read_to_end(&mut bytes))
             .map_err(|e| failed("read", path, e))?;
-        let Ok(bytes) = <[u8; Self::LENGTH]>::try_from(bytes) else {
-            return Ok(None);
-        };
-        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
-        let crc = u32::from_le_bytes(std::array::from_fn(|i| bytes[32 + i]));
-        if bytes[..8] != MAGIC || crc32fast::hash(&bytes[..32]) != crc {
+        if bytes.len() < Self::COMMON || bytes[..8] != MAGIC || !is_sealed(&bytes, 32) {
             return Ok(None);
         }
-        if !(1..=VERSION).contains(&word(8)) {
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let version = word(8);
+        if !(1..=VERSION).contains(&version) {
             return Err(StoreError::Newer {
                 path_or_place: path.display().to_string(),
-                found: u8::try_from(word(8)).unwrap_or(u8::MAX),
+                found: u8::try_from(version).unwrap_or(u8::MAX),
                 supported: VERSION as u8,
             });
         }
+        let id = match version >= IDENTIFIED {
+            true if !is_sealed(&bytes, 52) => return Ok(None),
+            true => {
+                let id = std::array::from_fn(|i| bytes[Self::COMMON + i]);
+                Some(StoreId::from_bytes(id))
+            }
+            false => None,
+        };
         Ok(Some(Self {
             generation: word(16),
             first: word(24),
-            is_fenced: word(8) >= FENCED,
+            is_fenced: version >= FENCED,
+            id,
         }))
     }
+}
+
+/// Puts the checksum of all bytes before this place there.
+fn seal(bytes: &mut [u8], at: usize) {
+    let crc = crc32fast::hash(&bytes[..at]);
+    bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn is_sealed(bytes: &[u8], at: usize) -> bool {
+    let crc = bytes.get(at..at + 4);
+    crc.is_some_and(|crc| crc == crc32fast::hash(&bytes[..at]).to_le_bytes())
 }
 
 /// The segment that is written to.
@@ -105,8 +141,12 @@ pub(super) struct Segment {
 impl Segment {
     /// Makes a file a segment without frames; durable but for its name when it returns. Of what the
     /// file has grown to `keep` bytes are kept, about.
-    pub(super) fn begin(path: PathBuf, head: Head, keep: u64) -> Result<Self, StoreError> {
-        let mut file = open_private(&path)?;
+    pub(super) fn begin(
+        mut file: File,
+        path: PathBuf,
+        head: Head,
+        keep: u64,
+    ) -> Result<Self, StoreError> {
         let begin = |file: &mut File| -> io::Result<u64> {
             let found = file.metadata()?.len();
             let length = found.clamp(FRAMES, keep.clamp(KEEP.0, KEEP.1));
@@ -137,6 +177,11 @@ impl Segment {
 
     pub(super) fn end(&self) -> u64 {
         self.end
+    }
+
+    /// Refuses to go on with a file that has been deleted.
+    pub(super) fn check_has_a_name(&self) -> Result<(), StoreError> {
+        check_has_a_name(&self.file, &self.path)
     }
 
     /// Hands frames to the kernel.

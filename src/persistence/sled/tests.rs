@@ -1,13 +1,14 @@
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use parking_lot::Mutex;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::persistence::conformance::conformance;
+use crate::persistence::fence as fences;
 use crate::persistence::proof::{copy, noise};
-use crate::persistence::{Op, Pair};
+use crate::persistence::{Holder, MemoryStore, Op, Pair};
 
 mod backup;
 mod base;
@@ -15,12 +16,25 @@ mod checkpoint;
 mod fence;
 #[cfg(target_os = "linux")]
 mod full;
+mod identity;
+#[cfg(unix)]
+mod links;
 mod log;
+#[cfg(unix)]
+mod place;
 mod salvage;
 mod scan;
+#[cfg(unix)]
+mod shortage;
 mod untouched;
+mod verify;
 #[cfg(unix)]
 mod without;
+
+thread_local! {
+    /// No thread can be started for a checkpoint that is due in this one.
+    pub(super) static NO_THREADS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
 
 fn batch(pairs: &[(&str, &[u8])]) -> Batch {
     let mut batch = Batch::new();
@@ -63,6 +77,42 @@ fn segments(home: &Path) -> Vec<std::ffi::OsString> {
     names
 }
 
+/// Makes a closed store one that a version without ids has written: with this version in the heads of its
+/// segments, and without ids in its fence and in sled.
+fn made_older(home: &Path, version: u8) {
+    for name in segments(home) {
+        change(home, &format!("wal/{}", name.display()), |bytes| {
+            bytes[8] = version;
+            let crc = crc32fast::hash(&bytes[..32]);
+            bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+            bytes[36..56].fill(0);
+        });
+    }
+    change(home, "wal/fence", |slots| {
+        for place in [0, 4_096] {
+            let number = u64::from_le_bytes(slots[place + 8..place + 16].try_into().unwrap());
+            slots[place..place + 16].copy_from_slice(&fences::encode(1, number));
+            slots[place + 16..place + 36].fill(0);
+        }
+    });
+    Base::open(home).unwrap().forget_identity();
+}
+
+fn change(home: &Path, name: &str, change: impl Fn(&mut Vec<u8>)) {
+    let path = home.join(name);
+    let mut bytes = fs::read(&path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Runs a checkpoint; the file that it leaves.
+fn free(checkpoint: Checkpoint) -> Option<PathBuf> {
+    match checkpoint.run() {
+        Ended::Free(free) => free,
+        Ended::PutOff(_, error) => panic!("{error}"),
+    }
+}
+
 impl SledStore {
     /// Has sled take all that is in the log.
     fn checkpoint(&self) {
@@ -71,7 +121,19 @@ impl SledStore {
         while !checkpoint.is_done() {
             checkpoint.step().unwrap();
         }
-        writer.log.reuse(checkpoint.run());
+        writer.log.reuse(free(checkpoint));
+    }
+
+    /// Says whether a checkpoint waits for what the system is short of.
+    pub(in crate::persistence) fn has_put_off_a_checkpoint(&self) -> bool {
+        self.writer.lock().shortage.is_some()
+    }
+
+    /// What it writes with, ready for a first frame.
+    fn begun(&self) -> MutexGuard<'_, Writer> {
+        let mut writer = self.writer.lock();
+        self.begin(&mut writer).unwrap();
+        writer
     }
 
     fn all(&self) -> Result<Vec<Pair>, StoreError> {
@@ -123,9 +185,9 @@ fn a_second_open_is_told_who_holds_the_lock() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
     match SledStore::open(home.path()) {
-        Err(StoreError::Locked { path, pid }) => {
+        Err(StoreError::Locked { path, holder }) => {
             assert_eq!(path, home.path().canonicalize().unwrap());
-            assert_eq!(pid, Some(std::process::id()));
+            assert_eq!(holder, Holder::ThisProcess);
         }
         other => panic!("{other:?}"),
     }
@@ -247,9 +309,9 @@ fn a_file_is_refused_as_a_directory() {
     fs::write(&file, b"mine").unwrap();
     let error = SledStore::open(&file).unwrap_err();
     assert!(
-        error.in_full().ends_with("file: it is a file"),
+        error.to_string().ends_with("file: it is a file"),
         "{}",
-        error.in_full()
+        error.to_string()
     );
     assert!(SledStore::open(file.join("below")).is_err());
     assert_eq!(fs::read(&file).unwrap(), b"mine");

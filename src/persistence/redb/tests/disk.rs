@@ -115,7 +115,7 @@ fn after_a_fault_of_the_disk_nothing_is_accepted_and_what_was_acknowledged_is_th
                 fault: Some(fault),
             };
             let mut acked = 20;
-            match RedbStore::open_on(home.path(), disk) {
+            match RedbStore::open_on(home.path(), Duration::ZERO, disk) {
                 Ok(store) => {
                     let (last, error) = write(&store, 6);
                     acked = last;
@@ -173,7 +173,7 @@ fn a_first_open_that_fails_at_any_call_is_begun_anew() {
             calls: calls.clone(),
             fault: Some(fault),
         };
-        let first = RedbStore::open_on(home.path(), disk).map(drop);
+        let first = RedbStore::open_on(home.path(), Duration::ZERO, disk).map(drop);
         assert_eq!(first.is_ok(), home.path().join("redb/.ready").exists());
         let store = RedbStore::open(home.path()).unwrap_or_else(|error| panic!("{at}: {error:?}"));
         assert_eq!(store.all().unwrap(), []);
@@ -243,7 +243,7 @@ fn a_power_cut_at_any_call_leaves_all_that_was_acknowledged_and_no_half_batch() 
         calls: calls.clone(),
         fault: None,
     };
-    let store = RedbStore::open_on(home.path(), disk).unwrap();
+    let store = RedbStore::open_on(home.path(), Duration::ZERO, disk).unwrap();
     let mut fences = vec![fs::read(home.path().join("redb/fence")).unwrap()];
     for n in 21..=45 {
         store.apply(round(n)).unwrap();

@@ -52,7 +52,7 @@ fn a_crash_at_any_step_of_a_checkpoint_loses_nothing() {
             // Newer values of keys that are on their way into sled.
             round(&store, &mut map, &mut dice);
         }
-        store.writer.lock().log.reuse(checkpoint.run());
+        store.writer.lock().log.reuse(free(checkpoint));
         holds(copy(home.path()).path(), &map);
     }
     assert!(steps > 4 * 5, "several batches each: {steps}");
@@ -193,7 +193,7 @@ fn after_a_checkpoint_failed_nothing_is_accepted_and_the_log_has_everything() {
     store.apply(batch).unwrap();
     store.sync(Durability::Power).unwrap();
     let checkpoint = store.freeze(&mut store.writer.lock(), 0).unwrap();
-    assert_eq!(checkpoint.run(), None);
+    assert_eq!(free(checkpoint), None);
     for durability in [Durability::Power, Durability::Process, Durability::Buffered] {
         assert!(matches!(
             store.sync(durability),
@@ -230,8 +230,8 @@ fn a_log_of_what_has_been_deleted_since_stays_short() {
         store.sync(Durability::Process).unwrap();
         let mut writer = store.writer.lock();
         if let Some(checkpoint) = writer.checkpoint.take() {
-            let free = join(checkpoint).unwrap();
-            writer.log.reuse(free);
+            let ended = join(checkpoint).unwrap();
+            store.take_back(&mut writer, ended).unwrap();
         }
         let files = std::fs::read_dir(home.path().join("wal")).unwrap();
         let bytes = files.map(|file| file.unwrap().metadata().unwrap().len());

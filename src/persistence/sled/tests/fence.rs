@@ -2,13 +2,12 @@
 
 use std::fs::File;
 
-use super::super::log::FENCE;
 use super::super::overlay::Tops;
 use super::*;
-use crate::persistence::fence::Fence;
+use crate::persistence::fence::{self, Fence};
 
 fn path(home: &Path) -> PathBuf {
-    home.join("wal").join(FENCE)
+    home.join("wal").join(fence::NAME)
 }
 
 fn fence(home: &Path) -> u64 {
@@ -49,7 +48,11 @@ fn after_a_clean_stop_a_log_that_ends_early_is_noticed_wherever_that_is() {
     let last = last_segment(trial.path());
     for cut in [0, 20].into_iter().chain(4_096..end) {
         fs::write(&last, &bytes[..cut]).unwrap();
-        let found = replay::replay(&trial.path().join("wal"), None, Tops::default());
+        let found = replay::replay(
+            &trial.path().join("wal"),
+            replay::Held::default(),
+            Tops::default(),
+        );
         assert!(
             matches!(
                 found,
@@ -76,7 +79,7 @@ fn after_a_kill_what_was_synced_is_missed_and_what_was_not_is_not() {
             Durability::Process
         };
         store.sync(durability).unwrap();
-        ends.push(store.writer.lock().log.segment().end() as usize);
+        ends.push(store.begun().log.segment().end() as usize);
     }
     for (n, end) in ends.into_iter().enumerate() {
         // As a power cut may leave it, of which the fence has been spared.
@@ -119,17 +122,16 @@ fn a_fence_is_missed_where_it_should_be_and_made_where_there_was_none() {
         }
         let error = SledStore::open(fenceless.path()).unwrap_err();
         assert!(
-            matches!(&error, StoreError::Corrupt { path_or_place, .. } if path_or_place.ends_with(FENCE)),
+            matches!(&error, StoreError::Corrupt { path_or_place, .. } if path_or_place.ends_with(fence::NAME)),
             "{error:?}"
         );
         // A segment of before there was one; what is there may be half made.
-        let old = copy(fenceless.path());
-        let last = last_segment(old.path());
-        let mut bytes = fs::read(&last).unwrap();
-        bytes[8] = 1;
-        let crc = crc32fast::hash(&bytes[..32]);
-        bytes[32..36].copy_from_slice(&crc.to_le_bytes());
-        fs::write(last, bytes).unwrap();
+        let old = copy(home.path());
+        made_older(old.path(), 1);
+        match is_removed {
+            true => fs::remove_file(path(old.path())).unwrap(),
+            false => fs::write(path(old.path()), b"cfn").unwrap(),
+        }
         holds_kept(old.path());
         let store = SledStore::open(old.path()).unwrap();
         store.apply(batch(&[("more", b"yes")])).unwrap();

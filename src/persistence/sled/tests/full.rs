@@ -5,6 +5,9 @@ use std::fs::File;
 use super::room::BALLAST;
 use super::*;
 
+/// `ENOSPC`
+const NO_SPACE: i32 = rustix::io::Errno::NOSPC.raw_os_error();
+
 fn device() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
@@ -17,7 +20,7 @@ fn ballast(home: &Path) -> u64 {
 fn a_sync_that_finds_the_disk_full_may_be_tried_again() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
-    let file = store.writer.lock().log.segment().divert(device());
+    let file = store.begun().log.segment().divert(device());
     // Less than what is handed to the kernel at once, and more.
     for (n, size) in [(0, 10), (1, 3 << 20), (2, 10)] {
         store
@@ -39,7 +42,7 @@ fn a_sync_that_finds_the_disk_full_may_be_tried_again() {
         1
     );
 
-    store.writer.lock().log.segment().divert(file);
+    store.begun().log.segment().divert(file);
     store.sync(Durability::Power).unwrap();
     let left = copy(home.path());
     assert_eq!(
@@ -59,23 +62,66 @@ fn the_ballast_is_given_back_on_a_full_disk_and_made_again_when_there_is_room() 
         assert!(found.blocks() * 512 >= BALLAST, "really allocated");
     }
     let store = SledStore::open(home.path()).unwrap();
-    let file = store.writer.lock().log.segment().divert(device());
+    let file = store.begun().log.segment().divert(device());
     store.apply(batch(&[("k", b"v")])).unwrap();
     assert!(store.sync(Durability::Power).unwrap_err().is_full());
     assert_eq!(ballast(home.path()), 0);
-    store.writer.lock().log.segment().divert(file);
+    store.begun().log.segment().divert(file);
     store.sync(Durability::Power).unwrap();
     store.room().unwrap();
     assert_eq!(ballast(home.path()), BALLAST);
 }
 
 #[test]
+fn a_file_of_somebody_else_with_the_name_of_the_ballast_is_left_untouched() {
+    for bytes in [
+        &b"mine"[..],
+        &[0, 0, 0, 7],
+        b"chordal keeps this space free",
+    ] {
+        let home = filled();
+        let path = home.path().join("ballast");
+        fs::write(&path, bytes).unwrap();
+        let error = SledStore::open(home.path()).unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Corrupt { path_or_place, .. } if path_or_place.ends_with("ballast")),
+            "{error:?}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        // It comes when the ballast was given back.
+        fs::remove_file(&path).unwrap();
+        let store = SledStore::open(home.path()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let error = store.room().unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+        let file = store.begun().log.segment().divert(device());
+        store.apply(batch(&[("k", b"v")])).unwrap();
+        assert!(store.sync(Durability::Power).is_err());
+        store.writer.lock().log.segment().divert(file);
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_ballast_of_an_earlier_version_is_one_and_says_so_from_then_on() {
+    for length in [0, 1_000, BALLAST] {
+        let home = filled();
+        let path = home.path().join("ballast");
+        fs::write(&path, vec![0; length as usize]).unwrap();
+        let store = SledStore::open(home.path()).unwrap();
+        store.apply(batch(&[("k", b"v")])).unwrap();
+        assert_eq!(ballast(home.path()), BALLAST);
+        let bytes = fs::read(&path).unwrap();
+        assert!(bytes.starts_with(b"chordal keeps this space free for a full disk\n"));
+    }
+}
+
+#[test]
 fn without_room_for_a_ballast_there_is_none_for_new_work() {
     let home = filled();
     fs::remove_file(home.path().join("ballast")).unwrap();
-    // What is there cannot be made larger.
-    std::os::unix::fs::symlink("/dev/full", home.path().join("ballast")).unwrap();
     let store = SledStore::open(home.path()).unwrap();
+    store.shared.home.fail_with(Some(NO_SPACE));
     for _ in 0..2 {
         let error = store.room().unwrap_err();
         assert!(error.to_string().contains("ballast"), "{error}");
@@ -83,7 +129,7 @@ fn without_room_for_a_ballast_there_is_none_for_new_work() {
     // What has been taken in goes on.
     store.apply(batch(&[("k", b"v")])).unwrap();
     store.sync(Durability::Power).unwrap();
-    fs::remove_file(home.path().join("ballast")).unwrap();
+    store.shared.home.fail_with(None);
     store.room().unwrap();
     assert_eq!(ballast(home.path()), BALLAST);
 }
@@ -92,8 +138,7 @@ fn without_room_for_a_ballast_there_is_none_for_new_work() {
 fn without_room_a_checkpoint_waits() {
     let home = filled();
     let store = SledStore::with_limit(home.path(), 10_000).unwrap();
-    fs::remove_file(home.path().join("ballast")).unwrap();
-    std::os::unix::fs::symlink("/dev/full", home.path().join("ballast")).unwrap();
+    store.shared.home.fail_with(Some(NO_SPACE));
     let put = |n: u32| {
         store
             .apply(batch(&[(&format!("{n}"), &[7; 1_000])]))
@@ -103,7 +148,7 @@ fn without_room_a_checkpoint_waits() {
     (0..50).for_each(put);
     assert!(store.writer.lock().checkpoint.is_none());
     assert!(store.room().is_err());
-    fs::remove_file(home.path().join("ballast")).unwrap();
+    store.shared.home.fail_with(None);
     (50..100).for_each(put);
     assert!(store.writer.lock().checkpoint.is_some());
     store.room().unwrap();
@@ -119,11 +164,11 @@ fn a_segment_that_cannot_be_begun_leaves_nothing_and_its_log_goes_on() {
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("k", b"v")])).unwrap();
     let mut writer = store.writer.lock();
-    let next = home.path().join("wal/00000003.segment");
-    std::os::unix::fs::symlink("/dev/full", &next).unwrap();
+    writer.log.dir().fail_with(Some(NO_SPACE));
     let error = writer.log.rotate().unwrap_err();
-    assert!(!matches!(error, StoreError::Poisoned(_)), "{error:?}");
-    assert!(!next.exists() && !next.is_symlink());
+    assert!(error.is_full(), "{error:?}");
+    assert!(!home.path().join("wal/00000003.segment").exists());
+    writer.log.dir().fail_with(None);
     drop(writer);
     store.apply(batch(&[("l", b"v")])).unwrap();
     store.checkpoint();

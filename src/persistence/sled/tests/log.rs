@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use super::overlay::Tops;
-use super::replay::{Replayed, replay};
+use super::replay::{Held, Replayed, replay};
 use super::*;
 
 /// A store that was killed after six commits, and where each frame ends in the file of its log.
@@ -12,6 +12,7 @@ struct Killed {
     path: PathBuf,
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    held: Held,
 }
 
 /// How many of the commits of [`killed`] were synced; the others were handed to the kernel.
@@ -33,16 +34,18 @@ fn killed() -> Killed {
         if [0, 1, SYNCED - 1].contains(&usize::from(n)) {
             store.sync(Durability::Power).unwrap();
         }
-        ends.push(store.writer.lock().log.segment().end() as usize);
+        ends.push(store.begun().log.segment().end() as usize);
     }
     let copy = copy(home.path());
     let path = copy.path().join("wal/00000001.segment");
     let bytes = fs::read(&path).unwrap();
+    let held = store.shared.base.held().unwrap();
     Killed {
         home: copy,
         path,
         bytes,
         ends,
+        held,
     }
 }
 
@@ -50,11 +53,7 @@ impl Killed {
     /// What is replayed of its log when the file is this, as the number of commits.
     fn commits(&self, bytes: &[u8]) -> Result<usize, StoreError> {
         fs::write(&self.path, bytes).unwrap();
-        let mark = Mark {
-            seq: 0,
-            generation: 1,
-        };
-        replay(&self.home.path().join("wal"), Some(mark), Tops::default())
+        replay(&self.home.path().join("wal"), self.held, Tops::default())
             .map(|replayed| commits(&replayed))
     }
 }
@@ -120,7 +119,7 @@ fn a_log_cut_anywhere_is_noticed_or_holds_all_whole_commits_before_the_cut() {
 #[test]
 fn a_bit_flipped_anywhere_is_noticed_or_was_never_synced() {
     let killed = killed();
-    for place in (0..36).chain(4096..killed.ends[5]) {
+    for place in (0..56).chain(4096..killed.ends[5]) {
         let mut bytes = killed.bytes.clone();
         bytes[place] ^= 1 << (place % 8);
         let hit = killed.ends.iter().position(|end| place < *end).unwrap();
@@ -130,7 +129,7 @@ fn a_bit_flipped_anywhere_is_noticed_or_was_never_synced() {
                 found == 6 || (found == hit && hit >= SYNCED),
                 "{found} at {place}"
             ),
-            Err(StoreError::Corrupt { .. }) => assert!(place < 36 || hit < SYNCED, "{place}"),
+            Err(StoreError::Corrupt { .. }) => assert!(place < 56 || hit < SYNCED, "{place}"),
             Err(error) => panic!("{place}: {error:?}"),
         }
     }
@@ -143,7 +142,7 @@ fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
     store.apply(batch(&[("a", b"1"), ("b", b"1")])).unwrap();
     store.apply(batch(&[("a", b"2")])).unwrap();
     store.sync(Durability::Process).unwrap();
-    let end = store.writer.lock().log.segment().end() as usize;
+    let end = store.begun().log.segment().end() as usize;
     drop(store);
     let path = home.path().join("wal/00000001.segment");
     let sound = fs::read(&path).unwrap();
@@ -155,7 +154,7 @@ fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
         let mut bytes = sound.clone();
         bytes[place] ^= 1 << (place % 8);
         fs::write(&path, bytes).unwrap();
-        match replay(&home.path().join("wal"), None, Tops::default()) {
+        match replay(&home.path().join("wal"), Held::default(), Tops::default()) {
             // Only what fills a frame up to a multiple of 8 is of no consequence.
             Err(StoreError::RolledBack {
                 expected: 3,
@@ -260,7 +259,7 @@ fn nor_when_its_file_is_used_again() {
     let size = (0..room).rfind(|size| frame(*size) == room).unwrap();
     store.apply(batch(&[("new", &vec![7; size])])).unwrap();
     store.sync(Durability::Power).unwrap();
-    let end = store.writer.lock().log.segment().end() as usize;
+    let end = store.begun().log.segment().end() as usize;
     assert_eq!(end, killed.ends[4]);
     let left = copy(home);
     let store = SledStore::open(left.path()).unwrap();
@@ -317,7 +316,8 @@ fn a_log_of_a_later_version_is_left_untouched() {
     let home = filled();
     let path = home.path().join("wal/00000001.segment");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 3;
+    let later = segment::VERSION as u8 + 1;
+    bytes[8] = later;
     let crc = crc32fast::hash(&bytes[..32]);
     bytes[32..36].copy_from_slice(&crc.to_le_bytes());
     fs::write(&path, &bytes).unwrap();
@@ -325,11 +325,8 @@ fn a_log_of_a_later_version_is_left_untouched() {
     assert!(
         matches!(
             error,
-            StoreError::Newer {
-                found: 3,
-                supported: 2,
-                ..
-            }
+            StoreError::Newer { found, supported, .. }
+                if (found, supported) == (later, segment::VERSION as u8)
         ),
         "{error:?}"
     );
@@ -365,7 +362,7 @@ fn a_damaged_head_of_a_segment_with_frames_is_noticed() {
     drop(store);
     let path = home.path().join("wal/00000002.segment");
     let sound = fs::read(&path).unwrap();
-    for place in 0..36 {
+    for place in 0..56 {
         let mut bytes = sound.clone();
         bytes[place] ^= 1;
         fs::write(&path, bytes).unwrap();
@@ -387,7 +384,7 @@ fn after_a_failed_write_or_sync_of_the_log_nothing_is_accepted() {
         let home = filled();
         let store = SledStore::open(home.path()).unwrap();
         let device = options.open("/dev/null").unwrap();
-        store.writer.lock().log.segment().divert(device);
+        store.begun().log.segment().divert(device);
         store.apply(batch(&[("lost", b"x")])).unwrap();
         let error = store.sync(Durability::Power).unwrap_err();
         assert!(matches!(error, StoreError::Io { .. }), "{error:?}");

@@ -73,13 +73,6 @@ fn killed() -> TempDir {
     copy(home.path())
 }
 
-fn change(home: &Path, name: &str, change: impl Fn(&mut Vec<u8>)) {
-    let path = home.join(name);
-    let mut bytes = fs::read(&path).unwrap();
-    change(&mut bytes);
-    fs::write(path, bytes).unwrap();
-}
-
 /// The name of the one that was begun last.
 fn last_segment(home: &Path) -> String {
     let names = segments(home).into_iter();
@@ -95,7 +88,7 @@ fn last_segment(home: &Path) -> String {
 fn by_a_log_of_a_later_version_however_it_was_left() {
     for home in [settled(), moved_on(), killed()] {
         change(home.path(), &last_segment(home.path()), |head| {
-            head[8] = 3;
+            head[8] = segment::VERSION as u8 + 1;
             let crc = crc32fast::hash(&head[..32]);
             head[32..36].copy_from_slice(&crc.to_le_bytes());
         });
@@ -107,7 +100,7 @@ fn by_a_log_of_a_later_version_however_it_was_left() {
 fn by_a_fence_of_a_later_version_however_it_was_left() {
     for home in [settled(), moved_on(), killed()] {
         change(home.path(), "wal/fence", |slots| {
-            slots[..16].copy_from_slice(&crate::persistence::fence::encode(2, 99));
+            slots[..16].copy_from_slice(&fences::encode(fences::VERSION + 1, 99));
         });
         is_refused(home.path(), "Newer");
     }

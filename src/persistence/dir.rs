@@ -1,0 +1,251 @@
+//! A directory that is held open.
+//!
+//! A name is looked up in the directory that was opened, wherever it has been renamed to since: what is
+//! done to a path would be done to what others have put there. It also needs no descriptor to make a
+//! name durable, when there may be none to spare.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+#[cfg(unix)]
+use super::files::fsync;
+use super::files::{failed, refuse_link, unsynced};
+#[cfg(not(unix))]
+use super::files::{open_new, open_old};
+
+/// A directory of the store, as it was when it was opened.
+#[derive(Debug)]
+pub(super) struct Dir {
+    path: PathBuf,
+    handle: Handle,
+    /// To open a file in it fails with this error of the system, for tests of what follows.
+    #[cfg(test)]
+    fault: parking_lot::Mutex<Option<i32>>,
+}
+
+impl Dir {
+    /// Opens a directory that is there; not one behind a symbolic link.
+    pub(super) fn open(path: PathBuf) -> Result<Self, StoreError> {
+        refuse_link(&path)?;
+        #[cfg(test)]
+        if let Some(errno) = BROKEN.with_borrow(|broken| broken.get(&path).copied()) {
+            let error = io::Error::from_raw_os_error(errno);
+            return Err(failed("open", &path, error));
+        }
+        let handle = Handle::open(&path).map_err(|e| failed("open", &path, e))?;
+        Ok(Self {
+            path,
+            handle,
+            #[cfg(test)]
+            fault: parking_lot::Mutex::default(),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Refuses a directory that is no longer at its path.
+    pub(super) fn check_in_place(&self) -> Result<(), StoreError> {
+        let what = match self.handle.is_at(&self.path) {
+            Ok(true) => return Ok(()),
+            Ok(false) => "was replaced by another",
+            Err(e) if e.kind() == ErrorKind::NotFound => "was renamed or deleted",
+            Err(e) => return Err(failed("look at", &self.path, e)),
+        };
+        Err(StoreError::Moved {
+            path: self.path.clone(),
+            what,
+        })
+    }
+
+    /// Makes a file, for its owner only, under a name that nothing has.
+    pub(super) fn create(&self, name: &OsStr) -> Result<File, StoreError> {
+        let path = self.path.join(name);
+        self.fault()
+            .and_then(|()| self.handle.create(&path, name))
+            .map_err(|e| failed("make", &path, e))
+    }
+
+    /// Opens a file that is there, for reading and writing; not one behind a symbolic link.
+    pub(super) fn open_file(&self, name: &OsStr) -> Result<File, StoreError> {
+        let path = self.path.join(name);
+        self.fault()
+            .and_then(|()| self.handle.open_file(&path, name))
+            .map_err(|e| failed("open", &path, e))
+    }
+
+    /// Opens a file, or makes it.
+    pub(super) fn create_or_open(&self, name: &OsStr) -> Result<File, StoreError> {
+        match self.create(name) {
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
+                self.open_file(name)
+            }
+            made => made,
+        }
+    }
+
+    /// Removes a file; one that is gone already is no error.
+    pub(super) fn remove(&self, name: &OsStr) -> Result<(), StoreError> {
+        let path = self.path.join(name);
+        match self.handle.remove(&path, name) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("remove", &path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the names in it durable, where the system has such a thing.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.handle.sync().map_err(|e| unsynced(&self.path, e))
+    }
+
+    #[cfg(not(test))]
+    fn fault(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn fault(&self) -> io::Result<()> {
+        match *self.fault.lock() {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => Ok(()),
+        }
+    }
+
+    /// Has opening a file in it fail from now on, or no longer.
+    #[cfg(test)]
+    pub(super) fn fail_with(&self, errno: Option<i32>) {
+        *self.fault.lock() = errno;
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The directories that this thread fails to open, and with which error.
+    static BROKEN: std::cell::RefCell<std::collections::HashMap<PathBuf, i32>> = std::cell::RefCell::default();
+}
+
+/// Has opening this directory fail from now on in this thread, or no longer.
+#[cfg(test)]
+pub(super) fn fail_openings_of(path: &Path, errno: Option<i32>) {
+    let path = path.canonicalize().unwrap();
+    BROKEN.with_borrow_mut(|broken| match errno {
+        Some(errno) => drop(broken.insert(path, errno)),
+        None => drop(broken.remove(&path)),
+    });
+}
+
+/// Says whether the file has a name left: what is written to one without is gone with the process.
+#[cfg(unix)]
+pub(super) fn has_a_name(file: &File) -> io::Result<bool> {
+    Ok(rustix::fs::fstat(file)?.st_nlink > 0)
+}
+
+#[cfg(not(unix))]
+pub(super) fn has_a_name(_: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Refuses to write to a file that has been deleted.
+pub(super) fn check_has_a_name(file: &File, path: &Path) -> Result<(), StoreError> {
+    match has_a_name(file) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StoreError::Moved {
+            path: path.to_owned(),
+            what: "was deleted",
+        }),
+        Err(e) => Err(failed("look at", path, e)),
+    }
+}
+
+#[cfg(unix)]
+#[derive(Debug)]
+struct Handle {
+    file: File,
+    /// Its device and number.
+    id: (u64, u64),
+}
+
+#[cfg(unix)]
+impl Handle {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let found = file.metadata()?;
+        if !found.is_dir() {
+            return Err(ErrorKind::NotADirectory.into());
+        }
+        let id = id(&found);
+        Ok(Self { file, id })
+    }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        Ok(id(&fs::symlink_metadata(path)?) == self.id)
+    }
+
+    fn create(&self, _: &Path, name: &OsStr) -> io::Result<File> {
+        use rustix::fs::OFlags;
+        self.open_at(name, OFlags::CREATE | OFlags::EXCL)
+    }
+
+    fn open_file(&self, _: &Path, name: &OsStr) -> io::Result<File> {
+        self.open_at(name, rustix::fs::OFlags::NOFOLLOW)
+    }
+
+    fn open_at(&self, name: &OsStr, how: rustix::fs::OFlags) -> io::Result<File> {
+        use rustix::fs::{Mode, OFlags, openat};
+        let how = OFlags::RDWR | OFlags::CLOEXEC | how;
+        let opened = openat(&self.file, name, how, Mode::RUSR | Mode::WUSR)?;
+        Ok(File::from(opened))
+    }
+
+    fn remove(&self, _: &Path, name: &OsStr) -> io::Result<()> {
+        let flags = rustix::fs::AtFlags::empty();
+        Ok(rustix::fs::unlinkat(&self.file, name, flags)?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        fsync(&self.file)
+    }
+}
+
+/// The device and number of a file.
+#[cfg(unix)]
+pub(super) fn id(found: &fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (found.dev(), found.ino())
+}
+
+/// Where a directory that is in use cannot be renamed.
+#[cfg(not(unix))]
+#[derive(Debug)]
+struct Handle;
+
+#[cfg(not(unix))]
+impl Handle {
+    fn open(_: &Path) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        fs::metadata(path).map(|found| found.is_dir())
+    }
+
+    fn create(&self, path: &Path, _: &OsStr) -> io::Result<File> {
+        open_new(path)
+    }
+
+    fn open_file(&self, path: &Path, _: &OsStr) -> io::Result<File> {
+        open_old(path)
+    }
+
+    fn remove(&self, path: &Path, _: &OsStr) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! Which store a file belongs to.
+//!
+//! A store draws a random id when it is written to for the first time, and each of its files that says
+//! what is in the others carries it: the segments of a log, the fence, and what the engine below keeps
+//! of itself. So a file of another store is told from one of its own.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use super::StoreError;
+
+/// The id of a store.
+///
+/// Two copies of a directory have the same: nothing is written when one is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StoreId(u128);
+
+impl StoreId {
+    pub(super) const LENGTH: usize = 16;
+
+    /// Draws one. Not from the app's clock: a store is opened without one, and two stores of tests whose
+    /// clocks draw the same numbers are two stores all the same. Nothing is decided by its value.
+    pub(super) fn draw() -> Self {
+        Self(rand::random())
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; Self::LENGTH] {
+        self.0.to_le_bytes()
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; Self::LENGTH]) -> Self {
+        Self(u128::from_le_bytes(bytes))
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// What a store's engine knows of its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) id: StoreId,
+    /// The first segment (by generation) or commit of this store that has it. It is above 1 in a store
+    /// that an earlier version has made.
+    pub(super) since: u64,
+}
+
+impl Identity {
+    const LENGTH: usize = StoreId::LENGTH + 8;
+
+    /// Draws an id for what is written from `since` on.
+    pub(super) fn draw(since: u64) -> Self {
+        let id = StoreId::draw();
+        Self { id, since }
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[..StoreId::LENGTH].copy_from_slice(&self.id.to_bytes());
+        bytes[StoreId::LENGTH..].copy_from_slice(&self.since.to_le_bytes());
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (id, since) = bytes.split_at_checked(StoreId::LENGTH)?;
+        Some(Self {
+            id: StoreId::from_bytes(id.try_into().ok()?),
+            since: u64::from_le_bytes(since.try_into().ok()?),
+        })
+    }
+
+    /// Refuses a file that was written under this number, by this store or not, with another id.
+    pub(super) fn check(
+        &self,
+        path: &Path,
+        number: u64,
+        found: Option<StoreId>,
+    ) -> Result<(), StoreError> {
+        let expected = (number >= self.since).then_some(self.id);
+        match found == expected {
+            true => Ok(()),
+            false => Err(wrong_store(path, found, Some(self.id))),
+        }
+    }
+}
+
+pub(super) fn wrong_store(
+    path: &Path,
+    found: Option<StoreId>,
+    expected: Option<StoreId>,
+) -> StoreError {
+    let named = |id: Option<StoreId>| id.map_or("none".to_owned(), |id| id.to_string());
+    StoreError::WrongStore {
+        path: path.to_owned(),
+        found: named(found),
+        expected: named(expected),
+    }
+}
+
+/// A number that no other process has, whatever its process id: in each of two containers that may be 1.
+pub(super) fn of_this_process() -> u64 {
+    static DRAWN: LazyLock<u64> = LazyLock::new(rand::random);
+    *DRAWN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_read_as_it_was_written() {
+        let identity = Identity::draw(7);
+        assert_eq!(Identity::from_bytes(&identity.to_bytes()), Some(identity));
+        for length in 0..Identity::LENGTH {
+            assert_eq!(Identity::from_bytes(&identity.to_bytes()[..length]), None);
+        }
+        assert_ne!(Identity::draw(7), identity);
+    }
+
+    #[test]
+    fn a_file_without_an_id_is_the_stores_own_only_if_it_is_from_before_there_was_one() {
+        let (ours, other) = (Identity::draw(7), StoreId::draw());
+        let check = |number, found| ours.check(Path::new("/x/wal"), number, found).is_ok();
+        assert!(check(6, None) && !check(6, Some(ours.id)) && !check(6, Some(other)));
+        assert!(!check(7, None) && check(7, Some(ours.id)) && !check(7, Some(other)));
+    }
+}

@@ -1,0 +1,92 @@
+//! A process that has no file descriptor left for a while: its store goes on.
+//!
+//! The process is this test binary with a limit of the system, asked for
+//! [`the_process_that_runs_out_of_descriptors`] alone.
+
+use std::fs::File;
+use std::process::Command;
+
+use super::*;
+
+const HOME: &str = "CHORDAL_TEST_DESCRIPTORS_HOME";
+const ENGINE: &str = "CHORDAL_TEST_DESCRIPTORS_ENGINE";
+/// How many descriptors it may have.
+const LIMIT: u32 = 64;
+
+#[test]
+#[ignore = "started by the tests below, under a limit"]
+fn the_process_that_runs_out_of_descriptors() {
+    let Some(home) = std::env::var_os(HOME) else {
+        return;
+    };
+    let home = Path::new(&home);
+    match std::env::var(ENGINE).unwrap().as_str() {
+        "Sled" => {
+            let store = SledStore::with_limit(home, 60_000).unwrap();
+            work(store, SledStore::has_put_off_a_checkpoint);
+        }
+        _ => work(RedbStore::open(home).unwrap(), |_| true),
+    }
+}
+
+/// Writes rounds, at times without a descriptor to be had; something is put off each time.
+fn work<S: Store>(store: S, has_put_off: impl Fn(&S) -> bool) {
+    let mut last = 0;
+    let mut write = || {
+        last += 1;
+        store.apply(round(last)).unwrap();
+        store.sync(Durability::Power).unwrap();
+    };
+    for times in 1..=6 {
+        // At any time: while a checkpoint runs, and while none does.
+        (0..5 * times).for_each(|_| write());
+        let mut taken = Vec::new();
+        let error = loop {
+            match File::open("/dev/null") {
+                Ok(file) => taken.push(file),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.raw_os_error(), Some(24), "{error}");
+        assert!(taken.len() < LIMIT as usize);
+        (0..60).for_each(|_| write());
+        assert!(has_put_off(&store), "no checkpoint was due");
+        drop(taken);
+        // The next that is due begins.
+        (0..20).for_each(|_| write());
+    }
+    drop(store);
+    println!("\nended after {last}");
+}
+
+fn goes_on(engine: Engine) {
+    let home = tempfile::tempdir().unwrap();
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(format!("ulimit -n {LIMIT} && exec \"$0\" \"$@\""))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--nocapture"])
+        .arg("persistence::proof::descriptors::the_process_that_runs_out_of_descriptors")
+        .env(HOME, home.path())
+        .env(ENGINE, format!("{engine:?}"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let ended = said
+        .lines()
+        .find_map(|line| line.strip_prefix("ended after "));
+    let Some(last) = ended else {
+        panic!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    };
+    left_whole(engine, Load::Small, home.path(), last.parse().unwrap()).unwrap();
+}
+
+#[test]
+fn a_lack_of_descriptors_puts_checkpoints_of_sled_off_and_stops_nothing() {
+    goes_on(Engine::Sled);
+}
+
+#[test]
+fn a_lack_of_descriptors_does_nothing_to_redb() {
+    goes_on(Engine::Redb);
+}

@@ -1,0 +1,87 @@
+//! Symbolic links where files of the store should be: what they point to is somebody else's.
+
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+#[test]
+fn a_symbolic_link_in_the_place_of_any_file_of_the_store_is_refused_and_not_written_through() {
+    let names = [
+        "LOCK",
+        "ballast",
+        "wal",
+        "wal/fence",
+        "wal/00000001.segment",
+        "sled",
+        "sled/db",
+        "sled/conf",
+        "sled/.ready",
+        "sled/blobs",
+    ];
+    for name in names {
+        let home = filled();
+        let elsewhere = tempdir().unwrap();
+        let (link, target) = (home.path().join(name), elsewhere.path().join("target"));
+        // It would do, if it were followed.
+        fs::rename(&link, &target).unwrap();
+        symlink(&target, &link).unwrap();
+        let before = copy(elsewhere.path());
+        for refused in [
+            SledStore::open(home.path()).map(drop),
+            SledStore::verify(home.path()).map(drop),
+        ] {
+            // (An audit does not open the ballast.)
+            let Err(error) = refused else {
+                assert!(["LOCK", "ballast"].contains(&name), "{name}");
+                continue;
+            };
+            let text = error.to_string();
+            assert!(
+                text.contains("symbolic link") && text.contains(name),
+                "{text}"
+            );
+        }
+        for folder in ["", "target"] {
+            let names = |home: &Path| files::list(&home.join(folder));
+            if target.is_dir() || folder.is_empty() {
+                assert_eq!(
+                    names(elsewhere.path()).unwrap(),
+                    names(before.path()).unwrap()
+                );
+            }
+        }
+        fs::remove_file(&link).unwrap();
+        fs::rename(&target, &link).unwrap();
+        holds_kept(home.path());
+    }
+}
+
+#[test]
+fn a_dangling_link_makes_no_file_where_it_points_to() {
+    for name in [
+        "LOCK",
+        "ballast",
+        "wal",
+        "sled",
+        "wal/00000001.segment",
+        "wal/fence",
+    ] {
+        let (home, elsewhere) = (tempdir().unwrap(), tempdir().unwrap());
+        if name.starts_with("wal/") {
+            fs::create_dir(home.path().join("wal")).unwrap();
+        }
+        symlink(elsewhere.path().join("target"), home.path().join(name)).unwrap();
+        let error = SledStore::open(home.path()).unwrap_err().to_string();
+        assert!(error.contains("symbolic link"), "{name}: {error}");
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0, "{name}");
+    }
+}
+
+#[test]
+fn the_directory_itself_may_be_behind_a_link_and_so_may_files_of_others_in_it() {
+    let home = filled();
+    let link = home.path().join("link");
+    symlink(home.path(), &link).unwrap();
+    symlink("/nowhere", home.path().join("wal/notes.txt")).unwrap();
+    holds_kept(&link);
+}
