@@ -35,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 use crate::messages::task::Released;
 use crate::persistence::reader::Reader;
+use crate::persistence::steady::ClockReading;
 use crate::persistence::{Durability, MemoryStore, SledStore, Store};
 use crate::result::AsyncResult;
 use crate::task::{PayloadLimit, Registry, TaskEntry};
@@ -942,8 +943,9 @@ impl Engine {
             Source::Eager => unreachable!("an eager app has no engine"),
         };
         let reader = Reader::new(store.clone());
-        let now_ms = self.clock.now_ms();
-        let legacy = Legacy::take(&*store, &reader, self.durability, self.crashes, now_ms)?;
+        let clock = self.clock.going_on(ClockReading::last(&*store)?.as_ref());
+        let reading = clock.reading();
+        let legacy = Legacy::take(&*store, &reader, self.durability, self.crashes, &reading)?;
         let room = Room::new(self.most);
         room.add(legacy.pending);
         let remains = sweeper::remains(&reader)?;
@@ -953,7 +955,7 @@ impl Engine {
             reader.up_to(durable.clone()),
             durable,
             self.registry,
-            self.clock.clone(),
+            clock.clone(),
             Site::Engine(Plant::new(
                 self.workers,
                 self.worker_threads,
@@ -967,7 +969,7 @@ impl Engine {
             let purge = sweeper::purge_all(shared.clone(), store.clone(), remains);
             shared.plant().runtime.spawn(purge);
         }
-        let scheduler = SchedulerActor::new(self.clock).start();
+        let scheduler = SchedulerActor::new(clock).start();
         let shell = Shell::new(
             reader,
             Desk {

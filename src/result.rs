@@ -317,9 +317,9 @@ impl<O> AsyncResult<O> {
         Ok(members.map(|members| self.handles(members)))
     }
 
-    /// Returns when the next attempt of a task is due that waits for its time: of its
-    /// [`countdown`](crate::Signature::countdown), or, in state
-    /// [`Retry`](crate::State::Retry), of its next attempt.
+    /// Returns when the next attempt of a task is due that waits for its time, as the machine's clock is
+    /// set now: the end of its [`countdown`](crate::Signature::countdown), or, in state
+    /// [`Retry`](crate::State::Retry), the time of its next attempt.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -347,7 +347,9 @@ impl<O> AsyncResult<O> {
             None => reader.due_at(root, &found)?,
             waits => waits,
         };
-        Ok(due.map(|at_ms| UNIX_EPOCH + Duration::from_millis(at_ms)))
+        let now = self.shared.clock.time();
+        let shown = |due| UNIX_EPOCH + Duration::from_millis(now.on_the_wall(due));
+        Ok(due.map(shown))
     }
 
     /// Deletes its result, and all else that is kept of its workflow, instead of keeping it until its

@@ -29,6 +29,7 @@ use crate::canvas::machine::place::Place;
 use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
+use crate::canvas::time::{Earliest, Moment};
 use crate::error::Error;
 use crate::failpoint::{self, Point};
 use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
@@ -104,7 +105,7 @@ pub(crate) struct EngineActor {
     /// Those that wait and were forgotten, and the store does not show that yet.
     forgotten: HashSet<Id>,
     retention: Duration,
-    /// When the next sweep is due; this and the other times in milliseconds since the Unix epoch.
+    /// When the next sweep is due, in milliseconds on the steady scale.
     sweep_at: Option<u64>,
     /// What the last sweep has taken away is on its way to the store.
     sweeping: bool,
@@ -113,9 +114,9 @@ pub(crate) struct EngineActor {
     /// The key that the next look starts behind, if one was not enough.
     sweep_from: Option<Vec<u8>>,
     /// When the first of those that wait for their time is due.
-    due_at: Option<u64>,
+    due: Earliest,
     /// What the scheduler has been asked for.
-    alarm_at: Option<u64>,
+    alarm: Earliest,
 }
 
 /// A workflow that has not ended.
@@ -127,7 +128,7 @@ struct Live {
     /// What it takes up of the room for what is pending.
     weight: Weight,
     lane: Lane,
-    /// When the root ended, if callbacks still run.
+    /// When the root ended, on the steady scale, if callbacks still run.
     ended_ms: Option<u64>,
 }
 
@@ -184,8 +185,8 @@ impl EngineActor {
             sweeping: false,
             sweep_again: false,
             sweep_from: None,
-            due_at: None,
-            alarm_at: None,
+            due: Earliest::default(),
+            alarm: Earliest::default(),
         }
     }
 
@@ -212,7 +213,7 @@ impl EngineActor {
             return Ok(());
         };
         let reader = self.shell.reader().clone();
-        let now = self.shell.now_ms();
+        let now = self.shell.time();
         let mut histories = reader.histories();
         let mut next = None;
         for (taken, pair) in reader.store().scan(&rest.from, &rest.to).enumerate() {
@@ -225,7 +226,7 @@ impl EngineActor {
                 let head = codec::decode(Kind::Head, &key, &record)?;
                 let submitted = self.submitted(root, head)?;
                 let entrance = self.come_in(root, &submitted.node)?;
-                let since_ms = root.submitted_ms().min(now);
+                let since_ms = now.steady_at(root.submitted_ms());
                 let history = histories.of(root)?;
                 self.resume(submitted, record, history, entrance, since_ms)?;
                 rest.count += 1;
@@ -401,7 +402,7 @@ impl EngineActor {
             Command::Result(outcome) => {
                 let ended = Ended {
                     outcome,
-                    at_ms: self.shell.now_ms(),
+                    at_ms: self.shell.steady_ms(),
                     commit: self.shell.next_commit(),
                 };
                 self.shell
@@ -449,7 +450,7 @@ impl EngineActor {
         if forgotten {
             self.forget_ended(root, &live.head)?;
         } else {
-            let ended_ms = live.ended_ms.unwrap_or_else(|| self.shell.now_ms());
+            let ended_ms = live.ended_ms.unwrap_or_else(|| self.shell.steady_ms());
             self.shell.put(keys::ended(ended_ms, root), live.head);
             self.sweep_later();
         }
@@ -464,15 +465,22 @@ impl EngineActor {
     /// its time, whichever is first.
     fn set_alarm(&mut self) {
         // Woken for what may not come in, it would be woken again at once, for as long as that is so.
-        let due_at = self.due_at.filter(|_| self.lets_in());
-        let Some(at_ms) = self.sweep_at.into_iter().chain(due_at).min() else {
-            return;
+        let mut at = match self.lets_in() {
+            true => self.due,
+            false => Earliest::default(),
         };
-        if self.alarm_at.is_none_or(|alarm| at_ms < alarm) {
-            self.alarm_at = Some(at_ms);
-            let who = self.shell.engine().clone().recipient();
-            self.shell.scheduler().do_send(SetAlarm { at_ms, who });
+        if let Some(sweep_at) = self.sweep_at {
+            at.add(Moment::steady(sweep_at));
         }
+        if at.is_before(self.alarm) {
+            self.ask_for(at);
+        }
+    }
+
+    fn ask_for(&mut self, at: Earliest) {
+        self.alarm = at;
+        let who = self.shell.engine().clone().recipient();
+        self.shell.scheduler().do_send(SetAlarm { at, who });
     }
 
     /// Says whether the store does not show yet what has become of a workflow that is not in memory. It will
@@ -512,6 +520,8 @@ impl Actor for EngineActor {
         let post = Post::of(context, None);
         self.shell.set_engine(context.address(), post.clone());
         self.post = Some(post);
+        // From now on the scheduler says if the clock is set.
+        self.ask_for(Earliest::default());
         if let Err(error) = self.recover(context) {
             self.shell.halt(error.into());
         }
@@ -686,8 +696,9 @@ impl Handler<Wake> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
-        self.alarm_at = None;
-        let now = self.shell.now_ms();
+        self.alarm = Earliest::default();
+        self.shell.note_clock();
+        let now = self.shell.steady_ms();
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
             // What has ended by now may be on its way to the store, which is where the sweep looks.
             self.shell.then(Act::Sweep(Sweep::Start));

@@ -31,6 +31,7 @@ pub(crate) mod reader;
 pub mod redb;
 pub(crate) mod roster;
 pub mod sled;
+pub(crate) mod steady;
 mod transfer;
 mod without;
 

@@ -10,12 +10,14 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::quarantine::{Arrival, Note, Quarantine, Suspect};
 use crate::canvas::machine::room::Weight;
 use crate::canvas::quarantined::Quarantined;
+use crate::canvas::time::Moment;
 use crate::messages::dispatcher::Slot;
 use crate::messages::scheduler::WakeAt;
 use crate::messages::task::Released;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::meta::{self, Life};
 use crate::persistence::reader::Reader;
+use crate::persistence::steady::ClockReading;
 use crate::persistence::{Durability, Store, StoreError, keys};
 
 /// What the lives before leave to this one.
@@ -47,9 +49,9 @@ impl Legacy {
         reader: &Reader,
         durability: Durability,
         limit: u32,
-        now_ms: u64,
+        clock: &ClockReading,
     ) -> Result<Self, StoreError> {
-        let (opening, life, last_end) = meta::open(store, durability)?;
+        let (opening, life, last_end) = meta::open(store, durability, clock)?;
         let mut suspects = Vec::new();
         let mut notes = Vec::new();
         for (id, suspect) in reader.suspects()? {
@@ -59,7 +61,7 @@ impl Legacy {
                 None => notes.push((id, None)),
             }
         }
-        let (court, more) = Quarantine::open(suspects, last_end, limit, now_ms);
+        let (court, more) = Quarantine::open(suspects, last_end, limit, clock.wall_ms);
         notes.extend(more);
         Ok(Self {
             last_commit: opening.last_commit(),
@@ -184,7 +186,7 @@ impl Shell {
     /// Both on the scale of `Clock::elapsed_ms`.
     fn wake_at(&self, now: u64, until: u64) {
         self.scheduler().do_send(WakeAt {
-            at_ms: self.now_ms().saturating_add(until.saturating_sub(now)),
+            at: Moment::steady(self.steady_ms().saturating_add(until.saturating_sub(now))),
             who: self.engine().clone().recipient(),
         });
     }
