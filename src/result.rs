@@ -513,7 +513,7 @@ impl<O> AsyncResult<O> {
         Ok(fate)
     }
 
-    /// Fails if its workflow is gone. A handle pins its workflow, so that is a fault; but nobody must wait
+    /// Fails if its workflow is gone. A handle pins its workflow, so that is a fault; but no caller may wait
     /// for ever.
     fn check_there(&self, reader: &Reader) -> Result<()> {
         match reader.is_there(self.id.root())? {

@@ -13,7 +13,7 @@ use crate::canvas::time::Time;
 use crate::persistence::meta;
 use crate::persistence::steady::ClockReading;
 
-/// How often somebody who waits for a moment looks at the clocks: one of them may have been set, or the
+/// How often the scheduler looks at the clocks while anything waits: the wall clock may have been set, or the
 /// machine suspended, and no timer tells.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -139,7 +139,7 @@ impl Clock {
         manual.bell.notify_waiters();
     }
 
-    /// Sets a manual clock to another time, as somebody does who corrects a machine's: points in time
+    /// Sets a manual clock to another time, as a correction of the machine's clock does: points in time
     /// are due earlier or later by that, delays are not. Times before the Unix epoch count as that.
     ///
     /// ```

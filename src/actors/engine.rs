@@ -249,14 +249,15 @@ impl EngineActor {
         })
     }
 
-    /// Goes on with a workflow as the store has it.
+    /// Goes on with a workflow as the store has it. `since_ms`: when it was submitted, on the steady scale,
+    /// unless its records say it.
     fn resume(
         &mut self,
         submitted: Submitted,
         head: Vec<u8>,
         history: History,
         entrance: Entrance,
-        since_ms: u64,
+        mut since_ms: u64,
     ) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
         let Submitted {
@@ -282,11 +283,11 @@ impl EngineActor {
                 Record::Revoked { stream, index } => {
                     self.shell.mark(root, (stream, index));
                 }
+                Record::Reached { at_ms } => since_ms = at_ms,
                 Record::Verdict(_)
                 | Record::Expanded { .. }
                 | Record::Offspring { .. }
                 | Record::Folded { .. }
-                | Record::Reached { .. }
                 | Record::Forgotten => {}
             }
         }
@@ -587,7 +588,9 @@ impl Handler<Submit> for EngineActor {
                 self.shell.start_numbers(root_id, next, None);
                 let own = (head, weight);
                 self.insert(root_id, Workflow::default(), own, entrance.lane, None);
-                self.start_root(Place::root(root_id, root), Resume::Fresh, entrance);
+                let mut place = Place::root(root_id, root);
+                place.since_ms = entrance.counts.then(|| self.shell.steady_ms());
+                self.start_root(place, Resume::Fresh, entrance);
             }
             Ok(None) => self.set_alarm(),
             Err(error) => self.shell.halt(error.into()),

@@ -58,6 +58,12 @@ impl When {
 }
 
 impl Options {
+    /// Says whether a delay, or a deadline, counts from when the task could have started.
+    pub(crate) fn counts(&self) -> bool {
+        let times = [self.eta, self.expires];
+        times.iter().any(|time| matches!(time, Some(When::In(_))))
+    }
+
     /// On which scale the deadline is, if there is one.
     pub(crate) fn expires_on(&self) -> Scale {
         self.expires.map_or(Scale::Steady, When::scale)

@@ -57,7 +57,7 @@ impl Time {
         self.left_ms(moment) == 0
     }
 
-    /// Returns how long it is to a moment, as long as nobody sets the clock; 0 once it has come.
+    /// Returns how long it is to a moment, unless the clock is set meanwhile; 0 once it has come.
     pub(crate) fn left_ms(self, moment: Moment) -> u64 {
         moment.ms.saturating_sub(self.on(moment.scale))
     }
@@ -75,7 +75,8 @@ impl Time {
         self.wall_ms.wrapping_sub(self.steady_ms).cast_signed()
     }
 
-    /// Returns what the wall clock shows at a moment, if nobody sets it, in milliseconds since the Unix epoch.
+    /// Returns what the wall clock shows at a moment, unless it is set meanwhile, in milliseconds since the
+    /// Unix epoch.
     pub(crate) fn on_the_wall(self, moment: Moment) -> u64 {
         match moment.scale {
             Scale::Wall => moment.ms,
@@ -92,7 +93,7 @@ impl Time {
 
 #[cfg(test)]
 impl Time {
-    /// Both scales as they are before anybody has set the clock.
+    /// Both scales as they are before the clock has been set.
     pub(crate) fn both(ms: u64) -> Self {
         Self {
             steady_ms: ms,
@@ -115,7 +116,7 @@ impl Earliest {
         steady.into_iter().chain(self.wall_ms.map(Moment::wall))
     }
 
-    /// Returns how long it is to the first of them, as long as nobody sets the clock.
+    /// Returns how long it is to the first of them, unless the clock is set meanwhile.
     pub(crate) fn left_ms(self, now: Time) -> Option<u64> {
         self.moments().map(|moment| now.left_ms(moment)).min()
     }

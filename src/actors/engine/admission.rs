@@ -11,6 +11,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::machine::backlog::Lane;
 use crate::canvas::opening;
+use crate::canvas::options::Options;
 use crate::canvas::time::{Earliest, Scale, Time};
 use crate::messages::dispatcher::Slot;
 use crate::messages::engine::{Stored, Wanted};
@@ -30,6 +31,8 @@ struct Opening {
     slot: Option<Slot>,
     /// When the first of its first tasks may start, if all of them wait for a time.
     at: Option<Earliest>,
+    /// A first task has a delay, or a deadline, that counts from the submission.
+    counts: bool,
 }
 
 /// Where a workflow begins that is live.
@@ -39,6 +42,8 @@ pub(super) struct Entrance {
     pub(super) lane: Lane,
     /// The line in which its first task will stand.
     pub(super) line: Option<(Slot, u8)>,
+    /// Something in it counts from its submission.
+    pub(super) counts: bool,
 }
 
 impl EngineActor {
@@ -61,7 +66,9 @@ impl EngineActor {
         }
         let lane = self.backlog.lane(&opening.lane);
         if self.backlog.submitted(lane) {
-            return Ok(Some(opening.entrance(lane)));
+            let entrance = opening.entrance(lane);
+            self.record_submission(root, entrance, now.steady_ms);
+            return Ok(Some(entrance));
         }
         let priority = opening.priority;
         let waiting = Waiting::new(now.steady_ms, opening.into_turn(), head);
@@ -205,6 +212,7 @@ impl EngineActor {
         let since_ms = waiting.since_ms;
         let head = waiting.into_head_record();
         self.shell.put(keys::head(root), head.clone());
+        self.record_submission(root, entrance, since_ms);
         if let Some(unresumed) = &mut self.unresumed {
             unresumed.came_in.insert(root);
         }
@@ -213,6 +221,15 @@ impl EngineActor {
             history.records.push(Record::Forgotten);
         }
         self.resume(submitted, head, history, entrance, since_ms)
+    }
+
+    /// Its line may be long, and the process may end before its first task has begun to count.
+    fn record_submission(&self, root: Id, entrance: Entrance, since_ms: u64) {
+        if entrance.counts {
+            let at_ms = since_ms;
+            self.shell
+                .record(root.workflow_stream(), Record::Reached { at_ms });
+        }
     }
 
     fn requeue(&mut self, root: Id, waiting: Waiting, opening: Opening, lane: Lane) {
@@ -243,11 +260,13 @@ impl EngineActor {
 
     fn opening(&self, root: Id, node: &Node, since_ms: u64) -> Result<Opening, StoreError> {
         let mut first = None;
-        let mut waits = true;
+        let (mut waits, mut counts) = (true, false);
         let mut at = Earliest::default();
         let elsewhere = opening::visit(node, &mut |_, task| {
             first.get_or_insert_with(|| self.begins_with(task));
-            match task.options.as_ref().and_then(|options| options.eta) {
+            let own = task.options.as_deref();
+            counts |= own.is_some_and(Options::counts);
+            match own.and_then(|options| options.eta) {
                 Some(eta) => at.add(eta.from(since_ms)),
                 None => waits = false,
             }
@@ -271,6 +290,7 @@ impl EngineActor {
             priority,
             slot,
             at: waits.then_some(at),
+            counts,
         })
     }
 
@@ -291,7 +311,8 @@ impl EngineActor {
 impl Opening {
     fn entrance(&self, lane: Lane) -> Entrance {
         let line = self.slot.map(|slot| (slot, self.priority));
-        Entrance { lane, line }
+        let counts = self.counts;
+        Entrance { lane, line, counts }
     }
 
     fn now(self) -> Self {

@@ -56,8 +56,9 @@ pub(crate) enum Record {
         /// `None`: it stands beside, as a stored member of the task.
         node: Option<Box<Node>>,
     },
-    /// A group that is too large for all its members to start at once was reached then, in
-    /// milliseconds on the steady scale: what they count, they count from there.
+    /// A group that is too large for all its members to start at once was reached then, or, among the
+    /// workflow's own records, the workflow was submitted then, in milliseconds on the steady scale: what is
+    /// counted in it counts from there.
     Reached { at_ms: u64 },
     /// Nobody wants the workflow's result: it is deleted when it has ended.
     Forgotten,
