@@ -41,6 +41,7 @@ use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 use crate::messages::task::Released;
 use crate::persistence::reader::Reader;
+use crate::persistence::steady::ClockReading;
 use crate::persistence::{Durability, LOCK_TIMEOUT, MemoryStore, SledStore, Store};
 use crate::result::{AsyncResult, Wait};
 use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_over_long};
@@ -1139,8 +1140,9 @@ impl Engine {
             Source::Eager => unreachable!("an eager app has no engine"),
         };
         let reader = Reader::new(store.clone());
-        let now_ms = self.clock.now_ms();
-        let legacy = Legacy::take(&*store, &reader, self.durability, self.trials, now_ms)?;
+        let clock = self.clock.going_on(ClockReading::last(&*store)?.as_ref());
+        let reading = clock.reading();
+        let legacy = Legacy::take(&*store, &reader, self.durability, self.trials, &reading)?;
         let room = Room::new(self.most);
         room.add(legacy.pending);
         let remains = sweeper::remains(&reader)?;
@@ -1150,7 +1152,7 @@ impl Engine {
             reader.up_to(durable.clone()),
             durable,
             self.registry,
-            self.clock.clone(),
+            clock.clone(),
             Site::Engine(Plant::new(workers, self.worker_threads, room, self.grace)),
         ));
         let pen = Pen::new(store, self.durability);
@@ -1159,7 +1161,7 @@ impl Engine {
             let purge = sweeper::purge_all(shared.clone(), store.clone(), remains);
             shared.plant().runtime.spawn(purge);
         }
-        let scheduler = SchedulerActor::new(self.clock).start();
+        let scheduler = SchedulerActor::new(clock).start();
         let shell = Shell::new(
             reader,
             Desk {

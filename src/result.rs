@@ -386,9 +386,9 @@ impl<O> AsyncResult<O> {
         Ok(members.map(|members| self.handles(members)))
     }
 
-    /// Returns when the next attempt of a task is due that waits for its time: of its
-    /// [`countdown`](crate::Signature::countdown), or, in state
-    /// [`Retry`](crate::State::Retry), of its next attempt.
+    /// Returns when the next attempt of a task is due that waits for its time, as the machine's clock is
+    /// set now: the end of its [`countdown`](crate::Signature::countdown), or, in state
+    /// [`Retry`](crate::State::Retry), the time of its next attempt.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -416,7 +416,9 @@ impl<O> AsyncResult<O> {
             None => reader.due_at(root, &found)?,
             waits => waits,
         };
-        Ok(due.map(|at_ms| UNIX_EPOCH + Duration::from_millis(at_ms)))
+        let now = self.shared.clock.time();
+        let shown = |due| UNIX_EPOCH + Duration::from_millis(now.on_the_wall(due));
+        Ok(due.map(shown))
     }
 
     /// Deletes its result, and all else that is kept of its workflow, instead of keeping it until its
@@ -584,7 +586,7 @@ impl<O> AsyncResult<O> {
         Ok(fate)
     }
 
-    /// Fails if its workflow is gone. A handle pins its workflow, so that is a fault; but nobody must wait
+    /// Fails if its workflow is gone. A handle pins its workflow, so that is a fault; but no caller may wait
     /// for ever.
     fn check_there(&self, reader: &Reader) -> Result<()> {
         match reader.is_there(self.id.root())? {

@@ -12,6 +12,7 @@ use crate::canvas::machine::task::{self, End, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{IndexSet, Report, Verdict};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
 use crate::canvas::retry::RetryPolicy;
+use crate::canvas::time::Time;
 use crate::{done, value};
 
 const MEMBERS: u64 = 10_000;
@@ -77,7 +78,7 @@ pub(crate) fn task(criterion: &mut Criterion) {
     group.bench_function("succeeds", |bencher| {
         bencher.iter(|| {
             let (mut task, _) = open();
-            black_box(task.granted(0));
+            black_box(task.granted(Time::default()));
             assert!(has_reported(&task.finished(
                 1,
                 End::Value(value(7)),
@@ -85,13 +86,14 @@ pub(crate) fn task(criterion: &mut Criterion) {
             )));
         });
     });
+    let a_second_later = Time::default().after(1_000);
     group.bench_function("succeeds after a retry", |bencher| {
         bencher.iter(|| {
             let (mut task, _) = open();
-            black_box(task.granted(0));
+            black_box(task.granted(Time::default()));
             black_box(task.finished(1, failure(), Now::default()));
-            black_box(task.due(1_000));
-            black_box(task.granted(1_000));
+            black_box(task.due(a_second_later));
+            black_box(task.granted(a_second_later));
             assert!(has_reported(&task.finished(
                 2,
                 End::Value(value(7)),
@@ -110,7 +112,7 @@ fn open() -> (Task, Vec<task::Command>) {
         backoff_max: Duration::from_secs(600),
         jitter: false,
     };
-    Task::open(7, policy, Schedule::default(), 0)
+    Task::open(7, policy, Schedule::default(), Time::default())
 }
 
 fn failure() -> End {

@@ -23,7 +23,12 @@
 //! - what a caller was told who [revokes](chordal::AsyncResult::revoke), a flow or a part of it, at any time,
 //!   agrees with what has run, with the record, and with what it is told in later lives; nothing of it
 //!   starts after that (in two of seven seeds);
-//! - after the retention, or after [`forget`](chordal::AsyncResult::forget), the store holds nothing.
+//! - a delay lasts as long as it says and a point in time is when the wall clock shows it, though that is set
+//!   by hours and years, forward and back (in two of five seeds);
+//! - what is found by its id is found whole, its outcome and its end, though it is swept at that moment (in one
+//!   of four seeds);
+//! - after [`forget`](chordal::AsyncResult::forget), at any time, nothing of a flow that has ended is found, and
+//!   its idempotency key is free; after the retention the store holds nothing.
 //!
 //! With [`Durability::Buffered`](chordal::Durability) a crash may take what was acknowledged and told, and
 //! what is begun again has the old numbers. The rest holds: what is there is whole, and ends as it should.
@@ -74,11 +79,13 @@ mod dice;
 mod disk;
 mod failing;
 mod life;
+mod lookups;
 #[path = "../../tests/it/property/model.rs"]
 mod model;
 mod plan;
 mod revoke;
 mod run;
+mod steps;
 mod tasks;
 mod world;
 

@@ -13,7 +13,9 @@ use chordal::{App, AsyncResult, Error};
 use serde_json::Value;
 use tokio::task::LocalSet;
 
+use crate::dice::Dice;
 use crate::disk::Disk;
+use crate::lookups;
 use crate::model::{origin, plain};
 use crate::plan::{Forgets, LifeEnd, Plan};
 use crate::revoke;
@@ -162,6 +164,7 @@ impl Driver {
         // The runtime's own time stands until nobody can go on without it.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let world = &self.world;
+        world.step();
         let calls = self.disk.calls();
         if world.dice.percent(world.plan.trouble.haste) {
             self.write().await;
@@ -195,9 +198,33 @@ impl Driver {
         submitted.iter().all(|flow| flow.borrow().done) && !holds(b"b", b"c") && !holds(b"w", b"x")
     }
 
+    /// Nothing is found of what was forgotten, and its idempotency key is free; what is left of it is kept
+    /// for handles alone.
+    fn check_forgotten(&self) {
+        let world = &self.world;
+        for (number, submitted) in world.submitted.iter().enumerate() {
+            let submitted = submitted.borrow();
+            let Some(id) = submitted.id.filter(|_| submitted.forgotten) else {
+                continue;
+            };
+            let mut ended = self.disk.scan(b"e", b"f").filter_map(Result::ok);
+            let is_kept =
+                ended.any(|(key, _)| key[1..9] != [0; 8] && key[9..25] == *id.as_uuid().as_bytes());
+            let key = world.plan.flows[number].idempotency_key.as_ref();
+            let is_taken = key.is_some_and(|key| {
+                let key = [b"i", key.as_bytes()].concat();
+                !matches!(self.disk.get(&key), Ok(None))
+            });
+            if (is_kept || is_taken) && !world.has_lost.get() {
+                world.is_wrong(format!("flow {number} was forgotten, and is kept"));
+            }
+        }
+    }
+
     /// Lets the retention pass: nothing is left then.
     async fn sweep(&mut self) -> Ended {
-        self.world.clock.advance(Plan::retention());
+        self.check_forgotten();
+        self.world.advance(Plan::retention());
         for _ in 0..STEPS_TO_SWEEP {
             self.step().await;
             let mut all = self.disk.scan(b"a", b"m").chain(self.disk.scan(b"n", b"z"));
@@ -239,6 +266,7 @@ async fn look_back(world: &World, app: &App) {
                 other => world.is_wrong(format!("the end of flow {number} was told: {other:?}")),
             },
             Ok(_) => {}
+            Err(Error::UnknownId { .. }) if world.plan.sweeps_early() && !world.has_lost.get() => {}
             Err(Error::UnknownId { .. }) if world.has_lost.get() => {
                 let mut submitted = submitted.borrow_mut();
                 submitted.id = None;
@@ -267,23 +295,38 @@ async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error
         return Ok(());
     }
     let result = match id {
-        Some(id) => app.async_result::<Value>(id).await?,
+        Some(id) => match app.async_result::<Value>(id).await {
+            Err(Error::UnknownId { .. }) if world.plan.sweeps_early() => {
+                submitted.borrow_mut().done = true;
+                return Ok(());
+            }
+            found => found?,
+        },
         None => {
             world.turn().await;
-            submitted.borrow_mut().tries += 1;
+            {
+                let mut submitted = submitted.borrow_mut();
+                if submitted.tries == 0 {
+                    submitted.first_ms = world.passed_ms();
+                }
+                submitted.tries += 1;
+            }
             let result = app.apply_async(world.plan.canvas(flow)).await?;
             submitted.borrow_mut().id = Some(result.id());
             world.tell(|| format!("flow {number} is {}", result.id()));
             result
         }
     };
-    let (asking, app, id) = (world.clone(), app.clone(), result.id());
+    let (asking, asked, id) = (world.clone(), app.clone(), result.id());
     tokio::task::spawn_local(async move {
-        if let Err(error) = revoke::ask(&asking, &app, number, id).await {
+        if let Err(error) = revoke::ask(&asking, &asked, number, id).await {
             fault(&asking, &error);
         }
     });
     if flow.forgets == Forgets::Early {
+        for _ in 0..turns_to_forget(world.seed, number) {
+            world.turn().await;
+        }
         submitted.borrow_mut().forgotten = true;
         result.forget().await?;
     } else {
@@ -293,6 +336,9 @@ async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error
             result.forget().await?;
         } else {
             result.at_rest().await?;
+            let id = result.id();
+            drop(result);
+            lookups::look(world, app, number, id).await?;
         }
     }
     submitted.borrow_mut().done = true;
@@ -300,14 +346,29 @@ async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error
     Ok(())
 }
 
+/// How many turns a caller has before it forgets what may still wait: in every third seed some, the others
+/// stay what they were.
+fn turns_to_forget(seed: u64, flow: usize) -> usize {
+    let dice = Dice::new(seed.rotate_left(8) ^ flow as u64);
+    match seed % 3 {
+        1 => dice.roll(dice.pick(&[1, 6, 25])),
+        _ => 0,
+    }
+}
+
+/// How it ended.
+pub(crate) async fn outcome(result: &AsyncResult<Value>) -> Result<Result<Value, String>, Error> {
+    match result.get().await {
+        Ok(value) => Ok(Ok(plain(&value))),
+        Err(Error::Failed(failure)) if failure.message == "revoked" => Ok(Err(failure.message)),
+        Err(Error::Failed(failure)) => Ok(Err(origin(&failure.message))),
+        Err(error) => Err(error),
+    }
+}
+
 /// Is told how it ended.
 async fn hear(world: &World, number: usize, result: &AsyncResult<Value>) -> Result<(), Error> {
-    let outcome = match result.get().await {
-        Ok(value) => Ok(plain(&value)),
-        Err(Error::Failed(failure)) if failure.message == "revoked" => Err(failure.message),
-        Err(Error::Failed(failure)) => Err(origin(&failure.message)),
-        Err(error) => return Err(error),
-    };
+    let outcome = outcome(result).await?;
     world.tell(|| format!("flow {number} has ended: {outcome:?}"));
     let expected = &world.plan.flows[number].outcome;
     revoke::has_ended(world, number, &outcome);

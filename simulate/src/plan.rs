@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::dice::Dice;
 use crate::disk::Disk;
+use crate::lookups;
 use crate::model::{self, Form, Node};
 use crate::tasks::{self, source};
 use crate::world;
@@ -30,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) nodes: BTreeMap<u64, Node>,
     pub(crate) settings: Settings,
     pub(crate) trouble: Trouble,
+    /// How long a result is kept.
+    retention: Duration,
 }
 
 /// A workflow that is submitted, and what the reference says of it.
@@ -74,7 +77,7 @@ pub(crate) struct Role {
     blocking: bool,
     pub(crate) queue: Option<&'static str>,
     pub(crate) priority: Option<u8>,
-    countdown_ms: Option<u64>,
+    pub(crate) countdown_ms: Option<u64>,
     /// In milliseconds since the [start](world::start).
     pub(crate) eta_ms: Option<u64>,
     expires: Option<Expires>,
@@ -89,6 +92,8 @@ enum Expires {
     In(u64),
     /// Since the [start](world::start).
     At(u64),
+    /// It has, whatever the clock shows.
+    Before,
 }
 
 /// How an attempt fails that is not the last.
@@ -190,6 +195,7 @@ impl Plan {
             nodes,
             settings,
             trouble: Trouble::of(&dice, buffered),
+            retention: lookups::short_retention_ms(seed).map_or(RETENTION, Duration::from_millis),
         }
     }
 
@@ -249,6 +255,7 @@ impl Plan {
         match role.expires {
             Some(Expires::In(ms)) => task = task.expires(Duration::from_millis(ms)),
             Some(Expires::At(ms)) => task = task.expires_at(after_start(ms)),
+            Some(Expires::Before) => task = task.expires_at(SystemTime::UNIX_EPOCH),
             None => {}
         }
         if let Some(ms) = role.soft_limit {
@@ -289,15 +296,21 @@ impl Plan {
             .live_workflows(*live)
             .worker_threads(*threads)
             .grace(*grace)
-            .retention(RETENTION);
+            .retention(self.retention);
         for (queue, slots) in QUEUES.iter().zip(own) {
             builder = builder.queue(*queue, *slots);
         }
         builder
     }
 
+    /// Longer than anything is kept.
     pub(crate) fn retention() -> Duration {
         RETENTION
+    }
+
+    /// Says whether what has ended may be gone before anybody asks for it.
+    pub(crate) fn sweeps_early(&self) -> bool {
+        self.retention < RETENTION
     }
 }
 
@@ -413,7 +426,7 @@ impl Role {
         let (first, more) = (dice.next() % 10_000, dice.next() % 3_000);
         role.expires = Some(match dice.roll(4) {
             0 => Expires::In(0),
-            1 => Expires::At(0),
+            1 => Expires::Before,
             2 => {
                 role.countdown_ms = Some(first + more);
                 Expires::In(first)
@@ -440,11 +453,11 @@ impl Role {
             2 => role.eta_ms = Some(dice.next() % 20_000),
             _ => {}
         }
-        // Later than all ends.
+        // Later than all ends, and than the clock is ever set to.
         let late_ms = 2 * RETENTION.as_millis() as u64;
         match dice.roll(20) {
             0 => role.expires = Some(Expires::In(late_ms)),
-            1 => role.expires = Some(Expires::At(late_ms)),
+            1 => role.expires = Some(Expires::At(2_000 * late_ms)),
             _ => {}
         }
         if alone && !fails && dice.percent(15) {
@@ -477,11 +490,6 @@ impl Role {
             role.pauses.clear();
         }
         role
-    }
-
-    /// It is not to start earlier, in milliseconds since the [start](world::start).
-    pub(crate) fn earliest_ms(&self) -> u64 {
-        self.eta_ms.or(self.countdown_ms).unwrap_or_default()
     }
 
     /// How many retries it is to have.

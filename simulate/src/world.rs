@@ -1,7 +1,7 @@
 //! The world around the engine of one run: what its tasks find, and what they have done.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -16,6 +16,7 @@ use crate::dice::Dice;
 use crate::model::Node;
 use crate::plan::{Detour, Plan};
 use crate::revoke::{self, Asked};
+use crate::steps::{self, Setting};
 
 thread_local! {
     static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
@@ -30,7 +31,7 @@ pub(crate) fn now<T>(ask: impl FnOnce(&World) -> T) -> T {
 
 /// When each run starts.
 pub(crate) fn start() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
 
 #[derive(Debug)]
@@ -40,6 +41,13 @@ pub(crate) struct World {
     /// Of their own, for which commits are written where they were decided.
     at_once: Dice,
     pub(crate) clock: Clock,
+    /// How many milliseconds have passed, whatever the clock shows.
+    passed_ms: Cell<u64>,
+    /// The latest time of day that it has shown, in milliseconds since the [start].
+    latest_ms: Cell<u64>,
+    /// How many steps the driver has made, in all lives.
+    steps: Cell<usize>,
+    settings: RefCell<VecDeque<Setting>>,
     /// How often the store was opened.
     pub(crate) lives: Cell<u32>,
     /// Which bodies were entered: task, attempt, key.
@@ -76,6 +84,8 @@ pub(crate) struct World {
 pub(crate) struct Submitted {
     /// How often it was tried, and not refused.
     pub(crate) tries: u32,
+    /// When that was for the first time, in milliseconds that had passed.
+    pub(crate) first_ms: u64,
     pub(crate) id: Option<Id>,
     pub(crate) told: Option<Result<Value, String>>,
     /// It has been asked to forget it.
@@ -99,6 +109,10 @@ impl World {
             dice: Dice::new(!seed),
             at_once: Dice::new(seed.rotate_left(32)),
             clock: Clock::manual(start()),
+            passed_ms: Cell::new(0),
+            latest_ms: Cell::new(0),
+            steps: Cell::new(0),
+            settings: RefCell::new(steps::of(seed).into()),
             lives: Cell::new(0),
             entered: RefCell::default(),
             attempts: RefCell::default(),
@@ -120,7 +134,7 @@ impl World {
     /// Says what happens, if anybody wants to hear it.
     pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
         if self.options.tells {
-            println!("{:>9} {}", self.now_ms() % 1_000_000, what());
+            println!("{:>9} {}", self.passed_ms.get(), what());
         }
     }
 
@@ -150,6 +164,14 @@ impl World {
         node.canvas(false, &|key, task| self.plan.dress(key, task))
     }
 
+    /// When the flow of a task was first submitted.
+    fn submitted_ms(&self, key: u64) -> u64 {
+        let flows = self.plan.flows.iter().zip(&self.submitted);
+        let mut own = flows.filter(|(flow, _)| flow.ran.contains_key(&key));
+        own.next()
+            .map_or(0, |(_, submitted)| submitted.borrow().first_ms)
+    }
+
     /// Returns when the driver says so.
     pub(crate) fn turn(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (open, door) = oneshot::channel();
@@ -159,19 +181,48 @@ impl World {
 
     pub(crate) fn sleep(&self, ms: u64) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (wake, woken) = oneshot::channel();
-        let at_ms = self.now_ms() + ms;
+        let at_ms = self.passed_ms.get() + ms;
         self.sleepers.borrow_mut().push((at_ms, wake));
         wait(woken)
     }
 
-    pub(crate) fn now_ms(&self) -> u64 {
-        let since = self.clock.now().duration_since(SystemTime::UNIX_EPOCH);
-        since.expect("it starts later").as_millis() as u64
+    pub(crate) fn passed_ms(&self) -> u64 {
+        self.passed_ms.get()
     }
 
-    fn since_start_ms(&self) -> u64 {
-        let since = self.clock.now().duration_since(start());
-        since.expect("the clock goes on").as_millis() as u64
+    /// Turns the clock: so much time passes.
+    pub(crate) fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        self.passed_ms
+            .set(self.passed_ms.get() + by.as_millis() as u64);
+        self.see_the_clock();
+    }
+
+    fn see_the_clock(&self) {
+        let shown = self.clock.now().duration_since(start());
+        let shown_ms = shown.map_or(0, |shown| shown.as_millis() as u64);
+        self.latest_ms.set(self.latest_ms.get().max(shown_ms));
+    }
+
+    /// One more step of the driver: the clock may be set with it.
+    pub(crate) fn step(&self) {
+        let step = self.steps.get();
+        self.steps.set(step + 1);
+        let mut settings = self.settings.borrow_mut();
+        while settings.front().is_some_and(|next| next.after <= step)
+            && let Some(setting) = settings.pop_front()
+        {
+            let by = Duration::from_millis(setting.by_ms.unsigned_abs());
+            let now = self.clock.now();
+            let to = if setting.by_ms < 0 {
+                now - by
+            } else {
+                now + by
+            };
+            self.tell(|| format!("the clock is set by {} ms", setting.by_ms));
+            self.clock.set(to);
+            self.see_the_clock();
+        }
     }
 
     /// Of a group that waits in one line the first takes the slot that is free, and each other goes by
@@ -215,11 +266,11 @@ impl World {
     pub(crate) fn pass_time(&self, most: Duration) {
         let mut sleepers = self.sleepers.borrow_mut();
         sleepers.retain(|(_, sleeper)| !sleeper.is_closed());
-        let now = self.now_ms();
+        let now = self.passed_ms.get();
         let next = sleepers.iter().map(|(at_ms, _)| at_ms - now).min();
         let by = next.map_or(most, |next| most.min(Duration::from_millis(next)));
-        self.clock.advance(by);
-        let now = self.now_ms();
+        self.advance(by);
+        let now = self.passed_ms.get();
         for (_, sleeper) in sleepers.extract_if(.., |(at_ms, _)| *at_ms <= now) {
             let _ = sleeper.send(());
         }
@@ -272,8 +323,15 @@ pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
             world.is_wrong(format!("task {key} had ended, and ran again"));
         }
         let role = &world.plan.roles[&key];
-        if world.since_start_ms() < role.earliest_ms() {
+        if role.eta_ms.is_some_and(|eta| world.latest_ms.get() < eta) {
             world.is_wrong(format!("task {key} begins before its time"));
+        }
+        let since_ms = world.submitted_ms(key);
+        if role
+            .countdown_ms
+            .is_some_and(|ms| world.passed_ms.get() < since_ms + ms)
+        {
+            world.is_wrong(format!("task {key} begins before its countdown has ended"));
         }
         world.begins_in_turn(id, key);
         let most = 1 + role.retries() + world.lives.get() + world.deaths.get() as u32;

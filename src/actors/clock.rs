@@ -1,7 +1,7 @@
 //! The clock: the only place that reads the time of day or draws randomness.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,8 +9,20 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::canvas::id::Id;
+use crate::canvas::time::Time;
+use crate::persistence::meta;
+use crate::persistence::steady::ClockReading;
+
+/// How often the scheduler looks at the clocks while anything waits: the wall clock may have been set, or the
+/// machine suspended, and no timer tells.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Where the engine takes its time from: the machine's clock, or one that a test turns by hand.
+///
+/// There are two kinds of times. A point in time (an `eta`, an `expires_at`) has come when the clock shows it. A
+/// delay (a countdown, the wait before a retry, a retention, a time limit) lasts as long as it says, however the
+/// clock is set meanwhile, and also if the process is restarted. It goes on while the machine sleeps, and, as far
+/// as the clock tells, while it is off.
 ///
 /// ```
 /// # use std::time::{Duration, SystemTime};
@@ -22,7 +34,13 @@ use crate::canvas::id::Id;
 /// assert_eq!(handle.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(60));
 /// ```
 #[derive(Clone, Debug)]
-pub struct Clock(Source);
+pub struct Clock {
+    source: Source,
+    /// By how many milliseconds the steady scale is ahead of the machine's uptime.
+    ahead_ms: i64,
+    /// Which start of the machine its uptime counts from, where that can be told.
+    boot: Option<Arc<str>>,
+}
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -35,7 +53,10 @@ enum Source {
 
 #[derive(Debug)]
 struct Manual {
-    now_ms: AtomicU64,
+    /// Where it started, and by how much it was advanced since then.
+    passed_ms: AtomicU64,
+    /// By how much it was set forward, or back, beyond that.
+    set_ms: AtomicI64,
     /// Rung when it has been turned. It wakes in the order of waiting: a `watch` does so at random.
     bell: Notify,
     /// How many random numbers were drawn: a test that draws the same gets the same.
@@ -46,7 +67,8 @@ impl Clock {
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        Self(Source::System(Instant::now()))
+        let boot = meta::boot_id().map(Arc::from);
+        Self::over(Source::System(Instant::now()), boot)
     }
 
     /// A clock that stands at `start` until [`advance`](Self::advance) moves it. It draws no
@@ -54,11 +76,49 @@ impl Clock {
     /// a clock of its own and these stand alike.
     #[must_use]
     pub fn manual(start: SystemTime) -> Self {
-        Self(Source::Manual(Arc::new(Manual {
-            now_ms: AtomicU64::new(millis(start)),
+        let manual = Manual {
+            passed_ms: AtomicU64::new(millis(start)),
+            set_ms: AtomicI64::new(0),
             bell: Notify::new(),
             draws: AtomicU64::new(0),
-        })))
+        };
+        Self::over(Source::Manual(Arc::new(manual)), Some("manual".into()))
+    }
+
+    /// A clock whose steady scale begins with what the wall clock shows.
+    fn over(source: Source, boot: Option<Arc<str>>) -> Self {
+        let clock = Self {
+            source,
+            ahead_ms: 0,
+            boot,
+        };
+        let steady_ms = clock.now_ms();
+        clock.at(steady_ms)
+    }
+
+    /// The same clock with a steady scale that shows this now.
+    fn at(self, steady_ms: u64) -> Self {
+        let ahead_ms = steady_ms.wrapping_sub(self.uptime_ms()).cast_signed();
+        Self { ahead_ms, ..self }
+    }
+
+    /// The same clock with the steady scale of a store, as its last reading says.
+    pub(crate) fn going_on(self, last: Option<&ClockReading>) -> Self {
+        let (uptime_ms, wall_ms) = (self.uptime_ms(), self.now_ms());
+        let boot = self.boot.as_deref();
+        // What versions stored that had one scale was on the wall clock's.
+        let steady_ms = last.map_or(wall_ms, |last| last.steady_now(boot, uptime_ms, wall_ms));
+        self.at(steady_ms)
+    }
+
+    /// What it shows, to be recorded.
+    pub(crate) fn reading(&self) -> ClockReading {
+        ClockReading {
+            boot: self.boot.as_deref().map(str::to_owned),
+            uptime_ms: self.uptime_ms(),
+            wall_ms: self.now_ms(),
+            steady_ms: self.steady_ms(),
+        }
     }
 
     /// Returns the time, in whole milliseconds.
@@ -73,34 +133,100 @@ impl Clock {
     ///
     /// On the system clock.
     pub fn advance(&self, by: Duration) {
-        match &self.0 {
-            Source::System(_) | Source::Untimed(_) => panic!("only a manual clock can be advanced"),
+        let manual = self.by_hand();
+        let by = by.as_millis() as u64;
+        manual.passed_ms.fetch_add(by, Ordering::SeqCst);
+        manual.bell.notify_waiters();
+    }
+
+    /// Sets a manual clock to another time, as a correction of the machine's clock does: points in time
+    /// are due earlier or later by that, delays are not. Times before the Unix epoch count as that.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use chordal::Clock;
+    /// let clock = Clock::manual(SystemTime::UNIX_EPOCH);
+    /// clock.set(SystemTime::UNIX_EPOCH + Duration::from_secs(3_600)); // no time has passed
+    /// clock.advance(Duration::from_secs(60));
+    /// assert_eq!(clock.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(3_660));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// On the system clock.
+    pub fn set(&self, time: SystemTime) {
+        let manual = self.by_hand();
+        let passed_ms = manual.passed_ms.load(Ordering::SeqCst);
+        let set_ms = millis(time).wrapping_sub(passed_ms).cast_signed();
+        manual.set_ms.store(set_ms, Ordering::SeqCst);
+        manual.bell.notify_waiters();
+    }
+
+    fn by_hand(&self) -> &Manual {
+        match &self.source {
+            Source::System(_) | Source::Untimed(_) => panic!("only a manual clock can be turned"),
+            Source::Manual(manual) => manual,
+        }
+    }
+
+    /// Milliseconds since the Unix epoch, as the machine's clock shows them: it may be set.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.time().wall_ms
+    }
+
+    /// Milliseconds on the steady scale, which goes on over restarts.
+    pub(crate) fn steady_ms(&self) -> u64 {
+        self.uptime_ms().saturating_add_signed(self.ahead_ms)
+    }
+
+    /// What both scales show at one moment.
+    pub(crate) fn time(&self) -> Time {
+        match &self.source {
+            Source::System(_) | Source::Untimed(_) => Time {
+                steady_ms: self.steady_ms(),
+                wall_ms: millis(SystemTime::now()),
+            },
             Source::Manual(manual) => {
-                let by = by.as_millis() as u64;
-                manual.now_ms.fetch_add(by, Ordering::SeqCst);
-                manual.bell.notify_waiters();
+                let passed_ms = manual.passed_ms.load(Ordering::SeqCst);
+                let set_ms = manual.set_ms.load(Ordering::SeqCst);
+                Time {
+                    steady_ms: passed_ms.saturating_add_signed(self.ahead_ms),
+                    wall_ms: passed_ms.saturating_add_signed(set_ms),
+                }
             }
         }
     }
 
-    pub(crate) fn now_ms(&self) -> u64 {
-        match &self.0 {
-            Source::System(_) | Source::Untimed(_) => millis(SystemTime::now()),
-            Source::Manual(manual) => manual.now_ms.load(Ordering::SeqCst),
+    /// Milliseconds since the start of the machine, those in which it slept too.
+    fn uptime_ms(&self) -> u64 {
+        match &self.source {
+            Source::System(_start) | Source::Untimed(_start) => {
+                #[cfg(target_os = "linux")]
+                {
+                    let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+                    (uptime.tv_sec * 1_000 + uptime.tv_nsec / 1_000_000).cast_unsigned()
+                }
+                #[cfg(not(target_os = "linux"))]
+                {
+                    _start.elapsed().as_millis() as u64
+                }
+            }
+            Source::Manual(manual) => manual.passed_ms.load(Ordering::SeqCst),
         }
     }
 
-    /// Milliseconds on a scale that no setting of the clock moves: what waits is measured on it.
+    /// Milliseconds on the scale on which limits are measured: no setting of the clock moves it, and it
+    /// begins anew with each process.
     pub(crate) fn elapsed_ms(&self) -> u64 {
-        match &self.0 {
+        match &self.source {
             Source::System(start) | Source::Untimed(start) => start.elapsed().as_millis() as u64,
-            Source::Manual(manual) => manual.now_ms.load(Ordering::SeqCst),
+            Source::Manual(manual) => manual.passed_ms.load(Ordering::SeqCst),
         }
     }
 
     /// A random number; of a manual clock the same sequence each time.
     pub(crate) fn random(&self) -> u64 {
-        match &self.0 {
+        match &self.source {
             Source::System(_) | Source::Untimed(_) => rand::random(),
             // SplitMix64 (Steele, Lea and Flood, 2014).
             Source::Manual(manual) => {
@@ -116,16 +242,17 @@ impl Clock {
     /// The same clock for where nobody has timers: who waits for it is not woken by it, but sees
     /// that the time has come when anything else wakes him. A manual clock wakes all the same.
     pub(crate) fn untimed(self) -> Self {
-        match self.0 {
-            Source::System(start) => Self(Source::Untimed(start)),
-            other => Self(other),
-        }
+        let source = match self.source {
+            Source::System(start) => Source::Untimed(start),
+            other => other,
+        };
+        Self { source, ..self }
     }
 
     /// Returns once [`elapsed_ms`](Self::elapsed_ms) is `at_ms` or later. Needs tokio's time
     /// driver on the system clock, unless it is [untimed](Self::untimed).
     pub(crate) async fn wait_until(&self, at_ms: u64) {
-        match &self.0 {
+        match &self.source {
             Source::System(_) => {
                 let left = at_ms.saturating_sub(self.elapsed_ms());
                 tokio::time::sleep(Duration::from_millis(left)).await;
@@ -147,6 +274,30 @@ impl Clock {
                 }
                 rung.await;
             },
+        }
+    }
+
+    /// Returns about so many milliseconds after `then`, or earlier if a look at the clocks may show
+    /// something else by now: a second later at the latest, and when a manual clock has been set.
+    pub(crate) async fn rest(&self, then: Time, ms: u64) {
+        let Source::Manual(manual) = &self.source else {
+            let until = self
+                .elapsed_ms()
+                .saturating_add(ms.min(LOOK.as_millis() as u64));
+            return self.wait_until(until).await;
+        };
+        loop {
+            let rung = manual.bell.notified();
+            tokio::pin!(rung);
+            // Registered before the look, so that nothing is missed between look and wait.
+            rung.as_mut().enable();
+            let now = self.time();
+            if now.steady_ms >= then.steady_ms.saturating_add(ms)
+                || now.ahead_ms() != then.ahead_ms()
+            {
+                return;
+            }
+            rung.await;
         }
     }
 

@@ -31,6 +31,7 @@ use crate::canvas::machine::place::Place;
 use crate::canvas::machine::room::Weight;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
+use crate::canvas::time::{Earliest, Moment};
 use crate::error::Error;
 use crate::failpoint::{self, Point};
 use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
@@ -105,7 +106,7 @@ pub(crate) struct EngineActor {
     /// Those that wait and were forgotten, and the store does not show that yet.
     forgotten: HashSet<Id>,
     retention: Duration,
-    /// When the next sweep is due; this and the other times in milliseconds since the Unix epoch.
+    /// When the next sweep is due, in milliseconds on the steady scale.
     sweep_at: Option<u64>,
     /// What the last sweep has taken away is on its way to the store.
     sweeping: bool,
@@ -114,9 +115,9 @@ pub(crate) struct EngineActor {
     /// The key that the next look starts behind, if one was not enough.
     sweep_from: Option<Vec<u8>>,
     /// When the first of those that wait for their time is due.
-    due_at: Option<u64>,
+    due: Earliest,
     /// What the scheduler has been asked for.
-    alarm_at: Option<u64>,
+    alarm: Earliest,
 }
 
 /// A workflow that has not ended.
@@ -128,7 +129,7 @@ struct Live {
     /// What it takes up of the room for what is pending.
     weight: Weight,
     lane: Lane,
-    /// When the root ended, if callbacks still run.
+    /// When the root ended, on the steady scale, if callbacks still run.
     ended_ms: Option<u64>,
 }
 
@@ -184,8 +185,8 @@ impl EngineActor {
             sweeping: false,
             sweep_again: false,
             sweep_from: None,
-            due_at: None,
-            alarm_at: None,
+            due: Earliest::default(),
+            alarm: Earliest::default(),
         }
     }
 
@@ -212,7 +213,7 @@ impl EngineActor {
             return Ok(());
         };
         let reader = self.shell.reader().clone();
-        let now = self.shell.now_ms();
+        let now = self.shell.time();
         let mut histories = reader.histories();
         let mut next = None;
         for (taken, pair) in reader.store().scan(&rest.from, &rest.to).enumerate() {
@@ -225,7 +226,7 @@ impl EngineActor {
                 let head = codec::decode(Kind::Head, &key, &record)?;
                 let submitted = self.submitted(root, head)?;
                 let entrance = self.come_in(root, &submitted.node)?;
-                let since_ms = root.submitted_ms().min(now);
+                let since_ms = now.steady_at(root.submitted_ms());
                 let history = histories.of(root)?;
                 self.resume(submitted, record, history, entrance, since_ms)?;
                 rest.count += 1;
@@ -248,14 +249,15 @@ impl EngineActor {
         })
     }
 
-    /// Goes on with a workflow as the store has it.
+    /// Goes on with a workflow as the store has it. `since_ms`: when it was submitted, on the steady scale,
+    /// unless its records say it.
     fn resume(
         &mut self,
         submitted: Submitted,
         head: Vec<u8>,
         history: History,
         entrance: Entrance,
-        since_ms: u64,
+        mut since_ms: u64,
     ) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
         let Submitted {
@@ -281,11 +283,11 @@ impl EngineActor {
                 Record::Revoked { stream, index } => {
                     self.shell.mark(root, (stream, index));
                 }
+                Record::Reached { at_ms } => since_ms = at_ms,
                 Record::Verdict(_)
                 | Record::Expanded { .. }
                 | Record::Offspring { .. }
                 | Record::Folded { .. }
-                | Record::Reached { .. }
                 | Record::Forgotten
                 | Record::Submitted { .. }
                 | Record::SubmittedBy { .. } => {}
@@ -403,7 +405,7 @@ impl EngineActor {
             Command::Result(outcome) => {
                 let ended = Ended {
                     outcome,
-                    at_ms: self.shell.now_ms(),
+                    at_ms: self.shell.steady_ms(),
                     commit: self.shell.next_commit(),
                 };
                 self.shell
@@ -451,7 +453,7 @@ impl EngineActor {
         if forgotten {
             self.forget_ended(root, &live.head)?;
         } else {
-            let ended_ms = live.ended_ms.unwrap_or_else(|| self.shell.now_ms());
+            let ended_ms = live.ended_ms.unwrap_or_else(|| self.shell.steady_ms());
             self.shell.put(keys::ended(ended_ms, root), live.head);
             self.sweep_later();
         }
@@ -466,15 +468,22 @@ impl EngineActor {
     /// its time, whichever is first.
     fn set_alarm(&mut self) {
         // Woken for what may not come in, it would be woken again at once, for as long as that is so.
-        let due_at = self.due_at.filter(|_| self.lets_in());
-        let Some(at_ms) = self.sweep_at.into_iter().chain(due_at).min() else {
-            return;
+        let mut at = match self.lets_in() {
+            true => self.due,
+            false => Earliest::default(),
         };
-        if self.alarm_at.is_none_or(|alarm| at_ms < alarm) {
-            self.alarm_at = Some(at_ms);
-            let who = self.shell.engine().clone().recipient();
-            self.shell.scheduler().do_send(SetAlarm { at_ms, who });
+        if let Some(sweep_at) = self.sweep_at {
+            at.add(Moment::steady(sweep_at));
         }
+        if at.is_before(self.alarm) {
+            self.ask_for(at);
+        }
+    }
+
+    fn ask_for(&mut self, at: Earliest) {
+        self.alarm = at;
+        let who = self.shell.engine().clone().recipient();
+        self.shell.scheduler().do_send(SetAlarm { at, who });
     }
 
     /// Says whether the store does not show yet what has become of a workflow that is not in memory. It will
@@ -514,6 +523,8 @@ impl Actor for EngineActor {
         let post = Post::of(context, None);
         self.shell.set_engine(context.address(), post.clone());
         self.post = Some(post);
+        // From now on the scheduler says if the clock is set.
+        self.ask_for(Earliest::default());
         if let Err(error) = self.recover(context) {
             self.shell.halt(error.into());
         }
@@ -572,7 +583,7 @@ impl Handler<Submit> for EngineActor {
             self.shell.delete(keys::remains(root_id));
         }
         if let Some(task) = by {
-            self.record_submission(task, root_id);
+            self.record_submitter(task, root_id);
         }
         self.shell.acknowledge(durable, shared.pin(root_id));
         let weight = reservation.keep();
@@ -583,7 +594,9 @@ impl Handler<Submit> for EngineActor {
                 self.shell.start_numbers(root_id, next, None);
                 let own = (head, weight);
                 self.insert(root_id, Workflow::default(), own, entrance.lane, None);
-                self.start_root(Place::root(root_id, root), Resume::Fresh, entrance);
+                let mut place = Place::root(root_id, root);
+                place.since_ms = entrance.counts.then(|| self.shell.steady_ms());
+                self.start_root(place, Resume::Fresh, entrance);
             }
             Ok(None) => self.set_alarm(),
             Err(error) => self.shell.halt(error.into()),
@@ -628,7 +641,7 @@ impl Handler<KeyIsDurable> for EngineActor {
 impl EngineActor {
     /// Records in both workflows that this task has submitted the other. A task whose workflow has
     /// ended meanwhile, and may be swept, gets no record: nothing would delete it.
-    fn record_submission(&self, task: Id, root: Id) {
+    fn record_submitter(&self, task: Id, root: Id) {
         let stream = root.origin_stream();
         self.shell.record(stream, Record::SubmittedBy { task });
         if self.workflows.contains_key(&task.root()) {
@@ -702,8 +715,9 @@ impl Handler<Wake> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
-        self.alarm_at = None;
-        let now = self.shell.now_ms();
+        self.alarm = Earliest::default();
+        self.shell.note_clock();
+        let now = self.shell.steady_ms();
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
             // What has ended by now may be on its way to the store, which is where the sweep looks.
             self.shell.then(Act::Sweep(Sweep::Start));

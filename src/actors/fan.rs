@@ -28,7 +28,7 @@ pub(crate) struct FanOut {
     barrier: Post,
     /// The group's or chord's own.
     supervisor: Post,
-    /// When it was reached; the members that wait for their turn count from there.
+    /// When it was reached, on the steady scale; the members that wait for their turn count from there.
     since_ms: u64,
     /// Members may have been started before a restart: those that had got somewhere.
     resumed: Option<HashMap<Index, Change>>,
@@ -129,7 +129,9 @@ impl FanOut {
                 }
             }
         }
-        let since_ms = reached.or(child.since_ms).unwrap_or_else(|| shell.now_ms());
+        let since_ms = reached
+            .or(child.since_ms)
+            .unwrap_or_else(|| shell.steady_ms());
         if reached.is_none() && size > shell.window() {
             shell.record(group, Record::Reached { at_ms: since_ms });
         }

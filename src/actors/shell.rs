@@ -24,7 +24,7 @@ use super::pins::Pin;
 use super::post::Post;
 use super::roll::{Roll, Ticket};
 use super::runner::Order;
-use super::scheduler::SchedulerActor;
+use super::scheduler::{self, SchedulerActor};
 use super::shared::Shared;
 use super::store::Desk;
 use super::supervision::Child;
@@ -40,6 +40,7 @@ use crate::canvas::machine::{Due, Record};
 use crate::canvas::options::Options;
 use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy};
+use crate::canvas::time::Time;
 use crate::error::Error;
 use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::{Permit, Slot};
@@ -64,6 +65,12 @@ const GATE: usize = 1_024;
 /// [`CROWDED`].
 const CROWD: u64 = 16;
 const CROWDED: u64 = 8;
+
+/// What the clocks show is recorded beside delays, but not more often than this, in milliseconds: by so much
+/// a delay may be longer if the machine goes down and its clock comes up behind.
+const NOTED_EACH_MS: u64 = 1_000;
+/// And in any case when something else wakes the engine after so long.
+const NOTED_AT_LEAST_MS: u64 = 60_000;
 
 /// What every actor of the engine has: the way to the journal, and to the other actors.
 #[derive(Clone, Debug)]
@@ -104,6 +111,8 @@ struct Inner {
     to_discard: RefCell<HashMap<Id, String>>,
     /// How much is pending, and how much the store says.
     pending: Cell<(Weight, Weight)>,
+    /// When it was last recorded what the clocks show.
+    noted: Cell<Time>,
     /// The registered task that was asked for last.
     entry: Cell<Option<&'static Entry>>,
     limits: Limits,
@@ -170,6 +179,7 @@ impl Shell {
             last_root: legacy.last_root,
             to_discard: RefCell::default(),
             pending: Cell::new((legacy.pending, legacy.pending)),
+            noted: Cell::new(shared.clock.time()),
             entry: Cell::new(None),
             limits,
             shared,
@@ -221,13 +231,23 @@ impl Shell {
         self.0.limits.live
     }
 
+    /// What the wall clock shows, in milliseconds since the Unix epoch.
     pub(crate) fn now_ms(&self) -> u64 {
         self.0.shared.clock.now_ms()
     }
 
+    /// The time on the scale on which delays are kept.
+    pub(crate) fn steady_ms(&self) -> u64 {
+        self.0.shared.clock.steady_ms()
+    }
+
+    pub(crate) fn time(&self) -> Time {
+        self.0.shared.clock.time()
+    }
+
     pub(crate) fn now(&self) -> Now {
         Now {
-            ms: self.now_ms(),
+            time: self.time(),
             random: self.0.shared.clock.random(),
         }
     }
@@ -606,6 +626,30 @@ impl Shell {
     /// Records that this life ends as it should: what still runs is not to blame for it.
     pub(crate) fn end_life(&self) {
         let (key, record) = self.0.life.clone().ended();
+        self.put(key, record);
+        self.record_clock();
+    }
+
+    /// A delay is being recorded: from when on it counts must be known after the machine has been off.
+    pub(crate) fn note_delay(&self) {
+        let passed_ms = self.steady_ms().abs_diff(self.0.noted.get().steady_ms);
+        if passed_ms >= NOTED_EACH_MS {
+            self.record_clock();
+        }
+    }
+
+    /// Records what the clocks show if the wall clock was set, or if that is long ago.
+    pub(crate) fn note_clock(&self) {
+        let (now, noted) = (self.time(), self.0.noted.get());
+        let is_set = now.ahead_ms().abs_diff(noted.ahead_ms()) > scheduler::DRIFT_MS;
+        if is_set || now.steady_ms.abs_diff(noted.steady_ms) >= NOTED_AT_LEAST_MS {
+            self.record_clock();
+        }
+    }
+
+    fn record_clock(&self) {
+        self.0.noted.set(self.time());
+        let (key, record) = self.shared().clock.reading().record();
         self.put(key, record);
     }
 

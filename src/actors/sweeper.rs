@@ -53,7 +53,7 @@ pub(crate) enum Next {
 }
 
 /// Looks for workflows that ended at `until_ms` or before, from the first on, or from `from`. From now on
-/// nobody gets a handle of them.
+/// a lookup of them gives no handle.
 pub(crate) fn expired(
     reader: &Reader,
     shared: &Shared,

@@ -21,8 +21,10 @@ use crate::canvas::machine::offspring;
 use crate::canvas::machine::quarantine::Arrival;
 use crate::canvas::machine::task::{Command, End, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{Change, Index, Purpose};
+use crate::canvas::options::Options;
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::parked::{Misfit, NOT_REGISTERED, ParkedTask};
+use crate::canvas::time::{Scale, Time};
 use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
@@ -217,10 +219,10 @@ impl Job {
                 Command::Run { attempt, args } => {
                     self.run(attempt, args, permit.take());
                 }
-                Command::WakeAt { at_ms } => {
+                Command::WakeAt(at) => {
                     self.is_known = true;
                     self.shell.scheduler().do_send(WakeAt {
-                        at_ms,
+                        at,
                         who: context.address().recipient(),
                     });
                 }
@@ -319,18 +321,19 @@ impl Job {
 
     /// Records how far it has got; large arguments of a retry are put beside.
     fn record(&mut self, mut change: Change) {
-        if let Change::Waiting { past, .. } = &mut change
-            && let Some(args) = past.args.take()
-        {
-            let kept = self.shell.keep_args(self.child.id(), args);
-            past.args = Some(kept.clone());
-            if let Some(work) = &mut self.work {
-                work.machine.args_are_kept(kept);
+        if let Change::Waiting { past, .. } | Change::WaitingUntil { past, .. } = &mut change {
+            self.shell.note_delay();
+            if let Some(args) = past.args.take() {
+                let kept = self.shell.keep_args(self.child.id(), args);
+                past.args = Some(kept.clone());
+                if let Some(work) = &mut self.work {
+                    work.machine.args_are_kept(kept);
+                }
             }
         }
         let is_first = match &change {
             Change::Started(past) => past.is_first(),
-            Change::Waiting { .. } | Change::Done(_) => false,
+            Change::Waiting { .. } | Change::WaitingUntil { .. } | Change::Done(_) => false,
         };
         self.child.record(&self.shell, change);
         if !is_first && let Err(error) = self.supersede() {
@@ -504,11 +507,11 @@ impl Job {
             self.arrival = Arrival::Watched;
             self.shell.trial_starts(self.child.id());
         }
-        let now_ms = match work.machine.may_expire() {
-            true => self.shell.now_ms(),
-            false => 0,
+        let now = match work.machine.may_expire() {
+            true => self.shell.time(),
+            false => Time::default(),
         };
-        self.decide(Some(permit), context, |task| task.granted(now_ms));
+        self.decide(Some(permit), context, |task| task.granted(now));
     }
 
     fn run(&self, attempt: u32, args: Option<Value>, permit: Option<Permit>) {
@@ -560,9 +563,9 @@ impl Job {
             Resume::Fresh | Resume::Stored(None) => {
                 let seq = self.child.node.seq;
                 // Few have any to do with the time, and asking for it takes some.
-                let now_ms = own.map_or(0, |_| self.shell.now_ms());
-                let schedule = Schedule::of(own, self.child.since_ms.unwrap_or(now_ms));
-                Task::open(seq, policy, schedule, now_ms)
+                let now = own.map_or_else(Time::default, |_| self.shell.time());
+                let since_ms = self.child.since_ms.unwrap_or(now.steady_ms);
+                Task::open(seq, policy, Schedule::of(own, since_ms), now)
             }
             Resume::Stored(Some(last)) => {
                 let (reader, id) = (self.shell.reader(), self.child.id());
@@ -570,9 +573,11 @@ impl Job {
                     true => reader.records(id).collect::<Result<_, _>>()?,
                     false => Vec::new(),
                 };
-                let now_ms = self.shell.now_ms();
+                let now = self.shell.time();
+                let expires_on = own.map_or(Scale::Steady, Options::expires_on);
+                let last_change = last.clone();
                 let (machine, commands) =
-                    Task::recover(id.seq(), policy, last.clone(), &records, now_ms);
+                    Task::recover(id.seq(), policy, expires_on, last_change, &records, now);
                 let own = reader.offspring_in(id, records.into_iter().map(Ok))?;
                 offspring.extend(own.into_iter().map(|(index, _, node)| (index, node)));
                 if let Change::Started(past) = last
@@ -779,8 +784,8 @@ impl Handler<Wake> for TaskActor {
 
     fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
         self.work(context, |job, context| {
-            let now_ms = job.shell.now_ms();
-            job.decide(None, context, |task| task.due(now_ms));
+            let now = job.shell.time();
+            job.decide(None, context, |task| task.due(now));
         });
     }
 }

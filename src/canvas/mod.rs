@@ -25,6 +25,7 @@ pub(crate) mod retry;
 pub(crate) mod revoked;
 mod signature;
 pub(crate) mod state;
+pub(crate) mod time;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::time::{Moment, Scale};
+
 /// The longest name of a queue, or of a task, in bytes: names become keys of the store.
 pub(crate) const MAX_NAME: usize = 255;
 
@@ -42,7 +44,8 @@ impl TimeLimits {
     }
 }
 
-/// A point in time.
+/// A point in time, or the end of a delay. However the clock is set, a delay lasts as long as it says, and
+/// a point in time is when the clock shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum When {
     /// This long after the task could have started at once: in a chain, when the step before it
@@ -58,14 +61,21 @@ impl When {
         Self::At(since.as_millis() as u64)
     }
 
-    /// The time in milliseconds since the Unix epoch, counted from `now_ms`.
-    pub(crate) fn from(self, now_ms: u64) -> u64 {
+    /// The moment that this is; a delay counts from `since_ms` on, on the steady scale.
+    pub(crate) fn from(self, since_ms: u64) -> Moment {
         match self {
             Self::In(delay) => {
                 let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                now_ms.saturating_add(delay)
+                Moment::steady(since_ms.saturating_add(delay))
             }
-            Self::At(at_ms) => at_ms,
+            Self::At(at_ms) => Moment::wall(at_ms),
+        }
+    }
+
+    pub(crate) fn scale(self) -> Scale {
+        match self {
+            Self::In(_) => Scale::Steady,
+            Self::At(_) => Scale::Wall,
         }
     }
 }
@@ -128,6 +138,17 @@ impl Options {
             soft: self.soft_time_limit.or(registered.soft),
             hard: self.time_limit.or(registered.hard),
         }
+    }
+
+    /// Says whether a delay, or a deadline, counts from when the task could have started.
+    pub(crate) fn counts(&self) -> bool {
+        let times = [self.eta, self.expires];
+        times.iter().any(|time| matches!(time, Some(When::In(_))))
+    }
+
+    /// On which scale the deadline is, if there is one.
+    pub(crate) fn expires_on(&self) -> Scale {
+        self.expires.map_or(Scale::Steady, When::scale)
     }
 
     /// Celery's merge: what is set on the outside (the call, the enclosing group) wins

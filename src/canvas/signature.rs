@@ -269,7 +269,8 @@ macro_rules! builders {
             /// Starts it no earlier than this long after it could have started: after the
             /// submission, or, in a chain, after the step before it; the members of a group count
             /// from when the group was reached, however many they are. It waits in the store and
-            /// holds no slot.
+            /// holds no slot. The delay lasts as long as it says, however the machine's clock is set
+            /// meanwhile, and over restarts; see [`Clock`](crate::Clock).
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -281,7 +282,8 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.countdown(delay))
             }
 
-            /// Starts it no earlier than this time of day.
+            /// Starts it no earlier than the machine's clock shows this time: earlier or later if the
+            /// clock is set meanwhile, which is noticed within about a second.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -315,7 +317,7 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.expires(after))
             }
 
-            /// Gives it up if it has not started by this time of day; see
+            /// Gives it up if it has not started when the machine's clock shows this time; see
             /// [`expires`](Self::expires).
             ///
             /// ```

@@ -37,7 +37,7 @@ struct State {
     due: VecDeque<Due>,
     /// The first node number that is free.
     next: Seq,
-    /// When the root ended, in milliseconds since the Unix epoch.
+    /// When the root ended, in milliseconds on the steady scale.
     ended_ms: u64,
 }
 
@@ -130,7 +130,7 @@ impl Run {
 
     /// Returns when that was.
     fn put_result(&self, outcome: Outcome, draft: &mut Draft) -> u64 {
-        let at_ms = self.shared.clock.now_ms();
+        let at_ms = self.shared.clock.steady_ms();
         let ended = Ended {
             outcome,
             at_ms,

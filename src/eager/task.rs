@@ -23,6 +23,7 @@ use crate::canvas::machine::place::Place;
 use crate::canvas::machine::task::{Command, End, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{Change, Index, Purpose, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
+use crate::canvas::time::Time;
 use crate::error::{Error, Result};
 use crate::persistence::definition;
 use crate::persistence::draft::{self, Draft};
@@ -54,8 +55,8 @@ struct State {
     additions: VecDeque<Index>,
     /// What it has called, under way or done: whoever calls it again joins it.
     calls: HashMap<Index, Joint<Called>>,
-    /// The time up to which its delays would have taken, in milliseconds since the Unix epoch.
-    waited_until: u64,
+    /// How many milliseconds its delays would have taken so far, which nobody waits for.
+    skipped_ms: u64,
 }
 
 type Called = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
@@ -67,10 +68,9 @@ impl TaskFrame {
         let registered = run.shared.registry.get(&def.name);
         let entry = registered.expect("what is not registered is refused at submission");
         let options = entry.options.with(own);
-        let now_ms = run.shared.clock.now_ms();
-        let schedule = Schedule::of(own, now_ms);
-        let (machine, commands) =
-            Task::open(place.node.seq, options.retry_policy(), schedule, now_ms);
+        let now = run.shared.clock.time();
+        let schedule = Schedule::of(own, now.steady_ms);
+        let (machine, commands) = Task::open(place.node.seq, options.retry_policy(), schedule, now);
         let task = Arc::new(Running {
             run,
             place,
@@ -81,7 +81,7 @@ impl TaskFrame {
                 offspring: BTreeMap::new(),
                 additions: VecDeque::new(),
                 calls: HashMap::new(),
-                waited_until: now_ms,
+                skipped_ms: 0,
             }),
         });
         let mut state = task.state.lock();
@@ -127,7 +127,7 @@ impl TaskFrame {
             end => end,
         };
         let now = Now {
-            ms: task.now_ms(&state),
+            time: task.time(&state),
             random: task.run.shared.clock.random(),
         };
         let kind = state.machine.failure(attempt, &end);
@@ -150,8 +150,8 @@ impl Drop for TaskFrame {
 
 impl Running {
     /// The time, as it would be if the task's delays had been waited for.
-    fn now_ms(&self, state: &State) -> u64 {
-        self.run.shared.clock.now_ms().max(state.waited_until)
+    fn time(&self, state: &State) -> Time {
+        self.run.shared.clock.time().after(state.skipped_ms)
     }
 
     /// Returns the step that they lead to, if they do.
@@ -166,8 +166,8 @@ impl Running {
         while let Some(command) = commands.pop_front() {
             match command {
                 Command::Request => {
-                    let now_ms = self.now_ms(state);
-                    commands.extend(state.machine.granted(now_ms));
+                    let now = self.time(state);
+                    commands.extend(state.machine.granted(now));
                 }
                 Command::Record(change) => {
                     let index = self.place.index;
@@ -181,10 +181,11 @@ impl Running {
                         args,
                     }));
                 }
-                Command::WakeAt { at_ms } => {
-                    state.waited_until = state.waited_until.max(at_ms);
-                    let now_ms = self.now_ms(state);
-                    commands.extend(state.machine.due(now_ms));
+                Command::WakeAt(at) => {
+                    let left_ms = self.time(state).left_ms(at);
+                    state.skipped_ms = state.skipped_ms.saturating_add(left_ms);
+                    let now = self.time(state);
+                    commands.extend(state.machine.due(now));
                 }
                 Command::Report(mut report) => {
                     if self.place.run.is_none()
@@ -263,7 +264,7 @@ impl Running {
 
     /// Large arguments of a retry are put beside.
     fn keep_args(&self, state: &mut State, mut change: Change, draft: &mut Draft) -> Change {
-        if let Change::Waiting { past, .. } = &mut change
+        if let Change::Waiting { past, .. } | Change::WaitingUntil { past, .. } = &mut change
             && let Some(args) = past.args.take()
         {
             let kept = draft::keep_args(self.place.id(), args, &mut |key, piece| {

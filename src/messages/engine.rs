@@ -6,6 +6,7 @@ use actix::Message;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Due;
 use crate::canvas::machine::backlog::Lane;
+use crate::canvas::time::Earliest;
 
 /// The store knows which workflow this idempotency key stands for, or that it stands for none.
 #[derive(Clone, Debug, Message)]
@@ -29,8 +30,8 @@ pub(crate) struct Launch {
 pub(crate) enum Stored {
     /// It waits for a place in this lane, with this priority.
     Waits(Lane, Id, u8),
-    /// It waits for this time, in milliseconds since the Unix epoch.
-    WaitsUntil(u64),
+    /// It waits for the first of these moments.
+    WaitsUntil(Earliest),
     /// It is no longer where it waited.
     Moved(Id),
     /// It waits, and was forgotten.

@@ -2,19 +2,22 @@
 
 use actix::{Message, Recipient};
 
-/// Wake `who` at `at_ms`, milliseconds since the Unix epoch.
+use crate::canvas::time::{Earliest, Moment};
+
+/// Wake `who` at this moment.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct WakeAt {
-    pub(crate) at_ms: u64,
+    pub(crate) at: Moment,
     pub(crate) who: Recipient<Wake>,
 }
 
-/// Wake `who` at `at_ms`, and not when the alarm before was to go off.
+/// Wake `who` at the first of these moments, and not when the alarm before was to go off; and each time
+/// that the clock was seen to have been set.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct SetAlarm {
-    pub(crate) at_ms: u64,
+    pub(crate) at: Earliest,
     pub(crate) who: Recipient<Wake>,
 }
 

@@ -5,16 +5,17 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, Kind};
 use super::definition::Head;
 use super::reader::Reader;
-use super::{StoreError, keys};
+use super::{Pair, StoreError, keys};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
 use crate::canvas::opening;
 use crate::canvas::payload::Payload;
+use crate::canvas::time::{Earliest, Moment, Scale};
 
 /// A workflow that waits, and where in the index it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Waiting {
-    /// When it was submitted, in milliseconds since the Unix epoch: its times count from there.
+    /// When it was submitted, in milliseconds on the steady scale: its delays count from there.
     pub(crate) since_ms: u64,
     pub(crate) turn: Turn,
     /// The record that is its head when it is live.
@@ -26,8 +27,10 @@ pub(crate) struct Waiting {
 pub(crate) enum Turn {
     /// A place in this lane.
     Place { lane: String, priority: u8 },
-    /// This time, in milliseconds since the Unix epoch.
+    /// This time, in milliseconds since the Unix epoch; a delay too, in stores of earlier versions.
     Time(u64),
+    /// The first of these.
+    Until(Earliest),
 }
 
 impl Waiting {
@@ -44,17 +47,17 @@ impl Waiting {
         Self { turn, ..self }
     }
 
-    /// The two records that say that workflow `root` waits.
-    pub(crate) fn records(&self, root: Id) -> [(Vec<u8>, Vec<u8>); 2] {
-        [
-            (keys::waiting(root), codec::encode(Kind::Waiting, self)),
-            (self.turn.key(root), codec::encode(Kind::Mark, &())),
-        ]
+    /// The records that say that workflow `root` waits.
+    pub(crate) fn records(&self, root: Id) -> impl Iterator<Item = Pair> {
+        let own = (keys::waiting(root), codec::encode(Kind::Waiting, self));
+        let turns = self.turn.keys(root).into_iter();
+        let turns = turns.map(|key| (key, codec::encode(Kind::Mark, &())));
+        std::iter::once(own).chain(turns)
     }
 
     /// The keys of [`records`](Self::records).
-    pub(crate) fn keys(&self, root: Id) -> [Vec<u8>; 2] {
-        [keys::waiting(root), self.turn.key(root)]
+    pub(crate) fn keys(&self, root: Id) -> impl Iterator<Item = Vec<u8>> {
+        std::iter::once(keys::waiting(root)).chain(self.turn.keys(root))
     }
 
     pub(crate) fn head(&self, root: Id) -> Result<Head, StoreError> {
@@ -67,10 +70,14 @@ impl Waiting {
 }
 
 impl Turn {
-    fn key(&self, root: Id) -> Vec<u8> {
+    fn keys(&self, root: Id) -> Vec<Vec<u8>> {
         match self {
-            Self::Place { lane, priority } => keys::turn(lane, *priority, root),
-            Self::Time(at_ms) => keys::due(*at_ms, root),
+            Self::Place { lane, priority } => vec![keys::turn(lane, *priority, root)],
+            Self::Time(at_ms) => vec![keys::due(Moment::wall(*at_ms), root)],
+            Self::Until(first) => {
+                let moments = first.moments();
+                moments.map(|moment| keys::due(moment, root)).collect()
+            }
         }
     }
 }
@@ -86,7 +93,7 @@ impl Reader {
     }
 
     /// When task `node` of a workflow that waits for its time is due, if the workflow starts with it.
-    pub(crate) fn waits_until(&self, root: Id, node: &Node) -> Result<Option<u64>, StoreError> {
+    pub(crate) fn waits_until(&self, root: Id, node: &Node) -> Result<Option<Moment>, StoreError> {
         let Some(waiting) = self.waiting(root)? else {
             return Ok(None);
         };
@@ -159,11 +166,18 @@ impl Reader {
         })
     }
 
-    /// The workflows that wait for their time, the earliest first.
-    pub(crate) fn timed(&self) -> impl Iterator<Item = Result<(u64, Id), StoreError>> + '_ {
-        let (from, to) = keys::all(b't');
-        self.store().scan(&from, &to).filter_map(|pair| match pair {
-            Ok((key, _)) => keys::timed_of(&key).map(Ok),
+    /// The workflows that wait for a moment on this scale, the earliest first.
+    pub(crate) fn timed(
+        &self,
+        scale: Scale,
+    ) -> impl Iterator<Item = Result<(Moment, Id), StoreError>> + '_ {
+        let (from, to) = keys::all(keys::due_tag(scale));
+        let timed = self.store().scan(&from, &to);
+        timed.filter_map(move |pair| match pair {
+            Ok((key, _)) => {
+                let (ms, root) = keys::timed_of(&key)?;
+                Some(Ok((Moment { scale, ms }, root)))
+            }
             Err(error) => Some(Err(error)),
         })
     }

@@ -50,6 +50,7 @@ pub(crate) enum Kind {
     Life = 12,
     Suspect = 13,
     Pending = 14,
+    Clock = 15,
 }
 
 /// Frames `value`.
@@ -238,7 +239,7 @@ impl Packing {
             Change::Done(_) if *index == BODY => {}
             Change::Done(Outcome::Success(_)) => self.succeeded += 1,
             Change::Done(Outcome::Failure(_) | Outcome::Revoked(_)) => self.failed += 1,
-            Change::Started(_) | Change::Waiting { .. } => {}
+            Change::Started(_) | Change::Waiting { .. } | Change::WaitingUntil { .. } => {}
         }
     }
 
@@ -535,6 +536,13 @@ mod tests {
             child(
                 u64::MAX,
                 Change::Waiting {
+                    past: Past::default(),
+                    at_ms: 7,
+                },
+            ),
+            child(
+                7,
+                Change::WaitingUntil {
                     past: Past::default(),
                     at_ms: 7,
                 },

@@ -4,7 +4,7 @@ use super::codec::{self, Kind};
 use super::{audit, definition, keys};
 
 /// The kinds of records, each by a key of it.
-const KINDS: [(&[u8], Kind); 15] = [
+const KINDS: [(&[u8], Kind); 16] = [
     (keys::META, Kind::Meta),
     (keys::LIFE, Kind::Life),
     (keys::PENDING, Kind::Pending),
@@ -20,6 +20,7 @@ const KINDS: [(&[u8], Kind); 15] = [
     (b"i", Kind::Idempotency),
     (b"k", Kind::Suspect),
     (b"x", Kind::Mark),
+    (keys::CLOCK, Kind::Clock),
 ];
 
 pub(crate) fn definition(bytes: &[u8]) {

@@ -2,12 +2,13 @@
 //!
 //! | tag | rest of the key | value |
 //! |---|---|---|
-//! | `m` | name | meta: how often the store was opened, and how the last app over it ended; how much is pending; the latest id that was swept; that an import has not come to its end |
+//! | `m` | name | meta: how often the store was opened, and how the last app over it ended; how much is pending; the latest id that was swept; what the clocks showed; that an import has not come to its end |
 //! | `b` | root id | [`Waiting`](super::backlog::Waiting): a workflow that waits for its place or its time |
 //! | `w` | root id | [`Head`](super::definition::Head) of one that is live: as submitted; its commit marker |
-//! | `e` | end in ms, root id | the head of one that has ended, its callbacks too |
+//! | `e` | end in ms on the steady scale, root id | the head of one that has ended, its callbacks too |
 //! | `q` | lane, 9 − priority, root id | it waits, in its turn |
-//! | `t` | ms, root id | it waits for that time |
+//! | `t` | ms, root id | it waits for that point in time |
+//! | `u` | ms, root id | it waits for a delay that ends then, on the [steady scale](super::steady) |
 //! | `d` | group id, first index, part | members of a group too large to stand in the head |
 //! | `s` | supervisor id, commit, part | a segment of its stream: what its children did in one commit |
 //! | `p` | node id, part | a piece of a value too large for one record; from part 2^31 on, of a retry's arguments |
@@ -22,6 +23,7 @@
 //! A workflow's own children, its root and its callbacks, are recorded under the largest number.
 
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::time::{Moment, Scale};
 
 /// The tags of what a workflow consists of beside its head, its result and its idempotency key.
 pub(crate) const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
@@ -29,6 +31,7 @@ pub(crate) const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
 pub(crate) const META: &[u8] = b"m/store";
 pub(crate) const LIFE: &[u8] = b"m/life";
 pub(crate) const STOPPING: &[u8] = b"m/stopping";
+pub(crate) const CLOCK: &[u8] = b"m/clock";
 pub(crate) const PENDING: &[u8] = b"m/pending";
 pub(crate) const LAST_SWEPT: &[u8] = b"m/last-swept";
 pub(crate) const IMPORTING: &[u8] = b"m/importing";
@@ -76,15 +79,23 @@ pub(crate) fn ended(at_ms: u64, root: Id) -> Vec<u8> {
     timed(b'e', at_ms, root)
 }
 
-/// The workflow in a key of [`ended`] or [`due`], and the time.
+/// The workflow in a key of [`ended`] or [`due`], and the moment.
 pub(crate) fn timed_of(key: &[u8]) -> Option<(u64, Id)> {
     let at_ms = u64::from_be_bytes(key.get(1..9)?.try_into().ok()?);
     Some((at_ms, Id::from_bytes(key.get(9..25)?.try_into().ok()?)))
 }
 
-/// That a workflow waits for its time.
-pub(crate) fn due(at_ms: u64, root: Id) -> Vec<u8> {
-    timed(b't', at_ms, root)
+/// That a workflow waits for this moment.
+pub(crate) fn due(moment: Moment, root: Id) -> Vec<u8> {
+    timed(due_tag(moment.scale), moment.ms, root)
+}
+
+/// The tag of what waits for a moment on this scale.
+pub(crate) fn due_tag(scale: Scale) -> u8 {
+    match scale {
+        Scale::Wall => b't',
+        Scale::Steady => b'u',
+    }
 }
 
 /// That a workflow waits in its lane.
@@ -247,7 +258,7 @@ mod tests {
             assert!(key < from || key >= to, "{other}");
         }
         assert_eq!(timed_of(&ended(7, first)), Some((7, first)));
-        assert!(due(255, second) < due(256, first));
+        assert!(due(Moment::wall(255), second) < due(Moment::wall(256), first));
     }
 
     const MAX: Seq = crate::canvas::id::MAX_SEQ;

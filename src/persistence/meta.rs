@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind};
+use super::steady::ClockReading;
 use super::{Batch, Durability, Pair, Store, StoreError, keys, transfer};
 use crate::canvas::machine::quarantine::LastEnd;
 
@@ -35,9 +36,8 @@ pub(crate) struct Life {
 impl Life {
     /// One that begins now.
     fn begin() -> Self {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         Self {
-            boot: boot.ok().map(|boot| boot.trim().to_owned()),
+            boot: boot_id(),
             has_ended: false,
         }
     }
@@ -84,12 +84,19 @@ pub(crate) fn stopping() -> Pair {
     (keys::STOPPING.to_vec(), codec::encode(Kind::Mark, &()))
 }
 
-/// Notes that the store is being opened. A store that was written by a newer version is refused
-/// before anything is written. `has_aborted`: the process before has noted that it aborts.
+/// Which start of the machine this is, where that can be told.
+pub(crate) fn boot_id() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    boot.ok().map(|boot| boot.trim().to_owned())
+}
+
+/// Notes that the store is being opened, and what the clocks show. A store that was written by a newer
+/// version is refused before anything is written. `has_aborted`: the process before has noted that it aborts.
 pub(crate) fn open(
     store: &dyn Store,
     durability: Durability,
     has_aborted: bool,
+    clock: &ClockReading,
 ) -> Result<(Opening, Life, LastEnd), StoreError> {
     transfer::is_whole(store)?;
     let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
@@ -107,8 +114,9 @@ pub(crate) fn open(
         batch.delete(keys::STOPPING.to_vec());
     }
     batch.put(keys::META.to_vec(), codec::encode(Kind::Meta, &opening));
-    let (key, value) = life.record();
-    batch.put(key, value);
+    for (key, value) in [life.record(), clock.record()] {
+        batch.put(key, value);
+    }
     store.apply(batch)?;
     store.sync(durability)?;
     let last_end = life.end_of(before.as_ref(), signs);
@@ -145,8 +153,14 @@ mod tests {
     #[test]
     fn a_life_that_did_not_end_is_a_crash_unless_the_machine_or_the_app_was_going_down() {
         let store = MemoryStore::new();
-        let opened = || open(&store, Durability::Power, false).unwrap();
-        let aborted = || open(&store, Durability::Power, true).unwrap();
+        let clock = ClockReading {
+            boot: None,
+            uptime_ms: 0,
+            wall_ms: 0,
+            steady_ms: 0,
+        };
+        let opened = || open(&store, Durability::Power, false, &clock).unwrap();
+        let aborted = || open(&store, Durability::Power, true, &clock).unwrap();
         let (_, life, first) = opened();
         assert_eq!(first, LastEnd::Clean);
         assert_eq!(opened().2, LastEnd::Unknown);

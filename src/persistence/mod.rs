@@ -35,6 +35,7 @@ pub mod redb;
 pub(crate) mod roster;
 mod salvage;
 pub mod sled;
+pub(crate) mod steady;
 pub(crate) mod threads;
 mod transfer;
 mod without;

@@ -226,8 +226,9 @@ impl<'a> Salvage<'a> {
             if key[0] == b'b'
                 && let Ok(waiting) = codec::decode::<Waiting>(Kind::Waiting, key, record)
             {
-                let [_, (turn, mark)] = waiting.records(*root);
-                batch.put(turn, mark);
+                for (key, record) in waiting.records(*root) {
+                    batch.put(key, record);
+                }
             }
             let was_forgotten =
                 key[0] == b'e' && keys::timed_of(key).is_some_and(|(ms, _)| ms == 0);
@@ -248,7 +249,7 @@ impl<'a> Salvage<'a> {
             batch.delete(key.clone());
         }
         // What stands for a workflow that is elsewhere, or nowhere.
-        for tag in [b'q', b't', b'i'] {
+        for tag in *b"qtui" {
             let (from, to) = keys::all(tag);
             for pair in store.scan(&from, &to) {
                 let (key, record) = pair?;
@@ -344,7 +345,7 @@ impl Heads {
     fn stands_at(&self, root: Id, turn: &[u8]) -> bool {
         self.kept.get(&root).is_some_and(|(key, record)| {
             let waiting = codec::decode::<Waiting>(Kind::Waiting, key, record);
-            key[0] == b'b' && waiting.is_ok_and(|waiting| waiting.keys(root)[1] == turn)
+            key[0] == b'b' && waiting.is_ok_and(|waiting| waiting.keys(root).any(|key| key == turn))
         })
     }
 }

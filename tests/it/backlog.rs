@@ -194,7 +194,7 @@ async fn what_waits_for_a_time_takes_no_place_before_it_and_counts_from_its_subm
     let late = submit(&app, work.s(stage.test, 1).countdown(60 * SECOND)).await;
     let chain = work.s(stage.test, 2).countdown(30 * SECOND) | work.si(stage.test, 3);
     let chain = submit(&app, chain).await;
-    assert_eq!((stage.count(b't'), app.live_workflows()), (2, 0));
+    assert_eq!((stage.count(b'u'), app.live_workflows()), (2, 0));
     assert_eq!(late.state().await.unwrap(), State::Pending);
     let due = stage.clock.now() + 60 * SECOND;
     assert_eq!(late.eta().await.unwrap(), Some(due));
@@ -203,7 +203,7 @@ async fn what_waits_for_a_time_takes_no_place_before_it_and_counts_from_its_subm
     stage.clock.advance(29 * SECOND);
     drop(app);
     let app = stage.app(1).await;
-    assert_eq!((stage.count(b't'), stage.ran()), (2, vec![0]));
+    assert_eq!((stage.count(b'u'), stage.ran()), (2, vec![0]));
     stage.clock.advance(SECOND);
     let chain = app.async_result::<u64>(chain.id()).await.unwrap();
     assert_eq!(within(chain.get()).await.unwrap(), 3);
@@ -225,7 +225,7 @@ async fn what_is_due_waits_for_a_place_and_what_expires_meanwhile_is_revoked() {
     let expires = submit(&app, work.s(stage.test, 2).expires(15 * SECOND)).await;
     stage.clock.advance(10 * SECOND);
     stage.holds(b'q', 2).await;
-    assert_eq!(stage.count(b't'), 0);
+    assert_eq!(stage.count(b'u'), 0);
     stage.clock.advance(5 * SECOND);
     stage.open();
     within(first.get()).await.unwrap();
@@ -293,7 +293,10 @@ fn check_index(store: &MemoryStore) {
     let waiting: HashSet<_> = keys(b'b', 1).collect();
     // (The id is behind the length and the name of the lane, and the priority.)
     let lane = 1 + 4 + "default".len() + 1;
-    let turns: Vec<_> = keys(b'q', lane).chain(keys(b't', 9)).collect();
+    let turns: Vec<_> = keys(b'q', lane)
+        .chain(keys(b't', 9))
+        .chain(keys(b'u', 9))
+        .collect();
     assert_eq!(turns.len(), waiting.len());
     assert!(turns.iter().all(|turn| waiting.contains(turn)));
 }

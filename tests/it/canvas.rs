@@ -11,6 +11,7 @@ use tokio::sync::watch;
 mod callbacks;
 mod chains;
 mod chords;
+mod clock_steps;
 mod dynamic;
 mod each;
 mod failures;

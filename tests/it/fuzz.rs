@@ -102,7 +102,7 @@ fn the_corpus_is_read() {
 /// Writes the corpus of all targets but `celery_json`'s from a store.
 pub(crate) fn write_corpus(home: &Path) {
     /// As `fuzzing::record` counts them.
-    const KINDS: [&[u8]; 15] = [
+    const KINDS: [&[u8]; 16] = [
         b"m/store",
         b"m/life",
         b"m/pending",
@@ -118,6 +118,7 @@ pub(crate) fn write_corpus(home: &Path) {
         b"i",
         b"k",
         b"x",
+        b"m/clock",
     ];
     const PER_KIND: usize = 6;
     let write = |target: &str, name: String, bytes: &[u8]| {

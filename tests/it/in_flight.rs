@@ -268,7 +268,7 @@ async fn being_swept(store: &HeldStore, clock: &Clock) -> (App, Id) {
 
 /// A handle was given of what was on its way out: its `get` failed, and its `at_rest` waited for ever.
 #[tokio::test]
-async fn of_a_result_that_is_being_swept_nobody_gets_a_handle() {
+async fn a_lookup_of_a_result_that_is_being_swept_gives_no_handle() {
     let (store, clock) = (HeldStore::default(), clock());
     let (app, id) = being_swept(&store, &clock).await;
     let mut find = std::pin::pin!(app.async_result::<u64>(id));
@@ -298,9 +298,9 @@ async fn what_is_being_swept_cannot_be_forgotten() {
     app.shutdown().await.unwrap();
 }
 
-/// A handle keeps its workflow; should that fail, nobody waits for ever.
+/// A handle keeps its workflow; should that fail, no caller waits for ever.
 #[tokio::test]
-async fn who_waits_for_a_workflow_that_is_gone_is_told_so() {
+async fn a_waiter_whose_workflow_is_gone_is_told_so() {
     let store = HeldStore::default();
     let app = set_up(&store, &clock()).start().await.unwrap();
     let canvas = group([quick.s(1), quick.s(2)]);

@@ -11,6 +11,8 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::machine::backlog::Lane;
 use crate::canvas::opening;
+use crate::canvas::options::Options;
+use crate::canvas::time::{Earliest, Scale, Time};
 use crate::messages::dispatcher::Slot;
 use crate::messages::engine::{Stored, Wanted};
 use crate::persistence::backlog::{Turn, Waiting};
@@ -27,8 +29,10 @@ struct Opening {
     priority: u8,
     /// The slot that its first task takes, if that task is known.
     slot: Option<Slot>,
-    /// When the first of its first tasks may start, in milliseconds since the Unix epoch.
-    at_ms: u64,
+    /// When the first of its first tasks may start, if all of them wait for a time.
+    at: Option<Earliest>,
+    /// A first task has a delay, or a deadline, that counts from the submission.
+    counts: bool,
 }
 
 /// Where a workflow begins that is live.
@@ -38,6 +42,8 @@ pub(super) struct Entrance {
     pub(super) lane: Lane,
     /// The line in which its first task will stand.
     pub(super) line: Option<(Slot, u8)>,
+    /// Something in it counts from its submission.
+    pub(super) counts: bool,
 }
 
 impl EngineActor {
@@ -48,19 +54,25 @@ impl EngineActor {
         node: &Node,
         head: &[u8],
     ) -> Result<Option<Entrance>, StoreError> {
-        let now = self.shell.now_ms();
-        let opening = self.opening(root, node, now)?;
-        if opening.at_ms > now.saturating_add(HORIZON_MS) {
-            self.put_to_wait(root, Waiting::new(now, Turn::Time(opening.at_ms), head));
-            self.tell(Stored::WaitsUntil(opening.at_ms));
+        let now = self.shell.time();
+        let opening = self.opening(root, node, now.steady_ms)?;
+        if let Some(at) = opening.at
+            && !at.has_come(now.after(HORIZON_MS))
+        {
+            self.put_to_wait(root, Waiting::new(now.steady_ms, Turn::Until(at), head));
+            self.shell.note_delay();
+            self.tell(Stored::WaitsUntil(at));
             return Ok(None);
         }
         let lane = self.backlog.lane(&opening.lane);
         if self.backlog.submitted(lane) {
-            return Ok(Some(opening.entrance(lane)));
+            let entrance = opening.entrance(lane);
+            self.record_submission(root, entrance, now.steady_ms);
+            return Ok(Some(entrance));
         }
         let priority = opening.priority;
-        self.put_to_wait(root, Waiting::new(now, opening.into_turn(), head));
+        let waiting = Waiting::new(now.steady_ms, opening.into_turn(), head);
+        self.put_to_wait(root, waiting);
         self.tell(Stored::Waits(lane, root, priority));
         Ok(None)
     }
@@ -80,8 +92,11 @@ impl EngineActor {
             let lane = self.backlog.lane(&name);
             self.backlog.found(lane);
         }
-        let first = reader.timed().next().transpose()?;
-        self.due_at = first.map(|(at_ms, _)| at_ms);
+        for scale in [Scale::Steady, Scale::Wall] {
+            if let Some((first, _)) = reader.timed(scale).next().transpose()? {
+                self.due.add(first);
+            }
+        }
         Ok(())
     }
 
@@ -141,19 +156,25 @@ impl EngineActor {
     }
 
     fn look_at_the_clock(&mut self) -> Result<(), StoreError> {
-        let now = self.shell.now_ms();
-        if self.due_at.is_none_or(|at_ms| at_ms > now) {
+        let now = self.shell.time();
+        if !self.due.has_come(now) {
             return Ok(());
         }
-        self.due_at = None;
+        self.due = Earliest::default();
+        self.bring_in_due(Scale::Steady, now)?;
+        self.bring_in_due(Scale::Wall, now)
+    }
+
+    /// Brings in what waits for a moment on this scale that has come.
+    fn bring_in_due(&mut self, scale: Scale, now: Time) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
-        for due in reader.timed() {
-            let (at_ms, root) = due?;
+        for due in reader.timed(scale) {
+            let (at, root) = due?;
             if self.moving.contains(&root) {
                 continue;
             }
-            if at_ms > now || self.moving.len() >= AT_ONCE {
-                self.due_at = Some(at_ms);
+            if !now.has_reached(at) || self.moving.len() >= AT_ONCE {
+                self.due.add(at);
                 break;
             }
             let (waiting, submitted) = self.waiting(root)?;
@@ -191,6 +212,7 @@ impl EngineActor {
         let since_ms = waiting.since_ms;
         let head = waiting.into_head_record();
         self.shell.put(keys::head(root), head.clone());
+        self.record_submission(root, entrance, since_ms);
         if let Some(unresumed) = &mut self.unresumed {
             unresumed.came_in.insert(root);
         }
@@ -199,6 +221,15 @@ impl EngineActor {
             history.records.push(Record::Forgotten);
         }
         self.resume(submitted, head, history, entrance, since_ms)
+    }
+
+    /// Its line may be long, and the process may end before its first task has begun to count.
+    fn record_submission(&self, root: Id, entrance: Entrance, since_ms: u64) {
+        if entrance.counts {
+            let at_ms = since_ms;
+            self.shell
+                .record(root.workflow_stream(), Record::Reached { at_ms });
+        }
     }
 
     fn requeue(&mut self, root: Id, waiting: Waiting, opening: Opening, lane: Lane) {
@@ -229,13 +260,18 @@ impl EngineActor {
 
     fn opening(&self, root: Id, node: &Node, since_ms: u64) -> Result<Opening, StoreError> {
         let mut first = None;
-        let mut at_ms: Option<u64> = None;
+        let (mut waits, mut counts) = (true, false);
+        let mut at = Earliest::default();
         let elsewhere = opening::visit(node, &mut |_, task| {
             first.get_or_insert_with(|| self.begins_with(task));
-            let own = task.options.as_ref().and_then(|options| options.eta);
-            let own = own.map_or(since_ms, |eta| eta.from(since_ms));
-            at_ms = Some(at_ms.map_or(own, |at_ms| at_ms.min(own)));
+            let own = task.options.as_deref();
+            counts |= own.is_some_and(Options::counts);
+            match own.and_then(|options| options.eta) {
+                Some(eta) => at.add(eta.from(since_ms)),
+                None => waits = false,
+            }
         });
+        let waits = waits && first.is_some() && elsewhere.is_none();
         let (lane, priority, slot) = match (first, elsewhere) {
             (Some(first), _) => first,
             // Of a group too large to stand in the head, one member tells of all.
@@ -253,11 +289,8 @@ impl EngineActor {
             lane: lane.into_owned(),
             priority,
             slot,
-            at_ms: if elsewhere.is_some() {
-                0
-            } else {
-                at_ms.unwrap_or(0)
-            },
+            at: waits.then_some(at),
+            counts,
         })
     }
 
@@ -278,11 +311,12 @@ impl EngineActor {
 impl Opening {
     fn entrance(&self, lane: Lane) -> Entrance {
         let line = self.slot.map(|slot| (slot, self.priority));
-        Entrance { lane, line }
+        let counts = self.counts;
+        Entrance { lane, line, counts }
     }
 
     fn now(self) -> Self {
-        Self { at_ms: 0, ..self }
+        Self { at: None, ..self }
     }
 
     fn into_turn(self) -> Turn {
@@ -310,9 +344,7 @@ impl Handler<Stored> for EngineActor {
                     self.backlog.take_from(lane, turn);
                 }
             }
-            Stored::WaitsUntil(at_ms) => {
-                self.due_at = Some(self.due_at.map_or(at_ms, |first| first.min(at_ms)));
-            }
+            Stored::WaitsUntil(at) => at.moments().for_each(|moment| self.due.add(moment)),
             Stored::Moved(root) => drop(self.moving.remove(&root)),
             Stored::Forgotten(root) => {
                 self.forgotten.remove(&root);

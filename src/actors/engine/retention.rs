@@ -33,13 +33,13 @@ impl EngineActor {
     /// Asks for a sweep when the retention of what ends now has ended, unless there is to be one
     /// before.
     pub(super) fn sweep_later(&mut self) {
-        let now = self.shell.now_ms();
+        let now = self.shell.steady_ms();
         self.sweep_when_due(now, SWEEP_AFTER_MS);
     }
 
     /// As [`sweep_later`](Self::sweep_later), of what ended then, and not before `least_ms` from now.
     fn sweep_when_due(&mut self, ended_ms: u64, least_ms: u64) {
-        let least = self.shell.now_ms().saturating_add(least_ms);
+        let least = self.shell.steady_ms().saturating_add(least_ms);
         let due = ended_ms.saturating_add(self.retention_ms()).max(least);
         self.sweep_at = Some(self.sweep_at.map_or(due, |at_ms| at_ms.min(due)));
     }
@@ -63,7 +63,7 @@ impl EngineActor {
 
     fn try_sweep(&mut self) -> Result<(), StoreError> {
         // (Of what was forgotten the end is set to 0.)
-        let until_ms = self.shell.now_ms().saturating_sub(self.retention_ms());
+        let until_ms = self.shell.steady_ms().saturating_sub(self.retention_ms());
         let (reader, shared) = (self.shell.reader(), self.shell.shared());
         let expired = sweeper::expired(reader, shared, self.sweep_from.take(), until_ms)?;
         self.take_away(expired)

@@ -11,6 +11,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::quarantine::{Arrival, Note, Quarantine, Suspect};
 use crate::canvas::machine::room::Weight;
 use crate::canvas::quarantined::{QuarantinePolicy, Quarantined};
+use crate::canvas::time::Moment;
 use crate::messages::dispatcher::Slot;
 use crate::messages::scheduler::WakeAt;
 use crate::messages::task::Released;
@@ -18,6 +19,7 @@ use crate::persistence::aborts::{self, AbortNote};
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::meta::{self, Life};
 use crate::persistence::reader::Reader;
+use crate::persistence::steady::ClockReading;
 use crate::persistence::{Durability, Store, StoreError, keys};
 
 /// What the lives before leave to this one.
@@ -62,11 +64,11 @@ impl Legacy {
         reader: &Reader,
         durability: Durability,
         trials: Trials,
-        now_ms: u64,
+        clock: &ClockReading,
     ) -> Result<Self, StoreError> {
         let directory = store.directory();
         let has_aborted = directory.is_some_and(aborts::is_noted);
-        let (opening, life, last_end) = meta::open(store, durability, has_aborted)?;
+        let (opening, life, last_end) = meta::open(store, durability, has_aborted, clock)?;
         let directory = directory.filter(|_| trials.note_aborts);
         let mut suspects = Vec::new();
         let mut notes = Vec::new();
@@ -77,7 +79,8 @@ impl Legacy {
                 None => notes.push((id, None)),
             }
         }
-        let (court, more) = Quarantine::open(suspects, last_end, trials.crashes, now_ms);
+        let wall_ms = clock.wall_ms;
+        let (court, more) = Quarantine::open(suspects, last_end, trials.crashes, wall_ms);
         notes.extend(more);
         Ok(Self {
             last_commit: opening.last_commit(),
@@ -253,7 +256,7 @@ impl Shell {
             alarm.set(Some(at));
             let left = at.saturating_sub(self.shared().clock.elapsed_ms());
             self.scheduler().do_send(WakeAt {
-                at_ms: self.now_ms().saturating_add(left),
+                at: Moment::steady(self.steady_ms().saturating_add(left)),
                 who: self.engine().clone().recipient(),
             });
         }

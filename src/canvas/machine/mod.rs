@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::freeze::Node;
 use super::id::{Id, Seq};
 use super::outcome::{Outcome, TaskFailure, Value};
+use super::time::{Moment, Scale};
 
 /// Which child of its supervisor: the member of a group, the step of a chain.
 pub(crate) type Index = u64;
@@ -55,8 +56,9 @@ pub(crate) enum Record {
         /// `None`: it stands beside, as a stored member of the task.
         node: Option<Box<Node>>,
     },
-    /// A group that is too large for all its members to start at once was reached then, in
-    /// milliseconds since the Unix epoch: what they count, they count from there.
+    /// A group that is too large for all its members to start at once was reached then, or, among the
+    /// workflow's own records, the workflow was submitted then, in milliseconds on the steady scale: what is
+    /// counted in it counts from there.
     Reached { at_ms: u64 },
     /// Nobody wants the workflow's result: it is deleted when it has ended.
     Forgotten,
@@ -74,13 +76,36 @@ pub(crate) enum Record {
 /// How far a child has got.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Change {
-    /// It waits for a time, `at_ms` (milliseconds since the Unix epoch): its first, or that of the
-    /// next attempt.
+    /// It waits for the end of a delay, `at_ms` (milliseconds on the [steady scale](Scale::Steady)): that of
+    /// its countdown, or before the next attempt.
     Waiting { past: Past, at_ms: u64 },
     /// An attempt is starting.
     Started(Past),
     /// It has ended.
     Done(Outcome),
+    /// It waits for a point in time, `at_ms` (milliseconds since the Unix epoch): its eta, or that of the next
+    /// attempt.
+    WaitingUntil { past: Past, at_ms: u64 },
+}
+
+impl Change {
+    /// That it waits for this moment.
+    pub(crate) fn waiting(past: Past, until: Moment) -> Self {
+        let at_ms = until.ms;
+        match until.scale {
+            Scale::Steady => Self::Waiting { past, at_ms },
+            Scale::Wall => Self::WaitingUntil { past, at_ms },
+        }
+    }
+
+    /// What it waits for, if it does.
+    pub(crate) fn awaited(&self) -> Option<(&Past, Moment)> {
+        match self {
+            Self::Waiting { past, at_ms } => Some((past, Moment::steady(*at_ms))),
+            Self::WaitingUntil { past, at_ms } => Some((past, Moment::wall(*at_ms))),
+            Self::Started(_) | Self::Done(_) => None,
+        }
+    }
 }
 
 /// What a task carries from one attempt to the next.
@@ -90,7 +115,7 @@ pub(crate) struct Past {
     pub(crate) attempt: u32,
     /// How many attempts failed: one that a crash cut short is not among them.
     pub(crate) retries: u32,
-    /// No attempt starts from then on, in milliseconds since the Unix epoch.
+    /// No attempt starts from then on, in milliseconds; on which scale, the task's options say.
     pub(crate) expires_ms: Option<u64>,
     /// The list of arguments that a retry gave in place of the first ones.
     pub(crate) args: Option<Value>,

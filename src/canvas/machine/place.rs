@@ -24,8 +24,8 @@ pub(crate) struct Place {
     pub(crate) index: Index,
     /// The group or chord it is a member of.
     pub(crate) group: Option<Id>,
-    /// When it could have started, if it had to wait for its turn since: milliseconds since the
-    /// Unix epoch.
+    /// When it could have started, if it had to wait for its turn since: milliseconds on the steady
+    /// scale.
     pub(crate) since_ms: Option<u64>,
 }
 

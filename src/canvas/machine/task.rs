@@ -7,6 +7,7 @@ use crate::canvas::options::{Options, When};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
 use crate::canvas::parked::Misfit;
 use crate::canvas::retry::RetryPolicy;
+use crate::canvas::time::{Moment, Scale, Time};
 
 /// Invariant: at most one attempt runs that this machine will listen to; `past.attempt` is its
 /// number and fences all earlier ones.
@@ -16,6 +17,8 @@ pub(crate) struct Task {
     seq: Seq,
     policy: RetryPolicy,
     past: Past,
+    /// On which its deadline is.
+    expires_on: Scale,
     phase: Phase,
     offspring: Offspring,
     /// Nothing of it starts any more, and what it says is not heard.
@@ -56,9 +59,7 @@ pub(crate) enum Command {
         args: Option<Value>,
     },
     /// Ask to be woken then.
-    WakeAt {
-        at_ms: u64,
-    },
+    WakeAt(Moment),
     /// It waits for another build, or until it is discarded: then it ends with this.
     Park(Box<TaskFailure>),
     Report(Report),
@@ -77,14 +78,15 @@ pub(crate) enum Command {
 /// When a task may start.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Schedule {
-    pub(crate) eta: Option<When>,
-    pub(crate) expires: Option<When>,
+    pub(crate) eta: Option<Moment>,
+    pub(crate) expires: Option<Moment>,
 }
 
 impl Schedule {
-    /// As these options of a signature say, of a task that could have started at `since_ms`.
+    /// As these options of a signature say, of a task that could have started at `since_ms` on the steady
+    /// scale.
     pub(crate) fn of(options: Option<&Options>, since_ms: u64) -> Self {
-        let at = |when: When| When::At(when.from(since_ms));
+        let at = |when: When| when.from(since_ms);
         options.map_or_else(Self::default, |options| Self {
             eta: options.eta.map(at),
             expires: options.expires.map(at),
@@ -130,8 +132,7 @@ pub(crate) enum Retry {
 /// What is to be known of the moment in which an attempt fails.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Now {
-    /// Milliseconds since the Unix epoch.
-    pub(crate) ms: u64,
+    pub(crate) time: Time,
     pub(crate) random: u64,
 }
 
@@ -141,12 +142,13 @@ impl Task {
         seq: Seq,
         policy: RetryPolicy,
         schedule: Schedule,
-        now_ms: u64,
+        now: Time,
     ) -> (Self, Vec<Command>) {
         let mut task = Self {
             seq,
             policy,
             past: Past::default(),
+            expires_on: schedule.expires.map_or(Scale::Steady, |at| at.scale),
             phase: Phase::Ready,
             offspring: Offspring::default(),
             revoked: false,
@@ -154,45 +156,44 @@ impl Task {
         if schedule.eta.is_none() && schedule.expires.is_none() {
             return (task, vec![Command::Request]);
         }
-        // Both become points in time, once.
-        let at_ms = schedule.eta.map_or(now_ms, |eta| eta.from(now_ms));
-        task.past.expires_ms = schedule.expires.map(|expires| expires.from(now_ms));
-        let mut commands = vec![Command::Record(Change::Waiting {
-            past: task.past.clone(),
-            at_ms,
-        })];
-        commands.extend(task.wait_until(at_ms, now_ms));
+        // Both become moments, once.
+        let until = schedule.eta.unwrap_or(Moment::steady(now.steady_ms));
+        task.past.expires_ms = schedule.expires.map(|expires| expires.ms);
+        let waiting = Change::waiting(task.past.clone(), until);
+        let mut commands = vec![Command::Record(waiting)];
+        commands.extend(task.wait_until(until, now));
         (task, commands)
     }
 
     /// The task as its last record and its own stream left it: an attempt that was running is run
-    /// again, with the next number.
+    /// again, with the next number. `expires_on`: on which scale its deadline is, if it has one.
     pub(crate) fn recover<'a>(
         seq: Seq,
         policy: RetryPolicy,
+        expires_on: Scale,
         last: Change,
         records: impl IntoIterator<Item = &'a Record>,
-        now_ms: u64,
+        now: Time,
     ) -> (Self, Vec<Command>) {
         let (offspring, children) = Offspring::recover(records);
         let mut task = Self {
             seq,
             policy,
             past: Past::default(),
+            expires_on,
             phase: Phase::Ready,
             offspring,
             revoked: false,
         };
         let mut commands: Vec<_> = children.into_iter().map(Command::Child).collect();
-        match last {
-            Change::Started(past) => task.past = past,
-            Change::Waiting { past, at_ms } => {
-                task.past = past;
-                commands.extend(task.wait_until(at_ms, now_ms));
-                return (task, commands);
-            }
-            // Its supervisor knows it ended, and does not start it.
-            Change::Done(_) => {}
+        if let Some((past, until)) = last.awaited() {
+            task.past = past.clone();
+            commands.extend(task.wait_until(until, now));
+            return (task, commands);
+        }
+        // (Its supervisor knows if it has ended, and does not start it.)
+        if let Change::Started(past) = last {
+            task.past = past;
         }
         if task.offspring.has_replacement() {
             task.phase = Phase::Replaced;
@@ -207,12 +208,12 @@ impl Task {
         self.past.expires_ms.is_some()
     }
 
-    /// A slot is free for it, at `now_ms`.
-    pub(crate) fn granted(&mut self, now_ms: u64) -> Vec<Command> {
+    /// A slot is free for it.
+    pub(crate) fn granted(&mut self, now: Time) -> Vec<Command> {
         if !matches!(self.phase, Phase::Ready) {
             return Vec::new();
         }
-        if self.has_expired(now_ms) {
+        if self.has_expired(now) {
             return self.expire();
         }
         self.past.attempt += 1;
@@ -293,12 +294,11 @@ impl Task {
             End::Failure { failure, retry } => (failure, retry),
         };
         let retries = self.past.retries;
-        let (max_retries, at_ms, args) = match retry {
-            Retry::Never => (0, 0, None),
+        let (max_retries, when, args) = match retry {
+            Retry::Never => return self.end(Outcome::Failure(failure).into()),
             Retry::Auto => {
                 let delay = self.policy.delay(retries, now.random);
-                let at_ms = When::In(delay).from(now.ms);
-                (self.policy.max_retries, at_ms, None)
+                (self.policy.max_retries, When::In(delay), None)
             }
             Retry::Asked {
                 when,
@@ -308,7 +308,7 @@ impl Task {
                 let when =
                     when.unwrap_or_else(|| When::In(self.policy.delay_asked(retries, now.random)));
                 let max_retries = max_retries.unwrap_or(self.policy.max_retries);
-                (max_retries, when.from(now.ms), args)
+                (max_retries, when, args)
             }
         };
         if retries >= max_retries {
@@ -318,14 +318,13 @@ impl Task {
         if args.is_some() {
             self.past.args = args;
         }
-        let mut commands = vec![Command::Record(Change::Waiting {
-            past: self.past.clone(),
-            at_ms,
-        })];
+        let until = when.from(now.time.steady_ms);
         // Always by way of the scheduler: a task that retries at once must not starve the others.
         self.phase = Phase::Delayed;
-        commands.push(Command::WakeAt { at_ms });
-        commands
+        vec![
+            Command::Record(Change::waiting(self.past.clone(), until)),
+            Command::WakeAt(until),
+        ]
     }
 
     /// The attempt is as if it had not been: on record it waits for its time, which has come.
@@ -333,10 +332,10 @@ impl Task {
         self.past.attempt -= 1;
         self.phase = Phase::Parked;
         vec![
-            Command::Record(Change::Waiting {
-                past: self.past.clone(),
-                at_ms: now.ms,
-            }),
+            Command::Record(Change::waiting(
+                self.past.clone(),
+                Moment::steady(now.time.steady_ms),
+            )),
             Command::Park(failure),
         ]
     }
@@ -352,11 +351,11 @@ impl Task {
     }
 
     /// The time of its next attempt has come.
-    pub(crate) fn due(&mut self, now_ms: u64) -> Vec<Command> {
+    pub(crate) fn due(&mut self, now: Time) -> Vec<Command> {
         if !matches!(self.phase, Phase::Delayed) {
             return Vec::new();
         }
-        if self.has_expired(now_ms) {
+        if self.has_expired(now) {
             return self.expire();
         }
         self.phase = Phase::Ready;
@@ -458,17 +457,18 @@ impl Task {
         Report { outcome, ..report }
     }
 
-    fn wait_until(&mut self, at_ms: u64, now_ms: u64) -> Vec<Command> {
+    fn wait_until(&mut self, until: Moment, now: Time) -> Vec<Command> {
         self.phase = Phase::Delayed;
-        if at_ms > now_ms {
-            vec![Command::WakeAt { at_ms }]
-        } else {
-            self.due(now_ms)
+        match now.has_reached(until) {
+            true => self.due(now),
+            false => vec![Command::WakeAt(until)],
         }
     }
 
-    fn has_expired(&self, now_ms: u64) -> bool {
-        self.past.expires_ms.is_some_and(|at_ms| at_ms <= now_ms)
+    fn has_expired(&self, now: Time) -> bool {
+        let scale = self.expires_on;
+        let expires = self.past.expires_ms.map(|ms| Moment { scale, ms });
+        expires.is_some_and(|expires| now.has_reached(expires))
     }
 
     fn expire(&mut self) -> Vec<Command> {

@@ -21,6 +21,7 @@ use crate::canvas::id::{Id, Seq};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
 use crate::canvas::payload::Payload;
 use crate::canvas::retry::RetryPolicy;
+use crate::canvas::time::{Moment, Scale, Time};
 
 fn value(n: u64) -> Value {
     Value::Inline(Payload::encode(&n).unwrap())
@@ -595,12 +596,12 @@ struct TaskLog {
 
 fn play(turns: &[Turn]) -> TaskLog {
     let mut log = TaskLog::default();
-    let (mut task, commands) = Task::open(7, policy(), Schedule::default(), 0);
+    let (mut task, commands) = Task::open(7, policy(), Schedule::default(), Time::both(0));
     assert_eq!(commands, [task::Command::Request]);
     let mut last = commands;
     for (now, turn) in turns.iter().enumerate() {
-        let ms = now as u64;
-        let now = Now { ms, random: 0 };
+        let time = Time::both(now as u64);
+        let now = Now { time, random: 0 };
         let attempt = log.runs.last().copied().unwrap_or(0);
         let failing = || End::Failure {
             failure: failure(1),
@@ -608,7 +609,7 @@ fn play(turns: &[Turn]) -> TaskLog {
         };
         let running = matches!(last[..], [.., task::Command::Run { .. }]);
         let commands = match turn {
-            Turn::Granted => task.granted(ms),
+            Turn::Granted => task.granted(time),
             Turn::Value => task.finished(attempt, End::Value(value(1)), now),
             Turn::Fails => task.finished(attempt, failing(), now),
             Turn::Stale => {
@@ -618,7 +619,7 @@ fn play(turns: &[Turn]) -> TaskLog {
                 }
                 continue;
             }
-            Turn::Due => task.due(ms),
+            Turn::Due => task.due(time),
             Turn::Crash | Turn::LosingCrash if !log.reports.is_empty() => continue,
             Turn::Crash | Turn::LosingCrash => {
                 if let (Turn::LosingCrash, Some(lost)) = (turn, log.records.last()) {
@@ -631,13 +632,14 @@ fn play(turns: &[Turn]) -> TaskLog {
                     log.records.pop();
                 }
                 let (recovered, commands) = match log.records.last() {
-                    None => Task::open(7, policy(), Schedule::default(), ms),
-                    Some(last) => Task::recover(7, policy(), last.clone(), [], ms),
+                    None => Task::open(7, policy(), Schedule::default(), time),
+                    Some(last) => Task::recover(7, policy(), Scale::Steady, last.clone(), [], time),
                 };
                 task = recovered;
                 let retries = match log.records.last() {
                     Some(Change::Waiting { at_ms, .. }) => {
-                        assert_eq!(commands, [task::Command::WakeAt { at_ms: *at_ms }]);
+                        let at = Moment::steady(*at_ms);
+                        assert_eq!(commands, [task::Command::WakeAt(at)]);
                         log.failed
                     }
                     _ => {
@@ -657,7 +659,7 @@ fn play(turns: &[Turn]) -> TaskLog {
                     log.runs.push(*attempt);
                 }
                 task::Command::Report(report) => log.reports.push(report.outcome.clone()),
-                task::Command::WakeAt { .. } | task::Command::Request => {}
+                task::Command::WakeAt(_) | task::Command::Request => {}
                 other => panic!("unexpected {other:?}"),
             }
         }

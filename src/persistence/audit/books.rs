@@ -144,7 +144,7 @@ impl<'a> Books<'a> {
                 let (_, root) = keys::turn_of(key).ok_or_else(|| odd(key))?;
                 self.turn(root, key)?;
             }
-            (b't', _) => {
+            (b't' | b'u', _) => {
                 let (_, root) = keys::timed_of(key).ok_or_else(|| odd(key))?;
                 self.turn(root, key)?;
             }
@@ -216,7 +216,7 @@ impl<'a> Books<'a> {
         let is_its_own = match record {
             Some(record) => {
                 let known: Waiting = codec::decode(Kind::Waiting, &waiting, &record)?;
-                known.keys(root).iter().any(|other| other == key)
+                known.keys(root).any(|other| other == key)
             }
             None => false,
         };
@@ -295,7 +295,9 @@ impl<'a> Books<'a> {
         let root = stream.root();
         match record {
             Record::Child { change, .. } => match change {
-                Change::Waiting { past, .. } | Change::Started(past) => self.past(root, past),
+                Change::Waiting { past, .. }
+                | Change::WaitingUntil { past, .. }
+                | Change::Started(past) => self.past(root, past),
                 Change::Done(outcome) => self.outcome(root, outcome, false),
             },
             Record::Due { input, .. } => self.value(root, input, false),

@@ -11,6 +11,7 @@ use super::codec::{self, Kind};
 use super::definition::Head;
 use super::meta::{Life, Opening};
 use super::reader::Ended;
+use super::steady::ClockReading;
 use super::{Store, StoreError, keys};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::quarantine::Suspect;
@@ -152,7 +153,7 @@ impl Broken {
 pub(super) fn owner(key: &[u8]) -> Option<Id> {
     let id = match key.first()? {
         b'b' | b'w' | b'd' | b's' | b'p' | b'r' | b'c' | b'k' | b'x' => keys::id_of(key),
-        b'e' | b't' => keys::timed_of(key).map(|(_, root)| root),
+        b'e' | b't' | b'u' => keys::timed_of(key).map(|(_, root)| root),
         b'q' => keys::turn_of(key).map(|(_, root)| root),
         _ => None,
     };
@@ -167,6 +168,9 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
             let _: Option<Id> = codec::decode(Kind::LastSwept, key, record)?;
         }
         Some(b'm') if key == keys::LIFE => drop(codec::decode::<Life>(Kind::Life, key, record)?),
+        Some(b'm') if key == keys::CLOCK => {
+            let _: ClockReading = codec::decode(Kind::Clock, key, record)?;
+        }
         Some(b'm') if key == keys::PENDING => {
             let _: Weight = codec::decode(Kind::Pending, key, record)?;
         }
@@ -176,7 +180,7 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
         }
         Some(b'b') => drop(codec::decode::<Waiting>(Kind::Waiting, key, record)?),
         Some(b'w' | b'e') => drop(codec::decode::<Head>(Kind::Head, key, record)?),
-        Some(b'q' | b't' | b'x') => codec::decode(Kind::Mark, key, record)?,
+        Some(b'q' | b't' | b'u' | b'x') => codec::decode(Kind::Mark, key, record)?,
         Some(b'd') => drop(codec::unframe(Kind::Members, key, record)?),
         Some(b's') => drop(codec::segment_records(key, record)?),
         Some(b'p') => drop(codec::unframe(Kind::Piece, key, record)?),

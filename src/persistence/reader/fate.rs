@@ -7,6 +7,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::{Change, Record};
 use crate::canvas::outcome::Outcome;
 use crate::canvas::state::State;
+use crate::canvas::time::Moment;
 use crate::persistence::StoreError;
 
 /// What has become of a node.
@@ -91,10 +92,15 @@ impl Reader {
         let Some(step) = found.path.last() else {
             return Ok(State::Pending);
         };
-        match self.last_change(root.node(step.stream), step.index)? {
+        let last = self.last_change(root.node(step.stream), step.index)?;
+        if let Some((past, _)) = last.as_ref().and_then(Change::awaited) {
+            return Ok(match past.retries {
+                0 => State::Pending,
+                _ => State::Retry,
+            });
+        }
+        match last {
             Some(Change::Started(_)) => Ok(State::Started),
-            Some(Change::Waiting { past, .. }) if past.retries > 0 => Ok(State::Retry),
-            Some(Change::Waiting { .. }) => Ok(State::Pending),
             // Of a fold that waits for its members.
             Some(Change::Done(_)) if step.link == Link::Last => Ok(State::Started),
             _ if self.any_record(root, &found.node)? => Ok(State::Started),
@@ -102,18 +108,14 @@ impl Reader {
         }
     }
 
-    /// When the next attempt of a task is due that waits for its time, in milliseconds since the
-    /// Unix epoch.
-    pub(crate) fn due_at(&self, root: Id, found: &Found) -> Result<Option<u64>, StoreError> {
+    /// When the next attempt of a task is due that waits for its time.
+    pub(crate) fn due_at(&self, root: Id, found: &Found) -> Result<Option<Moment>, StoreError> {
         let Some(step) = found.path.last() else {
             return Ok(None);
         };
-        Ok(
-            match self.last_change(root.node(step.stream), step.index)? {
-                Some(Change::Waiting { at_ms, .. }) => Some(at_ms),
-                _ => None,
-            },
-        )
+        let last = self.last_change(root.node(step.stream), step.index)?;
+        let awaited = last.as_ref().and_then(Change::awaited);
+        Ok(awaited.map(|(_, until)| until))
     }
 
     /// Says whether anything within a chain, group or chord has started.

@@ -11,7 +11,7 @@ use crate::persistence::{Pair, Scan, Store, StoreError, keys};
 /// What the store knows of a workflow beside its head.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// When its root ended, in milliseconds since the Unix epoch, if it has.
+    /// When its root ended, in milliseconds on the steady scale, if it has.
     pub(crate) ended_ms: Option<u64>,
     /// What its own children did: the root and the callbacks.
     pub(crate) records: Vec<Record>,

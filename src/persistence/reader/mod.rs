@@ -37,7 +37,7 @@ pub(crate) use self::progress::Progress;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds on the steady scale.
     pub(crate) at_ms: u64,
     /// The number of the commit that it is part of.
     pub(crate) commit: u64,

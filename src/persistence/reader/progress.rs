@@ -170,7 +170,7 @@ impl Found {
 fn is_begun(change: &Change) -> bool {
     match change {
         Change::Started(_) => true,
-        Change::Waiting { past, .. } => past.attempt > 0,
+        Change::Waiting { past, .. } | Change::WaitingUntil { past, .. } => past.attempt > 0,
         Change::Done(_) => false,
     }
 }

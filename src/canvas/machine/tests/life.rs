@@ -5,6 +5,7 @@ use super::*;
 use crate::canvas::machine::Purpose;
 use crate::canvas::machine::offspring::{self, Graft};
 use crate::canvas::options::When;
+use crate::canvas::time::{Moment, Scale, Time};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
@@ -36,10 +37,29 @@ const EXPIRES_MS: u64 = 5;
 #[derive(Clone, Copy, Debug)]
 struct Rules {
     timed: bool,
+    /// On which its time and its deadline are; the other one stands far from it.
+    scale: Scale,
     ticks: usize,
     crashes: usize,
     revoked: bool,
     depth: usize,
+}
+
+impl Rules {
+    /// The time, `ms` after the start.
+    fn time(self, ms: u64) -> Time {
+        const FAR: u64 = 1_000_000;
+        match self.scale {
+            Scale::Steady => Time {
+                steady_ms: ms,
+                wall_ms: ms + FAR,
+            },
+            Scale::Wall => Time {
+                steady_ms: ms + FAR,
+                wall_ms: ms,
+            },
+        }
+    }
 }
 
 /// One task over all its lives: what is on record, and what goes on in this one.
@@ -57,7 +77,7 @@ struct Life {
     /// Nobody has its machine any more.
     gone: bool,
     requested: bool,
-    waits: Option<u64>,
+    waits: Option<Moment>,
     runs: Option<u32>,
     /// How much the attempt that runs has added.
     added: u32,
@@ -87,12 +107,18 @@ impl Life {
     fn new(rules: Rules, history: &[Event]) -> Self {
         let schedule = match rules.timed {
             true => Schedule {
-                eta: Some(When::In(Duration::from_millis(ETA_MS))),
-                expires: Some(When::In(Duration::from_millis(EXPIRES_MS))),
+                eta: Some(Moment {
+                    scale: rules.scale,
+                    ms: ETA_MS,
+                }),
+                expires: Some(Moment {
+                    scale: rules.scale,
+                    ms: EXPIRES_MS,
+                }),
             },
             false => Schedule::default(),
         };
-        let (machine, commands) = Task::open(7, policy(), schedule, 0);
+        let (machine, commands) = Task::open(7, policy(), schedule, rules.time(0));
         let mut life = Self {
             rules,
             now_ms: 0,
@@ -118,6 +144,10 @@ impl Life {
         life
     }
 
+    fn time(&self) -> Time {
+        self.rules.time(self.now_ms)
+    }
+
     fn possible(&self, history: &[Event]) -> Vec<Event> {
         let times = |of: &[Event]| history.iter().filter(|h| of.contains(h)).count();
         let mut all = Vec::new();
@@ -127,7 +157,7 @@ impl Life {
         if self.requested {
             all.push(Granted);
         }
-        if self.waits.is_some_and(|at_ms| at_ms <= self.now_ms) {
+        if self.waits.is_some_and(|at| self.time().has_reached(at)) {
             all.push(Woken);
         }
         if times(&[Tick]) < self.rules.ticks {
@@ -160,7 +190,7 @@ impl Life {
 
     fn happens(&mut self, happens: Event) {
         let now = Now {
-            ms: self.now_ms,
+            time: self.time(),
             random: 0,
         };
         let attempt = self.runs.unwrap_or(0);
@@ -177,11 +207,11 @@ impl Life {
             }
             Granted => {
                 self.requested = false;
-                self.machine.granted(self.now_ms)
+                self.machine.granted(self.time())
             }
             Woken => {
                 self.waits = None;
-                self.machine.due(self.now_ms)
+                self.machine.due(self.time())
             }
             Tick => {
                 self.now_ms += 3;
@@ -259,7 +289,7 @@ impl Life {
             return;
         }
         let now = Now {
-            ms: self.now_ms,
+            time: self.time(),
             random: 0,
         };
         if self.marked.0 && self.ended.is_none() {
@@ -269,10 +299,10 @@ impl Life {
             assert!(wants.is_none(), "it starts something");
         }
         if !self.requested {
-            assert_eq!(self.machine.granted(self.now_ms), []);
+            assert_eq!(self.machine.granted(self.time()), []);
         }
         if self.waits.is_none() {
-            assert_eq!(self.machine.due(self.now_ms), []);
+            assert_eq!(self.machine.due(self.time()), []);
         }
         for attempt in 0..9 {
             if self.runs != Some(attempt) {
@@ -300,7 +330,10 @@ impl Life {
             return self.end(revoked());
         }
         let (machine, commands) = match self.changes.last() {
-            Some(last) => Task::recover(7, policy(), last.clone(), &self.own, self.now_ms),
+            Some(last) => {
+                let (last, now) = (last.clone(), self.time());
+                Task::recover(7, policy(), self.rules.scale, last, &self.own, now)
+            }
             None => {
                 let fresh = Self::new(self.rules, &[]);
                 self.own.clear();
@@ -351,14 +384,18 @@ impl Life {
                     self.requested = true;
                 }
                 task::Command::Record(change) => {
-                    if let Change::Started(past) | Change::Waiting { past, .. } = &change {
+                    let past = match &change {
+                        Change::Started(past) => Some(past),
+                        change => change.awaited().map(|(past, _)| past),
+                    };
+                    if let Some(past) = past {
                         let deadline = self.rules.timed.then_some(EXPIRES_MS);
                         assert_eq!(past.expires_ms, deadline, "the deadline moved");
                     }
                     self.changes.push(change);
                 }
                 task::Command::Run { attempt, args } => self.run(attempt, args),
-                task::Command::WakeAt { at_ms } => self.waits = Some(at_ms),
+                task::Command::WakeAt(at) => self.waits = Some(at),
                 task::Command::Park(_) => unreachable!("its arguments decode"),
                 task::Command::Report(report) => self.end(report.outcome),
                 task::Command::Expire => {
@@ -462,7 +499,7 @@ impl Life {
             }
             let next = if self.requested {
                 Granted
-            } else if self.waits.is_some_and(|at_ms| at_ms <= self.now_ms) {
+            } else if self.waits.is_some_and(|at| self.time().has_reached(at)) {
                 Woken
             } else if self.runs.is_some() {
                 Succeeds
@@ -499,6 +536,7 @@ impl Life {
 fn a_task_and_what_it_starts_end_once_in_any_interleaving_over_any_crash() {
     let rules = Rules {
         timed: false,
+        scale: Scale::Steady,
         ticks: 0,
         crashes: 2,
         revoked: false,
@@ -509,20 +547,24 @@ fn a_task_and_what_it_starts_end_once_in_any_interleaving_over_any_crash() {
 
 #[test]
 fn a_timed_task_runs_only_between_its_time_and_its_deadline_over_any_crash() {
-    let rules = Rules {
-        timed: true,
-        ticks: 2,
-        crashes: 1,
-        revoked: false,
-        depth: 7,
-    };
-    assert!(Life::explore(rules, &mut Vec::new()) > 1_000);
+    for scale in [Scale::Steady, Scale::Wall] {
+        let rules = Rules {
+            timed: true,
+            scale,
+            ticks: 2,
+            crashes: 1,
+            revoked: false,
+            depth: 7,
+        };
+        assert!(Life::explore(rules, &mut Vec::new()) > 1_000);
+    }
 }
 
 #[test]
 fn a_revoked_task_starts_nothing_more_and_ends_revoked_in_any_interleaving_over_any_crash() {
     let rules = Rules {
         timed: false,
+        scale: Scale::Steady,
         ticks: 0,
         crashes: 1,
         revoked: true,

@@ -1,0 +1,97 @@
+//! The steady scale over restarts: delays are kept on it, so that setting the clock moves none of their ends.
+//!
+//! What the clocks show is recorded from time to time. As long as the machine runs its uptime says how much
+//! time has passed since then, whatever the wall clock did. Over a start of the machine only the wall clock
+//! can say so; if it is behind where it was, no time has passed that we know of.
+
+use serde::{Deserialize, Serialize};
+
+use super::codec::{self, Kind};
+use super::{Pair, Store, StoreError, keys};
+
+/// What the clocks showed at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClockReading {
+    /// Which start of the machine `uptime_ms` counts from, where that can be told.
+    pub(crate) boot: Option<String>,
+    pub(crate) uptime_ms: u64,
+    /// Since the Unix epoch.
+    pub(crate) wall_ms: u64,
+    pub(crate) steady_ms: u64,
+}
+
+impl ClockReading {
+    /// The last one in the store.
+    pub(crate) fn last(store: &dyn Store) -> Result<Option<Self>, StoreError> {
+        let record = store.get(keys::CLOCK)?;
+        record
+            .map(|record| codec::decode(Kind::Clock, keys::CLOCK, &record))
+            .transpose()
+    }
+
+    pub(crate) fn record(&self) -> Pair {
+        (keys::CLOCK.to_vec(), codec::encode(Kind::Clock, self))
+    }
+
+    /// Returns what the steady scale shows now, by what it showed then. `boot`, `uptime_ms` and `wall_ms`
+    /// are of now.
+    pub(crate) fn steady_now(&self, boot: Option<&str>, uptime_ms: u64, wall_ms: u64) -> u64 {
+        let is_same_boot = boot.is_some() && self.boot.as_deref() == boot;
+        let passed = match uptime_ms.checked_sub(self.uptime_ms) {
+            Some(passed) if is_same_boot => passed,
+            _ => wall_ms.saturating_sub(self.wall_ms),
+        };
+        self.steady_ms.saturating_add(passed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+    const YEAR: u64 = 365 * 24 * HOUR;
+
+    fn reading() -> ClockReading {
+        ClockReading {
+            boot: Some("this".to_owned()),
+            uptime_ms: HOUR,
+            wall_ms: 50 * YEAR,
+            steady_ms: 49 * YEAR,
+        }
+    }
+
+    #[test]
+    fn while_the_machine_runs_the_wall_clock_is_not_asked() {
+        for wall_ms in [0, 49 * YEAR, 50 * YEAR + HOUR, 51 * YEAR] {
+            let now = reading().steady_now(Some("this"), 3 * HOUR, wall_ms);
+            assert_eq!(now, 49 * YEAR + 2 * HOUR, "{wall_ms}");
+        }
+    }
+
+    #[test]
+    fn over_a_start_of_the_machine_the_wall_clock_says_how_long_it_was_off() {
+        for boot in [Some("other"), None] {
+            let after = |wall_ms| reading().steady_now(boot, 5 * HOUR, wall_ms);
+            assert_eq!(after(50 * YEAR + 2 * HOUR), 49 * YEAR + 2 * HOUR);
+            // Without a battery it begins at 1970.
+            assert_eq!(after(0), 49 * YEAR);
+        }
+    }
+
+    #[test]
+    fn two_machines_that_cannot_tell_their_starts_are_not_taken_for_one() {
+        let before = ClockReading {
+            boot: None,
+            ..reading()
+        };
+        assert_eq!(before.steady_now(None, 9 * HOUR, 50 * YEAR), 49 * YEAR);
+    }
+
+    /// A container that is moved has another uptime.
+    #[test]
+    fn an_uptime_that_went_back_is_not_believed() {
+        let now = reading().steady_now(Some("this"), 0, 50 * YEAR + HOUR);
+        assert_eq!(now, 49 * YEAR + HOUR);
+    }
+}
