@@ -72,21 +72,21 @@ impl HeldStore {
 
     /// Returns once a batch waits that changes a key of this tag.
     async fn holds_back(&self, tag: u8) {
-        let is_of = |op: &Op| match op {
-            Op::Put(key, _) | Op::Delete(key) => key[0] == tag,
-        };
         within(async {
-            loop {
-                let state = self.0.state.lock().unwrap();
-                let waiting = state.waiting.iter().flatten().any(is_of);
-                drop(state);
-                if waiting {
-                    return;
-                }
+            while !self.has_waiting(tag) {
                 tokio::task::yield_now().await;
             }
         })
         .await;
+    }
+
+    /// Says whether a batch waits that changes a key of this tag.
+    fn has_waiting(&self, tag: u8) -> bool {
+        let is_of = |op: &Op| match op {
+            Op::Put(key, _) | Op::Delete(key) => key[0] == tag,
+        };
+        let state = self.0.state.lock().unwrap();
+        state.waiting.iter().flatten().any(is_of)
     }
 
     fn count(&self, tag: u8) -> usize {
