@@ -408,11 +408,11 @@ impl App {
     /// still waits in the store, so the list is complete right after `start`; for that it reads
     /// every unfinished workflow. A task further on in a workflow is listed once it is its turn.
     ///
-    /// A value from upstream that does not fit parks the task only if the workflow is older than
-    /// this process and was composed by the compiler's leave. Otherwise it is the workflow that is
-    /// wrong (a [`Canvas`](crate::Canvas) put together without types): the task fails, with
-    /// [`FailureKind::Type`](crate::FailureKind::Type), as Celery's does with a `TypeError`. In an
-    /// [eager](Self::eager) app nothing waits, and every such task fails.
+    /// Where the workflow is wrong, and not an older build's, its task fails instead of being parked,
+    /// with [`FailureKind::Type`](crate::FailureKind::Type), as Celery's does with a `TypeError`: if this
+    /// process has submitted the workflow, or if the value came from upstream into a
+    /// [`Canvas`](crate::Canvas) put together without types. In an [eager](Self::eager) app nothing
+    /// waits, and every such task fails.
     ///
     /// ```
     /// # use chordal::prelude::*;

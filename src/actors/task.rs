@@ -431,19 +431,20 @@ impl Job {
         self.is_over = true;
     }
 
-    /// Says whether what does not decode came into the workflow while it ran, in this build or
-    /// through a canvas without types: then it is the workflow that is wrong, and the task fails, as
-    /// Celery's does with a `TypeError`. Otherwise the task has changed since it was submitted.
+    /// Says whether the workflow is wrong, and not the task that has changed since it was submitted: then the
+    /// task fails, as Celery's does with a `TypeError`. The build that has submitted it wrote its arguments;
+    /// what comes from upstream or from a retry is checked by nobody in a canvas without types.
     fn is_data_flow(&self, misfit: Misfit) -> bool {
+        if self.shell.is_of_this_life(self.child.root) {
+            return true;
+        }
         let Some(work) = &self.work else { return false };
         let def = self.child.def();
         let is_from_retry = work.machine.has_given_args();
         let is_from_upstream =
             misfit == Misfit::First && def.takes_upstream && self.child.input.is_some();
-        if !(is_from_retry || is_from_upstream || self.child.run.is_some()) {
-            return false;
-        }
-        def.mode == Mode::OnceUntyped || self.shell.is_of_this_life(self.child.root)
+        let is_passed_on = is_from_retry || is_from_upstream || self.child.run.is_some();
+        is_passed_on && def.mode == Mode::OnceUntyped
     }
 
     /// It has left quarantine, or is discarded.

@@ -59,7 +59,7 @@ impl ParameterType {
         Self {
             type_name: std::any::type_name::<T>,
             type_id: TypeId::of::<T>,
-            check: |payload| payload.decode::<T>().map(drop),
+            check: |payload| payload.decode_exactly::<T>().map(drop),
         }
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use self::decode::Decoder;
+use self::decode::{Decoder, exactly};
 use self::encode::{Encoder, Notes};
 
 /// A MessagePack value (<https://msgpack.org>), encoded once and shared from then on.
@@ -62,6 +62,12 @@ impl Payload {
     /// Decodes the value; the error says what was found and what was expected.
     pub(crate) fn decode<T: DeserializeOwned>(&self) -> Result<T, String> {
         decode(rmp_serde::Deserializer::from_read_ref(&self.0[..]))
+    }
+
+    /// As [`decode`](Self::decode), of an argument: an integer that JSON has no number for is refused where
+    /// any JSON is taken.
+    pub(crate) fn decode_exactly<T: DeserializeOwned>(&self) -> Result<T, String> {
+        exactly(|| self.decode())
     }
 
     /// Splits `count` values encoded one after the other.

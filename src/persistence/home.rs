@@ -142,7 +142,7 @@ fn read(mut file: &File) -> io::Result<Vec<u8>> {
 
 /// Says whether a process of this library may have left this in a lock file: it is overwritten.
 fn is_ours(text: &[u8]) -> bool {
-    // A power cut may leave zeroes.
+    // It is not fsynced: a power cut may leave zeroes, or what an earlier process wrote behind the end.
     let is_number = |byte: &u8| byte.is_ascii_digit() || *byte == 0;
     let is_name =
         |byte: &u8| is_number(byte) || byte.is_ascii_alphabetic() || b"-._".contains(byte);
@@ -150,8 +150,7 @@ fn is_ours(text: &[u8]) -> bool {
         .enumerate()
         .all(|(line, text)| match line {
             0 | 1 => text.iter().all(is_number),
-            2 => text.iter().all(is_name),
-            _ => text.is_empty(),
+            _ => text.iter().all(is_name),
         })
 }
 

@@ -1,6 +1,7 @@
 //! Reading: MessagePack as `rmp-serde` reads it, and beside that what JSON cannot say and what it
 //! says otherwise: keys that are not text, bytes, and 128-bit integers.
 
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -14,6 +15,20 @@ use serde::de::{
 
 use super::Payload;
 use super::encode::{SIGNED, UNSIGNED};
+
+thread_local! {
+    /// See [`exactly`].
+    static IS_EXACT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Reads what `read` reads such that an integer is refused for which JSON has no number, where otherwise
+/// text stands for it. (serde hands no setting on to what reads the parts of a value.)
+pub(super) fn exactly<T>(read: impl FnOnce() -> T) -> T {
+    let before = IS_EXACT.replace(true);
+    let value = read();
+    IS_EXACT.set(before);
+    value
+}
 
 /// Reads a value from `D`.
 pub(super) struct Decoder<D>(pub(super) D);
@@ -72,7 +87,7 @@ impl Wide {
         }
     }
 
-    /// As a number where JSON has one, and as text else.
+    /// As a number where JSON has one, and as text else, unless that is to be [exact](exactly).
     fn visit_json<'de, V: Visitor<'de>, E: de::Error>(self, visitor: V) -> Result<V::Value, E> {
         if let Self::Signed(value) = self {
             if let Ok(value) = i64::try_from(value) {
@@ -81,6 +96,11 @@ impl Wide {
             if let Ok(value) = u64::try_from(value) {
                 return visitor.visit_u64(value);
             }
+        }
+        if IS_EXACT.get() {
+            return Err(E::custom(format_args!(
+                "no JSON value holds {self}: it takes more than 64 bits"
+            )));
         }
         visitor.visit_string(self.to_string())
     }
