@@ -237,6 +237,22 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_power_cut_leaves_of_a_lock_file_is_ours_and_a_text_of_others_is_not() {
+        let (before, after) = ("1234567\n89012345678901234567\nhost-1\n", "1\n2\nb\n");
+        // The later text over the earlier one, or the earlier one with zeroes behind it; each cut anywhere.
+        let behind = format!("{after}{}", &before[after.len()..]);
+        let zeroes = format!("{after}{}", "\0".repeat(before.len()));
+        for text in [before, after, &behind, &zeroes] {
+            for end in 0..=text.len() {
+                assert!(is_ours(&text.as_bytes()[..end]), "{:?}", &text[..end]);
+            }
+        }
+        for text in ["notes\n", "1\n2\nmy notes\n", "#!/bin/sh\n"] {
+            assert!(!is_ours(text.as_bytes()), "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_process_in_another_container_is_not_this_one_though_both_have_one_id() {
         let pid = std::process::id();
         for text in [
