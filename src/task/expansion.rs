@@ -30,7 +30,7 @@ pub trait NoResult {
 
 impl<T> NoResult for Returned<T> {}
 
-/// Has the [`ParameterType`] of a type: `Typed::<T>::TYPE`, with [`Untyped`] in scope.
+/// Has the `ParameterType` of a type: `Typed::<T>::TYPE`, with [`Untyped`] in scope.
 #[derive(Debug)]
 pub struct Typed<T>(PhantomData<T>);
 
