@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::shared::Shared;
-use crate::canvas::freeze::TaskDef;
+use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::opening;
 use crate::canvas::parked::ParkedTask;
@@ -32,25 +32,58 @@ fn add_unmet(
     for unfinished in reader.unfinished() {
         let (root, head) = unfinished?;
         let node = reader.root_of(root, head)?;
-        let mut found = Vec::new();
-        let mut look = |seq: Seq, task: &TaskDef| {
-            if let Some(reason) = shared.registry.misfit(task) {
-                found.push(ParkedTask::new(root.node(seq), &task.name, &reason));
-            }
+        let mut search = Search {
+            shared,
+            root,
+            found: Vec::new(),
+            groups: Vec::new(),
         };
-        if let Some(group) = opening::visit(&node, &mut look) {
-            let (_, members) = reader.stored_members(root.node(group), 0)?;
-            for member in &members {
-                opening::visit(member, &mut look);
+        search.look_at(&node);
+        while let Some((group, size)) = search.groups.pop() {
+            let mut next = 0;
+            while next < size {
+                let (first, members) = reader.stored_members(root.node(group), next)?;
+                // (A record is of one member at least.)
+                next = first + members.len().max(1) as u64;
+                members.iter().for_each(|member| search.look_at(member));
             }
         }
-        for task in found {
+        for task in search.found {
             if !parked.contains_key(&task.id) && has_not_ended(reader, task.id)? {
                 parked.insert(task.id, task);
             }
         }
     }
     Ok(())
+}
+
+/// Looks through what a workflow starts with.
+struct Search<'a> {
+    shared: &'a Shared,
+    root: Id,
+    /// What this build cannot run, whether it has ended or not.
+    found: Vec<ParkedTask>,
+    /// The groups whose members are still to be looked at, and their sizes.
+    groups: Vec<(Seq, u64)>,
+}
+
+impl Search<'_> {
+    fn look_at(&mut self, node: &Node) {
+        let Self {
+            shared,
+            root,
+            found,
+            groups,
+        } = self;
+        let mut task = |seq: Seq, task: &TaskDef| {
+            if let Some(reason) = shared.registry.misfit(task) {
+                found.push(ParkedTask::new(root.node(seq), &task.name, &reason));
+            }
+        };
+        opening::visit_all(node, &mut task, &mut |group, size| {
+            groups.push((group, size));
+        });
+    }
 }
 
 fn has_not_ended(reader: &Reader, task: Id) -> Result<bool> {

@@ -25,12 +25,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long the pool waits before it asks again for a thread that was refused.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How many threads there may be for what holds no slot; with more, that waits. (A blocking task
-/// holds a slot, and slots are counted.)
+/// How much may be under way that holds no slot; what comes then waits. (A blocking task holds a slot,
+/// and slots are counted: however many such run, they leave threads for the rest.)
 const MOST: usize = 512;
 
 /// A piece of work.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// A job, and whether it is one of those that hold no slot.
+struct Work {
+    job: Job,
+    is_loose: bool,
+}
 
 /// Returns the work as a job, and where what it returns, or its panic, comes out. Nothing comes out of
 /// a job that is dropped.
@@ -55,6 +61,8 @@ pub(crate) struct Pool {
     /// What the jobs find as tokio's current runtime.
     runtime: Handle,
     start: Start,
+    /// How many loose jobs may be under way.
+    most: usize,
 }
 
 #[derive(Debug, Default)]
@@ -63,13 +71,15 @@ struct State {
     /// How many threads wait for work, and how many there are.
     idle: usize,
     threads: usize,
+    /// How many loose jobs are under way.
+    loose: usize,
     /// The pool asks from time to time for the threads that were refused.
     is_asking: bool,
     is_closed: bool,
 }
 
 #[derive(Default)]
-struct Queue(VecDeque<Job>);
+struct Queue(VecDeque<Work>);
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -86,19 +96,20 @@ impl State {
 
 impl Pool {
     pub(crate) fn new(runtime: Handle) -> Arc<Self> {
-        Self::with_start(runtime, |run| {
+        Self::with_start(runtime, MOST, |run| {
             let thread = thread::Builder::new().name("chordal-pool".to_owned());
             thread.stack_size(STACK).spawn(run).map(drop)
         })
     }
 
-    fn with_start(runtime: Handle, start: Start) -> Arc<Self> {
+    fn with_start(runtime: Handle, most: usize, start: Start) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             bell: Condvar::new(),
             is_empty: Condvar::new(),
             runtime,
             start,
+            most,
         })
     }
 
@@ -109,7 +120,10 @@ impl Pool {
         if state.is_closed {
             return;
         }
-        state.queue.0.push_back(job);
+        state.queue.0.push_back(Work {
+            job,
+            is_loose: false,
+        });
         if state.suffices() {
             self.bell.notify_one();
             return;
@@ -127,19 +141,27 @@ impl Pool {
         if state.is_closed {
             return Ok(());
         }
-        if state.queue.0.len() < state.idle || state.threads >= MOST {
-            state.queue.0.push_back(job);
+        let work = Work {
+            job,
+            is_loose: true,
+        };
+        state.loose += 1;
+        if state.queue.0.len() < state.idle || state.loose > self.most {
+            state.queue.0.push_back(work);
             self.bell.notify_one();
             return Ok(());
         }
         state.threads += 1;
         drop(state);
         // The thread takes it from there, unless there is no thread.
-        let first = Arc::new(Mutex::new(Some(job)));
+        let first = Arc::new(Mutex::new(Some(work)));
         match self.start_thread(Some(first.clone())) {
             Ok(()) => Ok(()),
             Err(error) => match first.lock().take() {
-                Some(job) => Err((job, error)),
+                Some(work) => {
+                    self.state.lock().loose -= 1;
+                    Err((work.job, error))
+                }
                 None => Ok(()),
             },
         }
@@ -166,7 +188,7 @@ impl Pool {
     }
 
     /// Starts a thread, which is counted already.
-    fn start_thread(self: &Arc<Self>, first: Option<Arc<Mutex<Option<Job>>>>) -> io::Result<()> {
+    fn start_thread(self: &Arc<Self>, first: Option<Arc<Mutex<Option<Work>>>>) -> io::Result<()> {
         let pool = self.clone();
         let run = move || pool.serve(first.and_then(|first| first.lock().take()));
         let started = (self.start)(Box::new(run));
@@ -177,26 +199,29 @@ impl Pool {
     }
 
     /// The life of a thread.
-    fn serve(&self, first: Option<Job>) {
+    fn serve(&self, first: Option<Work>) {
         let _entered = self.runtime.enter();
         let mut next = first.or_else(|| self.next());
-        while let Some(job) = next {
+        while let Some(Work { job, is_loose }) = next {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
                 // It may panic when it is dropped, as what brought it here did.
                 std::mem::forget(panic);
+            }
+            if is_loose {
+                self.state.lock().loose -= 1;
             }
             next = self.next();
         }
     }
 
     /// Returns the next job; without one the thread is to end, and is no longer counted.
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<Work> {
         let mut state = self.state.lock();
         let deadline = Instant::now() + KEEP_ALIVE;
         let mut is_late = false;
         loop {
-            if let Some(job) = state.queue.0.pop_front() {
-                return Some(job);
+            if let Some(work) = state.queue.0.pop_front() {
+                return Some(work);
             }
             if is_late || state.is_closed {
                 break;
@@ -276,7 +301,7 @@ mod tests {
     fn work_that_gets_no_thread_waits_and_runs_once_when_there_is_one() {
         let _turn = TURN.lock();
         let runtime = runtime();
-        let pool = Pool::with_start(runtime.handle().clone(), start);
+        let pool = Pool::with_start(runtime.handle().clone(), MOST, start);
         REFUSES.store(true, Ordering::SeqCst);
         let (ran, runs) = mpsc::channel();
         for n in 0..3 {
@@ -299,7 +324,7 @@ mod tests {
     fn work_that_need_not_wait_is_given_back() {
         let _turn = TURN.lock();
         let runtime = runtime();
-        let pool = Pool::with_start(runtime.handle().clone(), start);
+        let pool = Pool::with_start(runtime.handle().clone(), MOST, start);
         REFUSES.store(true, Ordering::SeqCst);
         let (one, outcome) = job(|| 7);
         let (back, error) = pool.try_run(one).expect_err("there is no thread");
@@ -313,10 +338,31 @@ mod tests {
     }
 
     #[test]
+    fn tasks_that_fill_the_pool_leave_threads_for_what_holds_no_slot() {
+        let _turn = TURN.lock();
+        let runtime = runtime();
+        let pool = Pool::with_start(runtime.handle().clone(), 2, start);
+        let (go, waits) = mpsc::channel::<()>();
+        let waits = Arc::new(Mutex::new(waits));
+        for _ in 0..4 {
+            let waits = waits.clone();
+            pool.run(Box::new(move || {
+                let _ = waits.lock().recv();
+            }));
+        }
+        for n in 0..8 {
+            let (read, outcome) = job(move || n);
+            assert!(pool.try_run(read).is_ok());
+            assert_eq!(outcome.blocking_recv().unwrap().unwrap(), n);
+        }
+        drop(go);
+    }
+
+    #[test]
     fn a_panic_is_the_works_own_and_the_thread_goes_on() {
         let _turn = TURN.lock();
         let runtime = runtime();
-        let pool = Pool::with_start(runtime.handle().clone(), start);
+        let pool = Pool::with_start(runtime.handle().clone(), MOST, start);
         let (panics, outcome) = job(|| panic!("as it was asked to"));
         pool.run(panics);
         let outcome: thread::Result<()> = outcome.blocking_recv().unwrap();
@@ -330,7 +376,7 @@ mod tests {
     fn a_closed_pool_drops_what_waits_and_ends_its_threads() {
         let _turn = TURN.lock();
         let runtime = runtime();
-        let pool = Pool::with_start(runtime.handle().clone(), start);
+        let pool = Pool::with_start(runtime.handle().clone(), MOST, start);
         let (go, waits) = mpsc::channel::<()>();
         let (begun, begins) = mpsc::channel();
         let (first, done) = job(move || {

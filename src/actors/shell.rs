@@ -185,6 +185,9 @@ impl Shell {
             shared,
         }));
         shell.open_quarantine(legacy.notes);
+        if !shell.is_paused() {
+            shell.begin_trials();
+        }
         let deliver = shell.clone();
         actix::spawn(async move {
             let shared = deliver.shared().clone();
@@ -409,11 +412,19 @@ impl Shell {
 
     /// Starts what waits, in an app that was started paused.
     pub(crate) fn resume(&self) {
+        if !self.is_paused() {
+            return;
+        }
+        self.begin_trials();
         let granted = self.0.dispatcher.borrow_mut().resume();
         for granted in granted {
             self.grant(Some(granted));
         }
         self.try_next();
+    }
+
+    fn is_paused(&self) -> bool {
+        self.0.dispatcher.borrow().is_paused()
     }
 
     /// Says whether a workflow was submitted to this build, and not to one before.

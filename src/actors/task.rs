@@ -411,8 +411,7 @@ impl Job {
     fn is_untouched(&self) -> bool {
         match &self.child.resume {
             Resume::Fresh | Resume::Stored(None) => true,
-            Resume::Stored(Some(Change::Waiting { past, .. })) => past.attempt == 0,
-            Resume::Stored(Some(_)) => false,
+            Resume::Stored(Some(last)) => last.awaited().is_some_and(|(past, _)| past.attempt == 0),
         }
     }
 

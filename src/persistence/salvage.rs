@@ -12,6 +12,7 @@ use super::backlog::Waiting;
 use super::codec::{self, Kind};
 use super::definition::Head;
 use super::files::{begin_copy, failed, rename, sync_dir, with_ending};
+use super::reader::Ended;
 use super::{Batch, Durability, SledStore, Store, StoreError, audit, home, keys, meta};
 use crate::canvas::id::Id;
 use crate::canvas::machine::room::Weight;
@@ -134,6 +135,7 @@ impl<'a> Salvage<'a> {
     }
 
     /// Notes an error that reading has met.
+    #[cfg(feature = "redb")]
     pub(super) fn fail(&mut self, error: &StoreError) {
         self.audit.fail(error);
     }
@@ -294,11 +296,15 @@ impl<'a> Salvage<'a> {
         self.report.workflows = heads.kept.len() as u64;
         let mut last_commit = 0;
         for pair in self.store.scan(&[0], &[0xff]) {
-            let (key, _) = pair?;
+            let (key, record) = pair?;
             self.report.records += 1;
-            if key[0] == b's' {
-                last_commit = last_commit.max(keys::number_of(&key).unwrap_or(0));
-            }
+            // What is above all commits that the store knows of is not seen by those who ask.
+            let commit = match key[0] {
+                b's' => keys::number_of(&key).unwrap_or(0),
+                b'r' => codec::decode::<Ended>(Kind::Result, &key, &record)?.commit,
+                _ => 0,
+            };
+            last_commit = last_commit.max(commit);
         }
         let mut batch = Batch::new();
         meta::raise(self.store, last_commit, &mut batch)?;

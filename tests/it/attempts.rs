@@ -1,7 +1,7 @@
 //! Attempts: however often a task is tried, only its last attempts stay in the store.
 
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chordal::persistence::{MemoryStore, Store};
 use chordal::prelude::*;
@@ -15,7 +15,7 @@ static HELD: LazyLock<watch::Sender<usize>> = LazyLock::new(watch::Sender::defau
 
 const HELD_AT: u32 = 300;
 
-/// Fails until attempt 300, does not end then, and gives the number of the one after it.
+/// Fails until attempt 300, now and then with a point in time for the next, does not end then, and gives the number of the one after it.
 #[task(name = "attempts.again", max_retries = 10_000)]
 async fn again(ctx: &TaskContext) -> Result<u32, TaskError> {
     let attempt = ctx.attempt();
@@ -23,6 +23,9 @@ async fn again(ctx: &TaskContext) -> Result<u32, TaskError> {
         HELD_AT => {
             HELD.send_modify(|held| *held += 1);
             std::future::pending().await
+        }
+        ..HELD_AT if attempt.is_multiple_of(2) => {
+            Err(ctx.retry().eta(SystemTime::UNIX_EPOCH).into())
         }
         ..HELD_AT => Err(TaskError::retry("not yet", Duration::ZERO)),
         _ => Ok(attempt),

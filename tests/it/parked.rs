@@ -469,3 +469,29 @@ async fn a_parked_task_whose_arguments_do_not_decode_is_revoked() {
     assert!(app.parked().is_empty());
     app.shutdown().await.unwrap();
 }
+
+/// Its members stand in many records, beside the workflow's head.
+#[tokio::test]
+async fn all_members_of_a_large_group_are_listed_and_any_of_them_can_be_discarded() {
+    const MEMBERS: usize = 250;
+    let store = MemoryStore::new();
+    let open = |tasks: Vec<TaskEntry>| App::with_store(store.clone()).tasks(tasks).paused();
+    let app = open(old::tasks()).start().await.unwrap();
+    let both = group([(); 2].map(|()| group((0..MEMBERS).map(|_| old::work.s(7)))));
+    drop(app.apply_async(both).await.unwrap());
+    app.shutdown().await.unwrap();
+
+    let retyped = changed(tasks![retyped::work][0], "parked.work");
+    let app = open(retyped).start().await.unwrap();
+    let parked = app.parked();
+    assert_eq!(parked.len(), 2 * MEMBERS);
+    let last = parked[2 * MEMBERS - 1].id;
+    within(app.discard(last)).await.unwrap();
+    app.resume().await.unwrap();
+    let last = app.async_result::<u32>(last).await.unwrap();
+    match within(last.get()).await {
+        Err(Error::Failed(failure)) => assert_eq!(failure.kind, FailureKind::Type),
+        other => panic!("{other:?}"),
+    }
+    app.shutdown().await.unwrap();
+}

@@ -148,6 +148,33 @@ async fn a_suspect_is_not_tried_before_the_app_is_resumed() {
     drop(app);
 }
 
+/// What makes the program ready may take as long as it likes.
+#[tokio::test]
+async fn a_task_that_ends_the_process_is_found_out_however_long_the_app_is_paused() {
+    let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    let open = |disk: &Disk| set_up(App::with_store(disk.clone())).clock(clock.clone());
+    let mut disk = Disk::default();
+    let mut app = open(&disk).start().await.unwrap();
+    let _ = app.apply_async(endless.s("proved".into())).await.unwrap();
+    for ends in 1..=6 {
+        logged("proved", ends).await;
+        assert!(app.quarantined().is_empty(), "after {ends} ends");
+        disk = disk.crashed();
+        drop(app);
+        app = open(&disk).paused().start().await.unwrap();
+        settled(&app).await;
+        clock.advance(Duration::from_secs(3_600));
+        settled(&app).await;
+        app.resume().await.unwrap();
+        if ends == 4 {
+            // The process has to live without the prime suspect first.
+            clock.advance(Duration::from_secs(4));
+        }
+    }
+    assert_eq!(app.quarantined().len(), 1);
+    drop(app);
+}
+
 #[tokio::test]
 async fn an_eager_app_is_never_paused() {
     let app = set_up(App::eager()).paused().start().await.unwrap();

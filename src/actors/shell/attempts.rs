@@ -63,9 +63,9 @@ impl Shell {
 }
 
 fn is_attempt(record: &Record) -> bool {
-    use Change::{Started, Waiting};
+    use Change::{Started, Waiting, WaitingUntil};
     let Record::Child { change, .. } = record else {
         return false;
     };
-    matches!(change, Started(_) | Waiting { .. })
+    matches!(change, Started(_) | Waiting { .. } | WaitingUntil { .. })
 }

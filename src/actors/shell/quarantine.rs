@@ -113,8 +113,7 @@ impl Shell {
     pub(super) fn open_quarantine(&self, notes: Vec<Note>) {
         notes.into_iter().for_each(|note| self.note(Some(note)));
         let quarantined: Vec<Quarantined> = {
-            let mut court = self.0.court.borrow_mut();
-            court.begin(self.shared().clock.elapsed_ms());
+            let court = self.0.court.borrow();
             if court.holds() {
                 self.0.dispatcher.borrow_mut().hold();
             }
@@ -192,7 +191,8 @@ impl Shell {
             ticket,
         };
         self.0.dispatcher.borrow_mut().pin(slot);
-        self.0.court.borrow_mut().wait(id, accused);
+        let lost = self.0.court.borrow_mut().wait(id, accused);
+        self.waits_no_longer(lost);
         self.try_next();
     }
 
@@ -200,6 +200,12 @@ impl Shell {
     pub(crate) fn gathered(&self) {
         self.0.court.borrow_mut().gathered();
         self.try_next();
+    }
+
+    /// The clock of the trials starts: tasks may start from now on.
+    pub(super) fn begin_trials(&self) {
+        let now = self.shared().clock.elapsed_ms();
+        self.0.court.borrow_mut().begin(now);
     }
 
     /// Ends the trials that have taken long enough, and starts the suspects whose turn it is.
@@ -219,6 +225,13 @@ impl Shell {
         self.wake_for_trials(now);
     }
 
+    /// It does not come to its trial: its slot is not named here any more.
+    fn waits_no_longer(&self, accused: Option<Accused>) {
+        if let Some(Accused { slot, .. }) = accused {
+            self.0.dispatcher.borrow_mut().unpin(slot);
+        }
+    }
+
     fn start_trial(&self, accused: Accused) {
         let Accused {
             slot,
@@ -226,12 +239,15 @@ impl Shell {
             ticket,
         } = accused;
         self.0.dispatcher.borrow_mut().unpin(slot);
-        if !self.0.court.borrow().holds() {
-            return self.request(slot, priority, Ready::Known(ticket));
+        let permit = match self.0.court.borrow().holds() {
+            true => self.0.dispatcher.borrow_mut().grant_now(slot),
+            false => None,
+        };
+        match permit {
+            Some(permit) => self.grant(Some((Ready::Known(ticket), permit))),
+            // Others may start, too; or its actor was lost, and the attempt before still has the slot.
+            None => self.request(slot, priority, Ready::Known(ticket)),
         }
-        // (Nothing has started yet: there is a slot.)
-        let permit = self.0.dispatcher.borrow_mut().grant_now(slot);
-        self.grant(permit.map(|permit| (Ready::Known(ticket), permit)));
     }
 
     /// Starts what has waited while a suspect was tried alone, if that is over.
@@ -288,8 +304,7 @@ impl Shell {
 
     /// It has ended, and the process has not.
     pub(crate) fn cleared(&self, id: Id) {
-        let note = self.0.court.borrow_mut().cleared(id);
-        self.note(note);
+        self.clear(id);
         // It may be revoked, and was locked up until then.
         if self.0.locked_up.borrow_mut().remove(&id).is_some() {
             self.shared().release(id);
@@ -305,8 +320,13 @@ impl Shell {
     /// As [`cleared`](Self::cleared), of one that is revoked, and does not come in any more.
     pub(crate) fn acquit(&self, id: Id) {
         self.shared().release(id);
-        let note = self.0.court.borrow_mut().cleared(id);
+        self.clear(id);
+    }
+
+    fn clear(&self, id: Id) {
+        let (note, waited) = self.0.court.borrow_mut().cleared(id);
         self.note(note);
+        self.waits_no_longer(waited);
     }
 
     /// What was known of it when it was discarded.

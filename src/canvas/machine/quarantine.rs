@@ -154,16 +154,20 @@ impl<T> Quarantine<T> {
         (quarantine, notes.into_iter().collect())
     }
 
-    /// The clock of the trials starts.
+    /// The clock of the trials starts. In an app that was started paused what was running may have come
+    /// in by now.
     pub(crate) fn begin(&mut self, now_ms: u64) {
         let mut until_ms = now_ms.saturating_add(GATHER_MS);
+        let stage = self.prime.and_then(|id| self.stage_of(id));
         if let Some(hold_until) = &mut self.hold_until {
             *hold_until = until_ms;
-        } else if self.prime.is_some() {
+        } else if stage == Some(Stage::Doubted) {
             until_ms = now_ms.saturating_add(CONTROL_MS);
             self.quiet_until = until_ms;
         }
-        self.phase = Phase::Gathering { until_ms };
+        if let Phase::Gathering { .. } = self.phase {
+            self.phase = Phase::Gathering { until_ms };
+        }
     }
 
     /// Says whether nothing is to start but the prime suspect.
@@ -213,14 +217,15 @@ impl<T> Quarantine<T> {
         (arrival, note)
     }
 
-    /// It is to be tried: with this it is started.
-    pub(crate) fn wait(&mut self, id: Id, task: T) {
-        // (If its actor was lost, it had started.)
+    /// It is to be tried: with this it is started. Returns what it has waited with before, if its actor was
+    /// lost meanwhile.
+    pub(crate) fn wait(&mut self, id: Id, task: T) -> Option<T> {
+        // (If its actor was lost, it may have started.)
         self.end_trial(id);
-        self.waiting.insert(id, task);
         if self.phase == Phase::Trying {
             self.line.push_front((0, id));
         }
+        self.waiting.insert(id, task)
     }
 
     /// All that was running has come in.
@@ -321,13 +326,13 @@ impl<T> Quarantine<T> {
         self.has_outlived(id, Stage::Outlived)
     }
 
-    /// It has ended, and the process has not.
-    pub(crate) fn cleared(&mut self, id: Id) -> Option<Note> {
+    /// It has ended, and the process has not. Returns what it has waited with, too: it may have been
+    /// revoked before it was its turn.
+    pub(crate) fn cleared(&mut self, id: Id) -> (Option<Note>, Option<T>) {
         self.end_trial(id);
-        // It may have been revoked before it was its turn.
-        self.waiting.remove(&id);
         self.release(id);
-        self.suspects.remove(&id).map(|_| (id, None))
+        let note = self.suspects.remove(&id).map(|_| (id, None));
+        (note, self.waiting.remove(&id))
     }
 
     /// It is to run as if nothing had been. `None`: it is not in quarantine.

@@ -160,7 +160,7 @@ impl World {
                     running.remove(&task);
                     self.attempts.remove(&task);
                     self.ended.insert(task);
-                    self.write(court.cleared(id(task)));
+                    self.write(court.cleared(id(task)).0);
                 }
                 Some((at, false, _)) if at == now => {
                     self.crash(&running, self.by_task);
@@ -336,8 +336,36 @@ fn after_a_first_kill_nothing_has_to_wait() {
     );
     // A second time: it has not run since.
     assert_eq!(court.arrived(id(1), "task", 1, 9), (Arrival::Watched, None));
-    assert_eq!(court.cleared(id(1)), Some((id(1), None)));
-    assert_eq!(court.cleared(id(1)), None);
+    assert_eq!(court.cleared(id(1)), (Some((id(1), None)), None));
+    assert_eq!(court.cleared(id(1)), (None, None));
+}
+
+#[test]
+fn what_a_suspect_waits_with_is_given_back_if_it_ends_or_comes_in_once_more() {
+    let mut court = opened(Vec::new(), LastEnd::Inside);
+    court.arrived(id(1), "task", 1, 9);
+    assert_eq!(court.wait(id(1), "lost"), None);
+    assert_eq!(court.wait(id(1), "revoked"), Some("lost"));
+    let (note, waited) = court.cleared(id(1));
+    assert_eq!((note, waited), (Some((id(1), None)), Some("revoked")));
+    court.gathered();
+    assert_eq!(court.next(0), None);
+}
+
+#[test]
+fn the_time_for_which_an_app_is_paused_is_none_in_which_a_suspect_is_tried() {
+    for stage in [Stage::Accused { turn: 0 }, Stage::Doubted] {
+        let records = tried(3, on(stage, 3));
+        let (mut court, _) = Quarantine::open(records, LastEnd::Clean, 3, 9);
+        // It was running, and comes in while the app is paused.
+        court.wait(id(1), ());
+        court.gathered();
+        court.begin(3_600_000);
+        assert!(court.look(3_600_000).is_empty());
+        let is_alone = stage != Stage::Doubted;
+        assert_eq!(court.holds(), is_alone);
+        assert_eq!(court.next(3_600_000).is_some(), is_alone);
+    }
 }
 
 #[test]
