@@ -126,8 +126,9 @@ pub enum Error {
         /// How many bytes these take in the store.
         bytes: u64,
     },
-    /// The task is not in [quarantine](crate::App::quarantined).
-    #[error("task {id} is not in quarantine")]
+    /// The task is not in [quarantine](crate::App::quarantined), nor, where it was to be
+    /// [discarded](crate::App::discard), [parked](crate::App::parked).
+    #[error("task {id} is neither in quarantine nor parked")]
     NotQuarantined {
         /// The task.
         id: Id,

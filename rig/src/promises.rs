@@ -294,6 +294,14 @@ pub(crate) const CHECKS: &[Check] = &[
     ),
     check("mutations", It, &["fuzz::", "hostile::"], Fixed),
     check("unknown names", It, &["unknown_name"], Fixed),
+    check("changed signatures", It, &["parked::"], Fixed),
+    check("clock steps", It, &["clock_steps::"], Fixed),
+    check(
+        "decisions on their way to the store",
+        It,
+        &["in_flight::"],
+        Fixed,
+    ),
 ];
 
 #[derive(Debug)]
@@ -335,12 +343,15 @@ pub(crate) const PROMISES: &[Promise] = &[
     promise("G19", "what is passed on is no larger than the limit", &["payloads"]),
     promise("G20", "what is passed on is not shown", &["canaries", "what is shown"]),
     promise("G24", "any bytes are read without a panic; unknown names wait", &["any bytes", "mutations", "unknown names"]),
-    promise("G30", "a directory that is moved or deleted stops the engine, and nothing else is written to", &["moved directories", "moved directories of an app"]),
-    promise("G31", "a lack of descriptors passes, and an audit leaves nothing", &["missing descriptors", "files of an app"]),
     promise("G25", "periodic tasks", &[]),
     promise("G26", "limits of rate", &[]),
-    promise("G29", "without threads work waits or is refused, and nothing runs that was said to have failed", &["missing threads", "missing threads of the pool"]),
     promise("G28", "no starvation under priorities", &[]),
+    promise("G29", "without threads work waits or is refused, and nothing runs that was said to have failed", &["missing threads", "missing threads of the pool"]),
+    promise("G30", "a directory that is moved or deleted stops the engine, and nothing else is written to", &["moved directories", "moved directories of an app"]),
+    promise("G31", "a lack of descriptors passes, and an audit leaves nothing", &["missing descriptors", "files of an app"]),
+    promise("G32", "a delay lasts as long as it says, a point in time is when the clock shows it", &["clock steps", "seeds"]),
+    promise("G33", "what is forgotten, swept or looked up is so though the store does not show it yet", &["decisions on their way to the store", "seeds"]),
+    promise("G34", "work that a build cannot run waits for one that can", &["changed signatures", "unknown names"]),
 ];
 
 /// A rule that is switched off, and the check that must turn red without it.
