@@ -312,8 +312,13 @@ impl Shell {
 
     /// Passes a note on to a task's actor; what one that is gone was told is dropped.
     pub(crate) fn pass(&self, ticket: Ticket, note: Note) {
-        if let Some(task) = self.0.roll.borrow().get(ticket) {
-            task.do_send(Said(ticket, note));
+        match self.0.roll.borrow().get(ticket) {
+            Some(task) => task.do_send(Said(ticket, note)),
+            None => {
+                if let Some(attempt) = note.ended() {
+                    self.attempt_has_ended(ticket, attempt);
+                }
+            }
         }
     }
 
