@@ -572,12 +572,10 @@ impl Shell {
         self.0.superseded.borrow_mut().remove(&root);
         // (Whoever revokes asks so.)
         let is_asked = self.has_revoked() && self.0.revocations.borrow_mut().forget(root);
-        if is_asked {
-            // What was revoked before it came in is suspected still.
-            self.suspects_of(root)
-                .into_iter()
-                .for_each(|id| self.acquit(id));
-        }
+        // What has not come in again is suspected still: it was revoked, or its workflow failed first.
+        self.suspects_of(root)
+            .into_iter()
+            .for_each(|id| self.acquit(id));
         let start = self.0.starts.borrow_mut().remove(&root).flatten();
         if let Some(commit) = start
             && !has_callbacks

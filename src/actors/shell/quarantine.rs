@@ -191,9 +191,18 @@ impl Shell {
             priority,
             ticket,
         };
+        self.withdraw(id);
         self.0.dispatcher.borrow_mut().pin(slot);
         self.0.court.borrow_mut().wait(id, accused);
         self.try_next();
+    }
+
+    /// It no longer waits to be tried, nor does an actor of it that was lost.
+    fn withdraw(&self, id: Id) {
+        let accused = self.0.court.borrow_mut().withdraw(id);
+        if let Some(accused) = accused {
+            self.0.dispatcher.borrow_mut().unpin(accused.slot);
+        }
     }
 
     /// All that was running has come in.
@@ -288,6 +297,7 @@ impl Shell {
 
     /// It has ended, and the process has not.
     pub(crate) fn cleared(&self, id: Id) {
+        self.withdraw(id);
         let note = self.0.court.borrow_mut().cleared(id);
         self.note(note);
         // It may be revoked, and was locked up until then.
@@ -302,11 +312,10 @@ impl Shell {
         self.0.court.borrow().suspects_of(root)
     }
 
-    /// As [`cleared`](Self::cleared), of one that is revoked, and does not come in any more.
+    /// As [`cleared`](Self::cleared), of one that does not come in any more.
     pub(crate) fn acquit(&self, id: Id) {
         self.shared().release(id);
-        let note = self.0.court.borrow_mut().cleared(id);
-        self.note(note);
+        self.cleared(id);
     }
 
     /// What was known of it when it was discarded.
