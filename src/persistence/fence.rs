@@ -23,7 +23,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
-use super::dir::{Dir, check_has_a_name};
+use super::dir::Dir;
+#[cfg(feature = "redb")]
+use super::dir::check_has_a_name;
 use super::files::{damaged, failed, fsync, open_old, unsynced};
 use super::identity::StoreId;
 
@@ -140,6 +142,7 @@ impl Fence {
     }
 
     /// Refuses to go on with a file that has been deleted.
+    #[cfg(feature = "redb")]
     pub(super) fn check_has_a_name(&self) -> Result<(), StoreError> {
         check_has_a_name(&self.file, &self.path)
     }

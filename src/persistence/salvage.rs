@@ -134,6 +134,7 @@ impl<'a> Salvage<'a> {
     }
 
     /// Notes an error that reading has met.
+    #[cfg(feature = "redb")]
     pub(super) fn fail(&mut self, error: &StoreError) {
         self.audit.fail(error);
     }
