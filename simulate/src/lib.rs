@@ -23,12 +23,13 @@
 //! - what a caller was told who [revokes](chordal::AsyncResult::revoke), a flow or a part of it, at any time,
 //!   agrees with what has run, with the record, and with what it is told in later lives; nothing of it
 //!   starts after that (in two of seven seeds);
-//! - a delay lasts as long as it says and a point in time is when the wall clock shows it, though that is set
-//!   by hours and years, forward and back (in two of five seeds);
-//! - what is found by its id is found whole, its outcome and its end, though it is swept at that moment (in one
-//!   of four seeds);
-//! - after [`forget`](chordal::AsyncResult::forget), at any time, nothing of a flow that has ended is found, and
-//!   its idempotency key is free; after the retention the store holds nothing.
+//! - a countdown lasts as long as it says, and a task with an eta begins when the wall clock shows it, though the
+//!   clock is set by seconds, hours and years, forward and back (in two of five seeds);
+//! - a lookup by id finds a flow whole, its outcome and its end, or not at all, though it is swept at that moment
+//!   (in one of four seeds);
+//! - after [`forget`](chordal::AsyncResult::forget), before the end of a flow or after it, the store keeps the
+//!   flow for its handles alone once it has ended, and its idempotency key is free;
+//! - after the retention the store holds nothing.
 //!
 //! With [`Durability::Buffered`](chordal::Durability) a crash may take what was acknowledged and told, and
 //! what is begun again has the old numbers. The rest holds: what is there is whole, and ends as it should.
@@ -73,6 +74,7 @@
 //! nothing: what runs of it, beside that part, is not compared. What is to come, limits of rate, belongs in
 //! `plan.rs` as an option of a role.
 
+mod clock_steps;
 mod dice;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/it/disk.rs"]
@@ -85,7 +87,6 @@ mod model;
 mod plan;
 mod revoke;
 mod run;
-mod steps;
 mod tasks;
 mod world;
 

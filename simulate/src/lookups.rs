@@ -1,4 +1,4 @@
-//! Callers that look for what may be swept at that moment: they find it whole, or not at all.
+//! Lookups: callers that look for a flow while it is swept. They find it whole, or not at all.
 
 use chordal::{App, Error, Id};
 use serde_json::Value;
@@ -7,7 +7,11 @@ use crate::dice::Dice;
 use crate::life;
 use crate::world::World;
 
-/// How long a result is kept, in milliseconds, in every fourth seed: the others stay what they were.
+/// How long after its end a result is swept at the earliest, in milliseconds, whatever its retention.
+const SWEPT_AFTER_MS: u64 = 100;
+
+/// Returns how long a result is kept, in milliseconds, in every fourth seed: the others keep theirs to the end, and
+/// their runs stay what they were before there were lookups.
 pub(crate) fn short_retention_ms(seed: u64) -> Option<u64> {
     let dice = Dice::new(seed.rotate_left(48) ^ 7);
     let retention_ms = dice.pick(&[0, 150, 3_000]);
@@ -20,9 +24,9 @@ pub(crate) async fn look(world: &World, app: &App, flow: usize, id: Id) -> Resul
         return Ok(());
     };
     let dice = Dice::new(world.seed ^ (flow as u64).rotate_left(24));
-    // The sweep is not to be earlier than this.
+    let swept_after_ms = retention_ms.max(SWEPT_AFTER_MS);
     world
-        .sleep(retention_ms.max(100) + dice.pick(&[0, 0, 1, 40]))
+        .sleep(swept_after_ms + dice.pick(&[0, 0, 1, 40]))
         .await;
     for _ in 0..1 + dice.roll(12) {
         world.turn().await;

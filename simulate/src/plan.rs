@@ -166,7 +166,6 @@ impl Plan {
         let dice = Dice::new(seed);
         let mut runner = runner(&dice);
         let settings = Settings::of(&dice);
-        let buffered = settings.buffered;
         let mut next = 0;
         let mut flows = Vec::new();
         let mut roles = BTreeMap::new();
@@ -194,7 +193,7 @@ impl Plan {
             roles,
             nodes,
             settings,
-            trouble: Trouble::of(&dice, buffered),
+            trouble: Trouble::of(&dice),
             retention: lookups::short_retention_ms(seed).map_or(RETENTION, Duration::from_millis),
         }
     }
@@ -518,7 +517,7 @@ impl Settings {
 }
 
 impl Trouble {
-    fn of(dice: &Dice, buffered: bool) -> Self {
+    fn of(dice: &Dice) -> Self {
         let lives = dice.pick(&[0, 1, 1, 2, 3, 5]);
         let reach = dice.pick(&[5, 30, 150]);
         let end = |_| {
@@ -527,8 +526,7 @@ impl Trouble {
                 0 => LifeEnd::Shutdown,
                 1 => LifeEnd::StoreFails {
                     calls: 1 + dice.roll(reach),
-                    // (What is flushed later fails only if the store keeps its word, and goes on failing.)
-                    once: dice.percent(50) && !buffered,
+                    once: dice.percent(50),
                 },
                 _ => LifeEnd::Crash,
             };

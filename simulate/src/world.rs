@@ -12,11 +12,11 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::Options;
+use crate::clock_steps::{self, ClockStep};
 use crate::dice::Dice;
 use crate::model::Node;
 use crate::plan::{Detour, Plan};
 use crate::revoke::{self, Asked};
-use crate::steps::{self, Setting};
 
 thread_local! {
     static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
@@ -41,13 +41,14 @@ pub(crate) struct World {
     /// Of their own, for which commits are written where they were decided.
     at_once: Dice,
     pub(crate) clock: Clock,
-    /// How many milliseconds have passed, whatever the clock shows.
+    /// How many milliseconds have passed, whatever the wall clock shows.
     passed_ms: Cell<u64>,
-    /// The latest time of day that it has shown, in milliseconds since the [start].
+    /// The latest time that the wall clock has shown, in milliseconds since the [start].
     latest_ms: Cell<u64>,
     /// How many steps the driver has made, in all lives.
     steps: Cell<usize>,
-    settings: RefCell<VecDeque<Setting>>,
+    /// The steps of the wall clock that are to come.
+    clock_steps: RefCell<VecDeque<ClockStep>>,
     /// How often the store was opened.
     pub(crate) lives: Cell<u32>,
     /// Which bodies were entered: task, attempt, key.
@@ -84,7 +85,7 @@ pub(crate) struct World {
 pub(crate) struct Submitted {
     /// How often it was tried, and not refused.
     pub(crate) tries: u32,
-    /// When that was for the first time, in milliseconds that had passed.
+    /// How many milliseconds had passed at the first try.
     pub(crate) first_ms: u64,
     pub(crate) id: Option<Id>,
     pub(crate) told: Option<Result<Value, String>>,
@@ -112,7 +113,7 @@ impl World {
             passed_ms: Cell::new(0),
             latest_ms: Cell::new(0),
             steps: Cell::new(0),
-            settings: RefCell::new(steps::of(seed).into()),
+            clock_steps: RefCell::new(clock_steps::of(seed).into()),
             lives: Cell::new(0),
             entered: RefCell::default(),
             attempts: RefCell::default(),
@@ -164,7 +165,7 @@ impl World {
         node.canvas(false, &|key, task| self.plan.dress(key, task))
     }
 
-    /// When the flow of a task was first submitted.
+    /// How many milliseconds had passed when the flow of a task was first submitted.
     fn submitted_ms(&self, key: u64) -> u64 {
         let flows = self.plan.flows.iter().zip(&self.submitted);
         let mut own = flows.filter(|(flow, _)| flow.ran.contains_key(&key));
@@ -195,33 +196,30 @@ impl World {
         self.clock.advance(by);
         self.passed_ms
             .set(self.passed_ms.get() + by.as_millis() as u64);
-        self.see_the_clock();
+        self.note_latest();
     }
 
-    fn see_the_clock(&self) {
+    fn note_latest(&self) {
         let shown = self.clock.now().duration_since(start());
         let shown_ms = shown.map_or(0, |shown| shown.as_millis() as u64);
         self.latest_ms.set(self.latest_ms.get().max(shown_ms));
     }
 
-    /// One more step of the driver: the clock may be set with it.
+    /// Counts a step of the driver, and sets the wall clock if it is to be set with this one.
     pub(crate) fn step(&self) {
-        let step = self.steps.get();
-        self.steps.set(step + 1);
-        let mut settings = self.settings.borrow_mut();
-        while settings.front().is_some_and(|next| next.after <= step)
-            && let Some(setting) = settings.pop_front()
+        let step = self.steps.replace(self.steps.get() + 1);
+        let mut clock_steps = self.clock_steps.borrow_mut();
+        while clock_steps.front().is_some_and(|next| next.after <= step)
+            && let Some(ClockStep { by_ms, .. }) = clock_steps.pop_front()
         {
-            let by = Duration::from_millis(setting.by_ms.unsigned_abs());
+            let by = Duration::from_millis(by_ms.unsigned_abs());
             let now = self.clock.now();
-            let to = if setting.by_ms < 0 {
-                now - by
-            } else {
-                now + by
-            };
-            self.tell(|| format!("the clock is set by {} ms", setting.by_ms));
-            self.clock.set(to);
-            self.see_the_clock();
+            self.tell(|| format!("the clock is set by {by_ms} ms"));
+            self.clock.set(match by_ms < 0 {
+                true => now - by,
+                false => now + by,
+            });
+            self.note_latest();
         }
     }
 

@@ -55,3 +55,45 @@ fn what_is_revoked_before_it_comes_in_is_not_suspected_for_ever() {
 fn a_late_word_of_one_task_ends_no_other() {
     assert_fine(227);
 }
+
+/// The attempt of a task whose supervisor had died went on, and no revocation reached it: a blocking task that still
+/// waited for its thread began after the revocation, and the next item of a chunk was called.
+#[test]
+fn the_attempts_of_what_hung_on_a_lost_actor_end() {
+    assert_fine(7_985);
+    assert_fine(33_081);
+}
+
+/// The callbacks of what is within a node were not looked at: the caller was told that nothing had begun.
+#[test]
+fn a_callback_that_has_begun_is_a_beginning_of_what_it_is_within() {
+    assert_fine(36_034);
+    assert_fine(57_413);
+}
+
+/// The write that failed was that of a purge, which tells nobody: the engine went on writing.
+#[test]
+fn after_a_failed_write_beside_the_engine_nothing_is_written() {
+    assert_fine(46_240);
+    assert_fine(65_098);
+}
+
+/// The function of a fold had been running at the crash, and was lost with its actor; then a member failed, and
+/// the function was not started again: it stayed a suspect.
+#[test]
+fn what_has_not_come_in_again_when_its_workflow_ends_is_not_suspected_for_ever() {
+    assert_fine(111_546);
+}
+
+/// A deadline counted from the submission was counted from the id after a restart, which has the time of the wall
+/// clock: that had been set, and the task expired early.
+#[test]
+fn a_deadline_counts_from_the_submission_though_the_clock_is_set() {
+    assert_fine(6_614);
+}
+
+/// A suspect that waited for its trial was revoked and lost its barrier: all others waited for it.
+#[test]
+fn a_suspect_that_is_lost_holds_nobody_back() {
+    assert_fine(3_946);
+}

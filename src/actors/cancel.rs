@@ -110,18 +110,43 @@ impl Cancellations {
     /// Tells attempt `number` of the task with this ticket that it is to end. Who does not listen is
     /// ended at once.
     pub(crate) fn cancel(&self, ticket: Ticket, number: u32) {
+        if let Some(attempt) = self.begun(ticket, number) {
+            self.tell(&attempt);
+        }
+    }
+
+    /// Ends attempt `number` of a task whose actor is lost: nothing hears it any more, and another attempt
+    /// takes its place. The task is not revoked, so it is not told so.
+    pub(crate) fn end(&self, ticket: Ticket, number: u32) {
+        if let Some(attempt) = self.begun(ticket, number) {
+            attempt.cancellation.end();
+        }
+    }
+
+    /// Returns the attempt, or notes that it is to be told as soon as it can be.
+    fn begun(&self, ticket: Ticket, number: u32) -> Option<Arc<Attempt>> {
         let mut runs = self.runs.lock();
-        let attempt = match runs.get(&ticket) {
-            Some(Run::Begun(attempt)) if attempt.number() == number => attempt.clone(),
+        match runs.get(&ticket) {
+            Some(Run::Begun(attempt)) if attempt.number() == number => Some(attempt.clone()),
             _ => {
                 if !matches!(runs.insert(ticket, Run::Told(number)), Some(Run::Told(_))) {
                     self.due.fetch_add(1, Ordering::SeqCst);
                 }
-                return;
+                None
             }
-        };
-        drop(runs);
-        self.tell(&attempt);
+        }
+    }
+
+    /// Lets go of what attempt `number` was to be told: it is over, and nothing asks for its end any more.
+    pub(crate) fn forget(&self, ticket: Ticket, number: u32) {
+        if self.due.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut runs = self.runs.lock();
+        if matches!(runs.get(&ticket), Some(Run::Told(told)) if *told == number) {
+            runs.remove(&ticket);
+            self.due.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// Says whether this attempt is to be told, and could not be yet.

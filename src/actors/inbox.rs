@@ -19,6 +19,16 @@ pub(crate) enum Note {
     WantsSlot(WantsSlot),
 }
 
+impl Note {
+    /// Returns the number of the attempt, if this is its last note.
+    pub(crate) fn ended(&self) -> Option<u32> {
+        match self {
+            Self::Finished(finished) => Some(finished.attempt),
+            Self::Wants(_) | Self::WantsSlot(_) => None,
+        }
+    }
+}
+
 /// Invariant: no more than a few notes per slot wait here.
 #[derive(Debug)]
 pub(crate) struct Inbox {

@@ -315,8 +315,13 @@ impl Shell {
 
     /// Passes a note on to a task's actor; what one that is gone was told is dropped.
     pub(crate) fn pass(&self, ticket: Ticket, note: Note) {
-        if let Some(task) = self.0.roll.borrow().get(ticket) {
-            task.do_send(Said(ticket, note));
+        match self.0.roll.borrow().get(ticket) {
+            Some(task) => task.do_send(Said(ticket, note)),
+            None => {
+                if let Some(attempt) = note.ended() {
+                    self.attempt_has_ended(ticket, attempt);
+                }
+            }
         }
     }
 
@@ -578,12 +583,10 @@ impl Shell {
         self.0.superseded.borrow_mut().remove(&root);
         // (Whoever revokes asks so.)
         let is_asked = self.has_revoked() && self.0.revocations.borrow_mut().forget(root);
-        if is_asked {
-            // What was revoked before it came in is suspected still.
-            self.suspects_of(root)
-                .into_iter()
-                .for_each(|id| self.acquit(id));
-        }
+        // What has not come in again is suspected still: it was revoked, or its workflow failed first.
+        self.suspects_of(root)
+            .into_iter()
+            .for_each(|id| self.acquit(id));
         let start = self.0.starts.borrow_mut().remove(&root).flatten();
         if let Some(commit) = start
             && !has_callbacks

@@ -29,11 +29,15 @@ const FEW: usize = 16;
 type Written = Result<Result<(), StoreError>, StoreError>;
 
 /// What the store is written with, by one at a time.
+///
+/// Invariant: after a write that failed nothing is written any more, by the engine or beside it: what the store
+/// holds of that write is not known, and a store may accept what comes next.
 #[derive(Debug)]
 pub(crate) struct Pen {
     store: Arc<dyn Store>,
     durability: Durability,
-    in_use: Mutex<()>,
+    /// Held by the one who writes: why a write has failed.
+    failed: Mutex<Option<StoreError>>,
 }
 
 impl Pen {
@@ -41,12 +45,12 @@ impl Pen {
         Arc::new(Self {
             store,
             durability,
-            in_use: Mutex::new(()),
+            failed: Mutex::default(),
         })
     }
 
-    fn take(&self) -> MutexGuard<'_, ()> {
-        self.in_use.lock()
+    fn take(&self) -> MutexGuard<'_, Option<StoreError>> {
+        self.failed.lock()
     }
 
     /// Applies these, and then says whether they are as durable as the app asked for: if they are not
@@ -54,8 +58,21 @@ impl Pen {
     fn write(
         &self,
         batches: impl IntoIterator<Item = Batch>,
-        _in_use: &MutexGuard<'_, ()>,
+        failed: &mut Option<StoreError>,
     ) -> Written {
+        if let Some(error) = failed {
+            return Err(error.clone());
+        }
+        let written = self.apply(batches);
+        if let Err(error) | Ok(Err(error)) = &written
+            && !error.is_temporary()
+        {
+            *failed = Some(error.clone());
+        }
+        written
+    }
+
+    fn apply(&self, batches: impl IntoIterator<Item = Batch>) -> Written {
         batches
             .into_iter()
             .filter(|batch| !batch.is_empty())
@@ -77,10 +94,25 @@ impl Pen {
         if !crate::simulation::writes_at_once() {
             return Err(batch);
         }
-        match self.in_use.try_lock() {
-            Some(in_use) if self.store.is_prompt() => Ok(self.write([batch], &in_use)),
+        match self.failed.try_lock() {
+            Some(mut failed) if self.store.is_prompt() => Ok(self.write([batch], &mut failed)),
             _ => Err(batch),
         }
+    }
+
+    /// Makes durable what [`Durability::Buffered`] has left in memory.
+    fn flush(&self) -> Result<(), StoreError> {
+        let mut failed = self.take();
+        if let Some(error) = &*failed {
+            return Err(error.clone());
+        }
+        let flushed = self.store.sync(Durability::Process);
+        if let Err(error) = &flushed
+            && !error.is_temporary()
+        {
+            *failed = Some(error.clone());
+        }
+        flushed
     }
 }
 
@@ -215,10 +247,10 @@ impl StoreActor {
             .into_actor(self)
             .map(|(), actor, context| {
                 actor.flush = None;
-                match actor.pen.store.sync(Durability::Process) {
+                match actor.pen.flush() {
                     Ok(()) => {}
                     Err(error) if error.is_temporary() => actor.flush_later(context),
-                    // It is sticky: the next commit is told of it.
+                    // The next commit is told of it.
                     Err(error) => tracing::error!(%error, "the store could not be flushed"),
                 }
             });
@@ -230,7 +262,7 @@ impl Actor for StoreActor {
     type Context = Context<Self>;
 
     fn stopping(&mut self, _: &mut Context<Self>) -> Running {
-        if let Err(error) = self.pen.store.sync(Durability::Process) {
+        if let Err(error) = self.pen.flush() {
             tracing::error!(%error, "the store could not be flushed at the end");
         }
         Running::Stop
@@ -269,7 +301,7 @@ impl Handler<Write> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, _: Write, context: &mut Context<Self>) {
-        let done = match self.pen.write(self.pending.drain(..), &self.pen.take()) {
+        let done = match self.pen.write(self.pending.drain(..), &mut self.pen.take()) {
             // All is applied and nobody is told: it waits for room on the disk, as for the disk.
             Ok(Err(full)) if full.is_temporary() => {
                 self.full = Some(full);
@@ -315,6 +347,8 @@ mod tests {
         /// The next sync finds no room, and whether it stops at that.
         is_full: AtomicBool,
         gives_up: bool,
+        /// The next write fails, and none after it.
+        fails: AtomicBool,
         panics: AtomicBool,
         is_slow: AtomicBool,
     }
@@ -331,7 +365,10 @@ mod tests {
         fn apply(&self, batch: Batch) -> Result<(), StoreError> {
             assert!(!self.panics.load(Ordering::SeqCst), "as it was asked to");
             *self.writer.lock() = Some(thread::current().id());
-            self.inner.apply(batch)
+            match self.fails.swap(false, Ordering::SeqCst) {
+                true => Err(StoreError::Poisoned("it failed once".to_owned())),
+                false => self.inner.apply(batch),
+            }
         }
 
         fn is_prompt(&self) -> bool {
@@ -395,7 +432,7 @@ mod tests {
         let (book, desk) = desk(Durability::Power);
         let (let_go, held) = std::sync::mpsc::channel::<()>();
         let look = look(&desk.store, move |_| held.recv().is_err());
-        while !desk.pen.in_use.is_locked() {
+        while !desk.pen.failed.is_locked() {
             tokio::task::yield_now().await;
         }
         let done = desk.commit(batch(1), |_| ());
@@ -454,6 +491,21 @@ mod tests {
                 .unwrap()
                 .unwrap_err();
             assert_eq!(hears.try_recv(), Ok(true));
+        }
+    }
+
+    #[actix::test]
+    async fn after_a_write_that_failed_nothing_is_written_whoever_asks_for_it() {
+        for changes in [1, FEW + 1] {
+            let (book, desk) = desk(Durability::Power);
+            book.fails.store(true, Ordering::SeqCst);
+            // As what is swept is deleted: not by the engine.
+            let failed = commit(&desk.store, batch(FEW + 1)).await.unwrap();
+            failed.unwrap_err();
+            let done = desk.commit(batch(changes), |_| ());
+            let error = done.await.unwrap().unwrap_err();
+            assert!(error.to_string().contains("it failed once"), "{error}");
+            assert_eq!(book.get(b"0").unwrap(), None);
         }
     }
 

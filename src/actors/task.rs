@@ -479,13 +479,6 @@ impl Job {
         if self.is_parked && self.is_over {
             drop(self.shell.shared().unpark(self.child.id()));
         }
-        if self
-            .work
-            .as_ref()
-            .is_some_and(|work| work.machine.is_revoked())
-        {
-            self.shell.is_cancelled(self.ticket);
-        }
         if std::mem::replace(&mut self.arrival, Arrival::Free) != Arrival::Free {
             self.shell.cleared(self.child.id());
         }
@@ -702,7 +695,13 @@ impl Job {
 }
 
 impl Drop for Job {
+    /// If the actor is lost, or hangs on one that is, its attempt is ended: it would run beside the one that takes
+    /// its place, and after a revocation that cannot reach it.
     fn drop(&mut self) {
+        let running = self.work.as_ref().and_then(|work| work.machine.running());
+        if let Some(attempt) = running {
+            self.shell.end_attempt(self.ticket, attempt);
+        }
         self.shell.strike(self.ticket);
     }
 }
@@ -749,12 +748,16 @@ impl Handler<Said> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, Said(ticket, note): Said, context: &mut Context<Self>) {
+        let ended = note.ended();
         if self.job.as_ref().is_some_and(|job| job.ticket == ticket) {
             self.work(context, |job, context| match note {
                 Note::Finished(finished) => job.finished(finished, context),
                 Note::Wants(wants) => job.wants(wants, context),
                 Note::WantsSlot(WantsSlot(slot)) => job.wants_slot(slot, context),
             });
+        }
+        if let Some(attempt) = ended {
+            self.shell.attempt_has_ended(ticket, attempt);
         }
     }
 }

@@ -195,9 +195,7 @@ fn set_up(builder: AppBuilder) -> AppBuilder {
         speak_on_a_thread,
         speak_in_place
     ];
-    builder
-        .tasks(tasks)
-        .grace(Duration::ZERO)
+    builder.tasks(tasks).grace(Duration::ZERO)
 }
 
 /// Runs something of everything.

@@ -304,7 +304,9 @@ impl Shell {
 
     /// It has ended, and the process has not.
     pub(crate) fn cleared(&self, id: Id) {
-        self.clear(id);
+        let (note, waited) = self.0.court.borrow_mut().cleared(id);
+        self.note(note);
+        self.waits_no_longer(waited);
         // It may be revoked, and was locked up until then.
         if self.0.locked_up.borrow_mut().remove(&id).is_some() {
             self.shared().release(id);
@@ -317,16 +319,10 @@ impl Shell {
         self.0.court.borrow().suspects_of(root)
     }
 
-    /// As [`cleared`](Self::cleared), of one that is revoked, and does not come in any more.
+    /// As [`cleared`](Self::cleared), of one that does not come in any more.
     pub(crate) fn acquit(&self, id: Id) {
         self.shared().release(id);
-        self.clear(id);
-    }
-
-    fn clear(&self, id: Id) {
-        let (note, waited) = self.0.court.borrow_mut().cleared(id);
-        self.note(note);
-        self.waits_no_longer(waited);
+        self.cleared(id);
     }
 
     /// What was known of it when it was discarded.

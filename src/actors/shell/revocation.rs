@@ -57,8 +57,15 @@ impl Shell {
         cancellations.cancel(ticket, attempt);
     }
 
-    /// It has ended.
-    pub(crate) fn is_cancelled(&self, ticket: Ticket) {
-        self.shared().plant().cancellations.leave(ticket);
+    /// Ends an attempt whose task has lost its actor.
+    pub(crate) fn end_attempt(&self, ticket: Ticket, attempt: u32) {
+        if !self.is_closed() {
+            self.shared().plant().cancellations.end(ticket, attempt);
+        }
+    }
+
+    /// An attempt has ended, and its task has heard so, or is gone.
+    pub(crate) fn attempt_has_ended(&self, ticket: Ticket, attempt: u32) {
+        self.shared().plant().cancellations.forget(ticket, attempt);
     }
 }

@@ -56,7 +56,8 @@ pub(crate) struct Quarantine<T> {
     last_end: LastEnd,
     /// So many crashes from inside are enough, or twice as many others.
     limit: u32,
-    suspects: HashMap<Id, Suspect>,
+    /// Those of one workflow follow each other.
+    suspects: BTreeMap<Id, Suspect>,
     /// The workflows of those that may have to be tried.
     roots: HashSet<Id>,
     /// The one that is tried alone, or without the others before it.
@@ -110,7 +111,7 @@ impl<T> Quarantine<T> {
             "one crash makes a suspect, one accuses it, one proves it"
         );
         let mut notes = BTreeMap::new();
-        let mut suspects = HashMap::new();
+        let mut suspects = BTreeMap::new();
         let mut is_explained = false;
         for (id, before) in records {
             let after = before.clone().judged(last_end, limit, now_ms);
@@ -358,8 +359,8 @@ impl<T> Quarantine<T> {
 
     /// The suspects of a workflow.
     pub(crate) fn suspects_of(&self, root: Id) -> Vec<Id> {
-        let suspects = self.suspects.keys().copied();
-        suspects.filter(|id| id.root() == root).collect()
+        let suspects = self.suspects.range(root..=root.workflow_stream());
+        suspects.map(|(id, _)| *id).collect()
     }
 
     pub(crate) fn suspect(&self, id: Id) -> Option<&Suspect> {
@@ -487,7 +488,7 @@ impl<T> Quarantine<T> {
 }
 
 /// The accused or doubted one that most speaks against.
-fn prime_of(suspects: &HashMap<Id, Suspect>) -> Option<Id> {
+fn prime_of(suspects: &BTreeMap<Id, Suspect>) -> Option<Id> {
     let may_be = suspects.iter().filter(|(_, suspect)| {
         let stage = suspect.evidence().map(|evidence| evidence.stage);
         matches!(stage, Some(Stage::Accused { .. } | Stage::Doubted))

@@ -411,7 +411,12 @@ impl Task {
 
     /// Says whether this attempt runs, and its end is heard.
     pub(crate) fn is_running(&self, attempt: u32) -> bool {
-        matches!(self.phase, Phase::Running) && attempt == self.past.attempt
+        self.running() == Some(attempt)
+    }
+
+    /// Returns the number of the attempt that runs.
+    pub(crate) fn running(&self) -> Option<u32> {
+        matches!(self.phase, Phase::Running).then_some(self.past.attempt)
     }
 
     /// It has ended, and with it all, once what it has started has ended: so every callback of

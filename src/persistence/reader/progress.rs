@@ -7,6 +7,7 @@ use super::{Fate, Reader};
 use crate::canvas::freeze::{Def, Fan, Members, Node};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::revocation::Stand;
+use crate::canvas::machine::workflow::ROOT;
 use crate::canvas::machine::{BODY, Change, Record};
 use crate::persistence::codec;
 use crate::persistence::{StoreError, keys};
@@ -67,6 +68,24 @@ impl Reader {
         let mut within = vec![own];
         while let Some(range) = within.pop() {
             if self.has_begun_within(root, range, &mut within)? {
+                return Ok(true);
+            }
+        }
+        self.has_begun_callback(root, step.stand())
+    }
+
+    /// Says whether a callback has begun that was called for by what is within a node. The workflow is the
+    /// supervisor of them all: their beginnings are in its stream.
+    fn has_begun_callback(&self, root: Id, within: Stand) -> Result<bool, StoreError> {
+        for record in self.records(root.workflow_stream()) {
+            let Record::Child { index, change } = record? else {
+                continue;
+            };
+            if index != ROOT
+                && is_begun(&change)
+                && let Some(callback) = self.find(root.node(index))?
+                && callback.owners().any(|step| step.stand() == within)
+            {
                 return Ok(true);
             }
         }
@@ -147,8 +166,7 @@ impl Reader {
         callback: &Found,
         marks: &[Stand],
     ) -> Result<bool, StoreError> {
-        let above = callback.path.len().saturating_sub(2);
-        for at in 0..above {
+        for at in 0..callback.owners().count() {
             if marks.contains(&callback.path[at].stand()) {
                 let fate = self.fate_at(root, &callback.path[..=at])?;
                 if !matches!(fate, Some(Fate::Ended(outcome)) if !outcome.is_by_revocation()) {
@@ -161,6 +179,12 @@ impl Reader {
 }
 
 impl Found {
+    /// Returns the nodes that a callback is within: those above the node that it belongs to.
+    fn owners(&self) -> impl Iterator<Item = &Step> {
+        let above = self.path.len().saturating_sub(2);
+        self.path[..above].iter()
+    }
+
     /// Says whether it is one of these nodes, or within one.
     pub(crate) fn is_of(&self, marks: &[Stand]) -> bool {
         self.path.iter().any(|step| marks.contains(&step.stand()))

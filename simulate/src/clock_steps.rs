@@ -1,4 +1,4 @@
-//! Settings of the wall clock: when it is set, and by how much. No time passes with it.
+//! Clock steps: when the wall clock is set, and by how much. No time passes with it.
 
 use crate::dice::Dice;
 
@@ -6,20 +6,22 @@ const SECOND: i64 = 1_000;
 const HOUR: i64 = 3_600 * SECOND;
 const DAY: i64 = 24 * HOUR;
 
-/// One setting of the clock, after so many steps of the run.
+/// One step of the wall clock.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Setting {
+pub(crate) struct ClockStep {
+    /// After so many steps of the driver, in all lives.
     pub(crate) after: usize,
     /// In milliseconds; back, if it is negative.
     pub(crate) by_ms: i64,
 }
 
-/// Those of a seed, in order. In two of five seeds there are some: the others stay what they were before there were
-/// any. What was set back is put right again, since what waits for a point in time would wait for it.
-pub(crate) fn of(seed: u64) -> Vec<Setting> {
-    let mut settings = Vec::new();
+/// Returns the clock steps of a seed, in order. Two of five seeds have some: the runs of the others stay what they were
+/// before there were any. A step back is undone later, since a task that waits for a point in time would wait
+/// as long.
+pub(crate) fn of(seed: u64) -> Vec<ClockStep> {
+    let mut steps = Vec::new();
     if !matches!(seed % 5, 0 | 4) {
-        return settings;
+        return steps;
     }
     let dice = Dice::new(seed.rotate_left(16) ^ 5);
     for _ in 0..1 + dice.roll(3) {
@@ -33,14 +35,14 @@ pub(crate) fn of(seed: u64) -> Vec<Setting> {
             DAY + HOUR,
             400 * DAY,
         ]);
-        settings.push(Setting { after, by_ms });
+        steps.push(ClockStep { after, by_ms });
         if by_ms < 0 || dice.percent(50) {
-            settings.push(Setting {
+            steps.push(ClockStep {
                 after: after + 1 + dice.roll(80),
                 by_ms: -by_ms,
             });
         }
     }
-    settings.sort_by_key(|setting| setting.after);
-    settings
+    steps.sort_by_key(|step| step.after);
+    steps
 }
