@@ -109,7 +109,6 @@ fn set_up(builder: AppBuilder, now: SystemTime) -> AppBuilder {
         .tasks(tasks)
         .clock(Clock::manual(now))
         .live_workflows(7)
-        .quarantine_after(2)
 }
 
 /// What is in it: how it ends, by its idempotency key. The first four have ended; the last three wait for
@@ -339,7 +338,13 @@ async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
         let [guilty] = &quarantined[..] else {
             panic!("{quarantined:?}");
         };
-        assert_eq!((&*guilty.name, guilty.crashes), ("golden.poison", 2));
+        // Earlier versions were told that two are enough.
+        let crashes = if [VERSION, REDB].contains(&&*version) {
+            3
+        } else {
+            2
+        };
+        assert_eq!((&*guilty.name, guilty.crashes), ("golden.poison", crashes));
         app.shutdown().await.unwrap();
         let builder = open(&version, &data, then() + 2 * HOUR).tasks(tasks![gone]);
         let app = builder.start().await.unwrap();
