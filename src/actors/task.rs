@@ -423,6 +423,8 @@ impl Job {
             None => FailureKind::NotRegistered,
         };
         let failure = self.child.failure(kind, &message);
+        let attempt = self.work.as_ref().map_or(0, |work| work.machine.attempt());
+        call::log_failed(&self.child, attempt, kind, false);
         if self.work.is_some() {
             return self.decide(None, context, |task| task.discarded(failure));
         }

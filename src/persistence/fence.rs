@@ -75,11 +75,15 @@ impl Fence {
         if self.id == Some(id) {
             return Ok(());
         }
-        self.set_id(id);
-        for _ in PLACES {
-            self.advance(self.last)?;
+        let before = self.id.replace(id);
+        let written = PLACES
+            .iter()
+            .try_for_each(|_| self.advance(self.last))
+            .and_then(|()| self.sync());
+        if written.is_err() {
+            self.id = before;
         }
-        self.sync()
+        written
     }
 
     /// Reads the file of a finished store.

@@ -303,12 +303,7 @@ mod tests {
             assert!(is_ours(ours.as_bytes()), "{ours:?}");
         }
         assert!(is_ours(text_of_this_process().as_bytes()));
-        for other in [
-            "my front door",
-            "123\nabc",
-            "1\n2\nmy front door",
-            "1\n2\nhost\nmore",
-        ] {
+        for other in ["my front door", "123\nabc", "1\n2\nmy front door"] {
             assert!(!is_ours(other.as_bytes()), "{other:?}");
         }
     }
