@@ -75,7 +75,8 @@ impl Fence {
         if self.id == Some(id) {
             return Ok(());
         }
-        let before = self.id.replace(id);
+        let before = self.id;
+        self.set_id(id);
         let written = PLACES
             .iter()
             .try_for_each(|_| self.advance(self.last))
