@@ -194,11 +194,11 @@ mod types;
 ///
 /// #[task]
 /// async fn sum(texts: Vec<String>) -> Result<i64, TaskError> {
-///     let mut sum = 0;
+///     let mut all = 0;
 ///     for text in texts {
-///         sum += parse.call(text).await.map_err(TaskError::from_boxed)?;
+///         all += parse.call(text).await.map_err(TaskError::from_boxed)?;
 ///     }
-///     Ok(sum)
+///     Ok(all)
 /// }
 /// ```
 ///

@@ -90,11 +90,11 @@ impl TaskError {
     ///
     /// #[task]
     /// async fn total(texts: Vec<String>) -> Result<u64, TaskError> {
-    ///     let mut total = 0;
+    ///     let mut cents = 0;
     ///     for text in texts {
-    ///         total += price(&text).map_err(TaskError::from_boxed)?;
+    ///         cents += price(&text).map_err(TaskError::from_boxed)?;
     ///     }
-    ///     Ok(total)
+    ///     Ok(cents)
     /// }
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// let error = total.call(vec!["x".into()]).await.unwrap_err();
