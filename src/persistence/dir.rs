@@ -140,8 +140,8 @@ pub(super) fn fail_openings_of(path: &Path, errno: Option<i32>) {
 
 /// Says whether the file has a name left: what is written to one without is gone with the process.
 ///
-/// The kernel is asked for the number of links alone: once a caller has been
-/// shown the time of a file's last change, the next write notes a finer one, which then goes to the disk with each fdatasync.
+/// The kernel is asked for the number of links alone: once a caller has been shown the time of a file's last
+/// change, the next write notes a finer one, which then goes to the disk with each fdatasync.
 #[cfg(target_os = "linux")]
 pub(super) fn has_a_name(file: &File) -> io::Result<bool> {
     use rustix::fs::{AtFlags, StatxFlags, fstat, statx};
