@@ -432,10 +432,11 @@ impl Job {
         self.is_over = true;
     }
 
-    /// Says whether the workflow is wrong, and not the task that has changed since it was submitted: then the
-    /// task fails, as Celery's does with a `TypeError`. The build that has submitted it wrote its arguments;
-    /// what comes from upstream or from a retry is checked by nobody in a canvas without types.
-    fn is_data_flow(&self, misfit: Misfit) -> bool {
+    /// Says whether the fault lies with the workflow, and not with a task that has changed since it was
+    /// submitted: then the task fails, as Celery's does with a `TypeError`. So it is in a workflow that this
+    /// process has submitted, whose arguments this build wrote; and where a canvas without types passes on
+    /// a value from upstream, or a retry its arguments, which the compiler has not checked.
+    fn is_workflow_at_fault(&self, misfit: Misfit) -> bool {
         if self.shell.is_of_this_life(self.child.root) {
             return true;
         }
@@ -620,7 +621,7 @@ impl Job {
             permit,
         } = finished;
         let end = match end {
-            End::Unfit { failure, misfit } if self.is_data_flow(misfit) => End::Failure {
+            End::Unfit { failure, misfit } if self.is_workflow_at_fault(misfit) => End::Failure {
                 failure,
                 retry: Retry::Never,
             },
