@@ -239,7 +239,9 @@ impl Job {
                         FailureKind::Type => "its arguments do not decode",
                         _ => "it cannot be called",
                     };
-                    self.park(&failure.message, what, context);
+                    // In the words in which it is listed while it waits in the store.
+                    let reason = self.shell.shared().registry.misfit(self.child.def());
+                    self.park(&reason.unwrap_or(failure.message), what, context);
                 }
                 Command::Expire => {
                     let attempt = self.work.as_ref().map_or(0, |work| work.machine.attempt());
