@@ -497,8 +497,8 @@ impl App {
     /// [`FailureKind::Quarantined`](crate::FailureKind::Quarantined), or
     /// [`FailureKind::Type`](crate::FailureKind::Type) where the arguments do not fit, or
     /// [`FailureKind::NotRegistered`](crate::FailureKind::NotRegistered). It returns when that is
-    /// durable; a parked task that has not been met yet, a member far behind in a large group, fails
-    /// when it is, as long as this app runs.
+    /// durable. A parked task whose turn has not come, such as a member far behind in a large group, fails
+    /// when it comes, also after a restart.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -28,12 +28,19 @@ pub(crate) struct Attempt {
     id: Id,
     ticket: Ticket,
     number: u32,
-    /// Its body holds a thread.
-    is_blocking: bool,
+    kind: AttemptKind,
     slot: Mutex<Slot>,
     pub(crate) soft_limit: SoftLimit,
     pub(crate) cancellation: Cancellation,
     additions: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttemptKind {
+    /// Its body holds a thread.
+    pub(crate) is_blocking: bool,
+    /// It may have ended the process: its task is told when it waits for others.
+    pub(crate) is_watched: bool,
 }
 
 /// Invariant: the slot is not held while a part of the body waits for other tasks, however many do:
@@ -52,7 +59,7 @@ impl Attempt {
         shared: Arc<Shared>,
         id: Id,
         (ticket, number): (Ticket, u32),
-        is_blocking: bool,
+        kind: AttemptKind,
         permit: Permit,
     ) -> Self {
         Self {
@@ -60,7 +67,7 @@ impl Attempt {
             id,
             ticket,
             number,
-            is_blocking,
+            kind,
             slot: Mutex::new(Slot::Held(permit)),
             soft_limit: SoftLimit::default(),
             cancellation: Cancellation::default(),
@@ -77,7 +84,7 @@ impl Attempt {
     }
 
     pub(crate) fn is_blocking(&self) -> bool {
-        self.is_blocking
+        self.kind.is_blocking
     }
 
     pub(crate) fn ticket(&self) -> Ticket {
@@ -119,6 +126,9 @@ impl Attempt {
     /// what the body has started.
     pub(crate) async fn without_slot<T>(self: &Arc<Self>, wait: impl Future<Output = T>) -> T {
         let waiting = Waiting::new(self);
+        if self.kind.is_watched {
+            self.say(Note::Waits);
+        }
         let done = wait.await;
         if let Some(last) = waiting.unless_others_wait()
             && self.shared.ended().is_none()

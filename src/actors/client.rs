@@ -187,11 +187,7 @@ pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) ->
     }
     let mut parked = None;
     if released == Released::ToFail && !shared.is_quarantined(id) {
-        let all = self::parked(shared).into_iter();
-        parked = all
-            .filter(|task| task.id == id)
-            .map(|task| task.reason)
-            .next();
+        parked = self::parked(shared).into_iter().find(|task| task.id == id);
     }
     let is_met = parked.is_some() && shared.parked_ticket(id).is_some();
     let release = |done| Release {

@@ -362,18 +362,22 @@ impl EngineActor {
             path_or_place: format!("workflow {root}"),
             what: format!("no child {index}"),
         };
-        if index == ROOT {
-            let head = reader.head(root)?.ok_or_else(missing)?;
-            return Ok(Place::root(root, reader.root_of(root, head)?));
-        }
-        let found = reader.find(root.node(index))?.ok_or_else(missing)?;
         let mut input = None;
+        let mut since_ms = self.shell.time().steady_at(root.submitted_ms());
         for record in reader.records(root.workflow_stream()) {
             match record? {
                 Record::Due { seq, input: given } if seq == index => input = Some(given),
+                Record::Reached { at_ms } => since_ms = at_ms,
                 _ => {}
             }
         }
+        if index == ROOT {
+            let head = reader.head(root)?.ok_or_else(missing)?;
+            let mut place = Place::root(root, reader.root_of(root, head)?);
+            place.since_ms = Some(since_ms);
+            return Ok(place);
+        }
+        let found = reader.find(root.node(index))?.ok_or_else(missing)?;
         Ok(Place::in_workflow(root, index, found.node, input))
     }
 

@@ -16,6 +16,8 @@ use crate::messages::task::{Finished, Wants, WantsSlot};
 pub(crate) enum Note {
     Finished(Finished),
     Wants(Wants),
+    /// It waits for other tasks, without its slot.
+    Waits,
     WantsSlot(WantsSlot),
 }
 
@@ -24,7 +26,7 @@ impl Note {
     pub(crate) fn ended(&self) -> Option<u32> {
         match self {
             Self::Finished(finished) => Some(finished.attempt),
-            Self::Wants(_) | Self::WantsSlot(_) => None,
+            Self::Wants(_) | Self::Waits | Self::WantsSlot(_) => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, AttemptKind};
 use super::body::Body;
 use super::call::{Caller, Given, Limits, Work, calls, work};
 use super::inbox::Note;
@@ -43,6 +43,8 @@ pub(crate) struct Order {
     pub(crate) permit: Permit,
     pub(crate) given: Given,
     pub(crate) limits: Limits,
+    /// It may have ended the process: its task is told when it waits for others.
+    pub(crate) is_watched: bool,
 }
 
 /// The orders that wait for a driver.
@@ -122,12 +124,17 @@ fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
         permit,
         given,
         limits,
+        is_watched,
     } = order;
     let id = spot.id;
     // Made here, not by the task actor: what one thread allocates and another frees costs both.
     let is_blocking = entry.options.blocking;
     let of_task = (ticket, number);
-    let attempt = Attempt::new(shared.clone(), id, of_task, is_blocking, permit);
+    let kind = AttemptKind {
+        is_blocking,
+        is_watched,
+    };
+    let attempt = Attempt::new(shared.clone(), id, of_task, kind, permit);
     let attempt = Arc::new(attempt);
     let reply = Reply {
         caller: Caller {

@@ -319,9 +319,11 @@ impl Shared {
         self.parked.lock().insert(task.id, (task, ticket));
     }
 
-    pub(crate) fn unpark(&self, id: Id) -> Option<ParkedTask> {
-        let parked = self.parked.lock().remove(&id);
-        parked.map(|(task, _)| task)
+    /// Takes off the list what was parked with this ticket, and not by another actor since.
+    pub(crate) fn unpark(&self, id: Id, ticket: Ticket) -> Option<ParkedTask> {
+        let mut parked = self.parked.lock();
+        parked.get(&id).filter(|(_, of)| *of == ticket)?;
+        parked.remove(&id).map(|(task, _)| task)
     }
 
     pub(crate) fn parked(&self) -> BTreeMap<Id, ParkedTask> {

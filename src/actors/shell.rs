@@ -46,7 +46,7 @@ use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
 use crate::messages::supervisor::Word;
-use crate::messages::task::{Granted, Look, Released};
+use crate::messages::task::{Granted, Look};
 use crate::persistence::aborts::AbortNote;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::meta::{self, Life};
@@ -107,8 +107,6 @@ struct Inner {
     _abort_note: Option<AbortNote>,
     /// The latest workflow of the lives before.
     last_root: Option<Id>,
-    /// Tasks that are discarded as soon as they are met, each with the reason why it is parked.
-    to_discard: RefCell<HashMap<Id, String>>,
     /// How much is pending, and how much the store says.
     pending: Cell<(Weight, Weight)>,
     /// When it was last recorded what the clocks show.
@@ -177,7 +175,6 @@ impl Shell {
             life: legacy.life,
             _abort_note: legacy.abort_note,
             last_root: legacy.last_root,
-            to_discard: RefCell::default(),
             pending: Cell::new((legacy.pending, legacy.pending)),
             noted: Cell::new(shared.clock.time()),
             entry: Cell::new(None),
@@ -435,27 +432,6 @@ impl Shell {
     /// Says whether a workflow was submitted to this build, and not to one before.
     pub(crate) fn is_of_this_life(&self, root: Id) -> bool {
         Some(root) > self.0.last_root
-    }
-
-    /// Has a parked task fail; or one that would be parked, as soon as it is met.
-    pub(crate) fn discard_parked(&self, id: Id, reason: String) {
-        match self.shared().parked_ticket(id) {
-            Some(ticket) => {
-                if let Some(task) = self.0.roll.borrow().get(ticket) {
-                    task.do_send(Released::ToFail);
-                }
-            }
-            None => drop(self.0.to_discard.borrow_mut().insert(id, reason)),
-        }
-    }
-
-    /// Why a task would be parked that was discarded before it was met, if it was.
-    pub(crate) fn take_discarded(&self, id: Id) -> Option<String> {
-        let mut discarded = self.0.to_discard.borrow_mut();
-        match discarded.is_empty() {
-            true => None,
-            false => discarded.remove(&id),
-        }
     }
 
     /// Grants no slot any more, and records that the app shuts down.

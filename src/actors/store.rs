@@ -76,7 +76,9 @@ impl Pen {
         batches
             .into_iter()
             .filter(|batch| !batch.is_empty())
-            .try_for_each(|batch| self.store.apply(batch))?;
+            .try_for_each(|batch| self.store.apply(batch))
+            // The batch is gone, so nobody can try again.
+            .map_err(StoreError::into_final)?;
         failpoint::reach(Point::Committed);
         let synced = self.store.sync(self.durability);
         failpoint::reach(Point::Synced);

@@ -20,7 +20,7 @@ use crate::canvas::freeze::Node;
 use crate::canvas::machine::offspring;
 use crate::canvas::machine::quarantine::Arrival;
 use crate::canvas::machine::task::{Command, End, Now, Retry, Schedule, Task};
-use crate::canvas::machine::{Change, Index, Purpose};
+use crate::canvas::machine::{Change, Index};
 use crate::canvas::options::Options;
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::parked::{Misfit, NOT_REGISTERED, ParkedTask};
@@ -404,7 +404,7 @@ impl Job {
         self.is_parked = true;
         let task = ParkedTask::new(id, name, reason);
         self.shell.shared().park(task, self.ticket);
-        if self.shell.take_discarded(id).is_some() {
+        if self.shell.is_discarded(id) {
             self.discard_parked(reason, context);
         }
     }
@@ -419,6 +419,10 @@ impl Job {
 
     /// It is parked, and is to fail.
     fn discard_parked(&mut self, reason: &str, context: &mut Context<TaskActor>) {
+        if self.shell.is_discarded(self.child.id()) {
+            // (Its record goes when it has ended.)
+            self.arrival = Arrival::Discarded;
+        }
         let message = format!("discarded; it was parked: {reason}");
         let kind = match self.shell.entry(&self.child.def().name) {
             Some(_) => FailureKind::Type,
@@ -454,7 +458,7 @@ impl Job {
     /// It has left quarantine, or is discarded.
     fn released(&mut self, released: Released, context: &mut Context<TaskActor>) {
         if self.is_parked && released == Released::ToFail {
-            let parked = self.shell.shared().unpark(self.child.id());
+            let parked = self.shell.shared().unpark(self.child.id(), self.ticket);
             let reason = parked.map_or_else(String::new, |task| task.reason);
             return self.discard_parked(&reason, context);
         }
@@ -472,6 +476,9 @@ impl Job {
             return;
         };
         let crashes = suspect.crashes;
+        if crashes == 0 {
+            return self.discard_parked("an earlier build could not run it", context);
+        }
         let why = format!("the process ended {crashes} times while it was running");
         let mut failure = self.child.failure(FailureKind::Quarantined, &why);
         failure.attempt = suspect.attempt;
@@ -481,9 +488,6 @@ impl Job {
 
     /// It has come to its end, or to that of an attempt: it did not end the process.
     fn clear(&mut self) {
-        if self.is_parked && self.is_over {
-            drop(self.shell.shared().unpark(self.child.id()));
-        }
         if std::mem::replace(&mut self.arrival, Arrival::Free) != Arrival::Free {
             self.shell.cleared(self.child.id());
         }
@@ -525,6 +529,7 @@ impl Job {
             permit,
             given: Given::new(child, args),
             limits: Limits::of(work.options()),
+            is_watched: self.arrival == Arrival::Watched,
         });
     }
 
@@ -602,12 +607,12 @@ impl Job {
     }
 
     fn start(&mut self, context: &mut Context<TaskActor>) {
-        if self.is_untouched()
-            && let Some(reason) = self.shell.take_discarded(self.child.id())
-        {
+        let def = self.child.def();
+        if self.is_untouched() && self.shell.is_discarded(self.child.id()) {
+            let reason = self.shell.shared().registry.misfit(def);
+            let reason = reason.unwrap_or_else(|| "an earlier build could not run it".to_owned());
             return self.discard_parked(&reason, context);
         }
-        let def = self.child.def();
         let Some(entry) = self.shell.entry(&def.name) else {
             return self.park(NOT_REGISTERED, NOT_REGISTERED, context);
         };
@@ -665,15 +670,18 @@ impl Job {
         let Some(work) = &mut self.work else { return };
         if let Some((index, commands)) = work.machine.wants(attempt, purpose, &key, graft) {
             self.is_known = true;
-            if self.arrival == Arrival::Watched && purpose == Purpose::Call {
-                // What it waits for must be able to run.
-                self.shell.outlived(self.child.id());
-            }
             let calls = &mut work.family(&self.child, context).calls;
             // Nobody hears these any more.
             calls.retain(|(_, caller)| !caller.is_closed());
             calls.extend(answer.map(|answer| (index, answer)));
             self.perform(commands, None, context);
+        }
+    }
+
+    /// What it waits for must be able to run.
+    fn waits(&self) {
+        if self.arrival == Arrival::Watched {
+            self.shell.outlived(self.child.id());
         }
     }
 
@@ -706,6 +714,9 @@ impl Drop for Job {
         let running = self.work.as_ref().and_then(|work| work.machine.running());
         if let Some(attempt) = running {
             self.shell.end_attempt(self.ticket, attempt);
+        }
+        if self.is_parked {
+            self.shell.shared().unpark(self.child.id(), self.ticket);
         }
         self.shell.strike(self.ticket);
     }
@@ -758,6 +769,7 @@ impl Handler<Said> for TaskActor {
             self.work(context, |job, context| match note {
                 Note::Finished(finished) => job.finished(finished, context),
                 Note::Wants(wants) => job.wants(wants, context),
+                Note::Waits => job.waits(),
                 Note::WantsSlot(WantsSlot(slot)) => job.wants_slot(slot, context),
             });
         }

@@ -220,10 +220,11 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     ///
     /// [`StoreError::Full`] says that it does not yet, for want of space, and [`StoreError::Exhausted`]
     /// for want of descriptors or memory: what was applied stays so, and `sync` may be called again.
-    /// After either of `apply`, nothing of the batch was applied, and it may be tried again. After any other error of `apply` or `sync` every later one
-    /// fails with [`StoreError::Poisoned`]: an fsync is never retried, because the kernel reports a
-    /// lost page once and then forgets it. Reads go on, but may show what the disk does not hold;
-    /// only a reopened store tells the truth.
+    /// After any other error of `sync`, and after every error of `apply`, the engine halts, and every
+    /// later call of either fails with [`StoreError::Poisoned`]: an fsync is never retried, because the
+    /// kernel reports a lost page once and then forgets it. So a store that has no room for a batch
+    /// accepts it in `apply`, and says so in `sync`. Reads go on, but may show what the disk does not
+    /// hold; only a reopened store tells the truth.
     fn sync(&self, durability: Durability) -> Result<(), StoreError>;
 
     /// Says whether a few records can be applied without waiting for anything but the disk. If not, that is

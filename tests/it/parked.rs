@@ -497,3 +497,34 @@ async fn all_members_of_a_large_group_are_listed_and_any_of_them_can_be_discarde
     }
     app.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_discard_of_what_has_not_come_in_survives_a_restart_with_a_build_that_could_run_it() {
+    let store = MemoryStore::new();
+    let open = |tasks: Vec<TaskEntry>| App::with_store(store.clone()).tasks(tasks).paused();
+    let app = open(old::tasks()).start().await.unwrap();
+    let both = app.apply_async(group([(); 2].map(|()| old::work.s(7))));
+    let both = both.await.unwrap().id();
+    app.shutdown().await.unwrap();
+
+    let retyped = changed(tasks![retyped::work][0], "parked.work");
+    let app = open(retyped).start().await.unwrap();
+    let discarded = app.parked()[1].id;
+    within(app.discard(discarded)).await.unwrap();
+    app.shutdown().await.unwrap();
+
+    let app = open(old::tasks()).start().await.unwrap();
+    app.resume().await.unwrap();
+    let one = app.async_result::<u32>(discarded).await.unwrap();
+    match within(one.get()).await {
+        Err(Error::Failed(failure)) => {
+            assert_eq!(failure.kind, FailureKind::Type);
+            assert!(failure.message.starts_with("discarded; it was parked: "));
+        }
+        other => panic!("{other:?}"),
+    }
+    let both = app.async_result::<Vec<u32>>(both).await.unwrap();
+    let other = &both.children::<u32>().await.unwrap()[0];
+    assert_eq!(within(other.get()).await.unwrap(), 1);
+    app.shutdown().await.unwrap();
+}

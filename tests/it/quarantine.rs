@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use chordal::prelude::*;
-use chordal::{Clock, Error, FailureKind, Id, QuarantinePolicy, State};
+use chordal::{Clock, Error, FailureKind, Id, QuarantinePolicy, State, TaskEntry};
 use tokio::sync::watch;
 
 use crate::disk::Disk;
@@ -59,6 +59,15 @@ async fn caller(ctx: &TaskContext, test: u64, n: u64, callee: u64) -> Result<u64
     Ok(ctx.call("callee", poison.s(test, callee)).await?)
 }
 
+/// As [`caller`], with a workflow of its own that it submits once.
+#[task(name = "quarantine.submitter")]
+async fn submitter(ctx: &TaskContext, test: u64, n: u64, callee: u64) -> Result<u64, TaskError> {
+    enter(test, n).await;
+    let once = format!("quarantine.submitter {test}");
+    let callee = poison.s(test, callee).idempotency_key(once);
+    Ok(ctx.apply_async(callee).await?.get().await?)
+}
+
 /// So many ends prove it of a task, with `quarantine_after(3)`: two that make it a suspect, one when it
 /// is on trial with others, and three as the prime suspect.
 const ENOUGH: usize = 6;
@@ -87,6 +96,11 @@ impl Stage {
     }
 
     async fn open(&self) -> App {
+        self.open_with(tasks![poison, work, total, undo, caller, submitter])
+            .await
+    }
+
+    async fn open_with(&self, tasks: impl IntoIterator<Item = TaskEntry>) -> App {
         let told = self.told.clone();
         let app = App::with_store(self.disk.clone())
             .clock(self.clock.clone())
@@ -94,7 +108,7 @@ impl Stage {
             .quarantine(self.policy)
             .on_quarantine(move |task| told.send_modify(|told| told.push((task.id, task.crashes))))
             .grace(Duration::ZERO)
-            .tasks(tasks![poison, work, total, undo, caller]);
+            .tasks(tasks);
         app.start().await.unwrap()
     }
 
@@ -383,24 +397,53 @@ async fn a_stop_clears_those_that_were_running() {
 
 #[tokio::test]
 async fn who_only_called_a_task_that_ends_the_process_is_not_quarantined() {
+    for submits in [false, true] {
+        let mut stage = Stage::new();
+        let mut app = stage.open().await;
+        let waits = match submits {
+            false => caller.s(stage.test, 1, POISON),
+            true => submitter.s(stage.test, 1, POISON),
+        };
+        let waits = app.apply_async(waits).await.unwrap();
+        let id = waits.id();
+        drop(waits);
+        app = stage.prove(app, POISON, 0).await;
+        assert_eq!(stage.times(POISON), ENOUGH);
+        let [task] = &app.quarantined()[..] else {
+            panic!("{:?}", app.quarantined());
+        };
+        assert_eq!(task.name, "quarantine.poison");
+        app.discard(task.id).await.unwrap();
+        let waits = app.async_result::<u64>(id).await.unwrap();
+        let failed = within(waits.get()).await;
+        assert!(matches!(failed, Err(Error::Failed(_))), "{failed:?}");
+        app.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_quarantined_task_that_is_not_registered_any_more_is_discarded_in_one_call() {
     let mut stage = Stage::new();
     let mut app = stage.open().await;
-    let called = app
-        .apply_async(caller.s(stage.test, 1, POISON))
-        .await
-        .unwrap();
-    let id = called.id();
-    drop(called);
+    let result = app.apply_async(poison.s(stage.test, POISON)).await.unwrap();
+    let id = result.id();
+    drop(result);
     app = stage.prove(app, POISON, 0).await;
-    assert_eq!(stage.times(POISON), ENOUGH);
-    let [task] = &app.quarantined()[..] else {
-        panic!("{:?}", app.quarantined());
-    };
-    assert_eq!(task.name, "quarantine.poison");
-    app.discard(task.id).await.unwrap();
-    let called = app.async_result::<u64>(id).await.unwrap();
-    let failed = within(called.get()).await;
+    stage.disk = stage.disk.crashed();
+    drop(app);
+    let app = stage.open_with(tasks![work]).await;
+    assert_eq!(app.quarantined()[0].id, id);
+    within(async {
+        while app.parked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    app.discard(id).await.unwrap();
+    let result = app.async_result::<u64>(id).await.unwrap();
+    let failed = within(result.get()).await;
     assert!(matches!(failed, Err(Error::Failed(_))), "{failed:?}");
+    assert!(app.parked().is_empty() && app.quarantined().is_empty());
     app.shutdown().await.unwrap();
 }
 

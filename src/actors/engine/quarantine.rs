@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use super::EngineActor;
 use crate::actors::journal::Act;
 use crate::canvas::id::Id;
+use crate::canvas::parked::ParkedTask;
 use crate::error::{Error, Result};
 use crate::messages::task::Released;
 
@@ -15,8 +16,8 @@ use crate::messages::task::Released;
 pub(crate) struct Release {
     pub(crate) id: Id,
     pub(crate) released: Released,
-    /// It is not in quarantine, but parked, or will be when it is met; and why.
-    pub(crate) parked: Option<String>,
+    /// It is not in quarantine, but parked, or will be when it comes in.
+    pub(crate) parked: Option<ParkedTask>,
     /// Told once that is durable. It is dropped if the engine halts first.
     pub(crate) done: oneshot::Sender<Result<()>>,
 }
@@ -33,8 +34,8 @@ impl Handler<Release> for EngineActor {
         } = release;
         if self.shell.release_quarantined(id, released) {
             self.shell.then(Act::Done(done));
-        } else if let Some(reason) = parked {
-            self.shell.discard_parked(id, reason);
+        } else if let Some(task) = parked {
+            self.shell.discard_parked(&task);
             self.want(id.root());
             self.shell.then(Act::Done(done));
         } else {

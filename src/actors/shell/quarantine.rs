@@ -10,6 +10,7 @@ use crate::actors::roll::Ticket;
 use crate::canvas::id::Id;
 use crate::canvas::machine::quarantine::{Arrival, Note, Quarantine, Suspect};
 use crate::canvas::machine::room::Weight;
+use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantined::{QuarantinePolicy, Quarantined};
 use crate::canvas::time::Moment;
 use crate::messages::dispatcher::Slot;
@@ -344,12 +345,32 @@ impl Shell {
         if found {
             self.shared().release(id);
         }
-        // Who has not come in yet finds it on record.
+        // A task that has not come in yet finds it on record.
         let ticket = self.0.locked_up.borrow_mut().remove(&id);
+        self.tell_released(ticket.or_else(|| self.shared().parked_ticket(id)), released);
+        found
+    }
+
+    /// Has a parked task fail; or one that would be parked, as soon as it comes in.
+    pub(crate) fn discard_parked(&self, task: &ParkedTask) {
+        if let Some(ticket) = self.shared().parked_ticket(task.id) {
+            return self.tell_released(Some(ticket), Released::ToFail);
+        }
+        let mut court = self.0.court.borrow_mut();
+        let note = court.discard_unmet(task.id, &task.name, self.now_ms());
+        drop(court);
+        self.note(Some(note));
+    }
+
+    /// Says whether a task is to fail when it comes in.
+    pub(crate) fn is_discarded(&self, id: Id) -> bool {
+        self.0.court.borrow().is_discarded(id)
+    }
+
+    fn tell_released(&self, ticket: Option<Ticket>, released: Released) {
         if let Some(task) = ticket.and_then(|ticket| self.0.roll.borrow().get(ticket).cloned()) {
             task.do_send(released);
         }
-        found
     }
 }
 

@@ -352,6 +352,19 @@ impl<T> Quarantine<T> {
         Some((id, Some(suspect.clone())))
     }
 
+    /// A task that is not in quarantine, and has not come in, is to fail as soon as it does.
+    pub(crate) fn discard_unmet(&mut self, id: Id, name: &str, now_ms: u64) -> Note {
+        let suspect = Suspect::discarded(name, now_ms);
+        self.suspects.insert(id, suspect.clone());
+        (id, Some(suspect))
+    }
+
+    /// Says whether it is to fail.
+    pub(crate) fn is_discarded(&self, id: Id) -> bool {
+        let suspect = self.suspects.get(&id);
+        suspect.is_some_and(|suspect| suspect.standing == Standing::Discarded)
+    }
+
     fn quarantined_mut(&mut self, id: Id) -> Option<&mut Suspect> {
         let suspect = self.suspects.get_mut(&id)?;
         (suspect.standing == Standing::Quarantined).then_some(suspect)

@@ -114,6 +114,17 @@ impl Suspect {
         (suspect.crashes > 0).then_some(suspect)
     }
 
+    /// One that is to fail, whatever it has done.
+    pub(super) fn discarded(name: &str, now_ms: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            attempt: 0,
+            crashes: 0,
+            since_ms: now_ms,
+            standing: Standing::Discarded,
+        }
+    }
+
     pub(super) fn evidence(&self) -> Option<&Evidence> {
         match &self.standing {
             Standing::Tried(evidence) => Some(evidence),
