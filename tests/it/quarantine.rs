@@ -26,11 +26,15 @@ async fn enter(test: u64, n: u64) {
     ENTERED.send_modify(|entered| *entered.entry((test, n)).or_default() += 1);
 }
 
-/// Does not end before its test says so: whoever waits for it to be entered ends the process.
-#[task(name = "quarantine.poison")]
-async fn poison(test: u64, n: u64) -> u64 {
+/// Does not end before its test says so: the test waits until it is entered, and ends the process.
+async fn hold(test: u64, n: u64) {
     enter(test, n).await;
     let _ = OPEN.subscribe().wait_for(|open| open.contains(&test)).await;
+}
+
+#[task(name = "quarantine.poison")]
+async fn poison(test: u64, n: u64) -> u64 {
+    hold(test, n).await;
     n
 }
 
@@ -59,13 +63,15 @@ async fn caller(ctx: &TaskContext, test: u64, n: u64, callee: u64) -> Result<u64
     Ok(ctx.call("callee", poison.s(test, callee)).await?)
 }
 
-/// As [`caller`], with a workflow of its own that it submits once.
-#[task(name = "quarantine.submitter")]
-async fn submitter(ctx: &TaskContext, test: u64, n: u64, callee: u64) -> Result<u64, TaskError> {
-    enter(test, n).await;
-    let once = format!("quarantine.submitter {test}");
-    let callee = poison.s(test, callee).idempotency_key(once);
-    Ok(ctx.apply_async(callee).await?.get().await?)
+/// Waits for another once its test lets it go on.
+#[task(name = "quarantine.late")]
+async fn late(ctx: &TaskContext, test: u64, n: u64, calls: bool) -> Result<u64, TaskError> {
+    hold(test, n).await;
+    let other = work.s(test, n + 1);
+    match calls {
+        true => Ok(ctx.call("other", other).await?),
+        false => Ok(ctx.apply_async(other).await?.get().await?),
+    }
 }
 
 /// So many ends prove it of a task, with `quarantine_after(3)`: two that make it a suspect, one when it
@@ -96,7 +102,7 @@ impl Stage {
     }
 
     async fn open(&self) -> App {
-        self.open_with(tasks![poison, work, total, undo, caller, submitter])
+        self.open_with(tasks![poison, work, total, undo, caller, late])
             .await
     }
 
@@ -397,26 +403,43 @@ async fn a_stop_clears_those_that_were_running() {
 
 #[tokio::test]
 async fn who_only_called_a_task_that_ends_the_process_is_not_quarantined() {
-    for submits in [false, true] {
+    let mut stage = Stage::new();
+    let mut app = stage.open().await;
+    let called = app
+        .apply_async(caller.s(stage.test, 1, POISON))
+        .await
+        .unwrap();
+    let id = called.id();
+    drop(called);
+    app = stage.prove(app, POISON, 0).await;
+    assert_eq!(stage.times(POISON), ENOUGH);
+    let [task] = &app.quarantined()[..] else {
+        panic!("{:?}", app.quarantined());
+    };
+    assert_eq!(task.name, "quarantine.poison");
+    app.discard(task.id).await.unwrap();
+    let called = app.async_result::<u64>(id).await.unwrap();
+    let failed = within(called.get()).await;
+    assert!(matches!(failed, Err(Error::Failed(_))), "{failed:?}");
+    app.shutdown().await.unwrap();
+}
+
+/// No time passes.
+#[tokio::test]
+async fn what_a_task_waits_for_that_is_tried_alone_can_run() {
+    for calls in [true, false] {
         let mut stage = Stage::new();
         let mut app = stage.open().await;
-        let waits = match submits {
-            false => caller.s(stage.test, 1, POISON),
-            true => submitter.s(stage.test, 1, POISON),
-        };
-        let waits = app.apply_async(waits).await.unwrap();
-        let id = waits.id();
-        drop(waits);
-        app = stage.prove(app, POISON, 0).await;
-        assert_eq!(stage.times(POISON), ENOUGH);
-        let [task] = &app.quarantined()[..] else {
-            panic!("{:?}", app.quarantined());
-        };
-        assert_eq!(task.name, "quarantine.poison");
-        app.discard(task.id).await.unwrap();
+        let waits = late.s(stage.test, POISON, calls);
+        let id = app.apply_async(waits).await.unwrap().id();
+        for life in 1..=3 {
+            stage.entered(POISON, life).await;
+            app = stage.crash(app).await;
+        }
+        stage.entered(POISON, 4).await;
+        stage.let_all_end();
         let waits = app.async_result::<u64>(id).await.unwrap();
-        let failed = within(waits.get()).await;
-        assert!(matches!(failed, Err(Error::Failed(_))), "{failed:?}");
+        assert_eq!(within(waits.get()).await.unwrap(), POISON + 1);
         app.shutdown().await.unwrap();
     }
 }
