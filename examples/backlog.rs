@@ -6,8 +6,9 @@
 //! run, and until all that were running are in their queue again; and then, with `--drain`, to the end
 //! of all. Each prints one JSON object; the memory is the most that its process has had resident.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -102,13 +103,27 @@ fn both(options: &Options) -> Result<()> {
         command
             .args(["--part", part, "--directory"])
             .arg(directory.path());
+        if part == "build" && options.shape == Shape::Orphans {
+            kill_after_its_line(command)?;
+            continue;
+        }
         let status = command.status()?;
-        let is_killed = part == "build" && options.shape == Shape::Orphans;
-        ensure!(
-            status.success() != is_killed,
-            "the part {part} has failed: {status}"
-        );
+        ensure!(status.success(), "the part {part} has failed: {status}");
     }
+    Ok(())
+}
+
+/// Kills the process (`SIGKILL`) when it has printed its line. If it ended itself with an abort, its tasks
+/// would be tried one after the other.
+fn kill_after_its_line(mut command: Command) -> Result<()> {
+    let mut build = command.stdout(Stdio::piped()).spawn()?;
+    let printed = build.stdout.take().context("the output is piped")?;
+    let mut line = String::new();
+    BufReader::new(printed).read_line(&mut line)?;
+    build.kill()?;
+    build.wait()?;
+    ensure!(!line.is_empty(), "the part build has failed");
+    print!("{line}");
     Ok(())
 }
 
@@ -173,7 +188,7 @@ async fn build(options: &Options, directory: &Path) -> Result<()> {
         peak_rss_mb()?
     );
     if options.shape == Shape::Orphans {
-        std::process::abort();
+        std::future::pending::<()>().await;
     }
     app.shutdown().await?;
     Ok(())
