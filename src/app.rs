@@ -19,24 +19,24 @@ use tokio::sync::{oneshot, watch};
 use self::runtime::{MOST_WORKERS, Runtime};
 
 use crate::actors::body;
-use crate::actors::client::{self, Client, Patience};
+use crate::actors::client::{self, Client, WhenFull};
 use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
 use crate::actors::engine::EngineActor;
 use crate::actors::parked;
-use crate::actors::room::Room;
+use crate::actors::room::AdmissionControl;
 use crate::actors::scheduler::SchedulerActor;
-use crate::actors::shared::{Plant, Shared, Site};
-use crate::actors::shell::{Legacy, Limits, Shell, Trials};
-use crate::actors::store::{Desk, Pen, StoreActor};
+use crate::actors::shared::{Backend, EngineHandle, Shared};
+use crate::actors::shell::{EngineContext, Limits, RecoveredState, TrialSettings};
+use crate::actors::store::{Committer, StoreActor, WriteLock};
 use crate::actors::sweeper;
-use crate::actors::workers::Workers;
+use crate::actors::workers::UserRuntime;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
-use crate::canvas::machine::room::Weight;
+use crate::canvas::machine::room::Load;
 use crate::canvas::parked::ParkedTask;
-use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy, Quarantined};
-use crate::canvas::revoked::Revoked;
+use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy, QuarantinedTask};
+use crate::canvas::revoked::RevokeOutcome;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 use crate::messages::task::Released;
@@ -105,7 +105,11 @@ impl EngineThread {
     fn stop(&self, shared: &Shared, grace: Duration) -> bool {
         let is_first = !self.is_stopping.swap(true, Ordering::SeqCst);
         if is_first {
-            shared.plant().client().engine.do_send(Shutdown { grace });
+            shared
+                .engine_handle()
+                .client()
+                .engine
+                .do_send(Shutdown { grace });
         }
         is_first
     }
@@ -134,10 +138,10 @@ pub struct AppBuilder {
     queues: HashMap<String, Slots>,
     worker_threads: usize,
     is_paused: bool,
-    trials: Trials,
+    trials: TrialSettings,
     quarantine: QuarantinePolicy,
     on_quarantine: Option<QuarantineHook>,
-    most: Weight,
+    most: Load,
     max_payload: u64,
     clock: Clock,
     lock_timeout: Duration,
@@ -262,8 +266,8 @@ impl App {
         let shared = &self.0.shared;
         let attempt = body::current(shared);
         let patience = match attempt {
-            Some(_) => Patience::Pushes,
-            None => Patience::Waits,
+            Some(_) => WhenFull::Admit,
+            None => WhenFull::Wait,
         };
         let by = attempt.as_ref().map(|attempt| attempt.id());
         let pin = client::submit(shared, signature.into_canvas(), patience, by).await?;
@@ -299,7 +303,7 @@ impl App {
         let attempt = body::current(shared);
         let by = attempt.as_ref().map(|attempt| attempt.id());
         let canvas = signature.into_canvas();
-        let pin = client::submit(shared, canvas, Patience::Refused, by).await?;
+        let pin = client::submit(shared, canvas, WhenFull::Reject, by).await?;
         Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
     }
 
@@ -326,10 +330,10 @@ impl App {
         self.weight().bytes
     }
 
-    fn weight(&self) -> Weight {
-        match &self.0.shared.site {
-            Site::Engine(plant) => plant.room.taken(),
-            Site::InPlace(_) => Weight::default(),
+    fn weight(&self) -> Load {
+        match &self.0.shared.backend {
+            Backend::Engine(plant) => plant.room.taken(),
+            Backend::Eager(_) => Load::default(),
         }
     }
 
@@ -379,22 +383,22 @@ impl App {
     ///
     /// ```
     /// # use chordal::prelude::*;
-    /// # use chordal::Revoked;
+    /// # use chordal::RevokeOutcome;
     /// # use std::time::Duration;
     /// # #[task] async fn remind(user: u64) {}
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
     /// # let app = App::in_memory().tasks(tasks![remind]).start().await?;
     /// let later = remind.s(7).countdown(Duration::from_secs(86_400));
     /// let id = app.apply_async(later).await?.id();
-    /// assert_eq!(app.revoke(id).await?, Revoked::BeforeStart);
-    /// assert_eq!(app.revoke(id).await?, Revoked::AlreadyDone); // it has ended, as revoked
+    /// assert_eq!(app.revoke(id).await?, RevokeOutcome::BeforeStart);
+    /// assert_eq!(app.revoke(id).await?, RevokeOutcome::AlreadyDone); // it has ended, as revoked
     /// # app.shutdown().await }
     /// ```
     ///
     /// # Errors
     ///
     /// As [`AsyncResult::revoke`].
-    pub async fn revoke(&self, id: Id) -> Result<Revoked> {
+    pub async fn revoke(&self, id: Id) -> Result<RevokeOutcome> {
         client::revoke(&self.0.shared, id).await
     }
 
@@ -466,7 +470,7 @@ impl App {
     /// # app.shutdown().await }
     /// ```
     #[must_use]
-    pub fn quarantined(&self) -> Vec<Quarantined> {
+    pub fn quarantined(&self) -> Vec<QuarantinedTask> {
         self.0.shared.quarantined()
     }
 
@@ -594,13 +598,13 @@ impl AppBuilder {
             queues: HashMap::new(),
             worker_threads: cores,
             is_paused: false,
-            trials: Trials {
+            trials: TrialSettings {
                 crashes: 3,
                 note_aborts: true,
             },
             quarantine: QuarantinePolicy::default(),
             on_quarantine: None,
-            most: Weight {
+            most: Load {
                 tasks: 10_000_000,
                 bytes: 10 << 30,
             },
@@ -871,7 +875,10 @@ impl AppBuilder {
     ///     eprintln!("{} {} has ended the process {} times", task.name, task.id, task.crashes);
     /// });
     /// ```
-    pub fn on_quarantine(mut self, hook: impl Fn(&Quarantined) + Send + Sync + 'static) -> Self {
+    pub fn on_quarantine(
+        mut self,
+        hook: impl Fn(&QuarantinedTask) + Send + Sync + 'static,
+    ) -> Self {
         self.on_quarantine = Some(QuarantineHook::new(hook));
         self
     }
@@ -1025,7 +1032,7 @@ impl AppBuilder {
 impl Running {
     /// Ends an eager app, which has nothing to wait for.
     fn close_in_place(&self) {
-        if let Site::InPlace(_) = self.shared.site {
+        if let Backend::Eager(_) = self.shared.backend {
             self.shared.close();
             self.shared.end(Error::ShutDown);
         }
@@ -1057,8 +1064,8 @@ struct Engine {
     durability: Durability,
     retention: Duration,
     limits: Limits,
-    trials: Trials,
-    most: Weight,
+    trials: TrialSettings,
+    most: Load,
     clock: Clock,
     worker_threads: usize,
     grace: Duration,
@@ -1129,7 +1136,7 @@ impl Engine {
     /// Starts the actors here, and that of the store where it is to live.
     async fn start(
         self,
-        workers: Workers,
+        workers: UserRuntime,
         start_store: impl FnOnce(StoreActor) -> Addr<StoreActor>,
     ) -> Result<Arc<Shared>> {
         let store: Arc<dyn Store> = match self.store {
@@ -1142,8 +1149,9 @@ impl Engine {
         let reader = Reader::new(store.clone());
         let clock = self.clock.going_on(ClockReading::last(&*store)?.as_ref());
         let reading = clock.reading();
-        let legacy = Legacy::take(&*store, &reader, self.durability, self.trials, &reading)?;
-        let room = Room::new(self.most);
+        let legacy =
+            RecoveredState::take(&*store, &reader, self.durability, self.trials, &reading)?;
+        let room = AdmissionControl::new(self.most);
         room.add(legacy.pending);
         let remains = sweeper::remains(&reader)?;
         let last = reader.last_id()?;
@@ -1153,18 +1161,23 @@ impl Engine {
             durable,
             self.registry,
             clock.clone(),
-            Site::Engine(Plant::new(workers, self.worker_threads, room, self.grace)),
+            Backend::Engine(EngineHandle::new(
+                workers,
+                self.worker_threads,
+                room,
+                self.grace,
+            )),
         ));
-        let pen = Pen::new(store, self.durability);
+        let pen = WriteLock::new(store, self.durability);
         let store = start_store(StoreActor::new(pen.clone()));
         if !remains.is_empty() {
             let purge = sweeper::purge_all(shared.clone(), store.clone(), remains);
-            shared.plant().runtime.spawn(purge);
+            shared.engine_handle().runtime.spawn(purge);
         }
         let scheduler = SchedulerActor::new(clock).start();
-        let shell = Shell::new(
+        let shell = EngineContext::new(
             reader,
-            Desk {
+            Committer {
                 pen,
                 store: store.clone(),
             },
@@ -1175,7 +1188,9 @@ impl Engine {
         );
         let engine = EngineActor::new(shell, self.retention).start();
         let ids = Ids::after(last);
-        shared.plant().set_client(Client { engine, store, ids });
+        shared
+            .engine_handle()
+            .set_client(Client { engine, store, ids });
         Ok(shared)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::canvas::freeze::{Excess, Reason, Refusal};
+use crate::canvas::freeze::{CanvasError, Reason, SizeExceeded};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::TaskFailure;
 use crate::persistence::StoreError;
@@ -210,20 +210,20 @@ impl Error {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(Refusal { path, reason }: Refusal) -> Self {
+impl From<CanvasError> for Error {
+    fn from(CanvasError { path, reason }: CanvasError) -> Self {
         match reason {
             Reason::Wrong(reason) => Self::Canvas { path, reason },
             Reason::TooLarge {
                 task,
-                excess: Excess { bytes, limit },
+                excess: SizeExceeded { bytes, limit },
             } => Self::PayloadTooLarge {
                 path,
                 task,
                 bytes,
                 limit,
             },
-            Reason::QueueName(Excess { bytes, limit }) => Self::NameTooLong {
+            Reason::QueueName(SizeExceeded { bytes, limit }) => Self::NameTooLong {
                 of: "queue",
                 path,
                 bytes,

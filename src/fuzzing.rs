@@ -2,7 +2,7 @@
 //! call it: any bytes are read or refused, and what is read means the same when it is written again.
 //! Each panics if that is not so.
 
-use crate::canvas::freeze::{Catalogue, Excess, graft};
+use crate::canvas::freeze::{Catalogue, SizeExceeded, graft};
 use crate::canvas::parameter::Parameter;
 use crate::{Canvas, persistence};
 
@@ -14,7 +14,7 @@ impl Catalogue for Everything {
         Some(const { &[Parameter::rest::<serde_json::Value>("args")] })
     }
 
-    fn admit(&self, _: &str, _: usize) -> Result<(), Excess> {
+    fn admit(&self, _: &str, _: usize) -> Result<(), SizeExceeded> {
         Ok(())
     }
 }

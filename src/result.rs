@@ -11,20 +11,20 @@ use serde::de::DeserializeOwned;
 use crate::actors::attempt::Attempt;
 use crate::actors::body;
 use crate::actors::client;
-use crate::actors::pins::Pin;
-use crate::actors::shared::{Shared, Site, Watch};
+use crate::actors::pins::RetentionGuard;
+use crate::actors::shared::{Backend, Shared, Watch};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
-use crate::canvas::machine::{Change, Record};
+use crate::canvas::machine::{ChildProgress, Record};
 use crate::canvas::outcome::Outcome;
 use crate::canvas::payload::Payload;
-use crate::canvas::revoked::Revoked;
+use crate::canvas::revoked::RevokeOutcome;
 use crate::canvas::state::State;
 use crate::error::{Error, Result};
 use crate::messages::engine::Wanted;
 use crate::persistence::codec;
 use crate::persistence::keys;
-use crate::persistence::reader::{Fate, Found, Reader};
+use crate::persistence::reader::{NodeLocation, Reader, Resolution};
 
 /// The handle of a submitted task, chain, group or chord (Celery's `AsyncResult`).
 ///
@@ -50,8 +50,8 @@ pub struct AsyncResult<O> {
     shared: Arc<Shared>,
     id: Id,
     /// Where a node below the root is to be found; `None` for a root.
-    found: Option<Arc<Found>>,
-    pin: Pin,
+    found: Option<Arc<NodeLocation>>,
+    pin: RetentionGuard,
     /// The attempt that it was given to: while it waits it needs no slot, and what it waits for need not
     /// wait for its turn.
     attempt: Option<Arc<Attempt>>,
@@ -62,7 +62,7 @@ pub struct AsyncResult<O> {
 pub type GroupResult<T> = AsyncResult<Vec<T>>;
 
 impl<O> AsyncResult<O> {
-    pub(crate) fn root(shared: Arc<Shared>, pin: Pin) -> Self {
+    pub(crate) fn root(shared: Arc<Shared>, pin: RetentionGuard) -> Self {
         Self {
             id: pin.root(),
             shared,
@@ -74,14 +74,18 @@ impl<O> AsyncResult<O> {
     }
 
     /// The handle of what a running task has submitted.
-    pub(crate) fn of_task(shared: Arc<Shared>, pin: Pin, attempt: Option<Arc<Attempt>>) -> Self {
+    pub(crate) fn of_task(
+        shared: Arc<Shared>,
+        pin: RetentionGuard,
+        attempt: Option<Arc<Attempt>>,
+    ) -> Self {
         Self {
             attempt,
             ..Self::root(shared, pin)
         }
     }
 
-    fn below(shared: Arc<Shared>, id: Id, found: Found) -> Self {
+    fn below(shared: Arc<Shared>, id: Id, found: NodeLocation) -> Self {
         Self {
             pin: shared.pin(id),
             shared,
@@ -225,7 +229,7 @@ impl<O> AsyncResult<O> {
     pub async fn successful(&self) -> Result<bool> {
         Ok(matches!(
             self.fate()?,
-            Some(Fate::Ended(Outcome::Success(_)))
+            Some(Resolution::Ended(Outcome::Success(_)))
         ))
     }
 
@@ -248,7 +252,7 @@ impl<O> AsyncResult<O> {
     pub async fn failed(&self) -> Result<bool> {
         Ok(matches!(
             self.fate()?,
-            Some(Fate::Ended(Outcome::Failure(_)))
+            Some(Resolution::Ended(Outcome::Failure(_)))
         ))
     }
 
@@ -347,8 +351,8 @@ impl<O> AsyncResult<O> {
         }
     }
 
-    fn handles<T>(&self, found: Vec<Found>) -> Vec<AsyncResult<T>> {
-        let handle = |found: Found| {
+    fn handles<T>(&self, found: Vec<NodeLocation>) -> Vec<AsyncResult<T>> {
+        let handle = |found: NodeLocation| {
             let id = self.id.node(found.node.seq);
             AsyncResult {
                 attempt: self.attempt.clone(),
@@ -475,7 +479,7 @@ impl<O> AsyncResult<O> {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
     /// # let app = App::in_memory().tasks(tasks![endless]).start().await?;
     /// let all = app.apply_async(group((0..1_000).map(|_| endless.s()))).await?;
-    /// assert_ne!(all.revoke().await?, Revoked::AlreadyDone);
+    /// assert_ne!(all.revoke().await?, RevokeOutcome::AlreadyDone);
     /// match all.get().await {
     ///     Err(chordal::Error::Failed(failure)) => assert_eq!(failure.kind, FailureKind::Revoked),
     ///     other => panic!("{other:?}"),
@@ -488,7 +492,7 @@ impl<O> AsyncResult<O> {
     ///
     /// [`Error::UnknownId`] if it is forgotten; [`Error::NotRevocable`] in an eager app, of what has
     /// not ended; and as [`state`](Self::state).
-    pub async fn revoke(&self) -> Result<Revoked> {
+    pub async fn revoke(&self) -> Result<RevokeOutcome> {
         client::revoke(&self.shared, self.id).await
     }
 
@@ -571,13 +575,13 @@ impl<O> AsyncResult<O> {
         self.shared.reader()
     }
 
-    fn fate(&self) -> Result<Option<Fate>> {
+    fn fate(&self) -> Result<Option<Resolution>> {
         let reader = self.reader()?;
         let fate = match &self.found {
-            Some(found) => reader.fate(self.id.root(), found)?,
+            Some(found) => reader.resolution(self.id.root(), found)?,
             None => {
                 let ended = reader.ended(self.id)?;
-                ended.map(|ended| Fate::Ended(ended.outcome))
+                ended.map(|ended| Resolution::Ended(ended.outcome))
             }
         };
         if fate.is_none() {
@@ -609,7 +613,7 @@ impl<O> AsyncResult<O> {
     fn watch(&self, ids: Vec<Id>) -> Result<Watch> {
         let root = self.id.root();
         if self.attempt().is_some()
-            && let Site::Engine(plant) = &self.shared.site
+            && let Backend::Engine(plant) = &self.shared.backend
             && self.reader()?.waiting(root)?.is_some()
         {
             plant.client().engine.do_send(Wanted(root));
@@ -620,8 +624,8 @@ impl<O> AsyncResult<O> {
     pub(crate) async fn wait(&self, wait: Wait) -> Result<Outcome> {
         let watch = self.watch(self.decided_in())?;
         match self.until(&watch, || self.fate(), wait).await? {
-            Fate::Ended(outcome) => Ok(outcome),
-            Fate::Never => Err(Error::Revoked { id: self.id }),
+            Resolution::Ended(outcome) => Ok(outcome),
+            Resolution::Never => Err(Error::Revoked { id: self.id }),
         }
     }
 
@@ -749,10 +753,10 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// [`Error::Timeout`], and as [`get`](Self::get).
     pub async fn get_timeout(&self, timeout: Duration) -> Result<O> {
-        let plant = match &self.shared.site {
-            Site::Engine(plant) => plant,
+        let plant = match &self.shared.backend {
+            Backend::Engine(plant) => plant,
             // There are no timers. What has not ended runs below this call, or in other hands.
-            Site::InPlace(_) => {
+            Backend::Eager(_) => {
                 return match self.ready().await? {
                     true => self.get().await,
                     false => Err(Error::Timeout {
@@ -921,7 +925,7 @@ impl<T: DeserializeOwned> Completions<T> {
                     for record in codec::segment_records(&key, &segment)? {
                         if let Record::Child {
                             index,
-                            change: Change::Done(outcome),
+                            change: ChildProgress::Done(outcome),
                         } = record
                             && seen.insert(index)
                         {

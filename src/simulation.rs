@@ -12,11 +12,11 @@ use std::rc::Rc;
 
 use tokio::task::LocalSet;
 
-use crate::actors::inbox::Note;
-use crate::actors::roll::Ticket;
+use crate::actors::inbox::AttemptMessage;
+use crate::actors::roll::TaskKey;
 use crate::app::{App, AppBuilder};
 use crate::error::Result;
-use crate::messages::supervisor::Word;
+use crate::messages::supervisor::ChildEvent;
 use crate::messages::task::Finished;
 
 /// What happens to the engine of this thread that it does not decide itself.
@@ -37,7 +37,7 @@ pub trait Chance {
 struct Stage {
     chance: Rc<dyn Chance>,
     /// Of notes that have been heard, what is to be heard once more.
-    late: Vec<(Ticket, Note)>,
+    late: Vec<(TaskKey, AttemptMessage)>,
 }
 
 thread_local! {
@@ -91,9 +91,10 @@ pub(crate) async fn free_thread() {
 }
 
 /// What children have said, some of it twice.
-pub(crate) fn words(mut words: VecDeque<Word>) -> VecDeque<Word> {
+pub(crate) fn words(mut words: VecDeque<ChildEvent>) -> VecDeque<ChildEvent> {
     if let Some(chance) = chance() {
-        let is_said = |word: &&Word| matches!(word, Word::Ended(_) | Word::Arrived(_));
+        let is_said =
+            |word: &&ChildEvent| matches!(word, ChildEvent::Ended(_) | ChildEvent::Arrived(_));
         let again = words.iter().filter(is_said).filter(|_| chance.repeats());
         let again: Vec<_> = again.cloned().collect();
         words.extend(again);
@@ -102,11 +103,11 @@ pub(crate) fn words(mut words: VecDeque<Word>) -> VecDeque<Word> {
 }
 
 /// What attempts have said, and some of what they had said before.
-pub(crate) fn notes(mut notes: Vec<(Ticket, Note)>) -> Vec<(Ticket, Note)> {
+pub(crate) fn notes(mut notes: Vec<(TaskKey, AttemptMessage)>) -> Vec<(TaskKey, AttemptMessage)> {
     let Some(chance) = chance() else { return notes };
     let mut late = Vec::new();
     for (ticket, note) in &notes {
-        if let Note::Finished(Finished { attempt, end, .. }) = note
+        if let AttemptMessage::Finished(Finished { attempt, end, .. }) = note
             && chance.repeats()
         {
             let again = Finished {
@@ -114,7 +115,7 @@ pub(crate) fn notes(mut notes: Vec<(Ticket, Note)>) -> Vec<(Ticket, Note)> {
                 end: end.clone(),
                 permit: None,
             };
-            late.push((*ticket, Note::Finished(again)));
+            late.push((*ticket, AttemptMessage::Finished(again)));
         }
     }
     STAGE.with(|stage| {

@@ -35,7 +35,7 @@ pub use self::results::Results;
 pub use self::retry::Retry;
 pub use self::returned::{Replaced, TaskResult};
 use crate::canvas::binding;
-use crate::canvas::freeze::{Catalogue, Excess, TaskDef, over_long};
+use crate::canvas::freeze::{Catalogue, SizeExceeded, TaskDef, over_long};
 use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::parked::{Misfit, NOT_REGISTERED};
@@ -288,7 +288,12 @@ impl Registry {
     }
 
     /// Says whether so many bytes may be `what` of task `name`.
-    pub(crate) fn check(&self, name: &str, what: &'static str, bytes: usize) -> Result<(), Excess> {
+    pub(crate) fn check(
+        &self,
+        name: &str,
+        what: &'static str,
+        bytes: usize,
+    ) -> Result<(), SizeExceeded> {
         self.payloads.check(name, what, bytes)
     }
 }
@@ -296,7 +301,7 @@ impl Registry {
 /// Refuses a name that is too long: `of` a queue or a task, of the task that is registered as
 /// `task`.
 pub(crate) fn refuse_over_long(of: &'static str, name: &str, task: &str) -> Result<()> {
-    let Some(Excess { bytes, limit }) = over_long(name) else {
+    let Some(SizeExceeded { bytes, limit }) = over_long(name) else {
         return Ok(());
     };
     Err(Error::NameTooLong {
@@ -312,7 +317,7 @@ impl Catalogue for Registry {
         self.get(name).map(|entry| entry.parameters)
     }
 
-    fn admit(&self, name: &str, bytes: usize) -> Result<(), Excess> {
+    fn admit(&self, name: &str, bytes: usize) -> Result<(), SizeExceeded> {
         self.check(name, "arguments", bytes)
     }
 

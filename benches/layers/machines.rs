@@ -8,7 +8,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{self, Barrier};
 use crate::canvas::machine::group::{self, Group};
-use crate::canvas::machine::task::{self, End, Now, Retry, Schedule, Task};
+use crate::canvas::machine::task::{self, AttemptOutcome, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{IndexSet, Report, Verdict};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
 use crate::canvas::retry::RetryPolicy;
@@ -81,7 +81,7 @@ pub(crate) fn task(criterion: &mut Criterion) {
             black_box(task.granted(Time::default()));
             assert!(has_reported(&task.finished(
                 1,
-                End::Value(value(7)),
+                AttemptOutcome::Value(value(7)),
                 Now::default()
             )));
         });
@@ -96,7 +96,7 @@ pub(crate) fn task(criterion: &mut Criterion) {
             black_box(task.granted(a_second_later));
             assert!(has_reported(&task.finished(
                 2,
-                End::Value(value(7)),
+                AttemptOutcome::Value(value(7)),
                 Now::default()
             )));
         });
@@ -115,9 +115,9 @@ fn open() -> (Task, Vec<task::Command>) {
     Task::open(7, policy, Schedule::default(), Time::default())
 }
 
-fn failure() -> End {
+fn failure() -> AttemptOutcome {
     let id = Id::next(None, 0, 0);
-    End::Failure {
+    AttemptOutcome::Failure {
         failure: TaskFailure::new(FailureKind::Error, id, "noop", 1, "try later"),
         retry: Retry::Auto,
     }

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use canvas::machine::{Change, Index, Record};
+use canvas::machine::{ChildProgress, Index, Record};
 use canvas::outcome::{Outcome, Value};
 use canvas::payload::Payload;
 
@@ -48,7 +48,7 @@ fn value(index: Index) -> Value {
 fn done(index: Index) -> Record {
     Record::Child {
         index,
-        change: Change::Done(Outcome::Success(value(index))),
+        change: ChildProgress::Done(Outcome::Success(value(index))),
     }
 }
 

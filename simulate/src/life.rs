@@ -89,7 +89,7 @@ impl Driver {
             Ok(app) => app,
             Err(error) => {
                 if !self.disk.has_failed() {
-                    world.is_wrong(format!("it does not open: {error}"));
+                    world.report_fault(format!("it does not open: {error}"));
                 }
                 return Ended::Crashed;
             }
@@ -109,7 +109,7 @@ impl Driver {
             self.step().await;
             if self.disk.has_failed() {
                 if self.disk.is_pressed() {
-                    world.is_wrong("it was written to a store that had failed".to_owned());
+                    world.report_fault("it was written to a store that had failed".to_owned());
                     return Ended::Crashed;
                 }
                 // The engine halts, and nothing more is told: for a while that can be seen.
@@ -213,7 +213,7 @@ impl Driver {
             };
             let key = &world.plan.flows[number].idempotency_key;
             if self.keeps(id) || key.as_ref().is_some_and(|key| self.knows(key)) {
-                world.is_wrong(format!("flow {number} was forgotten, and is kept"));
+                world.report_fault(format!("flow {number} was forgotten, and is kept"));
             }
         }
     }
@@ -249,7 +249,7 @@ impl Driver {
             }
         }
         let keys = self.keys(b"a", b"z");
-        self.world.is_wrong(format!("never swept: {keys:?}"));
+        self.world.report_fault(format!("never swept: {keys:?}"));
         Ended::AllGone
     }
 }
@@ -278,7 +278,9 @@ async fn look_back(world: &World, app: &App) {
             Ok(result) if told => match result.ready().await {
                 Ok(true) => {}
                 Ok(false) if world.has_lost.get() => {}
-                other => world.is_wrong(format!("the end of flow {number} was told: {other:?}")),
+                other => {
+                    world.report_fault(format!("the end of flow {number} was told: {other:?}"))
+                }
             },
             Ok(_) => {}
             Err(Error::UnknownId { .. }) if world.has_lost.get() => {
@@ -287,7 +289,7 @@ async fn look_back(world: &World, app: &App) {
                 submitted.done = false;
             }
             Err(Error::UnknownId { .. }) if world.plan.sweeps_early() => {}
-            Err(error) => world.is_wrong(format!("flow {number} was acknowledged: {error}")),
+            Err(error) => world.report_fault(format!("flow {number} was acknowledged: {error}")),
         }
     }
 }
@@ -384,9 +386,9 @@ async fn hear(world: &World, number: usize, result: &AsyncResult<Value>) -> Resu
     let outcome = outcome(result).await?;
     world.tell(|| format!("flow {number} has ended: {outcome:?}"));
     let expected = &world.plan.flows[number].outcome;
-    revoke::has_ended(world, number, &outcome);
+    revoke::check_end(world, number, &outcome);
     if outcome != *expected && !revoke::is_asked(world, number) {
-        world.is_wrong(format!(
+        world.report_fault(format!(
             "flow {number} ended as {outcome:?}, not as {expected:?}"
         ));
     }
@@ -395,7 +397,7 @@ async fn hear(world: &World, number: usize, result: &AsyncResult<Value>) -> Resu
         .told
         .replace(outcome.clone());
     if told.is_some_and(|told| told != outcome) {
-        world.is_wrong(format!(
+        world.report_fault(format!(
             "flow {number} had ended otherwise than as {outcome:?}"
         ));
     }
@@ -406,6 +408,6 @@ async fn hear(world: &World, number: usize, result: &AsyncResult<Value>) -> Resu
 fn fault(world: &World, error: &Error) {
     match error {
         Error::ShutDown | Error::Store(_) => {}
-        other => world.is_wrong(format!("a caller is told: {other}")),
+        other => world.report_fault(format!("a caller is told: {other}")),
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn look(world: &World, app: &App, flow: usize, id: Id) -> Resul
                 let told = life::outcome(&result).await?;
                 result.at_rest().await?;
                 if world.submitted[flow].borrow().told.as_ref() != Some(&told) {
-                    world.is_wrong(format!("flow {flow} is found to have ended as {told:?}"));
+                    world.report_fault(format!("flow {flow} is found to have ended as {told:?}"));
                 }
             }
             Err(Error::UnknownId { .. }) => {

@@ -1,6 +1,6 @@
 //! Callers that revoke: what they ask for, and when; what they are told must hold.
 
-use chordal::{App, Error, Id, Revoked};
+use chordal::{App, Error, Id, RevokeOutcome};
 
 use crate::dice::Dice;
 use crate::world::World;
@@ -19,7 +19,7 @@ pub(crate) struct Asked {
     /// How often it has asked.
     times: u32,
     /// What it was told, of what.
-    told: Option<(Id, Revoked)>,
+    told: Option<(Id, RevokeOutcome)>,
 }
 
 impl Revocation {
@@ -65,20 +65,20 @@ pub(crate) async fn ask(world: &World, app: &App, flow: usize, root: Id) -> Resu
     world.tell(|| format!("flow {flow}: told {told:?}"));
     let before = world.asked[flow].borrow_mut().told.replace((id, told));
     match before {
-        Some((_, before)) if told != before && told != Revoked::AlreadyDone => {
-            world.is_wrong(format!("flow {flow} was {before:?}, and is {told:?}"));
+        Some((_, before)) if told != before && told != RevokeOutcome::AlreadyDone => {
+            world.report_fault(format!("flow {flow} was {before:?}, and is {told:?}"));
         }
         Some(before) => world.asked[flow].borrow_mut().told = Some(before),
         None => {}
     }
-    if told == Revoked::BeforeStart {
+    if told == RevokeOutcome::BeforeStart {
         let entered = world.entered.borrow();
         let mut entered = entered.iter().map(|(task, ..)| *task);
         if entered.any(|task| task == id || task.root() == id) {
-            world.is_wrong(format!("flow {flow} had begun: {id}"));
+            world.report_fault(format!("flow {flow} had begun: {id}"));
         }
     }
-    if told != Revoked::AlreadyDone {
+    if told != RevokeOutcome::AlreadyDone {
         world.revoked.borrow_mut().insert(id);
     }
     let outcome = world.submitted[flow].borrow().told.clone();
@@ -86,11 +86,11 @@ pub(crate) async fn ask(world: &World, app: &App, flow: usize, root: Id) -> Resu
         check(world, flow, &outcome, times);
     }
     // Of a part: as it is told, it is on record.
-    if told == Revoked::AlreadyDone
+    if told == RevokeOutcome::AlreadyDone
         && let Ok(part) = app.async_result::<serde_json::Value>(id).await
         && !part.ready().await?
     {
-        world.is_wrong(format!("flow {flow} has not ended: {id}"));
+        world.report_fault(format!("flow {flow} has not ended: {id}"));
     }
     Ok(())
 }
@@ -109,7 +109,7 @@ pub(crate) fn is_asked(world: &World, flow: usize) -> bool {
 }
 
 /// How a flow has ended of which something was to be revoked.
-pub(crate) fn has_ended(world: &World, flow: usize, outcome: &Result<serde_json::Value, String>) {
+pub(crate) fn check_end(world: &World, flow: usize, outcome: &Result<serde_json::Value, String>) {
     let times = world.asked[flow].borrow().times;
     check(world, flow, outcome, times);
 }
@@ -124,20 +124,20 @@ fn check(world: &World, flow: usize, outcome: &Result<serde_json::Value, String>
     let is_revoked = *outcome == Err("revoked".to_owned());
     let is_true = match told {
         // It may be its own earlier question that has ended it.
-        Revoked::AlreadyDone => *outcome == world.plan.flows[flow].outcome || times > 1,
-        Revoked::BeforeStart | Revoked::Cancelling => is_revoked,
+        RevokeOutcome::AlreadyDone => *outcome == world.plan.flows[flow].outcome || times > 1,
+        RevokeOutcome::BeforeStart | RevokeOutcome::Cancelling => is_revoked,
     };
     if !is_true {
-        world.is_wrong(format!(
+        world.report_fault(format!(
             "flow {flow} was told {told:?}, and ended as {outcome:?}"
         ));
     }
 }
 
 /// What was revoked starts no more.
-pub(crate) fn may_start(world: &World, task: Id) {
+pub(crate) fn check_start(world: &World, task: Id) {
     let revoked = world.revoked.borrow();
     if revoked.contains(&task) || revoked.contains(&task.root()) {
-        world.is_wrong(format!("{task} is revoked, and was called"));
+        world.report_fault(format!("{task} is revoked, and was called"));
     }
 }

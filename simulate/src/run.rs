@@ -67,7 +67,7 @@ pub fn run(seed: u64, options: Options) -> Run {
             Ended::Done => {}
             Ended::Cleanly => {
                 if disk.synced() < batches.len() {
-                    world.is_wrong("a clean stop leaves what is not synced".to_owned());
+                    world.report_fault("a clean stop leaves what is not synced".to_owned());
                 }
             }
             Ended::Crashed => {
@@ -78,7 +78,7 @@ pub fn run(seed: u64, options: Options) -> Run {
                 batches.truncate(kept);
             }
             Ended::Stuck => {
-                world.is_wrong("it does not go on".to_owned());
+                world.report_fault("it does not go on".to_owned());
                 break;
             }
         }
@@ -129,7 +129,7 @@ fn count(world: &World) {
         let is_missing = roots.is_empty() && !flow.ran.is_empty() && !may_be_missing;
         if roots.len() > most as usize || is_missing {
             let count = roots.len();
-            world.is_wrong(format!(
+            world.report_fault(format!(
                 "flow {number}, submitted {tries} times, ran {count} times"
             ));
         }
@@ -143,7 +143,7 @@ fn count(world: &World) {
                 // What was given a number that was lost has another one now.
                 let again = has_lost && ran > *expected as usize;
                 if ran != *expected as usize && !again {
-                    world.is_wrong(format!(
+                    world.report_fault(format!(
                         "flow {number} has {ran} tasks with key {key}, not {expected}"
                     ));
                 }
@@ -164,7 +164,7 @@ fn count(world: &World) {
         .collect();
     let unknown = tasks.keys().filter(|(_, key)| !known(key));
     for (_, key) in unknown.filter(|(root, _)| !asked.contains(root)) {
-        world.is_wrong(format!("a task with key {key} ran, and should not have"));
+        world.report_fault(format!("a task with key {key} ran, and should not have"));
     }
 }
 

@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    pub(crate) fn is_wrong(&self, what: String) {
+    pub(crate) fn report_fault(&self, what: String) {
         self.tell(|| format!("WRONG: {what}"));
         self.wrong.borrow_mut().push(what);
     }
@@ -241,7 +241,7 @@ impl World {
                 false => next.0 < last.0,
             };
             if !is_in_turn {
-                self.is_wrong(format!(
+                self.report_fault(format!(
                     "task {key} begins out of turn: {begun:?}, {next:?}"
                 ));
             }
@@ -314,27 +314,27 @@ pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
         world.tell(|| format!("task {key} begins, attempt {attempt} of {id}"));
         world.entered.borrow_mut().insert((id, attempt, key));
         if !world.attempts.borrow_mut().insert((id, attempt, key)) {
-            world.is_wrong(format!("attempt {attempt} of task {key} ran twice"));
+            world.report_fault(format!("attempt {attempt} of task {key} ran twice"));
         }
-        revoke::may_start(world, id);
+        revoke::check_start(world, id);
         if world.ended.borrow().contains(&id) {
-            world.is_wrong(format!("task {key} had ended, and ran again"));
+            world.report_fault(format!("task {key} had ended, and ran again"));
         }
         let role = &world.plan.roles[&key];
         if role.eta_ms.is_some_and(|eta| world.latest_ms.get() < eta) {
-            world.is_wrong(format!("task {key} begins before its time"));
+            world.report_fault(format!("task {key} begins before its time"));
         }
         let since_ms = world.submitted_ms(key);
         if role
             .countdown_ms
             .is_some_and(|ms| world.passed_ms.get() < since_ms + ms)
         {
-            world.is_wrong(format!("task {key} begins before its countdown has ended"));
+            world.report_fault(format!("task {key} begins before its countdown has ended"));
         }
         world.begins_in_turn(id, key);
         let most = 1 + role.retries() + world.lives.get() + world.deaths.get() as u32;
         if attempt > most {
-            world.is_wrong(format!("attempt {attempt} of task {key}, which has {most}"));
+            world.report_fault(format!("attempt {attempt} of task {key}, which has {most}"));
         }
         let place = (role.queue, blocking);
         let mut present = world.present.borrow_mut();
@@ -342,7 +342,7 @@ pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
         *there += 1;
         let limit = world.limit(role.queue, blocking);
         if *there > limit {
-            world.is_wrong(format!(
+            world.report_fault(format!(
                 "{there} tasks run in {place:?}, which has {limit} slots"
             ));
         }

@@ -7,16 +7,16 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::cancel::Cancellation;
-use super::inbox::Note;
-use super::roll::Ticket;
+use super::inbox::AttemptMessage;
+use super::roll::TaskKey;
 use super::shared::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Purpose;
-use crate::canvas::machine::offspring::Graft;
+use crate::canvas::machine::offspring::SubtaskPlan;
 use crate::canvas::outcome::Outcome;
 use crate::error::{Error, Result};
 use crate::messages::dispatcher::Permit;
-use crate::messages::task::{Wants, WantsSlot};
+use crate::messages::task::{ReacquireSlot, StartSubtask};
 
 /// An attempt that runs, or has run.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Attempt {
     shared: Arc<Shared>,
     /// Of its task.
     id: Id,
-    ticket: Ticket,
+    ticket: TaskKey,
     number: u32,
     kind: AttemptKind,
     slot: Mutex<Slot>,
@@ -58,7 +58,7 @@ impl Attempt {
     pub(crate) fn new(
         shared: Arc<Shared>,
         id: Id,
-        (ticket, number): (Ticket, u32),
+        (ticket, number): (TaskKey, u32),
         kind: AttemptKind,
         permit: Permit,
     ) -> Self {
@@ -87,7 +87,7 @@ impl Attempt {
         self.kind.is_blocking
     }
 
-    pub(crate) fn ticket(&self) -> Ticket {
+    pub(crate) fn ticket(&self) -> TaskKey {
         self.ticket
     }
 
@@ -96,20 +96,20 @@ impl Attempt {
     }
 
     /// From now on the task listens for its cancellation. Says whether it is to end.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancellation.look() || self.shared.plant().cancellations.is_due(self)
+    pub(crate) fn observe_cancellation(&self) -> bool {
+        self.cancellation.observe() || self.shared.engine_handle().cancellations.is_due(self)
     }
 
     /// Says something to its task's actor.
-    pub(crate) fn say(&self, note: Note) {
-        self.shared.plant().inbox.push(self.ticket, note);
+    pub(crate) fn say(&self, note: AttemptMessage) {
+        self.shared.engine_handle().inbox.push(self.ticket, note);
     }
 
     /// Has the task start this canvas, or join the one that it started under `key` before, and
     /// waits for its outcome, without a slot.
-    pub(crate) async fn call(self: &Arc<Self>, key: &str, graft: Graft) -> Result<Outcome> {
+    pub(crate) async fn call(self: &Arc<Self>, key: &str, graft: SubtaskPlan) -> Result<Outcome> {
         let (answer, outcome) = oneshot::channel();
-        self.say(Note::Wants(Wants {
+        self.say(AttemptMessage::StartSubtask(StartSubtask {
             attempt: self.number,
             purpose: Purpose::Call,
             key: key.to_owned(),
@@ -118,7 +118,7 @@ impl Attempt {
         }));
         match self.without_slot(outcome).await {
             Ok(outcome) => Ok(outcome),
-            Err(_) => self.is_over().await,
+            Err(_) => self.detached_error().await,
         }
     }
 
@@ -127,7 +127,7 @@ impl Attempt {
     pub(crate) async fn without_slot<T>(self: &Arc<Self>, wait: impl Future<Output = T>) -> T {
         let waiting = Waiting::new(self);
         if self.kind.is_watched {
-            self.say(Note::Waits);
+            self.say(AttemptMessage::WaitsForTasks);
         }
         let done = wait.await;
         if let Some(last) = waiting.unless_others_wait()
@@ -142,7 +142,7 @@ impl Attempt {
     /// Asks for a slot; nothing comes if the attempt is over.
     fn ask_for_slot(&self) -> oneshot::Receiver<Permit> {
         let (slot, permit) = oneshot::channel();
-        self.say(Note::WantsSlot(WantsSlot(slot)));
+        self.say(AttemptMessage::ReacquireSlot(ReacquireSlot(slot)));
         permit
     }
 
@@ -155,10 +155,10 @@ impl Attempt {
     }
 
     /// Has the task start one more member of its group.
-    pub(crate) fn add(&self, graft: Graft) {
+    pub(crate) fn add(&self, graft: SubtaskPlan) {
         // Its number in the attempt: the next attempt adds the same again, and joins it.
         let number = self.additions.fetch_add(1, Ordering::Relaxed);
-        self.say(Note::Wants(Wants {
+        self.say(AttemptMessage::StartSubtask(StartSubtask {
             attempt: self.number,
             purpose: Purpose::Addition,
             key: number.to_string(),
@@ -177,7 +177,7 @@ impl Attempt {
 
     /// Nobody answers. If the app has ended, neither do we: the code of a task must not take the
     /// end of the process for a failure.
-    async fn is_over<T>(&self) -> Result<T> {
+    async fn detached_error<T>(&self) -> Result<T> {
         match self.shared.ended() {
             Some(_) => std::future::pending().await,
             None => Err(Error::NotInTask),
@@ -245,7 +245,7 @@ impl Drop for Waiting<'_> {
         if self.leave() && self.0.shared.ended().is_none() {
             let attempt = self.0.clone();
             let permit = attempt.ask_for_slot();
-            let runtime = attempt.shared.plant().runtime.clone();
+            let runtime = attempt.shared.engine_handle().runtime.clone();
             runtime.spawn(async move {
                 if let Ok(permit) = permit.await {
                     attempt.take(permit);

@@ -2,43 +2,43 @@
 
 use actix::{Actor, ActorContext, Context, Handler, Recipient};
 
-use super::post::Post;
-use super::shell::Shell;
-use super::supervision::{BARRIER, Tether, is_orphaned};
+use super::post::EventQueue;
+use super::shell::EngineContext;
+use super::supervision::{BARRIER, ExitGuard, is_orphaned};
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};
-use crate::canvas::machine::revocation::stand;
-use crate::canvas::machine::{Change, Record};
+use crate::canvas::machine::revocation::node_key;
+use crate::canvas::machine::{ChildProgress, Record};
 use crate::failpoint::{self, Point};
-use crate::messages::supervisor::{Arrived, Decided, Mail, Word};
+use crate::messages::supervisor::{Arrived, ChildEvent, Decided, EventsReady};
 
 #[derive(Debug)]
 pub(crate) struct BarrierActor {
-    shell: Shell,
+    shell: EngineContext,
     /// The group or chord, in whose stream it records.
     group: Id,
     machine: Barrier,
     owner: Recipient<Decided>,
     /// A fold takes in each outcome.
-    follower: Option<Post>,
-    tether: Tether,
-    post: Post,
+    follower: Option<EventQueue>,
+    tether: ExitGuard,
+    post: EventQueue,
 }
 
 impl BarrierActor {
     /// Starts it; members report to the post. A follower is told of each outcome.
     pub(crate) fn start(
-        shell: Shell,
+        shell: EngineContext,
         group: Id,
         machine: Barrier,
         owner: Recipient<Decided>,
-        follower: Option<Post>,
-        tether: Tether,
-    ) -> Post {
+        follower: Option<EventQueue>,
+        tether: ExitGuard,
+    ) -> EventQueue {
         let context = Context::new();
-        let post = Post::of(
+        let post = EventQueue::of(
             &context,
-            Some((stand(group, BARRIER), tether.supervisor().clone())),
+            Some((node_key(group, BARRIER), tether.supervisor().clone())),
         );
         let barrier = Self {
             shell,
@@ -57,10 +57,10 @@ impl BarrierActor {
         if let Some(follower) = &self.follower
             && let Record::Child {
                 index,
-                change: Change::Done(outcome),
+                change: ChildProgress::Done(outcome),
             } = record
         {
-            follower.send(Word::Arrived(Arrived {
+            follower.send(ChildEvent::Arrived(Arrived {
                 index: *index,
                 outcome: outcome.clone(),
             }));
@@ -102,17 +102,17 @@ impl Actor for BarrierActor {
     }
 }
 
-impl Handler<Mail> for BarrierActor {
+impl Handler<EventsReady> for BarrierActor {
     type Result = ();
 
-    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+    fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
         if self.post.is_closed() {
             self.tether.release();
             return context.stop();
         }
-        for word in self.post.collect() {
+        for word in self.post.drain() {
             super::fault("barrier");
-            if let Word::Ended(ended) = word {
+            if let ChildEvent::Ended(ended) = word {
                 let commands = self.machine.arrive(ended.index, ended.report);
                 self.perform(commands, context);
             }

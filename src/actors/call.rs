@@ -16,11 +16,11 @@ use super::attempt::SoftLimit;
 use super::clock::Clock;
 use super::shared::Shared;
 use crate::canvas::Mode;
-use crate::canvas::freeze::{self, Excess, Reason};
+use crate::canvas::freeze::{self, Reason, SizeExceeded};
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
-use crate::canvas::machine::place::Place;
-use crate::canvas::machine::task::{End, Retry};
+use crate::canvas::machine::place::ChildSpec;
+use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
 use crate::error::Error;
@@ -29,7 +29,7 @@ use crate::task::{Call, Entry, Next, TaskContext, TaskError, TaskOptions};
 
 /// What the function is called with.
 #[derive(Debug)]
-pub(crate) enum Given {
+pub(crate) enum CallInput {
     First {
         args: Payload,
         count: u32,
@@ -42,9 +42,9 @@ pub(crate) enum Given {
     Fold(Arc<Run>),
 }
 
-impl Given {
+impl CallInput {
     /// `args`: the list that a retry gave in place of the first one.
-    pub(crate) fn new(place: &Place, args: Option<Value>) -> Self {
+    pub(crate) fn new(place: &ChildSpec, args: Option<Value>) -> Self {
         let (def, input) = (place.def(), place.input.as_ref());
         match (args, &place.run) {
             (_, Some(run)) => Self::Fold(run.clone()),
@@ -76,7 +76,7 @@ impl Limits {
 }
 
 /// The limit that an attempt ran over.
-pub(crate) enum Over {
+pub(crate) enum LimitExceeded {
     Soft,
     Hard(Duration),
 }
@@ -116,7 +116,7 @@ impl Deadlines {
         mut work: impl Future<Output = T> + Unpin,
         soft_limit: &SoftLimit,
         clock: &Clock,
-    ) -> Result<T, Over> {
+    ) -> Result<T, LimitExceeded> {
         if let Some(soft) = self.soft() {
             tokio::select! {
                 biased;
@@ -124,7 +124,7 @@ impl Deadlines {
                 done = &mut work => return self.in_time(done, soft_limit, clock),
             }
             if !soft_limit.reach() {
-                return Err(Over::Soft);
+                return Err(LimitExceeded::Soft);
             }
         }
         let Some((limit, until)) = self.hard else {
@@ -132,7 +132,7 @@ impl Deadlines {
         };
         tokio::select! {
             biased;
-            () = clock.wait_until(until) => Err(Over::Hard(limit)),
+            () = clock.wait_until(until) => Err(LimitExceeded::Hard(limit)),
             done = &mut work => self.in_time(done, soft_limit, clock),
         }
     }
@@ -143,15 +143,15 @@ impl Deadlines {
         done: T,
         soft_limit: &SoftLimit,
         clock: &Clock,
-    ) -> Result<T, Over> {
+    ) -> Result<T, LimitExceeded> {
         if self.soft.is_none() && self.hard.is_none() {
             return Ok(done);
         }
         // (Behind it, not at it: these are whole milliseconds, and the first may have been a part of one.)
         let now = clock.elapsed_ms();
         match (self.hard, self.soft()) {
-            (Some((limit, until)), _) if now > until => Err(Over::Hard(limit)),
-            (_, Some(soft)) if now > soft && !soft_limit.reach() => Err(Over::Soft),
+            (Some((limit, until)), _) if now > until => Err(LimitExceeded::Hard(limit)),
+            (_, Some(soft)) if now > soft && !soft_limit.reach() => Err(LimitExceeded::Soft),
             _ => Ok(done),
         }
     }
@@ -169,7 +169,7 @@ pub(crate) async fn in_time<T>(
     limits: Limits,
     soft_limit: &SoftLimit,
     clock: &Clock,
-) -> Result<T, Over> {
+) -> Result<T, LimitExceeded> {
     let deadlines = limits.begin(soft_limit, clock);
     let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut work).poll(context)));
     match at_once.await {
@@ -184,14 +184,18 @@ pub(crate) type Outcome = Result<Result<Payload, TaskError>, Box<dyn Any + Send>
 pub(crate) type Guarded = CatchUnwind<AssertUnwindSafe<Call>>;
 
 /// Calls the function once, or once per item.
-pub(crate) fn calls(entry: &'static Entry, mut context: TaskContext, work: Work) -> Guarded {
+pub(crate) fn build_call(
+    entry: &'static Entry,
+    mut context: TaskContext,
+    work: CallArguments,
+) -> Guarded {
     let call = match work {
-        Work::Once(args, upstream) => {
+        CallArguments::Once(args, upstream) => {
             context.upstream = upstream.map(Arc::new);
             entry.call(context, args)
         }
-        Work::Map(items, count) => Box::pin(map(entry, context, items, count)),
-        Work::Fold(acc, items) => {
+        CallArguments::Map(items, count) => Box::pin(map(entry, context, items, count)),
+        CallArguments::Fold(acc, items) => {
             context.folds = true;
             Box::pin(fold(entry, context, acc, items))
         }
@@ -241,7 +245,7 @@ async fn fold(
 }
 
 /// What a function is called with: once with its arguments, or once for each of so many items.
-pub(crate) enum Work {
+pub(crate) enum CallArguments {
     /// The list upstream is read by the function as it goes, if it takes it so.
     Once(Parts, Option<Elements>),
     Map(Payload, u32),
@@ -249,16 +253,16 @@ pub(crate) enum Work {
     Fold(Payload, Vec<Payload>),
 }
 
-impl Given {
+impl CallInput {
     /// Puts the arguments together, if nothing has to be read for that.
-    pub(crate) fn at_hand(self) -> Result<Work, Self> {
+    pub(crate) fn at_hand(self) -> Result<CallArguments, Self> {
         let list = match self {
             Self::First {
                 args,
                 count,
                 mode: Mode::Map,
                 ..
-            } => return Ok(Work::Map(args, count)),
+            } => return Ok(CallArguments::Map(args, count)),
             Self::First {
                 args,
                 count,
@@ -283,26 +287,26 @@ impl Given {
             }
             Self::Fold(run) => {
                 let at_hand = run.at_hand();
-                let work = at_hand.map(|(acc, items)| Work::Fold(acc, items));
+                let work = at_hand.map(|(acc, items)| CallArguments::Fold(acc, items));
                 return work.ok_or(Self::Fold(run));
             }
             stored => return Err(stored),
         };
-        Ok(Work::Once(list.finish_parts(), None))
+        Ok(CallArguments::Once(list.finish_parts(), None))
     }
 }
 
 /// Puts the arguments together: what comes from upstream, then the others.
-pub(crate) async fn work(
+pub(crate) async fn resolve_input(
     shared: &Shared,
     root: Id,
     entry: &Entry,
-    given: Given,
-) -> Result<Work, String> {
+    given: CallInput,
+) -> Result<CallArguments, String> {
     let mut upstream = None;
     let list = match given.at_hand() {
         Ok(work) => return Ok(work),
-        Err(Given::First {
+        Err(CallInput::First {
             args, count, input, ..
         }) => {
             let all = count as usize + usize::from(input.is_some());
@@ -320,13 +324,13 @@ pub(crate) async fn work(
             list.push(args.bytes());
             list
         }
-        Err(Given::Fold(run)) => {
+        Err(CallInput::Fold(run)) => {
             let (acc, items) = shared.fold_items(root, run).await.map_err(unreadable)?;
-            return Ok(Work::Fold(acc, items));
+            return Ok(CallArguments::Fold(acc, items));
         }
-        Err(Given::Again(all)) => load(shared, root, all, ListWriter::raw()).await?,
+        Err(CallInput::Again(all)) => load(shared, root, all, ListWriter::raw()).await?,
     };
-    Ok(Work::Once(list.finish_parts(), upstream))
+    Ok(CallArguments::Once(list.finish_parts(), upstream))
 }
 
 async fn load(
@@ -345,13 +349,13 @@ fn unreadable(error: Error) -> String {
 
 /// Whose call it is, and so whose failure it would be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Caller {
+pub(crate) struct AttemptRef {
     pub(crate) id: Id,
     pub(crate) entry: &'static Entry,
     pub(crate) attempt: u32,
 }
 
-impl Caller {
+impl AttemptRef {
     /// The span of the attempt.
     pub(crate) fn span(&self) -> Span {
         let Self { id, attempt, .. } = self;
@@ -359,14 +363,18 @@ impl Caller {
     }
 
     /// What the end of the function means to its task.
-    pub(crate) fn end_in_time(&self, done: Result<Outcome, Over>, shared: &Shared) -> End {
+    pub(crate) fn end_in_time(
+        &self,
+        done: Result<Outcome, LimitExceeded>,
+        shared: &Shared,
+    ) -> AttemptOutcome {
         match done {
             Ok(outcome) => self.end(outcome, shared),
             Err(over) => self.too_late(over, shared),
         }
     }
 
-    pub(crate) fn end(&self, outcome: Outcome, shared: &Shared) -> End {
+    pub(crate) fn end(&self, outcome: Outcome, shared: &Shared) -> AttemptOutcome {
         let error = match outcome {
             Ok(Ok(payload)) => return self.value(payload, shared),
             Ok(Err(error)) => error,
@@ -375,18 +383,18 @@ impl Caller {
         self.failed(&error, shared)
     }
 
-    fn value(&self, payload: Payload, shared: &Shared) -> End {
+    fn value(&self, payload: Payload, shared: &Shared) -> AttemptOutcome {
         match self.check(shared, "result", &payload) {
-            Ok(()) => End::Value(Value::Inline(payload)),
+            Ok(()) => AttemptOutcome::Value(Value::Inline(payload)),
             Err(excess) => self.too_large(&format!("its result takes {excess}")),
         }
     }
 
     /// What comes of an attempt that gave no value.
-    fn failed(&self, error: &TaskError, shared: &Shared) -> End {
+    fn failed(&self, error: &TaskError, shared: &Shared) -> AttemptOutcome {
         match error.next(&self.entry.options) {
             Next::Replace(canvas) => match freeze::graft(*canvas, true, &shared.registry) {
-                Ok(graft) => End::Replaced(graft),
+                Ok(graft) => AttemptOutcome::Replaced(graft),
                 Err(refusal) => {
                     let message = format!("its replacement is refused: {refusal}");
                     match refusal.reason {
@@ -397,7 +405,7 @@ impl Caller {
                     }
                 }
             },
-            Next::Unfit(misfit) => End::Unfit {
+            Next::Unfit(misfit) => AttemptOutcome::Unfit {
                 failure: error.failure(self.id, self.entry.name, self.attempt),
                 misfit,
             },
@@ -408,7 +416,7 @@ impl Caller {
                 {
                     return self.too_large(&format!("the arguments of its retry take {excess}"));
                 }
-                End::Failure {
+                AttemptOutcome::Failure {
                     failure: error.failure(self.id, self.entry.name, self.attempt),
                     retry,
                 }
@@ -416,37 +424,42 @@ impl Caller {
         }
     }
 
-    fn check(&self, shared: &Shared, what: &'static str, payload: &Payload) -> Result<(), Excess> {
+    fn check(
+        &self,
+        shared: &Shared,
+        what: &'static str,
+        payload: &Payload,
+    ) -> Result<(), SizeExceeded> {
         let bytes = payload.bytes().len();
         shared.registry.check(self.entry.name, what, bytes)
     }
 
     /// Another attempt would end the same way.
-    fn too_large(&self, message: &str) -> End {
+    fn too_large(&self, message: &str) -> AttemptOutcome {
         self.failure(FailureKind::PayloadTooLarge, message, Retry::Never)
     }
 
-    pub(crate) fn too_late(&self, over: Over, shared: &Shared) -> End {
+    pub(crate) fn too_late(&self, over: LimitExceeded, shared: &Shared) -> AttemptOutcome {
         match over {
             // As any error, it may be worth another attempt.
-            Over::Soft => self.failed(&TaskError::soft_time_limit(), shared),
-            Over::Hard(limit) => {
+            LimitExceeded::Soft => self.failed(&TaskError::soft_time_limit(), shared),
+            LimitExceeded::Hard(limit) => {
                 let message = format!("time limit of {limit:?} exceeded");
                 self.failure(FailureKind::TimeLimit, &message, Retry::Never)
             }
         }
     }
 
-    pub(crate) fn failure(&self, kind: FailureKind, message: &str, retry: Retry) -> End {
-        End::Failure {
+    pub(crate) fn failure(&self, kind: FailureKind, message: &str, retry: Retry) -> AttemptOutcome {
+        AttemptOutcome::Failure {
             failure: TaskFailure::new(kind, self.id, self.entry.name, self.attempt, message),
             retry,
         }
     }
 
     /// It was ended because its task is revoked: nobody asks how.
-    pub(crate) fn cancelled(&self) -> End {
-        End::Failure {
+    pub(crate) fn cancelled(&self) -> AttemptOutcome {
+        AttemptOutcome::Failure {
             failure: TaskFailure::revoked(self.id, self.entry.name),
             retry: Retry::Never,
         }
@@ -454,14 +467,14 @@ impl Caller {
 
     /// A panic outside the body: of a local, or of a panic's payload, as it is dropped. It is the
     /// task's as well.
-    pub(crate) fn panicked_outside(&self) -> End {
+    pub(crate) fn panicked_outside(&self) -> AttemptOutcome {
         let message = "a panic while something of the task was dropped";
         self.failure(FailureKind::Panic, message, Retry::Auto)
     }
 }
 
 /// Logs an attempt that failed, by what it was. Never with its message, which is the user's.
-pub(crate) fn log_failed(place: &Place, attempt: u32, kind: FailureKind, is_retried: bool) {
+pub(crate) fn log_failed(place: &ChildSpec, attempt: u32, kind: FailureKind, is_retried: bool) {
     let (id, name) = (place.id(), place.node.name());
     let errback = place.is_errback();
     if is_retried {
@@ -474,7 +487,7 @@ pub(crate) fn log_failed(place: &Place, attempt: u32, kind: FailureKind, is_retr
 }
 
 /// Logs a task that expired before its next attempt, which has this number, could start.
-pub(crate) fn log_expired(place: &Place, attempt: u32) {
+pub(crate) fn log_expired(place: &ChildSpec, attempt: u32) {
     let (id, name) = (place.id(), place.node.name());
     let kind = FailureKind::Revoked;
     tracing::warn!(%id, name, attempt, ?kind, "a task expired before it could start");

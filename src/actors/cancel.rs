@@ -12,7 +12,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::attempt::{Attempt, Signal};
-use super::roll::Ticket;
+use super::roll::TaskKey;
 use super::shared::Shared;
 
 /// That an attempt is to end, as its own code sees it, and whoever polls that.
@@ -31,7 +31,7 @@ impl Cancellation {
     }
 
     /// From now on the task listens. Says whether it has been told.
-    pub(crate) fn look(&self) -> bool {
+    pub(crate) fn observe(&self) -> bool {
         self.told.look()
     }
 
@@ -67,7 +67,7 @@ impl Cancellation {
 pub(crate) struct Cancellations {
     /// How long who listens may clean up.
     grace: Duration,
-    runs: Mutex<HashMap<Ticket, Run>>,
+    runs: Mutex<HashMap<TaskKey, Run>>,
     /// How many of them are only to be told: mostly none, and then nobody need look.
     due: AtomicUsize,
 }
@@ -101,7 +101,7 @@ impl Cancellations {
     }
 
     /// The attempt is over.
-    pub(crate) fn leave(&self, ticket: Ticket) {
+    pub(crate) fn leave(&self, ticket: TaskKey) {
         if let Some(Run::Told(_)) = self.runs.lock().remove(&ticket) {
             self.due.fetch_sub(1, Ordering::SeqCst);
         }
@@ -109,7 +109,7 @@ impl Cancellations {
 
     /// Tells attempt `number` of the task with this ticket that it is to end. Who does not listen is
     /// ended at once.
-    pub(crate) fn cancel(&self, ticket: Ticket, number: u32) {
+    pub(crate) fn cancel(&self, ticket: TaskKey, number: u32) {
         if let Some(attempt) = self.begun(ticket, number) {
             self.tell(&attempt);
         }
@@ -117,14 +117,14 @@ impl Cancellations {
 
     /// Ends attempt `number` of a task whose actor is lost: nothing hears it any more, and another attempt
     /// takes its place. The task is not revoked, so it is not told so.
-    pub(crate) fn end(&self, ticket: Ticket, number: u32) {
+    pub(crate) fn end(&self, ticket: TaskKey, number: u32) {
         if let Some(attempt) = self.begun(ticket, number) {
             attempt.cancellation.end();
         }
     }
 
     /// Returns the attempt, or notes that it is to be told as soon as it can be.
-    fn begun(&self, ticket: Ticket, number: u32) -> Option<Arc<Attempt>> {
+    fn begun(&self, ticket: TaskKey, number: u32) -> Option<Arc<Attempt>> {
         let mut runs = self.runs.lock();
         match runs.get(&ticket) {
             Some(Run::Begun(attempt)) if attempt.number() == number => Some(attempt.clone()),
@@ -138,7 +138,7 @@ impl Cancellations {
     }
 
     /// Lets go of what attempt `number` was to be told: it is over, and nothing asks for its end any more.
-    pub(crate) fn forget(&self, ticket: Ticket, number: u32) {
+    pub(crate) fn forget(&self, ticket: TaskKey, number: u32) {
         if self.due.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -164,7 +164,7 @@ impl Cancellations {
         }
         let attempt = attempt.clone();
         let until = attempt.shared().clock.after(self.grace);
-        let runtime = attempt.shared().plant().runtime.clone();
+        let runtime = attempt.shared().engine_handle().runtime.clone();
         runtime.spawn(async move {
             let shared: &Shared = attempt.shared();
             shared.clock.wait_until(until).await;

@@ -2,28 +2,28 @@
 
 use actix::{Actor, ActorContext, Context, Handler};
 
-use super::post::Post;
-use super::shell::Shell;
-use super::supervision::{Child, Resume, given_up, respawn_later};
+use super::post::EventQueue;
+use super::shell::EngineContext;
+use super::supervision::{Child, Resume, abandoned_report, restart_after_commit};
 use crate::canvas::machine::chain::{Chain, Command};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::Value;
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
+use crate::messages::supervisor::{ChildEnded, ChildEvent, ChildExited, EventsReady, RestartChild};
 use crate::persistence::StoreError;
 
 #[derive(Debug)]
 pub(crate) struct ChainActor {
-    shell: Shell,
+    shell: EngineContext,
     child: Box<Child>,
     machine: Option<Chain>,
     /// There from the start on.
-    post: Option<Post>,
+    post: Option<EventQueue>,
     /// What the step that runs now was given.
     input: Option<Value>,
 }
 
 impl ChainActor {
-    pub(crate) fn new(shell: Shell, child: Box<Child>) -> Self {
+    pub(crate) fn new(shell: EngineContext, child: Box<Child>) -> Self {
         Self {
             shell,
             child,
@@ -51,11 +51,11 @@ impl ChainActor {
                         self.shell.halt(error.into());
                     }
                 }
-                Command::Respawn(index) => {
-                    respawn_later(&self.shell, self.child.id(), index, context);
+                Command::Restart(index) => {
+                    restart_after_commit(&self.shell, self.child.id(), index, context);
                 }
-                Command::GiveUp(index) => {
-                    let report = given_up(
+                Command::Abandon(index) => {
+                    let report = abandoned_report(
                         &self.shell,
                         self.child.root,
                         &self.child.steps()[index as usize],
@@ -125,32 +125,32 @@ impl Actor for ChainActor {
     }
 }
 
-impl Handler<Mail> for ChainActor {
+impl Handler<EventsReady> for ChainActor {
     type Result = ();
 
-    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
-        let words = self.post.as_ref().map(Post::collect);
+    fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
+        let words = self.post.as_ref().map(EventQueue::drain);
         for word in words.into_iter().flatten() {
             let Some(machine) = &mut self.machine else {
                 return;
             };
             let commands = match word {
-                Word::Ended(ChildEnded { index, report, .. }) => {
+                ChildEvent::Ended(ChildEnded { index, report, .. }) => {
                     super::fault("chain");
                     machine.ended(index, report)
                 }
-                Word::Stopped(ChildStopped { index, lost, .. }) => machine.stopped(index, lost),
-                Word::Launch(_) | Word::Arrived(_) => continue,
+                ChildEvent::Exited(ChildExited { index, lost, .. }) => machine.stopped(index, lost),
+                ChildEvent::Launch(_) | ChildEvent::Arrived(_) => continue,
             };
             self.perform(commands, context);
         }
     }
 }
 
-impl Handler<Respawn> for ChainActor {
+impl Handler<RestartChild> for ChainActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: Respawn, _: &mut Context<Self>) {
+    fn handle(&mut self, respawn: RestartChild, _: &mut Context<Self>) {
         match self
             .shell
             .reader()

@@ -3,25 +3,27 @@
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::shell::Shell;
-use super::supervision::{BARRIER, Child, Resume, given_up, respawn_later};
+use super::shell::EngineContext;
+use super::supervision::{BARRIER, Child, Resume, abandoned_report, restart_after_commit};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chord::{Chord, Command};
 use crate::canvas::machine::{BODY, Report, group};
 use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::failpoint::{self, Point};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Decided, Mail, Respawn, Word};
+use crate::messages::supervisor::{
+    ChildEnded, ChildEvent, ChildExited, Decided, EventsReady, RestartChild,
+};
 
 #[derive(Debug)]
 pub(crate) struct ChordActor {
-    shell: Shell,
+    shell: EngineContext,
     child: Box<Child>,
     /// There from the start on, unless the members cannot be known.
     running: Option<(Chord, FanOut)>,
 }
 
 impl ChordActor {
-    pub(crate) fn new(shell: Shell, child: Box<Child>) -> Self {
+    pub(crate) fn new(shell: EngineContext, child: Box<Child>) -> Self {
         Self {
             shell,
             child,
@@ -66,11 +68,11 @@ impl ChordActor {
                     };
                     self.start_body(resume);
                 }
-                Command::RespawnBody => {
-                    respawn_later(&self.shell, self.child.id(), BODY, context);
+                Command::Restart => {
+                    restart_after_commit(&self.shell, self.child.id(), BODY, context);
                 }
-                Command::GiveUpBody => {
-                    let report = given_up(&self.shell, self.child.root, self.body());
+                Command::Abandon => {
+                    let report = abandoned_report(&self.shell, self.child.root, self.body());
                     self.child.pass_on(&self.shell, report);
                     context.stop();
                 }
@@ -131,7 +133,9 @@ impl Actor for ChordActor {
 impl ChordActor {
     /// Finds out whether it is revoked, before it hears of anything else.
     fn look(&mut self, context: &mut Context<Self>) {
-        if self.shell.is_revoked(self.child.root, self.child.path())
+        if self
+            .shell
+            .observe_revocation(self.child.root, self.child.path())
             && let Some((machine, _)) = &mut self.running
         {
             let commands = machine.revoked();
@@ -139,7 +143,7 @@ impl ChordActor {
         }
     }
 
-    fn stopped(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
+    fn stopped(&mut self, stopped: ChildExited, context: &mut Context<Self>) {
         if stopped.index == BARRIER {
             if stopped.lost {
                 // Without its barrier the chord cannot go on: its own supervisor starts it anew.
@@ -165,20 +169,20 @@ impl ChordActor {
     }
 }
 
-impl Handler<Mail> for ChordActor {
+impl Handler<EventsReady> for ChordActor {
     type Result = ();
 
-    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+    fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
         self.look(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
         machine.resize(self.shell.window());
-        for word in fan.post().collect() {
+        for word in fan.post().drain() {
             match word {
-                Word::Ended(ended) => self.body_ended(ended, context),
-                Word::Stopped(stopped) => self.stopped(stopped, context),
-                Word::Launch(_) | Word::Arrived(_) => {}
+                ChildEvent::Ended(ended) => self.body_ended(ended, context),
+                ChildEvent::Exited(stopped) => self.stopped(stopped, context),
+                ChildEvent::Launch(_) | ChildEvent::Arrived(_) => {}
             }
         }
     }
@@ -196,10 +200,10 @@ impl Handler<Decided> for ChordActor {
     }
 }
 
-impl Handler<Respawn> for ChordActor {
+impl Handler<RestartChild> for ChordActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: Respawn, _: &mut Context<Self>) {
+    fn handle(&mut self, respawn: RestartChild, _: &mut Context<Self>) {
         let index = respawn.index;
         let done = if index == BODY {
             self.shell

@@ -9,22 +9,22 @@ use tokio::sync::oneshot;
 use super::clock::Ids;
 use super::engine::{Confirm, Earlier, EndPause, EngineActor, Forget, Release, Revoke, Submit};
 use super::parked::parked;
-use super::pins::Pin;
-use super::room::{Reservation, Room};
-use super::shared::{Plant, Shared, Site};
+use super::pins::RetentionGuard;
+use super::room::{AdmissionControl, Reservation};
+use super::shared::{Backend, EngineHandle, Shared};
 use super::staging::{self, gone};
 use super::store::StoreActor;
 use crate::canvas::Canvas;
 use crate::canvas::id::Id;
-use crate::canvas::machine::revocation::{Stand, answer};
-use crate::canvas::machine::room::Weight;
-use crate::canvas::revoked::Revoked;
+use crate::canvas::machine::revocation::{NodeKey, answer};
+use crate::canvas::machine::room::Load;
+use crate::canvas::revoked::RevokeOutcome;
 use crate::eager;
 use crate::error::{Error, Result};
 use crate::messages::task::Released;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::definition::Definition;
-use crate::persistence::reader::{Fate, Progress};
+use crate::persistence::reader::{Progress, Resolution};
 
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 1_024;
@@ -39,13 +39,13 @@ pub(crate) struct Client {
 
 /// What a submission does if there is no room for it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Patience {
+pub(crate) enum WhenFull {
     /// It waits.
-    Waits,
+    Wait,
     /// It is refused.
-    Refused,
+    Reject,
     /// It is taken all the same: a task that submits holds what others wait for.
-    Pushes,
+    Admit,
 }
 
 /// Submits a canvas, `by` a running task or the app. The pin says which workflow it became, and keeps
@@ -53,9 +53,9 @@ pub(crate) enum Patience {
 pub(crate) async fn submit(
     shared: &Arc<Shared>,
     mut canvas: Canvas,
-    patience: Patience,
+    patience: WhenFull,
     by: Option<Id>,
-) -> Result<Pin> {
+) -> Result<RetentionGuard> {
     let key = canvas
         .extras
         .as_mut()
@@ -76,12 +76,12 @@ pub(crate) async fn submit(
     {
         return Ok(earlier);
     }
-    match &shared.site {
-        Site::Engine(plant) => {
+    match &shared.backend {
+        Backend::Engine(plant) => {
             let reservation = enter(shared, &plant.room, patience).await?;
             send(shared, plant.client(), canvas, key, by, reservation).await
         }
-        Site::InPlace(ledger) => {
+        Backend::Eager(ledger) => {
             let root_id = ledger.ids.next(&shared.clock);
             let mut segments = Vec::new();
             let put = &mut |pair, _| {
@@ -94,12 +94,16 @@ pub(crate) async fn submit(
     }
 }
 
-async fn enter(shared: &Shared, room: &Arc<Room>, patience: Patience) -> Result<Reservation> {
+async fn enter(
+    shared: &Shared,
+    room: &Arc<AdmissionControl>,
+    patience: WhenFull,
+) -> Result<Reservation> {
     match patience {
-        Patience::Waits => room.enter().await.ok_or_else(|| gone(shared)),
-        Patience::Pushes => Ok(room.force()),
-        Patience::Refused => room.try_enter().ok_or_else(|| {
-            let Weight { tasks, bytes } = room.taken();
+        WhenFull::Wait => room.enter().await.ok_or_else(|| gone(shared)),
+        WhenFull::Admit => Ok(room.force()),
+        WhenFull::Reject => room.try_enter().ok_or_else(|| {
+            let Load { tasks, bytes } = room.taken();
             Error::Busy { tasks, bytes }
         }),
     }
@@ -107,11 +111,11 @@ async fn enter(shared: &Shared, room: &Arc<Room>, patience: Patience) -> Result<
 
 /// Looks whether there is a workflow with this key before another is drawn and staged in vain. What
 /// the key stands for is decided where it always is.
-async fn earlier(shared: &Arc<Shared>, key: &str) -> Result<Option<Pin>> {
+async fn earlier(shared: &Arc<Shared>, key: &str) -> Result<Option<RetentionGuard>> {
     let Some(earlier) = shared.reader()?.submitted_as(key)? else {
         return Ok(None);
     };
-    let Site::Engine(plant) = &shared.site else {
+    let Backend::Engine(plant) = &shared.backend else {
         return Ok(Some(shared.pin(earlier)));
     };
     let (durable, pin) = oneshot::channel();
@@ -130,7 +134,7 @@ async fn send(
     key: Option<String>,
     by: Option<Id>,
     mut reservation: Reservation,
-) -> Result<Pin> {
+) -> Result<RetentionGuard> {
     shared.reader()?.store().room()?;
     let root_id = client.ids.next(&shared.clock);
     let (Definition { head, root }, staged) =
@@ -163,7 +167,7 @@ async fn send(
 /// Tells the engine something, and waits for its answer.
 async fn ask<M, T>(
     shared: &Shared,
-    plant: &Plant,
+    plant: &EngineHandle,
     message: impl FnOnce(oneshot::Sender<T>) -> M,
 ) -> Result<T>
 where
@@ -179,7 +183,7 @@ where
 /// Lets a task out of quarantine, or has a parked one fail. Says whether it is one that has been
 /// parked: then it is about to end.
 pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) -> Result<bool> {
-    let Site::Engine(plant) = &shared.site else {
+    let Backend::Engine(plant) = &shared.backend else {
         return Err(Error::NotQuarantined { id });
     };
     if let Some(why) = shared.ended() {
@@ -202,7 +206,7 @@ pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) ->
 
 /// Returns when all that can be seen of the store is durable.
 pub(crate) async fn confirm(shared: &Arc<Shared>) -> Result<()> {
-    let Site::Engine(plant) = &shared.site else {
+    let Backend::Engine(plant) = &shared.backend else {
         return Ok(());
     };
     ask(shared, plant, |done| Confirm { done }).await?
@@ -213,9 +217,9 @@ pub(crate) async fn resume(shared: &Arc<Shared>) -> Result<()> {
     if let Some(why) = shared.ended() {
         return Err(why);
     }
-    match &shared.site {
-        Site::Engine(plant) => ask(shared, plant, |done| EndPause { done }).await,
-        Site::InPlace(_) => Ok(()),
+    match &shared.backend {
+        Backend::Engine(plant) => ask(shared, plant, |done| EndPause { done }).await,
+        Backend::Eager(_) => Ok(()),
     }
 }
 
@@ -224,20 +228,20 @@ pub(crate) async fn forget(shared: &Arc<Shared>, id: Id) -> Result<()> {
     if id != id.root() {
         return Err(Error::NotARoot { id });
     }
-    let plant = match &shared.site {
-        Site::Engine(plant) => plant,
-        Site::InPlace(ledger) => return ledger.forget(shared, id),
+    let plant = match &shared.backend {
+        Backend::Engine(plant) => plant,
+        Backend::Eager(ledger) => return ledger.forget(shared, id),
     };
     ask(shared, plant, |done| Forget { root: id, done }).await?
 }
 
 /// Revokes a node, and all that is in it.
-pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<Revoked> {
+pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<RevokeOutcome> {
     // It is not swept between the looks.
     let _pin = shared.pin(id);
     let Progress { stand, fate, .. } = shared.progress(id).await?;
     if fate.is_some() {
-        return Ok(Revoked::AlreadyDone);
+        return Ok(RevokeOutcome::AlreadyDone);
     }
     loop {
         let is_settled = mark(shared, id, stand).await?;
@@ -245,8 +249,8 @@ pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<Revoked> {
             fate, has_begun, ..
         } = shared.progress(id).await?;
         let answer = match &fate {
-            Some(Fate::Never) => Some(Revoked::AlreadyDone),
-            Some(Fate::Ended(outcome)) => answer(Some(outcome), has_begun, is_settled),
+            Some(Resolution::Never) => Some(RevokeOutcome::AlreadyDone),
+            Some(Resolution::Ended(outcome)) => answer(Some(outcome), has_begun, is_settled),
             None => answer(None, has_begun, is_settled),
         };
         if let Some(answer) = answer {
@@ -257,8 +261,8 @@ pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<Revoked> {
 
 /// Has a node marked as revoked. Says, once that is durable, whether all is settled that may have been
 /// on its way.
-async fn mark(shared: &Arc<Shared>, id: Id, stand: Stand) -> Result<bool> {
-    let Site::Engine(plant) = &shared.site else {
+async fn mark(shared: &Arc<Shared>, id: Id, stand: NodeKey) -> Result<bool> {
+    let Backend::Engine(plant) = &shared.backend else {
         return Err(Error::NotRevocable { id });
     };
     if let Some(why) = shared.ended() {

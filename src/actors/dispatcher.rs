@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::roll::Ticket;
+use super::roll::TaskKey;
 use super::supervision::Child;
 use crate::canvas::id::Id;
-use crate::canvas::machine::gate::Gate;
+use crate::canvas::machine::gate::StartPacer;
 use crate::canvas::machine::queue::{Queue, SlotKind};
 use crate::messages::dispatcher::{Permit, Returns, Slot};
 
@@ -24,7 +24,7 @@ const KEPT_QUEUES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     /// By number; `None` where one was let go.
-    queues: Vec<Option<Box<Slotted>>>,
+    queues: Vec<Option<Box<QueueState>>>,
     /// Numbers that are free.
     free: Vec<u32>,
     numbers: HashMap<String, u32>,
@@ -54,20 +54,20 @@ pub(crate) struct Dispatcher {
 
 /// One queue: who waits for a slot of either kind.
 #[derive(Debug)]
-struct Slotted {
+struct QueueState {
     name: String,
     /// It is among the `gated`.
     is_gated: bool,
     /// So many slots of it are named elsewhere, and neither held nor waited for.
     pins: usize,
-    asynchronous: Counter,
-    blocking: Counter,
+    asynchronous: SlotPool,
+    blocking: SlotPool,
 }
 
 #[derive(Debug)]
-struct Counter {
+struct SlotPool {
     queue: Queue<Ready>,
-    gate: Gate<Box<Child>>,
+    gate: StartPacer<Box<Child>>,
 }
 
 /// Who waits for a slot.
@@ -76,7 +76,7 @@ pub(crate) enum Ready {
     /// A task that has no actor yet: it gets one with the slot.
     New(Box<Child>),
     /// A task that has one: it was delayed, or called.
-    Known(Ticket),
+    Known(TaskKey),
 }
 
 impl Dispatcher {
@@ -117,12 +117,12 @@ impl Dispatcher {
         if self.numbers.len() >= self.most {
             self.let_go();
         }
-        let queue = Some(Box::new(Slotted {
+        let queue = Some(Box::new(QueueState {
             name: name.to_owned(),
             is_gated: false,
             pins: 0,
-            asynchronous: Counter::new(slots.asynchronous, self.window),
-            blocking: Counter::new(slots.blocking, self.window),
+            asynchronous: SlotPool::new(slots.asynchronous, self.window),
+            blocking: SlotPool::new(slots.blocking, self.window),
         }));
         let number = self.free.pop().unwrap_or_else(|| {
             self.queues.push(None);
@@ -281,7 +281,7 @@ impl Dispatcher {
             let Some(slotted) = &mut queues[*number as usize] else {
                 return false;
             };
-            for Counter { queue, gate } in [&mut slotted.asynchronous, &mut slotted.blocking] {
+            for SlotPool { queue, gate } in [&mut slotted.asynchronous, &mut slotted.blocking] {
                 gate.tick();
                 while let Some(root) = gate.next(begun, |priority| queue.waiting(priority)) {
                     begun += 1;
@@ -344,7 +344,7 @@ impl Dispatcher {
         self.held
     }
 
-    fn of(&mut self, slot: Slot) -> &mut Counter {
+    fn of(&mut self, slot: Slot) -> &mut SlotPool {
         let queue = self.queue_of(slot);
         match slot.kind {
             SlotKind::Async => &mut queue.asynchronous,
@@ -352,7 +352,7 @@ impl Dispatcher {
         }
     }
 
-    fn queue_of(&mut self, slot: Slot) -> &mut Slotted {
+    fn queue_of(&mut self, slot: Slot) -> &mut QueueState {
         let queue = self.queues[slot.queue as usize].as_mut();
         queue.expect("a queue with a slot that is held, waited for or pinned is kept")
     }
@@ -369,7 +369,7 @@ impl Dispatcher {
     }
 }
 
-impl Slotted {
+impl QueueState {
     /// Says whether nobody has, or waits for, anything of it.
     fn is_idle(&self) -> bool {
         let counters = [&self.asynchronous, &self.blocking];
@@ -377,11 +377,11 @@ impl Slotted {
     }
 }
 
-impl Counter {
+impl SlotPool {
     fn new(slots: usize, window: usize) -> Self {
         Self {
             queue: Queue::new(slots),
-            gate: Gate::new(window),
+            gate: StartPacer::new(window),
         }
     }
 }

@@ -12,23 +12,23 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
-use self::admission::Entrance;
+use self::admission::Admission;
 pub(crate) use self::pause::EndPause;
 pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
 pub(crate) use self::revocation::{IsRevoked, Revoke};
-use super::journal::Act;
-use super::pins::Pin;
-use super::post::Post;
+use super::journal::PostCommit;
+use super::pins::RetentionGuard;
+use super::post::EventQueue;
 use super::room::Reservation;
-use super::shell::Shell;
+use super::shell::EngineContext;
 use super::staging::Staged;
-use super::supervision::{Child, Resume, given_up, respawn_later};
+use super::supervision::{Child, Resume, abandoned_report, restart_after_commit};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::backlog::{Backlog, Lane};
-use crate::canvas::machine::place::Place;
-use crate::canvas::machine::room::Weight;
+use crate::canvas::machine::place::ChildSpec;
+use crate::canvas::machine::room::Load;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::time::{Earliest, Moment};
@@ -36,9 +36,9 @@ use crate::error::Error;
 use crate::failpoint::{self, Point};
 use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
+use crate::messages::supervisor::{ChildEnded, ChildEvent, ChildExited, EventsReady, RestartChild};
 use crate::persistence::codec::{self, Kind};
-use crate::persistence::definition::Head;
+use crate::persistence::definition::WorkflowHeader;
 use crate::persistence::reader::{Ended, History};
 use crate::persistence::{StoreError, keys};
 
@@ -66,7 +66,7 @@ pub(crate) struct Submit {
     pub(crate) staged: Staged,
     pub(crate) reservation: Reservation,
     /// The pin keeps the workflow from being swept before the caller has its handle.
-    pub(crate) durable: oneshot::Sender<Pin>,
+    pub(crate) durable: oneshot::Sender<RetentionGuard>,
 }
 
 /// Which workflow was submitted with this key; dropped if none was.
@@ -75,7 +75,7 @@ pub(crate) struct Submit {
 pub(crate) struct Earlier {
     pub(crate) key: String,
     /// As in [`Submit`].
-    pub(crate) durable: oneshot::Sender<Pin>,
+    pub(crate) durable: oneshot::Sender<RetentionGuard>,
 }
 
 /// Answer when all that has been decided until now is durable.
@@ -88,9 +88,9 @@ pub(crate) struct Confirm {
 
 #[derive(Debug)]
 pub(crate) struct EngineActor {
-    shell: Shell,
+    shell: EngineContext,
     /// There from the start on.
-    post: Option<Post>,
+    post: Option<EventQueue>,
     workflows: HashMap<Id, Live>,
     /// What idempotency keys stand for, where the store does not know it yet: a workflow, or, when
     /// that has been swept, none.
@@ -127,7 +127,7 @@ struct Live {
     /// The record of its head, which is put elsewhere when the workflow has ended.
     head: Vec<u8>,
     /// What it takes up of the room for what is pending.
-    weight: Weight,
+    weight: Load,
     lane: Lane,
     /// When the root ended, on the steady scale, if callbacks still run.
     ended_ms: Option<u64>,
@@ -139,7 +139,7 @@ struct Submitted {
     node: Node,
     /// The first node number that was free.
     next: Seq,
-    weight: Weight,
+    weight: Load,
 }
 
 /// What is left of the heads of what was live when the store was last open.
@@ -169,7 +169,7 @@ impl Unresumed {
 }
 
 impl EngineActor {
-    pub(crate) fn new(shell: Shell, retention: Duration) -> Self {
+    pub(crate) fn new(shell: EngineContext, retention: Duration) -> Self {
         Self {
             backlog: Backlog::new(shell.live_workflows()),
             shell,
@@ -209,7 +209,7 @@ impl EngineActor {
     fn resume_some(&mut self) -> Result<(), StoreError> {
         let Some(mut rest) = self.unresumed.take() else {
             self.look();
-            self.shell.then(Act::Stored(Stored::AllResumed));
+            self.shell.then(PostCommit::Stored(Stored::AllResumed));
             return Ok(());
         };
         let reader = self.shell.reader().clone();
@@ -236,11 +236,11 @@ impl EngineActor {
             Some(from) => self.unresumed = Some(Unresumed { from, ..rest }),
             None => tracing::info!(count = rest.count, "unfinished workflows go on"),
         }
-        self.shell.then(Act::Stored(Stored::Resumed));
+        self.shell.then(PostCommit::Stored(Stored::Resumed));
         Ok(())
     }
 
-    fn submitted(&self, root: Id, head: Head) -> Result<Submitted, StoreError> {
+    fn submitted(&self, root: Id, head: WorkflowHeader) -> Result<Submitted, StoreError> {
         Ok(Submitted {
             root,
             next: head.next,
@@ -256,7 +256,7 @@ impl EngineActor {
         submitted: Submitted,
         head: Vec<u8>,
         history: History,
-        entrance: Entrance,
+        entrance: Admission,
         mut since_ms: u64,
     ) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
@@ -296,7 +296,7 @@ impl EngineActor {
         self.look_at_suspects(root)?;
         if ended_ms.is_none() {
             let resume = Resume::Stored(changes.remove(&ROOT));
-            let mut place = Place::root(root, node);
+            let mut place = ChildSpec::root(root, node);
             place.since_ms = Some(since_ms);
             self.start_root(place, resume, entrance);
         }
@@ -309,7 +309,7 @@ impl EngineActor {
             self.look_at_callback(root, &found)?;
             let resume = Resume::Stored(changes.remove(&seq));
             let input = inputs.remove(&seq);
-            let place = Place::in_workflow(root, seq, found.node, input);
+            let place = ChildSpec::in_workflow(root, seq, found.node, input);
             self.start_child(place, resume);
         }
         failpoint::reach(Point::Resumed);
@@ -320,7 +320,7 @@ impl EngineActor {
         &mut self,
         root: Id,
         machine: Workflow,
-        (head, weight): (Vec<u8>, Weight),
+        (head, weight): (Vec<u8>, Load),
         lane: Lane,
         ended_ms: Option<u64>,
     ) {
@@ -335,7 +335,7 @@ impl EngineActor {
         self.shell.count_live(self.workflows.len());
     }
 
-    fn start_root(&self, place: Place, resume: Resume, entrance: Entrance) {
+    fn start_root(&self, place: ChildSpec, resume: Resume, entrance: Admission) {
         let line = entrance.line.filter(|_| !self.shell.awaits(place.root));
         match (line, self.child(place, resume)) {
             (Some(line), Some(root)) => self.shell.begin(line, root),
@@ -344,19 +344,19 @@ impl EngineActor {
         }
     }
 
-    fn start_child(&self, place: Place, resume: Resume) {
+    fn start_child(&self, place: ChildSpec, resume: Resume) {
         if let Some(child) = self.child(place, resume) {
             child.start(&self.shell);
         }
     }
 
-    fn child(&self, place: Place, resume: Resume) -> Option<Box<Child>> {
+    fn child(&self, place: ChildSpec, resume: Resume) -> Option<Box<Child>> {
         let post = self.post.as_ref()?;
         Some(Child::new(place, resume, post.clone(), post.clone()))
     }
 
     /// The root or a callback, as the store has it: for when its actor is lost.
-    fn stored_child(&self, root: Id, index: Index) -> Result<Place, StoreError> {
+    fn stored_child(&self, root: Id, index: Index) -> Result<ChildSpec, StoreError> {
         let reader = self.shell.reader();
         let missing = || StoreError::Corrupt {
             path_or_place: format!("workflow {root}"),
@@ -373,12 +373,12 @@ impl EngineActor {
         }
         if index == ROOT {
             let head = reader.head(root)?.ok_or_else(missing)?;
-            let mut place = Place::root(root, reader.root_of(root, head)?);
+            let mut place = ChildSpec::root(root, reader.root_of(root, head)?);
             place.since_ms = Some(since_ms);
             return Ok(place);
         }
         let found = reader.find(root.node(index))?.ok_or_else(missing)?;
-        Ok(Place::in_workflow(root, index, found.node, input))
+        Ok(ChildSpec::in_workflow(root, index, found.node, input))
     }
 
     /// Has the workflow's machine decide, and carries it out.
@@ -421,17 +421,17 @@ impl EngineActor {
                 }
             }
             Command::Spawn(due) => {
-                self.start_child(Place::callback(root, due), Resume::Fresh);
+                self.start_child(ChildSpec::callback(root, due), Resume::Fresh);
                 failpoint::reach(Point::Callback);
             }
-            Command::Respawn(index) => respawn_later(&self.shell, root, index, context),
-            Command::GiveUp(index) => {
+            Command::Restart(index) => restart_after_commit(&self.shell, root, index, context),
+            Command::Abandon(index) => {
                 let child = self.stored_child(root, index);
                 match (child, &self.post) {
-                    (Ok(place), Some(post)) => post.send(Word::Ended(ChildEnded {
+                    (Ok(place), Some(post)) => post.send(ChildEvent::Ended(ChildEnded {
                         root,
                         index,
-                        report: given_up(&self.shell, root, &place.node),
+                        report: abandoned_report(&self.shell, root, &place.node),
                     })),
                     (Err(error), _) => self.shell.halt(error.into()),
                     (Ok(_), None) => {}
@@ -451,8 +451,9 @@ impl EngineActor {
             return Ok(());
         };
         self.shell.count_live(self.workflows.len());
-        self.shell.is_not_pending(live.weight);
-        self.shell.ended(root, live.machine.has_callbacks());
+        self.shell.remove_pending(live.weight);
+        self.shell
+            .finish_workflow(root, live.machine.has_callbacks());
         self.shell.delete(keys::head(root));
         if forgotten {
             self.forget_ended(root, &live.head)?;
@@ -516,7 +517,7 @@ impl EngineActor {
     fn key_stands_for(&mut self, key: String, workflow: Option<Id>) {
         self.keys.insert(key.clone(), workflow);
         self.shell
-            .then(Act::KeyIsDurable(KeyIsDurable { key, workflow }));
+            .then(PostCommit::KeyIsDurable(KeyIsDurable { key, workflow }));
     }
 }
 
@@ -524,7 +525,7 @@ impl Actor for EngineActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let post = Post::of(context, None);
+        let post = EventQueue::of(context, None);
         self.shell.set_engine(context.address(), post.clone());
         self.post = Some(post);
         // From now on the scheduler says if the clock is set.
@@ -584,21 +585,21 @@ impl Handler<Submit> for EngineActor {
             self.key_stands_for(key, Some(root_id));
         }
         if staged.keep() {
-            self.shell.delete(keys::remains(root_id));
+            self.shell.delete(keys::garbage_marker(root_id));
         }
         if let Some(task) = by {
             self.record_submitter(task, root_id);
         }
         self.shell.acknowledge(durable, shared.pin(root_id));
         let weight = reservation.keep();
-        self.shell.is_pending(weight);
+        self.shell.add_pending(weight);
         match self.admit(root_id, &root, &head) {
             Ok(Some(entrance)) => {
                 self.shell.put(keys::head(root_id), head.clone());
                 self.shell.start_numbers(root_id, next, None);
                 let own = (head, weight);
                 self.insert(root_id, Workflow::default(), own, entrance.lane, None);
-                let mut place = Place::root(root_id, root);
+                let mut place = ChildSpec::root(root_id, root);
                 place.since_ms = entrance.counts.then(|| self.shell.steady_ms());
                 self.start_root(place, Resume::Fresh, entrance);
             }
@@ -627,7 +628,7 @@ impl Handler<Confirm> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, Confirm { done }: Confirm, _: &mut Context<Self>) {
-        self.shell.then(Act::Done(done));
+        self.shell.then(PostCommit::Done(done));
     }
 }
 
@@ -670,14 +671,14 @@ impl EngineActor {
     }
 }
 
-impl Handler<Mail> for EngineActor {
+impl Handler<EventsReady> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
-        let words = self.post.as_ref().map(Post::collect);
+    fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
+        let words = self.post.as_ref().map(EventQueue::drain);
         for word in words.into_iter().flatten() {
             match word {
-                Word::Launch(launch) => {
+                ChildEvent::Launch(launch) => {
                     let Launch { root, due } = *launch;
                     super::fault("engine");
                     if self.shell.has_revoked()
@@ -687,11 +688,11 @@ impl Handler<Mail> for EngineActor {
                     }
                     self.decide(root, |machine| machine.launch(due), context);
                 }
-                Word::Ended(ended) => self.ended(ended, context),
-                Word::Stopped(ChildStopped { root, index, lost }) => {
+                ChildEvent::Ended(ended) => self.ended(ended, context),
+                ChildEvent::Exited(ChildExited { root, index, lost }) => {
                     self.decide(root, |machine| machine.stopped(index, lost), context);
                 }
-                Word::Arrived(_) => {}
+                ChildEvent::Arrived(_) => {}
             }
         }
         if std::mem::take(&mut self.has_places) {
@@ -700,10 +701,10 @@ impl Handler<Mail> for EngineActor {
     }
 }
 
-impl Handler<Respawn> for EngineActor {
+impl Handler<RestartChild> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, Respawn { root, index }: Respawn, _: &mut Context<Self>) {
+    fn handle(&mut self, RestartChild { root, index }: RestartChild, _: &mut Context<Self>) {
         let last = self
             .shell
             .reader()
@@ -724,7 +725,7 @@ impl Handler<Wake> for EngineActor {
         let now = self.shell.steady_ms();
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
             // What has ended by now may be on its way to the store, which is where the sweep looks.
-            self.shell.then(Act::Sweep(Sweep::Start));
+            self.shell.then(PostCommit::Sweep(Sweep::Start));
         }
         self.shell.look_at_trials();
         self.look();

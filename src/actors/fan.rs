@@ -5,46 +5,50 @@ use std::collections::HashMap;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 
 use super::barrier::BarrierActor;
-use super::post::Post;
-use super::shell::Shell;
-use super::supervision::{BARRIER, Child, Resume, Tether, given_up, respawn_later};
-use crate::canvas::freeze::{Def, Fan, Members};
+use super::post::EventQueue;
+use super::shell::EngineContext;
+use super::supervision::{
+    BARRIER, Child, ExitGuard, Resume, abandoned_report, restart_after_commit,
+};
+use crate::canvas::freeze::{Def, FanOutDef, Members};
 use crate::canvas::machine::barrier::Barrier;
 use crate::canvas::machine::fold::is_run;
 use crate::canvas::machine::group::Command;
-use crate::canvas::machine::{BODY, Change, Index, IndexSet, Past, Record, Report};
+use crate::canvas::machine::{
+    AttemptHistory, BODY, ChildProgress, Index, IndexSet, Record, Report,
+};
 use crate::canvas::outcome::FailureKind;
-use crate::messages::supervisor::{ChildEnded, Decided, Mail, Respawn, Word};
+use crate::messages::supervisor::{ChildEnded, ChildEvent, Decided, EventsReady, RestartChild};
 use crate::persistence::StoreError;
-use crate::persistence::codec::Glance;
+use crate::persistence::codec::RecordSummary;
 use crate::persistence::reader::ElementsError;
-use crate::persistence::roster::Roster;
+use crate::persistence::roster::MemberTable;
 
 /// The members of one group or header, and where they report.
 #[derive(Debug)]
 pub(crate) struct FanOut {
-    roster: Roster,
+    roster: MemberTable,
     /// The barrier's.
-    barrier: Post,
+    barrier: EventQueue,
     /// The group's or chord's own.
-    supervisor: Post,
+    supervisor: EventQueue,
     /// When it was reached, on the steady scale; the members that wait for their turn count from there.
     since_ms: u64,
     /// Members may have been started before a restart: those that had got somewhere.
-    resumed: Option<HashMap<Index, Change>>,
+    resumed: Option<HashMap<Index, ChildProgress>>,
 }
 
 /// Opens the fan of a group's or chord's actor. If that cannot be, the report says why; without one
 /// the engine halts, or nobody is there to report to.
 pub(crate) fn open<A>(
-    shell: &Shell,
+    shell: &EngineContext,
     child: &Child,
-    fan: Fan,
-    post: Post,
+    fan: FanOutDef,
+    post: EventQueue,
     context: &mut Context<A>,
 ) -> Result<(FanOut, IndexSet), Option<Report>>
 where
-    A: Actor<Context = Context<A>> + Handler<Decided> + Handler<Mail>,
+    A: Actor<Context = Context<A>> + Handler<Decided> + Handler<EventsReady>,
 {
     if child.is_orphaned() {
         context.terminate();
@@ -67,11 +71,11 @@ where
 impl FanOut {
     /// Reads what there is of the group, starts its barrier, and says who has arrived already.
     fn open(
-        shell: &Shell,
+        shell: &EngineContext,
         child: &Child,
-        fan: Fan,
+        fan: FanOutDef,
         owner: Recipient<Decided>,
-        supervisor: Post,
+        supervisor: EventQueue,
     ) -> Result<(Self, IndexSet), ElementsError> {
         let group = child.id();
         let reader = shell.reader();
@@ -98,24 +102,24 @@ impl FanOut {
         if let Some(resumed) = &mut resumed {
             for glance in reader.glances(group) {
                 let record = match glance? {
-                    Glance::Done(index) => {
-                        machine.has_value(index);
+                    RecordSummary::Done(index) => {
+                        machine.restore_arrival(index);
                         resumed.remove(&index);
                         continue;
                     }
-                    Glance::Started(range) => {
-                        let started = || Change::Started(Past::first());
+                    RecordSummary::Started(range) => {
+                        let started = || ChildProgress::Started(AttemptHistory::first());
                         let members = range.filter(|index| !is_run(*index));
                         resumed.extend(members.map(|index| (index, started())));
                         continue;
                     }
-                    Glance::Record(record) => record,
+                    RecordSummary::Record(record) => record,
                 };
                 machine.replay(&record);
                 match record {
                     Record::Child {
                         index,
-                        change: Change::Done(_),
+                        change: ChildProgress::Done(_),
                     } => {
                         resumed.remove(&index);
                     }
@@ -136,12 +140,12 @@ impl FanOut {
             shell.record(group, Record::Reached { at_ms: since_ms });
         }
         let arrived = machine.arrived().clone();
-        let tether = Tether::new(child.root, BARRIER, supervisor.clone());
+        let tether = ExitGuard::new(child.root, BARRIER, supervisor.clone());
         // A fold takes in each outcome.
         let follower = matches!(child.node.def, Def::Fold { .. }).then(|| supervisor.clone());
         let barrier = BarrierActor::start(shell.clone(), group, machine, owner, follower, tether);
         let fan_out = Self {
-            roster: Roster::new(group, fan, (first, size), elements, child.input.clone()),
+            roster: MemberTable::new(group, fan, (first, size), elements, child.input.clone()),
             barrier,
             supervisor,
             since_ms,
@@ -153,34 +157,34 @@ impl FanOut {
     /// Does what a group's machine asks for its members; a chord's header asks the same.
     pub(crate) fn perform<A>(
         &mut self,
-        shell: &Shell,
+        shell: &EngineContext,
         command: Command,
         child: &Child,
         context: &mut Context<A>,
     ) -> Result<(), StoreError>
     where
-        A: Actor<Context = Context<A>> + Handler<Respawn>,
+        A: Actor<Context = Context<A>> + Handler<RestartChild>,
     {
         match command {
             Command::Spawn(index) => self.spawn(shell, index),
-            Command::Respawn(index) => {
-                respawn_later(shell, child.id(), index, context);
+            Command::Restart(index) => {
+                restart_after_commit(shell, child.id(), index, context);
                 Ok(())
             }
-            Command::GiveUp(index) => self.give_up(shell, index),
+            Command::Abandon(index) => self.give_up(shell, index),
             // The owner's own to do: its outcome.
             Command::Report(_) | Command::Revoke => Ok(()),
         }
     }
 
     /// How many members may be materialised at first: not fewer than had begun before a restart.
-    pub(crate) fn window(&self, shell: &Shell) -> u64 {
+    pub(crate) fn window(&self, shell: &EngineContext) -> u64 {
         let begun = self.resumed.as_ref().map_or(0, HashMap::len) as u64;
         shell.window().max(begun)
     }
 
     /// Materialises member `index`.
-    fn spawn(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
+    fn spawn(&mut self, shell: &EngineContext, index: Index) -> Result<(), StoreError> {
         let resume = match &mut self.resumed {
             Some(resumed) => Resume::Stored(resumed.remove(&index)),
             None => Resume::Fresh,
@@ -189,19 +193,23 @@ impl FanOut {
     }
 
     /// Materialises member `index` again, as the store has it.
-    pub(crate) fn respawn(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
+    pub(crate) fn respawn(
+        &mut self,
+        shell: &EngineContext,
+        index: Index,
+    ) -> Result<(), StoreError> {
         let last = shell.reader().last_change(self.roster.group(), index)?;
         self.start(shell, index, Resume::Stored(last))
     }
 
     /// Has the barrier count member `index` as failed.
-    fn give_up(&mut self, shell: &Shell, index: Index) -> Result<(), StoreError> {
+    fn give_up(&mut self, shell: &EngineContext, index: Index) -> Result<(), StoreError> {
         let root = self.roster.group().root();
         let node = self.roster.node(shell.reader(), index)?;
-        self.barrier.send(Word::Ended(ChildEnded {
+        self.barrier.send(ChildEvent::Ended(ChildEnded {
             root,
             index,
-            report: given_up(shell, root, &node),
+            report: abandoned_report(shell, root, &node),
         }));
         Ok(())
     }
@@ -211,7 +219,7 @@ impl FanOut {
         self.barrier.close();
     }
 
-    pub(crate) fn roster(&self) -> &Roster {
+    pub(crate) fn roster(&self) -> &MemberTable {
         &self.roster
     }
 
@@ -220,7 +228,7 @@ impl FanOut {
     }
 
     /// The post of the group or chord.
-    pub(crate) fn post(&self) -> &Post {
+    pub(crate) fn post(&self) -> &EventQueue {
         &self.supervisor
     }
 
@@ -232,7 +240,12 @@ impl FanOut {
         }
     }
 
-    fn start(&mut self, shell: &Shell, index: Index, resume: Resume) -> Result<(), StoreError> {
+    fn start(
+        &mut self,
+        shell: &EngineContext,
+        index: Index,
+        resume: Resume,
+    ) -> Result<(), StoreError> {
         let mut place = self.roster.member(shell.reader(), index)?;
         place.since_ms = Some(self.since_ms);
         let child = Child::new(place, resume, self.barrier.clone(), self.supervisor.clone());

@@ -3,27 +3,27 @@
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::shell::Shell;
-use super::supervision::{BARRIER, Child, Resume, given_up, respawn_later};
+use super::shell::EngineContext;
+use super::supervision::{BARRIER, Child, Resume, abandoned_report, restart_after_commit};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::fold::{Command, Fold, Intake, Run, is_run};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::messages::supervisor::{
-    Arrived, ChildEnded, ChildStopped, Decided, Mail, Respawn, Word,
+    Arrived, ChildEnded, ChildEvent, ChildExited, Decided, EventsReady, RestartChild,
 };
 use crate::persistence::StoreError;
 
 #[derive(Debug)]
 pub(crate) struct FoldActor {
-    shell: Shell,
+    shell: EngineContext,
     child: Box<Child>,
     /// There from the start on, unless the members cannot be known.
     running: Option<(Fold, FanOut)>,
 }
 
 impl FoldActor {
-    pub(crate) fn new(shell: Shell, child: Box<Child>) -> Self {
+    pub(crate) fn new(shell: EngineContext, child: Box<Child>) -> Self {
         Self {
             shell,
             child,
@@ -93,11 +93,11 @@ impl FoldActor {
                     let resume = last.map_or(Resume::Fresh, |last| Resume::Stored(Some(last)));
                     self.start_run(run, resume);
                 }
-                Command::RespawnRun(index) => {
-                    respawn_later(&self.shell, self.child.id(), index, context);
+                Command::Restart(index) => {
+                    restart_after_commit(&self.shell, self.child.id(), index, context);
                 }
-                Command::GiveUpRun(index) => {
-                    let report = given_up(&self.shell, self.child.root, self.body());
+                Command::Abandon(index) => {
+                    let report = abandoned_report(&self.shell, self.child.root, self.body());
                     self.decide(context, |fold| fold.run_ended(index, report));
                 }
                 Command::Keep { folded, acc } => self.keep(folded, acc),
@@ -128,7 +128,7 @@ impl FoldActor {
     /// Both in one batch: what is kept is put in the place of what was.
     fn keep(&mut self, folded: u64, acc: Value) {
         let (fold, root) = (self.child.id(), self.child.root);
-        let acc = self.shell.keep_acc(root.node(self.body().seq), acc);
+        let acc = self.shell.spill_acc(root.node(self.body().seq), acc);
         let record = Record::Folded {
             folded,
             acc: acc.clone(),
@@ -155,30 +155,33 @@ impl FoldActor {
 
     /// Finds out whether it is revoked, before it hears of anything else.
     fn look(&mut self, context: &mut Context<Self>) {
-        if self.shell.is_revoked(self.child.root, self.child.path()) {
+        if self
+            .shell
+            .observe_revocation(self.child.root, self.child.path())
+        {
             self.decide(context, Fold::revoked);
         }
     }
 
-    fn hear(&mut self, word: Word, context: &mut Context<Self>) {
+    fn hear(&mut self, word: ChildEvent, context: &mut Context<Self>) {
         match word {
-            Word::Arrived(Arrived { index, outcome }) => {
+            ChildEvent::Arrived(Arrived { index, outcome }) => {
                 self.decide(context, |fold| fold.arrived(index, outcome));
             }
-            Word::Ended(ChildEnded { index, report, .. }) => {
+            ChildEvent::Ended(ChildEnded { index, report, .. }) => {
                 super::fault("fold");
                 self.decide(context, |fold| fold.run_ended(index, report));
             }
             // Without its barrier the fold cannot go on: its own supervisor starts it anew.
-            Word::Stopped(stopped) if stopped.index == BARRIER => {
+            ChildEvent::Exited(stopped) if stopped.index == BARRIER => {
                 if stopped.lost {
                     context.terminate();
                 }
             }
-            Word::Stopped(ChildStopped { index, lost, .. }) => {
+            ChildEvent::Exited(ChildExited { index, lost, .. }) => {
                 self.decide(context, |fold| fold.stopped(index, lost));
             }
-            Word::Launch(_) => {}
+            ChildEvent::Launch(_) => {}
         }
     }
 
@@ -226,16 +229,16 @@ impl Actor for FoldActor {
     }
 }
 
-impl Handler<Mail> for FoldActor {
+impl Handler<EventsReady> for FoldActor {
     type Result = ();
 
-    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+    fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
         self.look(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
         machine.resize(self.shell.window());
-        for word in fan.post().collect() {
+        for word in fan.post().drain() {
             self.hear(word, context);
         }
     }
@@ -250,10 +253,10 @@ impl Handler<Decided> for FoldActor {
     }
 }
 
-impl Handler<Respawn> for FoldActor {
+impl Handler<RestartChild> for FoldActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: Respawn, _: &mut Context<Self>) {
+    fn handle(&mut self, respawn: RestartChild, _: &mut Context<Self>) {
         if let Err(error) = self.respawn(respawn.index) {
             self.shell.halt(error.into());
         }

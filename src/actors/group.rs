@@ -3,22 +3,22 @@
 use actix::{Actor, ActorContext, Context, Handler};
 
 use super::fan::{self, FanOut};
-use super::shell::Shell;
+use super::shell::EngineContext;
 use super::supervision::{BARRIER, Child};
 use crate::canvas::freeze::Def;
 use crate::canvas::machine::group::{self, Command, Group};
-use crate::messages::supervisor::{ChildStopped, Decided, Mail, Respawn, Word};
+use crate::messages::supervisor::{ChildEvent, ChildExited, Decided, EventsReady, RestartChild};
 
 #[derive(Debug)]
 pub(crate) struct GroupActor {
-    shell: Shell,
+    shell: EngineContext,
     child: Box<Child>,
     /// There from the start on, unless the members cannot be known.
     running: Option<(Group, FanOut)>,
 }
 
 impl GroupActor {
-    pub(crate) fn new(shell: Shell, child: Box<Child>) -> Self {
+    pub(crate) fn new(shell: EngineContext, child: Box<Child>) -> Self {
         Self {
             shell,
             child,
@@ -85,7 +85,9 @@ impl Actor for GroupActor {
 impl GroupActor {
     /// Finds out whether it is revoked, before it hears of anything else.
     fn look(&mut self, context: &mut Context<Self>) {
-        if self.shell.is_revoked(self.child.root, self.child.path())
+        if self
+            .shell
+            .observe_revocation(self.child.root, self.child.path())
             && let Some((machine, _)) = &mut self.running
         {
             let commands = machine.revoked();
@@ -93,7 +95,7 @@ impl GroupActor {
         }
     }
 
-    fn stopped(&mut self, stopped: ChildStopped, context: &mut Context<Self>) {
+    fn stopped(&mut self, stopped: ChildExited, context: &mut Context<Self>) {
         super::fault("group");
         if stopped.index == BARRIER {
             if stopped.lost {
@@ -109,20 +111,20 @@ impl GroupActor {
     }
 }
 
-impl Handler<Mail> for GroupActor {
+impl Handler<EventsReady> for GroupActor {
     type Result = ();
 
-    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
+    fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
         self.look(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
         machine.resize(self.shell.window());
-        for word in fan.post().collect() {
+        for word in fan.post().drain() {
             match word {
-                Word::Stopped(stopped) => self.stopped(stopped, context),
+                ChildEvent::Exited(stopped) => self.stopped(stopped, context),
                 // Members report to the barrier.
-                Word::Ended(_) | Word::Launch(_) | Word::Arrived(_) => {}
+                ChildEvent::Ended(_) | ChildEvent::Launch(_) | ChildEvent::Arrived(_) => {}
             }
         }
     }
@@ -140,10 +142,10 @@ impl Handler<Decided> for GroupActor {
     }
 }
 
-impl Handler<Respawn> for GroupActor {
+impl Handler<RestartChild> for GroupActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: Respawn, _: &mut Context<Self>) {
+    fn handle(&mut self, respawn: RestartChild, _: &mut Context<Self>) {
         if let Some((_, fan)) = &mut self.running
             && let Err(error) = fan.respawn(&self.shell, respawn.index)
         {

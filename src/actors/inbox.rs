@@ -6,27 +6,27 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::roll::Ticket;
-use super::shell::Shell;
+use super::roll::TaskKey;
+use super::shell::EngineContext;
 use crate::messages::dispatcher::Returns;
-use crate::messages::task::{Finished, Wants, WantsSlot};
+use crate::messages::task::{Finished, ReacquireSlot, StartSubtask};
 
 /// From an attempt to its task.
 #[derive(Debug)]
-pub(crate) enum Note {
+pub(crate) enum AttemptMessage {
     Finished(Finished),
-    Wants(Wants),
+    StartSubtask(StartSubtask),
     /// It waits for other tasks, without its slot.
-    Waits,
-    WantsSlot(WantsSlot),
+    WaitsForTasks,
+    ReacquireSlot(ReacquireSlot),
 }
 
-impl Note {
+impl AttemptMessage {
     /// Returns the number of the attempt, if this is its last note.
     pub(crate) fn ended(&self) -> Option<u32> {
         match self {
             Self::Finished(finished) => Some(finished.attempt),
-            Self::Wants(_) | Self::Waits | Self::WantsSlot(_) => None,
+            Self::StartSubtask(_) | Self::WaitsForTasks | Self::ReacquireSlot(_) => None,
         }
     }
 }
@@ -34,7 +34,7 @@ impl Note {
 /// Invariant: no more than a few notes per slot wait here.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    notes: Mutex<Vec<(Ticket, Note)>>,
+    notes: Mutex<Vec<(TaskKey, AttemptMessage)>>,
     returns: Arc<Returns>,
     bell: Arc<Notify>,
 }
@@ -52,7 +52,7 @@ impl Default for Inbox {
 
 impl Inbox {
     /// From any thread.
-    pub(crate) fn push(&self, task: Ticket, note: Note) {
+    pub(crate) fn push(&self, task: TaskKey, note: AttemptMessage) {
         let mut notes = self.notes.lock();
         notes.push((task, note));
         // Who finds others before him finds the bell rung.
@@ -68,7 +68,7 @@ impl Inbox {
     }
 
     /// Hands on what comes, for ever; runs on the engine's thread.
-    pub(crate) async fn deliver(&self, shell: Shell) {
+    pub(crate) async fn deliver(&self, shell: EngineContext) {
         loop {
             self.bell.notified().await;
             for slot in self.returns.fetch() {

@@ -6,8 +6,8 @@ use actix::Recipient;
 use tokio::sync::oneshot;
 
 use super::engine::{Forget, IsRevoked, Revoke};
-use super::pins::Pin;
-use super::runner::{self, Order};
+use super::pins::RetentionGuard;
+use super::runner::{self, Invocation};
 use super::shared::Shared;
 use super::supervision::Child;
 use crate::canvas::id::Id;
@@ -16,13 +16,13 @@ use crate::canvas::outcome::Outcome;
 use crate::error::Result;
 use crate::failpoint::{self, Point};
 use crate::messages::engine::{KeyIsDurable, Stored, Sweep, Wanted};
-use crate::messages::supervisor::Respawn;
+use crate::messages::supervisor::RestartChild;
 use crate::persistence::Batch;
-use crate::persistence::draft::Draft;
+use crate::persistence::draft::CommitBuilder;
 
 /// What waits for the disk and is the engine's to do.
 #[derive(Debug)]
-pub(crate) enum Act {
+pub(crate) enum PostCommit {
     /// Tell the engine that the store knows what an idempotency key stands for.
     KeyIsDurable(KeyIsDurable),
     /// Tell a task what became of a canvas that it called.
@@ -30,7 +30,7 @@ pub(crate) enum Act {
     /// Start a child that reads its input from the store.
     Start(Box<Child>),
     /// Start a lost child again.
-    Respawn(Recipient<Respawn>, Respawn),
+    Restart(Recipient<RestartChild>, RestartChild),
     /// Tell the engine that the store shows where a workflow waits, or that it does no more.
     Stored(Stored),
     /// Ask the engine again to have a workflow begin.
@@ -52,41 +52,41 @@ pub(crate) enum Act {
 /// One batch in the making, and what follows it.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    draft: Draft,
-    orders: Vec<Order>,
-    acknowledged: Vec<(oneshot::Sender<Pin>, Pin)>,
-    acts: Vec<Act>,
+    draft: CommitBuilder,
+    orders: Vec<Invocation>,
+    acknowledged: Vec<(oneshot::Sender<RetentionGuard>, RetentionGuard)>,
+    acts: Vec<PostCommit>,
     /// Rises with everything that is added: whoever fills the batch sees when it is quiet.
     pub(crate) added: u64,
 }
 
 /// A batch taken out of the journal.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct SealedCommit {
     pub(crate) batch: Batch,
-    pub(crate) news: News,
-    pub(crate) acts: Vec<Act>,
+    pub(crate) news: CommitNotice,
+    pub(crate) acts: Vec<PostCommit>,
 }
 
 /// What other threads wait for.
 #[derive(Debug)]
-pub(crate) struct News {
+pub(crate) struct CommitNotice {
     commit: u64,
     /// Workflows whose watchers are to look.
     touched: Vec<Id>,
     /// Functions that are to be called.
-    orders: Vec<Order>,
+    orders: Vec<Invocation>,
     /// Callers whose submissions are durable.
-    acknowledged: Vec<(oneshot::Sender<Pin>, Pin)>,
+    acknowledged: Vec<(oneshot::Sender<RetentionGuard>, RetentionGuard)>,
 }
 
-impl News {
+impl CommitNotice {
     /// The commit is durable.
     pub(crate) fn tell(self, shared: &Arc<Shared>) {
-        shared.is_durable(self.commit, &self.touched);
+        shared.publish_commit(self.commit, &self.touched);
         failpoint::reach(Point::Shown);
         if !self.orders.is_empty() {
-            runner::hand_out(shared, self.orders);
+            runner::submit(shared, self.orders);
         }
         for (caller, pin) in self.acknowledged {
             // Who no longer waits for its submission loses nothing.
@@ -116,17 +116,21 @@ impl Journal {
         self.draft.touch(root);
     }
 
-    pub(crate) fn then(&mut self, act: Act) {
+    pub(crate) fn then(&mut self, act: PostCommit) {
         self.added += 1;
         self.acts.push(act);
     }
 
-    pub(crate) fn run(&mut self, order: Order) {
+    pub(crate) fn run(&mut self, order: Invocation) {
         self.added += 1;
         self.orders.push(order);
     }
 
-    pub(crate) fn acknowledge(&mut self, caller: oneshot::Sender<Pin>, pin: Pin) {
+    pub(crate) fn acknowledge(
+        &mut self,
+        caller: oneshot::Sender<RetentionGuard>,
+        pin: RetentionGuard,
+    ) {
         self.added += 1;
         self.acknowledged.push((caller, pin));
     }
@@ -139,11 +143,11 @@ impl Journal {
     }
 
     /// Takes all there is, as commit number `commit`.
-    pub(crate) fn take(&mut self, commit: u64) -> Taken {
+    pub(crate) fn take(&mut self, commit: u64) -> SealedCommit {
         let (batch, touched) = self.draft.take(commit);
-        Taken {
+        SealedCommit {
             batch,
-            news: News {
+            news: CommitNotice {
                 commit,
                 touched,
                 // The next batch will most likely be as large.

@@ -88,7 +88,7 @@ impl Search<'_> {
 
 fn has_not_ended(reader: &Reader, task: Id) -> Result<bool> {
     Ok(match reader.find(task)? {
-        Some(found) => reader.fate(task.root(), &found)?.is_none(),
+        Some(found) => reader.resolution(task.root(), &found)?.is_none(),
         None => false,
     })
 }

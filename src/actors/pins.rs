@@ -12,7 +12,7 @@ use crate::canvas::id::Id;
 /// Both are decided under one lock, so that a lookup and a sweep never miss each other: whichever is first,
 /// the other sees it.
 #[derive(Debug, Default)]
-pub(crate) struct Pins(Mutex<State>);
+pub(crate) struct RetentionGuards(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -21,25 +21,25 @@ struct State {
     leaving: HashSet<Id>,
 }
 
-impl Pins {
+impl RetentionGuards {
     /// Keeps a workflow from being swept for as long as the pin lives.
-    pub(crate) fn pin(self: &Arc<Self>, root: Id) -> Pin {
+    pub(crate) fn pin(self: &Arc<Self>, root: Id) -> RetentionGuard {
         self.0.lock().pin(root);
-        Pin {
+        RetentionGuard {
             pins: self.clone(),
             root,
         }
     }
 
     /// Pins a workflow, unless it is being swept: then it is as good as gone.
-    pub(crate) fn pin_unless_leaving(self: &Arc<Self>, root: Id) -> Option<Pin> {
+    pub(crate) fn pin_unless_leaving(self: &Arc<Self>, root: Id) -> Option<RetentionGuard> {
         let mut state = self.0.lock();
         if state.leaving.contains(&root) {
             return None;
         }
         state.pin(root);
         drop(state);
-        Some(Pin {
+        Some(RetentionGuard {
             pins: self.clone(),
             root,
         })
@@ -73,25 +73,25 @@ impl State {
 
 /// See [`Pins::pin`].
 #[derive(Debug)]
-pub(crate) struct Pin {
-    pins: Arc<Pins>,
+pub(crate) struct RetentionGuard {
+    pins: Arc<RetentionGuards>,
     root: Id,
 }
 
-impl Pin {
+impl RetentionGuard {
     /// The workflow that it keeps.
     pub(crate) fn root(&self) -> Id {
         self.root
     }
 }
 
-impl Clone for Pin {
+impl Clone for RetentionGuard {
     fn clone(&self) -> Self {
         self.pins.pin(self.root)
     }
 }
 
-impl Drop for Pin {
+impl Drop for RetentionGuard {
     fn drop(&mut self) {
         let mut state = self.pins.0.lock();
         if let Some(count) = state.handles.get_mut(&self.root) {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_has_a_handle_is_not_swept_and_what_is_swept_gets_no_handle() {
-        let pins = Arc::new(Pins::default());
+        let pins = Arc::new(RetentionGuards::default());
         let root = Id::next(None, 1, 0);
         let pin = pins.pin_unless_leaving(root).unwrap();
         let second = pin.clone();

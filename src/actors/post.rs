@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
-use crate::canvas::machine::revocation::Stand;
-use crate::messages::supervisor::{Mail, Word};
+use crate::canvas::machine::revocation::NodeKey;
+use crate::messages::supervisor::{ChildEvent, EventsReady};
 
 /// How many empty lists are kept, and the longest of them; one that is longer stays with its post.
 const SPARES: usize = 1_024;
@@ -19,62 +19,62 @@ const SPARE_WORDS: usize = 64;
 
 thread_local! {
     /// Lists for the next words: most supervisors live for a few, and would grow one of their own.
-    static SPARE: RefCell<Vec<VecDeque<Word>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<VecDeque<ChildEvent>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Invariant: while words wait, a [`Mail`] is on its way to the supervisor.
+/// Invariant: while words wait, a [`EventsReady`] is on its way to the supervisor.
 #[derive(Clone)]
-pub(crate) struct Post(Rc<Inner>);
+pub(crate) struct EventQueue(Rc<Inner>);
 
 struct Inner {
     /// Children are bounded by the window, and so is what they say.
-    words: RefCell<VecDeque<Word>>,
-    bell: Recipient<Mail>,
+    events: RefCell<VecDeque<ChildEvent>>,
+    wake: Recipient<EventsReady>,
     /// Where the supervisor stands itself, and the post of its own; the engine's has none.
-    above: Option<(Stand, Post)>,
+    parent: Option<(NodeKey, EventQueue)>,
     is_closed: Cell<bool>,
 }
 
-impl Post {
+impl EventQueue {
     /// The post of the actor whose context this is: a supervisor that stands there, below another.
-    pub(crate) fn of<A>(context: &Context<A>, above: Option<(Stand, Post)>) -> Self
+    pub(crate) fn of<A>(context: &Context<A>, above: Option<(NodeKey, EventQueue)>) -> Self
     where
-        A: Actor<Context = Context<A>> + Handler<Mail>,
+        A: Actor<Context = Context<A>> + Handler<EventsReady>,
     {
         Self(Rc::new(Inner {
-            words: RefCell::default(),
-            bell: context.address().recipient(),
-            above,
+            events: RefCell::default(),
+            wake: context.address().recipient(),
+            parent: above,
             is_closed: Cell::new(false),
         }))
     }
 
     /// Where the supervisor stands, and each above it.
-    pub(crate) fn path(&self) -> impl Iterator<Item = Stand> + '_ {
-        successors(self.0.above.as_ref(), |(_, post)| post.0.above.as_ref())
+    pub(crate) fn path(&self) -> impl Iterator<Item = NodeKey> + '_ {
+        successors(self.0.parent.as_ref(), |(_, post)| post.0.parent.as_ref())
             .map(|(stand, _)| *stand)
     }
 
     /// Says whether its actor is there, and all that this one hangs on.
     pub(crate) fn is_held(&self) -> bool {
         let mut posts = successors(Some(self), |post| {
-            post.0.above.as_ref().map(|(_, post)| post)
+            post.0.parent.as_ref().map(|(_, post)| post)
         });
-        posts.all(|post| post.0.bell.connected())
+        posts.all(|post| post.0.wake.connected())
     }
 
     /// Nobody waits any more for what its actor has to say.
     pub(crate) fn close(&self) {
         self.0.is_closed.set(true);
-        self.0.bell.do_send(Mail);
+        self.0.wake.do_send(EventsReady);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.0.is_closed.get()
     }
 
-    pub(crate) fn send(&self, word: Word) {
-        let mut words = self.0.words.borrow_mut();
+    pub(crate) fn send(&self, word: ChildEvent) {
+        let mut words = self.0.events.borrow_mut();
         if words.capacity() == 0 {
             // (The thread may be at its end.)
             let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
@@ -83,16 +83,16 @@ impl Post {
         words.push_back(word);
         if words.len() == 1 {
             drop(words);
-            self.0.bell.do_send(Mail);
+            self.0.wake.do_send(EventsReady);
         }
     }
 
     /// All that was said since the last time, in order.
-    pub(crate) fn collect(&self) -> Words {
-        let words = self.0.words.take();
+    pub(crate) fn drain(&self) -> Drain {
+        let words = self.0.events.take();
         #[cfg(feature = "simulation")]
         let words = crate::simulation::words(words);
-        Words {
+        Drain {
             words,
             post: self.0.clone(),
         }
@@ -102,33 +102,33 @@ impl Post {
 impl Drop for Inner {
     /// Not recursive: what tasks start themselves may be thousands deep.
     fn drop(&mut self) {
-        let mut above = self.above.take();
+        let mut above = self.parent.take();
         while let Some((_, post)) = above {
-            above = Rc::into_inner(post.0).and_then(|mut inner| inner.above.take());
+            above = Rc::into_inner(post.0).and_then(|mut inner| inner.parent.take());
         }
     }
 }
 
 /// What was said.
-pub(crate) struct Words {
-    words: VecDeque<Word>,
+pub(crate) struct Drain {
+    words: VecDeque<ChildEvent>,
     post: Rc<Inner>,
 }
 
-impl Iterator for Words {
-    type Item = Word;
+impl Iterator for Drain {
+    type Item = ChildEvent;
 
-    fn next(&mut self) -> Option<Word> {
+    fn next(&mut self) -> Option<ChildEvent> {
         self.words.pop_front()
     }
 }
 
-impl Drop for Words {
+impl Drop for Drain {
     fn drop(&mut self) {
         self.words.clear();
         let mut list = std::mem::take(&mut self.words);
         if list.capacity() > SPARE_WORDS {
-            let mut words = self.post.words.borrow_mut();
+            let mut words = self.post.events.borrow_mut();
             if words.capacity() < list.capacity() {
                 list.append(&mut words);
                 std::mem::swap(&mut list, &mut words);
@@ -143,10 +143,10 @@ impl Drop for Words {
     }
 }
 
-impl fmt::Debug for Post {
+impl fmt::Debug for EventQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Post")
-            .field("words", &self.0.words.borrow().len())
+        f.debug_struct("EventQueue")
+            .field("words", &self.0.events.borrow().len())
             .finish_non_exhaustive()
     }
 }

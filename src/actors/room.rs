@@ -6,14 +6,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::canvas::machine::room::{self, Weight};
+use crate::canvas::machine::room::{self, Load};
 
 #[derive(Debug)]
-pub(crate) struct Room(Mutex<State>);
+pub(crate) struct AdmissionControl(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    machine: room::Room,
+    machine: room::PendingLimit,
     /// Who is told that he has entered, by number; `None` when nobody is any more.
     waiting: Option<HashMap<u64, oneshot::Sender<()>>>,
 }
@@ -21,19 +21,19 @@ struct State {
 /// What a submission takes up until the engine has it. Dropped, it takes up nothing.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    room: Arc<Room>,
-    weight: Weight,
+    room: Arc<AdmissionControl>,
+    weight: Load,
 }
 
-impl Room {
-    pub(crate) fn new(limit: Weight) -> Arc<Self> {
+impl AdmissionControl {
+    pub(crate) fn new(limit: Load) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
-            machine: room::Room::new(limit),
+            machine: room::PendingLimit::new(limit),
             waiting: Some(HashMap::new()),
         })))
     }
 
-    pub(crate) fn taken(&self) -> Weight {
+    pub(crate) fn taken(&self) -> Load {
         self.0.lock().machine.taken()
     }
 
@@ -69,24 +69,24 @@ impl Room {
 
     /// Enters, whether there is room or not.
     pub(crate) fn force(self: &Arc<Self>) -> Reservation {
-        self.add(Weight::ONE);
+        self.add(Load::ONE);
         self.reservation()
     }
 
     fn reservation(self: &Arc<Self>) -> Reservation {
         Reservation {
             room: self.clone(),
-            weight: Weight::ONE,
+            weight: Load::ONE,
         }
     }
 
     /// So much more is pending.
-    pub(crate) fn add(&self, more: Weight) {
+    pub(crate) fn add(&self, more: Load) {
         self.0.lock().machine.add(more);
     }
 
     /// So much less is pending.
-    pub(crate) fn remove(&self, less: Weight) {
+    pub(crate) fn remove(&self, less: Load) {
         let mut state = self.0.lock();
         let State { machine, waiting } = &mut *state;
         for number in machine.remove(less) {
@@ -104,7 +104,7 @@ impl Room {
 
 /// One who waits in line, for as long as he does.
 struct Waiting<'a> {
-    room: &'a Room,
+    room: &'a AdmissionControl,
     number: Option<u64>,
 }
 
@@ -118,21 +118,21 @@ impl Drop for Waiting<'_> {
         }
         drop(state);
         if !waited {
-            self.room.remove(Weight::ONE);
+            self.room.remove(Load::ONE);
         }
     }
 }
 
 impl Reservation {
     /// It takes up so much by now.
-    pub(crate) fn set(&mut self, weight: Weight) {
+    pub(crate) fn set(&mut self, weight: Load) {
         let before = std::mem::replace(&mut self.weight, weight);
         self.room.add(weight);
         self.room.remove(before);
     }
 
-    /// The engine has it: what it takes up is to be [removed](Room::remove) when it has ended.
-    pub(crate) fn keep(mut self) -> Weight {
+    /// The engine has it: what it takes up is to be [removed](AdmissionControl::remove) when it has ended.
+    pub(crate) fn keep(mut self) -> Load {
         std::mem::take(&mut self.weight)
     }
 }

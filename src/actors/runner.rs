@@ -16,12 +16,12 @@ use tokio::sync::oneshot;
 
 use super::attempt::{Attempt, AttemptKind};
 use super::body::Body;
-use super::call::{Caller, Given, Limits, Work, calls, work};
-use super::inbox::Note;
-use super::roll::Ticket;
+use super::call::{AttemptRef, CallArguments, CallInput, Limits, build_call, resolve_input};
+use super::inbox::AttemptMessage;
+use super::roll::TaskKey;
 use super::shared::Shared;
-use crate::canvas::machine::place::Spot;
-use crate::canvas::machine::task::{End, Retry};
+use crate::canvas::machine::place::TaskIds;
+use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::FailureKind;
 use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::Permit;
@@ -33,15 +33,15 @@ const STRETCH: u32 = 32;
 
 /// All that one attempt needs.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct Invocation {
     /// Of the task that it is an attempt of.
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: TaskKey,
     pub(crate) entry: &'static Entry,
-    pub(crate) spot: Spot,
+    pub(crate) spot: TaskIds,
     /// The attempt's number.
     pub(crate) attempt: u32,
     pub(crate) permit: Permit,
-    pub(crate) given: Given,
+    pub(crate) given: CallInput,
     pub(crate) limits: Limits,
     /// It may have ended the process: its task is told when it waits for others.
     pub(crate) is_watched: bool,
@@ -49,20 +49,20 @@ pub(crate) struct Order {
 
 /// The orders that wait for a driver.
 #[derive(Debug)]
-pub(crate) struct Runner {
-    orders: Mutex<Orders>,
+pub(crate) struct Executor {
+    orders: Mutex<Pending>,
     /// How many drivers there may be: one per thread that could poll.
     most: usize,
 }
 
 /// Invariant: while orders wait there is a driver that will come for them.
 #[derive(Debug, Default)]
-struct Orders {
-    waiting: VecDeque<Order>,
+struct Pending {
+    waiting: VecDeque<Invocation>,
     drivers: usize,
 }
 
-impl Runner {
+impl Executor {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             orders: Mutex::default(),
@@ -71,7 +71,7 @@ impl Runner {
     }
 
     /// The next order; without one its driver is to end.
-    fn next(&self) -> Option<Order> {
+    fn next(&self) -> Option<Invocation> {
         let mut orders = self.orders.lock();
         let next = orders.waiting.pop_front();
         if next.is_none() {
@@ -82,8 +82,8 @@ impl Runner {
 }
 
 /// Has these orders carried out.
-pub(crate) fn hand_out(shared: &Arc<Shared>, new: Vec<Order>) {
-    let plant = shared.plant();
+pub(crate) fn submit(shared: &Arc<Shared>, new: Vec<Invocation>) {
+    let plant = shared.engine_handle();
     let mut orders = plant.runner.orders.lock();
     orders.waiting.extend(new);
     let wanted = plant.runner.most.min(orders.waiting.len());
@@ -91,13 +91,13 @@ pub(crate) fn hand_out(shared: &Arc<Shared>, new: Vec<Order>) {
     orders.drivers += more;
     drop(orders);
     for _ in 0..more {
-        plant.runtime.spawn(drive(shared.clone()));
+        plant.runtime.spawn(worker_loop(shared.clone()));
     }
 }
 
-async fn drive(shared: Arc<Shared>) {
+async fn worker_loop(shared: Arc<Shared>) {
     let mut done = 0;
-    while let Some(order) = shared.plant().runner.next() {
+    while let Some(order) = shared.engine_handle().runner.next() {
         let mut order = Some(order);
         poll_fn(|context| {
             if let Some(order) = order.take() {
@@ -115,8 +115,8 @@ async fn drive(shared: Arc<Shared>) {
 }
 
 /// Begins an attempt; its reply tells the task's actor how it ended.
-fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
-    let Order {
+fn begin(shared: &Arc<Shared>, order: Invocation, context: &mut Context<'_>) {
+    let Invocation {
         ticket,
         entry,
         spot,
@@ -136,8 +136,8 @@ fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
     };
     let attempt = Attempt::new(shared.clone(), id, of_task, kind, permit);
     let attempt = Arc::new(attempt);
-    let reply = Reply {
-        caller: Caller {
+    let reply = CompletionGuard {
+        caller: AttemptRef {
             id,
             entry,
             attempt: number,
@@ -166,9 +166,14 @@ fn begin(shared: &Arc<Shared>, order: Order, context: &mut Context<'_>) {
 }
 
 /// Begins an attempt whose arguments are in the store.
-async fn read_first(mut reply: Reply, task_context: TaskContext, limits: Limits, given: Given) {
+async fn read_first(
+    mut reply: CompletionGuard,
+    task_context: TaskContext,
+    limits: Limits,
+    given: CallInput,
+) {
     let (root, entry) = (task_context.root_id(), reply.caller.entry);
-    match work(reply.attempt.shared(), root, entry, given).await {
+    match resolve_input(reply.attempt.shared(), root, entry, given).await {
         Ok(work) => {
             let mut all = Some((reply, task_context, work));
             poll_fn(|context| {
@@ -189,10 +194,10 @@ async fn read_first(mut reply: Reply, task_context: TaskContext, limits: Limits,
 }
 
 fn start(
-    mut reply: Reply,
+    mut reply: CompletionGuard,
     task_context: TaskContext,
     limits: Limits,
-    work: Work,
+    work: CallArguments,
     context: &mut Context<'_>,
 ) {
     failpoint::reach(Point::Called);
@@ -201,14 +206,14 @@ fn start(
     if reply
         .attempt
         .shared()
-        .plant()
+        .engine_handle()
         .cancellations
         .is_due(&reply.attempt)
     {
         return reply.send(reply.caller.cancelled());
     }
     let span = reply.caller.span();
-    let call = calls(entry, task_context, work);
+    let call = build_call(entry, task_context, work);
     let mut body = Body::new(call, reply.attempt.clone(), span);
     if entry.options.blocking {
         tokio::spawn(run_blocking(body, limits, reply));
@@ -222,7 +227,7 @@ fn start(
             reply.send(reply.caller.end_in_time(done, shared));
         }
         Poll::Pending => {
-            reply.can_be_told();
+            reply.register_for_cancellation();
             tokio::spawn(async move {
                 let attempt = reply.attempt.clone();
                 let done = {
@@ -241,12 +246,12 @@ fn start(
 
 /// A blocking body cannot be stopped: past its limit, or when it is cancelled, the task is told so,
 /// and the slot stays with the thread until that is done.
-async fn run_blocking(body: Body, limits: Limits, mut reply: Reply) {
+async fn run_blocking(body: Body, limits: Limits, mut reply: CompletionGuard) {
     let (begins, begun) = oneshot::channel();
     let (done, mut outcome) = oneshot::channel();
-    reply.can_be_told();
+    reply.register_for_cancellation();
     let on_thread = reply.attempt.clone();
-    let workers = &reply.attempt.shared().plant().runtime;
+    let workers = &reply.attempt.shared().engine_handle().runtime;
     workers.run(Box::new(move || {
         if on_thread.cancellation.is_over() {
             // Before it had a thread: the slot goes back, and nobody waits.
@@ -296,40 +301,40 @@ async fn run_blocking(body: Body, limits: Limits, mut reply: Reply) {
 }
 
 /// The way back to the task actor, and whose failure it would be.
-struct Reply {
-    caller: Caller,
+struct CompletionGuard {
+    caller: AttemptRef,
     attempt: Arc<Attempt>,
     /// It can be told that it is to end.
     can_be_told: bool,
     sent: bool,
 }
 
-impl Reply {
+impl CompletionGuard {
     /// It was not done at once.
-    fn can_be_told(&mut self) {
+    fn register_for_cancellation(&mut self) {
         self.can_be_told = true;
-        let cancellations = &self.attempt.shared().plant().cancellations;
+        let cancellations = &self.attempt.shared().engine_handle().cancellations;
         cancellations.enter(&self.attempt);
     }
 
     fn leave(&mut self) {
         if std::mem::take(&mut self.can_be_told) {
-            let cancellations = &self.attempt.shared().plant().cancellations;
+            let cancellations = &self.attempt.shared().engine_handle().cancellations;
             cancellations.leave(self.attempt.ticket());
         }
     }
 
     /// The attempt has ended, and gives its slot back.
-    fn send(&mut self, end: End) {
+    fn send(&mut self, end: AttemptOutcome) {
         let permit = self.attempt.close();
         self.send_with(end, permit);
     }
 
-    fn send_with(&mut self, end: End, permit: Option<Permit>) {
+    fn send_with(&mut self, end: AttemptOutcome, permit: Option<Permit>) {
         failpoint::reach(Point::Returned);
         self.sent = true;
         self.leave();
-        self.attempt.say(Note::Finished(Finished {
+        self.attempt.say(AttemptMessage::Finished(Finished {
             attempt: self.caller.attempt,
             end,
             permit,
@@ -337,7 +342,7 @@ impl Reply {
     }
 }
 
-impl Drop for Reply {
+impl Drop for CompletionGuard {
     /// A panic outside the body (a local or a panic payload that panics as it is dropped) is the
     /// task's as well; without this its actor would wait for ever.
     fn drop(&mut self) {

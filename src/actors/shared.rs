@@ -12,19 +12,19 @@ use super::cancel::Cancellations;
 use super::client::Client;
 use super::clock::Clock;
 use super::inbox::Inbox;
-use super::pins::{Pin, Pins};
+use super::pins::{RetentionGuard, RetentionGuards};
 use super::pool;
-use super::roll::Ticket;
-use super::room::Room;
-use super::runner::Runner;
-use super::workers::Workers;
+use super::roll::TaskKey;
+use super::room::AdmissionControl;
+use super::runner::Executor;
+use super::workers::UserRuntime;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::payload::{ListWriter, Payload};
-use crate::canvas::quarantined::Quarantined;
-use crate::eager::Ledger;
+use crate::canvas::quarantined::QuarantinedTask;
+use crate::eager::EagerStore;
 use crate::error::{Error, Result};
 use crate::persistence::reader::{Elements, ElementsError, Progress, Reader};
 use crate::task::Registry;
@@ -42,48 +42,53 @@ pub(crate) struct Shared {
     watches: Mutex<Watches>,
     /// So that a commit that nobody watches takes no lock.
     watched: AtomicUsize,
-    pub(crate) pins: Arc<Pins>,
+    pub(crate) pins: Arc<RetentionGuards>,
     /// How many workflows are in memory.
     live: AtomicUsize,
     /// Tasks that have come in, and that this build cannot run.
-    parked: Mutex<BTreeMap<Id, (ParkedTask, Ticket)>>,
-    quarantined: Mutex<BTreeMap<Id, Quarantined>>,
+    parked: Mutex<BTreeMap<Id, (ParkedTask, TaskKey)>>,
+    quarantined: Mutex<BTreeMap<Id, QuarantinedTask>>,
     pub(crate) registry: Registry,
     pub(crate) clock: Clock,
-    pub(crate) site: Site,
+    pub(crate) backend: Backend,
 }
 
 /// Where what is submitted runs.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one")]
-pub(crate) enum Site {
+pub(crate) enum Backend {
     /// In the engine, on its threads.
-    Engine(Plant),
+    Engine(EngineHandle),
     /// In whoever submits it.
-    InPlace(Ledger),
+    Eager(EagerStore),
 }
 
 /// The engine as others reach it.
 #[derive(Debug)]
-pub(crate) struct Plant {
+pub(crate) struct EngineHandle {
     /// The way in; there from the start of the engine on.
     client: OnceLock<Client>,
     /// Where user code and timers run.
-    pub(crate) runtime: Workers,
-    pub(crate) runner: Runner,
+    pub(crate) runtime: UserRuntime,
+    pub(crate) runner: Executor,
     pub(crate) inbox: Inbox,
     pub(crate) cancellations: Cancellations,
     /// For what is pending.
-    pub(crate) room: Arc<Room>,
+    pub(crate) room: Arc<AdmissionControl>,
 }
 
-impl Plant {
+impl EngineHandle {
     /// `runtime` has this many threads that poll. A task that is cancelled and listens has `grace`.
-    pub(crate) fn new(runtime: Workers, threads: usize, room: Arc<Room>, grace: Duration) -> Self {
+    pub(crate) fn new(
+        runtime: UserRuntime,
+        threads: usize,
+        room: Arc<AdmissionControl>,
+        grace: Duration,
+    ) -> Self {
         Self {
             client: OnceLock::new(),
             runtime,
-            runner: Runner::new(threads),
+            runner: Executor::new(threads),
             inbox: Inbox::default(),
             cancellations: Cancellations::new(grace),
             room,
@@ -105,7 +110,7 @@ impl Shared {
         durable: Arc<AtomicU64>,
         registry: Registry,
         clock: Clock,
-        site: Site,
+        site: Backend,
     ) -> Self {
         Self {
             reader: RwLock::new(Some(reader)),
@@ -119,13 +124,13 @@ impl Shared {
             quarantined: Mutex::default(),
             registry,
             clock,
-            site,
+            backend: site,
         }
     }
 
     /// What an eager app has: no thread, no timer.
     pub(crate) fn in_place(registry: Registry, clock: Clock) -> Self {
-        let ledger = Ledger::new();
+        let ledger = EagerStore::new();
         let durable = Arc::default();
         let reader = ledger.reader().up_to(Arc::clone(&durable));
         Self::new(
@@ -133,15 +138,15 @@ impl Shared {
             durable,
             registry,
             clock.untimed(),
-            Site::InPlace(ledger),
+            Backend::Eager(ledger),
         )
     }
 
     /// The engine: what its own parts know is there.
-    pub(crate) fn plant(&self) -> &Plant {
-        match &self.site {
-            Site::Engine(plant) => plant,
-            Site::InPlace(_) => unreachable!("only an engine has these parts"),
+    pub(crate) fn engine_handle(&self) -> &EngineHandle {
+        match &self.backend {
+            Backend::Engine(plant) => plant,
+            Backend::Eager(_) => unreachable!("only an engine has these parts"),
         }
     }
 
@@ -228,9 +233,9 @@ impl Shared {
         read: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let reader = self.reader()?;
-        match &self.site {
-            Site::InPlace(_) => read(&reader),
-            Site::Engine(plant) => {
+        match &self.backend {
+            Backend::Eager(_) => read(&reader),
+            Backend::Engine(plant) => {
                 let (job, done) = pool::job(move || read(&reader));
                 if let Err((job, _)) = plant.runtime.try_run(job) {
                     job();
@@ -263,7 +268,7 @@ impl Shared {
     /// Ends it: every waiter is told. The first reason stays.
     pub(crate) fn end(&self, why: Error) {
         self.ended.lock().get_or_insert(why);
-        if let Site::Engine(plant) = &self.site {
+        if let Backend::Engine(plant) = &self.backend {
             plant.room.close();
         }
         let watching = self.watches.lock().all();
@@ -291,7 +296,7 @@ impl Shared {
 
     /// Commit number `commit` is durable: callers may see it, and the watchers of what it touched
     /// are told.
-    pub(crate) fn is_durable(&self, commit: u64, touched: &[Id]) {
+    pub(crate) fn publish_commit(&self, commit: u64, touched: &[Id]) {
         self.durable.store(commit, Ordering::SeqCst);
         if self.watched.load(Ordering::SeqCst) == 0 {
             return;
@@ -302,7 +307,7 @@ impl Shared {
     }
 
     /// Keeps a workflow from being swept for as long as the pin lives.
-    pub(crate) fn pin(&self, id: Id) -> Pin {
+    pub(crate) fn pin(&self, id: Id) -> RetentionGuard {
         self.pins.pin(id.root())
     }
 
@@ -315,12 +320,12 @@ impl Shared {
     }
 
     /// The holder of this ticket cannot run it.
-    pub(crate) fn park(&self, task: ParkedTask, ticket: Ticket) {
+    pub(crate) fn park(&self, task: ParkedTask, ticket: TaskKey) {
         self.parked.lock().insert(task.id, (task, ticket));
     }
 
     /// Takes off the list what was parked with this ticket, and not by another actor since.
-    pub(crate) fn unpark(&self, id: Id, ticket: Ticket) -> Option<ParkedTask> {
+    pub(crate) fn unpark(&self, id: Id, ticket: TaskKey) -> Option<ParkedTask> {
         let mut parked = self.parked.lock();
         parked.get(&id).filter(|(_, of)| *of == ticket)?;
         parked.remove(&id).map(|(task, _)| task)
@@ -333,11 +338,11 @@ impl Shared {
     }
 
     /// The ticket of a parked task.
-    pub(crate) fn parked_ticket(&self, id: Id) -> Option<Ticket> {
+    pub(crate) fn parked_ticket(&self, id: Id) -> Option<TaskKey> {
         self.parked.lock().get(&id).map(|(_, ticket)| *ticket)
     }
 
-    pub(crate) fn quarantine(&self, task: Quarantined) {
+    pub(crate) fn quarantine(&self, task: QuarantinedTask) {
         self.quarantined.lock().insert(task.id, task);
     }
 
@@ -349,7 +354,7 @@ impl Shared {
         self.quarantined.lock().contains_key(&id)
     }
 
-    pub(crate) fn quarantined(&self) -> Vec<Quarantined> {
+    pub(crate) fn quarantined(&self) -> Vec<QuarantinedTask> {
         self.quarantined.lock().values().cloned().collect()
     }
 }

@@ -14,29 +14,29 @@ use actix::{Actor, Addr};
 use tokio::sync::oneshot;
 
 use self::attempts::Superseded;
-use self::quarantine::{Accused, LockedUp};
-pub(crate) use self::quarantine::{Legacy, Trials};
+use self::quarantine::{QuarantinedTasks, TrialCandidate};
+pub(crate) use self::quarantine::{RecoveredState, TrialSettings};
 use super::dispatcher::{Dispatcher, Ready, Slots};
 use super::engine::EngineActor;
-use super::inbox::Note;
-use super::journal::{Act, Journal, News};
-use super::pins::Pin;
-use super::post::Post;
-use super::roll::{Roll, Ticket};
-use super::runner::Order;
+use super::inbox::AttemptMessage;
+use super::journal::{CommitNotice, Journal, PostCommit};
+use super::pins::RetentionGuard;
+use super::post::EventQueue;
+use super::roll::{TaskKey, TaskSlab};
+use super::runner::Invocation;
 use super::scheduler::{self, SchedulerActor};
 use super::shared::Shared;
-use super::store::Desk;
+use super::store::Committer;
 use super::supervision::Child;
 use super::sweeper;
-use super::task::{Said, Take, TaskActor};
+use super::task::{Assign, FromAttempt, TaskActor};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::quarantine::Quarantine;
 use crate::canvas::machine::queue::SlotKind;
 use crate::canvas::machine::revocation::Revocations;
-use crate::canvas::machine::room::Weight;
+use crate::canvas::machine::room::Load;
 use crate::canvas::machine::task::Now;
-use crate::canvas::machine::{Due, Record};
+use crate::canvas::machine::{PendingCallback, Record};
 use crate::canvas::options::Options;
 use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy};
@@ -45,11 +45,11 @@ use crate::error::Error;
 use crate::failpoint::{self, Point};
 use crate::messages::dispatcher::{Permit, Slot};
 use crate::messages::engine::Launch;
-use crate::messages::supervisor::Word;
-use crate::messages::task::{Granted, Look};
+use crate::messages::supervisor::ChildEvent;
+use crate::messages::task::{Granted, Recheck};
 use crate::persistence::aborts::AbortNote;
 use crate::persistence::codec::{self, Kind};
-use crate::persistence::meta::{self, Life};
+use crate::persistence::meta::{self, Session};
 use crate::persistence::reader::Reader;
 use crate::persistence::{Batch, StoreError, draft, keys};
 use crate::task::Entry;
@@ -74,7 +74,7 @@ const NOTED_AT_LEAST_MS: u64 = 60_000;
 
 /// What every actor of the engine has: the way to the journal, and to the other actors.
 #[derive(Clone, Debug)]
-pub(crate) struct Shell(Rc<Inner>);
+pub(crate) struct EngineContext(Rc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -92,23 +92,23 @@ struct Inner {
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
     reader: Reader,
-    desk: Desk,
+    desk: Committer,
     scheduler: Addr<SchedulerActor>,
-    engine: OnceCell<(Addr<EngineActor>, Post)>,
+    engine: OnceCell<(Addr<EngineActor>, EventQueue)>,
     dispatcher: RefCell<Dispatcher>,
-    roll: RefCell<Roll>,
+    roll: RefCell<TaskSlab>,
     /// What was running when the process before this one ended.
-    court: RefCell<Quarantine<Accused>>,
-    locked_up: RefCell<LockedUp>,
+    quarantine: RefCell<Quarantine<TrialCandidate>>,
+    locked_up: RefCell<QuarantinedTasks>,
     /// When the engine is to be woken for the trials, on the scale of `Clock::elapsed_ms`.
     trial_alarm: Cell<Option<u64>>,
     /// Ours over this store.
-    life: Life,
+    life: Session,
     _abort_note: Option<AbortNote>,
     /// The latest workflow of the lives before.
     last_root: Option<Id>,
     /// How much is pending, and how much the store says.
-    pending: Cell<(Weight, Weight)>,
+    pending: Cell<(Load, Load)>,
     /// When it was last recorded what the clocks show.
     noted: Cell<Time>,
     /// The registered task that was asked for last.
@@ -136,23 +136,23 @@ pub(crate) struct Limits {
     pub(crate) slots: Slots,
     /// Queues with slots of their own.
     pub(crate) queues: HashMap<String, Slots>,
-    /// Nothing runs before [`Shell::resume`].
+    /// Nothing runs before [`EngineContext::resume`].
     pub(crate) is_paused: bool,
     /// What becomes of a task in quarantine, and who is told.
     pub(crate) quarantine: QuarantinePolicy,
     pub(crate) on_quarantine: Option<QuarantineHook>,
 }
 
-impl Shell {
+impl EngineContext {
     pub(crate) fn new(
         reader: Reader,
-        desk: Desk,
+        desk: Committer,
         scheduler: Addr<SchedulerActor>,
         shared: Arc<Shared>,
         limits: Limits,
-        legacy: Legacy,
+        legacy: RecoveredState,
     ) -> Self {
-        let returns = shared.plant().inbox.returns().clone();
+        let returns = shared.engine_handle().inbox.returns().clone();
         let gate = usize::try_from(limits.window).map_or(GATE, |window| window.min(GATE));
         let shell = Self(Rc::new(Inner {
             journal: RefCell::default(),
@@ -169,7 +169,7 @@ impl Shell {
             engine: OnceCell::new(),
             dispatcher: RefCell::new(Dispatcher::new(returns, gate, limits.is_paused)),
             roll: RefCell::default(),
-            court: RefCell::new(legacy.court),
+            quarantine: RefCell::new(legacy.quarantine),
             locked_up: RefCell::default(),
             trial_alarm: Cell::new(None),
             life: legacy.life,
@@ -188,12 +188,12 @@ impl Shell {
         let deliver = shell.clone();
         actix::spawn(async move {
             let shared = deliver.shared().clone();
-            shared.plant().inbox.deliver(deliver).await;
+            shared.engine_handle().inbox.deliver(deliver).await;
         });
         shell
     }
 
-    pub(crate) fn set_engine(&self, engine: Addr<EngineActor>, post: Post) {
+    pub(crate) fn set_engine(&self, engine: Addr<EngineActor>, post: EventQueue) {
         let first = self.0.engine.set((engine, post));
         first.expect("there is one engine");
         self.try_next();
@@ -253,7 +253,7 @@ impl Shell {
     }
 
     /// Has an actor take this task; one that is ready at once, when it has a slot.
-    pub(crate) fn enroll(&self, child: Box<Child>) {
+    pub(crate) fn submit_task(&self, child: Box<Child>) {
         match self.entry(&child.def().name) {
             Some(entry) if child.is_ready() => {
                 let own = child.def().options.as_deref();
@@ -277,28 +277,28 @@ impl Shell {
         let ticket = roll.reserve(child, permit);
         let idle = roll.idle();
         let task = idle.unwrap_or_else(|| TaskActor::new(self.clone()).start());
-        task.do_send(Take(ticket));
-        roll.enter(ticket, task);
+        task.do_send(Assign(ticket));
+        roll.set_actor(ticket, task);
     }
 
     /// The task that is meant for the holder of this ticket.
-    pub(crate) fn take(&self, ticket: Ticket) -> Option<(Box<Child>, Option<Permit>)> {
+    pub(crate) fn take(&self, ticket: TaskKey) -> Option<(Box<Child>, Option<Permit>)> {
         self.0.roll.borrow_mut().take(ticket)
     }
 
     /// The task has ended, and its actor takes one of workflow `root` at once: the ticket of that one.
-    pub(crate) fn succeed(&self, ticket: Ticket, root: Id) -> Ticket {
-        self.0.roll.borrow_mut().succeed(ticket, root)
+    pub(crate) fn reuse_key(&self, ticket: TaskKey, root: Id) -> TaskKey {
+        self.0.roll.borrow_mut().reuse(ticket, root)
     }
 
     /// The task has ended; its actor waits for another, unless the answer is no.
-    pub(crate) fn rest(&self, ticket: Ticket) -> bool {
-        self.0.roll.borrow_mut().rest(ticket)
+    pub(crate) fn park_idle(&self, ticket: TaskKey) -> bool {
+        self.0.roll.borrow_mut().park_idle(ticket)
     }
 
     /// The actor of a task is gone.
-    pub(crate) fn strike(&self, ticket: Ticket) {
-        let task = self.0.roll.borrow_mut().strike(ticket);
+    pub(crate) fn remove_task(&self, ticket: TaskKey) {
+        let task = self.0.roll.borrow_mut().remove(ticket);
         drop(task);
     }
 
@@ -306,17 +306,17 @@ impl Shell {
     /// so when it is granted.
     pub(crate) fn end_orphans(&self) {
         for task in self.0.roll.borrow().all() {
-            task.do_send(Look);
+            task.do_send(Recheck);
         }
     }
 
     /// Passes a note on to a task's actor; what one that is gone was told is dropped.
-    pub(crate) fn pass(&self, ticket: Ticket, note: Note) {
+    pub(crate) fn pass(&self, ticket: TaskKey, note: AttemptMessage) {
         match self.0.roll.borrow().get(ticket) {
-            Some(task) => task.do_send(Said(ticket, note)),
+            Some(task) => task.do_send(FromAttempt(ticket, note)),
             None => {
                 if let Some(attempt) = note.ended() {
-                    self.attempt_has_ended(ticket, attempt);
+                    self.forget_cancellation(ticket, attempt);
                 }
             }
         }
@@ -481,58 +481,58 @@ impl Shell {
     }
 
     /// Has a task's function called once all that was recorded before it is durable.
-    pub(crate) fn run(&self, order: Order) {
+    pub(crate) fn run(&self, order: Invocation) {
         self.add(|journal| journal.run(order));
     }
 
     /// Tells the caller that its submission is durable, once it is.
-    pub(crate) fn acknowledge(&self, caller: oneshot::Sender<Pin>, pin: Pin) {
+    pub(crate) fn acknowledge(&self, caller: oneshot::Sender<RetentionGuard>, pin: RetentionGuard) {
         self.add(|journal| journal.acknowledge(caller, pin));
     }
 
     /// Does this once all that was recorded before it is durable.
-    pub(crate) fn then(&self, act: Act) {
+    pub(crate) fn then(&self, act: PostCommit) {
         self.add(|journal| journal.then(act));
     }
 
     /// Records that these callbacks are to run, and has the engine run them; but not of what is
     /// revoked. `caller`: the post of the supervisor whose children call for them.
-    pub(crate) fn launch(&self, root: Id, due: Vec<Due>, caller: &Post) {
-        if self.is_revoked(root, caller.path()) {
+    pub(crate) fn launch(&self, root: Id, due: Vec<PendingCallback>, caller: &EventQueue) {
+        if self.observe_revocation(root, caller.path()) {
             return;
         }
         for due in due {
             self.record_due(root, &due);
             failpoint::reach(Point::Launched);
             if let Some((_, post)) = self.0.engine.get() {
-                post.send(Word::Launch(Box::new(Launch { root, due })));
+                post.send(ChildEvent::Launch(Box::new(Launch { root, due })));
             }
         }
     }
 
-    pub(crate) fn record_due(&self, root: Id, due: &Due) {
+    pub(crate) fn record_due(&self, root: Id, due: &PendingCallback) {
         self.record(root.workflow_stream(), draft::due(due));
     }
 
     /// The outcome as it is recorded: a value too large for its record is put beside it.
-    pub(crate) fn keep(&self, node: Id, outcome: Outcome) -> Outcome {
+    pub(crate) fn spill(&self, node: Id, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Success(value) => {
                 let put = &mut |key, piece| self.put(key, piece);
-                Outcome::Success(draft::keep(node, value, put))
+                Outcome::Success(draft::spill(node, value, put))
             }
             outcome => outcome,
         }
     }
 
     /// The accumulator of a fold's function as it is recorded.
-    pub(crate) fn keep_acc(&self, body: Id, acc: Value) -> Value {
-        draft::keep_acc(body, acc, &mut |key, piece| self.put(key, piece))
+    pub(crate) fn spill_acc(&self, body: Id, acc: Value) -> Value {
+        draft::spill_acc(body, acc, &mut |key, piece| self.put(key, piece))
     }
 
     /// The arguments that a retry gave as they are recorded.
-    pub(crate) fn keep_args(&self, node: Id, args: Value) -> Value {
-        draft::keep_args(node, args, &mut |key, piece| self.put(key, piece))
+    pub(crate) fn spill_args(&self, node: Id, args: Value) -> Value {
+        draft::spill_args(node, args, &mut |key, piece| self.put(key, piece))
     }
 
     /// Hands out `count` node numbers of workflow `root`.
@@ -554,7 +554,7 @@ impl Shell {
 
     /// The workflow has ended. Of one without callbacks nobody asks any more when its root was
     /// started, and mostly the store has not taken that out of its log yet.
-    pub(crate) fn ended(&self, root: Id, has_callbacks: bool) {
+    pub(crate) fn finish_workflow(&self, root: Id, has_callbacks: bool) {
         self.0.numbers.borrow_mut().remove(&root);
         self.0.superseded.borrow_mut().remove(&root);
         // (Whoever revokes asks so.)
@@ -562,7 +562,7 @@ impl Shell {
         // What has not come in again is suspected still: it was revoked, or its workflow failed first.
         self.suspects_of(root)
             .into_iter()
-            .for_each(|id| self.acquit(id));
+            .for_each(|id| self.clear_absent(id));
         let start = self.0.starts.borrow_mut().remove(&root).flatten();
         if let Some(commit) = start
             && !has_callbacks
@@ -589,18 +589,18 @@ impl Shell {
     }
 
     /// So much more is pending. To be called beside the record that says so.
-    pub(crate) fn is_pending(&self, weight: Weight) {
+    pub(crate) fn add_pending(&self, weight: Load) {
         let (mut pending, stored) = self.0.pending.get();
         pending.add(weight);
         self.0.pending.set((pending, stored));
     }
 
     /// So much has ended. As above.
-    pub(crate) fn is_not_pending(&self, weight: Weight) {
+    pub(crate) fn remove_pending(&self, weight: Load) {
         let (mut pending, stored) = self.0.pending.get();
         pending.remove(weight);
         self.0.pending.set((pending, stored));
-        self.shared().plant().room.remove(weight);
+        self.shared().engine_handle().room.remove(weight);
     }
 
     /// Once for each batch, however many workflows it starts and ends.
@@ -686,7 +686,7 @@ impl Shell {
     /// is filled meanwhile.
     async fn commit_all(self) {
         loop {
-            self.gather().await;
+            self.coalesce().await;
             let taken = {
                 let mut journal = self.0.journal.borrow_mut();
                 if journal.is_empty() {
@@ -723,7 +723,7 @@ impl Shell {
     /// Lets the actors talk until none of them adds anything more, so that what follows from one
     /// event (a step's end, the next step's start) shares a batch. Nothing depends on it but the
     /// number of commits.
-    async fn gather(&self) {
+    async fn coalesce(&self) {
         let start = self.0.journal.borrow().added;
         let mut last = start;
         let mut quiet = 0;
@@ -738,7 +738,7 @@ impl Shell {
         }
     }
 
-    async fn commit(&self, batch: Batch, news: News) -> Result<(), Error> {
+    async fn commit(&self, batch: Batch, news: CommitNotice) -> Result<(), Error> {
         let shared = self.0.shared.clone();
         let follow = move |done: &Result<(), StoreError>| match done {
             Ok(()) => news.tell(&shared),
@@ -750,26 +750,26 @@ impl Shell {
             .map_err(Error::from)
     }
 
-    fn act(&self, act: Act) {
+    fn act(&self, act: PostCommit) {
         match act {
             // Who no longer waits for its call loses nothing.
-            Act::Answer(caller, outcome) => drop(caller.send(outcome)),
-            Act::KeyIsDurable(message) => self.engine().do_send(message),
-            Act::Start(child) => child.start_now(self),
-            Act::Respawn(supervisor, message) => supervisor.do_send(message),
-            Act::Stored(message) => self.engine().do_send(message),
-            Act::Wanted(message) => self.engine().do_send(message),
-            Act::Sweep(message) => self.engine().do_send(message),
-            Act::Forget(message) => self.engine().do_send(message),
-            Act::Revoke(message) => self.engine().do_send(message),
-            Act::IsRevoked(message) => self.engine().do_send(message),
-            Act::Done(caller) => drop(caller.send(Ok(()))),
-            Act::Purge(root) => {
+            PostCommit::Answer(caller, outcome) => drop(caller.send(outcome)),
+            PostCommit::KeyIsDurable(message) => self.engine().do_send(message),
+            PostCommit::Start(child) => child.start_now(self),
+            PostCommit::Restart(supervisor, message) => supervisor.do_send(message),
+            PostCommit::Stored(message) => self.engine().do_send(message),
+            PostCommit::Wanted(message) => self.engine().do_send(message),
+            PostCommit::Sweep(message) => self.engine().do_send(message),
+            PostCommit::Forget(message) => self.engine().do_send(message),
+            PostCommit::Revoke(message) => self.engine().do_send(message),
+            PostCommit::IsRevoked(message) => self.engine().do_send(message),
+            PostCommit::Done(caller) => drop(caller.send(Ok(()))),
+            PostCommit::Purge(root) => {
                 let store = self.0.desk.store.clone();
                 let shared = self.shared().clone();
                 self.0
                     .shared
-                    .plant()
+                    .engine_handle()
                     .runtime
                     .spawn(sweeper::purge(shared, store, root));
             }

@@ -13,9 +13,9 @@ use super::shared::Shared;
 use super::store::{self, StoreActor};
 use super::sweeper;
 use crate::canvas::Canvas;
-use crate::canvas::freeze::Refusal;
+use crate::canvas::freeze::CanvasError;
 use crate::canvas::id::{Id, Seq};
-use crate::canvas::machine::room::Weight;
+use crate::canvas::machine::room::Load;
 use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
 use crate::persistence::codec::{self, Kind};
@@ -51,7 +51,7 @@ pub(crate) async fn stage(
 ) -> Result<(Definition, Staged)> {
     let mut staged = Staged {
         shared: shared.clone(),
-        store: shared.plant().client().store.clone(),
+        store: shared.engine_handle().client().store.clone(),
         root: None,
     };
     if canvas.has_at_most(SMALL) {
@@ -71,20 +71,20 @@ pub(crate) async fn stage(
         let shared = shared.clone();
         move || {
             freeze(&shared, root, canvas, key, |batch, drawn| {
-                let gone = |_| Refusal::here("nobody waits for it any more");
+                let gone = |_| CanvasError::here("nobody waits for it any more");
                 pollster::block_on(batches.send((batch, drawn))).map_err(gone)
             })
         }
     });
     // It waits for batches to be written, so it cannot be done here.
-    if let Err((_, error)) = shared.plant().runtime.try_run(draw) {
+    if let Err((_, error)) = shared.engine_handle().runtime.try_run(draw) {
         return Err(Error::no_thread("to draw a large canvas", &error));
     }
     let mut bytes = 0;
     while let Some((batch, drawn)) = written.recv().await {
         bytes += batch.bytes() as u64;
         // Others are to wait for it before it is whole.
-        reservation.set(Weight {
+        reservation.set(Load {
             tasks: drawn.max(1),
             bytes,
         });
@@ -113,8 +113,8 @@ fn freeze(
     root: Id,
     canvas: Canvas,
     key: Option<String>,
-    mut send: impl FnMut(Batch, Seq) -> Result<(), Refusal>,
-) -> Result<Definition, Refusal> {
+    mut send: impl FnMut(Batch, Seq) -> Result<(), CanvasError>,
+) -> Result<Definition, CanvasError> {
     let mut batch = Batch::default();
     let put = &mut |(key, value): Pair, drawn| {
         batch.put(key, value);
@@ -140,7 +140,7 @@ impl Staged {
     async fn write(&mut self, root: Id, mut batch: Batch) -> Result<()> {
         self.shared.reader()?.store().room()?;
         if self.root.replace(root).is_none() {
-            batch.put(keys::remains(root), codec::encode(Kind::Mark, &()));
+            batch.put(keys::garbage_marker(root), codec::encode(Kind::Mark, &()));
         }
         let answer = store::commit(&self.store, batch).await;
         if let Err(error) = answer.map_err(|_| gone(&self.shared))? {
@@ -166,7 +166,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         if let Some(root) = self.root {
             let (shared, store) = (self.shared.clone(), self.store.clone());
-            self.shared.plant().runtime.spawn(async move {
+            self.shared.engine_handle().runtime.spawn(async move {
                 // A batch may be on its way: this answer comes behind it.
                 if store::commit(&store, Batch::default()).await.is_ok() {
                     sweeper::purge(shared, store, root).await;

@@ -20,10 +20,10 @@ use crate::persistence::{Batch, Durability, Store, StoreError};
 const BUFFERED: Duration = Duration::from_millis(500);
 
 /// How long a commit waits on a full disk, or for want of descriptors or memory, before it is tried again.
-const FULL: Duration = Duration::from_millis(100);
+const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
 
 /// A batch of so many changes is written where it was decided: what one task alone needs, or a few.
-const FEW: usize = 16;
+const INLINE_COMMIT_MAX: usize = 16;
 
 /// Whether it is applied, and then whether it is as durable as the app asked for.
 type Written = Result<Result<(), StoreError>, StoreError>;
@@ -33,14 +33,14 @@ type Written = Result<Result<(), StoreError>, StoreError>;
 /// Invariant: after a write that failed nothing is written any more, by the engine or beside it: what the store
 /// holds of that write is not known, and a store may accept what comes next.
 #[derive(Debug)]
-pub(crate) struct Pen {
+pub(crate) struct WriteLock {
     store: Arc<dyn Store>,
     durability: Durability,
     /// Held by the one who writes: why a write has failed.
     failed: Mutex<Option<StoreError>>,
 }
 
-impl Pen {
+impl WriteLock {
     pub(crate) fn new(store: Arc<dyn Store>, durability: Durability) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -89,7 +89,7 @@ impl Pen {
     /// for more than the disk.
     fn write_here(&self, batch: Batch) -> Result<Written, Batch> {
         // What is buffered, somebody has to flush.
-        if batch.len() > FEW || self.durability == Durability::Buffered {
+        if batch.len() > INLINE_COMMIT_MAX || self.durability == Durability::Buffered {
             return Err(batch);
         }
         #[cfg(feature = "simulation")]
@@ -120,10 +120,10 @@ impl Pen {
 
 /// It lives on an arbiter of its own, because it blocks in `fsync`.
 pub(crate) struct StoreActor {
-    pen: Arc<Pen>,
+    pen: Arc<WriteLock>,
     /// Each is applied as it came, so that none grows large; they share one sync.
     pending: Vec<Batch>,
-    waiting: Vec<Waiting>,
+    waiting: Vec<CommitWaiter>,
     /// Why those who wait do so already for a second time.
     full: Option<StoreError>,
     /// The flush of what `Buffered` has left in memory.
@@ -134,21 +134,21 @@ pub(crate) struct StoreActor {
 pub(crate) type Answer = oneshot::Receiver<Result<(), StoreError>>;
 
 /// What follows a commit at once, on the store's thread, however it has ended.
-type Sequel = Box<dyn FnOnce(&Result<(), StoreError>) + Send>;
+type OnCommitted = Box<dyn FnOnce(&Result<(), StoreError>) + Send>;
 
 /// Write this, and answer when it is as durable as the app asked for.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Commit {
     batch: Batch,
-    waiting: Waiting,
+    waiting: CommitWaiter,
     /// Why it does so already for a second time.
     full: Option<StoreError>,
 }
 
 /// Who waits for a commit.
-struct Waiting {
-    then: Option<Sequel>,
+struct CommitWaiter {
+    then: Option<OnCommitted>,
     reply: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -161,13 +161,13 @@ pub(crate) fn commit(store: &Addr<StoreActor>, batch: Batch) -> Answer {
 fn send(
     store: &Addr<StoreActor>,
     batch: Batch,
-    then: Option<Sequel>,
+    then: Option<OnCommitted>,
     full: Option<StoreError>,
 ) -> Answer {
     let (reply, answer) = oneshot::channel();
     let commit = Commit {
         batch,
-        waiting: Waiting { then, reply },
+        waiting: CommitWaiter { then, reply },
         full,
     };
     // Who commits waits for the answer before the next.
@@ -177,12 +177,12 @@ fn send(
 
 /// The engine's way to the store.
 #[derive(Debug)]
-pub(crate) struct Desk {
-    pub(crate) pen: Arc<Pen>,
+pub(crate) struct Committer {
+    pub(crate) pen: Arc<WriteLock>,
     pub(crate) store: Addr<StoreActor>,
 }
 
-impl Desk {
+impl Committer {
     /// Has the batch written, and does this once it is durable, or cannot be, wherever that is: threads that
     /// wait for it are woken without a detour through the one that committed. No answer: the store is lost,
     /// or has panicked.
@@ -211,12 +211,12 @@ impl Desk {
     }
 }
 
-type Glance = Box<dyn FnOnce(&dyn Store) + Send>;
+type WithStore = Box<dyn FnOnce(&dyn Store) + Send>;
 
 /// Call this with the store, while nothing is written to it.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Look(Glance);
+struct Inspect(WithStore);
 
 /// Has a look at the store between two commits; they wait. Fails if the store actor is gone.
 pub(crate) fn look<T: Send + 'static>(
@@ -224,7 +224,7 @@ pub(crate) fn look<T: Send + 'static>(
     look: impl FnOnce(&dyn Store) -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
     let (done, seen) = oneshot::channel();
-    store.do_send(Look(Box::new(move |store| drop(done.send(look(store))))));
+    store.do_send(Inspect(Box::new(move |store| drop(done.send(look(store))))));
     seen
 }
 
@@ -234,7 +234,7 @@ pub(crate) fn look<T: Send + 'static>(
 struct Write;
 
 impl StoreActor {
-    pub(crate) fn new(pen: Arc<Pen>) -> Self {
+    pub(crate) fn new(pen: Arc<WriteLock>) -> Self {
         Self {
             pen,
             pending: Vec::new(),
@@ -290,10 +290,10 @@ impl Handler<Commit> for StoreActor {
     }
 }
 
-impl Handler<Look> for StoreActor {
+impl Handler<Inspect> for StoreActor {
     type Result = ();
 
-    fn handle(&mut self, Look(look): Look, _: &mut Context<Self>) {
+    fn handle(&mut self, Inspect(look): Inspect, _: &mut Context<Self>) {
         let _nobody_writes = self.pen.take();
         look(&*self.pen.store);
     }
@@ -307,7 +307,7 @@ impl Handler<Write> for StoreActor {
             // All is applied and nobody is told: it waits for room on the disk, as for the disk.
             Ok(Err(full)) if full.is_temporary() => {
                 self.full = Some(full);
-                context.notify_later(Write, FULL);
+                context.notify_later(Write, FULL_DISK_RETRY);
                 return;
             }
             // It is a store that does not try again.
@@ -321,7 +321,7 @@ impl Handler<Write> for StoreActor {
             self.flush_later(context);
         }
         self.full = None;
-        for Waiting { then, reply } in self.waiting.drain(..) {
+        for CommitWaiter { then, reply } in self.waiting.drain(..) {
             if let Some(then) = then {
                 then(&done);
             }
@@ -395,25 +395,25 @@ mod tests {
         batch
     }
 
-    fn desk(durability: Durability) -> (Arc<Book>, Desk) {
+    fn desk(durability: Durability) -> (Arc<Book>, Committer) {
         desk_over(Book::default(), durability)
     }
 
-    fn desk_over(book: Book, durability: Durability) -> (Arc<Book>, Desk) {
+    fn desk_over(book: Book, durability: Durability) -> (Arc<Book>, Committer) {
         let book = Arc::new(book);
-        let pen = Pen::new(book.clone(), durability);
+        let pen = WriteLock::new(book.clone(), durability);
         let actor = StoreActor::new(pen.clone());
         let store = StoreActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
-        (book, Desk { pen, store })
+        (book, Committer { pen, store })
     }
 
     #[actix::test]
     async fn few_changes_are_written_here_and_many_elsewhere() {
         let here = Some(thread::current().id());
         for (durability, changes, is_here) in [
-            (Durability::Power, FEW, true),
+            (Durability::Power, INLINE_COMMIT_MAX, true),
             (Durability::Process, 1, true),
-            (Durability::Power, FEW + 1, false),
+            (Durability::Power, INLINE_COMMIT_MAX + 1, false),
             // Somebody has to flush it.
             (Durability::Buffered, 1, false),
         ] {
@@ -479,7 +479,7 @@ mod tests {
 
     #[actix::test]
     async fn what_follows_a_commit_is_told_of_its_error_before_anybody_else() {
-        for changes in [1, FEW + 1] {
+        for changes in [1, INLINE_COMMIT_MAX + 1] {
             let book = Book {
                 is_full: AtomicBool::new(false),
                 gives_up: true,
@@ -498,11 +498,13 @@ mod tests {
 
     #[actix::test]
     async fn after_a_write_that_failed_nothing_is_written_whoever_asks_for_it() {
-        for changes in [1, FEW + 1] {
+        for changes in [1, INLINE_COMMIT_MAX + 1] {
             let (book, desk) = desk(Durability::Power);
             book.fails.store(true, Ordering::SeqCst);
             // As what is swept is deleted: not by the engine.
-            let failed = commit(&desk.store, batch(FEW + 1)).await.unwrap();
+            let failed = commit(&desk.store, batch(INLINE_COMMIT_MAX + 1))
+                .await
+                .unwrap();
             failed.unwrap_err();
             let done = desk.commit(batch(changes), |_| ());
             let error = done.await.unwrap().unwrap_err();
@@ -516,6 +518,10 @@ mod tests {
         let (book, desk) = desk(Durability::Power);
         book.panics.store(true, Ordering::SeqCst);
         assert!(desk.commit(batch(1), |_| ()).await.is_none());
-        assert!(desk.commit(batch(FEW + 1), |_| ()).await.is_none());
+        assert!(
+            desk.commit(batch(INLINE_COMMIT_MAX + 1), |_| ())
+                .await
+                .is_none()
+        );
     }
 }

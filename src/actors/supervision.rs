@@ -9,16 +9,16 @@ use super::chain::ChainActor;
 use super::chord::ChordActor;
 use super::fold::FoldActor;
 use super::group::GroupActor;
-use super::journal::Act;
-use super::post::Post;
-use super::shell::Shell;
+use super::journal::PostCommit;
+use super::post::EventQueue;
+use super::shell::EngineContext;
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
-use crate::canvas::machine::place::Place;
-use crate::canvas::machine::revocation::{Stand, stand};
-use crate::canvas::machine::{Change, Index, Record, Report};
+use crate::canvas::machine::place::ChildSpec;
+use crate::canvas::machine::revocation::{NodeKey, node_key};
+use crate::canvas::machine::{ChildProgress, Index, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
+use crate::messages::supervisor::{ChildEnded, ChildEvent, ChildExited, EventsReady, RestartChild};
 
 thread_local! {
     /// An actor of this thread was lost. Only from then on is there anybody without a supervisor.
@@ -28,7 +28,7 @@ thread_local! {
 /// Says whether an actor that this post is above of has lost its supervisor, or one further up. It is in
 /// nobody's place then, since what was lost is started again from the store: it ends, and says and
 /// records nothing.
-pub(crate) fn is_orphaned(above: &Post) -> bool {
+pub(crate) fn is_orphaned(above: &EventQueue) -> bool {
     LOST.get() && !above.is_held()
 }
 
@@ -38,17 +38,17 @@ pub(crate) const BARRIER: Index = Index::MAX - 1;
 /// A child to be started, and then its actor's tie to its supervisor.
 #[derive(Debug)]
 pub(crate) struct Child {
-    place: Place,
+    spec: ChildSpec,
     pub(crate) resume: Resume,
-    reports_to: Post,
-    tether: Tether,
+    reports_to: EventQueue,
+    exit_guard: ExitGuard,
 }
 
 impl Deref for Child {
-    type Target = Place;
+    type Target = ChildSpec;
 
-    fn deref(&self) -> &Place {
-        &self.place
+    fn deref(&self) -> &ChildSpec {
+        &self.spec
     }
 }
 
@@ -59,21 +59,21 @@ pub(crate) enum Resume {
     Fresh,
     /// It may have been started before: how far it got, as its supervisor's stream says, and
     /// there may be a stream of its own.
-    Stored(Option<Change>),
+    Stored(Option<ChildProgress>),
 }
 
 /// Ties a child to its supervisor. It goes when the child's actor goes, and says so: actix tells
 /// nobody of an actor that panics.
 #[derive(Debug)]
-pub(crate) struct Tether {
+pub(crate) struct ExitGuard {
     root: Id,
     index: Index,
-    supervisor: Post,
+    supervisor: EventQueue,
     reported: bool,
 }
 
-impl Tether {
-    pub(crate) fn new(root: Id, index: Index, supervisor: Post) -> Self {
+impl ExitGuard {
+    pub(crate) fn new(root: Id, index: Index, supervisor: EventQueue) -> Self {
         Self {
             root,
             index,
@@ -82,7 +82,7 @@ impl Tether {
         }
     }
 
-    pub(crate) fn supervisor(&self) -> &Post {
+    pub(crate) fn supervisor(&self) -> &EventQueue {
         &self.supervisor
     }
 
@@ -92,12 +92,12 @@ impl Tether {
     }
 }
 
-impl Drop for Tether {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
         if !self.reported {
             LOST.set(true);
         }
-        self.supervisor.send(Word::Stopped(ChildStopped {
+        self.supervisor.send(ChildEvent::Exited(ChildExited {
             root: self.root,
             index: self.index,
             lost: !self.reported,
@@ -108,15 +108,15 @@ impl Drop for Tether {
 impl Child {
     /// `supervisor` is told when its actor is gone.
     pub(crate) fn new(
-        place: Place,
+        place: ChildSpec,
         resume: Resume,
-        reports_to: Post,
-        supervisor: Post,
+        reports_to: EventQueue,
+        supervisor: EventQueue,
     ) -> Box<Self> {
         // It is large, and goes through many hands.
         Box::new(Self {
-            tether: Tether::new(place.root, place.index, supervisor),
-            place,
+            exit_guard: ExitGuard::new(place.root, place.index, supervisor),
+            spec: place,
             resume,
             reports_to,
         })
@@ -130,18 +130,18 @@ impl Child {
     }
 
     /// Where it stands, and each above it.
-    pub(crate) fn path(&self) -> impl Iterator<Item = Stand> + '_ {
-        let own = stand(self.stream, self.index);
-        std::iter::once(own).chain(self.tether.supervisor.path())
+    pub(crate) fn path(&self) -> impl Iterator<Item = NodeKey> + '_ {
+        let own = node_key(self.stream, self.index);
+        std::iter::once(own).chain(self.exit_guard.supervisor.path())
     }
 
     /// The post of its actor, for children of its own.
-    pub(crate) fn post<A>(&self, context: &Context<A>) -> Post
+    pub(crate) fn post<A>(&self, context: &Context<A>) -> EventQueue
     where
-        A: Actor<Context = Context<A>> + Handler<Mail>,
+        A: Actor<Context = Context<A>> + Handler<EventsReady>,
     {
-        let own = stand(self.stream, self.index);
-        Post::of(context, Some((own, self.tether.supervisor.clone())))
+        let own = node_key(self.stream, self.index);
+        EventQueue::of(context, Some((own, self.exit_guard.supervisor.clone())))
     }
 
     /// As [`is_orphaned`].
@@ -150,23 +150,23 @@ impl Child {
     }
 
     /// Records how far it has got, in its supervisor's stream.
-    pub(crate) fn record(&self, shell: &Shell, change: Change) {
+    pub(crate) fn record(&self, shell: &EngineContext, change: ChildProgress) {
         let index = self.index;
         shell.record(self.stream, Record::Child { index, change });
     }
 
     /// Its outcome and the callbacks it calls for go to the supervisor.
-    pub(crate) fn report(&mut self, shell: &Shell, outcome: Outcome) {
-        self.tell(shell, shell.keep(self.id(), outcome).into(), false);
+    pub(crate) fn report(&mut self, shell: &EngineContext, outcome: Outcome) {
+        self.tell(shell, shell.spill(self.id(), outcome).into(), false);
     }
 
     /// The outcome of its last child is its own.
-    pub(crate) fn pass_on(&mut self, shell: &Shell, report: Report) {
+    pub(crate) fn pass_on(&mut self, shell: &EngineContext, report: Report) {
         self.tell(shell, report, true);
     }
 
     /// The failure of a child that is not the last is its own.
-    pub(crate) fn fail(&mut self, shell: &Shell, report: Report) {
+    pub(crate) fn fail(&mut self, shell: &EngineContext, report: Report) {
         self.tell(shell, report, false);
     }
 
@@ -176,9 +176,9 @@ impl Child {
         self.say(Outcome::Revoked(failure).into());
     }
 
-    fn tell(&mut self, shell: &Shell, report: Report, of_last: bool) {
+    fn tell(&mut self, shell: &EngineContext, report: Report, of_last: bool) {
         // Of what was on its way here when it was revoked nothing counts.
-        if shell.is_revoked(self.root, self.path()) {
+        if shell.observe_revocation(self.root, self.path()) {
             return self.revoke();
         }
         let report = self.last_word(report, of_last);
@@ -186,8 +186,8 @@ impl Child {
     }
 
     fn say(&mut self, report: Report) {
-        self.tether.release();
-        self.reports_to.send(Word::Ended(ChildEnded {
+        self.exit_guard.release();
+        self.reports_to.send(ChildEvent::Ended(ChildEnded {
             root: self.root,
             index: self.index,
             report,
@@ -196,21 +196,21 @@ impl Child {
 
     /// Starts the actor that the child needs; one that takes a list apart, once that is durable
     /// and can be read.
-    pub(crate) fn start(self: Box<Self>, shell: &Shell) {
+    pub(crate) fn start(self: Box<Self>, shell: &EngineContext) {
         match &self.input {
             None | Some(Value::Inline(_)) => self.start_now(shell),
-            Some(_) if self.node.takes_a_list() => shell.then(Act::Start(self)),
+            Some(_) if self.node.takes_a_list() => shell.then(PostCommit::Start(self)),
             Some(_) => self.start_now(shell),
         }
     }
 
     /// As [`start`](Self::start), when nothing is to be waited for.
-    pub(crate) fn start_now(mut self: Box<Self>, shell: &Shell) {
-        if shell.is_revoked(self.root, self.path()) {
+    pub(crate) fn start_now(mut self: Box<Self>, shell: &EngineContext) {
+        if shell.observe_revocation(self.root, self.path()) {
             return self.revoke();
         }
         match self.node.def {
-            Def::Task(_) => shell.enroll(self),
+            Def::Task(_) => shell.submit_task(self),
             Def::Chain(_) => drop(ChainActor::new(shell.clone(), self).start()),
             Def::Group(_) => drop(GroupActor::new(shell.clone(), self).start()),
             Def::Chord { .. } => drop(ChordActor::new(shell.clone(), self).start()),
@@ -221,13 +221,13 @@ impl Child {
 
 /// Has this actor told to start child `index` again, once all that the child had recorded is
 /// durable and can be read.
-pub(crate) fn respawn_later<A>(
-    shell: &Shell,
+pub(crate) fn restart_after_commit<A>(
+    shell: &EngineContext,
     supervisor: Id,
     index: Index,
     context: &mut Context<A>,
 ) where
-    A: Actor<Context = Context<A>> + Handler<Respawn>,
+    A: Actor<Context = Context<A>> + Handler<RestartChild>,
 {
     if shell.is_closed() {
         return;
@@ -235,14 +235,14 @@ pub(crate) fn respawn_later<A>(
     tracing::error!(%supervisor, index, "a child's actor was lost and is started again");
     shell.end_orphans();
     let root = supervisor.root();
-    shell.then(Act::Respawn(
+    shell.then(PostCommit::Restart(
         context.address().recipient(),
-        Respawn { root, index },
+        RestartChild { root, index },
     ));
 }
 
 /// The last word on a child whose actor dies each time it is started.
-pub(crate) fn given_up(shell: &Shell, root: Id, node: &Node) -> Report {
+pub(crate) fn abandoned_report(shell: &EngineContext, root: Id, node: &Node) -> Report {
     shell.end_orphans();
     let failure = TaskFailure::new(
         FailureKind::Engine,

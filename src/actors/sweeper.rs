@@ -10,7 +10,7 @@ use super::store::{self, StoreActor};
 use crate::canvas::id::Id;
 use crate::failpoint::{self, Point};
 use crate::persistence::codec::{self, Kind};
-use crate::persistence::definition::Head;
+use crate::persistence::definition::WorkflowHeader;
 use crate::persistence::reader::Reader;
 use crate::persistence::{Batch, StoreError, keys};
 
@@ -82,7 +82,7 @@ pub(crate) fn expired(
             kept.get_or_insert(at_ms);
             continue;
         }
-        let head: Head = codec::decode(Kind::Head, &key, &head)?;
+        let head: WorkflowHeader = codec::decode(Kind::Head, &key, &head)?;
         let mut parts = keys_of_parts(reader, root).take(SMALL + 1);
         let parts = parts.by_ref().collect::<Result<Vec<_>, _>>()?;
         deletes += 3 + parts.len();
@@ -153,7 +153,7 @@ fn some_deletes(reader: &Reader, root: Id) -> Result<(Batch, bool), StoreError> 
     }
     let is_last = batch.len() < MAX_DELETES;
     if is_last {
-        batch.delete(keys::remains(root));
+        batch.delete(keys::garbage_marker(root));
     }
     Ok((batch, is_last))
 }

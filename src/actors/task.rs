@@ -6,29 +6,29 @@ use std::collections::{BTreeMap, VecDeque};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 
-use super::call::{self, Given, Limits};
+use super::call::{self, CallInput, Limits};
 use super::dispatcher::Ready;
-use super::inbox::Note;
-use super::journal::Act;
-use super::post::Post;
-use super::roll::Ticket;
-use super::runner::Order;
-use super::shell::Shell;
-use super::supervision::{Child, Resume, given_up, respawn_later};
+use super::inbox::AttemptMessage;
+use super::journal::PostCommit;
+use super::post::EventQueue;
+use super::roll::TaskKey;
+use super::runner::Invocation;
+use super::shell::EngineContext;
+use super::supervision::{Child, Resume, abandoned_report, restart_after_commit};
 use crate::canvas::Mode;
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::offspring;
-use crate::canvas::machine::quarantine::Arrival;
-use crate::canvas::machine::task::{Command, End, Now, Retry, Schedule, Task};
-use crate::canvas::machine::{Change, Index};
+use crate::canvas::machine::quarantine::SuspectStatus;
+use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
+use crate::canvas::machine::{ChildProgress, Index};
 use crate::canvas::options::Options;
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::parked::{Misfit, NOT_REGISTERED, ParkedTask};
 use crate::canvas::time::{Scale, Time};
 use crate::messages::dispatcher::Permit;
 use crate::messages::scheduler::{Wake, WakeAt};
-use crate::messages::supervisor::{ChildEnded, ChildStopped, Mail, Respawn, Word};
-use crate::messages::task::{Finished, Granted, Look, Released, Wants, WantsSlot};
+use crate::messages::supervisor::{ChildEnded, ChildEvent, ChildExited, EventsReady, RestartChild};
+use crate::messages::task::{Finished, Granted, ReacquireSlot, Recheck, Released, StartSubtask};
 use crate::persistence::{StoreError, definition};
 use crate::task::{Entry, TaskOptions};
 
@@ -36,22 +36,22 @@ use crate::task::{Entry, TaskOptions};
 /// one whose task has ended waits for the next.
 #[derive(Debug)]
 pub(crate) struct TaskActor {
-    shell: Shell,
+    shell: EngineContext,
     job: Option<Job>,
 }
 
 /// The task that it has.
 #[derive(Debug)]
 struct Job {
-    shell: Shell,
+    shell: EngineContext,
     child: Box<Child>,
-    ticket: Ticket,
+    ticket: TaskKey,
     /// The slot that it came with.
     permit: Option<Permit>,
     /// `None` while the task is parked: nothing is registered under its name.
-    work: Option<Work>,
+    activation: Option<Activation>,
     /// What its attempt before counts for, if that was running when the process ended.
-    arrival: Arrival,
+    arrival: SuspectStatus,
     /// This build cannot run it, and `App::parked` lists it.
     is_parked: bool,
     /// It has said its last word.
@@ -65,21 +65,21 @@ struct Job {
 /// Take the task that is meant for this ticket; to an actor that has none.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Take(pub(crate) Ticket);
+pub(crate) struct Assign(pub(crate) TaskKey);
 
 /// What an attempt of the task with this ticket says. The actor may have another one by now.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Said(pub(crate) Ticket, pub(crate) Note);
+pub(crate) struct FromAttempt(pub(crate) TaskKey, pub(crate) AttemptMessage);
 
 #[derive(Debug)]
-struct Work {
+struct Activation {
     machine: Task,
     entry: &'static Entry,
     /// The entry's with the signature's own: rare, so boxed.
     options: Option<Box<TaskOptions>>,
     /// Nearly always none.
-    family: Option<Box<Family>>,
+    waiters: Option<Box<SubtaskWaiters>>,
     /// The commits in which its latest attempts are recorded, from the second on.
     attempts: VecDeque<u64>,
 }
@@ -90,40 +90,40 @@ const KEPT_RECORDS: usize = 16;
 
 /// What a task has to do with the children that it starts.
 #[derive(Debug)]
-struct Family {
-    post: Post,
+struct SubtaskWaiters {
+    post: EventQueue,
     /// To start them again if they are lost.
-    offspring: BTreeMap<Index, Node>,
+    subtasks: BTreeMap<Index, Node>,
     /// Calls that wait for a child.
     calls: Vec<(Index, oneshot::Sender<Outcome>)>,
     /// Calls that want a slot to go on with.
     returning: VecDeque<oneshot::Sender<Permit>>,
 }
 
-impl Family {
-    fn new(offspring: BTreeMap<Index, Node>, post: Post) -> Box<Self> {
+impl SubtaskWaiters {
+    fn new(offspring: BTreeMap<Index, Node>, post: EventQueue) -> Box<Self> {
         Box::new(Self {
             post,
-            offspring,
+            subtasks: offspring,
             calls: Vec::new(),
             returning: VecDeque::new(),
         })
     }
 }
 
-impl Work {
+impl Activation {
     fn options(&self) -> &TaskOptions {
         self.options.as_deref().unwrap_or(&self.entry.options)
     }
 
-    fn family(&mut self, child: &Child, context: &Context<TaskActor>) -> &mut Family {
-        self.family
-            .get_or_insert_with(|| Family::new(BTreeMap::new(), child.post(context)))
+    fn family(&mut self, child: &Child, context: &Context<TaskActor>) -> &mut SubtaskWaiters {
+        self.waiters
+            .get_or_insert_with(|| SubtaskWaiters::new(BTreeMap::new(), child.post(context)))
     }
 }
 
 impl TaskActor {
-    pub(crate) fn new(shell: Shell) -> Self {
+    pub(crate) fn new(shell: EngineContext) -> Self {
         Self { shell, job: None }
     }
 
@@ -136,7 +136,7 @@ impl TaskActor {
         let Some(job) = &mut self.job else { return };
         let is_orphaned = job.child.is_orphaned();
         if !is_orphaned && self.shell.has_revoked() {
-            job.look(context);
+            job.check_revoked(context);
         }
         if !(is_orphaned || job.is_over) {
             event(job, context);
@@ -152,12 +152,12 @@ impl TaskActor {
         let (ticket, is_known) = (job.ticket, job.is_known);
         match next {
             Some((child, permit)) if !is_known => {
-                let ticket = self.shell.succeed(ticket, child.root);
+                let ticket = self.shell.reuse_key(ticket, child.root);
                 self.take(child, Some(permit), ticket, context);
             }
             next => {
                 self.shell.assign(next);
-                if is_known || !self.shell.rest(ticket) {
+                if is_known || !self.shell.park_idle(ticket) {
                     context.stop();
                 }
                 self.job = None;
@@ -169,7 +169,7 @@ impl TaskActor {
         &mut self,
         child: Box<Child>,
         permit: Option<Permit>,
-        ticket: Ticket,
+        ticket: TaskKey,
         context: &mut Context<Self>,
     ) {
         self.job = Some(Job::new(self.shell.clone(), child, permit, ticket));
@@ -178,14 +178,19 @@ impl TaskActor {
 }
 
 impl Job {
-    fn new(shell: Shell, child: Box<Child>, permit: Option<Permit>, ticket: Ticket) -> Self {
+    fn new(
+        shell: EngineContext,
+        child: Box<Child>,
+        permit: Option<Permit>,
+        ticket: TaskKey,
+    ) -> Self {
         Self {
             shell,
             child,
             ticket,
             permit,
-            work: None,
-            arrival: Arrival::Free,
+            activation: None,
+            arrival: SuspectStatus::Free,
             is_parked: false,
             is_over: false,
             is_known: false,
@@ -200,7 +205,7 @@ impl Job {
         context: &mut Context<TaskActor>,
         event: impl FnOnce(&mut Task) -> Vec<Command>,
     ) {
-        if let Some(work) = &mut self.work {
+        if let Some(work) = &mut self.activation {
             let commands = event(&mut work.machine);
             self.perform(commands, permit, context);
         }
@@ -229,7 +234,7 @@ impl Job {
                 Command::Report(mut report) => {
                     // What a fold's function gives is kept with how far the fold has got.
                     if self.child.run.is_none() {
-                        report.outcome = self.shell.keep(self.child.id(), report.outcome);
+                        report.outcome = self.shell.spill(self.child.id(), report.outcome);
                     }
                     self.child.pass_on(&self.shell, report);
                     self.is_over = true;
@@ -244,7 +249,10 @@ impl Job {
                     self.park(&reason.unwrap_or(failure.message), what, context);
                 }
                 Command::Expire => {
-                    let attempt = self.work.as_ref().map_or(0, |work| work.machine.attempt());
+                    let attempt = self
+                        .activation
+                        .as_ref()
+                        .map_or(0, |work| work.machine.attempt());
                     call::log_expired(&self.child, attempt + 1);
                     let failure = self.child.failure(FailureKind::Revoked, "expired");
                     self.child.report(&self.shell, Outcome::Revoked(failure));
@@ -271,30 +279,31 @@ impl Job {
     ) -> Result<(), StoreError> {
         use offspring::Command;
         let task = self.child.id();
-        let Some(work) = &mut self.work else {
+        let Some(work) = &mut self.activation else {
             return Ok(());
         };
         match command {
-            Command::Adopt {
+            Command::Start {
                 index,
                 purpose,
                 key,
                 graft,
             } => {
                 let first = self.shell.number(self.child.root, graft.span)?;
-                let child = definition::Offspring::new(task, index, purpose, key, &graft, first);
+                let child =
+                    definition::StoredSubtask::new(task, index, purpose, key, &graft, first);
                 let is_in_its_record = child.segments.is_empty();
                 for (key, value) in child.segments {
                     self.shell.put(key, value);
                 }
                 self.shell.record(task, child.record);
                 work.family(&self.child, context)
-                    .offspring
+                    .subtasks
                     .insert(index, child.node);
                 match self.child(index, Resume::Fresh) {
                     Some(child) if is_in_its_record => child.start(&self.shell),
                     // It reads its members from the store.
-                    Some(child) => self.shell.then(Act::Start(child)),
+                    Some(child) => self.shell.then(PostCommit::Start(child)),
                     None => {}
                 }
             }
@@ -304,17 +313,17 @@ impl Job {
                 self.shell.launch(self.child.root, due, post);
             }
             Command::Spawn(index) => self.resume_child(index)?,
-            Command::Respawn(index) => respawn_later(&self.shell, task, index, context),
-            Command::GiveUp(index) => {
-                if let Some(node) = work.family(&self.child, context).offspring.get(&index) {
-                    let report = given_up(&self.shell, self.child.root, node);
+            Command::Restart(index) => restart_after_commit(&self.shell, task, index, context),
+            Command::Abandon(index) => {
+                if let Some(node) = work.family(&self.child, context).subtasks.get(&index) {
+                    let report = abandoned_report(&self.shell, self.child.root, node);
                     self.decide(None, context, |task| task.child_ended(index, report));
                 }
             }
             Command::Answer(index, outcome) => {
                 let calls = &mut work.family(&self.child, context).calls;
                 for (_, caller) in calls.extract_if(.., |(of, _)| *of == index) {
-                    self.shell.then(Act::Answer(caller, outcome.clone()));
+                    self.shell.then(PostCommit::Answer(caller, outcome.clone()));
                 }
             }
         }
@@ -322,20 +331,24 @@ impl Job {
     }
 
     /// Records how far it has got; large arguments of a retry are put beside.
-    fn record(&mut self, mut change: Change) {
-        if let Change::Waiting { past, .. } | Change::WaitingUntil { past, .. } = &mut change {
+    fn record(&mut self, mut change: ChildProgress) {
+        if let ChildProgress::Waiting { past, .. } | ChildProgress::WaitingUntil { past, .. } =
+            &mut change
+        {
             self.shell.note_delay();
             if let Some(args) = past.args.take() {
-                let kept = self.shell.keep_args(self.child.id(), args);
+                let kept = self.shell.spill_args(self.child.id(), args);
                 past.args = Some(kept.clone());
-                if let Some(work) = &mut self.work {
+                if let Some(work) = &mut self.activation {
                     work.machine.args_are_kept(kept);
                 }
             }
         }
         let is_first = match &change {
-            Change::Started(past) => past.is_first(),
-            Change::Waiting { .. } | Change::WaitingUntil { .. } | Change::Done(_) => false,
+            ChildProgress::Started(past) => past.is_first(),
+            ChildProgress::Waiting { .. }
+            | ChildProgress::WaitingUntil { .. }
+            | ChildProgress::Done(_) => false,
         };
         self.child.record(&self.shell, change);
         if !is_first && let Err(error) = self.supersede() {
@@ -345,7 +358,7 @@ impl Job {
 
     /// Notes that something has been recorded of it, and lets go of what was long before.
     fn supersede(&mut self) -> Result<(), StoreError> {
-        let Some(work) = &mut self.work else {
+        let Some(work) = &mut self.activation else {
             return Ok(());
         };
         work.attempts.push_back(self.shell.next_commit());
@@ -361,35 +374,37 @@ impl Job {
         if let Some(permit) = self.permit.take() {
             return self.granted(permit, context);
         }
-        let Some(work) = &self.work else { return };
+        let Some(work) = &self.activation else { return };
         let slot = self
             .shell
             .slot(work.entry, self.child.def().options.as_deref());
         let priority = work.options().priority;
         match self.arrival {
-            Arrival::Free | Arrival::Watched => {
+            SuspectStatus::Free | SuspectStatus::Watched => {
                 self.shell
                     .request(slot, priority, Ready::Known(self.ticket));
             }
-            Arrival::Trial => {
+            SuspectStatus::Trial => {
                 self.shell
                     .await_trial(self.child.id(), slot, priority, self.ticket);
             }
-            Arrival::Quarantined => {}
-            Arrival::Discarded => self.discard(context),
+            SuspectStatus::Quarantined => {}
+            SuspectStatus::Discarded => self.discard(context),
         }
     }
 
     /// Finds out whether it is revoked, before it hears of anything else: so what is decided after the
     /// mark is decided by who knows of it.
-    fn look(&mut self, context: &mut Context<TaskActor>) {
-        let is_known = |work: &Work| work.machine.is_revoked();
-        if self.work.as_ref().is_some_and(is_known)
-            || !self.shell.is_revoked(self.child.root, self.child.path())
+    fn check_revoked(&mut self, context: &mut Context<TaskActor>) {
+        let is_known = |work: &Activation| work.machine.is_revoked();
+        if self.activation.as_ref().is_some_and(is_known)
+            || !self
+                .shell
+                .observe_revocation(self.child.root, self.child.path())
         {
             return;
         }
-        if self.work.is_some() {
+        if self.activation.is_some() {
             return self.decide(None, context, Task::revoked);
         }
         // It has just come in, or is parked.
@@ -421,7 +436,7 @@ impl Job {
     fn discard_parked(&mut self, reason: &str, context: &mut Context<TaskActor>) {
         if self.shell.is_discarded(self.child.id()) {
             // (Its record goes when it has ended.)
-            self.arrival = Arrival::Discarded;
+            self.arrival = SuspectStatus::Discarded;
         }
         let message = format!("discarded; it was parked: {reason}");
         let kind = match self.shell.entry(&self.child.def().name) {
@@ -429,9 +444,12 @@ impl Job {
             None => FailureKind::NotRegistered,
         };
         let failure = self.child.failure(kind, &message);
-        let attempt = self.work.as_ref().map_or(0, |work| work.machine.attempt());
+        let attempt = self
+            .activation
+            .as_ref()
+            .map_or(0, |work| work.machine.attempt());
         call::log_failed(&self.child, attempt, kind, false);
-        if self.work.is_some() {
+        if self.activation.is_some() {
             return self.decide(None, context, |task| task.discarded(failure));
         }
         self.child.report(&self.shell, Outcome::Failure(failure));
@@ -446,7 +464,9 @@ impl Job {
         if self.shell.is_of_this_life(self.child.root) {
             return true;
         }
-        let Some(work) = &self.work else { return false };
+        let Some(work) = &self.activation else {
+            return false;
+        };
         let def = self.child.def();
         let is_from_retry = work.machine.has_given_args();
         let is_from_upstream =
@@ -462,10 +482,10 @@ impl Job {
             let reason = parked.map_or_else(String::new, |task| task.reason);
             return self.discard_parked(&reason, context);
         }
-        if self.arrival == Arrival::Quarantined {
+        if self.arrival == SuspectStatus::Quarantined {
             self.arrival = match released {
-                Released::ToRun => Arrival::Watched,
-                Released::ToFail => Arrival::Discarded,
+                Released::ToRun => SuspectStatus::Watched,
+                Released::ToFail => SuspectStatus::Discarded,
             };
             self.request(context);
         }
@@ -488,16 +508,18 @@ impl Job {
 
     /// It has come to its end, or to that of an attempt: it did not end the process.
     fn clear(&mut self) {
-        if std::mem::replace(&mut self.arrival, Arrival::Free) != Arrival::Free {
+        if std::mem::replace(&mut self.arrival, SuspectStatus::Free) != SuspectStatus::Free {
             self.shell.cleared(self.child.id());
         }
     }
 
     fn granted(&mut self, mut permit: Permit, context: &mut Context<TaskActor>) {
         super::fault("task");
-        let Some(work) = &mut self.work else { return };
+        let Some(work) = &mut self.activation else {
+            return;
+        };
         // A call goes on with it, if one that still runs is waiting.
-        if let Some(family) = &mut work.family {
+        if let Some(family) = &mut work.waiters {
             while let Some(call) = family.returning.pop_front() {
                 match call.send(permit) {
                     Ok(()) => return,
@@ -505,8 +527,8 @@ impl Job {
                 }
             }
         }
-        if self.arrival == Arrival::Trial {
-            self.arrival = Arrival::Watched;
+        if self.arrival == SuspectStatus::Trial {
+            self.arrival = SuspectStatus::Watched;
             self.shell.trial_starts(self.child.id());
         }
         let now = match work.machine.may_expire() {
@@ -517,19 +539,19 @@ impl Job {
     }
 
     fn run(&self, attempt: u32, args: Option<Value>, permit: Option<Permit>) {
-        let (Some(work), Some(permit)) = (&self.work, permit) else {
+        let (Some(work), Some(permit)) = (&self.activation, permit) else {
             return;
         };
         let child = &self.child;
-        self.shell.run(Order {
+        self.shell.run(Invocation {
             ticket: self.ticket,
             entry: work.entry,
-            spot: child.spot(),
+            spot: child.task_ids(),
             attempt,
             permit,
-            given: Given::new(child, args),
+            given: CallInput::new(child, args),
             limits: Limits::of(work.options()),
-            is_watched: self.arrival == Arrival::Watched,
+            is_watched: self.arrival == SuspectStatus::Watched,
         });
     }
 
@@ -544,9 +566,9 @@ impl Job {
 
     /// Its own child `index`.
     fn child(&self, index: Index, resume: Resume) -> Option<Box<Child>> {
-        let work = self.work.as_ref()?;
-        let family = work.family.as_ref()?;
-        let node = family.offspring.get(&index)?;
+        let work = self.activation.as_ref()?;
+        let family = work.waiters.as_ref()?;
+        let node = family.subtasks.get(&index)?;
         let purpose = work.machine.purpose(index);
         let place = self.child.offspring(index, node.clone(), purpose);
         let post = &family.post;
@@ -583,7 +605,7 @@ impl Job {
                     Task::recover(id.seq(), policy, expires_on, last_change, &records, now);
                 let own = reader.offspring_in(id, records.into_iter().map(Ok))?;
                 offspring.extend(own.into_iter().map(|(index, _, node)| (index, node)));
-                if let Change::Started(past) = last
+                if let ChildProgress::Started(past) = last
                     && commands.contains(&Command::Request)
                 {
                     let name = &self.child.def().name;
@@ -593,13 +615,13 @@ impl Job {
             }
         };
         self.is_known |= !offspring.is_empty();
-        let family =
-            (!offspring.is_empty()).then(|| Family::new(offspring, self.child.post(context)));
-        self.work = Some(Work {
+        let family = (!offspring.is_empty())
+            .then(|| SubtaskWaiters::new(offspring, self.child.post(context)));
+        self.activation = Some(Activation {
             machine,
             entry,
             options,
-            family,
+            waiters: family,
             attempts: VecDeque::new(),
         });
         self.perform(commands, None, context);
@@ -628,18 +650,22 @@ impl Job {
             permit,
         } = finished;
         let end = match end {
-            End::Unfit { failure, misfit } if self.is_workflow_at_fault(misfit) => End::Failure {
-                failure,
-                retry: Retry::Never,
-            },
+            AttemptOutcome::Unfit { failure, misfit } if self.is_workflow_at_fault(misfit) => {
+                AttemptOutcome::Failure {
+                    failure,
+                    retry: Retry::Never,
+                }
+            }
             end => end,
         };
         match end {
-            End::Value(_) | End::Replaced(_) => {
+            AttemptOutcome::Value(_) | AttemptOutcome::Replaced(_) => {
                 let now = Now::default();
                 self.decide(None, context, |task| task.finished(attempt, end, now));
             }
-            End::Failure { .. } | End::Unfit { .. } => self.failed(attempt, end, context),
+            AttemptOutcome::Failure { .. } | AttemptOutcome::Unfit { .. } => {
+                self.failed(attempt, end, context)
+            }
         }
         if let Some(permit) = permit {
             self.next = self.shell.release_to_new(permit.into_slot());
@@ -648,9 +674,11 @@ impl Job {
         self.clear();
     }
 
-    fn failed(&mut self, attempt: u32, end: End, context: &mut Context<TaskActor>) {
+    fn failed(&mut self, attempt: u32, end: AttemptOutcome, context: &mut Context<TaskActor>) {
         let now = self.shell.now();
-        let Some(work) = &mut self.work else { return };
+        let Some(work) = &mut self.activation else {
+            return;
+        };
         let kind = work.machine.failure(attempt, &end);
         let commands = work.machine.finished(attempt, end, now);
         if let Some(kind) = kind {
@@ -659,15 +687,17 @@ impl Job {
         self.perform(commands, None, context);
     }
 
-    fn wants(&mut self, wants: Wants, context: &mut Context<TaskActor>) {
-        let Wants {
+    fn start_subtask(&mut self, wants: StartSubtask, context: &mut Context<TaskActor>) {
+        let StartSubtask {
             attempt,
             purpose,
             key,
             graft,
             answer,
         } = wants;
-        let Some(work) = &mut self.work else { return };
+        let Some(work) = &mut self.activation else {
+            return;
+        };
         if let Some((index, commands)) = work.machine.wants(attempt, purpose, &key, graft) {
             self.is_known = true;
             let calls = &mut work.family(&self.child, context).calls;
@@ -679,14 +709,14 @@ impl Job {
     }
 
     /// What it waits for must be able to run.
-    fn waits(&self) {
-        if self.arrival == Arrival::Watched {
+    fn end_trial(&self) {
+        if self.arrival == SuspectStatus::Watched {
             self.shell.outlived(self.child.id());
         }
     }
 
-    fn wants_slot(&mut self, slot: oneshot::Sender<Permit>, context: &mut Context<TaskActor>) {
-        if let Some(work) = &mut self.work {
+    fn reacquire_slot(&mut self, slot: oneshot::Sender<Permit>, context: &mut Context<TaskActor>) {
+        if let Some(work) = &mut self.activation {
             self.is_known = true;
             let family = work.family(&self.child, context);
             family.returning.push_back(slot);
@@ -694,14 +724,21 @@ impl Job {
         }
     }
 
-    fn hear(&mut self, context: &mut Context<TaskActor>) {
-        let family = self.work.as_ref().and_then(|work| work.family.as_ref());
-        let words = family.map(|family| family.post.collect());
+    fn on_events(&mut self, context: &mut Context<TaskActor>) {
+        let family = self
+            .activation
+            .as_ref()
+            .and_then(|work| work.waiters.as_ref());
+        let words = family.map(|family| family.post.drain());
         for word in words.into_iter().flatten() {
             self.decide(None, context, |task| match word {
-                Word::Ended(ChildEnded { index, report, .. }) => task.child_ended(index, report),
-                Word::Stopped(ChildStopped { index, lost, .. }) => task.child_stopped(index, lost),
-                Word::Launch(_) | Word::Arrived(_) => Vec::new(),
+                ChildEvent::Ended(ChildEnded { index, report, .. }) => {
+                    task.child_ended(index, report)
+                }
+                ChildEvent::Exited(ChildExited { index, lost, .. }) => {
+                    task.child_stopped(index, lost)
+                }
+                ChildEvent::Launch(_) | ChildEvent::Arrived(_) => Vec::new(),
             });
         }
     }
@@ -711,14 +748,17 @@ impl Drop for Job {
     /// If the actor is lost, or hangs on one that is, its attempt is ended: it would run beside the one that takes
     /// its place, and after a revocation that cannot reach it.
     fn drop(&mut self) {
-        let running = self.work.as_ref().and_then(|work| work.machine.running());
+        let running = self
+            .activation
+            .as_ref()
+            .and_then(|work| work.machine.running());
         if let Some(attempt) = running {
             self.shell.end_attempt(self.ticket, attempt);
         }
         if self.is_parked {
             self.shell.shared().unpark(self.child.id(), self.ticket);
         }
-        self.shell.strike(self.ticket);
+        self.shell.remove_task(self.ticket);
     }
 }
 
@@ -726,10 +766,10 @@ impl Actor for TaskActor {
     type Context = Context<Self>;
 }
 
-impl Handler<Take> for TaskActor {
+impl Handler<Assign> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, Take(ticket): Take, context: &mut Context<Self>) {
+    fn handle(&mut self, Assign(ticket): Assign, context: &mut Context<Self>) {
         if let Some((child, permit)) = self.shell.take(ticket) {
             self.take(child, permit, ticket, context);
         }
@@ -752,45 +792,47 @@ impl Handler<Released> for TaskActor {
     }
 }
 
-impl Handler<Look> for TaskActor {
+impl Handler<Recheck> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: Look, context: &mut Context<Self>) {
+    fn handle(&mut self, _: Recheck, context: &mut Context<Self>) {
         self.work(context, |_, _| ());
     }
 }
 
-impl Handler<Said> for TaskActor {
+impl Handler<FromAttempt> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, Said(ticket, note): Said, context: &mut Context<Self>) {
+    fn handle(&mut self, FromAttempt(ticket, note): FromAttempt, context: &mut Context<Self>) {
         let ended = note.ended();
         if self.job.as_ref().is_some_and(|job| job.ticket == ticket) {
             self.work(context, |job, context| match note {
-                Note::Finished(finished) => job.finished(finished, context),
-                Note::Wants(wants) => job.wants(wants, context),
-                Note::Waits => job.waits(),
-                Note::WantsSlot(WantsSlot(slot)) => job.wants_slot(slot, context),
+                AttemptMessage::Finished(finished) => job.finished(finished, context),
+                AttemptMessage::StartSubtask(wants) => job.start_subtask(wants, context),
+                AttemptMessage::WaitsForTasks => job.end_trial(),
+                AttemptMessage::ReacquireSlot(ReacquireSlot(slot)) => {
+                    job.reacquire_slot(slot, context)
+                }
             });
         }
         if let Some(attempt) = ended {
-            self.shell.attempt_has_ended(ticket, attempt);
+            self.shell.forget_cancellation(ticket, attempt);
         }
     }
 }
 
-impl Handler<Mail> for TaskActor {
+impl Handler<EventsReady> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, _: Mail, context: &mut Context<Self>) {
-        self.work(context, Job::hear);
+    fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
+        self.work(context, Job::on_events);
     }
 }
 
-impl Handler<Respawn> for TaskActor {
+impl Handler<RestartChild> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: Respawn, context: &mut Context<Self>) {
+    fn handle(&mut self, respawn: RestartChild, context: &mut Context<Self>) {
         self.work(context, |job, _| {
             if let Err(error) = job.resume_child(respawn.index) {
                 job.shell.halt(error.into());

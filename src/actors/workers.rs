@@ -11,13 +11,13 @@ use super::pool::{Job, Pool};
 
 /// A way to the runtime of user code, and to the thread pool.
 #[derive(Clone, Debug)]
-pub(crate) struct Workers {
+pub(crate) struct UserRuntime {
     runtime: Handle,
     /// In a simulation there is none: there is one thread for all, and nothing on it blocks.
     pool: Option<Arc<Pool>>,
 }
 
-impl Workers {
+impl UserRuntime {
     pub(crate) fn new(runtime: Handle) -> Self {
         let pool = Some(Pool::new(runtime.clone()));
         Self { runtime, pool }
@@ -25,7 +25,7 @@ impl Workers {
 
     /// Those of a runtime of one thread, which is the engine's as well.
     #[cfg(feature = "simulation")]
-    pub(crate) fn here(runtime: Handle) -> Self {
+    pub(crate) fn on_this_thread(runtime: Handle) -> Self {
         Self {
             runtime,
             pool: None,

@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 
 use super::{App, AppBuilder, Running};
 use crate::actors::store::StoreActor;
-use crate::actors::workers::Workers;
+use crate::actors::workers::UserRuntime;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 
@@ -18,7 +18,7 @@ impl AppBuilder {
     pub(crate) async fn start_here(mut self, store: &LocalSet) -> Result<App> {
         let registry = self.registry()?;
         let grace = self.grace;
-        let workers = Workers::here(tokio::runtime::Handle::current());
+        let workers = UserRuntime::on_this_thread(tokio::runtime::Handle::current());
         let start_store = |actor: StoreActor| {
             let _there = store.enter();
             actor.start()
@@ -36,7 +36,7 @@ impl App {
     /// As [`App::shutdown`], of an app that was started here.
     pub(crate) async fn shutdown_here(&self) -> Result<()> {
         let already = self.0.shared.ended();
-        let engine = &self.0.shared.plant().client().engine;
+        let engine = &self.0.shared.engine_handle().client().engine;
         let grace = self.0.grace;
         // Who is gone by now has said why.
         let _ = engine.send(Shutdown { grace }).await;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::actors::pool::STACK;
-use crate::actors::workers::Workers;
+use crate::actors::workers::UserRuntime;
 use crate::persistence::threads;
 
 /// tokio counts its threads in 16 bits.
@@ -22,7 +22,7 @@ const STUCK: Duration = Duration::from_secs(30);
 pub(super) struct Runtime {
     /// `None` only while dropping.
     tokio: Option<tokio::runtime::Runtime>,
-    workers: Workers,
+    workers: UserRuntime,
 }
 
 impl Runtime {
@@ -32,7 +32,7 @@ impl Runtime {
     /// run. So the threads are asked for beforehand; and it is begun on a thread of its own, which is
     /// left alone if another takes them in between.
     pub(super) fn start(count: usize) -> io::Result<Self> {
-        threads::are_available(count + 1)?;
+        threads::check_available(count + 1)?;
         let (done, begun) = mpsc::channel();
         let begin = move || drop(done.send(Self::begin(count)));
         let thread = thread::Builder::new().name("chordal-start".to_owned());
@@ -42,7 +42,7 @@ impl Runtime {
             match begun.recv_timeout(LOOK) {
                 Ok(runtime) => return runtime,
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {
-                    threads::are_available(1)?;
+                    threads::check_available(1)?;
                 }
                 Err(_) => return Err(io::Error::other("the runtime got no thread")),
             }
@@ -54,12 +54,12 @@ impl Runtime {
         builder.worker_threads(count).thread_name("chordal-worker");
         let tokio = builder.thread_stack_size(STACK).enable_all().build()?;
         Ok(Self {
-            workers: Workers::new(tokio.handle().clone()),
+            workers: UserRuntime::new(tokio.handle().clone()),
             tokio: Some(tokio),
         })
     }
 
-    pub(super) fn workers(&self) -> Workers {
+    pub(super) fn workers(&self) -> UserRuntime {
         self.workers.clone()
     }
 

@@ -8,7 +8,7 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use super::App;
-use crate::actors::shared::Site;
+use crate::actors::shared::Backend;
 use crate::actors::store;
 use crate::error::{Error, Result};
 use crate::persistence::{self, Audit, Salvaged, SledStore, Store, StoreError};
@@ -82,7 +82,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] if the store is open; [`StoreError::Newer`] if a later version wrote it;
+    /// [`StoreError::Locked`] if the store is open; [`StoreError::UnsupportedVersion`] if a later version wrote it;
     /// [`StoreError::Io`] if there is none, if `to` is not empty or lies in `from`, or if one cannot be read
     /// or the other not be written; [`StoreError::Full`]; of redb also [`StoreError::Corrupt`] if redb cannot
     /// open its file at all. Damage is otherwise no error, but in the answer.
@@ -155,14 +155,14 @@ impl App {
     pub async fn export(&self, file: impl Into<PathBuf>) -> Result<u64> {
         let file = file.into();
         let write = move |store: &dyn Store| persistence::export_to_file(store, &file);
-        match &self.0.shared.site {
-            Site::Engine(plant) => {
+        match &self.0.shared.backend {
+            Backend::Engine(plant) => {
                 self.0.shared.reader()?;
                 let done = store::look(&plant.client().store, write).await;
                 let gone = |_| self.0.shared.ended().unwrap_or(Error::ShutDown);
                 Ok(done.map_err(gone)??)
             }
-            Site::InPlace(_) => Ok(write(&**self.0.shared.reader()?.store())?),
+            Backend::Eager(_) => Ok(write(&**self.0.shared.reader()?.store())?),
         }
     }
 
@@ -174,7 +174,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if the file is not whole or the store is not empty, [`StoreError::Newer`] if
+    /// [`StoreError::Corrupt`] if the file is not whole or the store is not empty, [`StoreError::UnsupportedVersion`] if
     /// a later version wrote it, those of reading the one and opening the other, and [`Error::NoThread`].
     pub async fn import(file: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Result<u64> {
         let (file, directory) = (file.into(), directory.into());

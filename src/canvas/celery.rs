@@ -10,7 +10,7 @@ mod value;
 mod write;
 
 use super::Canvas;
-use super::freeze::{MAX_DEPTH, Refusal, too_deep};
+use super::freeze::{CanvasError, MAX_DEPTH, too_deep};
 use super::options::Inherited;
 use crate::error::Result;
 
@@ -96,7 +96,7 @@ impl Canvas {
     /// Names and arguments of tasks are checked when the canvas is submitted.
     pub fn from_json(text: &str) -> Result<Self> {
         read::read(text)
-            .map_err(Refusal::outermost)
+            .map_err(CanvasError::outermost)
             .map_err(Into::into)
     }
 
@@ -121,13 +121,13 @@ impl Canvas {
     /// than 64 bits.
     pub fn to_json(&self) -> Result<String> {
         if self.is_deeper_than(MAX_DEPTH) {
-            return Err(Refusal::here(&too_deep()).into());
+            return Err(CanvasError::here(&too_deep()).into());
         }
         let mut canvas = self.clone();
         canvas.set_on_tasks(&Inherited::default());
         write::write_outermost(&canvas)
             .map(|value| value.to_string())
-            .map_err(Refusal::outermost)
+            .map_err(CanvasError::outermost)
             .map_err(Into::into)
     }
 }
@@ -138,7 +138,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::canvas::freeze::{Catalogue, Def, Excess, Fan, Members, Node, graft};
+    use crate::canvas::freeze::{Catalogue, Def, FanOutDef, Members, Node, SizeExceeded, graft};
     use crate::canvas::options::Options;
     use crate::canvas::outcome::TaskFailure;
     use crate::canvas::parameter::Parameter;
@@ -164,7 +164,7 @@ mod tests {
             })
         }
 
-        fn admit(&self, _: &str, _: usize) -> Result<(), Excess> {
+        fn admit(&self, _: &str, _: usize) -> Result<(), SizeExceeded> {
             Ok(())
         }
     }
@@ -231,7 +231,7 @@ mod tests {
 
     /// The arguments of each task, and its options.
     fn options_of(node: &Node) -> Vec<(Payload, Options)> {
-        let members = |fan: &Fan| match &fan.members {
+        let members = |fan: &FanOutDef| match &fan.members {
             Members::Inline(members) => members.iter().flat_map(options_of).collect(),
             Members::Stored(_) | Members::Each { .. } => unreachable!("none is built"),
         };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::binding::bind;
 use super::id::{ORIGIN_STREAM, Seq};
-use super::machine::offspring::Graft;
+use super::machine::offspring::SubtaskPlan;
 use super::name::Name;
 use super::nested::nested;
 use super::options::{Inherited, MAX_NAME, Options, TimeLimits};
@@ -52,13 +52,13 @@ pub(crate) struct Callbacks {
 pub(crate) enum Def {
     Task(TaskDef),
     Chain(Vec<Node>),
-    Group(Fan),
+    Group(FanOutDef),
     Chord {
-        header: Fan,
+        header: FanOutDef,
         body: Arc<Node>,
     },
     Fold {
-        header: Fan,
+        header: FanOutDef,
         /// The task that is called for each member.
         body: Arc<Node>,
         init: Payload,
@@ -82,7 +82,7 @@ pub(crate) struct TaskDef {
 
 /// The members of a group or of a chord's header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Fan {
+pub(crate) struct FanOutDef {
     pub(crate) members: Members,
     pub(crate) settled: bool,
     /// Something follows it and needs its list, so that its failure is a chord's.
@@ -108,7 +108,7 @@ pub(crate) enum Members {
 
 /// Why a canvas was refused, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct CanvasError {
     /// For example `chord.header[2].chain[1]`; empty for the canvas itself.
     pub(crate) path: String,
     pub(crate) reason: Reason,
@@ -120,15 +120,15 @@ pub(crate) enum Reason {
     /// What this task would be called with is too large.
     TooLarge {
         task: String,
-        excess: Excess,
+        excess: SizeExceeded,
     },
     /// The name of a queue is too long.
-    QueueName(Excess),
+    QueueName(SizeExceeded),
 }
 
 /// A payload that is larger than what is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Excess {
+pub(crate) struct SizeExceeded {
     pub(crate) bytes: u64,
     pub(crate) limit: u64,
 }
@@ -143,14 +143,14 @@ impl fmt::Display for Reason {
     }
 }
 
-impl fmt::Display for Excess {
+impl fmt::Display for SizeExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { bytes, limit } = self;
         write!(f, "{bytes} bytes, and the limit is {limit}")
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for CanvasError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
@@ -165,7 +165,7 @@ pub(crate) trait Catalogue {
     fn parameters(&self, name: &str) -> Option<&'static [Parameter]>;
 
     /// Says whether task `name` may be called with so many bytes.
-    fn admit(&self, name: &str, bytes: usize) -> Result<(), Excess>;
+    fn admit(&self, name: &str, bytes: usize) -> Result<(), SizeExceeded>;
 
     /// The limits that task `name` is registered with.
     fn limits(&self, _name: &str) -> TimeLimits {
@@ -174,29 +174,29 @@ pub(crate) trait Catalogue {
 }
 
 /// Where the members of groups go as they are frozen, so that they need not all be in memory.
-pub(crate) trait Gather {
+pub(crate) trait MemberSink {
     /// The members of one fan that have come so far.
     type Fan: Default;
 
     /// Takes the next member of group or chord `seq`.
-    fn member(&mut self, seq: Seq, fan: &mut Self::Fan, node: Node) -> Result<(), Refusal>;
+    fn member(&mut self, seq: Seq, fan: &mut Self::Fan, node: Node) -> Result<(), CanvasError>;
 
     /// That was the last one.
-    fn members(&mut self, seq: Seq, fan: Self::Fan) -> Result<Members, Refusal>;
+    fn members(&mut self, seq: Seq, fan: Self::Fan) -> Result<Members, CanvasError>;
 }
 
 /// Leaves members where they belong.
 struct InPlace;
 
-impl Gather for InPlace {
+impl MemberSink for InPlace {
     type Fan = Vec<Node>;
 
-    fn member(&mut self, _: Seq, fan: &mut Vec<Node>, node: Node) -> Result<(), Refusal> {
+    fn member(&mut self, _: Seq, fan: &mut Vec<Node>, node: Node) -> Result<(), CanvasError> {
         fan.push(node);
         Ok(())
     }
 
-    fn members(&mut self, _: Seq, fan: Vec<Node>) -> Result<Members, Refusal> {
+    fn members(&mut self, _: Seq, fan: Vec<Node>) -> Result<Members, CanvasError> {
         Ok(Members::Inline(fan.into()))
     }
 }
@@ -206,8 +206,8 @@ impl Gather for InPlace {
 pub(crate) fn freeze(
     canvas: Canvas,
     catalogue: &dyn Catalogue,
-    gather: &mut impl Gather,
-) -> Result<(Node, Seq), Refusal> {
+    gather: &mut impl MemberSink,
+) -> Result<(Node, Seq), CanvasError> {
     let mut freezer = Freezer {
         catalogue,
         gather,
@@ -217,7 +217,7 @@ pub(crate) fn freeze(
         callbacks: 0,
     };
     let node = freezer.node(canvas, &Inherited::default(), false);
-    Ok((node.map_err(Refusal::outermost)?, freezer.next))
+    Ok((node.map_err(CanvasError::outermost)?, freezer.next))
 }
 
 /// The most nodes that callbacks may have: an errback of a group is copied to each member, so that
@@ -234,12 +234,12 @@ pub(crate) fn graft(
     canvas: Canvas,
     takes_its_place: bool,
     catalogue: &dyn Catalogue,
-) -> Result<Graft, Refusal> {
+) -> Result<SubtaskPlan, CanvasError> {
     let (mut node, span) = freeze(canvas, catalogue, &mut InPlace)?;
     if takes_its_place {
         node.follow();
     }
-    Ok(Graft {
+    Ok(SubtaskPlan {
         node: Box::new(node),
         span,
     })
@@ -256,22 +256,22 @@ struct Freezer<'a, G> {
     callbacks: u64,
 }
 
-impl<G: Gather> Freezer<'_, G> {
+impl<G: MemberSink> Freezer<'_, G> {
     /// `fed`: a value comes from upstream. `outer`: the options that what is around it passes on.
-    fn node(&mut self, canvas: Canvas, outer: &Inherited, fed: bool) -> Result<Node, Refusal> {
+    fn node(&mut self, canvas: Canvas, outer: &Inherited, fed: bool) -> Result<Node, CanvasError> {
         let Canvas { form, extras } = canvas;
         let extras = extras.map_or_else(Extras::default, |extras| *extras);
         let (options, effective) = outer.resolve(&extras.options);
         check(&effective, &extras)?;
         if self.depth == MAX_DEPTH {
-            return Err(Refusal::here(&too_deep()));
+            return Err(CanvasError::here(&too_deep()));
         }
         self.depth += 1;
         let seq = self.number()?;
         let mut link_error = extras.link_error;
         let mut last_has_them = false;
         let def = match form {
-            Form::Refused(reason) => return Err(Refusal::here(&reason)),
+            Form::Refused(reason) => return Err(CanvasError::here(&reason)),
             Form::Task(sig) => self.task(sig, extras.kwargs, effective, fed)?,
             Form::Chain(mut steps, _) => {
                 // (celery/canvas.py, `prepare_steps`: every step gets the chain's errbacks. Here
@@ -284,7 +284,7 @@ impl<G: Gather> Freezer<'_, G> {
             }
             form @ (Form::Group { .. } | Form::Each { .. }) => {
                 if !extras.link.is_empty() {
-                    return Err(Refusal::here("cannot add link to group: use a chord"));
+                    return Err(CanvasError::here("cannot add link to group: use a chord"));
                 }
                 let errbacks = std::mem::take(&mut link_error);
                 let inherited = outer.to_members(options);
@@ -322,11 +322,11 @@ impl<G: Gather> Freezer<'_, G> {
         kwargs: Kwargs,
         options: Options,
         fed: bool,
-    ) -> Result<Def, Refusal> {
+    ) -> Result<Def, CanvasError> {
         let parameters = self.parameters(&sig.name)?;
         let takes_upstream = fed && sig.takes_input();
         let bound = bind(&sig, kwargs, takes_upstream, parameters)
-            .map_err(|reason| Refusal::here(&reason))?;
+            .map_err(|reason| CanvasError::here(&reason))?;
         let mode = match sig.mode {
             Mode::Once if sig.is_dynamic() && takes_upstream => Mode::OnceUntyped,
             mode => mode,
@@ -367,7 +367,12 @@ impl<G: Gather> Freezer<'_, G> {
 
     /// A chain's options are those of every step that has none of its own; its times are the first
     /// step's (celery/canvas.py, `_chain.run`, where all of them are).
-    fn chain(&mut self, steps: Vec<Canvas>, options: Options, fed: bool) -> Result<Def, Refusal> {
+    fn chain(
+        &mut self,
+        steps: Vec<Canvas>,
+        options: Options,
+        fed: bool,
+    ) -> Result<Def, CanvasError> {
         let (timed, others) = Inherited::to_parts(options);
         let mut nodes = Vec::with_capacity(steps.len());
         for (i, step) in steps.into_iter().enumerate() {
@@ -394,7 +399,7 @@ impl<G: Gather> Freezer<'_, G> {
         body: Canvas,
         options: Options,
         fed: bool,
-    ) -> Result<Def, Refusal> {
+    ) -> Result<Def, CanvasError> {
         let (timed, others) = Inherited::to_parts(options);
         let header = self.header("chord.header", seq, header, &others, fed)?;
         let body = self
@@ -414,11 +419,11 @@ impl<G: Gather> Freezer<'_, G> {
         header: Canvas,
         outer: &Inherited,
         fed: bool,
-    ) -> Result<Fan, Refusal> {
+    ) -> Result<FanOutDef, CanvasError> {
         let Canvas { form, extras } = header;
         let extras = extras.map_or_else(Extras::default, |extras| *extras);
         if !extras.link.is_empty() {
-            return Err(Refusal::here("cannot add link to group: use a chord").within(place));
+            return Err(CanvasError::here("cannot add link to group: use a chord").within(place));
         }
         let (options, effective) = outer.resolve(&extras.options);
         check(&effective, &extras).map_err(|refusal| refusal.within(place))?;
@@ -433,7 +438,7 @@ impl<G: Gather> Freezer<'_, G> {
         fold: FoldSig,
         options: Options,
         fed: bool,
-    ) -> Result<Def, Refusal> {
+    ) -> Result<Def, CanvasError> {
         let FoldSig {
             header,
             task,
@@ -446,7 +451,7 @@ impl<G: Gather> Freezer<'_, G> {
         let parameters = self.parameters(&task)?;
         if !takes_two(parameters) {
             let usage = usage(parameters);
-            return Err(Refusal::here(&format!(
+            return Err(CanvasError::here(&format!(
                 "{} calls `{task}` with the accumulator and one value, but it takes ({usage})",
                 order.name()
             )));
@@ -455,7 +460,7 @@ impl<G: Gather> Freezer<'_, G> {
             && dynamic
         {
             first.check(&init).map_err(|reason| {
-                Refusal::here(&format!("the first value of {}: {reason}", order.name()))
+                CanvasError::here(&format!("the first value of {}: {reason}", order.name()))
             })?;
         }
         self.admit(&task, &init)?;
@@ -483,9 +488,9 @@ impl<G: Gather> Freezer<'_, G> {
         })
     }
 
-    fn admit(&self, task: &str, payload: &Payload) -> Result<(), Refusal> {
+    fn admit(&self, task: &str, payload: &Payload) -> Result<(), CanvasError> {
         let admitted = self.catalogue.admit(task, payload.bytes().len());
-        admitted.map_err(|excess| Refusal {
+        admitted.map_err(|excess| CanvasError {
             path: String::new(),
             reason: Reason::TooLarge {
                 task: task.to_owned(),
@@ -495,19 +500,19 @@ impl<G: Gather> Freezer<'_, G> {
     }
 
     /// Refuses limits that cannot both hold; those that a task is registered with have been checked.
-    fn check_limits(&self, task: &str, options: &Options) -> Result<(), Refusal> {
+    fn check_limits(&self, task: &str, options: &Options) -> Result<(), CanvasError> {
         if options.time_limit.is_none() && options.soft_time_limit.is_none() {
             return Ok(());
         }
         let limits = options.limits_over(self.catalogue.limits(task));
         limits
             .check()
-            .map_err(|why| Refusal::here(&format!("task `{task}`: {why}")))
+            .map_err(|why| CanvasError::here(&format!("task `{task}`: {why}")))
     }
 
-    fn parameters(&self, task: &str) -> Result<&'static [Parameter], Refusal> {
+    fn parameters(&self, task: &str) -> Result<&'static [Parameter], CanvasError> {
         self.catalogue.parameters(task).ok_or_else(|| {
-            Refusal::here(&format!(
+            CanvasError::here(&format!(
                 "task `{task}` is not registered: list it in `.tasks(tasks![..])`"
             ))
         })
@@ -522,7 +527,7 @@ impl<G: Gather> Freezer<'_, G> {
         inherited: &Inherited,
         fed: bool,
         errbacks: &[Canvas],
-    ) -> Result<Fan, Refusal> {
+    ) -> Result<FanOutDef, CanvasError> {
         match form {
             Form::Group { members, settled } => {
                 let mut gathered = G::Fan::default();
@@ -532,7 +537,7 @@ impl<G: Gather> Freezer<'_, G> {
                         member.map_err(|refusal| refusal.within(&format!("{place}[{i}]")))?;
                     self.gather.member(seq, &mut gathered, member)?;
                 }
-                Ok(Fan {
+                Ok(FanOutDef {
                     members: self.gather.members(seq, gathered)?,
                     settled,
                     followed: false,
@@ -540,7 +545,9 @@ impl<G: Gather> Freezer<'_, G> {
             }
             Form::Each { member, settled } => {
                 if !fed {
-                    return Err(Refusal::here("each() needs a list from upstream").within(place));
+                    return Err(
+                        CanvasError::here("each() needs a list from upstream").within(place)
+                    );
                 }
                 // The template's numbers are its own; its instances get theirs at run time. It is
                 // instantiated whole, so it stays whole.
@@ -560,7 +567,7 @@ impl<G: Gather> Freezer<'_, G> {
                 let link_error = self
                     .callbacks("link_error", errbacks.to_vec())
                     .map_err(|refusal| refusal.within(place))?;
-                Ok(Fan {
+                Ok(FanOutDef {
                     members: Members::Each {
                         template: Box::new(template),
                         span,
@@ -574,7 +581,7 @@ impl<G: Gather> Freezer<'_, G> {
         }
     }
 
-    fn callbacks(&mut self, what: &str, canvases: Vec<Canvas>) -> Result<Vec<Node>, Refusal> {
+    fn callbacks(&mut self, what: &str, canvases: Vec<Canvas>) -> Result<Vec<Node>, CanvasError> {
         self.within_callbacks += 1;
         let nodes = canvases
             .into_iter()
@@ -591,13 +598,13 @@ impl<G: Gather> Freezer<'_, G> {
         Ok(nodes)
     }
 
-    fn number(&mut self) -> Result<Seq, Refusal> {
+    fn number(&mut self) -> Result<Seq, CanvasError> {
         if self.next >= ORIGIN_STREAM {
-            return Err(Refusal::here("a workflow holds at most 2^40 tasks"));
+            return Err(CanvasError::here("a workflow holds at most 2^40 tasks"));
         }
         self.callbacks += u64::from(self.within_callbacks > 0);
         if self.callbacks > MAX_CALLBACKS {
-            return Err(Refusal::here(&too_many_callbacks()));
+            return Err(CanvasError::here(&too_many_callbacks()));
         }
         self.next += 1;
         Ok(self.next - 1)
@@ -626,7 +633,7 @@ impl Canvas {
     }
 }
 
-impl Refusal {
+impl CanvasError {
     pub(crate) fn here(reason: &str) -> Self {
         Self {
             path: String::new(),
@@ -651,30 +658,30 @@ impl Refusal {
 }
 
 /// By how much a name is too long, if it is.
-pub(crate) fn over_long(name: &str) -> Option<Excess> {
-    (name.len() > MAX_NAME).then_some(Excess {
+pub(crate) fn over_long(name: &str) -> Option<SizeExceeded> {
+    (name.len() > MAX_NAME).then_some(SizeExceeded {
         bytes: name.len() as u64,
         limit: MAX_NAME as u64,
     })
 }
 
 /// Refuses what no canvas within another, and no task, can have.
-fn check(options: &Options, extras: &Extras) -> Result<(), Refusal> {
+fn check(options: &Options, extras: &Extras) -> Result<(), CanvasError> {
     if options.priority.is_some_and(|priority| priority > 9) {
-        return Err(Refusal::here("a priority is 0 to 9"));
+        return Err(CanvasError::here("a priority is 0 to 9"));
     }
     if let Some(excess) = options.queue.as_deref().and_then(over_long) {
-        return Err(Refusal {
+        return Err(CanvasError {
             path: String::new(),
             reason: Reason::QueueName(excess),
         });
     }
     let limits = [options.time_limit, options.soft_time_limit];
     if limits.iter().flatten().any(Duration::is_zero) {
-        return Err(Refusal::here("a time limit of zero lets nothing run"));
+        return Err(CanvasError::here("a time limit of zero lets nothing run"));
     }
     if extras.idempotency_key.is_some() {
-        return Err(Refusal::here(
+        return Err(CanvasError::here(
             "an idempotency key belongs on the canvas that is submitted, not inside it",
         ));
     }
@@ -722,7 +729,7 @@ impl Node {
     }
 
     /// The group whose list is its value, if it is one's.
-    pub(crate) fn last_group(&self) -> Option<(Seq, &Fan)> {
+    pub(crate) fn last_group(&self) -> Option<(Seq, &FanOutDef)> {
         match &self.def {
             Def::Task(_) | Def::Fold { .. } => None,
             Def::Group(fan) => Some((self.seq, fan)),
@@ -778,7 +785,7 @@ impl Node {
     }
 }
 
-impl Fan {
+impl FanOutDef {
     /// The errbacks that run if it fails before it has members.
     pub(crate) fn own_errbacks(&self) -> &[Node] {
         match &self.members {

@@ -42,7 +42,7 @@ use freeze::MAX_DEPTH;
 pub use group::{Members, group, group_of};
 use options::{Options, When};
 use payload::Payload;
-use regen::Regen;
+use regen::LazyMembers;
 pub use signature::{Accepts, Immutable, Signature};
 
 /// A canvas without types: for shapes known only at run time.
@@ -93,7 +93,7 @@ pub(crate) enum Form {
     /// The steps, and the depth of the deepest of them.
     Chain(Vec<Canvas>, usize),
     Group {
-        members: Regen,
+        members: LazyMembers,
         settled: bool,
     },
     /// A group with one member per element of the list upstream.
@@ -140,7 +140,7 @@ pub(crate) enum Origin {
 /// What a value from upstream, or a call, goes to.
 enum First<'a> {
     Task(&'a mut TaskSig, &'a mut Option<Box<Extras>>),
-    Members(&'a mut Regen),
+    Members(&'a mut LazyMembers),
 }
 
 /// What comes with a call, for the first tasks of a canvas.
@@ -301,7 +301,7 @@ impl Canvas {
     /// # app.shutdown().await }
     /// ```
     pub fn group(members: impl IntoIterator<Item = Self, IntoIter: Send + 'static>) -> Self {
-        Self::group_of(Regen::new(members))
+        Self::group_of(LazyMembers::new(members))
     }
 
     /// A group whose members are at hand.
@@ -309,7 +309,7 @@ impl Canvas {
         Self::group_of(members.into())
     }
 
-    fn group_of(members: Regen) -> Self {
+    fn group_of(members: LazyMembers) -> Self {
         Self::nested(Form::Group {
             members,
             settled: false,

@@ -1,6 +1,6 @@
 //! What a workflow starts with: the tasks that wait for nothing but a slot and their time.
 
-use super::freeze::{Def, Fan, Members, Node, TaskDef};
+use super::freeze::{Def, FanOutDef, Members, Node, TaskDef};
 use super::id::Seq;
 
 /// Visits the tasks that `node` starts with, in order. Returns the number of a group whose members,
@@ -27,13 +27,13 @@ pub(crate) fn visit_all<'a>(
                 visit_all(first, tasks, groups);
             }
         }
-        Def::Group(Fan { members, .. })
+        Def::Group(FanOutDef { members, .. })
         | Def::Chord {
-            header: Fan { members, .. },
+            header: FanOutDef { members, .. },
             ..
         }
         | Def::Fold {
-            header: Fan { members, .. },
+            header: FanOutDef { members, .. },
             ..
         } => match members {
             Members::Inline(members) => {

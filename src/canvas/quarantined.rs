@@ -10,7 +10,7 @@ use super::id::Id;
 /// Listed by [`App::quarantined`](crate::App::quarantined).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Quarantined {
+pub struct QuarantinedTask {
     /// The task.
     pub id: Id,
     /// The name that it is registered under.
@@ -38,14 +38,14 @@ pub enum QuarantinePolicy {
 
 /// The function that is told of each quarantined task.
 #[derive(Clone)]
-pub(crate) struct QuarantineHook(Arc<dyn Fn(&Quarantined) + Send + Sync>);
+pub(crate) struct QuarantineHook(Arc<dyn Fn(&QuarantinedTask) + Send + Sync>);
 
 impl QuarantineHook {
-    pub(crate) fn new(hook: impl Fn(&Quarantined) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(hook: impl Fn(&QuarantinedTask) + Send + Sync + 'static) -> Self {
         Self(Arc::new(hook))
     }
 
-    pub(crate) fn call(&self, task: &Quarantined) {
+    pub(crate) fn call(&self, task: &QuarantinedTask) {
         (self.0)(task);
     }
 }

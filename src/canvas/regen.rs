@@ -14,7 +14,7 @@ const FEW: usize = 16;
 /// Clones share the members. Whoever has them alone takes them as they are drawn; whoever does not
 /// makes them a list.
 #[derive(Clone)]
-pub(crate) struct Regen(Arc<Inner>);
+pub(crate) struct LazyMembers(Arc<Inner>);
 
 struct Inner {
     /// What is still to be drawn, unless it is a list.
@@ -33,7 +33,7 @@ struct Lazy {
     changes: Vec<Change>,
 }
 
-impl Regen {
+impl LazyMembers {
     pub(crate) fn new(members: impl IntoIterator<Item = Canvas, IntoIter: Send + 'static>) -> Self {
         let source = members.into_iter();
         if source.size_hint().1.is_some_and(|most| most <= FEW) {
@@ -96,7 +96,7 @@ impl Regen {
     }
 }
 
-impl From<Vec<Canvas>> for Regen {
+impl From<Vec<Canvas>> for LazyMembers {
     fn from(members: Vec<Canvas>) -> Self {
         Self(Arc::new(Inner {
             lazy: Mutex::new(None),
@@ -142,10 +142,10 @@ enum Members {
     Lazy(Lazy),
     List(vec::IntoIter<Canvas>),
     /// Somebody else may want them too: cloned one by one, up to here.
-    Shared(Regen, usize),
+    Shared(LazyMembers, usize),
 }
 
-impl IntoIterator for Regen {
+impl IntoIterator for LazyMembers {
     type Item = Canvas;
     type IntoIter = Draw;
 

@@ -6,28 +6,28 @@ use super::frame::{FanOut, Step};
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use crate::canvas::freeze::Def;
 use crate::canvas::machine::fold::{Command, Fold, Intake, is_run};
-use crate::canvas::machine::place::Place;
+use crate::canvas::machine::place::ChildSpec;
 use crate::canvas::machine::{Index, Record, Report, Verdict, group};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::persistence::StoreError;
-use crate::persistence::draft::{self, Draft};
+use crate::persistence::draft::{self, CommitBuilder};
 
 #[derive(Debug)]
 pub(super) struct FoldFrame {
     machine: Fold,
     fan: FanOut,
     /// What is to run, one after the other: members, and the function over what they gave.
-    next: VecDeque<Place>,
+    next: VecDeque<ChildSpec>,
 }
 
 impl FoldFrame {
     /// `verdict`: of the barrier of a group that is empty.
     pub(super) fn open(
         run: &Run,
-        place: &Place,
+        place: &ChildSpec,
         fan: FanOut,
         verdict: Option<Verdict>,
-        draft: &mut Draft,
+        draft: &mut CommitBuilder,
     ) -> Result<(Self, Step), StoreError> {
         let Def::Fold {
             header,
@@ -55,10 +55,10 @@ impl FoldFrame {
     pub(super) fn ended(
         &mut self,
         run: &Run,
-        place: &Place,
+        place: &ChildSpec,
         index: Index,
         report: Report,
-        draft: &mut Draft,
+        draft: &mut CommitBuilder,
     ) -> Result<Step, StoreError> {
         let commands = if is_run(index) {
             self.machine.run_ended(index, report)
@@ -76,9 +76,9 @@ impl FoldFrame {
     fn perform(
         &mut self,
         run: &Run,
-        place: &Place,
+        place: &ChildSpec,
         commands: Vec<Command>,
-        draft: &mut Draft,
+        draft: &mut CommitBuilder,
     ) -> Result<Step, StoreError> {
         for command in commands {
             match command {
@@ -97,7 +97,7 @@ impl FoldFrame {
                     let outcome = Outcome::Success(self.machine.acc());
                     return Ok(end(place, outcome, draft));
                 }
-                Command::Members(_) | Command::RespawnRun(_) | Command::GiveUpRun(_) => {
+                Command::Members(_) | Command::Restart(_) | Command::Abandon(_) => {
                     nothing_is_lost();
                 }
                 Command::Revoke => nothing_is_revoked(),
@@ -109,22 +109,22 @@ impl FoldFrame {
         ))
     }
 
-    fn keep(&mut self, place: &Place, folded: u64, acc: Value, draft: &mut Draft) {
+    fn keep(&mut self, place: &ChildSpec, folded: u64, acc: Value, draft: &mut CommitBuilder) {
         let Def::Fold { body, .. } = &place.node.def else {
             unreachable!("only a fold keeps an accumulator")
         };
         let put = &mut |key, piece| draft.put(key, piece);
-        let acc = draft::keep_acc(place.root.node(body.seq), acc, put);
+        let acc = draft::spill_acc(place.root.node(body.seq), acc, put);
         self.machine.acc_is_kept(acc.clone());
         draft.record(place.id(), Record::Folded { folded, acc });
     }
 }
 
-fn end(place: &Place, outcome: Outcome, draft: &mut Draft) -> Step {
+fn end(place: &ChildSpec, outcome: Outcome, draft: &mut CommitBuilder) -> Step {
     let outcome = match outcome {
         Outcome::Success(value) => {
             let put = &mut |key, piece| draft.put(key, piece);
-            Outcome::Success(draft::keep(place.id(), value, put))
+            Outcome::Success(draft::spill(place.id(), value, put))
         }
         outcome => outcome,
     };

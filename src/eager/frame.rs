@@ -6,20 +6,20 @@ use std::sync::Arc;
 use super::fold::FoldFrame;
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use super::task::{Call, TaskFrame};
-use crate::canvas::freeze::{Def, Fan, Members};
+use crate::canvas::freeze::{Def, FanOutDef, Members};
 use crate::canvas::machine::barrier::{self, Barrier};
 use crate::canvas::machine::chain::{self, Chain};
 use crate::canvas::machine::chord::{self, Chord};
 use crate::canvas::machine::group::{self, Group};
-use crate::canvas::machine::place::Place;
-use crate::canvas::machine::task::End;
+use crate::canvas::machine::place::ChildSpec;
+use crate::canvas::machine::task::AttemptOutcome;
 use crate::canvas::machine::{BODY, Index, Record, Report, Verdict};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
 use crate::error::Result;
 use crate::persistence::StoreError;
-use crate::persistence::draft::Draft;
+use crate::persistence::draft::CommitBuilder;
 use crate::persistence::reader::ElementsError;
-use crate::persistence::roster::Roster;
+use crate::persistence::roster::MemberTable;
 
 /// How many members of a group are under way: they run one after the other.
 pub(super) const WINDOW: u64 = 1;
@@ -28,7 +28,7 @@ pub(super) const WINDOW: u64 = 1;
 #[derive(Debug)]
 pub(crate) enum Step {
     /// A child of it is to run.
-    Start(Place),
+    Start(ChildSpec),
     /// Its function is to be called.
     Call(Call),
     /// It has ended.
@@ -36,16 +36,16 @@ pub(crate) enum Step {
 }
 
 /// Runs what stands at this place, to its last word.
-pub(crate) async fn drive(run: &Arc<Run>, place: Place) -> Result<Report> {
+pub(crate) async fn drive(run: &Arc<Run>, place: ChildSpec) -> Result<Report> {
     let mut stack = Stack::default();
     let mut next = Next::Step(Step::Start(place));
     // Calls nest in here, so that all that needs much of the caller's stack is done in `go_on`.
     loop {
         match stack.go_on(run, next)? {
             Halt::Call(call) => {
-                run.may_go_on()?;
+                run.check_open()?;
                 next = call.carry_out().await;
-                run.may_go_on()?;
+                run.check_open()?;
             }
             Halt::End(report) => return Ok(*report),
         }
@@ -57,7 +57,7 @@ pub(crate) async fn drive(run: &Arc<Run>, place: Place) -> Result<Report> {
 pub(crate) enum Next {
     Step(Step),
     /// The attempt of the task on top has ended.
-    Called(u32, End),
+    Called(u32, AttemptOutcome),
 }
 
 /// Where a stack cannot go on by itself.
@@ -72,7 +72,7 @@ struct Stack(Vec<Frame>);
 
 impl Stack {
     fn go_on(&mut self, run: &Arc<Run>, next: Next) -> Result<Halt, StoreError> {
-        let mut draft = Draft::default();
+        let mut draft = CommitBuilder::default();
         let mut step = match (next, self.0.last_mut()) {
             (Next::Step(step), _) => step,
             (Next::Called(attempt, end), Some(Frame::Task(task))) => {
@@ -108,16 +108,20 @@ impl Stack {
 #[derive(Debug)]
 enum Frame {
     Task(TaskFrame),
-    Chain(Place, Chain),
-    Group(Place, Group, FanOut),
-    Chord(Place, Chord, FanOut),
-    Fold(Place, Box<FoldFrame>),
+    Chain(ChildSpec, Chain),
+    Group(ChildSpec, Group, FanOut),
+    Chord(ChildSpec, Chord, FanOut),
+    Fold(ChildSpec, Box<FoldFrame>),
     /// Its members cannot be known, so that it ends where it began.
-    Stillborn(Place),
+    Stillborn(ChildSpec),
 }
 
 impl Frame {
-    fn open(run: &Arc<Run>, place: Place, draft: &mut Draft) -> Result<(Self, Step), StoreError> {
+    fn open(
+        run: &Arc<Run>,
+        place: ChildSpec,
+        draft: &mut CommitBuilder,
+    ) -> Result<(Self, Step), StoreError> {
         let fan = match &place.node.def {
             Def::Task(_) => {
                 let (task, step) = TaskFrame::open(run.clone(), place, draft);
@@ -167,7 +171,7 @@ impl Frame {
         }
     }
 
-    fn place(&self) -> &Place {
+    fn place(&self) -> &ChildSpec {
         match self {
             Self::Task(task) => task.place(),
             Self::Chain(place, _)
@@ -184,7 +188,7 @@ impl Frame {
         run: &Run,
         index: Index,
         report: Report,
-        draft: &mut Draft,
+        draft: &mut CommitBuilder,
     ) -> Result<Step, StoreError> {
         match self {
             Self::Task(task) => Ok(task.child_ended(index, report, draft)),
@@ -222,9 +226,9 @@ fn only(step: Option<Step>) -> Step {
 
 fn of_chain(
     run: &Run,
-    place: &Place,
+    place: &ChildSpec,
     commands: Vec<chain::Command>,
-    draft: &mut Draft,
+    draft: &mut CommitBuilder,
 ) -> Result<Step, StoreError> {
     use chain::Command;
     let mut next = None;
@@ -238,7 +242,7 @@ fn of_chain(
                 let of_last = run.reader().fail_next(place, index, &mut report)?;
                 next = Some(Step::Ended(place.last_word(report, of_last)));
             }
-            Command::Respawn(_) | Command::GiveUp(_) => nothing_is_lost(),
+            Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
         }
     }
     Ok(only(next))
@@ -246,7 +250,7 @@ fn of_chain(
 
 fn of_group(
     run: &Run,
-    place: &Place,
+    place: &ChildSpec,
     fan: &mut FanOut,
     commands: Vec<group::Command>,
 ) -> Result<Step, StoreError> {
@@ -267,7 +271,7 @@ fn of_group(
                 next = Some(Step::Ended(place.last_word(outcome.into(), false)));
             }
             Command::Revoke => nothing_is_revoked(),
-            Command::Respawn(_) | Command::GiveUp(_) => nothing_is_lost(),
+            Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
         }
     }
     Ok(only(next))
@@ -275,7 +279,7 @@ fn of_group(
 
 fn of_chord(
     run: &Run,
-    place: &Place,
+    place: &ChildSpec,
     fan: &mut FanOut,
     commands: Vec<chord::Command>,
 ) -> Result<Step, StoreError> {
@@ -294,7 +298,7 @@ fn of_chord(
                 next = Some(Step::Ended(place.last_word(report, false)));
             }
             Command::Report(report) => next = Some(Step::Ended(place.last_word(report, true))),
-            Command::RespawnBody | Command::GiveUpBody => nothing_is_lost(),
+            Command::Restart | Command::Abandon => nothing_is_lost(),
         }
     }
     Ok(only(next))
@@ -303,12 +307,17 @@ fn of_chord(
 /// The members of one group or header, and the barrier that counts them.
 #[derive(Debug)]
 pub(super) struct FanOut {
-    roster: Roster,
+    roster: MemberTable,
     barrier: Barrier,
 }
 
 impl FanOut {
-    fn open(run: &Run, place: &Place, fan: Fan, draft: &mut Draft) -> Result<Self, ElementsError> {
+    fn open(
+        run: &Run,
+        place: &ChildSpec,
+        fan: FanOutDef,
+        draft: &mut CommitBuilder,
+    ) -> Result<Self, ElementsError> {
         let group = place.id();
         let reader = run.reader();
         let elements = reader.elements(place.root, &fan, place.input.as_ref())?;
@@ -322,7 +331,7 @@ impl FanOut {
             _ => reader.expansion(group, &fan)?.unwrap_or_default(),
         };
         let barrier = Barrier::new(size, fan.settled);
-        let roster = Roster::new(group, fan, (first, size), elements, place.input.clone());
+        let roster = MemberTable::new(group, fan, (first, size), elements, place.input.clone());
         Ok(Self { roster, barrier })
     }
 
@@ -331,7 +340,7 @@ impl FanOut {
     }
 
     /// Where member `index` stands.
-    pub(super) fn member(&mut self, run: &Run, index: Index) -> Result<Place, StoreError> {
+    pub(super) fn member(&mut self, run: &Run, index: Index) -> Result<ChildSpec, StoreError> {
         self.roster.member(run.reader(), index)
     }
 
@@ -340,7 +349,7 @@ impl FanOut {
         run: &Run,
         index: Index,
         report: Report,
-        draft: &mut Draft,
+        draft: &mut CommitBuilder,
     ) -> Option<Verdict> {
         let commands = self.barrier.arrive(index, report);
         self.perform(run, commands, draft)
@@ -351,7 +360,7 @@ impl FanOut {
         &self,
         run: &Run,
         commands: Vec<barrier::Command>,
-        draft: &mut Draft,
+        draft: &mut CommitBuilder,
     ) -> Option<Verdict> {
         use barrier::Command;
         let mut verdict = None;

@@ -10,21 +10,21 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::error::{Error, Result};
 use crate::persistence::codec::{self, Kind};
-use crate::persistence::definition::Head;
-use crate::persistence::draft::Draft;
+use crate::persistence::definition::WorkflowHeader;
+use crate::persistence::draft::CommitBuilder;
 use crate::persistence::reader::Reader;
 use crate::persistence::{MemoryStore, StoreError, keys};
 
 /// The store of an eager app. Workflows may run in it side by side, in tasks of their callers.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct EagerStore {
     reader: Reader,
     /// The number of the last commit; held while one is written, so that they are told of in order.
     last: Mutex<u64>,
     pub(crate) ids: Ids,
 }
 
-impl Ledger {
+impl EagerStore {
     pub(crate) fn new() -> Self {
         Self {
             reader: Reader::new(Arc::new(MemoryStore::new())),
@@ -43,12 +43,12 @@ impl Ledger {
         &self,
         shared: &Shared,
         root: Id,
-        head: &Head,
+        head: &WorkflowHeader,
         by: Option<Id>,
         segments: Vec<(Vec<u8>, Vec<u8>)>,
     ) -> Result<Option<Id>, StoreError> {
         let mut last = self.last.lock();
-        let mut draft = Draft::default();
+        let mut draft = CommitBuilder::default();
         if let Some(key) = &head.idempotency_key {
             if let Some(earlier) = self.reader.submitted_as(key)? {
                 return Ok(Some(earlier));
@@ -75,7 +75,7 @@ impl Ledger {
         let Some(head) = self.reader.head(root)? else {
             return Err(Error::UnknownId { id: root });
         };
-        let mut draft = Draft::default();
+        let mut draft = CommitBuilder::default();
         match self.reader.ended(root)? {
             Some(ended) if self.reader.is_at_rest(root)? => {
                 draft.delete(keys::ended(ended.at_ms, root));
@@ -87,7 +87,7 @@ impl Ledger {
     }
 
     /// What is kept of the workflow is kept for its handles: it is not found any more.
-    pub(super) fn forgotten(&self, root: Id, head: &Head, draft: &mut Draft) {
+    pub(super) fn forgotten(&self, root: Id, head: &WorkflowHeader, draft: &mut CommitBuilder) {
         draft.put(keys::ended(0, root), codec::encode(Kind::Head, head));
         if let Some(key) = &head.idempotency_key
             && matches!(self.reader.submitted_as(key), Ok(Some(of)) if of == root)
@@ -97,18 +97,23 @@ impl Ledger {
     }
 
     /// Writes the draft; watchers of what it touches are told.
-    pub(crate) fn commit(&self, shared: &Shared, draft: Draft) -> Result<(), StoreError> {
+    pub(crate) fn commit(&self, shared: &Shared, draft: CommitBuilder) -> Result<(), StoreError> {
         if draft.is_empty() {
             return Ok(());
         }
         self.write(shared, &mut self.last.lock(), draft)
     }
 
-    fn write(&self, shared: &Shared, last: &mut u64, mut draft: Draft) -> Result<(), StoreError> {
+    fn write(
+        &self,
+        shared: &Shared,
+        last: &mut u64,
+        mut draft: CommitBuilder,
+    ) -> Result<(), StoreError> {
         *last += 1;
         let (batch, touched) = draft.take(*last);
         self.reader.store().apply(batch)?;
-        shared.is_durable(*last, &touched);
+        shared.publish_commit(*last, &touched);
         Ok(())
     }
 }

@@ -11,29 +11,29 @@ mod task;
 
 use std::sync::Arc;
 
-pub(crate) use self::ledger::Ledger;
+pub(crate) use self::ledger::EagerStore;
 use self::run::Run;
 pub(crate) use self::task::Attempt;
-use crate::actors::pins::Pin;
+use crate::actors::pins::RetentionGuard;
 use crate::actors::shared::Shared;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
-use crate::canvas::machine::place::Place;
+use crate::canvas::machine::place::ChildSpec;
 use crate::error::Result;
 use crate::persistence::Pair;
 use crate::persistence::definition::Definition;
-use crate::persistence::draft::Draft;
+use crate::persistence::draft::CommitBuilder;
 
 /// Stores the workflow and runs it to its end: the root, then the callbacks. An earlier one with
 /// the same idempotency key stands in for it.
 pub(crate) async fn run(
     shared: &Arc<Shared>,
-    ledger: &Ledger,
+    ledger: &EagerStore,
     root_id: Id,
     Definition { head, root }: Definition,
     by: Option<Id>,
     segments: Vec<Pair>,
-) -> Result<Pin> {
+) -> Result<RetentionGuard> {
     if let Some(earlier) = ledger.submit(shared, root_id, &head, by, segments)? {
         return Ok(shared.pin(earlier));
     }
@@ -46,15 +46,15 @@ pub(crate) async fn run(
 }
 
 async fn run_to_rest(run: &Arc<Run>, root: Node) -> Result<()> {
-    let report = frame::drive(run, Place::root(run.root, root)).await?;
-    let mut draft = Draft::default();
+    let report = frame::drive(run, ChildSpec::root(run.root, root)).await?;
+    let mut draft = CommitBuilder::default();
     run.root_ended(report, &mut draft);
     run.commit(draft)?;
     // Not earlier: a callback may wait for the workflow that it belongs to.
     while let Some(due) = run.next_callback() {
         let seq = due.node.seq;
-        let report = frame::drive(run, Place::callback(run.root, due)).await?;
-        let mut draft = Draft::default();
+        let report = frame::drive(run, ChildSpec::callback(run.root, due)).await?;
+        let mut draft = CommitBuilder::default();
         run.callback_ended(seq, report, &mut draft);
         run.commit(draft)?;
     }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Ledger;
-use crate::actors::shared::{Shared, Site};
+use super::EagerStore;
+use crate::actors::shared::{Backend, Shared};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::workflow::{Command, Workflow};
-use crate::canvas::machine::{Due, Record, Report};
+use crate::canvas::machine::{PendingCallback, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
 use crate::error::Result;
 use crate::persistence::codec::{self, Kind};
-use crate::persistence::definition::Head;
-use crate::persistence::draft::{self, Draft};
+use crate::persistence::definition::WorkflowHeader;
+use crate::persistence::draft::{self, CommitBuilder};
 use crate::persistence::reader::{Ended, Reader};
 use crate::persistence::{StoreError, keys};
 
@@ -25,7 +25,7 @@ pub(crate) struct Run {
     pub(crate) root: Id,
     /// What the root is, for a failure of its own.
     name: String,
-    head: Head,
+    head: WorkflowHeader,
     /// Locked, because what a task calls may run in another thread than the task.
     state: Mutex<State>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Run {
 struct State {
     machine: Workflow,
     /// Callbacks that are to run, in the order in which they were called for.
-    due: VecDeque<Due>,
+    due: VecDeque<PendingCallback>,
     /// The first node number that is free.
     next: Seq,
     /// When the root ended, in milliseconds on the steady scale.
@@ -42,7 +42,7 @@ struct State {
 }
 
 impl Run {
-    pub(crate) fn new(shared: Arc<Shared>, root: Id, node: &Node, head: Head) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, root: Id, node: &Node, head: WorkflowHeader) -> Self {
         Self {
             shared,
             root,
@@ -57,10 +57,10 @@ impl Run {
         }
     }
 
-    fn ledger(&self) -> &Ledger {
-        match &self.shared.site {
-            Site::InPlace(ledger) => ledger,
-            Site::Engine(_) => unreachable!("what an engine runs is no run"),
+    fn ledger(&self) -> &EagerStore {
+        match &self.shared.backend {
+            Backend::Eager(ledger) => ledger,
+            Backend::Engine(_) => unreachable!("what an engine runs is no run"),
         }
     }
 
@@ -69,16 +69,16 @@ impl Run {
     }
 
     /// After the end of the app nothing is started any more, and nothing that ends is heard of.
-    pub(crate) fn may_go_on(&self) -> Result<()> {
+    pub(crate) fn check_open(&self) -> Result<()> {
         self.shared.ended().map_or(Ok(()), Err)
     }
 
-    pub(crate) fn commit(&self, draft: Draft) -> Result<(), StoreError> {
+    pub(crate) fn commit(&self, draft: CommitBuilder) -> Result<(), StoreError> {
         self.ledger().commit(&self.shared, draft)
     }
 
     /// Hands out `count` node numbers.
-    pub(crate) fn number(&self, count: u64, draft: &mut Draft) -> Seq {
+    pub(crate) fn number(&self, count: u64, draft: &mut CommitBuilder) -> Seq {
         let mut state = self.state.lock();
         let first = state.next;
         state.next += count;
@@ -88,28 +88,28 @@ impl Run {
     }
 
     /// Records that these callbacks are to run; they do when the root has ended.
-    pub(crate) fn launch(&self, due: Vec<Due>, draft: &mut Draft) {
+    pub(crate) fn launch(&self, due: Vec<PendingCallback>, draft: &mut CommitBuilder) {
         let mut state = self.state.lock();
         self.perform(&mut state, vec![Command::Launch(due)], draft);
     }
 
-    pub(crate) fn next_callback(&self) -> Option<Due> {
+    pub(crate) fn next_callback(&self) -> Option<PendingCallback> {
         self.state.lock().due.pop_front()
     }
 
-    pub(crate) fn root_ended(&self, report: Report, draft: &mut Draft) {
+    pub(crate) fn root_ended(&self, report: Report, draft: &mut CommitBuilder) {
         let mut state = self.state.lock();
         let commands = state.machine.root_ended(report);
         self.perform(&mut state, commands, draft);
     }
 
-    pub(crate) fn callback_ended(&self, seq: Seq, report: Report, draft: &mut Draft) {
+    pub(crate) fn callback_ended(&self, seq: Seq, report: Report, draft: &mut CommitBuilder) {
         let mut state = self.state.lock();
         let commands = state.machine.callback_ended(seq, report);
         self.perform(&mut state, commands, draft);
     }
 
-    fn perform(&self, state: &mut State, commands: Vec<Command>, draft: &mut Draft) {
+    fn perform(&self, state: &mut State, commands: Vec<Command>, draft: &mut CommitBuilder) {
         for command in commands {
             match command {
                 Command::Record(record) => draft.record(self.root.workflow_stream(), record),
@@ -123,13 +123,13 @@ impl Run {
                 Command::Result(outcome) => state.ended_ms = self.put_result(outcome, draft),
                 Command::Spawn(due) => state.due.push_back(due),
                 Command::End { .. } => self.put_to_rest(state.ended_ms, draft),
-                Command::Respawn(_) | Command::GiveUp(_) => nothing_is_lost(),
+                Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
             }
         }
     }
 
     /// Returns when that was.
-    fn put_result(&self, outcome: Outcome, draft: &mut Draft) -> u64 {
+    fn put_result(&self, outcome: Outcome, draft: &mut CommitBuilder) -> u64 {
         let at_ms = self.shared.clock.steady_ms();
         let ended = Ended {
             outcome,
@@ -143,7 +143,7 @@ impl Run {
         at_ms
     }
 
-    fn put_to_rest(&self, ended_ms: u64, draft: &mut Draft) {
+    fn put_to_rest(&self, ended_ms: u64, draft: &mut CommitBuilder) {
         draft.delete(keys::head(self.root));
         if self.is_forgotten() {
             self.ledger().forgotten(self.root, &self.head, draft);
@@ -162,7 +162,7 @@ impl Run {
 
     /// Nobody runs it any more: whoever waits for it is told so, and its idempotency key is free.
     pub(crate) fn abandon(&self) {
-        let mut draft = Draft::default();
+        let mut draft = CommitBuilder::default();
         let mut ended_ms = self.state.lock().ended_ms;
         if let Ok(None) = self.reader().ended(self.root) {
             let what = "whoever ran it stopped before its end";

@@ -15,32 +15,34 @@ use tracing::{Instrument, Span};
 use super::frame::{Next, Step, drive};
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use crate::actors::attempt::SoftLimit;
-use crate::actors::call::{self, Caller, Given, Limits, Work, calls, in_time, work};
+use crate::actors::call::{
+    self, AttemptRef, CallArguments, CallInput, Limits, build_call, in_time, resolve_input,
+};
 use crate::actors::shared::Shared;
 use crate::canvas::freeze::Node;
-use crate::canvas::machine::offspring::{self, Graft};
-use crate::canvas::machine::place::Place;
-use crate::canvas::machine::task::{Command, End, Now, Retry, Schedule, Task};
-use crate::canvas::machine::{Change, Index, Purpose, Record, Report};
+use crate::canvas::machine::offspring::{self, SubtaskPlan};
+use crate::canvas::machine::place::ChildSpec;
+use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
+use crate::canvas::machine::{ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::time::Time;
 use crate::error::{Error, Result};
 use crate::persistence::definition;
-use crate::persistence::draft::{self, Draft};
+use crate::persistence::draft::{self, CommitBuilder};
 use crate::task::{Entry, Host, TaskContext, TaskOptions};
 
 #[derive(Debug)]
 pub(crate) struct TaskFrame {
     task: Arc<Running>,
     /// How the attempt ended whose additions to the chord are running.
-    ended: Option<(u32, End)>,
+    ended: Option<(u32, AttemptOutcome)>,
 }
 
 /// A task that is under way, as its own code reaches it too.
 #[derive(Debug)]
 struct Running {
     run: Arc<Run>,
-    place: Place,
+    place: ChildSpec,
     entry: &'static Entry,
     options: TaskOptions,
     state: Mutex<State>,
@@ -62,7 +64,7 @@ struct State {
 type Called = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
 
 impl TaskFrame {
-    pub(crate) fn open(run: Arc<Run>, place: Place, draft: &mut Draft) -> (Self, Step) {
+    pub(crate) fn open(run: Arc<Run>, place: ChildSpec, draft: &mut CommitBuilder) -> (Self, Step) {
         let def = place.def();
         let own = def.options.as_deref();
         let registered = run.shared.registry.get(&def.name);
@@ -91,18 +93,28 @@ impl TaskFrame {
         (Self { task, ended: None }, step)
     }
 
-    pub(crate) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &ChildSpec {
         &self.task.place
     }
 
     /// Attempt `attempt` has ended.
-    pub(crate) fn called(&mut self, attempt: u32, end: End, draft: &mut Draft) -> Step {
+    pub(crate) fn called(
+        &mut self,
+        attempt: u32,
+        end: AttemptOutcome,
+        draft: &mut CommitBuilder,
+    ) -> Step {
         self.ended = Some((attempt, end));
         self.go_on(draft)
     }
 
     /// Its child `index`, an addition or a replacement, has ended.
-    pub(crate) fn child_ended(&mut self, index: Index, report: Report, draft: &mut Draft) -> Step {
+    pub(crate) fn child_ended(
+        &mut self,
+        index: Index,
+        report: Report,
+        draft: &mut CommitBuilder,
+    ) -> Step {
         let mut state = self.task.state.lock();
         let commands = state.machine.child_ended(index, report);
         let step = self.task.perform(&mut state, commands, draft);
@@ -111,7 +123,7 @@ impl TaskFrame {
     }
 
     /// First what the attempt has added, then what its end means.
-    fn go_on(&mut self, draft: &mut Draft) -> Step {
+    fn go_on(&mut self, draft: &mut CommitBuilder) -> Step {
         let task = &self.task;
         let mut state = task.state.lock();
         if let Some(index) = state.additions.pop_front() {
@@ -120,7 +132,7 @@ impl TaskFrame {
         let (attempt, end) = self.ended.take().expect("its attempt has ended");
         // Nothing of it is older than this build, so it is the workflow that is wrong.
         let end = match end {
-            End::Unfit { failure, .. } => End::Failure {
+            AttemptOutcome::Unfit { failure, .. } => AttemptOutcome::Failure {
                 failure,
                 retry: Retry::Never,
             },
@@ -159,7 +171,7 @@ impl Running {
         self: &Arc<Self>,
         state: &mut State,
         commands: Vec<Command>,
-        draft: &mut Draft,
+        draft: &mut CommitBuilder,
     ) -> Option<Step> {
         let mut next = None;
         let mut commands = VecDeque::from(commands);
@@ -215,19 +227,20 @@ impl Running {
         &self,
         state: &mut State,
         command: offspring::Command,
-        draft: &mut Draft,
+        draft: &mut CommitBuilder,
     ) -> Option<Step> {
         use offspring::Command;
         let task = self.place.id();
         match command {
-            Command::Adopt {
+            Command::Start {
                 index,
                 purpose,
                 key,
                 graft,
             } => {
                 let first = self.run.number(graft.span, draft);
-                let child = definition::Offspring::new(task, index, purpose, key, &graft, first);
+                let child =
+                    definition::StoredSubtask::new(task, index, purpose, key, &graft, first);
                 for (key, value) in child.segments {
                     draft.put(key, value);
                 }
@@ -244,30 +257,36 @@ impl Running {
             Command::Launch(due) => self.run.launch(due, draft),
             // The call itself has the outcome.
             Command::Answer(..) => {}
-            Command::Spawn(_) | Command::Respawn(_) | Command::GiveUp(_) => nothing_is_lost(),
+            Command::Spawn(_) | Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
         }
         None
     }
 
     /// What it has started as number `index`.
-    fn child(&self, state: &State, index: Index) -> Place {
+    fn child(&self, state: &State, index: Index) -> ChildSpec {
         let node = state.offspring[&index].clone();
         self.place
             .offspring(index, node, state.machine.purpose(index))
     }
 
-    fn keep(&self, value: Value, draft: &mut Draft) -> Value {
-        draft::keep(self.place.id(), value, &mut |key, piece| {
+    fn keep(&self, value: Value, draft: &mut CommitBuilder) -> Value {
+        draft::spill(self.place.id(), value, &mut |key, piece| {
             draft.put(key, piece);
         })
     }
 
     /// Large arguments of a retry are put beside.
-    fn keep_args(&self, state: &mut State, mut change: Change, draft: &mut Draft) -> Change {
-        if let Change::Waiting { past, .. } | Change::WaitingUntil { past, .. } = &mut change
+    fn keep_args(
+        &self,
+        state: &mut State,
+        mut change: ChildProgress,
+        draft: &mut CommitBuilder,
+    ) -> ChildProgress {
+        if let ChildProgress::Waiting { past, .. } | ChildProgress::WaitingUntil { past, .. } =
+            &mut change
             && let Some(args) = past.args.take()
         {
-            let kept = draft::keep_args(self.place.id(), args, &mut |key, piece| {
+            let kept = draft::spill_args(self.place.id(), args, &mut |key, piece| {
                 draft.put(key, piece);
             });
             past.args = Some(kept.clone());
@@ -292,10 +311,10 @@ impl Running {
     }
 
     /// Runs what the task has called, and tells its machine the end.
-    async fn run_called(self: Arc<Self>, index: Index, place: Place) -> Result<Outcome> {
+    async fn run_called(self: Arc<Self>, index: Index, place: ChildSpec) -> Result<Outcome> {
         let report = drive(&self.run, place).await?;
         let outcome = report.outcome.clone();
-        let mut draft = Draft::default();
+        let mut draft = CommitBuilder::default();
         let mut state = self.state.lock();
         let commands = state.machine.child_ended(index, report);
         self.perform(&mut state, commands, &mut draft);
@@ -317,7 +336,7 @@ impl Call {
     /// Calls it; says which attempt it was, and how that ended.
     pub(crate) async fn carry_out(self) -> Next {
         let number = self.attempt;
-        let caller = Caller {
+        let caller = AttemptRef {
             id: self.task.place.id(),
             entry: self.task.entry,
             attempt: number,
@@ -334,11 +353,11 @@ impl Call {
         Next::Called(number, end)
     }
 
-    async fn call(self, caller: Caller) -> End {
+    async fn call(self, caller: AttemptRef) -> AttemptOutcome {
         let Self { task, args, .. } = self;
         let (shared, place) = (&task.run.shared, &task.place);
-        let given = Given::new(place, args);
-        let work = match work(shared, place.root, task.entry, given).await {
+        let given = CallInput::new(place, args);
+        let work = match resolve_input(shared, place.root, task.entry, given).await {
             Ok(work) => work,
             Err(message) => return caller.failure(FailureKind::Engine, &message, Retry::Never),
         };
@@ -371,11 +390,11 @@ impl Call {
 fn body(
     entry: &'static Entry,
     context: TaskContext,
-    work: Work,
+    work: CallArguments,
     span: Span,
 ) -> Pin<Box<dyn Future<Output = call::Outcome> + Send>> {
     let body = async move {
-        let done = calls(entry, context, work).await;
+        let done = build_call(entry, context, work).await;
         if entry.options.blocking {
             look_again().await;
         }
@@ -413,17 +432,17 @@ impl Attempt {
     }
 
     /// Runs this canvas, or joins the one that was started under `key` before.
-    pub(crate) async fn call(&self, key: &str, graft: Graft) -> Result<Outcome> {
+    pub(crate) async fn call(&self, key: &str, graft: SubtaskPlan) -> Result<Outcome> {
         self.called(key, graft)?.await
     }
 
     /// What the call waits for. Apart from it, because calls nest.
-    fn called(&self, key: &str, graft: Graft) -> Result<Joint<Called>> {
+    fn called(&self, key: &str, graft: SubtaskPlan) -> Result<Joint<Called>> {
         let task = &self.task;
         let mut state = task.state.lock();
         let wants = state.machine.wants(self.number, Purpose::Call, key, graft);
         let (index, commands) = wants.ok_or(Error::NotInTask)?;
-        let mut draft = Draft::default();
+        let mut draft = CommitBuilder::default();
         task.perform(&mut state, commands, &mut draft);
         task.run.commit(draft)?;
         // What has ended is still there: for as long as the task is.
@@ -438,7 +457,7 @@ impl Attempt {
     }
 
     /// One more member of the task's group.
-    pub(crate) fn add(&self, graft: Graft) {
+    pub(crate) fn add(&self, graft: SubtaskPlan) {
         // Its number in the attempt: the next attempt adds the same again, and joins it.
         let number = self.additions.fetch_add(1, Ordering::Relaxed).to_string();
         let task = &self.task;
@@ -447,7 +466,7 @@ impl Attempt {
             .machine
             .wants(self.number, Purpose::Addition, &number, graft);
         if let Some((_, commands)) = wants {
-            let mut draft = Draft::default();
+            let mut draft = CommitBuilder::default();
             task.perform(&mut state, commands, &mut draft);
             if let Err(error) = task.run.commit(draft) {
                 task.run.shared.end(error.into());

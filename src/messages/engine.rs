@@ -4,7 +4,7 @@
 use actix::Message;
 
 use crate::canvas::id::Id;
-use crate::canvas::machine::Due;
+use crate::canvas::machine::PendingCallback;
 use crate::canvas::machine::backlog::Lane;
 use crate::canvas::time::Earliest;
 
@@ -21,7 +21,7 @@ pub(crate) struct KeyIsDurable {
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
     pub(crate) root: Id,
-    pub(crate) due: Due,
+    pub(crate) due: PendingCallback,
 }
 
 /// The store shows what has become of a workflow that waits, or goes on.

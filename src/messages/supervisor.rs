@@ -8,17 +8,17 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::{Index, Report, Verdict};
 use crate::canvas::outcome::Outcome;
 
-/// There is mail from children: [`Word`]s to collect. They come in crowds, so that one message
+/// There is mail from children: [`ChildEvent`]s to collect. They come in crowds, so that one message
 /// serves for many.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Mail;
+pub(crate) struct EventsReady;
 
 /// What a child says.
 #[derive(Clone, Debug)]
-pub(crate) enum Word {
+pub(crate) enum ChildEvent {
     Ended(ChildEnded),
-    Stopped(ChildStopped),
+    Exited(ChildExited),
     /// To the engine only. (Boxed: the others are small, and many.)
     Launch(Box<Launch>),
     /// To a fold only.
@@ -35,7 +35,7 @@ pub(crate) struct ChildEnded {
 
 /// A child's actor is gone.
 #[derive(Clone, Debug)]
-pub(crate) struct ChildStopped {
+pub(crate) struct ChildExited {
     pub(crate) root: Id,
     pub(crate) index: Index,
     /// It had not reported: it panicked.
@@ -45,7 +45,7 @@ pub(crate) struct ChildStopped {
 /// What a lost child had recorded is durable: start it again.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Respawn {
+pub(crate) struct RestartChild {
     pub(crate) root: Id,
     pub(crate) index: Index,
 }

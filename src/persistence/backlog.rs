@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind};
-use super::definition::Head;
+use super::definition::WorkflowHeader;
 use super::reader::Reader;
 use super::{Pair, StoreError, keys};
 use crate::canvas::freeze::Node;
@@ -17,16 +17,16 @@ use crate::canvas::time::{Earliest, Moment, Scale};
 pub(crate) struct Waiting {
     /// When it was submitted, in milliseconds on the steady scale: its delays count from there.
     pub(crate) since_ms: u64,
-    pub(crate) turn: Turn,
+    pub(crate) turn: WaitReason,
     /// The record that is its head when it is live.
     head: Payload,
 }
 
 /// What a waiting workflow waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Turn {
+pub(crate) enum WaitReason {
     /// A place in this lane.
-    Place { lane: String, priority: u8 },
+    Queue { lane: String, priority: u8 },
     /// This time, in milliseconds since the Unix epoch; a delay too, in stores of earlier versions.
     Time(u64),
     /// The first of these.
@@ -34,7 +34,7 @@ pub(crate) enum Turn {
 }
 
 impl Waiting {
-    pub(crate) fn new(since_ms: u64, turn: Turn, head: &[u8]) -> Self {
+    pub(crate) fn new(since_ms: u64, turn: WaitReason, head: &[u8]) -> Self {
         Self {
             since_ms,
             turn,
@@ -43,7 +43,7 @@ impl Waiting {
     }
 
     /// The same workflow where it waits for something else.
-    pub(crate) fn moved(self, turn: Turn) -> Self {
+    pub(crate) fn moved(self, turn: WaitReason) -> Self {
         Self { turn, ..self }
     }
 
@@ -60,7 +60,7 @@ impl Waiting {
         std::iter::once(keys::waiting(root)).chain(self.turn.keys(root))
     }
 
-    pub(crate) fn head(&self, root: Id) -> Result<Head, StoreError> {
+    pub(crate) fn head(&self, root: Id) -> Result<WorkflowHeader, StoreError> {
         codec::decode(Kind::Head, &keys::waiting(root), self.head.bytes())
     }
 
@@ -69,10 +69,10 @@ impl Waiting {
     }
 }
 
-impl Turn {
+impl WaitReason {
     fn keys(&self, root: Id) -> Vec<Vec<u8>> {
         match self {
-            Self::Place { lane, priority } => vec![keys::turn(lane, *priority, root)],
+            Self::Queue { lane, priority } => vec![keys::turn(lane, *priority, root)],
             Self::Time(at_ms) => vec![keys::due(Moment::wall(*at_ms), root)],
             Self::Until(first) => {
                 let moments = first.moments();
@@ -111,7 +111,9 @@ impl Reader {
 
     /// The workflows that have not ended: those that wait, and those that are live. One that comes
     /// in meanwhile may be met twice.
-    pub(crate) fn unfinished(&self) -> impl Iterator<Item = Result<(Id, Head), StoreError>> + '_ {
+    pub(crate) fn unfinished(
+        &self,
+    ) -> impl Iterator<Item = Result<(Id, WorkflowHeader), StoreError>> + '_ {
         let of = |tag| {
             let (from, to) = keys::all(tag);
             self.store().scan(&from, &to)

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, keys};
-use crate::canvas::machine::{BODY, Change, Index, Past, Record};
+use crate::canvas::machine::{AttemptHistory, BODY, ChildProgress, Index, Record};
 use crate::canvas::outcome::Outcome;
 
 const MAGIC: u8 = 0xC4;
@@ -111,7 +111,7 @@ pub(crate) fn unframe<'a>(
         return Err(corrupt(kind, key, "it is not one of our records"));
     };
     if *version > VERSION {
-        return Err(StoreError::Newer {
+        return Err(StoreError::UnsupportedVersion {
             path_or_place: place(kind, key),
             found: *version,
             supported: VERSION,
@@ -227,7 +227,7 @@ impl Packing {
         };
         match change {
             // (The body of a chord has the largest index there is.)
-            Change::Started(past) if past.is_first() && *index != BODY => {
+            ChildProgress::Started(past) if past.is_first() && *index != BODY => {
                 return self.push_start(*index);
             }
             _ if self.started.contains(index) => self.push_started(),
@@ -236,10 +236,12 @@ impl Packing {
         self.append(&Line::Record(record));
         match change {
             // The end of a fold's function is no member's.
-            Change::Done(_) if *index == BODY => {}
-            Change::Done(Outcome::Success(_)) => self.succeeded += 1,
-            Change::Done(Outcome::Failure(_) | Outcome::Revoked(_)) => self.failed += 1,
-            Change::Started(_) | Change::Waiting { .. } | Change::WaitingUntil { .. } => {}
+            ChildProgress::Done(_) if *index == BODY => {}
+            ChildProgress::Done(Outcome::Success(_)) => self.succeeded += 1,
+            ChildProgress::Done(Outcome::Failure(_) | Outcome::Revoked(_)) => self.failed += 1,
+            ChildProgress::Started(_)
+            | ChildProgress::Waiting { .. }
+            | ChildProgress::WaitingUntil { .. } => {}
         }
     }
 
@@ -305,7 +307,7 @@ pub(crate) fn segment_records(key: &[u8], segment: &[u8]) -> Result<Vec<Record>,
             Line::Started(range) => {
                 records.extend(bounded(key, range)?.map(|index| Record::Child {
                     index,
-                    change: Change::Started(Past::first()),
+                    change: ChildProgress::Started(AttemptHistory::first()),
                 }));
             }
         }
@@ -315,7 +317,7 @@ pub(crate) fn segment_records(key: &[u8], segment: &[u8]) -> Result<Vec<Record>,
 
 /// What a supervisor that goes on has to know of a record, or of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Glance {
+pub(crate) enum RecordSummary {
     /// Child `index` has ended well; its value has not been looked at.
     Done(Index),
     /// These children have started for the first time.
@@ -325,16 +327,16 @@ pub(crate) enum Glance {
 
 /// The records of a segment, without the values of the children that ended well: they are most of
 /// it, and most of the time that it takes to read.
-pub(crate) fn glances(key: &[u8], segment: &[u8]) -> Result<Vec<Glance>, StoreError> {
+pub(crate) fn summaries(key: &[u8], segment: &[u8]) -> Result<Vec<RecordSummary>, StoreError> {
     let seen = lines(key, segment)?.map(|line| {
         Ok(match line? {
             Seen::Value(index, _)
             | Seen::Record(Record::Child {
                 index,
-                change: Change::Done(Outcome::Success(_)),
-            }) => Glance::Done(index),
-            Seen::Started(range) => Glance::Started(range),
-            Seen::Record(record) => Glance::Record(record),
+                change: ChildProgress::Done(Outcome::Success(_)),
+            }) => RecordSummary::Done(index),
+            Seen::Started(range) => RecordSummary::Started(range),
+            Seen::Record(record) => RecordSummary::Record(record),
         })
     });
     seen.collect()
@@ -447,14 +449,14 @@ mod tests {
 
     use super::*;
     use crate::canvas::id::Id;
-    use crate::canvas::machine::{Past, Verdict};
+    use crate::canvas::machine::{AttemptHistory, Verdict};
     use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
     use crate::canvas::payload::Payload;
 
     fn done(index: u64, bytes: usize) -> Record {
         Record::Child {
             index,
-            change: Change::Done(Outcome::Success(Value::Inline(Payload::from(vec![
+            change: ChildProgress::Done(Outcome::Success(Value::Inline(Payload::from(vec![
                 7;
                 bytes
             ])))),
@@ -470,7 +472,7 @@ mod tests {
     fn started(index: u64) -> Record {
         Record::Child {
             index,
-            change: Change::Started(Past::first()),
+            change: ChildProgress::Started(AttemptHistory::first()),
         }
     }
 
@@ -530,20 +532,20 @@ mod tests {
     fn a_glance_passes_over_the_values_of_what_ended_well_and_over_nothing_else() {
         let failure = TaskFailure::new(FailureKind::Engine, Id::from(Uuid::nil()), "t", 1, "m");
         let child = |index, change| Record::Child { index, change };
-        let ended = |outcome| child(300, Change::Done(outcome));
+        let ended = |outcome| child(300, ChildProgress::Done(outcome));
         let other = [
-            child(0, Change::Started(Past::default())),
+            child(0, ChildProgress::Started(AttemptHistory::default())),
             child(
                 u64::MAX,
-                Change::Waiting {
-                    past: Past::default(),
+                ChildProgress::Waiting {
+                    past: AttemptHistory::default(),
                     at_ms: 7,
                 },
             ),
             child(
                 7,
-                Change::WaitingUntil {
-                    past: Past::default(),
+                ChildProgress::WaitingUntil {
+                    past: AttemptHistory::default(),
                     at_ms: 7,
                 },
             ),
@@ -575,10 +577,10 @@ mod tests {
         let [segment] = &segments(&all)[..] else {
             panic!("they fit into one")
         };
-        let expected = [7, 300].map(Glance::Done);
-        let expected = expected.into_iter().chain(other.map(Glance::Record));
-        let expected = expected.chain([Glance::Started(4..6)]);
-        assert!(glances(b"k", segment).unwrap().into_iter().eq(expected));
+        let expected = [7, 300].map(RecordSummary::Done);
+        let expected = expected.into_iter().chain(other.map(RecordSummary::Record));
+        let expected = expected.chain([RecordSummary::Started(4..6)]);
+        assert!(summaries(b"k", segment).unwrap().into_iter().eq(expected));
     }
 
     #[test]
@@ -586,7 +588,9 @@ mod tests {
         let mut record = encode(Kind::Counter, &7u64);
         record[1] = VERSION + 1;
         let error = decode::<u64>(Kind::Counter, b"k", &record).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found, .. } if found == VERSION + 1));
+        assert!(
+            matches!(error, StoreError::UnsupportedVersion { found, .. } if found == VERSION + 1)
+        );
     }
 
     #[test]
@@ -621,7 +625,7 @@ mod tests {
         fn decoding_any_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = segment_records(b"k", &bytes);
             let _ = segment_records(b"k", &frame(Kind::Segment, &bytes));
-            let _ = glances(b"k", &frame(Kind::Segment, &bytes));
+            let _ = summaries(b"k", &frame(Kind::Segment, &bytes));
             let _ = decode::<crate::canvas::freeze::Node>(Kind::Head, b"k", &frame(Kind::Head, &bytes));
         }
     }

@@ -8,11 +8,11 @@ use super::codec::{self, Kind, MAX_RECORD};
 use super::{Pair, StoreError, keys};
 use crate::canvas::Canvas;
 use crate::canvas::freeze::{
-    Callbacks, Catalogue, Def, Fan, Gather, Members, Node, Refusal, TaskDef, freeze,
+    Callbacks, CanvasError, Catalogue, Def, FanOutDef, MemberSink, Members, Node, TaskDef, freeze,
 };
 use crate::canvas::id::{Id, Seq};
-use crate::canvas::machine::offspring::Graft;
-use crate::canvas::machine::room::Weight;
+use crate::canvas::machine::offspring::SubtaskPlan;
+use crate::canvas::machine::room::Load;
 use crate::canvas::machine::{Index, Purpose, Record};
 use crate::canvas::payload::Payload;
 
@@ -24,7 +24,7 @@ const PACK: u64 = 512;
 
 /// The record that makes a submission count: all else of it was written before, or with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Head {
+pub(crate) struct WorkflowHeader {
     /// `None`: stored as the one member of the root group.
     pub(crate) root: Option<Node>,
     pub(crate) idempotency_key: Option<String>,
@@ -34,9 +34,9 @@ pub(crate) struct Head {
     pub(crate) bytes: u64,
 }
 
-impl Head {
-    pub(crate) fn weight(&self) -> Weight {
-        Weight {
+impl WorkflowHeader {
+    pub(crate) fn weight(&self) -> Load {
+        Load {
             tasks: self.next,
             bytes: self.bytes,
         }
@@ -46,7 +46,7 @@ impl Head {
 /// A workflow of which all but its head is stored.
 #[derive(Debug)]
 pub(crate) struct Definition {
-    pub(crate) head: Head,
+    pub(crate) head: WorkflowHeader,
     /// The root as it is to run: large groups in it are by reference.
     pub(crate) root: Node,
 }
@@ -60,8 +60,8 @@ impl Definition {
         canvas: Canvas,
         idempotency_key: Option<String>,
         catalogue: &dyn Catalogue,
-        put: &mut dyn FnMut(Pair, Seq) -> Result<(), Refusal>,
-    ) -> Result<Self, Refusal> {
+        put: &mut dyn FnMut(Pair, Seq) -> Result<(), CanvasError>,
+    ) -> Result<Self, CanvasError> {
         let mut bytes = 0;
         let mut counted = |pair: Pair, drawn| {
             bytes += pair.0.len() + pair.1.len();
@@ -80,7 +80,7 @@ impl Definition {
         }
         bytes += if inline { size } else { 0 };
         Ok(Self {
-            head: Head {
+            head: WorkflowHeader {
                 root: inline.then(|| root.clone()),
                 idempotency_key,
                 next,
@@ -93,7 +93,7 @@ impl Definition {
 
 /// A task's own child, ready to be stored.
 #[derive(Debug)]
-pub(crate) struct Offspring {
+pub(crate) struct StoredSubtask {
     /// As it is to run: large groups in it are by reference.
     pub(crate) node: Node,
     pub(crate) record: Record,
@@ -101,14 +101,14 @@ pub(crate) struct Offspring {
     pub(crate) segments: Vec<Pair>,
 }
 
-impl Offspring {
+impl StoredSubtask {
     /// Child `index` of a task, its nodes numbered from `first` on.
     pub(crate) fn new(
         task: Id,
         index: Index,
         purpose: Purpose,
         key: String,
-        graft: &Graft,
+        graft: &SubtaskPlan,
         first: Seq,
     ) -> Self {
         let mut segments = Vec::new();
@@ -150,13 +150,18 @@ struct Spill<'a> {
     root: Id,
     /// How many nodes there are so far.
     drawn: Seq,
-    put: &'a mut dyn FnMut(Pair, Seq) -> Result<(), Refusal>,
+    put: &'a mut dyn FnMut(Pair, Seq) -> Result<(), CanvasError>,
 }
 
-impl Gather for Spill<'_> {
-    type Fan = Gathered;
+impl MemberSink for Spill<'_> {
+    type Fan = CollectedMembers;
 
-    fn member(&mut self, seq: Seq, fan: &mut Gathered, node: Node) -> Result<(), Refusal> {
+    fn member(
+        &mut self,
+        seq: Seq,
+        fan: &mut CollectedMembers,
+        node: Node,
+    ) -> Result<(), CanvasError> {
         self.drawn = self.drawn.max(node.seq + 1);
         if let Some(few) = &mut fan.few {
             fan.size += codec::length(&node);
@@ -171,7 +176,7 @@ impl Gather for Spill<'_> {
         self.pack(seq, &mut fan.pack, node)
     }
 
-    fn members(&mut self, seq: Seq, fan: Gathered) -> Result<Members, Refusal> {
+    fn members(&mut self, seq: Seq, fan: CollectedMembers) -> Result<Members, CanvasError> {
         if let Some(few) = fan.few {
             return Ok(Members::Inline(few.into()));
         }
@@ -181,7 +186,7 @@ impl Gather for Spill<'_> {
 }
 
 /// The members of one fan so far.
-struct Gathered {
+struct CollectedMembers {
     /// All of them, as long as they can stand where they belong.
     few: Option<Vec<Node>>,
     /// The bytes of these.
@@ -189,7 +194,7 @@ struct Gathered {
     pack: Pack,
 }
 
-impl Default for Gathered {
+impl Default for CollectedMembers {
     fn default() -> Self {
         Self {
             few: Some(Vec::new()),
@@ -253,7 +258,7 @@ fn repeats(last: &Node, node: &Node) -> bool {
 
 impl Spill<'_> {
     /// Spills what was frozen in one piece.
-    fn node(&mut self, mut node: Node) -> Result<Node, Refusal> {
+    fn node(&mut self, mut node: Node) -> Result<Node, CanvasError> {
         let seq = node.seq;
         node.def = match node.def {
             Def::Task(task) => Def::Task(task),
@@ -285,14 +290,14 @@ impl Spill<'_> {
         Ok(node)
     }
 
-    fn nodes(&mut self, nodes: Vec<Node>) -> Result<Vec<Node>, Refusal> {
+    fn nodes(&mut self, nodes: Vec<Node>) -> Result<Vec<Node>, CanvasError> {
         nodes.into_iter().map(|node| self.node(node)).collect()
     }
 
-    fn fan(&mut self, seq: Seq, mut fan: Fan) -> Result<Fan, Refusal> {
+    fn fan(&mut self, seq: Seq, mut fan: FanOutDef) -> Result<FanOutDef, CanvasError> {
         fan.members = match fan.members {
             Members::Inline(members) => {
-                let mut gathered = Gathered::default();
+                let mut gathered = CollectedMembers::default();
                 for member in Arc::unwrap_or_clone(members) {
                     let member = self.node(member)?;
                     self.member(seq, &mut gathered, member)?;
@@ -315,7 +320,7 @@ impl Spill<'_> {
     }
 
     /// Adds the next member of group `seq` to its pack; a full one is written first.
-    fn pack(&mut self, seq: Seq, pack: &mut Pack, node: Node) -> Result<(), Refusal> {
+    fn pack(&mut self, seq: Seq, pack: &mut Pack, node: Node) -> Result<(), CanvasError> {
         let mut member = codec::body(&pack.written(&node));
         if pack.count > 0 && !pack.has_room(&member) {
             self.flush(self.root.node(seq), pack)?;
@@ -332,7 +337,7 @@ impl Spill<'_> {
     }
 
     /// Writes one node as member `index` of `group`, alone.
-    fn alone(&mut self, group: Id, index: u64, node: &Node) -> Result<(), Refusal> {
+    fn alone(&mut self, group: Id, index: u64, node: &Node) -> Result<(), CanvasError> {
         let pack = Pack {
             first: index,
             count: 1,
@@ -343,7 +348,7 @@ impl Spill<'_> {
     }
 
     /// Writes a pack; one node that is too large for a record goes into parts.
-    fn flush(&mut self, group: Id, pack: &Pack) -> Result<(), Refusal> {
+    fn flush(&mut self, group: Id, pack: &Pack) -> Result<(), CanvasError> {
         let mut whole = codec::body(&pack.count);
         whole.extend_from_slice(&pack.bytes);
         for (part, piece) in (0..).zip(codec::pieces(&whole)) {
@@ -375,8 +380,8 @@ pub(crate) fn decode_members(key: &[u8], parts: Vec<u8>) -> Result<Vec<Node>, St
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz(bytes: &[u8]) {
     let key = b"any";
-    if let Ok(head) = codec::decode_body::<Head>(Kind::Head, key, bytes) {
-        let again = codec::decode_body::<Head>(Kind::Head, key, &codec::body(&head));
+    if let Ok(head) = codec::decode_body::<WorkflowHeader>(Kind::Head, key, bytes) {
+        let again = codec::decode_body::<WorkflowHeader>(Kind::Head, key, &codec::body(&head));
         assert_eq!(again.expect("what was written is read"), head);
     }
     let Ok(nodes) = decode_members(key, bytes.to_vec()) else {
@@ -416,7 +421,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::canvas::freeze::Excess;
+    use crate::canvas::freeze::SizeExceeded;
     use crate::canvas::parameter::Parameter;
 
     struct Everything;
@@ -426,7 +431,7 @@ mod tests {
             Some(const { &[Parameter::rest::<serde_json::Value>("args")] })
         }
 
-        fn admit(&self, _: &str, _: usize) -> Result<(), Excess> {
+        fn admit(&self, _: &str, _: usize) -> Result<(), SizeExceeded> {
             Ok(())
         }
     }
@@ -502,7 +507,7 @@ mod tests {
             let all: Vec<_> = all.collect();
             let canvas = || Canvas::group(all.clone());
             let whole = crate::canvas::freeze::graft(canvas(), false, &Everything).unwrap();
-            let Def::Group(Fan { members: Members::Inline(frozen), .. }) = whole.node.def else {
+            let Def::Group(FanOutDef { members: Members::Inline(frozen), .. }) = whole.node.def else {
                 panic!("it is a group")
             };
             let (root, records) = stored(canvas());
@@ -531,7 +536,7 @@ mod tests {
 
     #[test]
     fn no_member_comes_behind_the_last_number() {
-        let Def::Group(Fan {
+        let Def::Group(FanOutDef {
             members: Members::Inline(mut members),
             ..
         }) = stored(Canvas::group([Canvas::immutable("add", (1,))]))

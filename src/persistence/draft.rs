@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::codec::{self, Kind, Packing};
 use super::{Batch, keys};
 use crate::canvas::id::Id;
-use crate::canvas::machine::{Due, Record};
+use crate::canvas::machine::{PendingCallback, Record};
 use crate::canvas::outcome::Value;
 
 /// The largest value that stands in the record of its outcome; a larger one is kept in pieces.
@@ -16,7 +16,7 @@ const MAX_INLINE_ACC: usize = 128;
 
 /// One batch in the making.
 #[derive(Debug, Default)]
-pub(crate) struct Draft {
+pub(crate) struct CommitBuilder {
     /// The records of each stream, in order: one segment a stream and commit.
     streams: Vec<(Id, Packing)>,
     /// Where in `streams` each is.
@@ -28,7 +28,7 @@ pub(crate) struct Draft {
     touched: Vec<Id>,
 }
 
-impl Draft {
+impl CommitBuilder {
     /// Adds a record to the stream of supervisor `stream`.
     pub(crate) fn record(&mut self, stream: Id, record: Record) {
         if self
@@ -81,7 +81,7 @@ impl Draft {
 }
 
 /// That a callback of workflow `root` is to run, in the stream of the workflow.
-pub(crate) fn due(due: &Due) -> Record {
+pub(crate) fn due(due: &PendingCallback) -> Record {
     Record::Due {
         seq: due.node.seq,
         input: due.input.clone(),
@@ -90,14 +90,14 @@ pub(crate) fn due(due: &Due) -> Record {
 
 /// The value as it is recorded: what is too large for its record is `put` beside it, in pieces. A
 /// later one of the same node takes its place.
-pub(crate) fn keep(node: Id, value: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
+pub(crate) fn spill(node: Id, value: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
     match value {
         Value::Inline(payload) if payload.bytes().len() > MAX_INLINE => Value::Stored {
             seq: node.seq(),
             len: cut(node, 0, payload.bytes(), put),
         },
         Value::Extended { own, seqs } => Value::Extended {
-            own: Box::new(keep(node, *own, put)),
+            own: Box::new(spill(node, *own, put)),
             seqs,
         },
         value => value,
@@ -106,7 +106,7 @@ pub(crate) fn keep(node: Id, value: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>
 
 /// As [`keep`], for the accumulator of a fold's function, which is written again and again: where it
 /// is not small, in the same place.
-pub(crate) fn keep_acc(body: Id, acc: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
+pub(crate) fn spill_acc(body: Id, acc: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
     match acc {
         Value::Inline(payload) if payload.bytes().len() > MAX_INLINE_ACC => Value::Stored {
             seq: body.seq(),
@@ -117,7 +117,7 @@ pub(crate) fn keep_acc(body: Id, acc: Value, put: &mut impl FnMut(Vec<u8>, Vec<u
 }
 
 /// As [`keep`], for the arguments that a retry gave.
-pub(crate) fn keep_args(node: Id, args: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
+pub(crate) fn spill_args(node: Id, args: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
     match args {
         Value::Inline(payload) if payload.bytes().len() > MAX_INLINE => Value::Args {
             seq: node.seq(),
@@ -146,8 +146,8 @@ mod tests {
         let node = Id::from(uuid::Uuid::nil());
         let large = || Value::Inline(Payload::from(vec![0; 3 * codec::MAX_RECORD]));
         let mut keys = Vec::new();
-        keep(node, large(), &mut |key, _| keys.push(key));
-        keep_args(node, large(), &mut |key, _| keys.push(key));
+        spill(node, large(), &mut |key, _| keys.push(key));
+        spill_args(node, large(), &mut |key, _| keys.push(key));
         let all = keys.len();
         keys.sort();
         keys.dedup();

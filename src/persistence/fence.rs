@@ -41,7 +41,7 @@ const SLOT: usize = 36;
 const PLACES: [u64; 2] = [0, 4096];
 
 #[derive(Debug)]
-pub(super) struct Fence {
+pub(super) struct Watermark {
     file: File,
     path: PathBuf,
     last: u64,
@@ -51,7 +51,7 @@ pub(super) struct Fence {
     next: usize,
 }
 
-impl Fence {
+impl Watermark {
     /// Makes the file, or makes it anew; it is on disk before this returns, its name may not be.
     pub(super) fn make(dir: &Dir, last: u64, id: StoreId) -> Result<Self, StoreError> {
         let mut fence = Self {
@@ -99,7 +99,7 @@ impl Fence {
                 continue;
             };
             if read.version > VERSION {
-                return Err(StoreError::Newer {
+                return Err(StoreError::UnsupportedVersion {
                     path_or_place: path.display().to_string(),
                     found: read.version,
                     supported: VERSION,

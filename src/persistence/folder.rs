@@ -27,7 +27,7 @@ pub(super) fn holds_no_other(home: &Path, engine: &'static str) -> Result<(), St
         .into_iter()
         .find(|other| *other != engine && home.join(other).join(READY).exists());
     match other {
-        Some(found) => Err(StoreError::OtherEngine {
+        Some(found) => Err(StoreError::WrongEngine {
             path: home.to_owned(),
             found,
             asked: engine,

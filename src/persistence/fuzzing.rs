@@ -38,7 +38,7 @@ pub(crate) fn record(bytes: &[u8]) {
     match kind {
         Kind::Members => drop(definition::decode_members(key, body.to_vec())),
         Kind::Segment => {
-            let glances = codec::glances(key, &framed);
+            let glances = codec::summaries(key, &framed);
             let counts = codec::segment_counts(key, &framed);
             // The quick look sees whatever the thorough one does.
             assert!(whole.is_err() || glances.is_ok() && counts.is_ok());

@@ -126,7 +126,7 @@ pub(crate) fn suspect(task: Id) -> Vec<u8> {
     with_id(b'k', task, &[])
 }
 
-pub(crate) fn remains(root: Id) -> Vec<u8> {
+pub(crate) fn garbage_marker(root: Id) -> Vec<u8> {
     with_id(b'x', root, &[])
 }
 

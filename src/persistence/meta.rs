@@ -27,13 +27,13 @@ impl Opening {
 
 /// The life of one app over the store: it has begun, and perhaps ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Life {
+pub(crate) struct Session {
     /// Which start of the machine it began in, where that can be told.
     boot: Option<String>,
     has_ended: bool,
 }
 
-impl Life {
+impl Session {
     /// One that begins now.
     fn begin() -> Self {
         Self {
@@ -97,14 +97,14 @@ pub(crate) fn open(
     durability: Durability,
     has_aborted: bool,
     clock: &ClockReading,
-) -> Result<(Opening, Life, LastEnd), StoreError> {
-    transfer::is_whole(store)?;
+) -> Result<(Opening, Session, LastEnd), StoreError> {
+    transfer::check_import_complete(store)?;
     let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
-    let before: Option<Life> = record(store, Kind::Life, keys::LIFE)?;
+    let before: Option<Session> = record(store, Kind::Life, keys::LIFE)?;
     let opening = Opening {
         number: last.map_or(1, |last| last.number + 1),
     };
-    let life = Life::begin();
+    let life = Session::begin();
     let signs = Signs {
         has_aborted,
         was_stopping: store.get(keys::STOPPING)?.is_some(),
@@ -178,7 +178,7 @@ mod tests {
         put(life.clone().ended());
         assert_eq!(opened().2, LastEnd::Clean);
         let boot = Some("another".to_owned());
-        put(Life { boot, ..life }.record());
+        put(Session { boot, ..life }.record());
         assert_eq!(aborted().2, LastEnd::Outside);
     }
 }

@@ -268,7 +268,7 @@ pub enum StoreError {
     },
     /// The directory holds a store of another engine, which is left untouched.
     #[error("the store at {} was made by {found}, not by {asked}", path.display())]
-    OtherEngine {
+    WrongEngine {
         /// The directory.
         path: PathBuf,
         /// The engine that made it.
@@ -321,7 +321,7 @@ pub enum StoreError {
     #[error(
         "{path_or_place} has format {found}, which is newer than {supported}, the newest this build reads"
     )]
-    Newer {
+    UnsupportedVersion {
         /// The file or key.
         path_or_place: String,
         /// The version found.

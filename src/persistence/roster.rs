@@ -2,18 +2,18 @@
 
 use super::StoreError;
 use super::reader::{MemberCursor, Reader};
-use crate::canvas::freeze::{Fan, Node};
+use crate::canvas::freeze::{FanOutDef, Node};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::Index;
-use crate::canvas::machine::place::Place;
+use crate::canvas::machine::place::ChildSpec;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::Payload;
 
 #[derive(Debug)]
-pub(crate) struct Roster {
+pub(crate) struct MemberTable {
     /// The group or chord.
     group: Id,
-    fan: Fan,
+    fan: FanOutDef,
     size: u64,
     cursor: MemberCursor,
     /// The list upstream, taken apart, if each member gets one element.
@@ -21,11 +21,11 @@ pub(crate) struct Roster {
     input: Option<Value>,
 }
 
-impl Roster {
+impl MemberTable {
     /// `size` members, numbered from `first` on where they are not in the fan.
     pub(crate) fn new(
         group: Id,
-        fan: Fan,
+        fan: FanOutDef,
         (first, size): (Seq, u64),
         elements: Option<Vec<Payload>>,
         input: Option<Value>,
@@ -53,13 +53,17 @@ impl Roster {
     }
 
     /// Where member `index` stands, with what it is given.
-    pub(crate) fn member(&mut self, reader: &Reader, index: Index) -> Result<Place, StoreError> {
+    pub(crate) fn member(
+        &mut self,
+        reader: &Reader,
+        index: Index,
+    ) -> Result<ChildSpec, StoreError> {
         let node = self.node(reader, index)?;
         let input = match &self.elements {
             Some(elements) => elements.get(index as usize).cloned().map(Value::Inline),
             None => self.input.clone(),
         };
-        Ok(Place::member(self.group, index, node, input))
+        Ok(ChildSpec::member(self.group, index, node, input))
     }
 
     /// What the group gives once its barrier has released it.

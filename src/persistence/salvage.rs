@@ -10,12 +10,12 @@ use tracing::warn;
 use super::audit::{Audit, Broken, Finding};
 use super::backlog::Waiting;
 use super::codec::{self, Kind};
-use super::definition::Head;
+use super::definition::WorkflowHeader;
 use super::files::{begin_copy, failed, rename, sync_dir, with_ending};
 use super::reader::Ended;
 use super::{Batch, Durability, SledStore, Store, StoreError, audit, home, keys, meta};
 use crate::canvas::id::Id;
-use crate::canvas::machine::room::Weight;
+use crate::canvas::machine::room::Load;
 
 /// About how many bytes are copied at once.
 const BATCH: usize = 256 << 10;
@@ -241,7 +241,7 @@ impl<'a> Salvage<'a> {
                 let key = keys::idempotency(&idempotency);
                 batch.put(key, codec::encode(Kind::Idempotency, root));
             }
-            batch.delete(keys::remains(*root));
+            batch.delete(keys::garbage_marker(*root));
         }
         for (root, key) in &heads.older {
             self.audit.find(
@@ -283,7 +283,7 @@ impl<'a> Salvage<'a> {
     /// Counts what there is, and puts right what the store itself counts.
     fn count(&mut self) -> Result<(), StoreError> {
         let heads = Heads::of(self.store)?;
-        let mut pending = Weight::default();
+        let mut pending = Load::default();
         for (root, (key, record)) in &heads.kept {
             if key[0] != b'e' {
                 self.report.unfinished.push(*root);
@@ -310,7 +310,7 @@ impl<'a> Salvage<'a> {
         meta::raise(self.store, last_commit, &mut batch)?;
         let key = keys::PENDING;
         let known = self.store.get(key)?;
-        if known.is_some() || pending != Weight::default() {
+        if known.is_some() || pending != Load::default() {
             batch.put(key, codec::encode(Kind::Pending, &pending));
         }
         self.apply(batch)
@@ -357,7 +357,7 @@ impl Heads {
 }
 
 /// Reads the head of a workflow, in whichever of its places it stands.
-fn head_of(root: Id, key: &[u8], record: &[u8]) -> Option<Head> {
+fn head_of(root: Id, key: &[u8], record: &[u8]) -> Option<WorkflowHeader> {
     match key[0] {
         b'b' => codec::decode::<Waiting>(Kind::Waiting, key, record)
             .ok()?

@@ -16,7 +16,7 @@ const LET_GO: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// The one that starting a thread met.
-pub(crate) fn are_available(count: usize) -> io::Result<()> {
+pub(crate) fn check_available(count: usize) -> io::Result<()> {
     let gate = Arc::new(RwLock::new(()));
     let closed = gate.write();
     let mut threads = Vec::with_capacity(count);

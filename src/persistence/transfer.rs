@@ -98,7 +98,7 @@ pub(crate) fn export_to_file(store: &dyn Store, path: &Path) -> Result<u64, Stor
 ///
 /// # Errors
 ///
-/// [`StoreError::Corrupt`] if the text is not whole or the store is not empty, [`StoreError::Newer`] if
+/// [`StoreError::Corrupt`] if the text is not whole or the store is not empty, [`StoreError::UnsupportedVersion`] if
 /// a later version wrote it, [`StoreError::Io`] of the reader, and those of the store.
 pub fn import(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> {
     let is_unfinished = store.get(keys::IMPORTING)?.is_some();
@@ -132,7 +132,7 @@ pub fn import(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> 
 }
 
 /// Refuses a store that an import was cut short in.
-pub(crate) fn is_whole(store: &dyn Store) -> Result<(), StoreError> {
+pub(crate) fn check_import_complete(store: &dyn Store) -> Result<(), StoreError> {
     match store.get(keys::IMPORTING)? {
         None => Ok(()),
         Some(_) => Err(damaged(
@@ -149,7 +149,7 @@ fn take_in(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> {
         return Err(lines.damaged("it is not an exported store"));
     }
     if head.version > VERSION {
-        return Err(StoreError::Newer {
+        return Err(StoreError::UnsupportedVersion {
             path_or_place: "the exported store".to_owned(),
             found: head.version,
             supported: VERSION,

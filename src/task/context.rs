@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 
 use super::{Replaced, Retry};
 use crate::actors::attempt::Attempt;
-use crate::actors::client::{self, Patience};
+use crate::actors::client::{self, WhenFull};
 use crate::actors::shared::Shared;
 use crate::canvas::id::Id;
-use crate::canvas::machine::offspring::Graft;
+use crate::canvas::machine::offspring::SubtaskPlan;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::{Accepts, freeze};
 use crate::eager;
@@ -71,7 +71,7 @@ impl Host {
         }
     }
 
-    async fn call(&self, key: &str, graft: Graft) -> Result<Outcome> {
+    async fn call(&self, key: &str, graft: SubtaskPlan) -> Result<Outcome> {
         match self {
             Self::Detached => Err(Error::NotInTask),
             Self::Engine(attempt) => attempt.call(key, graft).await,
@@ -79,7 +79,7 @@ impl Host {
         }
     }
 
-    fn add(&self, graft: Graft) {
+    fn add(&self, graft: SubtaskPlan) {
         match self {
             Self::Detached => {}
             Self::Engine(attempt) => attempt.add(graft),
@@ -269,7 +269,7 @@ impl TaskContext {
     ) -> Result<AsyncResult<S::Output>> {
         let shared = self.host.shared()?;
         let canvas = signature.into_canvas();
-        let pin = client::submit(shared, canvas, Patience::Pushes, Some(self.id)).await?;
+        let pin = client::submit(shared, canvas, WhenFull::Admit, Some(self.id)).await?;
         let attempt = match &self.host {
             Host::Engine(attempt) => Some(attempt.clone()),
             Host::Eager(_) | Host::Detached => None,
@@ -348,7 +348,7 @@ impl TaskContext {
         }
     }
 
-    fn graft<S: Accepts<()>>(&self, signature: S) -> Result<Graft> {
+    fn graft<S: Accepts<()>>(&self, signature: S) -> Result<SubtaskPlan> {
         let registry = &self.host.shared()?.registry;
         Ok(freeze::graft(signature.into_canvas(), false, registry)?)
     }
@@ -461,7 +461,7 @@ impl TaskContext {
     /// ```
     pub async fn cancelled(&self) {
         match &self.host {
-            Host::Engine(attempt) if attempt.is_cancelled() => {}
+            Host::Engine(attempt) if attempt.observe_cancellation() => {}
             Host::Engine(attempt) => attempt.cancellation.wait().await,
             Host::Eager(_) | Host::Detached => std::future::pending().await,
         }
@@ -486,7 +486,7 @@ impl TaskContext {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         match &self.host {
-            Host::Engine(attempt) => attempt.is_cancelled(),
+            Host::Engine(attempt) => attempt.observe_cancellation(),
             Host::Eager(_) | Host::Detached => false,
         }
     }

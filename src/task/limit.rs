@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use parking_lot::Mutex;
 
-use crate::canvas::freeze::Excess;
+use crate::canvas::freeze::SizeExceeded;
 
 /// From this size on a payload is warned of: it goes through memory, log and store as a whole.
 const LARGE: usize = 256 << 10;
@@ -35,9 +35,14 @@ impl PayloadLimit {
     }
 
     /// Refuses so many bytes, or warns of them. `what` of task `task` they are.
-    pub(crate) fn check(&self, task: &str, what: &'static str, bytes: usize) -> Result<(), Excess> {
+    pub(crate) fn check(
+        &self,
+        task: &str,
+        what: &'static str,
+        bytes: usize,
+    ) -> Result<(), SizeExceeded> {
         if bytes as u64 > self.max {
-            return Err(Excess {
+            return Err(SizeExceeded {
                 bytes: bytes as u64,
                 limit: self.max,
             });

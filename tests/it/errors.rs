@@ -97,7 +97,7 @@ async fn a_record_of_a_later_version_is_newer_and_stays_as_it_is() {
     assert!(
         matches!(
             error,
-            StoreError::Newer {
+            StoreError::UnsupportedVersion {
                 found: 9,
                 supported: 1,
                 ..

@@ -381,7 +381,7 @@ async fn a_store_with_a_record_of_a_newer_version_is_refused_and_not_a_byte_of_i
         let error = set_up(App::open(&data), then()).start().await.unwrap_err();
         assert!(matches!(
             error,
-            Error::Store(chordal::StoreError::Newer { found: 2, .. })
+            Error::Store(chordal::StoreError::UnsupportedVersion { found: 2, .. })
         ));
         is_unchanged(&before, &bytes_of(&data));
     }
@@ -410,7 +410,7 @@ async fn a_store_of_a_newer_version_is_refused_with_redb_and_no_record_of_it_is_
         let error = open(REDB, &data, then()).start().await.unwrap_err();
         assert!(matches!(
             error,
-            Error::Store(chordal::StoreError::Newer { found: 2, .. })
+            Error::Store(chordal::StoreError::UnsupportedVersion { found: 2, .. })
         ));
         assert!(records(&RedbStore::open(&data).unwrap()) == before);
     }

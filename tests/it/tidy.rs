@@ -1,7 +1,13 @@
 //! The arrows of the layout, held by a test: who may know whom.
 
+mod modules;
+mod questions;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use self::modules::Module;
 
 /// A folder or file under `src`, and what its code may not name.
 const FORBIDDEN: &[(&str, &[&str])] = &[
@@ -137,4 +143,92 @@ fn rust_files(place: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// How many modules the largest circle has. It is to shrink until there is none.
+const LARGEST_CIRCLE: usize = 37;
+
+/// A module and those below it may name each other.
+#[test]
+fn modules_name_each_other_in_one_direction() {
+    let modules = modules::read(&src());
+    let circles = modules::circles(&modules::arrows(&modules));
+    let largest = circles.first().map_or(0, Vec::len);
+    let shown = circles.iter().map(|circle| {
+        let names: Vec<String> = circle.iter().map(|module| module.join("::")).collect();
+        format!("{}: {}\n", names.len(), names.join(", "))
+    });
+    assert_eq!(largest, LARGEST_CIRCLE, "{}", shown.collect::<String>());
+}
+
+#[test]
+fn a_circle_is_found_also_by_way_of_what_a_module_shows_of_those_below_it() {
+    let module = |path: &str| path.split("::").map(str::to_owned).collect::<Module>();
+    let source = |text: &str| modules::Source {
+        path: PathBuf::new(),
+        syntax: syn::parse_file(text).unwrap(),
+    };
+    let crate_of = |files: &[(&str, &str)]| {
+        let modules: BTreeMap<Module, _> = files
+            .iter()
+            .map(|(path, text)| (module(path), source(text)))
+            .collect();
+        modules::circles(&modules::arrows(&modules))
+    };
+    let facade = ("store", "pub(crate) use self::disk::Disk;");
+    let below = ("store::disk", "use super::Disk; use crate::engine::Engine;");
+    let user = (
+        "engine",
+        "use crate::store::Disk; fn f() { super::other::f() }",
+    );
+    let other = (
+        "other",
+        "#[cfg(test)] mod tests { use crate::engine::Engine; }",
+    );
+    let circle = vec![vec![module("engine"), module("store::disk")]];
+    assert_eq!(crate_of(&[facade, below, user, other]), circle);
+    // What a module and those below it name of each other is no circle, nor is what tests name.
+    let harmless = ("store::disk", "use super::Disk;");
+    assert_eq!(
+        crate_of(&[facade, harmless, user, other]),
+        [] as [Vec<Module>; 0]
+    );
+}
+
+#[test]
+fn a_function_named_as_a_question_answers_it_and_changes_nothing() {
+    let mut faults = BTreeSet::new();
+    for source in modules::read(&src()).values() {
+        for fault in questions::faults(&source.syntax) {
+            faults.insert(format!("{}: {fault}\n", source.path.display()));
+        }
+    }
+    assert!(
+        faults.is_empty(),
+        "{}",
+        faults.into_iter().collect::<String>()
+    );
+}
+
+#[test]
+fn a_question_that_changes_something_or_is_none_is_found() {
+    for (text, is_fault) in [
+        ("impl A { fn is_open(&self) -> bool { true } }", false),
+        (
+            "fn has_room(at: &Path) -> io::Result<bool> { Ok(true) }",
+            false,
+        ),
+        ("#[cfg(test)] mod tests { fn is_open(a: &mut A) {} }", false),
+        ("impl A { fn is_open(&mut self) -> bool { true } }", true),
+        ("fn has_room(file: &mut File) -> bool { true }", true),
+        ("trait A { fn may_start(&self) -> Result<()>; }", true),
+        ("mod a { fn can_go() {} }", true),
+    ] {
+        let file = syn::parse_file(text).unwrap();
+        assert_eq!(!questions::faults(&file).is_empty(), is_fault, "{text}");
+    }
 }

@@ -524,7 +524,10 @@ async fn an_export_that_is_cut_or_bent_anywhere_is_refused_and_leaves_nothing() 
         let mut bent = text.clone().into_bytes();
         bent[cut] ^= 1;
         let error = persistence::import(&store, &bent[..]).unwrap_err();
-        let is_typed = matches!(error, StoreError::Corrupt { .. } | StoreError::Newer { .. });
+        let is_typed = matches!(
+            error,
+            StoreError::Corrupt { .. } | StoreError::UnsupportedVersion { .. }
+        );
         assert!(is_typed, "{cut}: {error}");
         assert_eq!(pairs(&store), []);
     }
@@ -535,7 +538,7 @@ async fn an_export_that_is_cut_or_bent_anywhere_is_refused_and_leaves_nothing() 
     assert!(
         matches!(
             error,
-            StoreError::Newer {
+            StoreError::UnsupportedVersion {
                 found: 2,
                 supported: 1,
                 ..

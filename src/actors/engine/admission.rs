@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use actix::{Context, Handler};
 
 use super::{EngineActor, Submitted};
-use crate::actors::journal::Act;
+use crate::actors::journal::PostCommit;
 use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
@@ -15,7 +15,7 @@ use crate::canvas::options::Options;
 use crate::canvas::time::{Earliest, Scale, Time};
 use crate::messages::dispatcher::Slot;
 use crate::messages::engine::{Stored, Wanted};
-use crate::persistence::backlog::{Turn, Waiting};
+use crate::persistence::backlog::{WaitReason, Waiting};
 use crate::persistence::{StoreError, keys};
 
 /// A workflow whose first task has longer to wait than this, in milliseconds, does so in the store.
@@ -24,7 +24,7 @@ const HORIZON_MS: u64 = 2_000;
 const AT_ONCE: usize = 256;
 
 /// When and where a workflow begins.
-struct Opening {
+struct StartRequirements {
     lane: String,
     priority: u8,
     /// The slot that its first task takes, if that task is known.
@@ -37,7 +37,7 @@ struct Opening {
 
 /// Where a workflow begins that is live.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entrance {
+pub(super) struct Admission {
     /// In which it has a place.
     pub(super) lane: Lane,
     /// The line in which its first task will stand.
@@ -53,13 +53,16 @@ impl EngineActor {
         root: Id,
         node: &Node,
         head: &[u8],
-    ) -> Result<Option<Entrance>, StoreError> {
+    ) -> Result<Option<Admission>, StoreError> {
         let now = self.shell.time();
         let opening = self.opening(root, node, now.steady_ms)?;
         if let Some(at) = opening.at
             && !at.has_come(now.after(HORIZON_MS))
         {
-            self.put_to_wait(root, Waiting::new(now.steady_ms, Turn::Until(at), head));
+            self.put_to_wait(
+                root,
+                Waiting::new(now.steady_ms, WaitReason::Until(at), head),
+            );
             self.shell.note_delay();
             self.tell(Stored::WaitsUntil(at));
             return Ok(None);
@@ -78,10 +81,10 @@ impl EngineActor {
     }
 
     /// A workflow is live, whether there is a place for it or not; says where it starts.
-    pub(super) fn come_in(&mut self, root: Id, node: &Node) -> Result<Entrance, StoreError> {
+    pub(super) fn come_in(&mut self, root: Id, node: &Node) -> Result<Admission, StoreError> {
         let opening = self.opening(root, node, 0)?;
         let lane = self.backlog.lane(&opening.lane);
-        self.backlog.came_in(lane);
+        self.backlog.admit_live(lane);
         Ok(opening.entrance(lane))
     }
 
@@ -90,7 +93,7 @@ impl EngineActor {
         let reader = self.shell.reader().clone();
         for name in reader.lanes()? {
             let lane = self.backlog.lane(&name);
-            self.backlog.found(lane);
+            self.backlog.note_stored(lane);
         }
         for scale in [Scale::Steady, Scale::Wall] {
             if let Some((first, _)) = reader.timed(scale).next().transpose()? {
@@ -128,7 +131,7 @@ impl EngineActor {
             let mut room = room.min(AT_ONCE.saturating_sub(self.moving.len()));
             while room > 0 {
                 let Some((turn, root)) = turns.next().transpose()? else {
-                    self.backlog.is_empty(lane);
+                    self.backlog.mark_drained(lane);
                     break;
                 };
                 self.backlog.take_from(lane, turn);
@@ -147,10 +150,10 @@ impl EngineActor {
         let opening = self.opening(root, &submitted.node, waiting.since_ms)?;
         let own = self.backlog.lane(&opening.lane);
         if own == lane || self.backlog.has_place(own) {
-            self.backlog.came_in(own);
+            self.backlog.admit_live(own);
             return self.bring_in(submitted, waiting, opening.entrance(own));
         }
-        self.backlog.moved_to(own);
+        self.backlog.requeue(own);
         self.requeue(root, waiting, opening, own);
         Ok(())
     }
@@ -205,7 +208,7 @@ impl EngineActor {
         &mut self,
         submitted: Submitted,
         waiting: Waiting,
-        entrance: Entrance,
+        entrance: Admission,
     ) -> Result<(), StoreError> {
         let root = submitted.root;
         self.take_out(root, &waiting);
@@ -224,7 +227,7 @@ impl EngineActor {
     }
 
     /// Its line may be long, and the process may end before its first task has begun to count.
-    fn record_submission(&self, root: Id, entrance: Entrance, since_ms: u64) {
+    fn record_submission(&self, root: Id, entrance: Admission, since_ms: u64) {
         if entrance.counts {
             let at_ms = since_ms;
             self.shell
@@ -232,7 +235,7 @@ impl EngineActor {
         }
     }
 
-    fn requeue(&mut self, root: Id, waiting: Waiting, opening: Opening, lane: Lane) {
+    fn requeue(&mut self, root: Id, waiting: Waiting, opening: StartRequirements, lane: Lane) {
         self.take_out(root, &waiting);
         let priority = opening.priority;
         self.put_to_wait(root, waiting.moved(opening.into_turn()));
@@ -255,10 +258,15 @@ impl EngineActor {
     }
 
     fn tell(&self, stored: Stored) {
-        self.shell.then(Act::Stored(stored));
+        self.shell.then(PostCommit::Stored(stored));
     }
 
-    fn opening(&self, root: Id, node: &Node, since_ms: u64) -> Result<Opening, StoreError> {
+    fn opening(
+        &self,
+        root: Id,
+        node: &Node,
+        since_ms: u64,
+    ) -> Result<StartRequirements, StoreError> {
         let mut first = None;
         let (mut waits, mut counts) = (true, false);
         let mut at = Earliest::default();
@@ -278,14 +286,18 @@ impl EngineActor {
             (None, Some(seq)) => {
                 let (_, members) = self.shell.reader().stored_members(root.node(seq), 0)?;
                 match members.first() {
-                    Some(member) => return self.opening(root, member, since_ms).map(Opening::now),
+                    Some(member) => {
+                        return self
+                            .opening(root, member, since_ms)
+                            .map(StartRequirements::now);
+                    }
                     None => Default::default(),
                 }
             }
             // Nothing but callbacks, or a body.
             (None, None) => Default::default(),
         };
-        Ok(Opening {
+        Ok(StartRequirements {
             lane: lane.into_owned(),
             priority,
             slot,
@@ -308,19 +320,19 @@ impl EngineActor {
     }
 }
 
-impl Opening {
-    fn entrance(&self, lane: Lane) -> Entrance {
+impl StartRequirements {
+    fn entrance(&self, lane: Lane) -> Admission {
         let line = self.slot.map(|slot| (slot, self.priority));
         let counts = self.counts;
-        Entrance { lane, line, counts }
+        Admission { lane, line, counts }
     }
 
     fn now(self) -> Self {
         Self { at: None, ..self }
     }
 
-    fn into_turn(self) -> Turn {
-        Turn::Place {
+    fn into_turn(self) -> WaitReason {
+        WaitReason::Queue {
             lane: self.lane,
             priority: self.priority,
         }
@@ -379,13 +391,13 @@ impl EngineActor {
         }
         if self.moving.contains(&root) {
             // It may have been put elsewhere to wait on: it is asked for again when the store shows where.
-            return self.shell.then(Act::Wanted(Wanted(root)));
+            return self.shell.then(PostCommit::Wanted(Wanted(root)));
         }
         let done = match self.shell.reader().waiting(root) {
             Ok(None) => Ok(()),
             Ok(Some(_)) => self.waiting(root).and_then(|(waiting, submitted)| {
                 let entrance = self.come_in(root, &submitted.node)?;
-                let entrance = Entrance {
+                let entrance = Admission {
                     line: None,
                     ..entrance
                 };

@@ -4,7 +4,7 @@ use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::EngineActor;
-use crate::actors::journal::Act;
+use crate::actors::journal::PostCommit;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::error::{Error, Result};
@@ -33,11 +33,11 @@ impl Handler<Release> for EngineActor {
             done,
         } = release;
         if self.shell.release_quarantined(id, released) {
-            self.shell.then(Act::Done(done));
+            self.shell.then(PostCommit::Done(done));
         } else if let Some(task) = parked {
             self.shell.discard_parked(&task);
             self.want(id.root());
-            self.shell.then(Act::Done(done));
+            self.shell.then(PostCommit::Done(done));
         } else {
             // Who no longer waits need not know.
             let _ = done.send(Err(Error::NotQuarantined { id }));

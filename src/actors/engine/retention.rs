@@ -4,7 +4,7 @@ use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::EngineActor;
-use crate::actors::journal::Act;
+use crate::actors::journal::PostCommit;
 use crate::actors::sweeper::{self, Expired, Next};
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
 use crate::messages::engine::{Stored, Sweep};
 use crate::persistence::codec::{self, Kind};
-use crate::persistence::definition::Head;
+use crate::persistence::definition::WorkflowHeader;
 use crate::persistence::{StoreError, keys};
 
 /// The least time from the end of a workflow to a sweep, so that one sweep takes many.
@@ -83,8 +83,8 @@ impl EngineActor {
             self.free_key(root, gone.idempotency_key)?;
             if gone.more {
                 let mark = codec::encode(Kind::Mark, &());
-                self.shell.put(keys::remains(root), mark);
-                self.shell.then(Act::Purge(root));
+                self.shell.put(keys::garbage_marker(root), mark);
+                self.shell.then(PostCommit::Purge(root));
             }
             failpoint::reach(Point::Swept);
         }
@@ -100,7 +100,7 @@ impl EngineActor {
             Next::None => {}
         }
         // What is taken away would be found again before the store has heard of it.
-        self.shell.then(Act::Sweep(Sweep::Done));
+        self.shell.then(PostCommit::Sweep(Sweep::Done));
         Ok(())
     }
 
@@ -119,9 +119,9 @@ impl EngineActor {
     /// is not found any more.
     pub(super) fn forget_ended(&mut self, root: Id, head: &[u8]) -> Result<(), StoreError> {
         self.shell.put(keys::ended(0, root), head.to_vec());
-        let head: Head = codec::decode(Kind::Head, &keys::head(root), head)?;
+        let head: WorkflowHeader = codec::decode(Kind::Head, &keys::head(root), head)?;
         self.free_key(root, head.idempotency_key)?;
-        self.shell.then(Act::Sweep(Sweep::Start));
+        self.shell.then(PostCommit::Sweep(Sweep::Start));
         Ok(())
     }
 
@@ -131,13 +131,13 @@ impl EngineActor {
         if self.workflows.contains_key(&root) {
             self.decide(root, |machine| machine.forget(), context);
         } else if self.is_on_its_way(root)? {
-            self.shell.then(Act::Forget(Forget { root, done }));
+            self.shell.then(PostCommit::Forget(Forget { root, done }));
             return Ok(());
         } else if reader.waiting(root)?.is_some() {
             self.shell.record(root.workflow_stream(), Record::Forgotten);
             // It may come in before the store shows that.
             self.forgotten.insert(root);
-            self.shell.then(Act::Stored(Stored::Forgotten(root)));
+            self.shell.then(PostCommit::Stored(Stored::Forgotten(root)));
         } else if let Some(ended) = reader.ended(root)?
             && let key = keys::ended(ended.at_ms, root)
             && let Some(head) = reader.store().get(&key)?
@@ -148,7 +148,7 @@ impl EngineActor {
             let _ = done.send(Err(Error::UnknownId { id: root }));
             return Ok(());
         }
-        self.shell.then(Act::Done(done));
+        self.shell.then(PostCommit::Done(done));
         Ok(())
     }
 }

@@ -4,20 +4,20 @@ use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::EngineActor;
-use crate::actors::journal::Act;
+use crate::actors::journal::PostCommit;
 use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
 use crate::canvas::machine::Record;
-use crate::canvas::machine::revocation::Stand;
+use crate::canvas::machine::revocation::NodeKey;
 use crate::canvas::machine::workflow::ROOT;
 use crate::persistence::StoreError;
-use crate::persistence::reader::Found;
+use crate::persistence::reader::NodeLocation;
 
 /// Revoke the node that stands there.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Revoke {
     pub(crate) root: Id,
-    pub(crate) stand: Stand,
+    pub(crate) stand: NodeKey,
     /// Told once that is durable: whether all is settled that may have been on its way. It is dropped
     /// if the engine halts first.
     pub(crate) settled: oneshot::Sender<bool>,
@@ -33,7 +33,7 @@ impl EngineActor {
         let Revoke { root, stand, .. } = revoke;
         let is_live = self.workflows.contains_key(&root);
         if !is_live && self.is_on_its_way(root)? {
-            self.shell.then(Act::Revoke(revoke));
+            self.shell.then(PostCommit::Revoke(revoke));
             return Ok(());
         }
         let waits = !is_live && self.shell.reader().waiting(root)?.is_some();
@@ -47,11 +47,11 @@ impl EngineActor {
                 self.want(root);
             }
         }
-        self.shell.then(Act::IsRevoked(IsRevoked(revoke)));
+        self.shell.then(PostCommit::IsRevoked(IsRevoked(revoke)));
         Ok(())
     }
 
-    fn is_revoked(&mut self, revoke: Revoke) -> Result<(), StoreError> {
+    fn answer_revocation(&mut self, revoke: Revoke) -> Result<(), StoreError> {
         let Revoke {
             root,
             stand,
@@ -70,7 +70,12 @@ impl EngineActor {
     }
 
     /// Marks a callback that was called for by what is within one of these nodes.
-    fn revoke_callback(&self, root: Id, callback: Seq, marks: &[Stand]) -> Result<(), StoreError> {
+    fn revoke_callback(
+        &self,
+        root: Id,
+        callback: Seq,
+        marks: &[NodeKey],
+    ) -> Result<(), StoreError> {
         let reader = self.shell.reader();
         if let Some(found) = reader.find(root.node(callback))?
             && reader.is_within(root, &found, marks)?
@@ -91,7 +96,11 @@ impl EngineActor {
     }
 
     /// A callback goes on after a restart: as above. What was revoked is to be known by now.
-    pub(super) fn look_at_callback(&self, root: Id, callback: &Found) -> Result<(), StoreError> {
+    pub(super) fn look_at_callback(
+        &self,
+        root: Id,
+        callback: &NodeLocation,
+    ) -> Result<(), StoreError> {
         let marks = self.shell.marks(root);
         if !marks.is_empty() && self.shell.reader().is_within(root, callback, &marks)? {
             let stand = (WORKFLOW_STREAM, callback.node.seq);
@@ -109,7 +118,7 @@ impl EngineActor {
         for suspect in self.shell.suspects_of(root) {
             let found = self.shell.reader().find(suspect)?;
             if found.is_some_and(|found| found.is_of(&marks)) {
-                self.shell.acquit(suspect);
+                self.shell.clear_absent(suspect);
             }
         }
         Ok(())
@@ -130,7 +139,7 @@ impl Handler<IsRevoked> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, IsRevoked(revoke): IsRevoked, _: &mut Context<Self>) {
-        if let Err(error) = self.is_revoked(revoke) {
+        if let Err(error) = self.answer_revocation(revoke) {
             self.shell.halt(error.into());
         }
     }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::Shell;
+use super::EngineContext;
 use crate::canvas::id::Id;
-use crate::canvas::machine::{Change, Record};
+use crate::canvas::machine::{ChildProgress, Record};
 use crate::persistence::{StoreError, codec, keys};
 
 /// By workflow, what is known of the segments in which records have been superseded: the stream and
@@ -20,7 +20,7 @@ pub(super) enum Segments {
     Kept,
 }
 
-impl Shell {
+impl EngineContext {
     /// A record of an attempt, in this commit of stream `stream`, which is in the store, is no
     /// longer asked for: a later one says more. What nobody asks for is deleted.
     pub(crate) fn supersede(&self, stream: Id, commit: u64) -> Result<(), StoreError> {
@@ -63,7 +63,7 @@ impl Shell {
 }
 
 fn is_attempt(record: &Record) -> bool {
-    use Change::{Started, Waiting, WaitingUntil};
+    use ChildProgress::{Started, Waiting, WaitingUntil};
     let Record::Child { change, .. } = record else {
         return false;
     };

@@ -3,38 +3,38 @@
 use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::Shell;
+use super::EngineContext;
 use crate::actors::dispatcher::Ready;
 use crate::actors::pool;
-use crate::actors::roll::Ticket;
+use crate::actors::roll::TaskKey;
 use crate::canvas::id::Id;
-use crate::canvas::machine::quarantine::{Arrival, Note, Quarantine, Suspect};
-use crate::canvas::machine::room::Weight;
+use crate::canvas::machine::quarantine::{Note, Quarantine, Suspect, SuspectStatus};
+use crate::canvas::machine::room::Load;
 use crate::canvas::parked::ParkedTask;
-use crate::canvas::quarantined::{QuarantinePolicy, Quarantined};
+use crate::canvas::quarantined::{QuarantinePolicy, QuarantinedTask};
 use crate::canvas::time::Moment;
 use crate::messages::dispatcher::Slot;
 use crate::messages::scheduler::WakeAt;
 use crate::messages::task::Released;
 use crate::persistence::aborts::{self, AbortNote};
 use crate::persistence::codec::{self, Kind};
-use crate::persistence::meta::{self, Life};
+use crate::persistence::meta::{self, Session};
 use crate::persistence::reader::Reader;
 use crate::persistence::steady::ClockReading;
 use crate::persistence::{Durability, Store, StoreError, keys};
 
 /// What the lives before leave to this one.
 #[derive(Debug)]
-pub(crate) struct Legacy {
+pub(crate) struct RecoveredState {
     /// The number that no commit of theirs has reached.
     pub(super) last_commit: u64,
     /// Our own, which is to be ended.
-    pub(super) life: Life,
-    pub(super) court: Quarantine<Accused>,
+    pub(super) life: Session,
+    pub(super) quarantine: Quarantine<TrialCandidate>,
     /// To be written before anything starts.
     pub(super) notes: Vec<Note>,
     /// How much is pending.
-    pub(crate) pending: Weight,
+    pub(crate) pending: Load,
     /// The latest workflow of theirs.
     pub(super) last_root: Option<Id>,
     /// Where it is noted if the process aborts.
@@ -43,7 +43,7 @@ pub(crate) struct Legacy {
 
 /// How tasks are found out that end the process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Trials {
+pub(crate) struct TrialSettings {
     /// So many crashes are enough.
     pub(crate) crashes: u32,
     /// An abort is noted.
@@ -52,19 +52,19 @@ pub(crate) struct Trials {
 
 /// Who waits to be tried.
 #[derive(Debug)]
-pub(crate) struct Accused {
+pub(crate) struct TrialCandidate {
     slot: Slot,
     priority: u8,
-    ticket: Ticket,
+    ticket: TaskKey,
 }
 
-impl Legacy {
+impl RecoveredState {
     /// Opens the store for a new life.
     pub(crate) fn take(
         store: &dyn Store,
         reader: &Reader,
         durability: Durability,
-        trials: Trials,
+        trials: TrialSettings,
         clock: &ClockReading,
     ) -> Result<Self, StoreError> {
         let directory = store.directory();
@@ -86,7 +86,7 @@ impl Legacy {
         Ok(Self {
             last_commit: opening.last_commit(),
             life,
-            court,
+            quarantine: court,
             notes,
             pending: reader.pending()?,
             abort_note: directory.and_then(AbortNote::make),
@@ -100,8 +100,8 @@ impl Legacy {
 }
 
 /// What is known of a quarantined task, as its users see it.
-fn shown((id, suspect): (Id, &Suspect)) -> Quarantined {
-    Quarantined {
+fn shown((id, suspect): (Id, &Suspect)) -> QuarantinedTask {
+    QuarantinedTask {
         id,
         name: suspect.name.clone(),
         crashes: suspect.crashes,
@@ -109,12 +109,12 @@ fn shown((id, suspect): (Id, &Suspect)) -> Quarantined {
     }
 }
 
-impl Shell {
+impl EngineContext {
     /// To be called before anything is started.
     pub(super) fn open_quarantine(&self, notes: Vec<Note>) {
         notes.into_iter().for_each(|note| self.note(Some(note)));
-        let quarantined: Vec<Quarantined> = {
-            let court = self.0.court.borrow();
+        let quarantined: Vec<QuarantinedTask> = {
+            let court = self.0.quarantine.borrow();
             if court.holds() {
                 self.0.dispatcher.borrow_mut().hold();
             }
@@ -129,13 +129,13 @@ impl Shell {
             // It may block, and may panic.
             let tell = move || quarantined.iter().for_each(|task| hook.call(task));
             let (job, _) = pool::job(tell);
-            self.shared().plant().runtime.run(job);
+            self.shared().engine_handle().runtime.run(job);
         }
     }
 
     /// Keeps a task that is in quarantine, or has it fail, as the app has been told.
-    fn dispose_of(&self, task: &Quarantined) {
-        let Quarantined {
+    fn dispose_of(&self, task: &QuarantinedTask) {
+        let QuarantinedTask {
             id, name, crashes, ..
         } = task;
         match self.0.limits.quarantine {
@@ -151,7 +151,7 @@ impl Shell {
             }
             QuarantinePolicy::Discard => {
                 tracing::error!(%id, name, crashes, "discarded: the process ends when it runs");
-                let note = self.0.court.borrow_mut().discard(*id);
+                let note = self.0.quarantine.borrow_mut().discard(*id);
                 self.note(note);
             }
         }
@@ -170,43 +170,53 @@ impl Shell {
 
     /// Says whether this workflow is to come in at once: a task of it may have to be tried.
     pub(crate) fn awaits(&self, root: Id) -> bool {
-        self.0.court.borrow().awaits(root)
+        self.0.quarantine.borrow().awaits(root)
     }
 
     /// A task has come in whose attempt `attempt` was running when the process ended.
-    pub(crate) fn arrived(&self, id: Id, name: &str, attempt: u32, ticket: Ticket) -> Arrival {
+    pub(crate) fn arrived(
+        &self,
+        id: Id,
+        name: &str,
+        attempt: u32,
+        ticket: TaskKey,
+    ) -> SuspectStatus {
         let now_ms = self.now_ms();
-        let (arrival, note) = self.0.court.borrow_mut().arrived(id, name, attempt, now_ms);
+        let (arrival, note) = self
+            .0
+            .quarantine
+            .borrow_mut()
+            .arrived(id, name, attempt, now_ms);
         self.note(note);
-        if arrival == Arrival::Quarantined {
+        if arrival == SuspectStatus::Quarantined {
             self.0.locked_up.borrow_mut().insert(id, ticket);
         }
         arrival
     }
 
     /// It is started when it is its turn to be tried.
-    pub(crate) fn await_trial(&self, id: Id, slot: Slot, priority: u8, ticket: Ticket) {
-        let accused = Accused {
+    pub(crate) fn await_trial(&self, id: Id, slot: Slot, priority: u8, ticket: TaskKey) {
+        let accused = TrialCandidate {
             slot,
             priority,
             ticket,
         };
         self.0.dispatcher.borrow_mut().pin(slot);
-        let lost = self.0.court.borrow_mut().wait(id, accused);
+        let lost = self.0.quarantine.borrow_mut().wait(id, accused);
         self.waits_no_longer(lost);
         self.try_next();
     }
 
     /// All that was running has come in.
     pub(crate) fn gathered(&self) {
-        self.0.court.borrow_mut().gathered();
+        self.0.quarantine.borrow_mut().gathered();
         self.try_next();
     }
 
     /// The clock of the trials starts: tasks may start from now on.
     pub(super) fn begin_trials(&self) {
         let now = self.shared().clock.elapsed_ms();
-        self.0.court.borrow_mut().begin(now);
+        self.0.quarantine.borrow_mut().begin(now);
     }
 
     /// Ends the trials that have taken long enough, and starts the suspects whose turn it is.
@@ -215,11 +225,11 @@ impl Shell {
             return;
         }
         let now = self.shared().clock.elapsed_ms();
-        let outlived = self.0.court.borrow_mut().look(now);
+        let outlived = self.0.quarantine.borrow_mut().look(now);
         outlived.into_iter().for_each(|note| self.note(Some(note)));
         self.go_on();
         loop {
-            let next = self.0.court.borrow_mut().next(now);
+            let next = self.0.quarantine.borrow_mut().next(now);
             let Some(accused) = next else { break };
             self.start_trial(accused);
         }
@@ -227,20 +237,20 @@ impl Shell {
     }
 
     /// It does not come to its trial: its slot is not named here any more.
-    fn waits_no_longer(&self, accused: Option<Accused>) {
-        if let Some(Accused { slot, .. }) = accused {
+    fn waits_no_longer(&self, accused: Option<TrialCandidate>) {
+        if let Some(TrialCandidate { slot, .. }) = accused {
             self.0.dispatcher.borrow_mut().unpin(slot);
         }
     }
 
-    fn start_trial(&self, accused: Accused) {
-        let Accused {
+    fn start_trial(&self, accused: TrialCandidate) {
+        let TrialCandidate {
             slot,
             priority,
             ticket,
         } = accused;
         self.0.dispatcher.borrow_mut().unpin(slot);
-        let permit = match self.0.court.borrow().holds() {
+        let permit = match self.0.quarantine.borrow().holds() {
             true => self.0.dispatcher.borrow_mut().grant_now(slot),
             false => None,
         };
@@ -254,7 +264,7 @@ impl Shell {
     /// Starts what has waited while a suspect was tried alone, if that is over.
     fn go_on(&self) {
         let mut dispatcher = self.0.dispatcher.borrow_mut();
-        if !dispatcher.holds() || self.0.court.borrow().holds() {
+        if !dispatcher.holds() || self.0.quarantine.borrow().holds() {
             return;
         }
         let granted = dispatcher.go_on();
@@ -265,7 +275,7 @@ impl Shell {
     }
 
     fn wake_for_trials(&self, now: u64) {
-        let Some(at) = self.0.court.borrow().wake_at() else {
+        let Some(at) = self.0.quarantine.borrow().wake_at() else {
             return;
         };
         let alarm = &self.0.trial_alarm;
@@ -289,14 +299,14 @@ impl Shell {
     /// The attempt that is about to be recorded is that of a task on trial.
     pub(crate) fn trial_starts(&self, id: Id) {
         let now = self.shared().clock.elapsed_ms();
-        let note = self.0.court.borrow_mut().started(id, now);
+        let note = self.0.quarantine.borrow_mut().started(id, now);
         self.note(note);
         self.wake_for_trials(now);
     }
 
     /// It waits for another task: its trial is over.
     pub(crate) fn outlived(&self, id: Id) {
-        let note = self.0.court.borrow_mut().outlived(id);
+        let note = self.0.quarantine.borrow_mut().outlived(id);
         if note.is_some() {
             self.note(note);
             self.try_next();
@@ -305,7 +315,7 @@ impl Shell {
 
     /// It has ended, and the process has not.
     pub(crate) fn cleared(&self, id: Id) {
-        let (note, waited) = self.0.court.borrow_mut().cleared(id);
+        let (note, waited) = self.0.quarantine.borrow_mut().cleared(id);
         self.note(note);
         self.waits_no_longer(waited);
         // It may be revoked, and was locked up until then.
@@ -317,24 +327,24 @@ impl Shell {
 
     /// What was running in this workflow, and is to be tried or locked up, or may have to be.
     pub(crate) fn suspects_of(&self, root: Id) -> Vec<Id> {
-        self.0.court.borrow().suspects_of(root)
+        self.0.quarantine.borrow().suspects_of(root)
     }
 
     /// As [`cleared`](Self::cleared), of one that does not come in any more.
-    pub(crate) fn acquit(&self, id: Id) {
+    pub(crate) fn clear_absent(&self, id: Id) {
         self.shared().release(id);
         self.cleared(id);
     }
 
     /// What was known of it when it was discarded.
     pub(crate) fn suspect(&self, id: Id) -> Option<Suspect> {
-        self.0.court.borrow().suspect(id).cloned()
+        self.0.quarantine.borrow().suspect(id).cloned()
     }
 
     /// Lets a task out of quarantine: to run again, or to fail. Says whether it was there.
     pub(crate) fn release_quarantined(&self, id: Id, released: Released) -> bool {
         let note = {
-            let mut court = self.0.court.borrow_mut();
+            let mut court = self.0.quarantine.borrow_mut();
             match released {
                 Released::ToRun => court.requeue(id),
                 Released::ToFail => court.discard(id),
@@ -356,7 +366,7 @@ impl Shell {
         if let Some(ticket) = self.shared().parked_ticket(task.id) {
             return self.tell_released(Some(ticket), Released::ToFail);
         }
-        let mut court = self.0.court.borrow_mut();
+        let mut court = self.0.quarantine.borrow_mut();
         let note = court.discard_unmet(task.id, &task.name, self.now_ms());
         drop(court);
         self.note(Some(note));
@@ -364,10 +374,10 @@ impl Shell {
 
     /// Says whether a task is to fail when it comes in.
     pub(crate) fn is_discarded(&self, id: Id) -> bool {
-        self.0.court.borrow().is_discarded(id)
+        self.0.quarantine.borrow().is_discarded(id)
     }
 
-    fn tell_released(&self, ticket: Option<Ticket>, released: Released) {
+    fn tell_released(&self, ticket: Option<TaskKey>, released: Released) {
         if let Some(task) = ticket.and_then(|ticket| self.0.roll.borrow().get(ticket).cloned()) {
             task.do_send(released);
         }
@@ -375,4 +385,4 @@ impl Shell {
 }
 
 /// Where the tasks in quarantine are that have come in.
-pub(super) type LockedUp = HashMap<Id, Ticket>;
+pub(super) type QuarantinedTasks = HashMap<Id, TaskKey>;

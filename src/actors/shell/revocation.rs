@@ -1,13 +1,13 @@
 //! Revocation: what is marked, and who is to hear of it.
 
-use super::Shell;
+use super::EngineContext;
 use crate::actors::dispatcher::Ready;
-use crate::actors::roll::Ticket;
+use crate::actors::roll::TaskKey;
 use crate::canvas::id::Id;
-use crate::canvas::machine::revocation::Stand;
-use crate::messages::task::Look;
+use crate::canvas::machine::revocation::NodeKey;
+use crate::messages::task::Recheck;
 
-impl Shell {
+impl EngineContext {
     /// Says whether anything at all is revoked: mostly not.
     pub(crate) fn has_revoked(&self) -> bool {
         !self.0.revocations.borrow().is_empty()
@@ -15,29 +15,33 @@ impl Shell {
 
     /// Says whether what stands here, and has not ended, is revoked; see
     /// [`Revocations::meets`](crate::canvas::machine::revocation::Revocations::meets).
-    pub(crate) fn is_revoked(&self, root: Id, path: impl IntoIterator<Item = Stand>) -> bool {
-        self.has_revoked() && self.0.revocations.borrow_mut().meets(root, path)
+    pub(crate) fn observe_revocation(
+        &self,
+        root: Id,
+        path: impl IntoIterator<Item = NodeKey>,
+    ) -> bool {
+        self.has_revoked() && self.0.revocations.borrow_mut().observe(root, path)
     }
 
     /// Marks a node as revoked; says whether that is new.
-    pub(crate) fn mark(&self, root: Id, stand: Stand) -> bool {
+    pub(crate) fn mark(&self, root: Id, stand: NodeKey) -> bool {
         self.0.revocations.borrow_mut().mark(root, stand)
     }
 
     /// The marked nodes of a workflow.
-    pub(crate) fn marks(&self, root: Id) -> Vec<Stand> {
+    pub(crate) fn marks(&self, root: Id) -> Vec<NodeKey> {
         self.0.revocations.borrow().of(root)
     }
 
     /// Says whether something of a marked node was met that had not ended.
-    pub(crate) fn has_met(&self, root: Id, stand: Stand) -> bool {
+    pub(crate) fn has_met(&self, root: Id, stand: NodeKey) -> bool {
         self.0.revocations.borrow().has_met(root, stand)
     }
 
     /// Has all that waits or runs in a workflow find out whether it is revoked.
     pub(crate) fn tell_of_marks(&self, root: Id) {
         let is_revoked = |ready: &Ready| match ready {
-            Ready::New(child) => child.root == root && self.is_revoked(root, child.path()),
+            Ready::New(child) => child.root == root && self.observe_revocation(root, child.path()),
             Ready::Known(_) => false,
         };
         let waiting = self.0.dispatcher.borrow_mut().take_out(is_revoked);
@@ -47,25 +51,31 @@ impl Shell {
             }
         }
         for task in self.0.roll.borrow().of_workflow(root) {
-            task.do_send(Look);
+            task.do_send(Recheck);
         }
     }
 
     /// Tells a running attempt that it is to end.
-    pub(crate) fn cancel(&self, ticket: Ticket, attempt: u32) {
-        let cancellations = &self.shared().plant().cancellations;
+    pub(crate) fn cancel(&self, ticket: TaskKey, attempt: u32) {
+        let cancellations = &self.shared().engine_handle().cancellations;
         cancellations.cancel(ticket, attempt);
     }
 
     /// Ends an attempt whose task has lost its actor.
-    pub(crate) fn end_attempt(&self, ticket: Ticket, attempt: u32) {
+    pub(crate) fn end_attempt(&self, ticket: TaskKey, attempt: u32) {
         if !self.is_closed() {
-            self.shared().plant().cancellations.end(ticket, attempt);
+            self.shared()
+                .engine_handle()
+                .cancellations
+                .end(ticket, attempt);
         }
     }
 
     /// An attempt has ended, and its task has heard so, or is gone.
-    pub(crate) fn attempt_has_ended(&self, ticket: Ticket, attempt: u32) {
-        self.shared().plant().cancellations.forget(ticket, attempt);
+    pub(crate) fn forget_cancellation(&self, ticket: TaskKey, attempt: u32) {
+        self.shared()
+            .engine_handle()
+            .cancellations
+            .forget(ticket, attempt);
     }
 }

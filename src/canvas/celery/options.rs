@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 
 use super::read::{Object, canvas, parse, parts_at, shown};
 use super::value;
-use crate::canvas::freeze::Refusal;
+use crate::canvas::freeze::CanvasError;
 use crate::canvas::options::{Inherited, Options, When};
 use crate::canvas::{Canvas, Extras, Form};
 
@@ -130,7 +130,7 @@ impl Canvas {
 }
 
 /// Reads the options; one that is null is none (celery/canvas.py, `Signature._merge`).
-pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, Refusal> {
+pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, CanvasError> {
     let mut settings = Settings::default();
     let options = &mut settings.options;
     for (name, raw) in object.0.iter().filter(|(_, raw)| raw.get() != "null") {
@@ -156,7 +156,7 @@ pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, Refusa
                 options.max_retries = Some(parse(raw, name, "a whole number, 0 or more")?);
             }
             _ => {
-                return Err(Refusal::here(&format!(
+                return Err(CanvasError::here(&format!(
                     "unknown option `{name}`; there can be {}",
                     KNOWN.join(", ")
                 )));
@@ -169,7 +169,7 @@ pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, Refusa
 const SECONDS: &str = "a number of seconds";
 
 /// One signature or a list of them.
-fn callbacks(raw: &RawValue, name: &str, depth: usize) -> Result<Vec<Canvas>, Refusal> {
+fn callbacks(raw: &RawValue, name: &str, depth: usize) -> Result<Vec<Canvas>, CanvasError> {
     if raw.get().starts_with('{') {
         let callback = canvas(raw, depth);
         return Ok(vec![
@@ -179,7 +179,7 @@ fn callbacks(raw: &RawValue, name: &str, depth: usize) -> Result<Vec<Canvas>, Re
     parts_at(raw, name, name, |raw| canvas(raw, depth))
 }
 
-fn limit(raw: &RawValue, name: &str) -> Result<Duration, Refusal> {
+fn limit(raw: &RawValue, name: &str) -> Result<Duration, CanvasError> {
     const EXPECTED: &str = "a number of seconds above 0";
     let limit = seconds(raw, name, EXPECTED)?;
     if limit.is_zero() {
@@ -189,12 +189,12 @@ fn limit(raw: &RawValue, name: &str) -> Result<Duration, Refusal> {
 }
 
 /// Seconds, with a fraction; what is below 0 is past, so 0.
-fn seconds(raw: &RawValue, name: &str, expected: &str) -> Result<Duration, Refusal> {
+fn seconds(raw: &RawValue, name: &str, expected: &str) -> Result<Duration, CanvasError> {
     let seconds: f64 = parse(raw, name, expected)?;
     Duration::try_from_secs_f64(seconds.max(0.0)).map_err(|_| wrong(raw, name, expected))
 }
 
-fn expires(raw: &RawValue, name: &str) -> Result<When, Refusal> {
+fn expires(raw: &RawValue, name: &str) -> Result<When, CanvasError> {
     const EXPECTED: &str = "a number of seconds or a time in ISO 8601";
     if raw.get().starts_with(['"', '{']) {
         time(raw, name, EXPECTED).map(When::At)
@@ -205,7 +205,7 @@ fn expires(raw: &RawValue, name: &str) -> Result<When, Refusal> {
 
 /// Milliseconds since the epoch, out of a text or a tagged datetime. A time without an offset is in
 /// UTC, Celery's default.
-fn time(raw: &RawValue, name: &str, expected: &str) -> Result<u64, Refusal> {
+fn time(raw: &RawValue, name: &str, expected: &str) -> Result<u64, CanvasError> {
     let text = match value::datetime(raw) {
         Some(text) => text,
         None => parse(raw, name, expected)?,
@@ -218,8 +218,8 @@ fn time(raw: &RawValue, name: &str, expected: &str) -> Result<u64, Refusal> {
     Ok(u64::try_from(time.as_millisecond()).unwrap_or(0))
 }
 
-fn wrong(raw: &RawValue, name: &str, expected: &str) -> Refusal {
-    Refusal::here(&format!(
+fn wrong(raw: &RawValue, name: &str, expected: &str) -> CanvasError {
+    CanvasError::here(&format!(
         "`{name}` must be {expected}, but is {}",
         shown(raw)
     ))
@@ -228,8 +228,8 @@ fn wrong(raw: &RawValue, name: &str, expected: &str) -> Refusal {
 /// Writes the options; callbacks are written by `callback`.
 pub(super) fn write(
     extras: &Extras,
-    callback: impl Fn(&Canvas) -> Result<Value, Refusal>,
-) -> Result<Value, Refusal> {
+    callback: impl Fn(&Canvas) -> Result<Value, CanvasError>,
+) -> Result<Value, CanvasError> {
     let Options {
         queue,
         priority,
@@ -278,10 +278,10 @@ fn number(duration: Duration) -> Value {
     }
 }
 
-fn iso(ms: u64) -> Result<Value, Refusal> {
+fn iso(ms: u64) -> Result<Value, CanvasError> {
     let time = i64::try_from(ms)
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-        .ok_or_else(|| Refusal::here("a time after the year 9999 has no ISO 8601 form"))?;
+        .ok_or_else(|| CanvasError::here("a time after the year 9999 has no ISO 8601 form"))?;
     Ok(time.to_string().into())
 }

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::read::shown;
-use crate::canvas::freeze::Refusal;
+use crate::canvas::freeze::CanvasError;
 use crate::canvas::payload::Payload;
 
 /// How deep lists and objects may nest in an argument, as in serde_json: each level is a level of
@@ -45,7 +45,7 @@ impl fmt::Display for Place<'_> {
 }
 
 /// Encodes the JSON value that stands in `name`, for example `args`.
-pub(super) fn payload(raw: &RawValue, name: &str) -> Result<Payload, Refusal> {
+pub(super) fn payload(raw: &RawValue, name: &str) -> Result<Payload, CanvasError> {
     let mut bytes = Vec::new();
     write(raw, Place::Root(name), MAX_NESTING, &mut bytes)?;
     Ok(bytes.into())
@@ -59,7 +59,12 @@ pub(super) fn datetime(raw: &RawValue) -> Option<String> {
     (kind.get() == "\"datetime\"").then_some(text)
 }
 
-fn write(raw: &RawValue, place: Place<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn write(
+    raw: &RawValue,
+    place: Place<'_>,
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), CanvasError> {
     const WRITTEN: &str = "a Vec takes every write";
     match raw.get() {
         "null" => rmp::encode::write_nil(out).expect(WRITTEN),
@@ -95,7 +100,7 @@ fn write(raw: &RawValue, place: Place<'_>, depth: usize, out: &mut Vec<u8>) -> R
     Ok(())
 }
 
-fn write_number(text: &str, place: Place<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn write_number(text: &str, place: Place<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
     let encoded = if text.contains(['.', 'e', 'E']) {
         let float: f64 = serde_json::from_str(text)
             .map_err(|_| refused(place, text, "more than a float holds"))?;
@@ -117,12 +122,12 @@ fn write_number(text: &str, place: Place<'_>, out: &mut Vec<u8>) -> Result<(), R
     Ok(())
 }
 
-fn refused(place: Place<'_>, number: &str, why: &str) -> Refusal {
+fn refused(place: Place<'_>, number: &str, why: &str) -> CanvasError {
     let number = match number.len() {
         ..=60 => number,
         _ => "a long number",
     };
-    Refusal::here(&format!("`{place}` is {number}: {why}"))
+    CanvasError::here(&format!("`{place}` is {number}: {why}"))
 }
 
 /// Writes one of kombu's tagged values as what Rust's type for it is read from.
@@ -131,7 +136,7 @@ fn write_tagged(
     value: &RawValue,
     place: Place<'_>,
     out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
+) -> Result<(), CanvasError> {
     let kind: String = read(kind, Place::Entry(&place, TYPE), "a text")?;
     let place = Place::Entry(&place, VALUE);
     let text = |expected: &str, is_one: fn(&str) -> bool| {
@@ -168,7 +173,7 @@ fn write_tagged(
             let Place::Entry(tagged, _) = place else {
                 unreachable!("a tagged value is an entry")
             };
-            Err(Refusal::here(&format!(
+            Err(CanvasError::here(&format!(
                 "`{tagged}` has Celery's type `{kind}`, which is not known here; there can be \
                  datetime, date, time, decimal, uuid, bytes, base64"
             )))
@@ -218,15 +223,15 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn write_text(text: &str, place: Place<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn write_text(text: &str, place: Place<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
     rmp::encode::write_str(out, text)
-        .map_err(|error| Refusal::here(&format!("`{place}` cannot be stored: {error}")))
+        .map_err(|error| CanvasError::here(&format!("`{place}` cannot be stored: {error}")))
 }
 
 /// Writes bytes as a list, from which `Vec<u8>` is read, and every type that takes bytes, too.
-fn write_bytes(bytes: &[u8], place: Place<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn write_bytes(bytes: &[u8], place: Place<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
     let encoded = Payload::encode(bytes)
-        .map_err(|error| Refusal::here(&format!("`{place}` cannot be stored: {error}")))?;
+        .map_err(|error| CanvasError::here(&format!("`{place}` cannot be stored: {error}")))?;
     out.extend_from_slice(encoded.bytes());
     Ok(())
 }
@@ -235,30 +240,30 @@ fn read<'a, T: Deserialize<'a>>(
     raw: &'a RawValue,
     place: Place<'_>,
     expected: &str,
-) -> Result<T, Refusal> {
+) -> Result<T, CanvasError> {
     serde_json::from_str(raw.get()).map_err(|_| wrong(raw, place, expected))
 }
 
-fn wrong(raw: &RawValue, place: Place<'_>, expected: &str) -> Refusal {
+fn wrong(raw: &RawValue, place: Place<'_>, expected: &str) -> CanvasError {
     let found = shown(raw);
-    Refusal::here(&format!("`{place}` must be {expected}, but is {found}"))
+    CanvasError::here(&format!("`{place}` must be {expected}, but is {found}"))
 }
 
-fn deeper(place: Place<'_>, depth: usize) -> Result<usize, Refusal> {
+fn deeper(place: Place<'_>, depth: usize) -> Result<usize, CanvasError> {
     depth.checked_sub(1).ok_or_else(|| {
         let mut place = place;
         while let Place::Element(outer, _) | Place::Entry(outer, _) = place {
             place = *outer;
         }
-        Refusal::here(&format!(
+        CanvasError::here(&format!(
             "`{place}` cannot be read: lists and objects nest at most {MAX_NESTING} deep"
         ))
     })
 }
 
-fn length(len: usize, place: Place<'_>) -> Result<u32, Refusal> {
+fn length(len: usize, place: Place<'_>) -> Result<u32, CanvasError> {
     u32::try_from(len)
-        .map_err(|_| Refusal::here(&format!("`{place}` has more than 2^32 - 1 elements")))
+        .map_err(|_| CanvasError::here(&format!("`{place}` has more than 2^32 - 1 elements")))
 }
 
 /// The entries of a JSON object in the order written, each unread. One that is given twice counts

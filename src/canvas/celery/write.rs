@@ -6,11 +6,11 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value, json};
 
 use super::{CHAIN, CHORD, GROUP, STARMAP, options};
-use crate::canvas::freeze::Refusal;
+use crate::canvas::freeze::CanvasError;
 use crate::canvas::payload::Payload;
 use crate::canvas::{Canvas, Extras, Form, Mode, TaskSig};
 
-type Written = Result<Value, Refusal>;
+type Written = Result<Value, CanvasError>;
 
 /// Writes a canvas with nothing around it. A group of one counts there as its member, if that gives
 /// the list of a group.
@@ -19,7 +19,7 @@ pub(super) fn write_outermost(canvas: &Canvas) -> Written {
         && let [only] = members.list()
         && only.ends_in_group()
     {
-        return Err(Refusal::here(
+        return Err(CanvasError::here(
             "a group of one whose member gives a list has no form in Celery, which takes it for \
              its member",
         ));
@@ -31,7 +31,9 @@ pub(super) fn write(canvas: &Canvas) -> Written {
     let none = Extras::default();
     let extras = canvas.extras.as_deref().unwrap_or(&none);
     if extras.idempotency_key.is_some() {
-        return Err(Refusal::here("an idempotency key has no form in Celery"));
+        return Err(CanvasError::here(
+            "an idempotency key has no form in Celery",
+        ));
     }
     let options = options::write(extras, write)?;
     match &canvas.form {
@@ -51,7 +53,7 @@ pub(super) fn write(canvas: &Canvas) -> Written {
             let tasks = members_of(members.list(), "group")?;
             Ok(composed(GROUP, "group", json!({ "tasks": tasks }), options))
         }
-        Form::Each { .. } => Err(Refusal::here("each() has no form in Celery").within("group")),
+        Form::Each { .. } => Err(CanvasError::here("each() has no form in Celery").within("group")),
         Form::Chord { header, body } => {
             let header = header_of(header)?;
             let body = write(body).map_err(|refusal| refusal.within("chord.body"))?;
@@ -60,9 +62,9 @@ pub(super) fn write(canvas: &Canvas) -> Written {
         }
         Form::Fold(fold) => {
             let name = fold.order.name();
-            Err(Refusal::here(&format!("{name} has no form in Celery")))
+            Err(CanvasError::here(&format!("{name} has no form in Celery")))
         }
-        Form::Refused(reason) => Err(Refusal::here(reason)),
+        Form::Refused(reason) => Err(CanvasError::here(reason)),
     }
 }
 
@@ -91,8 +93,8 @@ fn task(sig: &TaskSig, extras: &Extras, options: Value) -> Written {
         let values = values.iter().map(json_of);
         values.collect::<Result<Vec<_>, _>>()
     });
-    let values =
-        values.map_err(|error| Refusal::here(&format!("arguments of `{}`: {error}", sig.name)))?;
+    let values = values
+        .map_err(|error| CanvasError::here(&format!("arguments of `{}`: {error}", sig.name)))?;
     if sig.mode == Mode::Map {
         let inner = signature(&sig.name, json!([]), json!({}), json!({}));
         let kwargs = json!({ "task": inner, "it": values });
@@ -103,7 +105,7 @@ fn task(sig: &TaskSig, extras: &Extras, options: Value) -> Written {
     let mut kwargs = Map::new();
     for (name, value) in &extras.kwargs {
         let value = json_of(value).map_err(|error| {
-            Refusal::here(&format!("argument `{name}` of `{}`: {error}", sig.name))
+            CanvasError::here(&format!("argument `{name}` of `{}`: {error}", sig.name))
         })?;
         kwargs.insert(name.clone(), value);
     }
@@ -124,7 +126,7 @@ fn step_of(steps: &[Canvas], step: &Canvas) -> Written {
         }
         _ => return write(step),
     };
-    Err(Refusal::here(refused))
+    Err(CanvasError::here(refused))
 }
 
 /// Says whether a chain around it skips it: an empty group, or a chain of such.
@@ -137,7 +139,7 @@ fn is_skipped(step: &Canvas) -> bool {
 }
 
 /// A group directly in a group would give its members to it, so it is written in a chain of one.
-fn members_of(members: &[Canvas], place: &str) -> Result<Vec<Value>, Refusal> {
+fn members_of(members: &[Canvas], place: &str) -> Result<Vec<Value>, CanvasError> {
     let members = members.iter().enumerate().map(|(i, member)| {
         let alone = std::slice::from_ref(member);
         let written = step_of(alone, member).map_err(|refusal| at(place, i, refusal))?;
@@ -155,12 +157,12 @@ fn members_of(members: &[Canvas], place: &str) -> Result<Vec<Value>, Refusal> {
 fn header_of(header: &Canvas) -> Written {
     let none = Extras::default();
     let extras = header.extras.as_deref().unwrap_or(&none);
-    let here = |refusal: Refusal| refusal.within("chord.header");
+    let here = |refusal: CanvasError| refusal.within("chord.header");
     let Form::Group {
         members, settled, ..
     } = &header.form
     else {
-        return Err(here(Refusal::here("each() has no form in Celery")));
+        return Err(here(CanvasError::here("each() has no form in Celery")));
     };
     check_group(*settled, extras).map_err(here)?;
     let members = members_of(members.list(), "chord.header")?;
@@ -172,20 +174,22 @@ fn header_of(header: &Canvas) -> Written {
     })
 }
 
-fn check_group(settled: bool, extras: &Extras) -> Result<(), Refusal> {
+fn check_group(settled: bool, extras: &Extras) -> Result<(), CanvasError> {
     if settled {
-        return Err(Refusal::here("settled() has no form in Celery"));
+        return Err(CanvasError::here("settled() has no form in Celery"));
     }
     if !extras.link.is_empty() {
-        return Err(Refusal::here("cannot add link to group: use a chord"));
+        return Err(CanvasError::here("cannot add link to group: use a chord"));
     }
     if extras.idempotency_key.is_some() {
-        return Err(Refusal::here("an idempotency key has no form in Celery"));
+        return Err(CanvasError::here(
+            "an idempotency key has no form in Celery",
+        ));
     }
     Ok(())
 }
 
-fn at(place: &str, i: usize, refusal: Refusal) -> Refusal {
+fn at(place: &str, i: usize, refusal: CanvasError) -> CanvasError {
     refusal.within(&format!("{place}[{i}]"))
 }
 

@@ -133,12 +133,12 @@ impl Backlog {
     }
 
     /// A workflow is live, whether there was a place or not: it came in, or was so before a restart.
-    pub(crate) fn came_in(&mut self, lane: Lane) {
+    pub(crate) fn admit_live(&mut self, lane: Lane) {
         self.state_mut(lane).live += 1;
     }
 
     /// A workflow that waits, of another lane before, is put into this one.
-    pub(crate) fn moved_to(&mut self, lane: Lane) {
+    pub(crate) fn requeue(&mut self, lane: Lane) {
         self.state_mut(lane).arriving += 1;
     }
 
@@ -150,7 +150,7 @@ impl Backlog {
     }
 
     /// Workflows wait in the store: it has just been opened.
-    pub(crate) fn found(&mut self, lane: Lane) {
+    pub(crate) fn note_stored(&mut self, lane: Lane) {
         self.waiting.insert(lane);
     }
 
@@ -161,7 +161,7 @@ impl Backlog {
     }
 
     /// The store has no more that wait in this lane.
-    pub(crate) fn is_empty(&mut self, lane: Lane) {
+    pub(crate) fn mark_drained(&mut self, lane: Lane) {
         self.waiting.remove(&lane);
     }
 
@@ -233,10 +233,10 @@ mod tests {
                 for (lane, room) in backlog.room() {
                     for _ in 0..room {
                         let Some(next) = world.stored.pop_front() else {
-                            backlog.is_empty(lane);
+                            backlog.mark_drained(lane);
                             break;
                         };
-                        backlog.came_in(lane);
+                        backlog.admit_live(lane);
                         world.live.push(next);
                         started.push(next);
                     }
@@ -252,12 +252,12 @@ mod tests {
     fn lanes_that_nobody_is_in_are_let_go_and_the_others_keep_their_numbers() {
         let mut backlog = Backlog::new(1);
         let live = backlog.lane("live");
-        backlog.came_in(live);
+        backlog.admit_live(live);
         let waits = backlog.lane("waits");
-        backlog.found(waits);
+        backlog.note_stored(waits);
         backlog.take_from(waits, vec![7]);
         let arrives = backlog.lane("arrives");
-        backlog.moved_to(arrives);
+        backlog.requeue(arrives);
         for name in 0..10_000 {
             let lane = backlog.lane(&name.to_string());
             assert_eq!(

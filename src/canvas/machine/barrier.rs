@@ -1,6 +1,6 @@
 //! The barrier: counts a group's members, by who has arrived and never by how many.
 
-use super::{Change, Due, Index, IndexSet, Record, Report, Verdict};
+use super::{ChildProgress, Index, IndexSet, PendingCallback, Record, Report, Verdict};
 use crate::canvas::outcome::Outcome;
 
 /// Invariant: `verdict` is set by the arrival that completes `arrived`, in the same commands.
@@ -19,7 +19,7 @@ pub(crate) struct Barrier {
 pub(crate) enum Command {
     Record(Record),
     /// Record these and run them.
-    Launch(Vec<Due>),
+    Launch(Vec<PendingCallback>),
     /// Tell the owner, who may have been told before.
     Tell(Verdict),
 }
@@ -40,7 +40,7 @@ impl Barrier {
         match record {
             Record::Child {
                 index,
-                change: Change::Done(outcome),
+                change: ChildProgress::Done(outcome),
             } => {
                 self.note(*index, outcome);
             }
@@ -50,7 +50,7 @@ impl Barrier {
     }
 
     /// As [`replay`](Self::replay), of the record that member `index` ended well.
-    pub(crate) fn has_value(&mut self, index: Index) {
+    pub(crate) fn restore_arrival(&mut self, index: Index) {
         self.arrived.insert(index);
     }
 
@@ -70,7 +70,7 @@ impl Barrier {
         }
         let mut commands = vec![Command::Record(Record::Child {
             index,
-            change: Change::Done(report.outcome),
+            change: ChildProgress::Done(report.outcome),
         })];
         if !report.due.is_empty() {
             commands.push(Command::Launch(report.due));

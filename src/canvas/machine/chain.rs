@@ -1,7 +1,7 @@
 //! The chain: one step after the other, each with the value of the one before it.
 
 use super::group::MAX_RESTARTS;
-use super::{Change, Due, Index, Record, Report};
+use super::{ChildProgress, Index, PendingCallback, Record, Report};
 use crate::canvas::outcome::{Outcome, Value};
 
 /// Invariant: the outcome of the last step is the chain's own; only the ones before it are in the
@@ -18,13 +18,13 @@ pub(crate) struct Chain {
 pub(crate) enum Command {
     Record(Record),
     /// Record these and run them.
-    Launch(Vec<Due>),
+    Launch(Vec<PendingCallback>),
     /// Start this step with the value from upstream, if there is one.
     Spawn(Index, Option<Value>),
     /// Start this step's lost actor again, once all it recorded is durable.
-    Respawn(Index),
+    Restart(Index),
     /// Its actor dies each time.
-    GiveUp(Index),
+    Abandon(Index),
     /// The outcome of the last step is the chain's.
     Report(Report),
     /// This earlier step failed, so that the others never run.
@@ -45,7 +45,7 @@ impl Chain {
             match record {
                 Record::Child {
                     index,
-                    change: Change::Done(outcome),
+                    change: ChildProgress::Done(outcome),
                 } if *index == at => match outcome {
                     Outcome::Success(value) => {
                         at += 1;
@@ -92,7 +92,7 @@ impl Chain {
                 return vec![
                     Command::Record(Record::Child {
                         index,
-                        change: Change::Done(report.outcome),
+                        change: ChildProgress::Done(report.outcome),
                     }),
                     Command::Fail(index, outcome.into()),
                 ];
@@ -110,7 +110,7 @@ impl Chain {
         self.restarts = 0;
         let mut commands = vec![Command::Record(Record::Child {
             index,
-            change: Change::Done(report.outcome),
+            change: ChildProgress::Done(report.outcome),
         })];
         if !report.due.is_empty() {
             commands.push(Command::Launch(report.due));
@@ -126,9 +126,9 @@ impl Chain {
         }
         self.restarts += 1;
         if self.restarts <= MAX_RESTARTS {
-            vec![Command::Respawn(index)]
+            vec![Command::Restart(index)]
         } else {
-            vec![Command::GiveUp(index)]
+            vec![Command::Abandon(index)]
         }
     }
 }

@@ -22,9 +22,9 @@ pub(crate) enum Command {
     /// Start the body with the header's list.
     SpawnBody,
     /// Start the body's lost actor again, once all it recorded is durable.
-    RespawnBody,
+    Restart,
     /// The body's actor dies each time.
-    GiveUpBody,
+    Abandon,
     /// A member failed: the chord fails, the body never runs.
     Break(Box<TaskFailure>),
     /// The body has ended, and so the chord.
@@ -60,9 +60,9 @@ impl Chord {
             Self::Body { restarts } if index == BODY && lost => {
                 *restarts += 1;
                 if *restarts <= MAX_RESTARTS {
-                    vec![Command::RespawnBody]
+                    vec![Command::Restart]
                 } else {
-                    vec![Command::GiveUpBody]
+                    vec![Command::Abandon]
                 }
             }
             _ => Vec::new(),

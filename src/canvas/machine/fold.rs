@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::group::{self, Group, MAX_RESTARTS};
-use super::{BODY, Change, Index, IndexSet, Record, Report, Verdict};
+use super::{BODY, ChildProgress, Index, IndexSet, Record, Report, Verdict};
 use crate::canvas::Order;
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::canvas::payload::Payload;
@@ -53,7 +53,7 @@ pub(crate) struct Intake {
     /// How the function failed, for good.
     failed: Option<Outcome>,
     /// How far the run that comes next had got before a restart.
-    resumed: Option<Change>,
+    resumed: Option<ChildProgress>,
 }
 
 /// So many outcomes that the function is to take in.
@@ -71,11 +71,11 @@ pub(crate) enum Command {
     /// What the group of the members asks for; never its report.
     Members(group::Command),
     /// Call the function; how far it had got before a restart.
-    Run(Run, Option<Change>),
+    Run(Run, Option<ChildProgress>),
     /// Start the run's lost actor again, once all it recorded is durable.
-    RespawnRun(Index),
+    Restart(Index),
     /// Its actor dies each time.
-    GiveUpRun(Index),
+    Abandon(Index),
     /// Record that the accumulator holds so many, and the accumulator, in one batch.
     Keep {
         folded: u64,
@@ -145,11 +145,11 @@ impl Intake {
         match record {
             Record::Child {
                 index: BODY,
-                change: Change::Done(outcome),
+                change: ChildProgress::Done(outcome),
             } => self.fail(outcome),
             Record::Child {
                 index,
-                change: Change::Done(outcome),
+                change: ChildProgress::Done(outcome),
             } => self.hear(index, outcome),
             Record::Child { index, change } if index == run_index(self.folded) => {
                 self.resumed = Some(change);
@@ -302,9 +302,9 @@ impl Fold {
         }
         self.restarts += 1;
         if self.restarts <= MAX_RESTARTS {
-            return vec![Command::RespawnRun(index)];
+            return vec![Command::Restart(index)];
         }
-        vec![Command::GiveUpRun(index)]
+        vec![Command::Abandon(index)]
     }
 
     /// The fold is revoked, or what it is a part of.
@@ -356,7 +356,7 @@ impl Fold {
                 self.intake.fail(outcome.clone());
                 commands.push(Command::Record(Record::Child {
                     index: BODY,
-                    change: Change::Done(outcome),
+                    change: ChildProgress::Done(outcome),
                 }));
             }
         }

@@ -1,7 +1,7 @@
 //! The gate before a queue: which workflows begin, and which need not yet, because all that their
 //! first tasks could do is to wait in line.
 
-use super::queue::Line;
+use super::queue::PriorityQueue;
 
 /// Workflows `T` that could begin in one queue, and do so only when its line is short. So the work
 /// that is under way stays small, and in the processor's caches, however much there is to do: ten
@@ -10,8 +10,8 @@ use super::queue::Line;
 /// Nobody waits here for ever: some enter as others come to their turn, however long the line is,
 /// and the first few always do.
 #[derive(Debug)]
-pub(crate) struct Gate<T> {
-    outside: Line<T>,
+pub(crate) struct StartPacer<T> {
+    outside: PriorityQueue<T>,
     window: usize,
     /// How many have entered since the last [tick](Self::tick): what they add to the line does not
     /// show at once.
@@ -20,12 +20,12 @@ pub(crate) struct Gate<T> {
     turns: usize,
 }
 
-impl<T> Gate<T> {
+impl<T> StartPacer<T> {
     /// What is few, and short, depends on the window.
     pub(crate) fn new(window: usize) -> Self {
         assert!(window > 0, "no line is shorter than none");
         Self {
-            outside: Line::default(),
+            outside: PriorityQueue::default(),
             window,
             entered: 0,
             turns: 0,
@@ -100,7 +100,7 @@ mod tests {
 
     /// What is before and behind a gate of a queue with one slot.
     struct World {
-        gate: Gate<(u8, u32)>,
+        gate: StartPacer<(u8, u32)>,
         /// Workflows that have begun, and whose tasks do not yet stand in line.
         entered: Vec<(u8, u32)>,
         /// Tasks of this priority and workflow.
@@ -115,7 +115,7 @@ mod tests {
     impl World {
         fn new(window: usize) -> Self {
             Self {
-                gate: Gate::new(window),
+                gate: StartPacer::new(window),
                 entered: Vec::new(),
                 line: VecDeque::new(),
                 begun: Vec::new(),

@@ -33,9 +33,9 @@ pub(crate) enum Command {
     /// Materialise this member.
     Spawn(Index),
     /// Start this member's lost actor again, once all it recorded is durable.
-    Respawn(Index),
+    Restart(Index),
     /// Its actor dies each time: count it as failed.
-    GiveUp(Index),
+    Abandon(Index),
     /// The group has ended.
     Report(Verdict),
     /// The group is revoked, and nothing of it runs any more.
@@ -79,10 +79,10 @@ impl Group {
             let restarts = self.restarts.entry(index).or_default();
             *restarts += 1;
             if *restarts <= MAX_RESTARTS {
-                return vec![Command::Respawn(index)];
+                return vec![Command::Restart(index)];
             }
             self.alive.remove(index);
-            let mut commands = vec![Command::GiveUp(index)];
+            let mut commands = vec![Command::Abandon(index)];
             commands.extend(self.fill());
             return commands;
         }

@@ -40,7 +40,7 @@ pub(crate) const BODY: Index = Index::MAX;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Record {
     /// Child `index` has got this far.
-    Child { index: Index, change: Change },
+    Child { index: Index, change: ChildProgress },
     /// All members have ended: the barrier's decision, stored once and never made again.
     Verdict(Verdict),
     /// The list upstream has `size` elements; member 0 is numbered `first`.
@@ -75,22 +75,22 @@ pub(crate) enum Record {
 
 /// How far a child has got.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Change {
+pub(crate) enum ChildProgress {
     /// It waits for the end of a delay, `at_ms` (milliseconds on the [steady scale](Scale::Steady)): that of
     /// its countdown, or before the next attempt.
-    Waiting { past: Past, at_ms: u64 },
+    Waiting { past: AttemptHistory, at_ms: u64 },
     /// An attempt is starting.
-    Started(Past),
+    Started(AttemptHistory),
     /// It has ended.
     Done(Outcome),
     /// It waits for a point in time, `at_ms` (milliseconds since the Unix epoch): its eta, or that of the next
     /// attempt.
-    WaitingUntil { past: Past, at_ms: u64 },
+    WaitingUntil { past: AttemptHistory, at_ms: u64 },
 }
 
-impl Change {
+impl ChildProgress {
     /// That it waits for this moment.
-    pub(crate) fn waiting(past: Past, until: Moment) -> Self {
+    pub(crate) fn waiting(past: AttemptHistory, until: Moment) -> Self {
         let at_ms = until.ms;
         match until.scale {
             Scale::Steady => Self::Waiting { past, at_ms },
@@ -99,7 +99,7 @@ impl Change {
     }
 
     /// What it waits for, if it does.
-    pub(crate) fn awaited(&self) -> Option<(&Past, Moment)> {
+    pub(crate) fn awaited(&self) -> Option<(&AttemptHistory, Moment)> {
         match self {
             Self::Waiting { past, at_ms } => Some((past, Moment::steady(*at_ms))),
             Self::WaitingUntil { past, at_ms } => Some((past, Moment::wall(*at_ms))),
@@ -110,7 +110,7 @@ impl Change {
 
 /// What a task carries from one attempt to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Past {
+pub(crate) struct AttemptHistory {
     /// The latest attempt, counted from 1; 0 before the first.
     pub(crate) attempt: u32,
     /// How many attempts failed: one that a crash cut short is not among them.
@@ -121,7 +121,7 @@ pub(crate) struct Past {
     pub(crate) args: Option<Value>,
 }
 
-impl Past {
+impl AttemptHistory {
     /// What a task has behind it when its first attempt starts, unless it expires.
     pub(crate) fn first() -> Self {
         Self {
@@ -168,7 +168,7 @@ pub(crate) enum Verdict {
 
 /// A callback that is to run because of an outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Due {
+pub(crate) struct PendingCallback {
     pub(crate) node: Node,
     pub(crate) input: Value,
 }
@@ -178,7 +178,7 @@ pub(crate) struct Due {
 pub(crate) struct Report {
     pub(crate) outcome: Outcome,
     /// Recorded in one batch with the outcome, by whoever records that.
-    pub(crate) due: Vec<Due>,
+    pub(crate) due: Vec<PendingCallback>,
 }
 
 impl From<Outcome> for Report {
@@ -225,7 +225,7 @@ impl Report {
 
     /// Adds callbacks that are to run with this input.
     pub(crate) fn call_for(&mut self, nodes: &[Node], input: &Value) {
-        self.due.extend(nodes.iter().map(|node| Due {
+        self.due.extend(nodes.iter().map(|node| PendingCallback {
             node: node.clone(),
             input: input.clone(),
         }));

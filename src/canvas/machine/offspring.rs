@@ -1,22 +1,22 @@
 //! A task's own children: what it calls, adds to its chord, or is replaced by.
 
 use super::group::MAX_RESTARTS;
-use super::{Change, Due, Index, Purpose, Record, Report};
+use super::{ChildProgress, Index, PendingCallback, Purpose, Record, Report};
 use crate::canvas::freeze::Node;
 use crate::canvas::outcome::Outcome;
 
 /// Invariant: a key of one purpose stands for one child, however often the task names it: an
 /// attempt after a crash finds what the one before it had started.
 #[derive(Debug, Default)]
-pub(crate) struct Offspring {
+pub(crate) struct Subtasks {
     /// By index.
-    children: Vec<Sprout>,
+    children: Vec<Subtask>,
     /// How many have not ended; a replacement is not among them.
     open: usize,
 }
 
 #[derive(Debug)]
-struct Sprout {
+struct Subtask {
     purpose: Purpose,
     key: String,
     outcome: Option<Outcome>,
@@ -25,7 +25,7 @@ struct Sprout {
 
 /// A canvas that becomes a child: frozen, and numbered from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Graft {
+pub(crate) struct SubtaskPlan {
     pub(crate) node: Box<Node>,
     /// How many numbers it takes.
     pub(crate) span: u64,
@@ -34,26 +34,26 @@ pub(crate) struct Graft {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Number it, record it, start it.
-    Adopt {
+    Start {
         index: Index,
         purpose: Purpose,
         key: String,
-        graft: Graft,
+        graft: SubtaskPlan,
     },
     Record(Record),
     /// Record these and run them.
-    Launch(Vec<Due>),
+    Launch(Vec<PendingCallback>),
     /// Start a child that is on record.
     Spawn(Index),
     /// Start this child's lost actor again, once all it recorded is durable.
-    Respawn(Index),
+    Restart(Index),
     /// Its actor dies each time.
-    GiveUp(Index),
+    Abandon(Index),
     /// Tell the call that waits for this child, once its outcome is durable.
     Answer(Index, Outcome),
 }
 
-impl Offspring {
+impl Subtasks {
     /// The children as the task's stream left them: those that have not ended go on.
     pub(crate) fn recover<'a>(
         records: impl IntoIterator<Item = &'a Record>,
@@ -66,7 +66,7 @@ impl Offspring {
                 }
                 Record::Child {
                     index,
-                    change: Change::Done(outcome),
+                    change: ChildProgress::Done(outcome),
                 } => {
                     if let Some(child) = offspring.children.get_mut(*index as usize)
                         && child.outcome.is_none()
@@ -78,7 +78,7 @@ impl Offspring {
                 _ => {}
             }
         }
-        let open = |(index, child): (usize, &Sprout)| {
+        let open = |(index, child): (usize, &Subtask)| {
             let unended = child.outcome.is_none();
             unended.then_some(Command::Spawn(index as Index))
         };
@@ -92,7 +92,7 @@ impl Offspring {
         &mut self,
         purpose: Purpose,
         key: &str,
-        graft: Graft,
+        graft: SubtaskPlan,
     ) -> (Index, Vec<Command>) {
         let known = self
             .children
@@ -106,7 +106,7 @@ impl Offspring {
         }
         let index = self.children.len() as Index;
         self.push(purpose, key.to_owned());
-        let adopt = Command::Adopt {
+        let adopt = Command::Start {
             index,
             purpose,
             key: key.to_owned(),
@@ -127,7 +127,7 @@ impl Offspring {
         self.open -= 1;
         let mut commands = vec![Command::Record(Record::Child {
             index,
-            change: Change::Done(report.outcome.clone()),
+            change: ChildProgress::Done(report.outcome.clone()),
         })];
         if !report.due.is_empty() {
             commands.push(Command::Launch(report.due));
@@ -142,9 +142,9 @@ impl Offspring {
             Some(child) if lost && child.outcome.is_none() => {
                 child.restarts += 1;
                 if child.restarts <= MAX_RESTARTS {
-                    vec![Command::Respawn(index)]
+                    vec![Command::Restart(index)]
                 } else {
-                    vec![Command::GiveUp(index)]
+                    vec![Command::Abandon(index)]
                 }
             }
             _ => Vec::new(),
@@ -175,7 +175,7 @@ impl Offspring {
 
     fn push(&mut self, purpose: Purpose, key: String) {
         self.open += usize::from(purpose != Purpose::Replacement);
-        self.children.push(Sprout {
+        self.children.push(Subtask {
             purpose,
             key,
             outcome: None,

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::fold::{Run, run_index};
 use super::workflow::ROOT;
-use super::{BODY, Due, Index, Purpose, Report};
+use super::{BODY, Index, PendingCallback, Purpose, Report};
 use crate::canvas::freeze::{Def, Node, TaskDef};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 
 /// A node that is to run, and all that it knows of where it stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct ChildSpec {
     pub(crate) root: Id,
     pub(crate) node: Node,
     /// The value from upstream.
@@ -31,20 +31,20 @@ pub(crate) struct Place {
 
 /// What a task is told of its place.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spot {
+pub(crate) struct TaskIds {
     pub(crate) id: Id,
     pub(crate) parent: Option<Id>,
     pub(crate) group: Option<Id>,
 }
 
-impl Place {
+impl ChildSpec {
     /// The root of workflow `root`.
     pub(crate) fn root(root: Id, node: Node) -> Self {
         Self::in_workflow(root, ROOT, node, None)
     }
 
     /// A callback of workflow `root`.
-    pub(crate) fn callback(root: Id, Due { node, input }: Due) -> Self {
+    pub(crate) fn callback(root: Id, PendingCallback { node, input }: PendingCallback) -> Self {
         Self::in_workflow(root, node.seq, node, Some(input))
     }
 
@@ -153,8 +153,8 @@ impl Place {
         (parent != self.id()).then_some(parent)
     }
 
-    pub(crate) fn spot(&self) -> Spot {
-        Spot {
+    pub(crate) fn task_ids(&self) -> TaskIds {
+        TaskIds {
             id: self.id(),
             parent: self.parent(),
             group: self.group,

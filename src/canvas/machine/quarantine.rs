@@ -31,7 +31,7 @@ pub(crate) type Note = (Id, Option<Suspect>);
 
 /// What a task that was running is to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
+pub(crate) enum SuspectStatus {
     /// Nothing is held against it.
     Free,
     /// It runs as usual; its end is to be told.
@@ -114,7 +114,7 @@ impl<T> Quarantine<T> {
         let mut suspects = BTreeMap::new();
         let mut is_explained = false;
         for (id, before) in records {
-            let after = before.clone().judged(last_end, limit, now_ms);
+            let after = before.clone().assess(last_end, limit, now_ms);
             if after.as_ref() != Some(&before) {
                 notes.insert(id, after.clone());
             }
@@ -188,11 +188,11 @@ impl<T> Quarantine<T> {
         name: &str,
         attempt: u32,
         now_ms: u64,
-    ) -> (Arrival, Option<Note>) {
+    ) -> (SuspectStatus, Option<Note>) {
         let known = self.suspects.get(&id);
         match known.map(|suspect| suspect.standing) {
-            Some(Standing::Quarantined) => return (Arrival::Quarantined, None),
-            Some(Standing::Discarded) => return (Arrival::Discarded, None),
+            Some(Standing::Quarantined) => return (SuspectStatus::Quarantined, None),
+            Some(Standing::Discarded) => return (SuspectStatus::Discarded, None),
             _ => {}
         }
         let mut note = None;
@@ -211,9 +211,9 @@ impl<T> Quarantine<T> {
             }
         }
         let arrival = match self.suspects.get(&id) {
-            None => Arrival::Free,
-            Some(suspect) if suspect.is_to_be_tried(self.limit) => Arrival::Trial,
-            Some(_) => Arrival::Watched,
+            None => SuspectStatus::Free,
+            Some(suspect) if suspect.is_to_be_tried(self.limit) => SuspectStatus::Trial,
+            Some(_) => SuspectStatus::Watched,
         };
         (arrival, note)
     }
@@ -324,7 +324,7 @@ impl<T> Quarantine<T> {
     pub(crate) fn outlived(&mut self, id: Id) -> Option<Note> {
         self.end_trial(id)?;
         self.release(id);
-        self.has_outlived(id, Stage::Outlived)
+        self.note_stage(id, Stage::Outlived)
     }
 
     /// It has ended, and the process has not. Returns what it has waited with, too: it may have been
@@ -397,11 +397,11 @@ impl<T> Quarantine<T> {
         let may_be_late =
             |evidence: &Evidence| evidence.stage == Stage::Alone && evidence.late < MAX_LATE;
         if !evidence.is_some_and(may_be_late) {
-            return self.has_outlived(id, Stage::Outlived);
+            return self.note_stage(id, Stage::Outlived);
         }
         // It is on trial for a while longer, beside others.
         self.try_until(id, now_ms.saturating_add(TRIAL_MS.1), true);
-        self.has_outlived(id, Stage::Late)
+        self.note_stage(id, Stage::Late)
     }
 
     fn try_until(&mut self, id: Id, until_ms: u64, has_started: bool) {
@@ -420,7 +420,7 @@ impl<T> Quarantine<T> {
         Some(trial)
     }
 
-    fn has_outlived(&mut self, id: Id, stage: Stage) -> Option<Note> {
+    fn note_stage(&mut self, id: Id, stage: Stage) -> Option<Note> {
         let suspect = self.suspects.get_mut(&id)?;
         suspect.stage(stage);
         Some((id, Some(suspect.clone())))

@@ -16,12 +16,12 @@ pub(crate) enum SlotKind {
 pub(crate) struct Queue<T> {
     slots: usize,
     free: usize,
-    ready: Line<T>,
+    ready: PriorityQueue<T>,
 }
 
 /// Who waits, by priority.
 #[derive(Debug)]
-pub(crate) struct Line<T> {
+pub(crate) struct PriorityQueue<T> {
     priorities: [VecDeque<T>; 10],
     len: usize,
 }
@@ -31,7 +31,7 @@ impl<T> Queue<T> {
         Self {
             slots,
             free: slots,
-            ready: Line::default(),
+            ready: PriorityQueue::default(),
         }
     }
 
@@ -94,7 +94,7 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Line<T> {
+impl<T> PriorityQueue<T> {
     pub(crate) fn push(&mut self, priority: u8, one: T) {
         self.priorities[place(priority)].push_back(one);
         self.len += 1;
@@ -152,7 +152,7 @@ fn place(priority: u8) -> usize {
     usize::from(priority).min(9)
 }
 
-impl<T> Default for Line<T> {
+impl<T> Default for PriorityQueue<T> {
     fn default() -> Self {
         Self {
             priorities: Default::default(),

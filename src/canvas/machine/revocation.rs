@@ -7,14 +7,14 @@ use super::fold::is_run;
 use super::{BODY, Index};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::outcome::Outcome;
-use crate::canvas::revoked::Revoked;
+use crate::canvas::revoked::RevokeOutcome;
 
 /// Where a node stands among the children of its supervisor: the supervisor's number, and which of
 /// its children it is.
-pub(crate) type Stand = (Seq, Index);
+pub(crate) type NodeKey = (Seq, Index);
 
 /// The stand of child `index`: the runs of a fold's function are all of one node.
-pub(crate) fn stand(stream: Id, index: Index) -> Stand {
+pub(crate) fn node_key(stream: Id, index: Index) -> NodeKey {
     let index = if is_run(index) { BODY } else { index };
     (stream.seq(), index)
 }
@@ -24,7 +24,7 @@ pub(crate) fn stand(stream: Id, index: Index) -> Stand {
 ///
 /// Invariant: a mark stays until its workflow has ended.
 #[derive(Debug, Default)]
-pub(crate) struct Revocations(HashMap<Id, HashMap<Stand, Mark>>);
+pub(crate) struct Revocations(HashMap<Id, HashMap<NodeKey, Mark>>);
 
 #[derive(Debug, Default)]
 struct Mark {
@@ -39,7 +39,7 @@ impl Revocations {
     }
 
     /// The node at this place of workflow `root` is revoked; says whether that is new.
-    pub(crate) fn mark(&mut self, root: Id, stand: Stand) -> bool {
+    pub(crate) fn mark(&mut self, root: Id, stand: NodeKey) -> bool {
         let marks = self.0.entry(root).or_default();
         let new = !marks.contains_key(&stand);
         marks.entry(stand).or_default();
@@ -48,7 +48,7 @@ impl Revocations {
 
     /// Says whether what stands here is revoked: itself, or one above it. `path`: its own stand and
     /// those above it. It has not ended.
-    pub(crate) fn meets(&mut self, root: Id, path: impl IntoIterator<Item = Stand>) -> bool {
+    pub(crate) fn observe(&mut self, root: Id, path: impl IntoIterator<Item = NodeKey>) -> bool {
         let Some(marks) = self.0.get_mut(&root) else {
             return false;
         };
@@ -63,13 +63,13 @@ impl Revocations {
     }
 
     /// Says whether something of the node at this place has been met since it was marked.
-    pub(crate) fn has_met(&self, root: Id, stand: Stand) -> bool {
+    pub(crate) fn has_met(&self, root: Id, stand: NodeKey) -> bool {
         let mark = self.0.get(&root).and_then(|marks| marks.get(&stand));
         mark.is_some_and(|mark| mark.is_met)
     }
 
     /// The marks of a workflow.
-    pub(crate) fn of(&self, root: Id) -> Vec<Stand> {
+    pub(crate) fn of(&self, root: Id) -> Vec<NodeKey> {
         let marks = self.0.get(&root).into_iter().flatten();
         marks.map(|(stand, _)| *stand).collect()
     }
@@ -88,10 +88,10 @@ pub(crate) fn answer(
     outcome: Option<&Outcome>,
     has_begun: bool,
     is_settled: bool,
-) -> Option<Revoked> {
+) -> Option<RevokeOutcome> {
     match outcome {
-        Some(outcome) if !outcome.is_by_revocation() => Some(Revoked::AlreadyDone),
-        _ if !has_begun => Some(Revoked::BeforeStart),
-        _ => is_settled.then_some(Revoked::Cancelling),
+        Some(outcome) if !outcome.is_by_revocation() => Some(RevokeOutcome::AlreadyDone),
+        _ if !has_begun => Some(RevokeOutcome::BeforeStart),
+        _ => is_settled.then_some(RevokeOutcome::Cancelling),
     }
 }

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 /// How much a workflow is, or many of them are: the tasks of the canvas, and each chain, group and
 /// chord around them; and the bytes that it takes in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Weight {
+pub(crate) struct Load {
     pub(crate) tasks: u64,
     pub(crate) bytes: u64,
 }
 
-impl Weight {
+impl Load {
     /// Of who enters, before it is known how much he brings.
     pub(crate) const ONE: Self = Self { tasks: 1, bytes: 0 };
 
@@ -31,29 +31,29 @@ impl Weight {
 ///
 /// Invariant: nobody waits while there is room.
 #[derive(Debug)]
-pub(crate) struct Room {
-    limit: Weight,
-    taken: Weight,
+pub(crate) struct PendingLimit {
+    limit: Load,
+    taken: Load,
     /// Who waits, by number, the first to come in front.
     line: VecDeque<u64>,
     next: u64,
 }
 
-impl Room {
-    pub(crate) fn new(limit: Weight) -> Self {
+impl PendingLimit {
+    pub(crate) fn new(limit: Load) -> Self {
         assert!(
             limit.tasks > 0 && limit.bytes > 0,
             "nobody could ever enter"
         );
         Self {
             limit,
-            taken: Weight::default(),
+            taken: Load::default(),
             line: VecDeque::new(),
             next: 0,
         }
     }
 
-    pub(crate) fn taken(&self) -> Weight {
+    pub(crate) fn taken(&self) -> Load {
         self.taken
     }
 
@@ -61,11 +61,11 @@ impl Room {
         self.taken.tasks < self.limit.tasks && self.taken.bytes < self.limit.bytes
     }
 
-    /// Says whether he has entered, with [`Weight::ONE`]. Nobody overtakes those who wait.
+    /// Says whether he has entered, with [`Load::ONE`]. Nobody overtakes those who wait.
     pub(crate) fn try_enter(&mut self) -> bool {
         let enters = self.line.is_empty() && self.has_room();
         if enters {
-            self.taken.add(Weight::ONE);
+            self.taken.add(Load::ONE);
         }
         enters
     }
@@ -81,18 +81,18 @@ impl Room {
     }
 
     /// Who is in brings this much more; nobody asks whether there is room.
-    pub(crate) fn add(&mut self, more: Weight) {
+    pub(crate) fn add(&mut self, more: Load) {
         self.taken.add(more);
     }
 
-    /// So much has gone; returns who enters for it, each with [`Weight::ONE`].
-    pub(crate) fn remove(&mut self, less: Weight) -> Vec<u64> {
+    /// So much has gone; returns who enters for it, each with [`Load::ONE`].
+    pub(crate) fn remove(&mut self, less: Load) -> Vec<u64> {
         self.taken.remove(less);
         let mut entering = Vec::new();
         while self.has_room()
             && let Some(number) = self.line.pop_front()
         {
-            self.taken.add(Weight::ONE);
+            self.taken.add(Load::ONE);
             entering.push(number);
         }
         entering
@@ -115,7 +115,7 @@ mod tests {
     enum Step {
         Enter,
         /// One of those who are in brings more.
-        Add(usize, Weight),
+        Add(usize, Load),
         /// One of those who are in goes.
         Go(usize),
         /// One of those who wait gives up.
@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let weight = (0..8u64, 0..80u64).prop_map(|(tasks, bytes)| Weight { tasks, bytes });
+        let weight = (0..8u64, 0..80u64).prop_map(|(tasks, bytes)| Load { tasks, bytes });
         prop_oneof![
             3 => Just(Step::Enter),
             2 => (any::<usize>(), weight).prop_map(|(who, more)| Step::Add(who, more)),
@@ -139,8 +139,8 @@ mod tests {
             tasks in 1..20u64,
             bytes in 1..200u64,
         ) {
-            let limit = Weight { tasks, bytes };
-            let mut room = Room::new(limit);
+            let limit = Load { tasks, bytes };
+            let mut room = PendingLimit::new(limit);
             let (mut inside, mut line, mut came) = (Vec::new(), Vec::new(), 0u64);
             for step in steps {
                 let mut entering = Vec::new();
@@ -151,7 +151,7 @@ mod tests {
                         match room.enter() {
                             None => {
                                 prop_assert!(may);
-                                inside.push(Weight::ONE);
+                                inside.push(Load::ONE);
                             }
                             Some(number) => {
                                 prop_assert!(!may && number > came);
@@ -178,8 +178,8 @@ mod tests {
                 }
                 prop_assert_eq!(&entering[..], &line[..entering.len()], "out of order");
                 line.drain(..entering.len());
-                inside.extend(entering.iter().map(|_| Weight::ONE));
-                let mut sum = Weight::default();
+                inside.extend(entering.iter().map(|_| Load::ONE));
+                let mut sum = Load::default();
                 inside.iter().for_each(|weight| sum.add(*weight));
                 prop_assert_eq!(room.taken(), sum);
                 let full = sum.tasks >= tasks || sum.bytes >= bytes;

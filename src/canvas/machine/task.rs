@@ -1,7 +1,7 @@
 //! The task: its attempts, from a free slot to the last outcome, and what it starts itself.
 
-use super::offspring::{self, Graft, Offspring};
-use super::{Change, Index, Past, Purpose, Record, Report};
+use super::offspring::{self, SubtaskPlan, Subtasks};
+use super::{AttemptHistory, ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::id::Seq;
 use crate::canvas::options::{Options, When};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
@@ -16,11 +16,11 @@ pub(crate) struct Task {
     /// Its number in the workflow.
     seq: Seq,
     policy: RetryPolicy,
-    past: Past,
+    past: AttemptHistory,
     /// On which its deadline is.
     expires_on: Scale,
     phase: Phase,
-    offspring: Offspring,
+    offspring: Subtasks,
     /// Nothing of it starts any more, and what it says is not heard.
     revoked: bool,
 }
@@ -52,7 +52,7 @@ enum LastWord {
 pub(crate) enum Command {
     /// Ask the dispatcher for a slot.
     Request,
-    Record(Change),
+    Record(ChildProgress),
     /// Call the function, once that is on record; with these arguments, if a retry gave any.
     Run {
         attempt: u32,
@@ -96,7 +96,7 @@ impl Schedule {
 
 /// How one attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum AttemptOutcome {
     Value(Value),
     Failure {
         /// What it ends with if there is no further attempt.
@@ -104,7 +104,7 @@ pub(crate) enum End {
         retry: Retry,
     },
     /// It becomes this canvas.
-    Replaced(Graft),
+    Replaced(SubtaskPlan),
     /// Its arguments do not decode, so the function was not called.
     Unfit {
         /// What it ends with if it is not parked.
@@ -147,10 +147,10 @@ impl Task {
         let mut task = Self {
             seq,
             policy,
-            past: Past::default(),
+            past: AttemptHistory::default(),
             expires_on: schedule.expires.map_or(Scale::Steady, |at| at.scale),
             phase: Phase::Ready,
-            offspring: Offspring::default(),
+            offspring: Subtasks::default(),
             revoked: false,
         };
         if schedule.eta.is_none() && schedule.expires.is_none() {
@@ -159,7 +159,7 @@ impl Task {
         // Both become moments, once.
         let until = schedule.eta.unwrap_or(Moment::steady(now.steady_ms));
         task.past.expires_ms = schedule.expires.map(|expires| expires.ms);
-        let waiting = Change::waiting(task.past.clone(), until);
+        let waiting = ChildProgress::waiting(task.past.clone(), until);
         let mut commands = vec![Command::Record(waiting)];
         commands.extend(task.wait_until(until, now));
         (task, commands)
@@ -171,15 +171,15 @@ impl Task {
         seq: Seq,
         policy: RetryPolicy,
         expires_on: Scale,
-        last: Change,
+        last: ChildProgress,
         records: impl IntoIterator<Item = &'a Record>,
         now: Time,
     ) -> (Self, Vec<Command>) {
-        let (offspring, children) = Offspring::recover(records);
+        let (offspring, children) = Subtasks::recover(records);
         let mut task = Self {
             seq,
             policy,
-            past: Past::default(),
+            past: AttemptHistory::default(),
             expires_on,
             phase: Phase::Ready,
             offspring,
@@ -192,7 +192,7 @@ impl Task {
             return (task, commands);
         }
         // (Its supervisor knows if it has ended, and does not start it.)
-        if let Change::Started(past) = last {
+        if let ChildProgress::Started(past) = last {
             task.past = past;
         }
         if task.offspring.has_replacement() {
@@ -219,7 +219,7 @@ impl Task {
         self.past.attempt += 1;
         self.phase = Phase::Running;
         vec![
-            Command::Record(Change::Started(self.past.clone())),
+            Command::Record(ChildProgress::Started(self.past.clone())),
             Command::Run {
                 attempt: self.past.attempt,
                 args: self.past.args.clone(),
@@ -252,9 +252,11 @@ impl Task {
     }
 
     /// Returns how this attempt has failed, if it has, and its end is heard.
-    pub(crate) fn failure(&self, attempt: u32, end: &End) -> Option<FailureKind> {
+    pub(crate) fn failure(&self, attempt: u32, end: &AttemptOutcome) -> Option<FailureKind> {
         match end {
-            End::Failure { failure, .. } if self.is_running(attempt) && !self.revoked => {
+            AttemptOutcome::Failure { failure, .. }
+                if self.is_running(attempt) && !self.revoked =>
+            {
                 Some(failure.kind)
             }
             _ => None,
@@ -276,7 +278,7 @@ impl Task {
     }
 
     /// Attempt `attempt` has ended.
-    pub(crate) fn finished(&mut self, attempt: u32, end: End, now: Now) -> Vec<Command> {
+    pub(crate) fn finished(&mut self, attempt: u32, end: AttemptOutcome, now: Now) -> Vec<Command> {
         if !self.is_running(attempt) {
             return Vec::new();
         }
@@ -284,14 +286,14 @@ impl Task {
             return self.say(LastWord::Revoke);
         }
         let (failure, retry) = match end {
-            End::Value(value) => return self.end(Outcome::Success(value).into()),
-            End::Replaced(graft) => {
+            AttemptOutcome::Value(value) => return self.end(Outcome::Success(value).into()),
+            AttemptOutcome::Replaced(graft) => {
                 self.phase = Phase::Replaced;
                 let (_, commands) = self.offspring.name(Purpose::Replacement, "", graft);
                 return commands.into_iter().map(Command::Child).collect();
             }
-            End::Unfit { failure, .. } => return self.park(failure, now),
-            End::Failure { failure, retry } => (failure, retry),
+            AttemptOutcome::Unfit { failure, .. } => return self.park(failure, now),
+            AttemptOutcome::Failure { failure, retry } => (failure, retry),
         };
         let retries = self.past.retries;
         let (max_retries, when, args) = match retry {
@@ -322,7 +324,7 @@ impl Task {
         // Always by way of the scheduler: a task that retries at once must not starve the others.
         self.phase = Phase::Delayed;
         vec![
-            Command::Record(Change::waiting(self.past.clone(), until)),
+            Command::Record(ChildProgress::waiting(self.past.clone(), until)),
             Command::WakeAt(until),
         ]
     }
@@ -332,7 +334,7 @@ impl Task {
         self.past.attempt -= 1;
         self.phase = Phase::Parked;
         vec![
-            Command::Record(Change::waiting(
+            Command::Record(ChildProgress::waiting(
                 self.past.clone(),
                 Moment::steady(now.time.steady_ms),
             )),
@@ -368,7 +370,7 @@ impl Task {
         attempt: u32,
         purpose: Purpose,
         key: &str,
-        graft: Graft,
+        graft: SubtaskPlan,
     ) -> Option<(Index, Vec<Command>)> {
         if !self.is_running(attempt) || self.revoked {
             return None;

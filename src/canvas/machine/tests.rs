@@ -13,9 +13,9 @@ use super::chain::{self, Chain};
 use super::chord::{self, Chord};
 use super::group::{self, Group, MAX_RESTARTS};
 use super::queue::Queue;
-use super::task::{self, End, Now, Retry, Schedule, Task};
+use super::task::{self, AttemptOutcome, Now, Retry, Schedule, Task};
 use super::workflow::{self, ROOT, Workflow};
-use super::{BODY, Change, Due, Index, IndexSet, Record, Report, Verdict};
+use super::{BODY, ChildProgress, Index, IndexSet, PendingCallback, Record, Report, Verdict};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
@@ -314,7 +314,7 @@ impl<'a> World<'a> {
         for record in &records {
             if let Record::Child {
                 index,
-                change: Change::Done(outcome),
+                change: ChildProgress::Done(outcome),
             } = record
             {
                 assert!(results.insert(*index, outcome.clone()).is_none());
@@ -426,12 +426,12 @@ fn a_lost_member_is_started_again_three_times_and_then_given_up() {
                 for time in 1..=times {
                     let commands = group.stopped(lost, true);
                     if time <= MAX_RESTARTS {
-                        assert_eq!(commands, [group::Command::Respawn(lost)]);
+                        assert_eq!(commands, [group::Command::Restart(lost)]);
                     } else {
                         // Its place in the window goes to the next one.
                         let next =
                             (lost + window < size).then_some(group::Command::Spawn(lost + window));
-                        let expected = [group::Command::GiveUp(lost)].into_iter().chain(next);
+                        let expected = [group::Command::Abandon(lost)].into_iter().chain(next);
                         assert_eq!(commands, expected.collect::<Vec<_>>());
                         assert!(group.stopped(lost, true).is_empty(), "given up twice");
                     }
@@ -455,9 +455,9 @@ fn a_lost_body_is_started_again_three_times_and_then_given_up() {
         [chord::Command::SpawnBody]
     );
     for _ in 0..MAX_RESTARTS {
-        assert_eq!(chord.stopped(BODY, true), [chord::Command::RespawnBody]);
+        assert_eq!(chord.stopped(BODY, true), [chord::Command::Restart]);
     }
-    assert_eq!(chord.stopped(BODY, true), [chord::Command::GiveUpBody]);
+    assert_eq!(chord.stopped(BODY, true), [chord::Command::Abandon]);
 }
 
 /// Runs a chain over what is on record to its end; returns the reports.
@@ -508,7 +508,7 @@ fn run_chain(len: Index, fails: Option<Index>, batches: &mut Vec<Vec<Record>>) -
         let Some(index) = running else { return reports };
         assert!(chain.stopped(index, false).is_empty());
         for _ in 0..MAX_RESTARTS {
-            assert_eq!(chain.stopped(index, true), [chain::Command::Respawn(index)]);
+            assert_eq!(chain.stopped(index, true), [chain::Command::Restart(index)]);
         }
         commands = chain.ended(index, report(outcome(index)));
     }
@@ -541,9 +541,9 @@ fn a_lost_step_is_given_up_after_three_restarts() {
     let (mut chain, _) = Chain::recover(2, None, value(0), []);
     for step in 0..2 {
         for _ in 0..MAX_RESTARTS {
-            assert_eq!(chain.stopped(step, true), [chain::Command::Respawn(step)]);
+            assert_eq!(chain.stopped(step, true), [chain::Command::Restart(step)]);
         }
-        assert_eq!(chain.stopped(step, true), [chain::Command::GiveUp(step)]);
+        assert_eq!(chain.stopped(step, true), [chain::Command::Abandon(step)]);
         chain.ended(step, report(Outcome::Success(value(1))));
     }
 }
@@ -588,7 +588,7 @@ fn policy() -> RetryPolicy {
 /// A task's life, with what is on record and which attempts were really run.
 #[derive(Debug, Default)]
 struct TaskLog {
-    records: Vec<Change>,
+    records: Vec<ChildProgress>,
     runs: Vec<u32>,
     failed: u32,
     reports: Vec<Outcome>,
@@ -603,19 +603,22 @@ fn play(turns: &[Turn]) -> TaskLog {
         let time = Time::both(now as u64);
         let now = Now { time, random: 0 };
         let attempt = log.runs.last().copied().unwrap_or(0);
-        let failing = || End::Failure {
+        let failing = || AttemptOutcome::Failure {
             failure: failure(1),
             retry: Retry::Auto,
         };
         let running = matches!(last[..], [.., task::Command::Run { .. }]);
         let commands = match turn {
             Turn::Granted => task.granted(time),
-            Turn::Value => task.finished(attempt, End::Value(value(1)), now),
+            Turn::Value => task.finished(attempt, AttemptOutcome::Value(value(1)), now),
             Turn::Fails => task.finished(attempt, failing(), now),
             Turn::Stale => {
                 for stale in (0..attempt).chain([attempt + 1]) {
                     assert!(task.finished(stale, failing(), now).is_empty());
-                    assert!(task.finished(stale, End::Value(value(7)), now).is_empty());
+                    assert!(
+                        task.finished(stale, AttemptOutcome::Value(value(7)), now)
+                            .is_empty()
+                    );
                 }
                 continue;
             }
@@ -625,8 +628,8 @@ fn play(turns: &[Turn]) -> TaskLog {
                 if let (Turn::LosingCrash, Some(lost)) = (turn, log.records.last()) {
                     match lost {
                         // It was not run: that waits for the record.
-                        Change::Started(_) if running => drop(log.runs.pop()),
-                        Change::Started(_) => continue,
+                        ChildProgress::Started(_) if running => drop(log.runs.pop()),
+                        ChildProgress::Started(_) => continue,
                         _ => log.failed -= 1,
                     }
                     log.records.pop();
@@ -637,7 +640,7 @@ fn play(turns: &[Turn]) -> TaskLog {
                 };
                 task = recovered;
                 let retries = match log.records.last() {
-                    Some(Change::Waiting { at_ms, .. }) => {
+                    Some(ChildProgress::Waiting { at_ms, .. }) => {
                         let at = Moment::steady(*at_ms);
                         assert_eq!(commands, [task::Command::WakeAt(at)]);
                         log.failed
@@ -686,7 +689,7 @@ fn a_tasks_attempts_rise_its_retries_are_counted_and_a_crash_uses_none() {
         );
         assert!(log.reports.len() <= 1, "{turns:?}");
         for change in &log.records {
-            if let Change::Started(past) | Change::Waiting { past, .. } = change {
+            if let ChildProgress::Started(past) | ChildProgress::Waiting { past, .. } = change {
                 assert!(past.retries <= past.attempt, "{turns:?}");
                 assert!(past.retries <= MAX_RETRIES);
             }
@@ -695,7 +698,7 @@ fn a_tasks_attempts_rise_its_retries_are_counted_and_a_crash_uses_none() {
             .records
             .iter()
             .filter_map(|change| match change {
-                Change::Waiting { past, .. } => Some(past.retries),
+                ChildProgress::Waiting { past, .. } => Some(past.retries),
                 _ => None,
             })
             .collect();
@@ -776,7 +779,7 @@ enum Happens {
 }
 
 /// The root calls for 1 and 2 when it ends, 1 for 3; 4 comes from within the root.
-fn called_by(seq: Seq) -> Vec<Due> {
+fn called_by(seq: Seq) -> Vec<PendingCallback> {
     let called: &[Seq] = match seq {
         ROOT => &[1, 2],
         1 => &[3],
@@ -785,8 +788,8 @@ fn called_by(seq: Seq) -> Vec<Due> {
     called.iter().map(|seq| due(*seq)).collect()
 }
 
-fn due(seq: Seq) -> Due {
-    Due {
+fn due(seq: Seq) -> PendingCallback {
+    PendingCallback {
         node: Node {
             seq,
             def: Def::Chain(Vec::new()),
@@ -908,7 +911,7 @@ impl Flow {
             *over += 1;
             assert_eq!(flow.ends, 1, "{history:?}");
             let done = |seq| {
-                let ended = |r: &&Record| matches!(r, Record::Child { index, change: Change::Done(_) } if *index == seq);
+                let ended = |r: &&Record| matches!(r, Record::Child { index, change: ChildProgress::Done(_) } if *index == seq);
                 flow.records.iter().filter(ended).count()
             };
             for seq in 1..=4 {
@@ -968,12 +971,12 @@ fn a_lost_root_or_callback_is_started_again_three_times_and_then_given_up() {
         for _ in 0..MAX_RESTARTS {
             assert_eq!(
                 machine.stopped(index, true),
-                [workflow::Command::Respawn(index)]
+                [workflow::Command::Restart(index)]
             );
         }
         assert_eq!(
             machine.stopped(index, true),
-            [workflow::Command::GiveUp(index)]
+            [workflow::Command::Abandon(index)]
         );
     }
     assert!(machine.stopped(7, true).is_empty(), "nobody is 7");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::group::MAX_RESTARTS;
-use super::{Change, Due, Index, Record, Report};
+use super::{ChildProgress, Index, PendingCallback, Record, Report};
 use crate::canvas::id::Seq;
 use crate::canvas::outcome::Outcome;
 
@@ -26,14 +26,14 @@ pub(crate) struct Workflow {
 pub(crate) enum Command {
     Record(Record),
     /// Record these and run them.
-    Launch(Vec<Due>),
+    Launch(Vec<PendingCallback>),
     /// Store the workflow's result; callbacks may still run.
     Result(Outcome),
-    Spawn(Due),
+    Spawn(PendingCallback),
     /// Start this child's lost actor again, once all it recorded is durable.
-    Respawn(Index),
+    Restart(Index),
     /// Its actor dies each time.
-    GiveUp(Index),
+    Abandon(Index),
     /// Nothing of it is left to do; `forgotten`: nor to keep.
     End {
         forgotten: bool,
@@ -57,7 +57,7 @@ impl Workflow {
                 }
                 Record::Child {
                     index,
-                    change: Change::Done(_),
+                    change: ChildProgress::Done(_),
                 } if *index != ROOT => {
                     workflow.callbacks.insert(*index, true);
                 }
@@ -101,7 +101,7 @@ impl Workflow {
     }
 
     /// A callback is on record and is to run.
-    pub(crate) fn launch(&mut self, due: Due) -> Vec<Command> {
+    pub(crate) fn launch(&mut self, due: PendingCallback) -> Vec<Command> {
         if self.callbacks.contains_key(&due.node.seq) {
             return Vec::new();
         }
@@ -119,7 +119,7 @@ impl Workflow {
         self.open -= 1;
         let mut commands = vec![Command::Record(Record::Child {
             index: seq,
-            change: Change::Done(report.outcome),
+            change: ChildProgress::Done(report.outcome),
         })];
         if report.due.is_empty() {
             commands.extend(self.end());
@@ -141,9 +141,9 @@ impl Workflow {
         let restarts = self.restarts.entry(index).or_default();
         *restarts += 1;
         if *restarts <= MAX_RESTARTS {
-            vec![Command::Respawn(index)]
+            vec![Command::Restart(index)]
         } else {
-            vec![Command::GiveUp(index)]
+            vec![Command::Abandon(index)]
         }
     }
 

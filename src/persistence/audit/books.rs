@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Audit, Broken, check, owner};
-use crate::canvas::freeze::{Def, Fan, Members, Node};
+use crate::canvas::freeze::{Def, FanOutDef, Members, Node};
 use crate::canvas::id::{Id, Seq};
-use crate::canvas::machine::{Change, Index, Past, Record};
+use crate::canvas::machine::{AttemptHistory, ChildProgress, Index, Record};
 use crate::canvas::outcome::{Outcome, Value};
 use crate::persistence::backlog::Waiting;
 use crate::persistence::codec::{self, Kind};
-use crate::persistence::definition::{self, Head};
+use crate::persistence::definition::{self, WorkflowHeader};
 use crate::persistence::reader::Ended;
 use crate::persistence::{Store, StoreError, keys};
 
@@ -184,7 +184,7 @@ impl<'a> Books<'a> {
     }
 
     /// Each workflow has one head, in one of three places.
-    fn head(&mut self, root: Id, key: &[u8], head: Head) {
+    fn head(&mut self, root: Id, key: &[u8], head: WorkflowHeader) {
         if let Some(other) = self.heads.insert(root, key.to_owned()) {
             let what = format!(
                 "it has two heads, {} and {}",
@@ -282,7 +282,7 @@ impl<'a> Books<'a> {
         }
     }
 
-    fn fan(&mut self, root: Id, seq: Seq, fan: &Fan) {
+    fn fan(&mut self, root: Id, seq: Seq, fan: &FanOutDef) {
         match &fan.members {
             Members::Inline(members) => members.iter().for_each(|node| self.node(root, node)),
             Members::Stored(size) => drop(self.wanted.groups.insert(root.node(seq), *size)),
@@ -295,10 +295,10 @@ impl<'a> Books<'a> {
         let root = stream.root();
         match record {
             Record::Child { change, .. } => match change {
-                Change::Waiting { past, .. }
-                | Change::WaitingUntil { past, .. }
-                | Change::Started(past) => self.past(root, past),
-                Change::Done(outcome) => self.outcome(root, outcome, false),
+                ChildProgress::Waiting { past, .. }
+                | ChildProgress::WaitingUntil { past, .. }
+                | ChildProgress::Started(past) => self.past(root, past),
+                ChildProgress::Done(outcome) => self.outcome(root, outcome, false),
             },
             Record::Due { input, .. } => self.value(root, input, false),
             Record::Folded { acc, .. } => self.value(root, acc, false),
@@ -324,7 +324,7 @@ impl<'a> Books<'a> {
         }
     }
 
-    fn past(&mut self, root: Id, past: &Past) {
+    fn past(&mut self, root: Id, past: &AttemptHistory) {
         if let Some(args) = &past.args {
             self.value(root, args, false);
         }

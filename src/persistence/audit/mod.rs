@@ -8,14 +8,14 @@ use std::fmt;
 use self::books::Books;
 use super::backlog::Waiting;
 use super::codec::{self, Kind};
-use super::definition::Head;
-use super::meta::{Life, Opening};
+use super::definition::WorkflowHeader;
+use super::meta::{Opening, Session};
 use super::reader::Ended;
 use super::steady::ClockReading;
 use super::{Store, StoreError, keys};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::quarantine::Suspect;
-use crate::canvas::machine::room::Weight;
+use crate::canvas::machine::room::Load;
 
 /// The most findings that are kept; all are counted.
 const MOST: usize = 1_000;
@@ -111,7 +111,7 @@ impl Audit {
             StoreError::WrongStore { path, .. } => {
                 self.find(path.display().to_string(), error.to_string());
             }
-            StoreError::Newer { path_or_place, .. } => {
+            StoreError::UnsupportedVersion { path_or_place, .. } => {
                 self.find(path_or_place, error.to_string());
             }
             other => self.find("the store", other.to_string()),
@@ -167,19 +167,19 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
         Some(b'm') if key == keys::LAST_SWEPT => {
             let _: Option<Id> = codec::decode(Kind::LastSwept, key, record)?;
         }
-        Some(b'm') if key == keys::LIFE => drop(codec::decode::<Life>(Kind::Life, key, record)?),
+        Some(b'm') if key == keys::LIFE => drop(codec::decode::<Session>(Kind::Life, key, record)?),
         Some(b'm') if key == keys::CLOCK => {
             let _: ClockReading = codec::decode(Kind::Clock, key, record)?;
         }
         Some(b'm') if key == keys::PENDING => {
-            let _: Weight = codec::decode(Kind::Pending, key, record)?;
+            let _: Load = codec::decode(Kind::Pending, key, record)?;
         }
         Some(b'k') => drop(codec::decode::<Suspect>(Kind::Suspect, key, record)?),
         Some(b'm') if key == keys::IMPORTING || key == keys::STOPPING => {
             codec::decode::<()>(Kind::Mark, key, record)?;
         }
         Some(b'b') => drop(codec::decode::<Waiting>(Kind::Waiting, key, record)?),
-        Some(b'w' | b'e') => drop(codec::decode::<Head>(Kind::Head, key, record)?),
+        Some(b'w' | b'e') => drop(codec::decode::<WorkflowHeader>(Kind::Head, key, record)?),
         Some(b'q' | b't' | b'u' | b'x') => codec::decode(Kind::Mark, key, record)?,
         Some(b'd') => drop(codec::unframe(Kind::Members, key, record)?),
         Some(b's') => drop(codec::segment_records(key, record)?),

@@ -157,7 +157,7 @@ fn trials() -> u64 {
 }
 
 /// Damages one file at a time: it is as it was, or refused.
-fn is_served_as_it_was_or_refused(engine: Engine, end: End) {
+fn expect_served_or_refused(engine: Engine, end: End) {
     let specimen = Specimen::make(engine, end);
     let files = specimen.files();
     let db = files.iter().find(|file| file.ends_with("db"));
@@ -234,20 +234,20 @@ fn is_after_some_round(found: &[Pair]) -> bool {
 
 #[test]
 fn what_redb_has_is_served_as_it_was_or_refused_after_it_was_closed() {
-    is_served_as_it_was_or_refused(Engine::Redb, End::Closed);
+    expect_served_or_refused(Engine::Redb, End::Closed);
 }
 
 #[test]
 fn what_redb_has_is_served_as_it_was_or_refused_after_a_kill() {
-    is_served_as_it_was_or_refused(Engine::Redb, End::Killed);
+    expect_served_or_refused(Engine::Redb, End::Killed);
 }
 
 #[test]
 fn what_sled_has_is_served_as_it_was_or_refused_after_it_was_closed() {
-    is_served_as_it_was_or_refused(Engine::Sled, End::Closed);
+    expect_served_or_refused(Engine::Sled, End::Closed);
 }
 
 #[test]
 fn what_sled_has_is_served_as_it_was_or_refused_after_a_kill() {
-    is_served_as_it_was_or_refused(Engine::Sled, End::Killed);
+    expect_served_or_refused(Engine::Sled, End::Killed);
 }

@@ -77,7 +77,7 @@ fn names_its_store(name: &Path) -> bool {
             .any(|known| *known != "redb" && name == Path::new(known))
 }
 
-fn is_served_as_it_was_or_refused(engine: Engine) {
+fn expect_served_or_refused(engine: Engine) {
     let (mut trials, mut refused) = (0, 0);
     for (is_killed, other_is_killed) in [(false, false), (true, false), (false, true), (true, true)]
     {
@@ -118,10 +118,10 @@ fn is_served_as_it_was_or_refused(engine: Engine) {
 
 #[test]
 fn a_file_of_another_store_is_never_served_as_one_of_sleds_own() {
-    is_served_as_it_was_or_refused(Engine::Sled);
+    expect_served_or_refused(Engine::Sled);
 }
 
 #[test]
 fn a_file_of_another_store_is_never_served_as_one_of_redbs_own() {
-    is_served_as_it_was_or_refused(Engine::Redb);
+    expect_served_or_refused(Engine::Redb);
 }

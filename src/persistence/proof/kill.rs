@@ -73,15 +73,15 @@ fn the_process_that_is_killed() {
 
 #[test]
 fn killed_with_sled_a_process_leaves_all_that_it_acknowledged_and_no_half_batch() {
-    is_killed_again_and_again(Engine::Sled);
+    kill_again_and_again(Engine::Sled);
 }
 
 #[test]
 fn killed_with_redb_a_process_leaves_all_that_it_acknowledged_and_no_half_batch() {
-    is_killed_again_and_again(Engine::Redb);
+    kill_again_and_again(Engine::Redb);
 }
 
-fn is_killed_again_and_again(engine: Engine) {
+fn kill_again_and_again(engine: Engine) {
     let home = tempfile::tempdir().unwrap();
     let mut expected = BTreeMap::new();
     let mut known = 0;

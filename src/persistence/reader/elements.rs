@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::gathered::Gathered;
+use super::gathered::CollectedList;
 use super::members::ElementsError;
 use super::{Reader, missing};
 use crate::canvas::id::Id;
@@ -20,7 +20,7 @@ const READ: usize = 64 * 1_024;
 pub(crate) enum Elements {
     /// What the members of a group gave, each as a `Result` or only its value.
     Gathered {
-        list: Gathered,
+        list: CollectedList,
         settled: bool,
     },
     Listed(Listed),
@@ -45,7 +45,7 @@ impl Elements {
     pub(crate) fn open(reader: &Reader, root: Id, value: &Value) -> Result<Self, ElementsError> {
         let mut listed = match value {
             Value::Gathered { seq, size, settled } => {
-                let list = Gathered::open(reader, root.node(*seq), *size)?;
+                let list = CollectedList::open(reader, root.node(*seq), *size)?;
                 let settled = *settled;
                 return Ok(Self::Gathered { list, settled });
             }

@@ -3,7 +3,7 @@
 use super::{MemberCursor, Reader};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
-use crate::canvas::machine::place::Place;
+use crate::canvas::machine::place::ChildSpec;
 use crate::canvas::machine::{Index, Report};
 use crate::persistence::StoreError;
 
@@ -61,7 +61,11 @@ impl Reader {
 
     /// Adds what is called for when the header of the chord at this place has failed: the body
     /// fails with it, unstarted.
-    pub(crate) fn fail_body(&self, chord: &Place, report: &mut Report) -> Result<(), StoreError> {
+    pub(crate) fn fail_body(
+        &self,
+        chord: &ChildSpec,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
         let Def::Chord { body, .. } = &chord.node.def else {
             unreachable!("only a chord has a body")
         };
@@ -79,7 +83,7 @@ impl Reader {
     /// which fails unstarted. Says whether that is the last.
     pub(crate) fn fail_next(
         &self,
-        chain: &Place,
+        chain: &ChildSpec,
         index: Index,
         report: &mut Report,
     ) -> Result<bool, StoreError> {

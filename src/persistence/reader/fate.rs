@@ -1,10 +1,10 @@
 //! What has become of a node, and how far it has got.
 
 use super::Reader;
-use super::find::{Found, Link, Step};
+use super::find::{Link, NodeLocation, Step};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
-use crate::canvas::machine::{Change, Record};
+use crate::canvas::machine::{ChildProgress, Record};
 use crate::canvas::outcome::Outcome;
 use crate::canvas::state::State;
 use crate::canvas::time::Moment;
@@ -12,7 +12,7 @@ use crate::persistence::StoreError;
 
 /// What has become of a node.
 #[derive(Clone, Debug)]
-pub(crate) enum Fate {
+pub(crate) enum Resolution {
     Ended(Outcome),
     /// A callback whose task has ended otherwise, or a call that its task did not wait for: it
     /// will never run.
@@ -22,11 +22,19 @@ pub(crate) enum Fate {
 impl Reader {
     /// What has become of a node, of itself or with the node above it: a step that never ran
     /// because the one before it failed has that failure.
-    pub(crate) fn fate(&self, root: Id, found: &Found) -> Result<Option<Fate>, StoreError> {
+    pub(crate) fn resolution(
+        &self,
+        root: Id,
+        found: &NodeLocation,
+    ) -> Result<Option<Resolution>, StoreError> {
         self.fate_at(root, &found.path)
     }
 
-    pub(super) fn fate_at(&self, root: Id, path: &[Step]) -> Result<Option<Fate>, StoreError> {
+    pub(super) fn fate_at(
+        &self,
+        root: Id,
+        path: &[Step],
+    ) -> Result<Option<Resolution>, StoreError> {
         // Up to the first node of which there is word, ...
         let mut fate = None;
         let mut known = path.len();
@@ -36,11 +44,11 @@ impl Reader {
                 0 => self.ended(root)?.map(|ended| ended.outcome),
                 _ if step.link == Link::Last => None,
                 _ => match self.last_change(root.node(step.stream), step.index)? {
-                    Some(Change::Done(outcome)) => Some(outcome),
+                    Some(ChildProgress::Done(outcome)) => Some(outcome),
                     _ => None,
                 },
             }
-            .map(Fate::Ended);
+            .map(Resolution::Ended);
             if fate.is_some() || above == 0 {
                 break;
             }
@@ -53,15 +61,15 @@ impl Reader {
                 (None, _) => None,
                 // It is on record that it is to run.
                 (Some(_), Link::Aside) if self.is_due(root, step)? => None,
-                (Some(_), Link::Aside) => Some(Fate::Never),
-                (Some(Fate::Ended(Outcome::Success(_))), Link::Part) => None,
+                (Some(_), Link::Aside) => Some(Resolution::Never),
+                (Some(Resolution::Ended(Outcome::Success(_))), Link::Part) => None,
                 // What is revoked is so as a whole.
-                (Some(Fate::Ended(outcome)), Link::Part) if outcome.is_by_revocation() => {
-                    Some(Fate::Ended(outcome))
+                (Some(Resolution::Ended(outcome)), Link::Part) if outcome.is_by_revocation() => {
+                    Some(Resolution::Ended(outcome))
                 }
                 // A chain's later steps, of which none is revoked, share its failure.
-                (Some(Fate::Ended(Outcome::Revoked(failure))), Link::Part) => {
-                    Some(Fate::Ended(Outcome::Failure(failure)))
+                (Some(Resolution::Ended(Outcome::Revoked(failure))), Link::Part) => {
+                    Some(Resolution::Ended(Outcome::Failure(failure)))
                 }
                 (above, Link::Part | Link::Last) => above,
             };
@@ -82,39 +90,45 @@ impl Reader {
     }
 
     /// How far a node has got.
-    pub(crate) fn state(&self, root: Id, found: &Found) -> Result<State, StoreError> {
-        match self.fate(root, found)? {
-            Some(Fate::Ended(Outcome::Success(_))) => return Ok(State::Success),
-            Some(Fate::Ended(Outcome::Failure(_))) => return Ok(State::Failure),
-            Some(Fate::Ended(Outcome::Revoked(_)) | Fate::Never) => return Ok(State::Revoked),
+    pub(crate) fn state(&self, root: Id, found: &NodeLocation) -> Result<State, StoreError> {
+        match self.resolution(root, found)? {
+            Some(Resolution::Ended(Outcome::Success(_))) => return Ok(State::Success),
+            Some(Resolution::Ended(Outcome::Failure(_))) => return Ok(State::Failure),
+            Some(Resolution::Ended(Outcome::Revoked(_)) | Resolution::Never) => {
+                return Ok(State::Revoked);
+            }
             None => {}
         }
         let Some(step) = found.path.last() else {
             return Ok(State::Pending);
         };
         let last = self.last_change(root.node(step.stream), step.index)?;
-        if let Some((past, _)) = last.as_ref().and_then(Change::awaited) {
+        if let Some((past, _)) = last.as_ref().and_then(ChildProgress::awaited) {
             return Ok(match past.retries {
                 0 => State::Pending,
                 _ => State::Retry,
             });
         }
         match last {
-            Some(Change::Started(_)) => Ok(State::Started),
+            Some(ChildProgress::Started(_)) => Ok(State::Started),
             // Of a fold that waits for its members.
-            Some(Change::Done(_)) if step.link == Link::Last => Ok(State::Started),
+            Some(ChildProgress::Done(_)) if step.link == Link::Last => Ok(State::Started),
             _ if self.any_record(root, &found.node)? => Ok(State::Started),
             _ => Ok(State::Pending),
         }
     }
 
     /// When the next attempt of a task is due that waits for its time.
-    pub(crate) fn due_at(&self, root: Id, found: &Found) -> Result<Option<Moment>, StoreError> {
+    pub(crate) fn due_at(
+        &self,
+        root: Id,
+        found: &NodeLocation,
+    ) -> Result<Option<Moment>, StoreError> {
         let Some(step) = found.path.last() else {
             return Ok(None);
         };
         let last = self.last_change(root.node(step.stream), step.index)?;
-        let awaited = last.as_ref().and_then(Change::awaited);
+        let awaited = last.as_ref().and_then(ChildProgress::awaited);
         Ok(awaited.map(|(_, until)| until))
     }
 

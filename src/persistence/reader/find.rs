@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use super::{MemberCursor, Reader};
-use crate::canvas::freeze::{Callbacks, Def, Fan, Node};
+use crate::canvas::freeze::{Callbacks, Def, FanOutDef, Node};
 use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
-use crate::canvas::machine::revocation::Stand;
+use crate::canvas::machine::revocation::NodeKey;
 use crate::canvas::machine::workflow::ROOT;
 use crate::canvas::machine::{BODY, Index, Purpose, Record};
 use crate::persistence::StoreError;
 
 /// A node, and how it was reached: its place among the children of each supervisor above it.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct NodeLocation {
     pub(crate) node: Node,
     /// From the root down; the last is the node itself.
     pub(super) path: Vec<Step>,
@@ -39,7 +39,7 @@ pub(super) enum Link {
     Aside,
 }
 
-impl Found {
+impl NodeLocation {
     /// Says whether node `seq` of the same workflow cannot end before this one: it is this one, or holds
     /// it as a part.
     pub(crate) fn is_part_of(&self, seq: Seq) -> bool {
@@ -51,7 +51,7 @@ impl Found {
 
 impl Reader {
     /// Finds a node by its id.
-    pub(crate) fn find(&self, id: Id) -> Result<Option<Found>, StoreError> {
+    pub(crate) fn find(&self, id: Id) -> Result<Option<NodeLocation>, StoreError> {
         let (Some(head), Some(root)) = (self.head(id.root())?, self.root(id.root())?) else {
             return Ok(None);
         };
@@ -66,7 +66,11 @@ impl Reader {
     /// The children of a node, in order: a fan's members, a chain's steps, what a task has started. A
     /// chord has those of its header and its body behind them; a body that is a task is known by the
     /// chord's own handle, so that what it has started is the chord's. So with a fold.
-    pub(crate) fn children(&self, root: Id, parent: &Found) -> Result<Vec<Found>, StoreError> {
+    pub(crate) fn children(
+        &self,
+        root: Id,
+        parent: &NodeLocation,
+    ) -> Result<Vec<NodeLocation>, StoreError> {
         let root = root.root();
         let seq = parent.node.seq;
         match &parent.node.def {
@@ -93,7 +97,11 @@ impl Reader {
     }
 
     /// The node that has this one among its [`children`](Self::children); `None` of a root.
-    pub(crate) fn parent(&self, root: Id, of: &Found) -> Result<Option<Found>, StoreError> {
+    pub(crate) fn parent(
+        &self,
+        root: Id,
+        of: &NodeLocation,
+    ) -> Result<Option<NodeLocation>, StoreError> {
         let Some(above) = of.path.len().checked_sub(2) else {
             return Ok(None);
         };
@@ -129,7 +137,7 @@ impl Reader {
 
     /// What a task has started within its workflow, or may start: its callbacks, then what it has
     /// called, added to its chord, or been replaced by.
-    fn started_by(&self, root: Id, task: &Found) -> Result<Vec<Found>, StoreError> {
+    fn started_by(&self, root: Id, task: &NodeLocation) -> Result<Vec<NodeLocation>, StoreError> {
         let seq = task.node.seq;
         let callbacks = task.node.callbacks.clone();
         let callbacks = callbacks
@@ -143,7 +151,12 @@ impl Reader {
         Ok(callbacks.chain(offspring).collect())
     }
 
-    fn members_of(&self, root: Id, of: &Found, fan: &Fan) -> Result<Vec<Found>, StoreError> {
+    fn members_of(
+        &self,
+        root: Id,
+        of: &NodeLocation,
+        fan: &FanOutDef,
+    ) -> Result<Vec<NodeLocation>, StoreError> {
         let seq = of.node.seq;
         let group = root.node(seq);
         let Some((first, size)) = self.expansion(group, fan)? else {
@@ -156,7 +169,11 @@ impl Reader {
 
     /// The members of the group whose list is the value of a node, if it is one's, also of one
     /// that a task became.
-    pub(crate) fn members(&self, root: Id, of: &Found) -> Result<Option<Vec<Found>>, StoreError> {
+    pub(crate) fn members(
+        &self,
+        root: Id,
+        of: &NodeLocation,
+    ) -> Result<Option<Vec<NodeLocation>>, StoreError> {
         let mut found = of.clone();
         loop {
             let seq = found.node.seq;
@@ -179,7 +196,7 @@ impl Reader {
     }
 }
 
-impl Found {
+impl NodeLocation {
     fn child(&self, stream: Seq, index: Index, link: Link, node: Node) -> Self {
         let mut path = self.path.clone();
         path.push(Step::of(stream, index, link, &node));
@@ -237,7 +254,7 @@ struct Search<'a> {
 type Child = Result<(Step, Node), StoreError>;
 
 impl<'a> Search<'a> {
-    fn run(&self, root: Node) -> Result<Option<Found>, StoreError> {
+    fn run(&self, root: Node) -> Result<Option<NodeLocation>, StoreError> {
         let mut path = vec![Step::of(WORKFLOW_STREAM, ROOT, Link::Part, &root)];
         // The children still to be looked at of each node on the path.
         let mut open = Vec::new();
@@ -257,7 +274,7 @@ impl<'a> Search<'a> {
             path.push(step);
             node = next;
         }
-        Ok(Some(Found { node, path }))
+        Ok(Some(NodeLocation { node, path }))
     }
 
     /// What may be, or hold, the target.
@@ -296,7 +313,7 @@ impl<'a> Search<'a> {
     fn members(
         &self,
         seq: Seq,
-        fan: Fan,
+        fan: FanOutDef,
     ) -> Result<impl Iterator<Item = Child> + use<'a>, StoreError> {
         let reader = self.reader;
         let group = self.target.node(seq);
@@ -324,7 +341,7 @@ impl<'a> Search<'a> {
     fn last_below(
         &self,
         group: Id,
-        fan: &Fan,
+        fan: &FanOutDef,
         first: Seq,
         size: u64,
     ) -> Result<Option<u64>, StoreError> {
@@ -343,7 +360,7 @@ impl<'a> Search<'a> {
 }
 
 impl Step {
-    pub(super) fn stand(&self) -> Stand {
+    pub(super) fn stand(&self) -> NodeKey {
         (self.stream, self.index)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Reader, missing};
 use crate::canvas::id::Id;
-use crate::canvas::machine::{Change, Index, Purpose, Record};
+use crate::canvas::machine::{ChildProgress, Index, Purpose, Record};
 use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::payload::Payload;
 use crate::persistence::codec::{self, Seen};
@@ -18,7 +18,7 @@ const BATCH: usize = 1_024;
 /// The outcomes of a group's members, one after the other; behind each, those of what it added. It
 /// holds four bytes per member, and a batch of outcomes.
 #[derive(Clone)]
-pub(crate) struct Gathered {
+pub(crate) struct CollectedList {
     group: Id,
     places: Arc<Places>,
     /// How many outcomes have not been taken.
@@ -39,7 +39,7 @@ struct Places {
 /// Of a member that has not ended.
 const NOWHERE: u32 = u32::MAX;
 
-impl Gathered {
+impl CollectedList {
     /// The list of `group`, which had `size` members at first, all of which have ended.
     pub(crate) fn open(reader: &Reader, group: Id, size: u64) -> Result<Self, StoreError> {
         let size = size as usize;
@@ -177,7 +177,7 @@ impl<'a> End<'a> {
             Seen::Value(index, value) => (index, Ending::Value(value)),
             Seen::Record(Record::Child {
                 index,
-                change: Change::Done(outcome),
+                change: ChildProgress::Done(outcome),
             }) => (index, Ending::Outcome(outcome)),
             _ => return None,
         };
@@ -230,7 +230,7 @@ impl Reader {
                 } => drop(additions.entry(index).or_insert(None)),
                 Record::Child {
                     index,
-                    change: Change::Done(outcome),
+                    change: ChildProgress::Done(outcome),
                 } => {
                     if let Some(ended) = additions.get_mut(&index) {
                         ended.get_or_insert(outcome);
@@ -246,7 +246,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::persistence::draft::Draft;
+    use crate::persistence::draft::CommitBuilder;
     use crate::persistence::{MemoryStore, Store};
 
     /// `commits`: the members that ended in each.
@@ -254,10 +254,10 @@ mod tests {
         let store = MemoryStore::new();
         let group = Id::next(None, 1, 1).node(7);
         for (commit, members) in (1..).zip(commits) {
-            let mut draft = Draft::default();
+            let mut draft = CommitBuilder::default();
             for index in members {
                 let value = Value::Inline(Payload::encode(index).unwrap());
-                let change = Change::Done(Outcome::Success(value));
+                let change = ChildProgress::Done(Outcome::Success(value));
                 draft.record(
                     group,
                     Record::Child {
@@ -272,7 +272,7 @@ mod tests {
     }
 
     fn values(reader: &Reader, group: Id, size: u64) -> Vec<u64> {
-        let mut list = Gathered::open(reader, group, size).unwrap();
+        let mut list = CollectedList::open(reader, group, size).unwrap();
         assert_eq!(list.len(), size);
         let mut values = Vec::new();
         while let Some(outcome) = list.next(reader) {
@@ -311,14 +311,17 @@ mod tests {
     #[test]
     fn a_member_without_an_outcome_is_an_error() {
         let (reader, group) = stored(&[vec![0, 2]]);
-        let error = Gathered::open(&reader, group, 3).err().unwrap().to_string();
+        let error = CollectedList::open(&reader, group, 3)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.ends_with("no outcome of member 1"), "{error}");
     }
 
     #[test]
     fn a_member_takes_four_bytes() {
         let (reader, group) = stored(&[(0..4_000).collect()]);
-        let list = Gathered::open(&reader, group, 4_000).unwrap();
+        let list = CollectedList::open(&reader, group, 4_000).unwrap();
         assert_eq!(size_of_val(&list.places.of[..]), 16_000);
         assert!(list.places.segments.len() < 40);
         assert_eq!(list.ready.len(), BATCH);

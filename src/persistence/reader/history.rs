@@ -117,12 +117,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::canvas::machine::{Change, Past};
+    use crate::canvas::machine::{AttemptHistory, ChildProgress};
     use crate::canvas::outcome::{Outcome, Value};
     use crate::persistence::{Batch, MemoryStore};
 
     fn started() -> Record {
-        let change = Change::Started(Past::default());
+        let change = ChildProgress::Started(AttemptHistory::default());
         Record::Child { index: 0, change }
     }
 

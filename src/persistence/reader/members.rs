@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Elements, Reader, missing};
-use crate::canvas::freeze::{Fan, Members, Node};
+use crate::canvas::freeze::{FanOutDef, Members, Node};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::{Index, Purpose, Record};
 use crate::canvas::outcome::Value;
@@ -29,7 +29,7 @@ impl Reader {
     pub(crate) fn elements(
         &self,
         root: Id,
-        fan: &Fan,
+        fan: &FanOutDef,
         input: Option<&Value>,
     ) -> Result<Option<Vec<Payload>>, ElementsError> {
         match (&fan.members, input) {
@@ -82,7 +82,11 @@ impl Reader {
 
     /// Where the members of fan `seq` start to be numbered, and how many there are; `None` for an
     /// `each()` whose list is not known yet.
-    pub(crate) fn expansion(&self, group: Id, fan: &Fan) -> Result<Option<(Seq, u64)>, StoreError> {
+    pub(crate) fn expansion(
+        &self,
+        group: Id,
+        fan: &FanOutDef,
+    ) -> Result<Option<(Seq, u64)>, StoreError> {
         match &fan.members {
             Members::Inline(members) => Ok(Some((0, members.len() as u64))),
             Members::Stored(size) => Ok(Some((0, *size))),
@@ -101,7 +105,7 @@ impl Reader {
     pub(crate) fn fan_member(
         &self,
         group: Id,
-        fan: &Fan,
+        fan: &FanOutDef,
         first: Seq,
         index: u64,
     ) -> Result<Node, StoreError> {
@@ -177,7 +181,7 @@ impl MemberCursor {
     pub(crate) fn get(
         &mut self,
         reader: &Reader,
-        fan: &Fan,
+        fan: &FanOutDef,
         index: u64,
     ) -> Result<Node, StoreError> {
         if !matches!(fan.members, Members::Stored(_)) {

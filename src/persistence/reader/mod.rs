@@ -15,20 +15,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{self, Glance, Kind};
-use super::definition::Head;
+use super::codec::{self, Kind, RecordSummary};
+use super::definition::WorkflowHeader;
 use super::{Pair, Store, StoreError, keys};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::is_run;
 use crate::canvas::machine::quarantine::Suspect;
-use crate::canvas::machine::room::Weight;
-use crate::canvas::machine::{BODY, Change, Index, Record};
+use crate::canvas::machine::room::Load;
+use crate::canvas::machine::{BODY, ChildProgress, Index, Record};
 use crate::canvas::outcome::Outcome;
 
 pub(crate) use self::elements::Elements;
-pub(crate) use self::fate::Fate;
-pub(crate) use self::find::Found;
+pub(crate) use self::fate::Resolution;
+pub(crate) use self::find::NodeLocation;
 pub(crate) use self::history::History;
 pub(crate) use self::members::{ElementsError, MemberCursor};
 pub(crate) use self::progress::Progress;
@@ -100,7 +100,7 @@ impl Reader {
     }
 
     /// The workflow's head, or `None` if there is no such workflow.
-    pub(crate) fn head(&self, root: Id) -> Result<Option<Head>, StoreError> {
+    pub(crate) fn head(&self, root: Id) -> Result<Option<WorkflowHeader>, StoreError> {
         // In the order in which it moves: it may do so between two looks.
         if let Some(waiting) = self.waiting(root)? {
             return waiting.head(root).map(Some);
@@ -134,7 +134,7 @@ impl Reader {
     }
 
     /// The root node of the workflow with this head.
-    pub(crate) fn root_of(&self, root: Id, head: Head) -> Result<Node, StoreError> {
+    pub(crate) fn root_of(&self, root: Id, head: WorkflowHeader) -> Result<Node, StoreError> {
         match head.root {
             Some(node) => Ok(node),
             None => self.member(keys::root_group(root), 0),
@@ -171,7 +171,7 @@ impl Reader {
     }
 
     /// How much is pending: all workflows that have not ended.
-    pub(crate) fn pending(&self) -> Result<Weight, StoreError> {
+    pub(crate) fn pending(&self) -> Result<Load, StoreError> {
         Ok(self
             .record(Kind::Pending, keys::PENDING)?
             .unwrap_or_default())
@@ -209,9 +209,9 @@ impl Reader {
     pub(crate) fn glances(
         &self,
         stream: Id,
-    ) -> impl Iterator<Item = Result<Glance, StoreError>> + '_ {
+    ) -> impl Iterator<Item = Result<RecordSummary, StoreError>> + '_ {
         self.segments_after(stream, None).flat_map(|segment| {
-            let glances = segment.and_then(|(key, value)| codec::glances(&key, &value));
+            let glances = segment.and_then(|(key, value)| codec::summaries(&key, &value));
             match glances {
                 Ok(glances) => glances.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
@@ -250,7 +250,7 @@ impl Reader {
         &self,
         stream: Id,
         index: Index,
-    ) -> Result<Option<Change>, StoreError> {
+    ) -> Result<Option<ChildProgress>, StoreError> {
         // From the latest on: a task may have been tried very often.
         for segment in self.segments_after(stream, None).rev() {
             let (key, segment) = segment?;

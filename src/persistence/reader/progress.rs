@@ -2,21 +2,21 @@
 
 use std::ops::Range;
 
-use super::find::{Found, Step};
-use super::{Fate, Reader};
-use crate::canvas::freeze::{Def, Fan, Members, Node};
+use super::find::{NodeLocation, Step};
+use super::{Reader, Resolution};
+use crate::canvas::freeze::{Def, FanOutDef, Members, Node};
 use crate::canvas::id::{Id, Seq};
-use crate::canvas::machine::revocation::Stand;
+use crate::canvas::machine::revocation::NodeKey;
 use crate::canvas::machine::workflow::ROOT;
-use crate::canvas::machine::{BODY, Change, Record};
+use crate::canvas::machine::{BODY, ChildProgress, Record};
 use crate::persistence::codec;
 use crate::persistence::{StoreError, keys};
 
 /// Where a node stands, and how far it has got.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    pub(crate) stand: Stand,
-    pub(crate) fate: Option<Fate>,
+    pub(crate) stand: NodeKey,
+    pub(crate) fate: Option<Resolution>,
     /// A function of it was called, or may have been. Not looked for if it has ended of itself.
     pub(crate) has_begun: bool,
 }
@@ -38,11 +38,11 @@ impl Reader {
         let Some(step) = found.path.last() else {
             return Ok(None);
         };
-        let fate = self.fate(root, &found)?;
+        let fate = self.resolution(root, &found)?;
         let has_begun = match &fate {
-            Some(Fate::Never) => false,
-            Some(Fate::Ended(outcome)) if !outcome.is_by_revocation() => false,
-            Some(Fate::Ended(_)) | None => self.has_begun(root, &found.node, step)?,
+            Some(Resolution::Never) => false,
+            Some(Resolution::Ended(outcome)) if !outcome.is_by_revocation() => false,
+            Some(Resolution::Ended(_)) | None => self.has_begun(root, &found.node, step)?,
         };
         Ok(Some(Progress {
             stand: step.stand(),
@@ -67,7 +67,7 @@ impl Reader {
         let own = node.seq..self.end_of(root, node)?;
         let mut within = vec![own];
         while let Some(range) = within.pop() {
-            if self.has_begun_within(root, range, &mut within)? {
+            if self.search_begun(root, range, &mut within)? {
                 return Ok(true);
             }
         }
@@ -76,7 +76,7 @@ impl Reader {
 
     /// Says whether a callback has begun that was called for by what is within a node. The workflow is the
     /// supervisor of them all: their beginnings are in its stream.
-    fn has_begun_callback(&self, root: Id, within: Stand) -> Result<bool, StoreError> {
+    fn has_begun_callback(&self, root: Id, within: NodeKey) -> Result<bool, StoreError> {
         for record in self.records(root.workflow_stream()) {
             let Record::Child { index, change } = record? else {
                 continue;
@@ -94,7 +94,7 @@ impl Reader {
 
     /// Looks at what these nodes have recorded. `more`: is given the numbers of what became known
     /// only when they were reached.
-    fn has_begun_within(
+    fn search_begun(
         &self,
         root: Id,
         nodes: Range<Seq>,
@@ -126,7 +126,7 @@ impl Reader {
 
     /// The number behind the last one within a node, of those that are known with it.
     fn end_of(&self, root: Id, node: &Node) -> Result<Seq, StoreError> {
-        let fan_end = |fan: &Fan| {
+        let fan_end = |fan: &FanOutDef| {
             let mut last = fan.own_errbacks().last().cloned();
             match &fan.members {
                 Members::Inline(members) => last = members.last().cloned().or(last),
@@ -163,13 +163,14 @@ impl Reader {
     pub(crate) fn is_within(
         &self,
         root: Id,
-        callback: &Found,
-        marks: &[Stand],
+        callback: &NodeLocation,
+        marks: &[NodeKey],
     ) -> Result<bool, StoreError> {
         for at in 0..callback.owners().count() {
             if marks.contains(&callback.path[at].stand()) {
                 let fate = self.fate_at(root, &callback.path[..=at])?;
-                if !matches!(fate, Some(Fate::Ended(outcome)) if !outcome.is_by_revocation()) {
+                if !matches!(fate, Some(Resolution::Ended(outcome)) if !outcome.is_by_revocation())
+                {
                     return Ok(true);
                 }
             }
@@ -178,7 +179,7 @@ impl Reader {
     }
 }
 
-impl Found {
+impl NodeLocation {
     /// Returns the nodes that a callback is within: those above the node that it belongs to.
     fn owners(&self) -> impl Iterator<Item = &Step> {
         let above = self.path.len().saturating_sub(2);
@@ -186,16 +187,18 @@ impl Found {
     }
 
     /// Says whether it is one of these nodes, or within one.
-    pub(crate) fn is_of(&self, marks: &[Stand]) -> bool {
+    pub(crate) fn is_of(&self, marks: &[NodeKey]) -> bool {
         self.path.iter().any(|step| marks.contains(&step.stand()))
     }
 }
 
-fn is_begun(change: &Change) -> bool {
+fn is_begun(change: &ChildProgress) -> bool {
     match change {
-        Change::Started(_) => true,
-        Change::Waiting { past, .. } | Change::WaitingUntil { past, .. } => past.attempt > 0,
-        Change::Done(_) => false,
+        ChildProgress::Started(_) => true,
+        ChildProgress::Waiting { past, .. } | ChildProgress::WaitingUntil { past, .. } => {
+            past.attempt > 0
+        }
+        ChildProgress::Done(_) => false,
     }
 }
 

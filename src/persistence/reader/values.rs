@@ -1,6 +1,6 @@
 //! Values: wherever they are kept, their bytes.
 
-use super::gathered::Gathered;
+use super::gathered::CollectedList;
 use super::{Reader, missing};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::{Outcome, Value};
@@ -34,7 +34,7 @@ impl Reader {
                 self.join(root.node(*seq), keys::ARGS, *len, out)?;
             }
             Value::Gathered { seq, size, settled } => {
-                let mut list = Gathered::open(self, root.node(*seq), *size)?;
+                let mut list = CollectedList::open(self, root.node(*seq), *size)?;
                 out.begin(list.len() as usize);
                 while let Some(outcome) = list.next(self) {
                     self.push(root, out, &outcome?, *settled)?;

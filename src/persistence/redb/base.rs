@@ -29,7 +29,7 @@ const LARGE: u64 = 4 << 20;
 
 type Records = ReadOnlyTable<&'static [u8], &'static [u8]>;
 /// A walk over redb as it was when the walk was begun.
-pub(super) type Walk = redb::Range<'static, &'static [u8], &'static [u8]>;
+pub(super) type RangeIter = redb::Range<'static, &'static [u8], &'static [u8]>;
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const COMMITS: TableDefinition<&str, u64> = TableDefinition::new("commits");
@@ -168,7 +168,10 @@ impl Base {
     }
 
     /// Walks over the keys between the bounds, as they are now.
-    pub(super) fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> Result<Walk, StoreError> {
+    pub(super) fn range(
+        &self,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Result<RangeIter, StoreError> {
         guarded(&self.path, "scan", || {
             Ok(self.records()?.range::<&[u8]>(bounds)?)
         })

@@ -38,7 +38,7 @@ use self::base::Base;
 pub(super) use self::salvage::salvage;
 use self::scan::RedbScan;
 use super::dir::Dir;
-use super::fence::{self, Fence};
+use super::fence::{self, Watermark};
 use super::identity::{Identity, wrong_store};
 use super::{Batch, Durability, Scan, Store, StoreError, files, folder, home};
 
@@ -77,7 +77,7 @@ pub struct RedbStore {
 
 #[derive(Debug)]
 struct Writer {
-    fence: Fence,
+    fence: Watermark,
     /// Drawn with the first commit, if an earlier version has made the store.
     identity: Option<Identity>,
     /// Something was applied and is not on disk.
@@ -98,9 +98,9 @@ impl RedbStore {
     /// # Errors
     ///
     /// [`StoreError::Locked`] if another process, or this one, has it open;
-    /// [`StoreError::OtherEngine`] if it is a [`SledStore`](super::SledStore)'s;
+    /// [`StoreError::WrongEngine`] if it is a [`SledStore`](super::SledStore)'s;
     /// [`StoreError::Corrupt`], [`StoreError::RolledBack`], [`StoreError::WrongStore`] or
-    /// [`StoreError::Newer`] for what must not be served; [`StoreError::Full`],
+    /// [`StoreError::UnsupportedVersion`] for what must not be served; [`StoreError::Full`],
     /// [`StoreError::Exhausted`] and [`StoreError::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_within(dir, home::LOCK_TIMEOUT)
@@ -131,13 +131,13 @@ impl RedbStore {
         let db = dir.join("db");
         let (fence, base, identity) = if is_fresh {
             let identity = Identity::draw(0);
-            let fence = Fence::make(&Dir::open(dir.clone())?, 0, identity.id)?;
+            let fence = Watermark::make(&Dir::open(dir.clone())?, 0, identity.id)?;
             let base = Base::make(db, identity, disk)?;
             folder::finish(&home, &dir)?;
             (fence, base, Some(identity))
         } else {
             // The fence first: redb writes to whatever it opens.
-            let mut fence = Fence::read(dir.join(fence::NAME))?;
+            let mut fence = Watermark::read(dir.join(fence::NAME))?;
             let mut base = Base::open(db, disk)?;
             let identity = base.identity()?;
             match identity {

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use super::base::Base;
 use super::scan::RedbScan;
 use crate::persistence::StoreError;
-use crate::persistence::fence::Fence;
+use crate::persistence::fence::Watermark;
 use crate::persistence::files::{failed, make_dir, with_ending};
 use crate::persistence::salvage::Salvage;
 
@@ -25,7 +25,7 @@ pub(in crate::persistence) fn salvage(
     let db = copy.join("db");
     fs::copy(from.join("db"), &db).map_err(|e| failed("copy", &from.join("db"), e))?;
     let base = Base::open_damaged(db)?;
-    match (Fence::peek(&from.join("fence")), base.last_commit()) {
+    match (Watermark::peek(&from.join("fence")), base.last_commit()) {
         (Ok(expected), Ok(found)) if found < expected => {
             let what = format!("the commits {} to {expected} are missing", found + 1);
             salvage.find(from.display().to_string(), what);

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::base::{Base, Walk};
+use super::base::{Base, RangeIter};
 use crate::persistence::{Pair, StoreError};
 
 /// Reads in a transaction of redb's until something is written, then in a new one: so it shows what
@@ -14,7 +14,7 @@ pub(super) struct RedbScan<'a> {
     from: Bound<Vec<u8>>,
     to: Bound<Vec<u8>>,
     /// redb's part, and the epoch in which it was begun.
-    walk: Option<(Walk, u64)>,
+    walk: Option<(RangeIter, u64)>,
     /// Set at its end and at the first error, which is its last item.
     is_over: bool,
 }

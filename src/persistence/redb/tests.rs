@@ -76,7 +76,7 @@ fn a_store_of_the_other_engine_is_refused_and_left_untouched() {
     let error = SledStore::open(home.path()).unwrap_err();
     assert!(matches!(
         error,
-        StoreError::OtherEngine {
+        StoreError::WrongEngine {
             found: "redb",
             asked: "sled",
             ..
@@ -218,7 +218,7 @@ fn a_store_of_a_later_version_is_left_untouched() {
     assert!(
         matches!(
             error,
-            StoreError::Newer { found, supported: fence::VERSION, .. } if found == later
+            StoreError::UnsupportedVersion { found, supported: fence::VERSION, .. } if found == later
         ),
         "{error:?}"
     );

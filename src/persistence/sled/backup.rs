@@ -17,7 +17,7 @@ use super::log::name_of;
 use super::{SledStore, join};
 use crate::persistence::StoreError;
 use crate::persistence::dir::Dir;
-use crate::persistence::fence::Fence;
+use crate::persistence::fence::Watermark;
 
 impl SledStore {
     pub(super) fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
@@ -58,7 +58,7 @@ impl SledStore {
         for (from, length) in segments {
             copy_file(&from, &log.join(name_of(&from)), length)?;
         }
-        Fence::make(&Dir::open(log.clone())?, synced, id)?;
+        Watermark::make(&Dir::open(log.clone())?, synced, id)?;
         sync_dir(&log)?;
         // It was copied by its paths.
         self.shared.base.check_in_place()?;

@@ -12,9 +12,9 @@ use tracing::error;
 
 use super::disk::Disk;
 use super::files::damaged;
-use super::overlay::{Entry, Tops};
+use super::overlay::{Entry, MaxKeys};
 use super::pool;
-use super::prepare::{prepare, settle};
+use super::prepare::{prepare, sync_created_files};
 use super::replay::Held;
 use crate::persistence::caught::caught;
 use crate::persistence::dir::Dir;
@@ -110,7 +110,7 @@ impl Base {
             dir,
         };
         let flushed = base.flush()?;
-        settle(&base.dir)?;
+        sync_created_files(&base.dir)?;
         base.settled.store(flushed, Ordering::Release);
         if fresh {
             folder::finish(home, &base.dir)?;
@@ -124,16 +124,16 @@ impl Base {
     }
 
     /// Walks over the keys between the bounds, as they are when it gets there or a little before.
-    pub(super) fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> Walk<'_> {
-        Walk {
+    pub(super) fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> RangeIter<'_> {
+        RangeIter {
             dir: &self.dir,
             steps: self.trees().db.range::<&[u8], _>(bounds),
         }
     }
 
     /// The largest key under each first byte.
-    pub(super) fn tops(&self) -> Result<Tops, StoreError> {
-        let mut tops = Tops::default();
+    pub(super) fn tops(&self) -> Result<MaxKeys, StoreError> {
+        let mut tops = MaxKeys::default();
         let mut end = None;
         loop {
             let to = match &end {
@@ -320,21 +320,21 @@ fn segment(lsn: ::sled::Lsn) -> i64 {
 }
 
 /// See [`Base::range`]. After an error sled would give the same one for ever: do not go on.
-pub(super) struct Walk<'a> {
+pub(super) struct RangeIter<'a> {
     dir: &'a Path,
     steps: ::sled::Iter,
 }
 
 type Step = Option<::sled::Result<(::sled::IVec, ::sled::IVec)>>;
 
-impl Walk<'_> {
+impl RangeIter<'_> {
     fn step(&mut self, step: fn(&mut ::sled::Iter) -> Step) -> Option<Result<Pair, StoreError>> {
         let pair = guarded(self.dir, "scan", || step(&mut self.steps).transpose()).transpose()?;
         Some(pair.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 }
 
-impl Iterator for Walk<'_> {
+impl Iterator for RangeIter<'_> {
     type Item = Result<Pair, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -342,7 +342,7 @@ impl Iterator for Walk<'_> {
     }
 }
 
-impl DoubleEndedIterator for Walk<'_> {
+impl DoubleEndedIterator for RangeIter<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
         self.step(DoubleEndedIterator::next_back)
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use super::base::Mark;
 use super::log::{Rotated, name_of};
-use super::overlay::Overlay;
+use super::overlay::Memtable;
 use crate::failpoint::{self, Point};
 use crate::persistence::StoreError;
 use crate::persistence::dir::Dir;
@@ -22,7 +22,7 @@ const MAX_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     shared: Arc<Shared>,
-    overlay: Arc<Overlay>,
+    overlay: Arc<Memtable>,
     segments: Vec<PathBuf>,
     /// The directory that these are in.
     log: Arc<Dir>,
@@ -55,7 +55,7 @@ enum Step {
 }
 
 impl Checkpoint {
-    pub(super) fn new(shared: Arc<Shared>, overlay: Arc<Overlay>, rotated: Rotated) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, overlay: Arc<Memtable>, rotated: Rotated) -> Self {
         Self {
             shared,
             overlay,
@@ -114,7 +114,7 @@ impl Checkpoint {
                 Step::Release
             }
             Step::Release => {
-                let overlay = self.shared.layers.write().thaw();
+                let overlay = self.shared.layers.write().drop_frozen();
                 drop(overlay);
                 Step::Remove
             }

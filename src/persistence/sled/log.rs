@@ -10,7 +10,7 @@ use super::frame::{self, Stamp};
 use super::replay::Replayed;
 use super::segment::{ENDING, Head, KEEP, Segment};
 use crate::persistence::dir::Dir;
-use crate::persistence::fence::Fence;
+use crate::persistence::fence::Watermark;
 use crate::persistence::identity::StoreId;
 use crate::persistence::{Batch, StoreError};
 
@@ -50,7 +50,7 @@ pub(super) struct Log {
     /// How often something was handed to the kernel since the file was last seen to have a name.
     unchecked: u32,
     /// What was found of the fence, until the log is begun.
-    fence: Option<Fence>,
+    fence: Option<Watermark>,
 }
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ struct End {
     dir: Arc<Dir>,
     segment: Segment,
     /// Knows of what is on disk, and of nothing else.
-    fence: Fence,
+    fence: Watermark,
     /// The store that it belongs to.
     id: StoreId,
 }
@@ -141,7 +141,7 @@ impl Log {
         let mut fence = match self.fence.take() {
             Some(fence) => fence,
             None => {
-                let fence = Fence::make(dir, self.last, id)?;
+                let fence = Watermark::make(dir, self.last, id)?;
                 dir.sync()?;
                 fence
             }
@@ -321,7 +321,7 @@ impl Log {
     }
 
     #[cfg(test)]
-    pub(super) fn fence(&mut self) -> &mut Fence {
+    pub(super) fn fence(&mut self) -> &mut Watermark {
         &mut self.end_mut().fence
     }
 

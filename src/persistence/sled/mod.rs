@@ -60,8 +60,8 @@ use tracing::{error, info, warn};
 use self::base::{Base, Mark};
 use self::checkpoint::{Checkpoint, Ended};
 use self::log::Log;
-use self::overlay::Layers;
-use self::room::Room;
+use self::overlay::Memtables;
+use self::room::DiskReserve;
 pub(super) use self::salvage::salvage;
 use self::scan::SledScan;
 use super::dir::Dir;
@@ -134,8 +134,8 @@ struct Writer {
 struct Shared {
     home: Arc<Dir>,
     base: Base,
-    room: Room,
-    layers: RwLock<Layers>,
+    room: DiskReserve,
+    layers: RwLock<Memtables>,
     /// Why nothing more is accepted; the first reason stays.
     poison: OnceLock<String>,
     /// The store is being dropped: a checkpoint ends where it is.
@@ -172,9 +172,9 @@ impl SledStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] if another process, or this one, has it open; [`StoreError::OtherEngine`] if
+    /// [`StoreError::Locked`] if another process, or this one, has it open; [`StoreError::WrongEngine`] if
     /// it is another engine's; [`StoreError::Corrupt`], [`StoreError::RolledBack`],
-    /// [`StoreError::WrongStore`] or [`StoreError::Newer`] for what must not be served;
+    /// [`StoreError::WrongStore`] or [`StoreError::UnsupportedVersion`] for what must not be served;
     /// [`StoreError::Full`], [`StoreError::Exhausted`] and [`StoreError::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_within(dir, home::LOCK_TIMEOUT)
@@ -201,7 +201,7 @@ impl SledStore {
         refuse_links(&home)?;
         verify::remove_left_behind(&home);
         let home = Arc::new(Dir::open(home)?);
-        let room = Room::of(home.clone())?;
+        let room = DiskReserve::of(home.clone())?;
         let (base, log, layers) = room.make_for(|| open(home.path()))?;
         let found = layers.active().weight().max(log.bytes() as usize);
         let freeze_at = (found + limit / 2).clamp(limit, FOUND * limit);
@@ -437,10 +437,10 @@ impl SledStore {
 }
 
 /// What stands in `home`: sled, the log to go on with, and what is only in there.
-fn open(home: &Path) -> Result<(Base, Log, Layers), StoreError> {
+fn open(home: &Path) -> Result<(Base, Log, Memtables), StoreError> {
     let dir = home.join("wal");
     // Before sled, which writes when it is opened.
-    replay::is_known(&dir)?;
+    replay::check_versions(&dir)?;
     let base = Base::open(home)?;
     let mut replayed = replay::replay(&dir, base.held()?, base.tops()?)?;
     let layers = std::mem::take(&mut replayed.layers);

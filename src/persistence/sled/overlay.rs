@@ -26,7 +26,7 @@ pub(super) enum End {
 
 /// The last word on each key that it knows.
 #[derive(Default)]
-pub(super) struct Overlay {
+pub(super) struct Memtable {
     entries: BTreeMap<Vec<u8>, Last>,
     /// About how many bytes of memory the entries take.
     weight: usize,
@@ -55,9 +55,9 @@ impl Last {
     }
 }
 
-impl Overlay {
+impl Memtable {
     /// Over what knows no key above these.
-    fn apply(&mut self, batch: Batch, below: &Tops) {
+    fn apply(&mut self, batch: Batch, below: &MaxKeys) {
         for op in batch {
             match op {
                 Op::Put(key, value) => self.put(key, value, below),
@@ -66,7 +66,7 @@ impl Overlay {
         }
     }
 
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>, below: &Tops) {
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>, below: &MaxKeys) {
         let len = key.len();
         let value = Some(value);
         let (before, now) = match self.entries.entry(key) {
@@ -86,7 +86,7 @@ impl Overlay {
         self.live = self.live + now - before.1;
     }
 
-    fn delete(&mut self, key: Vec<u8>, below: &Tops) {
+    fn delete(&mut self, key: Vec<u8>, below: &MaxKeys) {
         let len = key.len();
         match self.entries.entry(key) {
             Occupied(mut entry) => {
@@ -174,9 +174,9 @@ fn as_entry<'a>((key, last): (&'a Vec<u8>, &'a Last)) -> Entry<'a> {
 }
 
 /// Prints counts only.
-impl fmt::Debug for Overlay {
+impl fmt::Debug for Memtable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Overlay")
+        f.debug_struct("Memtable")
             .field("entries", &self.entries.len())
             .field("weight", &self.weight)
             .finish()
@@ -185,9 +185,9 @@ impl fmt::Debug for Overlay {
 
 /// The largest key under each first byte of what lies below. Ids rise, so most new keys are above.
 #[derive(Default)]
-pub(super) struct Tops(BTreeMap<u8, Vec<u8>>);
+pub(super) struct MaxKeys(BTreeMap<u8, Vec<u8>>);
 
-impl Tops {
+impl MaxKeys {
     pub(super) fn raise(&mut self, key: Vec<u8>) {
         if let Some(first) = key.first()
             && self.are_below(&key)
@@ -219,35 +219,35 @@ impl Tops {
 }
 
 /// Prints how many there are.
-impl fmt::Debug for Tops {
+impl fmt::Debug for MaxKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tops").field(&self.0.len()).finish()
+        f.debug_tuple("MaxKeys").field(&self.0.len()).finish()
     }
 }
 
 /// The overlays over sled, the newer one first.
 #[derive(Debug, Default)]
-pub(super) struct Layers {
-    active: Overlay,
+pub(super) struct Memtables {
+    active: Memtable,
     /// On its way into sled.
-    frozen: Option<Arc<Overlay>>,
+    frozen: Option<Arc<Memtable>>,
     /// Of that and of sled.
-    tops: Tops,
+    tops: MaxKeys,
     /// Rises when the frozen one goes: what was read of sled before that may be older than what
     /// went with it.
     pub(super) epoch: u64,
 }
 
-impl Layers {
+impl Memtables {
     /// Nothing yet, over sled, in which these keys are the largest.
-    pub(super) fn over(tops: Tops) -> Self {
+    pub(super) fn over(tops: MaxKeys) -> Self {
         Self {
             tops,
             ..Self::default()
         }
     }
 
-    pub(super) fn active(&self) -> &Overlay {
+    pub(super) fn active(&self) -> &Memtable {
         &self.active
     }
 
@@ -257,7 +257,7 @@ impl Layers {
 
     /// Starts a new overlay over the present one. `survivors` move up to it, if there are any:
     /// then they are all of the present one but its deletes.
-    pub(super) fn freeze(&mut self, survivors: Batch) -> Arc<Overlay> {
+    pub(super) fn freeze(&mut self, survivors: Batch) -> Arc<Memtable> {
         assert!(self.frozen.is_none(), "one overlay is frozen at a time");
         let mut frozen = std::mem::take(&mut self.active);
         if !survivors.is_empty() {
@@ -275,12 +275,12 @@ impl Layers {
 
     /// Lets go of the frozen one, all of which sled holds now.
     #[must_use = "it may be large: drop it without the lock"]
-    pub(super) fn thaw(&mut self) -> Option<Arc<Overlay>> {
+    pub(super) fn drop_frozen(&mut self) -> Option<Arc<Memtable>> {
         self.epoch += 1;
         self.frozen.take()
     }
 
-    /// The value of a key, as [`Overlay::get`]; nothing if sled has to be asked.
+    /// The value of a key, as [`Memtable::get`]; nothing if sled has to be asked.
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         let below = || self.frozen.as_ref()?.get(key);
         let nowhere = || self.tops.are_below(key).then_some(None);

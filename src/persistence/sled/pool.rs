@@ -21,7 +21,8 @@ pub(super) fn begin_with(
         drop(has_begun);
         return open();
     }
-    threads::are_available(THREADS).map_err(|e| StoreError::io("start the threads of sled", e))?;
+    threads::check_available(THREADS)
+        .map_err(|e| StoreError::io("start the threads of sled", e))?;
     let db = open()?;
     work(&db)?;
     *has_begun = true;

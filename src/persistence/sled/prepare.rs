@@ -38,7 +38,7 @@ pub(super) fn prepare(dir: &Path) -> Result<bool, StoreError> {
     remove_torn_snapshots(dir)?;
     // After a kill the kernel may hold what the disk does not. sled builds snapshots on
     // what it reads and fsyncs those, so the log must be on disk before.
-    settle(dir)?;
+    sync_created_files(dir)?;
     Ok(false)
 }
 
@@ -76,7 +76,7 @@ fn is_snapshot(name: &OsStr) -> bool {
 
 /// Fsyncs every file in sled's directory, and the directories. sled makes them for all to
 /// read: here they become their owner's.
-pub(super) fn settle(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_created_files(dir: &Path) -> Result<(), StoreError> {
     let blobs = dir.join("blobs");
     for folder in [blobs.as_path(), dir] {
         for name in list(folder)? {

@@ -13,9 +13,9 @@ use tracing::info;
 use super::base::Mark;
 use super::files::{damaged, failed, list, refuse_link, sync_dir, sync_file};
 use super::frame::{ALIGN, Frame, claimed_generation};
-use super::overlay::{Layers, Tops};
+use super::overlay::{MaxKeys, Memtables};
 use super::segment::{ENDING, FRAMES, Head};
-use crate::persistence::fence::{self, Fence};
+use crate::persistence::fence::{self, Watermark};
 use crate::persistence::identity::{Identity, wrong_store};
 use crate::persistence::without::{Rule::H4, without};
 use crate::persistence::{Audit, StoreError};
@@ -24,7 +24,7 @@ use crate::persistence::{Audit, StoreError};
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
     /// What sled does not hold.
-    pub(super) layers: Layers,
+    pub(super) layers: Memtables,
     /// Where that stands.
     pub(super) live: Vec<PathBuf>,
     /// Segments that sled does not hold, but without a frame.
@@ -40,18 +40,18 @@ pub(super) struct Replayed {
     /// Bytes of the frames that were replayed.
     pub(super) bytes: u64,
     /// What notes the last frame that is on disk; `None` if it is to be made.
-    pub(super) fence: Option<Fence>,
+    pub(super) fence: Option<Watermark>,
 }
 
 /// Refuses a log that a later version has written, before anybody writes.
-pub(super) fn is_known(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn check_versions(dir: &Path) -> Result<(), StoreError> {
     for name in list(dir)? {
         if name.to_str().and_then(number).is_some() {
             Head::of(&dir.join(name))?;
         }
     }
-    match Fence::read(dir.join(fence::NAME)) {
-        Err(newer @ StoreError::Newer { .. }) => Err(newer),
+    match Watermark::read(dir.join(fence::NAME)) {
+        Err(newer @ StoreError::UnsupportedVersion { .. }) => Err(newer),
         // Whether it has to be there the mark tells.
         _ => Ok(()),
     }
@@ -96,8 +96,8 @@ impl Held {
 }
 
 /// Reads the fence, which a store of before there was one need not have.
-fn fence(dir: &Path, is_fenced: bool) -> Result<Option<Fence>, StoreError> {
-    match Fence::read(dir.join(fence::NAME)) {
+fn fence(dir: &Path, is_fenced: bool) -> Result<Option<Watermark>, StoreError> {
+    match Watermark::read(dir.join(fence::NAME)) {
         // One that the first segment after it has not come to may be half made.
         Err(StoreError::Corrupt { .. }) if !is_fenced || without(H4) => Ok(None),
         fence => fence.map(Some),
@@ -107,10 +107,10 @@ fn fence(dir: &Path, is_fenced: bool) -> Result<Option<Fence>, StoreError> {
 /// Reads the log in `dir`, of which sled holds what `mark` says.
 ///
 /// What it finds is on the disk, not only in the kernel's cache, before it returns.
-pub(super) fn replay(dir: &Path, base: Held, sled: Tops) -> Result<Replayed, StoreError> {
+pub(super) fn replay(dir: &Path, base: Held, sled: MaxKeys) -> Result<Replayed, StoreError> {
     let held = base.mark.unwrap_or_default();
     let mut found = Replayed {
-        layers: Layers::over(sled),
+        layers: Memtables::over(sled),
         last: held.seq,
         ..Replayed::default()
     };
@@ -159,7 +159,7 @@ pub(super) fn replay(dir: &Path, base: Held, sled: Tops) -> Result<Replayed, Sto
     {
         check_fence(fence, base, &segments)?;
     }
-    let expected = fence.as_ref().map_or(0, Fence::last);
+    let expected = fence.as_ref().map_or(0, Watermark::last);
     if found.last < expected && !without(H4) {
         return Err(StoreError::RolledBack {
             path: dir.to_owned(),
@@ -176,7 +176,7 @@ pub(super) fn replay(dir: &Path, base: Held, sled: Tops) -> Result<Replayed, Sto
 }
 
 /// Refuses the fence of another store. It names its store before any segment does.
-fn check_fence(fence: &Fence, base: Held, segments: &[Found]) -> Result<(), StoreError> {
+fn check_fence(fence: &Watermark, base: Held, segments: &[Found]) -> Result<(), StoreError> {
     let expected = base.identity.map(|identity| identity.id);
     let is_named = segments.iter().any(|segment| segment.head.id.is_some());
     match fence.id() {

@@ -26,7 +26,7 @@ const FIRST_LINE: &[u8] = b"chordal keeps this space free for a full disk\n";
 const MARGIN: u64 = BALLAST;
 
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct DiskReserve {
     /// The directory that the ballast is in.
     home: Arc<Dir>,
     /// New work is refused.
@@ -35,7 +35,7 @@ pub(super) struct Room {
     wanted: Mutex<u64>,
 }
 
-impl Room {
+impl DiskReserve {
     /// The room of a store that is being opened: its ballast is there or not. A file that has the name of
     /// a ballast and is none is refused, before it could be overwritten.
     pub(super) fn of(home: Arc<Dir>) -> Result<Self, StoreError> {
@@ -171,7 +171,7 @@ impl Room {
 
 /// Says whether this is a ballast: a file that is empty, begins with its first line, or, from an earlier
 /// version, is nothing but zeroes.
-fn is_ballast(file: &mut File) -> io::Result<bool> {
+fn is_ballast(mut file: &File) -> io::Result<bool> {
     if !file.metadata()?.is_file() {
         return Ok(false);
     }
@@ -189,7 +189,7 @@ fn is_ballast(file: &mut File) -> io::Result<bool> {
     }
 }
 
-fn has_first_line(file: &mut File) -> io::Result<bool> {
+fn has_first_line(mut file: &File) -> io::Result<bool> {
     let mut first = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.take(FIRST_LINE.len() as u64).read_to_end(&mut first)?;

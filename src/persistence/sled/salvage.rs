@@ -8,9 +8,9 @@ use super::base::{IDENTITY, MARK, Mark};
 use super::files::{failed, list};
 use super::frame::{ALIGN, Frame, claimed_generation};
 use super::pages::{Leaf, Pages};
-use super::replay::{is_known, number};
+use super::replay::{check_versions, number};
 use super::segment::{FRAMES, Head};
-use crate::persistence::fence::{self, Fence};
+use crate::persistence::fence::{self, Watermark};
 use crate::persistence::salvage::Salvage;
 use crate::persistence::{StoreError, keys};
 
@@ -20,7 +20,7 @@ pub(in crate::persistence) fn salvage(
     salvage: &mut Salvage<'_>,
 ) -> Result<(), StoreError> {
     let log = home.join("wal");
-    is_known(&log)?;
+    check_versions(&log)?;
     let mark = read_pages(&home.join("sled"), salvage)?;
     read_log(&log, mark, salvage)
 }
@@ -140,7 +140,7 @@ impl Frames {
                 salvage.find(place, error.to_string());
             }
         }
-        if let Ok(last) = Fence::peek(&dir.join(fence::NAME)) {
+        if let Ok(last) = Watermark::peek(&dir.join(fence::NAME)) {
             frames.synced = frames.synced.max(last);
         }
         Ok(frames)

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::Shared;
-use super::base::Walk;
+use super::base::RangeIter;
 use super::overlay::{Bounds, End};
 use crate::persistence::{Pair, StoreError};
 
@@ -17,7 +17,7 @@ pub(super) struct SledScan<'a> {
     to: Bound<Vec<u8>>,
     epoch: u64,
     /// sled's part; `None` once it has nothing more between its two ends.
-    walk: Option<Walk<'a>>,
+    walk: Option<RangeIter<'a>>,
     /// Read from sled's ends and not yet handed out.
     front: Option<Pair>,
     back: Option<Pair>,

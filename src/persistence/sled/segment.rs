@@ -93,7 +93,7 @@ impl Head {
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
         let version = word(8);
         if !(1..=VERSION).contains(&version) {
-            return Err(StoreError::Newer {
+            return Err(StoreError::UnsupportedVersion {
                 path_or_place: path.display().to_string(),
                 found: u8::try_from(version).unwrap_or(u8::MAX),
                 supported: VERSION as u8,

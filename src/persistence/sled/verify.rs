@@ -38,7 +38,7 @@ impl SledStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] if it is open; [`StoreError::OtherEngine`]; [`StoreError::Io`] and [`StoreError::Full`] if there is none,
+    /// [`StoreError::Locked`] if it is open; [`StoreError::WrongEngine`]; [`StoreError::Io`] and [`StoreError::Full`] if there is none,
     /// if it cannot be read, or not be copied. What is wrong with it is no error.
     pub fn verify(dir: impl AsRef<Path>) -> Result<Audit, StoreError> {
         let dir = dir.as_ref();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chordal::Revoked;
+use chordal::RevokeOutcome;
 use chordal::persistence::{Audit, Store};
 
 use super::lives::{End, SECOND, World, becomes, failed, settle};
@@ -101,7 +101,10 @@ async fn end<O>(result: &AsyncResult<O>) -> End {
 async fn is_revoked<O>(result: &AsyncResult<O>) {
     assert_eq!(end(result).await, revoked());
     assert_eq!(result.state().await.unwrap(), State::Revoked);
-    assert_eq!(within(result.revoke()).await.unwrap(), Revoked::AlreadyDone);
+    assert_eq!(
+        within(result.revoke()).await.unwrap(),
+        RevokeOutcome::AlreadyDone
+    );
 }
 
 #[tokio::test]
@@ -112,7 +115,10 @@ async fn what_waits_for_a_slot_is_revoked_at_once_and_never_starts() {
     let before = app.apply_async(held.s(1, key.into())).await.unwrap();
     noted(key, 1).await;
     let waits = app.apply_async(mark.s(2, key.into())).await.unwrap();
-    assert_eq!(within(waits.revoke()).await.unwrap(), Revoked::BeforeStart);
+    assert_eq!(
+        within(waits.revoke()).await.unwrap(),
+        RevokeOutcome::BeforeStart
+    );
     is_revoked(&waits).await;
     open(key);
     assert_eq!(end(&before).await, Ok(1.into()));
@@ -129,7 +135,10 @@ async fn what_runs_is_ended_and_gives_its_slot_back() {
     let runs = app.apply_async(held.s(1, key.into())).await.unwrap();
     noted(key, 1).await;
     let behind = app.apply_async(add.s(1, 1)).await.unwrap();
-    assert_eq!(within(runs.revoke()).await.unwrap(), Revoked::Cancelling);
+    assert_eq!(
+        within(runs.revoke()).await.unwrap(),
+        RevokeOutcome::Cancelling
+    );
     is_revoked(&runs).await;
     assert_eq!(end(&behind).await, Ok(2.into()));
     within(app.shutdown()).await.unwrap();
@@ -140,10 +149,13 @@ async fn what_has_ended_stays_as_it_is_and_what_is_unknown_is_so() {
     let app = world().start().await;
     let sum = app.apply_async(add.s(1, 1) | add.partial(1)).await.unwrap();
     assert_eq!(end(&sum).await, Ok(3.into()));
-    assert_eq!(within(sum.revoke()).await.unwrap(), Revoked::AlreadyDone);
+    assert_eq!(
+        within(sum.revoke()).await.unwrap(),
+        RevokeOutcome::AlreadyDone
+    );
     for step in [1, 2] {
         let told = app.revoke(node(sum.id(), step)).await.unwrap();
-        assert_eq!(told, Revoked::AlreadyDone);
+        assert_eq!(told, RevokeOutcome::AlreadyDone);
     }
     assert_eq!(end(&sum).await, Ok(3.into()));
     let nobody = node(sum.id(), 7);
@@ -161,10 +173,16 @@ async fn who_listens_may_clean_up_until_the_grace_is_over_and_what_he_gives_does
     for (key, in_time) in [("revoke tidy", true), ("revoke untidy", false)] {
         let result = app.apply_async(tidy.s(key.into())).await.unwrap();
         noted(key, 1).await;
-        assert_eq!(within(result.revoke()).await.unwrap(), Revoked::Cancelling);
+        assert_eq!(
+            within(result.revoke()).await.unwrap(),
+            RevokeOutcome::Cancelling
+        );
         noted(key, 2).await;
         assert_eq!(result.state().await.unwrap(), State::Started);
-        assert_eq!(within(result.revoke()).await.unwrap(), Revoked::Cancelling);
+        assert_eq!(
+            within(result.revoke()).await.unwrap(),
+            RevokeOutcome::Cancelling
+        );
         match in_time {
             true => open(key),
             false => drop(world.end(&result).await),
@@ -181,7 +199,10 @@ async fn a_blocking_task_is_refused_its_result_and_keeps_its_slot_until_it_is_do
     let key = "revoke stubborn";
     let result = app.apply_async(stubborn.s(key.into())).await.unwrap();
     noted(key, 1).await;
-    assert_eq!(within(result.revoke()).await.unwrap(), Revoked::Cancelling);
+    assert_eq!(
+        within(result.revoke()).await.unwrap(),
+        RevokeOutcome::Cancelling
+    );
     is_revoked(&result).await;
     assert_eq!(notes(key), ["begins"]);
     open(key);
@@ -190,7 +211,10 @@ async fn a_blocking_task_is_refused_its_result_and_keeps_its_slot_until_it_is_do
     let key = "revoke watchful";
     let result = app.apply_async(watchful.s(key.into())).await.unwrap();
     noted(key, 1).await;
-    assert_eq!(within(result.revoke()).await.unwrap(), Revoked::Cancelling);
+    assert_eq!(
+        within(result.revoke()).await.unwrap(),
+        RevokeOutcome::Cancelling
+    );
     is_revoked(&result).await;
     noted(key, 2).await;
     within(app.shutdown()).await.unwrap();
@@ -203,14 +227,20 @@ async fn what_waits_for_a_time_does_not_wait_for_it_to_be_revoked() {
     let key = "revoke times";
     let retry = app.apply_async(failing.s(key.into())).await.unwrap();
     becomes(&retry, State::Retry).await;
-    assert_eq!(within(retry.revoke()).await.unwrap(), Revoked::Cancelling);
+    assert_eq!(
+        within(retry.revoke()).await.unwrap(),
+        RevokeOutcome::Cancelling
+    );
     is_revoked(&retry).await;
     // (In memory, and in the store.)
     for delay in [SECOND, 100 * SECOND] {
         let later = mark.s(1, key.into()).countdown(delay);
         let later = app.apply_async(later).await.unwrap();
         settle(&app).await;
-        assert_eq!(within(later.revoke()).await.unwrap(), Revoked::BeforeStart);
+        assert_eq!(
+            within(later.revoke()).await.unwrap(),
+            RevokeOutcome::BeforeStart
+        );
         is_revoked(&later).await;
         within(later.at_rest()).await.unwrap();
     }
@@ -221,7 +251,7 @@ async fn what_waits_for_a_time_does_not_wait_for_it_to_be_revoked() {
     let group = group.unwrap();
     noted(key, 2).await;
     let told = within(app.revoke(node(group.id(), 1))).await.unwrap();
-    assert_eq!(told, Revoked::BeforeStart);
+    assert_eq!(told, RevokeOutcome::BeforeStart);
     assert_eq!(end(&group).await, revoked());
     assert_eq!(group.state().await.unwrap(), State::Failure);
     world.clock.advance(1_000 * SECOND);
@@ -239,10 +269,13 @@ async fn a_workflow_in_the_backlog_is_revoked_without_its_turn() {
     let waits = app.apply_async(mark.s(2, key.into())).await.unwrap();
     let chain = mark.s(3, key.into()) | mark.partial(key.into());
     let chain = app.apply_async(chain).await.unwrap();
-    assert_eq!(within(waits.revoke()).await.unwrap(), Revoked::BeforeStart);
+    assert_eq!(
+        within(waits.revoke()).await.unwrap(),
+        RevokeOutcome::BeforeStart
+    );
     is_revoked(&waits).await;
     let second = app.revoke(node(chain.id(), 2));
-    assert_eq!(within(second).await.unwrap(), Revoked::BeforeStart);
+    assert_eq!(within(second).await.unwrap(), RevokeOutcome::BeforeStart);
     open(key);
     assert_eq!(end(&first).await, Ok(1.into()));
     is_revoked(&chain).await;
@@ -266,7 +299,10 @@ async fn a_parked_task_is_revoked() {
     while app.parked().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(within(result.revoke()).await.unwrap(), Revoked::Cancelling);
+    assert_eq!(
+        within(result.revoke()).await.unwrap(),
+        RevokeOutcome::Cancelling
+    );
     is_revoked(&result).await;
     assert!(app.parked().is_empty());
     within(app.shutdown()).await.unwrap();
@@ -280,7 +316,10 @@ async fn a_group_is_revoked_without_the_members_that_have_not_been_reached() {
     let large = group((0..20_000).map(|n| held.s(n, key.into())));
     let large = app.apply_async(large).await.unwrap();
     noted(key, 2).await;
-    assert_eq!(within(large.revoke()).await.unwrap(), Revoked::Cancelling);
+    assert_eq!(
+        within(large.revoke()).await.unwrap(),
+        RevokeOutcome::Cancelling
+    );
     is_revoked(&large).await;
     let last = app.async_result::<i64>(node(large.id(), 20_000)).await;
     is_revoked(&last.unwrap()).await;
@@ -304,7 +343,10 @@ async fn a_member_is_revoked_before_it_is_reached() {
     let all = app.apply_async(group(members)).await.unwrap();
     noted(key, 1).await;
     let member = app.async_result::<i64>(node(all.id(), 40)).await.unwrap();
-    assert_eq!(within(member.revoke()).await.unwrap(), Revoked::BeforeStart);
+    assert_eq!(
+        within(member.revoke()).await.unwrap(),
+        RevokeOutcome::BeforeStart
+    );
     let app = world.restart(app).await;
     open(key);
     let member = app.async_result::<i64>(member.id()).await.unwrap();
@@ -332,7 +374,7 @@ async fn what_needs_the_value_of_what_is_revoked_fails_and_its_errbacks_run() {
     let chord = app.apply_async(chord).await.unwrap();
     noted(key, 1).await;
     let told = within(app.revoke(node(chord.id(), 1))).await.unwrap();
-    assert_eq!(told, Revoked::Cancelling);
+    assert_eq!(told, RevokeOutcome::Cancelling);
     let (error_type, message) = end(&chord).await.unwrap_err();
     assert_eq!(error_type, "ChordError");
     assert!(message.contains("TaskRevokedError('revoked')"), "{message}");
@@ -350,7 +392,7 @@ async fn what_needs_the_value_of_what_is_revoked_fails_and_its_errbacks_run() {
         .unwrap();
     noted(key, 1).await;
     let told = within(app.revoke(node(chain.id(), 1))).await.unwrap();
-    assert_eq!(told, Revoked::Cancelling);
+    assert_eq!(told, RevokeOutcome::Cancelling);
     assert_eq!(end(&chain).await, failed(gone, "revoked"));
     assert_eq!(chain.state().await.unwrap(), State::Failure);
     within(chain.at_rest()).await.unwrap();
@@ -363,7 +405,7 @@ async fn what_needs_the_value_of_what_is_revoked_fails_and_its_errbacks_run() {
     let chord = app.apply_async(chord).await.unwrap();
     noted(key, 1).await;
     let told = within(app.revoke(node(chord.id(), 2))).await.unwrap();
-    assert_eq!(told, Revoked::BeforeStart);
+    assert_eq!(told, RevokeOutcome::BeforeStart);
     open(key);
     is_revoked(&chord).await;
     assert_eq!(notes(key), ["1"]);
@@ -388,7 +430,10 @@ async fn nothing_is_called_for_by_what_is_revoked() {
     let members = result.children::<i64>().await.unwrap();
     becomes(&members[1], State::Success).await;
     settle(&app).await;
-    assert_eq!(within(result.revoke()).await.unwrap(), Revoked::Cancelling);
+    assert_eq!(
+        within(result.revoke()).await.unwrap(),
+        RevokeOutcome::Cancelling
+    );
     is_revoked(&result).await;
     within(result.at_rest()).await.unwrap();
     settle(&app).await;
@@ -429,7 +474,7 @@ async fn all_of_a_canvas_is_revoked_with_it() {
         settle(&app).await;
         let begun = notes(&key);
         let told = within(result.revoke()).await.unwrap();
-        assert_eq!(told, Revoked::Cancelling, "shape {i}");
+        assert_eq!(told, RevokeOutcome::Cancelling, "shape {i}");
         is_revoked(&result).await;
         open(&key);
         within(result.at_rest()).await.unwrap();
@@ -446,7 +491,7 @@ async fn what_a_task_called_is_revoked_by_itself() {
     let result = app.apply_async(calls.s(key.into())).await.unwrap();
     noted(key, 2).await;
     let told = within(app.revoke(node(result.id(), 1))).await.unwrap();
-    assert_eq!(told, Revoked::Cancelling);
+    assert_eq!(told, RevokeOutcome::Cancelling);
     let (error_type, message) = end(&result).await.unwrap_err();
     assert_eq!(error_type, "Error");
     assert!(message.contains("revoked"), "{message}");
@@ -461,7 +506,7 @@ async fn the_function_of_a_fold_stands_for_the_fold() {
     let fold = app.apply_async(fold).await.unwrap();
     noted(key, 1).await;
     let told = within(app.revoke(node(fold.id(), 2))).await.unwrap();
-    assert_eq!(told, Revoked::Cancelling);
+    assert_eq!(told, RevokeOutcome::Cancelling);
     is_revoked(&fold).await;
     within(app.shutdown()).await.unwrap();
 }
@@ -471,7 +516,7 @@ struct Told {
     disk: Disk,
     id: Id,
     root: Id,
-    answer: Revoked,
+    answer: RevokeOutcome,
     /// How many batches were durable.
     at: usize,
 }
@@ -530,7 +575,7 @@ async fn what_was_told_stays_true_over_a_crash_behind_any_batch() {
                 let again = notes(&key).split_off(before);
                 match (seq, told.answer) {
                     (0, _) => assert!(again.is_empty(), "{place}: {again:?}"),
-                    (_, Revoked::BeforeStart) => {
+                    (_, RevokeOutcome::BeforeStart) => {
                         assert!(!again.contains(&"9".to_owned()), "{place}: {again:?}");
                     }
                     _ => assert!(whole.is_err(), "{place}"),
@@ -554,7 +599,10 @@ async fn a_revoked_workflow_is_swept_like_any_other() {
     let result = app.apply_async(canvas.idempotency_key(key)).await.unwrap();
     noted(key, 1).await;
     let id = result.id();
-    assert_eq!(within(result.revoke()).await.unwrap(), Revoked::Cancelling);
+    assert_eq!(
+        within(result.revoke()).await.unwrap(),
+        RevokeOutcome::Cancelling
+    );
     within(result.at_rest()).await.unwrap();
     assert_eq!(app.pending(), 0);
     result.forget().await.unwrap();

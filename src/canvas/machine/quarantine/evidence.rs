@@ -174,7 +174,7 @@ impl Suspect {
 
     /// What is known of it now that the process has ended in which it may have been running. Of one
     /// that was not tried that is looked for as it comes in.
-    pub(super) fn judged(self, last_end: LastEnd, limit: u32, now_ms: u64) -> Option<Self> {
+    pub(super) fn assess(self, last_end: LastEnd, limit: u32, now_ms: u64) -> Option<Self> {
         let mut suspect = self.of_this_format();
         let is_to_be_tried = suspect.is_to_be_tried(limit);
         let Standing::Tried(mut evidence) = suspect.standing else {

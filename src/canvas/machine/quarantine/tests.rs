@@ -86,13 +86,13 @@ impl World {
             let (arrival, note) = court.arrived(id(task), "task", attempt, opened_ms);
             self.write(note);
             match arrival {
-                Arrival::Free | Arrival::Watched => {}
-                Arrival::Trial => {
+                SuspectStatus::Free | SuspectStatus::Watched => {}
+                SuspectStatus::Trial => {
                     ready.remove(&task);
                     to_try.insert(task);
                     court.wait(id(task), task);
                 }
-                Arrival::Quarantined | Arrival::Discarded => {
+                SuspectStatus::Quarantined | SuspectStatus::Discarded => {
                     ready.remove(&task);
                     self.quarantined.insert(task);
                 }
@@ -332,10 +332,13 @@ fn after_a_first_kill_nothing_has_to_wait() {
     let suspect = note.unwrap().1.unwrap();
     assert_eq!(
         (arrival, suspect.crashes, suspect.attempt),
-        (Arrival::Watched, 1, 1)
+        (SuspectStatus::Watched, 1, 1)
     );
     // A second time: it has not run since.
-    assert_eq!(court.arrived(id(1), "task", 1, 9), (Arrival::Watched, None));
+    assert_eq!(
+        court.arrived(id(1), "task", 1, 9),
+        (SuspectStatus::Watched, None)
+    );
     assert_eq!(court.cleared(id(1)), (Some((id(1), None)), None));
     assert_eq!(court.cleared(id(1)), (None, None));
 }
@@ -373,7 +376,7 @@ fn after_a_first_abort_the_suspects_start_one_after_the_other_and_all_else_at_on
     let mut court = opened(Vec::new(), LastEnd::Inside);
     for task in 0..300 {
         let (arrival, _) = court.arrived(id(task), "task", 1, 9);
-        assert_eq!(arrival, Arrival::Trial);
+        assert_eq!(arrival, SuspectStatus::Trial);
         court.wait(id(task), task);
     }
     court.gathered();
@@ -404,7 +407,10 @@ fn an_end_from_outside_and_a_clean_stop_are_no_fault() {
         assert_eq!((noted.attempt, noted.crashes), (4, 2));
         let evidence = *noted.evidence().unwrap();
         assert_eq!((evidence.weight, evidence.misses), (2, 0));
-        assert_eq!(court.arrived(id(1), "task", 4, 9), (Arrival::Trial, None));
+        assert_eq!(
+            court.arrived(id(1), "task", 4, 9),
+            (SuspectStatus::Trial, None)
+        );
     }
     // It was not tried.
     let ran = |last_end| {
@@ -427,7 +433,10 @@ fn only_the_prime_suspect_is_tried_alone_and_only_for_a_moment() {
     let mut court = opened(records, LastEnd::Inside);
     assert!(court.holds());
     for (n, attempt) in [(2, 4), (1, 4)] {
-        assert_eq!(court.arrived(id(n), "task", attempt, 9).0, Arrival::Trial);
+        assert_eq!(
+            court.arrived(id(n), "task", attempt, 9).0,
+            SuspectStatus::Trial
+        );
         court.wait(id(n), n);
     }
     assert_eq!(court.next(5), Some(1), "the one that started last");
@@ -463,7 +472,7 @@ fn a_prime_suspect_that_does_not_come_in_holds_nobody_for_long() {
 fn an_end_from_inside_proves_the_one_that_is_alone_and_any_other_end_does_not() {
     let standing = |stage, last_end| {
         let before = suspect(2, Standing::Tried(on(stage, 4)));
-        before.judged(last_end, 3, 9).unwrap().standing
+        before.assess(last_end, 3, 9).unwrap().standing
     };
     let quarantined = Standing::Quarantined;
     assert_eq!(standing(Stage::Alone, LastEnd::Inside), quarantined);
@@ -499,7 +508,7 @@ fn the_prime_suspect_is_kept_back_until_the_process_has_lived_without_it() {
     let mut court = opened(records, LastEnd::Unknown);
     assert!(!court.holds(), "all else starts");
     for n in [1, 2] {
-        assert_eq!(court.arrived(id(n), "task", 4, 9).0, Arrival::Trial);
+        assert_eq!(court.arrived(id(n), "task", 4, 9).0, SuspectStatus::Trial);
         court.wait(id(n), n);
     }
     court.gathered();
@@ -510,7 +519,7 @@ fn the_prime_suspect_is_kept_back_until_the_process_has_lived_without_it() {
     assert_eq!(court.next(CONTROL_MS), None);
     // The process ends before that: there is another cause.
     let before = suspect(4, Standing::Tried(on(Stage::Doubted, 4)));
-    let after = before.judged(LastEnd::Unknown, 3, 9).unwrap();
+    let after = before.assess(LastEnd::Unknown, 3, 9).unwrap();
     let evidence = after.evidence().unwrap();
     assert_eq!((evidence.stage, evidence.misses), (Stage::Waiting, 1));
 }
@@ -521,7 +530,7 @@ fn who_is_released_counts_from_zero_and_who_is_discarded_fails_in_any_life() {
     let mut court = opened::<()>(quarantined(), LastEnd::Unknown);
     assert_eq!(
         court.arrived(id(1), "task", 5, 9),
-        (Arrival::Quarantined, None)
+        (SuspectStatus::Quarantined, None)
     );
     assert!(!court.holds(), "nobody is left to be tried");
     assert_eq!(court.quarantined().count(), 1);
@@ -530,25 +539,28 @@ fn who_is_released_counts_from_zero_and_who_is_discarded_fails_in_any_life() {
     assert_eq!(court.discard(id(1)), None);
     let released = note.1.unwrap();
     let mut court = opened::<()>(vec![(id(1), released)], LastEnd::Unknown);
-    assert_eq!(court.arrived(id(1), "task", 4, 9), (Arrival::Watched, None));
+    assert_eq!(
+        court.arrived(id(1), "task", 4, 9),
+        (SuspectStatus::Watched, None)
+    );
 
     let note = opened::<()>(quarantined(), LastEnd::Unknown).discard(id(1));
     let mut court = opened::<()>(vec![(id(1), note.unwrap().1.unwrap())], LastEnd::Unknown);
     assert_eq!(
         court.arrived(id(1), "task", 4, 9),
-        (Arrival::Discarded, None)
+        (SuspectStatus::Discarded, None)
     );
 }
 
 #[test]
 fn what_a_store_of_format_1_says_of_suspects_is_understood() {
     for (standing, attempt, arrival) in [
-        (Standing::Suspected, 4, Arrival::Trial),
-        (Standing::Accused, 4, Arrival::Trial),
-        (Standing::Alone, 5, Arrival::Trial),
-        (Standing::Beside, 5, Arrival::Trial),
-        (Standing::Quarantined, 4, Arrival::Quarantined),
-        (Standing::Discarded, 4, Arrival::Discarded),
+        (Standing::Suspected, 4, SuspectStatus::Trial),
+        (Standing::Accused, 4, SuspectStatus::Trial),
+        (Standing::Alone, 5, SuspectStatus::Trial),
+        (Standing::Beside, 5, SuspectStatus::Trial),
+        (Standing::Quarantined, 4, SuspectStatus::Quarantined),
+        (Standing::Discarded, 4, SuspectStatus::Discarded),
     ] {
         let mut court = opened::<()>(vec![(id(1), suspect(2, standing))], LastEnd::Unknown);
         assert_eq!(court.arrived(id(1), "task", attempt, 9), (arrival, None));

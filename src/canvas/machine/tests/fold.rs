@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::canvas::Order;
-use crate::canvas::machine::Past;
+use crate::canvas::machine::AttemptHistory;
 use crate::canvas::machine::fold::{Command, Fold, Intake, Run, is_run, run_index};
 
 #[derive(Clone, Debug)]
@@ -176,7 +176,7 @@ impl<'a> World<'a> {
                     batch.push(record.clone());
                     if let Record::Child {
                         index,
-                        change: Change::Done(outcome),
+                        change: ChildProgress::Done(outcome),
                     } = record
                     {
                         told.push((index, outcome));
@@ -278,7 +278,7 @@ impl<'a> World<'a> {
         for record in self.batches.iter().flatten() {
             if let Record::Child {
                 index,
-                change: Change::Done(outcome),
+                change: ChildProgress::Done(outcome),
             } = record
                 && *index != BODY
             {
@@ -376,7 +376,7 @@ fn members_start_and_outcomes_wait_within_the_lead_of_the_accumulator() {
 #[test]
 fn a_lost_run_is_started_again_three_times_and_then_given_up() {
     let mut intake = Intake::new(Order::Members, false, 1, list(&[]));
-    let done = Change::Done(Outcome::Success(value(0)));
+    let done = ChildProgress::Done(Outcome::Success(value(0)));
     intake.replay(Record::Child {
         index: 0,
         change: done,
@@ -385,9 +385,9 @@ fn a_lost_run_is_started_again_three_times_and_then_given_up() {
     assert!(matches!(&commands[..], [Command::Run(run, None)] if run.outcomes.len() == 1));
     let index = run_index(0);
     for _ in 0..MAX_RESTARTS {
-        assert_eq!(fold.stopped(index, true), [Command::RespawnRun(index)]);
+        assert_eq!(fold.stopped(index, true), [Command::Restart(index)]);
     }
-    assert_eq!(fold.stopped(index, true), [Command::GiveUpRun(index)]);
+    assert_eq!(fold.stopped(index, true), [Command::Abandon(index)]);
     let failed = Outcome::Failure(failure(5));
     let commands = fold.run_ended(index, report(failed.clone()));
     assert!(
@@ -400,17 +400,17 @@ fn a_lost_run_is_started_again_three_times_and_then_given_up() {
 #[test]
 fn a_run_goes_on_where_its_attempts_had_got() {
     let started = |attempt| {
-        let past = Past {
+        let past = AttemptHistory {
             attempt,
-            ..Past::default()
+            ..AttemptHistory::default()
         };
-        Change::Started(past)
+        ChildProgress::Started(past)
     };
     let records = |run: Index| {
         let mut records: Vec<_> = (0..2)
             .map(|index| Record::Child {
                 index,
-                change: Change::Done(Outcome::Success(value(index))),
+                change: ChildProgress::Done(Outcome::Success(value(index))),
             })
             .collect();
         let folded = Record::Folded {
@@ -440,7 +440,7 @@ fn a_run_is_bounded_in_items_and_in_bytes() {
         let mut intake = Intake::new(Order::Arrivals, false, size, list(&[]));
         for index in 0..size {
             let value = Value::Inline(Payload::from(vec![0; bytes]));
-            let change = Change::Done(Outcome::Success(value));
+            let change = ChildProgress::Done(Outcome::Success(value));
             intake.replay(Record::Child { index, change });
         }
         let (fold, _) = Fold::recover(intake, 1_024);

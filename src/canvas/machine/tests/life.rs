@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::canvas::machine::Purpose;
-use crate::canvas::machine::offspring::{self, Graft};
+use crate::canvas::machine::offspring::{self, SubtaskPlan};
 use crate::canvas::options::When;
 use crate::canvas::time::{Moment, Scale, Time};
 
@@ -68,7 +68,7 @@ struct Life {
     rules: Rules,
     now_ms: u64,
     machine: Task,
-    changes: Vec<Change>,
+    changes: Vec<ChildProgress>,
     own: Vec<Record>,
     /// How long `changes` and `own` were before the last event.
     before: (usize, usize),
@@ -87,8 +87,8 @@ struct Life {
     ended: Option<Outcome>,
 }
 
-fn graft() -> Graft {
-    Graft {
+fn graft() -> SubtaskPlan {
+    SubtaskPlan {
         node: Box::new(due(0).node),
         span: 1,
     }
@@ -194,7 +194,7 @@ impl Life {
             random: 0,
         };
         let attempt = self.runs.unwrap_or(0);
-        let failing = |retry| End::Failure {
+        let failing = |retry| AttemptOutcome::Failure {
             failure: failure(1),
             retry,
         };
@@ -220,9 +220,9 @@ impl Life {
             Succeeds | Fails | Asks | Becomes => {
                 self.runs = None;
                 let end = match happens {
-                    Succeeds => End::Value(value(1)),
+                    Succeeds => AttemptOutcome::Value(value(1)),
                     Fails => failing(Retry::Auto),
-                    Becomes => End::Replaced(graft()),
+                    Becomes => AttemptOutcome::Replaced(graft()),
                     _ => failing(Retry::Asked {
                         when: Some(When::In(Duration::ZERO)),
                         args: Some(value(5)),
@@ -243,7 +243,7 @@ impl Life {
             ChildIsLost(index) => {
                 self.alive.remove(&index);
                 let commands = self.machine.child_stopped(index, true);
-                let again = task::Command::Child(offspring::Command::Respawn(index));
+                let again = task::Command::Child(offspring::Command::Restart(index));
                 assert_eq!(commands, [again], "a lost child is started again");
                 self.alive.insert(index);
                 return;
@@ -306,7 +306,10 @@ impl Life {
         }
         for attempt in 0..9 {
             if self.runs != Some(attempt) {
-                for end in [End::Value(value(77)), End::Replaced(graft())] {
+                for end in [
+                    AttemptOutcome::Value(value(77)),
+                    AttemptOutcome::Replaced(graft()),
+                ] {
                     assert_eq!(self.machine.finished(attempt, end, now), []);
                 }
             }
@@ -366,7 +369,7 @@ impl Life {
         self.own.iter().find_map(|record| match record {
             Record::Child {
                 index,
-                change: Change::Done(outcome),
+                change: ChildProgress::Done(outcome),
             } if *index == of => Some(outcome),
             _ => None,
         })
@@ -385,7 +388,7 @@ impl Life {
                 }
                 task::Command::Record(change) => {
                     let past = match &change {
-                        Change::Started(past) => Some(past),
+                        ChildProgress::Started(past) => Some(past),
                         change => change.awaited().map(|(past, _)| past),
                     };
                     if let Some(past) = past {
@@ -420,7 +423,7 @@ impl Life {
         if self.rules.timed {
             assert!((ETA_MS..EXPIRES_MS).contains(&self.now_ms));
         }
-        let Some(Change::Started(past)) = self.changes.last() else {
+        let Some(ChildProgress::Started(past)) = self.changes.last() else {
             panic!("it runs before that is on record");
         };
         assert_eq!((past.attempt, &past.args), (attempt, &args));
@@ -460,7 +463,7 @@ impl Life {
 
     fn child(&mut self, command: offspring::Command) {
         match command {
-            offspring::Command::Adopt {
+            offspring::Command::Start {
                 index,
                 purpose,
                 key,
@@ -492,7 +495,7 @@ impl Life {
     }
 
     /// Whatever has happened, it ends if all that can go on does.
-    fn must_end(&mut self, history: &[Event]) {
+    fn expect_end(&mut self, history: &[Event]) {
         for _ in 0..40 {
             if self.ended.is_some() {
                 return;
@@ -521,7 +524,7 @@ impl Life {
             true => life.possible(history),
             false => Vec::new(),
         };
-        life.must_end(history);
+        life.expect_end(history);
         let mut stories = 1;
         for happens in possible {
             history.push(happens);

@@ -3,8 +3,8 @@
 use super::*;
 use crate::canvas::Order;
 use crate::canvas::machine::fold::{self, Fold, Intake, run_index};
-use crate::canvas::machine::revocation::{Revocations, answer, stand};
-use crate::canvas::revoked::Revoked;
+use crate::canvas::machine::revocation::{Revocations, answer, node_key};
+use crate::canvas::revoked::RevokeOutcome;
 
 /// A group, or a chord's header, of which some have arrived when it is revoked.
 struct Fan {
@@ -208,24 +208,24 @@ fn a_fold_revoked_at_any_point_ends_when_its_members_and_its_run_have() {
 fn what_is_marked_is_met_by_itself_and_by_all_below_it_until_its_workflow_has_ended() {
     let root = Id::from(uuid::Uuid::nil());
     let other = Id::next(Some(root), 1, 0);
-    let path = |length: u64| (0..length).rev().map(|at| stand(root.node(at), at));
+    let path = |length: u64| (0..length).rev().map(|at| node_key(root.node(at), at));
     for marked in 0..5 {
         let mut revocations = Revocations::default();
         assert!(revocations.is_empty());
-        let at = stand(root.node(marked), marked);
+        let at = node_key(root.node(marked), marked);
         assert!(revocations.mark(root, at) && !revocations.mark(root, at));
         for length in 0..=marked {
-            assert!(!revocations.meets(root, path(length)));
+            assert!(!revocations.observe(root, path(length)));
         }
-        assert!(!revocations.meets(other, path(5)));
+        assert!(!revocations.observe(other, path(5)));
         assert!(!revocations.has_met(root, at));
-        assert!(revocations.meets(root, path(marked + 1)));
+        assert!(revocations.observe(root, path(marked + 1)));
         assert!(revocations.has_met(root, at));
         assert_eq!(revocations.of(root), [at]);
         assert!(revocations.forget(root) && !revocations.forget(root));
-        assert!(revocations.is_empty() && !revocations.meets(root, path(5)));
+        assert!(revocations.is_empty() && !revocations.observe(root, path(5)));
     }
-    assert_eq!(stand(root, run_index(7)), stand(root, BODY));
+    assert_eq!(node_key(root, run_index(7)), node_key(root, BODY));
 }
 
 #[test]
@@ -240,16 +240,16 @@ fn what_is_told_is_what_the_record_says() {
         for has_begun in [false, true] {
             for outcome in &own {
                 let told = answer(Some(outcome), has_begun, is_settled);
-                assert_eq!(told, Some(Revoked::AlreadyDone));
+                assert_eq!(told, Some(RevokeOutcome::AlreadyDone));
             }
         }
         for outcome in [None, Some(&by_revocation)] {
             assert_eq!(
                 answer(outcome, false, is_settled),
-                Some(Revoked::BeforeStart)
+                Some(RevokeOutcome::BeforeStart)
             );
             let told = answer(outcome, true, is_settled);
-            assert_eq!(told, is_settled.then_some(Revoked::Cancelling));
+            assert_eq!(told, is_settled.then_some(RevokeOutcome::Cancelling));
         }
     }
 }

@@ -2,16 +2,16 @@
 
 use std::fs::File;
 
-use super::super::overlay::Tops;
+use super::super::overlay::MaxKeys;
 use super::*;
-use crate::persistence::fence::{self, Fence};
+use crate::persistence::fence::{self, Watermark};
 
 fn path(home: &Path) -> PathBuf {
     home.join("wal").join(fence::NAME)
 }
 
 fn fence(home: &Path) -> u64 {
-    Fence::read(path(home)).unwrap().last()
+    Watermark::read(path(home)).unwrap().last()
 }
 
 /// The file of the segment that was begun last.
@@ -20,7 +20,7 @@ fn last_segment(home: &Path) -> PathBuf {
 }
 
 #[track_caller]
-fn is_rolled_back(home: &Path) {
+fn expect_rolled_back(home: &Path) {
     for _ in 0..2 {
         let error = SledStore::open(home).unwrap_err();
         assert!(matches!(error, StoreError::RolledBack { .. }), "{error:?}");
@@ -51,7 +51,7 @@ fn after_a_clean_stop_a_log_that_ends_early_is_noticed_wherever_that_is() {
         let found = replay::replay(
             &trial.path().join("wal"),
             replay::Held::default(),
-            Tops::default(),
+            MaxKeys::default(),
         );
         assert!(
             matches!(
@@ -62,7 +62,7 @@ fn after_a_clean_stop_a_log_that_ends_early_is_noticed_wherever_that_is() {
         );
     }
     fs::remove_file(last).unwrap();
-    is_rolled_back(trial.path());
+    expect_rolled_back(trial.path());
     holds_kept(home.path());
 }
 
@@ -88,7 +88,7 @@ fn after_a_kill_what_was_synced_is_missed_and_what_was_not_is_not() {
         let bytes = fs::read(&last).unwrap();
         fs::write(last, &bytes[..end]).unwrap();
         if n < 2 {
-            is_rolled_back(left.path());
+            expect_rolled_back(left.path());
         } else {
             let store = SledStore::open(left.path()).unwrap();
             assert_eq!(store.get(b"n").unwrap(), Some(vec![n as u8]));
@@ -138,7 +138,7 @@ fn a_fence_is_missed_where_it_should_be_and_made_where_there_was_none() {
         drop(store);
         holds_kept(old.path());
         fs::remove_file(last_segment(old.path())).unwrap();
-        is_rolled_back(old.path());
+        expect_rolled_back(old.path());
     }
 }
 
@@ -177,7 +177,7 @@ fn a_copy_has_a_fence_of_its_own() {
         .set_len(4_096)
         .unwrap();
     assert!(is_missed());
-    is_rolled_back(&to);
+    expect_rolled_back(&to);
 }
 
 #[cfg(target_os = "linux")]

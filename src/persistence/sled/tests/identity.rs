@@ -1,7 +1,7 @@
 //! The id of a store, in stores of every version. What is exchanged between stores is in `proof/exchange.rs`.
 
 use super::*;
-use crate::persistence::fence::Fence;
+use crate::persistence::fence::Watermark;
 use crate::persistence::identity::{Identity, StoreId};
 
 fn identity(home: &Path) -> Option<Identity> {
@@ -20,7 +20,7 @@ fn ids(home: &Path) -> Vec<(u64, Option<StoreId>)> {
 }
 
 fn fence_id(home: &Path) -> Option<StoreId> {
-    Fence::read(home.join("wal/fence")).unwrap().id()
+    Watermark::read(home.join("wal/fence")).unwrap().id()
 }
 
 fn write(home: &Path, name: &str) {

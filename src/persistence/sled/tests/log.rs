@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::overlay::Tops;
+use super::overlay::MaxKeys;
 use super::replay::{Held, Replayed, replay};
 use super::*;
 
@@ -53,7 +53,7 @@ impl Killed {
     /// What is replayed of its log when the file is this, as the number of commits.
     fn commits(&self, bytes: &[u8]) -> Result<usize, StoreError> {
         fs::write(&self.path, bytes).unwrap();
-        replay(&self.home.path().join("wal"), self.held, Tops::default())
+        replay(&self.home.path().join("wal"), self.held, MaxKeys::default())
             .map(|replayed| commits(&replayed))
     }
 }
@@ -154,7 +154,11 @@ fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
         let mut bytes = sound.clone();
         bytes[place] ^= 1 << (place % 8);
         fs::write(&path, bytes).unwrap();
-        match replay(&home.path().join("wal"), Held::default(), Tops::default()) {
+        match replay(
+            &home.path().join("wal"),
+            Held::default(),
+            MaxKeys::default(),
+        ) {
             // Only what fills a frame up to a multiple of 8 is of no consequence.
             Err(StoreError::RolledBack {
                 expected: 3,
@@ -325,7 +329,7 @@ fn a_log_of_a_later_version_is_left_untouched() {
     assert!(
         matches!(
             error,
-            StoreError::Newer { found, supported, .. }
+            StoreError::UnsupportedVersion { found, supported, .. }
                 if (found, supported) == (later, segment::VERSION as u8)
         ),
         "{error:?}"

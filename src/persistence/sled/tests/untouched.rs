@@ -26,7 +26,7 @@ fn contents(home: &Path) -> BTreeMap<PathBuf, (fs::Permissions, Vec<u8>)> {
 
 /// Refuses it twice, in the same way.
 #[track_caller]
-fn is_refused(home: &Path, kind: &str) {
+fn expect_refused(home: &Path, kind: &str) {
     let before = contents(home);
     for _ in 0..2 {
         let error = format!("{:?}", SledStore::open(home).unwrap_err());
@@ -92,7 +92,7 @@ fn by_a_log_of_a_later_version_however_it_was_left() {
             let crc = crc32fast::hash(&head[..32]);
             head[32..36].copy_from_slice(&crc.to_le_bytes());
         });
-        is_refused(home.path(), "Newer");
+        expect_refused(home.path(), "UnsupportedVersion");
     }
 }
 
@@ -102,7 +102,7 @@ fn by_a_fence_of_a_later_version_however_it_was_left() {
         change(home.path(), "wal/fence", |slots| {
             slots[..16].copy_from_slice(&fences::encode(fences::VERSION + 1, 99));
         });
-        is_refused(home.path(), "Newer");
+        expect_refused(home.path(), "UnsupportedVersion");
     }
 }
 
@@ -113,12 +113,12 @@ fn by_damage_to_any_file_of_ours() {
         let last = last_segment(home.path());
         let name = if name.is_empty() { &last } else { name };
         change(home.path(), name, |bytes| bytes[place] ^= 1);
-        is_refused(home.path(), "Corrupt");
+        expect_refused(home.path(), "Corrupt");
     }
     for name in ["wal/fence", "sled/db", "sled/.ready"] {
         let home = settled();
         fs::remove_file(home.path().join(name)).unwrap();
-        is_refused(home.path(), "Corrupt");
+        expect_refused(home.path(), "Corrupt");
     }
 }
 
@@ -128,25 +128,25 @@ fn by_commits_that_are_missing() {
     change(home.path(), &last_segment(home.path()), |bytes| {
         bytes.truncate(4_200);
     });
-    is_refused(home.path(), "RolledBack");
+    expect_refused(home.path(), "RolledBack");
 
     let older = rolled_back();
     // sled's snapshot is to be of what its file holds, and what was granted taken back.
     let _ = SledStore::open(older.path()).unwrap_err();
-    is_refused(older.path(), "RolledBack");
+    expect_refused(older.path(), "RolledBack");
 }
 
 #[test]
 fn by_another_engine_and_by_whoever_holds_it() {
     let home = tempdir().unwrap();
     let other = crate::persistence::RedbStore::open(home.path()).unwrap();
-    is_refused(home.path(), "Locked");
+    expect_refused(home.path(), "Locked");
     drop(other);
-    is_refused(home.path(), "OtherEngine");
+    expect_refused(home.path(), "WrongEngine");
 
     let home = settled();
     let _held = SledStore::open(home.path()).unwrap();
-    is_refused(home.path(), "Locked");
+    expect_refused(home.path(), "Locked");
 }
 
 #[test]
