@@ -18,25 +18,25 @@ use tokio::sync::{oneshot, watch};
 
 use self::runtime::{MOST_WORKERS, Runtime};
 
+use crate::actors::admission_control::AdmissionControl;
 use crate::actors::body;
 use crate::actors::client::{self, Client, WhenFull};
 use crate::actors::clock::{Clock, Ids};
 use crate::actors::dispatcher::Slots;
 use crate::actors::engine::EngineActor;
+use crate::actors::engine_context::{EngineContext, Limits, RecoveredState, TrialSettings};
 use crate::actors::parked;
-use crate::actors::room::AdmissionControl;
 use crate::actors::scheduler::SchedulerActor;
 use crate::actors::shared::{Backend, EngineHandle, Shared};
-use crate::actors::shell::{EngineContext, Limits, RecoveredState, TrialSettings};
 use crate::actors::store::{Committer, StoreActor, WriteLock};
 use crate::actors::sweeper;
-use crate::actors::workers::UserRuntime;
+use crate::actors::user_runtime::UserRuntime;
 use crate::canvas::Accepts;
 use crate::canvas::id::Id;
-use crate::canvas::machine::room::Load;
+use crate::canvas::machine::pending_limit::Load;
 use crate::canvas::parked::ParkedTask;
-use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy, QuarantinedTask};
-use crate::canvas::revoked::RevokeOutcome;
+use crate::canvas::quarantine::{QuarantineHook, QuarantinePolicy, QuarantinedTask};
+use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 use crate::messages::task::Released;
@@ -332,7 +332,7 @@ impl App {
 
     fn weight(&self) -> Load {
         match &self.0.shared.backend {
-            Backend::Engine(plant) => plant.room.taken(),
+            Backend::Engine(plant) => plant.admission.taken(),
             Backend::Eager(_) => Load::default(),
         }
     }
@@ -1178,7 +1178,7 @@ impl Engine {
         let shell = EngineContext::new(
             reader,
             Committer {
-                pen,
+                write_lock: pen,
                 store: store.clone(),
             },
             scheduler,

@@ -63,8 +63,8 @@ pub use canvas::id::Id;
 pub use canvas::outcome::{FailureKind, TaskFailure};
 pub use canvas::parameter::Parameter;
 pub use canvas::parked::ParkedTask;
-pub use canvas::quarantined::{QuarantinePolicy, QuarantinedTask};
-pub use canvas::revoked::RevokeOutcome;
+pub use canvas::quarantine::{QuarantinePolicy, QuarantinedTask};
+pub use canvas::revoke_outcome::RevokeOutcome;
 pub use canvas::state::State;
 pub use canvas::{
     Accepts, Canvas, Header, Immutable, Members, Signature, chain, chord, group, group_of,

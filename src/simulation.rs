@@ -13,7 +13,7 @@ use std::rc::Rc;
 use tokio::task::LocalSet;
 
 use crate::actors::inbox::AttemptMessage;
-use crate::actors::roll::TaskKey;
+use crate::actors::task_slab::TaskKey;
 use crate::app::{App, AppBuilder};
 use crate::error::Result;
 use crate::messages::supervisor::ChildEvent;

@@ -75,13 +75,13 @@ pub(crate) const CHECKS: &[Check] = &[
     check(
         "power cuts",
         Unit,
-        &["persistence::proof::power::"],
+        &["persistence::fault_tests::power::"],
         Set("CHORDAL_POWER_CUTS", 3, 30),
     ),
     check(
         "kills in openings",
         Unit,
-        &["persistence::proof::opening::"],
+        &["persistence::fault_tests::opening::"],
         Set("CHORDAL_OPENING_PLACES", 3, 1_000),
     ),
     check(
@@ -91,7 +91,12 @@ pub(crate) const CHECKS: &[Check] = &[
         Set("CHORDAL_POWER_TRIALS", 50, 500),
     ),
     check("salvage", It, &["salvage::"], Fixed),
-    check("kills of a store", Unit, &["proof::kill::killed"], Fixed),
+    check(
+        "kills of a store",
+        Unit,
+        &["fault_tests::kill::killed"],
+        Fixed,
+    ),
     check(
         "submissions",
         Crash,
@@ -158,7 +163,11 @@ pub(crate) const CHECKS: &[Check] = &[
     check(
         "locks",
         Unit,
-        &["who_holds_the_lock", "lock_file_of", "persistence::home::"],
+        &[
+            "who_holds_the_lock",
+            "lock_file_of",
+            "persistence::data_dir::",
+        ],
         Fixed,
     ),
     check("locks of an app", It, &["locked", "frees_"], Fixed),
@@ -183,7 +192,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check(
         "damage",
         Unit,
-        &["proof::damage::"],
+        &["fault_tests::damage::"],
         Set("CHORDAL_DAMAGE_TRIALS", 150, 250),
     ),
     check(
@@ -197,7 +206,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "exchanged files",
         Unit,
         &[
-            "proof::exchange::",
+            "fault_tests::exchange::",
             "sled::tests::identity",
             "persistence::identity::",
         ],
@@ -224,7 +233,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check(
         "missing descriptors",
         Unit,
-        &["proof::descriptors::", "sled::tests::shortage"],
+        &["fault_tests::descriptors::", "sled::tests::shortage"],
         Fixed,
     ),
     check(
@@ -250,7 +259,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check(
         "errors of the disk",
         Unit,
-        &["persistence::proof::errors::"],
+        &["persistence::fault_tests::errors::"],
         Set("CHORDAL_FAULT_PLACES", 3, 12),
     ),
     check(
@@ -373,7 +382,7 @@ pub(crate) const CONTROLS: &[Control] = &[
         check: check(
             "power cuts",
             Unit,
-            &["persistence::proof::power::a_power_cut_takes_nothing_from_sled_on_ext4"],
+            &["persistence::fault_tests::power::a_power_cut_takes_nothing_from_sled_on_ext4"],
             Set("CHORDAL_POWER_CUTS", 40, 40),
         ),
         says: " trials: ",
@@ -385,7 +394,7 @@ pub(crate) const CONTROLS: &[Control] = &[
         check: check(
             "power cuts in checkpoints",
             Unit,
-            &["persistence::proof::power::a_power_cut_takes_nothing_from_sled_on_xfs"],
+            &["persistence::fault_tests::power::a_power_cut_takes_nothing_from_sled_on_xfs"],
             Set("CHORDAL_POWER_CUTS", 40, 40),
         ),
         says: " trials: ",
@@ -397,7 +406,7 @@ pub(crate) const CONTROLS: &[Control] = &[
         check: check(
             "openings killed",
             Unit,
-            &["persistence::proof::opening::an_open_of_sled_that_is_killed_anywhere"],
+            &["persistence::fault_tests::opening::an_open_of_sled_that_is_killed_anywhere"],
             Set("CHORDAL_OPENING_PLACES", 1_000, 1_000),
         ),
         says: " trials: ",
@@ -409,7 +418,7 @@ pub(crate) const CONTROLS: &[Control] = &[
         check: check(
             "first openings killed",
             Unit,
-            &["persistence::proof::opening::a_first_open_of_sled_that_is_killed_anywhere"],
+            &["persistence::fault_tests::opening::a_first_open_of_sled_that_is_killed_anywhere"],
             Set("CHORDAL_OPENING_PLACES", 1_000, 1_000),
         ),
         says: " trials: ",
@@ -421,7 +430,7 @@ pub(crate) const CONTROLS: &[Control] = &[
         check: check(
             "damage",
             Unit,
-            &["proof::damage::what_sled_has"],
+            &["fault_tests::damage::what_sled_has"],
             Set("CHORDAL_DAMAGE_TRIALS", 150, 150),
         ),
         says: "served with commits missing",
@@ -433,7 +442,7 @@ pub(crate) const CONTROLS: &[Control] = &[
         check: check(
             "exchanged files",
             Unit,
-            &["proof::exchange::a_file_of_another_store_is_never_served_as_one_of_sleds"],
+            &["fault_tests::exchange::a_file_of_another_store_is_never_served_as_one_of_sleds"],
             Fixed,
         ),
         says: "not what it held",

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::cancel::Cancellation;
+use super::cancellation::Cancellation;
 use super::inbox::AttemptMessage;
-use super::roll::TaskKey;
 use super::shared::Shared;
+use super::task_slab::TaskKey;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Purpose;
-use crate::canvas::machine::offspring::SubtaskPlan;
+use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::outcome::Outcome;
 use crate::error::{Error, Result};
 use crate::messages::dispatcher::Permit;
@@ -101,7 +101,7 @@ impl Attempt {
     }
 
     /// Says something to its task's actor.
-    pub(crate) fn say(&self, note: AttemptMessage) {
+    pub(crate) fn send(&self, note: AttemptMessage) {
         self.shared.engine_handle().inbox.push(self.ticket, note);
     }
 
@@ -109,7 +109,7 @@ impl Attempt {
     /// waits for its outcome, without a slot.
     pub(crate) async fn call(self: &Arc<Self>, key: &str, graft: SubtaskPlan) -> Result<Outcome> {
         let (answer, outcome) = oneshot::channel();
-        self.say(AttemptMessage::StartSubtask(StartSubtask {
+        self.send(AttemptMessage::StartSubtask(StartSubtask {
             attempt: self.number,
             purpose: Purpose::Call,
             key: key.to_owned(),
@@ -127,7 +127,7 @@ impl Attempt {
     pub(crate) async fn without_slot<T>(self: &Arc<Self>, wait: impl Future<Output = T>) -> T {
         let waiting = Waiting::new(self);
         if self.kind.is_watched {
-            self.say(AttemptMessage::WaitsForTasks);
+            self.send(AttemptMessage::WaitsForTasks);
         }
         let done = wait.await;
         if let Some(last) = waiting.unless_others_wait()
@@ -142,7 +142,7 @@ impl Attempt {
     /// Asks for a slot; nothing comes if the attempt is over.
     fn ask_for_slot(&self) -> oneshot::Receiver<Permit> {
         let (slot, permit) = oneshot::channel();
-        self.say(AttemptMessage::ReacquireSlot(ReacquireSlot(slot)));
+        self.send(AttemptMessage::ReacquireSlot(ReacquireSlot(slot)));
         permit
     }
 
@@ -158,7 +158,7 @@ impl Attempt {
     pub(crate) fn add(&self, graft: SubtaskPlan) {
         // Its number in the attempt: the next attempt adds the same again, and joins it.
         let number = self.additions.fetch_add(1, Ordering::Relaxed);
-        self.say(AttemptMessage::StartSubtask(StartSubtask {
+        self.send(AttemptMessage::StartSubtask(StartSubtask {
             attempt: self.number,
             purpose: Purpose::Addition,
             key: number.to_string(),
@@ -273,7 +273,7 @@ impl Signal {
     }
 
     /// From now on the task listens. Says whether it is there.
-    pub(crate) fn look(&self) -> bool {
+    pub(crate) fn observe(&self) -> bool {
         self.has_listener.store(true, Ordering::SeqCst);
         self.reached.load(Ordering::SeqCst)
     }
@@ -284,7 +284,7 @@ impl Signal {
             tokio::pin!(rung);
             // Registered before the look, so that nothing is missed between look and wait.
             rung.as_mut().enable();
-            if self.look() {
+            if self.observe() {
                 return;
             }
             rung.await;
@@ -318,7 +318,7 @@ impl SoftLimit {
     /// From now on the task listens. Says whether it is reached by now: a task that looks need not
     /// wait for whoever rings.
     pub(crate) fn is_over(&self, now_ms: u64) -> bool {
-        self.signal.look() || self.at_ms.load(Ordering::SeqCst) <= now_ms
+        self.signal.observe() || self.at_ms.load(Ordering::SeqCst) <= now_ms
     }
 
     /// It has been reached; says whether the task listens.

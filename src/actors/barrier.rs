@@ -2,8 +2,8 @@
 
 use actix::{Actor, ActorContext, Context, Handler, Recipient};
 
-use super::post::EventQueue;
-use super::shell::EngineContext;
+use super::engine_context::EngineContext;
+use super::event_queue::EventQueue;
 use super::supervision::{BARRIER, ExitGuard, is_orphaned};
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};

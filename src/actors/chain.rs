@@ -2,8 +2,8 @@
 
 use actix::{Actor, ActorContext, Context, Handler};
 
-use super::post::EventQueue;
-use super::shell::EngineContext;
+use super::engine_context::EngineContext;
+use super::event_queue::EventQueue;
 use super::supervision::{Child, Resume, abandoned_report, restart_after_commit};
 use crate::canvas::machine::chain::{Chain, Command};
 use crate::canvas::machine::{Index, Record};
@@ -64,13 +64,13 @@ impl ChainActor {
                     self.perform(ended.unwrap_or_default(), context);
                 }
                 Command::Report(report) => {
-                    self.child.pass_on(&self.shell, report);
+                    self.child.forward(&self.shell, report);
                     context.stop();
                 }
                 Command::Fail(index, mut report) => {
                     let reader = self.shell.reader();
                     match reader.fail_next(&self.child, index, &mut report) {
-                        Ok(true) => self.child.pass_on(&self.shell, report),
+                        Ok(true) => self.child.forward(&self.shell, report),
                         Ok(false) => self.child.fail(&self.shell, report),
                         Err(error) => return self.shell.halt(error.into()),
                     }
@@ -111,7 +111,7 @@ impl Actor for ChainActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        self.post = Some(self.child.post(context));
+        self.post = Some(self.child.event_queue(context));
         match self.recorded() {
             Ok(records) => {
                 let len = self.child.steps().len() as Index;

@@ -2,8 +2,8 @@
 
 use actix::{Actor, ActorContext, Context, Handler};
 
-use super::fan::{self, FanOut};
-use super::shell::EngineContext;
+use super::engine_context::EngineContext;
+use super::fan_out::{self, FanOut};
 use super::supervision::{BARRIER, Child, Resume, abandoned_report, restart_after_commit};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chord::{Chord, Command};
@@ -73,7 +73,7 @@ impl ChordActor {
                 }
                 Command::Abandon => {
                     let report = abandoned_report(&self.shell, self.child.root, self.body());
-                    self.child.pass_on(&self.shell, report);
+                    self.child.forward(&self.shell, report);
                     context.stop();
                 }
                 Command::Break(member) => {
@@ -81,7 +81,7 @@ impl ChordActor {
                     self.fail(Outcome::Failure(failure).into(), context);
                 }
                 Command::Report(report) => {
-                    self.child.pass_on(&self.shell, report);
+                    self.child.forward(&self.shell, report);
                     context.stop();
                 }
             }
@@ -103,7 +103,12 @@ impl ChordActor {
             return;
         };
         let place = self.child.body(fan.roster().list());
-        let child = Child::new(place, resume, fan.post().clone(), fan.post().clone());
+        let child = Child::new(
+            place,
+            resume,
+            fan.event_queue().clone(),
+            fan.event_queue().clone(),
+        );
         child.start(&self.shell);
         failpoint::reach(Point::Body);
     }
@@ -117,8 +122,8 @@ impl Actor for ChordActor {
             unreachable!("a chord actor is started for a chord")
         };
         let header = header.clone();
-        let post = self.child.post(context);
-        match fan::open(&self.shell, &self.child, header, post, context) {
+        let post = self.child.event_queue(context);
+        match fan_out::open(&self.shell, &self.child, header, post, context) {
             Ok((fan, arrived)) => {
                 let (machine, commands) = Chord::recover(arrived, fan.window(&self.shell));
                 self.running = Some((machine, fan));
@@ -132,7 +137,7 @@ impl Actor for ChordActor {
 
 impl ChordActor {
     /// Finds out whether it is revoked, before it hears of anything else.
-    fn look(&mut self, context: &mut Context<Self>) {
+    fn check_revoked(&mut self, context: &mut Context<Self>) {
         if self
             .shell
             .observe_revocation(self.child.root, self.child.path())
@@ -173,12 +178,12 @@ impl Handler<EventsReady> for ChordActor {
     type Result = ();
 
     fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
-        self.look(context);
+        self.check_revoked(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
         machine.resize(self.shell.window());
-        for word in fan.post().drain() {
+        for word in fan.event_queue().drain() {
             match word {
                 ChildEvent::Ended(ended) => self.body_ended(ended, context),
                 ChildEvent::Exited(stopped) => self.stopped(stopped, context),
@@ -192,7 +197,7 @@ impl Handler<Decided> for ChordActor {
     type Result = ();
 
     fn handle(&mut self, Decided(verdict): Decided, context: &mut Context<Self>) {
-        self.look(context);
+        self.check_revoked(context);
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.decided(verdict);
             self.perform(commands, context);

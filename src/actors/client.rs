@@ -6,19 +6,19 @@ use actix::prelude::SendError;
 use actix::{Addr, Handler, Message};
 use tokio::sync::oneshot;
 
+use super::admission_control::{AdmissionControl, Reservation};
 use super::clock::Ids;
 use super::engine::{Confirm, Earlier, EndPause, EngineActor, Forget, Release, Revoke, Submit};
 use super::parked::parked;
-use super::pins::RetentionGuard;
-use super::room::{AdmissionControl, Reservation};
+use super::retention_guard::RetentionGuard;
 use super::shared::{Backend, EngineHandle, Shared};
 use super::staging::{self, gone};
 use super::store::StoreActor;
 use crate::canvas::Canvas;
 use crate::canvas::id::Id;
+use crate::canvas::machine::pending_limit::Load;
 use crate::canvas::machine::revocation::{NodeKey, answer};
-use crate::canvas::machine::room::Load;
-use crate::canvas::revoked::RevokeOutcome;
+use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::eager;
 use crate::error::{Error, Result};
 use crate::messages::task::Released;
@@ -78,7 +78,7 @@ pub(crate) async fn submit(
     }
     match &shared.backend {
         Backend::Engine(plant) => {
-            let reservation = enter(shared, &plant.room, patience).await?;
+            let reservation = acquire(shared, &plant.admission, patience).await?;
             send(shared, plant.client(), canvas, key, by, reservation).await
         }
         Backend::Eager(ledger) => {
@@ -94,15 +94,15 @@ pub(crate) async fn submit(
     }
 }
 
-async fn enter(
+async fn acquire(
     shared: &Shared,
     room: &Arc<AdmissionControl>,
     patience: WhenFull,
 ) -> Result<Reservation> {
     match patience {
-        WhenFull::Wait => room.enter().await.ok_or_else(|| gone(shared)),
-        WhenFull::Admit => Ok(room.force()),
-        WhenFull::Reject => room.try_enter().ok_or_else(|| {
+        WhenFull::Wait => room.acquire().await.ok_or_else(|| gone(shared)),
+        WhenFull::Admit => Ok(room.acquire_over_limit()),
+        WhenFull::Reject => room.try_acquire().ok_or_else(|| {
             let Load { tasks, bytes } = room.taken();
             Error::Busy { tasks, bytes }
         }),

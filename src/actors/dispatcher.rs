@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::roll::TaskKey;
 use super::supervision::Child;
+use super::task_slab::TaskKey;
 use crate::canvas::id::Id;
-use crate::canvas::machine::gate::StartPacer;
 use crate::canvas::machine::queue::{Queue, SlotKind};
+use crate::canvas::machine::start_pacer::StartPacer;
 use crate::messages::dispatcher::{Permit, Returns, Slot};
 
 /// How many tasks of one queue run at once.
@@ -115,7 +115,7 @@ impl Dispatcher {
 
     fn add(&mut self, name: &str, slots: Slots) -> u32 {
         if self.numbers.len() >= self.most {
-            self.let_go();
+            self.free_idle_queues();
         }
         let queue = Some(Box::new(QueueState {
             name: name.to_owned(),
@@ -134,7 +134,7 @@ impl Dispatcher {
     }
 
     /// Lets go of the idle queues. Rare enough to cost nothing each time that one is added.
-    fn let_go(&mut self) {
+    fn free_idle_queues(&mut self) {
         for queue in &mut self.queues {
             if let Some(idle) = queue.take_if(|queue| queue.is_idle()) {
                 self.numbers.remove(&idle.name);
@@ -185,21 +185,21 @@ impl Dispatcher {
         }
         let counter = self.of(slot);
         let task = counter.queue.release()?;
-        counter.gate.turn();
+        counter.gate.note_grant();
         Some((task, self.grant(slot)))
     }
 
     /// Grants nothing for a while.
-    pub(crate) fn hold(&mut self) {
+    pub(crate) fn hold_back(&mut self) {
         self.holds = true;
     }
 
-    pub(crate) fn holds(&self) -> bool {
+    pub(crate) fn is_held_back(&self) -> bool {
         self.holds
     }
 
     /// What has waited meanwhile gets the slots that are free.
-    pub(crate) fn go_on(&mut self) -> Vec<(Ready, Permit)> {
+    pub(crate) fn end_hold(&mut self) -> Vec<(Ready, Permit)> {
         self.holds = false;
         self.grant_all()
     }
@@ -230,7 +230,7 @@ impl Dispatcher {
                 }
                 let slot = Slot { queue, kind };
                 while let Some(task) = self.of(slot).queue.next() {
-                    self.of(slot).gate.turn();
+                    self.of(slot).gate.note_grant();
                     granted.push((task, self.grant(slot)));
                 }
             }
@@ -269,7 +269,7 @@ impl Dispatcher {
 
     /// The workflows that begin now.
     #[expect(clippy::vec_box, reason = "they are boxed as they came")]
-    pub(crate) fn let_in(&mut self) -> Vec<Box<Child>> {
+    pub(crate) fn admit_ready(&mut self) -> Vec<Box<Child>> {
         let mut entering = Vec::new();
         if self.draining {
             return entering;
@@ -282,7 +282,7 @@ impl Dispatcher {
                 return false;
             };
             for SlotPool { queue, gate } in [&mut slotted.asynchronous, &mut slotted.blocking] {
-                gate.tick();
+                gate.begin_round();
                 while let Some(root) = gate.next(begun, |priority| queue.waiting(priority)) {
                     begun += 1;
                     entering.push(root);
@@ -297,7 +297,7 @@ impl Dispatcher {
     }
 
     /// Somebody waits for this workflow: it begins now if it has not.
-    pub(crate) fn fetch(&mut self, root: Id) -> Option<Box<Child>> {
+    pub(crate) fn take_workflow(&mut self, root: Id) -> Option<Box<Child>> {
         let mut gates = self
             .queues
             .iter_mut()
@@ -309,11 +309,11 @@ impl Dispatcher {
     }
 
     /// Takes those out of all lines that are not to start any more.
-    pub(crate) fn take_out(&mut self, mut is_it: impl FnMut(&Ready) -> bool) -> Vec<Ready> {
+    pub(crate) fn remove_waiting(&mut self, mut is_it: impl FnMut(&Ready) -> bool) -> Vec<Ready> {
         let mut out = Vec::new();
         for queue in self.queues.iter_mut().flatten() {
             for counter in [&mut queue.asynchronous, &mut queue.blocking] {
-                out.extend(counter.queue.take_out(&mut is_it));
+                out.extend(counter.queue.remove_waiting(&mut is_it));
             }
         }
         self.waiting -= out.len();
@@ -451,7 +451,7 @@ mod tests {
             dispatcher.release(slot);
         }
         let _ = (0..2_000).map(|name| slot(&mut dispatcher, &format!("other {name}")));
-        dispatcher.let_go();
+        dispatcher.free_idle_queues();
         assert_eq!(dispatcher.numbers.len(), 0);
     }
 }

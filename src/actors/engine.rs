@@ -17,18 +17,18 @@ pub(crate) use self::pause::EndPause;
 pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
 pub(crate) use self::revocation::{IsRevoked, Revoke};
+use super::admission_control::Reservation;
+use super::engine_context::EngineContext;
+use super::event_queue::EventQueue;
 use super::journal::PostCommit;
-use super::pins::RetentionGuard;
-use super::post::EventQueue;
-use super::room::Reservation;
-use super::shell::EngineContext;
+use super::retention_guard::RetentionGuard;
 use super::staging::Staged;
 use super::supervision::{Child, Resume, abandoned_report, restart_after_commit};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::backlog::{Backlog, Lane};
-use crate::canvas::machine::place::ChildSpec;
-use crate::canvas::machine::room::Load;
+use crate::canvas::machine::child_spec::ChildSpec;
+use crate::canvas::machine::pending_limit::Load;
 use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::time::{Earliest, Moment};
@@ -208,7 +208,7 @@ impl EngineActor {
     /// not wait for the last.
     fn resume_some(&mut self) -> Result<(), StoreError> {
         let Some(mut rest) = self.unresumed.take() else {
-            self.look();
+            self.admit_waiting();
             self.shell.then(PostCommit::Stored(Stored::AllResumed));
             return Ok(());
         };
@@ -225,7 +225,7 @@ impl EngineActor {
             if let Some(root) = keys::id_of(&key).filter(|root| !rest.came_in.contains(root)) {
                 let head = codec::decode(Kind::Head, &key, &record)?;
                 let submitted = self.submitted(root, head)?;
-                let entrance = self.come_in(root, &submitted.node)?;
+                let entrance = self.admit_live(root, &submitted.node)?;
                 let since_ms = now.steady_at(root.submitted_ms());
                 let history = histories.of(root)?;
                 self.resume(submitted, record, history, entrance, since_ms)?;
@@ -696,7 +696,7 @@ impl Handler<EventsReady> for EngineActor {
             }
         }
         if std::mem::take(&mut self.has_places) {
-            self.look();
+            self.admit_waiting();
         }
     }
 }
@@ -728,7 +728,7 @@ impl Handler<Wake> for EngineActor {
             self.shell.then(PostCommit::Sweep(Sweep::Start));
         }
         self.shell.look_at_trials();
-        self.look();
+        self.admit_waiting();
     }
 }
 
@@ -741,7 +741,7 @@ impl Handler<Shutdown> for EngineActor {
         Box::pin(async move {
             settle(grace, || shell.held() == 0).await;
             settle(LAST_COMMITS, || shell.is_quiet()).await;
-            shell.end_life();
+            shell.end_session();
             settle(LAST_COMMITS, || shell.is_quiet()).await;
             shell.close(Error::ShutDown);
         })

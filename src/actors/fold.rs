@@ -2,8 +2,8 @@
 
 use actix::{Actor, ActorContext, Context, Handler};
 
-use super::fan::{self, FanOut};
-use super::shell::EngineContext;
+use super::engine_context::EngineContext;
+use super::fan_out::{self, FanOut};
 use super::supervision::{BARRIER, Child, Resume, abandoned_report, restart_after_commit};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::fold::{Command, Fold, Intake, Run, is_run};
@@ -149,12 +149,17 @@ impl FoldActor {
             return;
         };
         let place = self.child.fold_run(run);
-        let child = Child::new(place, resume, fan.post().clone(), fan.post().clone());
+        let child = Child::new(
+            place,
+            resume,
+            fan.event_queue().clone(),
+            fan.event_queue().clone(),
+        );
         child.start(&self.shell);
     }
 
     /// Finds out whether it is revoked, before it hears of anything else.
-    fn look(&mut self, context: &mut Context<Self>) {
+    fn check_revoked(&mut self, context: &mut Context<Self>) {
         if self
             .shell
             .observe_revocation(self.child.root, self.child.path())
@@ -163,7 +168,7 @@ impl FoldActor {
         }
     }
 
-    fn hear(&mut self, word: ChildEvent, context: &mut Context<Self>) {
+    fn on_event(&mut self, word: ChildEvent, context: &mut Context<Self>) {
         match word {
             ChildEvent::Arrived(Arrived { index, outcome }) => {
                 self.decide(context, |fold| fold.arrived(index, outcome));
@@ -209,8 +214,8 @@ impl Actor for FoldActor {
             unreachable!("a fold actor is started for a fold")
         };
         let header = header.clone();
-        let post = self.child.post(context);
-        match fan::open(&self.shell, &self.child, header, post, context) {
+        let post = self.child.event_queue(context);
+        match fan_out::open(&self.shell, &self.child, header, post, context) {
             Ok((fan, _)) => {
                 let intake = match self.intake(fan.size()) {
                     Ok(intake) => intake,
@@ -233,13 +238,13 @@ impl Handler<EventsReady> for FoldActor {
     type Result = ();
 
     fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
-        self.look(context);
+        self.check_revoked(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
         machine.resize(self.shell.window());
-        for word in fan.post().drain() {
-            self.hear(word, context);
+        for word in fan.event_queue().drain() {
+            self.on_event(word, context);
         }
     }
 }
@@ -248,7 +253,7 @@ impl Handler<Decided> for FoldActor {
     type Result = ();
 
     fn handle(&mut self, Decided(verdict): Decided, context: &mut Context<Self>) {
-        self.look(context);
+        self.check_revoked(context);
         self.decide(context, |fold| fold.decided(verdict));
     }
 }

@@ -2,8 +2,8 @@
 
 use actix::{Actor, ActorContext, Context, Handler};
 
-use super::fan::{self, FanOut};
-use super::shell::EngineContext;
+use super::engine_context::EngineContext;
+use super::fan_out::{self, FanOut};
 use super::supervision::{BARRIER, Child};
 use crate::canvas::freeze::Def;
 use crate::canvas::machine::group::{self, Command, Group};
@@ -66,8 +66,8 @@ impl Actor for GroupActor {
             unreachable!("a group actor is started for a group")
         };
         let fan = fan.clone();
-        let post = self.child.post(context);
-        match fan::open(&self.shell, &self.child, fan, post, context) {
+        let post = self.child.event_queue(context);
+        match fan_out::open(&self.shell, &self.child, fan, post, context) {
             Ok((fan, arrived)) => {
                 let (machine, commands) = Group::recover(arrived, fan.window(&self.shell));
                 self.running = Some((machine, fan));
@@ -84,7 +84,7 @@ impl Actor for GroupActor {
 
 impl GroupActor {
     /// Finds out whether it is revoked, before it hears of anything else.
-    fn look(&mut self, context: &mut Context<Self>) {
+    fn check_revoked(&mut self, context: &mut Context<Self>) {
         if self
             .shell
             .observe_revocation(self.child.root, self.child.path())
@@ -115,12 +115,12 @@ impl Handler<EventsReady> for GroupActor {
     type Result = ();
 
     fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
-        self.look(context);
+        self.check_revoked(context);
         let Some((machine, fan)) = &mut self.running else {
             return;
         };
         machine.resize(self.shell.window());
-        for word in fan.post().drain() {
+        for word in fan.event_queue().drain() {
             match word {
                 ChildEvent::Exited(stopped) => self.stopped(stopped, context),
                 // Members report to the barrier.
@@ -134,7 +134,7 @@ impl Handler<Decided> for GroupActor {
     type Result = ();
 
     fn handle(&mut self, Decided(verdict): Decided, context: &mut Context<Self>) {
-        self.look(context);
+        self.check_revoked(context);
         if let Some((machine, _)) = &mut self.running {
             let commands = machine.decided(verdict);
             self.perform(commands, context);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::roll::TaskKey;
-use super::shell::EngineContext;
+use super::engine_context::EngineContext;
+use super::task_slab::TaskKey;
 use crate::messages::dispatcher::Returns;
 use crate::messages::task::{Finished, ReacquireSlot, StartSubtask};
 

@@ -6,8 +6,8 @@ use actix::Recipient;
 use tokio::sync::oneshot;
 
 use super::engine::{Forget, IsRevoked, Revoke};
-use super::pins::RetentionGuard;
-use super::runner::{self, Invocation};
+use super::executor::{self, Invocation};
+use super::retention_guard::RetentionGuard;
 use super::shared::Shared;
 use super::supervision::Child;
 use crate::canvas::id::Id;
@@ -18,7 +18,7 @@ use crate::failpoint::{self, Point};
 use crate::messages::engine::{KeyIsDurable, Stored, Sweep, Wanted};
 use crate::messages::supervisor::RestartChild;
 use crate::persistence::Batch;
-use crate::persistence::draft::CommitBuilder;
+use crate::persistence::commit_builder::CommitBuilder;
 
 /// What waits for the disk and is the engine's to do.
 #[derive(Debug)]
@@ -82,11 +82,11 @@ pub(crate) struct CommitNotice {
 
 impl CommitNotice {
     /// The commit is durable.
-    pub(crate) fn tell(self, shared: &Arc<Shared>) {
+    pub(crate) fn publish(self, shared: &Arc<Shared>) {
         shared.publish_commit(self.commit, &self.touched);
         failpoint::reach(Point::Shown);
         if !self.orders.is_empty() {
-            runner::submit(shared, self.orders);
+            executor::submit(shared, self.orders);
         }
         for (caller, pin) in self.acknowledged {
             // Who no longer waits for its submission loses nothing.

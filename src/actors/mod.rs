@@ -5,40 +5,40 @@
 //! order, and what is durable is always a prefix of it. Only acts (running user code, answering a
 //! caller) wait for the disk; decisions flow on at once and share the batch that is being filled.
 
+pub(crate) mod admission_control;
 pub(crate) mod attempt;
 mod barrier;
 pub(crate) mod body;
 pub(crate) mod call;
-pub(crate) mod cancel;
+pub(crate) mod cancellation;
 mod chain;
 mod chord;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod dispatcher;
 pub(crate) mod engine;
-mod fan;
+pub(crate) mod engine_context;
+mod event_queue;
+pub(crate) mod executor;
+mod fan_out;
 mod fold;
 mod group;
 pub(crate) mod inbox;
 mod journal;
 pub(crate) mod parked;
-pub(crate) mod pins;
 pub(crate) mod pool;
-mod post;
-pub(crate) mod roll;
-pub(crate) mod room;
-pub(crate) mod runner;
+pub(crate) mod retention_guard;
 pub(crate) mod scheduler;
 pub(crate) mod shared;
-pub(crate) mod shell;
 mod staging;
 pub(crate) mod store;
 mod supervision;
 pub(crate) mod sweeper;
 mod task;
+pub(crate) mod task_slab;
 #[cfg(test)]
 mod tests;
-pub(crate) mod workers;
+pub(crate) mod user_runtime;
 
 /// Each kind of actor calls this at one of its events, so that a test or a simulation can have it
 /// die there: nothing that a user can do kills one.

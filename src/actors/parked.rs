@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::shared::Shared;
+use crate::canvas::first_tasks;
 use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::{Id, Seq};
-use crate::canvas::opening;
 use crate::canvas::parked::ParkedTask;
 use crate::error::Result;
 use crate::persistence::reader::Reader;
@@ -80,7 +80,7 @@ impl Search<'_> {
                 found.push(ParkedTask::new(root.node(seq), &task.name, &reason));
             }
         };
-        opening::visit_all(node, &mut task, &mut |group, size| {
+        first_tasks::visit_all(node, &mut task, &mut |group, size| {
             groups.push((group, size));
         });
     }

@@ -8,22 +8,22 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use super::cancel::Cancellations;
+use super::admission_control::AdmissionControl;
+use super::cancellation::Cancellations;
 use super::client::Client;
 use super::clock::Clock;
+use super::executor::Executor;
 use super::inbox::Inbox;
-use super::pins::{RetentionGuard, RetentionGuards};
 use super::pool;
-use super::roll::TaskKey;
-use super::room::AdmissionControl;
-use super::runner::Executor;
-use super::workers::UserRuntime;
+use super::retention_guard::{RetentionGuard, RetentionGuards};
+use super::task_slab::TaskKey;
+use super::user_runtime::UserRuntime;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::payload::{ListWriter, Payload};
-use crate::canvas::quarantined::QuarantinedTask;
+use crate::canvas::quarantine::QuarantinedTask;
 use crate::eager::EagerStore;
 use crate::error::{Error, Result};
 use crate::persistence::reader::{Elements, ElementsError, Progress, Reader};
@@ -74,7 +74,7 @@ pub(crate) struct EngineHandle {
     pub(crate) inbox: Inbox,
     pub(crate) cancellations: Cancellations,
     /// For what is pending.
-    pub(crate) room: Arc<AdmissionControl>,
+    pub(crate) admission: Arc<AdmissionControl>,
 }
 
 impl EngineHandle {
@@ -91,7 +91,7 @@ impl EngineHandle {
             runner: Executor::new(threads),
             inbox: Inbox::default(),
             cancellations: Cancellations::new(grace),
-            room,
+            admission: room,
         }
     }
 
@@ -269,7 +269,7 @@ impl Shared {
     pub(crate) fn end(&self, why: Error) {
         self.ended.lock().get_or_insert(why);
         if let Backend::Engine(plant) = &self.backend {
-            plant.room.close();
+            plant.admission.close();
         }
         let watching = self.watches.lock().all();
         watching.iter().for_each(|notify| notify.notify_waiters());

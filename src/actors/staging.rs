@@ -7,15 +7,15 @@ use std::sync::Arc;
 use actix::Addr;
 use tokio::sync::mpsc;
 
+use super::admission_control::Reservation;
 use super::pool;
-use super::room::Reservation;
 use super::shared::Shared;
 use super::store::{self, StoreActor};
 use super::sweeper;
 use crate::canvas::Canvas;
 use crate::canvas::freeze::CanvasError;
 use crate::canvas::id::{Id, Seq};
-use crate::canvas::machine::room::Load;
+use crate::canvas::machine::pending_limit::Load;
 use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
 use crate::persistence::codec::{self, Kind};
@@ -71,7 +71,7 @@ pub(crate) async fn stage(
         let shared = shared.clone();
         move || {
             freeze(&shared, root, canvas, key, |batch, drawn| {
-                let gone = |_| CanvasError::here("nobody waits for it any more");
+                let gone = |_| CanvasError::at_top("nobody waits for it any more");
                 pollster::block_on(batches.send((batch, drawn))).map_err(gone)
             })
         }

@@ -120,7 +120,7 @@ impl WriteLock {
 
 /// It lives on an arbiter of its own, because it blocks in `fsync`.
 pub(crate) struct StoreActor {
-    pen: Arc<WriteLock>,
+    write_lock: Arc<WriteLock>,
     /// Each is applied as it came, so that none grows large; they share one sync.
     pending: Vec<Batch>,
     waiting: Vec<CommitWaiter>,
@@ -178,7 +178,7 @@ fn send(
 /// The engine's way to the store.
 #[derive(Debug)]
 pub(crate) struct Committer {
-    pub(crate) pen: Arc<WriteLock>,
+    pub(crate) write_lock: Arc<WriteLock>,
     pub(crate) store: Addr<StoreActor>,
 }
 
@@ -191,7 +191,7 @@ impl Committer {
         batch: Batch,
         then: impl FnOnce(&Result<(), StoreError>) + Send + 'static,
     ) -> Option<Result<(), StoreError>> {
-        let here = AssertUnwindSafe(|| self.pen.write_here(batch));
+        let here = AssertUnwindSafe(|| self.write_lock.write_here(batch));
         let (batch, full) = match catch_unwind(here).ok()? {
             Ok(Ok(Ok(()))) => {
                 then(&Ok(()));
@@ -219,7 +219,7 @@ type WithStore = Box<dyn FnOnce(&dyn Store) + Send>;
 struct Inspect(WithStore);
 
 /// Has a look at the store between two commits; they wait. Fails if the store actor is gone.
-pub(crate) fn look<T: Send + 'static>(
+pub(crate) fn inspect<T: Send + 'static>(
     store: &Addr<StoreActor>,
     look: impl FnOnce(&dyn Store) -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
@@ -236,7 +236,7 @@ struct Write;
 impl StoreActor {
     pub(crate) fn new(pen: Arc<WriteLock>) -> Self {
         Self {
-            pen,
+            write_lock: pen,
             pending: Vec::new(),
             waiting: Vec::new(),
             full: None,
@@ -249,7 +249,7 @@ impl StoreActor {
             .into_actor(self)
             .map(|(), actor, context| {
                 actor.flush = None;
-                match actor.pen.flush() {
+                match actor.write_lock.flush() {
                     Ok(()) => {}
                     Err(error) if error.is_temporary() => actor.flush_later(context),
                     // The next commit is told of it.
@@ -264,7 +264,7 @@ impl Actor for StoreActor {
     type Context = Context<Self>;
 
     fn stopping(&mut self, _: &mut Context<Self>) -> Running {
-        if let Err(error) = self.pen.flush() {
+        if let Err(error) = self.write_lock.flush() {
             tracing::error!(%error, "the store could not be flushed at the end");
         }
         Running::Stop
@@ -294,8 +294,8 @@ impl Handler<Inspect> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, Inspect(look): Inspect, _: &mut Context<Self>) {
-        let _nobody_writes = self.pen.take();
-        look(&*self.pen.store);
+        let _nobody_writes = self.write_lock.take();
+        look(&*self.write_lock.store);
     }
 }
 
@@ -303,7 +303,10 @@ impl Handler<Write> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, _: Write, context: &mut Context<Self>) {
-        let done = match self.pen.write(self.pending.drain(..), &mut self.pen.take()) {
+        let done = match self
+            .write_lock
+            .write(self.pending.drain(..), &mut self.write_lock.take())
+        {
             // All is applied and nobody is told: it waits for room on the disk, as for the disk.
             Ok(Err(full)) if full.is_temporary() => {
                 self.full = Some(full);
@@ -317,7 +320,7 @@ impl Handler<Write> for StoreActor {
             Ok(synced) => synced,
             Err(error) => Err(error),
         };
-        if self.pen.durability == Durability::Buffered && self.flush.is_none() {
+        if self.write_lock.durability == Durability::Buffered && self.flush.is_none() {
             self.flush_later(context);
         }
         self.full = None;
@@ -404,7 +407,13 @@ mod tests {
         let pen = WriteLock::new(book.clone(), durability);
         let actor = StoreActor::new(pen.clone());
         let store = StoreActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
-        (book, Committer { pen, store })
+        (
+            book,
+            Committer {
+                write_lock: pen,
+                store,
+            },
+        )
     }
 
     #[actix::test]
@@ -433,8 +442,8 @@ mod tests {
     async fn whoever_finds_the_pen_in_use_does_not_wait_for_it() {
         let (book, desk) = desk(Durability::Power);
         let (let_go, held) = std::sync::mpsc::channel::<()>();
-        let look = look(&desk.store, move |_| held.recv().is_err());
-        while !desk.pen.failed.is_locked() {
+        let look = inspect(&desk.store, move |_| held.recv().is_err());
+        while !desk.write_lock.failed.is_locked() {
             tokio::task::yield_now().await;
         }
         let done = desk.commit(batch(1), |_| ());

@@ -7,14 +7,14 @@ use actix::{Actor, AsyncContext, Context, Handler};
 
 use super::chain::ChainActor;
 use super::chord::ChordActor;
+use super::engine_context::EngineContext;
+use super::event_queue::EventQueue;
 use super::fold::FoldActor;
 use super::group::GroupActor;
 use super::journal::PostCommit;
-use super::post::EventQueue;
-use super::shell::EngineContext;
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
-use crate::canvas::machine::place::ChildSpec;
+use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::revocation::{NodeKey, node_key};
 use crate::canvas::machine::{ChildProgress, Index, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
@@ -136,7 +136,7 @@ impl Child {
     }
 
     /// The post of its actor, for children of its own.
-    pub(crate) fn post<A>(&self, context: &Context<A>) -> EventQueue
+    pub(crate) fn event_queue<A>(&self, context: &Context<A>) -> EventQueue
     where
         A: Actor<Context = Context<A>> + Handler<EventsReady>,
     {
@@ -157,35 +157,35 @@ impl Child {
 
     /// Its outcome and the callbacks it calls for go to the supervisor.
     pub(crate) fn report(&mut self, shell: &EngineContext, outcome: Outcome) {
-        self.tell(shell, shell.spill(self.id(), outcome).into(), false);
+        self.notify(shell, shell.spill(self.id(), outcome).into(), false);
     }
 
     /// The outcome of its last child is its own.
-    pub(crate) fn pass_on(&mut self, shell: &EngineContext, report: Report) {
-        self.tell(shell, report, true);
+    pub(crate) fn forward(&mut self, shell: &EngineContext, report: Report) {
+        self.notify(shell, report, true);
     }
 
     /// The failure of a child that is not the last is its own.
     pub(crate) fn fail(&mut self, shell: &EngineContext, report: Report) {
-        self.tell(shell, report, false);
+        self.notify(shell, report, false);
     }
 
     /// It is revoked, or what it is a part of.
     pub(crate) fn revoke(&mut self) {
         let failure = TaskFailure::revoked(self.id(), self.node.name());
-        self.say(Outcome::Revoked(failure).into());
+        self.send_report(Outcome::Revoked(failure).into());
     }
 
-    fn tell(&mut self, shell: &EngineContext, report: Report, of_last: bool) {
+    fn notify(&mut self, shell: &EngineContext, report: Report, of_last: bool) {
         // Of what was on its way here when it was revoked nothing counts.
         if shell.observe_revocation(self.root, self.path()) {
             return self.revoke();
         }
-        let report = self.last_word(report, of_last);
-        self.say(report);
+        let report = self.final_report(report, of_last);
+        self.send_report(report);
     }
 
-    fn say(&mut self, report: Report) {
+    fn send_report(&mut self, report: Report) {
         self.exit_guard.release();
         self.reports_to.send(ChildEvent::Ended(ChildEnded {
             root: self.root,

@@ -8,17 +8,17 @@ use tokio::sync::oneshot;
 
 use super::call::{self, CallInput, Limits};
 use super::dispatcher::Ready;
+use super::engine_context::EngineContext;
+use super::event_queue::EventQueue;
+use super::executor::Invocation;
 use super::inbox::AttemptMessage;
 use super::journal::PostCommit;
-use super::post::EventQueue;
-use super::roll::TaskKey;
-use super::runner::Invocation;
-use super::shell::EngineContext;
 use super::supervision::{Child, Resume, abandoned_report, restart_after_commit};
+use super::task_slab::TaskKey;
 use crate::canvas::Mode;
 use crate::canvas::freeze::Node;
-use crate::canvas::machine::offspring;
 use crate::canvas::machine::quarantine::SuspectStatus;
+use crate::canvas::machine::subtasks;
 use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{ChildProgress, Index};
 use crate::canvas::options::Options;
@@ -57,7 +57,7 @@ struct Job {
     /// It has said its last word.
     is_over: bool,
     /// Others know the actor's address, and may use it after the end of the job.
-    is_known: bool,
+    is_referenced: bool,
     /// Who has got the slot that this one gave back.
     next: Option<(Box<Child>, Permit)>,
 }
@@ -118,7 +118,7 @@ impl Activation {
 
     fn family(&mut self, child: &Child, context: &Context<TaskActor>) -> &mut SubtaskWaiters {
         self.waiters
-            .get_or_insert_with(|| SubtaskWaiters::new(BTreeMap::new(), child.post(context)))
+            .get_or_insert_with(|| SubtaskWaiters::new(BTreeMap::new(), child.event_queue(context)))
     }
 }
 
@@ -128,7 +128,7 @@ impl TaskActor {
     }
 
     /// Does something to the job; whoever has none hears of the one before.
-    fn work(
+    fn with_job(
         &mut self,
         context: &mut Context<Self>,
         event: impl FnOnce(&mut Job, &mut Context<Self>),
@@ -149,7 +149,7 @@ impl TaskActor {
         if job.is_over {
             job.clear();
         }
-        let (ticket, is_known) = (job.ticket, job.is_known);
+        let (ticket, is_known) = (job.ticket, job.is_referenced);
         match next {
             Some((child, permit)) if !is_known => {
                 let ticket = self.shell.reuse_key(ticket, child.root);
@@ -173,7 +173,7 @@ impl TaskActor {
         context: &mut Context<Self>,
     ) {
         self.job = Some(Job::new(self.shell.clone(), child, permit, ticket));
-        self.work(context, Job::start);
+        self.with_job(context, Job::start);
     }
 }
 
@@ -193,7 +193,7 @@ impl Job {
             arrival: SuspectStatus::Free,
             is_parked: false,
             is_over: false,
-            is_known: false,
+            is_referenced: false,
             next: None,
         }
     }
@@ -225,7 +225,7 @@ impl Job {
                     self.run(attempt, args, permit.take());
                 }
                 Command::WakeAt(at) => {
-                    self.is_known = true;
+                    self.is_referenced = true;
                     self.shell.scheduler().do_send(WakeAt {
                         at,
                         who: context.address().recipient(),
@@ -236,7 +236,7 @@ impl Job {
                     if self.child.run.is_none() {
                         report.outcome = self.shell.spill(self.child.id(), report.outcome);
                     }
-                    self.child.pass_on(&self.shell, report);
+                    self.child.forward(&self.shell, report);
                     self.is_over = true;
                 }
                 Command::Park(failure) => {
@@ -274,10 +274,10 @@ impl Job {
 
     fn perform_child(
         &mut self,
-        command: offspring::Command,
+        command: subtasks::Command,
         context: &mut Context<TaskActor>,
     ) -> Result<(), StoreError> {
-        use offspring::Command;
+        use subtasks::Command;
         let task = self.child.id();
         let Some(work) = &mut self.activation else {
             return Ok(());
@@ -461,7 +461,7 @@ impl Job {
     /// process has submitted, whose arguments this build wrote; and where a canvas without types passes on
     /// a value from upstream, or a retry its arguments, which the compiler has not checked.
     fn is_workflow_at_fault(&self, misfit: Misfit) -> bool {
-        if self.shell.is_of_this_life(self.child.root) {
+        if self.shell.is_of_this_session(self.child.root) {
             return true;
         }
         let Some(work) = &self.activation else {
@@ -570,7 +570,7 @@ impl Job {
         let family = work.waiters.as_ref()?;
         let node = family.subtasks.get(&index)?;
         let purpose = work.machine.purpose(index);
-        let place = self.child.offspring(index, node.clone(), purpose);
+        let place = self.child.subtask(index, node.clone(), purpose);
         let post = &family.post;
         Some(Child::new(place, resume, post.clone(), post.clone()))
     }
@@ -594,7 +594,7 @@ impl Job {
             }
             Resume::Stored(Some(last)) => {
                 let (reader, id) = (self.shell.reader(), self.child.id());
-                let records: Vec<_> = match self.shell.has_offspring(self.child.root) {
+                let records: Vec<_> = match self.shell.has_subtasks(self.child.root) {
                     true => reader.records(id).collect::<Result<_, _>>()?,
                     false => Vec::new(),
                 };
@@ -614,9 +614,9 @@ impl Job {
                 (machine, commands)
             }
         };
-        self.is_known |= !offspring.is_empty();
+        self.is_referenced |= !offspring.is_empty();
         let family = (!offspring.is_empty())
-            .then(|| SubtaskWaiters::new(offspring, self.child.post(context)));
+            .then(|| SubtaskWaiters::new(offspring, self.child.event_queue(context)));
         self.activation = Some(Activation {
             machine,
             entry,
@@ -699,7 +699,7 @@ impl Job {
             return;
         };
         if let Some((index, commands)) = work.machine.wants(attempt, purpose, &key, graft) {
-            self.is_known = true;
+            self.is_referenced = true;
             let calls = &mut work.family(&self.child, context).calls;
             // Nobody hears these any more.
             calls.retain(|(_, caller)| !caller.is_closed());
@@ -717,7 +717,7 @@ impl Job {
 
     fn reacquire_slot(&mut self, slot: oneshot::Sender<Permit>, context: &mut Context<TaskActor>) {
         if let Some(work) = &mut self.activation {
-            self.is_known = true;
+            self.is_referenced = true;
             let family = work.family(&self.child, context);
             family.returning.push_back(slot);
             self.request(context);
@@ -780,7 +780,7 @@ impl Handler<Granted> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, Granted(permit): Granted, context: &mut Context<Self>) {
-        self.work(context, |job, context| job.granted(permit, context));
+        self.with_job(context, |job, context| job.granted(permit, context));
     }
 }
 
@@ -788,7 +788,7 @@ impl Handler<Released> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, released: Released, context: &mut Context<Self>) {
-        self.work(context, |job, context| job.released(released, context));
+        self.with_job(context, |job, context| job.released(released, context));
     }
 }
 
@@ -796,7 +796,7 @@ impl Handler<Recheck> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: Recheck, context: &mut Context<Self>) {
-        self.work(context, |_, _| ());
+        self.with_job(context, |_, _| ());
     }
 }
 
@@ -806,7 +806,7 @@ impl Handler<FromAttempt> for TaskActor {
     fn handle(&mut self, FromAttempt(ticket, note): FromAttempt, context: &mut Context<Self>) {
         let ended = note.ended();
         if self.job.as_ref().is_some_and(|job| job.ticket == ticket) {
-            self.work(context, |job, context| match note {
+            self.with_job(context, |job, context| match note {
                 AttemptMessage::Finished(finished) => job.finished(finished, context),
                 AttemptMessage::StartSubtask(wants) => job.start_subtask(wants, context),
                 AttemptMessage::WaitsForTasks => job.end_trial(),
@@ -825,7 +825,7 @@ impl Handler<EventsReady> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
-        self.work(context, Job::on_events);
+        self.with_job(context, Job::on_events);
     }
 }
 
@@ -833,7 +833,7 @@ impl Handler<RestartChild> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, respawn: RestartChild, context: &mut Context<Self>) {
-        self.work(context, |job, _| {
+        self.with_job(context, |job, _| {
             if let Err(error) = job.resume_child(respawn.index) {
                 job.shell.halt(error.into());
             }
@@ -845,7 +845,7 @@ impl Handler<Wake> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
-        self.work(context, |job, context| {
+        self.with_job(context, |job, context| {
             let now = job.shell.time();
             job.decide(None, context, |task| task.due(now));
         });

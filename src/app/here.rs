@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 
 use super::{App, AppBuilder, Running};
 use crate::actors::store::StoreActor;
-use crate::actors::workers::UserRuntime;
+use crate::actors::user_runtime::UserRuntime;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 

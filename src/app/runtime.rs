@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::actors::pool::STACK;
-use crate::actors::workers::UserRuntime;
+use crate::actors::user_runtime::UserRuntime;
 use crate::persistence::threads;
 
 /// tokio counts its threads in 16 bits.

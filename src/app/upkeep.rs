@@ -158,7 +158,7 @@ impl App {
         match &self.0.shared.backend {
             Backend::Engine(plant) => {
                 self.0.shared.reader()?;
-                let done = store::look(&plant.client().store, write).await;
+                let done = store::inspect(&plant.client().store, write).await;
                 let gone = |_| self.0.shared.ended().unwrap_or(Error::ShutDown);
                 Ok(done.map_err(gone)??)
             }

@@ -121,7 +121,7 @@ impl Canvas {
     /// than 64 bits.
     pub fn to_json(&self) -> Result<String> {
         if self.is_deeper_than(MAX_DEPTH) {
-            return Err(CanvasError::here(&too_deep()).into());
+            return Err(CanvasError::at_top(&too_deep()).into());
         }
         let mut canvas = self.clone();
         canvas.set_on_tasks(&Inherited::default());

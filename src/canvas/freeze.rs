@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::binding::bind;
+use super::depth::nested;
 use super::id::{ORIGIN_STREAM, Seq};
-use super::machine::offspring::SubtaskPlan;
+use super::machine::subtasks::SubtaskPlan;
 use super::name::Name;
-use super::nested::nested;
 use super::options::{Inherited, MAX_NAME, Options, TimeLimits};
 use super::outcome::Value;
 use super::parameter::{Parameter, takes_two, usage};
@@ -264,14 +264,14 @@ impl<G: MemberSink> Freezer<'_, G> {
         let (options, effective) = outer.resolve(&extras.options);
         check(&effective, &extras)?;
         if self.depth == MAX_DEPTH {
-            return Err(CanvasError::here(&too_deep()));
+            return Err(CanvasError::at_top(&too_deep()));
         }
         self.depth += 1;
         let seq = self.number()?;
         let mut link_error = extras.link_error;
         let mut last_has_them = false;
         let def = match form {
-            Form::Refused(reason) => return Err(CanvasError::here(&reason)),
+            Form::Refused(reason) => return Err(CanvasError::at_top(&reason)),
             Form::Task(sig) => self.task(sig, extras.kwargs, effective, fed)?,
             Form::Chain(mut steps, _) => {
                 // (celery/canvas.py, `prepare_steps`: every step gets the chain's errbacks. Here
@@ -284,7 +284,7 @@ impl<G: MemberSink> Freezer<'_, G> {
             }
             form @ (Form::Group { .. } | Form::Each { .. }) => {
                 if !extras.link.is_empty() {
-                    return Err(CanvasError::here("cannot add link to group: use a chord"));
+                    return Err(CanvasError::at_top("cannot add link to group: use a chord"));
                 }
                 let errbacks = std::mem::take(&mut link_error);
                 let inherited = outer.to_members(options);
@@ -326,7 +326,7 @@ impl<G: MemberSink> Freezer<'_, G> {
         let parameters = self.parameters(&sig.name)?;
         let takes_upstream = fed && sig.takes_input();
         let bound = bind(&sig, kwargs, takes_upstream, parameters)
-            .map_err(|reason| CanvasError::here(&reason))?;
+            .map_err(|reason| CanvasError::at_top(&reason))?;
         let mode = match sig.mode {
             Mode::Once if sig.is_dynamic() && takes_upstream => Mode::OnceUntyped,
             mode => mode,
@@ -423,7 +423,7 @@ impl<G: MemberSink> Freezer<'_, G> {
         let Canvas { form, extras } = header;
         let extras = extras.map_or_else(Extras::default, |extras| *extras);
         if !extras.link.is_empty() {
-            return Err(CanvasError::here("cannot add link to group: use a chord").within(place));
+            return Err(CanvasError::at_top("cannot add link to group: use a chord").within(place));
         }
         let (options, effective) = outer.resolve(&extras.options);
         check(&effective, &extras).map_err(|refusal| refusal.within(place))?;
@@ -451,7 +451,7 @@ impl<G: MemberSink> Freezer<'_, G> {
         let parameters = self.parameters(&task)?;
         if !takes_two(parameters) {
             let usage = usage(parameters);
-            return Err(CanvasError::here(&format!(
+            return Err(CanvasError::at_top(&format!(
                 "{} calls `{task}` with the accumulator and one value, but it takes ({usage})",
                 order.name()
             )));
@@ -460,7 +460,7 @@ impl<G: MemberSink> Freezer<'_, G> {
             && dynamic
         {
             first.check(&init).map_err(|reason| {
-                CanvasError::here(&format!("the first value of {}: {reason}", order.name()))
+                CanvasError::at_top(&format!("the first value of {}: {reason}", order.name()))
             })?;
         }
         self.admit(&task, &init)?;
@@ -507,12 +507,12 @@ impl<G: MemberSink> Freezer<'_, G> {
         let limits = options.limits_over(self.catalogue.limits(task));
         limits
             .check()
-            .map_err(|why| CanvasError::here(&format!("task `{task}`: {why}")))
+            .map_err(|why| CanvasError::at_top(&format!("task `{task}`: {why}")))
     }
 
     fn parameters(&self, task: &str) -> Result<&'static [Parameter], CanvasError> {
         self.catalogue.parameters(task).ok_or_else(|| {
-            CanvasError::here(&format!(
+            CanvasError::at_top(&format!(
                 "task `{task}` is not registered: list it in `.tasks(tasks![..])`"
             ))
         })
@@ -546,7 +546,7 @@ impl<G: MemberSink> Freezer<'_, G> {
             Form::Each { member, settled } => {
                 if !fed {
                     return Err(
-                        CanvasError::here("each() needs a list from upstream").within(place)
+                        CanvasError::at_top("each() needs a list from upstream").within(place)
                     );
                 }
                 // The template's numbers are its own; its instances get theirs at run time. It is
@@ -600,11 +600,11 @@ impl<G: MemberSink> Freezer<'_, G> {
 
     fn number(&mut self) -> Result<Seq, CanvasError> {
         if self.next >= ORIGIN_STREAM {
-            return Err(CanvasError::here("a workflow holds at most 2^40 tasks"));
+            return Err(CanvasError::at_top("a workflow holds at most 2^40 tasks"));
         }
         self.callbacks += u64::from(self.within_callbacks > 0);
         if self.callbacks > MAX_CALLBACKS {
-            return Err(CanvasError::here(&too_many_callbacks()));
+            return Err(CanvasError::at_top(&too_many_callbacks()));
         }
         self.next += 1;
         Ok(self.next - 1)
@@ -634,7 +634,7 @@ impl Canvas {
 }
 
 impl CanvasError {
-    pub(crate) fn here(reason: &str) -> Self {
+    pub(crate) fn at_top(reason: &str) -> Self {
         Self {
             path: String::new(),
             reason: Reason::Wrong(reason.to_owned()),
@@ -668,7 +668,7 @@ pub(crate) fn over_long(name: &str) -> Option<SizeExceeded> {
 /// Refuses what no canvas within another, and no task, can have.
 fn check(options: &Options, extras: &Extras) -> Result<(), CanvasError> {
     if options.priority.is_some_and(|priority| priority > 9) {
-        return Err(CanvasError::here("a priority is 0 to 9"));
+        return Err(CanvasError::at_top("a priority is 0 to 9"));
     }
     if let Some(excess) = options.queue.as_deref().and_then(over_long) {
         return Err(CanvasError {
@@ -678,10 +678,10 @@ fn check(options: &Options, extras: &Extras) -> Result<(), CanvasError> {
     }
     let limits = [options.time_limit, options.soft_time_limit];
     if limits.iter().flatten().any(Duration::is_zero) {
-        return Err(CanvasError::here("a time limit of zero lets nothing run"));
+        return Err(CanvasError::at_top("a time limit of zero lets nothing run"));
     }
     if extras.idempotency_key.is_some() {
-        return Err(CanvasError::here(
+        return Err(CanvasError::at_top(
             "an idempotency key belongs on the canvas that is submitted, not inside it",
         ));
     }

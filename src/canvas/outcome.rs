@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::depth::nested;
 use super::id::{Id, Seq};
-use super::nested::nested;
 use super::payload::Payload;
 
 /// How a task, chain, group or chord ended.

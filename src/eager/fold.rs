@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use super::frame::{FanOut, Step};
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use crate::canvas::freeze::Def;
+use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::fold::{Command, Fold, Intake, is_run};
-use crate::canvas::machine::place::ChildSpec;
 use crate::canvas::machine::{Index, Record, Report, Verdict, group};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::persistence::StoreError;
-use crate::persistence::draft::{self, CommitBuilder};
+use crate::persistence::commit_builder::{self, CommitBuilder};
 
 #[derive(Debug)]
 pub(super) struct FoldFrame {
@@ -114,7 +114,7 @@ impl FoldFrame {
             unreachable!("only a fold keeps an accumulator")
         };
         let put = &mut |key, piece| draft.put(key, piece);
-        let acc = draft::spill_acc(place.root.node(body.seq), acc, put);
+        let acc = commit_builder::spill_acc(place.root.node(body.seq), acc, put);
         self.machine.acc_is_kept(acc.clone());
         draft.record(place.id(), Record::Folded { folded, acc });
     }
@@ -124,9 +124,9 @@ fn end(place: &ChildSpec, outcome: Outcome, draft: &mut CommitBuilder) -> Step {
     let outcome = match outcome {
         Outcome::Success(value) => {
             let put = &mut |key, piece| draft.put(key, piece);
-            Outcome::Success(draft::spill(place.id(), value, put))
+            Outcome::Success(commit_builder::spill(place.id(), value, put))
         }
         outcome => outcome,
     };
-    Step::Ended(place.last_word(outcome.into(), false))
+    Step::Ended(place.final_report(outcome.into(), false))
 }

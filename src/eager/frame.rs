@@ -9,17 +9,17 @@ use super::task::{Call, TaskFrame};
 use crate::canvas::freeze::{Def, FanOutDef, Members};
 use crate::canvas::machine::barrier::{self, Barrier};
 use crate::canvas::machine::chain::{self, Chain};
+use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::chord::{self, Chord};
 use crate::canvas::machine::group::{self, Group};
-use crate::canvas::machine::place::ChildSpec;
 use crate::canvas::machine::task::AttemptOutcome;
 use crate::canvas::machine::{BODY, Index, Record, Report, Verdict};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
 use crate::error::Result;
 use crate::persistence::StoreError;
-use crate::persistence::draft::CommitBuilder;
+use crate::persistence::commit_builder::CommitBuilder;
+use crate::persistence::member_table::MemberTable;
 use crate::persistence::reader::ElementsError;
-use crate::persistence::roster::MemberTable;
 
 /// How many members of a group are under way: they run one after the other.
 pub(super) const WINDOW: u64 = 1;
@@ -36,7 +36,7 @@ pub(crate) enum Step {
 }
 
 /// Runs what stands at this place, to its last word.
-pub(crate) async fn drive(run: &Arc<Run>, place: ChildSpec) -> Result<Report> {
+pub(crate) async fn run_to_end(run: &Arc<Run>, place: ChildSpec) -> Result<Report> {
     let mut stack = Stack::default();
     let mut next = Next::Step(Step::Start(place));
     // Calls nest in here, so that all that needs much of the caller's stack is done in `go_on`.
@@ -91,7 +91,7 @@ impl Stack {
                     step
                 }
                 Step::Ended(report) => {
-                    let ended = self.0.pop().map(|frame| frame.place().index);
+                    let ended = self.0.pop().map(|frame| frame.spec().index);
                     match (ended, self.0.last_mut()) {
                         (Some(index), Some(waits)) => {
                             waits.ended(run, index, report, &mut draft)?
@@ -147,7 +147,7 @@ impl Frame {
                 if let Def::Chord { .. } = &place.node.def {
                     run.reader().fail_body(&place, &mut report)?;
                 }
-                let step = Step::Ended(place.last_word(report, false));
+                let step = Step::Ended(place.final_report(report, false));
                 return Ok((Self::Stillborn(place), step));
             }
         };
@@ -171,9 +171,9 @@ impl Frame {
         }
     }
 
-    fn place(&self) -> &ChildSpec {
+    fn spec(&self) -> &ChildSpec {
         match self {
-            Self::Task(task) => task.place(),
+            Self::Task(task) => task.spec(),
             Self::Chain(place, _)
             | Self::Group(place, ..)
             | Self::Chord(place, ..)
@@ -237,10 +237,10 @@ fn of_chain(
             Command::Record(record) => draft.record(place.id(), record),
             Command::Launch(due) => run.launch(due, draft),
             Command::Spawn(index, input) => next = Some(Step::Start(place.step(index, input))),
-            Command::Report(report) => next = Some(Step::Ended(place.last_word(report, true))),
+            Command::Report(report) => next = Some(Step::Ended(place.final_report(report, true))),
             Command::Fail(index, mut report) => {
                 let of_last = run.reader().fail_next(place, index, &mut report)?;
-                next = Some(Step::Ended(place.last_word(report, of_last)));
+                next = Some(Step::Ended(place.final_report(report, of_last)));
             }
             Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
         }
@@ -268,7 +268,7 @@ fn of_group(
                     verdict,
                     fan.roster.list(),
                 );
-                next = Some(Step::Ended(place.last_word(outcome.into(), false)));
+                next = Some(Step::Ended(place.final_report(outcome.into(), false)));
             }
             Command::Revoke => nothing_is_revoked(),
             Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
@@ -295,9 +295,9 @@ fn of_chord(
                 let failure = TaskFailure::chord(place.id(), member);
                 let mut report = Report::from(Outcome::Failure(failure));
                 run.reader().fail_body(place, &mut report)?;
-                next = Some(Step::Ended(place.last_word(report, false)));
+                next = Some(Step::Ended(place.final_report(report, false)));
             }
-            Command::Report(report) => next = Some(Step::Ended(place.last_word(report, true))),
+            Command::Report(report) => next = Some(Step::Ended(place.final_report(report, true))),
             Command::Restart | Command::Abandon => nothing_is_lost(),
         }
     }

@@ -5,24 +5,24 @@
 
 mod fold;
 mod frame;
-mod ledger;
 mod run;
+mod store;
 mod task;
 
 use std::sync::Arc;
 
-pub(crate) use self::ledger::EagerStore;
 use self::run::Run;
+pub(crate) use self::store::EagerStore;
 pub(crate) use self::task::Attempt;
-use crate::actors::pins::RetentionGuard;
+use crate::actors::retention_guard::RetentionGuard;
 use crate::actors::shared::Shared;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
-use crate::canvas::machine::place::ChildSpec;
+use crate::canvas::machine::child_spec::ChildSpec;
 use crate::error::Result;
 use crate::persistence::Pair;
+use crate::persistence::commit_builder::CommitBuilder;
 use crate::persistence::definition::Definition;
-use crate::persistence::draft::CommitBuilder;
 
 /// Stores the workflow and runs it to its end: the root, then the callbacks. An earlier one with
 /// the same idempotency key stands in for it.
@@ -46,14 +46,14 @@ pub(crate) async fn run(
 }
 
 async fn run_to_rest(run: &Arc<Run>, root: Node) -> Result<()> {
-    let report = frame::drive(run, ChildSpec::root(run.root, root)).await?;
+    let report = frame::run_to_end(run, ChildSpec::root(run.root, root)).await?;
     let mut draft = CommitBuilder::default();
     run.root_ended(report, &mut draft);
     run.commit(draft)?;
     // Not earlier: a callback may wait for the workflow that it belongs to.
     while let Some(due) = run.next_callback() {
         let seq = due.node.seq;
-        let report = frame::drive(run, ChildSpec::callback(run.root, due)).await?;
+        let report = frame::run_to_end(run, ChildSpec::callback(run.root, due)).await?;
         let mut draft = CommitBuilder::default();
         run.callback_ended(seq, report, &mut draft);
         run.commit(draft)?;

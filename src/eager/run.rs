@@ -14,8 +14,8 @@ use crate::canvas::machine::{PendingCallback, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
 use crate::error::Result;
 use crate::persistence::codec::{self, Kind};
+use crate::persistence::commit_builder::{self, CommitBuilder};
 use crate::persistence::definition::WorkflowHeader;
-use crate::persistence::draft::{self, CommitBuilder};
 use crate::persistence::reader::{Ended, Reader};
 use crate::persistence::{StoreError, keys};
 
@@ -115,7 +115,7 @@ impl Run {
                 Command::Record(record) => draft.record(self.root.workflow_stream(), record),
                 Command::Launch(all) => {
                     for due in all {
-                        draft.record(self.root.workflow_stream(), draft::due(&due));
+                        draft.record(self.root.workflow_stream(), commit_builder::due(&due));
                         let commands = state.machine.launch(due);
                         self.perform(state, commands, draft);
                     }

@@ -12,7 +12,7 @@ use futures_util::future::Shared as Joint;
 use parking_lot::Mutex;
 use tracing::{Instrument, Span};
 
-use super::frame::{Next, Step, drive};
+use super::frame::{Next, Step, run_to_end};
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use crate::actors::attempt::SoftLimit;
 use crate::actors::call::{
@@ -20,15 +20,15 @@ use crate::actors::call::{
 };
 use crate::actors::shared::Shared;
 use crate::canvas::freeze::Node;
-use crate::canvas::machine::offspring::{self, SubtaskPlan};
-use crate::canvas::machine::place::ChildSpec;
+use crate::canvas::machine::child_spec::ChildSpec;
+use crate::canvas::machine::subtasks::{self, SubtaskPlan};
 use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::time::Time;
 use crate::error::{Error, Result};
+use crate::persistence::commit_builder::{self, CommitBuilder};
 use crate::persistence::definition;
-use crate::persistence::draft::{self, CommitBuilder};
 use crate::task::{Entry, Host, TaskContext, TaskOptions};
 
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl TaskFrame {
         (Self { task, ended: None }, step)
     }
 
-    pub(crate) fn place(&self) -> &ChildSpec {
+    pub(crate) fn spec(&self) -> &ChildSpec {
         &self.task.place
     }
 
@@ -203,15 +203,15 @@ impl Running {
                     if self.place.run.is_none()
                         && let Outcome::Success(value) = report.outcome
                     {
-                        report.outcome = Outcome::Success(self.keep(value, draft));
+                        report.outcome = Outcome::Success(self.spill(value, draft));
                     }
-                    next = Some(Step::Ended(self.place.last_word(report, true)));
+                    next = Some(Step::Ended(self.place.final_report(report, true)));
                 }
                 Command::Expire => {
                     call::log_expired(&self.place, state.machine.attempt() + 1);
                     let failure = self.place.failure(FailureKind::Revoked, "expired");
                     let report = Outcome::Revoked(failure).into();
-                    next = Some(Step::Ended(self.place.last_word(report, false)));
+                    next = Some(Step::Ended(self.place.final_report(report, false)));
                 }
                 Command::Park(_) => unreachable!("nothing is parked in an eager app"),
                 Command::Cancel { .. } | Command::Revoke => nothing_is_revoked(),
@@ -226,10 +226,10 @@ impl Running {
     fn perform_child(
         &self,
         state: &mut State,
-        command: offspring::Command,
+        command: subtasks::Command,
         draft: &mut CommitBuilder,
     ) -> Option<Step> {
-        use offspring::Command;
+        use subtasks::Command;
         let task = self.place.id();
         match command {
             Command::Start {
@@ -266,11 +266,11 @@ impl Running {
     fn child(&self, state: &State, index: Index) -> ChildSpec {
         let node = state.offspring[&index].clone();
         self.place
-            .offspring(index, node, state.machine.purpose(index))
+            .subtask(index, node, state.machine.purpose(index))
     }
 
-    fn keep(&self, value: Value, draft: &mut CommitBuilder) -> Value {
-        draft::spill(self.place.id(), value, &mut |key, piece| {
+    fn spill(&self, value: Value, draft: &mut CommitBuilder) -> Value {
+        commit_builder::spill(self.place.id(), value, &mut |key, piece| {
             draft.put(key, piece);
         })
     }
@@ -286,7 +286,7 @@ impl Running {
             &mut change
             && let Some(args) = past.args.take()
         {
-            let kept = draft::spill_args(self.place.id(), args, &mut |key, piece| {
+            let kept = commit_builder::spill_args(self.place.id(), args, &mut |key, piece| {
                 draft.put(key, piece);
             });
             past.args = Some(kept.clone());
@@ -312,7 +312,7 @@ impl Running {
 
     /// Runs what the task has called, and tells its machine the end.
     async fn run_called(self: Arc<Self>, index: Index, place: ChildSpec) -> Result<Outcome> {
-        let report = drive(&self.run, place).await?;
+        let report = run_to_end(&self.run, place).await?;
         let outcome = report.outcome.clone();
         let mut draft = CommitBuilder::default();
         let mut state = self.state.lock();

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::dispatcher::Permit;
 use crate::canvas::machine::Purpose;
-use crate::canvas::machine::offspring::SubtaskPlan;
+use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::machine::task::AttemptOutcome;
 use crate::canvas::outcome::Outcome;
 

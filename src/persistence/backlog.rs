@@ -6,9 +6,9 @@ use super::codec::{self, Kind};
 use super::definition::WorkflowHeader;
 use super::reader::Reader;
 use super::{Pair, StoreError, keys};
+use crate::canvas::first_tasks;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
-use crate::canvas::opening;
 use crate::canvas::payload::Payload;
 use crate::canvas::time::{Earliest, Moment, Scale};
 
@@ -99,7 +99,7 @@ impl Reader {
         };
         let mut due = None;
         if let Some(whole) = self.root(root)? {
-            let _ = opening::visit(&whole, &mut |seq, task| {
+            let _ = first_tasks::visit(&whole, &mut |seq, task| {
                 let options = task.options.as_ref().filter(|_| seq == node.seq);
                 if let Some(eta) = options.and_then(|options| options.eta) {
                     due = Some(eta.from(waiting.since_ms));

@@ -11,8 +11,8 @@ use crate::canvas::freeze::{
     Callbacks, CanvasError, Catalogue, Def, FanOutDef, MemberSink, Members, Node, TaskDef, freeze,
 };
 use crate::canvas::id::{Id, Seq};
-use crate::canvas::machine::offspring::SubtaskPlan;
-use crate::canvas::machine::room::Load;
+use crate::canvas::machine::pending_limit::Load;
+use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::machine::{Index, Purpose, Record};
 use crate::canvas::payload::Payload;
 

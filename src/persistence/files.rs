@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::without::{Rule::H1, without};
+use super::negative_control::{Rule::H1, without};
 use crate::persistence::StoreError;
 
 /// Makes a directory for its owner only, and those above it; one that is there stays as it is.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind};
 use super::steady::ClockReading;
-use super::{Batch, Durability, Pair, Store, StoreError, keys, transfer};
+use super::{Batch, Durability, Pair, Store, StoreError, export, keys};
 use crate::canvas::machine::quarantine::LastEnd;
 
 /// One opening of a store.
@@ -98,7 +98,7 @@ pub(crate) fn open(
     has_aborted: bool,
     clock: &ClockReading,
 ) -> Result<(Opening, Session, LastEnd), StoreError> {
-    transfer::check_import_complete(store)?;
+    export::check_import_complete(store)?;
     let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
     let before: Option<Session> = record(store, Kind::Life, keys::LIFE)?;
     let opening = Opening {

@@ -11,46 +11,46 @@ use std::sync::Arc;
 pub(crate) mod aborts;
 mod audit;
 pub(crate) mod backlog;
-mod caught;
 pub(crate) mod codec;
+pub(crate) mod commit_builder;
 pub mod conformance;
+mod data_dir;
 pub(crate) mod definition;
 mod dir;
-pub(crate) mod draft;
-mod fence;
+mod engine_dir;
+mod export;
+#[cfg(test)]
+mod fault_tests;
 mod files;
-mod folder;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
-mod home;
 mod identity;
 pub(crate) mod keys;
+pub(crate) mod member_table;
 pub mod memory;
 pub(crate) mod meta;
-#[cfg(test)]
-mod proof;
+mod negative_control;
+mod panic_guard;
 pub(crate) mod reader;
 #[cfg(feature = "redb")]
 pub mod redb;
-pub(crate) mod roster;
 mod salvage;
 pub mod sled;
 pub(crate) mod steady;
 pub(crate) mod threads;
-mod transfer;
-mod without;
+mod watermark;
 
 pub use self::audit::{Audit, Finding};
-pub(crate) use self::home::LOCK_TIMEOUT;
+pub(crate) use self::data_dir::LOCK_TIMEOUT;
 pub use self::memory::MemoryStore;
 // `self::`, because the crates sled and redb have the same names as our modules.
+pub(crate) use self::export::export_to_file;
+pub use self::export::{export, import};
 #[cfg(feature = "redb")]
 pub use self::redb::RedbStore;
 pub use self::salvage::Salvaged;
 pub(crate) use self::salvage::salvage;
 pub use self::sled::SledStore;
-pub(crate) use self::transfer::export_to_file;
-pub use self::transfer::{export, import};
 
 /// How much a crash may take back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

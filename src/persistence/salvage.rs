@@ -13,9 +13,9 @@ use super::codec::{self, Kind};
 use super::definition::WorkflowHeader;
 use super::files::{begin_copy, failed, rename, sync_dir, with_ending};
 use super::reader::Ended;
-use super::{Batch, Durability, SledStore, Store, StoreError, audit, home, keys, meta};
+use super::{Batch, Durability, SledStore, Store, StoreError, audit, data_dir, keys, meta};
 use crate::canvas::id::Id;
-use crate::canvas::machine::room::Load;
+use crate::canvas::machine::pending_limit::Load;
 
 /// About how many bytes are copied at once.
 const BATCH: usize = 256 << 10;
@@ -60,7 +60,7 @@ impl Salvaged {
 /// in `to`. See [`App::salvage`](crate::App::salvage).
 pub(crate) fn salvage(dir: &Path, to: &Path) -> Result<Salvaged, StoreError> {
     let home = dir.canonicalize().map_err(|e| failed("salvage", dir, e))?;
-    let _lock = home::hold(&home)?;
+    let _lock = data_dir::hold(&home)?;
     let to = check_target(&home, to)?;
     let part = with_ending(&to, ".part");
     begin_copy(&part)?;

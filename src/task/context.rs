@@ -11,7 +11,7 @@ use crate::actors::attempt::Attempt;
 use crate::actors::client::{self, WhenFull};
 use crate::actors::shared::Shared;
 use crate::canvas::id::Id;
-use crate::canvas::machine::offspring::SubtaskPlan;
+use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::{Accepts, freeze};
 use crate::eager;

@@ -6,11 +6,11 @@ use actix::{Context, Handler};
 
 use super::{EngineActor, Submitted};
 use crate::actors::journal::PostCommit;
+use crate::canvas::first_tasks;
 use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::machine::backlog::Lane;
-use crate::canvas::opening;
 use crate::canvas::options::Options;
 use crate::canvas::time::{Earliest, Scale, Time};
 use crate::messages::dispatcher::Slot;
@@ -59,7 +59,7 @@ impl EngineActor {
         if let Some(at) = opening.at
             && !at.has_come(now.after(HORIZON_MS))
         {
-            self.put_to_wait(
+            self.enqueue(
                 root,
                 Waiting::new(now.steady_ms, WaitReason::Until(at), head),
             );
@@ -75,13 +75,13 @@ impl EngineActor {
         }
         let priority = opening.priority;
         let waiting = Waiting::new(now.steady_ms, opening.into_turn(), head);
-        self.put_to_wait(root, waiting);
+        self.enqueue(root, waiting);
         self.tell(Stored::Waits(lane, root, priority));
         Ok(None)
     }
 
     /// A workflow is live, whether there is a place for it or not; says where it starts.
-    pub(super) fn come_in(&mut self, root: Id, node: &Node) -> Result<Admission, StoreError> {
+    pub(super) fn admit_live(&mut self, root: Id, node: &Node) -> Result<Admission, StoreError> {
         let opening = self.opening(root, node, 0)?;
         let lane = self.backlog.lane(&opening.lane);
         self.backlog.admit_live(lane);
@@ -104,7 +104,7 @@ impl EngineActor {
     }
 
     /// Brings in what waits where there is room, and what waits for a time that has come.
-    pub(super) fn look(&mut self) {
+    pub(super) fn admit_waiting(&mut self) {
         if let Err(error) = self.try_look() {
             self.shell.halt(error.into());
         }
@@ -124,7 +124,7 @@ impl EngineActor {
         }
         self.look_at_the_clock()?;
         let reader = self.shell.reader().clone();
-        for (lane, room) in self.backlog.room() {
+        for (lane, room) in self.backlog.free_capacity() {
             let name = self.backlog.name(lane).to_owned();
             let from = self.backlog.last_taken(lane).cloned();
             let mut turns = reader.turns(&name, from);
@@ -149,7 +149,7 @@ impl EngineActor {
         let (waiting, submitted) = self.waiting(root)?;
         let opening = self.opening(root, &submitted.node, waiting.since_ms)?;
         let own = self.backlog.lane(&opening.lane);
-        if own == lane || self.backlog.has_place(own) {
+        if own == lane || self.backlog.has_capacity(own) {
             self.backlog.admit_live(own);
             return self.bring_in(submitted, waiting, opening.entrance(own));
         }
@@ -211,7 +211,7 @@ impl EngineActor {
         entrance: Admission,
     ) -> Result<(), StoreError> {
         let root = submitted.root;
-        self.take_out(root, &waiting);
+        self.dequeue(root, &waiting);
         let since_ms = waiting.since_ms;
         let head = waiting.into_head_record();
         self.shell.put(keys::head(root), head.clone());
@@ -236,20 +236,20 @@ impl EngineActor {
     }
 
     fn requeue(&mut self, root: Id, waiting: Waiting, opening: StartRequirements, lane: Lane) {
-        self.take_out(root, &waiting);
+        self.dequeue(root, &waiting);
         let priority = opening.priority;
-        self.put_to_wait(root, waiting.moved(opening.into_turn()));
+        self.enqueue(root, waiting.moved(opening.into_turn()));
         self.tell(Stored::Waits(lane, root, priority));
     }
 
-    fn put_to_wait(&self, root: Id, waiting: Waiting) {
+    fn enqueue(&self, root: Id, waiting: Waiting) {
         for (key, value) in waiting.records(root) {
             self.shell.put(key, value);
         }
     }
 
     /// Until the store has heard of it, it would be found waiting.
-    fn take_out(&mut self, root: Id, waiting: &Waiting) {
+    fn dequeue(&mut self, root: Id, waiting: &Waiting) {
         for key in waiting.keys(root) {
             self.shell.delete(key);
         }
@@ -270,7 +270,7 @@ impl EngineActor {
         let mut first = None;
         let (mut waits, mut counts) = (true, false);
         let mut at = Earliest::default();
-        let elsewhere = opening::visit(node, &mut |_, task| {
+        let elsewhere = first_tasks::visit(node, &mut |_, task| {
             first.get_or_insert_with(|| self.begins_with(task));
             let own = task.options.as_deref();
             counts |= own.is_some_and(Options::counts);
@@ -369,7 +369,7 @@ impl Handler<Stored> for EngineActor {
             }
             Stored::AllResumed => return self.shell.gathered(),
         }
-        self.look();
+        self.admit_waiting();
     }
 }
 
@@ -396,7 +396,7 @@ impl EngineActor {
         let done = match self.shell.reader().waiting(root) {
             Ok(None) => Ok(()),
             Ok(Some(_)) => self.waiting(root).and_then(|(waiting, submitted)| {
-                let entrance = self.come_in(root, &submitted.node)?;
+                let entrance = self.admit_live(root, &submitted.node)?;
                 let entrance = Admission {
                     line: None,
                     ..entrance

@@ -41,7 +41,7 @@ impl EngineActor {
             let (stream, index) = stand;
             let record = Record::Revoked { stream, index };
             self.shell.record(root.workflow_stream(), record);
-            self.shell.tell_of_marks(root);
+            self.shell.announce_revocations(root);
             if stand == (WORKFLOW_STREAM, ROOT) {
                 // It need not wait for its turn, nor for its time.
                 self.want(root);
@@ -62,7 +62,7 @@ impl EngineActor {
             for callback in live.machine.open_callbacks() {
                 self.revoke_callback(root, callback, &[stand])?;
             }
-            self.shell.tell_of_marks(root);
+            self.shell.announce_revocations(root);
         }
         // Who no longer waits loses nothing.
         let _ = settled.send(has_met || !self.workflows.contains_key(&root));

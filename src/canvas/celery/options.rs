@@ -156,7 +156,7 @@ pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, Canvas
                 options.max_retries = Some(parse(raw, name, "a whole number, 0 or more")?);
             }
             _ => {
-                return Err(CanvasError::here(&format!(
+                return Err(CanvasError::at_top(&format!(
                     "unknown option `{name}`; there can be {}",
                     KNOWN.join(", ")
                 )));
@@ -219,7 +219,7 @@ fn time(raw: &RawValue, name: &str, expected: &str) -> Result<u64, CanvasError> 
 }
 
 fn wrong(raw: &RawValue, name: &str, expected: &str) -> CanvasError {
-    CanvasError::here(&format!(
+    CanvasError::at_top(&format!(
         "`{name}` must be {expected}, but is {}",
         shown(raw)
     ))
@@ -282,6 +282,6 @@ fn iso(ms: u64) -> Result<Value, CanvasError> {
     let time = i64::try_from(ms)
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-        .ok_or_else(|| CanvasError::here("a time after the year 9999 has no ISO 8601 form"))?;
+        .ok_or_else(|| CanvasError::at_top("a time after the year 9999 has no ISO 8601 form"))?;
     Ok(time.to_string().into())
 }

@@ -29,14 +29,14 @@ const KEYS: [&str; 7] = [
 pub(super) fn read(text: &str) -> Read<Canvas> {
     // Skips over all there is, without recursion: from here on the text is known to be JSON.
     let raw = serde_json::from_str::<&RawValue>(text)
-        .map_err(|error| CanvasError::here(&format!("this is not JSON: {error}")))?;
+        .map_err(|error| CanvasError::at_top(&format!("this is not JSON: {error}")))?;
     let mut part = signature(raw, 0)?;
     if part.gives == Gives::OnlyMembersList {
         part = unwrapped(part)?;
     }
     let canvas = part.canvas;
     match canvas.form {
-        Form::Refused(reason) => Err(CanvasError::here(&reason)),
+        Form::Refused(reason) => Err(CanvasError::at_top(&reason)),
         _ => Ok(canvas),
     }
 }
@@ -97,7 +97,7 @@ pub(super) fn canvas(raw: &RawValue, depth: usize) -> Read<Canvas> {
 /// `depth`: how many signatures are around it.
 fn signature(raw: &RawValue, depth: usize) -> Read<Part> {
     if depth >= MAX_DEPTH {
-        return Err(CanvasError::here(&too_deep()));
+        return Err(CanvasError::at_top(&too_deep()));
     }
     let fields = Fields::read(raw)?;
     let settings = options::read(&fields.options, depth + 1)?;
@@ -141,7 +141,7 @@ impl<'a> Fields<'a> {
         let none = || Ok((Payload::from(Vec::new()), 0));
         self.args.map_or_else(none, |raw| {
             list(raw, "args")?;
-            arguments(&payload(raw, "args")?).map_err(|error| CanvasError::here(&error))
+            arguments(&payload(raw, "args")?).map_err(|error| CanvasError::at_top(&error))
         })
     }
 
@@ -152,7 +152,7 @@ impl<'a> Fields<'a> {
         let mut parts = [RawValue::NULL; N];
         for (part, key) in parts.iter_mut().zip(keys) {
             *part = self.kwargs.take(key).ok_or_else(|| {
-                CanvasError::here(&format!("`{}` needs `{key}` in its `kwargs`", self.task))
+                CanvasError::at_top(&format!("`{}` needs `{key}` in its `kwargs`", self.task))
             })?;
         }
         Ok(parts)
@@ -161,17 +161,17 @@ impl<'a> Fields<'a> {
 
 fn kind(task: Option<String>, subtask: Option<&str>) -> Read<(String, Kind)> {
     let Some(subtask) = subtask else {
-        let task = task.ok_or_else(|| CanvasError::here("a signature needs `task`, a name"))?;
+        let task = task.ok_or_else(|| CanvasError::at_top("a signature needs `task`, a name"))?;
         let kind = Kind::of(&task);
         return Ok((task, kind));
     };
     let Some((name, kind)) = Kind::of_subtask(subtask) else {
-        return Err(CanvasError::here(&format!(
+        return Err(CanvasError::at_top(&format!(
             "`subtask_type` is `{subtask}`: it can be chain, group, chord or null"
         )));
     };
     match task {
-        Some(task) if task != name => Err(CanvasError::here(&format!(
+        Some(task) if task != name => Err(CanvasError::at_top(&format!(
             "`task` is `{task}`, but `subtask_type` is `{subtask}`"
         ))),
         _ => Ok((name.to_owned(), kind)),
@@ -248,7 +248,7 @@ fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part>
     let [header, body] = fields.parts(["header", "body"])?;
     let header = Canvas::group_of_list(self::header(header, depth)?);
     if let Form::Refused(reason) = header.form {
-        return Err(CanvasError::here(&reason).within("chord.header"));
+        return Err(CanvasError::at_top(&reason).within("chord.header"));
     }
     let body = signature(body, depth).map_err(|refusal| refusal.within("chord.body"))?;
     let gives = match body.gives {
@@ -375,7 +375,7 @@ fn members(parts: Vec<Part>) -> Read<Vec<Canvas>> {
                 let callbacks = extras.as_ref().map_or(0, |extras| extras.callbacks());
                 copied += callbacks * inner.list().len() as u64;
                 if copied > MAX_CALLBACKS {
-                    return Err(CanvasError::here(&too_many_callbacks()));
+                    return Err(CanvasError::at_top(&too_many_callbacks()));
                 }
                 let spread = |member: Canvas| match &extras {
                     Some(extras) => member.with_extras(extras),
@@ -406,7 +406,9 @@ fn chunks(mut fields: Fields<'_>) -> Read<Canvas> {
     let (name, items) = fields.items(task, it)?;
     let n: usize = parse(n, "n", "a number above 0")?;
     if n == 0 {
-        return Err(CanvasError::here("`n` must be a number above 0, but is 0"));
+        return Err(CanvasError::at_top(
+            "`n` must be a number above 0, but is 0",
+        ));
     }
     lists(&items)?;
     let chunks = items.chunks(n);
@@ -418,16 +420,16 @@ impl Fields<'_> {
     /// The task's name and the elements of a map.
     fn items(&self, task: &RawValue, it: &RawValue) -> Read<(String, Vec<Payload>)> {
         if self.args()?.1 > 0 {
-            return Err(CanvasError::here(&format!(
+            return Err(CanvasError::at_top(&format!(
                 "`{}` takes no `args`",
                 self.task
             )));
         }
         let inner = Fields::read(task).map_err(|CanvasError { reason, .. }| {
-            CanvasError::here(&format!("in `task`: {reason}"))
+            CanvasError::at_top(&format!("in `task`: {reason}"))
         })?;
         if inner.kind != Kind::Task {
-            return Err(CanvasError::here(&format!(
+            return Err(CanvasError::at_top(&format!(
                 "`{}` calls one task for each element: `{}` is none",
                 self.task, inner.task
             )));
@@ -436,7 +438,7 @@ impl Fields<'_> {
         let items = payload(it, "it")?.elements();
         items
             .map(|items| (inner.task, items))
-            .map_err(|error| CanvasError::here(&error))
+            .map_err(|error| CanvasError::at_top(&error))
     }
 }
 
@@ -467,7 +469,7 @@ fn item(element: &Payload) -> Payload {
 fn lists(items: &[Payload]) -> Read<()> {
     match items.iter().position(|item| item.elements().is_err()) {
         None => Ok(()),
-        Some(i) => Err(CanvasError::here(&format!(
+        Some(i) => Err(CanvasError::at_top(&format!(
             "element {i} of `it` must be a list of arguments"
         ))),
     }
@@ -510,7 +512,7 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(
     expected: &str,
 ) -> Read<T> {
     serde_json::from_str(raw.get()).map_err(|_| {
-        CanvasError::here(&format!(
+        CanvasError::at_top(&format!(
             "`{key}` must be {expected}, but is {}",
             shown(raw)
         ))
@@ -536,12 +538,12 @@ impl<'a> Object<'a> {
     fn read(raw: &'a RawValue, what: &str) -> Read<Self> {
         if !raw.get().starts_with('{') {
             let found = shown(raw);
-            return Err(CanvasError::here(&format!(
+            return Err(CanvasError::at_top(&format!(
                 "{what} must be an object, but is {found}"
             )));
         }
         serde_json::from_str(raw.get())
-            .map_err(|error| CanvasError::here(&format!("{what} cannot be read: {error}")))
+            .map_err(|error| CanvasError::at_top(&format!("{what} cannot be read: {error}")))
     }
 
     /// Takes an entry out; one that is null counts as absent.
@@ -560,7 +562,7 @@ impl<'a> Object<'a> {
     fn only(&self, what: &str, known: &[&str]) -> Read<()> {
         match self.0.keys().find(|name| !known.contains(&name.as_str())) {
             None => Ok(()),
-            Some(name) => Err(CanvasError::here(&format!(
+            Some(name) => Err(CanvasError::at_top(&format!(
                 "unknown key `{name}` in {what}; there can be {}",
                 known.join(", ")
             ))),

@@ -127,7 +127,7 @@ fn refused(place: Place<'_>, number: &str, why: &str) -> CanvasError {
         ..=60 => number,
         _ => "a long number",
     };
-    CanvasError::here(&format!("`{place}` is {number}: {why}"))
+    CanvasError::at_top(&format!("`{place}` is {number}: {why}"))
 }
 
 /// Writes one of kombu's tagged values as what Rust's type for it is read from.
@@ -173,7 +173,7 @@ fn write_tagged(
             let Place::Entry(tagged, _) = place else {
                 unreachable!("a tagged value is an entry")
             };
-            Err(CanvasError::here(&format!(
+            Err(CanvasError::at_top(&format!(
                 "`{tagged}` has Celery's type `{kind}`, which is not known here; there can be \
                  datetime, date, time, decimal, uuid, bytes, base64"
             )))
@@ -225,13 +225,13 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 
 fn write_text(text: &str, place: Place<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
     rmp::encode::write_str(out, text)
-        .map_err(|error| CanvasError::here(&format!("`{place}` cannot be stored: {error}")))
+        .map_err(|error| CanvasError::at_top(&format!("`{place}` cannot be stored: {error}")))
 }
 
 /// Writes bytes as a list, from which `Vec<u8>` is read, and every type that takes bytes, too.
 fn write_bytes(bytes: &[u8], place: Place<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
     let encoded = Payload::encode(bytes)
-        .map_err(|error| CanvasError::here(&format!("`{place}` cannot be stored: {error}")))?;
+        .map_err(|error| CanvasError::at_top(&format!("`{place}` cannot be stored: {error}")))?;
     out.extend_from_slice(encoded.bytes());
     Ok(())
 }
@@ -246,7 +246,7 @@ fn read<'a, T: Deserialize<'a>>(
 
 fn wrong(raw: &RawValue, place: Place<'_>, expected: &str) -> CanvasError {
     let found = shown(raw);
-    CanvasError::here(&format!("`{place}` must be {expected}, but is {found}"))
+    CanvasError::at_top(&format!("`{place}` must be {expected}, but is {found}"))
 }
 
 fn deeper(place: Place<'_>, depth: usize) -> Result<usize, CanvasError> {
@@ -255,7 +255,7 @@ fn deeper(place: Place<'_>, depth: usize) -> Result<usize, CanvasError> {
         while let Place::Element(outer, _) | Place::Entry(outer, _) = place {
             place = *outer;
         }
-        CanvasError::here(&format!(
+        CanvasError::at_top(&format!(
             "`{place}` cannot be read: lists and objects nest at most {MAX_NESTING} deep"
         ))
     })
@@ -263,7 +263,7 @@ fn deeper(place: Place<'_>, depth: usize) -> Result<usize, CanvasError> {
 
 fn length(len: usize, place: Place<'_>) -> Result<u32, CanvasError> {
     u32::try_from(len)
-        .map_err(|_| CanvasError::here(&format!("`{place}` has more than 2^32 - 1 elements")))
+        .map_err(|_| CanvasError::at_top(&format!("`{place}` has more than 2^32 - 1 elements")))
 }
 
 /// The entries of a JSON object in the order written, each unread. One that is given twice counts

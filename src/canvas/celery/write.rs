@@ -19,7 +19,7 @@ pub(super) fn write_outermost(canvas: &Canvas) -> Written {
         && let [only] = members.list()
         && only.ends_in_group()
     {
-        return Err(CanvasError::here(
+        return Err(CanvasError::at_top(
             "a group of one whose member gives a list has no form in Celery, which takes it for \
              its member",
         ));
@@ -31,7 +31,7 @@ pub(super) fn write(canvas: &Canvas) -> Written {
     let none = Extras::default();
     let extras = canvas.extras.as_deref().unwrap_or(&none);
     if extras.idempotency_key.is_some() {
-        return Err(CanvasError::here(
+        return Err(CanvasError::at_top(
             "an idempotency key has no form in Celery",
         ));
     }
@@ -53,7 +53,9 @@ pub(super) fn write(canvas: &Canvas) -> Written {
             let tasks = members_of(members.list(), "group")?;
             Ok(composed(GROUP, "group", json!({ "tasks": tasks }), options))
         }
-        Form::Each { .. } => Err(CanvasError::here("each() has no form in Celery").within("group")),
+        Form::Each { .. } => {
+            Err(CanvasError::at_top("each() has no form in Celery").within("group"))
+        }
         Form::Chord { header, body } => {
             let header = header_of(header)?;
             let body = write(body).map_err(|refusal| refusal.within("chord.body"))?;
@@ -62,9 +64,11 @@ pub(super) fn write(canvas: &Canvas) -> Written {
         }
         Form::Fold(fold) => {
             let name = fold.order.name();
-            Err(CanvasError::here(&format!("{name} has no form in Celery")))
+            Err(CanvasError::at_top(&format!(
+                "{name} has no form in Celery"
+            )))
         }
-        Form::Refused(reason) => Err(CanvasError::here(reason)),
+        Form::Refused(reason) => Err(CanvasError::at_top(reason)),
     }
 }
 
@@ -94,7 +98,7 @@ fn task(sig: &TaskSig, extras: &Extras, options: Value) -> Written {
         values.collect::<Result<Vec<_>, _>>()
     });
     let values = values
-        .map_err(|error| CanvasError::here(&format!("arguments of `{}`: {error}", sig.name)))?;
+        .map_err(|error| CanvasError::at_top(&format!("arguments of `{}`: {error}", sig.name)))?;
     if sig.mode == Mode::Map {
         let inner = signature(&sig.name, json!([]), json!({}), json!({}));
         let kwargs = json!({ "task": inner, "it": values });
@@ -105,7 +109,7 @@ fn task(sig: &TaskSig, extras: &Extras, options: Value) -> Written {
     let mut kwargs = Map::new();
     for (name, value) in &extras.kwargs {
         let value = json_of(value).map_err(|error| {
-            CanvasError::here(&format!("argument `{name}` of `{}`: {error}", sig.name))
+            CanvasError::at_top(&format!("argument `{name}` of `{}`: {error}", sig.name))
         })?;
         kwargs.insert(name.clone(), value);
     }
@@ -126,7 +130,7 @@ fn step_of(steps: &[Canvas], step: &Canvas) -> Written {
         }
         _ => return write(step),
     };
-    Err(CanvasError::here(refused))
+    Err(CanvasError::at_top(refused))
 }
 
 /// Says whether a chain around it skips it: an empty group, or a chain of such.
@@ -162,7 +166,7 @@ fn header_of(header: &Canvas) -> Written {
         members, settled, ..
     } = &header.form
     else {
-        return Err(here(CanvasError::here("each() has no form in Celery")));
+        return Err(here(CanvasError::at_top("each() has no form in Celery")));
     };
     check_group(*settled, extras).map_err(here)?;
     let members = members_of(members.list(), "chord.header")?;
@@ -176,13 +180,13 @@ fn header_of(header: &Canvas) -> Written {
 
 fn check_group(settled: bool, extras: &Extras) -> Result<(), CanvasError> {
     if settled {
-        return Err(CanvasError::here("settled() has no form in Celery"));
+        return Err(CanvasError::at_top("settled() has no form in Celery"));
     }
     if !extras.link.is_empty() {
-        return Err(CanvasError::here("cannot add link to group: use a chord"));
+        return Err(CanvasError::at_top("cannot add link to group: use a chord"));
     }
     if extras.idempotency_key.is_some() {
-        return Err(CanvasError::here(
+        return Err(CanvasError::at_top(
             "an idempotency key has no form in Celery",
         ));
     }

@@ -60,7 +60,7 @@ impl Backlog {
             return *lane;
         }
         if self.numbers.len() >= self.most {
-            self.let_go();
+            self.free_idle_lanes();
         }
         let lane = self.free.pop().unwrap_or_else(|| {
             self.lanes.push(None);
@@ -77,7 +77,7 @@ impl Backlog {
     }
 
     /// Lets go of the idle lanes. Rare enough to cost nothing each time that one is added.
-    fn let_go(&mut self) {
+    fn free_idle_lanes(&mut self) {
         for (lane, state) in self.lanes.iter_mut().enumerate() {
             let is_idle = |state: &mut State| state.live == 0 && state.arriving == 0;
             if !self.waiting.contains(&lane)
@@ -122,8 +122,9 @@ impl Backlog {
     /// A workflow wants to start; says whether it may at once. If not it is put to wait.
     pub(crate) fn submitted(&mut self, lane: Lane) -> bool {
         // Not past those that were there before.
-        let free =
-            self.has_place(lane) && self.state(lane).arriving == 0 && !self.waiting.contains(&lane);
+        let free = self.has_capacity(lane)
+            && self.state(lane).arriving == 0
+            && !self.waiting.contains(&lane);
         let state = self.state_mut(lane);
         match free {
             true => state.live += 1,
@@ -165,12 +166,12 @@ impl Backlog {
         self.waiting.remove(&lane);
     }
 
-    pub(crate) fn has_place(&self, lane: Lane) -> bool {
+    pub(crate) fn has_capacity(&self, lane: Lane) -> bool {
         self.state(lane).live < self.places
     }
 
     /// The lanes in which there are both: places, how many, and workflows that wait for one.
-    pub(crate) fn room(&self) -> Vec<(Lane, usize)> {
+    pub(crate) fn free_capacity(&self) -> Vec<(Lane, usize)> {
         let waiting = self.waiting.iter();
         let room = waiting.map(|lane| (*lane, self.places.saturating_sub(self.state(*lane).live)));
         room.filter(|(_, room)| *room > 0).collect()
@@ -230,7 +231,7 @@ mod tests {
                     }
                     _ => {}
                 }
-                for (lane, room) in backlog.room() {
+                for (lane, room) in backlog.free_capacity() {
                     for _ in 0..room {
                         let Some(next) = world.stored.pop_front() else {
                             backlog.mark_drained(lane);
@@ -242,7 +243,7 @@ mod tests {
                     }
                 }
                 assert!(world.live.len() <= places, "{places} {story}");
-                assert!(backlog.has_place(other), "a lane takes another's place");
+                assert!(backlog.has_capacity(other), "a lane takes another's place");
             }
             assert!(started.into_iter().eq(0..submitted), "{places} {story}");
         }
@@ -273,8 +274,8 @@ mod tests {
         assert_eq!(backlog.lane("live"), live);
         assert_eq!(backlog.lane("waits"), waits);
         assert_eq!(backlog.lane("arrives"), arrives);
-        assert!(!backlog.has_place(live));
-        assert_eq!(backlog.room(), [(waits, 1)]);
+        assert!(!backlog.has_capacity(live));
+        assert_eq!(backlog.free_capacity(), [(waits, 1)]);
         assert_eq!(backlog.last_taken(waits), Some(&vec![7]));
     }
 }

@@ -150,7 +150,7 @@ impl Intake {
             Record::Child {
                 index,
                 change: ChildProgress::Done(outcome),
-            } => self.hear(index, outcome),
+            } => self.take_in(index, outcome),
             Record::Child { index, change } if index == run_index(self.folded) => {
                 self.resumed = Some(change);
             }
@@ -159,7 +159,7 @@ impl Intake {
         }
     }
 
-    fn hear(&mut self, index: Index, outcome: Outcome) {
+    fn take_in(&mut self, index: Index, outcome: Outcome) {
         let place = match self.order {
             Order::Members => index,
             Order::Arrivals => self.heard.len,
@@ -267,7 +267,7 @@ impl Fold {
             ended: false,
         };
         let mut commands = members(commands);
-        commands.extend(fold.go_on());
+        commands.extend(fold.advance_runs());
         (fold, commands)
     }
 
@@ -282,8 +282,8 @@ impl Fold {
         if self.ended {
             return Vec::new();
         }
-        self.intake.hear(index, outcome);
-        self.go_on()
+        self.intake.take_in(index, outcome);
+        self.advance_runs()
     }
 
     /// A child's actor is gone; `lost`: before it had reported.
@@ -317,7 +317,7 @@ impl Fold {
     fn of_members(&mut self, commands: Vec<group::Command>) -> Vec<Command> {
         if commands == [group::Command::Revoke] {
             self.is_alone = true;
-            return self.go_on();
+            return self.advance_runs();
         }
         members(commands)
     }
@@ -333,7 +333,7 @@ impl Fold {
             return Vec::new();
         }
         self.verdict = Some(verdict);
-        self.go_on()
+        self.advance_runs()
     }
 
     /// Run `index` has ended.
@@ -360,7 +360,7 @@ impl Fold {
                 }));
             }
         }
-        commands.extend(self.go_on());
+        commands.extend(self.advance_runs());
         commands
     }
 
@@ -379,7 +379,7 @@ impl Fold {
 
     /// The next run, if there is something for it and none is under way; the end, if nothing is
     /// left.
-    fn go_on(&mut self) -> Vec<Command> {
+    fn advance_runs(&mut self) -> Vec<Command> {
         if self.revoked {
             let is_last = self.is_alone && self.run.is_none();
             let is_last = is_last && !std::mem::replace(&mut self.ended, true);

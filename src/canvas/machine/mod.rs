@@ -8,16 +8,16 @@
 pub(crate) mod backlog;
 pub(crate) mod barrier;
 pub(crate) mod chain;
+pub(crate) mod child_spec;
 pub(crate) mod chord;
 pub(crate) mod fold;
-pub(crate) mod gate;
 pub(crate) mod group;
-pub(crate) mod offspring;
-pub(crate) mod place;
+pub(crate) mod pending_limit;
 pub(crate) mod quarantine;
 pub(crate) mod queue;
 pub(crate) mod revocation;
-pub(crate) mod room;
+pub(crate) mod start_pacer;
+pub(crate) mod subtasks;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;

@@ -172,7 +172,7 @@ impl<T> Quarantine<T> {
     }
 
     /// Says whether nothing is to start but the prime suspect.
-    pub(crate) fn holds(&self) -> bool {
+    pub(crate) fn is_holding(&self) -> bool {
         self.hold_until.is_some()
     }
 
@@ -243,7 +243,7 @@ impl<T> Quarantine<T> {
 
     /// Ends what has taken long enough; returns the notes of those that have outlived their trials,
     /// which go before all that is started because of it.
-    pub(crate) fn look(&mut self, now_ms: u64) -> Vec<Note> {
+    pub(crate) fn end_overdue(&mut self, now_ms: u64) -> Vec<Note> {
         if self.hold_until.is_some_and(|until| until <= now_ms) {
             self.hold_until = None;
         }
@@ -261,7 +261,7 @@ impl<T> Quarantine<T> {
 
     /// The one to be started now, if one is.
     pub(crate) fn next(&mut self, now_ms: u64) -> Option<T> {
-        if self.holds() {
+        if self.is_holding() {
             let id = self.prime?;
             let task = self.waiting.remove(&id)?;
             let until_ms = now_ms.saturating_add(self.alone_ms(id));
@@ -307,7 +307,7 @@ impl<T> Quarantine<T> {
     /// It is being started; the note goes into one batch with the record of that.
     pub(crate) fn started(&mut self, id: Id, now_ms: u64) -> Option<Note> {
         let is_prime = self.prime == Some(id);
-        let (stage, trial_ms) = match (is_prime, self.holds()) {
+        let (stage, trial_ms) = match (is_prime, self.is_holding()) {
             (true, true) => (Stage::Alone, self.alone_ms(id)),
             (true, false) if self.quiet_until > 0 => (Stage::Apart, self.apart_ms(id)),
             _ => (Stage::Among { turn: self.turns }, self.trial_ms),

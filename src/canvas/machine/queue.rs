@@ -84,8 +84,8 @@ impl<T> Queue<T> {
     }
 
     /// Takes those out who are not to wait any more.
-    pub(crate) fn take_out(&mut self, is_it: impl FnMut(&T) -> bool) -> Vec<T> {
-        self.ready.take_out(is_it)
+    pub(crate) fn remove_waiting(&mut self, is_it: impl FnMut(&T) -> bool) -> Vec<T> {
+        self.ready.remove_all(is_it)
     }
 
     /// How many wait that are of this priority or a higher one.
@@ -123,7 +123,7 @@ impl<T> PriorityQueue<T> {
         line.iter().map(VecDeque::len).sum()
     }
 
-    fn take_out(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {
+    fn remove_all(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut out = Vec::new();
         for line in &mut self.priorities {
             if line.iter().any(&mut is_it) {

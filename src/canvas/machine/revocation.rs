@@ -7,7 +7,7 @@ use super::fold::is_run;
 use super::{BODY, Index};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::outcome::Outcome;
-use crate::canvas::revoked::RevokeOutcome;
+use crate::canvas::revoke_outcome::RevokeOutcome;
 
 /// Where a node stands among the children of its supervisor: the supervisor's number, and which of
 /// its children it is.

@@ -1,6 +1,6 @@
 //! The task: its attempts, from a free slot to the last outcome, and what it starts itself.
 
-use super::offspring::{self, SubtaskPlan, Subtasks};
+use super::subtasks::{self, SubtaskPlan, Subtasks};
 use super::{AttemptHistory, ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::id::Seq;
 use crate::canvas::options::{Options, When};
@@ -37,12 +37,12 @@ enum Phase {
     /// Another canvas has its place.
     Replaced,
     /// It has ended itself; what it called, or added to its chord, has not.
-    Ending(LastWord),
+    Ending(FinalReport),
     Ended,
 }
 
 #[derive(Debug)]
-enum LastWord {
+enum FinalReport {
     Report(Box<Report>),
     Expire,
     Revoke,
@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// Report that it was revoked.
     Revoke,
     /// What its own children ask for.
-    Child(offspring::Command),
+    Child(subtasks::Command),
 }
 
 /// When a task may start.
@@ -243,7 +243,7 @@ impl Task {
             return Vec::new();
         }
         match self.phase {
-            Phase::Ready | Phase::Delayed | Phase::Parked => self.say(LastWord::Revoke),
+            Phase::Ready | Phase::Delayed | Phase::Parked => self.report_end(FinalReport::Revoke),
             Phase::Running => vec![Command::Cancel {
                 attempt: self.past.attempt,
             }],
@@ -283,7 +283,7 @@ impl Task {
             return Vec::new();
         }
         if self.revoked {
-            return self.say(LastWord::Revoke);
+            return self.report_end(FinalReport::Revoke);
         }
         let (failure, retry) = match end {
             AttemptOutcome::Value(value) => return self.end(Outcome::Success(value).into()),
@@ -393,7 +393,7 @@ impl Task {
             && matches!(self.phase, Phase::Ending(_))
             && let Phase::Ending(word) = std::mem::replace(&mut self.phase, Phase::Ended)
         {
-            commands.extend(self.say(word));
+            commands.extend(self.report_end(word));
         }
         commands
     }
@@ -424,10 +424,10 @@ impl Task {
     /// It has ended, and with it all, once what it has started has ended: so every callback of
     /// that runs, and nothing of a workflow outlives it.
     fn end(&mut self, report: Report) -> Vec<Command> {
-        self.say(LastWord::Report(Box::new(report)))
+        self.report_end(FinalReport::Report(Box::new(report)))
     }
 
-    fn say(&mut self, word: LastWord) -> Vec<Command> {
+    fn report_end(&mut self, word: FinalReport) -> Vec<Command> {
         if self.offspring.is_open() {
             self.phase = Phase::Ending(word);
             return Vec::new();
@@ -437,9 +437,9 @@ impl Task {
             return vec![Command::Revoke];
         }
         vec![match word {
-            LastWord::Expire => Command::Expire,
-            LastWord::Revoke => Command::Revoke,
-            LastWord::Report(report) => Command::Report(self.with_additions(*report)),
+            FinalReport::Expire => Command::Expire,
+            FinalReport::Revoke => Command::Revoke,
+            FinalReport::Report(report) => Command::Report(self.with_additions(*report)),
         }]
     }
 
@@ -479,6 +479,6 @@ impl Task {
     }
 
     fn expire(&mut self) -> Vec<Command> {
-        self.say(LastWord::Expire)
+        self.report_end(FinalReport::Expire)
     }
 }

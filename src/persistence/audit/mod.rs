@@ -1,11 +1,11 @@
 //! An audit: every record of a store read, and what records say of each other compared.
 
-mod books;
+mod cross_checks;
 
 use std::collections::HashSet;
 use std::fmt;
 
-use self::books::Books;
+use self::cross_checks::Books;
 use super::backlog::Waiting;
 use super::codec::{self, Kind};
 use super::definition::WorkflowHeader;
@@ -14,8 +14,8 @@ use super::reader::Ended;
 use super::steady::ClockReading;
 use super::{Store, StoreError, keys};
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::pending_limit::Load;
 use crate::canvas::machine::quarantine::Suspect;
-use crate::canvas::machine::room::Load;
 
 /// The most findings that are kept; all are counted.
 const MOST: usize = 1_000;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::gathered::CollectedList;
+use super::collected_list::CollectedList;
 use super::members::ElementsError;
 use super::{Reader, missing};
 use crate::canvas::id::Id;

@@ -3,7 +3,7 @@
 use super::{MemberCursor, Reader};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
-use crate::canvas::machine::place::ChildSpec;
+use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::{Index, Report};
 use crate::persistence::StoreError;
 

@@ -145,7 +145,7 @@ impl Reader {
             .flat_map(|callbacks| all_of(*callbacks));
         let callbacks =
             callbacks.map(|node| task.child(WORKFLOW_STREAM, node.seq, Link::Aside, node));
-        let offspring = self.offspring(root.node(seq))?.into_iter();
+        let offspring = self.subtasks(root.node(seq))?.into_iter();
         let offspring =
             offspring.map(|(index, purpose, node)| task.child(seq, index, link_of(purpose), node));
         Ok(callbacks.chain(offspring).collect())
@@ -287,7 +287,7 @@ impl<'a> Search<'a> {
         Ok(match node.def {
             Def::Task(_) if !self.dynamic => Box::new(callbacks),
             Def::Task(_) => {
-                let offspring = self.reader.offspring(self.target.node(seq))?;
+                let offspring = self.reader.subtasks(self.target.node(seq))?;
                 let offspring = offspring.into_iter().map(move |(index, purpose, node)| {
                     Ok((Step::of(seq, index, link_of(purpose), &node), node))
                 });
@@ -360,7 +360,7 @@ impl<'a> Search<'a> {
 }
 
 impl Step {
-    pub(super) fn stand(&self) -> NodeKey {
+    pub(super) fn node_key(&self) -> NodeKey {
         (self.stream, self.index)
     }
 

@@ -120,7 +120,7 @@ impl Reader {
     }
 
     /// What a task has started itself.
-    pub(crate) fn offspring(&self, task: Id) -> Result<Vec<(Index, Purpose, Node)>, StoreError> {
+    pub(crate) fn subtasks(&self, task: Id) -> Result<Vec<(Index, Purpose, Node)>, StoreError> {
         self.offspring_in(task, self.records(task))
     }
 
@@ -151,7 +151,7 @@ impl Reader {
 
     /// What has taken a task's place.
     pub(super) fn replacement(&self, task: Id) -> Result<Option<(Index, Node)>, StoreError> {
-        let offspring = self.offspring(task)?.into_iter();
+        let offspring = self.subtasks(task)?.into_iter();
         let mut replacements = offspring.filter(|(_, purpose, _)| *purpose == Purpose::Replacement);
         Ok(replacements.next().map(|(index, _, node)| (index, node)))
     }

@@ -1,13 +1,13 @@
 //! Reading a workflow back: its nodes, their records, their outcomes and values.
 
+mod collected_list;
 mod elements;
 mod errbacks;
-mod fate;
 mod find;
-mod gathered;
 mod history;
 mod members;
 mod progress;
+mod resolution;
 mod values;
 
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use super::{Pair, Store, StoreError, keys};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::is_run;
+use crate::canvas::machine::pending_limit::Load;
 use crate::canvas::machine::quarantine::Suspect;
-use crate::canvas::machine::room::Load;
 use crate::canvas::machine::{BODY, ChildProgress, Index, Record};
 use crate::canvas::outcome::Outcome;
 
 pub(crate) use self::elements::Elements;
-pub(crate) use self::fate::Resolution;
 pub(crate) use self::find::NodeLocation;
 pub(crate) use self::history::History;
 pub(crate) use self::members::{ElementsError, MemberCursor};
 pub(crate) use self::progress::Progress;
+pub(crate) use self::resolution::Resolution;
 
 /// A workflow's end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,7 +45,7 @@ impl Reader {
             Some(Resolution::Ended(_)) | None => self.has_begun(root, &found.node, step)?,
         };
         Ok(Some(Progress {
-            stand: step.stand(),
+            stand: step.node_key(),
             fate,
             has_begun,
         }))
@@ -71,7 +71,7 @@ impl Reader {
                 return Ok(true);
             }
         }
-        self.has_begun_callback(root, step.stand())
+        self.has_begun_callback(root, step.node_key())
     }
 
     /// Says whether a callback has begun that was called for by what is within a node. The workflow is the
@@ -84,7 +84,7 @@ impl Reader {
             if index != ROOT
                 && is_begun(&change)
                 && let Some(callback) = self.find(root.node(index))?
-                && callback.owners().any(|step| step.stand() == within)
+                && callback.owners().any(|step| step.node_key() == within)
             {
                 return Ok(true);
             }
@@ -167,7 +167,7 @@ impl Reader {
         marks: &[NodeKey],
     ) -> Result<bool, StoreError> {
         for at in 0..callback.owners().count() {
-            if marks.contains(&callback.path[at].stand()) {
+            if marks.contains(&callback.path[at].node_key()) {
                 let fate = self.fate_at(root, &callback.path[..=at])?;
                 if !matches!(fate, Some(Resolution::Ended(outcome)) if !outcome.is_by_revocation())
                 {
@@ -188,7 +188,9 @@ impl NodeLocation {
 
     /// Says whether it is one of these nodes, or within one.
     pub(crate) fn is_of(&self, marks: &[NodeKey]) -> bool {
-        self.path.iter().any(|step| marks.contains(&step.stand()))
+        self.path
+            .iter()
+            .any(|step| marks.contains(&step.node_key()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Values: wherever they are kept, their bytes.
 
-use super::gathered::CollectedList;
+use super::collected_list::CollectedList;
 use super::{Reader, missing};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::{Outcome, Value};

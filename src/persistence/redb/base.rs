@@ -15,10 +15,10 @@ use redb::{
 };
 use tracing::{error, info, warn};
 
-use crate::persistence::caught::caught;
 use crate::persistence::dir::check_has_a_name;
 use crate::persistence::files::{damaged, failed, open_private, sync_file};
 use crate::persistence::identity::Identity;
+use crate::persistence::panic_guard::caught;
 use crate::persistence::{Batch, Holder, Op, StoreError};
 
 /// redb's own default of 1 GiB is too much for a library that lives inside somebody else's process.

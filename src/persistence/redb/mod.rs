@@ -38,9 +38,9 @@ use self::base::Base;
 pub(super) use self::salvage::salvage;
 use self::scan::RedbScan;
 use super::dir::Dir;
-use super::fence::{self, Watermark};
 use super::identity::{Identity, wrong_store};
-use super::{Batch, Durability, Scan, Store, StoreError, files, folder, home};
+use super::watermark::{self, Watermark};
+use super::{Batch, Durability, Scan, Store, StoreError, data_dir, engine_dir, files};
 
 /// Keeps an ordered map of bytes in a directory, with redb 4 inside. Needs the feature `redb`.
 ///
@@ -103,7 +103,7 @@ impl RedbStore {
     /// [`StoreError::UnsupportedVersion`] for what must not be served; [`StoreError::Full`],
     /// [`StoreError::Exhausted`] and [`StoreError::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::open_within(dir, home::LOCK_TIMEOUT)
+        Self::open_within(dir, data_dir::LOCK_TIMEOUT)
     }
 
     /// As [`open`](Self::open), waiting this long for another process to let go of the store.
@@ -121,23 +121,23 @@ impl RedbStore {
         lock_timeout: Duration,
         disk: impl FnOnce(FileBackend) -> B,
     ) -> Result<Self, StoreError> {
-        let home = home::make_home(dir)?;
-        let lock = home::lock(&home, lock_timeout)?;
-        folder::holds_no_other(&home, "redb")?;
+        let home = data_dir::make_home(dir)?;
+        let lock = data_dir::lock(&home, lock_timeout)?;
+        engine_dir::holds_no_other(&home, "redb")?;
         let dir = home.join("redb");
         files::refuse_link(&dir)?;
         files::refuse_links_in(&dir)?;
-        let is_fresh = folder::claim(&dir, |name| name == "db" || name == "fence")?;
+        let is_fresh = engine_dir::claim(&dir, |name| name == "db" || name == "fence")?;
         let db = dir.join("db");
         let (fence, base, identity) = if is_fresh {
             let identity = Identity::draw(0);
             let fence = Watermark::make(&Dir::open(dir.clone())?, 0, identity.id)?;
             let base = Base::make(db, identity, disk)?;
-            folder::finish(&home, &dir)?;
+            engine_dir::finish(&home, &dir)?;
             (fence, base, Some(identity))
         } else {
             // The fence first: redb writes to whatever it opens.
-            let mut fence = Watermark::read(dir.join(fence::NAME))?;
+            let mut fence = Watermark::read(dir.join(watermark::NAME))?;
             let mut base = Base::open(db, disk)?;
             let identity = base.identity()?;
             match identity {

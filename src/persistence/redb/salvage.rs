@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicU64;
 use super::base::Base;
 use super::scan::RedbScan;
 use crate::persistence::StoreError;
-use crate::persistence::fence::Watermark;
 use crate::persistence::files::{failed, make_dir, with_ending};
 use crate::persistence::salvage::Salvage;
+use crate::persistence::watermark::Watermark;
 
 /// Gives to `salvage` what can be read of the closed store in `home`. redb writes to what it opens, so that
 /// is a copy beside `to`.

@@ -4,8 +4,8 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::persistence::conformance::conformance;
-use crate::persistence::fence;
-use crate::persistence::proof::copy;
+use crate::persistence::fault_tests::copy;
+use crate::persistence::watermark;
 use crate::persistence::{Holder, Pair, SledStore};
 
 mod disk;
@@ -210,15 +210,15 @@ fn a_store_of_a_later_version_is_left_untouched() {
     let home = filled();
     let dir = home.path().join("redb");
     let mut slots = fs::read(dir.join("fence")).unwrap();
-    let later = fence::VERSION + 1;
-    slots[..16].copy_from_slice(&fence::encode(later, 9));
+    let later = watermark::VERSION + 1;
+    slots[..16].copy_from_slice(&watermark::encode(later, 9));
     fs::write(dir.join("fence"), slots).unwrap();
     let before = fs::read(dir.join("db")).unwrap();
     let error = RedbStore::open(home.path()).unwrap_err();
     assert!(
         matches!(
             error,
-            StoreError::UnsupportedVersion { found, supported: fence::VERSION, .. } if found == later
+            StoreError::UnsupportedVersion { found, supported: watermark::VERSION, .. } if found == later
         ),
         "{error:?}"
     );

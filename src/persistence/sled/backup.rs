@@ -17,7 +17,7 @@ use super::log::name_of;
 use super::{SledStore, join};
 use crate::persistence::StoreError;
 use crate::persistence::dir::Dir;
-use crate::persistence::fence::Watermark;
+use crate::persistence::watermark::Watermark;
 
 impl SledStore {
     pub(super) fn copy_to(&self, to: &Path) -> Result<(), StoreError> {

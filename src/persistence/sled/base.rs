@@ -12,15 +12,15 @@ use tracing::error;
 
 use super::disk::Disk;
 use super::files::damaged;
-use super::overlay::{Entry, MaxKeys};
+use super::memtable::{Entry, MaxKeys};
 use super::pool;
 use super::prepare::{prepare, sync_created_files};
 use super::replay::Held;
-use crate::persistence::caught::caught;
 use crate::persistence::dir::Dir;
 use crate::persistence::identity::Identity;
-use crate::persistence::without::{Rule::H13, without};
-use crate::persistence::{Holder, Pair, StoreError, folder};
+use crate::persistence::negative_control::{Rule::H13, without};
+use crate::persistence::panic_guard::caught;
+use crate::persistence::{Holder, Pair, StoreError, engine_dir};
 
 /// What is read again soon lies in the overlay; this is for what comes back from the disk. sled's own
 /// default of 1 GiB is too much for a library that lives inside somebody else's process. It counts bytes
@@ -113,7 +113,7 @@ impl Base {
         sync_created_files(&base.dir)?;
         base.settled.store(flushed, Ordering::Release);
         if fresh {
-            folder::finish(home, &base.dir)?;
+            engine_dir::finish(home, &base.dir)?;
         }
         Ok(base)
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use super::base::Mark;
 use super::log::{Rotated, name_of};
-use super::overlay::Memtable;
+use super::memtable::Memtable;
 use crate::failpoint::{self, Point};
 use crate::persistence::StoreError;
 use crate::persistence::dir::Dir;

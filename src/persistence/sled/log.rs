@@ -10,8 +10,8 @@ use super::frame::{self, Stamp};
 use super::replay::Replayed;
 use super::segment::{ENDING, Head, KEEP, Segment};
 use crate::persistence::dir::Dir;
-use crate::persistence::fence::Watermark;
 use crate::persistence::identity::StoreId;
+use crate::persistence::watermark::Watermark;
 use crate::persistence::{Batch, StoreError};
 
 /// Frames that nobody syncs are handed to the kernel when this much of them waits.

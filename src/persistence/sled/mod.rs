@@ -31,13 +31,13 @@ mod disk;
 mod frame;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::frame::fuzz as fuzz_frames;
+mod disk_reserve;
 mod log;
-mod overlay;
+mod memtable;
 mod pages;
 mod pool;
 mod prepare;
 mod replay;
-mod room;
 mod salvage;
 mod scan;
 mod segment;
@@ -59,14 +59,14 @@ use tracing::{error, info, warn};
 
 use self::base::{Base, Mark};
 use self::checkpoint::{Checkpoint, Ended};
+use self::disk_reserve::DiskReserve;
 use self::log::Log;
-use self::overlay::Memtables;
-use self::room::DiskReserve;
+use self::memtable::Memtables;
 pub(super) use self::salvage::salvage;
 use self::scan::SledScan;
 use super::dir::Dir;
 use super::identity::Identity;
-use super::{Batch, Durability, Scan, Store, StoreError, files, folder, home};
+use super::{Batch, Durability, Scan, Store, StoreError, data_dir, engine_dir, files};
 
 /// An overlay is frozen when it takes this much memory, or so much of the log. Two of them may be
 /// there at a time; what is put and deleted within one never reaches sled.
@@ -177,7 +177,7 @@ impl SledStore {
     /// [`StoreError::WrongStore`] or [`StoreError::UnsupportedVersion`] for what must not be served;
     /// [`StoreError::Full`], [`StoreError::Exhausted`] and [`StoreError::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::open_within(dir, home::LOCK_TIMEOUT)
+        Self::open_within(dir, data_dir::LOCK_TIMEOUT)
     }
 
     /// As [`open`](Self::open), waiting this long for another process to let go of the store.
@@ -191,13 +191,13 @@ impl SledStore {
 
     #[cfg(test)]
     pub(super) fn with_limit(dir: &Path, limit: usize) -> Result<Self, StoreError> {
-        Self::open_with(dir, limit, home::LOCK_TIMEOUT)
+        Self::open_with(dir, limit, data_dir::LOCK_TIMEOUT)
     }
 
     fn open_with(dir: &Path, limit: usize, lock_timeout: Duration) -> Result<Self, StoreError> {
-        let home = home::make_home(dir)?;
-        let lock = home::lock(&home, lock_timeout)?;
-        folder::holds_no_other(&home, "sled")?;
+        let home = data_dir::make_home(dir)?;
+        let lock = data_dir::lock(&home, lock_timeout)?;
+        engine_dir::holds_no_other(&home, "sled")?;
         refuse_links(&home)?;
         verify::remove_left_behind(&home);
         let home = Arc::new(Dir::open(home)?);

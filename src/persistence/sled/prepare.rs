@@ -6,11 +6,11 @@ use std::io::{self, BufReader};
 use std::path::Path;
 
 use super::files::{damaged, failed, list, make_dir, make_private, sync_dir, sync_file};
-use crate::persistence::without::{
+use crate::persistence::negative_control::{
     Rule::{H2, H3, H4},
     without,
 };
-use crate::persistence::{StoreError, folder};
+use crate::persistence::{StoreError, engine_dir};
 
 /// Brings `<home>/sled` into a state that sled can open; true if it is to be made anew.
 pub(super) fn prepare(dir: &Path) -> Result<bool, StoreError> {
@@ -18,10 +18,10 @@ pub(super) fn prepare(dir: &Path) -> Result<bool, StoreError> {
         let own = ["db", "conf", "blobs"];
         own.iter().any(|own| name == *own) || is_snapshot(name)
     };
-    if without(H3) && !folder::is_finished(dir) {
+    if without(H3) && !engine_dir::is_finished(dir) {
         return make_dir(dir).map(|()| false);
     }
-    if folder::claim(dir, is_own)? {
+    if engine_dir::claim(dir, is_own)? {
         return Ok(true);
     }
     let db = dir.join("db");

@@ -13,11 +13,11 @@ use tracing::info;
 use super::base::Mark;
 use super::files::{damaged, failed, list, refuse_link, sync_dir, sync_file};
 use super::frame::{ALIGN, Frame, claimed_generation};
-use super::overlay::{MaxKeys, Memtables};
+use super::memtable::{MaxKeys, Memtables};
 use super::segment::{ENDING, FRAMES, Head};
-use crate::persistence::fence::{self, Watermark};
 use crate::persistence::identity::{Identity, wrong_store};
-use crate::persistence::without::{Rule::H4, without};
+use crate::persistence::negative_control::{Rule::H4, without};
+use crate::persistence::watermark::{self, Watermark};
 use crate::persistence::{Audit, StoreError};
 
 /// What a log was found to hold.
@@ -50,7 +50,7 @@ pub(super) fn check_versions(dir: &Path) -> Result<(), StoreError> {
             Head::of(&dir.join(name))?;
         }
     }
-    match Watermark::read(dir.join(fence::NAME)) {
+    match Watermark::read(dir.join(watermark::NAME)) {
         Err(newer @ StoreError::UnsupportedVersion { .. }) => Err(newer),
         // Whether it has to be there the mark tells.
         _ => Ok(()),
@@ -59,7 +59,7 @@ pub(super) fn check_versions(dir: &Path) -> Result<(), StoreError> {
 
 /// Refuses symbolic links in the place of the log's files.
 pub(super) fn refuse_links(dir: &Path) -> Result<(), StoreError> {
-    let is_ours = |name: &str| name == fence::NAME || number(name).is_some();
+    let is_ours = |name: &str| name == watermark::NAME || number(name).is_some();
     for name in list(dir)? {
         if name.to_str().is_some_and(is_ours) {
             refuse_link(&dir.join(name))?;
@@ -97,7 +97,7 @@ impl Held {
 
 /// Reads the fence, which a store of before there was one need not have.
 fn fence(dir: &Path, is_fenced: bool) -> Result<Option<Watermark>, StoreError> {
-    match Watermark::read(dir.join(fence::NAME)) {
+    match Watermark::read(dir.join(watermark::NAME)) {
         // One that the first segment after it has not come to may be half made.
         Err(StoreError::Corrupt { .. }) if !is_fenced || without(H4) => Ok(None),
         fence => fence.map(Some),

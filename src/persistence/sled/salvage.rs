@@ -10,8 +10,8 @@ use super::frame::{ALIGN, Frame, claimed_generation};
 use super::pages::{Leaf, Pages};
 use super::replay::{check_versions, number};
 use super::segment::{FRAMES, Head};
-use crate::persistence::fence::{self, Watermark};
 use crate::persistence::salvage::Salvage;
+use crate::persistence::watermark::{self, Watermark};
 use crate::persistence::{StoreError, keys};
 
 /// Gives to `salvage` what can be read of the closed store in `home`, of which nothing is changed.
@@ -140,7 +140,7 @@ impl Frames {
                 salvage.find(place, error.to_string());
             }
         }
-        if let Ok(last) = Watermark::peek(&dir.join(fence::NAME)) {
+        if let Ok(last) = Watermark::peek(&dir.join(watermark::NAME)) {
             frames.synced = frames.synced.max(last);
         }
         Ok(frames)

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use super::Shared;
 use super::base::RangeIter;
-use super::overlay::{Bounds, End};
+use super::memtable::{Bounds, End};
 use crate::persistence::{Pair, StoreError};
 
 /// Takes the lock for one step at a time, so that writers never wait for whoever holds a scan.

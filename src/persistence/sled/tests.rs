@@ -6,8 +6,8 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::persistence::conformance::conformance;
-use crate::persistence::fence as fences;
-use crate::persistence::proof::{copy, noise};
+use crate::persistence::fault_tests::{copy, noise};
+use crate::persistence::watermark as fences;
 use crate::persistence::{Holder, MemoryStore, Op, Pair};
 
 mod backup;

@@ -12,11 +12,11 @@ use tracing::{info, warn};
 
 use super::backup::{copy_file, copy_sled};
 use super::base::Base;
+use super::data_dir::hold;
 use super::files::{failed, list, make_dir, open_new, open_old, remove_marked, with_ending};
-use super::home::hold;
 use super::replay::{Held, inspect};
 use super::{SledStore, Store, refuse_links};
-use crate::persistence::{Audit, StoreError, folder};
+use crate::persistence::{Audit, StoreError, engine_dir};
 
 impl SledStore {
     /// Reads all of a store and says what is wrong with it; changes nothing in its directory. It works on
@@ -44,7 +44,7 @@ impl SledStore {
         let dir = dir.as_ref();
         let home = dir.canonicalize().map_err(|e| failed("verify", dir, e))?;
         let _lock = hold(&home)?;
-        folder::holds_no_other(&home, "sled")?;
+        engine_dir::holds_no_other(&home, "sled")?;
         refuse_links(&home)?;
         if !home.join("sled").is_dir() {
             return Err(failed("find a store in", &home, ErrorKind::NotFound.into()));

@@ -101,7 +101,7 @@ impl World {
         court.gathered();
         let mut running: BTreeMap<usize, u64> = BTreeMap::new();
         loop {
-            for note in court.look(self.now_ms) {
+            for note in court.end_overdue(self.now_ms) {
                 self.write(Some(note));
             }
             while let Some(task) = court.next(self.now_ms) {
@@ -113,7 +113,7 @@ impl World {
                 let waited_ms = self.now_ms - opened_ms;
                 self.waited_ms = self.waited_ms.max(waited_ms);
             }
-            if court.holds() {
+            if court.is_holding() {
                 assert!(running.len() <= 1, "it is not alone");
             } else {
                 while running.len() < self.slots
@@ -142,7 +142,7 @@ impl World {
                 self.last_end = LastEnd::Clean;
                 return true;
             };
-            if court.holds() {
+            if court.is_holding() {
                 self.held_ms = self.held_ms.max(now.min(deadline) - opened_ms);
             }
             if now > deadline {
@@ -327,7 +327,7 @@ fn opened<T>(records: Vec<(Id, Suspect)>, last_end: LastEnd) -> Quarantine<T> {
 #[test]
 fn after_a_first_kill_nothing_has_to_wait() {
     let mut court = opened::<()>(Vec::new(), LastEnd::Unknown);
-    assert!(!court.holds());
+    assert!(!court.is_holding());
     let (arrival, note) = court.arrived(id(1), "task", 1, 9);
     let suspect = note.unwrap().1.unwrap();
     assert_eq!(
@@ -364,9 +364,9 @@ fn the_time_for_which_an_app_is_paused_is_none_in_which_a_suspect_is_tried() {
         court.wait(id(1), ());
         court.gathered();
         court.begin(3_600_000);
-        assert!(court.look(3_600_000).is_empty());
+        assert!(court.end_overdue(3_600_000).is_empty());
         let is_alone = stage != Stage::Doubted;
-        assert_eq!(court.holds(), is_alone);
+        assert_eq!(court.is_holding(), is_alone);
         assert_eq!(court.next(3_600_000).is_some(), is_alone);
     }
 }
@@ -380,12 +380,12 @@ fn after_a_first_abort_the_suspects_start_one_after_the_other_and_all_else_at_on
         court.wait(id(task), task);
     }
     court.gathered();
-    assert!(!court.holds());
+    assert!(!court.is_holding());
     assert_eq!(court.next(0), Some(299), "the last one first");
     assert_eq!(court.next(0), None);
     let mut started = 1;
     while let Some(now_ms) = court.wake_at() {
-        court.look(now_ms);
+        court.end_overdue(now_ms);
         while court.next(now_ms).is_some() {
             started += 1;
             assert!(now_ms <= SPREAD_MS, "{started} at {now_ms}");
@@ -431,7 +431,7 @@ fn only_the_prime_suspect_is_tried_alone_and_only_for_a_moment() {
     let accused = |turn, weight| suspect(2, Standing::Tried(on(Stage::Among { turn }, weight)));
     let records = vec![(id(1), accused(7, 2)), (id(2), accused(3, 2))];
     let mut court = opened(records, LastEnd::Inside);
-    assert!(court.holds());
+    assert!(court.is_holding());
     for (n, attempt) in [(2, 4), (1, 4)] {
         assert_eq!(
             court.arrived(id(n), "task", attempt, 9).0,
@@ -448,24 +448,24 @@ fn only_the_prime_suspect_is_tried_alone_and_only_for_a_moment() {
     assert_eq!(court.next(5), None);
     let until = court.wake_at().unwrap();
     assert_eq!(until, 5 + ALONE_MS);
-    let notes = court.look(until);
+    let notes = court.end_overdue(until);
     let note = notes[0].1.clone().unwrap();
     assert_eq!(note.evidence().unwrap().stage, Stage::Late);
-    assert!(!court.holds());
+    assert!(!court.is_holding());
 }
 
 #[test]
 fn a_prime_suspect_that_does_not_come_in_holds_nobody_for_long() {
     let records = tried(2, on(Stage::Among { turn: 1 }, 2));
     let mut court = opened::<()>(records.clone(), LastEnd::Inside);
-    assert!(court.holds());
-    court.look(GATHER_MS - 1);
-    assert!(court.holds());
-    court.look(GATHER_MS);
-    assert!(!court.holds());
+    assert!(court.is_holding());
+    court.end_overdue(GATHER_MS - 1);
+    assert!(court.is_holding());
+    court.end_overdue(GATHER_MS);
+    assert!(!court.is_holding());
     let mut court = opened::<()>(records, LastEnd::Inside);
     court.gathered();
-    assert!(!court.holds());
+    assert!(!court.is_holding());
 }
 
 #[test]
@@ -506,7 +506,7 @@ fn the_prime_suspect_is_kept_back_until_the_process_has_lived_without_it() {
         (id(2), suspect(2, Standing::Tried(on(Stage::Waiting, 2)))),
     ];
     let mut court = opened(records, LastEnd::Unknown);
-    assert!(!court.holds(), "all else starts");
+    assert!(!court.is_holding(), "all else starts");
     for n in [1, 2] {
         assert_eq!(court.arrived(id(n), "task", 4, 9).0, SuspectStatus::Trial);
         court.wait(id(n), n);
@@ -532,7 +532,7 @@ fn who_is_released_counts_from_zero_and_who_is_discarded_fails_in_any_life() {
         court.arrived(id(1), "task", 5, 9),
         (SuspectStatus::Quarantined, None)
     );
-    assert!(!court.holds(), "nobody is left to be tried");
+    assert!(!court.is_holding(), "nobody is left to be tried");
     assert_eq!(court.quarantined().count(), 1);
     let note = court.requeue(id(1)).unwrap();
     assert_eq!(court.requeue(id(1)), None);

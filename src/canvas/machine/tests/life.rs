@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::canvas::machine::Purpose;
-use crate::canvas::machine::offspring::{self, SubtaskPlan};
+use crate::canvas::machine::subtasks::{self, SubtaskPlan};
 use crate::canvas::options::When;
 use crate::canvas::time::{Moment, Scale, Time};
 
@@ -243,7 +243,7 @@ impl Life {
             ChildIsLost(index) => {
                 self.alive.remove(&index);
                 let commands = self.machine.child_stopped(index, true);
-                let again = task::Command::Child(offspring::Command::Restart(index));
+                let again = task::Command::Child(subtasks::Command::Restart(index));
                 assert_eq!(commands, [again], "a lost child is started again");
                 self.alive.insert(index);
                 return;
@@ -461,9 +461,9 @@ impl Life {
         self.ended = Some(outcome);
     }
 
-    fn child(&mut self, command: offspring::Command) {
+    fn child(&mut self, command: subtasks::Command) {
         match command {
-            offspring::Command::Start {
+            subtasks::Command::Start {
                 index,
                 purpose,
                 key,
@@ -482,12 +482,12 @@ impl Life {
                 });
                 self.alive.insert(index);
             }
-            offspring::Command::Record(record) => self.own.push(record),
-            offspring::Command::Spawn(index) => {
+            subtasks::Command::Record(record) => self.own.push(record),
+            subtasks::Command::Spawn(index) => {
                 assert!(self.outcome(index).is_none(), "{index} had ended");
                 assert!(self.alive.insert(index), "{index} is alive");
             }
-            offspring::Command::Answer(index, outcome) => {
+            subtasks::Command::Answer(index, outcome) => {
                 assert_eq!(self.outcome(index), Some(&outcome));
             }
             other => panic!("unexpected {other:?}"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ::redb::BackendError;
 
 use super::*;
-use crate::persistence::proof::{after, last_round, noise, round};
+use crate::persistence::fault_tests::{after, last_round, noise, round};
 
 /// What was asked of a disk.
 #[derive(Clone, Debug)]

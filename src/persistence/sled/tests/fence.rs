@@ -2,12 +2,12 @@
 
 use std::fs::File;
 
-use super::super::overlay::MaxKeys;
+use super::super::memtable::MaxKeys;
 use super::*;
-use crate::persistence::fence::{self, Watermark};
+use crate::persistence::watermark::{self, Watermark};
 
 fn path(home: &Path) -> PathBuf {
-    home.join("wal").join(fence::NAME)
+    home.join("wal").join(watermark::NAME)
 }
 
 fn fence(home: &Path) -> u64 {
@@ -122,7 +122,7 @@ fn a_fence_is_missed_where_it_should_be_and_made_where_there_was_none() {
         }
         let error = SledStore::open(fenceless.path()).unwrap_err();
         assert!(
-            matches!(&error, StoreError::Corrupt { path_or_place, .. } if path_or_place.ends_with(fence::NAME)),
+            matches!(&error, StoreError::Corrupt { path_or_place, .. } if path_or_place.ends_with(watermark::NAME)),
             "{error:?}"
         );
         // A segment of before there was one; what is there may be half made.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::room::BALLAST;
+use super::disk_reserve::BALLAST;
 use super::*;
 
 /// `ENOSPC`

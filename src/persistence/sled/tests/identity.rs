@@ -1,8 +1,8 @@
 //! The id of a store, in stores of every version. What is exchanged between stores is in `proof/exchange.rs`.
 
 use super::*;
-use crate::persistence::fence::Watermark;
 use crate::persistence::identity::{Identity, StoreId};
+use crate::persistence::watermark::Watermark;
 
 fn identity(home: &Path) -> Option<Identity> {
     Base::open(home).unwrap().identity().unwrap()

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::overlay::MaxKeys;
+use super::memtable::MaxKeys;
 use super::replay::{Held, Replayed, replay};
 use super::*;
 

@@ -5,7 +5,7 @@
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::persistence::without::WITHOUT;
+use crate::persistence::negative_control::WITHOUT;
 
 const HOME: &str = "CHORDAL_TEST_WITHOUT_HOME";
 

@@ -5,7 +5,7 @@ use super::reader::{MemberCursor, Reader};
 use crate::canvas::freeze::{FanOutDef, Node};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::Index;
-use crate::canvas::machine::place::ChildSpec;
+use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::Payload;
 

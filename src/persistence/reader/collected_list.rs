@@ -246,7 +246,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::persistence::draft::CommitBuilder;
+    use crate::persistence::commit_builder::CommitBuilder;
     use crate::persistence::{MemoryStore, Store};
 
     /// `commits`: the members that ended in each.

@@ -18,9 +18,9 @@ use super::attempt::{Attempt, AttemptKind};
 use super::body::Body;
 use super::call::{AttemptRef, CallArguments, CallInput, Limits, build_call, resolve_input};
 use super::inbox::AttemptMessage;
-use super::roll::TaskKey;
 use super::shared::Shared;
-use crate::canvas::machine::place::TaskIds;
+use super::task_slab::TaskKey;
+use crate::canvas::machine::child_spec::TaskIds;
 use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::FailureKind;
 use crate::failpoint::{self, Point};
@@ -314,13 +314,13 @@ impl CompletionGuard {
     fn register_for_cancellation(&mut self) {
         self.can_be_told = true;
         let cancellations = &self.attempt.shared().engine_handle().cancellations;
-        cancellations.enter(&self.attempt);
+        cancellations.register(&self.attempt);
     }
 
     fn leave(&mut self) {
         if std::mem::take(&mut self.can_be_told) {
             let cancellations = &self.attempt.shared().engine_handle().cancellations;
-            cancellations.leave(self.attempt.ticket());
+            cancellations.unregister(self.attempt.ticket());
         }
     }
 
@@ -334,7 +334,7 @@ impl CompletionGuard {
         failpoint::reach(Point::Returned);
         self.sent = true;
         self.leave();
-        self.attempt.say(AttemptMessage::Finished(Finished {
+        self.attempt.send(AttemptMessage::Finished(Finished {
             attempt: self.caller.attempt,
             end,
             permit,

@@ -11,13 +11,13 @@ use super::queue::PriorityQueue;
 /// and the first few always do.
 #[derive(Debug)]
 pub(crate) struct StartPacer<T> {
-    outside: PriorityQueue<T>,
+    waiting: PriorityQueue<T>,
     window: usize,
     /// How many have entered since the last [tick](Self::tick): what they add to the line does not
     /// show at once.
     entered: usize,
     /// How many tasks have come to their turn since one entered for that.
-    turns: usize,
+    grants: usize,
 }
 
 impl<T> StartPacer<T> {
@@ -25,10 +25,10 @@ impl<T> StartPacer<T> {
     pub(crate) fn new(window: usize) -> Self {
         assert!(window > 0, "no line is shorter than none");
         Self {
-            outside: PriorityQueue::default(),
+            waiting: PriorityQueue::default(),
             window,
             entered: 0,
-            turns: 0,
+            grants: 0,
         }
     }
 
@@ -41,24 +41,24 @@ impl<T> StartPacer<T> {
         begun: usize,
         in_line: usize,
     ) -> Option<T> {
-        if self.outside.count(priority) == 0 && self.is_open(begun, in_line) {
+        if self.waiting.count(priority) == 0 && self.is_open(begun, in_line) {
             self.entered += 1;
             return Some(one);
         }
-        self.outside.push(priority, one);
+        self.waiting.push(priority, one);
         None
     }
 
     /// The next that may enter now. `in_line` as in [`arrive`](Self::arrive), by priority.
     pub(crate) fn next(&mut self, begun: usize, in_line: impl Fn(u8) -> usize) -> Option<T> {
-        let in_line = in_line(self.outside.next()?);
+        let in_line = in_line(self.waiting.next()?);
         if !self.is_open(begun, in_line) {
             // As many turns as a workflow may have tasks, lest the line grow without end.
             let toll = self.window.div_ceil(16);
-            self.turns = self.turns.checked_sub(toll)?;
+            self.grants = self.grants.checked_sub(toll)?;
         }
         self.entered += 1;
-        self.outside.pop()
+        self.waiting.pop()
     }
 
     fn is_open(&self, begun: usize, in_line: usize) -> bool {
@@ -69,26 +69,26 @@ impl<T> StartPacer<T> {
     }
 
     /// A task has come to its turn.
-    pub(crate) fn turn(&mut self) {
+    pub(crate) fn note_grant(&mut self) {
         // Turns that nobody waits for are not saved up.
-        if self.outside.len() > 0 {
-            self.turns += 1;
+        if self.waiting.len() > 0 {
+            self.grants += 1;
         }
     }
 
     /// What has entered shows in the line by now.
-    pub(crate) fn tick(&mut self) {
+    pub(crate) fn begin_round(&mut self) {
         self.entered = 0;
     }
 
     /// Says whether anybody waits here, or has entered since the last [tick](Self::tick).
     pub(crate) fn is_busy(&self) -> bool {
-        self.entered > 0 || self.outside.len() > 0
+        self.entered > 0 || self.waiting.len() > 0
     }
 
     /// Lets one in out of turn.
     pub(crate) fn take(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
-        self.outside.take(is_it)
+        self.waiting.take(is_it)
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
             for one in std::mem::take(&mut self.entered) {
                 self.line.extend([one; TASKS]);
             }
-            self.gate.tick();
+            self.gate.begin_round();
             let line = std::mem::take(&mut self.line);
             let in_line = |priority| line.iter().filter(|(other, _)| *other >= priority).count();
             let mut running = self.running;
@@ -159,7 +159,7 @@ mod tests {
 
         fn runs_one(&mut self) {
             if let Some(task) = self.line.pop_front() {
-                self.gate.turn();
+                self.gate.note_grant();
                 self.running -= usize::from(!self.line.contains(&task));
             }
         }
@@ -225,7 +225,7 @@ mod tests {
         let before = world.begun.len();
         for _ in 0..100 {
             world.line.resize(1_000, (0, 5_000));
-            world.gate.turn();
+            world.gate.note_grant();
             world.commits();
         }
         let entered = world.begun.len() - before;

@@ -116,7 +116,7 @@ impl ChildSpec {
     }
 
     /// What this task has started as number `index`.
-    pub(crate) fn offspring(&self, index: Index, node: Node, purpose: Option<Purpose>) -> Self {
+    pub(crate) fn subtask(&self, index: Index, node: Node, purpose: Option<Purpose>) -> Self {
         let mut child = self.child(index, node, None);
         // Whoever takes its place, or stands beside it, is a member as it is.
         child.group = match purpose {
@@ -193,7 +193,7 @@ impl ChildSpec {
 
     /// Its last word: this, and the callbacks that it calls for. `of_last`: it is what its last
     /// child said.
-    pub(crate) fn last_word(&self, mut report: Report, of_last: bool) -> Report {
+    pub(crate) fn final_report(&self, mut report: Report, of_last: bool) -> Report {
         report.add_callbacks(&self.node, of_last);
         report
     }

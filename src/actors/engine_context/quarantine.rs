@@ -6,12 +6,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::EngineContext;
 use crate::actors::dispatcher::Ready;
 use crate::actors::pool;
-use crate::actors::roll::TaskKey;
+use crate::actors::task_slab::TaskKey;
 use crate::canvas::id::Id;
+use crate::canvas::machine::pending_limit::Load;
 use crate::canvas::machine::quarantine::{Note, Quarantine, Suspect, SuspectStatus};
-use crate::canvas::machine::room::Load;
 use crate::canvas::parked::ParkedTask;
-use crate::canvas::quarantined::{QuarantinePolicy, QuarantinedTask};
+use crate::canvas::quarantine::{QuarantinePolicy, QuarantinedTask};
 use crate::canvas::time::Moment;
 use crate::messages::dispatcher::Slot;
 use crate::messages::scheduler::WakeAt;
@@ -29,7 +29,7 @@ pub(crate) struct RecoveredState {
     /// The number that no commit of theirs has reached.
     pub(super) last_commit: u64,
     /// Our own, which is to be ended.
-    pub(super) life: Session,
+    pub(super) session: Session,
     pub(super) quarantine: Quarantine<TrialCandidate>,
     /// To be written before anything starts.
     pub(super) notes: Vec<Note>,
@@ -85,7 +85,7 @@ impl RecoveredState {
         notes.extend(more);
         Ok(Self {
             last_commit: opening.last_commit(),
-            life,
+            session: life,
             quarantine: court,
             notes,
             pending: reader.pending()?,
@@ -115,8 +115,8 @@ impl EngineContext {
         notes.into_iter().for_each(|note| self.note(Some(note)));
         let quarantined: Vec<QuarantinedTask> = {
             let court = self.0.quarantine.borrow();
-            if court.holds() {
-                self.0.dispatcher.borrow_mut().hold();
+            if court.is_holding() {
+                self.0.dispatcher.borrow_mut().hold_back();
             }
             court.quarantined().map(shown).collect()
         };
@@ -189,7 +189,7 @@ impl EngineContext {
             .arrived(id, name, attempt, now_ms);
         self.note(note);
         if arrival == SuspectStatus::Quarantined {
-            self.0.locked_up.borrow_mut().insert(id, ticket);
+            self.0.quarantined_tasks.borrow_mut().insert(id, ticket);
         }
         arrival
     }
@@ -225,9 +225,9 @@ impl EngineContext {
             return;
         }
         let now = self.shared().clock.elapsed_ms();
-        let outlived = self.0.quarantine.borrow_mut().look(now);
+        let outlived = self.0.quarantine.borrow_mut().end_overdue(now);
         outlived.into_iter().for_each(|note| self.note(Some(note)));
-        self.go_on();
+        self.end_hold();
         loop {
             let next = self.0.quarantine.borrow_mut().next(now);
             let Some(accused) = next else { break };
@@ -250,7 +250,7 @@ impl EngineContext {
             ticket,
         } = accused;
         self.0.dispatcher.borrow_mut().unpin(slot);
-        let permit = match self.0.quarantine.borrow().holds() {
+        let permit = match self.0.quarantine.borrow().is_holding() {
             true => self.0.dispatcher.borrow_mut().grant_now(slot),
             false => None,
         };
@@ -262,12 +262,12 @@ impl EngineContext {
     }
 
     /// Starts what has waited while a suspect was tried alone, if that is over.
-    fn go_on(&self) {
+    fn end_hold(&self) {
         let mut dispatcher = self.0.dispatcher.borrow_mut();
-        if !dispatcher.holds() || self.0.quarantine.borrow().holds() {
+        if !dispatcher.is_held_back() || self.0.quarantine.borrow().is_holding() {
             return;
         }
-        let granted = dispatcher.go_on();
+        let granted = dispatcher.end_hold();
         drop(dispatcher);
         for granted in granted {
             self.grant(Some(granted));
@@ -319,7 +319,7 @@ impl EngineContext {
         self.note(note);
         self.waits_no_longer(waited);
         // It may be revoked, and was locked up until then.
-        if self.0.locked_up.borrow_mut().remove(&id).is_some() {
+        if self.0.quarantined_tasks.borrow_mut().remove(&id).is_some() {
             self.shared().release(id);
         }
         self.try_next();
@@ -356,7 +356,7 @@ impl EngineContext {
             self.shared().release(id);
         }
         // A task that has not come in yet finds it on record.
-        let ticket = self.0.locked_up.borrow_mut().remove(&id);
+        let ticket = self.0.quarantined_tasks.borrow_mut().remove(&id);
         self.tell_released(ticket.or_else(|| self.shared().parked_ticket(id)), released);
         found
     }
@@ -378,7 +378,7 @@ impl EngineContext {
     }
 
     fn tell_released(&self, ticket: Option<TaskKey>, released: Released) {
-        if let Some(task) = ticket.and_then(|ticket| self.0.roll.borrow().get(ticket).cloned()) {
+        if let Some(task) = ticket.and_then(|ticket| self.0.tasks.borrow().get(ticket).cloned()) {
             task.do_send(released);
         }
     }

@@ -10,8 +10,8 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::error::{Error, Result};
 use crate::persistence::codec::{self, Kind};
+use crate::persistence::commit_builder::CommitBuilder;
 use crate::persistence::definition::WorkflowHeader;
-use crate::persistence::draft::CommitBuilder;
 use crate::persistence::reader::Reader;
 use crate::persistence::{MemoryStore, StoreError, keys};
 

@@ -12,8 +12,8 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::attempt::{Attempt, Signal};
-use super::roll::TaskKey;
 use super::shared::Shared;
+use super::task_slab::TaskKey;
 
 /// That an attempt is to end, as its own code sees it, and whoever polls that.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Cancellation {
 
     /// From now on the task listens. Says whether it has been told.
     pub(crate) fn observe(&self) -> bool {
-        self.told.look()
+        self.told.observe()
     }
 
     /// The attempt has been ended.
@@ -67,13 +67,13 @@ impl Cancellation {
 pub(crate) struct Cancellations {
     /// How long who listens may clean up.
     grace: Duration,
-    runs: Mutex<HashMap<TaskKey, Run>>,
+    runs: Mutex<HashMap<TaskKey, RunningAttempt>>,
     /// How many of them are only to be told: mostly none, and then nobody need look.
     due: AtomicUsize,
 }
 
 #[derive(Debug)]
-enum Run {
+enum RunningAttempt {
     Begun(Arc<Attempt>),
     /// This attempt is to be told as soon as it can be.
     Told(u32),
@@ -89,20 +89,20 @@ impl Cancellations {
     }
 
     /// From now on this attempt can be told.
-    pub(crate) fn enter(&self, attempt: &Arc<Attempt>) {
-        let run = Run::Begun(attempt.clone());
+    pub(crate) fn register(&self, attempt: &Arc<Attempt>) {
+        let run = RunningAttempt::Begun(attempt.clone());
         let before = self.runs.lock().insert(attempt.ticket(), run);
-        if let Some(Run::Told(number)) = before {
+        if let Some(RunningAttempt::Told(number)) = before {
             self.due.fetch_sub(1, Ordering::SeqCst);
             if number == attempt.number() {
-                self.tell(attempt);
+                self.notify(attempt);
             }
         }
     }
 
     /// The attempt is over.
-    pub(crate) fn leave(&self, ticket: TaskKey) {
-        if let Some(Run::Told(_)) = self.runs.lock().remove(&ticket) {
+    pub(crate) fn unregister(&self, ticket: TaskKey) {
+        if let Some(RunningAttempt::Told(_)) = self.runs.lock().remove(&ticket) {
             self.due.fetch_sub(1, Ordering::SeqCst);
         }
     }
@@ -111,7 +111,7 @@ impl Cancellations {
     /// ended at once.
     pub(crate) fn cancel(&self, ticket: TaskKey, number: u32) {
         if let Some(attempt) = self.begun(ticket, number) {
-            self.tell(&attempt);
+            self.notify(&attempt);
         }
     }
 
@@ -127,9 +127,14 @@ impl Cancellations {
     fn begun(&self, ticket: TaskKey, number: u32) -> Option<Arc<Attempt>> {
         let mut runs = self.runs.lock();
         match runs.get(&ticket) {
-            Some(Run::Begun(attempt)) if attempt.number() == number => Some(attempt.clone()),
+            Some(RunningAttempt::Begun(attempt)) if attempt.number() == number => {
+                Some(attempt.clone())
+            }
             _ => {
-                if !matches!(runs.insert(ticket, Run::Told(number)), Some(Run::Told(_))) {
+                if !matches!(
+                    runs.insert(ticket, RunningAttempt::Told(number)),
+                    Some(RunningAttempt::Told(_))
+                ) {
                     self.due.fetch_add(1, Ordering::SeqCst);
                 }
                 None
@@ -143,7 +148,7 @@ impl Cancellations {
             return;
         }
         let mut runs = self.runs.lock();
-        if matches!(runs.get(&ticket), Some(Run::Told(told)) if *told == number) {
+        if matches!(runs.get(&ticket), Some(RunningAttempt::Told(told)) if *told == number) {
             runs.remove(&ticket);
             self.due.fetch_sub(1, Ordering::SeqCst);
         }
@@ -155,10 +160,10 @@ impl Cancellations {
             return false;
         }
         let runs = self.runs.lock();
-        matches!(runs.get(&attempt.ticket()), Some(Run::Told(number)) if *number == attempt.number())
+        matches!(runs.get(&attempt.ticket()), Some(RunningAttempt::Told(number)) if *number == attempt.number())
     }
 
-    fn tell(&self, attempt: &Arc<Attempt>) {
+    fn notify(&self, attempt: &Arc<Attempt>) {
         if !attempt.cancellation.told.reach() {
             return attempt.cancellation.end();
         }

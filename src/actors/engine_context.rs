@@ -18,28 +18,28 @@ use self::quarantine::{QuarantinedTasks, TrialCandidate};
 pub(crate) use self::quarantine::{RecoveredState, TrialSettings};
 use super::dispatcher::{Dispatcher, Ready, Slots};
 use super::engine::EngineActor;
+use super::event_queue::EventQueue;
+use super::executor::Invocation;
 use super::inbox::AttemptMessage;
 use super::journal::{CommitNotice, Journal, PostCommit};
-use super::pins::RetentionGuard;
-use super::post::EventQueue;
-use super::roll::{TaskKey, TaskSlab};
-use super::runner::Invocation;
+use super::retention_guard::RetentionGuard;
 use super::scheduler::{self, SchedulerActor};
 use super::shared::Shared;
 use super::store::Committer;
 use super::supervision::Child;
 use super::sweeper;
 use super::task::{Assign, FromAttempt, TaskActor};
+use super::task_slab::{TaskKey, TaskSlab};
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::pending_limit::Load;
 use crate::canvas::machine::quarantine::Quarantine;
 use crate::canvas::machine::queue::SlotKind;
 use crate::canvas::machine::revocation::Revocations;
-use crate::canvas::machine::room::Load;
 use crate::canvas::machine::task::Now;
 use crate::canvas::machine::{PendingCallback, Record};
 use crate::canvas::options::Options;
 use crate::canvas::outcome::{Outcome, Value};
-use crate::canvas::quarantined::{QuarantineHook, QuarantinePolicy};
+use crate::canvas::quarantine::{QuarantineHook, QuarantinePolicy};
 use crate::canvas::time::Time;
 use crate::error::Error;
 use crate::failpoint::{self, Point};
@@ -51,7 +51,7 @@ use crate::persistence::aborts::AbortNote;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::meta::{self, Session};
 use crate::persistence::reader::Reader;
-use crate::persistence::{Batch, StoreError, draft, keys};
+use crate::persistence::{Batch, StoreError, commit_builder, keys};
 use crate::task::Entry;
 
 /// A batch is sent off when this much is in it, however much more is on its way.
@@ -92,14 +92,14 @@ struct Inner {
     /// Set once a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
     reader: Reader,
-    desk: Committer,
+    committer: Committer,
     scheduler: Addr<SchedulerActor>,
     engine: OnceCell<(Addr<EngineActor>, EventQueue)>,
     dispatcher: RefCell<Dispatcher>,
-    roll: RefCell<TaskSlab>,
+    tasks: RefCell<TaskSlab>,
     /// What was running when the process before this one ended.
     quarantine: RefCell<Quarantine<TrialCandidate>>,
-    locked_up: RefCell<QuarantinedTasks>,
+    quarantined_tasks: RefCell<QuarantinedTasks>,
     /// When the engine is to be woken for the trials, on the scale of `Clock::elapsed_ms`.
     trial_alarm: Cell<Option<u64>>,
     /// Ours over this store.
@@ -164,15 +164,15 @@ impl EngineContext {
             revocations: RefCell::default(),
             halted: Cell::new(false),
             reader,
-            desk,
+            committer: desk,
             scheduler,
             engine: OnceCell::new(),
             dispatcher: RefCell::new(Dispatcher::new(returns, gate, limits.is_paused)),
-            roll: RefCell::default(),
+            tasks: RefCell::default(),
             quarantine: RefCell::new(legacy.quarantine),
-            locked_up: RefCell::default(),
+            quarantined_tasks: RefCell::default(),
             trial_alarm: Cell::new(None),
-            life: legacy.life,
+            life: legacy.session,
             _abort_note: legacy.abort_note,
             last_root: legacy.last_root,
             pending: Cell::new((legacy.pending, legacy.pending)),
@@ -261,19 +261,19 @@ impl EngineContext {
                 let priority = entry.priority(own);
                 self.request(slot, priority, Ready::New(child));
             }
-            _ => self.place(child, None),
+            _ => self.place_task(child, None),
         }
     }
 
     /// Has an actor take this task, which has got a slot.
     pub(crate) fn assign(&self, task: Option<(Box<Child>, Permit)>) {
         if let Some((child, permit)) = task {
-            self.place(child, Some(permit));
+            self.place_task(child, Some(permit));
         }
     }
 
-    fn place(&self, child: Box<Child>, permit: Option<Permit>) {
-        let mut roll = self.0.roll.borrow_mut();
+    fn place_task(&self, child: Box<Child>, permit: Option<Permit>) {
+        let mut roll = self.0.tasks.borrow_mut();
         let ticket = roll.reserve(child, permit);
         let idle = roll.idle();
         let task = idle.unwrap_or_else(|| TaskActor::new(self.clone()).start());
@@ -283,36 +283,36 @@ impl EngineContext {
 
     /// The task that is meant for the holder of this ticket.
     pub(crate) fn take(&self, ticket: TaskKey) -> Option<(Box<Child>, Option<Permit>)> {
-        self.0.roll.borrow_mut().take(ticket)
+        self.0.tasks.borrow_mut().take(ticket)
     }
 
     /// The task has ended, and its actor takes one of workflow `root` at once: the ticket of that one.
     pub(crate) fn reuse_key(&self, ticket: TaskKey, root: Id) -> TaskKey {
-        self.0.roll.borrow_mut().reuse(ticket, root)
+        self.0.tasks.borrow_mut().reuse(ticket, root)
     }
 
     /// The task has ended; its actor waits for another, unless the answer is no.
     pub(crate) fn park_idle(&self, ticket: TaskKey) -> bool {
-        self.0.roll.borrow_mut().park_idle(ticket)
+        self.0.tasks.borrow_mut().park_idle(ticket)
     }
 
     /// The actor of a task is gone.
     pub(crate) fn remove_task(&self, ticket: TaskKey) {
-        let task = self.0.roll.borrow_mut().remove(ticket);
+        let task = self.0.tasks.borrow_mut().remove(ticket);
         drop(task);
     }
 
     /// An actor was lost: the tasks below it end, those above these with them. What waits for its slot does
     /// so when it is granted.
     pub(crate) fn end_orphans(&self) {
-        for task in self.0.roll.borrow().all() {
+        for task in self.0.tasks.borrow().all() {
             task.do_send(Recheck);
         }
     }
 
     /// Passes a note on to a task's actor; what one that is gone was told is dropped.
     pub(crate) fn pass(&self, ticket: TaskKey, note: AttemptMessage) {
-        match self.0.roll.borrow().get(ticket) {
+        match self.0.tasks.borrow().get(ticket) {
             Some(task) => task.do_send(FromAttempt(ticket, note)),
             None => {
                 if let Some(attempt) = note.ended() {
@@ -387,7 +387,7 @@ impl EngineContext {
 
     /// Starts this workflow if it waits for its line to be short.
     pub(crate) fn begin_at_once(&self, root: Id) {
-        let root = self.0.dispatcher.borrow_mut().fetch(root);
+        let root = self.0.dispatcher.borrow_mut().take_workflow(root);
         if let Some(root) = root {
             root.start(self);
         }
@@ -404,7 +404,7 @@ impl EngineContext {
             Some((Ready::New(child), permit)) => self.assign(Some((child, permit))),
             Some((Ready::Known(ticket), permit)) => {
                 // (The permit of a task that is gone comes back as it is dropped.)
-                if let Some(task) = self.0.roll.borrow().get(ticket) {
+                if let Some(task) = self.0.tasks.borrow().get(ticket) {
                     task.do_send(Granted(permit));
                 }
             }
@@ -430,7 +430,7 @@ impl EngineContext {
     }
 
     /// Says whether a workflow was submitted to this build, and not to one before.
-    pub(crate) fn is_of_this_life(&self, root: Id) -> bool {
+    pub(crate) fn is_of_this_session(&self, root: Id) -> bool {
         Some(root) > self.0.last_root
     }
 
@@ -511,7 +511,7 @@ impl EngineContext {
     }
 
     pub(crate) fn record_due(&self, root: Id, due: &PendingCallback) {
-        self.record(root.workflow_stream(), draft::due(due));
+        self.record(root.workflow_stream(), commit_builder::due(due));
     }
 
     /// The outcome as it is recorded: a value too large for its record is put beside it.
@@ -519,7 +519,7 @@ impl EngineContext {
         match outcome {
             Outcome::Success(value) => {
                 let put = &mut |key, piece| self.put(key, piece);
-                Outcome::Success(draft::spill(node, value, put))
+                Outcome::Success(commit_builder::spill(node, value, put))
             }
             outcome => outcome,
         }
@@ -527,12 +527,12 @@ impl EngineContext {
 
     /// The accumulator of a fold's function as it is recorded.
     pub(crate) fn spill_acc(&self, body: Id, acc: Value) -> Value {
-        draft::spill_acc(body, acc, &mut |key, piece| self.put(key, piece))
+        commit_builder::spill_acc(body, acc, &mut |key, piece| self.put(key, piece))
     }
 
     /// The arguments that a retry gave as they are recorded.
     pub(crate) fn spill_args(&self, node: Id, args: Value) -> Value {
-        draft::spill_args(node, args, &mut |key, piece| self.put(key, piece))
+        commit_builder::spill_args(node, args, &mut |key, piece| self.put(key, piece))
     }
 
     /// Hands out `count` node numbers of workflow `root`.
@@ -583,7 +583,7 @@ impl EngineContext {
     }
 
     /// Says whether tasks of this workflow may have started something.
-    pub(crate) fn has_offspring(&self, root: Id) -> bool {
+    pub(crate) fn has_subtasks(&self, root: Id) -> bool {
         let numbers = self.0.numbers.borrow();
         numbers.get(&root).is_some_and(|numbers| numbers.has_more)
     }
@@ -600,7 +600,7 @@ impl EngineContext {
         let (mut pending, stored) = self.0.pending.get();
         pending.remove(weight);
         self.0.pending.set((pending, stored));
-        self.shared().engine_handle().room.remove(weight);
+        self.shared().engine_handle().admission.remove(weight);
     }
 
     /// Once for each batch, however many workflows it starts and ends.
@@ -614,7 +614,7 @@ impl EngineContext {
     }
 
     /// Records that this life ends as it should: what still runs is not to blame for it.
-    pub(crate) fn end_life(&self) {
+    pub(crate) fn end_session(&self) {
         let (key, record) = self.0.life.clone().ended();
         self.put(key, record);
         self.record_clock();
@@ -699,7 +699,7 @@ impl EngineContext {
             };
             failpoint::reach(Point::Decided);
             if taken.batch.is_empty() {
-                taken.news.tell(&self.0.shared);
+                taken.news.publish(&self.0.shared);
             } else if let Err(error) = self.commit(taken.batch, taken.news).await {
                 self.halt(error);
                 return;
@@ -713,7 +713,7 @@ impl EngineContext {
             }
             // (A gate that keeps somebody has a line before it, or has let others in: there will be
             // another commit.)
-            let entering = self.0.dispatcher.borrow_mut().let_in();
+            let entering = self.0.dispatcher.borrow_mut().admit_ready();
             for root in entering {
                 root.start(&self);
             }
@@ -741,11 +741,11 @@ impl EngineContext {
     async fn commit(&self, batch: Batch, news: CommitNotice) -> Result<(), Error> {
         let shared = self.0.shared.clone();
         let follow = move |done: &Result<(), StoreError>| match done {
-            Ok(()) => news.tell(&shared),
+            Ok(()) => news.publish(&shared),
             // Before its callers see that they get no answer: they ask why.
             Err(error) => shared.end(error.clone().into()),
         };
-        let done = self.0.desk.commit(batch, follow).await;
+        let done = self.0.committer.commit(batch, follow).await;
         done.ok_or_else(|| Error::Halted("the store was lost".to_owned()))?
             .map_err(Error::from)
     }
@@ -765,7 +765,7 @@ impl EngineContext {
             PostCommit::IsRevoked(message) => self.engine().do_send(message),
             PostCommit::Done(caller) => drop(caller.send(Ok(()))),
             PostCommit::Purge(root) => {
-                let store = self.0.desk.store.clone();
+                let store = self.0.committer.store.clone();
                 let shared = self.shared().clone();
                 self.0
                     .shared

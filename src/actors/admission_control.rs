@@ -6,14 +6,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::canvas::machine::room::{self, Load};
+use crate::canvas::machine::pending_limit::{self, Load};
 
 #[derive(Debug)]
 pub(crate) struct AdmissionControl(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    machine: room::PendingLimit,
+    machine: pending_limit::PendingLimit,
     /// Who is told that he has entered, by number; `None` when nobody is any more.
     waiting: Option<HashMap<u64, oneshot::Sender<()>>>,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Reservation {
 impl AdmissionControl {
     pub(crate) fn new(limit: Load) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
-            machine: room::PendingLimit::new(limit),
+            machine: pending_limit::PendingLimit::new(limit),
             waiting: Some(HashMap::new()),
         })))
     }
@@ -38,12 +38,12 @@ impl AdmissionControl {
     }
 
     /// Enters when there is room; never, if it is closed before.
-    pub(crate) async fn enter(self: &Arc<Self>) -> Option<Reservation> {
+    pub(crate) async fn acquire(self: &Arc<Self>) -> Option<Reservation> {
         let (number, told) = {
             let mut state = self.0.lock();
             let State { machine, waiting } = &mut *state;
             let waiting = waiting.as_mut()?;
-            match machine.enter() {
+            match machine.acquire() {
                 None => return Some(self.reservation()),
                 Some(number) => {
                     let (tell, told) = oneshot::channel();
@@ -62,13 +62,13 @@ impl AdmissionControl {
     }
 
     /// Enters if there is room and nobody waits for it.
-    pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Reservation> {
-        let entered = self.0.lock().machine.try_enter();
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Reservation> {
+        let entered = self.0.lock().machine.try_acquire();
         entered.then(|| self.reservation())
     }
 
     /// Enters, whether there is room or not.
-    pub(crate) fn force(self: &Arc<Self>) -> Reservation {
+    pub(crate) fn acquire_over_limit(self: &Arc<Self>) -> Reservation {
         self.add(Load::ONE);
         self.reservation()
     }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 
 use super::barrier::BarrierActor;
-use super::post::EventQueue;
-use super::shell::EngineContext;
+use super::engine_context::EngineContext;
+use super::event_queue::EventQueue;
 use super::supervision::{
     BARRIER, Child, ExitGuard, Resume, abandoned_report, restart_after_commit,
 };
@@ -21,8 +21,8 @@ use crate::canvas::outcome::FailureKind;
 use crate::messages::supervisor::{ChildEnded, ChildEvent, Decided, EventsReady, RestartChild};
 use crate::persistence::StoreError;
 use crate::persistence::codec::RecordSummary;
+use crate::persistence::member_table::MemberTable;
 use crate::persistence::reader::ElementsError;
-use crate::persistence::roster::MemberTable;
 
 /// The members of one group or header, and where they report.
 #[derive(Debug)]
@@ -228,7 +228,7 @@ impl FanOut {
     }
 
     /// The post of the group or chord.
-    pub(crate) fn post(&self) -> &EventQueue {
+    pub(crate) fn event_queue(&self) -> &EventQueue {
         &self.supervisor
     }
 

@@ -2,7 +2,7 @@
 
 use super::EngineContext;
 use crate::actors::dispatcher::Ready;
-use crate::actors::roll::TaskKey;
+use crate::actors::task_slab::TaskKey;
 use crate::canvas::id::Id;
 use crate::canvas::machine::revocation::NodeKey;
 use crate::messages::task::Recheck;
@@ -39,18 +39,18 @@ impl EngineContext {
     }
 
     /// Has all that waits or runs in a workflow find out whether it is revoked.
-    pub(crate) fn tell_of_marks(&self, root: Id) {
+    pub(crate) fn announce_revocations(&self, root: Id) {
         let is_revoked = |ready: &Ready| match ready {
             Ready::New(child) => child.root == root && self.observe_revocation(root, child.path()),
             Ready::Known(_) => false,
         };
-        let waiting = self.0.dispatcher.borrow_mut().take_out(is_revoked);
+        let waiting = self.0.dispatcher.borrow_mut().remove_waiting(is_revoked);
         for ready in waiting {
             if let Ready::New(mut child) = ready {
                 child.revoke();
             }
         }
-        for task in self.0.roll.borrow().of_workflow(root) {
+        for task in self.0.tasks.borrow().of_workflow(root) {
             task.do_send(Recheck);
         }
     }

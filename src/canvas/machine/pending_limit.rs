@@ -62,7 +62,7 @@ impl PendingLimit {
     }
 
     /// Says whether he has entered, with [`Load::ONE`]. Nobody overtakes those who wait.
-    pub(crate) fn try_enter(&mut self) -> bool {
+    pub(crate) fn try_acquire(&mut self) -> bool {
         let enters = self.line.is_empty() && self.has_room();
         if enters {
             self.taken.add(Load::ONE);
@@ -71,8 +71,8 @@ impl PendingLimit {
     }
 
     /// Enters, or waits: under this number.
-    pub(crate) fn enter(&mut self) -> Option<u64> {
-        if self.try_enter() {
+    pub(crate) fn acquire(&mut self) -> Option<u64> {
+        if self.try_acquire() {
             return None;
         }
         self.next += 1;
@@ -148,7 +148,7 @@ mod tests {
                 match step {
                     Step::Enter => {
                         let may = line.is_empty() && before.tasks < tasks && before.bytes < bytes;
-                        match room.enter() {
+                        match room.acquire() {
                             None => {
                                 prop_assert!(may);
                                 inside.push(Load::ONE);
