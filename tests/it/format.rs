@@ -216,7 +216,7 @@ async fn keys_and_records_are_written_as_the_page_says() {
     let own = rows(&sections["The store's own records"]);
     let home = restored(VERSION);
     let golden = SledStore::open(home.path().join("data")).unwrap();
-    let memory = what_the_golden_store_lacks().await;
+    let memory = store_with_waiting_work().await;
     let mut met = BTreeSet::new();
     let all = |store: &dyn Store| store.scan(&[0], &[0xff]).collect::<Result<Vec<_>, _>>();
     for (key, value) in all(&golden)
@@ -265,7 +265,7 @@ async fn two() -> Vec<u64> {
 }
 
 /// A store with work that waits for a point in time and for a delay, and with members that were numbered late.
-async fn what_the_golden_store_lacks() -> MemoryStore {
+async fn store_with_waiting_work() -> MemoryStore {
     let store = MemoryStore::new();
     let clock = Clock::manual(SystemTime::UNIX_EPOCH);
     let builder = App::with_store(store.clone()).clock(clock.clone());
@@ -307,10 +307,7 @@ fn the_code_has_the_sizes_and_variants_of_the_page() {
         }
         let found = code.iter().flat_map(|text| variants(text, name));
         let found: Vec<_> = found.collect();
-        assert!(
-            found.iter().any(|variants| *variants == said),
-            "{name} is {found:?} in the code"
-        );
+        assert!(found.contains(&said), "{name} is {found:?} in the code");
     }
 }
 
