@@ -247,6 +247,10 @@ async fn keys_and_records_are_written_as_the_page_says() {
         let (kind, body) = (record.bytes("kind", &value), &value[record.at("body")..]);
         assert_eq!(record.number("crc", &value), crc(&[kind, body]), "{tag}");
         assert!(value.len() <= 7_500);
+        if tag == "i" {
+            let id = &value[record.at("body")..];
+            assert_eq!((id.len(), id[0]), (17, 16), "an id as bytes: 16 and the id");
+        }
         met.insert(tag);
     }
     // What is to be deleted (`x`) is there for a moment only.
