@@ -42,11 +42,11 @@ rig *options:
 soak times="100": fuzz
     cargo run --package rig -- --times {{times}}
 
-# All benchmarks, some minutes: criterion's, then the README's table.
+# All benchmarks, some minutes: criterion's, then the table of docs/benchmarks.md.
 bench:
     cargo bench --package chordal
 
-# The README's table alone: each row, and its share of what the machine allows with no engine.
+# That table alone: each row, and its share of what the machine allows with no engine.
 speed:
     cargo bench --package chordal --bench speed
 

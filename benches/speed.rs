@@ -1,6 +1,6 @@
 //! cargo bench --bench speed
 //!
-//! The README's table: no-op tasks through the whole engine, each row beside what the machine allows
+//! The table of docs/benchmarks.md: no-op tasks through the whole engine, each row beside what the machine allows
 //! with no engine at all (`examples/floor`), measured in the same round. Speed is nearly all disk and
 //! neighbours on a virtual machine; the share of the floor is what stays the same. Runs the examples
 //! `throughput` and `floor`, a process each, and prints medians, lowest and highest of the rounds.

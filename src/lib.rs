@@ -92,3 +92,22 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/from-celery.md")]
 struct FromCelery;
+
+/// And those of the guide and of the page about stores.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../docs/guide/lifecycle.md")]
+    struct Lifecycle;
+    #[doc = include_str!("../docs/guide/retries.md")]
+    struct Retries;
+    #[doc = include_str!("../docs/guide/workflows.md")]
+    struct Workflows;
+    #[doc = include_str!("../docs/guide/limits.md")]
+    struct Limits;
+    #[doc = include_str!("../docs/guide/operations.md")]
+    struct Operations;
+    #[doc = include_str!("../docs/guide/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../docs/stores.md")]
+    struct Stores;
+}
