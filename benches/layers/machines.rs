@@ -7,7 +7,8 @@ use criterion::{BatchSize, Criterion, Throughput};
 
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{self, Barrier};
-use crate::canvas::machine::group::{self, Group};
+use crate::canvas::machine::effect::{Effect, Finish, Supervise};
+use crate::canvas::machine::group::Group;
 use crate::canvas::machine::task::{self, AttemptOutcome, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{IndexSet, Report, Verdict};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
@@ -63,11 +64,12 @@ pub(crate) fn group(criterion: &mut Criterion) {
             let (mut group, first) = Group::recover(IndexSet::new(MEMBERS), WINDOW);
             let mut spawned = first.len() as u64;
             for index in 0..MEMBERS {
-                spawned += black_box(group.stopped(index, false)).len() as u64;
+                spawned += black_box(group.child_exited(index, false)).len() as u64;
             }
             assert_eq!(spawned, MEMBERS);
             let last = group.decided(Verdict::Released);
-            assert_eq!(last, [group::Command::Report(Verdict::Released)]);
+            let finish = Finish::AsBarrier(Verdict::Released);
+            assert_eq!(last, [Effect::Finish(Box::new(finish))]);
         });
     });
     bench.finish();

@@ -7,18 +7,13 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 use super::barrier::BarrierActor;
 use super::engine_context::EngineContext;
 use super::event_queue::EventQueue;
-use super::supervision::{
-    BARRIER, Child, ExitGuard, Resume, abandoned_report, restart_after_commit,
-};
+use super::supervision::{BARRIER, Child, ExitGuard, Resume, abandoned_report};
 use crate::canvas::freeze::{Def, FanOutDef, Members};
 use crate::canvas::machine::barrier::Barrier;
 use crate::canvas::machine::fold::is_run;
-use crate::canvas::machine::group::Command;
-use crate::canvas::machine::{
-    AttemptHistory, BODY, ChildProgress, Index, IndexSet, Record, Report,
-};
+use crate::canvas::machine::{AttemptHistory, ChildProgress, Index, IndexSet, Record, Report};
 use crate::canvas::outcome::FailureKind;
-use crate::messages::supervisor::{ChildEnded, ChildEvent, Decided, EventsReady, RestartChild};
+use crate::messages::supervisor::{ChildEnded, ChildEvent, Decided, EventsReady};
 use crate::persistence::StoreError;
 use crate::persistence::codec::RecordSummary;
 use crate::persistence::member_table::MemberTable;
@@ -27,11 +22,9 @@ use crate::persistence::reader::ElementsError;
 /// The members of one group or header, and where they report.
 #[derive(Debug)]
 pub(crate) struct FanOut {
-    roster: MemberTable,
+    members: MemberTable,
     /// The barrier's.
     barrier: EventQueue,
-    /// The group's or chord's own.
-    supervisor: EventQueue,
     /// When it was reached, on the steady scale; the members that wait for their turn count from there.
     since_ms: u64,
     /// Members may have been started before a restart: those that had got somewhere.
@@ -145,36 +138,12 @@ impl FanOut {
         let follower = matches!(child.node.def, Def::Fold { .. }).then(|| supervisor.clone());
         let barrier = BarrierActor::start(shell.clone(), group, machine, owner, follower, tether);
         let fan_out = Self {
-            roster: MemberTable::new(group, fan, (first, size), elements, child.input.clone()),
+            members: MemberTable::new(group, fan, (first, size), elements, child.input.clone()),
             barrier,
-            supervisor,
             since_ms,
             resumed,
         };
         Ok((fan_out, arrived))
-    }
-
-    /// Does what a group's machine asks for its members; a chord's header asks the same.
-    pub(crate) fn perform<A>(
-        &mut self,
-        shell: &EngineContext,
-        command: Command,
-        child: &Child,
-        context: &mut Context<A>,
-    ) -> Result<(), StoreError>
-    where
-        A: Actor<Context = Context<A>> + Handler<RestartChild>,
-    {
-        match command {
-            Command::Spawn(index) => self.spawn(shell, index),
-            Command::Restart(index) => {
-                restart_after_commit(shell, child.id(), index, context);
-                Ok(())
-            }
-            Command::Abandon(index) => self.give_up(shell, index),
-            // The owner's own to do: its outcome.
-            Command::Report(_) | Command::Revoke => Ok(()),
-        }
     }
 
     /// How many members may be materialised at first: not fewer than had begun before a restart.
@@ -183,29 +152,22 @@ impl FanOut {
         shell.window().max(begun)
     }
 
-    /// Materialises member `index`.
-    fn spawn(&mut self, shell: &EngineContext, index: Index) -> Result<(), StoreError> {
-        let resume = match &mut self.resumed {
+    /// Returns how far a child had got before a restart.
+    pub(crate) fn resume(&mut self, index: Index) -> Resume {
+        match &mut self.resumed {
             Some(resumed) => Resume::Stored(resumed.remove(&index)),
             None => Resume::Fresh,
-        };
-        self.start(shell, index, resume)
+        }
     }
 
-    /// Materialises member `index` again, as the store has it.
-    pub(crate) fn respawn(
+    /// Has the barrier count member `index` as failed.
+    pub(crate) fn abandon(
         &mut self,
         shell: &EngineContext,
         index: Index,
     ) -> Result<(), StoreError> {
-        let last = shell.reader().last_change(self.roster.group(), index)?;
-        self.start(shell, index, Resume::Stored(last))
-    }
-
-    /// Has the barrier count member `index` as failed.
-    fn give_up(&mut self, shell: &EngineContext, index: Index) -> Result<(), StoreError> {
-        let root = self.roster.group().root();
-        let node = self.roster.node(shell.reader(), index)?;
+        let root = self.members.group().root();
+        let node = self.members.node(shell.reader(), index)?;
         self.barrier.send(ChildEvent::Ended(ChildEnded {
             root,
             index,
@@ -219,37 +181,21 @@ impl FanOut {
         self.barrier.close();
     }
 
-    pub(crate) fn roster(&self) -> &MemberTable {
-        &self.roster
+    pub(crate) fn members(&self) -> &MemberTable {
+        &self.members
     }
 
-    pub(crate) fn size(&self) -> u64 {
-        self.roster.size()
+    pub(crate) fn members_mut(&mut self) -> &mut MemberTable {
+        &mut self.members
     }
 
-    /// The post of the group or chord.
-    pub(crate) fn event_queue(&self) -> &EventQueue {
-        &self.supervisor
+    /// The queue of the barrier.
+    pub(crate) fn barrier(&self) -> &EventQueue {
+        &self.barrier
     }
 
-    /// How far the body had got before a restart.
-    pub(crate) fn body_resume(&mut self) -> Resume {
-        match &mut self.resumed {
-            Some(resumed) => Resume::Stored(resumed.remove(&BODY)),
-            None => Resume::Fresh,
-        }
-    }
-
-    fn start(
-        &mut self,
-        shell: &EngineContext,
-        index: Index,
-        resume: Resume,
-    ) -> Result<(), StoreError> {
-        let mut place = self.roster.member(shell.reader(), index)?;
-        place.since_ms = Some(self.since_ms);
-        let child = Child::new(place, resume, self.barrier.clone(), self.supervisor.clone());
-        child.start(shell);
-        Ok(())
+    /// When the group or header was reached, on the steady scale.
+    pub(crate) fn since_ms(&self) -> u64 {
+        self.since_ms
     }
 }

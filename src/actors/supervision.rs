@@ -5,13 +5,10 @@ use std::ops::Deref;
 
 use actix::{Actor, AsyncContext, Context, Handler};
 
-use super::chain::ChainActor;
-use super::chord::ChordActor;
 use super::engine_context::EngineContext;
 use super::event_queue::EventQueue;
-use super::fold::FoldActor;
-use super::group::GroupActor;
 use super::journal::PostCommit;
+use super::supervisor::{ChainActor, ChordActor, FoldActor, GroupActor};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::child_spec::ChildSpec;

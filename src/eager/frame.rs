@@ -3,26 +3,18 @@
 
 use std::sync::Arc;
 
-use super::fold::FoldFrame;
-use super::run::{Run, nothing_is_lost, nothing_is_revoked};
+use super::run::Run;
+use super::supervisor::{FanOut, SupervisorFrame};
 use super::task::{Call, TaskFrame};
-use crate::canvas::freeze::{Def, FanOutDef, Members};
-use crate::canvas::machine::barrier::{self, Barrier};
-use crate::canvas::machine::chain::{self, Chain};
+use crate::canvas::freeze::Def;
 use crate::canvas::machine::child_spec::ChildSpec;
-use crate::canvas::machine::chord::{self, Chord};
-use crate::canvas::machine::group::{self, Group};
 use crate::canvas::machine::task::AttemptOutcome;
-use crate::canvas::machine::{BODY, Index, Record, Report, Verdict};
-use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
+use crate::canvas::machine::{Index, Report};
+use crate::canvas::outcome::FailureKind;
 use crate::error::Result;
-use crate::persistence::StoreError;
 use crate::persistence::commit_builder::CommitBuilder;
-use crate::persistence::member_table::MemberTable;
 use crate::persistence::reader::ElementsError;
-
-/// How many members of a group are under way: they run one after the other.
-pub(super) const WINDOW: u64 = 1;
+use crate::persistence::{StoreError, children};
 
 /// What a frame does next.
 #[derive(Debug)]
@@ -104,81 +96,55 @@ impl Stack {
     }
 }
 
-/// One node under way: its place and its machine.
+/// One node under way.
 #[derive(Debug)]
 enum Frame {
     Task(TaskFrame),
-    Chain(ChildSpec, Chain),
-    Group(ChildSpec, Group, FanOut),
-    Chord(ChildSpec, Chord, FanOut),
-    Fold(ChildSpec, Box<FoldFrame>),
-    /// Its members cannot be known, so that it ends where it began.
+    Supervisor(Box<SupervisorFrame>),
+    /// A group whose members cannot be known ends where it began.
     Stillborn(ChildSpec),
 }
 
 impl Frame {
     fn open(
         run: &Arc<Run>,
-        place: ChildSpec,
-        draft: &mut CommitBuilder,
+        spec: ChildSpec,
+        commit: &mut CommitBuilder,
     ) -> Result<(Self, Step), StoreError> {
-        let fan = match &place.node.def {
+        let header = match &spec.node.def {
             Def::Task(_) => {
-                let (task, step) = TaskFrame::open(run.clone(), place, draft);
+                let (task, step) = TaskFrame::open(run.clone(), spec, commit);
                 return Ok((Self::Task(task), step));
             }
-            Def::Chain(steps) => {
-                let (len, input) = (steps.len() as Index, place.input.clone());
-                let (machine, commands) = Chain::recover(len, input, Value::nil(), []);
-                let step = of_chain(run, &place, commands, draft)?;
-                return Ok((Self::Chain(place, machine), step));
-            }
-            Def::Group(fan) | Def::Chord { header: fan, .. } | Def::Fold { header: fan, .. } => {
-                fan.clone()
+            Def::Chain(_) => None,
+            Def::Group(header) | Def::Chord { header, .. } | Def::Fold { header, .. } => {
+                Some(header.clone())
             }
         };
-        let errbacks = fan.own_errbacks().to_vec();
-        let mut fan = match FanOut::open(run, &place, fan, draft) {
-            Ok(fan) => fan,
-            Err(ElementsError::Store(error)) => return Err(error),
-            Err(ElementsError::NotAList(what)) => {
-                let failure = place.failure(FailureKind::Type, &what);
-                let mut report = Report::calling_for(&errbacks, failure);
-                if let Def::Chord { .. } = &place.node.def {
-                    run.reader().fail_body(&place, &mut report)?;
+        let mut fan_out = None;
+        if let Some(header) = header {
+            let errbacks = header.own_errbacks().to_vec();
+            fan_out = match FanOut::open(run, &spec, header, commit) {
+                Ok(fan_out) => Some(fan_out),
+                Err(ElementsError::Store(error)) => return Err(error),
+                Err(ElementsError::NotAList(what)) => {
+                    let failure = spec.failure(FailureKind::Type, &what);
+                    let report = Report::calling_for(&errbacks, failure);
+                    let report = children::with_body(&spec, run.reader(), report)?;
+                    let step = Step::Ended(spec.final_report(report, false));
+                    return Ok((Self::Stillborn(spec), step));
                 }
-                let step = Step::Ended(place.final_report(report, false));
-                return Ok((Self::Stillborn(place), step));
-            }
-        };
-        let arrived = fan.barrier.arrived().clone();
-        let commands = fan.barrier.start();
-        let verdict = fan.perform(run, commands, draft);
-        if let Def::Fold { .. } = &place.node.def {
-            let (frame, step) = FoldFrame::open(run, &place, fan, verdict, draft)?;
-            return Ok((Self::Fold(place, Box::new(frame)), step));
+            };
         }
-        if let Def::Group(_) = &place.node.def {
-            let (mut machine, mut commands) = Group::recover(arrived, WINDOW);
-            commands.extend(verdict.into_iter().flat_map(|it| machine.decided(it)));
-            let step = of_group(run, &place, &mut fan, commands)?;
-            Ok((Self::Group(place, machine, fan), step))
-        } else {
-            let (mut machine, mut commands) = Chord::recover(arrived, WINDOW);
-            commands.extend(verdict.into_iter().flat_map(|it| machine.decided(it)));
-            let step = of_chord(run, &place, &mut fan, commands)?;
-            Ok((Self::Chord(place, machine, fan), step))
-        }
+        let (supervisor, step) = SupervisorFrame::open(run, spec, fan_out, commit)?;
+        Ok((Self::Supervisor(Box::new(supervisor)), step))
     }
 
     fn spec(&self) -> &ChildSpec {
         match self {
             Self::Task(task) => task.spec(),
-            Self::Chain(place, _)
-            | Self::Group(place, ..)
-            | Self::Chord(place, ..)
-            | Self::Fold(place, _)
-            | Self::Stillborn(place) => place,
+            Self::Supervisor(supervisor) => supervisor.spec(),
+            Self::Stillborn(spec) => spec,
         }
     }
 
@@ -188,189 +154,12 @@ impl Frame {
         run: &Run,
         index: Index,
         report: Report,
-        draft: &mut CommitBuilder,
+        commit: &mut CommitBuilder,
     ) -> Result<Step, StoreError> {
         match self {
-            Self::Task(task) => Ok(task.child_ended(index, report, draft)),
-            Self::Chain(place, machine) => {
-                let commands = machine.ended(index, report);
-                of_chain(run, place, commands, draft)
-            }
-            Self::Group(place, machine, fan) => {
-                let commands = match fan.arrive(run, index, report, draft) {
-                    Some(verdict) => machine.decided(verdict),
-                    None => machine.stopped(index, false),
-                };
-                of_group(run, place, fan, commands)
-            }
-            Self::Chord(place, machine, fan) => {
-                let commands = match index {
-                    BODY => machine.body_ended(report),
-                    member => match fan.arrive(run, member, report, draft) {
-                        Some(verdict) => machine.decided(verdict),
-                        None => machine.stopped(member, false),
-                    },
-                };
-                of_chord(run, place, fan, commands)
-            }
-            Self::Fold(place, fold) => fold.ended(run, place, index, report, draft),
+            Self::Task(task) => Ok(task.child_ended(index, report, commit)),
+            Self::Supervisor(supervisor) => supervisor.child_ended(run, index, report, commit),
             Self::Stillborn(_) => unreachable!("it has no children"),
         }
-    }
-}
-
-/// Nothing waits here, so that what a machine decides always leads to a next step, and to one only.
-fn only(step: Option<Step>) -> Step {
-    step.expect("a frame goes on until it has ended")
-}
-
-fn of_chain(
-    run: &Run,
-    place: &ChildSpec,
-    commands: Vec<chain::Command>,
-    draft: &mut CommitBuilder,
-) -> Result<Step, StoreError> {
-    use chain::Command;
-    let mut next = None;
-    for command in commands {
-        match command {
-            Command::Record(record) => draft.record(place.id(), record),
-            Command::Launch(due) => run.launch(due, draft),
-            Command::Spawn(index, input) => next = Some(Step::Start(place.step(index, input))),
-            Command::Report(report) => next = Some(Step::Ended(place.final_report(report, true))),
-            Command::Fail(index, mut report) => {
-                let of_last = run.reader().fail_next(place, index, &mut report)?;
-                next = Some(Step::Ended(place.final_report(report, of_last)));
-            }
-            Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
-        }
-    }
-    Ok(only(next))
-}
-
-fn of_group(
-    run: &Run,
-    place: &ChildSpec,
-    fan: &mut FanOut,
-    commands: Vec<group::Command>,
-) -> Result<Step, StoreError> {
-    use group::Command;
-    let mut next = None;
-    for command in commands {
-        match command {
-            Command::Spawn(index) => {
-                next = Some(Step::Start(fan.roster.member(run.reader(), index)?))
-            }
-            Command::Report(verdict) => {
-                let outcome = group::outcome(
-                    place.id(),
-                    fan.roster.is_followed(),
-                    verdict,
-                    fan.roster.list(),
-                );
-                next = Some(Step::Ended(place.final_report(outcome.into(), false)));
-            }
-            Command::Revoke => nothing_is_revoked(),
-            Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
-        }
-    }
-    Ok(only(next))
-}
-
-fn of_chord(
-    run: &Run,
-    place: &ChildSpec,
-    fan: &mut FanOut,
-    commands: Vec<chord::Command>,
-) -> Result<Step, StoreError> {
-    use chord::Command;
-    let mut next = None;
-    for command in commands {
-        match command {
-            Command::Header(command) => {
-                next = Some(of_group(run, place, fan, vec![command])?);
-            }
-            Command::SpawnBody => next = Some(Step::Start(place.body(fan.roster.list()))),
-            Command::Break(member) => {
-                let failure = TaskFailure::chord(place.id(), member);
-                let mut report = Report::from(Outcome::Failure(failure));
-                run.reader().fail_body(place, &mut report)?;
-                next = Some(Step::Ended(place.final_report(report, false)));
-            }
-            Command::Report(report) => next = Some(Step::Ended(place.final_report(report, true))),
-            Command::Restart | Command::Abandon => nothing_is_lost(),
-        }
-    }
-    Ok(only(next))
-}
-
-/// The members of one group or header, and the barrier that counts them.
-#[derive(Debug)]
-pub(super) struct FanOut {
-    roster: MemberTable,
-    barrier: Barrier,
-}
-
-impl FanOut {
-    fn open(
-        run: &Run,
-        place: &ChildSpec,
-        fan: FanOutDef,
-        draft: &mut CommitBuilder,
-    ) -> Result<Self, ElementsError> {
-        let group = place.id();
-        let reader = run.reader();
-        let elements = reader.elements(place.root, &fan, place.input.as_ref())?;
-        let (first, size) = match (&fan.members, &elements) {
-            (Members::Each { span, .. }, Some(elements)) => {
-                let size = elements.len() as u64;
-                let first = run.number(size * span, draft);
-                draft.record(group, Record::Expanded { first, size });
-                (first, size)
-            }
-            _ => reader.expansion(group, &fan)?.unwrap_or_default(),
-        };
-        let barrier = Barrier::new(size, fan.settled);
-        let roster = MemberTable::new(group, fan, (first, size), elements, place.input.clone());
-        Ok(Self { roster, barrier })
-    }
-
-    pub(super) fn size(&self) -> u64 {
-        self.roster.size()
-    }
-
-    /// Where member `index` stands.
-    pub(super) fn member(&mut self, run: &Run, index: Index) -> Result<ChildSpec, StoreError> {
-        self.roster.member(run.reader(), index)
-    }
-
-    pub(super) fn arrive(
-        &mut self,
-        run: &Run,
-        index: Index,
-        report: Report,
-        draft: &mut CommitBuilder,
-    ) -> Option<Verdict> {
-        let commands = self.barrier.arrive(index, report);
-        self.perform(run, commands, draft)
-    }
-
-    /// Returns the barrier's verdict, if it has one.
-    fn perform(
-        &self,
-        run: &Run,
-        commands: Vec<barrier::Command>,
-        draft: &mut CommitBuilder,
-    ) -> Option<Verdict> {
-        use barrier::Command;
-        let mut verdict = None;
-        for command in commands {
-            match command {
-                Command::Record(record) => draft.record(self.roster.group(), record),
-                Command::Launch(due) => run.launch(due, draft),
-                Command::Tell(decided) => verdict = Some(decided),
-            }
-        }
-        verdict
     }
 }

@@ -3,10 +3,10 @@
 //! The machines decide as they do for the actors; here a stack of [frames](frame) drives them, one
 //! thing after the other, and writes the same records. No thread, no timer, no actix.
 
-mod fold;
 mod frame;
 mod run;
 mod store;
+mod supervisor;
 mod task;
 
 use std::sync::Arc;

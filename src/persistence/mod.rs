@@ -11,6 +11,7 @@ use std::sync::Arc;
 pub(crate) mod aborts;
 mod audit;
 pub(crate) mod backlog;
+pub(crate) mod children;
 pub(crate) mod codec;
 pub(crate) mod commit_builder;
 pub mod conformance;

@@ -1,7 +1,8 @@
 //! The chain: one step after the other, each with the value of the one before it.
 
+use super::effect::{ChildStart, Effect, Finish, Supervise};
 use super::group::MAX_RESTARTS;
-use super::{ChildProgress, Index, PendingCallback, Record, Report};
+use super::{ChildProgress, Index, Record, Report};
 use crate::canvas::outcome::{Outcome, Value};
 
 /// Invariant: the outcome of the last step is the chain's own; only the ones before it are in the
@@ -11,24 +12,9 @@ pub(crate) struct Chain {
     len: Index,
     /// The step that runs now; `len` when the chain has ended.
     at: Index,
+    /// The value that the step that runs now was given.
+    input: Option<Value>,
     restarts: u32,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    Record(Record),
-    /// Record these and run them.
-    Launch(Vec<PendingCallback>),
-    /// Start this step with the value from upstream, if there is one.
-    Spawn(Index, Option<Value>),
-    /// Start this step's lost actor again, once all it recorded is durable.
-    Restart(Index),
-    /// Its actor dies each time.
-    Abandon(Index),
-    /// The outcome of the last step is the chain's.
-    Report(Report),
-    /// This earlier step failed, so that the others never run.
-    Fail(Index, Report),
 }
 
 impl Chain {
@@ -38,7 +24,7 @@ impl Chain {
         input: Option<Value>,
         nil: Value,
         records: impl IntoIterator<Item = &'a Record>,
-    ) -> (Self, Vec<Command>) {
+    ) -> (Self, Vec<Effect>) {
         let mut at = 0;
         let mut input = input;
         for record in records {
@@ -55,30 +41,35 @@ impl Chain {
                         let chain = Self {
                             len,
                             at: len,
+                            input: None,
                             restarts: 0,
                         };
                         let outcome = Outcome::Failure(failure.clone());
-                        return (chain, vec![Command::Fail(at, outcome.into())]);
+                        let finish = Finish::AsStep(at, outcome.into());
+                        return (chain, vec![Effect::finish(finish)]);
                     }
                 },
                 _ => {}
             }
         }
+        let effect = if at < len {
+            Effect::Start(ChildStart::Step(at, input.clone()))
+        } else {
+            let outcome = Outcome::Success(input.clone().unwrap_or(nil));
+            Effect::finish(Finish::AsLastChild(outcome.into()))
+        };
         let chain = Self {
             len,
             at,
+            input,
             restarts: 0,
         };
-        let command = if at < len {
-            Command::Spawn(at, input)
-        } else {
-            Command::Report(Outcome::Success(input.unwrap_or(nil)).into())
-        };
-        (chain, vec![command])
+        (chain, vec![effect])
     }
+}
 
-    /// Step `index` has ended.
-    pub(crate) fn ended(&mut self, index: Index, report: Report) -> Vec<Command> {
+impl Supervise for Chain {
+    fn child_ended(&mut self, index: Index, report: Report) -> Vec<Effect> {
         if index != self.at || self.at >= self.len {
             return Vec::new();
         }
@@ -90,45 +81,47 @@ impl Chain {
                 self.at = self.len;
                 let outcome = Outcome::Failure(failure.clone());
                 return vec![
-                    Command::Record(Record::Child {
+                    Effect::record(Record::Child {
                         index,
                         change: ChildProgress::Done(report.outcome),
                     }),
-                    Command::Fail(index, outcome.into()),
+                    Effect::finish(Finish::AsStep(index, outcome.into())),
                 ];
             }
             _ => {
                 self.at = self.len;
-                return vec![if is_last {
-                    Command::Report(report)
-                } else {
-                    Command::Fail(index, report)
-                }];
+                return vec![Effect::finish(match is_last {
+                    true => Finish::AsLastChild(report),
+                    false => Finish::AsStep(index, report),
+                })];
             }
         };
         self.at += 1;
         self.restarts = 0;
-        let mut commands = vec![Command::Record(Record::Child {
+        self.input = Some(value.clone());
+        let mut effects = vec![Effect::record(Record::Child {
             index,
             change: ChildProgress::Done(report.outcome),
         })];
         if !report.due.is_empty() {
-            commands.push(Command::Launch(report.due));
+            effects.push(Effect::LaunchCallbacks(report.due));
         }
-        commands.push(Command::Spawn(self.at, Some(value)));
-        commands
+        effects.push(Effect::Start(ChildStart::Step(self.at, Some(value))));
+        effects
     }
 
-    /// The actor of step `index` is gone; `lost`: before it had reported.
-    pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
+    fn child_exited(&mut self, index: Index, lost: bool) -> Vec<Effect> {
         if !lost || index != self.at || self.at >= self.len {
             return Vec::new();
         }
         self.restarts += 1;
-        if self.restarts <= MAX_RESTARTS {
-            vec![Command::Restart(index)]
-        } else {
-            vec![Command::Abandon(index)]
+        match self.restarts <= MAX_RESTARTS {
+            true => vec![Effect::Restart(index)],
+            false => vec![Effect::Abandon(index)],
         }
+    }
+
+    fn running_child(&self, index: Index) -> Option<ChildStart> {
+        (index == self.at).then(|| ChildStart::Step(index, self.input.clone()))
     }
 }

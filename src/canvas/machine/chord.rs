@@ -1,8 +1,8 @@
 //! The chord: a group, then the body with its list, once.
 
-use super::group::{self, Group, MAX_RESTARTS};
+use super::effect::{ChildStart, Effect, Finish, Supervise};
+use super::group::{Group, MAX_RESTARTS};
 use super::{BODY, Index, IndexSet, Report, Verdict};
-use crate::canvas::outcome::TaskFailure;
 
 #[derive(Debug)]
 pub(crate) enum Chord {
@@ -15,95 +15,75 @@ pub(crate) enum Chord {
     Ended,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    /// What the header's group asks for; never its report. If it is revoked, the chord is.
-    Header(group::Command),
-    /// Start the body with the header's list.
-    SpawnBody,
-    /// Start the body's lost actor again, once all it recorded is durable.
-    Restart,
-    /// The body's actor dies each time.
-    Abandon,
-    /// A member failed: the chord fails, the body never runs.
-    Break(Box<TaskFailure>),
-    /// The body has ended, and so the chord.
-    Report(Report),
-}
-
 impl Chord {
     /// The chord some of whose header members have `arrived`. If all have, the barrier tells its
     /// stored verdict again, which starts the body.
-    pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Command>) {
-        let (group, commands) = Group::recover(arrived, window);
-        (
-            Self::Header(group),
-            commands.into_iter().map(Command::Header).collect(),
-        )
+    pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Effect>) {
+        let (group, effects) = Group::recover(arrived, window);
+        (Self::Header(group), effects)
     }
+}
 
-    /// How many members may be materialised from now on.
-    pub(crate) fn resize(&mut self, window: u64) {
+impl Supervise for Chord {
+    fn resize(&mut self, window: u64) {
         if let Self::Header(group) = self {
             group.resize(window);
         }
     }
 
-    /// A child's actor is gone; `lost`: before it had reported.
-    pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
+    fn child_exited(&mut self, index: Index, lost: bool) -> Vec<Effect> {
         match self {
-            Self::Header(group) if index != BODY => group
-                .stopped(index, lost)
-                .into_iter()
-                .map(Command::Header)
-                .collect(),
+            Self::Header(group) if index != BODY => group.child_exited(index, lost),
             Self::Body { restarts } if index == BODY && lost => {
                 *restarts += 1;
-                if *restarts <= MAX_RESTARTS {
-                    vec![Command::Restart]
-                } else {
-                    vec![Command::Abandon]
+                match *restarts <= MAX_RESTARTS {
+                    true => vec![Effect::Restart(BODY)],
+                    false => vec![Effect::Abandon(BODY)],
                 }
             }
             _ => Vec::new(),
         }
     }
 
-    /// The chord is revoked, or what it is a part of: the header ends, or the body does.
-    pub(crate) fn revoked(&mut self) -> Vec<Command> {
+    /// The header ends, or the body does.
+    fn revoked(&mut self) -> Vec<Effect> {
         match self {
-            Self::Header(group) => group.revoked().into_iter().map(Command::Header).collect(),
+            Self::Header(group) => group.revoked(),
             Self::Body { .. } | Self::Ended => Vec::new(),
         }
     }
 
-    /// The barrier has decided.
-    pub(crate) fn decided(&mut self, verdict: Verdict) -> Vec<Command> {
+    fn decided(&mut self, verdict: Verdict) -> Vec<Effect> {
         let Self::Header(group) = self else {
             return Vec::new();
         };
         if group.is_revoked() {
-            let commands = group.decided(verdict);
-            return commands.into_iter().map(Command::Header).collect();
+            return group.decided(verdict);
         }
         match verdict {
             Verdict::Released => {
                 *self = Self::Body { restarts: 0 };
-                vec![Command::SpawnBody]
+                vec![Effect::Start(ChildStart::Body)]
             }
             Verdict::Broken { failure, .. } => {
                 *self = Self::Ended;
-                vec![Command::Break(failure)]
+                vec![Effect::finish(Finish::BrokenHeader(failure))]
             }
         }
     }
 
-    /// The body has ended.
-    pub(crate) fn body_ended(&mut self, report: Report) -> Vec<Command> {
-        if !matches!(self, Self::Body { .. }) {
+    fn child_ended(&mut self, index: Index, report: Report) -> Vec<Effect> {
+        if index != BODY || !matches!(self, Self::Body { .. }) {
             return Vec::new();
         }
         *self = Self::Ended;
-        vec![Command::Report(report)]
+        vec![Effect::finish(Finish::AsLastChild(report))]
+    }
+
+    fn running_child(&self, index: Index) -> Option<ChildStart> {
+        Some(match index {
+            BODY => ChildStart::Body,
+            member => ChildStart::Member(member),
+        })
     }
 }

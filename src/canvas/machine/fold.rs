@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::group::{self, Group, MAX_RESTARTS};
+use super::effect::{ChildStart, Effect, Finish, Supervise};
+use super::group::{Group, MAX_RESTARTS};
 use super::{BODY, ChildProgress, Index, IndexSet, Record, Report, Verdict};
 use crate::canvas::Order;
-use crate::canvas::outcome::{Outcome, TaskFailure, Value};
+use crate::canvas::freeze::Def;
+use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::payload::Payload;
 
 /// One run takes in at most so many outcomes, ...
@@ -66,32 +68,6 @@ pub(crate) struct Run {
     pub(crate) settled: bool,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    /// What the group of the members asks for; never its report.
-    Members(group::Command),
-    /// Call the function; how far it had got before a restart.
-    Run(Run, Option<ChildProgress>),
-    /// Start the run's lost actor again, once all it recorded is durable.
-    Restart(Index),
-    /// Its actor dies each time.
-    Abandon(Index),
-    /// Record that the accumulator holds so many, and the accumulator, in one batch.
-    Keep {
-        folded: u64,
-        acc: Value,
-    },
-    Record(Record),
-    /// A member failed, and so the fold.
-    Break(Box<TaskFailure>),
-    /// The function failed, and so the fold.
-    Fail(Outcome),
-    /// The fold has ended with its [accumulator](Fold::acc).
-    Succeed,
-    /// The fold is revoked, and nothing of it runs any more.
-    Revoke,
-}
-
 /// The run that follows after `folded` outcomes, among its fold's children: each has a number of its
 /// own, so that a late word of one is not taken for the next one's.
 pub(crate) fn run_index(folded: u64) -> Index {
@@ -109,6 +85,11 @@ const LAST_RUN: Index = BODY - 2;
 const MAX_MEMBERS: u64 = 1 << 40;
 
 impl Run {
+    /// Returns the index of this run among the children of the fold.
+    pub(crate) fn index(&self) -> Index {
+        run_index(self.first)
+    }
+
     /// The accumulator and the values, if nothing has to be read for them.
     pub(crate) fn at_hand(&self) -> Option<(Payload, Vec<Payload>)> {
         let here = |value: &Value| match value {
@@ -124,6 +105,20 @@ impl Run {
 }
 
 impl Intake {
+    /// Nothing yet, of a fold with so many members.
+    pub(crate) fn of(fold: &Def, size: u64) -> Self {
+        let Def::Fold {
+            header,
+            init,
+            order,
+            ..
+        } = fold
+        else {
+            unreachable!("only a fold takes in outcomes")
+        };
+        Self::new(*order, header.settled, size, Value::Inline(init.clone()))
+    }
+
     /// Nothing yet, of `size` members.
     pub(crate) fn new(order: Order, settled: bool, size: u64, init: Value) -> Self {
         Self {
@@ -252,9 +247,9 @@ fn weight(outcome: &Outcome) -> u64 {
 
 impl Fold {
     /// The fold with what has come in. The barrier tells its stored verdict again.
-    pub(crate) fn recover(intake: Intake, window: u64) -> (Self, Vec<Command>) {
+    pub(crate) fn recover(intake: Intake, window: u64) -> (Self, Vec<Effect>) {
         let limit = intake.limit(window);
-        let (group, commands) = Group::recover_below(intake.heard.clone(), window, limit);
+        let (group, mut effects) = Group::recover_below(intake.heard.clone(), window, limit);
         let mut fold = Self {
             intake,
             group,
@@ -266,111 +261,18 @@ impl Fold {
             is_alone: false,
             ended: false,
         };
-        let mut commands = members(commands);
-        commands.extend(fold.advance_runs());
-        (fold, commands)
+        effects.extend(fold.advance_runs());
+        (fold, effects)
     }
 
-    /// How many members may be materialised from now on.
-    pub(crate) fn resize(&mut self, window: u64) {
-        self.window = window;
-        self.group.resize(window);
-    }
-
-    /// Member `index` has ended, and that is on record.
-    pub(crate) fn arrived(&mut self, index: Index, outcome: Outcome) -> Vec<Command> {
-        if self.ended {
-            return Vec::new();
-        }
-        self.intake.take_in(index, outcome);
-        self.advance_runs()
-    }
-
-    /// A child's actor is gone; `lost`: before it had reported.
-    pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
-        if !is_run(index) {
-            return match self.ended {
-                true => Vec::new(),
-                false => {
-                    let commands = self.group.stopped(index, lost);
-                    self.of_members(commands)
-                }
-            };
-        }
-        if !lost || !self.is_current(index) {
-            return Vec::new();
-        }
-        self.restarts += 1;
-        if self.restarts <= MAX_RESTARTS {
-            return vec![Command::Restart(index)];
-        }
-        vec![Command::Abandon(index)]
-    }
-
-    /// The fold is revoked, or what it is a part of.
-    pub(crate) fn revoked(&mut self) -> Vec<Command> {
-        self.revoked = true;
-        let commands = self.group.revoked();
-        self.of_members(commands)
-    }
-
-    fn of_members(&mut self, commands: Vec<group::Command>) -> Vec<Command> {
-        if commands == [group::Command::Revoke] {
+    /// Handles what the group of the members asks for. If nothing of it runs any more because the fold is
+    /// revoked, the fold ends when its run has.
+    fn of_members(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
+        if effects == [Effect::finish(Finish::Revoked)] {
             self.is_alone = true;
             return self.advance_runs();
         }
-        members(commands)
-    }
-
-    /// The run that is under way, to be started again.
-    pub(crate) fn current(&self) -> Option<Run> {
-        self.run.map(|count| self.intake.run(count))
-    }
-
-    /// The barrier has decided.
-    pub(crate) fn decided(&mut self, verdict: Verdict) -> Vec<Command> {
-        if self.verdict.is_some() {
-            return Vec::new();
-        }
-        self.verdict = Some(verdict);
-        self.advance_runs()
-    }
-
-    /// Run `index` has ended.
-    pub(crate) fn run_ended(&mut self, index: Index, report: Report) -> Vec<Command> {
-        if !self.is_current(index) {
-            return Vec::new();
-        }
-        let count = self.run.take().unwrap_or_default() as u64;
-        self.restarts = 0;
-        let mut commands = Vec::new();
-        match report.outcome {
-            Outcome::Success(acc) if !self.intake.is_over() => {
-                let folded = self.intake.folded + count;
-                self.intake.advance(folded, acc.clone());
-                commands.push(Command::Keep { folded, acc });
-            }
-            // What a member's failure has overtaken counts for nothing.
-            Outcome::Success(_) => {}
-            outcome => {
-                self.intake.fail(outcome.clone());
-                commands.push(Command::Record(Record::Child {
-                    index: BODY,
-                    change: ChildProgress::Done(outcome),
-                }));
-            }
-        }
-        commands.extend(self.advance_runs());
-        commands
-    }
-
-    pub(crate) fn acc(&self) -> Value {
-        self.intake.acc.clone()
-    }
-
-    /// Where the accumulator is kept: what is large is not held.
-    pub(crate) fn acc_is_kept(&mut self, acc: Value) {
-        self.intake.acc = acc;
+        effects
     }
 
     fn is_current(&self, index: Index) -> bool {
@@ -379,16 +281,17 @@ impl Fold {
 
     /// The next run, if there is something for it and none is under way; the end, if nothing is
     /// left.
-    fn advance_runs(&mut self) -> Vec<Command> {
+    fn advance_runs(&mut self) -> Vec<Effect> {
         if self.revoked {
             let is_last = self.is_alone && self.run.is_none();
             let is_last = is_last && !std::mem::replace(&mut self.ended, true);
-            return is_last.then_some(Command::Revoke).into_iter().collect();
+            let end = is_last.then(|| Effect::finish(Finish::Revoked));
+            return end.into_iter().collect();
         }
         let limit = self.intake.limit(self.window);
-        let mut commands = members(self.group.raise(limit));
+        let mut effects = self.group.raise(limit);
         if self.run.is_some() || self.ended {
-            return commands;
+            return effects;
         }
         let count = match self.intake.is_over() {
             true => 0,
@@ -397,27 +300,120 @@ impl Fold {
         if count > 0 {
             self.run = Some(count);
             let resumed = self.intake.resumed.take();
-            commands.push(Command::Run(self.intake.run(count), resumed));
+            let run = Box::new(self.intake.run(count));
+            effects.push(Effect::Start(ChildStart::Run(run, resumed)));
         } else {
             let end = self.end();
             self.ended = end.is_some();
-            commands.extend(end);
+            effects.extend(end.map(Effect::finish));
         }
-        commands
+        effects
     }
 
     /// What the fold ends with, once all members have ended.
-    fn end(&self) -> Option<Command> {
+    fn end(&self) -> Option<Finish> {
         let intake = &self.intake;
         match (self.verdict.as_ref()?, &intake.failed) {
-            (Verdict::Broken { failure, .. }, _) => Some(Command::Break(failure.clone())),
-            (Verdict::Released, Some(failed)) => Some(Command::Fail(failed.clone())),
-            (Verdict::Released, None) if intake.folded == intake.size => Some(Command::Succeed),
+            (Verdict::Broken { failure, .. }, _) => Some(Finish::BrokenHeader(failure.clone())),
+            (Verdict::Released, Some(failed)) => Some(Finish::With(failed.clone())),
+            (Verdict::Released, None) if intake.folded == intake.size => {
+                Some(Finish::WithAccumulator)
+            }
             (Verdict::Released, None) => None,
         }
     }
 }
 
-fn members(commands: Vec<group::Command>) -> Vec<Command> {
-    commands.into_iter().map(Command::Members).collect()
+impl Supervise for Fold {
+    fn resize(&mut self, window: u64) {
+        self.window = window;
+        self.group.resize(window);
+    }
+
+    fn member_arrived(&mut self, index: Index, outcome: Outcome) -> Vec<Effect> {
+        if self.ended {
+            return Vec::new();
+        }
+        self.intake.take_in(index, outcome);
+        self.advance_runs()
+    }
+
+    fn child_exited(&mut self, index: Index, lost: bool) -> Vec<Effect> {
+        if !is_run(index) {
+            return match self.ended {
+                true => Vec::new(),
+                false => {
+                    let effects = self.group.child_exited(index, lost);
+                    self.of_members(effects)
+                }
+            };
+        }
+        if !lost || !self.is_current(index) {
+            return Vec::new();
+        }
+        self.restarts += 1;
+        match self.restarts <= MAX_RESTARTS {
+            true => vec![Effect::Restart(index)],
+            false => vec![Effect::Abandon(index)],
+        }
+    }
+
+    fn revoked(&mut self) -> Vec<Effect> {
+        self.revoked = true;
+        let effects = self.group.revoked();
+        self.of_members(effects)
+    }
+
+    fn decided(&mut self, verdict: Verdict) -> Vec<Effect> {
+        if self.verdict.is_some() {
+            return Vec::new();
+        }
+        self.verdict = Some(verdict);
+        self.advance_runs()
+    }
+
+    /// A run of the function has ended.
+    fn child_ended(&mut self, index: Index, report: Report) -> Vec<Effect> {
+        if !self.is_current(index) {
+            return Vec::new();
+        }
+        let count = self.run.take().unwrap_or_default() as u64;
+        self.restarts = 0;
+        let mut effects = Vec::new();
+        match report.outcome {
+            Outcome::Success(acc) if !self.intake.is_over() => {
+                let folded = self.intake.folded + count;
+                self.intake.advance(folded, acc.clone());
+                effects.push(Effect::KeepAccumulator { folded, acc });
+            }
+            // What a member's failure has overtaken counts for nothing.
+            Outcome::Success(_) => {}
+            outcome => {
+                self.intake.fail(outcome.clone());
+                effects.push(Effect::record(Record::Child {
+                    index: BODY,
+                    change: ChildProgress::Done(outcome),
+                }));
+            }
+        }
+        effects.extend(self.advance_runs());
+        effects
+    }
+
+    fn running_child(&self, index: Index) -> Option<ChildStart> {
+        if !is_run(index) {
+            return Some(ChildStart::Member(index));
+        }
+        let count = self.run.filter(|_| self.is_current(index))?;
+        let run = self.intake.run(count);
+        Some(ChildStart::Run(Box::new(run), None))
+    }
+
+    fn set_accumulator(&mut self, acc: Value) {
+        self.intake.acc = acc;
+    }
+
+    fn accumulator(&self) -> Option<Value> {
+        Some(self.intake.acc.clone())
+    }
 }

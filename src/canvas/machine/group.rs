@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Index, IndexSet, Verdict};
+use super::effect::{ChildStart, Effect, Finish, Supervise};
+use super::{Index, IndexSet, Report, Verdict};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 
@@ -28,23 +29,9 @@ pub(crate) struct Group {
     ended: bool,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    /// Materialise this member.
-    Spawn(Index),
-    /// Start this member's lost actor again, once all it recorded is durable.
-    Restart(Index),
-    /// Its actor dies each time: count it as failed.
-    Abandon(Index),
-    /// The group has ended.
-    Report(Verdict),
-    /// The group is revoked, and nothing of it runs any more.
-    Revoke,
-}
-
 impl Group {
     /// The group some of whose members have `arrived`.
-    pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Command>) {
+    pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Effect>) {
         Self::recover_below(arrived, window, Index::MAX)
     }
 
@@ -54,7 +41,7 @@ impl Group {
         arrived: IndexSet,
         window: u64,
         limit: Index,
-    ) -> (Self, Vec<Command>) {
+    ) -> (Self, Vec<Effect>) {
         assert!(window > 0, "a window of none would never move");
         let mut group = Self {
             window,
@@ -70,68 +57,17 @@ impl Group {
         (group, commands)
     }
 
-    /// The actor of member `index` is gone; `lost`: before it had reported.
-    pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
-        if self.ended || !self.alive.contains(index) {
-            return Vec::new();
-        }
-        if lost && !self.revoked {
-            let restarts = self.restarts.entry(index).or_default();
-            *restarts += 1;
-            if *restarts <= MAX_RESTARTS {
-                return vec![Command::Restart(index)];
-            }
-            self.alive.remove(index);
-            let mut commands = vec![Command::Abandon(index)];
-            commands.extend(self.fill());
-            return commands;
-        }
-        self.alive.remove(index);
-        self.fill()
-    }
-
-    /// How many members may be materialised from now on.
-    pub(crate) fn resize(&mut self, window: u64) {
-        self.window = window;
-    }
-
-    /// Members below `limit` may start.
-    pub(crate) fn raise(&mut self, limit: Index) -> Vec<Command> {
-        if limit <= self.limit {
-            return Vec::new();
-        }
-        self.limit = limit;
-        self.fill()
-    }
-
-    /// The barrier has decided.
-    pub(crate) fn decided(&mut self, verdict: Verdict) -> Vec<Command> {
-        if std::mem::replace(&mut self.ended, true) {
-            return Vec::new();
-        }
-        match self.revoked {
-            true => vec![Command::Revoke],
-            false => vec![Command::Report(verdict)],
-        }
-    }
-
-    /// The group is revoked, or what it is a part of: it does not wait for those that have not
-    /// started, a million perhaps.
-    pub(crate) fn revoked(&mut self) -> Vec<Command> {
-        self.revoked = true;
-        self.fill()
-    }
-
     pub(crate) fn is_revoked(&self) -> bool {
         self.revoked
     }
 
-    fn fill(&mut self) -> Vec<Command> {
+    fn fill(&mut self) -> Vec<Effect> {
         if self.revoked {
             let is_last = self.alive.len == 0 && !std::mem::replace(&mut self.ended, true);
-            return is_last.then_some(Command::Revoke).into_iter().collect();
+            let end = is_last.then(|| Effect::finish(Finish::Revoked));
+            return end.into_iter().collect();
         }
-        let mut commands = Vec::new();
+        let mut effects = Vec::new();
         while self.alive.len < self.window
             && let Some(index) = self.taken.next_missing(self.next)
             && index < self.limit
@@ -139,9 +75,68 @@ impl Group {
             self.taken.insert(index);
             self.next = index + 1;
             self.alive.insert(index);
-            commands.push(Command::Spawn(index));
+            effects.push(Effect::member(index));
         }
-        commands
+        effects
+    }
+
+    /// Members below `limit` may start.
+    pub(crate) fn raise(&mut self, limit: Index) -> Vec<Effect> {
+        if limit <= self.limit {
+            return Vec::new();
+        }
+        self.limit = limit;
+        self.fill()
+    }
+}
+
+impl Supervise for Group {
+    /// Its members report to the barrier, and it has no other children.
+    fn child_ended(&mut self, _: Index, _: Report) -> Vec<Effect> {
+        Vec::new()
+    }
+
+    fn child_exited(&mut self, index: Index, lost: bool) -> Vec<Effect> {
+        if self.ended || !self.alive.contains(index) {
+            return Vec::new();
+        }
+        if lost && !self.revoked {
+            let restarts = self.restarts.entry(index).or_default();
+            *restarts += 1;
+            if *restarts <= MAX_RESTARTS {
+                return vec![Effect::Restart(index)];
+            }
+            self.alive.remove(index);
+            let mut effects = vec![Effect::Abandon(index)];
+            effects.extend(self.fill());
+            return effects;
+        }
+        self.alive.remove(index);
+        self.fill()
+    }
+
+    fn resize(&mut self, window: u64) {
+        self.window = window;
+    }
+
+    fn decided(&mut self, verdict: Verdict) -> Vec<Effect> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Vec::new();
+        }
+        match self.revoked {
+            true => vec![Effect::finish(Finish::Revoked)],
+            false => vec![Effect::finish(Finish::AsBarrier(verdict))],
+        }
+    }
+
+    /// It does not wait for members that have not started, a million perhaps.
+    fn revoked(&mut self) -> Vec<Effect> {
+        self.revoked = true;
+        self.fill()
+    }
+
+    fn running_child(&self, index: Index) -> Option<ChildStart> {
+        Some(ChildStart::Member(index))
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod barrier;
 pub(crate) mod chain;
 pub(crate) mod child_spec;
 pub(crate) mod chord;
+pub(crate) mod effect;
 pub(crate) mod fold;
 pub(crate) mod group;
 pub(crate) mod pending_limit;
@@ -106,6 +107,11 @@ impl ChildProgress {
             Self::Started(_) | Self::Done(_) => None,
         }
     }
+}
+
+/// Says whether a child of a group, chord or fold is a member, which reports to the barrier.
+pub(crate) fn is_member(index: Index) -> bool {
+    index != BODY && !fold::is_run(index)
 }
 
 /// What a task carries from one attempt to the next.

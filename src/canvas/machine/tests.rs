@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::barrier::{self, Barrier};
-use super::chain::{self, Chain};
-use super::chord::{self, Chord};
-use super::group::{self, Group, MAX_RESTARTS};
+use super::chain::Chain;
+use super::chord::Chord;
+use super::effect::{ChildStart, Effect, Finish, Supervise};
+use super::group::{Group, MAX_RESTARTS};
 use super::queue::Queue;
 use super::task::{self, AttemptOutcome, Now, Retry, Schedule, Task};
 use super::workflow::{self, ROOT, Workflow};
@@ -112,18 +113,12 @@ impl Spec {
     }
 }
 
-#[derive(Debug)]
-enum Owner {
-    Group(Group),
-    Chord(Chord),
-}
-
 /// One life of a group or chord, over what earlier lives left on record.
 #[derive(Debug)]
 struct World<'a> {
     spec: &'a Spec,
     barrier: Barrier,
-    owner: Owner,
+    owner: Box<dyn Supervise>,
     /// What each event recorded: one batch at least, so never cut.
     batches: Vec<Vec<Record>>,
     alive: BTreeSet<Index>,
@@ -142,13 +137,12 @@ impl<'a> World<'a> {
         }
         let arrived: IndexSet = barrier.arrived().clone();
         let arrived_before = (0..spec.size).filter(|i| arrived.contains(*i)).collect();
-        let (owner, commands) = if spec.chord {
-            let (chord, commands) = Chord::recover(arrived, spec.window);
-            (Owner::Chord(chord), commands)
+        let (owner, effects) = if spec.chord {
+            let (chord, effects) = Chord::recover(arrived, spec.window);
+            (Box::new(chord) as Box<dyn Supervise>, effects)
         } else {
-            let (group, commands) = Group::recover(arrived, spec.window);
-            let commands = commands.into_iter().map(chord::Command::Header).collect();
-            (Owner::Group(group), commands)
+            let (group, effects) = Group::recover(arrived, spec.window);
+            (Box::new(group) as Box<dyn Supervise>, effects)
         };
         let mut world = Self {
             spec,
@@ -161,7 +155,7 @@ impl<'a> World<'a> {
             bodies: 0,
             reports: 0,
         };
-        world.supervise(commands);
+        world.supervise(effects);
         let commands = world.barrier.start();
         if let Some(verdict) = world.record(commands) {
             world.decided(verdict);
@@ -176,14 +170,17 @@ impl<'a> World<'a> {
             self.arrive(index);
             self.repeat();
         }
-        if let Owner::Chord(chord) = &mut self.owner
-            && self.bodies > 0
-        {
+        if self.bodies > 0 {
+            let chord = &mut self.owner;
             let end = report(Outcome::Success(value(99)));
-            let commands = chord.body_ended(end.clone());
-            assert_eq!(commands, [chord::Command::Report(end.clone())]);
-            assert!(chord.body_ended(end).is_empty(), "the body ended twice");
-            assert!(chord.stopped(BODY, true).is_empty());
+            let effects = chord.child_ended(BODY, end.clone());
+            let finish = Effect::finish(Finish::AsLastChild(end.clone()));
+            assert_eq!(effects, [finish]);
+            assert!(
+                chord.child_ended(BODY, end).is_empty(),
+                "the body ended twice"
+            );
+            assert!(chord.child_exited(BODY, true).is_empty());
             self.reports += 1;
         }
     }
@@ -233,19 +230,13 @@ impl<'a> World<'a> {
     }
 
     fn stopped(&mut self, index: Index, lost: bool) {
-        let commands = match &mut self.owner {
-            Owner::Group(group) => wrap(group.stopped(index, lost)),
-            Owner::Chord(chord) => chord.stopped(index, lost),
-        };
-        self.supervise(commands);
+        let effects = self.owner.child_exited(index, lost);
+        self.supervise(effects);
     }
 
     fn decided(&mut self, verdict: Verdict) {
-        let commands = match &mut self.owner {
-            Owner::Group(group) => wrap(group.decided(verdict)),
-            Owner::Chord(chord) => chord.decided(verdict),
-        };
-        self.supervise(commands);
+        let effects = self.owner.decided(verdict);
+        self.supervise(effects);
     }
 
     /// Puts a barrier's records down as one batch; returns what it tells its owner.
@@ -265,27 +256,31 @@ impl<'a> World<'a> {
         told
     }
 
-    fn supervise(&mut self, commands: Vec<chord::Command>) {
-        for command in commands {
-            match command {
-                chord::Command::Header(group::Command::Spawn(index)) => {
+    fn supervise(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Start(ChildStart::Member(index)) => {
                     assert!(!self.arrived_before.contains(&index), "{index} had arrived");
                     *self.spawned.entry(index).or_default() += 1;
                     assert_eq!(self.spawned[&index], 1, "{index} twice");
                     self.alive.insert(index);
                 }
-                chord::Command::SpawnBody => {
+                Effect::Start(ChildStart::Body) => {
                     assert!(self.barrier.arrived().is_full(), "the body came too early");
                     self.bodies += 1;
                 }
-                chord::Command::Header(group::Command::Report(verdict)) => {
-                    assert_eq!(verdict, self.spec.verdict());
-                    self.reports += 1;
-                }
-                chord::Command::Break(why) => {
-                    assert!(
-                        matches!(self.spec.verdict(), Verdict::Broken { failure, .. } if failure == why)
-                    );
+                Effect::Finish(finish) => {
+                    match *finish {
+                        Finish::AsBarrier(verdict) if !self.spec.chord => {
+                            assert_eq!(verdict, self.spec.verdict());
+                        }
+                        Finish::BrokenHeader(why) if self.spec.chord => {
+                            assert!(
+                                matches!(self.spec.verdict(), Verdict::Broken { failure, .. } if failure == why)
+                            );
+                        }
+                        other => panic!("unexpected {other:?}"),
+                    }
                     self.reports += 1;
                 }
                 other => panic!("unexpected {other:?}"),
@@ -339,10 +334,6 @@ impl<'a> World<'a> {
         assert_eq!(self.bodies, u32::from(body));
         assert_eq!(self.reports, 1);
     }
-}
-
-fn wrap(commands: Vec<group::Command>) -> Vec<chord::Command> {
-    commands.into_iter().map(chord::Command::Header).collect()
 }
 
 #[test]
@@ -416,26 +407,25 @@ fn a_lost_member_is_started_again_three_times_and_then_given_up() {
         for lost in 0..size {
             for times in 1..=MAX_RESTARTS + 1 {
                 let none = IndexSet::new(size);
-                let (mut group, commands) = Group::recover(none.clone(), window);
+                let (mut group, effects) = Group::recover(none.clone(), window);
                 let (mut chord, same) = Chord::recover(none, window);
-                assert_eq!(wrap(commands), same);
+                assert_eq!(effects, same);
                 for index in 0..lost {
-                    let commands = group.stopped(index, false);
-                    assert_eq!(wrap(commands), chord.stopped(index, false));
+                    let effects = group.child_exited(index, false);
+                    assert_eq!(effects, chord.child_exited(index, false));
                 }
                 for time in 1..=times {
-                    let commands = group.stopped(lost, true);
+                    let effects = group.child_exited(lost, true);
                     if time <= MAX_RESTARTS {
-                        assert_eq!(commands, [group::Command::Restart(lost)]);
+                        assert_eq!(effects, [Effect::Restart(lost)]);
                     } else {
                         // Its place in the window goes to the next one.
-                        let next =
-                            (lost + window < size).then_some(group::Command::Spawn(lost + window));
-                        let expected = [group::Command::Abandon(lost)].into_iter().chain(next);
-                        assert_eq!(commands, expected.collect::<Vec<_>>());
-                        assert!(group.stopped(lost, true).is_empty(), "given up twice");
+                        let next = (lost + window < size).then(|| Effect::member(lost + window));
+                        let expected = [Effect::Abandon(lost)].into_iter().chain(next);
+                        assert_eq!(effects, expected.collect::<Vec<_>>());
+                        assert!(group.child_exited(lost, true).is_empty(), "given up twice");
                     }
-                    assert_eq!(wrap(commands), chord.stopped(lost, true));
+                    assert_eq!(effects, chord.child_exited(lost, true));
                 }
             }
         }
@@ -447,17 +437,17 @@ fn a_lost_body_is_started_again_three_times_and_then_given_up() {
     let (mut chord, commands) = Chord::recover(IndexSet::new(0), 1);
     assert!(commands.is_empty());
     assert!(
-        chord.stopped(BODY, true).is_empty(),
+        chord.child_exited(BODY, true).is_empty(),
         "there was no body yet"
     );
     assert_eq!(
         chord.decided(Verdict::Released),
-        [chord::Command::SpawnBody]
+        [Effect::Start(ChildStart::Body)]
     );
     for _ in 0..MAX_RESTARTS {
-        assert_eq!(chord.stopped(BODY, true), [chord::Command::Restart]);
+        assert_eq!(chord.child_exited(BODY, true), [Effect::Restart(BODY)]);
     }
-    assert_eq!(chord.stopped(BODY, true), [chord::Command::Abandon]);
+    assert_eq!(chord.child_exited(BODY, true), [Effect::Abandon(BODY)]);
 }
 
 /// Runs a chain over what is on record to its end; returns the reports.
@@ -467,31 +457,34 @@ fn run_chain(len: Index, fails: Option<Index>, batches: &mut Vec<Vec<Record>>) -
         _ => Outcome::Success(value(index)),
     };
     let records: Vec<_> = batches.iter().flatten().cloned().collect();
-    let (mut chain, mut commands) = Chain::recover(len, Some(value(100)), value(0), &records);
+    let (mut chain, mut effects) = Chain::recover(len, Some(value(100)), value(0), &records);
     let mut reports = Vec::new();
     loop {
         let mut running = None;
         let mut batch = Vec::new();
-        for command in commands.drain(..) {
-            match command {
-                chain::Command::Record(record) => batch.push(record),
-                chain::Command::Spawn(index, input) => {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Record(record) => batch.push(*record),
+                Effect::Start(ChildStart::Step(index, input)) => {
                     let upstream = index.checked_sub(1).map_or(100, |before| before);
                     assert_eq!(input, Some(value(upstream)));
                     assert_eq!(index, batches.len() as u64 + u64::from(!batch.is_empty()));
                     running = Some(index);
                 }
-                chain::Command::Report(report) => {
-                    assert!(batches.len() as u64 + 1 >= len, "it is the last step's");
-                    reports.push(report);
-                }
-                chain::Command::Fail(index, report) => {
-                    assert!(
-                        index + 1 < len && fails == Some(index),
-                        "it is an earlier step's"
-                    );
-                    reports.push(report);
-                }
+                Effect::Finish(finish) => match *finish {
+                    Finish::AsLastChild(report) => {
+                        assert!(batches.len() as u64 + 1 >= len, "it is the last step's");
+                        reports.push(report);
+                    }
+                    Finish::AsStep(index, report) => {
+                        assert!(
+                            index + 1 < len && fails == Some(index),
+                            "it is an earlier step's"
+                        );
+                        reports.push(report);
+                    }
+                    other => panic!("unexpected {other:?}"),
+                },
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -501,16 +494,16 @@ fn run_chain(len: Index, fails: Option<Index>, batches: &mut Vec<Vec<Record>>) -
         // Who does not run is not heard, whatever it says.
         for index in (0..len + 2).filter(|index| Some(*index) != running) {
             for outcome in [outcome(index), Outcome::Failure(failure(77))] {
-                assert!(chain.ended(index, report(outcome)).is_empty());
+                assert!(chain.child_ended(index, report(outcome)).is_empty());
             }
-            assert!(chain.stopped(index, true).is_empty());
+            assert!(chain.child_exited(index, true).is_empty());
         }
         let Some(index) = running else { return reports };
-        assert!(chain.stopped(index, false).is_empty());
+        assert!(chain.child_exited(index, false).is_empty());
         for _ in 0..MAX_RESTARTS {
-            assert_eq!(chain.stopped(index, true), [chain::Command::Restart(index)]);
+            assert_eq!(chain.child_exited(index, true), [Effect::Restart(index)]);
         }
-        commands = chain.ended(index, report(outcome(index)));
+        effects = chain.child_ended(index, report(outcome(index)));
     }
 }
 
@@ -541,10 +534,10 @@ fn a_lost_step_is_given_up_after_three_restarts() {
     let (mut chain, _) = Chain::recover(2, None, value(0), []);
     for step in 0..2 {
         for _ in 0..MAX_RESTARTS {
-            assert_eq!(chain.stopped(step, true), [chain::Command::Restart(step)]);
+            assert_eq!(chain.child_exited(step, true), [Effect::Restart(step)]);
         }
-        assert_eq!(chain.stopped(step, true), [chain::Command::Abandon(step)]);
-        chain.ended(step, report(Outcome::Success(value(1))));
+        assert_eq!(chain.child_exited(step, true), [Effect::Abandon(step)]);
+        chain.child_ended(step, report(Outcome::Success(value(1))));
     }
 }
 

@@ -4,7 +4,7 @@
 use super::*;
 use crate::canvas::Order;
 use crate::canvas::machine::AttemptHistory;
-use crate::canvas::machine::fold::{Command, Fold, Intake, Run, is_run, run_index};
+use crate::canvas::machine::fold::{Fold, Intake, Run, is_run, run_index};
 
 #[derive(Clone, Debug)]
 struct Spec {
@@ -81,7 +81,7 @@ struct World<'a> {
     run: Option<Run>,
     folded: u64,
     steps: usize,
-    end: Option<Command>,
+    end: Option<Finish>,
 }
 
 fn list(items: &[u64]) -> Value {
@@ -100,6 +100,15 @@ fn member_of(outcome: &Outcome) -> u64 {
     match outcome {
         Outcome::Success(Value::Inline(payload)) => payload.decode().unwrap(),
         Outcome::Failure(failure) => failure.message.parse().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The run that is under way.
+fn current(fold: &Fold) -> Option<Run> {
+    let run = (0..=64).find_map(|folded| fold.running_child(run_index(folded)))?;
+    match run {
+        ChildStart::Run(run, _) => Some(*run),
         other => panic!("{other:?}"),
     }
 }
@@ -159,11 +168,11 @@ impl<'a> World<'a> {
         self.alive.remove(&index);
         let commands = self.barrier.arrive(index, report(self.spec.outcome(index)));
         self.tell(commands);
-        let again = self.fold.arrived(index, Outcome::Success(value(77)));
+        let again = self.fold.member_arrived(index, Outcome::Success(value(77)));
         assert_eq!(again, [], "{index} arrived twice");
-        let commands = self.fold.stopped(index, false);
+        let commands = self.fold.child_exited(index, false);
         self.perform(commands);
-        assert_eq!(self.fold.stopped(index, true), []);
+        assert_eq!(self.fold.child_exited(index, true), []);
     }
 
     /// What the barrier says: each outcome, then its verdict.
@@ -186,7 +195,7 @@ impl<'a> World<'a> {
                 barrier::Command::Tell(verdict) => {
                     self.batches.push(std::mem::take(&mut batch));
                     for (index, outcome) in told.drain(..) {
-                        let commands = self.fold.arrived(index, outcome);
+                        let commands = self.fold.member_arrived(index, outcome);
                         self.perform(commands);
                     }
                     let commands = self.fold.decided(verdict.clone());
@@ -197,7 +206,7 @@ impl<'a> World<'a> {
         }
         self.batches.push(batch);
         for (index, outcome) in told {
-            let commands = self.fold.arrived(index, outcome);
+            let commands = self.fold.member_arrived(index, outcome);
             self.perform(commands);
         }
     }
@@ -218,39 +227,37 @@ impl<'a> World<'a> {
         let end = report(end.unwrap_or(Outcome::Success(list(&acc))));
         let index = run_index(run.first);
         assert!(is_run(index));
-        let commands = self.fold.run_ended(index, end.clone());
+        let commands = self.fold.child_ended(index, end.clone());
         self.perform(commands);
         // A late word of it is not taken for the next one's.
-        assert_eq!(self.fold.run_ended(index, end), []);
-        assert_eq!(self.fold.stopped(index, false), []);
+        assert_eq!(self.fold.child_ended(index, end), []);
+        assert_eq!(self.fold.child_exited(index, false), []);
     }
 
-    fn perform(&mut self, commands: Vec<Command>) {
+    fn perform(&mut self, effects: Vec<Effect>) {
         let mut batch = Vec::new();
-        for command in commands {
-            assert!(self.end.is_none(), "nothing follows the end: {command:?}");
-            match command {
-                Command::Members(group::Command::Spawn(index)) => {
+        for effect in effects {
+            assert!(self.end.is_none(), "nothing follows the end: {effect:?}");
+            match effect {
+                Effect::Start(ChildStart::Member(index)) => {
                     assert!(!self.barrier.arrived().contains(index));
                     assert!(self.alive.insert(index), "{index} twice");
                 }
-                Command::Run(run, _) => {
+                Effect::Start(ChildStart::Run(run, _)) => {
                     assert!(self.run.is_none(), "two runs at once");
                     assert!(!run.outcomes.is_empty());
                     assert_eq!(run.first, self.folded);
                     assert_eq!(items(&run.acc).len() as u64, run.first);
-                    assert_eq!(self.fold.current().as_ref(), Some(&run));
-                    self.run = Some(run);
+                    assert_eq!(current(&self.fold).as_ref(), Some(&*run));
+                    self.run = Some(*run);
                 }
-                Command::Keep { folded, acc } => {
+                Effect::KeepAccumulator { folded, acc } => {
                     self.folded = folded;
-                    self.fold.acc_is_kept(acc.clone());
+                    self.fold.set_accumulator(acc.clone());
                     batch.push(Record::Folded { folded, acc });
                 }
-                Command::Record(record) => batch.push(record),
-                end @ (Command::Break(_) | Command::Fail(_) | Command::Succeed) => {
-                    self.end = Some(end)
-                }
+                Effect::Record(record) => batch.push(*record),
+                Effect::Finish(finish) => self.end = Some(*finish),
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -262,12 +269,16 @@ impl<'a> World<'a> {
 
     fn repeat(&mut self) {
         for index in 0..self.spec.size + 2 {
-            assert_eq!(self.fold.arrived(index, Outcome::Failure(failure(77))), []);
-            assert_eq!(self.fold.stopped(index, true), []);
+            assert_eq!(
+                self.fold
+                    .member_arrived(index, Outcome::Failure(failure(77))),
+                []
+            );
+            assert_eq!(self.fold.child_exited(index, true), []);
         }
         assert_eq!(self.fold.decided(Verdict::Released), []);
         let end = report(Outcome::Success(list(&[])));
-        let late = self.fold.run_ended(run_index(self.folded), end);
+        let late = self.fold.child_ended(run_index(self.folded), end);
         assert_eq!(late, []);
     }
 
@@ -292,13 +303,17 @@ impl<'a> World<'a> {
             Order::Arrivals => arrived,
         };
         match (self.end.as_ref().unwrap(), spec.lowest_failed()) {
-            (Command::Break(why), Some(lowest)) => assert_eq!(**why, *failure(lowest)),
-            (Command::Fail(Outcome::Failure(why)), None) => {
+            (Finish::BrokenHeader(why), Some(lowest)) => assert_eq!(**why, *failure(lowest)),
+            (Finish::With(Outcome::Failure(why)), None) => {
                 assert!(spec.trips().is_some() && why.message == "1000");
             }
-            (Command::Succeed, None) => {
+            (Finish::WithAccumulator, None) => {
                 assert_eq!(spec.trips(), None, "{spec:?}");
-                assert_eq!(items(&self.fold.acc()), expected, "{spec:?}");
+                assert_eq!(
+                    items(&self.fold.accumulator().unwrap()),
+                    expected,
+                    "{spec:?}"
+                );
             }
             (end, _) => panic!("{end:?} in {spec:?}"),
         }
@@ -381,20 +396,21 @@ fn a_lost_run_is_started_again_three_times_and_then_given_up() {
         index: 0,
         change: done,
     });
-    let (mut fold, commands) = Fold::recover(intake, 1);
-    assert!(matches!(&commands[..], [Command::Run(run, None)] if run.outcomes.len() == 1));
+    let (mut fold, effects) = Fold::recover(intake, 1);
+    assert!(matches!(
+        &effects[..],
+        [Effect::Start(ChildStart::Run(run, None))] if run.outcomes.len() == 1
+    ));
     let index = run_index(0);
     for _ in 0..MAX_RESTARTS {
-        assert_eq!(fold.stopped(index, true), [Command::Restart(index)]);
+        assert_eq!(fold.child_exited(index, true), [Effect::Restart(index)]);
     }
-    assert_eq!(fold.stopped(index, true), [Command::Abandon(index)]);
+    assert_eq!(fold.child_exited(index, true), [Effect::Abandon(index)]);
     let failed = Outcome::Failure(failure(5));
-    let commands = fold.run_ended(index, report(failed.clone()));
-    assert!(
-        matches!(&commands[..], [Command::Record(_)]),
-        "{commands:?}"
-    );
-    assert_eq!(fold.decided(Verdict::Released), [Command::Fail(failed)]);
+    let effects = fold.child_ended(index, report(failed.clone()));
+    assert!(matches!(&effects[..], [Effect::Record(_)]), "{effects:?}");
+    let finish = Effect::finish(Finish::With(failed));
+    assert_eq!(fold.decided(Verdict::Released), [finish]);
 }
 
 #[test]
@@ -426,10 +442,13 @@ fn a_run_goes_on_where_its_attempts_had_got() {
         records(run_index(of))
             .into_iter()
             .for_each(|it| intake.replay(it));
-        let (_, commands) = Fold::recover(intake, 2);
+        let (_, effects) = Fold::recover(intake, 2);
         assert!(
-            matches!(&commands[..], [Command::Run(run, last)] if run.first == 1 && *last == expected),
-            "{commands:?}"
+            matches!(
+                &effects[..],
+                [Effect::Start(ChildStart::Run(run, last))] if run.first == 1 && *last == expected
+            ),
+            "{effects:?}"
         );
     }
 }
@@ -444,6 +463,6 @@ fn a_run_is_bounded_in_items_and_in_bytes() {
             intake.replay(Record::Child { index, change });
         }
         let (fold, _) = Fold::recover(intake, 1_024);
-        assert_eq!(fold.current().unwrap().outcomes.len(), expected);
+        assert_eq!(current(&fold).unwrap().outcomes.len(), expected);
     }
 }

@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::canvas::Order;
-use crate::canvas::machine::fold::{self, Fold, Intake, run_index};
+use crate::canvas::machine::fold::{Fold, Intake, run_index};
 use crate::canvas::machine::revocation::{Revocations, answer, node_key};
 use crate::canvas::revoke_outcome::RevokeOutcome;
 
 /// A group, or a chord's header, of which some have arrived when it is revoked.
 struct Fan {
     barrier: Barrier,
-    owner: Owner,
+    owner: Box<dyn Supervise>,
     alive: BTreeSet<Index>,
     revoked: bool,
     /// How often it said that it is revoked, and that is its last word.
@@ -19,14 +19,14 @@ struct Fan {
 impl Fan {
     fn open(spec: &Spec) -> Self {
         let none = IndexSet::new(spec.size);
-        let (owner, commands) = match spec.chord {
+        let (owner, effects) = match spec.chord {
             true => {
-                let (chord, commands) = Chord::recover(none, spec.window);
-                (Owner::Chord(chord), commands)
+                let (chord, effects) = Chord::recover(none, spec.window);
+                (Box::new(chord) as Box<dyn Supervise>, effects)
             }
             false => {
-                let (group, commands) = Group::recover(none, spec.window);
-                (Owner::Group(group), wrap(commands))
+                let (group, effects) = Group::recover(none, spec.window);
+                (Box::new(group) as Box<dyn Supervise>, effects)
             }
         };
         let mut fan = Self {
@@ -36,42 +36,36 @@ impl Fan {
             revoked: false,
             ends: 0,
         };
-        fan.hear(commands);
+        fan.perform(effects);
         fan
     }
 
-    fn hear(&mut self, commands: Vec<chord::Command>) {
-        for command in commands {
-            match command {
-                chord::Command::Header(group::Command::Spawn(index)) => {
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Start(ChildStart::Member(index)) => {
                     assert!(!self.revoked, "{index} starts");
                     self.alive.insert(index);
                 }
-                chord::Command::Header(group::Command::Revoke) => {
+                Effect::Finish(finish) if *finish == Finish::Revoked => {
                     assert!(self.revoked && self.alive.is_empty(), "{:?}", self.alive);
                     self.ends += 1;
                 }
                 // What it says before it is revoked is on its way already.
-                _ => assert!(!self.revoked, "{command:?}"),
+                _ => assert!(!self.revoked, "{effect:?}"),
             }
         }
     }
 
     fn revoke(&mut self) {
         self.revoked = true;
-        let commands = match &mut self.owner {
-            Owner::Group(group) => wrap(group.revoked()),
-            Owner::Chord(chord) => chord.revoked(),
-        };
-        self.hear(commands);
+        let effects = self.owner.revoked();
+        self.perform(effects);
     }
 
     fn decided(&mut self, verdict: Verdict) {
-        let commands = match &mut self.owner {
-            Owner::Group(group) => wrap(group.decided(verdict)),
-            Owner::Chord(chord) => chord.decided(verdict),
-        };
-        self.hear(commands);
+        let effects = self.owner.decided(verdict);
+        self.perform(effects);
     }
 
     /// A member ends; the supervisor hears of it, and of the verdict only if it `is_told`.
@@ -83,11 +77,8 @@ impl Fan {
             _ => None,
         });
         for _ in 0..2 {
-            let commands = match &mut self.owner {
-                Owner::Group(group) => wrap(group.stopped(index, false)),
-                Owner::Chord(chord) => chord.stopped(index, false),
-            };
-            self.hear(commands);
+            let effects = self.owner.child_exited(index, false);
+            self.perform(effects);
         }
         if let Some(verdict) = verdict.filter(|_| is_told) {
             self.decided(verdict);
@@ -155,48 +146,49 @@ fn a_fold_revoked_at_any_point_ends_when_its_members_and_its_run_have() {
             for after in 0..size {
                 for run_ends_first in [true, false] {
                     let intake = Intake::new(Order::Members, false, size, value(0));
-                    let (mut machine, mut commands) = Fold::recover(intake, window);
+                    let (mut machine, mut effects) = Fold::recover(intake, window);
                     let mut alive = BTreeSet::new();
                     let mut runs: Option<u64> = None;
-                    let hear = |commands: &mut Vec<fold::Command>,
-                                alive: &mut BTreeSet<Index>,
-                                runs: &mut Option<u64>| {
-                        for command in commands.drain(..) {
-                            match command {
-                                fold::Command::Members(group::Command::Spawn(index)) => {
+                    let perform = |effects: &mut Vec<Effect>,
+                                   alive: &mut BTreeSet<Index>,
+                                   runs: &mut Option<u64>| {
+                        for effect in effects.drain(..) {
+                            match effect {
+                                Effect::Start(ChildStart::Member(index)) => {
                                     alive.insert(index);
                                 }
-                                fold::Command::Run(run, _) => *runs = Some(run.first),
+                                Effect::Start(ChildStart::Run(run, _)) => *runs = Some(run.first),
                                 other => panic!("unexpected {other:?}"),
                             }
                         }
                     };
-                    hear(&mut commands, &mut alive, &mut runs);
+                    perform(&mut effects, &mut alive, &mut runs);
                     // The first run goes on all the time.
                     for _ in 0..after {
                         let index = alive.pop_first().expect("one is alive");
-                        commands = machine.arrived(index, Outcome::Success(value(index)));
-                        commands.extend(machine.stopped(index, false));
-                        hear(&mut commands, &mut alive, &mut runs);
+                        effects = machine.member_arrived(index, Outcome::Success(value(index)));
+                        effects.extend(machine.child_exited(index, false));
+                        perform(&mut effects, &mut alive, &mut runs);
                     }
                     assert_eq!(machine.revoked(), []);
                     assert_eq!(machine.revoked(), []);
                     let end = || Outcome::Revoked(failure(9)).into();
+                    let revoked = || Effect::finish(Finish::Revoked);
                     let mut said = Vec::new();
                     if let Some(first) = runs.filter(|_| run_ends_first) {
-                        said.extend(machine.run_ended(run_index(first), end()));
+                        said.extend(machine.child_ended(run_index(first), end()));
                     }
                     for index in alive {
-                        said.extend(machine.stopped(index, false));
-                        said.extend(machine.stopped(index, false));
+                        said.extend(machine.child_exited(index, false));
+                        said.extend(machine.child_exited(index, false));
                     }
                     if let Some(first) = runs.filter(|_| !run_ends_first) {
-                        assert!(!said.contains(&fold::Command::Revoke), "its run goes on");
-                        said.extend(machine.run_ended(run_index(first), end()));
-                        said.extend(machine.run_ended(run_index(first), end()));
+                        assert!(!said.contains(&revoked()), "its run goes on");
+                        said.extend(machine.child_ended(run_index(first), end()));
+                        said.extend(machine.child_ended(run_index(first), end()));
                     }
-                    said.retain(|command| !matches!(command, fold::Command::Record(_)));
-                    assert_eq!(said, [fold::Command::Revoke]);
+                    said.retain(|effect| !matches!(effect, Effect::Record(_)));
+                    assert_eq!(said, [revoked()]);
                     assert_eq!(machine.decided(Verdict::Released), []);
                 }
             }
