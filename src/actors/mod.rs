@@ -46,6 +46,6 @@ pub(crate) mod user_runtime;
 fn fault(_kind: &'static str) {
     #[cfg(test)]
     tests::fault(_kind);
-    #[cfg(feature = "simulation")]
+    #[cfg(feature = "__simulation")]
     crate::simulation::fault(_kind);
 }
