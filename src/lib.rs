@@ -44,6 +44,7 @@
 //! Without either the store is memory ([`App::in_memory`]) or one of your own ([`Store`]). Features that
 //! begin with two underscores are for this repository's tests and tools, and may change at any time.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))] // see clippy.toml
 #![cfg_attr(not(feature = "sled"), allow(dead_code))] // what is there for sled alone
 
 // So that `#[task]`, which names the crate by its name, works within it.

@@ -14,6 +14,10 @@ pub(crate) mod cancellation;
 mod chain;
 mod chord;
 pub(crate) mod client;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock is where time and chance come in"
+)]
 pub(crate) mod clock;
 pub(crate) mod dispatcher;
 pub(crate) mod engine;

@@ -24,6 +24,10 @@ mod fault_tests;
 mod files;
 #[cfg(feature = "__fuzzing")]
 pub(crate) mod fuzzing;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a store draws its id: nothing is decided by that"
+)]
 mod identity;
 pub(crate) mod keys;
 pub(crate) mod member_table;
