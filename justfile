@@ -16,6 +16,10 @@ tidy:
     cargo fmt --all
     cargo clippy --workspace --all-targets -- -D warnings
 
+# Licences, sources and advisories of the dependencies (deny.toml); needs `cargo install cargo-deny`.
+deny:
+    cargo deny check
+
 # The crash test with more kills than CI has time for.
 crash runs="400":
     CHORDAL_CRASH_RUNS={{runs}} cargo test --test crash -- --nocapture

@@ -124,7 +124,7 @@ impl Row {
     }
 }
 
-/// Runs an example of this package and reads the JSON that it prints.
+/// Runs an example and reads the JSON that it prints.
 fn example(name: &str, arguments: &[&str]) -> Result<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let run = [
@@ -132,7 +132,7 @@ fn example(name: &str, arguments: &[&str]) -> Result<Value> {
         "--release",
         "--quiet",
         "--package",
-        "chordal",
+        "examples",
         "--example",
         name,
         "--",

@@ -1,11 +1,12 @@
 //! The app: opens a store, starts the engine over it, submits.
 
-#[cfg(feature = "simulation")]
+#[cfg(feature = "__simulation")]
 pub(crate) mod here;
 mod runtime;
 mod upkeep;
 
 use std::collections::HashMap;
+#[cfg(feature = "sled")]
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,9 +41,11 @@ use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 use crate::messages::task::Released;
+#[cfg(feature = "sled")]
+use crate::persistence::SledStore;
 use crate::persistence::reader::Reader;
 use crate::persistence::steady::ClockReading;
-use crate::persistence::{Durability, LOCK_TIMEOUT, MemoryStore, SledStore, Store};
+use crate::persistence::{Durability, LOCK_TIMEOUT, MemoryStore, Store};
 use crate::result::{AsyncResult, Wait};
 use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_over_long};
 
@@ -149,6 +152,7 @@ pub struct AppBuilder {
 
 #[derive(Debug)]
 enum Source {
+    #[cfg(feature = "sled")]
     Sled(PathBuf),
     Given(Arc<dyn Store>),
     /// A memory of its own; and everything runs in the caller.
@@ -164,6 +168,10 @@ impl App {
     ///
     /// What tasks are given and give is never logged by chordal. sled logs what it stores at its
     /// level `TRACE`, and only there.
+    ///
+    /// This is there with the feature `sled`, which is a default. With redb alone it is not: a directory
+    /// belongs to one engine, and what a name opens does not depend on which features are on.
+    #[cfg(feature = "sled")]
     pub fn open(directory: impl Into<PathBuf>) -> AppBuilder {
         AppBuilder::new(Source::Sled(directory.into()))
     }
@@ -1140,6 +1148,7 @@ impl Engine {
         start_store: impl FnOnce(StoreActor) -> Addr<StoreActor>,
     ) -> Result<Arc<Shared>> {
         let store: Arc<dyn Store> = match self.store {
+            #[cfg(feature = "sled")]
             Source::Sled(directory) => {
                 Arc::new(SledStore::open_within(directory, self.lock_timeout)?)
             }

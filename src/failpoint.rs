@@ -1,7 +1,7 @@
 //! Points with a name, at the places where a crash hurts, at which a test has the process end.
 //!
 //! `CHORDAL_FAILPOINT=Verdict:3` aborts it when it comes to that one for the third time. There are none
-//! but in a debug build with the feature `failpoints`, which the tests have and no user needs.
+//! but in a debug build with the feature `__failpoints`, which the tests have and no user needs.
 
 /// Where the process may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +59,12 @@ pub(crate) enum Point {
 /// The process has come to this point.
 #[inline]
 pub(crate) fn reach(_point: Point) {
-    #[cfg(all(debug_assertions, feature = "failpoints"))]
+    #[cfg(all(debug_assertions, feature = "__failpoints"))]
     armed::reach(_point);
 }
 
 /// How often this process has come to each point; none in a release build.
-#[cfg(feature = "failpoints")]
+#[cfg(feature = "__failpoints")]
 pub fn reached() -> Vec<(String, u64)> {
     #[cfg(debug_assertions)]
     return armed::reached();
@@ -72,7 +72,7 @@ pub fn reached() -> Vec<(String, u64)> {
     Vec::new()
 }
 
-#[cfg(all(debug_assertions, feature = "failpoints"))]
+#[cfg(all(debug_assertions, feature = "__failpoints"))]
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};

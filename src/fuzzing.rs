@@ -49,6 +49,7 @@ pub fn definition(bytes: &[u8]) {
 
 /// A segment of sled's log: frames wherever they stand; and the body of a frame as if its checksum
 /// were right.
+#[cfg(feature = "sled")]
 pub fn log(bytes: &[u8]) {
     persistence::sled::fuzz_frames(bytes);
 }

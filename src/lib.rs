@@ -35,6 +35,17 @@
 //! | `persistence` | [`Store`], sled, redb (with the feature `redb`), memory, and the suite that every store must pass |
 //! | `messages`, `actors` | the engine |
 //! | `eager` | what [`App::eager`] has in its place |
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `sled` | yes | `persistence::SledStore`; `App::open`, `App::verify` and `App::import`, which use it |
+//! | `redb` | no | `persistence::RedbStore`, for [`App::with_store`] |
+//!
+//! Without either the store is memory ([`App::in_memory`]) or one of your own ([`Store`]). Features that
+//! begin with two underscores are for this repository's tests and tools, and may change at any time.
+
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))] // see clippy.toml
+#![cfg_attr(not(feature = "sled"), allow(dead_code))] // what is there for sled alone
 
 // So that `#[task]`, which names the crate by its name, works within it.
 extern crate self as chordal;
@@ -45,14 +56,14 @@ mod canvas;
 mod eager;
 mod error;
 mod failpoint;
-#[cfg(feature = "fuzzing")]
+#[cfg(feature = "__fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod messages;
 pub mod persistence;
 pub mod prelude;
 mod result;
-#[cfg(feature = "simulation")]
+#[cfg(feature = "__simulation")]
 #[doc(hidden)]
 pub mod simulation;
 mod task;
@@ -71,7 +82,7 @@ pub use canvas::{
 };
 pub use chordal_macros::task;
 pub use error::{Error, Result};
-#[cfg(feature = "failpoints")]
+#[cfg(feature = "__failpoints")]
 #[doc(hidden)]
 pub use failpoint::reached;
 pub use persistence::{Durability, Holder, Store, StoreError};

@@ -16,7 +16,10 @@ fn example(name: &str) -> Command {
     path.pop();
     path.pop();
     let path: PathBuf = [path, "examples".into(), name.into()].iter().collect();
-    assert!(path.exists(), "build the examples first: {path:?}");
+    assert!(
+        path.exists(),
+        "`cargo test` builds {path:?}; alone, this test needs `cargo build --examples` before it"
+    );
     Command::new(path)
 }
 

@@ -185,7 +185,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn plan(args: &Args) -> anyhow::Result<Plan> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let repository = examples.parent().expect("they lie in the repository");
     // Only what the store makes there: the rest of the data dir may well be meant.
     let data_dir = args.data_dir.iter();
     let stores = data_dir.flat_map(|dir| {

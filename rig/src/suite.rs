@@ -73,7 +73,7 @@ impl Programs {
     }
 
     fn add_example(&mut self, example: Suite) -> Result<(), String> {
-        let build = ["build", "--release", "--package", "chordal", "--example"];
+        let build = ["build", "--release", "--package", "examples", "--example"];
         self.add(&[&build[..], &[example.target()]].concat(), &[example])
     }
 

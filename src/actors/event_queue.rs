@@ -90,7 +90,7 @@ impl EventQueue {
     /// All that was said since the last time, in order.
     pub(crate) fn drain(&self) -> Drain {
         let words = self.0.events.take();
-        #[cfg(feature = "simulation")]
+        #[cfg(feature = "__simulation")]
         let words = crate::simulation::words(words);
         Drain {
             words,

@@ -75,7 +75,7 @@ impl Inbox {
                 shell.release(slot);
             }
             let notes = std::mem::take(&mut *self.notes.lock());
-            #[cfg(feature = "simulation")]
+            #[cfg(feature = "__simulation")]
             let notes = crate::simulation::notes(notes);
             for (task, note) in notes {
                 shell.pass(task, note);

@@ -12,6 +12,10 @@ pub(crate) mod body;
 pub(crate) mod call;
 pub(crate) mod cancellation;
 pub(crate) mod client;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock is where time and chance come in"
+)]
 pub(crate) mod clock;
 pub(crate) mod dispatcher;
 pub(crate) mod engine;
@@ -43,6 +47,6 @@ pub(crate) mod user_runtime;
 fn fault(_kind: &'static str) {
     #[cfg(test)]
     tests::fault(_kind);
-    #[cfg(feature = "simulation")]
+    #[cfg(feature = "__simulation")]
     crate::simulation::fault(_kind);
 }

@@ -92,7 +92,7 @@ impl WriteLock {
         if batch.len() > INLINE_COMMIT_MAX || self.durability == Durability::Buffered {
             return Err(batch);
         }
-        #[cfg(feature = "simulation")]
+        #[cfg(feature = "__simulation")]
         if !crate::simulation::writes_at_once() {
             return Err(batch);
         }

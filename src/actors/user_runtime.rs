@@ -24,7 +24,7 @@ impl UserRuntime {
     }
 
     /// Those of a runtime of one thread, which is the engine's as well.
-    #[cfg(feature = "simulation")]
+    #[cfg(feature = "__simulation")]
     pub(crate) fn on_this_thread(runtime: Handle) -> Self {
         Self {
             runtime,
@@ -61,7 +61,7 @@ impl UserRuntime {
 
     fn run_here(&self, job: Job) {
         self.runtime.spawn(async {
-            #[cfg(feature = "simulation")]
+            #[cfg(feature = "__simulation")]
             crate::simulation::free_thread().await;
             job();
         });

@@ -1,6 +1,8 @@
 //! Upkeep of a store: whether it is whole, copies of it, moving it elsewhere.
 
+#[cfg(feature = "sled")]
 use std::fs::File;
+#[cfg(feature = "sled")]
 use std::io::BufReader;
 use std::path::PathBuf;
 use std::thread;
@@ -11,7 +13,11 @@ use super::App;
 use crate::actors::shared::Backend;
 use crate::actors::store;
 use crate::error::{Error, Result};
-use crate::persistence::{self, Audit, Salvaged, SledStore, Store, StoreError};
+#[cfg(any(feature = "sled", feature = "redb"))]
+use crate::persistence::Salvaged;
+use crate::persistence::{self, Store, StoreError};
+#[cfg(feature = "sled")]
+use crate::persistence::{Audit, SledStore};
 
 impl App {
     /// Reads all of the store in this directory, which nobody may have open, and says what is wrong with
@@ -44,6 +50,7 @@ impl App {
     ///
     /// [`StoreError::Locked`] if it is open; [`StoreError::Io`] and [`StoreError::Full`] if there is none, or
     /// if it cannot be copied; [`Error::NoThread`]. What is wrong with it is no error, but in the answer.
+    #[cfg(feature = "sled")]
     pub async fn verify(directory: impl Into<PathBuf>) -> Result<Audit> {
         let directory = directory.into();
         on_a_thread("chordal-verify", move || SledStore::verify(directory)).await
@@ -86,6 +93,7 @@ impl App {
     /// [`StoreError::Io`] if there is none, if `to` is not empty or lies in `from`, or if one cannot be read
     /// or the other not be written; [`StoreError::Full`]; of redb also [`StoreError::Corrupt`] if redb cannot
     /// open its file at all. Damage is otherwise no error, but in the answer.
+    #[cfg(any(feature = "sled", feature = "redb"))]
     pub async fn salvage(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Result<Salvaged> {
         let (from, to) = (from.into(), to.into());
         on_a_thread("chordal-salvage", move || persistence::salvage(&from, &to)).await
@@ -176,6 +184,7 @@ impl App {
     ///
     /// [`StoreError::Corrupt`] if the file is not whole or the store is not empty, [`StoreError::UnsupportedVersion`] if
     /// a later version wrote it, those of reading the one and opening the other, and [`Error::NoThread`].
+    #[cfg(feature = "sled")]
     pub async fn import(file: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Result<u64> {
         let (file, directory) = (file.into(), directory.into());
         let read = move || {

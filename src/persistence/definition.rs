@@ -377,7 +377,7 @@ pub(crate) fn decode_members(key: &[u8], parts: Vec<u8>) -> Result<Vec<Node>, St
 }
 
 /// Any bytes, as a head and as the members of a group: what is read means the same when it is written again.
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(any(test, feature = "__fuzzing"))]
 pub(crate) fn fuzz(bytes: &[u8]) {
     let key = b"any";
     if let Ok(head) = codec::decode_body::<WorkflowHeader>(Kind::Head, key, bytes) {

@@ -20,11 +20,15 @@ pub(crate) mod definition;
 mod dir;
 mod engine_dir;
 mod export;
-#[cfg(test)]
+#[cfg(all(test, feature = "sled"))]
 mod fault_tests;
 mod files;
-#[cfg(feature = "fuzzing")]
+#[cfg(feature = "__fuzzing")]
 pub(crate) mod fuzzing;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a store draws its id: nothing is decided by that"
+)]
 mod identity;
 pub(crate) mod keys;
 pub(crate) mod member_table;
@@ -35,7 +39,9 @@ mod panic_guard;
 pub(crate) mod reader;
 #[cfg(feature = "redb")]
 pub mod redb;
+#[cfg(any(feature = "sled", feature = "redb"))]
 mod salvage;
+#[cfg(feature = "sled")]
 pub mod sled;
 pub(crate) mod steady;
 pub(crate) mod threads;
@@ -49,8 +55,11 @@ pub(crate) use self::export::export_to_file;
 pub use self::export::{export, import};
 #[cfg(feature = "redb")]
 pub use self::redb::RedbStore;
+#[cfg(any(feature = "sled", feature = "redb"))]
 pub use self::salvage::Salvaged;
+#[cfg(any(feature = "sled", feature = "redb"))]
 pub(crate) use self::salvage::salvage;
+#[cfg(feature = "sled")]
 pub use self::sled::SledStore;
 
 /// How much a crash may take back.

@@ -1,13 +1,11 @@
 //! Negative controls: a rule of RELIABILITY.md switched off, so that a test that is meant to hold it can
 //! be seen to turn red.
 //!
-//! `CHORDAL_WITHOUT=H1` (or several, `H1,H4`) does so in a debug build. A release build does not look.
-
-use std::sync::OnceLock;
-
-use tracing::warn;
+//! `CHORDAL_WITHOUT=H1` (or several, `H1,H4`) does so in a debug build with the feature `__fault_tests`,
+//! which the tests have and no user needs. Every other build ignores it.
 
 /// The variable that names the rules that are off.
+#[cfg(any(test, all(debug_assertions, feature = "__fault_tests")))]
 pub(crate) const WITHOUT: &str = "CHORDAL_WITHOUT";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,28 +23,46 @@ pub(super) enum Rule {
 }
 
 /// Says whether the rule is off.
-pub(super) fn without(rule: Rule) -> bool {
-    static OFF: OnceLock<Vec<Rule>> = OnceLock::new();
-    cfg!(debug_assertions) && OFF.get_or_init(named).contains(&rule)
+#[inline]
+pub(super) fn without(_rule: Rule) -> bool {
+    #[cfg(all(debug_assertions, feature = "__fault_tests"))]
+    return switches::off().contains(&_rule);
+    #[cfg(not(all(debug_assertions, feature = "__fault_tests")))]
+    false
 }
 
-fn named() -> Vec<Rule> {
-    let names = std::env::var(WITHOUT).unwrap_or_default();
-    let names = names.split(',').filter(|name| !name.is_empty());
-    let rules: Vec<_> = names.map(rule).collect();
-    if !rules.is_empty() {
-        warn!(?rules, "the store breaks these rules, as it was told to");
+#[cfg(all(debug_assertions, feature = "__fault_tests"))]
+mod switches {
+    use std::sync::OnceLock;
+
+    use tracing::warn;
+
+    use super::{Rule, WITHOUT};
+
+    /// Returns the rules that this process has off.
+    pub(super) fn off() -> &'static [Rule] {
+        static OFF: OnceLock<Vec<Rule>> = OnceLock::new();
+        OFF.get_or_init(named)
     }
-    rules
-}
 
-fn rule(name: &str) -> Rule {
-    match name {
-        "H1" => Rule::H1,
-        "H2" => Rule::H2,
-        "H3" => Rule::H3,
-        "H4" => Rule::H4,
-        "H13" => Rule::H13,
-        other => panic!("{WITHOUT} knows H1 to H4 and H13, not {other:?}"),
+    fn named() -> Vec<Rule> {
+        let names = std::env::var(WITHOUT).unwrap_or_default();
+        let names = names.split(',').filter(|name| !name.is_empty());
+        let rules: Vec<_> = names.map(rule).collect();
+        if !rules.is_empty() {
+            warn!(?rules, "the store breaks these rules, as it was told to");
+        }
+        rules
+    }
+
+    fn rule(name: &str) -> Rule {
+        match name {
+            "H1" => Rule::H1,
+            "H2" => Rule::H2,
+            "H3" => Rule::H3,
+            "H4" => Rule::H4,
+            "H13" => Rule::H13,
+            other => panic!("{WITHOUT} knows H1 to H4 and H13, not {other:?}"),
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::codec::{self, Kind};
 use super::definition::WorkflowHeader;
 use super::files::{begin_copy, failed, rename, sync_dir, with_ending};
 use super::reader::Ended;
-use super::{Batch, Durability, SledStore, Store, StoreError, audit, data_dir, keys, meta};
+use super::{Batch, Durability, Store, StoreError, audit, data_dir, keys, meta};
 use crate::canvas::id::Id;
 use crate::canvas::machine::pending_limit::Load;
 
@@ -77,8 +77,9 @@ pub(crate) fn salvage(dir: &Path, to: &Path) -> Result<Salvaged, StoreError> {
 }
 
 fn salvage_into(home: &Path, to: &Path) -> Result<Salvaged, StoreError> {
+    #[cfg(feature = "sled")]
     if home.join("sled").is_dir() {
-        let store = SledStore::open(to)?;
+        let store = super::SledStore::open(to)?;
         let mut salvage = Salvage::new(&store);
         super::sled::salvage(home, &mut salvage)?;
         return salvage.finish();

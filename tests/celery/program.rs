@@ -32,7 +32,10 @@ fn program() -> PathBuf {
     let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
     let name = format!("celery_canvas{}", std::env::consts::EXE_SUFFIX);
     let program = profile.join("examples").join(name);
-    assert!(program.exists(), "build the examples first: {program:?}");
+    assert!(
+        program.exists(),
+        "`cargo test` builds {program:?}; alone, this test needs `cargo build --examples` before it"
+    );
     program
 }
 

@@ -29,7 +29,8 @@ def install(peer):
     bench = str(folder / "bench.py")
     requirements = folder / "requirements.txt"
     if not requirements.exists():
-        build(REPOSITORY, REPOSITORY / "target", "--example", "throughput", "--example", "floor")
+        what = ["--package", "examples", "--example", "throughput", "--example", "floor"]
+        build(REPOSITORY, REPOSITORY / "target", *what)
         return [sys.executable, bench]
     command = [str(environment(peer, requirements)), bench]
     if "redis" in requirements.read_text():

@@ -18,7 +18,7 @@
 mod base;
 mod salvage;
 mod scan;
-#[cfg(test)]
+#[cfg(all(test, feature = "sled"))] // they compare it with sled
 mod tests;
 
 use std::fmt;

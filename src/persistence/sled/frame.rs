@@ -121,7 +121,7 @@ impl<'a> Frame<'a> {
 }
 
 /// Reads any bytes as frames, and as the body of one. See [`crate::fuzzing`].
-#[cfg(feature = "fuzzing")]
+#[cfg(feature = "__fuzzing")]
 pub(crate) fn fuzz(bytes: &[u8]) {
     let again = |frame: &Frame<'_>, batch: &Batch| {
         let mut file = Vec::new();

@@ -29,7 +29,7 @@ mod base;
 mod checkpoint;
 mod disk;
 mod frame;
-#[cfg(feature = "fuzzing")]
+#[cfg(feature = "__fuzzing")]
 pub(crate) use self::frame::fuzz as fuzz_frames;
 mod disk_reserve;
 mod log;
