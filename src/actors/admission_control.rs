@@ -134,7 +134,7 @@ impl Reservation {
 
     /// Hands the load over to the engine, which [removes](AdmissionControl::remove) it when the
     /// workflow has ended.
-    pub(crate) fn keep(mut self) -> Load {
+    pub(crate) fn hand_over(mut self) -> Load {
         std::mem::take(&mut self.load)
     }
 }

@@ -113,7 +113,7 @@ impl Deadlines {
     /// the work has completed, because a poll may have blocked its thread. The caller must have
     /// polled the work once before, so that work that completes at once is in time, however late
     /// this check is.
-    pub(crate) async fn keep<T>(
+    pub(crate) async fn enforce<T>(
         self,
         mut work: impl Future<Output = T> + Unpin,
         soft_limit: &SoftLimit,
@@ -177,7 +177,7 @@ pub(crate) async fn in_time<T>(
     let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut work).poll(context)));
     match at_once.await {
         Poll::Ready(done) => deadlines.in_time(done, soft_limit, clock),
-        Poll::Pending => deadlines.keep(work, soft_limit, clock).await,
+        Poll::Pending => deadlines.enforce(work, soft_limit, clock).await,
     }
 }
 

@@ -41,7 +41,10 @@ impl Cancellation {
     }
 
     /// Polls the work until it completes; returns `None` if the attempt is ended first.
-    pub(crate) async fn keep<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    pub(crate) async fn run_until_ended<T>(
+        &self,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
         poll_fn(|context| {
             if let Poll::Ready(done) = work.as_mut().poll(context) {
                 return Poll::Ready(Some(done));

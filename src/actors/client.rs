@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 
 use super::admission_control::{AdmissionControl, Reservation};
 use super::clock::Ids;
-use super::engine::{Confirm, Earlier, EndPause, EngineActor, Forget, Release, Revoke, Submit};
+use super::engine::{Confirm, EndPause, EngineActor, FindByKey, Forget, Release, Revoke, Submit};
 use super::parked::parked;
 use super::retention_guard::RetentionGuard;
 use super::shared::{Backend, EngineHandle, Shared};
-use super::staging::{self, gone};
+use super::staging::{self, stop_reason};
 use super::store::StoreActor;
 use crate::canvas::Canvas;
 use crate::canvas::id::Id;
@@ -102,7 +102,7 @@ async fn acquire(
     when_full: WhenFull,
 ) -> Result<Reservation> {
     match when_full {
-        WhenFull::Wait => admission.acquire().await.ok_or_else(|| gone(shared)),
+        WhenFull::Wait => admission.acquire().await.ok_or_else(|| stop_reason(shared)),
         WhenFull::Admit => Ok(admission.acquire_over_limit()),
         WhenFull::Reject => admission.try_acquire().ok_or_else(|| {
             let Load { tasks, bytes } = admission.taken();
@@ -122,8 +122,12 @@ async fn earlier(shared: &Arc<Shared>, key: &str) -> Result<Option<RetentionGuar
     };
     let (durable, guard) = oneshot::channel();
     let key = key.to_owned();
-    let asked = engine.client().engine.send(Earlier { key, durable }).await;
-    asked.map_err(|_| gone(shared))?;
+    let asked = engine
+        .client()
+        .engine
+        .send(FindByKey { key, durable })
+        .await;
+    asked.map_err(|_| stop_reason(shared))?;
     // The engine drops the sender if the workflow has been swept or the engine has halted.
     Ok(guard.await.ok())
 }
@@ -160,11 +164,11 @@ async fn send(
         // engine accepts.
         Err(SendError::Full(submit)) => {
             let sent = client.engine.send(submit).await;
-            sent.map_err(|_| gone(shared))?;
+            sent.map_err(|_| stop_reason(shared))?;
         }
-        Err(SendError::Closed(_)) => return Err(gone(shared)),
+        Err(SendError::Closed(_)) => return Err(stop_reason(shared)),
     }
-    guard.await.map_err(|_| gone(shared))
+    guard.await.map_err(|_| stop_reason(shared))
 }
 
 /// Sends the engine a request and waits for its answer.
@@ -179,8 +183,8 @@ where
 {
     let (done, answer) = oneshot::channel();
     let sent = engine.client().engine.send(message(done)).await;
-    sent.map_err(|_| gone(shared))?;
-    answer.await.map_err(|_| gone(shared))
+    sent.map_err(|_| stop_reason(shared))?;
+    answer.await.map_err(|_| stop_reason(shared))
 }
 
 /// Releases a task from quarantine, or makes a parked one fail. Returns whether the task is parked

@@ -16,7 +16,7 @@ use self::admission::Admission;
 pub(crate) use self::pause::EndPause;
 pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
-pub(crate) use self::revocation::{IsRevoked, Revoke};
+pub(crate) use self::revocation::{RevocationDurable, Revoke};
 use super::admission_control::Reservation;
 use super::engine_context::EngineContext;
 use super::event_queue::EventQueue;
@@ -72,7 +72,7 @@ pub(crate) struct Submit {
 /// Looks up the workflow that was submitted with this key; `durable` is dropped if none was.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Earlier {
+pub(crate) struct FindByKey {
     pub(crate) key: String,
     /// As in [`Submit`].
     pub(crate) durable: oneshot::Sender<RetentionGuard>,
@@ -344,9 +344,9 @@ impl EngineActor {
     fn start_root(&self, spec: ChildSpec, resume: Resume, admission: Admission) {
         let first_slot = admission
             .first_slot
-            .filter(|_| !self.shell.awaits(spec.root));
+            .filter(|_| !self.shell.may_need_trial(spec.root));
         match (first_slot, self.child(spec, resume)) {
-            (Some(first_slot), Some(root)) => self.shell.begin(first_slot, root),
+            (Some(first_slot), Some(root)) => self.shell.start_workflow(first_slot, root),
             (None, Some(root)) => root.start(&self.shell),
             (_, None) => {}
         }
@@ -597,14 +597,14 @@ impl Handler<Submit> for EngineActor {
             );
             self.set_key(key, Some(root_id));
         }
-        if staged.keep() {
+        if staged.hand_over() {
             self.shell.delete(keys::garbage_marker(root_id));
         }
         if let Some(task) = by {
             self.record_submitter(task, root_id);
         }
         self.shell.acknowledge(durable, shared.pin(root_id));
-        let load = reservation.keep();
+        let load = reservation.hand_over();
         self.shell.add_pending(load);
         match self.admit(root_id, &root, &header) {
             Ok(Some(admission)) => {
@@ -622,10 +622,10 @@ impl Handler<Submit> for EngineActor {
     }
 }
 
-impl Handler<Earlier> for EngineActor {
+impl Handler<FindByKey> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, Earlier { key, durable }: Earlier, _: &mut Context<Self>) {
+    fn handle(&mut self, FindByKey { key, durable }: FindByKey, _: &mut Context<Self>) {
         match self.workflow_of_key(&key) {
             Ok(Some(earlier)) => {
                 let guard = self.shell.shared().pin(earlier);

@@ -200,7 +200,7 @@ impl EngineContext {
     pub(crate) fn set_engine(&self, engine: Addr<EngineActor>, events: EventQueue) {
         let first = self.0.engine.set((engine, events));
         first.expect("there is one engine");
-        self.try_next();
+        self.advance_trials();
     }
 
     pub(crate) fn engine(&self) -> &Addr<EngineActor> {
@@ -383,7 +383,7 @@ impl EngineContext {
     }
 
     /// Starts a workflow whose first tasks need this slot, now or when its queue is short.
-    pub(crate) fn begin(&self, (slot, priority): (Slot, u8), root: Box<Child>) {
+    pub(crate) fn start_workflow(&self, (slot, priority): (Slot, u8), root: Box<Child>) {
         let mut dispatcher = self.0.dispatcher.borrow_mut();
         let root = dispatcher.start_or_delay(slot, priority, root);
         drop(dispatcher);
@@ -393,7 +393,7 @@ impl EngineContext {
     }
 
     /// Starts this workflow if its pacer delays it.
-    pub(crate) fn begin_at_once(&self, root: Id) {
+    pub(crate) fn start_delayed_workflow(&self, root: Id) {
         let root = self.0.dispatcher.borrow_mut().take_workflow(root);
         if let Some(root) = root {
             root.start(self);
@@ -429,7 +429,7 @@ impl EngineContext {
         for granted in granted {
             self.grant(Some(granted));
         }
-        self.try_next();
+        self.advance_trials();
     }
 
     fn is_paused(&self) -> bool {
@@ -777,7 +777,7 @@ impl EngineContext {
             PostCommit::Sweep(message) => self.engine().do_send(message),
             PostCommit::Forget(message) => self.engine().do_send(message),
             PostCommit::Revoke(message) => self.engine().do_send(message),
-            PostCommit::IsRevoked(message) => self.engine().do_send(message),
+            PostCommit::RevocationDurable(message) => self.engine().do_send(message),
             PostCommit::Done(caller) => drop(caller.send(Ok(()))),
             PostCommit::Purge(root) => {
                 let store = self.0.committer.store.clone();

@@ -236,8 +236,8 @@ fn start(
                 let attempt = guard.attempt.clone();
                 let done = {
                     let clock = &attempt.shared().clock;
-                    let done = pin!(deadlines.keep(body, &attempt.soft_limit, clock));
-                    attempt.cancellation.keep(done).await
+                    let done = pin!(deadlines.enforce(body, &attempt.soft_limit, clock));
+                    attempt.cancellation.run_until_ended(done).await
                 };
                 guard.send(match done {
                     Some(done) => guard.attempt_ref.end_in_time(done, attempt.shared()),
@@ -281,13 +281,13 @@ async fn run_blocking(body: Body, limits: Limits, mut guard: CompletionGuard) {
             Some(deadlines) => {
                 let clock = &attempt.shared().clock;
                 deadlines
-                    .keep(&mut outcome, &attempt.soft_limit, clock)
+                    .enforce(&mut outcome, &attempt.soft_limit, clock)
                     .await
             }
             None => Ok(outcome.await),
         }
     });
-    let Some(done) = attempt.cancellation.keep(in_time).await else {
+    let Some(done) = attempt.cancellation.run_until_ended(in_time).await else {
         return guard.send_with(guard.attempt_ref.cancelled(), None);
     };
     match done {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::Recipient;
 use tokio::sync::oneshot;
 
-use super::engine::{Forget, IsRevoked, Revoke};
+use super::engine::{Forget, RevocationDurable, Revoke};
 use super::executor::{self, Invocation};
 use super::retention_guard::RetentionGuard;
 use super::shared::Shared;
@@ -43,7 +43,7 @@ pub(crate) enum PostCommit {
     /// Repeat the request to revoke a node.
     Revoke(Revoke),
     /// Notify the engine that a revocation is durable.
-    IsRevoked(IsRevoked),
+    RevocationDurable(RevocationDurable),
     /// Notify a caller that its request is done.
     Done(oneshot::Sender<Result<()>>),
     /// Delete the remaining records of a workflow whose header is deleted.

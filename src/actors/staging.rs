@@ -30,7 +30,7 @@ const AHEAD: usize = 2;
 const SMALL: usize = 1_024;
 
 /// The stored parts of a workflow whose header is not stored. Dropping this deletes them, unless
-/// they are [kept](Self::keep).
+/// they are [handed over](Self::hand_over).
 #[derive(Debug)]
 pub(crate) struct Staged {
     shared: Arc<Shared>,
@@ -71,8 +71,8 @@ pub(crate) async fn stage(
         let shared = shared.clone();
         move || {
             freeze(&shared, root, canvas, key, |batch, drawn| {
-                let gone = |_| CanvasError::at_top("the submission was dropped");
-                pollster::block_on(batches.send((batch, drawn))).map_err(gone)
+                let dropped = |_| CanvasError::at_top("the submission was dropped");
+                pollster::block_on(batches.send((batch, drawn))).map_err(dropped)
             })
         }
     });
@@ -104,7 +104,7 @@ pub(crate) async fn stage(
             resume_unwind(panic)
         }
         // The app stops.
-        Err(_) => Err(gone(shared)),
+        Err(_) => Err(stop_reason(shared)),
     }
 }
 
@@ -133,7 +133,7 @@ fn freeze(
 impl Staged {
     /// Hands the parts over to the engine, together with the header. Returns whether there are any:
     /// then their [garbage marker](keys::garbage_marker) must be deleted beside the header.
-    pub(crate) fn keep(mut self) -> bool {
+    pub(crate) fn hand_over(mut self) -> bool {
         self.root.take().is_some()
     }
 
@@ -143,7 +143,7 @@ impl Staged {
             batch.put(keys::garbage_marker(root), codec::encode(Kind::Mark, &()));
         }
         let answer = store::commit(&self.store, batch).await;
-        if let Err(error) = answer.map_err(|_| gone(&self.shared))? {
+        if let Err(error) = answer.map_err(|_| stop_reason(&self.shared))? {
             // No later write can be trusted.
             self.shared.end(error.clone().into());
             return Err(error.into());
@@ -178,6 +178,6 @@ impl Drop for Staged {
 }
 
 /// Returns the reason why the engine does not answer.
-pub(crate) fn gone(shared: &Shared) -> Error {
+pub(crate) fn stop_reason(shared: &Shared) -> Error {
     shared.ended().unwrap_or(Error::ShutDown)
 }

@@ -511,7 +511,7 @@ impl Job {
     /// Clears the task: it or its attempt has ended without ending the process.
     fn clear(&mut self) {
         if std::mem::replace(&mut self.suspicion, SuspectStatus::Free) != SuspectStatus::Free {
-            self.shell.cleared(self.child.id());
+            self.shell.clear_suspect(self.child.id());
         }
     }
 
@@ -531,7 +531,7 @@ impl Job {
         }
         if self.suspicion == SuspectStatus::Trial {
             self.suspicion = SuspectStatus::Watched;
-            self.shell.trial_starts(self.child.id());
+            self.shell.begin_trial(self.child.id());
         }
         let now = match activation.machine.may_expire() {
             true => self.shell.time(),
@@ -611,7 +611,9 @@ impl Job {
                     && commands.contains(&Command::Request)
                 {
                     let name = &self.child.def().name;
-                    self.suspicion = self.shell.arrived(id, name, past.attempt, self.key);
+                    self.suspicion =
+                        self.shell
+                            .register_recovered(id, name, past.attempt, self.key);
                 }
                 (machine, commands)
             }
@@ -713,7 +715,7 @@ impl Job {
     /// Ends the task's trial: the tasks that it waits for must be able to run.
     fn end_trial(&self) {
         if self.suspicion == SuspectStatus::Watched {
-            self.shell.outlived(self.child.id());
+            self.shell.end_trial(self.child.id());
         }
     }
 

@@ -377,7 +377,7 @@ impl Handler<Stored> for EngineActor {
                     self.shell.halt(error.into());
                 }
             }
-            Stored::AllResumed => return self.shell.gathered(),
+            Stored::AllResumed => return self.shell.finish_recovery(),
         }
         self.admit_waiting();
     }
@@ -397,7 +397,7 @@ impl EngineActor {
     /// Starts a workflow at once, wherever it waits.
     pub(super) fn start_early(&mut self, root: Id) {
         if self.workflows.contains_key(&root) {
-            return self.shell.begin_at_once(root);
+            return self.shell.start_delayed_workflow(root);
         }
         if self.moving.contains(&root) {
             // It may have been requeued in another lane: the request is repeated once the store

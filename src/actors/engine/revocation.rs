@@ -26,7 +26,7 @@ pub(crate) struct Revoke {
 /// The decision on a [`Revoke`] is durable.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct IsRevoked(pub(crate) Revoke);
+pub(crate) struct RevocationDurable(pub(crate) Revoke);
 
 impl EngineActor {
     fn revoke(&mut self, revoke: Revoke) -> Result<(), StoreError> {
@@ -47,7 +47,8 @@ impl EngineActor {
                 self.start_early(root);
             }
         }
-        self.shell.then(PostCommit::IsRevoked(IsRevoked(revoke)));
+        self.shell
+            .then(PostCommit::RevocationDurable(RevocationDurable(revoke)));
         Ok(())
     }
 
@@ -136,10 +137,10 @@ impl Handler<Revoke> for EngineActor {
     }
 }
 
-impl Handler<IsRevoked> for EngineActor {
+impl Handler<RevocationDurable> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, IsRevoked(revoke): IsRevoked, _: &mut Context<Self>) {
+    fn handle(&mut self, RevocationDurable(revoke): RevocationDurable, _: &mut Context<Self>) {
         if let Err(error) = self.answer_revocation(revoke) {
             self.shell.halt(error.into());
         }

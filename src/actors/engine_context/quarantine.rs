@@ -112,7 +112,9 @@ fn to_public((id, suspect): (Id, &Suspect)) -> QuarantinedTask {
 impl EngineContext {
     /// Opens the quarantine. Must be called before any task is started.
     pub(super) fn open_quarantine(&self, notes: Vec<Note>) {
-        notes.into_iter().for_each(|note| self.note(Some(note)));
+        notes
+            .into_iter()
+            .for_each(|note| self.record_suspect(Some(note)));
         let quarantined: Vec<QuarantinedTask> = {
             let quarantine = self.0.quarantine.borrow();
             if quarantine.is_holding() {
@@ -152,12 +154,12 @@ impl EngineContext {
             QuarantinePolicy::Discard => {
                 tracing::error!(%id, name, crashes, "discarded: the process ends when it runs");
                 let note = self.0.quarantine.borrow_mut().discard(*id);
-                self.note(note);
+                self.record_suspect(note);
             }
         }
     }
 
-    fn note(&self, note: Option<Note>) {
+    fn record_suspect(&self, note: Option<Note>) {
         match note {
             Some((id, Some(suspect))) => {
                 let record = codec::encode(Kind::Suspect, &suspect);
@@ -170,20 +172,26 @@ impl EngineContext {
 
     /// Returns whether this workflow must be admitted at once, because one of its tasks may have to
     /// be tried.
-    pub(crate) fn awaits(&self, root: Id) -> bool {
+    pub(crate) fn may_need_trial(&self, root: Id) -> bool {
         self.0.quarantine.borrow().awaits(root)
     }
 
     /// Registers a recovered task whose attempt `attempt` was running when the process ended.
     /// Returns its status.
-    pub(crate) fn arrived(&self, id: Id, name: &str, attempt: u32, key: TaskKey) -> SuspectStatus {
+    pub(crate) fn register_recovered(
+        &self,
+        id: Id,
+        name: &str,
+        attempt: u32,
+        key: TaskKey,
+    ) -> SuspectStatus {
         let now_ms = self.now_ms();
         let (status, note) = self
             .0
             .quarantine
             .borrow_mut()
             .arrived(id, name, attempt, now_ms);
-        self.note(note);
+        self.record_suspect(note);
         if status == SuspectStatus::Quarantined {
             self.0.quarantined_tasks.borrow_mut().insert(id, key);
         }
@@ -200,13 +208,13 @@ impl EngineContext {
         self.0.dispatcher.borrow_mut().pin(slot);
         let lost = self.0.quarantine.borrow_mut().wait(id, candidate);
         self.unpin_candidate(lost);
-        self.try_next();
+        self.advance_trials();
     }
 
     /// Notes that all tasks that were running have been recovered.
-    pub(crate) fn gathered(&self) {
+    pub(crate) fn finish_recovery(&self) {
         self.0.quarantine.borrow_mut().gathered();
-        self.try_next();
+        self.advance_trials();
     }
 
     /// Starts the clock of the trials: tasks may start from now on.
@@ -216,13 +224,15 @@ impl EngineContext {
     }
 
     /// Ends the trials whose time has passed, and starts the suspects that are next.
-    pub(super) fn try_next(&self) {
+    pub(super) fn advance_trials(&self) {
         if self.is_draining() || self.0.dispatcher.borrow().is_paused() {
             return;
         }
         let now = self.shared().clock.elapsed_ms();
         let outlived = self.0.quarantine.borrow_mut().end_overdue(now);
-        outlived.into_iter().for_each(|note| self.note(Some(note)));
+        outlived
+            .into_iter()
+            .for_each(|note| self.record_suspect(Some(note)));
         self.end_hold();
         loop {
             let next = self.0.quarantine.borrow_mut().next(now);
@@ -289,37 +299,37 @@ impl EngineContext {
     /// Continues the trials if their alarm is due. Must be called whenever the engine is woken.
     pub(crate) fn check_trials(&self) {
         if self.0.trial_alarm.take().is_some() {
-            self.try_next();
+            self.advance_trials();
         }
     }
 
     /// Starts the trial of a task whose attempt is about to be recorded.
-    pub(crate) fn trial_starts(&self, id: Id) {
+    pub(crate) fn begin_trial(&self, id: Id) {
         let now = self.shared().clock.elapsed_ms();
         let note = self.0.quarantine.borrow_mut().started(id, now);
-        self.note(note);
+        self.record_suspect(note);
         self.wake_for_trials(now);
     }
 
     /// Ends the trial of a task that waits for another task.
-    pub(crate) fn outlived(&self, id: Id) {
+    pub(crate) fn end_trial(&self, id: Id) {
         let note = self.0.quarantine.borrow_mut().outlived(id);
         if note.is_some() {
-            self.note(note);
-            self.try_next();
+            self.record_suspect(note);
+            self.advance_trials();
         }
     }
 
     /// Clears a suspect whose attempt has ended without ending the process.
-    pub(crate) fn cleared(&self, id: Id) {
+    pub(crate) fn clear_suspect(&self, id: Id) {
         let (note, waited) = self.0.quarantine.borrow_mut().cleared(id);
-        self.note(note);
+        self.record_suspect(note);
         self.unpin_candidate(waited);
         // A task that was revoked may have been in quarantine until now.
         if self.0.quarantined_tasks.borrow_mut().remove(&id).is_some() {
             self.shared().release(id);
         }
-        self.try_next();
+        self.advance_trials();
     }
 
     /// Returns the tasks of this workflow that are suspected or quarantined.
@@ -327,10 +337,10 @@ impl EngineContext {
         self.0.quarantine.borrow().suspects_of(root)
     }
 
-    /// As [`cleared`](Self::cleared), for a task that is not recovered any more.
+    /// As [`clear_suspect`](Self::clear_suspect), for a task that is not recovered any more.
     pub(crate) fn clear_absent(&self, id: Id) {
         self.shared().release(id);
-        self.cleared(id);
+        self.clear_suspect(id);
     }
 
     /// Returns the record of a discarded task.
@@ -348,7 +358,7 @@ impl EngineContext {
             }
         };
         let was_quarantined = note.is_some();
-        self.note(note);
+        self.record_suspect(note);
         if was_quarantined {
             self.shared().release(id);
         }
@@ -366,7 +376,7 @@ impl EngineContext {
         let mut quarantine = self.0.quarantine.borrow_mut();
         let note = quarantine.discard_unmet(task.id, &task.name, self.now_ms());
         drop(quarantine);
-        self.note(Some(note));
+        self.record_suspect(Some(note));
     }
 
     /// Returns whether a task fails as soon as it is recovered.
