@@ -28,7 +28,7 @@ impl Disk {
     }
 
     /// Returns whether it was called again after it had failed.
-    pub(crate) fn is_pressed(&self) -> bool {
+    pub(crate) fn was_called_after_failure(&self) -> bool {
         let state = self.0.lock().unwrap();
         state.fails_at.is_some_and(|at| state.calls > at)
     }

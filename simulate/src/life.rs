@@ -108,7 +108,7 @@ impl Driver {
         for step in 0..MAX_STEPS {
             self.step().await;
             if self.disk.has_failed() {
-                if self.disk.is_pressed() {
+                if self.disk.was_called_after_failure() {
                     world.report_fault("it was written to a store that had failed".to_owned());
                     return Ended::Crashed;
                 }

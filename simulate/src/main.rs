@@ -91,16 +91,17 @@ fn work(tally: &Tally, end: u64, options: Options, twice: bool) {
         running().insert(seed, Instant::now());
         let mut run = simulate::run(seed, options);
         if twice && simulate::run(seed, options) != run {
-            run.wrong.push("two runs of the seed differ".to_owned());
+            run.violations
+                .push("two runs of the seed differ".to_owned());
         }
         running().remove(&seed);
         tally.bodies.fetch_add(run.bodies as u64, Ordering::Relaxed);
         tally
             .lives
             .fetch_add(u64::from(run.lives), Ordering::Relaxed);
-        if !run.wrong.is_empty() {
+        if !run.violations.is_empty() {
             tally.failed.fetch_add(1, Ordering::Relaxed);
-            report(seed, &run.wrong.join("; "));
+            report(seed, &run.violations.join("; "));
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct Run {
     /// The number of bodies that started.
     pub bodies: usize,
     /// The violations that were detected.
-    pub wrong: Vec<String>,
+    pub violations: Vec<String>,
 }
 
 /// How a seed is run.
@@ -82,12 +82,12 @@ pub fn run(seed: u64, options: Options) -> Run {
                 break;
             }
         }
-        if !world.wrong.borrow().is_empty() {
+        if !world.violations.borrow().is_empty() {
             break;
         }
         disk = Disk::holding(batches);
     }
-    if world.wrong.borrow().is_empty() {
+    if world.violations.borrow().is_empty() {
         check_tasks(&world);
     }
     for submitted in &world.submitted {
@@ -98,7 +98,7 @@ pub fn run(seed: u64, options: Options) -> Run {
         trace: trace.finish(),
         lives: world.lives.get(),
         bodies: world.entered.borrow().len(),
-        wrong: world.wrong.take(),
+        violations: world.violations.take(),
     }
 }
 

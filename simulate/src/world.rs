@@ -77,7 +77,7 @@ pub(crate) struct World {
     /// The nodes of which no task may start any more.
     pub(crate) revoked: RefCell<BTreeSet<Id>>,
     /// The violations that were detected.
-    pub(crate) wrong: RefCell<Vec<String>>,
+    pub(crate) violations: RefCell<Vec<String>>,
     options: Options,
 }
 
@@ -126,7 +126,7 @@ impl World {
             sleepers: RefCell::default(),
             present: RefCell::default(),
             deaths: Cell::new(0),
-            wrong: RefCell::default(),
+            violations: RefCell::default(),
             options,
         });
         WORLD.with(|current| *current.borrow_mut() = Some(world.clone()));
@@ -142,7 +142,7 @@ impl World {
 
     pub(crate) fn report_fault(&self, what: String) {
         self.log(|| format!("WRONG: {what}"));
-        self.wrong.borrow_mut().push(what);
+        self.violations.borrow_mut().push(what);
     }
 
     /// Starts a new life: no task or caller of the previous one is left.
