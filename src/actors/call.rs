@@ -374,7 +374,7 @@ impl AttemptRef {
     ) -> AttemptOutcome {
         match done {
             Ok(outcome) => self.end(outcome, shared),
-            Err(over) => self.too_late(over, shared),
+            Err(exceeded) => self.too_late(exceeded, shared),
         }
     }
 
@@ -443,8 +443,8 @@ impl AttemptRef {
         self.failure(FailureKind::PayloadTooLarge, message, Retry::Never)
     }
 
-    pub(crate) fn too_late(&self, over: LimitExceeded, shared: &Shared) -> AttemptOutcome {
-        match over {
+    pub(crate) fn too_late(&self, exceeded: LimitExceeded, shared: &Shared) -> AttemptOutcome {
+        match exceeded {
             // Like any other error, this one may be retried.
             LimitExceeded::Soft => self.failed(&TaskError::soft_time_limit(), shared),
             LimitExceeded::Hard(limit) => {
@@ -483,7 +483,7 @@ pub(crate) fn log_failed(spec: &ChildSpec, attempt: u32, kind: FailureKind, is_r
     let (id, name) = (spec.id(), spec.node.name());
     let errback = spec.is_errback();
     if is_retried {
-        tracing::warn!(%id, name, attempt, ?kind, errback, "an attempt failed: the task is tried again");
+        tracing::warn!(%id, name, attempt, ?kind, errback, "an attempt failed: the task is retried");
     } else if errback {
         tracing::error!(%id, name, attempt, ?kind, errback, "an errback failed: only this log entry reports it");
     } else {

@@ -258,10 +258,10 @@ impl Dispatcher {
         priority: u8,
         root: Box<Child>,
     ) -> Option<Box<Child>> {
-        let begun = self.begun();
+        let started = self.started();
         let pool = self.of(slot);
         let queued = pool.queue.waiting(priority);
-        let root = pool.pacer.arrive(priority, root, begun, queued);
+        let root = pool.pacer.arrive(priority, root, started, queued);
         self.delayed += usize::from(root.is_none());
         let queue = self.queue_of(slot);
         if !std::mem::replace(&mut queue.is_paced, true) {
@@ -277,7 +277,7 @@ impl Dispatcher {
         if self.draining {
             return starting;
         }
-        let mut begun = self.begun();
+        let mut started = self.started();
         let queues = &mut self.queues;
         self.paced.sort_unstable();
         self.paced.retain(|number| {
@@ -286,8 +286,8 @@ impl Dispatcher {
             };
             for SlotPool { queue, pacer } in [&mut state.asynchronous, &mut state.blocking] {
                 pacer.begin_round();
-                while let Some(root) = pacer.next(begun, |priority| queue.waiting(priority)) {
-                    begun += 1;
+                while let Some(root) = pacer.next(started, |priority| queue.waiting(priority)) {
+                    started += 1;
                     starting.push(root);
                 }
             }
@@ -327,7 +327,7 @@ impl Dispatcher {
         self.live = live;
     }
 
-    fn begun(&self) -> usize {
+    fn started(&self) -> usize {
         self.live.saturating_sub(self.delayed)
     }
 

@@ -446,7 +446,7 @@ impl EngineActor {
                 }
             }
             Command::End { forgotten } => {
-                if let Err(error) = self.end(root, forgotten) {
+                if let Err(error) = self.end_workflow(root, forgotten) {
                     self.shell.halt(error.into());
                 }
             }
@@ -454,7 +454,7 @@ impl EngineActor {
     }
 
     /// Ends a workflow of which nothing is left to do, and frees its lane capacity.
-    fn end(&mut self, root: Id, forgotten: bool) -> Result<(), StoreError> {
+    fn end_workflow(&mut self, root: Id, forgotten: bool) -> Result<(), StoreError> {
         let Some(live) = self.workflows.remove(&root) else {
             return Ok(());
         };

@@ -301,7 +301,9 @@ async fn run_blocking(body: Body, limits: Limits, mut guard: CompletionGuard) {
         }
         // The pool drops work that it has not started when the app stops; no receiver waits then.
         Ok(Err(_)) => {}
-        Err(over) => guard.send_with(guard.attempt_ref.too_late(over, attempt.shared()), None),
+        Err(exceeded) => {
+            guard.send_with(guard.attempt_ref.too_late(exceeded, attempt.shared()), None)
+        }
     }
 }
 

@@ -89,7 +89,7 @@ impl Search<'_> {
 
 fn is_unfinished(reader: &Reader, task: Id) -> Result<bool> {
     Ok(match reader.find(task)? {
-        Some(found) => reader.resolution(task.root(), &found)?.is_none(),
+        Some(location) => reader.resolution(task.root(), &location)?.is_none(),
         None => false,
     })
 }

@@ -383,13 +383,13 @@ mod tests {
         let runtime = runtime();
         let pool = Pool::with_start(runtime.handle().clone(), MAX_WITHOUT_SLOT, start);
         let (go, waits) = mpsc::channel::<()>();
-        let (begun, begins) = mpsc::channel();
+        let (started, starts) = mpsc::channel();
         let (first, done) = job(move || {
-            begun.send(()).unwrap();
+            started.send(()).unwrap();
             waits.recv().unwrap();
         });
         pool.run(first);
-        begins.recv().unwrap();
+        starts.recv().unwrap();
         REFUSES.store(true, Ordering::SeqCst);
         let (second, dropped) = job(|| ());
         pool.run(second);

@@ -415,15 +415,15 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Calls `look` now and after each change until it returns a value.
-    pub(crate) async fn until<T>(&self, look: impl Fn() -> Result<Option<T>>) -> Result<T> {
+    /// Calls `check` now and after each change until it returns a value.
+    pub(crate) async fn until<T>(&self, check: impl Fn() -> Result<Option<T>>) -> Result<T> {
         loop {
             let notified = self.notify.notified();
             tokio::pin!(notified);
             // Registered before the check, so that no change is missed between check and wait.
             notified.as_mut().enable();
             let ended = self.shared.ended();
-            match (look(), ended) {
+            match (check(), ended) {
                 (Ok(Some(seen)), _) => return Ok(seen),
                 (Ok(None) | Err(_), Some(why)) => return Err(why),
                 (Err(error), None) => return Err(error),
@@ -446,7 +446,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn watches_of_one_id_come_and_go_in_any_order() {
+    fn watches_of_one_id_are_added_and_removed_in_any_order() {
         let ids: Vec<_> = (1..4).map(|ms| Id::next(None, ms, 0)).collect();
         let mut watches = Watches::default();
         let notify: Vec<_> = (0..100).map(|_| Arc::new(Notify::new())).collect();

@@ -56,7 +56,7 @@ impl WriteLock {
     }
 
     /// Applies the batches and returns whether they are as durable as the app asked for. If they
-    /// are not for want of space, writing nothing tries again.
+    /// are not for want of space, a write without batches tries the sync again.
     fn write(
         &self,
         batches: impl IntoIterator<Item = Batch>,
@@ -89,7 +89,7 @@ impl WriteLock {
 
     /// As [`write`](Self::write), on this thread. Returns the batch if it is large, or if the write
     /// would wait for more than the disk.
-    fn write_here(&self, batch: Batch) -> Result<Written, Batch> {
+    fn write_inline(&self, batch: Batch) -> Result<Written, Batch> {
         // Buffered writes need the actor's flush.
         if batch.len() > INLINE_COMMIT_MAX || self.durability == Durability::Buffered {
             return Err(batch);
@@ -194,8 +194,8 @@ impl Committer {
         batch: Batch,
         then: impl FnOnce(&Result<(), StoreError>) + Send + 'static,
     ) -> Option<Result<(), StoreError>> {
-        let here = AssertUnwindSafe(|| self.write_lock.write_here(batch));
-        let (batch, full) = match catch_unwind(here).ok()? {
+        let write = AssertUnwindSafe(|| self.write_lock.write_inline(batch));
+        let (batch, full) = match catch_unwind(write).ok()? {
             Ok(Ok(Ok(()))) => {
                 then(&Ok(()));
                 return Some(Ok(()));
@@ -221,14 +221,16 @@ type WithStore = Box<dyn FnOnce(&dyn Store) + Send>;
 #[rtype(result = "()")]
 struct Inspect(WithStore);
 
-/// Calls `look` with the store between two commits, which wait. The receiver fails if the store
-/// actor is gone.
+/// Calls `inspect_store` with the store between two commits, which wait. The receiver fails if the
+/// store actor is gone.
 pub(crate) fn inspect<T: Send + 'static>(
     store: &Addr<StoreActor>,
-    look: impl FnOnce(&dyn Store) -> T + Send + 'static,
+    inspect_store: impl FnOnce(&dyn Store) -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
     let (done, seen) = oneshot::channel();
-    store.do_send(Inspect(Box::new(move |store| drop(done.send(look(store))))));
+    store.do_send(Inspect(Box::new(move |store| {
+        drop(done.send(inspect_store(store)))
+    })));
     seen
 }
 
@@ -298,9 +300,9 @@ impl Handler<Commit> for StoreActor {
 impl Handler<Inspect> for StoreActor {
     type Result = ();
 
-    fn handle(&mut self, Inspect(look): Inspect, _: &mut Context<Self>) {
+    fn handle(&mut self, Inspect(inspect_store): Inspect, _: &mut Context<Self>) {
         let _no_writer = self.write_lock.take();
-        look(&*self.write_lock.store);
+        inspect_store(&*self.write_lock.store);
     }
 }
 
@@ -355,7 +357,8 @@ mod tests {
     struct RecordingStore {
         inner: MemoryStore,
         writer: Mutex<Option<ThreadId>>,
-        /// The next sync fails for want of space; `gives_up`: and so do all later ones.
+        /// The next sync fails for want of space; `gives_up`: all later ones report a
+        /// poisoned store.
         is_full: AtomicBool,
         gives_up: bool,
         /// Only the next write fails.
@@ -445,7 +448,7 @@ mod tests {
     async fn a_commit_does_not_wait_on_the_engines_thread_for_another_write() {
         let (store, committer) = committer(Durability::Power);
         let (let_go, held) = std::sync::mpsc::channel::<()>();
-        let look = inspect(&committer.store, move |_| held.recv().is_err());
+        let inspected = inspect(&committer.store, move |_| held.recv().is_err());
         while !committer.write_lock.failed.is_locked() {
             tokio::task::yield_now().await;
         }
@@ -454,7 +457,7 @@ mod tests {
         let first = futures_util::poll!(done.as_mut());
         assert!(first.is_pending() && store.get(b"0").unwrap().is_none());
         drop(let_go);
-        look.await.unwrap();
+        inspected.await.unwrap();
         done.await.unwrap().unwrap();
         assert_ne!(*store.writer.lock(), Some(thread::current().id()));
     }

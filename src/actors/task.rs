@@ -625,7 +625,7 @@ impl Job {
             machine,
             entry,
             options,
-            waiters: waiters,
+            waiters,
             attempts: VecDeque::new(),
         });
         self.perform(commands, None, context);

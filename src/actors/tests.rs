@@ -146,7 +146,7 @@ fn an_actor_that_dies_each_time_fails_its_task_in_the_end() {
 }
 
 #[test]
-fn when_the_engine_dies_every_waiter_is_told() {
+fn when_the_engine_dies_every_waiter_gets_an_error() {
     let _serial = arm("engine", 0, 1);
     let watched = group([double.s(1).link(total.si(vec![1]))]) | total.partial();
     let linked = run(watched);

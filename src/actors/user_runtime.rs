@@ -44,7 +44,7 @@ impl UserRuntime {
     pub(crate) fn run(&self, job: Job) {
         match &self.pool {
             Some(pool) => pool.run(job),
-            None => self.run_here(job),
+            None => self.run_on_runtime(job),
         }
     }
 
@@ -53,13 +53,13 @@ impl UserRuntime {
         match &self.pool {
             Some(pool) => pool.try_run(job),
             None => {
-                self.run_here(job);
+                self.run_on_runtime(job);
                 Ok(())
             }
         }
     }
 
-    fn run_here(&self, job: Job) {
+    fn run_on_runtime(&self, job: Job) {
         self.runtime.spawn(async {
             #[cfg(feature = "simulation")]
             crate::simulation::free_thread().await;
