@@ -1162,7 +1162,7 @@ impl Engine {
             RecoveredState::take(&*store, &reader, self.durability, self.trials, &reading)?;
         let room = AdmissionControl::new(self.most);
         room.add(legacy.pending);
-        let remains = sweeper::remains(&reader)?;
+        let remains = sweeper::garbage(&reader)?;
         let last = reader.last_id()?;
         let durable = Arc::new(AtomicU64::new(legacy.last_commit()));
         let shared = Arc::new(Shared::new(

@@ -1,69 +1,70 @@
-//! Points with a name, at the places where a crash hurts, at which a test has the process end.
+//! Failpoints: named points, where a crash matters, at which a test can abort the process.
 //!
-//! `CHORDAL_FAILPOINT=Verdict:3` aborts it when it comes to that one for the third time. There are none
-//! but in a debug build with the feature `__failpoints`, which the tests have and no user needs.
+//! `CHORDAL_FAILPOINT=Verdict:3` aborts the process when it reaches that point for the third time.
+//! Failpoints exist only in debug builds with the feature `__failpoints`, which the tests enable and
+//! users do not need.
 
-/// Where the process may end.
+/// A point at which the process can be aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Point {
-    /// A part of a submission is on the disk, and its head is not.
+    /// A part of a submission is stored, and its header is not.
     Staged,
     /// A batch is decided, and not committed.
     Decided,
-    /// It is committed, and not synced.
+    /// The batch is committed, and not synced.
     Committed,
-    /// It is synced, and not acted upon.
+    /// The batch is synced, and not acted upon.
     Synced,
-    /// Whoever reads is told of it, and its functions are not called.
+    /// Readers see the batch, and its functions are not called.
     Shown,
-    /// A caller is told that its submission is durable, and others are not.
+    /// One caller knows that its submission is durable, and others do not.
     Acknowledged,
-    /// One of the acts of a batch is done.
+    /// One of a batch's actions is done.
     Acted,
     /// A function is about to be called.
     Called,
-    /// It has been called, and how it ended is not told.
+    /// A function has returned, and its outcome is not reported.
     Returned,
-    /// A barrier has recorded its verdict, and not told it.
+    /// A barrier has recorded its verdict, and not sent it.
     Verdict,
-    /// It has told it.
+    /// A barrier has sent its verdict.
     Told,
-    /// A chord's body is on its way.
+    /// A chord's body is started.
     Body,
-    /// How the body ended is reported.
+    /// The outcome of a chord's body is reported.
     BodyEnded,
-    /// That a callback is to run is recorded, and it is not started.
+    /// A callback is recorded as launched, and not started.
     Launched,
-    /// It is started.
+    /// A callback is started.
     Callback,
     /// A workflow's result is recorded.
     Ended,
-    /// Its head is where the heads of those are that have ended.
+    /// A workflow's header is moved to those of the ended workflows.
     Moved,
-    /// After a restart a workflow has been gone on with.
+    /// A workflow is resumed after a restart.
     Resumed,
-    /// What has had its time is being taken away.
+    /// An expired workflow is being deleted.
     Swept,
-    /// A part of what is left of it is deleted.
+    /// A part of its remaining records is deleted.
     Purged,
-    /// A checkpoint has handed something to sled.
+    /// A checkpoint has written a part of its changes to sled.
     Written,
-    /// All of it is durable there.
+    /// All changes of a checkpoint are durable in sled.
     Settled,
-    /// That it is so is noted.
+    /// The end of a checkpoint is recorded.
     Marked,
-    /// The log has forgotten it.
+    /// The log has dropped the changes of a checkpoint.
     Forgotten,
 }
 
-/// The process has come to this point.
+/// Notes that the process has reached this point, and aborts it if that was asked for.
 #[inline]
 pub(crate) fn reach(_point: Point) {
     #[cfg(all(debug_assertions, feature = "__failpoints"))]
     armed::reach(_point);
 }
 
-/// How often this process has come to each point; none in a release build.
+/// Returns how often this process has reached each point; empty in a release build.
 #[cfg(feature = "__failpoints")]
 pub fn reached() -> Vec<(String, u64)> {
     #[cfg(debug_assertions)]
@@ -79,7 +80,7 @@ mod armed {
 
     use super::Point::{self, *};
 
-    /// In the order of their numbers.
+    /// In the order of their discriminants.
     const ALL: [Point; 24] = [
         Staged,
         Decided,

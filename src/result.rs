@@ -98,7 +98,7 @@ impl<O> AsyncResult<O> {
 
     pub(crate) async fn find(shared: Arc<Shared>, id: Id) -> Result<Self> {
         // Pinned first, so that it is not swept between the look and the handle.
-        let Some(pin) = shared.pins.pin_unless_leaving(id.root()) else {
+        let Some(pin) = shared.retention_guards.pin_unless_leaving(id.root()) else {
             // What is told must be durable.
             client::confirm(&shared).await?;
             return Err(Error::UnknownId { id });
@@ -295,7 +295,7 @@ impl<O> AsyncResult<O> {
         if let Some(task) = parent.task() {
             for root in reader.submitted_by(self.id.node(task))? {
                 // Pinned first, so that it is not swept between the look and the handle.
-                if let Some(pin) = self.shared.pins.pin_unless_leaving(root)
+                if let Some(pin) = self.shared.retention_guards.pin_unless_leaving(root)
                     && reader.head(root)?.is_some()
                 {
                     let attempt = self.attempt.clone();

@@ -1,9 +1,10 @@
-//! The engine on one thread, for a simulation of it: no thread, no time and no chance but the
-//! driver's.
+//! The engine on one thread, for a simulation of it: thread, time and chance are all controlled by
+//! the driver.
 //!
-//! What runs here is the engine itself. What a simulation decides is when the store writes (its actor
-//! lives in a [`LocalSet`] of its own, and what is written at once is asked for), when a blocking task gets its thread, which actors die, and
-//! which words come twice; the order of all else follows from that.
+//! The engine itself runs here. A simulation decides when the store writes (its actor runs in a
+//! [`LocalSet`] of its own, and each inline write is asked for), when a blocking task gets its
+//! thread, which actors die, and which events arrive twice; the order of everything else follows
+//! from that.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,39 +20,39 @@ use crate::error::Result;
 use crate::messages::supervisor::ChildEvent;
 use crate::messages::task::Finished;
 
-/// What happens to the engine of this thread that it does not decide itself.
+/// Decides the events that the engine of this thread does not control.
 pub trait Chance {
-    /// Whether an actor of this kind dies at the event that it has now.
+    /// Decides whether an actor of this kind dies at its current event.
     fn dies(&self, kind: &'static str) -> bool;
 
-    /// Whether a word that has been said is heard once more; the second time may be late.
+    /// Decides whether an event is delivered once more; the second time may be late.
     fn repeats(&self) -> bool;
 
-    /// Whether a few records are written where they were decided, and not when the store is polled.
+    /// Decides whether a small batch is written inline, and not when the store is polled.
     fn writes_at_once(&self) -> bool;
 
-    /// Returns when there is a thread for a blocking task, or for what else blocks.
+    /// Waits until there is a thread for a blocking job.
     fn free_thread(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
-struct Stage {
+struct State {
     chance: Rc<dyn Chance>,
-    /// Of notes that have been heard, what is to be heard once more.
+    /// Repeated messages that are delivered with a later batch.
     late: Vec<(TaskKey, AttemptMessage)>,
 }
 
 thread_local! {
-    static STAGE: RefCell<Option<Stage>> = const { RefCell::new(None) };
+    static STATE: RefCell<Option<State>> = const { RefCell::new(None) };
 }
 
-/// From now on this decides on this thread.
+/// Sets the source of chance of this thread.
 pub fn set_chance(chance: Rc<dyn Chance>) {
     let late = Vec::new();
-    STAGE.with(|stage| *stage.borrow_mut() = Some(Stage { chance, late }));
+    STATE.with(|state| *state.borrow_mut() = Some(State { chance, late }));
 }
 
-/// Starts an app in this thread's actix system. Its store is written to whenever `store` is polled,
-/// and not otherwise. Dropping the system is a crash.
+/// Starts an app in this thread's actix system. Its store is written only when `store` is polled.
+/// Dropping the system is a crash.
 ///
 /// # Errors
 ///
@@ -60,7 +61,7 @@ pub async fn start(builder: AppBuilder, store: &LocalSet) -> Result<App> {
     builder.start_here(store).await
 }
 
-/// Shuts down an app that was started here, as [`App::shutdown`] does others.
+/// Shuts down an app that was started by [`start`], as [`App::shutdown`] does others.
 ///
 /// # Errors
 ///
@@ -70,7 +71,7 @@ pub async fn shutdown(app: &App) -> Result<()> {
 }
 
 fn chance() -> Option<Rc<dyn Chance>> {
-    STAGE.with(|stage| stage.borrow().as_ref().map(|stage| stage.chance.clone()))
+    STATE.with(|state| state.borrow().as_ref().map(|state| state.chance.clone()))
 }
 
 pub(crate) fn fault(kind: &'static str) {
@@ -90,39 +91,48 @@ pub(crate) async fn free_thread() {
     }
 }
 
-/// What children have said, some of it twice.
-pub(crate) fn words(mut words: VecDeque<ChildEvent>) -> VecDeque<ChildEvent> {
+/// Returns the events of children with some of them repeated.
+pub(crate) fn events(mut events: VecDeque<ChildEvent>) -> VecDeque<ChildEvent> {
     if let Some(chance) = chance() {
-        let is_said =
-            |word: &&ChildEvent| matches!(word, ChildEvent::Ended(_) | ChildEvent::Arrived(_));
-        let again = words.iter().filter(is_said).filter(|_| chance.repeats());
+        let is_repeatable =
+            |event: &&ChildEvent| matches!(event, ChildEvent::Ended(_) | ChildEvent::Arrived(_));
+        let again = events
+            .iter()
+            .filter(is_repeatable)
+            .filter(|_| chance.repeats());
         let again: Vec<_> = again.cloned().collect();
-        words.extend(again);
+        events.extend(again);
     }
-    words
+    events
 }
 
-/// What attempts have said, and some of what they had said before.
-pub(crate) fn notes(mut notes: Vec<(TaskKey, AttemptMessage)>) -> Vec<(TaskKey, AttemptMessage)> {
-    let Some(chance) = chance() else { return notes };
+/// Returns the messages of attempts, with some earlier ones repeated.
+pub(crate) fn messages(
+    mut messages: Vec<(TaskKey, AttemptMessage)>,
+) -> Vec<(TaskKey, AttemptMessage)> {
+    let Some(chance) = chance() else {
+        return messages;
+    };
     let mut late = Vec::new();
-    for (ticket, note) in &notes {
-        if let AttemptMessage::Finished(Finished { attempt, end, .. }) = note
+    for (key, message) in &messages {
+        if let AttemptMessage::Finished(Finished {
+            attempt, outcome, ..
+        }) = message
             && chance.repeats()
         {
             let again = Finished {
                 attempt: *attempt,
-                end: end.clone(),
+                outcome: outcome.clone(),
                 permit: None,
             };
-            late.push((*ticket, AttemptMessage::Finished(again)));
+            late.push((*key, AttemptMessage::Finished(again)));
         }
     }
-    STAGE.with(|stage| {
-        if let Some(stage) = &mut *stage.borrow_mut() {
-            notes.append(&mut stage.late);
-            stage.late = late;
+    STATE.with(|state| {
+        if let Some(state) = &mut *state.borrow_mut() {
+            messages.append(&mut state.late);
+            state.late = late;
         }
     });
-    notes
+    messages
 }

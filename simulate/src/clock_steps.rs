@@ -1,4 +1,4 @@
-//! Clock steps: when the wall clock is set, and by how much. No time passes with it.
+//! Clock steps: when the wall clock is set, and by how much. No time passes at a step.
 
 use crate::dice::Dice;
 
@@ -9,15 +9,15 @@ const DAY: i64 = 24 * HOUR;
 /// One step of the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClockStep {
-    /// After so many steps of the driver, in all lives.
+    /// The number of driver steps before it, over all lives.
     pub(crate) after: usize,
-    /// In milliseconds; back, if it is negative.
+    /// In milliseconds; negative: backwards.
     pub(crate) by_ms: i64,
 }
 
-/// Returns the clock steps of a seed, in order. Two of five seeds have some: the runs of the others stay what they were
-/// before there were any. A step back is undone later, since a task that waits for a point in time would wait
-/// as long.
+/// Returns the clock steps of a seed, in order. Two of five seeds have some; the runs of the others
+/// stay as they were before clock steps existed. A step back is undone later, since a task that
+/// waits for a point in time would wait as long.
 pub(crate) fn of(seed: u64) -> Vec<ClockStep> {
     let mut steps = Vec::new();
     if !matches!(seed % 5, 0 | 4) {

@@ -1,4 +1,4 @@
-//! Dice: all chance of a run comes from its seed.
+//! Dice: all randomness of a run comes from its seed.
 
 use std::cell::Cell;
 
@@ -19,12 +19,12 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// One of `0..count`.
+    /// Returns one of `0..count`.
     pub(crate) fn roll(&self, count: usize) -> usize {
         (self.next() % count as u64) as usize
     }
 
-    /// True this many times of a hundred.
+    /// Returns true `percent` times of a hundred.
     pub(crate) fn percent(&self, percent: usize) -> bool {
         self.roll(100) < percent
     }

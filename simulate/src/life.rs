@@ -1,4 +1,4 @@
-//! A life: from one opening of the store to what ends it.
+//! A life: from one opening of the store to its end by a crash, a failure or a shutdown.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,27 +19,27 @@ use crate::lookups;
 use crate::model::{origin, plain};
 use crate::plan::{Forgets, LifeEnd, Plan};
 use crate::revoke;
-use crate::world::{Weather, World};
+use crate::world::{World, WorldChance};
 
-/// No run that goes on takes so many steps.
-const MOST_STEPS: usize = 20_000;
-/// For so many steps nothing but time may pass.
+/// The maximum steps of a life; one that takes more is stuck.
+const MAX_STEPS: usize = 20_000;
+/// The maximum steps until the store is swept.
 const STEPS_TO_SWEEP: usize = 2_000;
 
 /// How a life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// All is done, and swept.
+    /// All flows are done, and swept.
     AllGone,
-    /// All is done.
+    /// All flows are done.
     Done,
     Cleanly,
-    /// What was not synced may be lost.
+    /// Unsynced writes may be lost.
     Crashed,
     Stuck,
 }
 
-/// Opens the store and lives, until `end`.
+/// Opens the store and runs the engine until `end`.
 pub(crate) fn live(
     world: &Rc<World>,
     disk: &Disk,
@@ -54,8 +54,8 @@ pub(crate) fn live(
             .expect("it needs nothing")
     });
     world.begin_life();
-    world.tell(|| format!("life {}, until {end:?}", world.lives.get()));
-    simulation::set_chance(Rc::new(Weather(world.clone())));
+    world.log(|| format!("life {}, until {end:?}", world.lives.get()));
+    simulation::set_chance(Rc::new(WorldChance(world.clone())));
     if let Some((_, LifeEnd::StoreFails { calls, once })) = end {
         disk.fail_after(calls, once);
     }
@@ -67,7 +67,7 @@ pub(crate) fn live(
     };
     let ended = system.block_on(driver.drive(end));
     if ended == Ended::Crashed {
-        // What is dropped now would be flushed.
+        // The engine is dropped now, and would flush its writes.
         disk.cut_off();
     }
     ended
@@ -76,7 +76,7 @@ pub(crate) fn live(
 struct Driver {
     world: Rc<World>,
     disk: Disk,
-    /// The store's actor lives in it.
+    /// The store's actor runs in it.
     store: LocalSet,
     last: bool,
 }
@@ -94,25 +94,26 @@ impl Driver {
                 return Ended::Crashed;
             }
         };
-        look_back(&world, &app).await;
+        check_after_opening(&world, &app).await;
         for flow in 0..world.plan.flows.len() {
             let (world, app) = (world.clone(), app.clone());
             tokio::task::spawn_local(async move {
                 if let Err(error) = follow(&world, &app, flow).await {
-                    fault(&world, &error);
+                    check_error(&world, &error);
                 }
             });
         }
         let mut stopping = None;
         let mut steps_left = None;
-        for step in 0..MOST_STEPS {
+        for step in 0..MAX_STEPS {
             self.step().await;
             if self.disk.has_failed() {
-                if self.disk.is_pressed() {
+                if self.disk.was_called_after_failure() {
                     world.report_fault("it was written to a store that had failed".to_owned());
                     return Ended::Crashed;
                 }
-                // The engine halts, and nothing more is told: for a while that can be seen.
+                // The engine halts, and callers get no more answers: this is checked for a few
+                // steps.
                 let left = steps_left.get_or_insert_with(|| world.dice.roll(20));
                 if *left == 0 {
                     return Ended::Crashed;
@@ -132,19 +133,19 @@ impl Driver {
                     let (world, app) = (world.clone(), app.clone());
                     stopping = Some(tokio::task::spawn_local(async move {
                         if let Err(error) = simulation::shutdown(&app).await {
-                            fault(&world, &error);
+                            check_error(&world, &error);
                         }
                     }));
                 }
                 _ => {}
             }
-            // What has been running whenever the process died is taken for the cause; it is not.
+            // A task that was running at each crash is suspected, and wrongly.
             for task in app.quarantined() {
                 let (world, app) = (world.clone(), app.clone());
                 tokio::task::spawn_local(async move {
                     match app.requeue(task.id).await {
                         Ok(()) | Err(Error::NotQuarantined { .. }) => {}
-                        Err(error) => fault(&world, &error),
+                        Err(error) => check_error(&world, &error),
                     }
                 });
             }
@@ -155,22 +156,22 @@ impl Driver {
                 }
             }
         }
-        world.tell(|| format!("the store holds {:?}", self.keys(b"a", b"z")));
+        world.log(|| format!("the store holds {:?}", self.keys(b"a", b"z")));
         Ended::Stuck
     }
 
-    /// Waits until nothing goes on, and lets one thing happen.
+    /// Waits until all tasks are idle, and lets one event happen.
     async fn step(&mut self) {
-        // The runtime's own time stands until nobody can go on without it.
+        // The runtime's own time stands still until no task can continue without it.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let world = &self.world;
         world.step();
         let calls = self.disk.calls();
-        if world.dice.percent(world.plan.trouble.haste) {
+        if world.dice.percent(world.plan.trouble.write_percent) {
             self.write().await;
             return;
         }
-        if world.open_a_door() {
+        if world.give_a_turn() {
             return;
         }
         self.write().await;
@@ -181,7 +182,7 @@ impl Driver {
         }
     }
 
-    /// Lets the store's actor hear what there is to write, and write it.
+    /// Lets the store's actor receive the queued batches and write them.
     async fn write(&mut self) {
         for _ in 0..3 {
             poll_fn(|context| {
@@ -198,11 +199,11 @@ impl Driver {
         submitted.iter().all(|flow| flow.borrow().done) && !holds(b"b", b"c") && !holds(b"w", b"x")
     }
 
-    /// Of a forgotten flow that has ended the store keeps nothing but for handles, and its idempotency key is
-    /// free.
+    /// Checks that the store keeps a forgotten flow that has ended only for handles, and that its
+    /// idempotency key is free.
     fn check_forgotten(&self) {
         let world = &self.world;
-        // What was asked may be lost, too.
+        // The request to forget may be lost, too.
         if world.has_lost.get() {
             return;
         }
@@ -212,32 +213,32 @@ impl Driver {
                 continue;
             };
             let key = &world.plan.flows[number].idempotency_key;
-            if self.keeps(id) || key.as_ref().is_some_and(|key| self.knows(key)) {
+            if self.keeps(id) || key.as_ref().is_some_and(|key| self.has_key(key)) {
                 world.report_fault(format!("flow {number} was forgotten, and is kept"));
             }
         }
     }
 
-    /// Says whether a workflow that has ended is kept for its retention. (Its key has the time of its end, which is
-    /// 0 if it is kept for handles alone, and then its id.)
+    /// Returns whether a workflow that has ended is kept for its retention. (Its key holds the time
+    /// of its end, which is 0 if it is kept for handles alone, and then its id.)
     fn keeps(&self, id: Id) -> bool {
         let mut ended = self.disk.scan(b"e", b"f").filter_map(Result::ok);
         ended.any(|(key, _)| key[1..9] != [0; 8] && key[9..25] == *id.as_uuid().as_bytes())
     }
 
-    /// Says whether an idempotency key is taken.
-    fn knows(&self, idempotency_key: &str) -> bool {
+    /// Returns whether an idempotency key is taken.
+    fn has_key(&self, idempotency_key: &str) -> bool {
         let key = [b"i", idempotency_key.as_bytes()].concat();
         !matches!(self.disk.get(&key), Ok(None))
     }
 
-    /// The keys from the one to the other, to be read.
+    /// Returns the keys of a range as readable text.
     fn keys(&self, from: &[u8], to: &[u8]) -> Vec<String> {
         let all = self.disk.scan(from, to).filter_map(Result::ok);
         all.map(|(key, _)| key.escape_ascii().to_string()).collect()
     }
 
-    /// Lets the retention pass: nothing is left then.
+    /// Lets the retention pass, and checks that the store is empty then.
     async fn sweep(&mut self) -> Ended {
         self.check_forgotten();
         self.world.advance(Plan::retention());
@@ -254,9 +255,9 @@ impl Driver {
     }
 }
 
-/// What the store shows when it has been opened: nothing that was told is lost, and what has ended is
-/// not to start again.
-async fn look_back(world: &World, app: &App) {
+/// Checks the store after its opening: no reported end is lost. Notes the tasks that have ended and
+/// must not start again.
+async fn check_after_opening(world: &World, app: &App) {
     let ids: Vec<_> = world.entered.borrow().iter().map(|(id, ..)| *id).collect();
     for id in ids {
         if let Ok(result) = app.async_result::<Value>(id).await
@@ -266,21 +267,21 @@ async fn look_back(world: &World, app: &App) {
         }
     }
     for (number, submitted) in world.submitted.iter().enumerate() {
-        let (id, told) = {
+        let (id, reported) = {
             let submitted = submitted.borrow();
             (
                 submitted.id.filter(|_| !submitted.forgotten),
-                submitted.told.is_some(),
+                submitted.reported.is_some(),
             )
         };
         let Some(id) = id else { continue };
         match app.async_result::<Value>(id).await {
-            Ok(result) if told => match result.ready().await {
+            Ok(result) if reported => match result.ready().await {
                 Ok(true) => {}
                 Ok(false) if world.has_lost.get() => {}
-                other => {
-                    world.report_fault(format!("the end of flow {number} was told: {other:?}"))
-                }
+                other => world.report_fault(format!(
+                    "the end of flow {number} was reported, and now: {other:?}"
+                )),
             },
             Ok(_) => {}
             Err(Error::UnknownId { .. }) if world.has_lost.get() => {
@@ -294,7 +295,7 @@ async fn look_back(world: &World, app: &App) {
     }
 }
 
-/// A caller: submits its flow, or finds it again, and waits for its end.
+/// Acts as a caller: submits its flow, or finds it again, and waits for its end.
 async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error> {
     let flow = &world.plan.flows[number];
     let submitted = &world.submitted[number];
@@ -303,7 +304,7 @@ async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error
         (submitted.id, submitted.forgotten)
     };
     if forgotten {
-        let id = id.expect("what is forgotten has an id");
+        let id = id.expect("a forgotten flow has an id");
         match app.forget(id).await {
             Ok(()) | Err(Error::UnknownId { .. }) => {}
             Err(error) => return Err(error),
@@ -330,14 +331,14 @@ async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error
             }
             let result = app.apply_async(world.plan.canvas(flow)).await?;
             submitted.borrow_mut().id = Some(result.id());
-            world.tell(|| format!("flow {number} is {}", result.id()));
+            world.log(|| format!("flow {number} is {}", result.id()));
             result
         }
     };
     let (asking, asked, id) = (world.clone(), app.clone(), result.id());
     tokio::task::spawn_local(async move {
         if let Err(error) = revoke::ask(&asking, &asked, number, id).await {
-            fault(&asking, &error);
+            check_error(&asking, &error);
         }
     });
     if flow.forgets == Forgets::Early {
@@ -347,7 +348,7 @@ async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error
         submitted.borrow_mut().forgotten = true;
         result.forget().await?;
     } else {
-        hear(world, number, &result).await?;
+        check_outcome(world, number, &result).await?;
         if flow.forgets == Forgets::Late {
             submitted.borrow_mut().forgotten = true;
             result.forget().await?;
@@ -355,23 +356,24 @@ async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error
             result.at_rest().await?;
             let id = result.id();
             drop(result);
-            lookups::look(world, app, number, id).await?;
+            lookups::look_up(world, app, number, id).await?;
         }
     }
     submitted.borrow_mut().done = true;
-    world.tell(|| format!("flow {number} is done"));
+    world.log(|| format!("flow {number} is done"));
     Ok(())
 }
 
-/// How many turns a caller lets pass before it forgets its flow, which may wait, run or have ended then. Two of three
-/// seeds have none: their runs stay what they were before there were any.
+/// Returns the number of turns that a caller waits before it forgets its flow, which may wait, run
+/// or have ended then. Two of three seeds use none: their runs stay as they were before this
+/// existed.
 fn turns_to_forget(seed: u64, flow: usize) -> usize {
     let dice = Dice::new(seed.rotate_left(8) ^ flow as u64);
     let turns = dice.roll(dice.pick(&[1, 6, 25]));
     if seed % 3 == 1 { turns } else { 0 }
 }
 
-/// Returns how a flow has ended, once it has.
+/// Waits for a flow's end, and returns its outcome.
 pub(crate) async fn outcome(result: &AsyncResult<Value>) -> Result<Result<Value, String>, Error> {
     match result.get().await {
         Ok(value) => Ok(Ok(plain(&value))),
@@ -381,10 +383,14 @@ pub(crate) async fn outcome(result: &AsyncResult<Value>) -> Result<Result<Value,
     }
 }
 
-/// Is told how it ended.
-async fn hear(world: &World, number: usize, result: &AsyncResult<Value>) -> Result<(), Error> {
+/// Waits for a flow's end, and checks its outcome.
+async fn check_outcome(
+    world: &World,
+    number: usize,
+    result: &AsyncResult<Value>,
+) -> Result<(), Error> {
     let outcome = outcome(result).await?;
-    world.tell(|| format!("flow {number} has ended: {outcome:?}"));
+    world.log(|| format!("flow {number} has ended: {outcome:?}"));
     let expected = &world.plan.flows[number].outcome;
     revoke::check_end(world, number, &outcome);
     if outcome != *expected && !revoke::is_asked(world, number) {
@@ -392,11 +398,11 @@ async fn hear(world: &World, number: usize, result: &AsyncResult<Value>) -> Resu
             "flow {number} ended as {outcome:?}, not as {expected:?}"
         ));
     }
-    let told = world.submitted[number]
+    let reported = world.submitted[number]
         .borrow_mut()
-        .told
+        .reported
         .replace(outcome.clone());
-    if told.is_some_and(|told| told != outcome) {
+    if reported.is_some_and(|reported| reported != outcome) {
         world.report_fault(format!(
             "flow {number} had ended otherwise than as {outcome:?}"
         ));
@@ -404,10 +410,10 @@ async fn hear(world: &World, number: usize, result: &AsyncResult<Value>) -> Resu
     Ok(())
 }
 
-/// The engine has ended: there must be a reason for it.
-fn fault(world: &World, error: &Error) {
+/// Checks that an error of the engine has a reason.
+fn check_error(world: &World, error: &Error) {
     match error {
         Error::ShutDown | Error::Store(_) => {}
-        other => world.report_fault(format!("a caller is told: {other}")),
+        other => world.report_fault(format!("a caller gets: {other}")),
     }
 }

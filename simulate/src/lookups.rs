@@ -1,4 +1,4 @@
-//! Lookups: callers that look for a flow while it is swept. They find it whole, or not at all.
+//! Lookups: callers that look up a flow while it is swept. They find it complete, or not at all.
 
 use chordal::{App, Error, Id};
 use serde_json::Value;
@@ -7,19 +7,20 @@ use crate::dice::Dice;
 use crate::life;
 use crate::world::World;
 
-/// How long after its end a result is swept at the earliest, in milliseconds, whatever its retention.
+/// The earliest time after its end at which a result is swept, in milliseconds, whatever its
+/// retention.
 const SWEPT_AFTER_MS: u64 = 100;
 
-/// Returns how long a result is kept, in milliseconds, in every fourth seed: the others keep theirs to the end, and
-/// their runs stay what they were before there were lookups.
+/// Returns the retention of results, in milliseconds, in every fourth seed. The other seeds keep
+/// results to the end, and their runs stay as they were before lookups existed.
 pub(crate) fn short_retention_ms(seed: u64) -> Option<u64> {
     let dice = Dice::new(seed.rotate_left(48) ^ 7);
     let retention_ms = dice.pick(&[0, 150, 3_000]);
     seed.is_multiple_of(4).then_some(retention_ms)
 }
 
-/// Looks a few times for a flow that has come to rest and has no handle.
-pub(crate) async fn look(world: &World, app: &App, flow: usize, id: Id) -> Result<(), Error> {
+/// Looks up a flow a few times that has come to rest and has no handle.
+pub(crate) async fn look_up(world: &World, app: &App, flow: usize, id: Id) -> Result<(), Error> {
     let Some(retention_ms) = short_retention_ms(world.seed) else {
         return Ok(());
     };
@@ -32,15 +33,17 @@ pub(crate) async fn look(world: &World, app: &App, flow: usize, id: Id) -> Resul
         world.turn().await;
         match app.async_result::<Value>(id).await {
             Ok(result) => {
-                // What has a handle is kept.
-                let told = life::outcome(&result).await?;
+                // A flow with a handle is kept.
+                let reported = life::outcome(&result).await?;
                 result.at_rest().await?;
-                if world.submitted[flow].borrow().told.as_ref() != Some(&told) {
-                    world.report_fault(format!("flow {flow} is found to have ended as {told:?}"));
+                if world.submitted[flow].borrow().reported.as_ref() != Some(&reported) {
+                    world.report_fault(format!(
+                        "flow {flow} is found to have ended as {reported:?}"
+                    ));
                 }
             }
             Err(Error::UnknownId { .. }) => {
-                world.tell(|| format!("flow {flow} is gone"));
+                world.log(|| format!("flow {flow} is gone"));
                 return Ok(());
             }
             Err(error) => return Err(error),

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use simulate::Options;
 
-/// Runs chordal's engine on one thread, where a seed decides all that happens.
+/// Runs chordal's engine on one thread, where a seed decides every event.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many seeds are run.
+    /// The number of seeds to run.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
-    /// The first of them.
+    /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// How many threads run seeds.
+    /// The number of threads that run seeds.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
-    /// Runs this seed alone, and says what happens.
+    /// Runs this seed alone, and logs its events.
     #[arg(long)]
     seed: Option<u64>,
     /// Runs each seed twice: both runs must be the same.
@@ -29,7 +29,7 @@ struct Arguments {
     twice: bool,
 }
 
-/// A seed that takes longer is named: it may never end.
+/// Seeds that take longer are reported: they may never end.
 const LONG: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ struct Tally {
     bodies: AtomicU64,
     lives: AtomicU64,
     failed: AtomicU64,
-    /// Since when seeds run.
+    /// The running seeds, with their start times.
     running: Mutex<BTreeMap<u64, Instant>>,
 }
 
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     let tally = Arc::new(Tally::default());
     tally.next.store(from, Ordering::Relaxed);
     let options = Options {
-        tells: arguments.seed.is_some(),
+        logs: arguments.seed.is_some(),
     };
     let start = Instant::now();
     let watching = tally.clone();
@@ -82,39 +82,48 @@ fn work(tally: &Tally, end: u64, options: Options, twice: bool) {
         if seed >= end {
             return;
         }
-        let running = || tally.running.lock().expect("nobody panics with it");
+        let running = || {
+            tally
+                .running
+                .lock()
+                .expect("no thread panics while it holds the lock")
+        };
         running().insert(seed, Instant::now());
         let mut run = simulate::run(seed, options);
         if twice && simulate::run(seed, options) != run {
-            run.wrong.push("it is another run each time".to_owned());
+            run.violations
+                .push("two runs of the seed differ".to_owned());
         }
         running().remove(&seed);
         tally.bodies.fetch_add(run.bodies as u64, Ordering::Relaxed);
         tally
             .lives
             .fetch_add(u64::from(run.lives), Ordering::Relaxed);
-        if !run.wrong.is_empty() {
+        if !run.violations.is_empty() {
             tally.failed.fetch_add(1, Ordering::Relaxed);
-            say(seed, &run.wrong.join("; "));
+            report(seed, &run.violations.join("; "));
         }
     }
 }
 
-/// Names, once each, the seeds that take long.
+/// Reports, once each, the seeds that take long.
 fn watch(tally: &Tally) {
     let mut named = BTreeSet::new();
     loop {
         std::thread::sleep(LONG / 4);
-        let running = tally.running.lock().expect("nobody panics with it");
+        let running = tally
+            .running
+            .lock()
+            .expect("no thread panics while it holds the lock");
         for (seed, since) in &*running {
             if since.elapsed() > LONG && named.insert(*seed) {
-                say(*seed, "it has not ended yet");
+                report(*seed, "it has not ended yet");
             }
         }
     }
 }
 
-fn say(seed: u64, what: &str) {
+fn report(seed: u64, what: &str) {
     println!("seed {seed}: {what}");
     println!("  again: cargo run --release --bin simulate -- --seed {seed}");
 }

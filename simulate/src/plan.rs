@@ -1,4 +1,4 @@
-//! The plan: what a seed stands for. Nothing of it depends on what happens.
+//! The plan of a seed. It does not depend on the events of the run.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -15,33 +15,33 @@ use crate::model::{self, Form, Node};
 use crate::tasks::{self, source};
 use crate::world;
 
-/// A canvas of more tasks than this takes longer than it tells.
-const MOST_TASKS: usize = 40;
+/// Canvases with more tasks than this take longer than they are worth.
+const MAX_TASKS: usize = 40;
 pub(crate) const QUEUES: [&str; 2] = ["slow", NARROW];
-/// Has one slot.
+/// This queue has one slot.
 const NARROW: &str = "narrow";
-/// Longer than anything in a run waits.
+/// Longer than any wait in a run.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) flows: Vec<Flow>,
     pub(crate) roles: BTreeMap<u64, Role>,
-    /// Those whose tasks start more as they run.
+    /// The nodes whose tasks start more as they run.
     pub(crate) nodes: BTreeMap<u64, Node>,
     pub(crate) settings: Settings,
     pub(crate) trouble: Trouble,
-    /// How long a result is kept.
+    /// The retention of results.
     retention: Duration,
 }
 
-/// A workflow that is submitted, and what the reference says of it.
+/// A workflow to submit, and its results according to the reference.
 #[derive(Debug)]
 pub(crate) struct Flow {
     shape: Shape,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) outcome: Result<Value, String>,
-    /// How many tasks there are of each key.
+    /// The number of tasks of each key.
     pub(crate) ran: BTreeMap<u64, u32>,
     pub(crate) forgets: Forgets,
 }
@@ -49,19 +49,19 @@ pub(crate) struct Flow {
 #[derive(Debug)]
 enum Shape {
     Node(Node),
-    /// A group whose iterator does not say how long it is.
+    /// A group whose iterator does not know its length.
     Lazy(Vec<u64>),
     Starmap(Vec<u64>),
     Chunks(Vec<u64>, usize),
-    /// A group whose members wait in one line, with these priorities.
+    /// A group whose members wait in one queue, with these priorities.
     Ranked(Vec<u64>),
 }
 
-/// When its caller has its result deleted.
+/// When a flow's caller forgets its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Forgets {
     Never,
-    /// Before it has ended, and without asking how.
+    /// Before the flow's end, without waiting for the outcome.
     Early,
     Late,
 }
@@ -69,9 +69,9 @@ pub(crate) enum Forgets {
 /// How the tasks of one key behave.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Role {
-    /// What it waits for before it goes on: its turn, or, in milliseconds, for a time.
+    /// Its waits: `None` for a turn, or a time in milliseconds.
     pub(crate) pauses: Vec<Option<u64>>,
-    /// How often it fails before it does what it is to do.
+    /// The failures of its attempts before the last.
     pub(crate) detours: Vec<Detour>,
     pub(crate) end: End,
     blocking: bool,
@@ -85,39 +85,39 @@ pub(crate) struct Role {
     soft_limit: Option<u64>,
 }
 
-/// When a task is no longer to start, in milliseconds.
+/// When a task expires, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 enum Expires {
-    /// Since it could.
+    /// After its submission.
     In(u64),
-    /// Since the [start](world::start).
+    /// After the [start](world::start).
     At(u64),
-    /// It has, whatever the clock shows.
+    /// It has expired, whatever the clock shows.
     Before,
 }
 
-/// How an attempt fails that is not the last.
+/// How an attempt fails before the last one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Detour {
-    /// It asks for another after so many milliseconds.
+    /// The task asks for a retry after this many milliseconds.
     Retry(u64),
     Error,
     Panic,
-    /// It runs into its soft time limit.
+    /// The task exceeds its soft time limit.
     Overrun,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum End {
-    /// As its canvas says: a value, or an error that is no reason for another attempt.
+    /// As its canvas says: a value, or an error that is not retried.
     #[default]
     Plain,
-    /// An error that is worth another attempt, and there is none left.
+    /// An error that would be retried, with no retry left.
     Exhausted,
     Panic,
-    /// It runs into its time limit.
+    /// The task exceeds its time limit.
     Overrun,
-    /// It waits for its soft limit, and gives its value then.
+    /// The task waits for its soft limit, and then returns its value.
     Listens,
 }
 
@@ -131,30 +131,30 @@ pub(crate) struct Settings {
     live: usize,
     threads: usize,
     grace: Duration,
-    /// A crash may take what was acknowledged.
+    /// A crash may lose acknowledged submissions.
     pub(crate) buffered: bool,
 }
 
-/// What goes wrong beside the tasks.
+/// The faults beside those of the tasks.
 #[derive(Debug)]
 pub(crate) struct Trouble {
-    /// After so many steps of a life it ends: by a crash, or by a clean shutdown.
+    /// The ends of the lives: after this many steps, by a crash, a failing store or a shutdown.
     pub(crate) ends: Vec<(usize, LifeEnd)>,
-    /// Percent of words that come twice.
+    /// The percentage of events that arrive twice.
     pub(crate) repeats: usize,
-    /// How many actors die at most, and of how many thousand events at one.
+    /// The maximum number of actors that die, and the chance of each at an event, per thousand.
     pub(crate) deaths: (usize, usize),
-    /// Percent of steps at which the store gets on.
-    pub(crate) haste: usize,
-    /// It is opened once more when all is done.
-    pub(crate) encore: bool,
+    /// The percentage of steps at which the store writes.
+    pub(crate) write_percent: usize,
+    /// The store is opened once more when all flows are done.
+    pub(crate) reopens_at_the_end: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LifeEnd {
     Crash,
     Shutdown,
-    /// The store fails at the call after so many, and would go on if it was asked to.
+    /// The store fails after this many calls; `once`: and would accept later ones.
     StoreFails {
         calls: usize,
         once: bool,
@@ -172,7 +172,7 @@ impl Plan {
         let mut nodes = BTreeMap::new();
         for number in 0..1 + dice.roll(5) {
             let shape = Shape::draw(&dice, &mut runner, &mut next);
-            shape.cast(&dice, &mut roles, &mut nodes);
+            shape.assign_roles(&dice, &mut roles, &mut nodes);
             let mut ran = BTreeMap::new();
             let outcome = shape.run(&mut ran);
             flows.push(Flow {
@@ -198,24 +198,26 @@ impl Plan {
         }
     }
 
-    /// If this task is one of a group that waits in one line: its priority, and its place in the group.
+    /// Returns the task's priority and its position in the group, if the task is a member of a
+    /// group that waits in one queue.
     pub(crate) fn rank(&self, key: u64) -> Option<(u8, usize)> {
-        let place = self.flows.iter().find_map(|flow| match &flow.shape {
+        let position = self.flows.iter().find_map(|flow| match &flow.shape {
             Shape::Ranked(keys) if keys.len() as u64 <= self.settings.window => {
                 keys.iter().position(|own| *own == key)
             }
             _ => None,
         })?;
-        Some((self.roles[&key].priority?, place))
+        Some((self.roles[&key].priority?, position))
     }
 
-    /// The canvas of a flow, as it is submitted.
+    /// Returns the canvas of a flow, as it is submitted.
     pub(crate) fn canvas(&self, flow: &Flow) -> Canvas {
-        let dress = |key, task| self.dress(key, task);
-        let single = |key: &u64| dress(*key, Canvas::immutable("property.source", (key, false)));
+        let apply_role = |key, task| self.apply_role(key, task);
+        let single =
+            |key: &u64| apply_role(*key, Canvas::immutable("property.source", (key, false)));
         let args = |keys: &[u64]| keys.iter().map(|key| (*key, false)).collect::<Vec<_>>();
         let canvas = match &flow.shape {
-            Shape::Node(node) => node.canvas(false, &dress),
+            Shape::Node(node) => node.canvas(false, &apply_role),
             Shape::Lazy(keys) => {
                 let mut members = keys.iter().map(single).collect::<Vec<_>>().into_iter();
                 Canvas::group(std::iter::from_fn(move || members.next()))
@@ -231,7 +233,7 @@ impl Plan {
     }
 
     /// Gives a task the options of its role.
-    pub(crate) fn dress(&self, key: u64, task: Canvas) -> Canvas {
+    pub(crate) fn apply_role(&self, key: u64, task: Canvas) -> Canvas {
         let Some(role) = self.roles.get(&key) else {
             return task;
         };
@@ -302,12 +304,12 @@ impl Plan {
         builder
     }
 
-    /// Longer than anything is kept.
+    /// Returns the longest retention of any plan.
     pub(crate) fn retention() -> Duration {
         RETENTION
     }
 
-    /// Says whether what has ended may be gone before anybody asks for it.
+    /// Returns whether an ended flow may be swept before its caller asks for it.
     pub(crate) fn sweeps_early(&self) -> bool {
         self.retention < RETENTION
     }
@@ -342,7 +344,7 @@ impl Shape {
                     .current();
                 let mut tasks = 0;
                 node.walk(&mut |_| tasks += 1);
-                if tasks <= MOST_TASKS {
+                if tasks <= MAX_TASKS {
                     node.number(next);
                     return Self::Node(node);
                 }
@@ -350,8 +352,13 @@ impl Shape {
         }
     }
 
-    /// Gives each of its tasks a role.
-    fn cast(&self, dice: &Dice, roles: &mut BTreeMap<u64, Role>, nodes: &mut BTreeMap<u64, Node>) {
+    /// Assigns each of its tasks a role.
+    fn assign_roles(
+        &self,
+        dice: &Dice,
+        roles: &mut BTreeMap<u64, Role>,
+        nodes: &mut BTreeMap<u64, Node>,
+    ) {
         match self {
             Self::Lazy(keys) => {
                 roles.extend(keys.iter().map(|key| (*key, Role::of(dice, false, true))));
@@ -419,7 +426,7 @@ impl Role {
         }
     }
 
-    /// Expires before its time, or has done so before it is submitted.
+    /// Returns a role that expires before its time, or before its submission.
     fn late(dice: &Dice) -> Self {
         let mut role = Self::default();
         let (first, more) = (dice.next() % 10_000, dice.next() % 3_000);
@@ -438,7 +445,7 @@ impl Role {
         role
     }
 
-    /// `alone`: it takes nothing from upstream.
+    /// Draws a role; `alone`: the task takes no input from upstream.
     fn of(dice: &Dice, fails: bool, alone: bool) -> Self {
         let mut role = Self::idle(dice);
         if dice.percent(30) {
@@ -452,7 +459,7 @@ impl Role {
             2 => role.eta_ms = Some(dice.next() % 20_000),
             _ => {}
         }
-        // Later than all ends, and than the clock is ever set to.
+        // Later than the end of any run, and than the clock is ever set to.
         let late_ms = 2 * RETENTION.as_millis() as u64;
         match dice.roll(20) {
             0 => role.expires = Some(Expires::In(late_ms)),
@@ -479,11 +486,11 @@ impl Role {
         }
         let overruns = |detour: &Detour| matches!(detour, Detour::Overrun);
         if role.end == End::Listens || role.detours.iter().any(overruns) {
-            // Longer than its pauses: that one is not to be ended by it.
+            // Longer than its pauses: no pause is to be ended by it.
             role.soft_limit = Some(20_000 + dice.next() % 1_000);
         }
         if role.end == End::Overrun {
-            // The hard limit is short, and nothing is to happen before it.
+            // The hard limit is short, and must come first.
             role.detours.clear();
             role.soft_limit = None;
             role.pauses.clear();
@@ -491,7 +498,7 @@ impl Role {
         role
     }
 
-    /// How many retries it is to have.
+    /// Returns the number of retries of the task.
     pub(crate) fn retries(&self) -> u32 {
         let all = self.detours.len() as u32;
         match self.end {
@@ -536,8 +543,8 @@ impl Trouble {
             ends: (0..lives).map(end).collect(),
             repeats: dice.pick(&[0, 0, 10, 50]),
             deaths: dice.pick(&[(0, 0), (0, 0), (1, 30), (2, 100)]),
-            haste: dice.pick(&[5, 30, 60, 90]),
-            encore: dice.percent(30),
+            write_percent: dice.pick(&[5, 30, 60, 90]),
+            reopens_at_the_end: dice.percent(30),
         }
     }
 }

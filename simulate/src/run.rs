@@ -1,4 +1,4 @@
-//! A run: all lives of one seed, and what must hold when they are over.
+//! A run: all lives of one seed, and the checks after the last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,43 +12,43 @@ use crate::life::{Ended, live};
 use crate::revoke;
 use crate::world::World;
 
-/// What came of a seed.
+/// The result of a seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Of all that was written and all that was told: the same each time.
+    /// A hash of all writes and all answers: the same in each run of the seed.
     pub trace: u64,
-    /// How often the store was opened.
+    /// The number of openings of the store.
     pub lives: u32,
-    /// How many bodies were entered.
+    /// The number of bodies that started.
     pub bodies: usize,
-    /// What must not have happened.
-    pub wrong: Vec<String>,
+    /// The violations that were detected.
+    pub violations: Vec<String>,
 }
 
 /// How a seed is run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// It says what happens, line by line.
-    pub tells: bool,
+    /// Logs the events of the run, line by line.
+    pub logs: bool,
 }
 
-/// Runs what the seed stands for.
+/// Runs a seed.
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Run {
-    quiet();
+    silence_panics();
     let world = World::new(seed, options);
-    world.tell(|| format!("{:#?}", world.plan));
+    world.log(|| format!("{:#?}", world.plan));
     let mut trace = DefaultHasher::new();
     let mut disk = Disk::default();
     let trouble = &world.plan.trouble;
     let mut ends = trouble.ends.iter().copied();
-    let mut encore = trouble.encore;
+    let mut reopens_at_the_end = trouble.reopens_at_the_end;
     loop {
         let end = ends.next();
         let before = disk.batches();
-        let ended = live(&world, &disk, end, end.is_none() && !encore);
+        let ended = live(&world, &disk, end, end.is_none() && !reopens_at_the_end);
         let mut batches = disk.all();
-        world.tell(|| {
+        world.log(|| {
             format!(
                 "{ended:?}: {} batches, {} synced",
                 batches.len(),
@@ -63,32 +63,32 @@ pub fn run(seed: u64, options: Options) -> Run {
         }
         match ended {
             Ended::AllGone => break,
-            Ended::Done if end.is_none() => encore = false,
+            Ended::Done if end.is_none() => reopens_at_the_end = false,
             Ended::Done => {}
             Ended::Cleanly => {
                 if disk.synced() < batches.len() {
-                    world.report_fault("a clean stop leaves what is not synced".to_owned());
+                    world.report_fault("a clean stop leaves unsynced writes".to_owned());
                 }
             }
             Ended::Crashed => {
                 let kept = disk.synced() + world.dice.roll(batches.len() - disk.synced() + 1);
                 if world.plan.settings.buffered && kept < batches.len() {
-                    world.loses();
+                    world.note_loss();
                 }
                 batches.truncate(kept);
             }
             Ended::Stuck => {
-                world.report_fault("it does not go on".to_owned());
+                world.report_fault("the run is stuck".to_owned());
                 break;
             }
         }
-        if !world.wrong.borrow().is_empty() {
+        if !world.violations.borrow().is_empty() {
             break;
         }
         disk = Disk::holding(batches);
     }
-    if world.wrong.borrow().is_empty() {
-        count(&world);
+    if world.violations.borrow().is_empty() {
+        check_tasks(&world);
     }
     for submitted in &world.submitted {
         format!("{:?}", submitted.borrow()).hash(&mut trace);
@@ -98,13 +98,13 @@ pub fn run(seed: u64, options: Options) -> Run {
         trace: trace.finish(),
         lives: world.lives.get(),
         bodies: world.entered.borrow().len(),
-        wrong: world.wrong.take(),
+        violations: world.violations.take(),
     }
 }
 
-/// Each workflow that began has run each of its tasks once, however many attempts that took: there is
-/// one body to a chord, and one errback to a failure.
-fn count(world: &World) {
+/// Checks that each workflow that started has run each of its tasks once, in however many attempts:
+/// one body per chord, and one errback per failure.
+fn check_tasks(world: &World) {
     let mut tasks: BTreeMap<(Id, u64), BTreeSet<Id>> = BTreeMap::new();
     for (id, _, key) in &*world.entered.borrow() {
         tasks.entry((id.root(), *key)).or_default().insert(*id);
@@ -121,26 +121,26 @@ fn count(world: &World) {
         };
         let has_lost = world.has_lost.get();
         let is_asked = revoke::is_asked(world, number);
-        let most = match flow.idempotency_key {
+        let max_roots = match flow.idempotency_key {
             Some(_) if !has_lost && !world.plan.sweeps_early() => tries.min(1),
             _ => tries,
         };
         let may_be_missing = is_asked || (has_lost && forgotten);
         let is_missing = roots.is_empty() && !flow.ran.is_empty() && !may_be_missing;
-        if roots.len() > most as usize || is_missing {
+        if roots.len() > max_roots as usize || is_missing {
             let count = roots.len();
             world.report_fault(format!(
                 "flow {number}, submitted {tries} times, ran {count} times"
             ));
         }
         for root in roots.into_iter().filter(|_| !is_asked) {
-            // Of those before it, and of one that nobody asks for any more, some may be lost.
+            // Earlier submissions, and one that was forgotten, may have lost some tasks.
             if has_lost && (Some(root) != id || forgotten) {
                 continue;
             }
             for (key, expected) in &flow.ran {
                 let ran = tasks.get(&(root, *key)).map_or(0, BTreeSet::len);
-                // What was given a number that was lost has another one now.
+                // A task whose number was lost has another one now.
                 let again = has_lost && ran > *expected as usize;
                 if ran != *expected as usize && !again {
                     world.report_fault(format!(
@@ -157,7 +157,7 @@ fn count(world: &World) {
             .iter()
             .any(|flow| flow.ran.contains_key(key))
     };
-    // (Of what was revoked errbacks may run that otherwise do not.)
+    // (A revoked flow may run errbacks that otherwise do not run.)
     let asked: Vec<_> = (0..world.plan.flows.len())
         .filter(|flow| revoke::is_asked(world, *flow))
         .filter_map(|flow| world.submitted[flow].borrow().id)
@@ -168,8 +168,8 @@ fn count(world: &World) {
     }
 }
 
-/// Tasks panic because they are to, and actors too: nobody wants to read that.
-fn quiet() {
+/// Silences the panics that the simulation asks for.
+fn silence_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();

@@ -1,4 +1,4 @@
-//! The tasks of a simulation: each does what its role says.
+//! The tasks of a simulation. Each behaves as its role says.
 
 use chordal::TaskEntry;
 use chordal::prelude::*;
@@ -42,7 +42,7 @@ async fn calling(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
         Form::Calling { callee, .. } => world.canvas(callee),
         other => unreachable!("{other:?} calls"),
     });
-    // It holds no slot while it waits.
+    // The task holds no slot while it waits.
     drop(presence);
     let called: Value = ctx.call("callee", callee).await?;
     give(Some(&called), key, false).map_err(TaskError::new)
@@ -78,7 +78,7 @@ async fn fold(acc: Acc, item: Value) -> Result<Acc, TaskError> {
     fold_in(&acc, &item).map_err(TaskError::new)
 }
 
-/// Begins, waits as its role says, and fails as often as that says.
+/// Starts, waits as its role says, and fails as often as it says.
 async fn attend(ctx: &TaskContext, key: u64) -> Result<Presence, TaskError> {
     let presence = world::enter(ctx, key, false);
     let role = world::now(|world| world.plan.roles[&key].clone());

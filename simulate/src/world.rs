@@ -1,4 +1,5 @@
-//! The world around the engine of one run: what its tasks find, and what they have done.
+//! The world around the engine of one run: the state that its tasks use, and the log of their
+//! starts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,14 +23,14 @@ thread_local! {
     static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
 }
 
-/// The world of the run on this thread. Nothing of it is held over a wait: a task's future may be
-/// sent to another thread, for all its type knows.
+/// Calls a function with the world of this thread's run. No reference to it is held across an
+/// await: a task's future must be `Send`.
 pub(crate) fn now<T>(ask: impl FnOnce(&World) -> T) -> T {
     let world = WORLD.with(|world| world.borrow().clone());
     ask(&world.expect("a task runs in a run"))
 }
 
-/// When each run starts.
+/// Returns the time at which each run starts.
 pub(crate) fn start() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
@@ -38,63 +39,63 @@ pub(crate) fn start() -> SystemTime {
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) dice: Dice,
-    /// Of their own, for which commits are written where they were decided.
-    at_once: Dice,
+    /// A separate source for the commits that are written inline.
+    inline_dice: Dice,
     pub(crate) clock: Clock,
-    /// How many milliseconds have passed, whatever the wall clock shows.
+    /// The milliseconds that have passed, whatever the wall clock shows.
     passed_ms: Cell<u64>,
-    /// The latest time that the wall clock has shown, in milliseconds since the [start].
+    /// The latest time that the wall clock has shown, in milliseconds after the [start].
     latest_ms: Cell<u64>,
-    /// How many steps the driver has made, in all lives.
+    /// The number of the driver's steps, over all lives.
     steps: Cell<usize>,
-    /// The steps of the wall clock that are to come.
+    /// The remaining steps of the wall clock.
     clock_steps: RefCell<VecDeque<ClockStep>>,
-    /// How often the store was opened.
+    /// The number of openings of the store.
     pub(crate) lives: Cell<u32>,
-    /// Which bodies were entered: task, attempt, key.
+    /// The bodies that started: task, attempt, key.
     pub(crate) entered: RefCell<BTreeSet<(Id, u32, u64)>>,
-    /// Which of them the store has heard of, as long as it has lost nothing.
+    /// Those that the store knows, as long as it has lost nothing.
     attempts: RefCell<BTreeSet<(Id, u32, u64)>>,
-    /// A crash has taken what was acknowledged, as it may.
+    /// A crash has lost acknowledged submissions, as it may.
     pub(crate) has_lost: Cell<bool>,
-    /// Of each group that waits in one line: who has begun in this life.
+    /// Of each group that waits in one queue: the members that have started in this life.
     ranks: RefCell<BTreeMap<Id, Vec<(u8, usize)>>>,
-    /// What the store showed as ended when it was opened last.
+    /// The tasks that the store showed as ended at its last opening.
     pub(crate) ended: RefCell<BTreeSet<Id>>,
-    /// How many failures each task has behind it that were its role's.
+    /// The number of failures of each task so far that its role asked for.
     detours: RefCell<BTreeMap<Id, usize>>,
-    /// Who waits for his turn.
-    doors: RefCell<Vec<oneshot::Sender<()>>>,
-    /// Who waits for a time.
+    /// The futures that wait for a turn.
+    turns: RefCell<Vec<oneshot::Sender<()>>>,
+    /// The futures that wait for a time.
     sleepers: RefCell<Vec<(u64, oneshot::Sender<()>)>>,
-    /// How many bodies run in each queue, async and blocking.
+    /// The number of running bodies in each queue, async and blocking.
     present: RefCell<BTreeMap<(Option<&'static str>, bool), usize>>,
     deaths: Cell<usize>,
     pub(crate) submitted: Vec<RefCell<Submitted>>,
     pub(crate) seed: u64,
     pub(crate) asked: Vec<RefCell<Asked>>,
-    /// What starts no more.
+    /// The nodes of which no task may start any more.
     pub(crate) revoked: RefCell<BTreeSet<Id>>,
-    /// What must not have happened.
-    pub(crate) wrong: RefCell<Vec<String>>,
+    /// The violations that were detected.
+    pub(crate) violations: RefCell<Vec<String>>,
     options: Options,
 }
 
-/// What a caller knows of a flow.
+/// A caller's knowledge of its flow.
 #[derive(Debug, Default)]
 pub(crate) struct Submitted {
-    /// How often it was tried, and not refused.
+    /// The number of submissions that were tried and not refused.
     pub(crate) tries: u32,
-    /// How many milliseconds had passed at the first try.
+    /// The milliseconds that had passed at the first try.
     pub(crate) first_ms: u64,
     pub(crate) id: Option<Id>,
-    pub(crate) told: Option<Result<Value, String>>,
-    /// It has been asked to forget it.
+    pub(crate) reported: Option<Result<Value, String>>,
+    /// The caller has asked to forget the flow.
     pub(crate) forgotten: bool,
     pub(crate) done: bool,
 }
 
-/// A body that runs, in its slot.
+/// A running body, in its slot.
 #[derive(Debug)]
 pub(crate) struct Presence((Option<&'static str>, bool));
 
@@ -108,7 +109,7 @@ impl World {
             revoked: RefCell::default(),
             plan,
             dice: Dice::new(!seed),
-            at_once: Dice::new(seed.rotate_left(32)),
+            inline_dice: Dice::new(seed.rotate_left(32)),
             clock: Clock::manual(start()),
             passed_ms: Cell::new(0),
             latest_ms: Cell::new(0),
@@ -121,51 +122,51 @@ impl World {
             ranks: RefCell::default(),
             ended: RefCell::default(),
             detours: RefCell::default(),
-            doors: RefCell::default(),
+            turns: RefCell::default(),
             sleepers: RefCell::default(),
             present: RefCell::default(),
             deaths: Cell::new(0),
-            wrong: RefCell::default(),
+            violations: RefCell::default(),
             options,
         });
         WORLD.with(|current| *current.borrow_mut() = Some(world.clone()));
         world
     }
 
-    /// Says what happens, if anybody wants to hear it.
-    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
-        if self.options.tells {
+    /// Logs an event, if the options ask for it.
+    pub(crate) fn log(&self, what: impl FnOnce() -> String) {
+        if self.options.logs {
             println!("{:>9} {}", self.passed_ms.get(), what());
         }
     }
 
     pub(crate) fn report_fault(&self, what: String) {
-        self.tell(|| format!("WRONG: {what}"));
-        self.wrong.borrow_mut().push(what);
+        self.log(|| format!("WRONG: {what}"));
+        self.violations.borrow_mut().push(what);
     }
 
-    /// A new life begins: nobody is left of the one before.
+    /// Starts a new life: no task or caller of the previous one is left.
     pub(crate) fn begin_life(&self) {
         self.lives.set(self.lives.get() + 1);
-        self.doors.borrow_mut().clear();
+        self.turns.borrow_mut().clear();
         self.sleepers.borrow_mut().clear();
         self.present.borrow_mut().clear();
         self.ended.borrow_mut().clear();
         self.ranks.borrow_mut().clear();
     }
 
-    /// A crash has taken what was acknowledged.
-    pub(crate) fn loses(&self) {
-        self.tell(|| "what was acknowledged is lost".to_owned());
+    /// Notes that a crash has lost acknowledged submissions.
+    pub(crate) fn note_loss(&self) {
+        self.log(|| "acknowledged submissions are lost".to_owned());
         self.has_lost.set(true);
         self.attempts.borrow_mut().clear();
     }
 
     pub(crate) fn canvas(&self, node: &Node) -> Canvas {
-        node.canvas(false, &|key, task| self.plan.dress(key, task))
+        node.canvas(false, &|key, task| self.plan.apply_role(key, task))
     }
 
-    /// How many milliseconds had passed when the flow of a task was first submitted.
+    /// Returns the milliseconds that had passed when the flow of a task was first submitted.
     fn submitted_ms(&self, key: u64) -> u64 {
         let flows = self.plan.flows.iter().zip(&self.submitted);
         let mut own = flows.filter(|(flow, _)| flow.ran.contains_key(&key));
@@ -173,11 +174,11 @@ impl World {
             .map_or(0, |(_, submitted)| submitted.borrow().first_ms)
     }
 
-    /// Returns when the driver says so.
+    /// Waits for the driver to give this future its turn.
     pub(crate) fn turn(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let (open, door) = oneshot::channel();
-        self.doors.borrow_mut().push(open);
-        wait(door)
+        let (give, turn) = oneshot::channel();
+        self.turns.borrow_mut().push(give);
+        wait(turn)
     }
 
     pub(crate) fn sleep(&self, ms: u64) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -191,7 +192,7 @@ impl World {
         self.passed_ms.get()
     }
 
-    /// Turns the clock: so much time passes.
+    /// Advances the clock and the passed time.
     pub(crate) fn advance(&self, by: Duration) {
         self.clock.advance(by);
         self.passed_ms
@@ -205,7 +206,7 @@ impl World {
         self.latest_ms.set(self.latest_ms.get().max(shown_ms));
     }
 
-    /// Counts a step of the driver, and sets the wall clock if it is to be set with this one.
+    /// Counts a step of the driver, and sets the wall clock if the plan says so for this step.
     pub(crate) fn step(&self) {
         let step = self.steps.replace(self.steps.get() + 1);
         let mut clock_steps = self.clock_steps.borrow_mut();
@@ -214,7 +215,7 @@ impl World {
         {
             let by = Duration::from_millis(by_ms.unsigned_abs());
             let now = self.clock.now();
-            self.tell(|| format!("the clock is set by {by_ms} ms"));
+            self.log(|| format!("the clock is set by {by_ms} ms"));
             self.clock.set(match by_ms < 0 {
                 true => now - by,
                 false => now + by,
@@ -223,10 +224,10 @@ impl World {
         }
     }
 
-    /// Of a group that waits in one line the first takes the slot that is free, and each other goes by
-    /// its priority. Who was running at a crash comes into line when he has been read; and later lives
-    /// may try suspects first.
-    fn begins_in_turn(&self, id: Id, key: u64) {
+    /// Checks the order of a group that waits in one queue: the first member takes the free slot,
+    /// and the others start by priority. A task that was running at a crash is queued when it has
+    /// been read; and later lives may try suspects first.
+    fn check_start_order(&self, id: Id, key: u64) {
         let lives = self.lives.get();
         let Some(next) = self.plan.rank(key).filter(|_| lives <= 2) else {
             return;
@@ -249,18 +250,18 @@ impl World {
         begun.push(next);
     }
 
-    /// Lets one of those go on that wait for their turn; says whether there was any.
-    pub(crate) fn open_a_door(&self) -> bool {
-        let mut doors = self.doors.borrow_mut();
-        doors.retain(|door| !door.is_closed());
-        if doors.is_empty() {
+    /// Gives one of the waiting futures its turn. Returns whether there was any.
+    pub(crate) fn give_a_turn(&self) -> bool {
+        let mut turns = self.turns.borrow_mut();
+        turns.retain(|turn| !turn.is_closed());
+        if turns.is_empty() {
             return false;
         }
-        let at = self.dice.roll(doors.len());
-        doors.swap_remove(at).send(()).is_ok()
+        let at = self.dice.roll(turns.len());
+        turns.swap_remove(at).send(()).is_ok()
     }
 
-    /// Turns the clock by so much, or to when the first sleeper wakes.
+    /// Advances the clock by at most `most`, up to the time of the first sleeper.
     pub(crate) fn pass_time(&self, most: Duration) {
         let mut sleepers = self.sleepers.borrow_mut();
         sleepers.retain(|(_, sleeper)| !sleeper.is_closed());
@@ -274,7 +275,7 @@ impl World {
         }
     }
 
-    /// How this attempt is to fail before it may do what it is to do.
+    /// Returns how this attempt fails, if its role asks for another failure.
     pub(crate) fn next_detour(&self, id: Id, detours: &[Detour]) -> Option<Detour> {
         let mut taken = self.detours.borrow_mut();
         let taken = taken.entry(id).or_default();
@@ -296,22 +297,22 @@ impl World {
     }
 }
 
-async fn opened(door: oneshot::Receiver<()>) {
-    // Its other end goes only with all else.
-    if door.await.is_err() {
+async fn turn_given(turn: oneshot::Receiver<()>) {
+    // The sender is dropped only at the end of the life.
+    if turn.await.is_err() {
         std::future::pending().await
     }
 }
 
-fn wait(door: oneshot::Receiver<()>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    Box::pin(opened(door))
+fn wait(turn: oneshot::Receiver<()>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(turn_given(turn))
 }
 
-/// A body begins.
+/// Notes the start of a body, and checks that it may start now.
 pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
     now(|world| {
         let (id, attempt) = (ctx.id(), ctx.attempt());
-        world.tell(|| format!("task {key} begins, attempt {attempt} of {id}"));
+        world.log(|| format!("task {key} begins, attempt {attempt} of {id}"));
         world.entered.borrow_mut().insert((id, attempt, key));
         if !world.attempts.borrow_mut().insert((id, attempt, key)) {
             world.report_fault(format!("attempt {attempt} of task {key} ran twice"));
@@ -331,22 +332,22 @@ pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
         {
             world.report_fault(format!("task {key} begins before its countdown has ended"));
         }
-        world.begins_in_turn(id, key);
+        world.check_start_order(id, key);
         let most = 1 + role.retries() + world.lives.get() + world.deaths.get() as u32;
         if attempt > most {
             world.report_fault(format!("attempt {attempt} of task {key}, which has {most}"));
         }
-        let place = (role.queue, blocking);
+        let queue = (role.queue, blocking);
         let mut present = world.present.borrow_mut();
-        let there = present.entry(place).or_default();
-        *there += 1;
+        let running = present.entry(queue).or_default();
+        *running += 1;
         let limit = world.limit(role.queue, blocking);
-        if *there > limit {
+        if *running > limit {
             world.report_fault(format!(
-                "{there} tasks run in {place:?}, which has {limit} slots"
+                "{running} tasks run in {queue:?}, which has {limit} slots"
             ));
         }
-        Presence(place)
+        Presence(queue)
     })
 }
 
@@ -354,26 +355,26 @@ impl Drop for Presence {
     fn drop(&mut self) {
         now(|world| {
             let mut present = world.present.borrow_mut();
-            if let Some(there) = present.get_mut(&self.0) {
-                *there = there.saturating_sub(1);
+            if let Some(running) = present.get_mut(&self.0) {
+                *running = running.saturating_sub(1);
             }
         });
     }
 }
 
-/// The world as the engine meets it.
+/// The source of chance that the engine uses.
 #[derive(Debug)]
-pub(crate) struct Weather(pub(crate) Rc<World>);
+pub(crate) struct WorldChance(pub(crate) Rc<World>);
 
-impl Chance for Weather {
+impl Chance for WorldChance {
     fn dies(&self, kind: &'static str) -> bool {
         let world = &self.0;
         let (most, of_thousand) = world.plan.trouble.deaths;
-        // Without the engine itself all stops: that is another life's end.
+        // The death of the engine's actor would end the life, which the plan decides.
         let may_die = kind != "engine" && world.deaths.get() < most;
         let dies = may_die && world.dice.roll(1_000) < of_thousand;
         if dies {
-            world.tell(|| format!("an actor dies: {kind}"));
+            world.log(|| format!("an actor dies: {kind}"));
             world.deaths.set(world.deaths.get() + 1);
         }
         dies
@@ -382,14 +383,14 @@ impl Chance for Weather {
     fn repeats(&self) -> bool {
         let repeats = self.0.dice.percent(self.0.plan.trouble.repeats);
         if repeats {
-            self.0.tell(|| "a word comes twice".to_owned());
+            self.0.log(|| "an event arrives twice".to_owned());
         }
         repeats
     }
 
-    /// In every fifth run, half of those that could be.
+    /// In every fifth seed, half of the batches that could be.
     fn writes_at_once(&self) -> bool {
-        self.0.seed.is_multiple_of(5) && self.0.at_once.percent(50)
+        self.0.seed.is_multiple_of(5) && self.0.inline_dice.percent(50)
     }
 
     fn free_thread(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {

@@ -1,4 +1,4 @@
-//! The room for what is pending: who submits more than there may be waits here.
+//! Admission control: limits how much may be pending; submissions above the limit wait here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,15 +14,16 @@ pub(crate) struct AdmissionControl(Mutex<State>);
 #[derive(Debug)]
 struct State {
     machine: pending_limit::PendingLimit,
-    /// Who is told that he has entered, by number; `None` when nobody is any more.
+    /// The submissions that wait to be admitted, by number; `None` once admission is closed.
     waiting: Option<HashMap<u64, oneshot::Sender<()>>>,
 }
 
-/// What a submission takes up until the engine has it. Dropped, it takes up nothing.
+/// The share of the limit that a submission holds until the engine has accepted it. Dropping it
+/// gives the share back.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    room: Arc<AdmissionControl>,
-    weight: Load,
+    admission: Arc<AdmissionControl>,
+    load: Load,
 }
 
 impl AdmissionControl {
@@ -37,37 +38,37 @@ impl AdmissionControl {
         self.0.lock().machine.taken()
     }
 
-    /// Enters when there is room; never, if it is closed before.
+    /// Waits until the limit admits one more submission; returns `None` if admission closes first.
     pub(crate) async fn acquire(self: &Arc<Self>) -> Option<Reservation> {
-        let (number, told) = {
+        let (number, admitted) = {
             let mut state = self.0.lock();
             let State { machine, waiting } = &mut *state;
             let waiting = waiting.as_mut()?;
             match machine.acquire() {
                 None => return Some(self.reservation()),
                 Some(number) => {
-                    let (tell, told) = oneshot::channel();
-                    waiting.insert(number, tell);
-                    (number, told)
+                    let (admit, admitted) = oneshot::channel();
+                    waiting.insert(number, admit);
+                    (number, admitted)
                 }
             }
         };
         let mut waiting = Waiting {
-            room: self,
+            admission: self,
             number: Some(number),
         };
-        told.await.ok()?;
+        admitted.await.ok()?;
         waiting.number = None;
         Some(self.reservation())
     }
 
-    /// Enters if there is room and nobody waits for it.
+    /// Admits a submission if the limit allows it and no other submission waits.
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Reservation> {
         let entered = self.0.lock().machine.try_acquire();
         entered.then(|| self.reservation())
     }
 
-    /// Enters, whether there is room or not.
+    /// Admits a submission even if that exceeds the limit.
     pub(crate) fn acquire_over_limit(self: &Arc<Self>) -> Reservation {
         self.add(Load::ONE);
         self.reservation()
@@ -75,70 +76,71 @@ impl AdmissionControl {
 
     fn reservation(self: &Arc<Self>) -> Reservation {
         Reservation {
-            room: self.clone(),
-            weight: Load::ONE,
+            admission: self.clone(),
+            load: Load::ONE,
         }
     }
 
-    /// So much more is pending.
+    /// Adds `more` to the pending load.
     pub(crate) fn add(&self, more: Load) {
         self.0.lock().machine.add(more);
     }
 
-    /// So much less is pending.
+    /// Subtracts `less` from the pending load and admits the submissions that now fit.
     pub(crate) fn remove(&self, less: Load) {
         let mut state = self.0.lock();
         let State { machine, waiting } = &mut *state;
         for number in machine.remove(less) {
-            let tell = waiting.as_mut().and_then(|waiting| waiting.remove(&number));
-            // Who no longer listens gives his room back himself.
-            let _ = tell.map(|tell| tell.send(()));
+            let admit = waiting.as_mut().and_then(|waiting| waiting.remove(&number));
+            // A waiter that was dropped meanwhile gives its share back itself.
+            let _ = admit.map(|admit| admit.send(()));
         }
     }
 
-    /// Nobody enters any more; who waits is told.
+    /// Stops admitting and wakes all waiting submissions, which then fail.
     pub(crate) fn close(&self) {
         self.0.lock().waiting = None;
     }
 }
 
-/// One who waits in line, for as long as he does.
+/// A waiting submission; dropping it before it is admitted removes it from the queue.
 struct Waiting<'a> {
-    room: &'a AdmissionControl,
+    admission: &'a AdmissionControl,
     number: Option<u64>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        let mut state = self.room.0.lock();
+        let mut state = self.admission.0.lock();
         let waited = state.machine.leave(number);
         if let Some(waiting) = &mut state.waiting {
             waiting.remove(&number);
         }
         drop(state);
         if !waited {
-            self.room.remove(Load::ONE);
+            self.admission.remove(Load::ONE);
         }
     }
 }
 
 impl Reservation {
-    /// It takes up so much by now.
-    pub(crate) fn set(&mut self, weight: Load) {
-        let before = std::mem::replace(&mut self.weight, weight);
-        self.room.add(weight);
-        self.room.remove(before);
+    /// Changes the reserved load to `load`.
+    pub(crate) fn set(&mut self, load: Load) {
+        let before = std::mem::replace(&mut self.load, load);
+        self.admission.add(load);
+        self.admission.remove(before);
     }
 
-    /// The engine has it: what it takes up is to be [removed](AdmissionControl::remove) when it has ended.
-    pub(crate) fn keep(mut self) -> Load {
-        std::mem::take(&mut self.weight)
+    /// Hands the load over to the engine, which [removes](AdmissionControl::remove) it when the
+    /// workflow has ended.
+    pub(crate) fn hand_over(mut self) -> Load {
+        std::mem::take(&mut self.load)
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.room.remove(self.weight);
+        self.admission.remove(self.load);
     }
 }

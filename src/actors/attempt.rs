@@ -1,4 +1,4 @@
-//! One attempt as the task's own code reaches it: its slot, its soft limit, its children.
+//! One attempt as seen by the task's own code: its slot, its soft limit, its children.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,15 +18,15 @@ use crate::error::{Error, Result};
 use crate::messages::dispatcher::Permit;
 use crate::messages::task::{ReacquireSlot, StartSubtask};
 
-/// An attempt that runs, or has run.
+/// An attempt that is running or has run.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    /// Asked for the store and the time only when they are needed: an attempt that runs on must
-    /// not keep the store open.
+    /// The attempt goes through this for the store and the time only when it needs them: a
+    /// long-running attempt must not keep the store open.
     shared: Arc<Shared>,
-    /// Of its task.
+    /// The task's id.
     id: Id,
-    ticket: TaskKey,
+    task_key: TaskKey,
     number: u32,
     kind: AttemptKind,
     slot: Mutex<Slot>,
@@ -37,20 +37,21 @@ pub(crate) struct Attempt {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttemptKind {
-    /// Its body holds a thread.
+    /// The body blocks a thread.
     pub(crate) is_blocking: bool,
-    /// It may have ended the process: its task is told when it waits for others.
+    /// The task is suspected of ending the process, so its actor is notified when the attempt waits
+    /// for other tasks.
     pub(crate) is_watched: bool,
 }
 
-/// Invariant: the slot is not held while a part of the body waits for other tasks, however many do:
-/// these may need it.
+/// Invariant: the slot is not held while any part of the body waits for other tasks, because those
+/// tasks may need it.
 #[derive(Debug)]
 enum Slot {
     Held(Permit),
-    /// Given back while so many parts of the body wait; none: it is on its way back.
+    /// Given back while this many parts of the body wait. Zero: the slot is on its way back.
     Lent(usize),
-    /// The attempt is over: what comes now goes back.
+    /// The attempt is over; a permit that arrives now is returned.
     Closed,
 }
 
@@ -58,14 +59,14 @@ impl Attempt {
     pub(crate) fn new(
         shared: Arc<Shared>,
         id: Id,
-        (ticket, number): (TaskKey, u32),
+        (task_key, number): (TaskKey, u32),
         kind: AttemptKind,
         permit: Permit,
     ) -> Self {
         Self {
             shared,
             id,
-            ticket,
+            task_key,
             number,
             kind,
             slot: Mutex::new(Slot::Held(permit)),
@@ -87,33 +88,37 @@ impl Attempt {
         self.kind.is_blocking
     }
 
-    pub(crate) fn ticket(&self) -> TaskKey {
-        self.ticket
+    pub(crate) fn task_key(&self) -> TaskKey {
+        self.task_key
     }
 
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
-    /// From now on the task listens for its cancellation. Says whether it is to end.
+    /// Registers that the task observes its cancellation. Returns whether the attempt was
+    /// cancelled.
     pub(crate) fn observe_cancellation(&self) -> bool {
-        self.cancellation.observe() || self.shared.engine_handle().cancellations.is_due(self)
+        self.cancellation.observe() || self.shared.engine_handle().cancellations.is_requested(self)
     }
 
-    /// Says something to its task's actor.
-    pub(crate) fn send(&self, note: AttemptMessage) {
-        self.shared.engine_handle().inbox.push(self.ticket, note);
+    /// Sends a message to the task's actor.
+    pub(crate) fn send(&self, message: AttemptMessage) {
+        self.shared
+            .engine_handle()
+            .inbox
+            .push(self.task_key, message);
     }
 
-    /// Has the task start this canvas, or join the one that it started under `key` before, and
-    /// waits for its outcome, without a slot.
-    pub(crate) async fn call(self: &Arc<Self>, key: &str, graft: SubtaskPlan) -> Result<Outcome> {
+    /// Starts this canvas as a child of the task, or joins the child that was started under `key`
+    /// before, and waits for its outcome without holding a slot.
+    pub(crate) async fn call(self: &Arc<Self>, key: &str, plan: SubtaskPlan) -> Result<Outcome> {
         let (answer, outcome) = oneshot::channel();
         self.send(AttemptMessage::StartSubtask(StartSubtask {
             attempt: self.number,
             purpose: Purpose::Call,
             key: key.to_owned(),
-            graft,
+            plan,
             answer: Some(answer),
         }));
         match self.without_slot(outcome).await {
@@ -122,8 +127,8 @@ impl Attempt {
         }
     }
 
-    /// Waits for this without a slot, and then for a slot to go on with. To be called in the body, or in
-    /// what the body has started.
+    /// Gives the slot back, awaits `wait`, and then waits for a slot again. Must be called within
+    /// the body or within a future that the body polls.
     pub(crate) async fn without_slot<T>(self: &Arc<Self>, wait: impl Future<Output = T>) -> T {
         let waiting = Waiting::new(self);
         if self.kind.is_watched {
@@ -139,14 +144,14 @@ impl Attempt {
         done
     }
 
-    /// Asks for a slot; nothing comes if the attempt is over.
+    /// Asks for a slot. The receiver fails if the attempt is over.
     fn ask_for_slot(&self) -> oneshot::Receiver<Permit> {
         let (slot, permit) = oneshot::channel();
         self.send(AttemptMessage::ReacquireSlot(ReacquireSlot(slot)));
         permit
     }
 
-    /// Takes this slot, unless something waits by now, or the attempt is over.
+    /// Keeps the permit, unless a part of the body waits by now or the attempt is over.
     fn take(&self, permit: Permit) {
         let mut slot = self.slot.lock();
         if let Slot::Lent(0) = *slot {
@@ -154,20 +159,21 @@ impl Attempt {
         }
     }
 
-    /// Has the task start one more member of its group.
-    pub(crate) fn add(&self, graft: SubtaskPlan) {
-        // Its number in the attempt: the next attempt adds the same again, and joins it.
+    /// Starts one more member of the task's group.
+    pub(crate) fn add(&self, plan: SubtaskPlan) {
+        // The key is the addition's number within the attempt: the next attempt makes the same
+        // additions in the same order, and joins these children.
         let number = self.additions.fetch_add(1, Ordering::Relaxed);
         self.send(AttemptMessage::StartSubtask(StartSubtask {
             attempt: self.number,
             purpose: Purpose::Addition,
             key: number.to_string(),
-            graft,
+            plan,
             answer: None,
         }));
     }
 
-    /// Ends the attempt; returns its slot, if it holds it.
+    /// Ends the attempt. Returns its slot if the attempt holds it.
     pub(crate) fn close(&self) -> Option<Permit> {
         match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
             Slot::Held(permit) => Some(permit),
@@ -175,8 +181,8 @@ impl Attempt {
         }
     }
 
-    /// Nobody answers. If the app has ended, neither do we: the code of a task must not take the
-    /// end of the process for a failure.
+    /// Returns the error for a request that the task's actor dropped. Never completes if the app
+    /// has ended: the task's code must not take the end of the process for a failure.
     async fn detached_error<T>(&self) -> Result<T> {
         match self.shared.ended() {
             Some(_) => std::future::pending().await,
@@ -185,7 +191,7 @@ impl Attempt {
     }
 }
 
-/// A part of the body that waits, for what it needs or for the slot: for as long as this lives.
+/// A part of the body that waits, for another task or for a slot, as long as this value lives.
 struct Waiting<'a>(&'a Arc<Attempt>);
 
 impl<'a> Waiting<'a> {
@@ -200,7 +206,7 @@ impl<'a> Waiting<'a> {
         Self(attempt)
     }
 
-    /// Of those that wait at once the last brings the slot back.
+    /// Returns `self` if no other part of the body waits: the last one asks for the slot again.
     fn unless_others_wait(self) -> Option<Self> {
         let mut slot = self.0.slot.lock();
         let is_last = match &mut *slot {
@@ -219,14 +225,14 @@ impl<'a> Waiting<'a> {
         Some(self)
     }
 
-    /// Takes the slot back, unless something else waits by now.
+    /// Takes the slot back, unless another part of the body waits by now.
     fn take_back(self, permit: Permit) {
         self.leave();
         self.0.take(permit);
         std::mem::forget(self);
     }
 
-    /// Says whether nothing waits any more.
+    /// Counts this part as no longer waiting. Returns whether it was the last one.
     fn leave(&self) -> bool {
         match &mut *self.0.slot.lock() {
             Slot::Lent(waiting) => {
@@ -239,8 +245,8 @@ impl<'a> Waiting<'a> {
 }
 
 impl Drop for Waiting<'_> {
-    /// It has been given up: by a timeout of the task's own, for example. The body goes on, and the slot
-    /// comes behind.
+    /// Handles a wait that the body gave up, for example by a timeout of its own: the body runs on
+    /// at once, and the slot is reacquired in the background.
     fn drop(&mut self) {
         if self.leave() && self.0.shared.ended().is_none() {
             let attempt = self.0.clone();
@@ -255,24 +261,24 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Something that a task may listen for.
+/// An event that a task may observe.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
-    /// The task wants to be told, and not to be ended.
+    /// The task observes the event, and so is not ended by it.
     has_listener: AtomicBool,
     reached: AtomicBool,
-    bell: Notify,
+    raised: Notify,
 }
 
 impl Signal {
-    /// It is there; says whether the task listens.
+    /// Raises the signal. Returns whether the task observes it.
     pub(crate) fn reach(&self) -> bool {
         self.reached.store(true, Ordering::SeqCst);
-        self.bell.notify_waiters();
+        self.raised.notify_waiters();
         self.has_listener.load(Ordering::SeqCst)
     }
 
-    /// From now on the task listens. Says whether it is there.
+    /// Registers that the task observes the signal. Returns whether it was raised.
     pub(crate) fn observe(&self) -> bool {
         self.has_listener.store(true, Ordering::SeqCst);
         self.reached.load(Ordering::SeqCst)
@@ -280,28 +286,28 @@ impl Signal {
 
     pub(crate) async fn wait(&self) {
         loop {
-            let rung = self.bell.notified();
-            tokio::pin!(rung);
-            // Registered before the look, so that nothing is missed between look and wait.
-            rung.as_mut().enable();
+            let notified = self.raised.notified();
+            tokio::pin!(notified);
+            // Registered before the check, so that no signal is missed between check and wait.
+            notified.as_mut().enable();
             if self.observe() {
                 return;
             }
-            rung.await;
+            notified.await;
         }
     }
 }
 
-/// The soft time limit as the task sees it.
+/// The soft time limit, as the task observes it.
 #[derive(Debug)]
 pub(crate) struct SoftLimit {
-    /// When it is, on the scale of `Clock::elapsed_ms`.
+    /// The time of the limit, on the scale of `Clock::elapsed_ms`.
     at_ms: AtomicU64,
     signal: Signal,
 }
 
 impl Default for SoftLimit {
-    /// None, until it is [set](SoftLimit::set).
+    /// Creates a limit that is never reached until it is [set](SoftLimit::set).
     fn default() -> Self {
         Self {
             at_ms: AtomicU64::new(u64::MAX),
@@ -315,13 +321,13 @@ impl SoftLimit {
         self.at_ms.store(at_ms, Ordering::SeqCst);
     }
 
-    /// From now on the task listens. Says whether it is reached by now: a task that looks need not
-    /// wait for whoever rings.
+    /// Registers that the task observes the limit. Returns whether it has passed: a task that
+    /// checks need not wait for the signal.
     pub(crate) fn is_over(&self, now_ms: u64) -> bool {
         self.signal.observe() || self.at_ms.load(Ordering::SeqCst) <= now_ms
     }
 
-    /// It has been reached; says whether the task listens.
+    /// Raises the signal. Returns whether the task observes it.
     pub(crate) fn reach(&self) -> bool {
         self.signal.reach()
     }

@@ -1,4 +1,5 @@
-//! The body of an attempt: what is below it knows which attempt it is a part of, and logs in its span.
+//! The body of an attempt: code that it polls can look up the attempt, and logs in the attempt's
+//! span.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Attempt>>> = const { RefCell::new(None) };
 }
 
-/// Returns the attempt that the caller is a part of, if it is one of this app.
+/// Returns the attempt whose body calls this, if the attempt belongs to this app.
 pub(crate) fn current(shared: &Arc<Shared>) -> Option<Arc<Attempt>> {
     let current = CURRENT.with_borrow(Option::clone);
     current.filter(|attempt| Arc::ptr_eq(attempt.shared(), shared))
@@ -25,7 +26,7 @@ pub(crate) fn current(shared: &Arc<Shared>) -> Option<Arc<Attempt>> {
 /// The call of an attempt's function.
 pub(crate) struct Body {
     call: Guarded,
-    /// `None` while it is polled: then it is the current one.
+    /// `None` while the body is polled: then the attempt is in `CURRENT`.
     attempt: Option<Arc<Attempt>>,
     span: Span,
 }
@@ -51,7 +52,6 @@ impl Future for Body {
         } = self.get_mut();
         let _entered = span.enter();
         let outer = CURRENT.replace(attempt.take());
-        // (A panic is an outcome, too.)
         let outcome = Pin::new(call).poll(context);
         *attempt = CURRENT.replace(outer);
         outcome

@@ -1,4 +1,4 @@
-//! One call of a task's function: its arguments, its limits, and what its end means.
+//! One call of a task's function: its arguments, its limits, and how its result becomes an outcome.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::persistence::reader::Elements;
 use crate::task::{Call, Entry, Next, TaskContext, TaskError, TaskOptions};
 
-/// What the function is called with.
+/// The input of a call.
 #[derive(Debug)]
 pub(crate) enum CallInput {
     First {
@@ -36,17 +36,18 @@ pub(crate) enum CallInput {
         mode: Mode,
         input: Option<Value>,
     },
-    /// The whole list, from the retry before.
+    /// The complete argument list that the previous attempt's retry gave.
     Again(Value),
-    /// The outcomes that a fold's function is to take in.
+    /// The outcomes that a fold's function takes in.
     Fold(Arc<Run>),
 }
 
 impl CallInput {
-    /// `args`: the list that a retry gave in place of the first one.
-    pub(crate) fn new(place: &ChildSpec, args: Option<Value>) -> Self {
-        let (def, input) = (place.def(), place.input.as_ref());
-        match (args, &place.run) {
+    /// Builds the input of a call. `args` is the list that a retry gave in place of the original
+    /// arguments.
+    pub(crate) fn new(spec: &ChildSpec, args: Option<Value>) -> Self {
+        let (def, input) = (spec.def(), spec.input.as_ref());
+        match (args, &spec.run) {
             (_, Some(run)) => Self::Fold(run.clone()),
             (Some(list), None) => Self::Again(list),
             (None, None) => Self::First {
@@ -75,14 +76,14 @@ impl Limits {
     }
 }
 
-/// The limit that an attempt ran over.
+/// The limit that an attempt exceeded.
 pub(crate) enum LimitExceeded {
     Soft,
     Hard(Duration),
 }
 
-/// When the limits of an attempt that has begun are reached, as
-/// [`Clock::elapsed_ms`](Clock::elapsed_ms) counts.
+/// The times at which a running attempt reaches its limits, on the scale of
+/// [`Clock::elapsed_ms`](Clock::elapsed_ms).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadlines {
     soft: Option<u64>,
@@ -94,7 +95,7 @@ impl Limits {
         self.soft.is_some() || self.hard.is_some()
     }
 
-    /// The attempt begins now.
+    /// Starts the limits now.
     pub(crate) fn begin(self, soft_limit: &SoftLimit, clock: &Clock) -> Deadlines {
         let soft = self.soft.map(|limit| clock.after(limit));
         if let Some(soft) = soft {
@@ -108,10 +109,11 @@ impl Limits {
 }
 
 impl Deadlines {
-    /// Waits for the work, as long as the limits allow; they are looked at before it each time that
-    /// it goes on, and after it has ended: it may have blocked its thread. It is to be polled once
-    /// before, so that what is done at once is done in time, however late we look.
-    pub(crate) async fn keep<T>(
+    /// Polls the work until a limit is reached. The limits are checked before each poll and after
+    /// the work has completed, because a poll may have blocked its thread. The caller must have
+    /// polled the work once before, so that work that completes at once is in time, however late
+    /// this check is.
+    pub(crate) async fn enforce<T>(
         self,
         mut work: impl Future<Output = T> + Unpin,
         soft_limit: &SoftLimit,
@@ -137,7 +139,7 @@ impl Deadlines {
         }
     }
 
-    /// What is done, unless a limit had passed by then.
+    /// Returns `done`, or the limit that had passed when the work completed.
     pub(crate) fn in_time<T>(
         self,
         done: T,
@@ -147,7 +149,8 @@ impl Deadlines {
         if self.soft.is_none() && self.hard.is_none() {
             return Ok(done);
         }
-        // (Behind it, not at it: these are whole milliseconds, and the first may have been a part of one.)
+        // (`>` and not `>=`: the times are whole milliseconds, and the first may have begun partly
+        // elapsed.)
         let now = clock.elapsed_ms();
         match (self.hard, self.soft()) {
             (Some((limit, until)), _) if now > until => Err(LimitExceeded::Hard(limit)),
@@ -156,14 +159,14 @@ impl Deadlines {
         }
     }
 
-    /// The soft limit, if it comes before the hard one.
+    /// Returns the soft limit if it is earlier than the hard one.
     fn soft(self) -> Option<u64> {
         let hard = self.hard.map_or(u64::MAX, |(_, until)| until);
         self.soft.filter(|soft| *soft < hard)
     }
 }
 
-/// Polls it once, and then keeps to the limits.
+/// Polls the work once without checking the limits, and then applies them.
 pub(crate) async fn in_time<T>(
     mut work: impl Future<Output = T> + Unpin,
     limits: Limits,
@@ -174,22 +177,22 @@ pub(crate) async fn in_time<T>(
     let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut work).poll(context)));
     match at_once.await {
         Poll::Ready(done) => deadlines.in_time(done, soft_limit, clock),
-        Poll::Pending => deadlines.keep(work, soft_limit, clock).await,
+        Poll::Pending => deadlines.enforce(work, soft_limit, clock).await,
     }
 }
 
 pub(crate) type Outcome = Result<Result<Payload, TaskError>, Box<dyn Any + Send>>;
 
-/// A call whose panics are its outcome.
+/// A call that returns panics as its outcome.
 pub(crate) type Guarded = CatchUnwind<AssertUnwindSafe<Call>>;
 
-/// Calls the function once, or once per item.
+/// Builds the call of the function: once, or once per item.
 pub(crate) fn build_call(
     entry: &'static Entry,
     mut context: TaskContext,
-    work: CallArguments,
+    arguments: CallArguments,
 ) -> Guarded {
-    let call = match work {
+    let call = match arguments {
         CallArguments::Once(args, upstream) => {
             context.upstream = upstream.map(Arc::new);
             entry.call(context, args)
@@ -216,9 +219,9 @@ async fn map(
         context.item = Some(i);
         let value = entry.call(context, item.into()).await;
         values.push(value.map_err(|error| error.of_item("map"))?.bytes());
-        // Not when all items are done: what they give is too large by now.
-        if let Err(excess) = shared.registry.check(entry.name, "result", values.bytes()) {
-            let mut message = format!("its result takes {excess}");
+        // After the last item the result as a whole is too large, and the message says only that.
+        if let Err(size) = shared.registry.check(entry.name, "result", values.bytes()) {
+            let mut message = format!("its result takes {size}");
             if i + 1 < count {
                 message = format!("{message}: already after {} of {count} items", i + 1);
             }
@@ -244,17 +247,18 @@ async fn fold(
     Ok(acc)
 }
 
-/// What a function is called with: once with its arguments, or once for each of so many items.
+/// The arguments of a call, resolved: for one call, or for one per item.
 pub(crate) enum CallArguments {
-    /// The list upstream is read by the function as it goes, if it takes it so.
+    /// The arguments, and the upstream list if the function streams it.
     Once(Parts, Option<Elements>),
     Map(Payload, u32),
-    /// With the accumulator and each of these, one after the other.
+    /// The accumulator and the items, which are passed to the function one after the other.
     Fold(Payload, Vec<Payload>),
 }
 
 impl CallInput {
-    /// Puts the arguments together, if nothing has to be read for that.
+    /// Resolves the arguments if no read from the store is needed; otherwise returns the input
+    /// unchanged.
     pub(crate) fn at_hand(self) -> Result<CallArguments, Self> {
         let list = match self {
             Self::First {
@@ -287,8 +291,8 @@ impl CallInput {
             }
             Self::Fold(run) => {
                 let at_hand = run.at_hand();
-                let work = at_hand.map(|(acc, items)| CallArguments::Fold(acc, items));
-                return work.ok_or(Self::Fold(run));
+                let arguments = at_hand.map(|(acc, items)| CallArguments::Fold(acc, items));
+                return arguments.ok_or(Self::Fold(run));
             }
             stored => return Err(stored),
         };
@@ -296,16 +300,16 @@ impl CallInput {
     }
 }
 
-/// Puts the arguments together: what comes from upstream, then the others.
+/// Resolves the arguments: the input from upstream first, then the task's own.
 pub(crate) async fn resolve_input(
     shared: &Shared,
     root: Id,
     entry: &Entry,
-    given: CallInput,
+    input: CallInput,
 ) -> Result<CallArguments, String> {
     let mut upstream = None;
-    let list = match given.at_hand() {
-        Ok(work) => return Ok(work),
+    let list = match input.at_hand() {
+        Ok(arguments) => return Ok(arguments),
         Err(CallInput::First {
             args, count, input, ..
         }) => {
@@ -316,7 +320,7 @@ pub(crate) async fn resolve_input(
                     upstream = shared.elements(root, &input).await.map_err(unreadable)?;
                 }
                 match upstream {
-                    // In its place stands a list that is empty.
+                    // An empty list takes its position in the arguments.
                     Some(_) => list.begin(0),
                     None => list = load(shared, root, input, list).await?,
                 }
@@ -347,7 +351,7 @@ fn unreadable(error: Error) -> String {
     format!("its input could not be read: {error}")
 }
 
-/// Whose call it is, and so whose failure it would be.
+/// Identifies an attempt, for its log entries and failures.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttemptRef {
     pub(crate) id: Id,
@@ -356,13 +360,13 @@ pub(crate) struct AttemptRef {
 }
 
 impl AttemptRef {
-    /// The span of the attempt.
+    /// Returns the tracing span of the attempt.
     pub(crate) fn span(&self) -> Span {
         let Self { id, attempt, .. } = self;
         tracing::info_span!("attempt", %id, name = self.entry.name, attempt)
     }
 
-    /// What the end of the function means to its task.
+    /// Converts the function's result, or the limit that it exceeded, into the attempt's outcome.
     pub(crate) fn end_in_time(
         &self,
         done: Result<Outcome, LimitExceeded>,
@@ -370,7 +374,7 @@ impl AttemptRef {
     ) -> AttemptOutcome {
         match done {
             Ok(outcome) => self.end(outcome, shared),
-            Err(over) => self.too_late(over, shared),
+            Err(exceeded) => self.too_late(exceeded, shared),
         }
     }
 
@@ -386,18 +390,18 @@ impl AttemptRef {
     fn value(&self, payload: Payload, shared: &Shared) -> AttemptOutcome {
         match self.check(shared, "result", &payload) {
             Ok(()) => AttemptOutcome::Value(Value::Inline(payload)),
-            Err(excess) => self.too_large(&format!("its result takes {excess}")),
+            Err(size) => self.too_large(&format!("its result takes {size}")),
         }
     }
 
-    /// What comes of an attempt that gave no value.
+    /// Returns the outcome of an attempt that returned an error.
     fn failed(&self, error: &TaskError, shared: &Shared) -> AttemptOutcome {
         match error.next(&self.entry.options) {
             Next::Replace(canvas) => match freeze::graft(*canvas, true, &shared.registry) {
-                Ok(graft) => AttemptOutcome::Replaced(graft),
-                Err(refusal) => {
-                    let message = format!("its replacement is refused: {refusal}");
-                    match refusal.reason {
+                Ok(plan) => AttemptOutcome::Replaced(plan),
+                Err(error) => {
+                    let message = format!("its replacement is refused: {error}");
+                    match error.reason {
                         Reason::TooLarge { .. } => self.too_large(&message),
                         Reason::Wrong(_) | Reason::QueueName(_) => {
                             self.failure(FailureKind::Type, &message, Retry::Never)
@@ -412,9 +416,9 @@ impl AttemptRef {
             Next::Retry(retry) => {
                 if let Retry::Asked { args, .. } = &retry
                     && let Some(Value::Inline(args)) = args
-                    && let Err(excess) = self.check(shared, "arguments", args)
+                    && let Err(size) = self.check(shared, "arguments", args)
                 {
-                    return self.too_large(&format!("the arguments of its retry take {excess}"));
+                    return self.too_large(&format!("the arguments of its retry take {size}"));
                 }
                 AttemptOutcome::Failure {
                     failure: error.failure(self.id, self.entry.name, self.attempt),
@@ -434,14 +438,14 @@ impl AttemptRef {
         shared.registry.check(self.entry.name, what, bytes)
     }
 
-    /// Another attempt would end the same way.
+    /// Returns a failure that is never retried: another attempt would end the same way.
     fn too_large(&self, message: &str) -> AttemptOutcome {
         self.failure(FailureKind::PayloadTooLarge, message, Retry::Never)
     }
 
-    pub(crate) fn too_late(&self, over: LimitExceeded, shared: &Shared) -> AttemptOutcome {
-        match over {
-            // As any error, it may be worth another attempt.
+    pub(crate) fn too_late(&self, exceeded: LimitExceeded, shared: &Shared) -> AttemptOutcome {
+        match exceeded {
+            // Like any other error, this one may be retried.
             LimitExceeded::Soft => self.failed(&TaskError::soft_time_limit(), shared),
             LimitExceeded::Hard(limit) => {
                 let message = format!("time limit of {limit:?} exceeded");
@@ -457,7 +461,8 @@ impl AttemptRef {
         }
     }
 
-    /// It was ended because its task is revoked: nobody asks how.
+    /// Returns the outcome of an attempt that was cancelled. Its details do not matter: the task is
+    /// revoked.
     pub(crate) fn cancelled(&self) -> AttemptOutcome {
         AttemptOutcome::Failure {
             failure: TaskFailure::revoked(self.id, self.entry.name),
@@ -465,30 +470,30 @@ impl AttemptRef {
         }
     }
 
-    /// A panic outside the body: of a local, or of a panic's payload, as it is dropped. It is the
-    /// task's as well.
+    /// Returns the outcome of an attempt that panicked outside its body, as a local or a panic
+    /// payload was dropped. Such a panic counts as the task's own.
     pub(crate) fn panicked_outside(&self) -> AttemptOutcome {
         let message = "a panic while something of the task was dropped";
         self.failure(FailureKind::Panic, message, Retry::Auto)
     }
 }
 
-/// Logs an attempt that failed, by what it was. Never with its message, which is the user's.
-pub(crate) fn log_failed(place: &ChildSpec, attempt: u32, kind: FailureKind, is_retried: bool) {
-    let (id, name) = (place.id(), place.node.name());
-    let errback = place.is_errback();
+/// Logs a failed attempt by its kind, never with its message, which is the user's.
+pub(crate) fn log_failed(spec: &ChildSpec, attempt: u32, kind: FailureKind, is_retried: bool) {
+    let (id, name) = (spec.id(), spec.node.name());
+    let errback = spec.is_errback();
     if is_retried {
-        tracing::warn!(%id, name, attempt, ?kind, errback, "an attempt failed: the task is tried again");
+        tracing::warn!(%id, name, attempt, ?kind, errback, "an attempt failed: the task is retried");
     } else if errback {
-        tracing::error!(%id, name, attempt, ?kind, errback, "an errback failed: nothing else says so");
+        tracing::error!(%id, name, attempt, ?kind, errback, "an errback failed: only this log entry reports it");
     } else {
         tracing::error!(%id, name, attempt, ?kind, errback, "a task failed");
     }
 }
 
-/// Logs a task that expired before its next attempt, which has this number, could start.
-pub(crate) fn log_expired(place: &ChildSpec, attempt: u32) {
-    let (id, name) = (place.id(), place.node.name());
+/// Logs a task that expired before attempt number `attempt` could start.
+pub(crate) fn log_expired(spec: &ChildSpec, attempt: u32) {
+    let (id, name) = (spec.id(), spec.node.name());
     let kind = FailureKind::Revoked;
     tracing::warn!(%id, name, attempt, ?kind, "a task expired before it could start");
 }

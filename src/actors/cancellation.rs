@@ -1,4 +1,4 @@
-//! Cancelling: how a running attempt is told that its task is revoked, and ended.
+//! Cancellation: notifies a running attempt that its task is revoked, and ends the attempt.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -15,38 +15,41 @@ use super::attempt::{Attempt, Signal};
 use super::shared::Shared;
 use super::task_slab::TaskKey;
 
-/// That an attempt is to end, as its own code sees it, and whoever polls that.
+/// The cancellation of one attempt, as observed by its own code and by the future that polls it.
 #[derive(Debug, Default)]
 pub(crate) struct Cancellation {
-    told: Signal,
-    /// Its time to clean up is over, too.
+    requested: Signal,
+    /// The time to clean up has passed, too.
     is_over: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Cancellation {
-    /// From now on the task listens; returns when it is told.
+    /// Registers that the task observes its cancellation, and waits for it.
     pub(crate) async fn wait(&self) {
-        self.told.wait().await;
+        self.requested.wait().await;
     }
 
-    /// From now on the task listens. Says whether it has been told.
+    /// Registers that the task observes its cancellation. Returns whether it was requested.
     pub(crate) fn observe(&self) -> bool {
-        self.told.observe()
+        self.requested.observe()
     }
 
-    /// The attempt has been ended.
+    /// Returns whether the attempt was ended.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
     }
 
-    /// Waits for the work until the attempt is ended.
-    pub(crate) async fn keep<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    /// Polls the work until it completes; returns `None` if the attempt is ended first.
+    pub(crate) async fn run_until_ended<T>(
+        &self,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
         poll_fn(|context| {
             if let Poll::Ready(done) = work.as_mut().poll(context) {
                 return Poll::Ready(Some(done));
             }
-            // Registered before the look, so that nothing is missed between look and wait.
+            // Registered before the check, so that no wake is missed between check and wait.
             self.waker.register(context.waker());
             match self.is_over() {
                 true => Poll::Ready(None),
@@ -62,21 +65,22 @@ impl Cancellation {
     }
 }
 
-/// The attempts that can be told: those that were not done when they were first polled.
+/// The attempts that can be cancelled: those that did not complete at their first poll.
 #[derive(Debug)]
 pub(crate) struct Cancellations {
-    /// How long who listens may clean up.
+    /// How long an attempt that observes its cancellation may clean up.
     grace: Duration,
     runs: Mutex<HashMap<TaskKey, RunningAttempt>>,
-    /// How many of them are only to be told: mostly none, and then nobody need look.
-    due: AtomicUsize,
+    /// How many entries of `runs` are requests without a registered attempt. Mostly zero; then no
+    /// lookup is needed.
+    requests: AtomicUsize,
 }
 
 #[derive(Debug)]
 enum RunningAttempt {
-    Begun(Arc<Attempt>),
-    /// This attempt is to be told as soon as it can be.
-    Told(u32),
+    Registered(Arc<Attempt>),
+    /// Cancellation of this attempt was requested before it registered.
+    Requested(u32),
 }
 
 impl Cancellations {
@@ -84,87 +88,89 @@ impl Cancellations {
         Self {
             grace,
             runs: Mutex::default(),
-            due: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
         }
     }
 
-    /// From now on this attempt can be told.
+    /// Registers the attempt so that it can be cancelled, and cancels it if that was requested
+    /// before.
     pub(crate) fn register(&self, attempt: &Arc<Attempt>) {
-        let run = RunningAttempt::Begun(attempt.clone());
-        let before = self.runs.lock().insert(attempt.ticket(), run);
-        if let Some(RunningAttempt::Told(number)) = before {
-            self.due.fetch_sub(1, Ordering::SeqCst);
+        let run = RunningAttempt::Registered(attempt.clone());
+        let before = self.runs.lock().insert(attempt.task_key(), run);
+        if let Some(RunningAttempt::Requested(number)) = before {
+            self.requests.fetch_sub(1, Ordering::SeqCst);
             if number == attempt.number() {
                 self.notify(attempt);
             }
         }
     }
 
-    /// The attempt is over.
-    pub(crate) fn unregister(&self, ticket: TaskKey) {
-        if let Some(RunningAttempt::Told(_)) = self.runs.lock().remove(&ticket) {
-            self.due.fetch_sub(1, Ordering::SeqCst);
+    /// Unregisters the attempt so that it can no longer be cancelled.
+    pub(crate) fn unregister(&self, key: TaskKey) {
+        if let Some(RunningAttempt::Requested(_)) = self.runs.lock().remove(&key) {
+            self.requests.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// Tells attempt `number` of the task with this ticket that it is to end. Who does not listen is
-    /// ended at once.
-    pub(crate) fn cancel(&self, ticket: TaskKey, number: u32) {
-        if let Some(attempt) = self.begun(ticket, number) {
+    /// Requests the cancellation of attempt `number` of this task. An attempt that does not observe
+    /// its cancellation is ended at once.
+    pub(crate) fn cancel(&self, key: TaskKey, number: u32) {
+        if let Some(attempt) = self.find_or_request(key, number) {
             self.notify(&attempt);
         }
     }
 
-    /// Ends attempt `number` of a task whose actor is lost: nothing hears it any more, and another attempt
-    /// takes its place. The task is not revoked, so it is not told so.
-    pub(crate) fn end(&self, ticket: TaskKey, number: u32) {
-        if let Some(attempt) = self.begun(ticket, number) {
+    /// Ends attempt `number` of a task whose actor is lost: the actor's replacement starts another
+    /// attempt. The cancellation is not signalled, because the task is not revoked.
+    pub(crate) fn end(&self, key: TaskKey, number: u32) {
+        if let Some(attempt) = self.find_or_request(key, number) {
             attempt.cancellation.end();
         }
     }
 
-    /// Returns the attempt, or notes that it is to be told as soon as it can be.
-    fn begun(&self, ticket: TaskKey, number: u32) -> Option<Arc<Attempt>> {
+    /// Returns the attempt, or notes the request until the attempt registers.
+    fn find_or_request(&self, key: TaskKey, number: u32) -> Option<Arc<Attempt>> {
         let mut runs = self.runs.lock();
-        match runs.get(&ticket) {
-            Some(RunningAttempt::Begun(attempt)) if attempt.number() == number => {
+        match runs.get(&key) {
+            Some(RunningAttempt::Registered(attempt)) if attempt.number() == number => {
                 Some(attempt.clone())
             }
             _ => {
                 if !matches!(
-                    runs.insert(ticket, RunningAttempt::Told(number)),
-                    Some(RunningAttempt::Told(_))
+                    runs.insert(key, RunningAttempt::Requested(number)),
+                    Some(RunningAttempt::Requested(_))
                 ) {
-                    self.due.fetch_add(1, Ordering::SeqCst);
+                    self.requests.fetch_add(1, Ordering::SeqCst);
                 }
                 None
             }
         }
     }
 
-    /// Lets go of what attempt `number` was to be told: it is over, and nothing asks for its end any more.
-    pub(crate) fn forget(&self, ticket: TaskKey, number: u32) {
-        if self.due.load(Ordering::SeqCst) == 0 {
+    /// Drops the request to cancel attempt `number`, which is over.
+    pub(crate) fn forget(&self, key: TaskKey, number: u32) {
+        if self.requests.load(Ordering::SeqCst) == 0 {
             return;
         }
         let mut runs = self.runs.lock();
-        if matches!(runs.get(&ticket), Some(RunningAttempt::Told(told)) if *told == number) {
-            runs.remove(&ticket);
-            self.due.fetch_sub(1, Ordering::SeqCst);
+        if matches!(runs.get(&key), Some(RunningAttempt::Requested(requested)) if *requested == number)
+        {
+            runs.remove(&key);
+            self.requests.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// Says whether this attempt is to be told, and could not be yet.
-    pub(crate) fn is_due(&self, attempt: &Attempt) -> bool {
-        if self.due.load(Ordering::SeqCst) == 0 {
+    /// Returns whether cancellation of this attempt was requested before it registered.
+    pub(crate) fn is_requested(&self, attempt: &Attempt) -> bool {
+        if self.requests.load(Ordering::SeqCst) == 0 {
             return false;
         }
         let runs = self.runs.lock();
-        matches!(runs.get(&attempt.ticket()), Some(RunningAttempt::Told(number)) if *number == attempt.number())
+        matches!(runs.get(&attempt.task_key()), Some(RunningAttempt::Requested(number)) if *number == attempt.number())
     }
 
     fn notify(&self, attempt: &Arc<Attempt>) {
-        if !attempt.cancellation.told.reach() {
+        if !attempt.cancellation.requested.reach() {
             return attempt.cancellation.end();
         }
         let attempt = attempt.clone();

@@ -1,4 +1,5 @@
-//! The way in: a canvas is checked, stored and handed to the engine.
+//! The client side of the engine: checks, stages and submits canvases, and sends requests about
+//! workflows.
 
 use std::sync::Arc;
 
@@ -8,11 +9,11 @@ use tokio::sync::oneshot;
 
 use super::admission_control::{AdmissionControl, Reservation};
 use super::clock::Ids;
-use super::engine::{Confirm, Earlier, EndPause, EngineActor, Forget, Release, Revoke, Submit};
+use super::engine::{Confirm, EndPause, EngineActor, FindByKey, Forget, Release, Revoke, Submit};
 use super::parked::parked;
 use super::retention_guard::RetentionGuard;
 use super::shared::{Backend, EngineHandle, Shared};
-use super::staging::{self, gone};
+use super::staging::{self, stop_reason};
 use super::store::StoreActor;
 use crate::canvas::Canvas;
 use crate::canvas::id::Id;
@@ -29,7 +30,7 @@ use crate::persistence::reader::{Progress, Resolution};
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 1_024;
 
-/// Whoever submits, the app or a task, goes this way.
+/// The addresses and the id source that every submission uses, whether the app submits or a task.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) engine: Addr<EngineActor>,
@@ -37,23 +38,24 @@ pub(crate) struct Client {
     pub(crate) ids: Ids,
 }
 
-/// What a submission does if there is no room for it.
+/// What a submission does when the limit of pending work is reached.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum WhenFull {
-    /// It waits.
+    /// The submission waits.
     Wait,
-    /// It is refused.
+    /// The submission fails.
     Reject,
-    /// It is taken all the same: a task that submits holds what others wait for.
+    /// The submission is admitted above the limit: a submitting task holds a slot that other tasks
+    /// wait for.
     Admit,
 }
 
-/// Submits a canvas, `by` a running task or the app. The pin says which workflow it became, and keeps
-/// it.
+/// Submits a canvas; `by` is the running task that submits it, if one does. The returned guard
+/// names the workflow and keeps it from being swept.
 pub(crate) async fn submit(
     shared: &Arc<Shared>,
     mut canvas: Canvas,
-    patience: WhenFull,
+    when_full: WhenFull,
     by: Option<Id>,
 ) -> Result<RetentionGuard> {
     let key = canvas
@@ -77,56 +79,60 @@ pub(crate) async fn submit(
         return Ok(earlier);
     }
     match &shared.backend {
-        Backend::Engine(plant) => {
-            let reservation = acquire(shared, &plant.admission, patience).await?;
-            send(shared, plant.client(), canvas, key, by, reservation).await
+        Backend::Engine(engine) => {
+            let reservation = acquire(shared, &engine.admission, when_full).await?;
+            send(shared, engine.client(), canvas, key, by, reservation).await
         }
-        Backend::Eager(ledger) => {
-            let root_id = ledger.ids.next(&shared.clock);
+        Backend::Eager(store) => {
+            let root_id = store.ids.next(&shared.clock);
             let mut segments = Vec::new();
             let put = &mut |pair, _| {
                 segments.push(pair);
                 Ok(())
             };
             let definition = Definition::freeze(root_id, canvas, key, &shared.registry, put)?;
-            eager::run(shared, ledger, root_id, definition, by, segments).await
+            eager::run(shared, store, root_id, definition, by, segments).await
         }
     }
 }
 
 async fn acquire(
     shared: &Shared,
-    room: &Arc<AdmissionControl>,
-    patience: WhenFull,
+    admission: &Arc<AdmissionControl>,
+    when_full: WhenFull,
 ) -> Result<Reservation> {
-    match patience {
-        WhenFull::Wait => room.acquire().await.ok_or_else(|| gone(shared)),
-        WhenFull::Admit => Ok(room.acquire_over_limit()),
-        WhenFull::Reject => room.try_acquire().ok_or_else(|| {
-            let Load { tasks, bytes } = room.taken();
+    match when_full {
+        WhenFull::Wait => admission.acquire().await.ok_or_else(|| stop_reason(shared)),
+        WhenFull::Admit => Ok(admission.acquire_over_limit()),
+        WhenFull::Reject => admission.try_acquire().ok_or_else(|| {
+            let Load { tasks, bytes } = admission.taken();
             Error::Busy { tasks, bytes }
         }),
     }
 }
 
-/// Looks whether there is a workflow with this key before another is drawn and staged in vain. What
-/// the key stands for is decided where it always is.
+/// Returns the workflow that was submitted with this key before, so that no second one is drawn and
+/// staged in vain. The engine still decides which workflow the key stands for.
 async fn earlier(shared: &Arc<Shared>, key: &str) -> Result<Option<RetentionGuard>> {
     let Some(earlier) = shared.reader()?.submitted_as(key)? else {
         return Ok(None);
     };
-    let Backend::Engine(plant) = &shared.backend else {
+    let Backend::Engine(engine) = &shared.backend else {
         return Ok(Some(shared.pin(earlier)));
     };
-    let (durable, pin) = oneshot::channel();
+    let (durable, guard) = oneshot::channel();
     let key = key.to_owned();
-    let asked = plant.client().engine.send(Earlier { key, durable }).await;
-    asked.map_err(|_| gone(shared))?;
-    // No answer: it has been swept, or the engine has halted.
-    Ok(pin.await.ok())
+    let asked = engine
+        .client()
+        .engine
+        .send(FindByKey { key, durable })
+        .await;
+    asked.map_err(|_| stop_reason(shared))?;
+    // The engine drops the sender if the workflow has been swept or the engine has halted.
+    Ok(guard.await.ok())
 }
 
-/// Stores the workflow and has the engine run it.
+/// Stages the workflow and sends it to the engine.
 async fn send(
     shared: &Arc<Shared>,
     client: &Client,
@@ -137,16 +143,16 @@ async fn send(
 ) -> Result<RetentionGuard> {
     shared.reader()?.store().room()?;
     let root_id = client.ids.next(&shared.clock);
-    let (Definition { head, root }, staged) =
+    let (Definition { head: header, root }, staged) =
         staging::stage(shared, root_id, canvas, key, &mut reservation).await?;
-    let (durable, pin) = oneshot::channel();
+    let (durable, guard) = oneshot::channel();
     let submit = Submit {
         root_id,
         root,
-        next: head.next,
-        // The commit marker: it goes last.
-        head: codec::encode(Kind::Head, &head),
-        idempotency_key: head.idempotency_key,
+        next: header.next,
+        // The commit marker, which is written last.
+        header: codec::encode(Kind::Head, &header),
+        idempotency_key: header.idempotency_key,
         by,
         staged,
         reservation,
@@ -154,20 +160,21 @@ async fn send(
     };
     match client.engine.try_send(submit) {
         Ok(()) => {}
-        // Waits for room in the mailbox: whoever submits faster than the engine takes in is slowed.
+        // Waits for space in the mailbox, which slows down callers that submit faster than the
+        // engine accepts.
         Err(SendError::Full(submit)) => {
             let sent = client.engine.send(submit).await;
-            sent.map_err(|_| gone(shared))?;
+            sent.map_err(|_| stop_reason(shared))?;
         }
-        Err(SendError::Closed(_)) => return Err(gone(shared)),
+        Err(SendError::Closed(_)) => return Err(stop_reason(shared)),
     }
-    pin.await.map_err(|_| gone(shared))
+    guard.await.map_err(|_| stop_reason(shared))
 }
 
-/// Tells the engine something, and waits for its answer.
+/// Sends the engine a request and waits for its answer.
 async fn ask<M, T>(
     shared: &Shared,
-    plant: &EngineHandle,
+    engine: &EngineHandle,
     message: impl FnOnce(oneshot::Sender<T>) -> M,
 ) -> Result<T>
 where
@@ -175,15 +182,15 @@ where
     EngineActor: Handler<M>,
 {
     let (done, answer) = oneshot::channel();
-    let sent = plant.client().engine.send(message(done)).await;
-    sent.map_err(|_| gone(shared))?;
-    answer.await.map_err(|_| gone(shared))
+    let sent = engine.client().engine.send(message(done)).await;
+    sent.map_err(|_| stop_reason(shared))?;
+    answer.await.map_err(|_| stop_reason(shared))
 }
 
-/// Lets a task out of quarantine, or has a parked one fail. Says whether it is one that has been
-/// parked: then it is about to end.
+/// Releases a task from quarantine, or makes a parked one fail. Returns whether the task is parked
+/// in memory: then it is about to end.
 pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) -> Result<bool> {
-    let Backend::Engine(plant) = &shared.backend else {
+    let Backend::Engine(engine) = &shared.backend else {
         return Err(Error::NotQuarantined { id });
     };
     if let Some(why) = shared.ended() {
@@ -193,62 +200,68 @@ pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) ->
     if released == Released::ToFail && !shared.is_quarantined(id) {
         parked = self::parked(shared).into_iter().find(|task| task.id == id);
     }
-    let is_met = parked.is_some() && shared.parked_ticket(id).is_some();
+    let is_met = parked.is_some() && shared.parked_key(id).is_some();
     let release = |done| Release {
         id,
         released,
         parked,
         done,
     };
-    ask(shared, plant, release).await??;
+    ask(shared, engine, release).await??;
     Ok(is_met)
 }
 
-/// Returns when all that can be seen of the store is durable.
+/// Waits until everything that is visible in the store is durable.
 pub(crate) async fn confirm(shared: &Arc<Shared>) -> Result<()> {
-    let Backend::Engine(plant) = &shared.backend else {
+    let Backend::Engine(engine) = &shared.backend else {
         return Ok(());
     };
-    ask(shared, plant, |done| Confirm { done }).await?
+    ask(shared, engine, |done| Confirm { done }).await?
 }
 
-/// Starts what waits, in an app that was started paused.
+/// Starts the waiting tasks of an app that was started paused.
 pub(crate) async fn resume(shared: &Arc<Shared>) -> Result<()> {
     if let Some(why) = shared.ended() {
         return Err(why);
     }
     match &shared.backend {
-        Backend::Engine(plant) => ask(shared, plant, |done| EndPause { done }).await,
+        Backend::Engine(engine) => ask(shared, engine, |done| EndPause { done }).await,
         Backend::Eager(_) => Ok(()),
     }
 }
 
-/// Has a workflow's result deleted as soon as it has ended.
+/// Marks a workflow so that its result is deleted as soon as it has ended.
 pub(crate) async fn forget(shared: &Arc<Shared>, id: Id) -> Result<()> {
     if id != id.root() {
         return Err(Error::NotARoot { id });
     }
-    let plant = match &shared.backend {
-        Backend::Engine(plant) => plant,
-        Backend::Eager(ledger) => return ledger.forget(shared, id),
+    let engine = match &shared.backend {
+        Backend::Engine(engine) => engine,
+        Backend::Eager(store) => return store.forget(shared, id),
     };
-    ask(shared, plant, |done| Forget { root: id, done }).await?
+    ask(shared, engine, |done| Forget { root: id, done }).await?
 }
 
-/// Revokes a node, and all that is in it.
+/// Revokes a node with everything below it.
 pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<RevokeOutcome> {
-    // It is not swept between the looks.
-    let _pin = shared.pin(id);
-    let Progress { stand, fate, .. } = shared.progress(id).await?;
-    if fate.is_some() {
+    // The guard keeps the workflow from being swept between the reads.
+    let _guard = shared.pin(id);
+    let Progress {
+        stand: node,
+        fate: resolution,
+        ..
+    } = shared.progress(id).await?;
+    if resolution.is_some() {
         return Ok(RevokeOutcome::AlreadyDone);
     }
     loop {
-        let is_settled = mark(shared, id, stand).await?;
+        let is_settled = mark(shared, id, node).await?;
         let Progress {
-            fate, has_begun, ..
+            fate: resolution,
+            has_begun,
+            ..
         } = shared.progress(id).await?;
-        let answer = match &fate {
+        let answer = match &resolution {
             Some(Resolution::Never) => Some(RevokeOutcome::AlreadyDone),
             Some(Resolution::Ended(outcome)) => answer(Some(outcome), has_begun, is_settled),
             None => answer(None, has_begun, is_settled),
@@ -259,10 +272,10 @@ pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<RevokeOutcome
     }
 }
 
-/// Has a node marked as revoked. Says, once that is durable, whether all is settled that may have been
-/// on its way.
-async fn mark(shared: &Arc<Shared>, id: Id, stand: NodeKey) -> Result<bool> {
-    let Backend::Engine(plant) = &shared.backend else {
+/// Marks a node as revoked. Returns, once the mark is durable, whether every record that may have
+/// been on its way is settled.
+async fn mark(shared: &Arc<Shared>, id: Id, node: NodeKey) -> Result<bool> {
+    let Backend::Engine(engine) = &shared.backend else {
         return Err(Error::NotRevocable { id });
     };
     if let Some(why) = shared.ended() {
@@ -271,8 +284,8 @@ async fn mark(shared: &Arc<Shared>, id: Id, stand: NodeKey) -> Result<bool> {
     let root = id.root();
     let revoke = |settled| Revoke {
         root,
-        stand,
+        node,
         settled,
     };
-    ask(shared, plant, revoke).await
+    ask(shared, engine, revoke).await
 }

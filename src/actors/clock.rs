@@ -13,16 +13,16 @@ use crate::canvas::time::Time;
 use crate::persistence::meta;
 use crate::persistence::steady::ClockReading;
 
-/// How often the scheduler looks at the clocks while anything waits: the wall clock may have been set, or the
-/// machine suspended, and no timer tells.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the scheduler reads the clocks while any timer is pending: the wall clock may be set,
+/// or the machine suspended, without any timer firing.
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where the engine takes its time from: the machine's clock, or one that a test turns by hand.
+/// The engine's source of time: the machine's clock, or one that a test advances by hand.
 ///
-/// There are two kinds of times. A point in time (an `eta`, an `expires_at`) has come when the clock shows it. A
-/// delay (a countdown, the wait before a retry, a retention, a time limit) lasts as long as it says, however the
-/// clock is set meanwhile, and also if the process is restarted. It goes on while the machine sleeps, and, as far
-/// as the clock tells, while it is off.
+/// There are two kinds of times. A point in time (an `eta`, an `expires_at`) is reached when the
+/// clock shows it. A delay (a countdown, the wait before a retry, a retention, a time limit) lasts
+/// as long as it says, however the clock is set meanwhile, and also if the process is restarted. It
+/// continues while the machine sleeps, and, as far as the clock tells, while it is off.
 ///
 /// ```
 /// # use std::time::{Duration, SystemTime};
@@ -36,56 +36,57 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: Source,
-    /// By how many milliseconds the steady scale is ahead of the machine's uptime.
+    /// How many milliseconds the steady scale is ahead of the machine's uptime.
     ahead_ms: i64,
-    /// Which start of the machine its uptime counts from, where that can be told.
+    /// The id of the boot from which the uptime counts, where the system provides one.
     boot: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]
 enum Source {
-    /// When this clock was made, on the monotonic scale.
+    /// The time of this clock's creation, on the monotonic scale.
     System(Instant),
-    /// The same where there may be no timers.
+    /// The same, for use where no timer is available.
     Untimed(Instant),
     Manual(Arc<Manual>),
 }
 
 #[derive(Debug)]
 struct Manual {
-    /// Where it started, and by how much it was advanced since then.
+    /// The start time plus all advances, in milliseconds.
     passed_ms: AtomicU64,
-    /// By how much it was set forward, or back, beyond that.
+    /// How far the wall clock is set ahead of that (negative: behind), in milliseconds.
     set_ms: AtomicI64,
-    /// Rung when it has been turned. It wakes in the order of waiting: a `watch` does so at random.
-    bell: Notify,
-    /// How many random numbers were drawn: a test that draws the same gets the same.
+    /// Notified at each change. `Notify` wakes in the order of waiting; a `watch` does so at
+    /// random.
+    changed: Notify,
+    /// The count of random numbers drawn: the sequence is the same in each run of a test.
     draws: AtomicU64,
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// Returns the machine's clock.
     #[must_use]
     pub fn system() -> Self {
         let boot = meta::boot_id().map(Arc::from);
         Self::over(Source::System(Instant::now()), boot)
     }
 
-    /// A clock that stands at `start` until [`advance`](Self::advance) moves it. It draws no
-    /// randomness, so that a test can be repeated: the ids of two apps are the same if each has such
-    /// a clock of its own and these stand alike.
+    /// Creates a clock that shows `start` until [`advance`](Self::advance) moves it. It uses no
+    /// real randomness, so that tests are repeatable: two apps assign the same ids if each has its
+    /// own such clock and both show the same time.
     #[must_use]
     pub fn manual(start: SystemTime) -> Self {
         let manual = Manual {
             passed_ms: AtomicU64::new(millis(start)),
             set_ms: AtomicI64::new(0),
-            bell: Notify::new(),
+            changed: Notify::new(),
             draws: AtomicU64::new(0),
         };
         Self::over(Source::Manual(Arc::new(manual)), Some("manual".into()))
     }
 
-    /// A clock whose steady scale begins with what the wall clock shows.
+    /// Creates a clock whose steady scale starts at the wall clock's time.
     fn over(source: Source, boot: Option<Arc<str>>) -> Self {
         let clock = Self {
             source,
@@ -96,22 +97,22 @@ impl Clock {
         clock.at(steady_ms)
     }
 
-    /// The same clock with a steady scale that shows this now.
+    /// Returns the same clock with its steady scale set to `steady_ms`.
     fn at(self, steady_ms: u64) -> Self {
         let ahead_ms = steady_ms.wrapping_sub(self.uptime_ms()).cast_signed();
         Self { ahead_ms, ..self }
     }
 
-    /// The same clock with the steady scale of a store, as its last reading says.
+    /// Returns the same clock with the store's steady scale continued from its last reading.
     pub(crate) fn going_on(self, last: Option<&ClockReading>) -> Self {
         let (uptime_ms, wall_ms) = (self.uptime_ms(), self.now_ms());
         let boot = self.boot.as_deref();
-        // What versions stored that had one scale was on the wall clock's.
+        // Versions with only one scale stored wall-clock times.
         let steady_ms = last.map_or(wall_ms, |last| last.steady_now(boot, uptime_ms, wall_ms));
         self.at(steady_ms)
     }
 
-    /// What it shows, to be recorded.
+    /// Returns a reading of all scales, to be recorded.
     pub(crate) fn reading(&self) -> ClockReading {
         ClockReading {
             boot: self.boot.as_deref().map(str::to_owned),
@@ -127,20 +128,21 @@ impl Clock {
         UNIX_EPOCH + Duration::from_millis(self.now_ms())
     }
 
-    /// Moves a manual clock forward; what is due by then happens.
+    /// Moves a manual clock forward; timers that are due by then fire.
     ///
     /// # Panics
     ///
-    /// On the system clock.
+    /// If this is the system clock.
     pub fn advance(&self, by: Duration) {
         let manual = self.by_hand();
         let by = by.as_millis() as u64;
         manual.passed_ms.fetch_add(by, Ordering::SeqCst);
-        manual.bell.notify_waiters();
+        manual.changed.notify_waiters();
     }
 
-    /// Sets a manual clock to another time, as a correction of the machine's clock does: points in time
-    /// are due earlier or later by that, delays are not. Times before the Unix epoch count as that.
+    /// Sets a manual clock to another time, as a correction of the machine's clock does: points in
+    /// time become due earlier or later by the difference, delays do not. Times before the Unix
+    /// epoch count as the epoch.
     ///
     /// ```
     /// # use std::time::{Duration, SystemTime};
@@ -153,13 +155,13 @@ impl Clock {
     ///
     /// # Panics
     ///
-    /// On the system clock.
+    /// If this is the system clock.
     pub fn set(&self, time: SystemTime) {
         let manual = self.by_hand();
         let passed_ms = manual.passed_ms.load(Ordering::SeqCst);
         let set_ms = millis(time).wrapping_sub(passed_ms).cast_signed();
         manual.set_ms.store(set_ms, Ordering::SeqCst);
-        manual.bell.notify_waiters();
+        manual.changed.notify_waiters();
     }
 
     fn by_hand(&self) -> &Manual {
@@ -169,17 +171,18 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since the Unix epoch, as the machine's clock shows them: it may be set.
+    /// Returns the wall-clock time in milliseconds since the Unix epoch. The machine's clock may be
+    /// set at any time.
     pub(crate) fn now_ms(&self) -> u64 {
         self.time().wall_ms
     }
 
-    /// Milliseconds on the steady scale, which goes on over restarts.
+    /// Returns the time on the steady scale, in milliseconds. The scale continues over restarts.
     pub(crate) fn steady_ms(&self) -> u64 {
         self.uptime_ms().saturating_add_signed(self.ahead_ms)
     }
 
-    /// What both scales show at one moment.
+    /// Returns the times of both scales, read at one moment.
     pub(crate) fn time(&self) -> Time {
         match &self.source {
             Source::System(_) | Source::Untimed(_) => Time {
@@ -197,7 +200,7 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since the start of the machine, those in which it slept too.
+    /// Returns the milliseconds since the machine's start, including those in which it slept.
     fn uptime_ms(&self) -> u64 {
         match &self.source {
             Source::System(_start) | Source::Untimed(_start) => {
@@ -215,8 +218,8 @@ impl Clock {
         }
     }
 
-    /// Milliseconds on the scale on which limits are measured: no setting of the clock moves it, and it
-    /// begins anew with each process.
+    /// Returns the milliseconds on the scale on which time limits are measured: setting the clock
+    /// does not move it, and it starts anew with each process.
     pub(crate) fn elapsed_ms(&self) -> u64 {
         match &self.source {
             Source::System(start) | Source::Untimed(start) => start.elapsed().as_millis() as u64,
@@ -224,7 +227,7 @@ impl Clock {
         }
     }
 
-    /// A random number; of a manual clock the same sequence each time.
+    /// Returns a random number; a manual clock returns the same sequence in each run.
     pub(crate) fn random(&self) -> u64 {
         match &self.source {
             Source::System(_) | Source::Untimed(_) => rand::random(),
@@ -239,8 +242,8 @@ impl Clock {
         }
     }
 
-    /// The same clock for where nobody has timers: who waits for it is not woken by it, but sees
-    /// that the time has come when anything else wakes him. A manual clock wakes all the same.
+    /// Returns the same clock for use without timers: a future that waits for it is not woken at
+    /// the time, but completes when it is polled after it. A manual clock still wakes its waiters.
     pub(crate) fn untimed(self) -> Self {
         let source = match self.source {
             Source::System(start) => Source::Untimed(start),
@@ -249,8 +252,8 @@ impl Clock {
         Self { source, ..self }
     }
 
-    /// Returns once [`elapsed_ms`](Self::elapsed_ms) is `at_ms` or later. Needs tokio's time
-    /// driver on the system clock, unless it is [untimed](Self::untimed).
+    /// Waits until [`elapsed_ms`](Self::elapsed_ms) is `at_ms` or later. Needs tokio's time driver
+    /// on the system clock, unless it is [untimed](Self::untimed).
     pub(crate) async fn wait_until(&self, at_ms: u64) {
         match &self.source {
             Source::System(_) => {
@@ -265,43 +268,43 @@ impl Clock {
                 std::future::poll_fn(is_due).await;
             }
             Source::Manual(manual) => loop {
-                let rung = manual.bell.notified();
-                tokio::pin!(rung);
-                // Registered before the look, so that nothing is missed between look and wait.
-                rung.as_mut().enable();
+                let notified = manual.changed.notified();
+                tokio::pin!(notified);
+                // Registered before the check, so that no change is missed between check and wait.
+                notified.as_mut().enable();
                 if self.elapsed_ms() >= at_ms {
                     return;
                 }
-                rung.await;
+                notified.await;
             },
         }
     }
 
-    /// Returns about so many milliseconds after `then`, or earlier if a look at the clocks may show
-    /// something else by now: a second later at the latest, and when a manual clock has been set.
+    /// Waits until about `ms` milliseconds after `then`, or less if the clocks may show another
+    /// time by then: at most one second, and until a manual clock is set.
     pub(crate) async fn rest(&self, then: Time, ms: u64) {
         let Source::Manual(manual) = &self.source else {
             let until = self
                 .elapsed_ms()
-                .saturating_add(ms.min(LOOK.as_millis() as u64));
+                .saturating_add(ms.min(CLOCK_CHECK_INTERVAL.as_millis() as u64));
             return self.wait_until(until).await;
         };
         loop {
-            let rung = manual.bell.notified();
-            tokio::pin!(rung);
-            // Registered before the look, so that nothing is missed between look and wait.
-            rung.as_mut().enable();
+            let notified = manual.changed.notified();
+            tokio::pin!(notified);
+            // Registered before the check, so that no change is missed between check and wait.
+            notified.as_mut().enable();
             let now = self.time();
             if now.steady_ms >= then.steady_ms.saturating_add(ms)
                 || now.ahead_ms() != then.ahead_ms()
             {
                 return;
             }
-            rung.await;
+            notified.await;
         }
     }
 
-    /// The [`elapsed_ms`](Self::elapsed_ms) at which this much more time has passed.
+    /// Returns the value that [`elapsed_ms`](Self::elapsed_ms) will have after `duration`.
     pub(crate) fn after(&self, duration: Duration) -> u64 {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.elapsed_ms().saturating_add(millis)
@@ -313,14 +316,14 @@ fn millis(time: SystemTime) -> u64 {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Gives workflow ids, each later than all before it.
+/// Assigns workflow ids, each later than all before it.
 #[derive(Debug)]
 pub(crate) struct Ids {
     last: Mutex<Option<Id>>,
 }
 
 impl Ids {
-    /// Goes on after `last`, the latest id in the store.
+    /// Continues after `last`, the latest id in the store.
     pub(crate) fn after(last: Option<Id>) -> Self {
         Self {
             last: Mutex::new(last.map(Id::root)),

@@ -1,5 +1,5 @@
-//! The dispatcher: gives the slots of each queue to ready tasks by priority. It is asked in passing,
-//! not by messages: every task would send it two.
+//! The dispatcher: grants the slots of each queue to ready tasks by priority. It is called directly
+//! and not by messages, because every task would send it two.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,54 +11,55 @@ use crate::canvas::machine::queue::{Queue, SlotKind};
 use crate::canvas::machine::start_pacer::StartPacer;
 use crate::messages::dispatcher::{Permit, Returns, Slot};
 
-/// How many tasks of one queue run at once.
+/// The number of tasks of one queue that may run at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slots {
     pub(crate) asynchronous: usize,
     pub(crate) blocking: usize,
 }
 
-/// So many queues are kept, idle ones among them; when there are more, the idle ones are let go.
+/// At this many queues the idle ones are freed.
 const KEPT_QUEUES: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
-    /// By number; `None` where one was let go.
+    /// The queues by number; `None` where one was freed.
     queues: Vec<Option<Box<QueueState>>>,
-    /// Numbers that are free.
+    /// The numbers of freed queues.
     free: Vec<u32>,
     numbers: HashMap<String, u32>,
-    /// At so many queues the idle ones are let go.
-    most: usize,
-    /// The queues whose gates are busy: only these are looked at with each commit.
-    gated: Vec<u32>,
-    /// The queue that was asked for last.
+    /// The number of queues at which the idle ones are freed.
+    max_queues: usize,
+    /// The queues whose pacers are busy: only these are visited after each commit.
+    paced: Vec<u32>,
+    /// The queue of the last lookup.
     last: u32,
-    /// Where permits go that are dropped.
+    /// The list that dropped permits return their slots to.
     returns: Arc<Returns>,
-    /// How many slots are held in all queues.
+    /// The number of slots held in all queues.
     held: usize,
-    /// How many tasks wait in all queues.
+    /// The number of tasks that wait in all queues.
     waiting: usize,
-    /// Nothing is granted but past all that wait, until [`go_on`](Dispatcher::go_on).
-    holds: bool,
-    /// Nothing at all is granted until [`resume`](Dispatcher::resume).
+    /// No slot is granted except by [`grant_now`](Dispatcher::grant_now), until
+    /// [`end_hold`](Dispatcher::end_hold).
+    is_held: bool,
+    /// No slot is granted at all until [`resume`](Dispatcher::resume).
     is_paused: bool,
-    /// How many workflows have not ended, and how many of them wait at the gates.
+    /// The number of unfinished workflows, and how many of them the pacers delay.
     live: usize,
-    outside: usize,
-    /// Who waits at a gate if so many wait before a queue.
+    delayed: usize,
+    /// A pacer delays a workflow if this many tasks wait before it in the queue.
     window: usize,
     draining: bool,
 }
 
-/// One queue: who waits for a slot of either kind.
+/// One queue: its slots of either kind and the tasks that wait for them.
 #[derive(Debug)]
 struct QueueState {
     name: String,
-    /// It is among the `gated`.
-    is_gated: bool,
-    /// So many slots of it are named elsewhere, and neither held nor waited for.
+    /// The queue is listed in `paced`.
+    is_paced: bool,
+    /// The number of references to its slots from outside that are neither held nor waited for.
     pins: usize,
     asynchronous: SlotPool,
     blocking: SlotPool,
@@ -67,15 +68,15 @@ struct QueueState {
 #[derive(Debug)]
 struct SlotPool {
     queue: Queue<Ready>,
-    gate: StartPacer<Box<Child>>,
+    pacer: StartPacer<Box<Child>>,
 }
 
-/// Who waits for a slot.
+/// A task that waits for a slot.
 #[derive(Debug)]
 pub(crate) enum Ready {
-    /// A task that has no actor yet: it gets one with the slot.
+    /// A task without an actor: it gets one with the slot.
     New(Box<Child>),
-    /// A task that has one: it was delayed, or called.
+    /// A task with an actor: it was delayed, or its attempt waited for a child.
     Known(TaskKey),
 }
 
@@ -85,24 +86,24 @@ impl Dispatcher {
             queues: Vec::new(),
             free: Vec::new(),
             numbers: HashMap::new(),
-            most: KEPT_QUEUES,
-            gated: Vec::new(),
+            max_queues: KEPT_QUEUES,
+            paced: Vec::new(),
             last: 0,
             returns,
             held: 0,
             waiting: 0,
-            holds: false,
+            is_held: false,
             is_paused,
             live: 0,
-            outside: 0,
+            delayed: 0,
             window,
             draining: false,
         }
     }
 
-    /// The number of a queue, which has so many slots if this is its first use.
+    /// Returns the number of a queue, which is created with `slots` at its first use.
     pub(crate) fn queue(&mut self, name: &str, slots: impl FnOnce() -> Slots) -> u32 {
-        // Mostly the same as for the task before.
+        // Mostly the same queue as at the last lookup.
         let last = self.queues.get(self.last as usize).and_then(Option::as_ref);
         if last.is_none_or(|last| last.name != name) {
             self.last = match self.numbers.get(name) {
@@ -114,12 +115,12 @@ impl Dispatcher {
     }
 
     fn add(&mut self, name: &str, slots: Slots) -> u32 {
-        if self.numbers.len() >= self.most {
+        if self.numbers.len() >= self.max_queues {
             self.free_idle_queues();
         }
         let queue = Some(Box::new(QueueState {
             name: name.to_owned(),
-            is_gated: false,
+            is_paced: false,
             pins: 0,
             asynchronous: SlotPool::new(slots.asynchronous, self.window),
             blocking: SlotPool::new(slots.blocking, self.window),
@@ -133,7 +134,8 @@ impl Dispatcher {
         number
     }
 
-    /// Lets go of the idle queues. Rare enough to cost nothing each time that one is added.
+    /// Frees the idle queues. The next time is at twice as many queues, so that adding one costs
+    /// constant time on average.
     fn free_idle_queues(&mut self) {
         for queue in &mut self.queues {
             if let Some(idle) = queue.take_if(|queue| queue.is_idle()) {
@@ -148,10 +150,10 @@ impl Dispatcher {
         self.free = numbers
             .filter(|number| self.queues[*number as usize].is_none())
             .collect();
-        self.most = (2 * self.numbers.len()).max(KEPT_QUEUES);
+        self.max_queues = (2 * self.numbers.len()).max(KEPT_QUEUES);
     }
 
-    /// Keeps the queue of a slot that is named elsewhere, until it is [unpinned](Self::unpin).
+    /// Keeps the queue of a slot that is referenced elsewhere, until it is [unpinned](Self::unpin).
     pub(crate) fn pin(&mut self, slot: Slot) {
         self.queue_of(slot).pins += 1;
     }
@@ -160,7 +162,8 @@ impl Dispatcher {
         self.queue_of(slot).pins -= 1;
     }
 
-    /// A task is ready: it gets a slot, or waits for one.
+    /// Requests a slot for a ready task. Returns the task with a permit if a slot is free;
+    /// otherwise the task waits.
     pub(crate) fn request(
         &mut self,
         slot: Slot,
@@ -176,31 +179,31 @@ impl Dispatcher {
         Some((task, self.grant(slot)))
     }
 
-    /// A slot is free again; the task that gets it.
+    /// Releases a slot. Returns the task that gets it next, with its permit.
     pub(crate) fn release(&mut self, slot: Slot) -> Option<(Ready, Permit)> {
         self.held -= 1;
         if self.grants_nothing() {
             self.of(slot).queue.put_back();
             return None;
         }
-        let counter = self.of(slot);
-        let task = counter.queue.release()?;
-        counter.gate.note_grant();
+        let pool = self.of(slot);
+        let task = pool.queue.release()?;
+        pool.pacer.note_grant();
         Some((task, self.grant(slot)))
     }
 
-    /// Grants nothing for a while.
+    /// Stops granting slots until [`end_hold`](Self::end_hold).
     pub(crate) fn hold_back(&mut self) {
-        self.holds = true;
+        self.is_held = true;
     }
 
     pub(crate) fn is_held_back(&self) -> bool {
-        self.holds
+        self.is_held
     }
 
-    /// What has waited meanwhile gets the slots that are free.
+    /// Ends the hold and grants the free slots to waiting tasks.
     pub(crate) fn end_hold(&mut self) -> Vec<(Ready, Permit)> {
-        self.holds = false;
+        self.is_held = false;
         self.grant_all()
     }
 
@@ -208,14 +211,14 @@ impl Dispatcher {
         self.is_paused
     }
 
-    /// As [`go_on`](Self::go_on), after a pause.
+    /// Ends the pause and grants the free slots to waiting tasks.
     pub(crate) fn resume(&mut self) -> Vec<(Ready, Permit)> {
         self.is_paused = false;
         self.grant_all()
     }
 
     fn grants_nothing(&self) -> bool {
-        self.draining || self.holds || self.is_paused
+        self.draining || self.is_held || self.is_paused
     }
 
     fn grant_all(&mut self) -> Vec<(Ready, Permit)> {
@@ -230,7 +233,7 @@ impl Dispatcher {
                 }
                 let slot = Slot { queue, kind };
                 while let Some(task) = self.of(slot).queue.next() {
-                    self.of(slot).gate.note_grant();
+                    self.of(slot).pacer.note_grant();
                     granted.push((task, self.grant(slot)));
                 }
             }
@@ -238,7 +241,7 @@ impl Dispatcher {
         granted
     }
 
-    /// Grants a slot past all that wait.
+    /// Grants a free slot ahead of all waiting tasks.
     pub(crate) fn grant_now(&mut self, slot: Slot) -> Option<Permit> {
         if self.draining || self.is_paused || !self.of(slot).queue.take_slot() {
             return None;
@@ -247,99 +250,98 @@ impl Dispatcher {
         Some(Permit::new(slot, self.returns.clone()))
     }
 
-    /// A workflow may begin, whose first tasks will stand in this line; it is given back if it is
-    /// to begin at once.
-    pub(crate) fn arrive(
+    /// Admits a workflow whose first tasks wait in this queue. Returns it if it may start at once;
+    /// otherwise the pacer keeps it.
+    pub(crate) fn start_or_delay(
         &mut self,
         slot: Slot,
         priority: u8,
         root: Box<Child>,
     ) -> Option<Box<Child>> {
-        let begun = self.begun();
-        let counter = self.of(slot);
-        let in_line = counter.queue.waiting(priority);
-        let root = counter.gate.arrive(priority, root, begun, in_line);
-        self.outside += usize::from(root.is_none());
+        let started = self.started();
+        let pool = self.of(slot);
+        let queued = pool.queue.waiting(priority);
+        let root = pool.pacer.arrive(priority, root, started, queued);
+        self.delayed += usize::from(root.is_none());
         let queue = self.queue_of(slot);
-        if !std::mem::replace(&mut queue.is_gated, true) {
-            self.gated.push(slot.queue);
+        if !std::mem::replace(&mut queue.is_paced, true) {
+            self.paced.push(slot.queue);
         }
         root
     }
 
-    /// The workflows that begin now.
+    /// Returns the paced workflows that may start now.
     #[expect(clippy::vec_box, reason = "they are boxed as they came")]
     pub(crate) fn admit_ready(&mut self) -> Vec<Box<Child>> {
-        let mut entering = Vec::new();
+        let mut starting = Vec::new();
         if self.draining {
-            return entering;
+            return starting;
         }
-        let mut begun = self.begun();
+        let mut started = self.started();
         let queues = &mut self.queues;
-        self.gated.sort_unstable();
-        self.gated.retain(|number| {
-            let Some(slotted) = &mut queues[*number as usize] else {
+        self.paced.sort_unstable();
+        self.paced.retain(|number| {
+            let Some(state) = &mut queues[*number as usize] else {
                 return false;
             };
-            for SlotPool { queue, gate } in [&mut slotted.asynchronous, &mut slotted.blocking] {
-                gate.begin_round();
-                while let Some(root) = gate.next(begun, |priority| queue.waiting(priority)) {
-                    begun += 1;
-                    entering.push(root);
+            for SlotPool { queue, pacer } in [&mut state.asynchronous, &mut state.blocking] {
+                pacer.begin_round();
+                while let Some(root) = pacer.next(started, |priority| queue.waiting(priority)) {
+                    started += 1;
+                    starting.push(root);
                 }
             }
-            slotted.is_gated =
-                slotted.asynchronous.gate.is_busy() || slotted.blocking.gate.is_busy();
-            slotted.is_gated
+            state.is_paced = state.asynchronous.pacer.is_busy() || state.blocking.pacer.is_busy();
+            state.is_paced
         });
-        self.outside -= entering.len();
-        entering
+        self.delayed -= starting.len();
+        starting
     }
 
-    /// Somebody waits for this workflow: it begins now if it has not.
+    /// Takes a workflow out of its pacer, so that it starts at once: a caller waits for it.
     pub(crate) fn take_workflow(&mut self, root: Id) -> Option<Box<Child>> {
-        let mut gates = self
+        let mut pacers = self
             .queues
             .iter_mut()
             .flatten()
-            .flat_map(|queue| [&mut queue.asynchronous.gate, &mut queue.blocking.gate]);
-        let found = gates.find_map(|gate| gate.take(|child| child.root == root))?;
-        self.outside -= 1;
-        Some(found)
+            .flat_map(|queue| [&mut queue.asynchronous.pacer, &mut queue.blocking.pacer]);
+        let root = pacers.find_map(|pacer| pacer.take(|child| child.root == root))?;
+        self.delayed -= 1;
+        Some(root)
     }
 
-    /// Takes those out of all lines that are not to start any more.
-    pub(crate) fn remove_waiting(&mut self, mut is_it: impl FnMut(&Ready) -> bool) -> Vec<Ready> {
+    /// Removes and returns the waiting tasks that match, from all queues.
+    pub(crate) fn remove_waiting(&mut self, mut matches: impl FnMut(&Ready) -> bool) -> Vec<Ready> {
         let mut out = Vec::new();
         for queue in self.queues.iter_mut().flatten() {
-            for counter in [&mut queue.asynchronous, &mut queue.blocking] {
-                out.extend(counter.queue.remove_waiting(&mut is_it));
+            for pool in [&mut queue.asynchronous, &mut queue.blocking] {
+                out.extend(pool.queue.remove_waiting(&mut matches));
             }
         }
         self.waiting -= out.len();
         out
     }
 
-    /// So many workflows have not ended.
+    /// Notes the number of unfinished workflows.
     pub(crate) fn count_live(&mut self, live: usize) {
         self.live = live;
     }
 
-    fn begun(&self) -> usize {
-        self.live.saturating_sub(self.outside)
+    fn started(&self) -> usize {
+        self.live.saturating_sub(self.delayed)
     }
 
-    /// Grants nothing any more.
+    /// Stops granting slots for good.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// No slot is granted any more.
+    /// Returns whether the dispatcher has stopped granting slots for good.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// How many slots are held in all queues.
+    /// Returns the number of slots held in all queues.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
@@ -357,7 +359,7 @@ impl Dispatcher {
         queue.expect("a queue with a slot that is held, waited for or pinned is kept")
     }
 
-    /// How many tasks wait for a slot in all queues.
+    /// Returns the number of tasks that wait for a slot in all queues.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
@@ -370,10 +372,10 @@ impl Dispatcher {
 }
 
 impl QueueState {
-    /// Says whether nobody has, or waits for, anything of it.
+    /// Returns whether no slot of the queue is held, waited for or referenced.
     fn is_idle(&self) -> bool {
-        let counters = [&self.asynchronous, &self.blocking];
-        self.pins == 0 && !self.is_gated && counters.iter().all(|one| one.queue.is_idle())
+        let pools = [&self.asynchronous, &self.blocking];
+        self.pins == 0 && !self.is_paced && pools.iter().all(|one| one.queue.is_idle())
     }
 }
 
@@ -381,7 +383,7 @@ impl SlotPool {
     fn new(slots: usize, window: usize) -> Self {
         Self {
             queue: Queue::new(slots),
-            gate: StartPacer::new(window),
+            pacer: StartPacer::new(window),
         }
     }
 }
@@ -411,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_that_nobody_uses_are_let_go_and_the_others_keep_their_numbers() {
+    fn idle_queues_are_freed_and_the_others_keep_their_numbers() {
         let mut dispatcher = dispatcher();
         let held = slot(&mut dispatcher, "held");
         let permit = dispatcher.grant_now(held).unwrap();
@@ -426,7 +428,7 @@ mod tests {
         assert!(dispatcher.numbers.len() <= KEPT_QUEUES);
         assert_eq!(slot(&mut dispatcher, "held"), held);
         assert_eq!(slot(&mut dispatcher, "pinned"), pinned);
-        // One of two is held.
+        // One of the two slots is held.
         assert!(dispatcher.grant_now(held).is_some());
         assert!(dispatcher.grant_now(held).is_none());
         dispatcher.release(permit.into_slot());
@@ -435,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_busy_is_kept_however_many_there_are() {
+    fn busy_queues_are_kept_however_many_there_are() {
         let mut dispatcher = dispatcher();
         let held: Vec<_> = (0..1_000)
             .map(|name| {

@@ -1,4 +1,4 @@
-//! The engine: supervisor of all workflows; stores them, ends them, sweeps them.
+//! The engine: supervises all workflows; stores them, ends them, and sweeps them.
 
 mod admission;
 mod pause;
@@ -16,7 +16,7 @@ use self::admission::Admission;
 pub(crate) use self::pause::EndPause;
 pub(crate) use self::quarantine::Release;
 pub(crate) use self::retention::Forget;
-pub(crate) use self::revocation::{IsRevoked, Revoke};
+pub(crate) use self::revocation::{RevocationDurable, Revoke};
 use super::admission_control::Reservation;
 use super::engine_context::EngineContext;
 use super::event_queue::EventQueue;
@@ -42,81 +42,81 @@ use crate::persistence::definition::WorkflowHeader;
 use crate::persistence::reader::{Ended, History};
 use crate::persistence::{StoreError, keys};
 
-/// How many workflows are gone on with at once after a restart.
+/// The number of workflows that are resumed in one step after a restart.
 const RESUMED_AT_ONCE: usize = 256;
-/// How long shutting down waits for what has been decided to be written.
+/// The longest that a shutdown waits for the last commits.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
 
-/// A workflow to store and start. `durable` is told, once it is so, which workflow the handle is
-/// for: this one, or an earlier one with the same idempotency key. It is dropped if the engine
-/// halts first.
+/// Stores and starts a workflow. `durable` receives, once that is durable, the guard of the
+/// workflow that the handle is for: this one, or an earlier one with the same idempotency key. It
+/// is dropped if the engine halts first.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Submit {
     pub(crate) root_id: Id,
     pub(crate) root: Node,
-    /// The encoded head: its commit marker.
-    pub(crate) head: Vec<u8>,
-    /// The first node number that is free.
+    /// The encoded header, which is the commit marker.
+    pub(crate) header: Vec<u8>,
+    /// The first free node number.
     pub(crate) next: Seq,
     pub(crate) idempotency_key: Option<String>,
-    /// The task that submits it, if one does.
+    /// The task that submits the workflow, if one does.
     pub(crate) by: Option<Id>,
-    /// What of it is in the store already.
+    /// The parts that are in the store already.
     pub(crate) staged: Staged,
     pub(crate) reservation: Reservation,
-    /// The pin keeps the workflow from being swept before the caller has its handle.
+    /// The guard keeps the workflow from being swept before the caller has its handle.
     pub(crate) durable: oneshot::Sender<RetentionGuard>,
 }
 
-/// Which workflow was submitted with this key; dropped if none was.
+/// Looks up the workflow that was submitted with this key; `durable` is dropped if none was.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Earlier {
+pub(crate) struct FindByKey {
     pub(crate) key: String,
     /// As in [`Submit`].
     pub(crate) durable: oneshot::Sender<RetentionGuard>,
 }
 
-/// Answer when all that has been decided until now is durable.
+/// Waits until everything that has been decided so far is durable.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Confirm {
-    /// It is dropped if the engine halts first.
+    /// Dropped if the engine halts first.
     pub(crate) done: oneshot::Sender<Result<(), Error>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct EngineActor {
     shell: EngineContext,
-    /// There from the start on.
-    post: Option<EventQueue>,
+    /// Set when the actor has started.
+    events: Option<EventQueue>,
     workflows: HashMap<Id, Live>,
-    /// What idempotency keys stand for, where the store does not know it yet: a workflow, or, when
-    /// that has been swept, none.
+    /// Idempotency keys whose current workflow the store does not show yet. `None`: that workflow
+    /// has been swept.
     keys: HashMap<String, Option<Id>>,
-    /// Where to look for what was live before a restart, until all of that has been gone on with.
+    /// The workflows that were live before a restart and are not resumed yet.
     unresumed: Option<Unresumed>,
-    /// Who may be live, and who has to wait.
+    /// Decides which workflows are live and which wait.
     backlog: Backlog,
-    /// Workflows have ended since the last look: there may be places.
-    has_places: bool,
-    /// Those that the store shows where they no longer wait: that they do not is on its way there.
+    /// Workflows have ended since the last admission, so lanes may have capacity.
+    has_capacity: bool,
+    /// Workflows whose waiting records are deleted, while the store still shows them.
     moving: HashSet<Id>,
-    /// Those that wait and were forgotten, and the store does not show that yet.
+    /// Waiting workflows that were forgotten, while the store does not show that yet.
     forgotten: HashSet<Id>,
     retention: Duration,
-    /// When the next sweep is due, in milliseconds on the steady scale.
+    /// The time of the next sweep, in milliseconds on the steady scale.
     sweep_at: Option<u64>,
-    /// What the last sweep has taken away is on its way to the store.
-    sweeping: bool,
-    /// Somebody has asked for another one meanwhile.
-    sweep_again: bool,
-    /// The key that the next look starts behind, if one was not enough.
+    /// The store has not applied the last sweep's deletions yet.
+    is_sweeping: bool,
+    /// Another sweep was requested meanwhile.
+    is_sweep_requested: bool,
+    /// The key at which the next sweep continues, if the last one did not reach the end.
     sweep_from: Option<Vec<u8>>,
-    /// When the first of those that wait for their time is due.
-    due: Earliest,
-    /// What the scheduler has been asked for.
+    /// The earliest time for which a workflow waits in the store.
+    next_start: Earliest,
+    /// The alarm that was set with the scheduler.
     alarm: Earliest,
 }
 
@@ -124,34 +124,35 @@ pub(crate) struct EngineActor {
 #[derive(Debug)]
 struct Live {
     machine: Workflow,
-    /// The record of its head, which is put elsewhere when the workflow has ended.
-    head: Vec<u8>,
-    /// What it takes up of the room for what is pending.
-    weight: Load,
+    /// Its encoded header, which is stored under another key when the workflow has ended.
+    header: Vec<u8>,
+    /// Its share of the limit of pending work.
+    load: Load,
     lane: Lane,
-    /// When the root ended, on the steady scale, if callbacks still run.
+    /// The time at which the root ended, on the steady scale, if callbacks still run.
     ended_ms: Option<u64>,
 }
 
-/// What the head of a workflow says.
+/// The contents of a workflow's header.
 struct Submitted {
     root: Id,
     node: Node,
-    /// The first node number that was free.
+    /// The first node number that was free at the submission.
     next: Seq,
-    weight: Load,
+    load: Load,
 }
 
-/// What is left of the heads of what was live when the store was last open.
+/// The headers that are still to be read of the workflows that were live when the store was last
+/// open.
 #[derive(Debug)]
 struct Unresumed {
-    /// The key of the first.
+    /// The key of the first remaining header.
     from: Vec<u8>,
-    /// The key behind the last: what is submitted from now on has later ones.
+    /// The end of the key range: workflows that are submitted from now on have later keys.
     to: Vec<u8>,
-    /// Those between them that came in meanwhile, and need not be gone on with.
-    came_in: HashSet<Id>,
-    /// How many have been gone on with.
+    /// Workflows of the range that were admitted meanwhile and need not be resumed.
+    admitted: HashSet<Id>,
+    /// The number of workflows resumed so far.
     count: usize,
 }
 
@@ -162,7 +163,7 @@ impl Unresumed {
         Self {
             from,
             to,
-            came_in: HashSet::new(),
+            admitted: HashSet::new(),
             count: 0,
         }
     }
@@ -173,24 +174,24 @@ impl EngineActor {
         Self {
             backlog: Backlog::new(shell.live_workflows()),
             shell,
-            post: None,
+            events: None,
             workflows: HashMap::new(),
             unresumed: None,
             keys: HashMap::new(),
-            has_places: false,
+            has_capacity: false,
             moving: HashSet::new(),
             forgotten: HashSet::new(),
             retention,
             sweep_at: None,
-            sweeping: false,
-            sweep_again: false,
+            is_sweeping: false,
+            is_sweep_requested: false,
             sweep_from: None,
-            due: Earliest::default(),
+            next_start: Earliest::default(),
             alarm: Earliest::default(),
         }
     }
 
-    /// Finds out what was live when the store was last open, and begins to go on with it.
+    /// Finds the workflows that were live when the store was last open, and starts to resume them.
     fn recover(&mut self, context: &mut Context<Self>) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
         let (from, to) = keys::all(b'w');
@@ -204,10 +205,10 @@ impl EngineActor {
         self.resume_some()
     }
 
-    /// Goes on with some of what was live, and with more when that is written: the first task need
-    /// not wait for the last.
+    /// Resumes some of the workflows that were live, and more when that is committed: the first
+    /// task need not wait for the last workflow.
     fn resume_some(&mut self) -> Result<(), StoreError> {
-        let Some(mut rest) = self.unresumed.take() else {
+        let Some(mut unresumed) = self.unresumed.take() else {
             self.admit_waiting();
             self.shell.then(PostCommit::Stored(Stored::AllResumed));
             return Ok(());
@@ -216,47 +217,52 @@ impl EngineActor {
         let now = self.shell.time();
         let mut histories = reader.histories();
         let mut next = None;
-        for (taken, pair) in reader.store().scan(&rest.from, &rest.to).enumerate() {
+        for (count, pair) in reader
+            .store()
+            .scan(&unresumed.from, &unresumed.to)
+            .enumerate()
+        {
             let (key, record) = pair?;
-            if taken == RESUMED_AT_ONCE {
+            if count == RESUMED_AT_ONCE {
                 next = Some(key);
                 break;
             }
-            if let Some(root) = keys::id_of(&key).filter(|root| !rest.came_in.contains(root)) {
-                let head = codec::decode(Kind::Head, &key, &record)?;
-                let submitted = self.submitted(root, head)?;
-                let entrance = self.admit_live(root, &submitted.node)?;
+            if let Some(root) = keys::id_of(&key).filter(|root| !unresumed.admitted.contains(root))
+            {
+                let header = codec::decode(Kind::Head, &key, &record)?;
+                let submitted = self.submitted(root, header)?;
+                let admission = self.admit_live(root, &submitted.node)?;
                 let since_ms = now.steady_at(root.submitted_ms());
                 let history = histories.of(root)?;
-                self.resume(submitted, record, history, entrance, since_ms)?;
-                rest.count += 1;
+                self.resume(submitted, record, history, admission, since_ms)?;
+                unresumed.count += 1;
             }
         }
         match next {
-            Some(from) => self.unresumed = Some(Unresumed { from, ..rest }),
-            None => tracing::info!(count = rest.count, "unfinished workflows go on"),
+            Some(from) => self.unresumed = Some(Unresumed { from, ..unresumed }),
+            None => tracing::info!(count = unresumed.count, "resumed the unfinished workflows"),
         }
         self.shell.then(PostCommit::Stored(Stored::Resumed));
         Ok(())
     }
 
-    fn submitted(&self, root: Id, head: WorkflowHeader) -> Result<Submitted, StoreError> {
+    fn submitted(&self, root: Id, header: WorkflowHeader) -> Result<Submitted, StoreError> {
         Ok(Submitted {
             root,
-            next: head.next,
-            weight: head.weight(),
-            node: self.shell.reader().root_of(root, head)?,
+            next: header.next,
+            load: header.weight(),
+            node: self.shell.reader().root_of(root, header)?,
         })
     }
 
-    /// Goes on with a workflow as the store has it. `since_ms`: when it was submitted, on the steady scale,
-    /// unless its records say it.
+    /// Resumes a workflow from its stored state. `since_ms` is the time of its submission on the
+    /// steady scale, unless its records say otherwise.
     fn resume(
         &mut self,
         submitted: Submitted,
-        head: Vec<u8>,
+        header: Vec<u8>,
         history: History,
-        entrance: Admission,
+        admission: Admission,
         mut since_ms: u64,
     ) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
@@ -264,7 +270,7 @@ impl EngineActor {
             root,
             node,
             next,
-            weight,
+            load,
         } = submitted;
         let History {
             ended_ms,
@@ -273,7 +279,7 @@ impl EngineActor {
         } = history;
         let (machine, callbacks) = Workflow::recover(ended_ms.is_some(), &records);
         self.shell.start_numbers(root, next, counter);
-        self.insert(root, machine, (head, weight), entrance.lane, ended_ms);
+        self.insert(root, machine, (header, load), admission.lane, ended_ms);
         let mut inputs = HashMap::new();
         let mut changes = HashMap::new();
         for record in records {
@@ -293,24 +299,24 @@ impl EngineActor {
                 | Record::SubmittedBy { .. } => {}
             }
         }
-        self.look_at_suspects(root)?;
+        self.clear_revoked_suspects(root)?;
         if ended_ms.is_none() {
             let resume = Resume::Stored(changes.remove(&ROOT));
-            let mut place = ChildSpec::root(root, node);
-            place.since_ms = Some(since_ms);
-            self.start_root(place, resume, entrance);
+            let mut spec = ChildSpec::root(root, node);
+            spec.since_ms = Some(since_ms);
+            self.start_root(spec, resume, admission);
         }
         for seq in callbacks {
-            let found = reader.find(root.node(seq))?;
-            let found = found.ok_or_else(|| StoreError::Corrupt {
+            let location = reader.find(root.node(seq))?;
+            let location = location.ok_or_else(|| StoreError::Corrupt {
                 path_or_place: format!("workflow {root}"),
-                what: format!("no callback {seq}"),
+                what: format!("callback {seq} is missing"),
             })?;
-            self.look_at_callback(root, &found)?;
+            self.check_recovered_callback(root, &location)?;
             let resume = Resume::Stored(changes.remove(&seq));
             let input = inputs.remove(&seq);
-            let place = ChildSpec::in_workflow(root, seq, found.node, input);
-            self.start_child(place, resume);
+            let spec = ChildSpec::in_workflow(root, seq, location.node, input);
+            self.start_child(spec, resume);
         }
         failpoint::reach(Point::Resumed);
         Ok(())
@@ -320,14 +326,14 @@ impl EngineActor {
         &mut self,
         root: Id,
         machine: Workflow,
-        (head, weight): (Vec<u8>, Load),
+        (header, load): (Vec<u8>, Load),
         lane: Lane,
         ended_ms: Option<u64>,
     ) {
         let live = Live {
             machine,
-            head,
-            weight,
+            header,
+            load,
             lane,
             ended_ms,
         };
@@ -335,53 +341,55 @@ impl EngineActor {
         self.shell.count_live(self.workflows.len());
     }
 
-    fn start_root(&self, place: ChildSpec, resume: Resume, entrance: Admission) {
-        let line = entrance.line.filter(|_| !self.shell.awaits(place.root));
-        match (line, self.child(place, resume)) {
-            (Some(line), Some(root)) => self.shell.begin(line, root),
+    fn start_root(&self, spec: ChildSpec, resume: Resume, admission: Admission) {
+        let first_slot = admission
+            .first_slot
+            .filter(|_| !self.shell.may_need_trial(spec.root));
+        match (first_slot, self.child(spec, resume)) {
+            (Some(first_slot), Some(root)) => self.shell.start_workflow(first_slot, root),
             (None, Some(root)) => root.start(&self.shell),
             (_, None) => {}
         }
     }
 
-    fn start_child(&self, place: ChildSpec, resume: Resume) {
-        if let Some(child) = self.child(place, resume) {
+    fn start_child(&self, spec: ChildSpec, resume: Resume) {
+        if let Some(child) = self.child(spec, resume) {
             child.start(&self.shell);
         }
     }
 
-    fn child(&self, place: ChildSpec, resume: Resume) -> Option<Box<Child>> {
-        let post = self.post.as_ref()?;
-        Some(Child::new(place, resume, post.clone(), post.clone()))
+    fn child(&self, spec: ChildSpec, resume: Resume) -> Option<Box<Child>> {
+        let events = self.events.as_ref()?;
+        Some(Child::new(spec, resume, events.clone(), events.clone()))
     }
 
-    /// The root or a callback, as the store has it: for when its actor is lost.
+    /// Reads the root or a callback from the store, to restart it when its actor is lost.
     fn stored_child(&self, root: Id, index: Index) -> Result<ChildSpec, StoreError> {
         let reader = self.shell.reader();
         let missing = || StoreError::Corrupt {
             path_or_place: format!("workflow {root}"),
-            what: format!("no child {index}"),
+            what: format!("child {index} is missing"),
         };
         let mut input = None;
         let mut since_ms = self.shell.time().steady_at(root.submitted_ms());
         for record in reader.records(root.workflow_stream()) {
             match record? {
-                Record::Due { seq, input: given } if seq == index => input = Some(given),
+                Record::Due { seq, input: value } if seq == index => input = Some(value),
                 Record::Reached { at_ms } => since_ms = at_ms,
                 _ => {}
             }
         }
         if index == ROOT {
-            let head = reader.head(root)?.ok_or_else(missing)?;
-            let mut place = ChildSpec::root(root, reader.root_of(root, head)?);
-            place.since_ms = Some(since_ms);
-            return Ok(place);
+            let header = reader.head(root)?.ok_or_else(missing)?;
+            let mut spec = ChildSpec::root(root, reader.root_of(root, header)?);
+            spec.since_ms = Some(since_ms);
+            return Ok(spec);
         }
-        let found = reader.find(root.node(index))?.ok_or_else(missing)?;
-        Ok(ChildSpec::in_workflow(root, index, found.node, input))
+        let location = reader.find(root.node(index))?.ok_or_else(missing)?;
+        Ok(ChildSpec::in_workflow(root, index, location.node, input))
     }
 
-    /// Has the workflow's machine decide, and carries it out.
+    /// Passes an event to the workflow's machine and performs its commands.
     fn decide(
         &mut self,
         root: Id,
@@ -399,11 +407,11 @@ impl EngineActor {
     fn perform(&mut self, root: Id, command: Command, context: &mut Context<Self>) {
         match command {
             Command::Record(record) => self.shell.record(root.workflow_stream(), record),
-            Command::Launch(due) => {
-                for due in due {
-                    self.shell.record_due(root, &due);
+            Command::Launch(callbacks) => {
+                for callback in callbacks {
+                    self.shell.record_callback(root, &callback);
                     failpoint::reach(Point::Launched);
-                    self.decide(root, |machine| machine.launch(due), context);
+                    self.decide(root, |machine| machine.launch(callback), context);
                 }
             }
             Command::Result(outcome) => {
@@ -420,82 +428,85 @@ impl EngineActor {
                     live.ended_ms = Some(ended.at_ms);
                 }
             }
-            Command::Spawn(due) => {
-                self.start_child(ChildSpec::callback(root, due), Resume::Fresh);
+            Command::Spawn(callback) => {
+                self.start_child(ChildSpec::callback(root, callback), Resume::Fresh);
                 failpoint::reach(Point::Callback);
             }
             Command::Restart(index) => restart_after_commit(&self.shell, root, index, context),
             Command::Abandon(index) => {
                 let child = self.stored_child(root, index);
-                match (child, &self.post) {
-                    (Ok(place), Some(post)) => post.send(ChildEvent::Ended(ChildEnded {
+                match (child, &self.events) {
+                    (Ok(spec), Some(events)) => events.send(ChildEvent::Ended(ChildEnded {
                         root,
                         index,
-                        report: abandoned_report(&self.shell, root, &place.node),
+                        report: abandoned_report(&self.shell, root, &spec.node),
                     })),
                     (Err(error), _) => self.shell.halt(error.into()),
                     (Ok(_), None) => {}
                 }
             }
             Command::End { forgotten } => {
-                if let Err(error) = self.end(root, forgotten) {
+                if let Err(error) = self.end_workflow(root, forgotten) {
                     self.shell.halt(error.into());
                 }
             }
         }
     }
 
-    /// Nothing of the workflow is left to do: its place is free.
-    fn end(&mut self, root: Id, forgotten: bool) -> Result<(), StoreError> {
+    /// Ends a workflow of which nothing is left to do, and frees its lane capacity.
+    fn end_workflow(&mut self, root: Id, forgotten: bool) -> Result<(), StoreError> {
         let Some(live) = self.workflows.remove(&root) else {
             return Ok(());
         };
         self.shell.count_live(self.workflows.len());
-        self.shell.remove_pending(live.weight);
+        self.shell.remove_pending(live.load);
         self.shell
             .finish_workflow(root, live.machine.has_callbacks());
         self.shell.delete(keys::head(root));
         if forgotten {
-            self.forget_ended(root, &live.head)?;
+            self.forget_ended(root, &live.header)?;
         } else {
             let ended_ms = live.ended_ms.unwrap_or_else(|| self.shell.steady_ms());
-            self.shell.put(keys::ended(ended_ms, root), live.head);
+            self.shell.put(keys::ended(ended_ms, root), live.header);
             self.sweep_later();
         }
         self.shell.touch(root);
         failpoint::reach(Point::Moved);
         self.backlog.ended(live.lane);
-        self.has_places = true;
+        self.has_capacity = true;
         Ok(())
     }
 
-    /// Has the scheduler wake the engine for the next sweep, or for the next workflow that waits for
-    /// its time, whichever is first.
+    /// Sets the alarm for the next sweep or for the next workflow that waits for its time,
+    /// whichever is earlier.
     fn set_alarm(&mut self) {
-        // Woken for what may not come in, it would be woken again at once, for as long as that is so.
-        let mut at = match self.lets_in() {
-            true => self.due,
+        // If the engine were woken for a workflow that it cannot admit, it would be woken again at
+        // once, over and over.
+        let mut at = match self.can_admit() {
+            true => self.next_start,
             false => Earliest::default(),
         };
         if let Some(sweep_at) = self.sweep_at {
             at.add(Moment::steady(sweep_at));
         }
         if at.is_before(self.alarm) {
-            self.ask_for(at);
+            self.set_scheduler_alarm(at);
         }
     }
 
-    fn ask_for(&mut self, at: Earliest) {
+    fn set_scheduler_alarm(&mut self, at: Earliest) {
         self.alarm = at;
-        let who = self.shell.engine().clone().recipient();
-        self.shell.scheduler().do_send(SetAlarm { at, who });
+        let recipient = self.shell.engine().clone().recipient();
+        self.shell.scheduler().do_send(SetAlarm { at, recipient });
     }
 
-    /// Says whether the store does not show yet what has become of a workflow that is not in memory. It will
-    /// when what has been decided is applied: nothing is to be decided about the workflow before.
-    fn is_on_its_way(&self, root: Id) -> Result<bool, StoreError> {
-        let is_decided = self.moving.contains(&root) || self.shell.shared().pins.is_leaving(root);
-        // One that was live has ended, or, after a restart, has not come in yet.
+    /// Returns whether the store does not show yet what was decided about a workflow that is not in
+    /// memory. Until the store has applied it, nothing more may be decided about the workflow.
+    fn is_in_transition(&self, root: Id) -> Result<bool, StoreError> {
+        let is_decided =
+            self.moving.contains(&root) || self.shell.shared().retention_guards.is_leaving(root);
+        // A stored header without a live workflow: it has just ended, or, after a restart, is not
+        // resumed yet.
         Ok(is_decided
             || self
                 .shell
@@ -505,16 +516,17 @@ impl EngineActor {
                 .is_some())
     }
 
-    /// Which workflow was submitted with this idempotency key.
-    fn earlier(&self, key: &str) -> Result<Option<Id>, StoreError> {
+    /// Returns the workflow that was submitted with this idempotency key.
+    fn workflow_of_key(&self, key: &str) -> Result<Option<Id>, StoreError> {
         match self.keys.get(key) {
             Some(workflow) => Ok(*workflow),
             None => self.shell.reader().submitted_as(key),
         }
     }
 
-    /// To be called beside the record that says so.
-    fn key_stands_for(&mut self, key: String, workflow: Option<Id>) {
+    /// Sets the workflow that the key stands for. The caller puts the matching record into the same
+    /// batch.
+    fn set_key(&mut self, key: String, workflow: Option<Id>) {
         self.keys.insert(key.clone(), workflow);
         self.shell
             .then(PostCommit::KeyIsDurable(KeyIsDurable { key, workflow }));
@@ -525,11 +537,11 @@ impl Actor for EngineActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let post = EventQueue::of(context, None);
-        self.shell.set_engine(context.address(), post.clone());
-        self.post = Some(post);
-        // From now on the scheduler says if the clock is set.
-        self.ask_for(Earliest::default());
+        let events = EventQueue::of(context, None);
+        self.shell.set_engine(context.address(), events.clone());
+        self.events = Some(events);
+        // From now on the scheduler wakes the engine when the clock is set.
+        self.set_scheduler_alarm(Earliest::default());
         if let Err(error) = self.recover(context) {
             self.shell.halt(error.into());
         }
@@ -537,8 +549,8 @@ impl Actor for EngineActor {
 }
 
 impl Drop for EngineActor {
-    /// Runs when the engine's actor is lost, too: then every waiter must be told, and the thread
-    /// must end, because nobody is left to take a `Shutdown`.
+    /// Also runs when the engine's actor is lost. Then every waiter must get an error, and the
+    /// thread must end, because no actor is left to receive a `Shutdown`.
     fn drop(&mut self) {
         if !self.shell.is_draining() {
             let shared = self.shell.shared();
@@ -557,7 +569,7 @@ impl Handler<Submit> for EngineActor {
         let Submit {
             root_id,
             root,
-            head,
+            header,
             next,
             idempotency_key,
             by,
@@ -570,8 +582,9 @@ impl Handler<Submit> for EngineActor {
         }
         let shared = self.shell.shared().clone();
         if let Some(key) = idempotency_key {
-            match self.earlier(&key) {
-                // Behind the earlier one's own record, if that is still on its way.
+            match self.workflow_of_key(&key) {
+                // Acknowledged after the earlier workflow's own record, in case that is not
+                // committed yet.
                 Ok(Some(earlier)) => {
                     return self.shell.acknowledge(durable, shared.pin(earlier));
                 }
@@ -582,26 +595,26 @@ impl Handler<Submit> for EngineActor {
                 keys::idempotency(&key),
                 codec::encode(Kind::Idempotency, &root_id),
             );
-            self.key_stands_for(key, Some(root_id));
+            self.set_key(key, Some(root_id));
         }
-        if staged.keep() {
+        if staged.hand_over() {
             self.shell.delete(keys::garbage_marker(root_id));
         }
         if let Some(task) = by {
             self.record_submitter(task, root_id);
         }
         self.shell.acknowledge(durable, shared.pin(root_id));
-        let weight = reservation.keep();
-        self.shell.add_pending(weight);
-        match self.admit(root_id, &root, &head) {
-            Ok(Some(entrance)) => {
-                self.shell.put(keys::head(root_id), head.clone());
+        let load = reservation.hand_over();
+        self.shell.add_pending(load);
+        match self.admit(root_id, &root, &header) {
+            Ok(Some(admission)) => {
+                self.shell.put(keys::head(root_id), header.clone());
                 self.shell.start_numbers(root_id, next, None);
-                let own = (head, weight);
-                self.insert(root_id, Workflow::default(), own, entrance.lane, None);
-                let mut place = ChildSpec::root(root_id, root);
-                place.since_ms = entrance.counts.then(|| self.shell.steady_ms());
-                self.start_root(place, Resume::Fresh, entrance);
+                let own = (header, load);
+                self.insert(root_id, Workflow::default(), own, admission.lane, None);
+                let mut spec = ChildSpec::root(root_id, root);
+                spec.since_ms = admission.counts.then(|| self.shell.steady_ms());
+                self.start_root(spec, Resume::Fresh, admission);
             }
             Ok(None) => self.set_alarm(),
             Err(error) => self.shell.halt(error.into()),
@@ -609,14 +622,14 @@ impl Handler<Submit> for EngineActor {
     }
 }
 
-impl Handler<Earlier> for EngineActor {
+impl Handler<FindByKey> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, Earlier { key, durable }: Earlier, _: &mut Context<Self>) {
-        match self.earlier(&key) {
+    fn handle(&mut self, FindByKey { key, durable }: FindByKey, _: &mut Context<Self>) {
+        match self.workflow_of_key(&key) {
             Ok(Some(earlier)) => {
-                let pin = self.shell.shared().pin(earlier);
-                self.shell.acknowledge(durable, pin);
+                let guard = self.shell.shared().pin(earlier);
+                self.shell.acknowledge(durable, guard);
             }
             Ok(None) => {}
             Err(error) => self.shell.halt(error.into()),
@@ -636,7 +649,7 @@ impl Handler<KeyIsDurable> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, durable: KeyIsDurable, _: &mut Context<Self>) {
-        // What it stands for now may be younger than what has become durable.
+        // The key may stand for a newer workflow than the one that has become durable.
         if self.keys.get(&durable.key) == Some(&durable.workflow) {
             self.keys.remove(&durable.key);
         }
@@ -644,8 +657,8 @@ impl Handler<KeyIsDurable> for EngineActor {
 }
 
 impl EngineActor {
-    /// Records in both workflows that this task has submitted the other. A task whose workflow has
-    /// ended meanwhile, and may be swept, gets no record: nothing would delete it.
+    /// Records in both workflows that this task submitted the other. No record is written into the
+    /// task's workflow if it has ended: it may be swept, and then nothing would delete the record.
     fn record_submitter(&self, task: Id, root: Id) {
         let stream = root.origin_stream();
         self.shell.record(stream, Record::SubmittedBy { task });
@@ -654,7 +667,7 @@ impl EngineActor {
         }
     }
 
-    fn ended(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
+    fn child_ended(&mut self, ended: ChildEnded, context: &mut Context<Self>) {
         let ChildEnded {
             root,
             index,
@@ -675,27 +688,27 @@ impl Handler<EventsReady> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
-        let words = self.post.as_ref().map(EventQueue::drain);
-        for word in words.into_iter().flatten() {
-            match word {
+        let events = self.events.as_ref().map(EventQueue::drain);
+        for event in events.into_iter().flatten() {
+            match event {
                 ChildEvent::Launch(launch) => {
-                    let Launch { root, due } = *launch;
+                    let Launch { root, callback } = *launch;
                     super::fault("engine");
                     if self.shell.has_revoked()
-                        && let Err(error) = self.look_at_launch(root, due.node.seq)
+                        && let Err(error) = self.check_launch(root, callback.node.seq)
                     {
                         self.shell.halt(error.into());
                     }
-                    self.decide(root, |machine| machine.launch(due), context);
+                    self.decide(root, |machine| machine.launch(callback), context);
                 }
-                ChildEvent::Ended(ended) => self.ended(ended, context),
+                ChildEvent::Ended(ended) => self.child_ended(ended, context),
                 ChildEvent::Exited(ChildExited { root, index, lost }) => {
                     self.decide(root, |machine| machine.stopped(index, lost), context);
                 }
                 ChildEvent::Arrived(_) => {}
             }
         }
-        if std::mem::take(&mut self.has_places) {
+        if std::mem::take(&mut self.has_capacity) {
             self.admit_waiting();
         }
     }
@@ -710,7 +723,7 @@ impl Handler<RestartChild> for EngineActor {
             .reader()
             .last_change(root.workflow_stream(), index);
         match last.and_then(|last| Ok((self.stored_child(root, index)?, last))) {
-            Ok((place, last)) => self.start_child(place, Resume::Stored(last)),
+            Ok((spec, last)) => self.start_child(spec, Resume::Stored(last)),
             Err(error) => self.shell.halt(error.into()),
         }
     }
@@ -724,10 +737,11 @@ impl Handler<Wake> for EngineActor {
         self.shell.note_clock();
         let now = self.shell.steady_ms();
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
-            // What has ended by now may be on its way to the store, which is where the sweep looks.
+            // Workflows that have just ended may not be in the store yet, which is where the sweep
+            // looks for them.
             self.shell.then(PostCommit::Sweep(Sweep::Start));
         }
-        self.shell.look_at_trials();
+        self.shell.check_trials();
         self.admit_waiting();
     }
 }
@@ -739,22 +753,22 @@ impl Handler<Shutdown> for EngineActor {
         self.shell.drain();
         let shell = self.shell.clone();
         Box::pin(async move {
-            settle(grace, || shell.held() == 0).await;
-            settle(LAST_COMMITS, || shell.is_quiet()).await;
+            wait_until_stable(grace, || shell.held() == 0).await;
+            wait_until_stable(LAST_COMMITS, || shell.is_quiet()).await;
             shell.end_session();
-            settle(LAST_COMMITS, || shell.is_quiet()).await;
+            wait_until_stable(LAST_COMMITS, || shell.is_quiet()).await;
             shell.close(Error::ShutDown);
         })
     }
 }
 
-/// Waits until `done` holds in two looks in a row, for at most `limit`.
-async fn settle(limit: Duration, done: impl Fn() -> bool) {
-    const LOOK: Duration = Duration::from_millis(1);
+/// Waits until `done` holds in two checks in a row, for at most `limit`.
+async fn wait_until_stable(limit: Duration, done: impl Fn() -> bool) {
+    const POLL_INTERVAL: Duration = Duration::from_millis(1);
     let start = tokio::time::Instant::now();
     let mut held = false;
     while !(held && done()) && start.elapsed() < limit {
         held = done();
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

@@ -1,5 +1,5 @@
-//! The shell around every machine: what is decided goes into the journal, the journal goes to the
-//! store, and what waits for the disk is done when the store has answered.
+//! The context that all actors of the engine share: it adds their decisions to the journal, commits
+//! the journal to the store, and performs the actions that wait for the commit.
 
 mod attempts;
 mod quarantine;
@@ -54,42 +54,45 @@ use crate::persistence::reader::Reader;
 use crate::persistence::{Batch, StoreError, commit_builder, keys};
 use crate::task::Entry;
 
-/// A batch is sent off when this much is in it, however much more is on its way.
-const FULL: u64 = 4_096;
+/// A batch is committed when it holds this many changes, even if more keep coming.
+const BATCH_LIMIT: u64 = 4_096;
 
-/// Who waits at a gate if so many wait before a queue, however large the window is: it keeps what is
-/// under way in the processor's caches.
-const GATE: usize = 1_024;
+/// The pacers' limit, however large the window is: a workflow is delayed if this many tasks wait
+/// before it in its queue. This keeps the running workflows in the processor's caches.
+const PACER_LIMIT: usize = 1_024;
 
-/// When more than so many windows of tasks wait for a slot, each group makes do with a window of
+/// When more than this many windows of tasks wait for a slot, each group uses a window of at most
 /// [`CROWDED`].
 const CROWD: u64 = 16;
 const CROWDED: u64 = 8;
 
-/// What the clocks show is recorded beside delays, but not more often than this, in milliseconds: by so much
-/// a delay may be longer if the machine goes down and its clock comes up behind.
-const NOTED_EACH_MS: u64 = 1_000;
-/// And in any case when something else wakes the engine after so long.
-const NOTED_AT_LEAST_MS: u64 = 60_000;
+/// A reading of the clocks is recorded beside delays, but at most this often, in milliseconds. A
+/// delay may be longer by as much if the machine goes down and its clock is behind when it comes
+/// up.
+const CLOCK_RECORD_MIN_MS: u64 = 1_000;
+/// A reading is also recorded when the engine is woken and the last one is this old, in
+/// milliseconds.
+const CLOCK_RECORD_MAX_MS: u64 = 60_000;
 
-/// What every actor of the engine has: the way to the journal, and to the other actors.
+/// Gives an actor access to the journal and to the other actors.
 #[derive(Clone, Debug)]
 pub(crate) struct EngineContext(Rc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     journal: RefCell<Journal>,
-    /// A batch is being filled or is on its way.
+    /// A batch is being filled or committed.
     busy: Cell<bool>,
-    /// The number of the last batch taken, rising over all openings of the store.
+    /// The number of the last sealed batch; it rises over all openings of the store.
     commit: Cell<u64>,
-    /// By live workflow.
+    /// The node numbers of each live workflow.
     numbers: RefCell<HashMap<Id, Numbers>>,
-    /// The commit with what is recorded of each workflow's own children, while it is only one.
+    /// By workflow: the commit that holds the records of its own children, as long as that is only
+    /// one.
     starts: RefCell<HashMap<Id, Option<u64>>>,
     superseded: RefCell<Superseded>,
     revocations: RefCell<Revocations>,
-    /// Set once a commit has failed or the engine has stopped: nothing is written any more.
+    /// Set when a commit has failed or the engine has stopped: nothing is written any more.
     halted: Cell<bool>,
     reader: Reader,
     committer: Committer,
@@ -97,21 +100,21 @@ struct Inner {
     engine: OnceCell<(Addr<EngineActor>, EventQueue)>,
     dispatcher: RefCell<Dispatcher>,
     tasks: RefCell<TaskSlab>,
-    /// What was running when the process before this one ended.
+    /// The tasks that were running when the previous process ended.
     quarantine: RefCell<Quarantine<TrialCandidate>>,
     quarantined_tasks: RefCell<QuarantinedTasks>,
-    /// When the engine is to be woken for the trials, on the scale of `Clock::elapsed_ms`.
+    /// The time at which the engine is woken for the trials, on the scale of `Clock::elapsed_ms`.
     trial_alarm: Cell<Option<u64>>,
-    /// Ours over this store.
-    life: Session,
+    /// This process's session with the store.
+    session: Session,
     _abort_note: Option<AbortNote>,
-    /// The latest workflow of the lives before.
+    /// The latest workflow of earlier sessions.
     last_root: Option<Id>,
-    /// How much is pending, and how much the store says.
+    /// The pending load, and the load that the store shows.
     pending: Cell<(Load, Load)>,
-    /// When it was last recorded what the clocks show.
-    noted: Cell<Time>,
-    /// The registered task that was asked for last.
+    /// The time of the last recorded clock reading.
+    recorded: Cell<Time>,
+    /// The registered task of the last lookup.
     entry: Cell<Option<&'static Entry>>,
     limits: Limits,
     shared: Arc<Shared>,
@@ -120,25 +123,25 @@ struct Inner {
 /// The node numbers of a workflow.
 #[derive(Clone, Copy, Debug)]
 struct Numbers {
-    /// The first that is free.
+    /// The first free number.
     next: Seq,
-    /// Some were handed out after the submission: to what its tasks have started, or an `each()`.
+    /// Numbers were assigned after the submission, to subtasks or to the members of an `each()`.
     has_more: bool,
 }
 
-/// How much runs and lives at once.
+/// The limits on concurrent work.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Members of one group that are materialised.
+    /// The number of members of one group that are materialised at once.
     pub(crate) window: u64,
-    /// Workflows that start in one queue.
+    /// The number of live workflows that start in one queue.
     pub(crate) live: usize,
     pub(crate) slots: Slots,
     /// Queues with slots of their own.
     pub(crate) queues: HashMap<String, Slots>,
-    /// Nothing runs before [`EngineContext::resume`].
+    /// No task runs before [`EngineContext::resume`].
     pub(crate) is_paused: bool,
-    /// What becomes of a task in quarantine, and who is told.
+    /// The policy for quarantined tasks, and the hook that is called for them.
     pub(crate) quarantine: QuarantinePolicy,
     pub(crate) on_quarantine: Option<QuarantineHook>,
 }
@@ -146,57 +149,58 @@ pub(crate) struct Limits {
 impl EngineContext {
     pub(crate) fn new(
         reader: Reader,
-        desk: Committer,
+        committer: Committer,
         scheduler: Addr<SchedulerActor>,
         shared: Arc<Shared>,
         limits: Limits,
-        legacy: RecoveredState,
+        recovered: RecoveredState,
     ) -> Self {
         let returns = shared.engine_handle().inbox.returns().clone();
-        let gate = usize::try_from(limits.window).map_or(GATE, |window| window.min(GATE));
+        let pacer_limit =
+            usize::try_from(limits.window).map_or(PACER_LIMIT, |window| window.min(PACER_LIMIT));
         let shell = Self(Rc::new(Inner {
             journal: RefCell::default(),
             busy: Cell::new(false),
-            commit: Cell::new(legacy.last_commit),
+            commit: Cell::new(recovered.last_commit),
             numbers: RefCell::default(),
             starts: RefCell::default(),
             superseded: RefCell::default(),
             revocations: RefCell::default(),
             halted: Cell::new(false),
             reader,
-            committer: desk,
+            committer,
             scheduler,
             engine: OnceCell::new(),
-            dispatcher: RefCell::new(Dispatcher::new(returns, gate, limits.is_paused)),
+            dispatcher: RefCell::new(Dispatcher::new(returns, pacer_limit, limits.is_paused)),
             tasks: RefCell::default(),
-            quarantine: RefCell::new(legacy.quarantine),
+            quarantine: RefCell::new(recovered.quarantine),
             quarantined_tasks: RefCell::default(),
             trial_alarm: Cell::new(None),
-            life: legacy.session,
-            _abort_note: legacy.abort_note,
-            last_root: legacy.last_root,
-            pending: Cell::new((legacy.pending, legacy.pending)),
-            noted: Cell::new(shared.clock.time()),
+            session: recovered.session,
+            _abort_note: recovered.abort_note,
+            last_root: recovered.last_root,
+            pending: Cell::new((recovered.pending, recovered.pending)),
+            recorded: Cell::new(shared.clock.time()),
             entry: Cell::new(None),
             limits,
             shared,
         }));
-        shell.open_quarantine(legacy.notes);
+        shell.open_quarantine(recovered.notes);
         if !shell.is_paused() {
             shell.begin_trials();
         }
-        let deliver = shell.clone();
+        let receiver = shell.clone();
         actix::spawn(async move {
-            let shared = deliver.shared().clone();
-            shared.engine_handle().inbox.deliver(deliver).await;
+            let shared = receiver.shared().clone();
+            shared.engine_handle().inbox.deliver(receiver).await;
         });
         shell
     }
 
-    pub(crate) fn set_engine(&self, engine: Addr<EngineActor>, post: EventQueue) {
-        let first = self.0.engine.set((engine, post));
+    pub(crate) fn set_engine(&self, engine: Addr<EngineActor>, events: EventQueue) {
+        let first = self.0.engine.set((engine, events));
         first.expect("there is one engine");
-        self.try_next();
+        self.advance_trials();
     }
 
     pub(crate) fn engine(&self) -> &Addr<EngineActor> {
@@ -216,8 +220,9 @@ impl EngineContext {
         &self.0.scheduler
     }
 
-    /// How many members of one group may be materialised: few while many groups have theirs, so
-    /// that memory does not grow with the number of groups times the window.
+    /// Returns the number of members of one group that may be materialised. It is small while many
+    /// groups have members waiting, so that memory does not grow with the number of groups times
+    /// the window.
     pub(crate) fn window(&self) -> u64 {
         let window = self.0.limits.window;
         let crowd = window.saturating_mul(CROWD);
@@ -231,12 +236,12 @@ impl EngineContext {
         self.0.limits.live
     }
 
-    /// What the wall clock shows, in milliseconds since the Unix epoch.
+    /// Returns the wall-clock time in milliseconds since the Unix epoch.
     pub(crate) fn now_ms(&self) -> u64 {
         self.0.shared.clock.now_ms()
     }
 
-    /// The time on the scale on which delays are kept.
+    /// Returns the time on the scale of delays, in milliseconds.
     pub(crate) fn steady_ms(&self) -> u64 {
         self.0.shared.clock.steady_ms()
     }
@@ -252,7 +257,7 @@ impl EngineContext {
         }
     }
 
-    /// Has an actor take this task; one that is ready at once, when it has a slot.
+    /// Assigns this task to an actor: at once, or, if the task is ready to run, when it has a slot.
     pub(crate) fn submit_task(&self, child: Box<Child>) {
         match self.entry(&child.def().name) {
             Some(entry) if child.is_ready() => {
@@ -265,7 +270,7 @@ impl EngineContext {
         }
     }
 
-    /// Has an actor take this task, which has got a slot.
+    /// Assigns this task, which has a slot, to an actor.
     pub(crate) fn assign(&self, task: Option<(Box<Child>, Permit)>) {
         if let Some((child, permit)) = task {
             self.place_task(child, Some(permit));
@@ -273,58 +278,59 @@ impl EngineContext {
     }
 
     fn place_task(&self, child: Box<Child>, permit: Option<Permit>) {
-        let mut roll = self.0.tasks.borrow_mut();
-        let ticket = roll.reserve(child, permit);
-        let idle = roll.idle();
+        let mut tasks = self.0.tasks.borrow_mut();
+        let key = tasks.reserve(child, permit);
+        let idle = tasks.idle();
         let task = idle.unwrap_or_else(|| TaskActor::new(self.clone()).start());
-        task.do_send(Assign(ticket));
-        roll.set_actor(ticket, task);
+        task.do_send(Assign(key));
+        tasks.set_actor(key, task);
     }
 
-    /// The task that is meant for the holder of this ticket.
-    pub(crate) fn take(&self, ticket: TaskKey) -> Option<(Box<Child>, Option<Permit>)> {
-        self.0.tasks.borrow_mut().take(ticket)
+    /// Takes the task that was reserved under this key.
+    pub(crate) fn take(&self, key: TaskKey) -> Option<(Box<Child>, Option<Permit>)> {
+        self.0.tasks.borrow_mut().take(key)
     }
 
-    /// The task has ended, and its actor takes one of workflow `root` at once: the ticket of that one.
-    pub(crate) fn reuse_key(&self, ticket: TaskKey, root: Id) -> TaskKey {
-        self.0.tasks.borrow_mut().reuse(ticket, root)
+    /// Returns a new key for an actor whose task has ended and that takes one of workflow `root` at
+    /// once.
+    pub(crate) fn reuse_key(&self, key: TaskKey, root: Id) -> TaskKey {
+        self.0.tasks.borrow_mut().reuse(key, root)
     }
 
-    /// The task has ended; its actor waits for another, unless the answer is no.
-    pub(crate) fn park_idle(&self, ticket: TaskKey) -> bool {
-        self.0.tasks.borrow_mut().park_idle(ticket)
+    /// Parks the actor of a task that has ended. Returns false if the actor is to stop instead.
+    pub(crate) fn park_idle(&self, key: TaskKey) -> bool {
+        self.0.tasks.borrow_mut().park_idle(key)
     }
 
-    /// The actor of a task is gone.
-    pub(crate) fn remove_task(&self, ticket: TaskKey) {
-        let task = self.0.tasks.borrow_mut().remove(ticket);
+    /// Removes a task whose actor is gone.
+    pub(crate) fn remove_task(&self, key: TaskKey) {
+        let task = self.0.tasks.borrow_mut().remove(key);
         drop(task);
     }
 
-    /// An actor was lost: the tasks below it end, those above these with them. What waits for its slot does
-    /// so when it is granted.
+    /// Notifies all tasks that an actor was lost: the tasks below it end, with all below these. A
+    /// task that waits for a slot finds out when the slot is granted.
     pub(crate) fn end_orphans(&self) {
         for task in self.0.tasks.borrow().all() {
             task.do_send(Recheck);
         }
     }
 
-    /// Passes a note on to a task's actor; what one that is gone was told is dropped.
-    pub(crate) fn pass(&self, ticket: TaskKey, note: AttemptMessage) {
-        match self.0.tasks.borrow().get(ticket) {
-            Some(task) => task.do_send(FromAttempt(ticket, note)),
+    /// Forwards an attempt's message to the task's actor, or drops it if the actor is gone.
+    pub(crate) fn forward(&self, key: TaskKey, message: AttemptMessage) {
+        match self.0.tasks.borrow().get(key) {
+            Some(task) => task.do_send(FromAttempt(key, message)),
             None => {
-                if let Some(attempt) = note.ended() {
-                    self.forget_cancellation(ticket, attempt);
+                if let Some(attempt) = message.ended() {
+                    self.forget_cancellation(key, attempt);
                 }
             }
         }
     }
 
-    /// What is registered under this name.
+    /// Returns the task that is registered under this name.
     pub(crate) fn entry(&self, name: &str) -> Option<&'static Entry> {
-        // Mostly the same as for the task before.
+        // Mostly the same task as at the last lookup.
         match self.0.entry.get() {
             Some(last) if last.name == name => Some(last),
             _ => {
@@ -335,7 +341,7 @@ impl EngineContext {
         }
     }
 
-    /// The slot that a task takes.
+    /// Returns the slot that a task needs.
     pub(crate) fn slot(&self, entry: &Entry, own: Option<&Options>) -> Slot {
         let own = own.and_then(|own| own.queue.as_deref());
         let name = own.unwrap_or(entry.options.queue);
@@ -350,20 +356,21 @@ impl EngineContext {
         }
     }
 
-    /// Asks for a slot.
+    /// Requests a slot for a task.
     pub(crate) fn request(&self, slot: Slot, priority: u8, task: Ready) {
         let granted = self.0.dispatcher.borrow_mut().request(slot, priority, task);
         self.grant(granted);
     }
 
-    /// A slot is free again.
+    /// Releases a slot, and starts the task that gets it.
     pub(crate) fn release(&self, slot: Slot) {
         let granted = self.0.dispatcher.borrow_mut().release(slot);
         self.grant(granted);
     }
 
-    /// A slot is free again: the task that gets it, if it has no actor yet. (The one that gives it
-    /// back has most likely just lost its own task: that saves a message.)
+    /// Releases a slot. Returns the task that gets it, if that has no actor yet: the actor that
+    /// releases the slot has most likely just finished its own task, and taking the next one saves
+    /// a message.
     pub(crate) fn release_to_new(&self, slot: Slot) -> Option<(Box<Child>, Permit)> {
         let granted = self.0.dispatcher.borrow_mut().release(slot);
         match granted {
@@ -375,25 +382,25 @@ impl EngineContext {
         }
     }
 
-    /// Starts a workflow whose first tasks will stand in this line, now or when the line is short.
-    pub(crate) fn begin(&self, (slot, priority): (Slot, u8), root: Box<Child>) {
+    /// Starts a workflow whose first tasks need this slot, now or when its queue is short.
+    pub(crate) fn start_workflow(&self, (slot, priority): (Slot, u8), root: Box<Child>) {
         let mut dispatcher = self.0.dispatcher.borrow_mut();
-        let root = dispatcher.arrive(slot, priority, root);
+        let root = dispatcher.start_or_delay(slot, priority, root);
         drop(dispatcher);
         if let Some(root) = root {
             root.start(self);
         }
     }
 
-    /// Starts this workflow if it waits for its line to be short.
-    pub(crate) fn begin_at_once(&self, root: Id) {
+    /// Starts this workflow if its pacer delays it.
+    pub(crate) fn start_delayed_workflow(&self, root: Id) {
         let root = self.0.dispatcher.borrow_mut().take_workflow(root);
         if let Some(root) = root {
             root.start(self);
         }
     }
 
-    /// So many workflows have not ended.
+    /// Notes the number of unfinished workflows.
     pub(crate) fn count_live(&self, workflows: usize) {
         self.shared().count_live(workflows);
         self.0.dispatcher.borrow_mut().count_live(workflows);
@@ -402,9 +409,9 @@ impl EngineContext {
     fn grant(&self, granted: Option<(Ready, Permit)>) {
         match granted {
             Some((Ready::New(child), permit)) => self.assign(Some((child, permit))),
-            Some((Ready::Known(ticket), permit)) => {
-                // (The permit of a task that is gone comes back as it is dropped.)
-                if let Some(task) = self.0.tasks.borrow().get(ticket) {
+            Some((Ready::Known(key), permit)) => {
+                // (If the task is gone, the permit is returned as it is dropped.)
+                if let Some(task) = self.0.tasks.borrow().get(key) {
                     task.do_send(Granted(permit));
                 }
             }
@@ -412,7 +419,7 @@ impl EngineContext {
         }
     }
 
-    /// Starts what waits, in an app that was started paused.
+    /// Starts the waiting tasks of an app that was started paused.
     pub(crate) fn resume(&self) {
         if !self.is_paused() {
             return;
@@ -422,36 +429,36 @@ impl EngineContext {
         for granted in granted {
             self.grant(Some(granted));
         }
-        self.try_next();
+        self.advance_trials();
     }
 
     fn is_paused(&self) -> bool {
         self.0.dispatcher.borrow().is_paused()
     }
 
-    /// Says whether a workflow was submitted to this build, and not to one before.
+    /// Returns whether a workflow was submitted in this session, and so to this build.
     pub(crate) fn is_of_this_session(&self, root: Id) -> bool {
         Some(root) > self.0.last_root
     }
 
-    /// Grants no slot any more, and records that the app shuts down.
+    /// Stops granting slots, and records that the app shuts down.
     pub(crate) fn drain(&self) {
         self.0.dispatcher.borrow_mut().drain();
         let (key, record) = meta::stopping();
         self.put(key, record);
     }
 
-    /// The app is shutting down.
+    /// Returns whether the app is shutting down.
     pub(crate) fn is_draining(&self) -> bool {
         self.0.dispatcher.borrow().is_draining()
     }
 
-    /// How many slots are held in all queues.
+    /// Returns the number of slots held in all queues.
     pub(crate) fn held(&self) -> usize {
         self.0.dispatcher.borrow().held()
     }
 
-    /// Says whether everything decided so far has been committed and acted on.
+    /// Returns whether everything decided so far has been committed and acted on.
     pub(crate) fn is_quiet(&self) -> bool {
         !self.0.busy.get()
     }
@@ -475,72 +482,77 @@ impl EngineContext {
         self.add(|journal| journal.delete(key));
     }
 
-    /// Who waits for the end of workflow `root` looks again after this batch.
+    /// Notifies the waiters of workflow `root` once this batch is durable.
     pub(crate) fn touch(&self, root: Id) {
         self.add(|journal| journal.touch(root));
     }
 
-    /// Has a task's function called once all that was recorded before it is durable.
-    pub(crate) fn run(&self, order: Invocation) {
-        self.add(|journal| journal.run(order));
+    /// Calls a task's function once all that was recorded before it is durable.
+    pub(crate) fn run(&self, invocation: Invocation) {
+        self.add(|journal| journal.run(invocation));
     }
 
-    /// Tells the caller that its submission is durable, once it is.
-    pub(crate) fn acknowledge(&self, caller: oneshot::Sender<RetentionGuard>, pin: RetentionGuard) {
-        self.add(|journal| journal.acknowledge(caller, pin));
+    /// Notifies the caller once its submission is durable.
+    pub(crate) fn acknowledge(
+        &self,
+        caller: oneshot::Sender<RetentionGuard>,
+        guard: RetentionGuard,
+    ) {
+        self.add(|journal| journal.acknowledge(caller, guard));
     }
 
-    /// Does this once all that was recorded before it is durable.
-    pub(crate) fn then(&self, act: PostCommit) {
-        self.add(|journal| journal.then(act));
+    /// Performs this action once all that was recorded before it is durable.
+    pub(crate) fn then(&self, action: PostCommit) {
+        self.add(|journal| journal.then(action));
     }
 
-    /// Records that these callbacks are to run, and has the engine run them; but not of what is
-    /// revoked. `caller`: the post of the supervisor whose children call for them.
-    pub(crate) fn launch(&self, root: Id, due: Vec<PendingCallback>, caller: &EventQueue) {
+    /// Records that these callbacks are to run, and sends them to the engine, unless the supervisor
+    /// is revoked. `caller` is the queue of the supervisor whose children launch them.
+    pub(crate) fn launch(&self, root: Id, callbacks: Vec<PendingCallback>, caller: &EventQueue) {
         if self.observe_revocation(root, caller.path()) {
             return;
         }
-        for due in due {
-            self.record_due(root, &due);
+        for callback in callbacks {
+            self.record_callback(root, &callback);
             failpoint::reach(Point::Launched);
-            if let Some((_, post)) = self.0.engine.get() {
-                post.send(ChildEvent::Launch(Box::new(Launch { root, due })));
+            if let Some((_, events)) = self.0.engine.get() {
+                events.send(ChildEvent::Launch(Box::new(Launch { root, callback })));
             }
         }
     }
 
-    pub(crate) fn record_due(&self, root: Id, due: &PendingCallback) {
-        self.record(root.workflow_stream(), commit_builder::due(due));
+    pub(crate) fn record_callback(&self, root: Id, callback: &PendingCallback) {
+        self.record(root.workflow_stream(), commit_builder::due(callback));
     }
 
-    /// The outcome as it is recorded: a value too large for its record is put beside it.
+    /// Returns the outcome as it is recorded: a value too large for its record is stored under keys
+    /// of its own.
     pub(crate) fn spill(&self, node: Id, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Success(value) => {
-                let put = &mut |key, piece| self.put(key, piece);
+                let put = &mut |key, part| self.put(key, part);
                 Outcome::Success(commit_builder::spill(node, value, put))
             }
             outcome => outcome,
         }
     }
 
-    /// The accumulator of a fold's function as it is recorded.
+    /// As [`spill`](Self::spill), for the accumulator of a fold.
     pub(crate) fn spill_acc(&self, body: Id, acc: Value) -> Value {
-        commit_builder::spill_acc(body, acc, &mut |key, piece| self.put(key, piece))
+        commit_builder::spill_acc(body, acc, &mut |key, part| self.put(key, part))
     }
 
-    /// The arguments that a retry gave as they are recorded.
+    /// As [`spill`](Self::spill), for the arguments of a retry.
     pub(crate) fn spill_args(&self, node: Id, args: Value) -> Value {
-        commit_builder::spill_args(node, args, &mut |key, piece| self.put(key, piece))
+        commit_builder::spill_args(node, args, &mut |key, part| self.put(key, part))
     }
 
-    /// Hands out `count` node numbers of workflow `root`.
+    /// Assigns `count` node numbers of workflow `root`; returns the first.
     pub(crate) fn number(&self, root: Id, count: u64) -> Result<Seq, StoreError> {
         let mut numbers = self.0.numbers.borrow_mut();
         let numbers = numbers.get_mut(&root).ok_or_else(|| StoreError::Corrupt {
             path_or_place: format!("workflow {root}"),
-            what: "it has ended, and a task of it starts another".to_owned(),
+            what: "a task starts a subtask in a workflow that has ended".to_owned(),
         })?;
         let first = numbers.next;
         let next = first + count;
@@ -552,14 +564,15 @@ impl EngineContext {
         Ok(first)
     }
 
-    /// The workflow has ended. Of one without callbacks nobody asks any more when its root was
-    /// started, and mostly the store has not taken that out of its log yet.
+    /// Removes the state of a workflow that has ended. Without callbacks, the record that its root
+    /// was started is not needed any more, and mostly the store still has it only in its log.
     pub(crate) fn finish_workflow(&self, root: Id, has_callbacks: bool) {
         self.0.numbers.borrow_mut().remove(&root);
         self.0.superseded.borrow_mut().remove(&root);
-        // (Whoever revokes asks so.)
+        // (A revocation reads that record.)
         let is_asked = self.has_revoked() && self.0.revocations.borrow_mut().forget(root);
-        // What has not come in again is suspected still: it was revoked, or its workflow failed first.
+        // Tasks that were not recovered are still suspects: they were revoked, or their workflow
+        // failed before.
         self.suspects_of(root)
             .into_iter()
             .for_each(|id| self.clear_absent(id));
@@ -572,8 +585,8 @@ impl EngineContext {
         }
     }
 
-    /// Starts the numbering of a workflow behind the nodes that it was submitted with, and behind those
-    /// that the store counts.
+    /// Starts the numbering of a workflow after the nodes of its submission, and after those that
+    /// the store counts.
     pub(crate) fn start_numbers(&self, root: Id, submitted: Seq, counted: Option<Seq>) {
         let numbers = Numbers {
             next: counted.unwrap_or(submitted),
@@ -582,28 +595,28 @@ impl EngineContext {
         self.0.numbers.borrow_mut().insert(root, numbers);
     }
 
-    /// Says whether tasks of this workflow may have started something.
+    /// Returns whether tasks of this workflow may have started subtasks.
     pub(crate) fn has_subtasks(&self, root: Id) -> bool {
         let numbers = self.0.numbers.borrow();
         numbers.get(&root).is_some_and(|numbers| numbers.has_more)
     }
 
-    /// So much more is pending. To be called beside the record that says so.
-    pub(crate) fn add_pending(&self, weight: Load) {
+    /// Adds to the pending load. The caller adds the workflow's record to the same batch.
+    pub(crate) fn add_pending(&self, load: Load) {
         let (mut pending, stored) = self.0.pending.get();
-        pending.add(weight);
+        pending.add(load);
         self.0.pending.set((pending, stored));
     }
 
-    /// So much has ended. As above.
-    pub(crate) fn remove_pending(&self, weight: Load) {
+    /// Subtracts from the pending load, like [`add_pending`](Self::add_pending).
+    pub(crate) fn remove_pending(&self, load: Load) {
         let (mut pending, stored) = self.0.pending.get();
-        pending.remove(weight);
+        pending.remove(load);
         self.0.pending.set((pending, stored));
-        self.shared().engine_handle().admission.remove(weight);
+        self.shared().engine_handle().admission.remove(load);
     }
 
-    /// Once for each batch, however many workflows it starts and ends.
+    /// Records the pending load once for each batch, however many workflows it starts and ends.
     fn count_pending(&self, journal: &mut Journal) {
         let (pending, stored) = self.0.pending.get();
         if pending != stored {
@@ -613,38 +626,39 @@ impl EngineContext {
         }
     }
 
-    /// Records that this life ends as it should: what still runs is not to blame for it.
+    /// Records that this session ends cleanly: tasks that still run are not blamed for its end.
     pub(crate) fn end_session(&self) {
-        let (key, record) = self.0.life.clone().ended();
+        let (key, record) = self.0.session.clone().ended();
         self.put(key, record);
         self.record_clock();
     }
 
-    /// A delay is being recorded: from when on it counts must be known after the machine has been off.
+    /// Records a clock reading beside a delay that is being recorded: its start must be known after
+    /// the machine has been off.
     pub(crate) fn note_delay(&self) {
-        let passed_ms = self.steady_ms().abs_diff(self.0.noted.get().steady_ms);
-        if passed_ms >= NOTED_EACH_MS {
+        let passed_ms = self.steady_ms().abs_diff(self.0.recorded.get().steady_ms);
+        if passed_ms >= CLOCK_RECORD_MIN_MS {
             self.record_clock();
         }
     }
 
-    /// Records what the clocks show if the wall clock was set, or if that is long ago.
+    /// Records a clock reading if the wall clock was set or the last reading is old.
     pub(crate) fn note_clock(&self) {
-        let (now, noted) = (self.time(), self.0.noted.get());
-        let is_set = now.ahead_ms().abs_diff(noted.ahead_ms()) > scheduler::DRIFT_MS;
-        if is_set || now.steady_ms.abs_diff(noted.steady_ms) >= NOTED_AT_LEAST_MS {
+        let (now, recorded) = (self.time(), self.0.recorded.get());
+        let is_set = now.ahead_ms().abs_diff(recorded.ahead_ms()) > scheduler::DRIFT_MS;
+        if is_set || now.steady_ms.abs_diff(recorded.steady_ms) >= CLOCK_RECORD_MAX_MS {
             self.record_clock();
         }
     }
 
     fn record_clock(&self) {
-        self.0.noted.set(self.time());
+        self.0.recorded.set(self.time());
         let (key, record) = self.shared().clock.reading().record();
         self.put(key, record);
     }
 
-    /// Ends it all: every waiter is told why, and nothing is written any more, whatever the actors
-    /// that are being dropped still say.
+    /// Stops the engine: every waiter gets the reason, and nothing is written any more, whatever
+    /// the actors that are being dropped still record.
     pub(crate) fn close(&self, why: Error) {
         if !self.0.halted.replace(true) {
             self.0.shared.end(why);
@@ -652,13 +666,13 @@ impl EngineContext {
         }
     }
 
-    /// Nothing more will happen: an actor that goes now is no loss.
+    /// Returns whether the engine has stopped: an actor that stops now is not lost.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.halted.get()
     }
 
-    /// The store can no longer be trusted, or we cannot. The host process lives on; opening the
-    /// store again recovers.
+    /// Halts the engine, because the store or the engine can no longer be trusted. The host process
+    /// lives on; opening the store again recovers.
     pub(crate) fn halt(&self, why: Error) {
         if !self.is_closed() {
             tracing::error!(%why, "the engine halts");
@@ -677,17 +691,17 @@ impl EngineContext {
         }
     }
 
-    /// The number that the batch being filled will have.
+    /// Returns the number that the batch being filled will have.
     pub(crate) fn next_commit(&self) -> u64 {
         self.0.commit.get() + 1
     }
 
-    /// Commits until there is nothing left to commit: at most one batch is on its way, the next
-    /// is filled meanwhile.
+    /// Commits until the journal is empty: at most one batch is being written while the next is
+    /// filled.
     async fn commit_all(self) {
         loop {
             self.coalesce().await;
-            let taken = {
+            let sealed = {
                 let mut journal = self.0.journal.borrow_mut();
                 if journal.is_empty() {
                     self.0.busy.set(false);
@@ -698,31 +712,31 @@ impl EngineContext {
                 journal.take(self.0.commit.get())
             };
             failpoint::reach(Point::Decided);
-            if taken.batch.is_empty() {
-                taken.news.publish(&self.0.shared);
-            } else if let Err(error) = self.commit(taken.batch, taken.news).await {
+            if sealed.batch.is_empty() {
+                sealed.notice.publish(&self.0.shared);
+            } else if let Err(error) = self.commit(sealed.batch, sealed.notice).await {
                 self.halt(error);
                 return;
             }
             if self.0.halted.get() {
                 return;
             }
-            for act in taken.acts {
-                self.act(act);
+            for action in sealed.actions {
+                self.perform(action);
                 failpoint::reach(Point::Acted);
             }
-            // (A gate that keeps somebody has a line before it, or has let others in: there will be
-            // another commit.)
-            let entering = self.0.dispatcher.borrow_mut().admit_ready();
-            for root in entering {
+            // (If a pacer delays a workflow, tasks wait before it or it has just admitted others,
+            // so there will be another commit.)
+            let starting = self.0.dispatcher.borrow_mut().admit_ready();
+            for root in starting {
                 root.start(&self);
             }
         }
     }
 
-    /// Lets the actors talk until none of them adds anything more, so that what follows from one
-    /// event (a step's end, the next step's start) shares a batch. Nothing depends on it but the
-    /// number of commits.
+    /// Yields to the actors until none of them adds anything more, so that what follows from one
+    /// event (a step's end, the next step's start) shares a batch. Only the number of commits
+    /// depends on it.
     async fn coalesce(&self) {
         let start = self.0.journal.borrow().added;
         let mut last = start;
@@ -730,7 +744,7 @@ impl EngineContext {
         while quiet < 3 {
             tokio::task::yield_now().await;
             let added = self.0.journal.borrow().added;
-            if added - start > FULL {
+            if added - start > BATCH_LIMIT {
                 return;
             }
             quiet = if added == last { quiet + 1 } else { 0 };
@@ -738,21 +752,22 @@ impl EngineContext {
         }
     }
 
-    async fn commit(&self, batch: Batch, news: CommitNotice) -> Result<(), Error> {
+    async fn commit(&self, batch: Batch, notice: CommitNotice) -> Result<(), Error> {
         let shared = self.0.shared.clone();
-        let follow = move |done: &Result<(), StoreError>| match done {
-            Ok(()) => news.publish(&shared),
-            // Before its callers see that they get no answer: they ask why.
+        let on_committed = move |done: &Result<(), StoreError>| match done {
+            Ok(()) => notice.publish(&shared),
+            // Set before the callers see that their senders are dropped, because they read the
+            // reason then.
             Err(error) => shared.end(error.clone().into()),
         };
-        let done = self.0.committer.commit(batch, follow).await;
+        let done = self.0.committer.commit(batch, on_committed).await;
         done.ok_or_else(|| Error::Halted("the store was lost".to_owned()))?
             .map_err(Error::from)
     }
 
-    fn act(&self, act: PostCommit) {
-        match act {
-            // Who no longer waits for its call loses nothing.
+    fn perform(&self, action: PostCommit) {
+        match action {
+            // The attempt may have stopped waiting.
             PostCommit::Answer(caller, outcome) => drop(caller.send(outcome)),
             PostCommit::KeyIsDurable(message) => self.engine().do_send(message),
             PostCommit::Start(child) => child.start_now(self),
@@ -762,7 +777,7 @@ impl EngineContext {
             PostCommit::Sweep(message) => self.engine().do_send(message),
             PostCommit::Forget(message) => self.engine().do_send(message),
             PostCommit::Revoke(message) => self.engine().do_send(message),
-            PostCommit::IsRevoked(message) => self.engine().do_send(message),
+            PostCommit::RevocationDurable(message) => self.engine().do_send(message),
             PostCommit::Done(caller) => drop(caller.send(Ok(()))),
             PostCommit::Purge(root) => {
                 let store = self.0.committer.store.clone();

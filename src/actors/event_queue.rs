@@ -1,6 +1,6 @@
-//! The post of a supervisor: what its children say is laid down here, and fetched together when the
-//! bell has rung. A mailbox of actix costs an allocation or two for each message; on one thread a
-//! list does the same.
+//! A supervisor's event queue: its children append events, and one wake-up message makes the
+//! supervisor drain them together. A mailbox of actix costs one or two allocations per message; on
+//! one thread a list does the same.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,57 +13,60 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use crate::canvas::machine::revocation::NodeKey;
 use crate::messages::supervisor::{ChildEvent, EventsReady};
 
-/// How many empty lists are kept, and the longest of them; one that is longer stays with its post.
+/// The number of empty lists that are kept, and the capacity of the largest; a larger list stays
+/// with its queue.
 const SPARES: usize = 1_024;
-const SPARE_WORDS: usize = 64;
+const SPARE_CAPACITY: usize = 64;
 
 thread_local! {
-    /// Lists for the next words: most supervisors live for a few, and would grow one of their own.
+    /// Lists for later events: most supervisors receive only a few events, and each would otherwise
+    /// allocate a list of its own.
     static SPARE: RefCell<Vec<VecDeque<ChildEvent>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Invariant: while words wait, a [`EventsReady`] is on its way to the supervisor.
+/// Invariant: while the queue holds events, an [`EventsReady`] is on its way to the supervisor.
 #[derive(Clone)]
 pub(crate) struct EventQueue(Rc<Inner>);
 
 struct Inner {
-    /// Children are bounded by the window, and so is what they say.
+    /// Bounded, because the number of children is bounded by the window.
     events: RefCell<VecDeque<ChildEvent>>,
     wake: Recipient<EventsReady>,
-    /// Where the supervisor stands itself, and the post of its own; the engine's has none.
+    /// The supervisor's own node, and the queue of its supervisor; the engine has none.
     parent: Option<(NodeKey, EventQueue)>,
     is_closed: Cell<bool>,
 }
 
 impl EventQueue {
-    /// The post of the actor whose context this is: a supervisor that stands there, below another.
-    pub(crate) fn of<A>(context: &Context<A>, above: Option<(NodeKey, EventQueue)>) -> Self
+    /// Creates the queue of the actor that `context` belongs to. `parent` is the actor's node and
+    /// the queue of its supervisor.
+    pub(crate) fn of<A>(context: &Context<A>, parent: Option<(NodeKey, EventQueue)>) -> Self
     where
         A: Actor<Context = Context<A>> + Handler<EventsReady>,
     {
         Self(Rc::new(Inner {
             events: RefCell::default(),
             wake: context.address().recipient(),
-            parent: above,
+            parent,
             is_closed: Cell::new(false),
         }))
     }
 
-    /// Where the supervisor stands, and each above it.
+    /// Returns the supervisor's node and those of all supervisors above it.
     pub(crate) fn path(&self) -> impl Iterator<Item = NodeKey> + '_ {
-        successors(self.0.parent.as_ref(), |(_, post)| post.0.parent.as_ref())
-            .map(|(stand, _)| *stand)
+        successors(self.0.parent.as_ref(), |(_, queue)| queue.0.parent.as_ref())
+            .map(|(node, _)| *node)
     }
 
-    /// Says whether its actor is there, and all that this one hangs on.
+    /// Returns whether the supervisor's actor and all actors above it are alive.
     pub(crate) fn is_held(&self) -> bool {
-        let mut posts = successors(Some(self), |post| {
-            post.0.parent.as_ref().map(|(_, post)| post)
+        let mut queues = successors(Some(self), |queue| {
+            queue.0.parent.as_ref().map(|(_, queue)| queue)
         });
-        posts.all(|post| post.0.wake.connected())
+        queues.all(|queue| queue.0.wake.connected())
     }
 
-    /// Nobody waits any more for what its actor has to say.
+    /// Marks that no supervisor needs this actor's events any more.
     pub(crate) fn close(&self) {
         self.0.is_closed.set(true);
         self.0.wake.do_send(EventsReady);
@@ -73,70 +76,70 @@ impl EventQueue {
         self.0.is_closed.get()
     }
 
-    pub(crate) fn send(&self, word: ChildEvent) {
-        let mut words = self.0.events.borrow_mut();
-        if words.capacity() == 0 {
-            // (The thread may be at its end.)
+    pub(crate) fn send(&self, event: ChildEvent) {
+        let mut events = self.0.events.borrow_mut();
+        if events.capacity() == 0 {
+            // (The thread may be exiting.)
             let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
-            *words = spare.ok().flatten().unwrap_or_default();
+            *events = spare.ok().flatten().unwrap_or_default();
         }
-        words.push_back(word);
-        if words.len() == 1 {
-            drop(words);
+        events.push_back(event);
+        if events.len() == 1 {
+            drop(events);
             self.0.wake.do_send(EventsReady);
         }
     }
 
-    /// All that was said since the last time, in order.
+    /// Takes all events since the last call, in order.
     pub(crate) fn drain(&self) -> Drain {
-        let words = self.0.events.take();
+        let events = self.0.events.take();
         #[cfg(feature = "__simulation")]
-        let words = crate::simulation::words(words);
+        let events = crate::simulation::events(events);
         Drain {
-            words,
-            post: self.0.clone(),
+            events,
+            queue: self.0.clone(),
         }
     }
 }
 
 impl Drop for Inner {
-    /// Not recursive: what tasks start themselves may be thousands deep.
+    /// Drops the chain of parents without recursion: subtasks may be nested thousands deep.
     fn drop(&mut self) {
-        let mut above = self.parent.take();
-        while let Some((_, post)) = above {
-            above = Rc::into_inner(post.0).and_then(|mut inner| inner.parent.take());
+        let mut parent = self.parent.take();
+        while let Some((_, queue)) = parent {
+            parent = Rc::into_inner(queue.0).and_then(|mut inner| inner.parent.take());
         }
     }
 }
 
-/// What was said.
+/// An iterator over the drained events.
 pub(crate) struct Drain {
-    words: VecDeque<ChildEvent>,
-    post: Rc<Inner>,
+    events: VecDeque<ChildEvent>,
+    queue: Rc<Inner>,
 }
 
 impl Iterator for Drain {
     type Item = ChildEvent;
 
     fn next(&mut self) -> Option<ChildEvent> {
-        self.words.pop_front()
+        self.events.pop_front()
     }
 }
 
 impl Drop for Drain {
     fn drop(&mut self) {
-        self.words.clear();
-        let mut list = std::mem::take(&mut self.words);
-        if list.capacity() > SPARE_WORDS {
-            let mut words = self.post.events.borrow_mut();
-            if words.capacity() < list.capacity() {
-                list.append(&mut words);
-                std::mem::swap(&mut list, &mut words);
+        self.events.clear();
+        let mut list = std::mem::take(&mut self.events);
+        if list.capacity() > SPARE_CAPACITY {
+            let mut events = self.queue.events.borrow_mut();
+            if events.capacity() < list.capacity() {
+                list.append(&mut events);
+                std::mem::swap(&mut list, &mut events);
             }
         }
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
-            if spare.len() < SPARES && list.capacity() <= SPARE_WORDS {
+            if spare.len() < SPARES && list.capacity() <= SPARE_CAPACITY {
                 spare.push(list);
             }
         });
@@ -146,7 +149,7 @@ impl Drop for Drain {
 impl fmt::Debug for EventQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventQueue")
-            .field("words", &self.0.events.borrow().len())
+            .field("events", &self.0.events.borrow().len())
             .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,8 @@
-//! Attempts: user code, on the app's runtime or its thread pool, never on an arbiter.
+//! The executor: runs user code on the app's runtime or its thread pool, never on an arbiter.
 //!
-//! A body that is done when it is first polled costs no task of the runtime: drivers, one per worker
-//! thread, take orders from one queue and poll each once. What is not done then goes on as a task of
-//! its own.
+//! A body that completes at its first poll costs no task of the runtime: workers, one per thread,
+//! take invocations from one queue and poll each once. A body that does not complete then continues
+//! as a task of its own.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -28,128 +28,132 @@ use crate::messages::dispatcher::Permit;
 use crate::messages::task::Finished;
 use crate::task::{Entry, Host, TaskContext};
 
-/// After so many orders a driver lets the runtime look after timers and sockets.
-const STRETCH: u32 = 32;
+/// After this many invocations a worker yields, so that the runtime can poll its timers and
+/// sockets.
+const YIELD_AFTER: u32 = 32;
 
-/// All that one attempt needs.
+/// Everything that one attempt needs.
 #[derive(Debug)]
 pub(crate) struct Invocation {
-    /// Of the task that it is an attempt of.
-    pub(crate) ticket: TaskKey,
+    /// The key of its task.
+    pub(crate) key: TaskKey,
     pub(crate) entry: &'static Entry,
-    pub(crate) spot: TaskIds,
+    pub(crate) ids: TaskIds,
     /// The attempt's number.
     pub(crate) attempt: u32,
     pub(crate) permit: Permit,
-    pub(crate) given: CallInput,
+    pub(crate) input: CallInput,
     pub(crate) limits: Limits,
-    /// It may have ended the process: its task is told when it waits for others.
+    /// The task is suspected of ending the process, so its actor is notified when the attempt waits
+    /// for other tasks.
     pub(crate) is_watched: bool,
 }
 
-/// The orders that wait for a driver.
+/// The invocations that wait for a worker.
 #[derive(Debug)]
 pub(crate) struct Executor {
-    orders: Mutex<Pending>,
-    /// How many drivers there may be: one per thread that could poll.
-    most: usize,
+    pending: Mutex<Pending>,
+    /// The maximum number of workers: one per thread that polls.
+    max_workers: usize,
 }
 
-/// Invariant: while orders wait there is a driver that will come for them.
+/// Invariant: while invocations wait, at least one worker will take them.
 #[derive(Debug, Default)]
 struct Pending {
     waiting: VecDeque<Invocation>,
-    drivers: usize,
+    workers: usize,
 }
 
 impl Executor {
-    pub(crate) fn new(most: usize) -> Self {
+    pub(crate) fn new(max_workers: usize) -> Self {
         Self {
-            orders: Mutex::default(),
-            most,
+            pending: Mutex::default(),
+            max_workers,
         }
     }
 
-    /// The next order; without one its driver is to end.
+    /// Returns the next invocation. Without one, the calling worker must end, and is no longer
+    /// counted.
     fn next(&self) -> Option<Invocation> {
-        let mut orders = self.orders.lock();
-        let next = orders.waiting.pop_front();
+        let mut pending = self.pending.lock();
+        let next = pending.waiting.pop_front();
         if next.is_none() {
-            orders.drivers -= 1;
+            pending.workers -= 1;
         }
         next
     }
 }
 
-/// Has these orders carried out.
-pub(crate) fn submit(shared: &Arc<Shared>, new: Vec<Invocation>) {
-    let plant = shared.engine_handle();
-    let mut orders = plant.runner.orders.lock();
-    orders.waiting.extend(new);
-    let wanted = plant.runner.most.min(orders.waiting.len());
-    let more = wanted.saturating_sub(orders.drivers);
-    orders.drivers += more;
-    drop(orders);
+/// Queues invocations and starts workers for them.
+pub(crate) fn submit(shared: &Arc<Shared>, invocations: Vec<Invocation>) {
+    let engine = shared.engine_handle();
+    let mut pending = engine.executor.pending.lock();
+    pending.waiting.extend(invocations);
+    let wanted = engine.executor.max_workers.min(pending.waiting.len());
+    let more = wanted.saturating_sub(pending.workers);
+    pending.workers += more;
+    drop(pending);
     for _ in 0..more {
-        plant.runtime.spawn(worker_loop(shared.clone()));
+        engine.runtime.spawn(worker_loop(shared.clone()));
     }
 }
 
 async fn worker_loop(shared: Arc<Shared>) {
     let mut done = 0;
-    while let Some(order) = shared.engine_handle().runner.next() {
-        let mut order = Some(order);
+    while let Some(invocation) = shared.engine_handle().executor.next() {
+        let mut invocation = Some(invocation);
         poll_fn(|context| {
-            if let Some(order) = order.take() {
-                // What panics is the task's own, and its reply says so.
-                let _ = catch_unwind(AssertUnwindSafe(|| begin(&shared, order, context)));
+            if let Some(invocation) = invocation.take() {
+                // A panic is the task's own, and is reported by its guard.
+                let _ = catch_unwind(AssertUnwindSafe(|| begin(&shared, invocation, context)));
             }
             Poll::Ready(())
         })
         .await;
         done += 1;
-        if done % STRETCH == 0 {
+        if done % YIELD_AFTER == 0 {
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Begins an attempt; its reply tells the task's actor how it ended.
-fn begin(shared: &Arc<Shared>, order: Invocation, context: &mut Context<'_>) {
+/// Starts an attempt. Its guard reports the outcome to the task's actor.
+fn begin(shared: &Arc<Shared>, invocation: Invocation, context: &mut Context<'_>) {
     let Invocation {
-        ticket,
+        key,
         entry,
-        spot,
+        ids,
         attempt: number,
         permit,
-        given,
+        input,
         limits,
         is_watched,
-    } = order;
-    let id = spot.id;
-    // Made here, not by the task actor: what one thread allocates and another frees costs both.
+    } = invocation;
+    let id = ids.id;
+    // Allocated here and not by the task actor: memory that one thread allocates and another frees
+    // costs both.
     let is_blocking = entry.options.blocking;
-    let of_task = (ticket, number);
+    let of_task = (key, number);
     let kind = AttemptKind {
         is_blocking,
         is_watched,
     };
     let attempt = Attempt::new(shared.clone(), id, of_task, kind, permit);
     let attempt = Arc::new(attempt);
-    let reply = CompletionGuard {
-        caller: AttemptRef {
+    let guard = CompletionGuard {
+        attempt_ref: AttemptRef {
             id,
             entry,
             attempt: number,
         },
         attempt: attempt.clone(),
-        can_be_told: false,
+        is_registered: false,
         sent: false,
     };
     let task_context = TaskContext {
         id,
-        parent_id: spot.parent,
-        group_id: spot.group,
+        parent_id: ids.parent,
+        group_id: ids.group,
         attempt: number,
         item: None,
         blocking: is_blocking,
@@ -157,199 +161,202 @@ fn begin(shared: &Arc<Shared>, order: Invocation, context: &mut Context<'_>) {
         upstream: None,
         host: Host::Engine(attempt),
     };
-    match given.at_hand() {
-        Ok(work) => start(reply, task_context, limits, work, context),
-        Err(given) => {
-            tokio::spawn(read_first(reply, task_context, limits, given));
+    match input.at_hand() {
+        Ok(arguments) => start(guard, task_context, limits, arguments, context),
+        Err(input) => {
+            tokio::spawn(read_first(guard, task_context, limits, input));
         }
     }
 }
 
-/// Begins an attempt whose arguments are in the store.
+/// Starts an attempt whose arguments must be read from the store.
 async fn read_first(
-    mut reply: CompletionGuard,
+    mut guard: CompletionGuard,
     task_context: TaskContext,
     limits: Limits,
-    given: CallInput,
+    input: CallInput,
 ) {
-    let (root, entry) = (task_context.root_id(), reply.caller.entry);
-    match resolve_input(reply.attempt.shared(), root, entry, given).await {
-        Ok(work) => {
-            let mut all = Some((reply, task_context, work));
+    let (root, entry) = (task_context.root_id(), guard.attempt_ref.entry);
+    match resolve_input(guard.attempt.shared(), root, entry, input).await {
+        Ok(arguments) => {
+            let mut all = Some((guard, task_context, arguments));
             poll_fn(|context| {
-                if let Some((reply, task_context, work)) = all.take() {
-                    start(reply, task_context, limits, work, context);
+                if let Some((guard, task_context, arguments)) = all.take() {
+                    start(guard, task_context, limits, arguments, context);
                 }
                 Poll::Ready(())
             })
             .await;
         }
         Err(message) => {
-            let end = reply
-                .caller
+            let outcome = guard
+                .attempt_ref
                 .failure(FailureKind::Engine, &message, Retry::Never);
-            reply.send(end);
+            guard.send(outcome);
         }
     }
 }
 
 fn start(
-    mut reply: CompletionGuard,
+    mut guard: CompletionGuard,
     task_context: TaskContext,
     limits: Limits,
-    work: CallArguments,
+    arguments: CallArguments,
     context: &mut Context<'_>,
 ) {
     failpoint::reach(Point::Called);
-    let entry = reply.caller.entry;
-    // Revoked before it was its turn.
-    if reply
+    let entry = guard.attempt_ref.entry;
+    // The task was revoked before the attempt started.
+    if guard
         .attempt
         .shared()
         .engine_handle()
         .cancellations
-        .is_due(&reply.attempt)
+        .is_requested(&guard.attempt)
     {
-        return reply.send(reply.caller.cancelled());
+        return guard.send(guard.attempt_ref.cancelled());
     }
-    let span = reply.caller.span();
-    let call = build_call(entry, task_context, work);
-    let mut body = Body::new(call, reply.attempt.clone(), span);
+    let span = guard.attempt_ref.span();
+    let call = build_call(entry, task_context, arguments);
+    let mut body = Body::new(call, guard.attempt.clone(), span);
     if entry.options.blocking {
-        tokio::spawn(run_blocking(body, limits, reply));
+        tokio::spawn(run_blocking(body, limits, guard));
         return;
     }
-    let deadlines = limits.begin(&reply.attempt.soft_limit, &reply.attempt.shared().clock);
+    let deadlines = limits.begin(&guard.attempt.soft_limit, &guard.attempt.shared().clock);
     match Pin::new(&mut body).poll(context) {
         Poll::Ready(outcome) => {
-            let shared = reply.attempt.shared();
-            let done = deadlines.in_time(outcome, &reply.attempt.soft_limit, &shared.clock);
-            reply.send(reply.caller.end_in_time(done, shared));
+            let shared = guard.attempt.shared();
+            let done = deadlines.in_time(outcome, &guard.attempt.soft_limit, &shared.clock);
+            guard.send(guard.attempt_ref.end_in_time(done, shared));
         }
         Poll::Pending => {
-            reply.register_for_cancellation();
+            guard.register_for_cancellation();
             tokio::spawn(async move {
-                let attempt = reply.attempt.clone();
+                let attempt = guard.attempt.clone();
                 let done = {
                     let clock = &attempt.shared().clock;
-                    let done = pin!(deadlines.keep(body, &attempt.soft_limit, clock));
-                    attempt.cancellation.keep(done).await
+                    let done = pin!(deadlines.enforce(body, &attempt.soft_limit, clock));
+                    attempt.cancellation.run_until_ended(done).await
                 };
-                reply.send(match done {
-                    Some(done) => reply.caller.end_in_time(done, attempt.shared()),
-                    None => reply.caller.cancelled(),
+                guard.send(match done {
+                    Some(done) => guard.attempt_ref.end_in_time(done, attempt.shared()),
+                    None => guard.attempt_ref.cancelled(),
                 });
             });
         }
     }
 }
 
-/// A blocking body cannot be stopped: past its limit, or when it is cancelled, the task is told so,
-/// and the slot stays with the thread until that is done.
-async fn run_blocking(body: Body, limits: Limits, mut reply: CompletionGuard) {
-    let (begins, begun) = oneshot::channel();
+/// Runs a blocking body on the pool. It cannot be stopped: when it exceeds its limit or is
+/// cancelled, the task is notified at once, and the thread keeps the slot until the body returns.
+async fn run_blocking(body: Body, limits: Limits, mut guard: CompletionGuard) {
+    let (report_start, started) = oneshot::channel();
     let (done, mut outcome) = oneshot::channel();
-    reply.register_for_cancellation();
-    let on_thread = reply.attempt.clone();
-    let workers = &reply.attempt.shared().engine_handle().runtime;
-    workers.run(Box::new(move || {
+    guard.register_for_cancellation();
+    let on_thread = guard.attempt.clone();
+    let runtime = &guard.attempt.shared().engine_handle().runtime;
+    runtime.run(Box::new(move || {
         if on_thread.cancellation.is_over() {
-            // Before it had a thread: the slot goes back, and nobody waits.
+            // Ended before it had a thread: the slot is returned, and no receiver waits.
             return drop(on_thread.close());
         }
         if limits.are_set() {
             let clock = &on_thread.shared().clock;
-            let _ = begins.send(limits.begin(&on_thread.soft_limit, clock));
+            let _ = report_start.send(limits.begin(&on_thread.soft_limit, clock));
         }
         let outcome = pollster::block_on(body);
-        // If nobody waits any more the permit is dropped here, with the outcome.
+        // If no receiver waits any more, the permit is dropped here, with the outcome.
         let _ = done.send((outcome, on_thread.close()));
     }));
-    let attempt = reply.attempt.clone();
+    let attempt = guard.attempt.clone();
     let in_time = pin!(async {
-        // It may wait for a thread, and that counts for no limit: what has failed never begins.
+        // The wait for a thread counts for no limit. An attempt that was ended meanwhile never
+        // starts.
         let deadlines = match limits.are_set() {
-            true => begun.await.ok(),
+            true => started.await.ok(),
             false => None,
         };
         match deadlines {
             Some(deadlines) => {
                 let clock = &attempt.shared().clock;
                 deadlines
-                    .keep(&mut outcome, &attempt.soft_limit, clock)
+                    .enforce(&mut outcome, &attempt.soft_limit, clock)
                     .await
             }
             None => Ok(outcome.await),
         }
     });
-    let Some(done) = attempt.cancellation.keep(in_time).await else {
-        return reply.send_with(reply.caller.cancelled(), None);
+    let Some(done) = attempt.cancellation.run_until_ended(in_time).await else {
+        return guard.send_with(guard.attempt_ref.cancelled(), None);
     };
     match done {
         Ok(Ok((outcome, permit))) => {
-            let end = reply.caller.end(outcome, attempt.shared());
-            reply.send_with(end, permit);
+            let outcome = guard.attempt_ref.end(outcome, attempt.shared());
+            guard.send_with(outcome, permit);
         }
-        // It was ended just as its thread came, and did not begin.
+        // It was ended just as it got a thread, and did not start.
         Ok(Err(_)) if attempt.cancellation.is_over() => {
-            reply.send_with(reply.caller.cancelled(), None);
+            guard.send_with(guard.attempt_ref.cancelled(), None);
         }
-        // The pool drops work that it has not begun when the app stops: nobody listens then.
+        // The pool drops work that it has not started when the app stops; no receiver waits then.
         Ok(Err(_)) => {}
-        Err(over) => reply.send_with(reply.caller.too_late(over, attempt.shared()), None),
+        Err(exceeded) => {
+            guard.send_with(guard.attempt_ref.too_late(exceeded, attempt.shared()), None)
+        }
     }
 }
 
-/// The way back to the task actor, and whose failure it would be.
+/// Reports the end of an attempt to the task's actor, whatever happens to the attempt.
 struct CompletionGuard {
-    caller: AttemptRef,
+    attempt_ref: AttemptRef,
     attempt: Arc<Attempt>,
-    /// It can be told that it is to end.
-    can_be_told: bool,
+    /// The attempt is registered for cancellation.
+    is_registered: bool,
     sent: bool,
 }
 
 impl CompletionGuard {
-    /// It was not done at once.
+    /// Registers the attempt, which did not complete at once, so that it can be cancelled.
     fn register_for_cancellation(&mut self) {
-        self.can_be_told = true;
+        self.is_registered = true;
         let cancellations = &self.attempt.shared().engine_handle().cancellations;
         cancellations.register(&self.attempt);
     }
 
-    fn leave(&mut self) {
-        if std::mem::take(&mut self.can_be_told) {
+    fn unregister(&mut self) {
+        if std::mem::take(&mut self.is_registered) {
             let cancellations = &self.attempt.shared().engine_handle().cancellations;
-            cancellations.unregister(self.attempt.ticket());
+            cancellations.unregister(self.attempt.task_key());
         }
     }
 
-    /// The attempt has ended, and gives its slot back.
-    fn send(&mut self, end: AttemptOutcome) {
+    /// Reports the outcome and returns the slot.
+    fn send(&mut self, outcome: AttemptOutcome) {
         let permit = self.attempt.close();
-        self.send_with(end, permit);
+        self.send_with(outcome, permit);
     }
 
-    fn send_with(&mut self, end: AttemptOutcome, permit: Option<Permit>) {
+    fn send_with(&mut self, outcome: AttemptOutcome, permit: Option<Permit>) {
         failpoint::reach(Point::Returned);
         self.sent = true;
-        self.leave();
+        self.unregister();
         self.attempt.send(AttemptMessage::Finished(Finished {
-            attempt: self.caller.attempt,
-            end,
+            attempt: self.attempt_ref.attempt,
+            outcome,
             permit,
         }));
     }
 }
 
 impl Drop for CompletionGuard {
-    /// A panic outside the body (a local or a panic payload that panics as it is dropped) is the
-    /// task's as well; without this its actor would wait for ever.
+    /// Reports a panic outside the body (a local or a panic payload that panics as it is dropped)
+    /// as the task's own; otherwise the task's actor would wait for ever.
     fn drop(&mut self) {
         if !self.sent && std::thread::panicking() {
-            self.send_with(self.caller.panicked_outside(), None);
+            self.send_with(self.attempt_ref.panicked_outside(), None);
         }
-        // (The runtime drops it when the app stops.)
-        self.leave();
+        // (The runtime drops the guard when the app stops.)
+        self.unregister();
     }
 }

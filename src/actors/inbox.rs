@@ -1,5 +1,5 @@
-//! The inbox: what running attempts say to their tasks' actors, carried over in batches. A message
-//! that crosses threads alone costs the wake of a thread.
+//! The inbox: the messages of running attempts to their tasks' actors, delivered in batches. A
+//! message that crosses threads alone costs the wake of a thread.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use super::task_slab::TaskKey;
 use crate::messages::dispatcher::Returns;
 use crate::messages::task::{Finished, ReacquireSlot, StartSubtask};
 
-/// From an attempt to its task.
+/// A message from an attempt to its task's actor.
 #[derive(Debug)]
 pub(crate) enum AttemptMessage {
     Finished(Finished),
     StartSubtask(StartSubtask),
-    /// It waits for other tasks, without its slot.
+    /// The attempt waits for other tasks, without its slot.
     WaitsForTasks,
     ReacquireSlot(ReacquireSlot),
 }
 
 impl AttemptMessage {
-    /// Returns the number of the attempt, if this is its last note.
+    /// Returns the number of the attempt if this is its last message.
     pub(crate) fn ended(&self) -> Option<u32> {
         match self {
             Self::Finished(finished) => Some(finished.attempt),
@@ -31,54 +31,54 @@ impl AttemptMessage {
     }
 }
 
-/// Invariant: no more than a few notes per slot wait here.
+/// Invariant: at most a few messages per slot wait here.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    notes: Mutex<Vec<(TaskKey, AttemptMessage)>>,
+    messages: Mutex<Vec<(TaskKey, AttemptMessage)>>,
     returns: Arc<Returns>,
-    bell: Arc<Notify>,
+    wake: Arc<Notify>,
 }
 
 impl Default for Inbox {
     fn default() -> Self {
-        let bell = Arc::new(Notify::new());
+        let wake = Arc::new(Notify::new());
         Self {
-            notes: Mutex::default(),
-            returns: Arc::new(Returns::new(bell.clone())),
-            bell,
+            messages: Mutex::default(),
+            returns: Arc::new(Returns::new(wake.clone())),
+            wake,
         }
     }
 }
 
 impl Inbox {
-    /// From any thread.
-    pub(crate) fn push(&self, task: TaskKey, note: AttemptMessage) {
-        let mut notes = self.notes.lock();
-        notes.push((task, note));
-        // Who finds others before him finds the bell rung.
-        if notes.len() == 1 {
-            drop(notes);
-            self.bell.notify_one();
+    /// Adds a message for a task. May be called on any thread.
+    pub(crate) fn push(&self, task: TaskKey, message: AttemptMessage) {
+        let mut messages = self.messages.lock();
+        messages.push((task, message));
+        // If other messages wait already, the engine has been woken.
+        if messages.len() == 1 {
+            drop(messages);
+            self.wake.notify_one();
         }
     }
 
-    /// Where slots are given back.
+    /// Returns the list that permits return their slots to.
     pub(crate) fn returns(&self) -> &Arc<Returns> {
         &self.returns
     }
 
-    /// Hands on what comes, for ever; runs on the engine's thread.
+    /// Delivers messages and returned slots for ever; runs on the engine's thread.
     pub(crate) async fn deliver(&self, shell: EngineContext) {
         loop {
-            self.bell.notified().await;
+            self.wake.notified().await;
             for slot in self.returns.fetch() {
                 shell.release(slot);
             }
-            let notes = std::mem::take(&mut *self.notes.lock());
+            let messages = std::mem::take(&mut *self.messages.lock());
             #[cfg(feature = "__simulation")]
-            let notes = crate::simulation::notes(notes);
-            for (task, note) in notes {
-                shell.pass(task, note);
+            let messages = crate::simulation::messages(messages);
+            for (task, message) in messages {
+                shell.forward(task, message);
             }
         }
     }

@@ -1,11 +1,11 @@
-//! The journal: what the actors have decided and not yet committed.
+//! The journal: the decisions of the actors that are not committed yet.
 
 use std::sync::Arc;
 
 use actix::Recipient;
 use tokio::sync::oneshot;
 
-use super::engine::{Forget, IsRevoked, Revoke};
+use super::engine::{Forget, RevocationDurable, Revoke};
 use super::executor::{self, Invocation};
 use super::retention_guard::RetentionGuard;
 use super::shared::Shared;
@@ -20,77 +20,79 @@ use crate::messages::supervisor::RestartChild;
 use crate::persistence::Batch;
 use crate::persistence::commit_builder::CommitBuilder;
 
-/// What waits for the disk and is the engine's to do.
+/// An action that the engine performs after a commit.
 #[derive(Debug)]
 pub(crate) enum PostCommit {
-    /// Tell the engine that the store knows what an idempotency key stands for.
+    /// Notify the engine that the store shows the workflow of an idempotency key.
     KeyIsDurable(KeyIsDurable),
-    /// Tell a task what became of a canvas that it called.
+    /// Send a caller the outcome of the canvas that it called.
     Answer(oneshot::Sender<Outcome>, Outcome),
     /// Start a child that reads its input from the store.
     Start(Box<Child>),
-    /// Start a lost child again.
+    /// Restart a lost child.
     Restart(Recipient<RestartChild>, RestartChild),
-    /// Tell the engine that the store shows where a workflow waits, or that it does no more.
+    /// Notify the engine that the store shows where a workflow waits, or that it does not wait any
+    /// more.
     Stored(Stored),
-    /// Ask the engine again to have a workflow begin.
+    /// Repeat the request to start a workflow early.
     Wanted(Wanted),
-    /// Have the engine look for what it may sweep.
+    /// Start a sweep, or finish one.
     Sweep(Sweep),
-    /// Ask the engine again to forget a workflow.
+    /// Repeat the request to forget a workflow.
     Forget(Forget),
-    /// Ask the engine again to revoke something.
+    /// Repeat the request to revoke a node.
     Revoke(Revoke),
-    /// Tell the engine that it is on record.
-    IsRevoked(IsRevoked),
-    /// Tell a caller that what it asked for is done.
+    /// Notify the engine that a revocation is durable.
+    RevocationDurable(RevocationDurable),
+    /// Notify a caller that its request is done.
     Done(oneshot::Sender<Result<()>>),
-    /// Delete what is left of a workflow whose head is gone.
+    /// Delete the remaining records of a workflow whose header is deleted.
     Purge(Id),
 }
 
-/// One batch in the making, and what follows it.
+/// The batch being filled, and the actions that follow its commit.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    draft: CommitBuilder,
-    orders: Vec<Invocation>,
+    builder: CommitBuilder,
+    invocations: Vec<Invocation>,
     acknowledged: Vec<(oneshot::Sender<RetentionGuard>, RetentionGuard)>,
-    acts: Vec<PostCommit>,
-    /// Rises with everything that is added: whoever fills the batch sees when it is quiet.
+    actions: Vec<PostCommit>,
+    /// Rises with every addition, which shows the engine when no more come.
     pub(crate) added: u64,
 }
 
-/// A batch taken out of the journal.
+/// A batch that was taken out of the journal.
 #[derive(Debug)]
 pub(crate) struct SealedCommit {
     pub(crate) batch: Batch,
-    pub(crate) news: CommitNotice,
-    pub(crate) acts: Vec<PostCommit>,
+    pub(crate) notice: CommitNotice,
+    pub(crate) actions: Vec<PostCommit>,
 }
 
-/// What other threads wait for.
+/// The part of a commit that other threads wait for.
 #[derive(Debug)]
 pub(crate) struct CommitNotice {
     commit: u64,
-    /// Workflows whose watchers are to look.
+    /// Workflows whose watchers are notified.
     touched: Vec<Id>,
-    /// Functions that are to be called.
-    orders: Vec<Invocation>,
+    /// Functions to call.
+    invocations: Vec<Invocation>,
     /// Callers whose submissions are durable.
     acknowledged: Vec<(oneshot::Sender<RetentionGuard>, RetentionGuard)>,
 }
 
 impl CommitNotice {
-    /// The commit is durable.
+    /// Publishes the commit, which is durable: wakes watchers, calls functions, and answers
+    /// callers.
     pub(crate) fn publish(self, shared: &Arc<Shared>) {
         shared.publish_commit(self.commit, &self.touched);
         failpoint::reach(Point::Shown);
-        if !self.orders.is_empty() {
-            executor::submit(shared, self.orders);
+        if !self.invocations.is_empty() {
+            executor::submit(shared, self.invocations);
         }
-        for (caller, pin) in self.acknowledged {
-            // Who no longer waits for its submission loses nothing.
-            drop(caller.send(pin));
+        for (caller, guard) in self.acknowledged {
+            // The caller may have stopped waiting.
+            drop(caller.send(guard));
             failpoint::reach(Point::Acknowledged);
         }
     }
@@ -99,65 +101,65 @@ impl CommitNotice {
 impl Journal {
     pub(crate) fn record(&mut self, stream: Id, record: Record) {
         self.added += 1;
-        self.draft.record(stream, record);
+        self.builder.record(stream, record);
     }
 
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.added += 1;
-        self.draft.put(key, value);
+        self.builder.put(key, value);
     }
 
     pub(crate) fn delete(&mut self, key: Vec<u8>) {
         self.added += 1;
-        self.draft.delete(key);
+        self.builder.delete(key);
     }
 
     pub(crate) fn touch(&mut self, root: Id) {
-        self.draft.touch(root);
+        self.builder.touch(root);
     }
 
-    pub(crate) fn then(&mut self, act: PostCommit) {
+    pub(crate) fn then(&mut self, action: PostCommit) {
         self.added += 1;
-        self.acts.push(act);
+        self.actions.push(action);
     }
 
-    pub(crate) fn run(&mut self, order: Invocation) {
+    pub(crate) fn run(&mut self, invocation: Invocation) {
         self.added += 1;
-        self.orders.push(order);
+        self.invocations.push(invocation);
     }
 
     pub(crate) fn acknowledge(
         &mut self,
         caller: oneshot::Sender<RetentionGuard>,
-        pin: RetentionGuard,
+        guard: RetentionGuard,
     ) {
         self.added += 1;
-        self.acknowledged.push((caller, pin));
+        self.acknowledged.push((caller, guard));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.draft.is_empty()
-            && self.orders.is_empty()
+        self.builder.is_empty()
+            && self.invocations.is_empty()
             && self.acknowledged.is_empty()
-            && self.acts.is_empty()
+            && self.actions.is_empty()
     }
 
-    /// Takes all there is, as commit number `commit`.
+    /// Takes everything as commit number `commit`.
     pub(crate) fn take(&mut self, commit: u64) -> SealedCommit {
-        let (batch, touched) = self.draft.take(commit);
+        let (batch, touched) = self.builder.take(commit);
         SealedCommit {
             batch,
-            news: CommitNotice {
+            notice: CommitNotice {
                 commit,
                 touched,
                 // The next batch will most likely be as large.
-                orders: {
-                    let next = Vec::with_capacity(self.orders.len());
-                    std::mem::replace(&mut self.orders, next)
+                invocations: {
+                    let next = Vec::with_capacity(self.invocations.len());
+                    std::mem::replace(&mut self.invocations, next)
                 },
                 acknowledged: std::mem::take(&mut self.acknowledged),
             },
-            acts: std::mem::take(&mut self.acts),
+            actions: std::mem::take(&mut self.actions),
         }
     }
 }

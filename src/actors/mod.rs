@@ -1,9 +1,9 @@
-//! The actors: each owns one machine and nothing else of the workflow. With a message it does
-//! three things: decide (the machine), record (the journal), act once that is durable.
+//! The actors. Each owns one state machine and no other part of the workflow. For each message, an
+//! actor decides (the machine), records (the journal), and acts once that is durable.
 //!
-//! All actors of the engine live on one thread, so what they decide goes into the journal in one
-//! order, and what is durable is always a prefix of it. Only acts (running user code, answering a
-//! caller) wait for the disk; decisions flow on at once and share the batch that is being filled.
+//! All actors of the engine run on one thread, so the journal has all their decisions in one order,
+//! and the durable part is always a prefix of it. Only actions (running user code, answering a
+//! caller) wait for the disk; decisions continue at once and share the batch being filled.
 
 pub(crate) mod admission_control;
 pub(crate) mod attempt;
@@ -41,8 +41,8 @@ pub(crate) mod task_slab;
 mod tests;
 pub(crate) mod user_runtime;
 
-/// Each kind of actor calls this at one of its events, so that a test or a simulation can have it
-/// die there: nothing that a user can do kills one.
+/// Kills the actor if a test or a simulation asks for that. Each kind of actor calls this at one of
+/// its events, because no user action kills an actor.
 #[inline]
 fn fault(_kind: &'static str) {
     #[cfg(test)]

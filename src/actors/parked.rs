@@ -1,4 +1,5 @@
-//! Parked tasks: what this build cannot run, whether it has been met or still waits in the store.
+//! Parked tasks: those that this build cannot run, whether an actor has met them or they still wait
+//! in the store.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use crate::canvas::parked::ParkedTask;
 use crate::error::Result;
 use crate::persistence::reader::Reader;
 
-/// All parked tasks, by id.
+/// Returns all parked tasks, by id.
 pub(crate) fn parked(shared: &Shared) -> Vec<ParkedTask> {
     let mut parked = shared.parked();
     if let Err(error) = shared
@@ -22,7 +23,7 @@ pub(crate) fn parked(shared: &Shared) -> Vec<ParkedTask> {
     parked.into_values().collect()
 }
 
-/// Adds those that no actor has taken yet: the first tasks of workflows that wait, or that were
+/// Adds the tasks that no actor has taken yet: the first tasks of workflows that wait, or that were
 /// live before a restart.
 fn add_unmet(
     shared: &Shared,
@@ -38,18 +39,18 @@ fn add_unmet(
             found: Vec::new(),
             groups: Vec::new(),
         };
-        search.look_at(&node);
+        search.visit(&node);
         while let Some((group, size)) = search.groups.pop() {
             let mut next = 0;
             while next < size {
                 let (first, members) = reader.stored_members(root.node(group), next)?;
-                // (A record is of one member at least.)
+                // (A record holds at least one member.)
                 next = first + members.len().max(1) as u64;
-                members.iter().for_each(|member| search.look_at(member));
+                members.iter().for_each(|member| search.visit(member));
             }
         }
         for task in search.found {
-            if !parked.contains_key(&task.id) && has_not_ended(reader, task.id)? {
+            if !parked.contains_key(&task.id) && is_unfinished(reader, task.id)? {
                 parked.insert(task.id, task);
             }
         }
@@ -57,18 +58,18 @@ fn add_unmet(
     Ok(())
 }
 
-/// Looks through what a workflow starts with.
+/// A search through the first tasks of a workflow.
 struct Search<'a> {
     shared: &'a Shared,
     root: Id,
-    /// What this build cannot run, whether it has ended or not.
+    /// The tasks that this build cannot run, whether they have ended or not.
     found: Vec<ParkedTask>,
-    /// The groups whose members are still to be looked at, and their sizes.
+    /// The groups whose members are still to be searched, and their sizes.
     groups: Vec<(Seq, u64)>,
 }
 
 impl Search<'_> {
-    fn look_at(&mut self, node: &Node) {
+    fn visit(&mut self, node: &Node) {
         let Self {
             shared,
             root,
@@ -86,9 +87,9 @@ impl Search<'_> {
     }
 }
 
-fn has_not_ended(reader: &Reader, task: Id) -> Result<bool> {
+fn is_unfinished(reader: &Reader, task: Id) -> Result<bool> {
     Ok(match reader.find(task)? {
-        Some(found) => reader.resolution(task.root(), &found)?.is_none(),
+        Some(location) => reader.resolution(task.root(), &location)?.is_none(),
         None => false,
     })
 }

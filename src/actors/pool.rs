@@ -1,8 +1,9 @@
-//! The thread pool: blocking tasks, and all else that would block the engine or the caller.
+//! The thread pool: runs blocking tasks, and all other work that would block the engine or the
+//! caller.
 //!
-//! It differs from tokio's in what happens when the system refuses a thread. tokio then panics, or
-//! leaves the work in a queue that nobody may ever look at. Here the work is given back, or it waits,
-//! and the pool asks the system again until it has a thread.
+//! It differs from tokio's pool when the system refuses a thread. tokio's then panics, or leaves
+//! the job in a queue that no thread may ever serve. This pool returns the job to its caller or
+//! lets it wait, and asks the system again until it has a thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,31 +16,31 @@ use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// The stack of a thread that runs tasks, in bytes: as large as that of a program's first thread
-/// mostly is. A value that nests deep is read on it, by code that is perhaps not optimised.
+/// The stack of a thread that runs tasks, in bytes: as large as a program's main thread mostly has.
+/// Deeply nested values are deserialized on it, perhaps by unoptimised code.
 pub(crate) const STACK: usize = 8 << 20;
 
-/// How long a thread without work stays.
+/// How long an idle thread is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// How long the pool waits before it asks again for a thread that was refused.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How long the pool waits before it asks again for a thread that the system refused.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How much may be under way that holds no slot; what comes then waits. (A blocking task holds a slot,
-/// and slots are counted: however many such run, they leave threads for the rest.)
-const MOST: usize = 512;
+/// The most jobs without a slot that run at once; further ones wait. (Blocking tasks are limited by
+/// their slots: however many run, they leave threads for other jobs.)
+const MAX_WITHOUT_SLOT: usize = 512;
 
-/// A piece of work.
+/// A function to run on a thread of the pool.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
-/// A job, and whether it is one of those that hold no slot.
+/// A job, and whether it holds no slot.
 struct Work {
     job: Job,
-    is_loose: bool,
+    is_without_slot: bool,
 }
 
-/// Returns the work as a job, and where what it returns, or its panic, comes out. Nothing comes out of
-/// a job that is dropped.
+/// Returns the work as a job, and a receiver of its result or its panic. The receiver fails if the
+/// job is dropped.
 pub(crate) fn job<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> (Job, oneshot::Receiver<thread::Result<T>>) {
@@ -48,33 +49,33 @@ pub(crate) fn job<T: Send + 'static>(
     (Box::new(job), outcome)
 }
 
-/// Starts a thread that runs this.
+/// Starts a thread that runs a job.
 type Start = fn(Job) -> io::Result<()>;
 
 #[derive(Debug)]
 pub(crate) struct Pool {
     state: Mutex<State>,
-    /// Rung when there is work, or the pool closes.
-    bell: Condvar,
-    /// Rung when the last thread has ended.
-    is_empty: Condvar,
-    /// What the jobs find as tokio's current runtime.
+    /// Notified when there is work, or the pool closes.
+    work_ready: Condvar,
+    /// Notified when the last thread has ended.
+    empty: Condvar,
+    /// The jobs' current tokio runtime.
     runtime: Handle,
     start: Start,
-    /// How many loose jobs may be under way.
-    most: usize,
+    /// The maximum number of jobs without a slot that run at once.
+    max_without_slot: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
-    /// How many threads wait for work, and how many there are.
+    /// The number of idle threads, and of all threads.
     idle: usize,
     threads: usize,
-    /// How many loose jobs are under way.
-    loose: usize,
-    /// The pool asks from time to time for the threads that were refused.
-    is_asking: bool,
+    /// The number of running jobs without a slot.
+    without_slot: usize,
+    /// A task asks repeatedly for the threads that the system refused.
+    is_retrying: bool,
     is_closed: bool,
 }
 
@@ -88,33 +89,32 @@ impl std::fmt::Debug for Queue {
 }
 
 impl State {
-    /// Says whether there is a thread for each job in the queue.
-    fn suffices(&self) -> bool {
+    /// Returns whether there is an idle thread for each job in the queue.
+    fn has_enough_threads(&self) -> bool {
         self.queue.0.len() <= self.idle
     }
 }
 
 impl Pool {
     pub(crate) fn new(runtime: Handle) -> Arc<Self> {
-        Self::with_start(runtime, MOST, |run| {
+        Self::with_start(runtime, MAX_WITHOUT_SLOT, |run| {
             let thread = thread::Builder::new().name("chordal-pool".to_owned());
             thread.stack_size(STACK).spawn(run).map(drop)
         })
     }
 
-    fn with_start(runtime: Handle, most: usize, start: Start) -> Arc<Self> {
+    fn with_start(runtime: Handle, max_without_slot: usize, start: Start) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
-            bell: Condvar::new(),
-            is_empty: Condvar::new(),
+            work_ready: Condvar::new(),
+            empty: Condvar::new(),
             runtime,
             start,
-            most,
+            max_without_slot,
         })
     }
 
-    /// Runs the job as soon as there is a thread for it. The caller sees to it that there are not too
-    /// many.
+    /// Runs the job as soon as there is a thread for it. The caller limits the number of such jobs.
     pub(crate) fn run(self: &Arc<Self>, job: Job) {
         let mut state = self.state.lock();
         if state.is_closed {
@@ -122,20 +122,20 @@ impl Pool {
         }
         state.queue.0.push_back(Work {
             job,
-            is_loose: false,
+            is_without_slot: false,
         });
-        if state.suffices() {
-            self.bell.notify_one();
+        if state.has_enough_threads() {
+            self.work_ready.notify_one();
             return;
         }
         state.threads += 1;
         drop(state);
         if let Err(error) = self.start_thread(None) {
-            self.ask_again(&error);
+            self.retry_later(&error);
         }
     }
 
-    /// Runs the job on a thread, or gives it back if the system has none.
+    /// Runs the job on a thread, or returns it if the system refuses one.
     pub(crate) fn try_run(self: &Arc<Self>, job: Job) -> Result<(), (Job, io::Error)> {
         let mut state = self.state.lock();
         if state.is_closed {
@@ -143,23 +143,23 @@ impl Pool {
         }
         let work = Work {
             job,
-            is_loose: true,
+            is_without_slot: true,
         };
-        state.loose += 1;
-        if state.queue.0.len() < state.idle || state.loose > self.most {
+        state.without_slot += 1;
+        if state.queue.0.len() < state.idle || state.without_slot > self.max_without_slot {
             state.queue.0.push_back(work);
-            self.bell.notify_one();
+            self.work_ready.notify_one();
             return Ok(());
         }
         state.threads += 1;
         drop(state);
-        // The thread takes it from there, unless there is no thread.
+        // The thread takes the job from this cell; if no thread starts, the job is taken back.
         let first = Arc::new(Mutex::new(Some(work)));
         match self.start_thread(Some(first.clone())) {
             Ok(()) => Ok(()),
             Err(error) => match first.lock().take() {
                 Some(work) => {
-                    self.state.lock().loose -= 1;
+                    self.state.lock().without_slot -= 1;
                     Err((work.job, error))
                 }
                 None => Ok(()),
@@ -167,27 +167,28 @@ impl Pool {
         }
     }
 
-    /// Takes no more work, drops what waits, and tells the threads to end.
+    /// Stops accepting jobs, drops the waiting ones, and makes the threads end.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
         let dropped = std::mem::take(&mut state.queue);
-        self.bell.notify_all();
+        self.work_ready.notify_all();
         drop(state);
         drop(dropped);
     }
 
-    /// Waits until the threads have ended, up to this time. A job that does not end keeps its thread.
+    /// Waits until all threads have ended, at most until `deadline`. A job that does not return
+    /// keeps its thread.
     pub(crate) fn wait_until(&self, deadline: Instant) {
         let mut state = self.state.lock();
         while state.threads > 0 {
-            if self.is_empty.wait_until(&mut state, deadline).timed_out() {
+            if self.empty.wait_until(&mut state, deadline).timed_out() {
                 return;
             }
         }
     }
 
-    /// Starts a thread, which is counted already.
+    /// Starts a thread. The caller has counted it already.
     fn start_thread(self: &Arc<Self>, first: Option<Arc<Mutex<Option<Work>>>>) -> io::Result<()> {
         let pool = self.clone();
         let run = move || pool.serve(first.and_then(|first| first.lock().take()));
@@ -198,23 +199,27 @@ impl Pool {
         started
     }
 
-    /// The life of a thread.
+    /// Runs jobs until the thread is to end.
     fn serve(&self, first: Option<Work>) {
         let _entered = self.runtime.enter();
         let mut next = first.or_else(|| self.next());
-        while let Some(Work { job, is_loose }) = next {
+        while let Some(Work {
+            job,
+            is_without_slot,
+        }) = next
+        {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
-                // It may panic when it is dropped, as what brought it here did.
+                // Dropping the payload may panic, too.
                 std::mem::forget(panic);
             }
-            if is_loose {
-                self.state.lock().loose -= 1;
+            if is_without_slot {
+                self.state.lock().without_slot -= 1;
             }
             next = self.next();
         }
     }
 
-    /// Returns the next job; without one the thread is to end, and is no longer counted.
+    /// Returns the next job. Without one, the thread must end, and is no longer counted.
     fn next(&self) -> Option<Work> {
         let mut state = self.state.lock();
         let deadline = Instant::now() + KEEP_ALIVE;
@@ -227,37 +232,37 @@ impl Pool {
                 break;
             }
             state.idle += 1;
-            is_late = self.bell.wait_until(&mut state, deadline).timed_out();
+            is_late = self.work_ready.wait_until(&mut state, deadline).timed_out();
             state.idle -= 1;
         }
         state.threads -= 1;
         if state.threads == 0 {
-            self.is_empty.notify_all();
+            self.empty.notify_all();
         }
         None
     }
 
-    /// Asks for threads from time to time until there are enough.
-    fn ask_again(self: &Arc<Self>, error: &io::Error) {
+    /// Asks repeatedly for threads until there are enough.
+    fn retry_later(self: &Arc<Self>, error: &io::Error) {
         let mut state = self.state.lock();
-        if std::mem::replace(&mut state.is_asking, true) {
+        if std::mem::replace(&mut state.is_retrying, true) {
             return;
         }
         drop(state);
         tracing::warn!(%error, "the system has no thread for blocking tasks: they wait for one");
         let pool = self.clone();
         self.runtime.spawn(async move {
-            while pool.lacks_threads() {
-                tokio::time::sleep(ASK_AGAIN).await;
+            while pool.request_missing_threads() {
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
         });
     }
 
-    /// Says whether there are too few threads, and asks for those that are missing.
-    fn lacks_threads(self: &Arc<Self>) -> bool {
+    /// Asks for the missing threads. Returns whether any were missing.
+    fn request_missing_threads(self: &Arc<Self>) -> bool {
         let mut state = self.state.lock();
-        if state.is_closed || state.suffices() {
-            state.is_asking = false;
+        if state.is_closed || state.has_enough_threads() {
+            state.is_retrying = false;
             return false;
         }
         let missing = state.queue.0.len() - state.idle;
@@ -279,10 +284,10 @@ mod tests {
 
     use super::*;
 
-    /// The system refuses all threads while this is set. One test at a time uses it.
+    /// The test's system refuses all threads while this is set. Only one test at a time uses it.
     static REFUSES: AtomicBool = AtomicBool::new(false);
     static REFUSED: AtomicUsize = AtomicUsize::new(0);
-    static TURN: Mutex<()> = Mutex::new(());
+    static SERIAL: Mutex<()> = Mutex::new(());
 
     fn start(run: Job) -> io::Result<()> {
         if REFUSES.load(Ordering::SeqCst) {
@@ -298,10 +303,10 @@ mod tests {
     }
 
     #[test]
-    fn work_that_gets_no_thread_waits_and_runs_once_when_there_is_one() {
-        let _turn = TURN.lock();
+    fn jobs_that_get_no_thread_wait_and_run_once_when_there_is_one() {
+        let _serial = SERIAL.lock();
         let runtime = runtime();
-        let pool = Pool::with_start(runtime.handle().clone(), MOST, start);
+        let pool = Pool::with_start(runtime.handle().clone(), MAX_WITHOUT_SLOT, start);
         REFUSES.store(true, Ordering::SeqCst);
         let (ran, runs) = mpsc::channel();
         for n in 0..3 {
@@ -321,10 +326,10 @@ mod tests {
     }
 
     #[test]
-    fn work_that_need_not_wait_is_given_back() {
-        let _turn = TURN.lock();
+    fn a_job_that_must_not_wait_is_returned_if_the_system_refuses_a_thread() {
+        let _serial = SERIAL.lock();
         let runtime = runtime();
-        let pool = Pool::with_start(runtime.handle().clone(), MOST, start);
+        let pool = Pool::with_start(runtime.handle().clone(), MAX_WITHOUT_SLOT, start);
         REFUSES.store(true, Ordering::SeqCst);
         let (one, outcome) = job(|| 7);
         let (back, error) = pool.try_run(one).expect_err("there is no thread");
@@ -338,8 +343,8 @@ mod tests {
     }
 
     #[test]
-    fn tasks_that_fill_the_pool_leave_threads_for_what_holds_no_slot() {
-        let _turn = TURN.lock();
+    fn tasks_that_fill_the_pool_leave_threads_for_jobs_without_a_slot() {
+        let _serial = SERIAL.lock();
         let runtime = runtime();
         let pool = Pool::with_start(runtime.handle().clone(), 2, start);
         let (go, waits) = mpsc::channel::<()>();
@@ -359,10 +364,10 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_the_works_own_and_the_thread_goes_on() {
-        let _turn = TURN.lock();
+    fn a_panicking_job_reports_its_panic_and_its_thread_survives() {
+        let _serial = SERIAL.lock();
         let runtime = runtime();
-        let pool = Pool::with_start(runtime.handle().clone(), MOST, start);
+        let pool = Pool::with_start(runtime.handle().clone(), MAX_WITHOUT_SLOT, start);
         let (panics, outcome) = job(|| panic!("as it was asked to"));
         pool.run(panics);
         let outcome: thread::Result<()> = outcome.blocking_recv().unwrap();
@@ -373,18 +378,18 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pool_drops_what_waits_and_ends_its_threads() {
-        let _turn = TURN.lock();
+    fn a_closed_pool_drops_waiting_jobs_and_ends_its_threads() {
+        let _serial = SERIAL.lock();
         let runtime = runtime();
-        let pool = Pool::with_start(runtime.handle().clone(), MOST, start);
+        let pool = Pool::with_start(runtime.handle().clone(), MAX_WITHOUT_SLOT, start);
         let (go, waits) = mpsc::channel::<()>();
-        let (begun, begins) = mpsc::channel();
+        let (started, starts) = mpsc::channel();
         let (first, done) = job(move || {
-            begun.send(()).unwrap();
+            started.send(()).unwrap();
             waits.recv().unwrap();
         });
         pool.run(first);
-        begins.recv().unwrap();
+        starts.recv().unwrap();
         REFUSES.store(true, Ordering::SeqCst);
         let (second, dropped) = job(|| ());
         pool.run(second);

@@ -1,4 +1,5 @@
-//! Pins: a workflow that has a handle is not swept, and one that is being swept gets no new handle.
+//! Retention guards: a workflow that has a handle is not swept, and one that is being swept gets no
+//! new handle.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,31 +8,31 @@ use parking_lot::Mutex;
 
 use crate::canvas::id::Id;
 
-/// How many handles each workflow has, and which workflows are being swept.
+/// The number of handles of each workflow, and the workflows that are being swept.
 ///
-/// Both are decided under one lock, so that a lookup and a sweep never miss each other: whichever is first,
-/// the other sees it.
+/// Both are decided under one lock, so that a lookup and a sweep cannot miss each other: the later
+/// one sees the earlier one.
 #[derive(Debug, Default)]
 pub(crate) struct RetentionGuards(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     handles: HashMap<Id, usize>,
-    /// Their deletion is decided, and the store may still show them.
+    /// Workflows whose deletion is decided, while the store may still show them.
     leaving: HashSet<Id>,
 }
 
 impl RetentionGuards {
-    /// Keeps a workflow from being swept for as long as the pin lives.
+    /// Keeps a workflow from being swept as long as the guard lives.
     pub(crate) fn pin(self: &Arc<Self>, root: Id) -> RetentionGuard {
         self.0.lock().pin(root);
         RetentionGuard {
-            pins: self.clone(),
+            guards: self.clone(),
             root,
         }
     }
 
-    /// Pins a workflow, unless it is being swept: then it is as good as gone.
+    /// Keeps a workflow from being swept, unless its deletion is decided already.
     pub(crate) fn pin_unless_leaving(self: &Arc<Self>, root: Id) -> Option<RetentionGuard> {
         let mut state = self.0.lock();
         if state.leaving.contains(&root) {
@@ -40,12 +41,12 @@ impl RetentionGuards {
         state.pin(root);
         drop(state);
         Some(RetentionGuard {
-            pins: self.clone(),
+            guards: self.clone(),
             root,
         })
     }
 
-    /// Notes that a workflow is being swept; refuses if it has a handle.
+    /// Notes that a workflow is being swept. Returns false if it has a handle.
     pub(crate) fn start_leaving(&self, root: Id) -> bool {
         let mut state = self.0.lock();
         let is_free = !state.handles.contains_key(&root);
@@ -59,8 +60,8 @@ impl RetentionGuards {
         self.0.lock().leaving.contains(&root)
     }
 
-    /// The store shows none of those any more that were being swept.
-    pub(crate) fn have_left(&self) {
+    /// Forgets the workflows being swept: the store does not show them any more.
+    pub(crate) fn clear_leaving(&self) {
         self.0.lock().leaving.clear();
     }
 }
@@ -71,15 +72,15 @@ impl State {
     }
 }
 
-/// See [`Pins::pin`].
+/// Keeps a workflow from being swept; see [`RetentionGuards::pin`].
 #[derive(Debug)]
 pub(crate) struct RetentionGuard {
-    pins: Arc<RetentionGuards>,
+    guards: Arc<RetentionGuards>,
     root: Id,
 }
 
 impl RetentionGuard {
-    /// The workflow that it keeps.
+    /// Returns the workflow that the guard keeps.
     pub(crate) fn root(&self) -> Id {
         self.root
     }
@@ -87,13 +88,13 @@ impl RetentionGuard {
 
 impl Clone for RetentionGuard {
     fn clone(&self) -> Self {
-        self.pins.pin(self.root)
+        self.guards.pin(self.root)
     }
 }
 
 impl Drop for RetentionGuard {
     fn drop(&mut self) {
-        let mut state = self.pins.0.lock();
+        let mut state = self.guards.0.lock();
         if let Some(count) = state.handles.get_mut(&self.root) {
             *count -= 1;
             if *count == 0 {
@@ -108,17 +109,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_a_handle_is_not_swept_and_what_is_swept_gets_no_handle() {
-        let pins = Arc::new(RetentionGuards::default());
+    fn a_workflow_with_a_handle_is_not_swept_and_one_being_swept_gets_no_handle() {
+        let guards = Arc::new(RetentionGuards::default());
         let root = Id::next(None, 1, 0);
-        let pin = pins.pin_unless_leaving(root).unwrap();
-        let second = pin.clone();
-        drop(pin);
-        assert!(!pins.start_leaving(root) && !pins.is_leaving(root));
+        let guard = guards.pin_unless_leaving(root).unwrap();
+        let second = guard.clone();
+        drop(guard);
+        assert!(!guards.start_leaving(root) && !guards.is_leaving(root));
         drop(second);
-        assert!(pins.start_leaving(root) && pins.is_leaving(root));
-        assert!(pins.pin_unless_leaving(root).is_none());
-        pins.have_left();
-        assert!(pins.pin_unless_leaving(root).is_some());
+        assert!(guards.start_leaving(root) && guards.is_leaving(root));
+        assert!(guards.pin_unless_leaving(root).is_none());
+        guards.clear_leaving();
+        assert!(guards.pin_unless_leaving(root).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! The scheduler: one queue of timers for all.
+//! The scheduler: keeps the timers of all actors.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -14,22 +14,23 @@ use crate::messages::scheduler::{SetAlarm, Wake, WakeAt};
 /// By how many milliseconds the wall clock drifts from the steady scale before it counts as set.
 pub(crate) const DRIFT_MS: u64 = 200;
 
-/// Wakes actors at their times, by one timer: a context that holds many is slow at every message.
+/// Wakes actors at their times with a single timer: an actix context that holds many timers is slow
+/// at every message.
 #[derive(Debug)]
 pub(crate) struct SchedulerActor {
     clock: Clock,
-    /// Those that wait for a delay to end, and those that wait for a point in time: the first of them first.
+    /// Timers of delays and of points in time, each ordered by time.
     delays: Queue,
     points: Queue,
-    /// Who waits, by number; the queues hold numbers because recipients have no order.
-    who: HashMap<u64, Recipient<Wake>>,
+    /// The recipients by number; the queues hold numbers because recipients have no order.
+    recipients: HashMap<u64, Recipient<Wake>>,
     next: u64,
-    /// The engine, and the alarm that it has set: one at a time.
+    /// The engine and its alarm; there is one alarm at a time.
     engine: Option<Recipient<Wake>>,
     alarm: Earliest,
-    /// What the clocks showed when the wall clock was last seen to have been set.
+    /// The clock reading at which the wall clock was last seen to have been set.
     set: Time,
-    /// The timer that runs, and when it ends on the steady scale.
+    /// The running timer, and its end on the steady scale.
     timer: Option<(u64, SpawnHandle)>,
 }
 
@@ -40,7 +41,7 @@ impl SchedulerActor {
         Self {
             delays: Queue::new(),
             points: Queue::new(),
-            who: HashMap::new(),
+            recipients: HashMap::new(),
             next: 0,
             engine: None,
             alarm: Earliest::default(),
@@ -57,8 +58,8 @@ impl SchedulerActor {
         }
     }
 
-    /// Wakes all whose time has come and sets the timer for the next.
-    fn turn(&mut self, context: &mut Context<Self>) {
+    /// Wakes the actors whose time has come, and sets the timer for the next.
+    fn fire_due(&mut self, context: &mut Context<Self>) {
         let now = self.clock.time();
         let mut first = Earliest::default();
         for scale in [Scale::Steady, Scale::Wall] {
@@ -73,7 +74,7 @@ impl SchedulerActor {
         }
     }
 
-    /// Wakes those that wait on this scale and whose time has come; returns the next one's.
+    /// Wakes the actors whose time on this scale has come; returns the next time.
     fn wake(&mut self, scale: Scale, now: Time) -> Option<u64> {
         loop {
             let &Reverse((at_ms, number)) = self.queue(scale).peek()?;
@@ -81,8 +82,8 @@ impl SchedulerActor {
                 return Some(at_ms);
             }
             self.queue(scale).pop();
-            if let Some(who) = self.who.remove(&number) {
-                who.do_send(Wake);
+            if let Some(recipient) = self.recipients.remove(&number) {
+                recipient.do_send(Wake);
             }
         }
     }
@@ -101,7 +102,7 @@ impl SchedulerActor {
         }
     }
 
-    /// Looks again after so long; or earlier, since the clock may be set.
+    /// Sets the timer to fire after `left_ms`, or earlier, since the clock may be set.
     fn wake_after(&mut self, left_ms: u64, now: Time, context: &mut Context<Self>) {
         let at_ms = now.steady_ms.saturating_add(left_ms);
         if let Some((set_for, handle)) = self.timer {
@@ -116,7 +117,7 @@ impl SchedulerActor {
                 .into_actor(self)
                 .map(|(), scheduler, context| {
                     scheduler.timer = None;
-                    scheduler.turn(context);
+                    scheduler.fire_due(context);
                 }),
         );
         self.timer = Some((at_ms, handle));
@@ -130,21 +131,21 @@ impl Actor for SchedulerActor {
 impl Handler<WakeAt> for SchedulerActor {
     type Result = ();
 
-    fn handle(&mut self, WakeAt { at, who }: WakeAt, context: &mut Context<Self>) {
+    fn handle(&mut self, WakeAt { at, recipient }: WakeAt, context: &mut Context<Self>) {
         self.next += 1;
         let next = Reverse((at.ms, self.next));
         self.queue(at.scale).push(next);
-        self.who.insert(self.next, who);
-        self.turn(context);
+        self.recipients.insert(self.next, recipient);
+        self.fire_due(context);
     }
 }
 
 impl Handler<SetAlarm> for SchedulerActor {
     type Result = ();
 
-    fn handle(&mut self, SetAlarm { at, who }: SetAlarm, context: &mut Context<Self>) {
+    fn handle(&mut self, SetAlarm { at, recipient }: SetAlarm, context: &mut Context<Self>) {
         self.alarm = at;
-        self.engine = Some(who);
-        self.turn(context);
+        self.engine = Some(recipient);
+        self.fire_due(context);
     }
 }

@@ -1,4 +1,4 @@
-//! What the engine shares with callers on other threads.
+//! The state that the engine shares with callers on other threads.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,23 +29,23 @@ use crate::error::{Error, Result};
 use crate::persistence::reader::{Elements, ElementsError, Progress, Reader};
 use crate::task::Registry;
 
-/// Shared by the engine, the app and every handle.
+/// The state shared by the engine, the app and every handle.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// Sees what is durable, not what is on its way. Taken at the end, so that the store closes
-    /// though handles live on.
+    /// Reads the durable state only, not the pending changes. Taken at the end, so that the store
+    /// closes even if handles live on.
     reader: RwLock<Option<Reader>>,
-    /// The last commit that is durable.
+    /// The last durable commit.
     durable: Arc<AtomicU64>,
-    /// Why nothing more will happen, once that is so.
+    /// The reason why the engine has stopped, once it has.
     ended: Mutex<Option<Error>>,
     watches: Mutex<Watches>,
-    /// So that a commit that nobody watches takes no lock.
+    /// The number of watches: a commit takes no lock while there is none.
     watched: AtomicUsize,
-    pub(crate) pins: Arc<RetentionGuards>,
-    /// How many workflows are in memory.
+    pub(crate) retention_guards: Arc<RetentionGuards>,
+    /// The number of workflows in memory.
     live: AtomicUsize,
-    /// Tasks that have come in, and that this build cannot run.
+    /// Tasks in memory that this build cannot run.
     parked: Mutex<BTreeMap<Id, (ParkedTask, TaskKey)>>,
     quarantined: Mutex<BTreeMap<Id, QuarantinedTask>>,
     pub(crate) registry: Registry,
@@ -53,45 +53,46 @@ pub(crate) struct Shared {
     pub(crate) backend: Backend,
 }
 
-/// Where what is submitted runs.
+/// How submitted workflows run.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(crate) enum Backend {
     /// In the engine, on its threads.
     Engine(EngineHandle),
-    /// In whoever submits it.
+    /// On the submitting thread.
     Eager(EagerStore),
 }
 
-/// The engine as others reach it.
+/// Gives other threads access to the engine.
 #[derive(Debug)]
 pub(crate) struct EngineHandle {
-    /// The way in; there from the start of the engine on.
+    /// Set when the engine starts.
     client: OnceLock<Client>,
-    /// Where user code and timers run.
+    /// Runs user code and timers.
     pub(crate) runtime: UserRuntime,
-    pub(crate) runner: Executor,
+    pub(crate) executor: Executor,
     pub(crate) inbox: Inbox,
     pub(crate) cancellations: Cancellations,
-    /// For what is pending.
+    /// Limits the pending load.
     pub(crate) admission: Arc<AdmissionControl>,
 }
 
 impl EngineHandle {
-    /// `runtime` has this many threads that poll. A task that is cancelled and listens has `grace`.
+    /// Creates the handle. `runtime` polls on `threads` threads; a cancelled task that observes its
+    /// cancellation has `grace` to clean up.
     pub(crate) fn new(
         runtime: UserRuntime,
         threads: usize,
-        room: Arc<AdmissionControl>,
+        admission: Arc<AdmissionControl>,
         grace: Duration,
     ) -> Self {
         Self {
             client: OnceLock::new(),
             runtime,
-            runner: Executor::new(threads),
+            executor: Executor::new(threads),
             inbox: Inbox::default(),
             cancellations: Cancellations::new(grace),
-            admission: room,
+            admission,
         }
     }
 
@@ -110,7 +111,7 @@ impl Shared {
         durable: Arc<AtomicU64>,
         registry: Registry,
         clock: Clock,
-        site: Backend,
+        backend: Backend,
     ) -> Self {
         Self {
             reader: RwLock::new(Some(reader)),
@@ -118,39 +119,39 @@ impl Shared {
             ended: Mutex::new(None),
             watches: Mutex::default(),
             watched: AtomicUsize::new(0),
-            pins: Arc::default(),
+            retention_guards: Arc::default(),
             live: AtomicUsize::new(0),
             parked: Mutex::default(),
             quarantined: Mutex::default(),
             registry,
             clock,
-            backend: site,
+            backend,
         }
     }
 
-    /// What an eager app has: no thread, no timer.
+    /// Creates the state of an eager app, which has no thread and no timer.
     pub(crate) fn in_place(registry: Registry, clock: Clock) -> Self {
-        let ledger = EagerStore::new();
+        let store = EagerStore::new();
         let durable = Arc::default();
-        let reader = ledger.reader().up_to(Arc::clone(&durable));
+        let reader = store.reader().up_to(Arc::clone(&durable));
         Self::new(
             reader,
             durable,
             registry,
             clock.untimed(),
-            Backend::Eager(ledger),
+            Backend::Eager(store),
         )
     }
 
-    /// The engine: what its own parts know is there.
+    /// Returns the handle of the engine. Only for callers that run within an engine.
     pub(crate) fn engine_handle(&self) -> &EngineHandle {
         match &self.backend {
-            Backend::Engine(plant) => plant,
+            Backend::Engine(engine) => engine,
             Backend::Eager(_) => unreachable!("only an engine has these parts"),
         }
     }
 
-    /// The bytes of a value of workflow `root`, wherever they are kept.
+    /// Returns the bytes of a value of workflow `root`, wherever they are stored.
     pub(crate) async fn load(&self, root: Id, value: Value) -> Result<Payload> {
         if let Value::Inline(payload) = value {
             return Ok(payload);
@@ -170,7 +171,7 @@ impl Shared {
             list.push(payload.bytes());
             return Ok(list);
         }
-        // A few records: handing them over to another thread takes longer.
+        // A few records are read here: a handover to another thread takes longer.
         let is_small = match &value {
             Value::Gathered { size, .. } => *size <= 64,
             Value::Stored { len, .. } | Value::Args { len, .. } => *len <= 32 << 10,
@@ -187,7 +188,7 @@ impl Shared {
         .await
     }
 
-    /// The elements of a list that is not at hand; `None` if it is, or is no list.
+    /// Returns the elements of a stored list; `None` if the value is inline or no list.
     pub(crate) async fn elements(&self, root: Id, value: &Value) -> Result<Option<Elements>> {
         if let Value::Inline(_) = value {
             return Ok(None);
@@ -201,7 +202,7 @@ impl Shared {
         .await
     }
 
-    /// The accumulator, and what a fold's function is to take in.
+    /// Returns the accumulator of a fold and the items that its function takes in.
     pub(crate) async fn fold_items(
         &self,
         root: Id,
@@ -221,13 +222,14 @@ impl Shared {
         .await
     }
 
-    /// How far a node has got.
+    /// Returns the progress of a node.
     pub(crate) async fn progress(&self, id: Id) -> Result<Progress> {
         self.read(move |reader| reader.progress(id)?.ok_or(Error::UnknownId { id }))
             .await
     }
 
-    /// Reads what may be large; an engine does so off this thread, unless the system has no other.
+    /// Runs a read that may be large: in an engine on the pool, or on this thread if the system has
+    /// no other.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
@@ -235,9 +237,9 @@ impl Shared {
         let reader = self.reader()?;
         match &self.backend {
             Backend::Eager(_) => read(&reader),
-            Backend::Engine(plant) => {
+            Backend::Engine(engine) => {
                 let (job, done) = pool::job(move || read(&reader));
-                if let Err((job, _)) = plant.runtime.try_run(job) {
+                if let Err((job, _)) = engine.runtime.try_run(job) {
                     job();
                 }
                 match done.await {
@@ -248,8 +250,9 @@ impl Shared {
         }
     }
 
-    /// A reader of what is durable now, or why there is none any more. After a fault there is none at once: nobody is
-    /// to go on with what an engine that has halted left behind.
+    /// Returns a reader of the state that is durable now, or the reason why there is none. After a
+    /// fault there is none at once: callers must not continue from what a halted engine left
+    /// behind.
     pub(crate) fn reader(&self) -> Result<Reader> {
         match self.ended() {
             None | Some(Error::ShutDown) => match &*self.reader.read() {
@@ -260,28 +263,28 @@ impl Shared {
         }
     }
 
-    /// Why nothing more will happen, if that is so.
+    /// Returns the reason why the engine has stopped, if it has.
     pub(crate) fn ended(&self) -> Option<Error> {
         self.ended.lock().clone()
     }
 
-    /// Ends it: every waiter is told. The first reason stays.
+    /// Stops everything with this reason and wakes every waiter. The first reason stays.
     pub(crate) fn end(&self, why: Error) {
         self.ended.lock().get_or_insert(why);
-        if let Backend::Engine(plant) = &self.backend {
-            plant.admission.close();
+        if let Backend::Engine(engine) = &self.backend {
+            engine.admission.close();
         }
         let watching = self.watches.lock().all();
         watching.iter().for_each(|notify| notify.notify_waiters());
     }
 
-    /// Lets go of the store.
+    /// Releases the store.
     pub(crate) fn close(&self) {
         *self.reader.write() = None;
     }
 
-    /// Asks to be told when anything about one of `ids` (a workflow's result, a supervisor's
-    /// stream) has become durable.
+    /// Watches `ids` (a workflow's result, a supervisor's stream): the watch is notified when a
+    /// change to one of them is durable.
     pub(crate) fn watch(self: &Arc<Self>, ids: Vec<Id>) -> Watch {
         let notify = Arc::new(Notify::new());
         let number = self.watches.lock().add(&ids, &notify);
@@ -294,21 +297,21 @@ impl Shared {
         }
     }
 
-    /// Commit number `commit` is durable: callers may see it, and the watchers of what it touched
-    /// are told.
+    /// Publishes commit number `commit`, which is durable: readers may see it, and the watchers of
+    /// what it touched are woken.
     pub(crate) fn publish_commit(&self, commit: u64, touched: &[Id]) {
         self.durable.store(commit, Ordering::SeqCst);
         if self.watched.load(Ordering::SeqCst) == 0 {
             return;
         }
-        // (Not woken under the lock: they may be many.)
+        // (Woken outside the lock: there may be many.)
         let watching = self.watches.lock().of(touched);
         watching.iter().for_each(|notify| notify.notify_waiters());
     }
 
-    /// Keeps a workflow from being swept for as long as the pin lives.
+    /// Keeps a workflow from being swept as long as the guard lives.
     pub(crate) fn pin(&self, id: Id) -> RetentionGuard {
-        self.pins.pin(id.root())
+        self.retention_guards.pin(id.root())
     }
 
     pub(crate) fn live(&self) -> usize {
@@ -319,15 +322,15 @@ impl Shared {
         self.live.store(workflows, Ordering::Relaxed);
     }
 
-    /// The holder of this ticket cannot run it.
-    pub(crate) fn park(&self, task: ParkedTask, ticket: TaskKey) {
-        self.parked.lock().insert(task.id, (task, ticket));
+    /// Lists a task as parked; the actor with this key cannot run it.
+    pub(crate) fn park(&self, task: ParkedTask, key: TaskKey) {
+        self.parked.lock().insert(task.id, (task, key));
     }
 
-    /// Takes off the list what was parked with this ticket, and not by another actor since.
-    pub(crate) fn unpark(&self, id: Id, ticket: TaskKey) -> Option<ParkedTask> {
+    /// Removes a parked task from the list, unless another actor has parked it since.
+    pub(crate) fn unpark(&self, id: Id, key: TaskKey) -> Option<ParkedTask> {
         let mut parked = self.parked.lock();
-        parked.get(&id).filter(|(_, of)| *of == ticket)?;
+        parked.get(&id).filter(|(_, of)| *of == key)?;
         parked.remove(&id).map(|(task, _)| task)
     }
 
@@ -337,9 +340,9 @@ impl Shared {
         tasks.collect()
     }
 
-    /// The ticket of a parked task.
-    pub(crate) fn parked_ticket(&self, id: Id) -> Option<TaskKey> {
-        self.parked.lock().get(&id).map(|(_, ticket)| *ticket)
+    /// Returns the key of a parked task.
+    pub(crate) fn parked_key(&self, id: Id) -> Option<TaskKey> {
+        self.parked.lock().get(&id).map(|(_, key)| *key)
     }
 
     pub(crate) fn quarantine(&self, task: QuarantinedTask) {
@@ -359,17 +362,17 @@ impl Shared {
     }
 }
 
-/// The watches by what they watch, and in the order in which they began. Many may watch one id, and each
-/// comes and goes by itself, so that none may look through the others.
+/// The watches by id, in the order in which they began. Many watches may share an id and each is
+/// added and removed by itself, so removal must not search through the others.
 #[derive(Debug, Default)]
 struct Watches {
     by_id: HashMap<Id, BTreeMap<u64, Arc<Notify>>>,
-    /// The number of the next.
+    /// The number of the next watch.
     next: u64,
 }
 
 impl Watches {
-    /// Adds a watch of these; returns its number.
+    /// Adds a watch of these ids; returns its number.
     fn add(&mut self, ids: &[Id], notify: &Arc<Notify>) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -402,7 +405,7 @@ impl Watches {
     }
 }
 
-/// See [`Shared::watch`].
+/// A registered watch; see [`Shared::watch`].
 #[derive(Debug)]
 pub(crate) struct Watch {
     shared: Arc<Shared>,
@@ -412,15 +415,15 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Looks until there is something to see: at once, and each time something has changed.
-    pub(crate) async fn until<T>(&self, look: impl Fn() -> Result<Option<T>>) -> Result<T> {
+    /// Calls `check` now and after each change until it returns a value.
+    pub(crate) async fn until<T>(&self, check: impl Fn() -> Result<Option<T>>) -> Result<T> {
         loop {
             let notified = self.notify.notified();
             tokio::pin!(notified);
-            // Registered before the look, so that nothing is missed between look and wait.
+            // Registered before the check, so that no change is missed between check and wait.
             notified.as_mut().enable();
             let ended = self.shared.ended();
-            match (look(), ended) {
+            match (check(), ended) {
                 (Ok(Some(seen)), _) => return Ok(seen),
                 (Ok(None) | Err(_), Some(why)) => return Err(why),
                 (Err(error), None) => return Err(error),
@@ -443,7 +446,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn watches_of_one_id_come_and_go_in_any_order() {
+    fn watches_of_one_id_are_added_and_removed_in_any_order() {
         let ids: Vec<_> = (1..4).map(|ms| Id::next(None, ms, 0)).collect();
         let mut watches = Watches::default();
         let notify: Vec<_> = (0..100).map(|_| Arc::new(Notify::new())).collect();

@@ -1,5 +1,5 @@
-//! Staging: what of a submission does not fit into its head is written before it, batch by batch,
-//! as the canvas is drawn.
+//! Staging: the parts of a submission that do not fit into its header are written before it, batch
+//! by batch, as the canvas is drawn.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -24,23 +24,23 @@ use crate::persistence::{Batch, Pair, keys};
 
 /// A submission is staged in batches of about this many bytes.
 const BATCH: usize = 256 * 1_024;
-/// How many batches may wait for the one that is being written.
+/// The number of batches that may wait while one is written.
 const AHEAD: usize = 2;
-/// A canvas of at most this many canvases is frozen by its caller.
+/// A canvas with at most this many nodes is frozen by its caller.
 const SMALL: usize = 1_024;
 
-/// What is in the store of a workflow whose head is not: deleted with this, unless it is
-/// [kept](Self::keep).
+/// The stored parts of a workflow whose header is not stored. Dropping this deletes them, unless
+/// they are [handed over](Self::hand_over).
 #[derive(Debug)]
 pub(crate) struct Staged {
     shared: Arc<Shared>,
     store: Addr<StoreActor>,
-    /// `None`: there is nothing to delete.
+    /// `None` if there is nothing to delete.
     root: Option<Id>,
 }
 
-/// Freezes the canvas and writes all of it but the head. The caller freezes a small canvas himself;
-/// a large one, whose iterators may also be slow, is frozen on a thread of the pool, a few batches
+/// Freezes the canvas and writes all of it but the header. A small canvas is frozen on the caller's
+/// thread; a large one, whose iterators may also be slow, on a thread of the pool, a few batches
 /// ahead of the disk.
 pub(crate) async fn stage(
     shared: &Arc<Shared>,
@@ -67,44 +67,44 @@ pub(crate) async fn stage(
         return Ok((definition, staged));
     }
     let (batches, mut written) = mpsc::channel(AHEAD);
-    let (draw, drawn) = pool::job({
+    let (job, definition) = pool::job({
         let shared = shared.clone();
         move || {
             freeze(&shared, root, canvas, key, |batch, drawn| {
-                let gone = |_| CanvasError::at_top("nobody waits for it any more");
-                pollster::block_on(batches.send((batch, drawn))).map_err(gone)
+                let dropped = |_| CanvasError::at_top("the submission was dropped");
+                pollster::block_on(batches.send((batch, drawn))).map_err(dropped)
             })
         }
     });
-    // It waits for batches to be written, so it cannot be done here.
-    if let Err((_, error)) = shared.engine_handle().runtime.try_run(draw) {
+    // Drawing waits for batches to be written, so it cannot run on this thread.
+    if let Err((_, error)) = shared.engine_handle().runtime.try_run(job) {
         return Err(Error::no_thread("to draw a large canvas", &error));
     }
     let mut bytes = 0;
     while let Some((batch, drawn)) = written.recv().await {
         bytes += batch.bytes() as u64;
-        // Others are to wait for it before it is whole.
+        // Later submissions must wait for this one even before it is complete.
         reservation.set(Load {
             tasks: drawn.max(1),
             bytes,
         });
         staged.write(root, batch).await?;
     }
-    match drawn.await {
+    match definition.await {
         Ok(Ok(Ok(definition))) => {
             reservation.set(definition.head.weight());
             Ok((definition, staged))
         }
-        Ok(Ok(Err(refusal))) => {
+        Ok(Ok(Err(error))) => {
             staged.discard().await;
-            Err(refusal.into())
+            Err(error.into())
         }
         Ok(Err(panic)) => {
             staged.discard().await;
             resume_unwind(panic)
         }
         // The app stops.
-        Err(_) => Err(gone(shared)),
+        Err(_) => Err(stop_reason(shared)),
     }
 }
 
@@ -131,9 +131,9 @@ fn freeze(
 }
 
 impl Staged {
-    /// The head is in the engine's hands: from now on the parts are its own. Says whether there are
-    /// any: then what [marks](keys::remains) them is to be deleted beside the head.
-    pub(crate) fn keep(mut self) -> bool {
+    /// Hands the parts over to the engine, together with the header. Returns whether there are any:
+    /// then their [garbage marker](keys::garbage_marker) must be deleted beside the header.
+    pub(crate) fn hand_over(mut self) -> bool {
         self.root.take().is_some()
     }
 
@@ -143,8 +143,8 @@ impl Staged {
             batch.put(keys::garbage_marker(root), codec::encode(Kind::Mark, &()));
         }
         let answer = store::commit(&self.store, batch).await;
-        if let Err(error) = answer.map_err(|_| gone(&self.shared))? {
-            // Nothing that is written after it can be trusted.
+        if let Err(error) = answer.map_err(|_| stop_reason(&self.shared))? {
+            // No later write can be trusted.
             self.shared.end(error.clone().into());
             return Err(error.into());
         }
@@ -152,11 +152,12 @@ impl Staged {
         Ok(())
     }
 
-    /// Deletes it now.
+    /// Deletes the parts now.
     async fn discard(mut self) {
         if let Some(root) = self.root {
             sweeper::purge(self.shared.clone(), self.store.clone(), root).await;
-            // Not earlier: whoever waits for this may go.
+            // Only now: this future may be dropped while it waits, and then the drop deletes the
+            // parts.
             self.root = None;
         }
     }
@@ -167,7 +168,7 @@ impl Drop for Staged {
         if let Some(root) = self.root {
             let (shared, store) = (self.shared.clone(), self.store.clone());
             self.shared.engine_handle().runtime.spawn(async move {
-                // A batch may be on its way: this answer comes behind it.
+                // A batch may still be queued: this empty commit is answered after it.
                 if store::commit(&store, Batch::default()).await.is_ok() {
                     sweeper::purge(shared, store, root).await;
                 }
@@ -176,7 +177,7 @@ impl Drop for Staged {
     }
 }
 
-/// Why the engine does not answer.
-pub(crate) fn gone(shared: &Shared) -> Error {
+/// Returns the reason why the engine does not answer.
+pub(crate) fn stop_reason(shared: &Shared) -> Error {
     shared.ended().unwrap_or(Error::ShutDown)
 }

@@ -1,6 +1,6 @@
-//! The store actor: writes what is committed. What arrives while a commit is on its way to the disk
-//! shares the next one. A few records are written where they were decided, if nobody else writes: to
-//! wake a thread for them, and that one to wake the first, takes about as long as half an fsync.
+//! The store actor: writes commits. Batches that arrive while one is being written share the next
+//! write. A small batch is written on the engine's thread if no other write is running: waking a
+//! thread for it, which then wakes the first, takes about as long as half an fsync.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,27 +16,29 @@ use tokio::sync::oneshot;
 use crate::failpoint::{self, Point};
 use crate::persistence::{Batch, Durability, Store, StoreError};
 
-/// The most that a crash takes back under [`Durability::Buffered`].
+/// The most time that a crash undoes under [`Durability::Buffered`].
 const BUFFERED: Duration = Duration::from_millis(500);
 
-/// How long a commit waits on a full disk, or for want of descriptors or memory, before it is tried again.
+/// How long a commit waits before its retry when the disk is full, or descriptors or memory are
+/// short.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
 
-/// A batch of so many changes is written where it was decided: what one task alone needs, or a few.
+/// A batch of at most this many changes is written on the engine's thread: one task's changes, or
+/// those of a few.
 const INLINE_COMMIT_MAX: usize = 16;
 
-/// Whether it is applied, and then whether it is as durable as the app asked for.
+/// Whether the write was applied, and then whether it is as durable as the app asked for.
 type Written = Result<Result<(), StoreError>, StoreError>;
 
-/// What the store is written with, by one at a time.
+/// Serializes the writes to the store.
 ///
-/// Invariant: after a write that failed nothing is written any more, by the engine or beside it: what the store
-/// holds of that write is not known, and a store may accept what comes next.
+/// Invariant: after a failed write nothing is written any more, by the engine or beside it: how
+/// much of that write the store holds is unknown, and a store may accept the next one.
 #[derive(Debug)]
 pub(crate) struct WriteLock {
     store: Arc<dyn Store>,
     durability: Durability,
-    /// Held by the one who writes: why a write has failed.
+    /// Locked during a write. Holds the error of the write that failed.
     failed: Mutex<Option<StoreError>>,
 }
 
@@ -53,8 +55,8 @@ impl WriteLock {
         self.failed.lock()
     }
 
-    /// Applies these, and then says whether they are as durable as the app asked for: if they are not
-    /// for want of space, to write nothing tries again.
+    /// Applies the batches and returns whether they are as durable as the app asked for. If they
+    /// are not for want of space, a write without batches tries the sync again.
     fn write(
         &self,
         batches: impl IntoIterator<Item = Batch>,
@@ -77,7 +79,7 @@ impl WriteLock {
             .into_iter()
             .filter(|batch| !batch.is_empty())
             .try_for_each(|batch| self.store.apply(batch))
-            // The batch is gone, so nobody can try again.
+            // The batch is consumed, so no caller can try again.
             .map_err(StoreError::into_final)?;
         failpoint::reach(Point::Committed);
         let synced = self.store.sync(self.durability);
@@ -85,10 +87,10 @@ impl WriteLock {
         Ok(synced)
     }
 
-    /// As [`write`](Self::write), on this thread; gives a batch back that is large, or would have to wait
-    /// for more than the disk.
-    fn write_here(&self, batch: Batch) -> Result<Written, Batch> {
-        // What is buffered, somebody has to flush.
+    /// As [`write`](Self::write), on this thread. Returns the batch if it is large, or if the write
+    /// would wait for more than the disk.
+    fn write_inline(&self, batch: Batch) -> Result<Written, Batch> {
+        // Buffered writes need the actor's flush.
         if batch.len() > INLINE_COMMIT_MAX || self.durability == Durability::Buffered {
             return Err(batch);
         }
@@ -102,7 +104,7 @@ impl WriteLock {
         }
     }
 
-    /// Makes durable what [`Durability::Buffered`] has left in memory.
+    /// Makes the writes durable that [`Durability::Buffered`] has left in memory.
     fn flush(&self) -> Result<(), StoreError> {
         let mut failed = self.take();
         if let Some(error) = &*failed {
@@ -118,42 +120,43 @@ impl WriteLock {
     }
 }
 
-/// It lives on an arbiter of its own, because it blocks in `fsync`.
+/// Writes batches. Runs on an arbiter of its own, because it blocks in `fsync`.
 pub(crate) struct StoreActor {
     write_lock: Arc<WriteLock>,
-    /// Each is applied as it came, so that none grows large; they share one sync.
+    /// The queued batches. Each is applied by itself, so that none grows large; they share one
+    /// sync.
     pending: Vec<Batch>,
     waiting: Vec<CommitWaiter>,
-    /// Why those who wait do so already for a second time.
+    /// The error for which the waiting commits are being retried.
     full: Option<StoreError>,
-    /// The flush of what `Buffered` has left in memory.
+    /// The scheduled flush of buffered writes.
     flush: Option<SpawnHandle>,
 }
 
-/// Whether a batch is as durable as the app asked for.
+/// Receives whether a batch is as durable as the app asked for.
 pub(crate) type Answer = oneshot::Receiver<Result<(), StoreError>>;
 
-/// What follows a commit at once, on the store's thread, however it has ended.
+/// Called right after a commit on the writing thread, however the commit has ended.
 type OnCommitted = Box<dyn FnOnce(&Result<(), StoreError>) + Send>;
 
-/// Write this, and answer when it is as durable as the app asked for.
+/// Writes a batch; answered when it is as durable as the app asked for.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Commit {
     batch: Batch,
     waiting: CommitWaiter,
-    /// Why it does so already for a second time.
+    /// The error for which the batch is being retried.
     full: Option<StoreError>,
 }
 
-/// Who waits for a commit.
+/// The waiter of a commit.
 struct CommitWaiter {
     then: Option<OnCommitted>,
     reply: oneshot::Sender<Result<(), StoreError>>,
 }
 
-/// Has the batch written. The answer fails if the store actor is gone. (A request of actix would
-/// answer twice: that the message has been heard wakes a thread for nothing.)
+/// Writes the batch. The answer fails if the store actor is gone. (A request of actix would answer
+/// twice: the acknowledgement of the message would wake a thread for nothing.)
 pub(crate) fn commit(store: &Addr<StoreActor>, batch: Batch) -> Answer {
     send(store, batch, None, None)
 }
@@ -170,12 +173,12 @@ fn send(
         waiting: CommitWaiter { then, reply },
         full,
     };
-    // Who commits waits for the answer before the next.
+    // Does not flood the mailbox: the caller waits for the answer before its next commit.
     store.do_send(commit);
     answer
 }
 
-/// The engine's way to the store.
+/// Commits the engine's batches to the store.
 #[derive(Debug)]
 pub(crate) struct Committer {
     pub(crate) write_lock: Arc<WriteLock>,
@@ -183,21 +186,21 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    /// Has the batch written, and does this once it is durable, or cannot be, wherever that is: threads that
-    /// wait for it are woken without a detour through the one that committed. No answer: the store is lost,
-    /// or has panicked.
+    /// Writes the batch, and calls `then` once it is durable or has failed, on the thread that
+    /// wrote it: threads that wait for the commit are woken without a detour through the engine's
+    /// thread. Returns `None` if the store actor is lost or the store has panicked.
     pub(crate) async fn commit(
         &self,
         batch: Batch,
         then: impl FnOnce(&Result<(), StoreError>) + Send + 'static,
     ) -> Option<Result<(), StoreError>> {
-        let here = AssertUnwindSafe(|| self.write_lock.write_here(batch));
-        let (batch, full) = match catch_unwind(here).ok()? {
+        let write = AssertUnwindSafe(|| self.write_lock.write_inline(batch));
+        let (batch, full) = match catch_unwind(write).ok()? {
             Ok(Ok(Ok(()))) => {
                 then(&Ok(()));
                 return Some(Ok(()));
             }
-            // It is applied, and the actor waits for room.
+            // The batch is applied; the actor waits for space and syncs.
             Ok(Ok(Err(full))) if full.is_temporary() => (Batch::new(), Some(full)),
             Ok(Ok(Err(error)) | Err(error)) => {
                 let failed = Err(error);
@@ -213,30 +216,33 @@ impl Committer {
 
 type WithStore = Box<dyn FnOnce(&dyn Store) + Send>;
 
-/// Call this with the store, while nothing is written to it.
+/// Calls a function with the store while nothing is written to it.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Inspect(WithStore);
 
-/// Has a look at the store between two commits; they wait. Fails if the store actor is gone.
+/// Calls `inspect_store` with the store between two commits, which wait. The receiver fails if the
+/// store actor is gone.
 pub(crate) fn inspect<T: Send + 'static>(
     store: &Addr<StoreActor>,
-    look: impl FnOnce(&dyn Store) -> T + Send + 'static,
+    inspect_store: impl FnOnce(&dyn Store) -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
     let (done, seen) = oneshot::channel();
-    store.do_send(Inspect(Box::new(move |store| drop(done.send(look(store))))));
+    store.do_send(Inspect(Box::new(move |store| {
+        drop(done.send(inspect_store(store)))
+    })));
     seen
 }
 
-/// Everything that lay in the mailbox with the first commit has been heard: write it.
+/// Writes the queued batches, once the mailbox is drained.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Write;
 
 impl StoreActor {
-    pub(crate) fn new(pen: Arc<WriteLock>) -> Self {
+    pub(crate) fn new(write_lock: Arc<WriteLock>) -> Self {
         Self {
-            write_lock: pen,
+            write_lock,
             pending: Vec::new(),
             waiting: Vec::new(),
             full: None,
@@ -252,7 +258,7 @@ impl StoreActor {
                 match actor.write_lock.flush() {
                     Ok(()) => {}
                     Err(error) if error.is_temporary() => actor.flush_later(context),
-                    // The next commit is told of it.
+                    // The next commit returns the error.
                     Err(error) => tracing::error!(%error, "the store could not be flushed"),
                 }
             });
@@ -282,7 +288,8 @@ impl Handler<Commit> for StoreActor {
         } = commit;
         self.full = full.or(self.full.take());
         if self.waiting.is_empty() {
-            // It goes behind what is in the mailbox now, all of which shares this write.
+            // Handled after the messages that are in the mailbox now, all of which share this
+            // write.
             context.notify(Write);
         }
         self.pending.push(batch);
@@ -293,9 +300,9 @@ impl Handler<Commit> for StoreActor {
 impl Handler<Inspect> for StoreActor {
     type Result = ();
 
-    fn handle(&mut self, Inspect(look): Inspect, _: &mut Context<Self>) {
-        let _nobody_writes = self.write_lock.take();
-        look(&*self.write_lock.store);
+    fn handle(&mut self, Inspect(inspect_store): Inspect, _: &mut Context<Self>) {
+        let _no_writer = self.write_lock.take();
+        inspect_store(&*self.write_lock.store);
     }
 }
 
@@ -307,13 +314,14 @@ impl Handler<Write> for StoreActor {
             .write_lock
             .write(self.pending.drain(..), &mut self.write_lock.take())
         {
-            // All is applied and nobody is told: it waits for room on the disk, as for the disk.
+            // All is applied and no caller is answered: the commit waits for space on the disk as
+            // it waits for the disk.
             Ok(Err(full)) if full.is_temporary() => {
                 self.full = Some(full);
                 context.notify_later(Write, FULL_DISK_RETRY);
                 return;
             }
-            // It is a store that does not try again.
+            // The store does not support a retry.
             Ok(Err(StoreError::Poisoned(why))) => {
                 Err(self.full.take().unwrap_or(StoreError::Poisoned(why)))
             }
@@ -328,7 +336,7 @@ impl Handler<Write> for StoreActor {
             if let Some(then) = then {
                 then(&done);
             }
-            // Who no longer waits needs no answer.
+            // The caller may have stopped waiting.
             let _ = reply.send(done.clone());
         }
     }
@@ -344,21 +352,22 @@ mod tests {
     use super::*;
     use crate::persistence::{MemoryStore, Scan};
 
-    /// Knows which thread wrote last.
+    /// A store that records which thread wrote last.
     #[derive(Debug, Default)]
-    struct Book {
+    struct RecordingStore {
         inner: MemoryStore,
         writer: Mutex<Option<ThreadId>>,
-        /// The next sync finds no room, and whether it stops at that.
+        /// The next sync fails for want of space; `gives_up`: all later ones report a
+        /// poisoned store.
         is_full: AtomicBool,
         gives_up: bool,
-        /// The next write fails, and none after it.
+        /// Only the next write fails.
         fails: AtomicBool,
         panics: AtomicBool,
         is_slow: AtomicBool,
     }
 
-    impl Store for Book {
+    impl Store for RecordingStore {
         fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
             self.inner.get(key)
         }
@@ -381,7 +390,7 @@ mod tests {
         }
 
         fn sync(&self, durability: Durability) -> Result<(), StoreError> {
-            // Once: whoever asks again finds room.
+            // Only once: the next sync finds space.
             match (self.is_full.swap(false, Ordering::SeqCst), self.gives_up) {
                 (true, _) => Err(StoreError::Full {
                     doing: "sync".to_owned(),
@@ -398,137 +407,140 @@ mod tests {
         batch
     }
 
-    fn desk(durability: Durability) -> (Arc<Book>, Committer) {
-        desk_over(Book::default(), durability)
+    fn committer(durability: Durability) -> (Arc<RecordingStore>, Committer) {
+        committer_over(RecordingStore::default(), durability)
     }
 
-    fn desk_over(book: Book, durability: Durability) -> (Arc<Book>, Committer) {
-        let book = Arc::new(book);
-        let pen = WriteLock::new(book.clone(), durability);
-        let actor = StoreActor::new(pen.clone());
+    fn committer_over(
+        store: RecordingStore,
+        durability: Durability,
+    ) -> (Arc<RecordingStore>, Committer) {
+        let recording = Arc::new(store);
+        let write_lock = WriteLock::new(recording.clone(), durability);
+        let actor = StoreActor::new(write_lock.clone());
         let store = StoreActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
-        (
-            book,
-            Committer {
-                write_lock: pen,
-                store,
-            },
-        )
+        (recording, Committer { write_lock, store })
     }
 
     #[actix::test]
-    async fn few_changes_are_written_here_and_many_elsewhere() {
+    async fn small_batches_are_written_on_the_engines_thread_and_large_ones_by_the_actor() {
         let here = Some(thread::current().id());
         for (durability, changes, is_here) in [
             (Durability::Power, INLINE_COMMIT_MAX, true),
             (Durability::Process, 1, true),
             (Durability::Power, INLINE_COMMIT_MAX + 1, false),
-            // Somebody has to flush it.
+            // The actor has to flush it.
             (Durability::Buffered, 1, false),
         ] {
-            let (book, desk) = desk(durability);
-            let (told, hears) = oneshot::channel();
-            let tell = move |_: &_| told.send(thread::current().id()).unwrap();
-            let done = desk.commit(batch(changes), tell);
+            let (store, committer) = committer(durability);
+            let (sender, receiver) = oneshot::channel();
+            let send = move |_: &_| sender.send(thread::current().id()).unwrap();
+            let done = committer.commit(batch(changes), send);
             done.await.unwrap().unwrap();
-            let wrote = *book.writer.lock();
+            let wrote = *store.writer.lock();
             assert_eq!(wrote == here, is_here, "{durability:?} {changes}");
-            assert_eq!(Some(hears.await.unwrap()), wrote);
-            assert!(book.get(b"0").unwrap().is_some());
+            assert_eq!(Some(receiver.await.unwrap()), wrote);
+            assert!(store.get(b"0").unwrap().is_some());
         }
     }
 
     #[actix::test]
-    async fn whoever_finds_the_pen_in_use_does_not_wait_for_it() {
-        let (book, desk) = desk(Durability::Power);
+    async fn a_commit_does_not_wait_on_the_engines_thread_for_another_write() {
+        let (store, committer) = committer(Durability::Power);
         let (let_go, held) = std::sync::mpsc::channel::<()>();
-        let look = inspect(&desk.store, move |_| held.recv().is_err());
-        while !desk.write_lock.failed.is_locked() {
+        let inspected = inspect(&committer.store, move |_| held.recv().is_err());
+        while !committer.write_lock.failed.is_locked() {
             tokio::task::yield_now().await;
         }
-        let done = desk.commit(batch(1), |_| ());
+        let done = committer.commit(batch(1), |_| ());
         let mut done = std::pin::pin!(done);
         let first = futures_util::poll!(done.as_mut());
-        assert!(first.is_pending() && book.get(b"0").unwrap().is_none());
+        assert!(first.is_pending() && store.get(b"0").unwrap().is_none());
         drop(let_go);
-        look.await.unwrap();
+        inspected.await.unwrap();
         done.await.unwrap().unwrap();
-        assert_ne!(*book.writer.lock(), Some(thread::current().id()));
+        assert_ne!(*store.writer.lock(), Some(thread::current().id()));
     }
 
     #[actix::test]
-    async fn what_finds_the_disk_full_waits_elsewhere() {
-        let (book, desk) = desk(Durability::Power);
-        book.is_full.store(true, Ordering::SeqCst);
-        desk.commit(batch(1), |_| ()).await.unwrap().unwrap();
-        // It was written here, and made durable there.
-        assert!(book.get(b"0").unwrap().is_some());
-        assert_eq!(*book.writer.lock(), Some(thread::current().id()));
+    async fn a_commit_that_finds_the_disk_full_waits_in_the_actor() {
+        let (store, committer) = committer(Durability::Power);
+        store.is_full.store(true, Ordering::SeqCst);
+        committer.commit(batch(1), |_| ()).await.unwrap().unwrap();
+        // Written on this thread, and made durable by the actor.
+        assert!(store.get(b"0").unwrap().is_some());
+        assert_eq!(*store.writer.lock(), Some(thread::current().id()));
     }
 
     #[actix::test]
-    async fn a_store_that_does_not_try_again_is_full_all_the_same() {
-        let book = Book {
+    async fn a_store_without_retries_still_reports_a_full_disk() {
+        let store = RecordingStore {
             is_full: AtomicBool::new(true),
             gives_up: true,
-            ..Book::default()
+            ..RecordingStore::default()
         };
-        let (_, desk) = desk_over(book, Durability::Power);
-        let error = desk.commit(batch(1), |_| ()).await.unwrap().unwrap_err();
+        let (_, committer) = committer_over(store, Durability::Power);
+        let error = committer
+            .commit(batch(1), |_| ())
+            .await
+            .unwrap()
+            .unwrap_err();
         assert!(error.is_full(), "{error}");
     }
 
     #[actix::test]
-    async fn a_store_that_would_have_to_wait_does_so_elsewhere() {
-        let (book, desk) = desk(Durability::Power);
-        book.is_slow.store(true, Ordering::SeqCst);
-        desk.commit(batch(1), |_| ()).await.unwrap().unwrap();
-        assert_ne!(*book.writer.lock(), Some(thread::current().id()));
+    async fn a_store_that_would_have_to_wait_is_written_by_the_actor() {
+        let (store, committer) = committer(Durability::Power);
+        store.is_slow.store(true, Ordering::SeqCst);
+        committer.commit(batch(1), |_| ()).await.unwrap().unwrap();
+        assert_ne!(*store.writer.lock(), Some(thread::current().id()));
     }
 
     #[actix::test]
-    async fn what_follows_a_commit_is_told_of_its_error_before_anybody_else() {
+    async fn the_callback_of_a_commit_gets_its_error_before_the_caller() {
         for changes in [1, INLINE_COMMIT_MAX + 1] {
-            let book = Book {
+            let store = RecordingStore {
                 is_full: AtomicBool::new(false),
                 gives_up: true,
-                ..Book::default()
+                ..RecordingStore::default()
             };
-            let (_, desk) = desk_over(book, Durability::Power);
-            let (told, hears) = std::sync::mpsc::channel();
-            let tell = move |done: &Result<(), StoreError>| told.send(done.is_err()).unwrap();
-            desk.commit(batch(changes), tell)
+            let (_, committer) = committer_over(store, Durability::Power);
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let send = move |done: &Result<(), StoreError>| sender.send(done.is_err()).unwrap();
+            committer
+                .commit(batch(changes), send)
                 .await
                 .unwrap()
                 .unwrap_err();
-            assert_eq!(hears.try_recv(), Ok(true));
+            assert_eq!(receiver.try_recv(), Ok(true));
         }
     }
 
     #[actix::test]
-    async fn after_a_write_that_failed_nothing_is_written_whoever_asks_for_it() {
+    async fn after_a_failed_write_no_caller_can_write() {
         for changes in [1, INLINE_COMMIT_MAX + 1] {
-            let (book, desk) = desk(Durability::Power);
-            book.fails.store(true, Ordering::SeqCst);
-            // As what is swept is deleted: not by the engine.
-            let failed = commit(&desk.store, batch(INLINE_COMMIT_MAX + 1))
+            let (store, committer) = committer(Durability::Power);
+            store.fails.store(true, Ordering::SeqCst);
+            // A write that does not come from the engine, like those of the sweeper.
+            let failed = commit(&committer.store, batch(INLINE_COMMIT_MAX + 1))
                 .await
                 .unwrap();
             failed.unwrap_err();
-            let done = desk.commit(batch(changes), |_| ());
+            let done = committer.commit(batch(changes), |_| ());
             let error = done.await.unwrap().unwrap_err();
             assert!(error.to_string().contains("it failed once"), "{error}");
-            assert_eq!(book.get(b"0").unwrap(), None);
+            assert_eq!(store.get(b"0").unwrap(), None);
         }
     }
 
     #[actix::test]
     async fn a_store_that_panics_is_lost() {
-        let (book, desk) = desk(Durability::Power);
-        book.panics.store(true, Ordering::SeqCst);
-        assert!(desk.commit(batch(1), |_| ()).await.is_none());
+        let (store, committer) = committer(Durability::Power);
+        store.panics.store(true, Ordering::SeqCst);
+        assert!(committer.commit(batch(1), |_| ()).await.is_none());
         assert!(
-            desk.commit(batch(INLINE_COMMIT_MAX + 1), |_| ())
+            committer
+                .commit(batch(INLINE_COMMIT_MAX + 1), |_| ())
                 .await
                 .is_none()
         );

@@ -1,5 +1,5 @@
-//! The sweeper: finds workflows whose retention has ended, and gives back the space of what is
-//! left of them, and of submissions that a crash cut short.
+//! The sweeper: finds workflows whose retention has passed, and deletes their remaining records and
+//! those of submissions that a crash cut short.
 
 use std::sync::Arc;
 
@@ -16,24 +16,24 @@ use crate::persistence::{Batch, StoreError, keys};
 
 /// Sled is slow on larger batches.
 const MAX_DELETES: usize = 500;
-/// A workflow of more records than that is deleted in batches of its own.
+/// A workflow with more records than this is deleted in batches of its own.
 const SMALL: usize = 32;
-/// The most keys that one sweep takes away, about, and the most workflows that it looks at: it
-/// shares the engine's thread with all else.
-const SWEEP: usize = 200;
-const LOOKS: usize = 1_000;
+/// About how many keys one sweep deletes, and how many workflows it visits at most: it shares the
+/// engine's thread with all other work.
+const MAX_SWEEP_KEYS: usize = 200;
+const MAX_SWEEP_VISITS: usize = 1_000;
 
-/// Workflows that are to be taken away.
+/// Workflows whose retention has passed.
 #[derive(Debug)]
 pub(crate) struct Expired {
-    pub(crate) gone: Vec<Gone>,
+    pub(crate) workflows: Vec<ExpiredWorkflow>,
     pub(crate) next: Next,
 }
 
 #[derive(Debug)]
-pub(crate) struct Gone {
+pub(crate) struct ExpiredWorkflow {
     pub(crate) root: Id,
-    /// That of its head.
+    /// The key of its header.
     pub(crate) key: Vec<u8>,
     pub(crate) idempotency_key: Option<String>,
     /// The keys of its parts; `more`: there are others.
@@ -41,19 +41,20 @@ pub(crate) struct Gone {
     pub(crate) more: bool,
 }
 
-/// When it is worth while to look again.
+/// When the next sweep can find more.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// At once, from this key on.
     More(Vec<u8>),
-    /// When the retention of what ended then has ended. It may have, and a handle keeps it.
+    /// When the retention of a workflow that ended at this time has passed. It may have passed
+    /// already while a handle keeps the workflow.
     EndedAt(u64),
-    /// When something ends.
+    /// When another workflow ends.
     None,
 }
 
-/// Looks for workflows that ended at `until_ms` or before, from the first on, or from `from`. From now on
-/// a lookup of them gives no handle.
+/// Finds workflows that ended at `until_ms` or before, starting at the first or at `from`. From now
+/// on lookups of them return no handle.
 pub(crate) fn expired(
     reader: &Reader,
     shared: &Shared,
@@ -61,12 +62,12 @@ pub(crate) fn expired(
     until_ms: u64,
 ) -> Result<Expired, StoreError> {
     let (first, to) = keys::all(b'e');
-    let mut gone = Vec::new();
+    let mut workflows = Vec::new();
     let mut deletes = 0;
     let mut kept = None;
     let ended = reader.store().scan(&from.unwrap_or(first), &to);
-    for (looks, pair) in ended.enumerate() {
-        let (key, head) = pair?;
+    for (visits, pair) in ended.enumerate() {
+        let (key, header) = pair?;
         let Some((at_ms, root)) = keys::timed_of(&key) else {
             continue;
         };
@@ -74,28 +75,28 @@ pub(crate) fn expired(
             kept.get_or_insert(at_ms);
             break;
         }
-        if deletes >= SWEEP || looks >= LOOKS {
+        if deletes >= MAX_SWEEP_KEYS || visits >= MAX_SWEEP_VISITS {
             let next = Next::More(key);
-            return Ok(Expired { gone, next });
+            return Ok(Expired { workflows, next });
         }
-        if !shared.pins.start_leaving(root) {
+        if !shared.retention_guards.start_leaving(root) {
             kept.get_or_insert(at_ms);
             continue;
         }
-        let head: WorkflowHeader = codec::decode(Kind::Head, &key, &head)?;
+        let header: WorkflowHeader = codec::decode(Kind::Head, &key, &header)?;
         let mut parts = keys_of_parts(reader, root).take(SMALL + 1);
         let parts = parts.by_ref().collect::<Result<Vec<_>, _>>()?;
         deletes += 3 + parts.len();
-        gone.push(Gone {
+        workflows.push(ExpiredWorkflow {
             root,
             key,
-            idempotency_key: head.idempotency_key,
+            idempotency_key: header.idempotency_key,
             more: parts.len() > SMALL,
             parts,
         });
     }
     let next = kept.map_or(Next::None, Next::EndedAt);
-    Ok(Expired { gone, next })
+    Ok(Expired { workflows, next })
 }
 
 fn keys_of_parts(
@@ -109,12 +110,12 @@ fn keys_of_parts(
     })
 }
 
-/// The workflows of which there are parts that nobody needs: a crash cut short their submission,
-/// or their [purge].
-pub(crate) fn remains(reader: &Reader) -> Result<Vec<Id>, StoreError> {
+/// Returns the workflows with garbage markers: a crash cut short their submission, or their
+/// [purge].
+pub(crate) fn garbage(reader: &Reader) -> Result<Vec<Id>, StoreError> {
     let (from, to) = keys::all(b'x');
-    let remains = reader.store().scan(&from, &to);
-    remains
+    let markers = reader.store().scan(&from, &to);
+    markers
         .filter_map(|pair| pair.map(|(key, _)| keys::id_of(&key)).transpose())
         .collect()
 }
@@ -125,11 +126,11 @@ pub(crate) async fn purge_all(shared: Arc<Shared>, store: Addr<StoreActor>, root
     }
 }
 
-/// Deletes all that is left of workflow `root`, whose head is gone already. If it is cut short, the
-/// next open goes on with it.
+/// Deletes the remaining records of workflow `root`, whose header is deleted already. If the purge
+/// is cut short, the next opening of the store continues it.
 pub(crate) async fn purge(shared: Arc<Shared>, store: Addr<StoreActor>, root: Id) {
     loop {
-        // The store is not held over a wait: it must close though this has not ended.
+        // The store is not held across an await: it must be able to close before this has ended.
         let Ok(reader) = shared.reader() else { return };
         let batch = some_deletes(&reader, root);
         drop(reader);
@@ -145,7 +146,7 @@ pub(crate) async fn purge(shared: Arc<Shared>, store: Addr<StoreActor>, root: Id
     }
 }
 
-/// Some of what is to be deleted, and whether it is the last.
+/// Returns a batch of some of the remaining deletes, and whether it is the last.
 fn some_deletes(reader: &Reader, root: Id) -> Result<(Batch, bool), StoreError> {
     let mut batch = Batch::default();
     for key in keys_of_parts(reader, root).take(MAX_DELETES) {

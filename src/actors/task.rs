@@ -1,5 +1,5 @@
-//! The task actor: asks for a slot, has the function called, listens for its end; supervisor of
-//! what the function starts.
+//! The task actor: requests a slot, has the function called, and receives its outcome; supervises
+//! the subtasks that the function starts.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -32,42 +32,42 @@ use crate::messages::task::{Finished, Granted, ReacquireSlot, Recheck, Released,
 use crate::persistence::{StoreError, definition};
 use crate::task::{Entry, TaskOptions};
 
-/// Has one task at a time: starting an actor costs more than all else that a task does not do, so
-/// one whose task has ended waits for the next.
+/// Runs one task at a time. Starting an actor costs more than all other overhead of a task, so an
+/// actor whose task has ended waits for the next.
 #[derive(Debug)]
 pub(crate) struct TaskActor {
     shell: EngineContext,
     job: Option<Job>,
 }
 
-/// The task that it has.
+/// The task that an actor runs.
 #[derive(Debug)]
 struct Job {
     shell: EngineContext,
     child: Box<Child>,
-    ticket: TaskKey,
-    /// The slot that it came with.
+    key: TaskKey,
+    /// The slot that the task was assigned with.
     permit: Option<Permit>,
-    /// `None` while the task is parked: nothing is registered under its name.
+    /// `None` while the task is parked because nothing is registered under its name.
     activation: Option<Activation>,
-    /// What its attempt before counts for, if that was running when the process ended.
-    arrival: SuspectStatus,
-    /// This build cannot run it, and `App::parked` lists it.
+    /// What the previous attempt counts for, if it was running when the process ended.
+    suspicion: SuspectStatus,
+    /// This build cannot run the task, and `App::parked` lists it.
     is_parked: bool,
-    /// It has said its last word.
+    /// The task has sent its final report.
     is_over: bool,
-    /// Others know the actor's address, and may use it after the end of the job.
+    /// Other parts of the engine hold the actor's address, and may use it after the end of the job.
     is_referenced: bool,
-    /// Who has got the slot that this one gave back.
+    /// The task that got the slot which this one released.
     next: Option<(Box<Child>, Permit)>,
 }
 
-/// Take the task that is meant for this ticket; to an actor that has none.
+/// Assigns the task with this key to an idle actor.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Assign(pub(crate) TaskKey);
 
-/// What an attempt of the task with this ticket says. The actor may have another one by now.
+/// A message from an attempt of the task with this key. The actor may run another task by now.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct FromAttempt(pub(crate) TaskKey, pub(crate) AttemptMessage);
@@ -76,35 +76,35 @@ pub(crate) struct FromAttempt(pub(crate) TaskKey, pub(crate) AttemptMessage);
 struct Activation {
     machine: Task,
     entry: &'static Entry,
-    /// The entry's with the signature's own: rare, so boxed.
+    /// The entry's options combined with the signature's own: rare, so boxed.
     options: Option<Box<TaskOptions>>,
-    /// Nearly always none.
+    /// Nearly always `None`.
     waiters: Option<Box<SubtaskWaiters>>,
-    /// The commits in which its latest attempts are recorded, from the second on.
+    /// The commits that record its latest attempts, from the second on.
     attempts: VecDeque<u64>,
 }
 
-/// So many of a task's latest records are kept; those who read what was durable a moment ago find
-/// one among them.
+/// The number of a task's latest records that are kept; a reader of a slightly older durable state
+/// finds one among them.
 const KEPT_RECORDS: usize = 16;
 
-/// What a task has to do with the children that it starts.
+/// The subtasks of a task and the calls that wait for them.
 #[derive(Debug)]
 struct SubtaskWaiters {
-    post: EventQueue,
-    /// To start them again if they are lost.
+    events: EventQueue,
+    /// Kept to restart them if their actors are lost.
     subtasks: BTreeMap<Index, Node>,
-    /// Calls that wait for a child.
+    /// Calls that wait for a subtask.
     calls: Vec<(Index, oneshot::Sender<Outcome>)>,
-    /// Calls that want a slot to go on with.
+    /// Calls that wait for a slot to resume with.
     returning: VecDeque<oneshot::Sender<Permit>>,
 }
 
 impl SubtaskWaiters {
-    fn new(offspring: BTreeMap<Index, Node>, post: EventQueue) -> Box<Self> {
+    fn new(subtasks: BTreeMap<Index, Node>, events: EventQueue) -> Box<Self> {
         Box::new(Self {
-            post,
-            subtasks: offspring,
+            events,
+            subtasks,
             calls: Vec::new(),
             returning: VecDeque::new(),
         })
@@ -116,7 +116,7 @@ impl Activation {
         self.options.as_deref().unwrap_or(&self.entry.options)
     }
 
-    fn family(&mut self, child: &Child, context: &Context<TaskActor>) -> &mut SubtaskWaiters {
+    fn waiters(&mut self, child: &Child, context: &Context<TaskActor>) -> &mut SubtaskWaiters {
         self.waiters
             .get_or_insert_with(|| SubtaskWaiters::new(BTreeMap::new(), child.event_queue(context)))
     }
@@ -127,7 +127,8 @@ impl TaskActor {
         Self { shell, job: None }
     }
 
-    /// Does something to the job; whoever has none hears of the one before.
+    /// Passes an event to the job. An actor without a job ignores it: the event is for the previous
+    /// one.
     fn with_job(
         &mut self,
         context: &mut Context<Self>,
@@ -145,19 +146,19 @@ impl TaskActor {
         if !(is_orphaned || job.is_over) {
             return self.shell.assign(next);
         }
-        // (What is held against an orphan is now held against who has its place.)
+        // (A suspicion against an orphan now applies to the task that has replaced it.)
         if job.is_over {
             job.clear();
         }
-        let (ticket, is_known) = (job.ticket, job.is_referenced);
+        let (key, is_referenced) = (job.key, job.is_referenced);
         match next {
-            Some((child, permit)) if !is_known => {
-                let ticket = self.shell.reuse_key(ticket, child.root);
-                self.take(child, Some(permit), ticket, context);
+            Some((child, permit)) if !is_referenced => {
+                let key = self.shell.reuse_key(key, child.root);
+                self.take(child, Some(permit), key, context);
             }
             next => {
                 self.shell.assign(next);
-                if is_known || !self.shell.park_idle(ticket) {
+                if is_referenced || !self.shell.park_idle(key) {
                     context.stop();
                 }
                 self.job = None;
@@ -169,28 +170,23 @@ impl TaskActor {
         &mut self,
         child: Box<Child>,
         permit: Option<Permit>,
-        ticket: TaskKey,
+        key: TaskKey,
         context: &mut Context<Self>,
     ) {
-        self.job = Some(Job::new(self.shell.clone(), child, permit, ticket));
+        self.job = Some(Job::new(self.shell.clone(), child, permit, key));
         self.with_job(context, Job::start);
     }
 }
 
 impl Job {
-    fn new(
-        shell: EngineContext,
-        child: Box<Child>,
-        permit: Option<Permit>,
-        ticket: TaskKey,
-    ) -> Self {
+    fn new(shell: EngineContext, child: Box<Child>, permit: Option<Permit>, key: TaskKey) -> Self {
         Self {
             shell,
             child,
-            ticket,
+            key,
             permit,
             activation: None,
-            arrival: SuspectStatus::Free,
+            suspicion: SuspectStatus::Free,
             is_parked: false,
             is_over: false,
             is_referenced: false,
@@ -198,15 +194,15 @@ impl Job {
         }
     }
 
-    /// Has the machine decide, and carries it out.
+    /// Passes an event to the machine and performs its commands.
     fn decide(
         &mut self,
         permit: Option<Permit>,
         context: &mut Context<TaskActor>,
         event: impl FnOnce(&mut Task) -> Vec<Command>,
     ) {
-        if let Some(work) = &mut self.activation {
-            let commands = event(&mut work.machine);
+        if let Some(activation) = &mut self.activation {
+            let commands = event(&mut activation.machine);
             self.perform(commands, permit, context);
         }
     }
@@ -228,11 +224,11 @@ impl Job {
                     self.is_referenced = true;
                     self.shell.scheduler().do_send(WakeAt {
                         at,
-                        who: context.address().recipient(),
+                        recipient: context.address().recipient(),
                     });
                 }
                 Command::Report(mut report) => {
-                    // What a fold's function gives is kept with how far the fold has got.
+                    // The value of a fold's function is stored with the progress of the fold.
                     if self.child.run.is_none() {
                         report.outcome = self.shell.spill(self.child.id(), report.outcome);
                     }
@@ -244,7 +240,7 @@ impl Job {
                         FailureKind::Type => "its arguments do not decode",
                         _ => "it cannot be called",
                     };
-                    // In the words in which it is listed while it waits in the store.
+                    // The same text as in the list while the task waits in the store.
                     let reason = self.shell.shared().registry.misfit(self.child.def());
                     self.park(&reason.unwrap_or(failure.message), what, context);
                 }
@@ -252,13 +248,13 @@ impl Job {
                     let attempt = self
                         .activation
                         .as_ref()
-                        .map_or(0, |work| work.machine.attempt());
+                        .map_or(0, |activation| activation.machine.attempt());
                     call::log_expired(&self.child, attempt + 1);
                     let failure = self.child.failure(FailureKind::Revoked, "expired");
                     self.child.report(&self.shell, Outcome::Revoked(failure));
                     self.is_over = true;
                 }
-                Command::Cancel { attempt } => self.shell.cancel(self.ticket, attempt),
+                Command::Cancel { attempt } => self.shell.cancel(self.key, attempt),
                 Command::Revoke => {
                     self.child.revoke();
                     self.is_over = true;
@@ -279,7 +275,7 @@ impl Job {
     ) -> Result<(), StoreError> {
         use subtasks::Command;
         let task = self.child.id();
-        let Some(work) = &mut self.activation else {
+        let Some(activation) = &mut self.activation else {
             return Ok(());
         };
         match command {
@@ -287,42 +283,46 @@ impl Job {
                 index,
                 purpose,
                 key,
-                graft,
+                graft: plan,
             } => {
-                let first = self.shell.number(self.child.root, graft.span)?;
-                let child =
-                    definition::StoredSubtask::new(task, index, purpose, key, &graft, first);
+                let first = self.shell.number(self.child.root, plan.span)?;
+                let child = definition::StoredSubtask::new(task, index, purpose, key, &plan, first);
                 let is_in_its_record = child.segments.is_empty();
                 for (key, value) in child.segments {
                     self.shell.put(key, value);
                 }
                 self.shell.record(task, child.record);
-                work.family(&self.child, context)
+                activation
+                    .waiters(&self.child, context)
                     .subtasks
                     .insert(index, child.node);
                 match self.child(index, Resume::Fresh) {
                     Some(child) if is_in_its_record => child.start(&self.shell),
-                    // It reads its members from the store.
+                    // The child reads its members from the store.
                     Some(child) => self.shell.then(PostCommit::Start(child)),
                     None => {}
                 }
             }
             Command::Record(record) => self.shell.record(task, record),
-            Command::Launch(due) => {
-                let post = &work.family(&self.child, context).post;
-                self.shell.launch(self.child.root, due, post);
+            Command::Launch(callbacks) => {
+                let events = &activation.waiters(&self.child, context).events;
+                self.shell.launch(self.child.root, callbacks, events);
             }
             Command::Spawn(index) => self.resume_child(index)?,
             Command::Restart(index) => restart_after_commit(&self.shell, task, index, context),
             Command::Abandon(index) => {
-                if let Some(node) = work.family(&self.child, context).subtasks.get(&index) {
+                if let Some(node) = activation
+                    .waiters(&self.child, context)
+                    .subtasks
+                    .get(&index)
+                {
                     let report = abandoned_report(&self.shell, self.child.root, node);
                     self.decide(None, context, |task| task.child_ended(index, report));
                 }
             }
             Command::Answer(index, outcome) => {
-                let calls = &mut work.family(&self.child, context).calls;
-                for (_, caller) in calls.extract_if(.., |(of, _)| *of == index) {
+                let calls = &mut activation.waiters(&self.child, context).calls;
+                for (_, caller) in calls.extract_if(.., |(child, _)| *child == index) {
                     self.shell.then(PostCommit::Answer(caller, outcome.clone()));
                 }
             }
@@ -330,17 +330,17 @@ impl Job {
         Ok(())
     }
 
-    /// Records how far it has got; large arguments of a retry are put beside.
+    /// Records the task's progress; large arguments of a retry are stored under keys of their own.
     fn record(&mut self, mut change: ChildProgress) {
         if let ChildProgress::Waiting { past, .. } | ChildProgress::WaitingUntil { past, .. } =
             &mut change
         {
             self.shell.note_delay();
             if let Some(args) = past.args.take() {
-                let kept = self.shell.spill_args(self.child.id(), args);
-                past.args = Some(kept.clone());
-                if let Some(work) = &mut self.activation {
-                    work.machine.args_are_kept(kept);
+                let spilled = self.shell.spill_args(self.child.id(), args);
+                past.args = Some(spilled.clone());
+                if let Some(activation) = &mut self.activation {
+                    activation.machine.args_are_kept(spilled);
                 }
             }
         }
@@ -356,14 +356,14 @@ impl Job {
         }
     }
 
-    /// Notes that something has been recorded of it, and lets go of what was long before.
+    /// Notes that another record of the task was added, and supersedes the oldest one that is kept.
     fn supersede(&mut self) -> Result<(), StoreError> {
-        let Some(work) = &mut self.activation else {
+        let Some(activation) = &mut self.activation else {
             return Ok(());
         };
-        work.attempts.push_back(self.shell.next_commit());
-        if work.attempts.len() > KEPT_RECORDS
-            && let Some(commit) = work.attempts.pop_front()
+        activation.attempts.push_back(self.shell.next_commit());
+        if activation.attempts.len() > KEPT_RECORDS
+            && let Some(commit) = activation.attempts.pop_front()
         {
             self.shell.supersede(self.child.stream, commit)?;
         }
@@ -374,30 +374,31 @@ impl Job {
         if let Some(permit) = self.permit.take() {
             return self.granted(permit, context);
         }
-        let Some(work) = &self.activation else { return };
+        let Some(activation) = &self.activation else {
+            return;
+        };
         let slot = self
             .shell
-            .slot(work.entry, self.child.def().options.as_deref());
-        let priority = work.options().priority;
-        match self.arrival {
+            .slot(activation.entry, self.child.def().options.as_deref());
+        let priority = activation.options().priority;
+        match self.suspicion {
             SuspectStatus::Free | SuspectStatus::Watched => {
-                self.shell
-                    .request(slot, priority, Ready::Known(self.ticket));
+                self.shell.request(slot, priority, Ready::Known(self.key));
             }
             SuspectStatus::Trial => {
                 self.shell
-                    .await_trial(self.child.id(), slot, priority, self.ticket);
+                    .await_trial(self.child.id(), slot, priority, self.key);
             }
             SuspectStatus::Quarantined => {}
             SuspectStatus::Discarded => self.discard(context),
         }
     }
 
-    /// Finds out whether it is revoked, before it hears of anything else: so what is decided after the
-    /// mark is decided by who knows of it.
+    /// Checks whether the task is revoked, before each other event, so that no decision after the
+    /// mark ignores it.
     fn check_revoked(&mut self, context: &mut Context<TaskActor>) {
-        let is_known = |work: &Activation| work.machine.is_revoked();
-        if self.activation.as_ref().is_some_and(is_known)
+        let is_referenced = |activation: &Activation| activation.machine.is_revoked();
+        if self.activation.as_ref().is_some_and(is_referenced)
             || !self
                 .shell
                 .observe_revocation(self.child.root, self.child.path())
@@ -407,24 +408,24 @@ impl Job {
         if self.activation.is_some() {
             return self.decide(None, context, Task::revoked);
         }
-        // It has just come in, or is parked.
+        // The task was just assigned, or is parked.
         self.child.revoke();
         self.is_over = true;
     }
 
-    /// It cannot run. The log says `what`, and nothing of its arguments.
+    /// Parks the task, which cannot run. The log contains `what`, and none of its arguments.
     fn park(&mut self, reason: &str, what: &str, context: &mut Context<TaskActor>) {
         let (id, name) = (self.child.id(), &self.child.def().name);
         tracing::warn!(%id, %name, reason = what, "parked");
         self.is_parked = true;
         let task = ParkedTask::new(id, name, reason);
-        self.shell.shared().park(task, self.ticket);
+        self.shell.shared().park(task, self.key);
         if self.shell.is_discarded(id) {
             self.discard_parked(reason, context);
         }
     }
 
-    /// Says whether nothing of it has ever been called.
+    /// Returns whether the function has never been called.
     fn is_untouched(&self) -> bool {
         match &self.child.resume {
             Resume::Fresh | Resume::Stored(None) => true,
@@ -432,11 +433,11 @@ impl Job {
         }
     }
 
-    /// It is parked, and is to fail.
+    /// Makes a parked task fail.
     fn discard_parked(&mut self, reason: &str, context: &mut Context<TaskActor>) {
         if self.shell.is_discarded(self.child.id()) {
-            // (Its record goes when it has ended.)
-            self.arrival = SuspectStatus::Discarded;
+            // (Its record is deleted when the task has ended.)
+            self.suspicion = SuspectStatus::Discarded;
         }
         let message = format!("discarded; it was parked: {reason}");
         let kind = match self.shell.entry(&self.child.def().name) {
@@ -447,7 +448,7 @@ impl Job {
         let attempt = self
             .activation
             .as_ref()
-            .map_or(0, |work| work.machine.attempt());
+            .map_or(0, |activation| activation.machine.attempt());
         call::log_failed(&self.child, attempt, kind, false);
         if self.activation.is_some() {
             return self.decide(None, context, |task| task.discarded(failure));
@@ -456,34 +457,35 @@ impl Job {
         self.is_over = true;
     }
 
-    /// Says whether the fault lies with the workflow, and not with a task that has changed since it was
-    /// submitted: then the task fails, as Celery's does with a `TypeError`. So it is in a workflow that this
-    /// process has submitted, whose arguments this build wrote; and where a canvas without types passes on
-    /// a value from upstream, or a retry its arguments, which the compiler has not checked.
+    /// Returns whether the workflow is at fault for a misfit, and not a task that has changed since
+    /// the submission. Then the task fails, as Celery's does with a `TypeError`. The workflow is at
+    /// fault if this process has submitted it, so that this build wrote its arguments; and where an
+    /// untyped canvas passes on a value from upstream, or a retry its arguments, which the compiler
+    /// has not checked.
     fn is_workflow_at_fault(&self, misfit: Misfit) -> bool {
         if self.shell.is_of_this_session(self.child.root) {
             return true;
         }
-        let Some(work) = &self.activation else {
+        let Some(activation) = &self.activation else {
             return false;
         };
         let def = self.child.def();
-        let is_from_retry = work.machine.has_given_args();
+        let is_from_retry = activation.machine.has_given_args();
         let is_from_upstream =
             misfit == Misfit::First && def.takes_upstream && self.child.input.is_some();
         let is_passed_on = is_from_retry || is_from_upstream || self.child.run.is_some();
         is_passed_on && def.mode == Mode::OnceUntyped
     }
 
-    /// It has left quarantine, or is discarded.
+    /// Runs or fails the task after its release from quarantine, or fails a parked one.
     fn released(&mut self, released: Released, context: &mut Context<TaskActor>) {
         if self.is_parked && released == Released::ToFail {
-            let parked = self.shell.shared().unpark(self.child.id(), self.ticket);
+            let parked = self.shell.shared().unpark(self.child.id(), self.key);
             let reason = parked.map_or_else(String::new, |task| task.reason);
             return self.discard_parked(&reason, context);
         }
-        if self.arrival == SuspectStatus::Quarantined {
-            self.arrival = match released {
+        if self.suspicion == SuspectStatus::Quarantined {
+            self.suspicion = match released {
                 Released::ToRun => SuspectStatus::Watched,
                 Released::ToFail => SuspectStatus::Discarded,
             };
@@ -506,32 +508,32 @@ impl Job {
         self.decide(None, context, |task| task.discarded(failure));
     }
 
-    /// It has come to its end, or to that of an attempt: it did not end the process.
+    /// Clears the task: it or its attempt has ended without ending the process.
     fn clear(&mut self) {
-        if std::mem::replace(&mut self.arrival, SuspectStatus::Free) != SuspectStatus::Free {
-            self.shell.cleared(self.child.id());
+        if std::mem::replace(&mut self.suspicion, SuspectStatus::Free) != SuspectStatus::Free {
+            self.shell.clear_suspect(self.child.id());
         }
     }
 
     fn granted(&mut self, mut permit: Permit, context: &mut Context<TaskActor>) {
         super::fault("task");
-        let Some(work) = &mut self.activation else {
+        let Some(activation) = &mut self.activation else {
             return;
         };
-        // A call goes on with it, if one that still runs is waiting.
-        if let Some(family) = &mut work.waiters {
-            while let Some(call) = family.returning.pop_front() {
+        // The slot goes to a waiting call whose attempt still runs, if there is one.
+        if let Some(waiters) = &mut activation.waiters {
+            while let Some(call) = waiters.returning.pop_front() {
                 match call.send(permit) {
                     Ok(()) => return,
                     Err(back) => permit = back,
                 }
             }
         }
-        if self.arrival == SuspectStatus::Trial {
-            self.arrival = SuspectStatus::Watched;
-            self.shell.trial_starts(self.child.id());
+        if self.suspicion == SuspectStatus::Trial {
+            self.suspicion = SuspectStatus::Watched;
+            self.shell.begin_trial(self.child.id());
         }
-        let now = match work.machine.may_expire() {
+        let now = match activation.machine.may_expire() {
             true => self.shell.time(),
             false => Time::default(),
         };
@@ -539,23 +541,23 @@ impl Job {
     }
 
     fn run(&self, attempt: u32, args: Option<Value>, permit: Option<Permit>) {
-        let (Some(work), Some(permit)) = (&self.activation, permit) else {
+        let (Some(activation), Some(permit)) = (&self.activation, permit) else {
             return;
         };
         let child = &self.child;
         self.shell.run(Invocation {
-            ticket: self.ticket,
-            entry: work.entry,
-            spot: child.task_ids(),
+            key: self.key,
+            entry: activation.entry,
+            ids: child.task_ids(),
             attempt,
             permit,
-            given: CallInput::new(child, args),
-            limits: Limits::of(work.options()),
-            is_watched: self.arrival == SuspectStatus::Watched,
+            input: CallInput::new(child, args),
+            limits: Limits::of(activation.options()),
+            is_watched: self.suspicion == SuspectStatus::Watched,
         });
     }
 
-    /// Starts a child that is on record.
+    /// Starts a subtask that is on record.
     fn resume_child(&self, index: Index) -> Result<(), StoreError> {
         let last = self.shell.reader().last_change(self.child.id(), index)?;
         if let Some(child) = self.child(index, Resume::Stored(last)) {
@@ -564,15 +566,15 @@ impl Job {
         Ok(())
     }
 
-    /// Its own child `index`.
+    /// Returns the subtask `index`.
     fn child(&self, index: Index, resume: Resume) -> Option<Box<Child>> {
-        let work = self.activation.as_ref()?;
-        let family = work.waiters.as_ref()?;
-        let node = family.subtasks.get(&index)?;
-        let purpose = work.machine.purpose(index);
-        let place = self.child.subtask(index, node.clone(), purpose);
-        let post = &family.post;
-        Some(Child::new(place, resume, post.clone(), post.clone()))
+        let activation = self.activation.as_ref()?;
+        let waiters = activation.waiters.as_ref()?;
+        let node = waiters.subtasks.get(&index)?;
+        let purpose = activation.machine.purpose(index);
+        let spec = self.child.subtask(index, node.clone(), purpose);
+        let events = &waiters.events;
+        Some(Child::new(spec, resume, events.clone(), events.clone()))
     }
 
     fn open(
@@ -583,11 +585,11 @@ impl Job {
         let own = self.child.def().options.as_deref();
         let options = own.map(|own| Box::new(entry.options.with(Some(own))));
         let policy = options.as_deref().unwrap_or(&entry.options).retry_policy();
-        let mut offspring = BTreeMap::new();
+        let mut subtasks = BTreeMap::new();
         let (machine, commands) = match &self.child.resume {
             Resume::Fresh | Resume::Stored(None) => {
                 let seq = self.child.node.seq;
-                // Few have any to do with the time, and asking for it takes some.
+                // Few tasks depend on the time, and reading it takes some.
                 let now = own.map_or_else(Time::default, |_| self.shell.time());
                 let since_ms = self.child.since_ms.unwrap_or(now.steady_ms);
                 Task::open(seq, policy, Schedule::of(own, since_ms), now)
@@ -604,24 +606,26 @@ impl Job {
                 let (machine, commands) =
                     Task::recover(id.seq(), policy, expires_on, last_change, &records, now);
                 let own = reader.offspring_in(id, records.into_iter().map(Ok))?;
-                offspring.extend(own.into_iter().map(|(index, _, node)| (index, node)));
+                subtasks.extend(own.into_iter().map(|(index, _, node)| (index, node)));
                 if let ChildProgress::Started(past) = last
                     && commands.contains(&Command::Request)
                 {
                     let name = &self.child.def().name;
-                    self.arrival = self.shell.arrived(id, name, past.attempt, self.ticket);
+                    self.suspicion =
+                        self.shell
+                            .register_recovered(id, name, past.attempt, self.key);
                 }
                 (machine, commands)
             }
         };
-        self.is_referenced |= !offspring.is_empty();
-        let family = (!offspring.is_empty())
-            .then(|| SubtaskWaiters::new(offspring, self.child.event_queue(context)));
+        self.is_referenced |= !subtasks.is_empty();
+        let waiters = (!subtasks.is_empty())
+            .then(|| SubtaskWaiters::new(subtasks, self.child.event_queue(context)));
         self.activation = Some(Activation {
             machine,
             entry,
             options,
-            waiters: family,
+            waiters,
             attempts: VecDeque::new(),
         });
         self.perform(commands, None, context);
@@ -646,92 +650,92 @@ impl Job {
     fn finished(&mut self, finished: Finished, context: &mut Context<TaskActor>) {
         let Finished {
             attempt,
-            end,
+            outcome,
             permit,
         } = finished;
-        let end = match end {
+        let outcome = match outcome {
             AttemptOutcome::Unfit { failure, misfit } if self.is_workflow_at_fault(misfit) => {
                 AttemptOutcome::Failure {
                     failure,
                     retry: Retry::Never,
                 }
             }
-            end => end,
+            outcome => outcome,
         };
-        match end {
+        match outcome {
             AttemptOutcome::Value(_) | AttemptOutcome::Replaced(_) => {
                 let now = Now::default();
-                self.decide(None, context, |task| task.finished(attempt, end, now));
+                self.decide(None, context, |task| task.finished(attempt, outcome, now));
             }
             AttemptOutcome::Failure { .. } | AttemptOutcome::Unfit { .. } => {
-                self.failed(attempt, end, context)
+                self.failed(attempt, outcome, context)
             }
         }
         if let Some(permit) = permit {
             self.next = self.shell.release_to_new(permit.into_slot());
         }
-        // (Behind its slot: who is tried next may need it.)
+        // (After the release of its slot: the next trial may need it.)
         self.clear();
     }
 
-    fn failed(&mut self, attempt: u32, end: AttemptOutcome, context: &mut Context<TaskActor>) {
+    fn failed(&mut self, attempt: u32, outcome: AttemptOutcome, context: &mut Context<TaskActor>) {
         let now = self.shell.now();
-        let Some(work) = &mut self.activation else {
+        let Some(activation) = &mut self.activation else {
             return;
         };
-        let kind = work.machine.failure(attempt, &end);
-        let commands = work.machine.finished(attempt, end, now);
+        let kind = activation.machine.failure(attempt, &outcome);
+        let commands = activation.machine.finished(attempt, outcome, now);
         if let Some(kind) = kind {
-            call::log_failed(&self.child, attempt, kind, work.machine.is_delayed());
+            call::log_failed(&self.child, attempt, kind, activation.machine.is_delayed());
         }
         self.perform(commands, None, context);
     }
 
-    fn start_subtask(&mut self, wants: StartSubtask, context: &mut Context<TaskActor>) {
+    fn start_subtask(&mut self, request: StartSubtask, context: &mut Context<TaskActor>) {
         let StartSubtask {
             attempt,
             purpose,
             key,
-            graft,
+            plan,
             answer,
-        } = wants;
-        let Some(work) = &mut self.activation else {
+        } = request;
+        let Some(activation) = &mut self.activation else {
             return;
         };
-        if let Some((index, commands)) = work.machine.wants(attempt, purpose, &key, graft) {
+        if let Some((index, commands)) = activation.machine.wants(attempt, purpose, &key, plan) {
             self.is_referenced = true;
-            let calls = &mut work.family(&self.child, context).calls;
-            // Nobody hears these any more.
+            let calls = &mut activation.waiters(&self.child, context).calls;
+            // The attempts of these calls are over.
             calls.retain(|(_, caller)| !caller.is_closed());
             calls.extend(answer.map(|answer| (index, answer)));
             self.perform(commands, None, context);
         }
     }
 
-    /// What it waits for must be able to run.
+    /// Ends the task's trial: the tasks that it waits for must be able to run.
     fn end_trial(&self) {
-        if self.arrival == SuspectStatus::Watched {
-            self.shell.outlived(self.child.id());
+        if self.suspicion == SuspectStatus::Watched {
+            self.shell.end_trial(self.child.id());
         }
     }
 
     fn reacquire_slot(&mut self, slot: oneshot::Sender<Permit>, context: &mut Context<TaskActor>) {
-        if let Some(work) = &mut self.activation {
+        if let Some(activation) = &mut self.activation {
             self.is_referenced = true;
-            let family = work.family(&self.child, context);
-            family.returning.push_back(slot);
+            let waiters = activation.waiters(&self.child, context);
+            waiters.returning.push_back(slot);
             self.request(context);
         }
     }
 
     fn on_events(&mut self, context: &mut Context<TaskActor>) {
-        let family = self
+        let waiters = self
             .activation
             .as_ref()
-            .and_then(|work| work.waiters.as_ref());
-        let words = family.map(|family| family.post.drain());
-        for word in words.into_iter().flatten() {
-            self.decide(None, context, |task| match word {
+            .and_then(|activation| activation.waiters.as_ref());
+        let events = waiters.map(|waiters| waiters.events.drain());
+        for event in events.into_iter().flatten() {
+            self.decide(None, context, |task| match event {
                 ChildEvent::Ended(ChildEnded { index, report, .. }) => {
                     task.child_ended(index, report)
                 }
@@ -745,20 +749,20 @@ impl Job {
 }
 
 impl Drop for Job {
-    /// If the actor is lost, or hangs on one that is, its attempt is ended: it would run beside the one that takes
-    /// its place, and after a revocation that cannot reach it.
+    /// Ends the running attempt if this actor or one above it is lost: otherwise the attempt would
+    /// run beside its replacement, and a revocation could not reach it.
     fn drop(&mut self) {
         let running = self
             .activation
             .as_ref()
-            .and_then(|work| work.machine.running());
+            .and_then(|activation| activation.machine.running());
         if let Some(attempt) = running {
-            self.shell.end_attempt(self.ticket, attempt);
+            self.shell.end_attempt(self.key, attempt);
         }
         if self.is_parked {
-            self.shell.shared().unpark(self.child.id(), self.ticket);
+            self.shell.shared().unpark(self.child.id(), self.key);
         }
-        self.shell.remove_task(self.ticket);
+        self.shell.remove_task(self.key);
     }
 }
 
@@ -769,9 +773,9 @@ impl Actor for TaskActor {
 impl Handler<Assign> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, Assign(ticket): Assign, context: &mut Context<Self>) {
-        if let Some((child, permit)) = self.shell.take(ticket) {
-            self.take(child, permit, ticket, context);
+    fn handle(&mut self, Assign(key): Assign, context: &mut Context<Self>) {
+        if let Some((child, permit)) = self.shell.take(key) {
+            self.take(child, permit, key, context);
         }
     }
 }
@@ -803,12 +807,12 @@ impl Handler<Recheck> for TaskActor {
 impl Handler<FromAttempt> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, FromAttempt(ticket, note): FromAttempt, context: &mut Context<Self>) {
-        let ended = note.ended();
-        if self.job.as_ref().is_some_and(|job| job.ticket == ticket) {
-            self.with_job(context, |job, context| match note {
+    fn handle(&mut self, FromAttempt(key, message): FromAttempt, context: &mut Context<Self>) {
+        let ended = message.ended();
+        if self.job.as_ref().is_some_and(|job| job.key == key) {
+            self.with_job(context, |job, context| match message {
                 AttemptMessage::Finished(finished) => job.finished(finished, context),
-                AttemptMessage::StartSubtask(wants) => job.start_subtask(wants, context),
+                AttemptMessage::StartSubtask(request) => job.start_subtask(request, context),
                 AttemptMessage::WaitsForTasks => job.end_trial(),
                 AttemptMessage::ReacquireSlot(ReacquireSlot(slot)) => {
                     job.reacquire_slot(slot, context)
@@ -816,7 +820,7 @@ impl Handler<FromAttempt> for TaskActor {
             });
         }
         if let Some(attempt) = ended {
-            self.shell.forget_cancellation(ticket, attempt);
+            self.shell.forget_cancellation(key, attempt);
         }
     }
 }
@@ -832,9 +836,9 @@ impl Handler<EventsReady> for TaskActor {
 impl Handler<RestartChild> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, respawn: RestartChild, context: &mut Context<Self>) {
+    fn handle(&mut self, restart: RestartChild, context: &mut Context<Self>) {
         self.with_job(context, |job, _| {
-            if let Err(error) = job.resume_child(respawn.index) {
+            if let Err(error) = job.resume_child(restart.index) {
                 job.shell.halt(error.into());
             }
         });

@@ -1,5 +1,5 @@
-//! The roll: the task actors that have a task, by ticket. What is to reach a task from elsewhere names its
-//! ticket: an address of actix is dear to copy, and a ticket may cross threads for nothing.
+//! The task slab: the task actors that have a task, by key. Other parts of the engine refer to a
+//! task by its key: an actix address is expensive to copy, and a key crosses threads for free.
 
 use actix::Addr;
 
@@ -8,11 +8,11 @@ use super::task::TaskActor;
 use crate::canvas::id::Id;
 use crate::messages::dispatcher::Permit;
 
-/// Stands for one task's actor, and for none of a later task.
+/// Identifies one task's actor; a later task in the same entry has another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TaskKey {
     index: u32,
-    /// How many had this place before.
+    /// The number of earlier tasks in this entry.
     generation: u32,
 }
 
@@ -20,110 +20,111 @@ pub(crate) struct TaskKey {
 pub(crate) struct TaskSlab {
     entries: Vec<SlabEntry>,
     free: Vec<u32>,
-    /// Actors whose task has ended.
+    /// Idle actors, whose task has ended.
     idle: Vec<Addr<TaskActor>>,
 }
 
-/// So many idle actors are kept: about a kilobyte each.
+/// The number of idle actors that are kept: about a kilobyte each.
 const IDLE: usize = 1_024;
 
 #[derive(Debug, Default)]
 struct SlabEntry {
     generation: u32,
-    /// The workflow of its task.
+    /// The task's workflow.
     root: Option<Id>,
     task: Option<Addr<TaskActor>>,
-    /// What the actor is to take, with its slot if it has one: no message of actix can carry what
-    /// is for one thread only.
+    /// The task for the actor to take, with its slot if it has one: an actix message cannot carry
+    /// values that belong to one thread.
     child: Option<(Box<Child>, Option<Permit>)>,
 }
 
 impl TaskSlab {
-    /// A ticket for an actor that is to take this child.
+    /// Reserves an entry for a task; returns its key.
     pub(crate) fn reserve(&mut self, child: Box<Child>, permit: Option<Permit>) -> TaskKey {
-        let place = self.free.pop().unwrap_or_else(|| {
+        let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(SlabEntry::default());
             (self.entries.len() - 1) as u32
         });
-        let found = &mut self.entries[place as usize];
-        found.root = Some(child.root);
-        found.child = Some((child, permit));
+        let entry = &mut self.entries[index as usize];
+        entry.root = Some(child.root);
+        entry.child = Some((child, permit));
         TaskKey {
-            index: place,
-            generation: found.generation,
+            index,
+            generation: entry.generation,
         }
     }
 
-    /// What the holder of the ticket is to do.
-    pub(crate) fn take(&mut self, ticket: TaskKey) -> Option<(Box<Child>, Option<Permit>)> {
-        self.entries[ticket.index as usize].child.take()
+    /// Takes the task that was reserved under this key.
+    pub(crate) fn take(&mut self, key: TaskKey) -> Option<(Box<Child>, Option<Permit>)> {
+        self.entries[key.index as usize].child.take()
     }
 
-    /// Actix ends an actor that nobody can reach: on the roll it lives until it is struck off, also
-    /// while it is parked, while no slot is granted any more, and when its body was dropped.
-    pub(crate) fn set_actor(&mut self, ticket: TaskKey, task: Addr<TaskActor>) {
-        self.entries[ticket.index as usize].task = Some(task);
+    /// Sets the actor of an entry. Actix stops an actor without addresses: the slab keeps it alive
+    /// until it is removed, also while its task is parked, while no slot is granted any more, and
+    /// when its body was dropped.
+    pub(crate) fn set_actor(&mut self, key: TaskKey, task: Addr<TaskActor>) {
+        self.entries[key.index as usize].task = Some(task);
     }
 
-    pub(crate) fn get(&self, ticket: TaskKey) -> Option<&Addr<TaskActor>> {
-        let place = self.entries.get(ticket.index as usize)?;
-        place
+    pub(crate) fn get(&self, key: TaskKey) -> Option<&Addr<TaskActor>> {
+        let entry = self.entries.get(key.index as usize)?;
+        entry
             .task
             .as_ref()
-            .filter(|_| place.generation == ticket.generation)
+            .filter(|_| entry.generation == key.generation)
     }
 
-    /// All that have a task.
+    /// Returns all actors that have a task.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Addr<TaskActor>> {
-        self.entries.iter().filter_map(|place| place.task.as_ref())
+        self.entries.iter().filter_map(|entry| entry.task.as_ref())
     }
 
-    /// The actors that have a task of this workflow.
+    /// Returns the actors that have a task of this workflow.
     pub(crate) fn of_workflow(&self, root: Id) -> impl Iterator<Item = &Addr<TaskActor>> {
-        let places = self
+        let entries = self
             .entries
             .iter()
-            .filter(move |place| place.root == Some(root));
-        places.filter_map(|place| place.task.as_ref())
+            .filter(move |entry| entry.root == Some(root));
+        entries.filter_map(|entry| entry.task.as_ref())
     }
 
-    /// An actor that has no task.
+    /// Takes an idle actor.
     pub(crate) fn idle(&mut self) -> Option<Addr<TaskActor>> {
         self.idle.pop()
     }
 
-    /// Its task has ended, and it has one of workflow `root` by now: another ticket, so that what comes late for the
-    /// one before does not reach it.
-    pub(crate) fn reuse(&mut self, ticket: TaskKey, root: Id) -> TaskKey {
-        let place = &mut self.entries[ticket.index as usize];
-        place.root = Some(root);
-        place.generation = place.generation.wrapping_add(1);
+    /// Reuses the entry of a task that has ended for a task of workflow `root`. Returns a new key,
+    /// so that late messages for the earlier task do not reach this one.
+    pub(crate) fn reuse(&mut self, key: TaskKey, root: Id) -> TaskKey {
+        let entry = &mut self.entries[key.index as usize];
+        entry.root = Some(root);
+        entry.generation = entry.generation.wrapping_add(1);
         TaskKey {
-            generation: place.generation,
-            ..ticket
+            generation: entry.generation,
+            ..key
         }
     }
 
-    /// Its task has ended, and it waits for the next; or not, if there are enough.
-    pub(crate) fn park_idle(&mut self, ticket: TaskKey) -> bool {
-        let Some(task) = self.remove(ticket) else {
+    /// Parks the actor of a task that has ended. Returns false if enough actors are idle already.
+    pub(crate) fn park_idle(&mut self, key: TaskKey) -> bool {
+        let Some(task) = self.remove(key) else {
             return false;
         };
-        let room = self.idle.len() < IDLE;
-        if room {
+        let is_kept = self.idle.len() < IDLE;
+        if is_kept {
             self.idle.push(task);
         }
-        room
+        is_kept
     }
 
-    /// Its actor is gone.
-    pub(crate) fn remove(&mut self, ticket: TaskKey) -> Option<Addr<TaskActor>> {
-        let place = &mut self.entries[ticket.index as usize];
-        if place.generation != ticket.generation {
+    /// Removes a task; returns its actor.
+    pub(crate) fn remove(&mut self, key: TaskKey) -> Option<Addr<TaskActor>> {
+        let entry = &mut self.entries[key.index as usize];
+        if entry.generation != key.generation {
             return None;
         }
-        place.generation = place.generation.wrapping_add(1);
-        self.free.push(ticket.index);
-        place.task.take()
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(key.index);
+        entry.task.take()
     }
 }

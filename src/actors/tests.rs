@@ -1,5 +1,5 @@
-//! Supervision: what becomes of a workflow when an actor of ours dies. Nothing that a user can do
-//! kills one, so each kind has a place where a test can.
+//! Tests of supervision: workflows survive the death of an actor. No user action kills an actor, so
+//! each kind calls [`fault`] at one of its events.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -8,44 +8,44 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::prelude::*;
 use crate::{Error, FailureKind};
 
-/// Which kind of actor is to die, after how many events it has outlived, and how often.
+/// The kind of actor to kill, the number of events that it survives first, and how often it dies.
 static FAULT: Mutex<Option<Fault>> = Mutex::new(None);
-/// One of these tests at a time: the fault is the process's.
-static TURN: Mutex<()> = Mutex::new(());
+/// Serializes these tests: the fault belongs to the process.
+static SERIAL: Mutex<()> = Mutex::new(());
 static CALLS: AtomicU32 = AtomicU32::new(0);
 static DIED: AtomicBool = AtomicBool::new(false);
 
 struct Fault {
-    place: &'static str,
-    outlives: u32,
+    kind: &'static str,
+    survives: u32,
     times: u32,
 }
 
-/// Called by each kind of actor at one of its events.
-pub(super) fn fault(place: &'static str) {
+/// Panics in an actor of this kind if a test has armed that.
+pub(super) fn fault(kind: &'static str) {
     let mut armed = FAULT.lock();
-    if let Some(fault) = armed.as_mut().filter(|fault| fault.place == place) {
-        if fault.outlives > 0 {
-            fault.outlives -= 1;
+    if let Some(fault) = armed.as_mut().filter(|fault| fault.kind == kind) {
+        if fault.survives > 0 {
+            fault.survives -= 1;
         } else if fault.times > 0 {
             fault.times -= 1;
             DIED.store(true, Ordering::SeqCst);
             drop(armed);
-            panic!("this {place} actor dies because a test asked for it");
+            panic!("this {kind} actor dies because a test asked for it");
         }
     }
 }
 
-fn arm(place: &'static str, outlives: u32, times: u32) -> MutexGuard<'static, ()> {
-    let turn = TURN.lock();
+fn arm(kind: &'static str, survives: u32, times: u32) -> MutexGuard<'static, ()> {
+    let guard = SERIAL.lock();
     CALLS.store(0, Ordering::SeqCst);
     DIED.store(false, Ordering::SeqCst);
     *FAULT.lock() = Some(Fault {
-        place,
-        outlives,
+        kind,
+        survives,
         times,
     });
-    turn
+    guard
 }
 
 #[task]
@@ -70,7 +70,8 @@ async fn push(mut all: Vec<u64>, item: u64) -> Vec<u64> {
     all
 }
 
-/// A chain of a chord and a chord over a group, by way of every kind of actor. 60 is 2 * (0 + 2 + .. + 10).
+/// A chain of a chord and a chord over a group, which uses every kind of actor. 60 is 2 * (0 + 2 +
+/// .. + 10).
 fn canvas() -> Signature<(), u64> {
     let header = group((0..6).map(|n| double.s(n)));
     let doubled = chord(header, total.partial()) | double.partial();
@@ -90,8 +91,8 @@ fn run<T: serde::de::DeserializeOwned>(canvas: Signature<(), T>) -> Result<T, Er
 
 #[test]
 fn a_task_actor_that_dies_is_started_again() {
-    for outlives in 0..11 {
-        let _turn = arm("task", outlives, 1);
+    for survives in 0..11 {
+        let _serial = arm("task", survives, 1);
         assert_eq!(run(canvas()).unwrap(), 240);
         assert_eq!(CALLS.load(Ordering::SeqCst), 9, "it died before its call");
     }
@@ -99,32 +100,33 @@ fn a_task_actor_that_dies_is_started_again() {
 
 #[test]
 fn a_supervisor_that_dies_is_started_again_and_its_finished_children_are_not() {
-    for place in ["chain", "group", "chord", "barrier"] {
-        for outlives in 0..9 {
-            let _turn = arm(place, outlives, 1);
-            assert_eq!(run(canvas()).unwrap(), 240, "{place} after {outlives}");
-            // With more to outlive than there is, nobody dies; that is no proof.
-            assert!(DIED.load(Ordering::SeqCst) || outlives > 0, "{place}");
+    for kind in ["chain", "group", "chord", "barrier"] {
+        for survives in 0..9 {
+            let _serial = arm(kind, survives, 1);
+            assert_eq!(run(canvas()).unwrap(), 240, "{kind} after {survives}");
+            // With more events to survive than there are, no actor dies, and the run proves
+            // nothing.
+            assert!(DIED.load(Ordering::SeqCst) || survives > 0, "{kind}");
         }
     }
 }
 
 #[test]
 fn a_fold_whose_actors_die_has_each_value_once() {
-    for place in ["fold", "task", "barrier"] {
-        for outlives in 0..8 {
-            let _turn = arm(place, outlives, 1);
+    for kind in ["fold", "task", "barrier"] {
+        for survives in 0..8 {
+            let _serial = arm(kind, survives, 1);
             let folded = group((0..6).map(|n| double.s(n))).fold(vec![], push);
             let all = run(folded).unwrap();
-            assert_eq!(all, [0, 2, 4, 6, 8, 10], "{place} after {outlives}");
-            assert!(DIED.load(Ordering::SeqCst) || outlives > 0, "{place}");
+            assert_eq!(all, [0, 2, 4, 6, 8, 10], "{kind} after {survives}");
+            assert!(DIED.load(Ordering::SeqCst) || survives > 0, "{kind}");
         }
     }
 }
 
 #[test]
 fn a_finished_step_is_not_run_again_when_its_chain_dies() {
-    let _turn = arm("chain", 2, 1);
+    let _serial = arm("chain", 2, 1);
     let steps = double.s(1) | double.partial() | double.partial() | double.partial();
     assert_eq!(run(steps).unwrap(), 16);
     // The third step's end was lost with the chain; the two before it were on record.
@@ -133,19 +135,19 @@ fn a_finished_step_is_not_run_again_when_its_chain_dies() {
 
 #[test]
 fn an_actor_that_dies_each_time_fails_its_task_in_the_end() {
-    for place in ["task", "chain", "barrier"] {
-        let _turn = arm(place, 0, u32::MAX);
+    for kind in ["task", "chain", "barrier"] {
+        let _serial = arm(kind, 0, u32::MAX);
         let Err(Error::Failed(failure)) = run(canvas()) else {
-            panic!("{place}: it cannot succeed");
+            panic!("{kind}: it cannot succeed");
         };
         let first = failure.cause.as_deref().unwrap_or(&failure);
-        assert_eq!(first.kind, FailureKind::Engine, "{place}: {failure}");
+        assert_eq!(first.kind, FailureKind::Engine, "{kind}: {failure}");
     }
 }
 
 #[test]
-fn when_the_engine_dies_every_waiter_is_told() {
-    let _turn = arm("engine", 0, 1);
+fn when_the_engine_dies_every_waiter_gets_an_error() {
+    let _serial = arm("engine", 0, 1);
     let watched = group([double.s(1).link(total.si(vec![1]))]) | total.partial();
     let linked = run(watched);
     assert!(matches!(linked, Err(Error::Halted(_))), "{linked:?}");

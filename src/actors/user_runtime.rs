@@ -1,4 +1,4 @@
-//! The workers: where user code runs, and whatever would block the engine's thread.
+//! The user runtime: runs user code, and all work that would block the engine's thread.
 
 use std::io;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use tokio::task::JoinHandle;
 
 use super::pool::{Job, Pool};
 
-/// A way to the runtime of user code, and to the thread pool.
+/// A handle to the runtime of user code, and to the thread pool.
 #[derive(Clone, Debug)]
 pub(crate) struct UserRuntime {
     runtime: Handle,
-    /// In a simulation there is none: there is one thread for all, and nothing on it blocks.
+    /// `None` in a simulation, which has a single thread that never blocks.
     pool: Option<Arc<Pool>>,
 }
 
@@ -23,7 +23,7 @@ impl UserRuntime {
         Self { runtime, pool }
     }
 
-    /// Those of a runtime of one thread, which is the engine's as well.
+    /// Returns a handle to a single-threaded runtime that the engine shares.
     #[cfg(feature = "__simulation")]
     pub(crate) fn on_this_thread(runtime: Handle) -> Self {
         Self {
@@ -39,27 +39,27 @@ impl UserRuntime {
         self.runtime.spawn(work)
     }
 
-    /// Runs the job on a thread, as soon as there is one. The caller sees to it that there are not too many:
-    /// a blocking task holds a slot.
+    /// Runs the job on a thread, as soon as there is one. The caller limits the number of such
+    /// jobs: a blocking task holds a slot.
     pub(crate) fn run(&self, job: Job) {
         match &self.pool {
             Some(pool) => pool.run(job),
-            None => self.run_here(job),
+            None => self.run_on_runtime(job),
         }
     }
 
-    /// Runs the job on a thread, or gives it back if the system has none.
+    /// Runs the job on a thread, or returns it if the system refuses one.
     pub(crate) fn try_run(&self, job: Job) -> Result<(), (Job, io::Error)> {
         match &self.pool {
             Some(pool) => pool.try_run(job),
             None => {
-                self.run_here(job);
+                self.run_on_runtime(job);
                 Ok(())
             }
         }
     }
 
-    fn run_here(&self, job: Job) {
+    fn run_on_runtime(&self, job: Job) {
         self.runtime.spawn(async {
             #[cfg(feature = "__simulation")]
             crate::simulation::free_thread().await;
@@ -67,14 +67,14 @@ impl UserRuntime {
         });
     }
 
-    /// Tells the threads of the pool to end.
+    /// Makes the threads of the pool end.
     pub(crate) fn close(&self) {
         if let Some(pool) = &self.pool {
             pool.close();
         }
     }
 
-    /// Waits until they have ended, up to this time.
+    /// Waits until they have ended, at most until `deadline`.
     pub(crate) fn wait_until(&self, deadline: Instant) {
         if let Some(pool) = &self.pool {
             pool.wait_until(deadline);

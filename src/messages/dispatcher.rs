@@ -1,4 +1,4 @@
-//! What the dispatcher gives, and gets back.
+//! The slots that the dispatcher grants and gets back.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::canvas::machine::queue::SlotKind;
 
-/// A place in a queue, for one running attempt.
+/// A slot of a queue, for one running attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     /// The queue's number.
@@ -15,20 +15,19 @@ pub(crate) struct Slot {
     pub(crate) kind: SlotKind,
 }
 
-/// A slot, held. Dropping it gives the slot back, on whatever thread and whatever became of its
-/// holder.
+/// A held slot. Dropping the permit returns the slot, on any thread and however its holder ended.
 #[derive(Debug)]
 pub(crate) struct Permit {
     slot: Slot,
     returns: Option<Arc<Returns>>,
 }
 
-/// Slots that were given back and that the engine has not fetched yet.
+/// Returned slots that the engine has not fetched yet.
 #[derive(Debug)]
 pub(crate) struct Returns {
     slots: Mutex<Vec<Slot>>,
-    /// Rung when there are some.
-    bell: Arc<Notify>,
+    /// Notified when a slot is returned.
+    wake: Arc<Notify>,
 }
 
 impl Permit {
@@ -39,7 +38,8 @@ impl Permit {
         }
     }
 
-    /// Gives it back by hand: for who has the dispatcher at hand.
+    /// Returns the slot without notifying the engine: the caller releases it at the dispatcher
+    /// itself.
     pub(crate) fn into_slot(mut self) -> Slot {
         self.returns = None;
         self.slot
@@ -50,16 +50,16 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(returns) = &self.returns {
             returns.slots.lock().push(self.slot);
-            returns.bell.notify_one();
+            returns.wake.notify_one();
         }
     }
 }
 
 impl Returns {
-    pub(crate) fn new(bell: Arc<Notify>) -> Self {
+    pub(crate) fn new(wake: Arc<Notify>) -> Self {
         Self {
             slots: Mutex::default(),
-            bell,
+            wake,
         }
     }
 

@@ -1,5 +1,5 @@
-//! To the engine: callbacks to run, the end of it all. What starts a workflow is `Submit`, beside
-//! the actor, because it carries a record.
+//! Messages to the engine. `Submit`, which starts a workflow, is defined beside the actor, because
+//! it carries a record.
 
 use actix::Message;
 
@@ -8,7 +8,7 @@ use crate::canvas::machine::PendingCallback;
 use crate::canvas::machine::backlog::Lane;
 use crate::canvas::time::Earliest;
 
-/// The store knows which workflow this idempotency key stands for, or that it stands for none.
+/// The store shows which workflow this idempotency key stands for, or that it stands for none.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct KeyIsDurable {
@@ -16,29 +16,29 @@ pub(crate) struct KeyIsDurable {
     pub(crate) workflow: Option<Id>,
 }
 
-/// A callback that is on record and is to run. It comes by post: the end of what called for it must
-/// not overtake it.
+/// A recorded callback to run. Sent through the event queue, so that the end of its launcher cannot
+/// overtake it.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
     pub(crate) root: Id,
-    pub(crate) due: PendingCallback,
+    pub(crate) callback: PendingCallback,
 }
 
-/// The store shows what has become of a workflow that waits, or goes on.
+/// The store shows a decision on a workflow that waits or is resumed.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) enum Stored {
-    /// It waits for a place in this lane, with this priority.
+    /// The workflow waits for capacity in this lane, with this priority.
     Waits(Lane, Id, u8),
-    /// It waits for the first of these moments.
+    /// A workflow waits for the first of these moments.
     WaitsUntil(Earliest),
-    /// It is no longer where it waited.
+    /// The workflow's waiting record is deleted.
     Moved(Id),
-    /// It waits, and was forgotten.
+    /// The workflow waits, and was forgotten.
     Forgotten(Id),
-    /// Those that were gone on with last, after a restart, are on their way again.
+    /// The workflows of the last resume step are resumed.
     Resumed,
-    /// And they were the last.
+    /// All workflows that were live before a restart are resumed.
     AllResumed,
 }
 
@@ -47,16 +47,17 @@ pub(crate) enum Stored {
 #[rtype(result = "()")]
 pub(crate) struct Wanted(pub(crate) Id);
 
-/// Take away what is kept for nobody.
+/// Deletes the workflows whose retention has passed.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) enum Sweep {
     Start,
-    /// The store has heard of what the last look has found.
+    /// The store has applied the last sweep's deletions.
     Done,
 }
 
-/// Start no task any more, let those that run end until the grace is over, then stop.
+/// Stops starting tasks, lets running ones end until the grace period is over, then stops the
+/// engine.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Shutdown {

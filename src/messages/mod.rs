@@ -1,4 +1,4 @@
-//! What actors say to each other, one file per receiver: ids and values, and who is to answer.
+//! The messages between actors, one file per receiver. They carry ids, values and reply channels.
 
 pub(crate) mod dispatcher;
 pub(crate) mod engine;

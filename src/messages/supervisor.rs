@@ -1,5 +1,5 @@
-//! To an actor that has children: engine, group, chord, chain, task; and from barriers to their
-//! owners.
+//! Messages to an actor that has children (engine, group, chord, chain, task), and from barriers to
+//! their owners.
 
 use actix::Message;
 
@@ -8,24 +8,24 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::{Index, Report, Verdict};
 use crate::canvas::outcome::Outcome;
 
-/// There is mail from children: [`ChildEvent`]s to collect. They come in crowds, so that one message
-/// serves for many.
+/// The event queue holds [`ChildEvent`]s. They come in crowds, so that one message serves for many.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct EventsReady;
 
-/// What a child says.
+/// An event of a child.
 #[derive(Clone, Debug)]
 pub(crate) enum ChildEvent {
     Ended(ChildEnded),
     Exited(ChildExited),
-    /// To the engine only. (Boxed: the others are small, and many.)
+    /// To the engine only. (Boxed: the other variants are small, and frequent.)
     Launch(Box<Launch>),
     /// To a fold only.
     Arrived(Arrived),
 }
 
-/// A child has ended. A group's and a header's go to their barrier, all others to the supervisor.
+/// A child has ended. Children of a group or a header send it to their barrier, all others to their
+/// supervisor.
 #[derive(Clone, Debug)]
 pub(crate) struct ChildEnded {
     pub(crate) root: Id,
@@ -33,16 +33,16 @@ pub(crate) struct ChildEnded {
     pub(crate) report: Report,
 }
 
-/// A child's actor is gone.
+/// A child's actor has stopped.
 #[derive(Clone, Debug)]
 pub(crate) struct ChildExited {
     pub(crate) root: Id,
     pub(crate) index: Index,
-    /// It had not reported: it panicked.
+    /// The actor stopped without a report: it panicked.
     pub(crate) lost: bool,
 }
 
-/// What a lost child had recorded is durable: start it again.
+/// Restarts a lost child: everything that it had recorded is durable.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct RestartChild {
@@ -50,7 +50,7 @@ pub(crate) struct RestartChild {
     pub(crate) index: Index,
 }
 
-/// A member of a fold has ended, and its outcome is recorded: from the barrier.
+/// A member of a fold has ended, and its outcome is recorded. Sent by the barrier.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrived {
     pub(crate) index: Index,

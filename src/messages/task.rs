@@ -1,4 +1,4 @@
-//! To a task.
+//! Messages to a task.
 
 use actix::Message;
 
@@ -10,12 +10,12 @@ use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::machine::task::AttemptOutcome;
 use crate::canvas::outcome::Outcome;
 
-/// A slot is free for it.
+/// Gives the task a slot.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Granted(pub(crate) Permit);
 
-/// It has left quarantine.
+/// The task has left quarantine, to run again or to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub(crate) enum Released {
@@ -23,7 +23,8 @@ pub(crate) enum Released {
     ToFail,
 }
 
-/// It may have lost who is above it, or be revoked: it finds out before each event, and this is one.
+/// An actor above the task may be lost, or the task revoked. The task checks both before each
+/// event, so this message needs no content.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Recheck;
@@ -32,23 +33,23 @@ pub(crate) struct Recheck;
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) attempt: u32,
-    pub(crate) end: AttemptOutcome,
-    /// Given back when the message has been heard; a blocking body that overran its limit keeps it.
+    pub(crate) outcome: AttemptOutcome,
+    /// Released when the actor has handled the message. `None`: a blocking body that exceeded its
+    /// limit keeps the slot.
     pub(crate) permit: Option<Permit>,
 }
 
-/// A running attempt wants a child.
+/// A running attempt starts a subtask.
 #[derive(Debug)]
 pub(crate) struct StartSubtask {
     pub(crate) attempt: u32,
     pub(crate) purpose: Purpose,
     pub(crate) key: String,
-    pub(crate) graft: SubtaskPlan,
-    /// For a call: where the outcome goes, once it is durable. It is dropped if the attempt is
-    /// over.
+    pub(crate) plan: SubtaskPlan,
+    /// For a call: receives the outcome once that is durable. Dropped if the attempt is over.
     pub(crate) answer: Option<oneshot::Sender<Outcome>>,
 }
 
-/// A running attempt that gave its slot back while it waited wants one again.
+/// A running attempt that gave its slot back while it waited needs one again.
 #[derive(Debug)]
 pub(crate) struct ReacquireSlot(pub(crate) oneshot::Sender<Permit>);

@@ -1,4 +1,4 @@
-//! Admission: which workflows are live, and how those that wait come in.
+//! Admission: decides which workflows are live, and admits the waiting ones.
 
 use std::borrow::Cow;
 
@@ -18,77 +18,78 @@ use crate::messages::engine::{Stored, Wanted};
 use crate::persistence::backlog::{WaitReason, Waiting};
 use crate::persistence::{StoreError, keys};
 
-/// A workflow whose first task has longer to wait than this, in milliseconds, does so in the store.
+/// A workflow whose first task starts later than this, in milliseconds, waits in the store.
 const HORIZON_MS: u64 = 2_000;
-/// The most that are on their way in at once: they share the thread, and a batch, with all else.
+/// The most workflows being admitted at once: they share the thread, and a batch, with all other
+/// work.
 const AT_ONCE: usize = 256;
 
-/// When and where a workflow begins.
+/// When and where a workflow starts.
 struct StartRequirements {
     lane: String,
     priority: u8,
-    /// The slot that its first task takes, if that task is known.
+    /// The slot that its first task needs, if that task is registered.
     slot: Option<Slot>,
-    /// When the first of its first tasks may start, if all of them wait for a time.
+    /// The earliest time at which one of its first tasks may start, if all of them wait for a time.
     at: Option<Earliest>,
-    /// A first task has a delay, or a deadline, that counts from the submission.
+    /// One of the first tasks has a delay or a deadline that counts from the submission.
     counts: bool,
 }
 
-/// Where a workflow begins that is live.
+/// Where a live workflow starts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Admission {
-    /// In which it has a place.
+    /// The lane whose capacity it uses.
     pub(super) lane: Lane,
-    /// The line in which its first task will stand.
-    pub(super) line: Option<(Slot, u8)>,
-    /// Something in it counts from its submission.
+    /// The slot that its first task needs, and the task's priority in the queue.
+    pub(super) first_slot: Option<(Slot, u8)>,
+    /// A delay or deadline in it counts from its submission.
     pub(super) counts: bool,
 }
 
 impl EngineActor {
-    /// Lets a new workflow start, or puts it to wait; says where it starts.
+    /// Admits a new workflow and returns where it starts, or stores it as waiting.
     pub(super) fn admit(
         &mut self,
         root: Id,
         node: &Node,
-        head: &[u8],
+        header: &[u8],
     ) -> Result<Option<Admission>, StoreError> {
         let now = self.shell.time();
-        let opening = self.opening(root, node, now.steady_ms)?;
-        if let Some(at) = opening.at
+        let requirements = self.requirements(root, node, now.steady_ms)?;
+        if let Some(at) = requirements.at
             && !at.has_come(now.after(HORIZON_MS))
         {
             self.enqueue(
                 root,
-                Waiting::new(now.steady_ms, WaitReason::Until(at), head),
+                Waiting::new(now.steady_ms, WaitReason::Until(at), header),
             );
             self.shell.note_delay();
-            self.tell(Stored::WaitsUntil(at));
+            self.when_stored(Stored::WaitsUntil(at));
             return Ok(None);
         }
-        let lane = self.backlog.lane(&opening.lane);
+        let lane = self.backlog.lane(&requirements.lane);
         if self.backlog.submitted(lane) {
-            let entrance = opening.entrance(lane);
-            self.record_submission(root, entrance, now.steady_ms);
-            return Ok(Some(entrance));
+            let admission = requirements.admission(lane);
+            self.record_submission(root, admission, now.steady_ms);
+            return Ok(Some(admission));
         }
-        let priority = opening.priority;
-        let waiting = Waiting::new(now.steady_ms, opening.into_turn(), head);
+        let priority = requirements.priority;
+        let waiting = Waiting::new(now.steady_ms, requirements.into_wait_reason(), header);
         self.enqueue(root, waiting);
-        self.tell(Stored::Waits(lane, root, priority));
+        self.when_stored(Stored::Waits(lane, root, priority));
         Ok(None)
     }
 
-    /// A workflow is live, whether there is a place for it or not; says where it starts.
+    /// Makes a workflow live whether its lane has capacity or not; returns where it starts.
     pub(super) fn admit_live(&mut self, root: Id, node: &Node) -> Result<Admission, StoreError> {
-        let opening = self.opening(root, node, 0)?;
-        let lane = self.backlog.lane(&opening.lane);
+        let requirements = self.requirements(root, node, 0)?;
+        let lane = self.backlog.lane(&requirements.lane);
         self.backlog.admit_live(lane);
-        Ok(opening.entrance(lane))
+        Ok(requirements.admission(lane))
     }
 
-    /// Finds out, after a restart, who waits.
+    /// Finds the waiting workflows after a restart.
     pub(super) fn recover_backlog(&mut self) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
         for name in reader.lanes()? {
@@ -97,96 +98,98 @@ impl EngineActor {
         }
         for scale in [Scale::Steady, Scale::Wall] {
             if let Some((first, _)) = reader.timed(scale).next().transpose()? {
-                self.due.add(first);
+                self.next_start.add(first);
             }
         }
         Ok(())
     }
 
-    /// Brings in what waits where there is room, and what waits for a time that has come.
+    /// Admits waiting workflows whose lane has capacity or whose time has come.
     pub(super) fn admit_waiting(&mut self) {
-        if let Err(error) = self.try_look() {
+        if let Err(error) = self.try_admit_waiting() {
             self.shell.halt(error.into());
         }
         self.set_alarm();
     }
 
-    /// Says whether anybody who waits may come in now; when that changes, the engine looks.
-    pub(super) fn lets_in(&self) -> bool {
-        // What is on its way is passed over, so it must not be much. What was live goes first.
+    /// Returns whether waiting workflows may be admitted now. When that changes, the engine tries
+    /// again.
+    pub(super) fn can_admit(&self) -> bool {
+        // The scan skips workflows in `moving`, so these must be few. Workflows that were live
+        // before a restart go first.
         let busy = self.moving.len() > AT_ONCE / 2 || self.unresumed.is_some();
         !busy && !self.shell.is_draining()
     }
 
-    fn try_look(&mut self) -> Result<(), StoreError> {
-        if !self.lets_in() {
+    fn try_admit_waiting(&mut self) -> Result<(), StoreError> {
+        if !self.can_admit() {
             return Ok(());
         }
-        self.look_at_the_clock()?;
+        self.admit_due()?;
         let reader = self.shell.reader().clone();
-        for (lane, room) in self.backlog.free_capacity() {
+        for (lane, capacity) in self.backlog.free_capacity() {
             let name = self.backlog.name(lane).to_owned();
             let from = self.backlog.last_taken(lane).cloned();
-            let mut turns = reader.turns(&name, from);
-            let mut room = room.min(AT_ONCE.saturating_sub(self.moving.len()));
-            while room > 0 {
-                let Some((turn, root)) = turns.next().transpose()? else {
+            let mut positions = reader.turns(&name, from);
+            let mut capacity = capacity.min(AT_ONCE.saturating_sub(self.moving.len()));
+            while capacity > 0 {
+                let Some((position, root)) = positions.next().transpose()? else {
                     self.backlog.mark_drained(lane);
                     break;
                 };
-                self.backlog.take_from(lane, turn);
+                self.backlog.take_from(lane, position);
                 if !self.moving.contains(&root) {
-                    self.take_turn(root, lane)?;
-                    room -= 1;
+                    self.admit_next(root, lane)?;
+                    capacity -= 1;
                 }
             }
         }
         Ok(())
     }
 
-    /// The next of a lane comes in, unless it is of another one by now, as the registry is.
-    fn take_turn(&mut self, root: Id, lane: Lane) -> Result<(), StoreError> {
+    /// Admits the next workflow of a lane, unless the registry assigns it to another lane by now.
+    fn admit_next(&mut self, root: Id, lane: Lane) -> Result<(), StoreError> {
         let (waiting, submitted) = self.waiting(root)?;
-        let opening = self.opening(root, &submitted.node, waiting.since_ms)?;
-        let own = self.backlog.lane(&opening.lane);
+        let requirements = self.requirements(root, &submitted.node, waiting.since_ms)?;
+        let own = self.backlog.lane(&requirements.lane);
         if own == lane || self.backlog.has_capacity(own) {
             self.backlog.admit_live(own);
-            return self.bring_in(submitted, waiting, opening.entrance(own));
+            return self.make_live(submitted, waiting, requirements.admission(own));
         }
         self.backlog.requeue(own);
-        self.requeue(root, waiting, opening, own);
+        self.requeue(root, waiting, requirements, own);
         Ok(())
     }
 
-    fn look_at_the_clock(&mut self) -> Result<(), StoreError> {
+    fn admit_due(&mut self) -> Result<(), StoreError> {
         let now = self.shell.time();
-        if !self.due.has_come(now) {
+        if !self.next_start.has_come(now) {
             return Ok(());
         }
-        self.due = Earliest::default();
-        self.bring_in_due(Scale::Steady, now)?;
-        self.bring_in_due(Scale::Wall, now)
+        self.next_start = Earliest::default();
+        self.admit_due_on(Scale::Steady, now)?;
+        self.admit_due_on(Scale::Wall, now)
     }
 
-    /// Brings in what waits for a moment on this scale that has come.
-    fn bring_in_due(&mut self, scale: Scale, now: Time) -> Result<(), StoreError> {
+    /// Admits the workflows that wait for a time on this scale that has come.
+    fn admit_due_on(&mut self, scale: Scale, now: Time) -> Result<(), StoreError> {
         let reader = self.shell.reader().clone();
-        for due in reader.timed(scale) {
-            let (at, root) = due?;
+        for entry in reader.timed(scale) {
+            let (at, root) = entry?;
             if self.moving.contains(&root) {
                 continue;
             }
             if !now.has_reached(at) || self.moving.len() >= AT_ONCE {
-                self.due.add(at);
+                self.next_start.add(at);
                 break;
             }
             let (waiting, submitted) = self.waiting(root)?;
-            let opening = self.opening(root, &submitted.node, waiting.since_ms)?;
-            let lane = self.backlog.lane(&opening.lane);
+            let requirements = self.requirements(root, &submitted.node, waiting.since_ms)?;
+            let lane = self.backlog.lane(&requirements.lane);
             if self.backlog.submitted(lane) {
-                self.bring_in(submitted, waiting, opening.entrance(lane))?;
+                self.make_live(submitted, waiting, requirements.admission(lane))?;
             } else {
-                self.requeue(root, waiting, opening, lane);
+                self.requeue(root, waiting, requirements, lane);
             }
         }
         Ok(())
@@ -194,52 +197,53 @@ impl EngineActor {
 
     fn waiting(&self, root: Id) -> Result<(Waiting, Submitted), StoreError> {
         let reader = self.shell.reader();
-        let found = reader.waiting(root)?;
-        let waiting = found.ok_or_else(|| StoreError::Corrupt {
+        let waiting = reader.waiting(root)?;
+        let waiting = waiting.ok_or_else(|| StoreError::Corrupt {
             path_or_place: format!("workflow {root}"),
-            what: "it is to wait, and is not there".to_owned(),
+            what: "its waiting record is missing".to_owned(),
         })?;
         let submitted = self.submitted(root, waiting.head(root)?)?;
         Ok((waiting, submitted))
     }
 
-    /// A workflow that waited becomes live.
-    fn bring_in(
+    /// Makes a waiting workflow live.
+    fn make_live(
         &mut self,
         submitted: Submitted,
         waiting: Waiting,
-        entrance: Admission,
+        admission: Admission,
     ) -> Result<(), StoreError> {
         let root = submitted.root;
         self.dequeue(root, &waiting);
         let since_ms = waiting.since_ms;
-        let head = waiting.into_head_record();
-        self.shell.put(keys::head(root), head.clone());
-        self.record_submission(root, entrance, since_ms);
+        let header = waiting.into_head_record();
+        self.shell.put(keys::head(root), header.clone());
+        self.record_submission(root, admission, since_ms);
         if let Some(unresumed) = &mut self.unresumed {
-            unresumed.came_in.insert(root);
+            unresumed.admitted.insert(root);
         }
         let mut history = self.shell.reader().histories().of(root)?;
         if self.forgotten.contains(&root) {
             history.records.push(Record::Forgotten);
         }
-        self.resume(submitted, head, history, entrance, since_ms)
+        self.resume(submitted, header, history, admission, since_ms)
     }
 
-    /// Its line may be long, and the process may end before its first task has begun to count.
-    fn record_submission(&self, root: Id, entrance: Admission, since_ms: u64) {
-        if entrance.counts {
+    /// Records the submission time of a workflow with delays or deadlines: its queue may be long,
+    /// and the process may end before its first task has recorded anything.
+    fn record_submission(&self, root: Id, admission: Admission, since_ms: u64) {
+        if admission.counts {
             let at_ms = since_ms;
             self.shell
                 .record(root.workflow_stream(), Record::Reached { at_ms });
         }
     }
 
-    fn requeue(&mut self, root: Id, waiting: Waiting, opening: StartRequirements, lane: Lane) {
+    fn requeue(&mut self, root: Id, waiting: Waiting, requirements: StartRequirements, lane: Lane) {
         self.dequeue(root, &waiting);
-        let priority = opening.priority;
-        self.enqueue(root, waiting.moved(opening.into_turn()));
-        self.tell(Stored::Waits(lane, root, priority));
+        let priority = requirements.priority;
+        self.enqueue(root, waiting.moved(requirements.into_wait_reason()));
+        self.when_stored(Stored::Waits(lane, root, priority));
     }
 
     fn enqueue(&self, root: Id, waiting: Waiting) {
@@ -248,20 +252,21 @@ impl EngineActor {
         }
     }
 
-    /// Until the store has heard of it, it would be found waiting.
+    /// Deletes the waiting records of a workflow. Until that is stored, scans would still find it,
+    /// so it is listed in `moving`.
     fn dequeue(&mut self, root: Id, waiting: &Waiting) {
         for key in waiting.keys(root) {
             self.shell.delete(key);
         }
         self.moving.insert(root);
-        self.tell(Stored::Moved(root));
+        self.when_stored(Stored::Moved(root));
     }
 
-    fn tell(&self, stored: Stored) {
+    fn when_stored(&self, stored: Stored) {
         self.shell.then(PostCommit::Stored(stored));
     }
 
-    fn opening(
+    fn requirements(
         &self,
         root: Id,
         node: &Node,
@@ -271,7 +276,7 @@ impl EngineActor {
         let (mut waits, mut counts) = (true, false);
         let mut at = Earliest::default();
         let elsewhere = first_tasks::visit(node, &mut |_, task| {
-            first.get_or_insert_with(|| self.begins_with(task));
+            first.get_or_insert_with(|| self.lane_of(task));
             let own = task.options.as_deref();
             counts |= own.is_some_and(Options::counts);
             match own.and_then(|options| options.eta) {
@@ -282,19 +287,19 @@ impl EngineActor {
         let waits = waits && first.is_some() && elsewhere.is_none();
         let (lane, priority, slot) = match (first, elsewhere) {
             (Some(first), _) => first,
-            // Of a group too large to stand in the head, one member tells of all.
+            // For a group too large for the header, one member stands for all.
             (None, Some(seq)) => {
                 let (_, members) = self.shell.reader().stored_members(root.node(seq), 0)?;
                 match members.first() {
                     Some(member) => {
                         return self
-                            .opening(root, member, since_ms)
+                            .requirements(root, member, since_ms)
                             .map(StartRequirements::now);
                     }
                     None => Default::default(),
                 }
             }
-            // Nothing but callbacks, or a body.
+            // There is nothing to start but callbacks or a chord's body.
             (None, None) => Default::default(),
         };
         Ok(StartRequirements {
@@ -306,9 +311,10 @@ impl EngineActor {
         })
     }
 
-    /// The lane of what starts with this task, its queue; its priority, and the slot that it takes.
-    /// What nobody can run has lanes of its own, so that it takes nobody's place.
-    fn begins_with<'a>(&self, task: &'a TaskDef) -> (Cow<'a, str>, u8, Option<Slot>) {
+    /// Returns the lane of a workflow that starts with this task (the task's queue), the task's
+    /// priority, and its slot. Tasks that are not registered get lanes of their own, so that they
+    /// use no other workflow's capacity.
+    fn lane_of<'a>(&self, task: &'a TaskDef) -> (Cow<'a, str>, u8, Option<Slot>) {
         let Some(entry) = self.shell.entry(&task.name) else {
             return (format!("\0{}", task.name).into(), 0, None);
         };
@@ -321,17 +327,21 @@ impl EngineActor {
 }
 
 impl StartRequirements {
-    fn entrance(&self, lane: Lane) -> Admission {
-        let line = self.slot.map(|slot| (slot, self.priority));
+    fn admission(&self, lane: Lane) -> Admission {
+        let first_slot = self.slot.map(|slot| (slot, self.priority));
         let counts = self.counts;
-        Admission { lane, line, counts }
+        Admission {
+            lane,
+            first_slot,
+            counts,
+        }
     }
 
     fn now(self) -> Self {
         Self { at: None, ..self }
     }
 
-    fn into_turn(self) -> WaitReason {
+    fn into_wait_reason(self) -> WaitReason {
         WaitReason::Queue {
             lane: self.lane,
             priority: self.priority,
@@ -346,17 +356,17 @@ impl Handler<Stored> for EngineActor {
         match stored {
             Stored::Waits(lane, root, priority) => {
                 self.backlog.arrived(lane);
-                let turn = keys::turn(self.backlog.name(lane), priority, root);
-                // Before those that are in already.
+                let position = keys::turn(self.backlog.name(lane), priority, root);
+                // Its position is before those that were admitted already.
                 if self
                     .backlog
                     .last_taken(lane)
-                    .is_some_and(|last| turn < *last)
+                    .is_some_and(|last| position < *last)
                 {
-                    self.backlog.take_from(lane, turn);
+                    self.backlog.take_from(lane, position);
                 }
             }
-            Stored::WaitsUntil(at) => at.moments().for_each(|moment| self.due.add(moment)),
+            Stored::WaitsUntil(at) => at.moments().for_each(|moment| self.next_start.add(moment)),
             Stored::Moved(root) => drop(self.moving.remove(&root)),
             Stored::Forgotten(root) => {
                 self.forgotten.remove(&root);
@@ -367,7 +377,7 @@ impl Handler<Stored> for EngineActor {
                     self.shell.halt(error.into());
                 }
             }
-            Stored::AllResumed => return self.shell.gathered(),
+            Stored::AllResumed => return self.shell.finish_recovery(),
         }
         self.admit_waiting();
     }
@@ -376,36 +386,37 @@ impl Handler<Stored> for EngineActor {
 impl Handler<Wanted> for EngineActor {
     type Result = ();
 
-    /// It comes in at once, past all that wait: the task that waits for it may hold what these
-    /// wait for.
+    /// Admits the workflow at once, ahead of all waiting ones: the task that waits for it may hold
+    /// what these wait for.
     fn handle(&mut self, Wanted(root): Wanted, _: &mut Context<Self>) {
-        self.want(root);
+        self.start_early(root);
     }
 }
 
 impl EngineActor {
-    /// Has a workflow begin, wherever it waits.
-    pub(super) fn want(&mut self, root: Id) {
+    /// Starts a workflow at once, wherever it waits.
+    pub(super) fn start_early(&mut self, root: Id) {
         if self.workflows.contains_key(&root) {
-            return self.shell.begin_at_once(root);
+            return self.shell.start_delayed_workflow(root);
         }
         if self.moving.contains(&root) {
-            // It may have been put elsewhere to wait on: it is asked for again when the store shows where.
+            // It may have been requeued in another lane: the request is repeated once the store
+            // shows where it waits.
             return self.shell.then(PostCommit::Wanted(Wanted(root)));
         }
-        let done = match self.shell.reader().waiting(root) {
+        let result = match self.shell.reader().waiting(root) {
             Ok(None) => Ok(()),
             Ok(Some(_)) => self.waiting(root).and_then(|(waiting, submitted)| {
-                let entrance = self.admit_live(root, &submitted.node)?;
-                let entrance = Admission {
-                    line: None,
-                    ..entrance
+                let admission = self.admit_live(root, &submitted.node)?;
+                let admission = Admission {
+                    first_slot: None,
+                    ..admission
                 };
-                self.bring_in(submitted, waiting, entrance)
+                self.make_live(submitted, waiting, admission)
             }),
             Err(error) => Err(error),
         };
-        if let Err(error) = done {
+        if let Err(error) = result {
             self.shell.halt(error.into());
         }
     }

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::EngineActor;
 
-/// Run what is ready, if the app was started paused.
+/// Starts the ready tasks of an app that was started paused.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct EndPause {
@@ -17,7 +17,7 @@ impl Handler<EndPause> for EngineActor {
 
     fn handle(&mut self, EndPause { done }: EndPause, _: &mut Context<Self>) {
         self.shell.resume();
-        // Who no longer waits needs no answer.
+        // The caller may have stopped waiting.
         let _ = done.send(());
     }
 }

@@ -1,4 +1,4 @@
-//! Quarantine, and what is parked: somebody has decided what becomes of a task in it.
+//! Requests to release a quarantined task or to discard a parked one.
 
 use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
@@ -10,15 +10,15 @@ use crate::canvas::parked::ParkedTask;
 use crate::error::{Error, Result};
 use crate::messages::task::Released;
 
-/// Let a task out of quarantine.
+/// Releases a task from quarantine.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Release {
     pub(crate) id: Id,
     pub(crate) released: Released,
-    /// It is not in quarantine, but parked, or will be when it comes in.
+    /// The task, if it is not in quarantine but parked, or will be parked when it is admitted.
     pub(crate) parked: Option<ParkedTask>,
-    /// Told once that is durable. It is dropped if the engine halts first.
+    /// Answered once the release is durable. Dropped if the engine halts first.
     pub(crate) done: oneshot::Sender<Result<()>>,
 }
 
@@ -36,10 +36,10 @@ impl Handler<Release> for EngineActor {
             self.shell.then(PostCommit::Done(done));
         } else if let Some(task) = parked {
             self.shell.discard_parked(&task);
-            self.want(id.root());
+            self.start_early(id.root());
             self.shell.then(PostCommit::Done(done));
         } else {
-            // Who no longer waits need not know.
+            // The caller may have stopped waiting.
             let _ = done.send(Err(Error::NotQuarantined { id }));
         }
     }

@@ -1,4 +1,4 @@
-//! Revocation: what somebody has asked to end, and all that is in it.
+//! Revocation: marks a node and everything below it as revoked.
 
 use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
@@ -12,64 +12,65 @@ use crate::canvas::machine::workflow::ROOT;
 use crate::persistence::StoreError;
 use crate::persistence::reader::NodeLocation;
 
-/// Revoke the node that stands there.
+/// Revokes a node.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Revoke {
     pub(crate) root: Id,
-    pub(crate) stand: NodeKey,
-    /// Told once that is durable: whether all is settled that may have been on its way. It is dropped
-    /// if the engine halts first.
+    pub(crate) node: NodeKey,
+    /// Answered once that is durable: whether every record that may have been on its way is
+    /// settled. Dropped if the engine halts first.
     pub(crate) settled: oneshot::Sender<bool>,
 }
 
-/// What a [`Revoke`] has decided is durable.
+/// The decision on a [`Revoke`] is durable.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct IsRevoked(pub(crate) Revoke);
+pub(crate) struct RevocationDurable(pub(crate) Revoke);
 
 impl EngineActor {
     fn revoke(&mut self, revoke: Revoke) -> Result<(), StoreError> {
-        let Revoke { root, stand, .. } = revoke;
+        let Revoke { root, node, .. } = revoke;
         let is_live = self.workflows.contains_key(&root);
-        if !is_live && self.is_on_its_way(root)? {
+        if !is_live && self.is_in_transition(root)? {
             self.shell.then(PostCommit::Revoke(revoke));
             return Ok(());
         }
         let waits = !is_live && self.shell.reader().waiting(root)?.is_some();
-        if (is_live || waits) && self.shell.mark(root, stand) {
-            let (stream, index) = stand;
+        if (is_live || waits) && self.shell.mark(root, node) {
+            let (stream, index) = node;
             let record = Record::Revoked { stream, index };
             self.shell.record(root.workflow_stream(), record);
             self.shell.announce_revocations(root);
-            if stand == (WORKFLOW_STREAM, ROOT) {
-                // It need not wait for its turn, nor for its time.
-                self.want(root);
+            if node == (WORKFLOW_STREAM, ROOT) {
+                // A revoked workflow waits neither for capacity nor for its time.
+                self.start_early(root);
             }
         }
-        self.shell.then(PostCommit::IsRevoked(IsRevoked(revoke)));
+        self.shell
+            .then(PostCommit::RevocationDurable(RevocationDurable(revoke)));
         Ok(())
     }
 
     fn answer_revocation(&mut self, revoke: Revoke) -> Result<(), StoreError> {
         let Revoke {
             root,
-            stand,
+            node,
             settled,
         } = revoke;
-        let has_met = self.shell.has_met(root, stand);
+        let has_met = self.shell.has_met(root, node);
         if has_met && let Some(live) = self.workflows.get(&root) {
             for callback in live.machine.open_callbacks() {
-                self.revoke_callback(root, callback, &[stand])?;
+                self.revoke_callback(root, callback, &[node])?;
             }
             self.shell.announce_revocations(root);
         }
-        // Who no longer waits loses nothing.
+        // The caller may have stopped waiting.
         let _ = settled.send(has_met || !self.workflows.contains_key(&root));
         Ok(())
     }
 
-    /// Marks a callback that was called for by what is within one of these nodes.
+    /// Marks a callback as revoked if a node within one of these launched it.
     fn revoke_callback(
         &self,
         root: Id,
@@ -77,47 +78,48 @@ impl EngineActor {
         marks: &[NodeKey],
     ) -> Result<(), StoreError> {
         let reader = self.shell.reader();
-        if let Some(found) = reader.find(root.node(callback))?
-            && reader.is_within(root, &found, marks)?
+        if let Some(location) = reader.find(root.node(callback))?
+            && reader.is_within(root, &location, marks)?
         {
             self.shell.mark(root, (WORKFLOW_STREAM, callback));
         }
         Ok(())
     }
 
-    /// A callback is to run that something has called for; perhaps within what is revoked.
-    pub(super) fn look_at_launch(&self, root: Id, callback: Seq) -> Result<(), StoreError> {
+    /// Marks a newly launched callback as revoked if it belongs to a revoked node.
+    pub(super) fn check_launch(&self, root: Id, callback: Seq) -> Result<(), StoreError> {
         let mut marks = self.shell.marks(root);
-        marks.retain(|stand| self.shell.has_met(root, *stand));
+        marks.retain(|node| self.shell.has_met(root, *node));
         match marks.is_empty() {
             true => Ok(()),
             false => self.revoke_callback(root, callback, &marks),
         }
     }
 
-    /// A callback goes on after a restart: as above. What was revoked is to be known by now.
-    pub(super) fn look_at_callback(
+    /// As [`check_launch`](Self::check_launch), for a callback that is recovered after a restart.
+    /// The revocations must be known by now.
+    pub(super) fn check_recovered_callback(
         &self,
         root: Id,
         callback: &NodeLocation,
     ) -> Result<(), StoreError> {
         let marks = self.shell.marks(root);
         if !marks.is_empty() && self.shell.reader().is_within(root, callback, &marks)? {
-            let stand = (WORKFLOW_STREAM, callback.node.seq);
-            self.shell.mark(root, stand);
+            let node = (WORKFLOW_STREAM, callback.node.seq);
+            self.shell.mark(root, node);
         }
         Ok(())
     }
 
-    /// Of what is revoked nobody comes in who is suspected.
-    pub(super) fn look_at_suspects(&self, root: Id) -> Result<(), StoreError> {
+    /// Clears the suspects below revoked nodes: they are not admitted any more.
+    pub(super) fn clear_revoked_suspects(&self, root: Id) -> Result<(), StoreError> {
         let marks = self.shell.marks(root);
         if marks.is_empty() {
             return Ok(());
         }
         for suspect in self.shell.suspects_of(root) {
-            let found = self.shell.reader().find(suspect)?;
-            if found.is_some_and(|found| found.is_of(&marks)) {
+            let location = self.shell.reader().find(suspect)?;
+            if location.is_some_and(|location| location.is_of(&marks)) {
                 self.shell.clear_absent(suspect);
             }
         }
@@ -135,10 +137,10 @@ impl Handler<Revoke> for EngineActor {
     }
 }
 
-impl Handler<IsRevoked> for EngineActor {
+impl Handler<RevocationDurable> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, IsRevoked(revoke): IsRevoked, _: &mut Context<Self>) {
+    fn handle(&mut self, RevocationDurable(revoke): RevocationDurable, _: &mut Context<Self>) {
         if let Err(error) = self.answer_revocation(revoke) {
             self.shell.halt(error.into());
         }

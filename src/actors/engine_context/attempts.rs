@@ -1,4 +1,4 @@
-//! Attempts: of a task that is tried again and again only the last attempts stay on record.
+//! Attempts: keeps only the latest attempts of a task on record.
 
 use std::collections::HashMap;
 
@@ -7,22 +7,22 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Record};
 use crate::persistence::{StoreError, codec, keys};
 
-/// By workflow, what is known of the segments in which records have been superseded: the stream and
-/// the commit of each.
+/// By workflow: the segments in which records have been superseded, by stream and commit.
 pub(super) type Superseded = HashMap<Id, HashMap<(Id, u64), Segments>>;
 
 /// The segments of one stream and commit.
 #[derive(Debug)]
 pub(super) enum Segments {
-    /// They hold nothing but attempts, so many of which somebody may still ask for.
+    /// They hold only attempts, `left` of which are not superseded yet.
     Attempts { keys: Vec<Vec<u8>>, left: usize },
-    /// Something else is in them: they stay.
+    /// They hold other records, too, and are kept.
     Kept,
 }
 
 impl EngineContext {
-    /// A record of an attempt, in this commit of stream `stream`, which is in the store, is no
-    /// longer asked for: a later one says more. What nobody asks for is deleted.
+    /// Notes that a record of an attempt, in this stored commit of stream `stream`, has been
+    /// superseded by a later one. Deletes the commit's segments once all of their records have
+    /// been.
     pub(crate) fn supersede(&self, stream: Id, commit: u64) -> Result<(), StoreError> {
         let mut all = self.0.superseded.borrow_mut();
         let of_workflow = all.entry(stream.root()).or_default();

@@ -1,4 +1,4 @@
-//! Quarantine: what was running when the process before this one ended, and may have ended it.
+//! Quarantine: the tasks that were running when the previous process ended, and may have ended it.
 
 use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -23,43 +23,43 @@ use crate::persistence::reader::Reader;
 use crate::persistence::steady::ClockReading;
 use crate::persistence::{Durability, Store, StoreError, keys};
 
-/// What the lives before leave to this one.
+/// The state that earlier sessions left to this one.
 #[derive(Debug)]
 pub(crate) struct RecoveredState {
-    /// The number that no commit of theirs has reached.
+    /// An upper bound of their commit numbers.
     pub(super) last_commit: u64,
-    /// Our own, which is to be ended.
+    /// This session, whose end is still to be recorded.
     pub(super) session: Session,
     pub(super) quarantine: Quarantine<TrialCandidate>,
-    /// To be written before anything starts.
+    /// Changes to the suspects' records, to be written before any task starts.
     pub(super) notes: Vec<Note>,
-    /// How much is pending.
+    /// The pending load.
     pub(crate) pending: Load,
-    /// The latest workflow of theirs.
+    /// The latest workflow that an earlier session stored.
     pub(super) last_root: Option<Id>,
-    /// Where it is noted if the process aborts.
+    /// The note that is written if the process aborts.
     pub(super) abort_note: Option<AbortNote>,
 }
 
-/// How tasks are found out that end the process.
+/// How tasks that end the process are detected.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TrialSettings {
-    /// So many crashes are enough.
+    /// The number of crashes after which a task is quarantined.
     pub(crate) crashes: u32,
-    /// An abort is noted.
+    /// Aborts of the process are noted.
     pub(crate) note_aborts: bool,
 }
 
-/// Who waits to be tried.
+/// A suspect that waits for its trial.
 #[derive(Debug)]
 pub(crate) struct TrialCandidate {
     slot: Slot,
     priority: u8,
-    ticket: TaskKey,
+    key: TaskKey,
 }
 
 impl RecoveredState {
-    /// Opens the store for a new life.
+    /// Opens the store for a new session.
     pub(crate) fn take(
         store: &dyn Store,
         reader: &Reader,
@@ -69,24 +69,24 @@ impl RecoveredState {
     ) -> Result<Self, StoreError> {
         let directory = store.directory();
         let has_aborted = directory.is_some_and(aborts::is_noted);
-        let (opening, life, last_end) = meta::open(store, durability, has_aborted, clock)?;
+        let (opening, session, last_end) = meta::open(store, durability, has_aborted, clock)?;
         let directory = directory.filter(|_| trials.note_aborts);
         let mut suspects = Vec::new();
         let mut notes = Vec::new();
         for (id, suspect) in reader.suspects()? {
             match store.get(&keys::head(id.root()))? {
                 Some(_) => suspects.push((id, suspect)),
-                // It has ended with its workflow.
+                // The suspect has ended with its workflow.
                 None => notes.push((id, None)),
             }
         }
         let wall_ms = clock.wall_ms;
-        let (court, more) = Quarantine::open(suspects, last_end, trials.crashes, wall_ms);
+        let (quarantine, more) = Quarantine::open(suspects, last_end, trials.crashes, wall_ms);
         notes.extend(more);
         Ok(Self {
             last_commit: opening.last_commit(),
-            session: life,
-            quarantine: court,
+            session,
+            quarantine,
             notes,
             pending: reader.pending()?,
             abort_note: directory.and_then(AbortNote::make),
@@ -99,8 +99,8 @@ impl RecoveredState {
     }
 }
 
-/// What is known of a quarantined task, as its users see it.
-fn shown((id, suspect): (Id, &Suspect)) -> QuarantinedTask {
+/// Converts a suspect to the form that users see.
+fn to_public((id, suspect): (Id, &Suspect)) -> QuarantinedTask {
     QuarantinedTask {
         id,
         name: suspect.name.clone(),
@@ -110,31 +110,33 @@ fn shown((id, suspect): (Id, &Suspect)) -> QuarantinedTask {
 }
 
 impl EngineContext {
-    /// To be called before anything is started.
+    /// Opens the quarantine. Must be called before any task is started.
     pub(super) fn open_quarantine(&self, notes: Vec<Note>) {
-        notes.into_iter().for_each(|note| self.note(Some(note)));
+        notes
+            .into_iter()
+            .for_each(|note| self.record_suspect(Some(note)));
         let quarantined: Vec<QuarantinedTask> = {
-            let court = self.0.quarantine.borrow();
-            if court.is_holding() {
+            let quarantine = self.0.quarantine.borrow();
+            if quarantine.is_holding() {
                 self.0.dispatcher.borrow_mut().hold_back();
             }
-            court.quarantined().map(shown).collect()
+            quarantine.quarantined().map(to_public).collect()
         };
         for task in &quarantined {
-            self.dispose_of(task);
+            self.apply_policy(task);
         }
         if let Some(hook) = self.0.limits.on_quarantine.clone()
             && !quarantined.is_empty()
         {
-            // It may block, and may panic.
-            let tell = move || quarantined.iter().for_each(|task| hook.call(task));
-            let (job, _) = pool::job(tell);
+            // The hook may block or panic.
+            let call_hook = move || quarantined.iter().for_each(|task| hook.call(task));
+            let (job, _) = pool::job(call_hook);
             self.shared().engine_handle().runtime.run(job);
         }
     }
 
-    /// Keeps a task that is in quarantine, or has it fail, as the app has been told.
-    fn dispose_of(&self, task: &QuarantinedTask) {
+    /// Keeps a quarantined task or makes it fail, as the app's policy says.
+    fn apply_policy(&self, task: &QuarantinedTask) {
         let QuarantinedTask {
             id, name, crashes, ..
         } = task;
@@ -152,12 +154,12 @@ impl EngineContext {
             QuarantinePolicy::Discard => {
                 tracing::error!(%id, name, crashes, "discarded: the process ends when it runs");
                 let note = self.0.quarantine.borrow_mut().discard(*id);
-                self.note(note);
+                self.record_suspect(note);
             }
         }
     }
 
-    fn note(&self, note: Option<Note>) {
+    fn record_suspect(&self, note: Option<Note>) {
         match note {
             Some((id, Some(suspect))) => {
                 let record = codec::encode(Kind::Suspect, &suspect);
@@ -168,100 +170,105 @@ impl EngineContext {
         }
     }
 
-    /// Says whether this workflow is to come in at once: a task of it may have to be tried.
-    pub(crate) fn awaits(&self, root: Id) -> bool {
+    /// Returns whether this workflow must be admitted at once, because one of its tasks may have to
+    /// be tried.
+    pub(crate) fn may_need_trial(&self, root: Id) -> bool {
         self.0.quarantine.borrow().awaits(root)
     }
 
-    /// A task has come in whose attempt `attempt` was running when the process ended.
-    pub(crate) fn arrived(
+    /// Registers a recovered task whose attempt `attempt` was running when the process ended.
+    /// Returns its status.
+    pub(crate) fn register_recovered(
         &self,
         id: Id,
         name: &str,
         attempt: u32,
-        ticket: TaskKey,
+        key: TaskKey,
     ) -> SuspectStatus {
         let now_ms = self.now_ms();
-        let (arrival, note) = self
+        let (status, note) = self
             .0
             .quarantine
             .borrow_mut()
             .arrived(id, name, attempt, now_ms);
-        self.note(note);
-        if arrival == SuspectStatus::Quarantined {
-            self.0.quarantined_tasks.borrow_mut().insert(id, ticket);
+        self.record_suspect(note);
+        if status == SuspectStatus::Quarantined {
+            self.0.quarantined_tasks.borrow_mut().insert(id, key);
         }
-        arrival
+        status
     }
 
-    /// It is started when it is its turn to be tried.
-    pub(crate) fn await_trial(&self, id: Id, slot: Slot, priority: u8, ticket: TaskKey) {
-        let accused = TrialCandidate {
+    /// Queues the task for its trial.
+    pub(crate) fn await_trial(&self, id: Id, slot: Slot, priority: u8, key: TaskKey) {
+        let candidate = TrialCandidate {
             slot,
             priority,
-            ticket,
+            key,
         };
         self.0.dispatcher.borrow_mut().pin(slot);
-        let lost = self.0.quarantine.borrow_mut().wait(id, accused);
-        self.waits_no_longer(lost);
-        self.try_next();
+        let lost = self.0.quarantine.borrow_mut().wait(id, candidate);
+        self.unpin_candidate(lost);
+        self.advance_trials();
     }
 
-    /// All that was running has come in.
-    pub(crate) fn gathered(&self) {
+    /// Notes that all tasks that were running have been recovered.
+    pub(crate) fn finish_recovery(&self) {
         self.0.quarantine.borrow_mut().gathered();
-        self.try_next();
+        self.advance_trials();
     }
 
-    /// The clock of the trials starts: tasks may start from now on.
+    /// Starts the clock of the trials: tasks may start from now on.
     pub(super) fn begin_trials(&self) {
         let now = self.shared().clock.elapsed_ms();
         self.0.quarantine.borrow_mut().begin(now);
     }
 
-    /// Ends the trials that have taken long enough, and starts the suspects whose turn it is.
-    pub(super) fn try_next(&self) {
+    /// Ends the trials whose time has passed, and starts the suspects that are next.
+    pub(super) fn advance_trials(&self) {
         if self.is_draining() || self.0.dispatcher.borrow().is_paused() {
             return;
         }
         let now = self.shared().clock.elapsed_ms();
         let outlived = self.0.quarantine.borrow_mut().end_overdue(now);
-        outlived.into_iter().for_each(|note| self.note(Some(note)));
+        outlived
+            .into_iter()
+            .for_each(|note| self.record_suspect(Some(note)));
         self.end_hold();
         loop {
             let next = self.0.quarantine.borrow_mut().next(now);
-            let Some(accused) = next else { break };
-            self.start_trial(accused);
+            let Some(candidate) = next else { break };
+            self.start_trial(candidate);
         }
         self.wake_for_trials(now);
     }
 
-    /// It does not come to its trial: its slot is not named here any more.
-    fn waits_no_longer(&self, accused: Option<TrialCandidate>) {
-        if let Some(TrialCandidate { slot, .. }) = accused {
+    /// Unpins the slot of a suspect that does not come to its trial.
+    fn unpin_candidate(&self, candidate: Option<TrialCandidate>) {
+        if let Some(TrialCandidate { slot, .. }) = candidate {
             self.0.dispatcher.borrow_mut().unpin(slot);
         }
     }
 
-    fn start_trial(&self, accused: TrialCandidate) {
+    fn start_trial(&self, candidate: TrialCandidate) {
         let TrialCandidate {
             slot,
             priority,
-            ticket,
-        } = accused;
+            key,
+        } = candidate;
         self.0.dispatcher.borrow_mut().unpin(slot);
         let permit = match self.0.quarantine.borrow().is_holding() {
             true => self.0.dispatcher.borrow_mut().grant_now(slot),
             false => None,
         };
         match permit {
-            Some(permit) => self.grant(Some((Ready::Known(ticket), permit))),
-            // Others may start, too; or its actor was lost, and the attempt before still has the slot.
-            None => self.request(slot, priority, Ready::Known(ticket)),
+            Some(permit) => self.grant(Some((Ready::Known(key), permit))),
+            // Other tasks may start, too; or the task's actor was lost, and its previous attempt
+            // still holds the slot.
+            None => self.request(slot, priority, Ready::Known(key)),
         }
     }
 
-    /// Starts what has waited while a suspect was tried alone, if that is over.
+    /// Starts the tasks that waited while a suspect was tried alone, if that trial is over.
     fn end_hold(&self) {
         let mut dispatcher = self.0.dispatcher.borrow_mut();
         if !dispatcher.is_held_back() || self.0.quarantine.borrow().is_holding() {
@@ -284,105 +291,105 @@ impl EngineContext {
             let left = at.saturating_sub(self.shared().clock.elapsed_ms());
             self.scheduler().do_send(WakeAt {
                 at: Moment::steady(self.steady_ms().saturating_add(left)),
-                who: self.engine().clone().recipient(),
+                recipient: self.engine().clone().recipient(),
             });
         }
     }
 
-    /// To be called whenever the engine is woken.
-    pub(crate) fn look_at_trials(&self) {
+    /// Continues the trials if their alarm is due. Must be called whenever the engine is woken.
+    pub(crate) fn check_trials(&self) {
         if self.0.trial_alarm.take().is_some() {
-            self.try_next();
+            self.advance_trials();
         }
     }
 
-    /// The attempt that is about to be recorded is that of a task on trial.
-    pub(crate) fn trial_starts(&self, id: Id) {
+    /// Starts the trial of a task whose attempt is about to be recorded.
+    pub(crate) fn begin_trial(&self, id: Id) {
         let now = self.shared().clock.elapsed_ms();
         let note = self.0.quarantine.borrow_mut().started(id, now);
-        self.note(note);
+        self.record_suspect(note);
         self.wake_for_trials(now);
     }
 
-    /// It waits for another task: its trial is over.
-    pub(crate) fn outlived(&self, id: Id) {
+    /// Ends the trial of a task that waits for another task.
+    pub(crate) fn end_trial(&self, id: Id) {
         let note = self.0.quarantine.borrow_mut().outlived(id);
         if note.is_some() {
-            self.note(note);
-            self.try_next();
+            self.record_suspect(note);
+            self.advance_trials();
         }
     }
 
-    /// It has ended, and the process has not.
-    pub(crate) fn cleared(&self, id: Id) {
+    /// Clears a suspect whose attempt has ended without ending the process.
+    pub(crate) fn clear_suspect(&self, id: Id) {
         let (note, waited) = self.0.quarantine.borrow_mut().cleared(id);
-        self.note(note);
-        self.waits_no_longer(waited);
-        // It may be revoked, and was locked up until then.
+        self.record_suspect(note);
+        self.unpin_candidate(waited);
+        // A task that was revoked may have been in quarantine until now.
         if self.0.quarantined_tasks.borrow_mut().remove(&id).is_some() {
             self.shared().release(id);
         }
-        self.try_next();
+        self.advance_trials();
     }
 
-    /// What was running in this workflow, and is to be tried or locked up, or may have to be.
+    /// Returns the tasks of this workflow that are suspected or quarantined.
     pub(crate) fn suspects_of(&self, root: Id) -> Vec<Id> {
         self.0.quarantine.borrow().suspects_of(root)
     }
 
-    /// As [`cleared`](Self::cleared), of one that does not come in any more.
+    /// As [`clear_suspect`](Self::clear_suspect), for a task that is not recovered any more.
     pub(crate) fn clear_absent(&self, id: Id) {
         self.shared().release(id);
-        self.cleared(id);
+        self.clear_suspect(id);
     }
 
-    /// What was known of it when it was discarded.
+    /// Returns the record of a discarded task.
     pub(crate) fn suspect(&self, id: Id) -> Option<Suspect> {
         self.0.quarantine.borrow().suspect(id).cloned()
     }
 
-    /// Lets a task out of quarantine: to run again, or to fail. Says whether it was there.
+    /// Releases a task from quarantine, to run again or to fail. Returns whether it was there.
     pub(crate) fn release_quarantined(&self, id: Id, released: Released) -> bool {
         let note = {
-            let mut court = self.0.quarantine.borrow_mut();
+            let mut quarantine = self.0.quarantine.borrow_mut();
             match released {
-                Released::ToRun => court.requeue(id),
-                Released::ToFail => court.discard(id),
+                Released::ToRun => quarantine.requeue(id),
+                Released::ToFail => quarantine.discard(id),
             }
         };
-        let found = note.is_some();
-        self.note(note);
-        if found {
+        let was_quarantined = note.is_some();
+        self.record_suspect(note);
+        if was_quarantined {
             self.shared().release(id);
         }
-        // A task that has not come in yet finds it on record.
-        let ticket = self.0.quarantined_tasks.borrow_mut().remove(&id);
-        self.tell_released(ticket.or_else(|| self.shared().parked_ticket(id)), released);
-        found
+        // A task that is not recovered yet finds its release on record.
+        let key = self.0.quarantined_tasks.borrow_mut().remove(&id);
+        self.notify_released(key.or_else(|| self.shared().parked_key(id)), released);
+        was_quarantined
     }
 
-    /// Has a parked task fail; or one that would be parked, as soon as it comes in.
+    /// Makes a parked task fail, or a task that would be parked, as soon as it is admitted.
     pub(crate) fn discard_parked(&self, task: &ParkedTask) {
-        if let Some(ticket) = self.shared().parked_ticket(task.id) {
-            return self.tell_released(Some(ticket), Released::ToFail);
+        if let Some(key) = self.shared().parked_key(task.id) {
+            return self.notify_released(Some(key), Released::ToFail);
         }
-        let mut court = self.0.quarantine.borrow_mut();
-        let note = court.discard_unmet(task.id, &task.name, self.now_ms());
-        drop(court);
-        self.note(Some(note));
+        let mut quarantine = self.0.quarantine.borrow_mut();
+        let note = quarantine.discard_unmet(task.id, &task.name, self.now_ms());
+        drop(quarantine);
+        self.record_suspect(Some(note));
     }
 
-    /// Says whether a task is to fail when it comes in.
+    /// Returns whether a task fails as soon as it is recovered.
     pub(crate) fn is_discarded(&self, id: Id) -> bool {
         self.0.quarantine.borrow().is_discarded(id)
     }
 
-    fn tell_released(&self, ticket: Option<TaskKey>, released: Released) {
-        if let Some(task) = ticket.and_then(|ticket| self.0.tasks.borrow().get(ticket).cloned()) {
+    fn notify_released(&self, key: Option<TaskKey>, released: Released) {
+        if let Some(task) = key.and_then(|key| self.0.tasks.borrow().get(key).cloned()) {
             task.do_send(released);
         }
     }
 }
 
-/// Where the tasks in quarantine are that have come in.
+/// The recovered tasks that are in quarantine.
 pub(super) type QuarantinedTasks = HashMap<Id, TaskKey>;

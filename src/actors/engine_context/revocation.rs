@@ -1,4 +1,4 @@
-//! Revocation: what is marked, and who is to hear of it.
+//! Revocation: the marked nodes, and the tasks that are notified of them.
 
 use super::EngineContext;
 use crate::actors::dispatcher::Ready;
@@ -8,13 +8,13 @@ use crate::canvas::machine::revocation::NodeKey;
 use crate::messages::task::Recheck;
 
 impl EngineContext {
-    /// Says whether anything at all is revoked: mostly not.
+    /// Returns whether any node is revoked; mostly none is.
     pub(crate) fn has_revoked(&self) -> bool {
         !self.0.revocations.borrow().is_empty()
     }
 
-    /// Says whether what stands here, and has not ended, is revoked; see
-    /// [`Revocations::meets`](crate::canvas::machine::revocation::Revocations::meets).
+    /// Returns whether the unfinished node at `path` is revoked, and notes that it was met; see
+    /// [`Revocations::observe`](crate::canvas::machine::revocation::Revocations::observe).
     pub(crate) fn observe_revocation(
         &self,
         root: Id,
@@ -23,22 +23,22 @@ impl EngineContext {
         self.has_revoked() && self.0.revocations.borrow_mut().observe(root, path)
     }
 
-    /// Marks a node as revoked; says whether that is new.
-    pub(crate) fn mark(&self, root: Id, stand: NodeKey) -> bool {
-        self.0.revocations.borrow_mut().mark(root, stand)
+    /// Marks a node as revoked. Returns whether it was not marked before.
+    pub(crate) fn mark(&self, root: Id, node: NodeKey) -> bool {
+        self.0.revocations.borrow_mut().mark(root, node)
     }
 
-    /// The marked nodes of a workflow.
+    /// Returns the marked nodes of a workflow.
     pub(crate) fn marks(&self, root: Id) -> Vec<NodeKey> {
         self.0.revocations.borrow().of(root)
     }
 
-    /// Says whether something of a marked node was met that had not ended.
-    pub(crate) fn has_met(&self, root: Id, stand: NodeKey) -> bool {
-        self.0.revocations.borrow().has_met(root, stand)
+    /// Returns whether an unfinished part of a marked node was met.
+    pub(crate) fn has_met(&self, root: Id, node: NodeKey) -> bool {
+        self.0.revocations.borrow().has_met(root, node)
     }
 
-    /// Has all that waits or runs in a workflow find out whether it is revoked.
+    /// Makes all waiting and running tasks of a workflow check whether they are revoked.
     pub(crate) fn announce_revocations(&self, root: Id) {
         let is_revoked = |ready: &Ready| match ready {
             Ready::New(child) => child.root == root && self.observe_revocation(root, child.path()),
@@ -55,27 +55,28 @@ impl EngineContext {
         }
     }
 
-    /// Tells a running attempt that it is to end.
-    pub(crate) fn cancel(&self, ticket: TaskKey, attempt: u32) {
+    /// Requests the cancellation of a running attempt.
+    pub(crate) fn cancel(&self, key: TaskKey, attempt: u32) {
         let cancellations = &self.shared().engine_handle().cancellations;
-        cancellations.cancel(ticket, attempt);
+        cancellations.cancel(key, attempt);
     }
 
     /// Ends an attempt whose task has lost its actor.
-    pub(crate) fn end_attempt(&self, ticket: TaskKey, attempt: u32) {
+    pub(crate) fn end_attempt(&self, key: TaskKey, attempt: u32) {
         if !self.is_closed() {
             self.shared()
                 .engine_handle()
                 .cancellations
-                .end(ticket, attempt);
+                .end(key, attempt);
         }
     }
 
-    /// An attempt has ended, and its task has heard so, or is gone.
-    pub(crate) fn forget_cancellation(&self, ticket: TaskKey, attempt: u32) {
+    /// Drops a request to cancel an attempt that has ended; its task has received the end, or is
+    /// gone.
+    pub(crate) fn forget_cancellation(&self, key: TaskKey, attempt: u32) {
         self.shared()
             .engine_handle()
             .cancellations
-            .forget(ticket, attempt);
+            .forget(key, attempt);
     }
 }
