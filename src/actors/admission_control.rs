@@ -34,7 +34,7 @@ impl AdmissionControl {
     }
 
     pub(crate) fn taken(&self) -> Load {
-        self.0.lock().machine.taken()
+        self.0.lock().machine.used()
     }
 
     /// Enters when there is room; never, if it is closed before.

@@ -393,7 +393,7 @@ impl AttemptRef {
     /// What comes of an attempt that gave no value.
     fn failed(&self, error: &TaskError, shared: &Shared) -> AttemptOutcome {
         match error.next(&self.entry.options) {
-            Next::Replace(canvas) => match freeze::graft(*canvas, true, &shared.registry) {
+            Next::Replace(canvas) => match freeze::plan_subtask(*canvas, true, &shared.registry) {
                 Ok(graft) => AttemptOutcome::Replaced(graft),
                 Err(refusal) => {
                     let message = format!("its replacement is refused: {refusal}");

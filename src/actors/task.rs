@@ -287,7 +287,7 @@ impl Job {
                 index,
                 purpose,
                 key,
-                graft,
+                plan: graft,
             } => {
                 let first = self.shell.number(self.child.root, graft.span)?;
                 let child =

@@ -138,7 +138,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::canvas::freeze::{Catalogue, Def, FanOutDef, Members, Node, SizeExceeded, graft};
+    use crate::canvas::freeze::{
+        Catalogue, Def, FanOutDef, Members, Node, SizeExceeded, plan_subtask,
+    };
     use crate::canvas::options::Options;
     use crate::canvas::outcome::TaskFailure;
     use crate::canvas::parameter::Parameter;
@@ -170,7 +172,7 @@ mod tests {
     }
 
     fn frozen(canvas: Canvas) -> Node {
-        *graft(canvas, false, &Everything).unwrap().node
+        *plan_subtask(canvas, false, &Everything).unwrap().node
     }
 
     /// Written and read again.

@@ -236,7 +236,7 @@ impl Running {
                 index,
                 purpose,
                 key,
-                graft,
+                plan: graft,
             } => {
                 let first = self.run.number(graft.span, draft);
                 let child =

@@ -350,7 +350,11 @@ impl TaskContext {
 
     fn graft<S: Accepts<()>>(&self, signature: S) -> Result<SubtaskPlan> {
         let registry = &self.host.shared()?.registry;
-        Ok(freeze::graft(signature.into_canvas(), false, registry)?)
+        Ok(freeze::plan_subtask(
+            signature.into_canvas(),
+            false,
+            registry,
+        )?)
     }
 
     /// Adds a member to the group, or the chord's header, that the task is a member of: its value

@@ -126,7 +126,7 @@ impl EngineActor {
         let reader = self.shell.reader().clone();
         for (lane, room) in self.backlog.free_capacity() {
             let name = self.backlog.name(lane).to_owned();
-            let from = self.backlog.last_taken(lane).cloned();
+            let from = self.backlog.cursor(lane).cloned();
             let mut turns = reader.turns(&name, from);
             let mut room = room.min(AT_ONCE.saturating_sub(self.moving.len()));
             while room > 0 {
@@ -134,7 +134,7 @@ impl EngineActor {
                     self.backlog.mark_drained(lane);
                     break;
                 };
-                self.backlog.take_from(lane, turn);
+                self.backlog.set_cursor(lane, turn);
                 if !self.moving.contains(&root) {
                     self.take_turn(root, lane)?;
                     room -= 1;
@@ -348,12 +348,8 @@ impl Handler<Stored> for EngineActor {
                 self.backlog.arrived(lane);
                 let turn = keys::turn(self.backlog.name(lane), priority, root);
                 // Before those that are in already.
-                if self
-                    .backlog
-                    .last_taken(lane)
-                    .is_some_and(|last| turn < *last)
-                {
-                    self.backlog.take_from(lane, turn);
+                if self.backlog.cursor(lane).is_some_and(|last| turn < *last) {
+                    self.backlog.set_cursor(lane, turn);
                 }
             }
             Stored::WaitsUntil(at) => at.moments().for_each(|moment| self.due.add(moment)),

@@ -9,7 +9,7 @@ use crate::actors::pool;
 use crate::actors::task_slab::TaskKey;
 use crate::canvas::id::Id;
 use crate::canvas::machine::pending_limit::Load;
-use crate::canvas::machine::quarantine::{Note, Quarantine, Suspect, SuspectStatus};
+use crate::canvas::machine::quarantine::{Quarantine, Suspect, SuspectStatus, SuspectUpdate};
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::{QuarantinePolicy, QuarantinedTask};
 use crate::canvas::time::Moment;
@@ -32,7 +32,7 @@ pub(crate) struct RecoveredState {
     pub(super) session: Session,
     pub(super) quarantine: Quarantine<TrialCandidate>,
     /// To be written before anything starts.
-    pub(super) notes: Vec<Note>,
+    pub(super) notes: Vec<SuspectUpdate>,
     /// How much is pending.
     pub(crate) pending: Load,
     /// The latest workflow of theirs.
@@ -111,7 +111,7 @@ fn shown((id, suspect): (Id, &Suspect)) -> QuarantinedTask {
 
 impl EngineContext {
     /// To be called before anything is started.
-    pub(super) fn open_quarantine(&self, notes: Vec<Note>) {
+    pub(super) fn open_quarantine(&self, notes: Vec<SuspectUpdate>) {
         notes.into_iter().for_each(|note| self.note(Some(note)));
         let quarantined: Vec<QuarantinedTask> = {
             let court = self.0.quarantine.borrow();
@@ -157,7 +157,7 @@ impl EngineContext {
         }
     }
 
-    fn note(&self, note: Option<Note>) {
+    fn note(&self, note: Option<SuspectUpdate>) {
         match note {
             Some((id, Some(suspect))) => {
                 let record = codec::encode(Kind::Suspect, &suspect);

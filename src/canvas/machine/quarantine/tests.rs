@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    fn write(&mut self, note: Option<Note>) {
+    fn write(&mut self, note: Option<SuspectUpdate>) {
         match note {
             Some((id, Some(suspect))) => drop(self.records.insert(id, suspect)),
             Some((id, None)) => drop(self.records.remove(&id)),
