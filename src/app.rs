@@ -54,8 +54,8 @@ const BLOCKING_GRACE: Duration = Duration::from_millis(500);
 
 /// A running engine over one store. Clones share it; it stops when the last clone is dropped.
 ///
-/// It owns its threads, so any program can use it: under tokio, actix or any other
-/// executor, or, with [`get_blocking`](AsyncResult::get_blocking), from a plain `main`.
+/// It owns its threads, so any program can use it: under tokio, actix or any other executor, or,
+/// with [`get_blocking`](AsyncResult::get_blocking), from a plain `main`.
 ///
 /// ```
 /// use chordal::prelude::*;
@@ -160,13 +160,11 @@ impl App {
     /// exist.
     ///
     /// The directory must stay in place while the app runs. If it is renamed, replaced or deleted,
-    /// the
-    /// engine halts with [`StoreError::Moved`](crate::StoreError::Moved), and nothing is written to
-    /// a
-    /// new directory at its path.
+    /// the engine halts with [`StoreError::Moved`](crate::StoreError::Moved), and nothing is
+    /// written to a new directory at its path.
     ///
-    /// chordal never logs the arguments and results of tasks. sled logs stored bytes at its
-    /// level `TRACE`, and only there.
+    /// chordal never logs the arguments and results of tasks. sled logs stored bytes at its level
+    /// `TRACE`, and only there.
     pub fn open(directory: impl Into<PathBuf>) -> AppBuilder {
         AppBuilder::new(Source::Sled(directory.into()))
     }
@@ -183,21 +181,20 @@ impl App {
     }
 
     /// Configures an app that runs each submitted canvas on the caller's thread, for tests
-    /// (Celery's
-    /// `task_always_eager`): [`apply_async`](Self::apply_async) returns when the whole canvas has
-    /// ended, including its callbacks and errbacks.
+    /// (Celery's `task_always_eager`): [`apply_async`](Self::apply_async) returns when the whole
+    /// canvas has ended, including its callbacks and errbacks.
     ///
     /// It starts no thread and needs no particular executor; the caller's executor must provide
-    /// what its tasks need (tokio's timers, for example). The store is memory. The outcome of
-    /// every canvas is the same as in an app with an engine, with these differences:
+    /// what its tasks need (tokio's timers, for example). The store is memory. The outcome of every
+    /// canvas is the same as in an app with an engine, with these differences:
     ///
     /// - The members of a group run one after the other, in order; callbacks run after everything
     ///   else.
     /// - Blocking tasks block the caller.
-    /// - Delays (`countdown`, `eta`, retry delays) are skipped without moving the clock.
-    ///   A task that would have expired during its delay has expired.
-    /// - No task is interrupted at its time limit: the limit is noticed when the task next
-    ///   wakes, or, if it is a blocking task, returns. A [manual clock](Clock::manual) wakes it.
+    /// - Delays (`countdown`, `eta`, retry delays) are skipped without moving the clock. A task
+    ///   that would have expired during its delay has expired.
+    /// - No task is interrupted at its time limit: the limit is noticed when the task next wakes,
+    ///   or, if it is a blocking task, returns. A [manual clock](Clock::manual) wakes it.
     /// - Queues, priorities, concurrency, window, durability, retention and grace have no effect:
     ///   results are kept until the app is dropped.
     /// - If the future of `apply_async` is dropped, everything that it has not run fails.
@@ -232,16 +229,13 @@ impl App {
     }
 
     /// Submits a signature. When this returns, the submission is as durable as the app is
-    /// configured; the whole
-    /// canvas is stored, or nothing of it.
+    /// configured; the whole canvas is stored, or nothing of it.
     ///
     /// If the future is dropped before it returns, the work may or may not have been submitted.
     ///
     /// While too much is [pending](AppBuilder::max_pending), the call waits, in order of arrival.
-    /// In a
-    /// running task it behaves as [`TaskContext::apply_async`](crate::TaskContext::apply_async),
-    /// and does not
-    /// wait.
+    /// In a running task it behaves as
+    /// [`TaskContext::apply_async`](crate::TaskContext::apply_async), and does not wait.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -259,14 +253,11 @@ impl App {
     /// # Errors
     ///
     /// Returns [`Error::Canvas`] if the canvas is refused, [`Error::PayloadTooLarge`] if arguments
-    /// are
-    /// [too large](AppBuilder::max_payload), [`Error::Store`] if the store fails or the disk is
-    /// full,
-    /// [`Error::NoThread`] if the system has no thread to draw a large canvas with, and
+    /// are [too large](AppBuilder::max_payload), [`Error::Store`] if the store fails or the disk is
+    /// full, [`Error::NoThread`] if the system has no thread to draw a large canvas with, and
     /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. A refused canvas
-    /// leaves
-    /// nothing in the store, nor does a future that is dropped before the engine has the whole
-    /// canvas.
+    /// leaves nothing in the store, nor does a future that is dropped before the engine has the
+    /// whole canvas.
     ///
     /// # Panics
     ///
@@ -320,10 +311,9 @@ impl App {
         Ok(AsyncResult::of_task(shared.clone(), guard, attempt))
     }
 
-    /// Returns how many tasks, chains, groups and chords are pending: those of all
-    /// workflows that are submitted and have not ended, or are being submitted. The number is
-    /// limited
-    /// by [`max_pending`](AppBuilder::max_pending). An eager app has none.
+    /// Returns how many tasks, chains, groups and chords are pending: those of all workflows that
+    /// are submitted and have not ended, or are being submitted. The number is limited by
+    /// [`max_pending`](AppBuilder::max_pending). An eager app has none.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -338,8 +328,8 @@ impl App {
     }
 
     /// Returns how many bytes all [pending](Self::pending) work takes in the store: mostly the
-    /// arguments, not
-    /// the results. The number is limited by [`max_pending_bytes`](AppBuilder::max_pending_bytes).
+    /// arguments, not the results. The number is limited by
+    /// [`max_pending_bytes`](AppBuilder::max_pending_bytes).
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
         self.load().bytes
@@ -353,8 +343,7 @@ impl App {
     }
 
     /// Returns the handle of a task, chain, group or chord that was submitted earlier, even before
-    /// a
-    /// restart. The type is not checked here: a wrong type shows as [`Error::Decode`].
+    /// a restart. The type is not checked here: a wrong type shows as [`Error::Decode`].
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -374,8 +363,7 @@ impl App {
     }
 
     /// Deletes the result and all other records of a submitted canvas as soon as it has ended,
-    /// instead of keeping
-    /// them until its retention ends: as [`AsyncResult::forget`], by id.
+    /// instead of keeping them until its retention ends: as [`AsyncResult::forget`], by id.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -390,14 +378,13 @@ impl App {
     /// # Errors
     ///
     /// [`Error::UnknownId`] if the id was never submitted to this store, its retention has ended,
-    /// or it
-    /// is already forgotten; and as [`AsyncResult::forget`].
+    /// or it is already forgotten; and as [`AsyncResult::forget`].
     pub async fn forget(&self, id: Id) -> Result<()> {
         client::forget(&self.0.shared, id).await
     }
 
-    /// Revokes a submitted canvas or any part of it, whether it has been reached
-    /// yet or not. As [`AsyncResult::revoke`], by id.
+    /// Revokes a submitted canvas or any part of it, whether it has been reached yet or not. As
+    /// [`AsyncResult::revoke`], by id.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -421,26 +408,21 @@ impl App {
     }
 
     /// Lists the tasks that this build cannot run, each with the reason: no task is registered
-    /// under
-    /// its name, or its arguments, stored by an earlier build, do not fit its parameters now (a
-    /// parameter was added without a default, removed or retyped, a field or a variant renamed).
+    /// under its name, or its arguments, stored by an earlier build, do not fit its parameters now
+    /// (a parameter was added without a default, removed or retyped, a field or a variant renamed).
     /// They wait without using up an attempt. They run when the app is started with a build that
-    /// can
-    /// run them, or fail when they are [discarded](Self::discard). A task is also logged when it is
-    /// parked.
+    /// can run them, or fail when they are [discarded](Self::discard). A task is also logged when
+    /// it is parked.
     ///
-    /// The list also includes the first tasks of workflows that
-    /// still wait in the store, so it is complete right after `start`; for that it reads
-    /// every unfinished workflow. A later task of a workflow is listed once it is reached.
+    /// The list also includes the first tasks of workflows that still wait in the store, so it is
+    /// complete right after `start`; for that it reads every unfinished workflow. A later task of a
+    /// workflow is listed once it is reached.
     ///
     /// If the workflow itself is wrong, and not an older build, the task fails instead of being
-    /// parked,
-    /// with [`FailureKind::Type`](crate::FailureKind::Type), as Celery's does with a `TypeError`.
-    /// This is
-    /// the case if this process submitted the workflow, or if the value came from upstream in an
-    /// untyped
-    /// [`Canvas`](crate::Canvas). In an [eager](Self::eager) app nothing
-    /// waits, and every such task fails.
+    /// parked, with [`FailureKind::Type`](crate::FailureKind::Type), as Celery's does with a
+    /// `TypeError`. This is the case if this process submitted the workflow, or if the value came
+    /// from upstream in an untyped [`Canvas`](crate::Canvas). In an [eager](Self::eager) app
+    /// nothing waits, and every such task fails.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -459,37 +441,30 @@ impl App {
     /// Lists the tasks that crash the process whenever they run: by an abort, a crash, a stack
     /// overflow, or by using all memory. They no longer run, in state
     /// [`Quarantined`](crate::State::Quarantined), until they are [requeued](Self::requeue) or
-    /// [discarded](Self::discard); all other work continues. (Or they fail at once, if
-    /// that is the app's [policy](AppBuilder::quarantine).)
+    /// [discarded](Self::discard); all other work continues. (Or they fail at once, if that is the
+    /// app's [policy](AppBuilder::quarantine).)
     ///
     /// A task that was running when the process crashed runs again after the restart, like all
-    /// tasks
-    /// that ran beside it. After an abort, or after two crashes that may have come from outside,
-    /// the tasks that
-    /// were running are suspects, and start one after the other, beside all other work. The last of
-    /// them starts within ten seconds of the open, however many there are. If the process crashes
-    /// again,
-    /// the ones that had just started are accused, and one of them at a time is tried: it starts
-    /// first
-    /// in the next session, and for a moment nothing else starts (a quarter of a second; at most
-    /// four seconds
-    /// if earlier crashes came a little later).
+    /// tasks that ran beside it. After an abort, or after two crashes that may have come from
+    /// outside, the tasks that were running are suspects, and start one after the other, beside all
+    /// other work. The last of them starts within ten seconds of the open, however many there are.
+    /// If the process crashes again, the ones that had just started are accused, and one of them at
+    /// a time is tried: it starts first in the next session, and for a moment nothing else starts
+    /// (a quarter of a second; at most four seconds if earlier crashes came a little later).
     ///
     /// An abort in that moment proves the task guilty: that makes
-    /// [three](AppBuilder::quarantine_after) crashes.
-    /// Any other crash may have been a `kill -9`. Then the next session first runs without the task
-    /// for four
-    /// seconds: if the process crashes meanwhile, the cause is another. A proof takes three such
-    /// trials in
-    /// a row, and six crashes, so that a program that is killed again and again keeps all its
-    /// tasks. A machine that goes down (on Linux), and a process that is killed while the app
-    /// [shuts down](Self::shutdown), count against no task.
+    /// [three](AppBuilder::quarantine_after) crashes. Any other crash may have been a `kill -9`.
+    /// Then the next session first runs without the task for four seconds: if the process crashes
+    /// meanwhile, the cause is another. A proof takes three such trials in a row, and six crashes,
+    /// so that a program that is killed again and again keeps all its tasks. A machine that goes
+    /// down (on Linux), and a process that is killed while the app [shuts down](Self::shutdown),
+    /// count against no task.
     ///
     /// A task that crashes the process later than a second after its start is not found, unless few
     /// other tasks are suspects: then the time may be up to four seconds.
     ///
-    /// With [`Durability::Buffered`] a crash may undo the record of a task's start, and with it
-    /// the suspicion.
+    /// With [`Durability::Buffered`] a crash may undo the record of a task's start, and with it the
+    /// suspicion.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -521,8 +496,7 @@ impl App {
     /// # Errors
     ///
     /// [`Error::NotQuarantined`] if the task is not in quarantine; [`Error::Store`],
-    /// [`Error::ShutDown`] or
-    /// [`Error::Halted`] if the engine no longer runs.
+    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
     pub async fn requeue(&self, id: Id) -> Result<()> {
         client::release(&self.0.shared, id, Released::ToRun)
             .await
@@ -534,10 +508,8 @@ impl App {
     /// [`FailureKind::Quarantined`](crate::FailureKind::Quarantined), or
     /// [`FailureKind::Type`](crate::FailureKind::Type) if the arguments do not fit, or
     /// [`FailureKind::NotRegistered`](crate::FailureKind::NotRegistered). It returns when the
-    /// failure is
-    /// durable. A parked task that has not been reached, such as a late member of a large group,
-    /// fails
-    /// when it is reached, even after a restart.
+    /// failure is durable. A parked task that has not been reached, such as a late member of a
+    /// large group, fails when it is reached, even after a restart.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -562,10 +534,8 @@ impl App {
         Ok(())
     }
 
-    /// Starts to run tasks in an app that was started
-    /// [paused](AppBuilder::paused), which has an example. A second call, or a call on an app that
-    /// was not
-    /// paused, does nothing.
+    /// Starts to run tasks in an app that was started [paused](AppBuilder::paused), which has an
+    /// example. A second call, or a call on an app that was not paused, does nothing.
     ///
     /// # Errors
     ///
@@ -575,8 +545,7 @@ impl App {
     }
 
     /// Returns how many unfinished workflows are in memory; all others
-    /// [wait](AppBuilder::live_workflows) in
-    /// the store.
+    /// [wait](AppBuilder::live_workflows) in the store.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -590,11 +559,9 @@ impl App {
         self.0.shared.live()
     }
 
-    /// Stops the app: starts no more tasks, waits for the running ones until the
-    /// [grace period](AppBuilder::grace) is over, and closes the store. Unfinished work resumes
-    /// when
-    /// the store is opened again, including due callbacks that have not started; an interrupted
-    /// task
+    /// Stops the app: starts no more tasks, waits for the running ones until the [grace
+    /// period](AppBuilder::grace) is over, and closes the store. Unfinished work resumes when the
+    /// store is opened again, including due callbacks that have not started; an interrupted task
     /// runs again, with the next attempt number. Waiting handles get [`Error::ShutDown`].
     ///
     /// The first call begins the shutdown. A further call, even after the future of the first was
@@ -654,10 +621,8 @@ impl AppBuilder {
     }
 
     /// Registers tasks, listed with [`tasks!`](crate::tasks!): every task that this store has
-    /// unfinished work for, and
-    /// every task to be submitted. Work under a name that is no longer registered, or with
-    /// arguments that its task
-    /// no longer takes, is [parked](App::parked).
+    /// unfinished work for, and every task to be submitted. Work under a name that is no longer
+    /// registered, or with arguments that its task no longer takes, is [parked](App::parked).
     pub fn tasks(mut self, tasks: impl IntoIterator<Item = TaskEntry>) -> Self {
         self.tasks.extend(tasks);
         self
@@ -713,25 +678,20 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how many unfinished workflows whose first task goes to the same
-    /// queue may be in memory at once. Default: 10,000; at least 1.
+    /// Sets how many unfinished workflows whose first task goes to the same queue may be in memory
+    /// at once. Default: 10,000; at least 1.
     ///
     /// Workflows beyond that are as durable as all others, wait in the store, in state
     /// [`Pending`](crate::State::Pending), and take no memory. They are loaded as others end:
-    /// within one
-    /// queue the highest priority first, within one priority in the order of submission. So
-    /// priorities
-    /// apply among all that wait, and again among all that are in memory, but a workflow in memory
-    /// is
-    /// not sent back. A workflow that has begun stays in memory to its end, whatever it waits for;
-    /// one whose first task has a [`countdown`](crate::Signature::countdown) or
-    /// [`eta`](crate::Signature::eta) is not loaded before that time.
+    /// within one queue the highest priority first, within one priority in the order of submission.
+    /// So priorities apply among all that wait, and again among all that are in memory, but a
+    /// workflow in memory is not sent back. A workflow that has begun stays in memory to its end,
+    /// whatever it waits for; one whose first task has a [`countdown`](crate::Signature::countdown)
+    /// or [`eta`](crate::Signature::eta) is not loaded before that time.
     ///
     /// A workflow that a running task waits for is loaded at once, over the limit if necessary: no
-    /// task holds
-    /// capacity or a slot for a workflow that in turn waits for the task. ([`AsyncResult::get`]
-    /// defines which
-    /// waits count.)
+    /// task holds capacity or a slot for a workflow that in turn waits for the task.
+    /// ([`AsyncResult::get`] defines which waits count.)
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -755,8 +715,8 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how many blocking tasks of one queue run at once, each on its own thread.
-    /// Default: the number of cores; at least 1.
+    /// Sets how many blocking tasks of one queue run at once, each on its own thread. Default: the
+    /// number of cores; at least 1.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -801,24 +761,18 @@ impl AppBuilder {
     /// Sets how many tasks may be [pending](App::pending) before submitting more has to wait
     /// ([`App::apply_async`]) or is refused ([`App::try_apply_async`]). Default: 10,000,000; at least 1.
     ///
-    /// Every task, chain, group and chord of a canvas counts, including callbacks that may
-    /// never run. A workflow counts in full until it and its callbacks have ended, and pending work
-    /// stays
+    /// Every task, chain, group and chord of a canvas counts, including callbacks that may never
+    /// run. A workflow counts in full until it and its callbacks have ended, and pending work stays
     /// counted over restarts. A submission that begins below the limit is admitted in full, however
-    /// large
-    /// it is, and members of a lazy group count as they are drawn. A waiting submission takes no
-    /// space in the
-    /// store, and waiting submissions are admitted in order. Dropping the future of a waiting
-    /// submission only
-    /// gives up its position.
+    /// large it is, and members of a lazy group count as they are drawn. A waiting submission takes
+    /// no space in the store, and waiting submissions are admitted in order. Dropping the future of
+    /// a waiting submission only gives up its position.
     ///
     /// A canvas that a task submits ([`TaskContext::apply_async`](crate::TaskContext::apply_async),
-    /// or
-    /// [`App::apply_async`] in its body), calls, adds or is replaced by never waits, because others
-    /// may wait for
-    /// the task. A submitted canvas counts; the others are part of their workflow. Pending work
-    /// takes no memory in
-    /// any case: the limit protects the disk and the callers.
+    /// or [`App::apply_async`] in its body), calls, adds or is replaced by never waits, because
+    /// others may wait for the task. A submitted canvas counts; the others are part of their
+    /// workflow. Pending work takes no memory in any case: the limit protects the disk and the
+    /// callers.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -843,20 +797,16 @@ impl AppBuilder {
 
     /// Sets how many bytes the arguments of one task, and its result, may take. Default: 1 MiB; at
     /// least 1. From 256 KiB on there is a warning, once for each task: a payload is always in
-    /// memory as a
-    /// whole, so keep large data elsewhere and pass on its location.
+    /// memory as a whole, so keep large data elsewhere and pass on its location.
     ///
     /// Sizes are counted as stored, in MessagePack: for a map or starmap all items, and the list of
-    /// its
-    /// values; for a fold the first value, and the accumulator whenever it is stored. Larger
-    /// arguments are
-    /// refused before anything is acknowledged, also when a task calls, adds or submits, and in
-    /// lazily drawn members. A task with a larger result fails, with
+    /// its values; for a fold the first value, and the accumulator whenever it is stored. Larger
+    /// arguments are refused before anything is acknowledged, also when a task calls, adds or
+    /// submits, and in lazily drawn members. A task with a larger result fails, with
     /// [`FailureKind::PayloadTooLarge`](crate::FailureKind::PayloadTooLarge) and no retry; so does
     /// one that asks for a retry with larger arguments, or for a replacement with such arguments.
-    /// The list
-    /// of a group's values is no task's result and may have any size. Work submitted under another
-    /// limit continues.
+    /// The list of a group's values is no task's result and may have any size. Work submitted under
+    /// another limit continues.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -875,12 +825,9 @@ impl AppBuilder {
 
     /// Sets how often the process may crash while a task is running, before the task is
     /// [quarantined](App::quarantined). Default: 3, which is the minimum: the first crash shows
-    /// which tasks were
-    /// running, the second accuses a few of them, the third proves it of one. A crash that may have
-    /// come from outside
-    /// (`kill -9`, the OOM killer, and a segmentation fault, which looks the same afterwards)
-    /// counts
-    /// half. `u32::MAX` never quarantines a task.
+    /// which tasks were running, the second accuses a few of them, the third proves it of one. A
+    /// crash that may have come from outside (`kill -9`, the OOM killer, and a segmentation fault,
+    /// which looks the same afterwards) counts half. `u32::MAX` never quarantines a task.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -892,14 +839,12 @@ impl AppBuilder {
     }
 
     /// Sets whether the app records in its store's directory that the process aborts, so that the
-    /// next
-    /// process knows that a task caused it. Default: `true`, on Unix.
+    /// next process knows that a task caused it. Default: `true`, on Unix.
     ///
     /// This needs a handler of the signal SIGABRT, which writes one byte and then does what the
-    /// process
-    /// would have done without it. A handler that the program installed earlier runs first, and
-    /// alone decides how the process ends; one that is installed later replaces ours.
-    /// Without the record an abort counts as a crash that may have come from
+    /// process would have done without it. A handler that the program installed earlier runs first,
+    /// and alone decides how the process ends; one that is installed later replaces ours. Without
+    /// the record an abort counts as a crash that may have come from
     /// [outside](Self::quarantine_after).
     ///
     /// ```
@@ -928,10 +873,8 @@ impl AppBuilder {
     }
 
     /// Sets a function that is called with each quarantined task: when the app that detects it
-    /// starts,
-    /// and at each start while the task is [kept](QuarantinePolicy::Keep). It runs on its own
-    /// thread
-    /// and may block.
+    /// starts, and at each start while the task is [kept](QuarantinePolicy::Keep). It runs on its
+    /// own thread and may block.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -948,14 +891,11 @@ impl AppBuilder {
     }
 
     /// Starts the app without running a task: none begins before [`App::resume`]. Meanwhile work
-    /// can be
-    /// submitted, inspected, revoked and forgotten as usual. An [eager](App::eager) app has nothing
-    /// to
-    /// resume, and is never paused.
+    /// can be submitted, inspected, revoked and forgotten as usual. An [eager](App::eager) app has
+    /// nothing to resume, and is never paused.
     ///
     /// For programs whose tasks need state that is only set up after [`start`](Self::start), which
-    /// otherwise
-    /// runs unfinished tasks at once.
+    /// otherwise runs unfinished tasks at once.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -992,15 +932,12 @@ impl AppBuilder {
     }
 
     /// Sets how long [`start`](Self::start) waits for another process that has the store open,
-    /// before it
-    /// fails with [`StoreError::Locked`](crate::StoreError::Locked), which names that process.
-    /// Default: 5
-    /// seconds, because a killed process keeps its files locked until it has fully exited.
-    /// If this process itself has the store open, `start` fails without waiting.
+    /// before it fails with [`StoreError::Locked`](crate::StoreError::Locked), which names that
+    /// process. Default: 5 seconds, because a killed process keeps its files locked until it has
+    /// fully exited. If this process itself has the store open, `start` fails without waiting.
     ///
     /// The setting applies to the store of [`App::open`]; a store passed to [`App::with_store`] is
-    /// already open
-    /// ([`SledStore::open_within`](crate::persistence::SledStore::open_within)).
+    /// already open ([`SledStore::open_within`](crate::persistence::SledStore::open_within)).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -1020,11 +957,9 @@ impl AppBuilder {
     /// # Errors
     ///
     /// [`Error::DuplicateTask`], [`Error::InvalidTask`], [`Error::NameTooLong`]; [`Error::Store`]
-    /// if the
-    /// store is locked by another process, is damaged, was written by a newer version, or cannot be
-    /// opened; [`Error::Start`] if the system does not provide the threads that the engine needs,
-    /// or a setting is
-    /// out of its range.
+    /// if the store is locked by another process, is damaged, was written by a newer version, or
+    /// cannot be opened; [`Error::Start`] if the system does not provide the threads that the
+    /// engine needs, or a setting is out of its range.
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
         if let Source::Eager = self.store {
@@ -1145,8 +1080,7 @@ struct Engine {
 }
 
 /// Builds the runtime for the actors of one thread. It has timers but no I/O driver, because waking
-/// a thread that
-/// waits for I/O costs more.
+/// a thread that waits for I/O costs more.
 fn actors_runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().build()

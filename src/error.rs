@@ -21,8 +21,7 @@ pub enum Error {
     #[error(transparent)]
     Failed(Box<TaskFailure>),
     /// The task will never run: it is a callback whose task failed, or an errback whose task did
-    /// not fail.
-    /// (A task that expired or was revoked is [`Failed`](Self::Failed), with
+    /// not fail. (A task that expired or was revoked is [`Failed`](Self::Failed), with
     /// [`FailureKind::Revoked`](crate::FailureKind::Revoked).)
     #[error("task {id} will never run: what it waited for did not come")]
     Revoked {
@@ -62,16 +61,14 @@ pub enum Error {
     #[error("canvas refused{}: {reason}", at(path))]
     Canvas {
         /// The path from the submitted canvas to the faulty part, for example
-        /// `chord.header[2].chain[1]`. A
-        /// group that is followed by a step is a chord's header. Empty for the submitted canvas
-        /// itself.
+        /// `chord.header[2].chain[1]`. A group that is followed by a step is a chord's header.
+        /// Empty for the submitted canvas itself.
         path: String,
         /// What is wrong with that part.
         reason: String,
     },
     /// The arguments of a task exceed the [limit](crate::AppBuilder::max_payload); nothing of the
-    /// canvas stays in the
-    /// store.
+    /// canvas stays in the store.
     #[error(
         "canvas refused{}: the arguments of `{task}` take {bytes} bytes, and the limit is {limit}",
         at(path)
@@ -96,8 +93,7 @@ pub enum Error {
         /// The kind of name: `queue` or `task`.
         of: &'static str,
         /// Where it is used: the path to the canvas, as in [`Canvas`](Self::Canvas), or the
-        /// registered
-        /// task.
+        /// registered task.
         path: String,
         /// The size of the name in bytes.
         bytes: u64,
@@ -105,8 +101,7 @@ pub enum Error {
         limit: u64,
     },
     /// A function that only a running task of an app can use was called elsewhere: in a task
-    /// function called
-    /// directly, or after the attempt had ended.
+    /// function called directly, or after the attempt had ended.
     #[error("only a running attempt of a task can do this")]
     NotInTask,
     /// A blocking task called a canvas. It could give its slot back while it waits, but not its
@@ -167,9 +162,8 @@ pub enum Error {
         reason: String,
     },
     /// The store failed. [`StoreError::Full`] concerns this call alone: there is no space for new
-    /// work,
-    /// and admitted work continues as far as space allows. After any other error of a write the
-    /// engine has halted: nothing more is acknowledged, and opening the store again recovers
+    /// work, and admitted work continues as far as space allows. After any other error of a write
+    /// the engine has halted: nothing more is acknowledged, and opening the store again recovers
     /// everything acknowledged.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -201,8 +195,7 @@ pub enum Error {
         reason: String,
     },
     /// A running task waits for a result that cannot come while it waits: its own or that of a
-    /// workflow it belongs
-    /// to, or another task's while it holds a thread that this task may need.
+    /// workflow it belongs to, or another task's while it holds a thread that this task may need.
     #[error("a running task cannot wait for {id}: {why}")]
     WaitInTask {
         /// The id that it tried to wait for.

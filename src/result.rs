@@ -28,8 +28,8 @@ use crate::persistence::reader::{NodeLocation, Reader, Resolution};
 
 /// The handle of a submitted task, chain, group or chord (Celery's `AsyncResult`).
 ///
-/// It reads durable records, so its answers survive a restart. Dropping it does not stop the
-/// work. While it exists, its workflow is kept even past its retention.
+/// It reads durable records, so its answers survive a restart. Dropping it does not stop the work.
+/// While it exists, its workflow is kept even past its retention.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -53,8 +53,7 @@ pub struct AsyncResult<O> {
     location: Option<Arc<NodeLocation>>,
     guard: RetentionGuard,
     /// The attempt that received this handle: while it waits it needs no slot, and the workflow it
-    /// waits for
-    /// is loaded at once.
+    /// waits for is loaded at once.
     attempt: Option<Arc<Attempt>>,
     types: PhantomData<fn() -> O>,
 }
@@ -167,8 +166,8 @@ impl<O> AsyncResult<O> {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`], or [`Error::ShutDown`] and [`Error::Halted`] after the end of the app;
-    /// the same is true of all methods that read the store.
+    /// [`Error::Store`], or [`Error::ShutDown`] and [`Error::Halted`] after the end of the app; the
+    /// same is true of all methods that read the store.
     pub async fn state(&self) -> Result<State> {
         if self.shared.is_quarantined(self.id) {
             return Ok(State::Quarantined);
@@ -265,17 +264,14 @@ impl<O> AsyncResult<O> {
     ///   instead;
     /// - of a fold, its members, and the children of its function;
     /// - of a task, its callbacks and errbacks, whether they run or not; then the canvases that it
-    ///   has
-    ///   [called](crate::TaskContext::call), [added](crate::TaskContext::add_to_chord) to its chord
-    ///   or
-    ///   been [replaced](crate::TaskContext::replace) by; then the workflows that it has
+    ///   has [called](crate::TaskContext::call), [added](crate::TaskContext::add_to_chord) to its
+    ///   chord or been [replaced](crate::TaskContext::replace) by; then the workflows that it has
     ///   [submitted](crate::TaskContext::apply_async) and that are still kept.
     ///
     /// (`list | task.each()` is a chain, so its children are the steps; the elements are the
-    /// children of the second
-    /// step.) An [`each`](crate::Signature::each) has no children before its upstream list is
-    /// known.
-    /// The type is not checked here, as with [`App::async_result`](crate::App::async_result).
+    /// children of the second step.) An [`each`](crate::Signature::each) has no children before its
+    /// upstream list is known. The type is not checked here, as with
+    /// [`App::async_result`](crate::App::async_result).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -318,8 +314,7 @@ impl<O> AsyncResult<O> {
     /// kept.
     ///
     /// (Celery's `result.parent` is the step before, or the header; here these are children of the
-    /// same
-    /// chain or chord.)
+    /// same chain or chord.)
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -399,8 +394,8 @@ impl<O> AsyncResult<O> {
         Ok(members.map(|members| self.handles(members)))
     }
 
-    /// Returns when the next attempt of a delayed task is due, by the machine's clock as it is
-    /// set now: the end of its [`countdown`](crate::Signature::countdown), or, in state
+    /// Returns when the next attempt of a delayed task is due, by the machine's clock as it is set
+    /// now: the end of its [`countdown`](crate::Signature::countdown), or, in state
     /// [`Retry`](crate::State::Retry), the time of its next attempt.
     ///
     /// ```
@@ -436,13 +431,11 @@ impl<O> AsyncResult<O> {
 
     /// Deletes its result and all other records of its workflow, instead of keeping them until its
     /// retention ends (Celery's `forget`): now, or, if the workflow or one of its callbacks still
-    /// runs, as soon as
-    /// all have ended. The request is durable when this returns. Only a whole workflow can be
-    /// forgotten, not a part
-    /// of it.
+    /// runs, as soon as all have ended. The request is durable when this returns. Only a whole
+    /// workflow can be forgotten, not a part of it.
     ///
-    /// From then on its id is unknown, and its idempotency key is free. Other handles of it
-    /// keep working; the space is freed when the last of them is dropped.
+    /// From then on its id is unknown, and its idempotency key is free. Other handles of it keep
+    /// working; the space is freed when the last of them is dropped.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -475,17 +468,15 @@ impl<O> AsyncResult<O> {
     /// Revokes it with all its parts: no task of it starts any more, waiting tasks (for a slot,
     /// their time or a retry) end at once, and running tasks are cancelled. An async task that
     /// [listens](crate::TaskContext::cancelled) may clean up, any other async task is dropped; the
-    /// outcome of a
-    /// blocking task is ignored. (Celery revokes one id, and forgets that when its worker stops.)
+    /// outcome of a blocking task is ignored. (Celery revokes one id, and forgets that when its
+    /// worker stops.)
     ///
     /// The answer is durable when the call returns, and holds across any crash. The revoked canvas
-    /// ends
-    /// [`Revoked`](crate::State::Revoked), without retry, links or errbacks. Everything outside it
-    /// that needs its
-    /// value fails with [`FailureKind::Revoked`](crate::FailureKind::Revoked), and the errbacks of
-    /// that
-    /// run. A part that has not been reached, such as a later step or a late member, ends when
-    /// it is reached. To revoke twice does no harm.
+    /// ends [`Revoked`](crate::State::Revoked), without retry, links or errbacks. Everything
+    /// outside it that needs its value fails with
+    /// [`FailureKind::Revoked`](crate::FailureKind::Revoked), and the errbacks of that run. A part
+    /// that has not been reached, such as a later step or a late member, ends when it is reached.
+    /// To revoke twice does no harm.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -512,8 +503,7 @@ impl<O> AsyncResult<O> {
     }
 
     /// Waits until its whole workflow is at rest: the workflow has ended, and so have all
-    /// callbacks,
-    /// errbacks and their callbacks.
+    /// callbacks, errbacks and their callbacks.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -551,8 +541,7 @@ impl<O> AsyncResult<O> {
     }
 
     /// Returns how many of its children (the members of a group or header, the steps of a chain)
-    /// have
-    /// ended with a value; failures do not count (celery/result.py, `completed_count`). A task
+    /// have ended with a value; failures do not count (celery/result.py, `completed_count`). A task
     /// counts itself.
     ///
     /// ```
@@ -608,8 +597,7 @@ impl<O> AsyncResult<O> {
     }
 
     /// Fails if its workflow is gone. A handle keeps its workflow, so that would be a fault, but no
-    /// caller may wait
-    /// for ever.
+    /// caller may wait for ever.
     fn check_there(&self, reader: &Reader) -> Result<()> {
         match reader.is_there(self.id.root())? {
             true => Ok(()),
@@ -654,8 +642,7 @@ impl<O> AsyncResult<O> {
     }
 
     /// Waits until `look` returns a value. An attempt of an async task gives its slot back
-    /// meanwhile;
-    /// a wait that could never end is an error.
+    /// meanwhile; a wait that could never end is an error.
     async fn until<T>(
         &self,
         watch: &Watch,
@@ -712,16 +699,12 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// An async task that waits gives its slot back meanwhile, as with
     /// [`TaskContext::call`](crate::TaskContext::call), and the workflow it waits for is loaded at
-    /// once. But an
-    /// attempt that runs again submits again and waits for the new workflow, where `call` joins the
-    /// earlier one.
-    /// (This concerns waits in the task's own body, and handles from
-    /// [`TaskContext::apply_async`](crate::TaskContext::apply_async); not other handles in
-    /// futures that the body has spawned.) A blocking task cannot wait like this, and no task can
-    /// wait for itself
-    /// or for a canvas that contains it: both are errors, unless the value is available. Celery
-    /// refuses each `get` in
-    /// a task (celery/result.py, `assert_will_not_block`).
+    /// once. But an attempt that runs again submits again and waits for the new workflow, where
+    /// `call` joins the earlier one. (This concerns waits in the task's own body, and handles from
+    /// [`TaskContext::apply_async`](crate::TaskContext::apply_async); not other handles in futures
+    /// that the body has spawned.) A blocking task cannot wait like this, and no task can wait for
+    /// itself or for a canvas that contains it: both are errors, unless the value is available.
+    /// Celery refuses each `get` in a task (celery/result.py, `assert_will_not_block`).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -739,14 +722,11 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     /// # Errors
     ///
     /// [`Error::Failed`] with the task's failure. A group fails with the failure of its lowest
-    /// failed member. A
-    /// chord whose header has failed has a failure of its own, of the type `ChordError`
-    /// and the kind [`FailureKind::Chord`](crate::FailureKind::Chord): it names the failed member,
-    /// whose
-    /// failure is its `cause`. [`Error::Revoked`] for a callback that will never run because of its
-    /// task's
-    /// outcome, [`Error::Decode`] if the value is not an `O`, [`Error::WaitInTask`] in a
-    /// task, as above, and as [`state`](Self::state).
+    /// failed member. A chord whose header has failed has a failure of its own, of the type
+    /// `ChordError` and the kind [`FailureKind::Chord`](crate::FailureKind::Chord): it names the
+    /// failed member, whose failure is its `cause`. [`Error::Revoked`] for a callback that will
+    /// never run because of its task's outcome, [`Error::Decode`] if the value is not an `O`,
+    /// [`Error::WaitInTask`] in a task, as above, and as [`state`](Self::state).
     pub async fn get(&self) -> Result<O> {
         self.value(Wait::Open).await
     }
@@ -763,8 +743,7 @@ impl<O: DeserializeOwned> AsyncResult<O> {
 
     /// Waits for the value, at most for `timeout`. The work continues in any case. In an
     /// [eager](crate::App::eager) app it does not wait at all. A blocking task may wait like this:
-    /// it keeps its
-    /// thread and its slot meanwhile.
+    /// it keeps its thread and its slot meanwhile.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -76,8 +76,7 @@ pub trait Task: Send + Sync + 'static {
     type Output: TaskOutput;
 
     /// The name under which it is registered. Stored work refers to the task by this name: keep it
-    /// when the
-    /// function moves.
+    /// when the function moves.
     const NAME: &'static str;
     /// The parameters, in the order of [`Args`](Self::Args): required ones, then those with a
     /// default, then at most one rest parameter.
@@ -301,8 +300,7 @@ impl Registry {
 }
 
 /// Refuses a name that is too long. `of`: `queue` or `task`. `task`: the task that is registered
-/// with a queue's
-/// name.
+/// with a queue's name.
 pub(crate) fn refuse_over_long(of: &'static str, name: &str, task: &str) -> Result<()> {
     let Some(SizeExceeded { bytes, limit }) = over_long(name) else {
         return Ok(());
@@ -373,8 +371,7 @@ impl<I, O> Signature<I, O> {
 
 impl<I, O> Signature<Vec<I>, Vec<O>> {
     /// Creates a signature that runs task `T` once per element of the upstream list, in parallel;
-    /// `rest` is a tuple
-    /// of all arguments but the first.
+    /// `rest` is a tuple of all arguments but the first.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -416,8 +413,7 @@ impl<O> Immutable<O> {
 
 impl<O> Immutable<Vec<O>> {
     /// Creates one task that calls `T` once per item, in order (celery/app/builtins.py,
-    /// `celery.map`).
-    /// The first failing item fails the task; later items are not called.
+    /// `celery.map`). The first failing item fails the task; later items are not called.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -448,8 +444,7 @@ impl<O> Immutable<Vec<O>> {
 
 impl<O> Immutable<Vec<Vec<O>>> {
     /// Creates a group of maps over at most `n` items each (celery/canvas.py, `chunks`). The items
-    /// are drawn
-    /// like the members of a [`group`](crate::group()): one chunk is in memory at a time.
+    /// are drawn like the members of a [`group`](crate::group()): one chunk is in memory at a time.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -17,8 +17,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A tokio runtime that may be dropped anywhere, even when an `App::start` is cancelled: tokio's
-/// own
-/// panics when it is dropped in async code.
+/// own panics when it is dropped in async code.
 #[derive(Debug)]
 pub(super) struct Runtime {
     /// `None` only while dropping.
@@ -30,10 +29,8 @@ impl Runtime {
     /// Starts the runtime with this many worker threads.
     ///
     /// If the system refuses one of the threads, tokio panics, and its unwinding waits for ever for
-    /// the running
-    /// ones. So the threads are requested beforehand, and the runtime is built on its own thread,
-    /// which is
-    /// abandoned if another process takes the threads in between.
+    /// the running ones. So the threads are requested beforehand, and the runtime is built on its
+    /// own thread, which is abandoned if another process takes the threads in between.
     pub(super) fn start(count: usize) -> io::Result<Self> {
         threads::check_available(count + 1)?;
         let (done, begun) = mpsc::channel();

@@ -6,10 +6,8 @@ use super::payload::{ListWriter, Payload};
 use super::{Kwargs, Mode, TaskSig, arguments};
 
 /// Binds the arguments of `sig` to the task's parameters: first by position, with the upstream
-/// value before
-/// all others, then by name. Returns the arguments to store if they differ from those of `sig`;
-/// cloning those
-/// would allocate for each of a million members.
+/// value before all others, then by name. Returns the arguments to store if they differ from those
+/// of `sig`; cloning those would allocate for each of a million members.
 pub(crate) fn bind(
     sig: &TaskSig,
     kwargs: Kwargs,

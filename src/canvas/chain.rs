@@ -3,8 +3,7 @@
 use super::{Accepts, Canvas, Signature};
 
 /// Runs the steps one after the other, each with the value of the step before it. Steps of
-/// different
-/// types are joined with `|`. A chain without steps passes its value on.
+/// different types are joined with `|`. A chain without steps passes its value on.
 ///
 /// ```
 /// # use chordal::prelude::*;

@@ -3,11 +3,9 @@
 use super::{Accepts, Canvas, Signature};
 
 /// Creates `header | body`: the body gets the header's values, in member order, once all of them
-/// are
-/// available. If a member fails, the others still run, then the chord fails with that member's
-/// failure, and
-/// the body never runs. With [`settled`](Signature::settled) on the header the body always runs.
-/// An empty header runs the body with an empty list.
+/// are available. If a member fails, the others still run, then the chord fails with that member's
+/// failure, and the body never runs. With [`settled`](Signature::settled) on the header the body
+/// always runs. An empty header runs the body with an empty list.
 ///
 /// The header is a group, or the members themselves, as [`group`](crate::group()) takes them.
 ///

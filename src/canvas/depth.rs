@@ -1,6 +1,5 @@
 //! Limits the depth of decoding: types that contain themselves are decoded no deeper than they are
-//! ever built,
-//! because corrupt bytes could otherwise overflow the stack.
+//! ever built, because corrupt bytes could otherwise overflow the stack.
 
 use std::cell::Cell;
 

@@ -4,8 +4,7 @@ use super::freeze::{Def, FanOutDef, Members, Node, TaskDef};
 use super::id::Seq;
 
 /// Visits the first tasks of `node`, in order. Returns the number of a group among them whose
-/// members are not
-/// stored in the node.
+/// members are not stored in the node.
 pub(crate) fn visit<'a>(node: &'a Node, visitor: &mut impl FnMut(Seq, &'a TaskDef)) -> Option<Seq> {
     let mut elsewhere = None;
     visit_all(node, visitor, &mut |group, _| {
@@ -15,8 +14,7 @@ pub(crate) fn visit<'a>(node: &'a Node, visitor: &mut impl FnMut(Seq, &'a TaskDe
 }
 
 /// As [`visit`], and calls `groups` with the number and size of each group whose members are not
-/// stored in the
-/// node.
+/// stored in the node.
 pub(crate) fn visit_all<'a>(
     node: &'a Node,
     tasks: &mut impl FnMut(Seq, &'a TaskDef),

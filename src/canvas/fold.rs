@@ -39,8 +39,7 @@ impl Order {
 
 impl Canvas {
     /// Folds the values of the group, as [`Signature::fold`](crate::Signature::fold) does: `task`
-    /// is
-    /// called with the accumulator, which starts as `init`, and one value.
+    /// is called with the accumulator, which starts as `init`, and one value.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -30,8 +30,7 @@ pub(crate) fn too_deep() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Node {
     /// Numbered depth first, in order: a node's number is below the numbers of all nodes within it,
-    /// and those are
-    /// below the number of its next sibling.
+    /// and those are below the number of its next sibling.
     pub(crate) seq: Seq,
     #[serde(deserialize_with = "nested")]
     pub(crate) def: Def,
@@ -98,8 +97,7 @@ pub(crate) enum Members {
     /// In records of their own, beside the node.
     Stored(u64),
     /// One per element of the upstream list, numbered when the list is known. Each member takes
-    /// `span` numbers,
-    /// counted from the template's number.
+    /// `span` numbers, counted from the template's number.
     Each {
         template: Box<Node>,
         span: u64,
@@ -205,8 +203,7 @@ impl MemberSink for InPlace {
 }
 
 /// Freezes `canvas`: draws it, checks it and numbers every node; also returns the number of nodes.
-/// If the canvas is
-/// refused, the members in `sink` are useless.
+/// If the canvas is refused, the members in `sink` are useless.
 pub(crate) fn freeze(
     canvas: Canvas,
     catalogue: &dyn Catalogue,
@@ -225,8 +222,7 @@ pub(crate) fn freeze(
 }
 
 /// The maximum number of nodes in callbacks. An errback of a group is copied to each member, so
-/// groups in errbacks
-/// of groups multiply, and a few kilobytes of JSON would fill any memory.
+/// groups in errbacks of groups multiply, and a few kilobytes of JSON would fill any memory.
 pub(crate) const MAX_CALLBACKS: u64 = 1 << 20;
 
 pub(crate) fn too_many_callbacks() -> String {
@@ -234,8 +230,8 @@ pub(crate) fn too_many_callbacks() -> String {
 }
 
 /// Freezes a canvas that a running task starts, in one piece; it is numbered later.
-/// `is_replacement`: the canvas
-/// replaces the task, which then needs the list of a group (celery/app/task.py, `replace`).
+/// `is_replacement`: the canvas replaces the task, which then needs the list of a group
+/// (celery/app/task.py, `replace`).
 pub(crate) fn plan_subtask(
     canvas: Canvas,
     is_replacement: bool,
@@ -287,8 +283,7 @@ impl<G: MemberSink> Freezer<'_, G> {
             Form::Task(sig) => self.task(sig, extras.kwargs, effective, has_upstream)?,
             Form::Chain(mut steps, _) => {
                 // (celery/canvas.py, `prepare_steps`: every step gets the chain's errbacks. Here
-                // they belong to the
-                // chain, but each member of a group at its end needs them.)
+                // they belong to the chain, but each member of a group at its end needs them.)
                 if let Some(last) = steps.pop_if(|last| last.ends_in_group()) {
                     last_has_them = !link_error.is_empty();
                     steps.push(last.with_errbacks(&link_error));
@@ -358,8 +353,7 @@ impl<G: MemberSink> Freezer<'_, G> {
     }
 
     /// Lets an immutable errback from JSON whose task takes a failure receive the failure, although
-    /// Celery never
-    /// passes it. An errback with a failure of its own keeps that one.
+    /// Celery never passes it. An errback with a failure of its own keeps that one.
     fn take_failure(&self, errback: &mut Canvas) {
         match errback.first() {
             Some(First::Task(sig, _)) => {
@@ -380,8 +374,7 @@ impl<G: MemberSink> Freezer<'_, G> {
     }
 
     /// Freezes a chain. Its options apply to every step without its own; its times apply to the
-    /// first step
-    /// (celery/canvas.py, `_chain.run`, applies all of them there).
+    /// first step (celery/canvas.py, `_chain.run`, applies all of them there).
     fn chain(
         &mut self,
         steps: Vec<Canvas>,
@@ -406,8 +399,7 @@ impl<G: MemberSink> Freezer<'_, G> {
     }
 
     /// Freezes a chord. Its options apply to the members and the body without their own; its times
-    /// apply to the body
-    /// (celery/canvas.py, `_chord.run`, applies all of them there).
+    /// apply to the body (celery/canvas.py, `_chord.run`, applies all of them there).
     fn chord(
         &mut self,
         seq: Seq,
@@ -574,8 +566,7 @@ impl<G: MemberSink> Freezer<'_, G> {
                     );
                 }
                 // A template is numbered from 0; its instances get their numbers at run time. It is
-                // instantiated in one
-                // piece, so its members stay in the node.
+                // instantiated in one piece, so its members stay in the node.
                 let mut freezer = Freezer {
                     catalogue: self.catalogue,
                     sink: &mut InPlace,
@@ -763,8 +754,7 @@ impl Node {
     }
 
     /// Returns whether it is only the header of the body that follows, or a chord with such a body.
-    /// If it fails before
-    /// it has started, the body is the first to fail.
+    /// If it fails before it has started, the body is the first to fail.
     pub(crate) fn is_header(&self) -> bool {
         match &self.def {
             Def::Task(_) | Def::Fold { .. } => false,

@@ -9,20 +9,14 @@ use super::{Accepts, Canvas, Signature};
 ///
 /// The iterator is drawn once, when the canvas is submitted, and the members are written to the
 /// store as they are drawn, so a group may be larger than memory. No member starts before the last
-/// one is
-/// drawn, however slow the iterator is: until then nothing has been submitted. More than a few
-/// members are drawn
-/// on a thread that may block, so they may come from a file or a channel. If the iterator panics,
-/// the submission
-/// panics too. (An iterator that promises at most 16 members is drawn at once. A clone shares the
-/// members. If
-/// both are submitted, [`to_json`](Canvas::to_json) inspects one, or a running task starts the
-/// canvas, the
-/// members are collected.)
+/// one is drawn, however slow the iterator is: until then nothing has been submitted. More than a
+/// few members are drawn on a thread that may block, so they may come from a file or a channel. If
+/// the iterator panics, the submission panics too. (An iterator that promises at most 16 members is
+/// drawn at once. A clone shares the members. If both are submitted, [`to_json`](Canvas::to_json)
+/// inspects one, or a running task starts the canvas, the members are collected.)
 ///
 /// Because it is drawn later, the iterator must not borrow. To keep the source list, collect the
-/// members
-/// first. For members with different output types, use [`group!`](crate::group!).
+/// members first. For members with different output types, use [`group!`](crate::group!).
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -62,8 +56,7 @@ where
 }
 
 /// Runs the members in parallel and gives the tuple of their values, for up to twelve members with
-/// different
-/// types.
+/// different types.
 ///
 /// ```
 /// # use chordal::prelude::*;

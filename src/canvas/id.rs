@@ -25,17 +25,14 @@ pub(crate) const MAX_SEQ: Seq = SEQ_MASK as Seq;
 pub(crate) const WORKFLOW_STREAM: Seq = MAX_SEQ;
 
 /// The number under which the task that submitted a workflow is recorded. No node has this number
-/// or a larger
-/// one.
+/// or a larger one.
 pub(crate) const ORIGIN_STREAM: Seq = MAX_SEQ - 1;
 
 /// The id of a workflow, or of a task, chain, group or chord in it: a UUIDv7.
 ///
 /// The low 40 bits number the node within its workflow. So the id of every task, including the
-/// chord's body,
-/// is fixed when the workflow is submitted; ids of one workflow sort together; and the workflow of
-/// a task is
-/// found without an index.
+/// chord's body, is fixed when the workflow is submitted; ids of one workflow sort together; and
+/// the workflow of a task is found without an index.
 ///
 /// ```
 /// let id: chordal::Id = "0190a1b2-c3d4-7e5f-8a6b-7c0000000000".parse().unwrap();
@@ -73,8 +70,7 @@ impl Id {
     }
 
     /// Returns the stream of the workflow's own children: its root and its callbacks. It differs
-    /// from the root's
-    /// stream, in which the same indices are members or steps.
+    /// from the root's stream, in which the same indices are members or steps.
     pub(crate) fn workflow_stream(self) -> Self {
         self.node(WORKFLOW_STREAM)
     }
@@ -118,8 +114,7 @@ impl Id {
     }
 
     /// Returns the workflow id after `last`. It is later than `last` whatever the clock shows, so
-    /// ids never repeat,
-    /// even across restarts and clock steps (RFC 9562, section 6.2, method 1).
+    /// ids never repeat, even across restarts and clock steps (RFC 9562, section 6.2, method 1).
     pub(crate) fn next(last: Option<Self>, now_ms: u64, random: u64) -> Self {
         match last {
             Some(last) if last.submitted_ms() >= now_ms => {

@@ -1,6 +1,5 @@
 //! The members of a group: an iterator that is drawn once, when the group is frozen, or the list
-//! that it becomes
-//! if it must be read twice (celery/utils/functional.py, `regen`).
+//! that it becomes if it must be read twice (celery/utils/functional.py, `regen`).
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,13 +8,11 @@ use std::vec;
 use super::Canvas;
 
 /// An iterator that promises at most this many members is drawn at once, so that canvases built by
-/// hand know
-/// their depth. The number is small because nested groups multiply.
+/// hand know their depth. The number is small because nested groups multiply.
 const EAGER_MAX: usize = 16;
 
 /// Clones share the members. The only owner can take them as they are drawn; with several owners
-/// they become a
-/// list.
+/// they become a list.
 #[derive(Clone)]
 pub(crate) struct LazyMembers(Arc<Inner>);
 

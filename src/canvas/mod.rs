@@ -49,11 +49,9 @@ pub use signature::{Accepts, Immutable, Signature};
 /// An untyped canvas, for shapes known only at run time.
 ///
 /// Every [`Signature`] wraps one. The compiler checks a signature; a `Canvas` is checked when it is
-/// submitted.
-/// An unknown task, a wrong number or type of arguments, or a link on a group returns an
+/// submitted. An unknown task, a wrong number or type of arguments, or a link on a group returns an
 /// [`Error::Canvas`](crate::Error::Canvas) with the path to the faulty part, and nothing stays
-/// stored. A value
-/// from upstream is checked when a task decodes it.
+/// stored. A value from upstream is checked when a task decodes it.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -111,8 +109,7 @@ pub(crate) enum Form {
     /// A group whose values a task folds one after the other.
     Fold(Box<FoldSig>),
     /// A canvas that could not be built. It is refused with this reason when it is submitted, so
-    /// that building a
-    /// canvas is infallible.
+    /// that building a canvas is infallible.
     Refused(String),
 }
 
@@ -137,8 +134,8 @@ pub(crate) enum Origin {
     /// A [`Canvas`]: the types of the arguments are checked before anything is stored.
     Built,
     /// As `Built`, and its own arguments are complete, as they are in Celery's JSON: later
-    /// arguments belong to a
-    /// call, and an immutable task ignores them (celery/canvas.py, `Signature._merge`).
+    /// arguments belong to a call, and an immutable task ignores them (celery/canvas.py,
+    /// `Signature._merge`).
     Called,
 }
 
@@ -188,8 +185,7 @@ impl TaskSig {
     }
 
     /// Returns whether keyword arguments given to the task itself are its own, even if it is
-    /// immutable: Celery's
-    /// `si(…)` takes them.
+    /// immutable: Celery's `si(…)` takes them.
     fn takes_own_kwargs(&self) -> bool {
         self.mode == Mode::Once && (self.takes_upstream || self.origin != Origin::Called)
     }
@@ -209,8 +205,7 @@ pub(crate) enum Mode {
     /// Once per item (each a list of arguments), in order; the value is the list of results.
     Map,
     /// As [`Once`](Self::Once), with an upstream value that the compiler has not checked: if it
-    /// does not fit, the
-    /// canvas is at fault, and another build of the task would not help.
+    /// does not fit, the canvas is at fault, and another build of the task would not help.
     OnceUntyped,
 }
 
@@ -248,8 +243,7 @@ impl Canvas {
     }
 
     /// Creates a task by its registered name; `args` is a tuple or list of arguments. In a chain
-    /// the upstream value
-    /// goes before them.
+    /// the upstream value goes before them.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -299,8 +293,7 @@ impl Canvas {
     }
 
     /// Creates a group: the members run in parallel, and its value is the list of their values, in
-    /// member order. As
-    /// with [`group`], the iterator is drawn when the canvas is submitted.
+    /// member order. As with [`group`], the iterator is drawn when the canvas is submitted.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -349,8 +342,7 @@ impl Canvas {
     }
 
     /// Gives the canvas types, which are not checked here: a wrong type shows as a failure of the
-    /// task, or as
-    /// [`Error::Decode`](crate::Error::Decode).
+    /// task, or as [`Error::Decode`](crate::Error::Decode).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -366,10 +358,8 @@ impl Canvas {
     }
 
     /// Puts `args`, a tuple or list, before the arguments of its first tasks (Celery's arguments at
-    /// the call,
-    /// `sig.apply_async(args)`): of a chain's first step, of every member of a group, of every
-    /// member of a chord's
-    /// header. Immutable tasks and maps ignore them.
+    /// the call, `sig.apply_async(args)`): of a chain's first step, of every member of a group, of
+    /// every member of a chord's header. Immutable tasks and maps ignore them.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -399,11 +389,10 @@ impl Canvas {
     ///
     /// Given to a task, they are that task's own, whether it is immutable or not: Celery's
     /// `task.s(…, plus=1)` and `task.si(…, plus=1)`. Given to a chain, group or chord, they go to
-    /// the
-    /// same tasks as [`with_args`](Self::with_args), as Celery's `apply_async(kwargs=…)` does, and
-    /// immutable tasks and maps ignore them. An immutable task also ignores them after `with_args`,
-    /// or
-    /// if it was read [from JSON](Self::from_json), because its own arguments are complete then.
+    /// the same tasks as [`with_args`](Self::with_args), as Celery's `apply_async(kwargs=…)` does,
+    /// and immutable tasks and maps ignore them. An immutable task also ignores them after
+    /// `with_args`, or if it was read [from JSON](Self::from_json), because its own arguments are
+    /// complete then.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -647,8 +636,7 @@ impl Canvas {
     }
 
     /// Appends `next`, which takes the value of `self`: a chain, or a chord when `self` ends in a
-    /// group
-    /// (celery/canvas.py, `group.__or__`).
+    /// group (celery/canvas.py, `group.__or__`).
     pub(crate) fn then(mut self, next: Self) -> Self {
         let next = match next {
             Self {
@@ -766,8 +754,7 @@ impl Canvas {
     }
 
     /// Returns whether it contains at most `most` canvases, callbacks included. A group whose
-    /// promised size fits is
-    /// drawn; any other group is not.
+    /// promised size fits is drawn; any other group is not.
     pub(crate) fn has_at_most(&self, most: usize) -> bool {
         self.fits(MAX_DEPTH, &mut { most })
     }

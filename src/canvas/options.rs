@@ -33,8 +33,7 @@ pub(crate) struct TimeLimits {
 
 impl TimeLimits {
     /// Refuses a soft limit above the hard one, because the attempt would be ended before it could
-    /// learn of the soft
-    /// limit (celery/app/task.py, `apply_async`).
+    /// learn of the soft limit (celery/app/task.py, `apply_async`).
     pub(crate) fn check(self) -> Result<(), String> {
         match (self.soft, self.hard) {
             (Some(soft), Some(hard)) if soft > hard => Err(format!(
@@ -46,8 +45,7 @@ impl TimeLimits {
 }
 
 /// A point in time, or the end of a delay. If the clock is set, a delay keeps its length, and a
-/// point in time is
-/// reached when the clock shows it.
+/// point in time is reached when the clock shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum When {
     /// This long after the task could have started at once: in a chain, after the end of the step
@@ -86,8 +84,7 @@ impl When {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inherited {
     /// Set on the group that contains it, or start times set on the canvas that starts with it.
-    /// They override its own
-    /// (celery/canvas.py, `Signature._merge`).
+    /// They override its own (celery/canvas.py, `Signature._merge`).
     pub(crate) winning: Options,
     /// Set on the chain, chord or fold that contains it. They apply where it has none of its own.
     pub(crate) fallback: Options,
@@ -111,8 +108,7 @@ impl Inherited {
     }
 
     /// Returns the options that a chain with these effective options passes on to its first step,
-    /// which gets the
-    /// times, and to the others. In a chord the body gets the times.
+    /// which gets the times, and to the others. In a chord the body gets the times.
     pub(crate) fn to_parts(effective: Options) -> (Self, Self) {
         let times = Options {
             eta: effective.eta,
@@ -159,8 +155,7 @@ impl Options {
     }
 
     /// Merges as Celery does: options set outside (by the call or the enclosing group) take
-    /// precedence
-    /// (celery/canvas.py, `Signature._merge`).
+    /// precedence (celery/canvas.py, `Signature._merge`).
     pub(crate) fn merged_under(&self, outer: &Self) -> Self {
         Self {
             queue: outer.queue.clone().or_else(|| self.queue.clone()),

@@ -13,8 +13,8 @@ use super::payload::Payload;
 pub(crate) enum Outcome {
     Success(Value),
     Failure(Box<TaskFailure>),
-    /// It expired or was revoked before it could start. Everything that needed its value fails
-    /// with the same failure.
+    /// It expired or was revoked before it could start. Everything that needed its value fails with
+    /// the same failure.
     Revoked(Box<TaskFailure>),
 }
 
@@ -34,8 +34,7 @@ impl Outcome {
 }
 
 /// A value, or a reference to where it is stored in its workflow: a large value is written once and
-/// passed on by
-/// reference.
+/// passed on by reference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Value {
     /// The bytes themselves.
@@ -81,13 +80,10 @@ pub struct TaskFailure {
     /// The registered name of the task that failed.
     pub name: String,
     /// The name of the error's type. For an error that the task returned: its type
-    /// (`ParseIntError`) or the name that
-    /// the task [gave](crate::TaskError::with_type). For an error that the engine found, Celery's
-    /// name:
-    /// `ChordError`, `MaxRetriesExceededError`, `SoftTimeLimitExceeded`, `TimeLimitExceeded`,
-    /// `TaskRevokedError`, `WorkerLostError`, `TypeError`, `NotRegistered`; or `Panic`,
-    /// `EngineError`,
-    /// `PayloadTooLarge`.
+    /// (`ParseIntError`) or the name that the task [gave](crate::TaskError::with_type). For an
+    /// error that the engine found, Celery's name: `ChordError`, `MaxRetriesExceededError`,
+    /// `SoftTimeLimitExceeded`, `TimeLimitExceeded`, `TaskRevokedError`, `WorkerLostError`,
+    /// `TypeError`, `NotRegistered`; or `Panic`, `EngineError`, `PayloadTooLarge`.
     pub error_type: String,
     /// The task's own message, or a panic's text.
     pub message: String,
@@ -110,12 +106,11 @@ pub enum FailureKind {
     TimeLimit,
     /// An attempt ran longer than its soft time limit, and the task did not handle it.
     SoftTimeLimit,
-    /// The task [asked](crate::TaskContext::retry) for another attempt, had none left, and gave
-    /// no [cause](crate::Retry::cause).
+    /// The task [asked](crate::TaskContext::retry) for another attempt, had none left, and gave no
+    /// [cause](crate::Retry::cause).
     MaxRetriesExceeded,
     /// The task expired before it could start, or was [revoked](crate::AsyncResult::revoke)
-    /// (Celery's
-    /// `TaskRevokedError`); the message tells which.
+    /// (Celery's `TaskRevokedError`); the message tells which.
     Revoked,
     /// A member of a chord's header failed, so the body never ran (Celery's `ChordError`).
     Chord,
@@ -131,8 +126,7 @@ pub enum FailureKind {
     /// [limit](crate::AppBuilder::max_payload). It is not retried.
     PayloadTooLarge,
     /// No task was registered under its name, and the task was [discarded](crate::App::discard)
-    /// (Celery's
-    /// `NotRegistered`).
+    /// (Celery's `NotRegistered`).
     NotRegistered,
 }
 

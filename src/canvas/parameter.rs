@@ -12,10 +12,8 @@ use super::payload::{ListWriter, Parts, Payload};
 /// One parameter of a [`Task`](crate::Task), as [`#[task]`](macro@crate::task) generates them.
 ///
 /// Arguments are stored one after the other; those of a rest parameter are not a nested list.
-/// Defaults are filled
-/// in when the arguments are decoded, so a parameter with a default can be added to a task while
-/// calls of it are
-/// stored.
+/// Defaults are filled in when the arguments are decoded, so a parameter with a default can be
+/// added to a task while calls of it are stored.
 ///
 /// ```
 /// use chordal::{Parameter, Task, TaskContext, TaskError};
@@ -109,8 +107,7 @@ impl Parameter {
     }
 
     /// Creates the last parameter, which takes any number of arguments of type `T`. In the task's
-    /// `Args` it is a
-    /// `Vec<T>`.
+    /// `Args` it is a `Vec<T>`.
     #[must_use]
     pub const fn rest<T: DeserializeOwned + 'static>(name: &'static str) -> Self {
         Self::rest_of(name, ParameterType::of::<T>())
@@ -133,8 +130,7 @@ impl Parameter {
     }
 
     /// Makes the first parameter a [`Results`](crate::Results) that reads an upstream list from the
-    /// store. The task's
-    /// `run` calls [`Results::within`](crate::Results::within) on it.
+    /// store. The task's `run` calls [`Results::within`](crate::Results::within) on it.
     #[must_use]
     pub const fn streamed(self) -> Self {
         Self {
@@ -259,8 +255,7 @@ pub(crate) fn default_of(parameter: &Parameter) -> Result<Payload, String> {
 }
 
 /// Turns a stored list of arguments into one element per parameter: adds the defaults, and collects
-/// the rest
-/// arguments into a list.
+/// the rest arguments into a list.
 pub(crate) fn complete(parameters: &[Parameter], args: Parts) -> Result<Parts, String> {
     let fixed = fixed(parameters);
     let given = args.len()? as usize;

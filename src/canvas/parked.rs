@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::id::Id;
 
 /// A task that this build cannot run: no task is registered under its name, or its arguments,
-/// stored by an
-/// earlier build, do not fit its parameters now. Listed by
+/// stored by an earlier build, do not fit its parameters now. Listed by
 /// [`App::parked`](crate::App::parked).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -22,17 +22,15 @@ pub(crate) struct Payload(Bytes);
 
 impl Payload {
     /// Encodes `value`, with structs' field names and with ids as text, so that reading it back
-    /// without its type
-    /// (as JSON or in a dynamic canvas) gives the same content.
+    /// without its type (as JSON or in a dynamic canvas) gives the same content.
     pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, String> {
         Self::encode_and_note(value).map(|(payload, _)| payload)
     }
 
     /// Encodes a value that is read back as a `T`, as [`encode`](Self::encode) does. Fails at once
-    /// if a 128-bit integer
-    /// could not be read back: serde buffers the content of an untagged, flattened or internally
-    /// tagged type before it
-    /// knows the type, and cannot buffer these integers.
+    /// if a 128-bit integer could not be read back: serde buffers the content of an untagged,
+    /// flattened or internally tagged type before it knows the type, and cannot buffer these
+    /// integers.
     pub(crate) fn encode_readable<T: Serialize + DeserializeOwned>(
         value: &T,
     ) -> Result<Self, String> {
@@ -68,8 +66,7 @@ impl Payload {
     }
 
     /// Decodes an argument. As [`decode`](Self::decode), but refuses an integer that JSON cannot
-    /// represent where the
-    /// type takes any JSON.
+    /// represent where the type takes any JSON.
     pub(crate) fn decode_exactly<T: DeserializeOwned>(&self) -> Result<T, String> {
         exactly(|| self.decode())
     }
@@ -273,8 +270,7 @@ impl ListWriter {
 }
 
 /// An encoded value that is read once. Each part is freed after it has been read, so that a large
-/// value is not in
-/// memory twice while it is decoded.
+/// value is not in memory twice while it is decoded.
 pub(crate) struct Parts {
     parts: VecDeque<Vec<u8>>,
     /// How many bytes of the first part have been read.

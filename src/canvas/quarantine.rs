@@ -21,20 +21,18 @@ pub struct QuarantinedTask {
     pub since: SystemTime,
 }
 
-/// The policy for a task that has crashed the process too often.
-/// Set with [`AppBuilder::quarantine`](crate::AppBuilder::quarantine).
+/// The policy for a task that has crashed the process too often. Set with
+/// [`AppBuilder::quarantine`](crate::AppBuilder::quarantine).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QuarantinePolicy {
     /// The task is kept in state [`Quarantined`](crate::State::Quarantined) until
     /// [`App::requeue`](crate::App::requeue) or [`App::discard`](crate::App::discard) is called.
-    /// Tasks that
-    /// depend on it wait.
+    /// Tasks that depend on it wait.
     #[default]
     Keep,
     /// The task fails, as with [`App::discard`](crate::App::discard): its errbacks run, a chord
-    /// that it
-    /// belongs to fails, and the workflow ends.
+    /// that it belongs to fails, and the workflow ends.
     Discard,
 }
 

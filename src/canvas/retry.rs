@@ -18,8 +18,8 @@ pub(crate) struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Returns the delay before retry number `retries` (0 for the first) of a failed task:
-    /// `backoff * 2^retries`, at most `backoff_max`, and with jitter a random time from 0 to that
+    /// Returns the delay before retry number `retries` (0 for the first) of a failed task: `backoff
+    /// * 2^retries`, at most `backoff_max`, and with jitter a random time from 0 to that
     /// (celery/utils/time.py, `get_exponential_backoff_interval`; celery/app/autoretry.py).
     pub(crate) fn delay(&self, retries: u32, random: u64) -> Duration {
         match (self.backoff, self.default_delay) {
@@ -37,8 +37,8 @@ impl RetryPolicy {
         }
     }
 
-    /// Returns the delay before a retry for which the task gave no time
-    /// (celery/app/task.py, `retry`).
+    /// Returns the delay before a retry for which the task gave no time (celery/app/task.py,
+    /// `retry`).
     pub(crate) fn delay_asked(&self, retries: u32, random: u64) -> Duration {
         self.default_delay
             .unwrap_or_else(|| self.delay(retries, random))

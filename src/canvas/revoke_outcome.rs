@@ -8,8 +8,7 @@ pub enum RevokeOutcome {
     /// No function of it has been called, and none ever will be.
     BeforeStart,
     /// Some of it had begun. Running attempts are cancelled, nothing else of it starts, no retry
-    /// follows, and it
-    /// ends as [`Revoked`](crate::State::Revoked).
+    /// follows, and it ends as [`Revoked`](crate::State::Revoked).
     Cancelling,
     /// It had ended: its outcome is recorded and does not change.
     AlreadyDone,

@@ -12,8 +12,8 @@ use super::outcome::TaskFailure;
 /// A task, chain, group or chord to run: it takes an `I` from upstream and gives an `O`.
 ///
 /// `add.s(2, 2)` is a complete `Signature<(), i64>`; `add.partial(4)` is a `Signature<i64, i64>`
-/// without its first argument. Only a complete one can be submitted. Signatures are plain
-/// data that can be cloned, composed and sent anywhere; nothing runs before
+/// without its first argument. Only a complete one can be submitted. Signatures are plain data that
+/// can be cloned, composed and sent anywhere; nothing runs before
 /// [`App::apply_async`](crate::App::apply_async).
 ///
 /// ```
@@ -42,8 +42,7 @@ pub struct Immutable<O> {
 }
 
 /// A canvas that can follow a step with the value `I`: a [`Signature<I, _>`](Signature), any
-/// [`Immutable`], or a
-/// dynamic [`Canvas`].
+/// [`Immutable`], or a dynamic [`Canvas`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot take `{I}` from upstream",
     label = "this does not take `{I}`",
@@ -122,8 +121,7 @@ impl<I, M, R: Accepts<M>> BitOr<R> for Signature<I, M> {
     type Output = Signature<I, R::Output>;
 
     /// Creates a chain: `self`, then `next` with its value. After a group it is a chord: `next`
-    /// runs once
-    /// all members have given their values.
+    /// runs once all members have given their values.
     ///
     /// A method binds tighter than `|`: `a | b.on_error(e)` is `a | (b.on_error(e))`, whose errback
     /// belongs to `b` alone. To give the chain an errback, use parentheses: `(a | b).on_error(e)`.
@@ -168,25 +166,21 @@ macro_rules! builders {
         impl<$($param),+> $type<$($param),+> {
             /// Sets the queue of the task. A queue need not be declared: an undeclared one has the
             /// [default](crate::AppBuilder::concurrency) number of slots. Its name has at most 255
-            /// bytes. An idle queue
-            /// uses no memory.
+            /// bytes. An idle queue uses no memory.
             ///
             /// Set on a chain, a chord or a fold, the option applies to every task in it that has
-            /// no queue of
-            /// its own, as if it were set there. The same is true of [`priority`](Self::priority),
-            /// [`max_retries`](Self::max_retries), [`time_limit`](Self::time_limit) and
-            /// [`soft_time_limit`](Self::soft_time_limit). The times
-            /// [`countdown`](Self::countdown),
-            /// [`eta`](Self::eta) and [`expires`](Self::expires) concern the start: on a
-            /// chain they apply to its first step; on a chord they apply to its body, as in Celery,
-            /// so set them
-            /// on the group if the members are to wait. On a group every option applies to all
-            /// members and overrides theirs (celery/canvas.py, `Signature._merge`). Callbacks have
-            /// options of their own.
+            /// no queue of its own, as if it were set there. The same is true of
+            /// [`priority`](Self::priority), [`max_retries`](Self::max_retries),
+            /// [`time_limit`](Self::time_limit) and [`soft_time_limit`](Self::soft_time_limit). The
+            /// times [`countdown`](Self::countdown), [`eta`](Self::eta) and
+            /// [`expires`](Self::expires) concern the start: on a chain they apply to its first
+            /// step; on a chord they apply to its body, as in Celery, so set them on the group if
+            /// the members are to wait. On a group every option applies to all members and
+            /// overrides theirs (celery/canvas.py, `Signature._merge`). Callbacks have options of
+            /// their own.
             ///
             /// (In Celery a chain passes all options to its first step, a chord to its body. So
-            /// does
-            /// [`Canvas::from_json`].)
+            /// does [`Canvas::from_json`].)
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -199,8 +193,7 @@ macro_rules! builders {
             }
 
             /// Sets the priority, 0 to 9. Among the tasks that wait in one queue, the one with the
-            /// highest priority
-            /// starts first.
+            /// highest priority starts first.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -234,10 +227,8 @@ macro_rules! builders {
             }
 
             /// Sets the hard limit on one attempt, counted from the start of its body. An async
-            /// body
-            /// is dropped at the limit. A blocking body cannot be stopped: its result is refused,
-            /// and its
-            /// slot is free again when it returns.
+            /// body is dropped at the limit. A blocking body cannot be stopped: its result is
+            /// refused, and its slot is free again when it returns.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -256,9 +247,9 @@ macro_rules! builders {
 
             /// Sets the soft limit on one attempt. A task that
             /// [listens](crate::TaskContext::soft_time_limit) for it is notified at the limit and
-            /// may clean up; any other
-            /// task is ended with `SoftTimeLimitExceeded`. A soft limit above the hard one, set
-            /// here or registered, is refused when the signature is submitted.
+            /// may clean up; any other task is ended with `SoftTimeLimitExceeded`. A soft limit
+            /// above the hard one, set here or registered, is refused when the signature is
+            /// submitted.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -280,9 +271,8 @@ macro_rules! builders {
             /// Delays the start by at least this long after the task could have started: after the
             /// submission, or, in a chain, after the step before it. The members of a group count
             /// from the time at which the group was reached, however many they are. The task waits
-            /// in the store and
-            /// holds no slot. The delay keeps its length if the machine's clock is set
-            /// meanwhile, and across restarts; see [`Clock`](crate::Clock).
+            /// in the store and holds no slot. The delay keeps its length if the machine's clock is
+            /// set meanwhile, and across restarts; see [`Clock`](crate::Clock).
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -294,8 +284,8 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.countdown(delay))
             }
 
-            /// Delays the start until the machine's clock shows this time. If the
-            /// clock is set meanwhile, the engine notices it within about a second.
+            /// Delays the start until the machine's clock shows this time. If the clock is set
+            /// meanwhile, the engine notices it within about a second.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -316,9 +306,8 @@ macro_rules! builders {
             }
 
             /// Revokes the task if it has not started this long after it could have: its state
-            /// becomes
-            /// REVOKED, its errbacks do not run, and everything that needed its value fails with
-            /// `TaskRevokedError`. Retries are under the same limit.
+            /// becomes REVOKED, its errbacks do not run, and everything that needed its value fails
+            /// with `TaskRevokedError`. Retries are under the same limit.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -350,8 +339,7 @@ macro_rules! builders {
             }
 
             /// Runs `callback` with the value, once, after success. The callback's outcome does not
-            /// change
-            /// this task's. On a group it is refused at submission: use a chord.
+            /// change this task's. On a group it is refused at submission: use a chord.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -365,8 +353,8 @@ macro_rules! builders {
 
             /// Runs `errback` with the [`TaskFailure`], once, after the final failure. On a group
             /// every member gets it, so it runs once per failed member. On a chain the failed step
-            /// runs it; on a chord the body runs it, even if the header fails
-            /// (celery/canvas.py). A task that [expires](Self::expires) does not run it.
+            /// runs it; on a chord the body runs it, even if the header fails (celery/canvas.py). A
+            /// task that [expires](Self::expires) does not run it.
             ///
             /// A method binds tighter than `|`: for the errback of a whole chain, write the chain in
             /// parentheses.
@@ -406,9 +394,8 @@ macro_rules! builders {
             /// namespace.
             ///
             /// The second canvas is not compared with the first: the key alone decides, so derive
-            /// it
-            /// from the arguments. If the first one failed, the handle gives its failure;
-            /// to run it again, choose a new key.
+            /// it from the arguments. If the first one failed, the handle gives its failure; to run
+            /// it again, choose a new key.
             ///
             /// ```
             /// # use chordal::prelude::*;

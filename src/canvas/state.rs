@@ -9,16 +9,15 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
 pub enum State {
-    /// Submitted. No attempt has started, perhaps because the task waits for its
-    /// [start time](crate::Signature::countdown).
+    /// Submitted. No attempt has started, perhaps because the task waits for its [start
+    /// time](crate::Signature::countdown).
     Pending,
     /// An attempt has started (for a chain, group or chord: one of its tasks has).
     Started,
     /// The last attempt failed and the next one waits for its time.
     Retry,
     /// The process has [crashed too often](crate::App::quarantined) while the task was running. The
-    /// task waits until it
-    /// is requeued or discarded.
+    /// task waits until it is requeued or discarded.
     Quarantined,
     /// Ended with a value.
     Success,
@@ -26,8 +25,7 @@ pub enum State {
     Failure,
     /// [Revoked](crate::AsyncResult::revoke), or it will never run because it
     /// [expired](crate::Signature::expires) before it could start, is a callback whose task failed,
-    /// or is an errback
-    /// whose task did not fail.
+    /// or is an errback whose task did not fail.
     Revoked,
 }
 

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
     /// Elapsed time, across restarts too; used for delays. It started at the wall clock's time, and
-    /// setting the
-    /// clock does not change it.
+    /// setting the clock does not change it.
     Steady,
     /// Time since the Unix epoch, as the machine's clock shows it; used for points in time.
     Wall,
@@ -78,8 +77,7 @@ impl Time {
     }
 
     /// Returns what the wall clock shows at a moment unless it is set meanwhile, in milliseconds
-    /// since the
-    /// Unix epoch.
+    /// since the Unix epoch.
     pub(crate) fn on_the_wall(self, moment: Moment) -> u64 {
         match moment.scale {
             Scale::Wall => moment.ms,

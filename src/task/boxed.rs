@@ -7,8 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::TaskError;
 
 /// The boxed error. [`TaskError`] itself does not implement [`Error`], so that `?` can convert
-/// every `Error` into
-/// one.
+/// every `Error` into one.
 #[derive(Debug)]
 struct Boxed(Inner);
 

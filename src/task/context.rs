@@ -20,8 +20,7 @@ use crate::persistence::reader::Elements;
 use crate::result::AsyncResult;
 
 /// The context of a running task: its identity, and the operations that it can start. A task that
-/// needs it takes
-/// `ctx: &TaskContext` as its first parameter.
+/// needs it takes `ctx: &TaskContext` as its first parameter.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -91,8 +90,7 @@ impl Host {
 
 impl TaskContext {
     /// Creates a context outside any app, for calling a task's function directly. Operations that
-    /// need an app return
-    /// [`Error::NotInTask`].
+    /// need an app return [`Error::NotInTask`].
     #[must_use]
     pub fn detached() -> Self {
         Self {
@@ -109,8 +107,7 @@ impl TaskContext {
     }
 
     /// Returns the task's id. It is the same in every attempt, so it can serve as an idempotency
-    /// key for
-    /// external services.
+    /// key for external services.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -207,17 +204,15 @@ impl TaskContext {
     }
 
     /// Requests another attempt; return it as the task's error. It can set the time, the number of
-    /// retries,
-    /// the arguments, and the failure if no retries are left. See [`Retry`].
+    /// retries, the arguments, and the failure if no retries are left. See [`Retry`].
     pub fn retry(&self) -> Retry {
         Retry::new()
     }
 
     /// Replaces the task by `signature`: return the value of this call, without `?`. The task's
-    /// value
-    /// or failure is then the signature's; links, errbacks, retries of a header and the rest of
-    /// a chain wait for it (celery/app/task.py, `replace`). The replacement is final:
-    /// the function is not called again.
+    /// value or failure is then the signature's; links, errbacks, retries of a header and the rest
+    /// of a chain wait for it (celery/app/task.py, `replace`). The replacement is final: the
+    /// function is not called again.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -234,11 +229,9 @@ impl TaskContext {
     /// ```
     ///
     /// It gives the type that the task returns: a `Result<O, TaskError>`, or one with a `Box<dyn
-    /// Error>`.
-    /// Code after it would run although the task is replaced, or, as in Celery, would not run at
-    /// all; so `ctx.replace(..)?` and a call whose value is not used do not compile ("type
-    /// annotations
-    /// needed").
+    /// Error>`. Code after it would run although the task is replaced, or, as in Celery, would not
+    /// run at all; so `ctx.replace(..)?` and a call whose value is not used do not compile ("type
+    /// annotations needed").
     #[must_use = "the task is replaced when it returns this"]
     pub fn replace<S, ReturnedByTheTask>(&self, signature: S) -> ReturnedByTheTask
     where
@@ -249,9 +242,9 @@ impl TaskContext {
     }
 
     /// Submits a separate workflow, as [`App::apply_async`](crate::App::apply_async) does. It is
-    /// among the [children](crate::AsyncResult::children) of this task.
-    /// An attempt that runs again after a crash submits again; with an
-    /// [idempotency key](crate::Signature::idempotency_key) the workflow is submitted once.
+    /// among the [children](crate::AsyncResult::children) of this task. An attempt that runs again
+    /// after a crash submits again; with an [idempotency key](crate::Signature::idempotency_key)
+    /// the workflow is submitted once.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -289,18 +282,15 @@ impl TaskContext {
     /// no slot, so tasks may call tasks however few slots there are.
     ///
     /// `key`, of at most 1,024 bytes, identifies the call within the task (in a map, within the
-    /// item).
-    /// An attempt that runs again, after a crash or as a retry, joins the canvas that an earlier
-    /// attempt
-    /// started under the same key, whatever the signature is now, and gets its outcome if it has
-    /// ended. A failure is an outcome, too: to run the canvas again with each retry of the task,
-    /// include [`attempt`](Self::attempt) in the key.
+    /// item). An attempt that runs again, after a crash or as a retry, joins the canvas that an
+    /// earlier attempt started under the same key, whatever the signature is now, and gets its
+    /// outcome if it has ended. A failure is an outcome, too: to run the canvas again with each
+    /// retry of the task, include [`attempt`](Self::attempt) in the key.
     ///
     /// The task's time limits continue while it waits. If it does not wait for the canvas, the
-    /// task's own end is
-    /// delayed until the canvas has ended. A failure of the called canvas, returned as an error of
-    /// this task,
-    /// has the type `Error`; [`Error::Failed`] has the original type.
+    /// task's own end is delayed until the canvas has ended. A failure of the called canvas,
+    /// returned as an error of this task, has the type `Error`; [`Error::Failed`] has the original
+    /// type.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -369,10 +359,10 @@ impl TaskContext {
         )?)
     }
 
-    /// Adds a member to the group or chord's header that the task is a member of. Its value
-    /// follows the task's own in the list, and the body waits for it
-    /// (celery/app/task.py, `add_to_chord`). In an attempt that runs again, the nth addition is
-    /// the nth of the earlier attempt. An added member may itself add members.
+    /// Adds a member to the group or chord's header that the task is a member of. Its value follows
+    /// the task's own in the list, and the body waits for it (celery/app/task.py, `add_to_chord`).
+    /// In an attempt that runs again, the nth addition is the nth of the earlier attempt. An added
+    /// member may itself add members.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -410,8 +400,7 @@ impl TaskContext {
     }
 
     /// Waits for the task's soft time limit. A task that has called this handles the limit itself:
-    /// it is not
-    /// ended, and may clean up until its hard limit.
+    /// it is not ended, and may clean up until its hard limit.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -433,8 +422,7 @@ impl TaskContext {
     }
 
     /// Returns whether the soft time limit has been reached: for blocking tasks, which check from
-    /// time
-    /// to time. A task that has called this handles the limit itself, as with
+    /// time to time. A task that has called this handles the limit itself, as with
     /// [`soft_time_limit`](Self::soft_time_limit).
     ///
     /// ```
@@ -460,8 +448,7 @@ impl TaskContext {
 
     /// Waits until the task is [revoked](crate::AsyncResult::revoke). A task that has called this
     /// handles the revocation itself: it is not dropped, and may clean up until its time limits,
-    /// and at most for
-    /// the app's [grace period](crate::AppBuilder::grace). Its outcome is ignored.
+    /// and at most for the app's [grace period](crate::AppBuilder::grace). Its outcome is ignored.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -487,11 +474,9 @@ impl TaskContext {
     }
 
     /// Returns whether the task is [revoked](crate::AsyncResult::revoke): for blocking tasks, which
-    /// check
-    /// from time to time. A task that has called this handles the revocation itself, as with
+    /// check from time to time. A task that has called this handles the revocation itself, as with
     /// [`cancelled`](Self::cancelled). A blocking task that never checks continues in vain, because
-    /// its thread
-    /// cannot be stopped.
+    /// its thread cannot be stopped.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -21,8 +21,8 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> TaskArg for T {}
 /// All arguments of a task: a tuple of up to 16 [`TaskArg`]s.
 ///
 /// (serde's traits are not supertraits here, nor of [`TaskOutput`], because the compiler would name
-/// them instead
-/// of these. A generic function that needs them states it: `where T::Output: DeserializeOwned`.)
+/// them instead of these. A generic function that needs them states it: `where T::Output:
+/// DeserializeOwned`.)
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a tuple of what a task can take",
     label = "write a tuple: `(X,)`, `(X, Y)`"

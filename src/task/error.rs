@@ -16,9 +16,8 @@ use crate::canvas::parked::Misfit;
 
 /// The error of a task. `?` and `.into()` convert any [`std::error::Error`] into one;
 /// [`new`](Self::new) converts a text, and [`from_boxed`](Self::from_boxed) converts an
-/// `anyhow::Error`, an
-/// `eyre::Report` or a boxed error. A task may also return those directly:
-/// `-> anyhow::Result<T>`.
+/// `anyhow::Error`, an `eyre::Report` or a boxed error. A task may also return those directly: `->
+/// anyhow::Result<T>`.
 ///
 /// ```
 /// # use chordal::TaskError;
@@ -79,11 +78,9 @@ impl TaskError {
     }
 
     /// Converts a boxed error: `Box<dyn Error>`, `anyhow::Error`, `eyre::Report`, an `Arc` of an
-    /// error. The
-    /// message is the error's, followed by those of its sources; the name of its
-    /// [type](Self::error_type) is
-    /// `Error`, because a box hides the type inside. A `TaskError` that was converted into a
-    /// `Box<dyn Error>` is restored with all its requests.
+    /// error. The message is the error's, followed by those of its sources; the name of its
+    /// [type](Self::error_type) is `Error`, because a box hides the type inside. A `TaskError` that
+    /// was converted into a `Box<dyn Error>` is restored with all its requests.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -114,8 +111,7 @@ impl TaskError {
     }
 
     /// Creates an error that requests the next attempt after `delay`, if the task has retries left.
-    /// See
-    /// [`TaskContext::retry`](crate::TaskContext::retry) for all options.
+    /// See [`TaskContext::retry`](crate::TaskContext::retry) for all options.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -161,8 +157,8 @@ impl TaskError {
         self
     }
 
-    /// Returns the name of the error's type: that of the original error, without its path,
-    /// or the [given](Self::with_type) name.
+    /// Returns the name of the error's type: that of the original error, without its path, or the
+    /// [given](Self::with_type) name.
     #[must_use]
     pub fn error_type(&self) -> &str {
         match &self.error_type {
@@ -218,8 +214,7 @@ impl TaskError {
     }
 
     /// Converts the error of one item of a map or fold into the error of the task. An item cannot
-    /// request
-    /// anything that concerns all items.
+    /// request anything that concerns all items.
     pub(crate) fn of_item(self, container: &str) -> Self {
         match &self.then {
             Then::Replace(_) => {

@@ -1,9 +1,7 @@
 //! Items for the expansion of [`#[task]`](macro@crate::task) that are not public API. The attribute
-//! sees how a type
-//! is written, but only the compiler knows the type. Method resolution takes the first type on
-//! which a method
-//! fits, and an inherent constant goes before a trait's, so the expansion uses these rules to
-//! choose.
+//! sees how a type is written, but only the compiler knows the type. Method resolution takes the
+//! first type on which a method fits, and an inherent constant goes before a trait's, so the
+//! expansion uses these rules to choose.
 
 use std::marker::PhantomData;
 use std::ops::Deref;

@@ -6,12 +6,11 @@ use super::Task;
 use crate::canvas::{Immutable, Order, Signature};
 
 impl<I, O> Signature<I, Vec<O>> {
-    /// Folds the values of this group one after the other in member order, as
-    /// [`Iterator::fold`] does: `task` is called with the accumulator, which starts as `init`, and
-    /// a value,
-    /// and returns the next accumulator. Members start at most some thousand ahead of the
-    /// fold, so that neither memory nor the amount read grows with their number. Refused at
-    /// submission if there is no group.
+    /// Folds the values of this group one after the other in member order, as [`Iterator::fold`]
+    /// does: `task` is called with the accumulator, which starts as `init`, and a value, and
+    /// returns the next accumulator. Members start at most some thousand ahead of the fold, so that
+    /// neither memory nor the amount read grows with their number. Refused at submission if there
+    /// is no group.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -27,25 +26,21 @@ impl<I, O> Signature<I, Vec<O>> {
     /// # app.shutdown().await }
     /// ```
     ///
-    /// One attempt of `task` folds the available values: up to 1,024, or about 64 KB. At its
-    /// end the accumulator is stored together with the number of values that it contains. So each
-    /// value is
-    /// in it exactly once, whatever crashes; the calls themselves may repeat, as with any task.
+    /// One attempt of `task` folds the available values: up to 1,024, or about 64 KB. At its end
+    /// the accumulator is stored together with the number of values that it contains. So each value
+    /// is in it exactly once, whatever crashes; the calls themselves may repeat, as with any task.
     /// Retries and time limits apply to one attempt, and each run has all its retries. Queue,
     /// priority and `blocking` apply as for any task. Options set on the fold apply to `task`, and
-    /// to
-    /// members without their own; `countdown`, `eta` and `expires` apply to the first run
-    /// of `task`. The accumulator is stored once per run
-    /// and encoded once per call: keep it small. `task` cannot be replaced, call or add to a chord
+    /// to members without their own; `countdown`, `eta` and `expires` apply to the first run of
+    /// `task`. The accumulator is stored once per run and encoded once per call: keep it small.
+    /// `task` cannot be replaced, call or add to a chord
     /// ([`Error::WorkInFold`](crate::Error::WorkInFold)).
     ///
     /// If a member fails, no further value is folded, the other members still run, and the fold
-    /// fails
-    /// as a chord does, with a `ChordError` that names the lowest failed member; the
-    /// accumulator is discarded. A [settled](Self::settled) group gives `task` every
-    /// outcome. If `task` itself fails for good, the fold fails with its failure, once all members
-    /// have
-    /// ended. An empty group gives `init`.
+    /// fails as a chord does, with a `ChordError` that names the lowest failed member; the
+    /// accumulator is discarded. A [settled](Self::settled) group gives `task` every outcome. If
+    /// `task` itself fails for good, the fold fails with its failure, once all members have ended.
+    /// An empty group gives `init`.
     pub fn fold<A, T>(self, init: A, task: T) -> Signature<I, A>
     where
         A: Serialize,
@@ -57,8 +52,8 @@ impl<I, O> Signature<I, Vec<O>> {
     }
 
     /// Folds as [`fold`](Self::fold) does, in the order in which the members end, so that no value
-    /// waits for a slow
-    /// member before it. After a crash the order of the recorded values stays the same.
+    /// waits for a slow member before it. After a crash the order of the recorded values stays the
+    /// same.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -31,28 +31,24 @@ pub struct TaskOptions {
     /// How often a failed attempt is retried. Default: 0.
     pub max_retries: u32,
     /// The delay before the first retry; it doubles with each further one. Default:
-    /// `default_retry_delay`
-    /// if that is set, otherwise 1 s.
+    /// `default_retry_delay` if that is set, otherwise 1 s.
     pub retry_backoff: Option<Duration>,
     /// The maximum of the doubling delay. Default: 10 min, as in Celery.
     pub retry_backoff_max: Duration,
     /// Draws each delay of `retry_backoff` at random between zero and its full length, so that
-    /// tasks
-    /// that failed together are not retried together ("full jitter"). Default: no.
+    /// tasks that failed together are not retried together ("full jitter"). Default: no.
     pub retry_jitter: bool,
     /// A constant delay before every retry, unless `retry_backoff` or the task itself
     /// ([`Retry::countdown`](crate::Retry::countdown)) sets another. Default: none.
     pub default_retry_delay: Option<Duration>,
-    /// Decides which errors are retried, instead of Celery's `autoretry_for`. It is not
-    /// called for the task's own decisions ([`TaskContext::retry`](crate::TaskContext::retry),
+    /// Decides which errors are retried, instead of Celery's `autoretry_for`. It is not called for
+    /// the task's own decisions ([`TaskContext::retry`](crate::TaskContext::retry),
     /// [`TaskError::fatal`](crate::TaskError::fatal)), nor for time limits: after a soft limit the
     /// task is retried, after a hard limit it is not. Default: all errors, including panics.
     pub retry_if: Option<fn(&TaskError) -> bool>,
     /// The soft limit on one attempt: the task may [listen](crate::TaskContext::soft_time_limit)
-    /// for
-    /// it, and ends with `SoftTimeLimitExceeded` if it does not. A soft limit above the hard limit
-    /// is refused
-    /// when the app starts. Default: none.
+    /// for it, and ends with `SoftTimeLimitExceeded` if it does not. A soft limit above the hard
+    /// limit is refused when the app starts. Default: none.
     pub soft_time_limit: Option<Duration>,
     /// The hard limit on one attempt, from the start of its body. Default: none.
     pub time_limit: Option<Duration>,

@@ -14,10 +14,9 @@ use crate::canvas::payload::Payload;
 use crate::error::{Error, Result};
 use crate::persistence::reader::{Elements, ElementsError};
 
-/// The results of a group, in member order, read from the store as a task asks for them. A
-/// chord's body takes it as its first parameter instead of a `Vec<T>`, and then needs memory for
-/// only four bytes per member and about a thousand values at a time, however many members there
-/// are.
+/// The results of a group, in member order, read from the store as a task asks for them. A chord's
+/// body takes it as its first parameter instead of a `Vec<T>`, and then needs memory for only four
+/// bytes per member and about a thousand values at a time, however many members there are.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -41,23 +40,18 @@ use crate::persistence::reader::{Elements, ElementsError};
 /// parameter, also after a task that returns a list, and `total.s(vec![1, 2])` gives the list
 /// directly, which is then in memory like any argument. After a
 /// [`settled`](crate::Signature::settled) group the type is `Results<Result<T, TaskFailure>>`. As
-/// any
-/// parameter but the first it is a list in memory. The attribute recognizes the type by its name:
-/// write
-/// `Results<T>`, or a path that ends with it.
+/// any parameter but the first it is a list in memory. The attribute recognizes the type by its
+/// name: write `Results<T>`, or a path that ends with it.
 ///
-/// Reading blocks, so such a task should be `blocking`. An async task may read as well: the disk
-/// is read once per thousand members, which takes some milliseconds, and the locations of the
-/// results are
-/// looked up before the function is called, on another thread.
+/// Reading blocks, so such a task should be `blocking`. An async task may read as well: the disk is
+/// read once per thousand members, which takes some milliseconds, and the locations of the results
+/// are looked up before the function is called, on another thread.
 ///
 /// # Errors
 ///
 /// An item is an error if the store cannot be read ([`Error::Store`], [`Error::ShutDown`]), and
-/// then all
-/// later items are errors too; or [`Error::Decode`] if it is not a `T`. No item is left out, and
-/// `len`
-/// returns how many items are left.
+/// then all later items are errors too; or [`Error::Decode`] if it is not a `T`. No item is left
+/// out, and `len` returns how many items are left.
 pub struct Results<T>(Source<T>);
 
 enum Source<T> {
@@ -77,9 +71,8 @@ struct Stored {
 
 impl<T> Results<T> {
     /// Returns the first argument of a task within this attempt, for tasks written by hand whose
-    /// first
-    /// parameter is [`streamed`](crate::Parameter::streamed). [`#[task]`](macro@crate::task) calls
-    /// it before the function.
+    /// first parameter is [`streamed`](crate::Parameter::streamed). [`#[task]`](macro@crate::task)
+    /// calls it before the function.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -35,8 +35,7 @@ impl<T, E> TaskResult for Result<T, E> {
 }
 
 /// The return type of a task that can be [replaced](crate::TaskContext::replace) by a canvas with
-/// the value `O`: a
-/// `Result<O, TaskError>`, or one with a `Box<dyn Error>`.
+/// the value `O`: a `Result<O, TaskError>`, or one with a `Box<dyn Error>`.
 #[diagnostic::on_unimplemented(
     message = "a task that returns `{Self}` cannot be replaced by a canvas that gives `{O}`",
     label = "`{Self}` is expected here, and the canvas gives `{O}`",

@@ -9,16 +9,14 @@ pub(crate) type Lane = usize;
 const KEPT_LANES: usize = 64;
 
 /// Decides per lane whether a workflow starts at once. The waiting workflows are in the store, not
-/// in
-/// memory.
+/// in memory.
 ///
 /// Invariant: no workflow waits for ever in a lane with free capacity: the lane is listed by
 /// [`free_capacity`](Self::free_capacity) as soon as the store holds the workflow.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     /// How many workflows may be live in each lane. Lanes do not share capacity, so a lane whose
-    /// tasks
-    /// never finish does not block the others.
+    /// tasks never finish does not block the others.
     capacity: usize,
     /// Indexed by lane number; `None` where a lane was freed.
     lanes: Vec<Option<State>>,
@@ -39,8 +37,7 @@ struct State {
     /// Workflows whose wait record is submitted but not yet durable.
     arriving: usize,
     /// The queue position that was admitted last. Every waiting workflow is behind it, so each scan
-    /// starts
-    /// here instead of passing over the deleted positions before it.
+    /// starts here instead of passing over the deleted positions before it.
     cursor: Option<Vec<u8>>,
 }
 
@@ -58,8 +55,7 @@ impl Backlog {
     }
 
     /// Returns the number of the lane with this name. The lane keeps the number while a workflow in
-    /// it is
-    /// live or waits, and at least until the next call.
+    /// it is live or waits, and at least until the next call.
     pub(crate) fn lane(&mut self, name: &str) -> Lane {
         if let Some(lane) = self.numbers.get(name) {
             return *lane;

@@ -55,8 +55,7 @@ impl Barrier {
     }
 
     /// Starts the barrier, or resumes it after the replay. A recorded verdict is told again; a
-    /// barrier for no
-    /// members releases at once.
+    /// barrier for no members releases at once.
     pub(crate) fn start(&mut self) -> Vec<Command> {
         match &self.verdict {
             Some(verdict) => vec![Command::Tell(verdict.clone())],

@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 /// The size of one or more workflows: the number of tasks, chains, groups and chords, and the bytes
-/// in
-/// the store.
+/// in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Load {
     pub(crate) tasks: u64,
@@ -29,8 +28,7 @@ impl Load {
 }
 
 /// Limits the load that is pending at once. A submission below the limit is admitted whole, however
-/// large
-/// it is, so no submission is too large.
+/// large it is, so no submission is too large.
 ///
 /// Invariant: no submission waits while there is room.
 #[derive(Debug)]

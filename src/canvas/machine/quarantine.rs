@@ -1,6 +1,5 @@
 //! Quarantine: decides which tasks may have crashed the process, how each of them is tried, and
-//! which ones no
-//! longer run. (DESIGN.md gives the reasons.)
+//! which ones no longer run. (DESIGN.md gives the reasons.)
 
 mod evidence;
 
@@ -11,8 +10,7 @@ pub(crate) use self::evidence::{Evidence, LastEnd, Stage, Standing, Suspect};
 use crate::canvas::id::Id;
 
 /// By this time after the open, the last suspect has started, however many there are. This and all
-/// other times
-/// are in milliseconds.
+/// other times are in milliseconds.
 const BOUND_MS: u64 = 10_000;
 const _: () = assert!(GATHER_MS + SPREAD_MS < BOUND_MS && CONTROL_MS < SPREAD_MS);
 /// How long the trials wait until the tasks that were running are loaded from the store.
@@ -25,8 +23,7 @@ const CONTROL_MS: u64 = 4_000;
 /// The shortest time for which a suspect is tried alone. Nothing else starts meanwhile.
 const ALONE_MS: u64 = 250;
 /// The longest time alone, for a suspect whose process crashed shortly after its earlier trials:
-/// two steps, each
-/// four times as long as the one before.
+/// two steps, each four times as long as the one before.
 const MAX_LATE: u32 = 2;
 /// The shortest and the longest trial after a suspect's start.
 const TRIAL_MS: (u64, u64) = (1_000, 4_000);
@@ -51,12 +48,10 @@ pub(crate) enum SuspectStatus {
 /// The suspects and their trials. `T` is the waiting start of a task.
 ///
 /// Only suspects wait. They start one after the other, beside all other work, and the ones on trial
-/// when the
-/// process ends are accused. One of the accused, the prime suspect, starts first in the next
-/// session and runs
-/// alone for a moment. Unless the crash is known to come from inside, the session after that first
-/// runs without
-/// the prime suspect for some seconds: if the process ends meanwhile, the crash has another cause.
+/// when the process ends are accused. One of the accused, the prime suspect, starts first in the
+/// next session and runs alone for a moment. Unless the crash is known to come from inside, the
+/// session after that first runs without the prime suspect for some seconds: if the process ends
+/// meanwhile, the crash has another cause.
 ///
 /// Invariant: a task is quarantined only if the process ended while it was the prime suspect on
 /// trial.
@@ -108,9 +103,8 @@ enum Phase {
 
 impl<T> Quarantine<T> {
     /// Assesses the records of suspects when the store is opened; also returns the records to
-    /// change.
-    /// `now_ms` is on the wall clock; all times of the other methods are on the clock of the
-    /// trials.
+    /// change. `now_ms` is on the wall clock; all times of the other methods are on the clock of
+    /// the trials.
     pub(crate) fn open(
         records: impl IntoIterator<Item = (Id, Suspect)>,
         last_end: LastEnd,
@@ -167,8 +161,7 @@ impl<T> Quarantine<T> {
     }
 
     /// Starts the clock of the trials. In an app that was started paused, the tasks that were
-    /// running may be loaded
-    /// by now.
+    /// running may be loaded by now.
     pub(crate) fn begin(&mut self, now_ms: u64) {
         let mut until_ms = now_ms.saturating_add(GATHER_MS);
         let stage = self.prime.and_then(|id| self.stage_of(id));
@@ -232,8 +225,7 @@ impl<T> Quarantine<T> {
     }
 
     /// Makes a suspect wait for its trial; `task` starts it then. Returns the earlier `task` if the
-    /// actor was lost
-    /// meanwhile.
+    /// actor was lost meanwhile.
     pub(crate) fn wait(&mut self, id: Id, task: T) -> Option<T> {
         // (If its actor was lost, the task may have started.)
         self.end_trial(id);
@@ -256,8 +248,7 @@ impl<T> Quarantine<T> {
     }
 
     /// Ends the phases and trials whose time is up; returns the updates of the suspects that
-    /// outlived their trials.
-    /// They must be recorded before anything that starts because of them.
+    /// outlived their trials. They must be recorded before anything that starts because of them.
     pub(crate) fn end_overdue(&mut self, now_ms: u64) -> Vec<SuspectUpdate> {
         if self.hold_until.is_some_and(|until| until <= now_ms) {
             self.hold_until = None;
@@ -349,8 +340,7 @@ impl<T> Quarantine<T> {
     }
 
     /// Removes a suspect that has ended while the process goes on. Also returns the waiting start,
-    /// because the task
-    /// may have been revoked before its trial.
+    /// because the task may have been revoked before its trial.
     pub(crate) fn cleared(&mut self, id: Id) -> (Option<SuspectUpdate>, Option<T>) {
         self.end_trial(id);
         self.release(id);
@@ -462,8 +452,7 @@ impl<T> Quarantine<T> {
     }
 
     /// Schedules the waiting suspects. The accused get three quarters of the time. Among the others
-    /// a subtask,
-    /// which has the higher number, starts before the task that started it.
+    /// a subtask, which has the higher number, starts before the task that started it.
     fn schedule_trials(&mut self, now_ms: u64) {
         let prime = self.prime.filter(|id| self.waiting.contains_key(id));
         if prime.is_none() && self.quiet_until > now_ms {

@@ -1,6 +1,5 @@
 //! Revocation: the revoked nodes of the workflows in memory, and the outcome that the caller of
-//! `revoke`
-//! receives.
+//! `revoke` receives.
 
 use std::collections::HashMap;
 
@@ -20,8 +19,7 @@ pub(crate) fn node_key(stream: Id, index: Index) -> NodeKey {
 }
 
 /// The revoked nodes, by workflow. Nothing below a revoked node starts any more, and it ends as
-/// revoked
-/// whatever it returns.
+/// revoked whatever it returns.
 ///
 /// Invariant: a mark stays until its workflow has ended.
 #[derive(Debug, Default)]
@@ -30,8 +28,7 @@ pub(crate) struct Revocations(HashMap<Id, HashMap<NodeKey, Mark>>);
 #[derive(Debug, Default)]
 struct Mark {
     /// Something below the node that had not ended was found after it was marked: so the node had
-    /// not ended
-    /// either, and it ends as revoked.
+    /// not ended either, and it ends as revoked.
     is_met: bool,
 }
 
@@ -50,8 +47,7 @@ impl Revocations {
     }
 
     /// Returns whether an unended node or one of its ancestors is revoked, and notes on their marks
-    /// that an
-    /// unended node was found. `path`: the keys of the node and its ancestors.
+    /// that an unended node was found. `path`: the keys of the node and its ancestors.
     pub(crate) fn observe(&mut self, root: Id, path: impl IntoIterator<Item = NodeKey>) -> bool {
         let Some(marks) = self.0.get_mut(&root) else {
             return false;
@@ -85,12 +81,9 @@ impl Revocations {
 }
 
 /// Returns the answer to `revoke` for a node that had not ended when it was marked; the mark is
-/// durable.
-/// `outcome`: how the node has ended since. `has_begun`: a function below it was called, or may
-/// have been.
-/// `is_settled`: something below it was found after the mark, or no report of it is under way any
-/// more.
-/// `None`: its end may be on its way to its supervisor, so ask again.
+/// durable. `outcome`: how the node has ended since. `has_begun`: a function below it was called,
+/// or may have been. `is_settled`: something below it was found after the mark, or no report of it
+/// is under way any more. `None`: its end may be on its way to its supervisor, so ask again.
 pub(crate) fn answer(
     outcome: Option<&Outcome>,
     has_begun: bool,

@@ -1,24 +1,21 @@
 //! Paces the start of workflows in front of one queue: a workflow does not begin while its first
-//! tasks
-//! could only wait in the queue.
+//! tasks could only wait in the queue.
 
 use super::queue::PriorityQueue;
 
 /// Workflows `T` that could begin in one queue, and begin only while the queue is short. The set of
 /// begun workflows therefore stays small enough for the processor's caches, however many workflows
-/// are
-/// pending: when ten thousand chords of ten began at once, each of their steps missed the cache.
+/// are pending: when ten thousand chords of ten began at once, each of their steps missed the
+/// cache.
 ///
 /// No workflow waits for ever: some begin as queued tasks receive slots, however long the queue is,
-/// and
-/// the first few always begin.
+/// and the first few always begin.
 #[derive(Debug)]
 pub(crate) struct StartPacer<T> {
     waiting: PriorityQueue<T>,
     window: usize,
     /// How many have begun since the last [round](Self::begin_round): the queue's length does not
-    /// include
-    /// their tasks yet.
+    /// include their tasks yet.
     entered: usize,
     /// Slots granted to tasks, not yet spent on starting a workflow.
     grants: usize,
@@ -37,8 +34,7 @@ impl<T> StartPacer<T> {
     }
 
     /// Adds a workflow; returns it if it may begin now. `begun`: workflows that have begun and not
-    /// ended, in
-    /// all queues. `queued`: tasks that would run before its first one.
+    /// ended, in all queues. `queued`: tasks that would run before its first one.
     pub(crate) fn arrive(
         &mut self,
         priority: u8,

@@ -6,8 +6,7 @@ use crate::canvas::freeze::Node;
 use crate::canvas::outcome::Outcome;
 
 /// Invariant: within one purpose, a key identifies one child, however often the task uses it: an
-/// attempt
-/// after a crash reuses the children of the attempt before it.
+/// attempt after a crash reuses the children of the attempt before it.
 #[derive(Debug, Default)]
 pub(crate) struct Subtasks {
     /// By index.

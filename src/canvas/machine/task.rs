@@ -10,8 +10,7 @@ use crate::canvas::retry::RetryPolicy;
 use crate::canvas::time::{Moment, Scale, Time};
 
 /// Invariant: at most one attempt runs whose messages this machine accepts. `history.attempt` is
-/// its
-/// number, and messages of earlier attempts are ignored.
+/// its number, and messages of earlier attempts are ignored.
 #[derive(Debug)]
 pub(crate) struct Task {
     /// The task's number in the workflow.
@@ -167,8 +166,7 @@ impl Task {
     }
 
     /// Restores the task from its last record and its own stream. An attempt that was running runs
-    /// again, with
-    /// the next number. `expires_on`: the clock scale of its deadline, if it has one.
+    /// again, with the next number. `expires_on`: the clock scale of its deadline, if it has one.
     pub(crate) fn recover<'a>(
         seq: Seq,
         policy: RetryPolicy,
@@ -238,10 +236,8 @@ impl Task {
     }
 
     /// Revokes the task, because it or an ancestor was revoked. A waiting task ends now; a running
-    /// one ends when
-    /// its function returns, whatever it returns. If subtasks run in its place or delay its report,
-    /// they are
-    /// revoked as well.
+    /// one ends when its function returns, whatever it returns. If subtasks run in its place or
+    /// delay its report, they are revoked as well.
     pub(crate) fn revoked(&mut self) -> Vec<Command> {
         if std::mem::replace(&mut self.revoked, true) {
             return Vec::new();
@@ -359,8 +355,7 @@ impl Task {
     }
 
     /// Replaces the arguments that a retry gave by a reference to where they are stored, so that
-    /// large
-    /// arguments are recorded once.
+    /// large arguments are recorded once.
     pub(crate) fn args_are_kept(&mut self, args: Value) {
         self.history.args = Some(args);
     }
@@ -436,8 +431,7 @@ impl Task {
     }
 
     /// Ends the task. The report waits until all subtasks have ended, so every callback of theirs
-    /// runs and no
-    /// part of a workflow outlives it.
+    /// runs and no part of a workflow outlives it.
     fn end(&mut self, report: Report) -> Vec<Command> {
         self.report_end(FinalReport::Report(Box::new(report)))
     }

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 const MAYBE: u32 = 1;
 const FAULT: u32 = 2;
 /// How many trials as the prime suspect must have ended with a crash if no crash is known to come
-/// from
-/// inside.
+/// from inside.
 const HITS: u32 = 3;
 
 /// How the previous process ended.
@@ -40,8 +39,7 @@ impl LastEnd {
 pub(crate) struct Suspect {
     pub(crate) name: String,
     /// The latest attempt that is counted in `crashes` or known not to count. For a task that is on
-    /// trial, or was in
-    /// this session, the attempt on trial.
+    /// trial, or was in this session, the attempt on trial.
     pub(crate) attempt: u32,
     /// How many of its attempts ended in a crash.
     pub(crate) crashes: u32,
@@ -180,8 +178,7 @@ impl Suspect {
     }
 
     /// Assesses the suspect after the end of a process in which it may have been running. A suspect
-    /// that was not on
-    /// trial is assessed when it is loaded.
+    /// that was not on trial is assessed when it is loaded.
     pub(super) fn assess(self, last_end: LastEnd, limit: u32, now_ms: u64) -> Option<Self> {
         let mut suspect = self.of_this_format();
         let is_to_be_tried = suspect.is_to_be_tried(limit);
@@ -276,10 +273,8 @@ impl Evidence {
     }
 
     /// Returns whether the crashes are enough although the last one is not known to come from
-    /// inside. Each crash
-    /// that must have had another cause makes it more likely that others had one too, and the
-    /// longer the trials,
-    /// the more likely they coincide with such a crash.
+    /// inside. Each crash that must have had another cause makes it more likely that others had one
+    /// too, and the longer the trials, the more likely they coincide with such a crash.
     fn is_enough(&self, limit: u32, stage: Stage) -> bool {
         let hits = HITS + self.misses + 2 * self.late;
         matches!(stage, Stage::Alone | Stage::Apart)
