@@ -141,7 +141,7 @@ pub struct AppBuilder {
     trials: TrialSettings,
     quarantine: QuarantinePolicy,
     on_quarantine: Option<QuarantineHook>,
-    most: Load,
+    pending_limit: Load,
     max_payload: u64,
     clock: Clock,
     lock_timeout: Duration,
@@ -610,7 +610,7 @@ impl AppBuilder {
             },
             quarantine: QuarantinePolicy::default(),
             on_quarantine: None,
-            most: Load {
+            pending_limit: Load {
                 tasks: 10_000_000,
                 bytes: 10 << 30,
             },
@@ -779,7 +779,7 @@ impl AppBuilder {
     /// let builder = App::in_memory().max_pending(100_000);
     /// ```
     pub fn max_pending(mut self, tasks: u64) -> Self {
-        self.most.tasks = tasks.max(1);
+        self.pending_limit.tasks = tasks.max(1);
         self
     }
 
@@ -791,7 +791,7 @@ impl AppBuilder {
     /// let builder = App::in_memory().max_pending_bytes(100 << 20);
     /// ```
     pub fn max_pending_bytes(mut self, bytes: u64) -> Self {
-        self.most.bytes = bytes.max(1);
+        self.pending_limit.bytes = bytes.max(1);
         self
     }
 
@@ -1027,7 +1027,7 @@ impl AppBuilder {
                 on_quarantine: self.on_quarantine,
             },
             trials: self.trials,
-            most: self.most,
+            pending_limit: self.pending_limit,
             clock: self.clock,
             worker_threads: self.worker_threads,
             grace: self.grace,
@@ -1072,7 +1072,7 @@ struct Engine {
     retention: Duration,
     limits: Limits,
     trials: TrialSettings,
-    most: Load,
+    pending_limit: Load,
     clock: Clock,
     worker_threads: usize,
     grace: Duration,
@@ -1158,7 +1158,7 @@ impl Engine {
         let reading = clock.reading();
         let recovered =
             RecoveredState::take(&*store, &reader, self.durability, self.trials, &reading)?;
-        let admission = AdmissionControl::new(self.most);
+        let admission = AdmissionControl::new(self.pending_limit);
         admission.add(recovered.pending);
         let garbage = sweeper::remains(&reader)?;
         let last = reader.last_id()?;

@@ -528,14 +528,14 @@ impl<O> AsyncResult<O> {
             return Err(self.no_wait(ITSELF));
         }
         let watch = self.watch(vec![root.workflow_stream()])?;
-        let look = || {
+        let check = || {
             let reader = self.shared.reader()?;
             match reader.is_at_rest(root)? {
                 true => Ok(Some(())),
                 false => self.check_there(&reader).map(|()| None),
             }
         };
-        self.until(&watch, look, Wait::Open).await?;
+        self.until(&watch, check, Wait::Open).await?;
         // The removal from the live workflows is visible before it is durable.
         client::confirm(&self.shared).await
     }
@@ -641,18 +641,18 @@ impl<O> AsyncResult<O> {
         body::current(&self.shared).or_else(|| self.attempt.clone())
     }
 
-    /// Waits until `look` returns a value. An attempt of an async task gives its slot back
+    /// Waits until `check` returns a value. An attempt of an async task gives its slot back
     /// meanwhile; a wait that could never end is an error.
     async fn until<T>(
         &self,
         watch: &Watch,
-        look: impl Fn() -> Result<Option<T>>,
+        check: impl Fn() -> Result<Option<T>>,
         wait: Wait,
     ) -> Result<T> {
         let Some(attempt) = self.attempt() else {
-            return watch.until(look).await;
+            return watch.until(check).await;
         };
-        if let Some(seen) = look()? {
+        if let Some(seen) = check()? {
             return Ok(seen);
         }
         if self.holds(attempt.id())? {
@@ -660,10 +660,10 @@ impl<O> AsyncResult<O> {
         }
         match (attempt.is_blocking(), wait) {
             // The wait is bounded, or another thread than the body's waits.
-            (true, Wait::Bounded) => watch.until(look).await,
-            (true, Wait::Open) if body::current(&self.shared).is_none() => watch.until(look).await,
+            (true, Wait::Bounded) => watch.until(check).await,
+            (true, Wait::Open) if body::current(&self.shared).is_none() => watch.until(check).await,
             (true, Wait::Open) => Err(self.no_wait(HOLDS_THREAD)),
-            (false, _) => attempt.without_slot(watch.until(look)).await,
+            (false, _) => attempt.without_slot(watch.until(check)).await,
         }
     }
 
@@ -915,7 +915,7 @@ impl<T: DeserializeOwned> Completions<T> {
                 let (group, settled) = (*group, *settled);
                 let handle = &self.handle;
                 let shared = handle.shared.clone();
-                let look = || {
+                let check = || {
                     // Read first: if it has ended, all its pages are written.
                     let has_ended = handle.resolution()?.is_some();
                     let pages = shared
@@ -924,7 +924,7 @@ impl<T: DeserializeOwned> Completions<T> {
                         .collect::<Result<Vec<_>, _>>()?;
                     Ok((has_ended || !pages.is_empty()).then_some(pages))
                 };
-                let pages = handle.until(watch, look, Wait::Open).await?;
+                let pages = handle.until(watch, check, Wait::Open).await?;
                 if pages.is_empty() {
                     // A step before the group failed, so the group never began.
                     return self.whole_list().await;
@@ -972,13 +972,13 @@ impl<T: DeserializeOwned> Completions<T> {
             Some((_, size)) => Some(size),
             None => {
                 let watch = self.handle.watch(ids.clone())?;
-                let look = || {
+                let check = || {
                     if let Some((_, size)) = shared.reader()?.expansion(group, &fan)? {
                         return Ok(Some(Some(size)));
                     }
                     Ok(self.handle.resolution()?.map(|_| None))
                 };
-                self.handle.until(&watch, look, Wait::Open).await?
+                self.handle.until(&watch, check, Wait::Open).await?
             }
         };
         let Some(size) = size.filter(|size| *size > 0) else {

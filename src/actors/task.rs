@@ -698,7 +698,7 @@ impl Job {
         let Some(work) = &mut self.activation else {
             return;
         };
-        if let Some((index, commands)) = work.machine.wants(attempt, purpose, &key, graft) {
+        if let Some((index, commands)) = work.machine.start_subtask(attempt, purpose, &key, graft) {
             self.is_referenced = true;
             let calls = &mut work.family(&self.child, context).calls;
             // Nobody hears these any more.

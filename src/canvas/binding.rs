@@ -148,18 +148,18 @@ impl Call<'_> {
         }
         // Defaults after the last named argument are added when the task is called.
         let end = named.iter().rposition(Option::is_some).map_or(0, |i| i + 1);
-        let mut whole = ListWriter::raw();
-        whole.push(args.bytes());
+        let mut list = ListWriter::raw();
+        list.push(args.bytes());
         for (index, parameter) in self.parameters[..fixed].iter().enumerate().skip(given) {
             if let Some(argument) = named[index].take() {
-                whole.push(argument.bytes());
+                list.push(argument.bytes());
             } else if parameter.is_required() {
                 return Err(self.wrong_count(&format!("no `{parameter}`")));
             } else if index < end {
-                whole.push(default_of(parameter)?.bytes());
+                list.push(default_of(parameter)?.bytes());
             }
         }
-        Ok((whole.finish(), end.max(given) as u32 - self.upstream))
+        Ok((list.finish(), end.max(given) as u32 - self.upstream))
     }
 
     /// Returns the index of the parameter with this name, if it can be given by name.

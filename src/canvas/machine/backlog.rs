@@ -24,7 +24,7 @@ pub(crate) struct Backlog {
     free: Vec<Lane>,
     numbers: HashMap<String, Lane>,
     /// The number of lanes at which idle ones are freed.
-    most: usize,
+    max_lanes: usize,
     /// The lanes that may have waiting workflows in the store.
     waiting: BTreeSet<Lane>,
 }
@@ -49,7 +49,7 @@ impl Backlog {
             lanes: Vec::new(),
             free: Vec::new(),
             numbers: HashMap::new(),
-            most: KEPT_LANES,
+            max_lanes: KEPT_LANES,
             waiting: BTreeSet::new(),
         }
     }
@@ -60,7 +60,7 @@ impl Backlog {
         if let Some(lane) = self.numbers.get(name) {
             return *lane;
         }
-        if self.numbers.len() >= self.most {
+        if self.numbers.len() >= self.max_lanes {
             self.free_idle_lanes();
         }
         let lane = self.free.pop().unwrap_or_else(|| {
@@ -77,7 +77,8 @@ impl Backlog {
         lane
     }
 
-    /// Frees the idle lanes. `most` then doubles, so the amortized cost per added lane is constant.
+    /// Frees the idle lanes. `max_lanes` becomes twice the number of lanes that are left, so the
+    /// amortized cost per added lane is constant.
     fn free_idle_lanes(&mut self) {
         for (lane, state) in self.lanes.iter_mut().enumerate() {
             let is_idle = |state: &mut State| state.live == 0 && state.arriving == 0;
@@ -93,17 +94,17 @@ impl Backlog {
         self.numbers.shrink_to_fit();
         let lanes = 0..self.lanes.len();
         self.free = lanes.filter(|lane| self.lanes[*lane].is_none()).collect();
-        self.most = (2 * self.numbers.len()).max(KEPT_LANES);
+        self.max_lanes = (2 * self.numbers.len()).max(KEPT_LANES);
     }
 
     fn state(&self, lane: Lane) -> &State {
         let state = self.lanes[lane].as_ref();
-        state.expect("a lane is kept while somebody is in it")
+        state.expect("a lane is kept while a workflow is in it")
     }
 
     fn state_mut(&mut self, lane: Lane) -> &mut State {
         let state = self.lanes[lane].as_mut();
-        state.expect("a lane is kept while somebody is in it")
+        state.expect("a lane is kept while a workflow is in it")
     }
 
     pub(crate) fn name(&self, lane: Lane) -> &str {

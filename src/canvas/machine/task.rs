@@ -373,7 +373,7 @@ impl Task {
     }
 
     /// Starts a subtask for attempt `attempt`; returns its index, or `None` if the attempt is over.
-    pub(crate) fn wants(
+    pub(crate) fn start_subtask(
         &mut self,
         attempt: u32,
         purpose: Purpose,

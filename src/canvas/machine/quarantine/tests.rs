@@ -294,7 +294,7 @@ fn a_process_that_is_killed_every_half_minute_never_keeps_new_work_waiting() {
     }
     assert_eq!(world.held_ms, 0);
     assert!(world.waited_ms <= BOUND_MS);
-    assert!(world.waited_ms > SPREAD_MS / 2, "nobody has waited");
+    assert!(world.waited_ms > SPREAD_MS / 2, "no task has waited");
 }
 
 fn tried(crashes: u32, evidence: Evidence) -> Vec<(Id, Suspect)> {
@@ -537,7 +537,7 @@ fn a_released_task_counts_from_zero_and_a_discarded_one_fails_in_every_session()
         quarantine.arrived(id(1), "task", 5, 9),
         (SuspectStatus::Quarantined, None)
     );
-    assert!(!quarantine.is_holding(), "nobody is left to be tried");
+    assert!(!quarantine.is_holding(), "no suspect is left");
     assert_eq!(quarantine.quarantined().count(), 1);
     let update = quarantine.requeue(id(1)).unwrap();
     assert_eq!(quarantine.requeue(id(1)), None);

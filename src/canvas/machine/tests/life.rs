@@ -231,12 +231,12 @@ impl TaskWorld {
                 };
                 self.machine.finished(attempt, outcome, now)
             }
-            Calls => self.wants(Purpose::Call, "a"),
+            Calls => self.start_subtask(Purpose::Call, "a"),
             Adds => {
                 // Every attempt counts its additions from zero.
                 let key = self.added.to_string();
                 self.added += 1;
-                self.wants(Purpose::Addition, &key)
+                self.start_subtask(Purpose::Addition, &key)
             }
             ChildEnds(index) => self.child_ends(index, Outcome::Success(value(index))),
             ChildFails(index) => self.child_ends(index, Outcome::Failure(failure(index))),
@@ -263,14 +263,18 @@ impl TaskWorld {
         self.perform(commands);
     }
 
-    fn wants(&mut self, purpose: Purpose, key: &str) -> Vec<task::Command> {
+    fn start_subtask(&mut self, purpose: Purpose, key: &str) -> Vec<task::Command> {
         let attempt = self.runs.expect("it runs");
         for stale in [attempt - 1, attempt + 1] {
-            assert!(self.machine.wants(stale, purpose, key, plan()).is_none());
+            assert!(
+                self.machine
+                    .start_subtask(stale, purpose, key, plan())
+                    .is_none()
+            );
         }
         let (index, commands) = self
             .machine
-            .wants(attempt, purpose, key, plan())
+            .start_subtask(attempt, purpose, key, plan())
             .expect("the attempt runs");
         assert_eq!(self.machine.purpose(index), Some(purpose));
         commands
@@ -295,8 +299,10 @@ impl TaskWorld {
         if self.marked.0 && self.ended.is_none() {
             assert_eq!(self.machine.revoked(), []);
             let attempt = self.runs.unwrap_or(1);
-            let wants = self.machine.wants(attempt, Purpose::Call, "late", plan());
-            assert!(wants.is_none(), "it starts something");
+            let subtask = self
+                .machine
+                .start_subtask(attempt, Purpose::Call, "late", plan());
+            assert!(subtask.is_none(), "it starts something");
         }
         if !self.requested {
             assert_eq!(self.machine.granted(self.time()), []);
@@ -446,7 +452,7 @@ impl TaskWorld {
             .map(|child| child.2.cloned())
             .collect();
         for addition in &additions {
-            assert!(addition.is_some(), "it ended before what it added");
+            assert!(addition.is_some(), "it ended before an addition");
         }
         let failed = additions.iter().flatten().any(|o| o.failure().is_some());
         match &outcome {
