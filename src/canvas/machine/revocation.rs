@@ -18,7 +18,7 @@ pub(crate) fn node_key(stream: Id, index: Index) -> NodeKey {
     (stream.seq(), index)
 }
 
-/// The revoked nodes, by workflow. Nothing below a revoked node starts any more, and it ends as
+/// The revoked nodes, by workflow. No task of a revoked node starts any more, and the node ends as
 /// revoked whatever it returns.
 ///
 /// Invariant: a mark stays until its workflow has ended.
@@ -27,8 +27,8 @@ pub(crate) struct Revocations(HashMap<Id, HashMap<NodeKey, Mark>>);
 
 #[derive(Debug, Default)]
 struct Mark {
-    /// Something below the node that had not ended was found after it was marked: so the node had
-    /// not ended either, and it ends as revoked.
+    /// A part of the node that had not ended was found after the mark was set: so the node had not
+    /// ended either, and it ends as revoked.
     is_met: bool,
 }
 
@@ -62,7 +62,7 @@ impl Revocations {
         is_revoked
     }
 
-    /// Returns whether something unended below this node was found since it was marked.
+    /// Returns whether an unended part of this node was found since it was marked.
     pub(crate) fn has_met(&self, root: Id, node_key: NodeKey) -> bool {
         let mark = self.0.get(&root).and_then(|marks| marks.get(&node_key));
         mark.is_some_and(|mark| mark.is_met)
