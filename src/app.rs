@@ -1,4 +1,4 @@
-//! The app: opens a store, starts the engine over it, submits.
+//! The app: opens a store, starts the engine over it, and submits canvases.
 
 #[cfg(feature = "__simulation")]
 pub(crate) mod here;
@@ -17,7 +17,7 @@ use actix::{Actor, Addr, Arbiter, System, SystemRunner};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use self::runtime::{MOST_WORKERS, Runtime};
+use self::runtime::{MAX_WORKERS, Runtime};
 
 use crate::actors::admission_control::AdmissionControl;
 use crate::actors::body;
@@ -49,16 +49,16 @@ use crate::persistence::{Durability, LOCK_TIMEOUT, MemoryStore, Store};
 use crate::result::{AsyncResult, Wait};
 use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_over_long};
 
-/// How long dropping an app waits for its engine to let go of the store.
-const LET_GO: Duration = Duration::from_secs(5);
+/// How long dropping an app waits for its engine to close the store.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long blocking tasks that the grace did not suffice for may go on before they are left alone.
-const LAST_WORK: Duration = Duration::from_millis(500);
+/// How long blocking tasks that outlast the grace period may continue before they are abandoned.
+const BLOCKING_GRACE: Duration = Duration::from_millis(500);
 
-/// A running engine over one store. Clones share it; when the last one is dropped it stops.
+/// A running engine over one store. Clones share it; it stops when the last clone is dropped.
 ///
-/// It owns its threads, so it can be used from any program: under tokio, actix or any other
-/// executor, or, with [`get_blocking`](AsyncResult::get_blocking), from a plain `main`.
+/// It owns its threads, so any program can use it: under tokio, actix or any other executor, or,
+/// with [`get_blocking`](AsyncResult::get_blocking), from a plain `main`.
 ///
 /// ```
 /// use chordal::prelude::*;
@@ -92,19 +92,19 @@ struct Running {
 #[derive(Debug)]
 struct EngineThread {
     handle: thread::JoinHandle<()>,
-    /// Closed when all has been stopped.
+    /// Closed when everything has stopped.
     ended: watch::Receiver<()>,
-    /// It has been told to stop.
+    /// Whether the engine has been told to stop.
     is_stopping: AtomicBool,
     runtime: SharedRuntime,
 }
 
-/// The runtime of user code: the engine's thread stops it when it ends, or the app that is dropped
-/// does so before.
+/// The runtime of user code. The engine's thread stops it at its end, or the dropped app stops it
+/// earlier.
 type SharedRuntime = Arc<Mutex<Option<Runtime>>>;
 
 impl EngineThread {
-    /// Tells the engine to stop, once.
+    /// Tells the engine to stop; returns whether this is the first time.
     fn stop(&self, shared: &Shared, grace: Duration) -> bool {
         let is_first = !self.is_stopping.swap(true, Ordering::SeqCst);
         if is_first {
@@ -117,16 +117,16 @@ impl EngineThread {
         is_first
     }
 
-    /// Waits until all has been stopped, whoever had it stopped.
+    /// Waits until everything has stopped, whichever caller asked for it.
     async fn ended(&self) {
         let mut ended = self.ended.clone();
         while ended.changed().await.is_ok() {}
-        // (If its thread has panicked it has not stopped the runtime.)
+        // (If the engine's thread panicked, it has not stopped the runtime.)
         drop(self.runtime.lock().take());
     }
 }
 
-/// Sets up an [`App`]: made by [`App::open`], ended by [`start`](Self::start).
+/// Configures an [`App`]; created by [`App::open`], completed by [`start`](Self::start).
 #[derive(Debug)]
 #[must_use = "an app does nothing until it is started"]
 pub struct AppBuilder {
@@ -144,7 +144,7 @@ pub struct AppBuilder {
     trials: TrialSettings,
     quarantine: QuarantinePolicy,
     on_quarantine: Option<QuarantineHook>,
-    most: Load,
+    pending_limit: Load,
     max_payload: u64,
     clock: Clock,
     lock_timeout: Duration,
@@ -155,60 +155,62 @@ enum Source {
     #[cfg(feature = "sled")]
     Sled(PathBuf),
     Given(Arc<dyn Store>),
-    /// A memory of its own; and everything runs in the caller.
+    /// An own memory store, and all tasks run on the caller's thread.
     Eager,
 }
 
 impl App {
-    /// An app over the sled store in this directory, which is made if it is not there.
+    /// Configures an app over the sled store in this directory, which is created if it does not
+    /// exist.
     ///
-    /// The directory must stay where it is while the app runs: once it was renamed, replaced or deleted the
-    /// engine halts, with [`StoreError::Moved`](crate::StoreError::Moved), and what is done from then on is
-    /// not written to whatever is at its path.
+    /// The directory must stay in place while the app runs. If it is renamed, replaced or deleted,
+    /// the engine halts with [`StoreError::Moved`](crate::StoreError::Moved), and nothing is
+    /// written to a new directory at its path.
     ///
-    /// What tasks are given and give is never logged by chordal. sled logs what it stores at its
-    /// level `TRACE`, and only there.
+    /// chordal never logs the arguments and results of tasks. sled logs stored bytes at its level
+    /// `TRACE`, and only there.
     ///
-    /// This is there with the feature `sled`, which is a default. With redb alone it is not: a directory
+    /// This exists with the feature `sled`, which is a default. With redb alone it does not: a directory
     /// belongs to one engine, and what a name opens does not depend on which features are on.
     #[cfg(feature = "sled")]
     pub fn open(directory: impl Into<PathBuf>) -> AppBuilder {
         AppBuilder::new(Source::Sled(directory.into()))
     }
 
-    /// An app whose store is memory: for tests, and for work that may be lost.
+    /// Configures an app with a store in memory: for tests, and for work that may be lost.
     pub fn in_memory() -> AppBuilder {
         Self::with_store(MemoryStore::new())
     }
 
-    /// An app over any other [`Store`]. With the feature `redb`,
-    /// `App::with_store(RedbStore::open("data")?)` has redb in place of sled.
+    /// Configures an app over any other [`Store`]. With the feature `redb`,
+    /// `App::with_store(RedbStore::open("data")?)` uses redb instead of sled.
     pub fn with_store(store: impl Store) -> AppBuilder {
         AppBuilder::new(Source::Given(Arc::new(store)))
     }
 
-    /// An app that runs what is submitted in whoever submits it, for tests (Celery's
-    /// `task_always_eager`): [`apply_async`](Self::apply_async) returns when the whole canvas has
-    /// ended, its callbacks and errbacks too.
+    /// Configures an app that runs each submitted canvas on the caller's thread, for tests
+    /// (Celery's `task_always_eager`): [`apply_async`](Self::apply_async) returns when the whole
+    /// canvas has ended, including its callbacks and errbacks.
     ///
-    /// It starts no thread and needs no particular executor; what its tasks need themselves
-    /// (tokio's timers, for example) the caller's must have. The store is memory. The outcome of
-    /// every canvas is that of an app with an engine, with these differences:
+    /// It starts no thread and needs no particular executor; the caller's executor must provide
+    /// what its tasks need (tokio's timers, for example). The store is memory. The outcome of every
+    /// canvas is the same as in an app with an engine, with these differences:
     ///
-    /// - The members of a group run one after the other, in order; the callbacks behind all else.
+    /// - The members of a group run one after the other, in order; callbacks run after everything
+    ///   else.
     /// - Blocking tasks block the caller.
-    /// - Delays (`countdown`, `eta`, those before a retry) are not waited for, nor is the clock
-    ///   moved; a task that would have expired meanwhile has.
-    /// - Nobody interrupts a task at its time limit: that it has passed is seen when the task next
-    ///   wakes, or, if it is a blocking one, returns. A [manual clock](Clock::manual) wakes it.
-    /// - Queues, priorities, concurrency, window, durability, retention and grace mean nothing:
+    /// - Delays (`countdown`, `eta`, retry delays) are skipped without moving the clock. A task
+    ///   that would have expired during its delay has expired.
+    /// - No task is interrupted at its time limit: the limit is noticed when the task next wakes,
+    ///   or, if it is a blocking task, returns. A [manual clock](Clock::manual) wakes it.
+    /// - Queues, priorities, concurrency, window, durability, retention and grace have no effect:
     ///   results are kept until the app is dropped.
-    /// - What the future of `apply_async` has not run when it is dropped fails.
-    ///   [`shutdown`](Self::shutdown) waits for nothing, and what has not ended is lost.
+    /// - If the future of `apply_async` is dropped, everything that it has not run fails.
+    ///   [`shutdown`](Self::shutdown) waits for nothing, and unfinished work is lost.
     /// - [`get_timeout`](AsyncResult::get_timeout) does not wait.
-    /// - What is under way cannot be [revoked](AsyncResult::revoke).
-    /// - [`TaskContext::call`](crate::TaskContext::call) runs on the stack of its task: some fifty
-    ///   calls within calls fill the 2 MB of a test's thread in an unoptimised build.
+    /// - Running work cannot be [revoked](AsyncResult::revoke).
+    /// - [`TaskContext::call`](crate::TaskContext::call) runs on the stack of its task: about fifty
+    ///   nested calls fill the 2 MB of a test's thread in an unoptimised build.
     ///
     /// ```
     /// use chordal::prelude::*;
@@ -234,14 +236,14 @@ impl App {
         AppBuilder::new(Source::Eager)
     }
 
-    /// Submits a signature. When this returns it is as durable as the app asked for; the whole
-    /// canvas is stored, or nothing of it.
+    /// Submits a signature. When this returns, the submission is as durable as the app is
+    /// configured; the whole canvas is stored, or nothing of it.
     ///
-    /// If the future is dropped before it returns, the work may have been submitted or not.
+    /// If the future is dropped before it returns, the work may or may not have been submitted.
     ///
-    /// While too much is [pending](AppBuilder::max_pending) it waits, behind those that came before. In a
-    /// running task it is what [`TaskContext::apply_async`](crate::TaskContext::apply_async) is, and waits
-    /// for nothing.
+    /// While too much is [pending](AppBuilder::max_pending), the call waits, in order of arrival.
+    /// In a running task it behaves as
+    /// [`TaskContext::apply_async`](crate::TaskContext::apply_async), and does not wait.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -258,32 +260,34 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::Canvas`] if the canvas is refused, [`Error::PayloadTooLarge`] if arguments are
-    /// [too large](AppBuilder::max_payload), [`Error::Store`] if the store fails or the disk is full,
-    /// [`Error::NoThread`] if the system has no thread to draw a large canvas with,
-    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. What is refused leaves
-    /// nothing behind, nor does a future that is dropped before the engine has the whole canvas.
+    /// Returns [`Error::Canvas`] if the canvas is refused, [`Error::PayloadTooLarge`] if arguments
+    /// are [too large](AppBuilder::max_payload), [`Error::Store`] if the store fails or the disk is
+    /// full, [`Error::NoThread`] if the system has no thread to draw a large canvas with, and
+    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. A refused canvas
+    /// leaves nothing in the store, nor does a future that is dropped before the engine has the
+    /// whole canvas.
     ///
     /// # Panics
     ///
-    /// If the iterator of a [`group`](crate::group()) does.
+    /// If the iterator of a [`group`](crate::group()) panics.
     pub async fn apply_async<S: Accepts<()>>(
         &self,
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
         let attempt = body::current(shared);
-        let patience = match attempt {
+        let when_full = match attempt {
             Some(_) => WhenFull::Admit,
             None => WhenFull::Wait,
         };
-        let by = attempt.as_ref().map(|attempt| attempt.id());
-        let pin = client::submit(shared, signature.into_canvas(), patience, by).await?;
-        Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
+        let submitter = attempt.as_ref().map(|attempt| attempt.id());
+        let guard = client::submit(shared, signature.into_canvas(), when_full, submitter).await?;
+        Ok(AsyncResult::of_task(shared.clone(), guard, attempt))
     }
 
-    /// As [`apply_async`](Self::apply_async), but does not wait if too much is
-    /// [pending](AppBuilder::max_pending): it is refused, and nothing is drawn or stored.
+    /// Submits as [`apply_async`](Self::apply_async) does, but if too much is
+    /// [pending](AppBuilder::max_pending), refuses instead of waiting, and draws and stores
+    /// nothing.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -298,7 +302,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`], also if others wait; and as [`apply_async`](Self::apply_async).
+    /// [`Error::Busy`], also if other submissions wait; and as [`apply_async`](Self::apply_async).
     ///
     /// # Panics
     ///
@@ -309,15 +313,15 @@ impl App {
     ) -> Result<AsyncResult<S::Output>> {
         let shared = &self.0.shared;
         let attempt = body::current(shared);
-        let by = attempt.as_ref().map(|attempt| attempt.id());
+        let submitter = attempt.as_ref().map(|attempt| attempt.id());
         let canvas = signature.into_canvas();
-        let pin = client::submit(shared, canvas, WhenFull::Reject, by).await?;
-        Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
+        let guard = client::submit(shared, canvas, WhenFull::Reject, submitter).await?;
+        Ok(AsyncResult::of_task(shared.clone(), guard, attempt))
     }
 
-    /// How many tasks are pending, with the chains, groups and chords around them: those of all
-    /// workflows that have been submitted and have not ended, or are being submitted. It counts
-    /// towards [`max_pending`](AppBuilder::max_pending). An eager app has none.
+    /// Returns how many tasks, chains, groups and chords are pending: those of all workflows that
+    /// are submitted and have not ended, or are being submitted. The number is limited by
+    /// [`max_pending`](AppBuilder::max_pending). An eager app has none.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -328,25 +332,26 @@ impl App {
     /// ```
     #[must_use]
     pub fn pending(&self) -> u64 {
-        self.weight().tasks
+        self.load().tasks
     }
 
-    /// How many bytes what is [pending](Self::pending) takes in the store: the arguments, mostly; not
-    /// the results. It counts towards [`max_pending_bytes`](AppBuilder::max_pending_bytes).
+    /// Returns how many bytes all [pending](Self::pending) work takes in the store: mostly the
+    /// arguments, not the results. The number is limited by
+    /// [`max_pending_bytes`](AppBuilder::max_pending_bytes).
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
-        self.weight().bytes
+        self.load().bytes
     }
 
-    fn weight(&self) -> Load {
+    fn load(&self) -> Load {
         match &self.0.shared.backend {
-            Backend::Engine(plant) => plant.admission.taken(),
+            Backend::Engine(engine) => engine.admission.taken(),
             Backend::Eager(_) => Load::default(),
         }
     }
 
-    /// The handle of a task, chain, group or chord that was submitted before, also before a
-    /// restart. The type is the caller's word: a wrong one shows as [`Error::Decode`].
+    /// Returns the handle of a task, chain, group or chord that was submitted earlier, even before
+    /// a restart. The type is not checked here: a wrong type shows as [`Error::Decode`].
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -365,8 +370,8 @@ impl App {
         AsyncResult::find(self.0.shared.clone(), id).await
     }
 
-    /// Deletes the result of what was submitted, and all else that is kept of it, instead of keeping
-    /// it until its retention ends: as [`AsyncResult::forget`], by id.
+    /// Deletes the result and all other records of a submitted canvas as soon as it has ended,
+    /// instead of keeping them until its retention ends: as [`AsyncResult::forget`], by id.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -380,14 +385,14 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownId`] if it was never submitted to this store, its retention has ended, or it
-    /// is forgotten already; and as [`AsyncResult::forget`].
+    /// [`Error::UnknownId`] if the id was never submitted to this store, its retention has ended,
+    /// or it is already forgotten; and as [`AsyncResult::forget`].
     pub async fn forget(&self, id: Id) -> Result<()> {
         client::forget(&self.0.shared, id).await
     }
 
-    /// Revokes what has this id: what was submitted, or any part of it, whether it has been reached
-    /// yet or not. As [`AsyncResult::revoke`], by id.
+    /// Revokes a submitted canvas or any part of it, whether it has been reached yet or not. As
+    /// [`AsyncResult::revoke`], by id.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -410,21 +415,22 @@ impl App {
         client::revoke(&self.0.shared, id).await
     }
 
-    /// Lists the tasks that this build cannot run, each with the reason: nothing is registered under
-    /// its name, or its arguments, which an earlier build has stored, are not what it takes now (a
-    /// parameter was added without a default, removed or retyped, a field or a variant renamed).
-    /// They wait, and use up no attempt; they run when the app is started with a build that can
-    /// run them, or fail when [`discard`](Self::discard) says so. One that is met is logged, too.
+    /// Lists the tasks that this build cannot run, each with the reason: no task is registered
+    /// under its name, or its arguments, stored by an earlier build, do not fit its parameters now
+    /// (a parameter was added without a default, removed or retyped, a field or a variant renamed).
+    /// They wait without using up an attempt. They run when the app is started with a build that
+    /// can run them, or fail when they are [discarded](Self::discard). A task is also logged when
+    /// it is parked.
     ///
-    /// Besides the tasks that have been met, those are listed that a workflow starts with which
-    /// still waits in the store, so the list is complete right after `start`; for that it reads
-    /// every unfinished workflow. A task further on in a workflow is listed once it is its turn.
+    /// The list also includes the first tasks of workflows that still wait in the store, so it is
+    /// complete right after `start`; for that it reads every unfinished workflow. A later task of a
+    /// workflow is listed once it is reached.
     ///
-    /// Where the workflow is wrong, and not an older build's, its task fails instead of being parked,
-    /// with [`FailureKind::Type`](crate::FailureKind::Type), as Celery's does with a `TypeError`: if this
-    /// process has submitted the workflow, or if the value came from upstream into a
-    /// [`Canvas`](crate::Canvas) put together without types. In an [eager](Self::eager) app nothing
-    /// waits, and every such task fails.
+    /// If the workflow itself is wrong, and not an older build, the task fails instead of being
+    /// parked, with [`FailureKind::Type`](crate::FailureKind::Type), as Celery's does with a
+    /// `TypeError`. This is the case if this process submitted the workflow, or if the value came
+    /// from upstream in an untyped [`Canvas`](crate::Canvas). In an [eager](Self::eager) app
+    /// nothing waits, and every such task fails.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -440,32 +446,33 @@ impl App {
         parked::parked(&self.0.shared)
     }
 
-    /// Returns the tasks that end the process whenever they run: an abort, a crash, a stack that
-    /// overflows, all memory taken. They run no more, in state
-    /// [`Quarantined`](crate::State::Quarantined), until [`requeue`](Self::requeue) or
-    /// [`discard`](Self::discard) says what becomes of them; all else goes on. (Or they fail at once, if
-    /// that is the app's [policy](AppBuilder::quarantine).)
+    /// Lists the tasks that crash the process whenever they run: by an abort, a crash, a stack
+    /// overflow, or by using all memory. They no longer run, in state
+    /// [`Quarantined`](crate::State::Quarantined), until they are [requeued](Self::requeue) or
+    /// [discarded](Self::discard); all other work continues. (Or they fail at once, if that is the
+    /// app's [policy](AppBuilder::quarantine).)
     ///
-    /// A task that was running when the process ended runs again after the restart, as always; so do
-    /// all that ran beside it. After an abort, or two ends that may have come from outside, those that
-    /// were running are suspects, and start one after the other, beside all other work. The last of
-    /// them starts within ten seconds of the open, whatever their number. If the process ends again,
-    /// the ones that had just started are accused, and one of them at a time is tried: it starts first
-    /// in the next life, and for a moment (a quarter of a second; at most four, if it has struck a
-    /// little later before) nothing else does.
+    /// A task that was running when the process crashed runs again after the restart, like all
+    /// tasks that ran beside it. After an abort, or after two crashes that may have come from
+    /// outside, the tasks that were running are suspects, and start one after the other, beside all
+    /// other work. The last of them starts within ten seconds of the open, however many there are.
+    /// If the process crashes again, the ones that had just started are accused, and one of them at
+    /// a time is tried: it starts first in the next session, and for a moment nothing else starts
+    /// (a quarter of a second; at most four seconds if earlier crashes came a little later).
     ///
-    /// An abort in that moment proves it: that makes [three](AppBuilder::quarantine_after) ends.
-    /// Any other end may have been a `kill -9`. Then the next life goes without the task for four
-    /// seconds first: if the process ends meanwhile, the cause is another. It takes three such trials in
-    /// a row, and six ends, to prove it, so that a program that is killed again and again keeps all its
-    /// tasks. A machine that goes down (on Linux), and a process that is killed while the app
-    /// [shuts down](Self::shutdown), speak against no task.
+    /// An abort in that moment proves the task guilty: that makes
+    /// [three](AppBuilder::quarantine_after) crashes. Any other crash may have been a `kill -9`.
+    /// Then the next session first runs without the task for four seconds: if the process crashes
+    /// meanwhile, the cause is another. A proof takes three such trials in a row, and six crashes,
+    /// so that a program that is killed again and again keeps all its tasks. A machine that goes
+    /// down (on Linux), and a process that is killed while the app [shuts down](Self::shutdown),
+    /// count against no task.
     ///
-    /// Not found is a task that ends the process later than a second after it has started, unless few
-    /// others are suspected: then it may take four.
+    /// A task that crashes the process later than a second after its start is not found, unless few
+    /// other tasks are suspects: then the time may be up to four seconds.
     ///
-    /// With [`Durability::Buffered`] a crash may take back that a task was started, and with it
-    /// the suspicion.
+    /// With [`Durability::Buffered`] a crash may undo the record of a task's start, and with it the
+    /// suspicion.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -482,7 +489,7 @@ impl App {
         self.0.shared.quarantined()
     }
 
-    /// Has a [quarantined](Self::quarantined) task run again, with nothing held against it.
+    /// Runs a [quarantined](Self::quarantined) task again, with a clean record.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -496,21 +503,21 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::NotQuarantined`] if it is not there; [`Error::Store`], [`Error::ShutDown`] or
-    /// [`Error::Halted`] if the engine no longer runs.
+    /// [`Error::NotQuarantined`] if the task is not in quarantine; [`Error::Store`],
+    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
     pub async fn requeue(&self, id: Id) -> Result<()> {
         client::release(&self.0.shared, id, Released::ToRun)
             .await
             .map(drop)
     }
 
-    /// Has a [quarantined](Self::quarantined) or [parked](Self::parked) task fail, without a retry:
+    /// Fails a [quarantined](Self::quarantined) or [parked](Self::parked) task, without a retry:
     /// its errbacks run, a chord that it belongs to fails, and the workflow can end. The failure is
     /// [`FailureKind::Quarantined`](crate::FailureKind::Quarantined), or
-    /// [`FailureKind::Type`](crate::FailureKind::Type) where the arguments do not fit, or
-    /// [`FailureKind::NotRegistered`](crate::FailureKind::NotRegistered). It returns when that is
-    /// durable. A parked task whose turn has not come, such as a member far behind in a large group, fails
-    /// when it comes, also after a restart.
+    /// [`FailureKind::Type`](crate::FailureKind::Type) if the arguments do not fit, or
+    /// [`FailureKind::NotRegistered`](crate::FailureKind::NotRegistered). It returns when the
+    /// failure is durable. A parked task that has not been reached, such as a late member of a
+    /// large group, fails when it is reached, even after a restart.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -535,9 +542,8 @@ impl App {
         Ok(())
     }
 
-    /// Runs what is ready, and all that becomes so, in an app that was started
-    /// [paused](AppBuilder::paused), where the example is. To call it again, or of an app that was not
-    /// paused, does nothing.
+    /// Starts to run tasks in an app that was started [paused](AppBuilder::paused), which has an
+    /// example. A second call, or a call on an app that was not paused, does nothing.
     ///
     /// # Errors
     ///
@@ -546,8 +552,8 @@ impl App {
         client::resume(&self.0.shared).await
     }
 
-    /// How many unfinished workflows are in memory; all others [wait](AppBuilder::live_workflows) in
-    /// the store.
+    /// Returns how many unfinished workflows are in memory; all others
+    /// [wait](AppBuilder::live_workflows) in the store.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -561,19 +567,19 @@ impl App {
         self.0.shared.live()
     }
 
-    /// Stops: starts no task any more, waits for those that run until the
-    /// [grace](AppBuilder::grace) is over, and closes the store. What is unfinished goes on when
-    /// it is opened again, callbacks that are due and have not started among it; a task cut short
-    /// runs again, with the next attempt number. Handles that wait get [`Error::ShutDown`].
+    /// Stops the app: starts no more tasks, waits for the running ones until the [grace
+    /// period](AppBuilder::grace) is over, and closes the store. Unfinished work resumes when the
+    /// store is opened again, including due callbacks that have not started; an interrupted task
+    /// runs again, with the next attempt number. Waiting handles get [`Error::ShutDown`].
     ///
-    /// The first call says when it begins; a further one, also after the future of the first was
+    /// The first call begins the shutdown. A further call, even after the future of the first was
     /// dropped, waits for the same end. The app stops whether or not the futures are polled.
     ///
     /// # Errors
     ///
-    /// The [`Error::Store`] or [`Error::Halted`] that had stopped the engine before.
+    /// The [`Error::Store`] or [`Error::Halted`] that stopped the engine earlier.
     pub async fn shutdown(&self) -> Result<()> {
-        let already = self.0.shared.ended();
+        let earlier = self.0.shared.ended();
         match &self.0.engine {
             Some(engine) => {
                 engine.stop(&self.0.shared, self.0.grace);
@@ -581,9 +587,9 @@ impl App {
             }
             None => self.0.close_in_place(),
         }
-        match already.or_else(|| self.0.shared.ended()) {
+        match earlier.or_else(|| self.0.shared.ended()) {
             None | Some(Error::ShutDown) => Ok(()),
-            Some(why) => Err(why),
+            Some(error) => Err(error),
         }
     }
 }
@@ -612,7 +618,7 @@ impl AppBuilder {
             },
             quarantine: QuarantinePolicy::default(),
             on_quarantine: None,
-            most: Load {
+            pending_limit: Load {
                 tasks: 10_000_000,
                 bytes: 10 << 30,
             },
@@ -622,15 +628,15 @@ impl AppBuilder {
         }
     }
 
-    /// Registers tasks, listed with [`tasks!`](crate::tasks!): all that this store has unfinished work for, and all to be submitted.
-    /// What was submitted under a name that is no longer registered, or with arguments that its task
-    /// no longer takes, is [parked](App::parked).
+    /// Registers tasks, listed with [`tasks!`](crate::tasks!): every task that this store has
+    /// unfinished work for, and every task to be submitted. Work under a name that is no longer
+    /// registered, or with arguments that its task no longer takes, is [parked](App::parked).
     pub fn tasks(mut self, tasks: impl IntoIterator<Item = TaskEntry>) -> Self {
         self.tasks.extend(tasks);
         self
     }
 
-    /// Sets how much a crash may take back. Default: [`Durability::Power`], nothing.
+    /// Sets how much a crash may undo. Default: [`Durability::Power`], nothing.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -643,7 +649,7 @@ impl AppBuilder {
     }
 
     /// Sets how long the results of a finished workflow are kept; a workflow with live handles is
-    /// kept for as long as they live. Default: one day, as in Celery.
+    /// kept at least as long as they exist. Default: one day, as in Celery.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -655,8 +661,8 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how long [`App::shutdown`] waits for the tasks that run, and how long one that is
-    /// [revoked](crate::TaskContext::cancelled) may clean up. Default: 25 s.
+    /// Sets how long [`App::shutdown`] waits for running tasks, and how long a
+    /// [revoked](crate::TaskContext::cancelled) task may clean up. Default: 25 s.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -680,20 +686,20 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how many unfinished workflows are in memory at once, of those whose first task is of one
-    /// queue. Default: 10,000; at least 1.
+    /// Sets how many unfinished workflows whose first task goes to the same queue may be in memory
+    /// at once. Default: 10,000; at least 1.
     ///
-    /// What is submitted beyond that is as durable as all else, waits in the store, in state
-    /// [`Pending`](crate::State::Pending), and takes no memory. It comes in as others end: of one
-    /// queue the highest priority first, of one priority in the order of submission. So a priority
-    /// holds among all that wait, and again among all that are in memory, but what is in memory is
-    /// not sent back. A workflow that has begun keeps its place to its end, whatever it waits for;
-    /// one whose first task has a [`countdown`](crate::Signature::countdown) or
-    /// [`eta`](crate::Signature::eta) takes none before that time.
+    /// Workflows beyond that are as durable as all others, wait in the store, in state
+    /// [`Pending`](crate::State::Pending), and take no memory. They are loaded as others end:
+    /// within one queue the highest priority first, within one priority in the order of submission.
+    /// So priorities apply among all that wait, and again among all that are in memory, but a
+    /// workflow in memory is not sent back. A workflow that has begun stays in memory to its end,
+    /// whatever it waits for; one whose first task has a [`countdown`](crate::Signature::countdown)
+    /// or [`eta`](crate::Signature::eta) is not loaded before that time.
     ///
-    /// What a running task waits for comes in at once, over the limit if need be: no task holds a place, or
-    /// a slot, for a workflow that waits for it in turn. (What is meant by that stands at
-    /// [`AsyncResult::get`].)
+    /// A workflow that a running task waits for is loaded at once, over the limit if necessary: no
+    /// task holds capacity or a slot for a workflow that in turn waits for the task.
+    /// ([`AsyncResult::get`] defines which waits count.)
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -717,8 +723,8 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how many blocking tasks of one queue run at once, each on a thread of its own.
-    /// Default: the number of cores; at least 1.
+    /// Sets how many blocking tasks of one queue run at once, each on its own thread. Default: the
+    /// number of cores; at least 1.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -730,8 +736,8 @@ impl AppBuilder {
         self
     }
 
-    /// Gives one queue slots of its own: `tasks` async and `tasks` blocking ones; at least 1. Its name
-    /// has at most 255 bytes ([`Error::NameTooLong`] at the start), as that of every queue.
+    /// Gives one queue its own slots: `tasks` async and `tasks` blocking ones; at least 1. Its name
+    /// has at most 255 bytes, as every queue's name has ([`Error::NameTooLong`] at the start).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -763,28 +769,29 @@ impl AppBuilder {
     /// Sets how many tasks may be [pending](App::pending) before submitting more has to wait
     /// ([`App::apply_async`]) or is refused ([`App::try_apply_async`]). Default: 10,000,000; at least 1.
     ///
-    /// Every task of a canvas counts, and every chain, group and chord; also callbacks that may
-    /// never run. A workflow counts whole until it has ended, callbacks included; what is pending is
-    /// counted over restarts. A submission that begins below the limit is taken whole, however large
-    /// it is, and members of a lazy group count as they are drawn. What waits takes no place in the
-    /// store, and comes in in its order; who gives up waiting, by dropping the future, loses nothing
-    /// but his turn.
+    /// Every task, chain, group and chord of a canvas counts, including callbacks that may never
+    /// run. A workflow counts in full until it and its callbacks have ended, and pending work stays
+    /// counted over restarts. A submission that begins below the limit is admitted in full, however
+    /// large it is, and members of a lazy group count as they are drawn. A waiting submission takes
+    /// no space in the store, and waiting submissions are admitted in order. Dropping the future of
+    /// a waiting submission only gives up its position.
     ///
-    /// What a task submits ([`TaskContext::apply_async`](crate::TaskContext::apply_async), or
-    /// [`App::apply_async`] in its body), calls, adds or is replaced by never waits, since others may wait for the task; the first counts, the others are
-    /// part of their workflow. What is pending takes no memory either way: the limit is for the disk, and
-    /// for the callers.
+    /// A canvas that a task submits ([`TaskContext::apply_async`](crate::TaskContext::apply_async),
+    /// or [`App::apply_async`] in its body), calls, adds or is replaced by never waits, because
+    /// others may wait for the task. A submitted canvas counts; the others are part of their
+    /// workflow. Pending work takes no memory in any case: the limit protects the disk and the
+    /// callers.
     ///
     /// ```
     /// # use chordal::prelude::*;
     /// let builder = App::in_memory().max_pending(100_000);
     /// ```
     pub fn max_pending(mut self, tasks: u64) -> Self {
-        self.most.tasks = tasks.max(1);
+        self.pending_limit.tasks = tasks.max(1);
         self
     }
 
-    /// Sets how many bytes of the store what is pending may take, as
+    /// Sets how many bytes pending work may take in the store, as
     /// [`max_pending`](Self::max_pending) does for tasks. Default: 10 GiB; at least 1.
     ///
     /// ```
@@ -792,22 +799,22 @@ impl AppBuilder {
     /// let builder = App::in_memory().max_pending_bytes(100 << 20);
     /// ```
     pub fn max_pending_bytes(mut self, bytes: u64) -> Self {
-        self.most.bytes = bytes.max(1);
+        self.pending_limit.bytes = bytes.max(1);
         self
     }
 
-    /// Sets how many bytes the arguments of one task may take, and its result. Default: 1 MiB; at
-    /// least 1. From 256 KiB on there is a warning, once for each task: a payload is in memory as a
-    /// whole wherever it goes, so what is large is better kept elsewhere, and its place passed on.
+    /// Sets how many bytes the arguments of one task, and its result, may take. Default: 1 MiB; at
+    /// least 1. From 256 KiB on there is a warning, once for each task: a payload is always in
+    /// memory as a whole, so keep large data elsewhere and pass on its location.
     ///
-    /// Counted as they are stored, in MessagePack: of a map or starmap all items, and the list of its
-    /// values; of a fold the first value, and the accumulator whenever it is stored. Larger arguments are
-    /// refused before anything is acknowledged, also where a task calls, adds or submits, and in
-    /// members that are drawn late. A task whose result is larger fails, with
+    /// Sizes are counted as stored, in MessagePack: for a map or starmap all items, and the list of
+    /// its values; for a fold the first value, and the accumulator whenever it is stored. Larger
+    /// arguments are refused before anything is acknowledged, also when a task calls, adds or
+    /// submits, and in lazily drawn members. A task with a larger result fails, with
     /// [`FailureKind::PayloadTooLarge`](crate::FailureKind::PayloadTooLarge) and no retry; so does
-    /// one that asks for a retry with larger arguments, or is replaced by what has such. The list
-    /// of a group's values is no task's result and of any size. What was submitted under another
-    /// limit goes on.
+    /// one that asks for a retry with larger arguments, or for a replacement with such arguments.
+    /// The list of a group's values is no task's result and may have any size. Work submitted under
+    /// another limit continues.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -824,11 +831,11 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how often the process may end while a task is running, before the task is
-    /// [quarantined](App::quarantined). Default: 3, which is the least: one end shows which tasks were
-    /// running, one accuses a few of them, one proves it of one. An end that may have come from outside
-    /// (`kill -9`, the OOM killer, and a segmentation fault, which looks the same afterwards) counts
-    /// half. `u32::MAX` never quarantines any.
+    /// Sets how often the process may crash while a task is running, before the task is
+    /// [quarantined](App::quarantined). Default: 3, which is the minimum: the first crash shows
+    /// which tasks were running, the second accuses a few of them, the third proves it of one. A
+    /// crash that may have come from outside (`kill -9`, the OOM killer, and a segmentation fault,
+    /// which looks the same afterwards) counts half. `u32::MAX` never quarantines a task.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -839,13 +846,13 @@ impl AppBuilder {
         self
     }
 
-    /// Sets whether the app notes in its store's directory that the process aborts, so that the next
-    /// one knows that a task ended it. Default: `true`, on Unix.
+    /// Sets whether the app records in its store's directory that the process aborts, so that the
+    /// next process knows that a task caused it. Default: `true`, on Unix.
     ///
-    /// It needs a handler of the signal SIGABRT, which writes one byte, and then does what the process
-    /// would have done without it. A handler that the program has installed before runs first, and
-    /// decides alone what becomes of the process; one that is installed later takes the place of ours.
-    /// Without the note an abort counts as an end that may have come from
+    /// This needs a handler of the signal SIGABRT, which writes one byte and then does what the
+    /// process would have done without it. A handler that the program installed earlier runs first,
+    /// and alone decides how the process ends; one that is installed later replaces ours. Without
+    /// the record an abort counts as a crash that may have come from
     /// [outside](Self::quarantine_after).
     ///
     /// ```
@@ -858,7 +865,7 @@ impl AppBuilder {
         self
     }
 
-    /// Sets what becomes of a task that has ended the process too often. Default:
+    /// Sets the policy for a task that has crashed the process too often. Default:
     /// [`QuarantinePolicy::Keep`], so that the cause can be found before the task runs again.
     ///
     /// ```
@@ -873,9 +880,9 @@ impl AppBuilder {
         self
     }
 
-    /// Sets a function that is told of each quarantined task: when the app that finds it out starts,
-    /// and at each start while the task is [kept](QuarantinePolicy::Keep). It runs on a thread of its
-    /// own, and may block.
+    /// Sets a function that is called with each quarantined task: when the app that detects it
+    /// starts, and at each start while the task is [kept](QuarantinePolicy::Keep). It runs on its
+    /// own thread and may block.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -891,12 +898,12 @@ impl AppBuilder {
         self
     }
 
-    /// Starts the app without running a task: none begins before [`App::resume`]. Meanwhile work can be
-    /// submitted, looked at, revoked and forgotten, as ever. An [eager](App::eager) app has nothing to
-    /// resume, and is never paused.
+    /// Starts the app without running a task: none begins before [`App::resume`]. Meanwhile work
+    /// can be submitted, inspected, revoked and forgotten as usual. An [eager](App::eager) app has
+    /// nothing to resume, and is never paused.
     ///
-    /// For programs whose tasks need what is only set up behind [`start`](Self::start), which otherwise
-    /// runs what was unfinished at once.
+    /// For programs whose tasks need state that is only set up after [`start`](Self::start), which
+    /// otherwise runs unfinished tasks at once.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -919,7 +926,7 @@ impl AppBuilder {
         self
     }
 
-    /// Sets the clock; tests turn one by hand.
+    /// Sets the clock; tests use one that they advance by hand.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -932,13 +939,13 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how long [`start`](Self::start) waits for another process that has the store open, before it
-    /// fails with [`StoreError::Locked`](crate::StoreError::Locked), which names that process. Default: 5
-    /// seconds, because a process that was killed lets go of its files only when it has come to its end.
-    /// A store that this process has open itself is not waited for.
+    /// Sets how long [`start`](Self::start) waits for another process that has the store open,
+    /// before it fails with [`StoreError::Locked`](crate::StoreError::Locked), which names that
+    /// process. Default: 5 seconds, because a killed process keeps its files locked until it has
+    /// fully exited. If this process itself has the store open, `start` fails without waiting.
     ///
-    /// It is for the store of [`App::open`]; a store that is given is open already
-    /// ([`SledStore::open_within`](crate::persistence::SledStore::open_within)).
+    /// The setting applies to the store of [`App::open`]; a store passed to [`App::with_store`] is
+    /// already open ([`SledStore::open_within`](crate::persistence::SledStore::open_within)).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -950,17 +957,17 @@ impl AppBuilder {
         self
     }
 
-    /// Opens the store, resumes all that was unfinished, and starts to run it.
+    /// Opens the store, resumes all unfinished work, and starts to run it.
     ///
-    /// Tasks that were unfinished may run before this returns: they find what the program has set up
-    /// before it, and nothing else. [`paused`](Self::paused) has them wait.
+    /// Unfinished tasks may run before this returns, so everything that they need must be set up
+    /// before the call. [`paused`](Self::paused) makes them wait.
     ///
     /// # Errors
     ///
-    /// [`Error::DuplicateTask`], [`Error::InvalidTask`], [`Error::NameTooLong`]; [`Error::Store`] if the
-    /// store is locked by another process, is damaged, was written by a newer version, or cannot be
-    /// opened; [`Error::Start`] if the system does not give it the threads that it needs, or a setting is
-    /// out of its range.
+    /// [`Error::DuplicateTask`], [`Error::InvalidTask`], [`Error::NameTooLong`]; [`Error::Store`]
+    /// if the store is locked by another process, is damaged, was written by a newer version, or
+    /// cannot be opened; [`Error::Start`] if the system does not provide the threads that the
+    /// engine needs, or a setting is out of its range.
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
         if let Source::Eager = self.store {
@@ -970,10 +977,10 @@ impl AppBuilder {
                 engine: None,
             })));
         }
-        if self.worker_threads > MOST_WORKERS {
+        if self.worker_threads > MAX_WORKERS {
             let asked = self.worker_threads;
             return Err(Error::Start(format!(
-                "worker_threads is {asked}, and at most {MOST_WORKERS}"
+                "worker_threads is {asked}, and at most {MAX_WORKERS}"
             )));
         }
         let grace = self.grace;
@@ -981,11 +988,11 @@ impl AppBuilder {
         let engine = self.engine(registry);
         let (ready, started) = oneshot::channel();
         let (ends, ended) = watch::channel(());
-        let of_thread = runtime.clone();
+        let thread_runtime = runtime.clone();
         let handle = thread::Builder::new()
             .name("chordal-engine".to_owned())
             .spawn(move || {
-                engine.run(&of_thread, ready);
+                engine.run(&thread_runtime, ready);
                 drop(ends);
             })
             .map_err(|error| Error::Start(format!("its thread: {error}")))?;
@@ -1028,7 +1035,7 @@ impl AppBuilder {
                 on_quarantine: self.on_quarantine,
             },
             trials: self.trials,
-            most: self.most,
+            pending_limit: self.pending_limit,
             clock: self.clock,
             worker_threads: self.worker_threads,
             grace: self.grace,
@@ -1038,7 +1045,7 @@ impl AppBuilder {
 }
 
 impl Running {
-    /// Ends an eager app, which has nothing to wait for.
+    /// Closes an eager app, which has nothing to wait for.
     fn close_in_place(&self) {
         if let Backend::Eager(_) = self.shared.backend {
             self.shared.close();
@@ -1048,8 +1055,8 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// Stops without waiting for the tasks that run, and waits a little for the store to close. An app
-    /// that is [shutting down](App::shutdown) goes on to do so.
+    /// Stops without waiting for running tasks, and waits a little for the store to close. An app
+    /// that is [shutting down](App::shutdown) continues to do so.
     fn drop(&mut self) {
         let Some(engine) = &self.engine else {
             return self.close_in_place();
@@ -1058,14 +1065,14 @@ impl Drop for Running {
             return;
         }
         drop(engine.runtime.lock().take());
-        let deadline = Instant::now() + LET_GO;
+        let deadline = Instant::now() + DROP_TIMEOUT;
         while !engine.handle.is_finished() && Instant::now() < deadline {
             thread::park_timeout(Duration::from_millis(1));
         }
     }
 }
 
-/// What the engine's thread needs to start.
+/// The settings that the engine's thread needs to start.
 struct Engine {
     store: Source,
     registry: Registry,
@@ -1073,28 +1080,28 @@ struct Engine {
     retention: Duration,
     limits: Limits,
     trials: TrialSettings,
-    most: Load,
+    pending_limit: Load,
     clock: Clock,
     worker_threads: usize,
     grace: Duration,
     lock_timeout: Duration,
 }
 
-/// What runs the actors of one thread. It has timers and no sockets: a thread that waits for these
-/// is woken at a higher price.
+/// Builds the runtime for the actors of one thread. It has timers but no I/O driver, because waking
+/// a thread that waits for I/O costs more.
 fn actors_runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().build()
 }
 
-/// Ends the store's thread.
+/// Stops the store's thread.
 fn stop(writer: Arbiter) {
     writer.stop();
     let _ = writer.join();
 }
 
 impl Engine {
-    /// The life of the engine's thread: an actix system of its own.
+    /// Runs the engine's thread: an actix system of its own.
     fn run(self, runtime: &SharedRuntime, ready: oneshot::Sender<Result<Arc<Shared>>>) {
         match self.start_threads(runtime) {
             Ok((system, writer, shared)) => {
@@ -1108,27 +1115,27 @@ impl Engine {
                 shared.end(Error::ShutDown);
                 let runtime = runtime.lock().take();
                 if let Some(runtime) = runtime {
-                    runtime.stop_within(LAST_WORK);
+                    runtime.stop_within(BLOCKING_GRACE);
                 }
             }
-            // Nobody may wait any more: then there is nobody to tell.
+            // An error means that the caller no longer waits.
             Err(error) => drop(ready.send(Err(error))),
         }
     }
 
-    /// Starts all threads that must be there, and on them the engine.
+    /// Starts all required threads, and on them the engine.
     fn start_threads(
         self,
         runtime: &SharedRuntime,
     ) -> Result<(SystemRunner, Arbiter, Arc<Shared>)> {
         let no_thread = |error| Error::Start(format!("the store's thread: {error}"));
-        let of_workers = Runtime::start(self.worker_threads)
+        let user_runtime = Runtime::start(self.worker_threads)
             .map_err(|error| Error::Start(format!("the threads of its workers: {error}")))?;
-        let workers = of_workers.workers();
-        *runtime.lock() = Some(of_workers);
-        let own = actors_runtime().map_err(no_thread)?;
-        let system = System::with_tokio_rt(move || own);
-        // The store blocks in fsync, so it has a thread of its own.
+        let workers = user_runtime.workers();
+        *runtime.lock() = Some(user_runtime);
+        let actors = actors_runtime().map_err(no_thread)?;
+        let system = System::with_tokio_rt(move || actors);
+        // The store blocks in fsync, so it has its own thread.
         let writer = Arbiter::try_with_tokio_rt(actors_runtime).map_err(no_thread)?;
         let at = writer.handle();
         let start_store = move |actor| StoreActor::start_in_arbiter(&at, |_| actor);
@@ -1141,7 +1148,7 @@ impl Engine {
         }
     }
 
-    /// Starts the actors here, and that of the store where it is to live.
+    /// Starts the actors on this thread, and the store's actor through `start_store`.
     async fn start(
         self,
         workers: UserRuntime,
@@ -1158,13 +1165,13 @@ impl Engine {
         let reader = Reader::new(store.clone());
         let clock = self.clock.going_on(ClockReading::last(&*store)?.as_ref());
         let reading = clock.reading();
-        let legacy =
+        let recovered =
             RecoveredState::take(&*store, &reader, self.durability, self.trials, &reading)?;
-        let room = AdmissionControl::new(self.most);
-        room.add(legacy.pending);
-        let remains = sweeper::garbage(&reader)?;
+        let admission = AdmissionControl::new(self.pending_limit);
+        admission.add(recovered.pending);
+        let garbage = sweeper::garbage(&reader)?;
         let last = reader.last_id()?;
-        let durable = Arc::new(AtomicU64::new(legacy.last_commit()));
+        let durable = Arc::new(AtomicU64::new(recovered.last_commit()));
         let shared = Arc::new(Shared::new(
             reader.up_to(durable.clone()),
             durable,
@@ -1173,29 +1180,29 @@ impl Engine {
             Backend::Engine(EngineHandle::new(
                 workers,
                 self.worker_threads,
-                room,
+                admission,
                 self.grace,
             )),
         ));
-        let pen = WriteLock::new(store, self.durability);
-        let store = start_store(StoreActor::new(pen.clone()));
-        if !remains.is_empty() {
-            let purge = sweeper::purge_all(shared.clone(), store.clone(), remains);
+        let write_lock = WriteLock::new(store, self.durability);
+        let store = start_store(StoreActor::new(write_lock.clone()));
+        if !garbage.is_empty() {
+            let purge = sweeper::purge_all(shared.clone(), store.clone(), garbage);
             shared.engine_handle().runtime.spawn(purge);
         }
         let scheduler = SchedulerActor::new(clock).start();
-        let shell = EngineContext::new(
+        let context = EngineContext::new(
             reader,
             Committer {
-                write_lock: pen,
+                write_lock,
                 store: store.clone(),
             },
             scheduler,
             shared.clone(),
             self.limits,
-            legacy,
+            recovered,
         );
-        let engine = EngineActor::new(shell, self.retention).start();
+        let engine = EngineActor::new(context, self.retention).start();
         let ids = Ids::after(last);
         shared
             .engine_handle()

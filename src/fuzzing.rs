@@ -2,7 +2,7 @@
 //! call it: any bytes are read or refused, and what is read means the same when it is written again.
 //! Each panics if that is not so.
 
-use crate::canvas::freeze::{Catalogue, SizeExceeded, graft};
+use crate::canvas::freeze::{Catalogue, SizeExceeded, plan_subtask};
 use crate::canvas::parameter::Parameter;
 use crate::{Canvas, persistence};
 
@@ -33,7 +33,7 @@ pub fn celery_json(bytes: &[u8]) {
         let rewritten = again.to_json().expect("what was read is written");
         assert_eq!(written, rewritten);
     }
-    let _ = graft(canvas, true, &Everything);
+    let _ = plan_subtask(canvas, true, &Everything);
 }
 
 /// A record of the store: its key's first byte says of which kind, the others are its body. Read as they

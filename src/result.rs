@@ -1,4 +1,4 @@
-//! What a caller keeps: the handle of a submitted canvas.
+//! The handle of a submitted canvas.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,8 +28,8 @@ use crate::persistence::reader::{NodeLocation, Reader, Resolution};
 
 /// The handle of a submitted task, chain, group or chord (Celery's `AsyncResult`).
 ///
-/// It reads what is durable, so what it says survives a restart. Dropping it does not stop the
-/// work. While it lives, its workflow is kept even past its retention.
+/// It reads durable records, so its answers survive a restart. Dropping it does not stop the work.
+/// While it exists, its workflow is kept even past its retention.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -49,69 +49,69 @@ use crate::persistence::reader::{NodeLocation, Reader, Resolution};
 pub struct AsyncResult<O> {
     shared: Arc<Shared>,
     id: Id,
-    /// Where a node below the root is to be found; `None` for a root.
-    found: Option<Arc<NodeLocation>>,
-    pin: RetentionGuard,
-    /// The attempt that it was given to: while it waits it needs no slot, and what it waits for need not
-    /// wait for its turn.
+    /// Where a node below the root is stored; `None` for a root.
+    location: Option<Arc<NodeLocation>>,
+    guard: RetentionGuard,
+    /// The attempt that received this handle: while it waits it needs no slot, and the workflow it
+    /// waits for is loaded at once.
     attempt: Option<Arc<Attempt>>,
     types: PhantomData<fn() -> O>,
 }
 
-/// The handle of a group: of anything that gives a list.
+/// The handle of a group, or of any other canvas whose value is a list.
 pub type GroupResult<T> = AsyncResult<Vec<T>>;
 
 impl<O> AsyncResult<O> {
-    pub(crate) fn root(shared: Arc<Shared>, pin: RetentionGuard) -> Self {
+    pub(crate) fn root(shared: Arc<Shared>, guard: RetentionGuard) -> Self {
         Self {
-            id: pin.root(),
+            id: guard.root(),
             shared,
-            found: None,
-            pin,
+            location: None,
+            guard,
             attempt: None,
             types: PhantomData,
         }
     }
 
-    /// The handle of what a running task has submitted.
+    /// Creates the handle of a workflow that a running task has submitted.
     pub(crate) fn of_task(
         shared: Arc<Shared>,
-        pin: RetentionGuard,
+        guard: RetentionGuard,
         attempt: Option<Arc<Attempt>>,
     ) -> Self {
         Self {
             attempt,
-            ..Self::root(shared, pin)
+            ..Self::root(shared, guard)
         }
     }
 
-    fn below(shared: Arc<Shared>, id: Id, found: NodeLocation) -> Self {
+    fn below(shared: Arc<Shared>, id: Id, location: NodeLocation) -> Self {
         Self {
-            pin: shared.pin(id),
+            guard: shared.pin(id),
             shared,
             id,
-            found: Some(Arc::new(found)),
+            location: Some(Arc::new(location)),
             attempt: None,
             types: PhantomData,
         }
     }
 
     pub(crate) async fn find(shared: Arc<Shared>, id: Id) -> Result<Self> {
-        // Pinned first, so that it is not swept between the look and the handle.
-        let Some(pin) = shared.retention_guards.pin_unless_leaving(id.root()) else {
-            // What is told must be durable.
+        // Guarded first, so that it is not swept before the handle exists.
+        let Some(guard) = shared.retention_guards.pin_unless_leaving(id.root()) else {
+            // The answer must not depend on records that are not durable yet.
             client::confirm(&shared).await?;
             return Err(Error::UnknownId { id });
         };
-        let found = shared.reader()?.find(id)?.ok_or(Error::UnknownId { id })?;
+        let location = shared.reader()?.find(id)?.ok_or(Error::UnknownId { id })?;
         Ok(if id == id.root() {
-            Self::root(shared, pin)
+            Self::root(shared, guard)
         } else {
-            Self::below(shared, id, found)
+            Self::below(shared, id, location)
         })
     }
 
-    /// Returns the id by which [`App::async_result`](crate::App::async_result) finds it again.
+    /// Returns the id, for [`App::async_result`](crate::App::async_result).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -144,14 +144,14 @@ impl<O> AsyncResult<O> {
         AsyncResult {
             shared: self.shared,
             id: self.id,
-            found: self.found,
-            pin: self.pin,
+            location: self.location,
+            guard: self.guard,
             attempt: self.attempt,
             types: PhantomData,
         }
     }
 
-    /// Returns how far it has got.
+    /// Returns the state.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -166,15 +166,15 @@ impl<O> AsyncResult<O> {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`], or [`Error::ShutDown`] and [`Error::Halted`] after the end of the app;
-    /// so for all that ask the store.
+    /// [`Error::Store`], or [`Error::ShutDown`] and [`Error::Halted`] after the end of the app; the
+    /// same is true of all methods that read the store.
     pub async fn state(&self) -> Result<State> {
         if self.shared.is_quarantined(self.id) {
             return Ok(State::Quarantined);
         }
         let reader = self.reader()?;
-        Ok(match &self.found {
-            Some(found) => reader.state(self.id.root(), found)?,
+        Ok(match &self.location {
+            Some(location) => reader.state(self.id.root(), location)?,
             None => match reader.ended(self.id)? {
                 Some(ended) => match ended.outcome {
                     Outcome::Success(_) => State::Success,
@@ -182,15 +182,15 @@ impl<O> AsyncResult<O> {
                     Outcome::Revoked(_) => State::Revoked,
                 },
                 None => {
-                    let found = reader.find(self.id)?;
-                    let found = found.ok_or(Error::UnknownId { id: self.id })?;
-                    reader.state(self.id, &found)?
+                    let location = reader.find(self.id)?;
+                    let location = location.ok_or(Error::UnknownId { id: self.id })?;
+                    reader.state(self.id, &location)?
                 }
             },
         })
     }
 
-    /// Says whether it has ended, well or not.
+    /// Returns whether it has ended, with a value or not.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -207,10 +207,10 @@ impl<O> AsyncResult<O> {
     ///
     /// As [`state`](Self::state).
     pub async fn ready(&self) -> Result<bool> {
-        Ok(self.fate()?.is_some())
+        Ok(self.resolution()?.is_some())
     }
 
-    /// Says whether it has ended with a value.
+    /// Returns whether it has ended with a value.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -228,12 +228,12 @@ impl<O> AsyncResult<O> {
     /// As [`state`](Self::state).
     pub async fn successful(&self) -> Result<bool> {
         Ok(matches!(
-            self.fate()?,
+            self.resolution()?,
             Some(Resolution::Ended(Outcome::Success(_)))
         ))
     }
 
-    /// Says whether it has ended with a failure.
+    /// Returns whether it has ended with a failure.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -251,25 +251,27 @@ impl<O> AsyncResult<O> {
     /// As [`state`](Self::state).
     pub async fn failed(&self) -> Result<bool> {
         Ok(matches!(
-            self.fate()?,
+            self.resolution()?,
             Some(Resolution::Ended(Outcome::Failure(_)))
         ))
     }
 
     /// Returns the handles of its children, in order:
     ///
-    /// - of a group its members, of a chain its steps;
-    /// - of a chord the members of its header, and behind them its body, if that is a chain, group or
-    ///   chord. A body that is a task has the chord's own handle: what that has started comes instead;
-    /// - of a fold its members, and what its function has started;
-    /// - of a task its callbacks and errbacks, whether they run or not; then what it has
-    ///   [called](crate::TaskContext::call), [added](crate::TaskContext::add_to_chord) to its chord or
-    ///   been [replaced](crate::TaskContext::replace) by; then the workflows that it has
+    /// - of a group, its members; of a chain, its steps;
+    /// - of a chord, the members of its header, followed by its body if that is a chain, group or
+    ///   chord. A body that is a task has the chord's own handle, so the body's children follow
+    ///   instead;
+    /// - of a fold, its members, and the children of its function;
+    /// - of a task, its callbacks and errbacks, whether they run or not; then the canvases that it
+    ///   has [called](crate::TaskContext::call), [added](crate::TaskContext::add_to_chord) to its
+    ///   chord or been [replaced](crate::TaskContext::replace) by; then the workflows that it has
     ///   [submitted](crate::TaskContext::apply_async) and that are still kept.
     ///
-    /// (Of `list | task.each()`, a chain, the steps; the elements are the children of its second one.)
-    /// The list upstream of an [`each`](crate::Signature::each) must be known, before that it has none.
-    /// The type is the caller's word, as with [`App::async_result`](crate::App::async_result).
+    /// (`list | task.each()` is a chain, so its children are the steps; the elements are the
+    /// children of the second step.) An [`each`](crate::Signature::each) has no children before its
+    /// upstream list is known. The type is not checked here, as with
+    /// [`App::async_result`](crate::App::async_result).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -294,24 +296,25 @@ impl<O> AsyncResult<O> {
         let mut children = self.handles(reader.children(self.id, &parent)?);
         if let Some(task) = parent.task() {
             for root in reader.submitted_by(self.id.node(task))? {
-                // Pinned first, so that it is not swept between the look and the handle.
-                if let Some(pin) = self.shared.retention_guards.pin_unless_leaving(root)
+                // Guarded first, so that it is not swept before the handle exists.
+                if let Some(guard) = self.shared.retention_guards.pin_unless_leaving(root)
                     && reader.head(root)?.is_some()
                 {
                     let attempt = self.attempt.clone();
-                    children.push(AsyncResult::of_task(self.shared.clone(), pin, attempt));
+                    children.push(AsyncResult::of_task(self.shared.clone(), guard, attempt));
                 }
             }
         }
         Ok(children)
     }
 
-    /// Returns the handle that has this one among its [children](Self::children): of the chain, group,
-    /// chord or task that it is a part of, the task whose callback it is, the task that has
-    /// submitted it. `None` of what the app has submitted, and if that task is no longer kept.
+    /// Returns the handle that has this one among its [children](Self::children): the chain, group,
+    /// chord or task that it is a part of, the task whose callback it is, or the task that
+    /// submitted it. `None` for a workflow that the app submitted, or if that task is no longer
+    /// kept.
     ///
-    /// (Celery's `result.parent` is the step before, or the header: here these are children of one
-    /// chain, or chord.)
+    /// (Celery's `result.parent` is the step before, or the header; here these are children of the
+    /// same chain or chord.)
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -332,9 +335,9 @@ impl<O> AsyncResult<O> {
     pub async fn parent<T>(&self) -> Result<Option<AsyncResult<T>>> {
         let reader = self.reader()?;
         let root = self.id.root();
-        let found = reader.find(self.id)?;
-        let found = found.ok_or(Error::UnknownId { id: self.id })?;
-        let parent = match reader.parent(root, &found)? {
+        let location = reader.find(self.id)?;
+        let location = location.ok_or(Error::UnknownId { id: self.id })?;
+        let parent = match reader.parent(root, &location)? {
             Some(parent) => Some(root.node(parent.node.seq)),
             None => reader.submitter(root)?,
         };
@@ -351,19 +354,20 @@ impl<O> AsyncResult<O> {
         }
     }
 
-    fn handles<T>(&self, found: Vec<NodeLocation>) -> Vec<AsyncResult<T>> {
-        let handle = |found: NodeLocation| {
-            let id = self.id.node(found.node.seq);
+    fn handles<T>(&self, locations: Vec<NodeLocation>) -> Vec<AsyncResult<T>> {
+        let handle = |location: NodeLocation| {
+            let id = self.id.node(location.node.seq);
             AsyncResult {
                 attempt: self.attempt.clone(),
-                ..AsyncResult::below(self.shared.clone(), id, found)
+                ..AsyncResult::below(self.shared.clone(), id, location)
             }
         };
-        found.into_iter().map(handle).collect()
+        locations.into_iter().map(handle).collect()
     }
 
     /// Returns the handles of the members of the group whose list is its value: of a group, of a
-    /// chain that ends in one, of a chord whose body is one. `None` if its value is no group's.
+    /// chain that ends in one, of a chord whose body is one. `None` if its value is not the list of
+    /// a group.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -383,15 +387,15 @@ impl<O> AsyncResult<O> {
     /// As [`state`](Self::state).
     pub async fn members<T>(&self) -> Result<Option<Vec<AsyncResult<T>>>> {
         let reader = self.reader()?;
-        let Some(found) = reader.find(self.id)? else {
+        let Some(location) = reader.find(self.id)? else {
             return Err(Error::UnknownId { id: self.id });
         };
-        let members = reader.members(self.id.root(), &found)?;
+        let members = reader.members(self.id.root(), &location)?;
         Ok(members.map(|members| self.handles(members)))
     }
 
-    /// Returns when the next attempt of a task is due that waits for its time, as the machine's clock is
-    /// set now: the end of its [`countdown`](crate::Signature::countdown), or, in state
+    /// Returns when the next attempt of a delayed task is due, by the machine's clock as it is set
+    /// now: the end of its [`countdown`](crate::Signature::countdown), or, in state
     /// [`Retry`](crate::State::Retry), the time of its next attempt.
     ///
     /// ```
@@ -412,12 +416,12 @@ impl<O> AsyncResult<O> {
     /// As [`state`](Self::state).
     pub async fn eta(&self) -> Result<Option<SystemTime>> {
         let reader = self.reader()?;
-        let Some(found) = reader.find(self.id)? else {
+        let Some(location) = reader.find(self.id)? else {
             return Err(Error::UnknownId { id: self.id });
         };
         let root = self.id.root();
-        let due = match reader.waits_until(root, &found.node)? {
-            None => reader.due_at(root, &found)?,
+        let due = match reader.waits_until(root, &location.node)? {
+            None => reader.due_at(root, &location)?,
             waits => waits,
         };
         let now = self.shared.clock.time();
@@ -425,13 +429,13 @@ impl<O> AsyncResult<O> {
         Ok(due.map(shown))
     }
 
-    /// Deletes its result, and all else that is kept of its workflow, instead of keeping it until its
-    /// retention ends (Celery's `forget`): now, or, if the workflow has not come to rest, as soon as
-    /// it has. That is durable when this returns. To be called on what was submitted, not on a part
-    /// of it.
+    /// Deletes its result and all other records of its workflow, instead of keeping them until its
+    /// retention ends (Celery's `forget`): now, or, if the workflow or one of its callbacks still
+    /// runs, as soon as all have ended. The request is durable when this returns. Only a whole
+    /// workflow can be forgotten, not a part of it.
     ///
-    /// From then on its id is unknown, and its idempotency key is free. Other handles of it that
-    /// live go on; the space comes back when the last of them is dropped.
+    /// From then on its id is unknown, and its idempotency key is free. Other handles of it keep
+    /// working; the space is freed when the last of them is dropped.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -449,32 +453,34 @@ impl<O> AsyncResult<O> {
     /// # Errors
     ///
     /// [`Error::NotARoot`] for a part of a workflow; [`Error::Store`], or [`Error::ShutDown`] and
-    /// [`Error::Halted`] after the end of the app. That it is forgotten already is none.
+    /// [`Error::Halted`] after the end of the app. To forget it twice is no error.
     pub async fn forget(self) -> Result<()> {
         let Self {
-            shared, id, pin, ..
+            shared, id, guard, ..
         } = self;
-        drop(pin);
+        drop(guard);
         match client::forget(&shared, id).await {
             Err(Error::UnknownId { .. }) => Ok(()),
-            done => done,
+            result => result,
         }
     }
 
-    /// Revokes it, whole: nothing of it that has not started starts any more, what waits (for a slot,
-    /// its time, its retry) ends at once, and what runs is told: an async task that
-    /// [listens](crate::TaskContext::cancelled) may clean up, others are ended; of a blocking one the
-    /// end no longer counts. (Celery revokes one id, and forgets that when its worker stops.)
+    /// Revokes it with all its parts: no task of it starts any more, waiting tasks (for a slot,
+    /// their time or a retry) end at once, and running tasks are cancelled. An async task that
+    /// [listens](crate::TaskContext::cancelled) may clean up, any other async task is dropped; the
+    /// outcome of a blocking task is ignored. (Celery revokes one id, and forgets that when its
+    /// worker stops.)
     ///
-    /// The answer is durable when it is given, and stays true over any crash. What is revoked ends
-    /// [`Revoked`](crate::State::Revoked), without retry, links or errbacks; what needs its value, and
-    /// is no part of it, fails with [`FailureKind::Revoked`](crate::FailureKind::Revoked), and its
-    /// errbacks run. A part that has not been reached, a later step or a member far behind, ends when
-    /// its turn comes. To revoke twice does no harm.
+    /// The answer is durable when the call returns, and holds across any crash. The revoked canvas
+    /// ends [`Revoked`](crate::State::Revoked), without retry, links or errbacks. Everything
+    /// outside it that needs its value fails with
+    /// [`FailureKind::Revoked`](crate::FailureKind::Revoked), and the errbacks of that run. A part
+    /// that has not been reached, such as a later step or a late member, ends when it is reached.
+    /// To revoke twice does no harm.
     ///
     /// ```
     /// # use chordal::prelude::*;
-    /// # use chordal::{FailureKind, Revoked, State};
+    /// # use chordal::{FailureKind, RevokeOutcome, State};
     /// # #[task] async fn endless() { std::future::pending().await }
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
     /// # let app = App::in_memory().tasks(tasks![endless]).start().await?;
@@ -490,14 +496,14 @@ impl<O> AsyncResult<O> {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownId`] if it is forgotten; [`Error::NotRevocable`] in an eager app, of what has
+    /// [`Error::UnknownId`] if it is forgotten; [`Error::NotRevocable`] in an eager app if it has
     /// not ended; and as [`state`](Self::state).
     pub async fn revoke(&self) -> Result<RevokeOutcome> {
         client::revoke(&self.shared, self.id).await
     }
 
-    /// Waits until its whole workflow has come to rest: it has ended, and so have all callbacks,
-    /// errbacks and theirs.
+    /// Waits until its whole workflow is at rest: the workflow has ended, and so have all
+    /// callbacks, errbacks and their callbacks.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -522,20 +528,20 @@ impl<O> AsyncResult<O> {
             return Err(self.no_wait(ITSELF));
         }
         let watch = self.watch(vec![root.workflow_stream()])?;
-        let look = || {
+        let check = || {
             let reader = self.shared.reader()?;
             match reader.is_at_rest(root)? {
                 true => Ok(Some(())),
                 false => self.check_there(&reader).map(|()| None),
             }
         };
-        self.until(&watch, look, Wait::Open).await?;
-        // That it is no longer among what is live can be seen before it is durable.
+        self.until(&watch, check, Wait::Open).await?;
+        // The removal from the live workflows is visible before it is durable.
         client::confirm(&self.shared).await
     }
 
-    /// Returns how many of its children (a group's or a header's members, a chain's steps) have
-    /// ended with a value; failures do not count (celery/result.py, `completed_count`). A task
+    /// Returns how many of its children (the members of a group or header, the steps of a chain)
+    /// have ended with a value; failures do not count (celery/result.py, `completed_count`). A task
     /// counts itself.
     ///
     /// ```
@@ -556,15 +562,15 @@ impl<O> AsyncResult<O> {
         let reader = self.reader()?;
         let own = match self.node(&reader)?.def {
             Def::Group(_) | Def::Chord { .. } | Def::Fold { .. } => 0,
-            // The last step's outcome is the chain's, and recorded with it.
+            // The last step's outcome is recorded as the chain's outcome.
             Def::Task(_) | Def::Chain(_) => u64::from(self.successful().await?),
         };
         Ok(reader.counts_of(self.id)?.0 + own)
     }
 
     fn node(&self, reader: &Reader) -> Result<Node> {
-        match &self.found {
-            Some(found) => Ok(found.node.clone()),
+        match &self.location {
+            Some(location) => Ok(location.node.clone()),
             None => reader
                 .root(self.id)?
                 .ok_or(Error::UnknownId { id: self.id }),
@@ -575,23 +581,23 @@ impl<O> AsyncResult<O> {
         self.shared.reader()
     }
 
-    fn fate(&self) -> Result<Option<Resolution>> {
+    fn resolution(&self) -> Result<Option<Resolution>> {
         let reader = self.reader()?;
-        let fate = match &self.found {
-            Some(found) => reader.resolution(self.id.root(), found)?,
+        let resolution = match &self.location {
+            Some(location) => reader.resolution(self.id.root(), location)?,
             None => {
                 let ended = reader.ended(self.id)?;
                 ended.map(|ended| Resolution::Ended(ended.outcome))
             }
         };
-        if fate.is_none() {
+        if resolution.is_none() {
             self.check_there(&reader)?;
         }
-        Ok(fate)
+        Ok(resolution)
     }
 
-    /// Fails if its workflow is gone. A handle pins its workflow, so that is a fault; but no caller may wait
-    /// for ever.
+    /// Fails if its workflow is gone. A handle keeps its workflow, so that would be a fault, but no
+    /// caller may wait for ever.
     fn check_there(&self, reader: &Reader) -> Result<()> {
         match reader.is_there(self.id.root())? {
             true => Ok(()),
@@ -599,74 +605,76 @@ impl<O> AsyncResult<O> {
         }
     }
 
-    /// Where its outcome is recorded.
+    /// Returns the streams that may record its outcome.
     fn decided_in(&self) -> Vec<Id> {
         let root = self.id.root();
-        match &self.found {
-            Some(found) => found.decided_in(root),
-            // Not the root's own stream, in which its members are.
+        match &self.location {
+            Some(location) => location.decided_in(root),
+            // Not the root's own stream, which records its members.
             None => vec![root.workflow_stream()],
         }
     }
 
-    /// Is going to wait for what these say.
+    /// Prepares to wait for records in these streams; asks the engine to load a waiting workflow if
+    /// a task waits.
     fn watch(&self, ids: Vec<Id>) -> Result<Watch> {
         let root = self.id.root();
         if self.attempt().is_some()
-            && let Backend::Engine(plant) = &self.shared.backend
+            && let Backend::Engine(engine) = &self.shared.backend
             && self.reader()?.waiting(root)?.is_some()
         {
-            plant.client().engine.do_send(Wanted(root));
+            engine.client().engine.do_send(Wanted(root));
         }
         Ok(self.shared.watch(ids))
     }
 
     pub(crate) async fn wait(&self, wait: Wait) -> Result<Outcome> {
         let watch = self.watch(self.decided_in())?;
-        match self.until(&watch, || self.fate(), wait).await? {
+        match self.until(&watch, || self.resolution(), wait).await? {
             Resolution::Ended(outcome) => Ok(outcome),
             Resolution::Never => Err(Error::Revoked { id: self.id }),
         }
     }
 
-    /// The attempt that waits, if one does.
+    /// Returns the waiting attempt, if the caller is one.
     fn attempt(&self) -> Option<Arc<Attempt>> {
         body::current(&self.shared).or_else(|| self.attempt.clone())
     }
 
-    /// Waits until there is something to see. An attempt of an async task gives its slot back for as long;
-    /// what could never end is an error.
+    /// Waits until `check` returns a value. An attempt of an async task gives its slot back
+    /// meanwhile; a wait that could never end is an error.
     async fn until<T>(
         &self,
         watch: &Watch,
-        look: impl Fn() -> Result<Option<T>>,
+        check: impl Fn() -> Result<Option<T>>,
         wait: Wait,
     ) -> Result<T> {
         let Some(attempt) = self.attempt() else {
-            return watch.until(look).await;
+            return watch.until(check).await;
         };
-        if let Some(seen) = look()? {
+        if let Some(seen) = check()? {
             return Ok(seen);
         }
         if self.holds(attempt.id())? {
             return Err(self.no_wait(ITSELF));
         }
         match (attempt.is_blocking(), wait) {
-            // It ends, and another thread may wait for it than the body's.
-            (true, Wait::Bounded) => watch.until(look).await,
-            (true, Wait::Open) if body::current(&self.shared).is_none() => watch.until(look).await,
+            // The wait is bounded, or another thread than the body's waits.
+            (true, Wait::Bounded) => watch.until(check).await,
+            (true, Wait::Open) if body::current(&self.shared).is_none() => watch.until(check).await,
             (true, Wait::Open) => Err(self.no_wait(HOLDS_THREAD)),
-            (false, _) => attempt.without_slot(watch.until(look)).await,
+            (false, _) => attempt.without_slot(watch.until(check)).await,
         }
     }
 
-    /// Says whether this is, or holds as a part, the task with this id: it ends no sooner.
+    /// Returns whether this is the task with this id or contains it, so that it cannot end before
+    /// the task.
     fn holds(&self, task: Id) -> Result<bool> {
         if task.root() != self.id.root() {
             return Ok(false);
         }
-        let found = self.reader()?.find(task)?;
-        Ok(found.is_some_and(|found| found.is_part_of(self.id.seq())))
+        let location = self.reader()?.find(task)?;
+        Ok(location.is_some_and(|location| location.is_part_of(self.id.seq())))
     }
 
     fn no_wait(&self, why: &'static str) -> Error {
@@ -674,7 +682,7 @@ impl<O> AsyncResult<O> {
     }
 }
 
-/// How long to wait.
+/// The bound of a wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wait {
     Open,
@@ -689,14 +697,14 @@ const HOLDS_THREAD: &str = "the task would hold its thread until then, which oth
 impl<O: DeserializeOwned> AsyncResult<O> {
     /// Waits for the value.
     ///
-    /// An async task that waits so gives its slot back meanwhile, as with
-    /// [`TaskContext::call`](crate::TaskContext::call), and what it waits for comes in at once; but an
-    /// attempt that is run again waits for what it submits again, where `call` joins what it had called.
-    /// (That goes for waits in the task's own body, and for handles that
-    /// [`TaskContext::apply_async`](crate::TaskContext::apply_async) has given; not for other handles in
-    /// what the body has spawned.) A blocking task cannot wait so, nor any task for itself or for what it is
-    /// a part of: both are errors, unless the value is there. Celery refuses each `get` in a task
-    /// (celery/result.py, `assert_will_not_block`).
+    /// An async task that waits gives its slot back meanwhile, as with
+    /// [`TaskContext::call`](crate::TaskContext::call), and the workflow it waits for is loaded at
+    /// once. But an attempt that runs again submits again and waits for the new workflow, where
+    /// `call` joins the earlier one. (This concerns waits in the task's own body, and handles from
+    /// [`TaskContext::apply_async`](crate::TaskContext::apply_async); not other handles in futures
+    /// that the body has spawned.) A blocking task cannot wait like this, and no task can wait for
+    /// itself or for a canvas that contains it: both are errors, unless the value is available.
+    /// Celery refuses each `get` in a task (celery/result.py, `assert_will_not_block`).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -713,12 +721,12 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] with the task's failure. A group's is that of its lowest failed member. A
-    /// chord of which a member of the header has failed has one of its own, of the type `ChordError`
-    /// and the kind [`FailureKind::Chord`](crate::FailureKind::Chord): it names the member, whose
-    /// failure is its `cause`. [`Error::Revoked`] for a callback whose task has ended such
-    /// that it will never run, [`Error::Decode`] if the value is not an `O`, [`Error::WaitInTask`] in a
-    /// task, as above, and as [`state`](Self::state).
+    /// [`Error::Failed`] with the task's failure. A group fails with the failure of its lowest
+    /// failed member. A chord whose header has failed has a failure of its own, of the type
+    /// `ChordError` and the kind [`FailureKind::Chord`](crate::FailureKind::Chord): it names the
+    /// failed member, whose failure is its `cause`. [`Error::Revoked`] for a callback that will
+    /// never run because of its task's outcome, [`Error::Decode`] if the value is not an `O`,
+    /// [`Error::WaitInTask`] in a task, as above, and as [`state`](Self::state).
     pub async fn get(&self) -> Result<O> {
         self.value(Wait::Open).await
     }
@@ -733,9 +741,9 @@ impl<O: DeserializeOwned> AsyncResult<O> {
         }
     }
 
-    /// Waits for the value, at most for `timeout`. The work goes on all the same. In an
-    /// [eager](crate::App::eager) app it does not wait at all. A blocking task may wait so: it keeps its
-    /// thread and its slot until then.
+    /// Waits for the value, at most for `timeout`. The work continues in any case. In an
+    /// [eager](crate::App::eager) app it does not wait at all. A blocking task may wait like this:
+    /// it keeps its thread and its slot meanwhile.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -753,9 +761,9 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// [`Error::Timeout`], and as [`get`](Self::get).
     pub async fn get_timeout(&self, timeout: Duration) -> Result<O> {
-        let plant = match &self.shared.backend {
-            Backend::Engine(plant) => plant,
-            // There are no timers. What has not ended runs below this call, or in other hands.
+        let engine = match &self.shared.backend {
+            Backend::Engine(engine) => engine,
+            // There are no timers. Unfinished work runs below this call or in another future.
             Backend::Eager(_) => {
                 return match self.ready().await? {
                     true => self.get().await,
@@ -767,10 +775,10 @@ impl<O: DeserializeOwned> AsyncResult<O> {
             }
         };
         let clock = self.shared.clock.clone();
-        // From now on, not from when the timer is first looked at.
+        // Measured from here, not from the timer's first poll.
         let until = clock.after(timeout);
         // On the app's runtime, because the caller's executor may have no timers.
-        let timer = plant
+        let timer = engine
             .runtime
             .spawn(async move { clock.wait_until(until).await });
         let stop_timer = timer.abort_handle();
@@ -786,7 +794,7 @@ impl<O: DeserializeOwned> AsyncResult<O> {
         result
     }
 
-    /// Blocks this thread until the value is there: for callers that are not async.
+    /// Blocks this thread until the value is available, for callers that are not async.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -801,9 +809,10 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get); [`Error::WaitInTask`] in every task, async or not, unless the value is there.
+    /// As [`get`](Self::get); [`Error::WaitInTask`] in every task, async or not, unless the value
+    /// is available.
     pub fn get_blocking(&self) -> Result<O> {
-        if body::current(&self.shared).is_some() && self.fate()?.is_none() {
+        if body::current(&self.shared).is_some() && self.resolution()?.is_none() {
             return Err(self.no_wait(HOLDS_THREAD));
         }
         pollster::block_on(self.get())
@@ -815,8 +824,8 @@ impl<O: DeserializeOwned> AsyncResult<O> {
 }
 
 impl<T: DeserializeOwned> AsyncResult<Vec<T>> {
-    /// Returns the elements as they come: a group's members in the order in which they end, each
-    /// with its index. What is a list but no group comes all at once.
+    /// Returns the elements as they arrive: a group's members in the order in which they end, each
+    /// with its index. A list that is not a group's arrives all at once.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -839,7 +848,7 @@ impl<T: DeserializeOwned> AsyncResult<Vec<T>> {
     }
 }
 
-/// The elements of a group as they come; see [`AsyncResult::iter`].
+/// The elements of a group as they arrive; see [`AsyncResult::iter`].
 #[derive(Debug)]
 pub struct Completions<T> {
     handle: AsyncResult<Vec<T>>,
@@ -851,7 +860,7 @@ type Element = Result<Payload>;
 
 #[derive(Debug)]
 enum Source {
-    /// Not looked for yet.
+    /// The group has not been searched for yet.
     Unknown,
     Group {
         group: Id,
@@ -866,8 +875,8 @@ enum Source {
 }
 
 impl<T: DeserializeOwned> Completions<T> {
-    /// Waits for the next element; `None` when all have come. After an error that is not the
-    /// element's own (the app has ended) there is no next one.
+    /// Waits for the next element; `None` after the last one. After an error that is not the
+    /// element's own (the app has ended) there is no further element.
     pub async fn next(&mut self) -> Option<(usize, Result<T>)> {
         loop {
             if let Some((index, element)) = self.ready.pop_front() {
@@ -906,23 +915,23 @@ impl<T: DeserializeOwned> Completions<T> {
                 let (group, settled) = (*group, *settled);
                 let handle = &self.handle;
                 let shared = handle.shared.clone();
-                let look = || {
-                    // Looked at first: what ended before has all its segments.
-                    let has_ended = handle.fate()?.is_some();
-                    let segments = shared
+                let check = || {
+                    // Read first: if it has ended, all its pages are written.
+                    let has_ended = handle.resolution()?.is_some();
+                    let pages = shared
                         .reader()?
                         .segments_after(group, *after)
                         .collect::<Result<Vec<_>, _>>()?;
-                    Ok((has_ended || !segments.is_empty()).then_some(segments))
+                    Ok((has_ended || !pages.is_empty()).then_some(pages))
                 };
-                let segments = handle.until(watch, look, Wait::Open).await?;
-                if segments.is_empty() {
-                    // A step before the group failed, so that it never began.
+                let pages = handle.until(watch, check, Wait::Open).await?;
+                if pages.is_empty() {
+                    // A step before the group failed, so the group never began.
                     return self.whole_list().await;
                 }
-                for (key, segment) in segments {
+                for (key, page) in pages {
                     *after = keys::number_of(&key);
-                    for record in codec::segment_records(&key, &segment)? {
+                    for record in codec::segment_records(&key, &page)? {
                         if let Record::Child {
                             index,
                             change: ChildProgress::Done(outcome),
@@ -943,7 +952,7 @@ impl<T: DeserializeOwned> Completions<T> {
         }
     }
 
-    /// Waits until it is known which group gives the list, or that none does.
+    /// Waits until it is known which group gives the list, or that no group does.
     async fn look_for_group(&mut self) -> Result<()> {
         let reader = self.handle.reader()?;
         let node = self.handle.node(&reader)?;
@@ -955,24 +964,24 @@ impl<T: DeserializeOwned> Completions<T> {
         let fan = fan.clone();
         let shared = self.handle.shared.clone();
         let mut ids = vec![group, root.workflow_stream()];
-        if let Some(found) = &self.handle.found {
-            ids.extend(found.decided_in(root));
+        if let Some(location) = &self.handle.location {
+            ids.extend(location.decided_in(root));
         }
-        // An `each()` knows its size when it starts; if it never does, the outcome says why.
-        let found = match reader.expansion(group, &fan)? {
+        // An `each()` knows its size when it starts; if it never starts, there is an outcome.
+        let size = match reader.expansion(group, &fan)? {
             Some((_, size)) => Some(size),
             None => {
                 let watch = self.handle.watch(ids.clone())?;
-                let look = || {
+                let check = || {
                     if let Some((_, size)) = shared.reader()?.expansion(group, &fan)? {
                         return Ok(Some(Some(size)));
                     }
-                    Ok(self.handle.fate()?.map(|_| None))
+                    Ok(self.handle.resolution()?.map(|_| None))
                 };
-                self.handle.until(&watch, look, Wait::Open).await?
+                self.handle.until(&watch, check, Wait::Open).await?
             }
         };
-        let Some(size) = found.filter(|size| *size > 0) else {
+        let Some(size) = size.filter(|size| *size > 0) else {
             return self.whole_list().await;
         };
         self.source = Source::Group {
@@ -1001,7 +1010,7 @@ impl<T: DeserializeOwned> Completions<T> {
     }
 }
 
-/// One member's outcome as an element of its group's list.
+/// Returns a member's outcome as an element of its group's list.
 fn element(shared: &Shared, group: Id, outcome: Outcome, settled: bool) -> Element {
     match outcome {
         Outcome::Failure(failure) | Outcome::Revoked(failure) if !settled => {
@@ -1020,8 +1029,8 @@ impl<O> Clone for AsyncResult<O> {
         Self {
             shared: self.shared.clone(),
             id: self.id,
-            found: self.found.clone(),
-            pin: self.pin.clone(),
+            location: self.location.clone(),
+            guard: self.guard.clone(),
             attempt: self.attempt.clone(),
             types: PhantomData,
         }

@@ -1,4 +1,4 @@
-//! What a user writes: tasks, their context, their errors.
+//! The tasks that a user writes, their context and their errors.
 
 mod boxed;
 mod context;
@@ -43,9 +43,9 @@ use crate::canvas::payload::{ListWriter, Parts, Payload, not_readable};
 use crate::canvas::{Canvas, Form, Immutable, Mode, Origin, Signature, TaskSig, arguments};
 use crate::error::{Error, Result};
 
-/// A function that can be run by name: what [`#[task]`](crate::task) makes of a function.
+/// A function that can be run by name; [`#[task]`](crate::task) implements it for a function.
 ///
-/// Implement it by hand where the attribute cannot reach:
+/// Implement it by hand where the attribute cannot be used:
 ///
 /// ```
 /// # use chordal::{Parameter, Task, TaskContext, TaskError, Signature};
@@ -72,19 +72,19 @@ use crate::error::{Error, Result};
 pub trait Task: Send + Sync + 'static {
     /// The parameters, as a tuple.
     type Args: TaskArgs;
-    /// What it gives.
+    /// The type of the task's value.
     type Output: TaskOutput;
 
-    /// The name it is registered under. What is stored names the task by it: keep it when the
-    /// function moves.
+    /// The name under which it is registered. Stored work refers to the task by this name: keep it
+    /// when the function moves.
     const NAME: &'static str;
     /// The parameters, in the order of [`Args`](Self::Args): required ones, then those with a
-    /// default, then at most one that takes the rest.
+    /// default, then at most one rest parameter.
     const PARAMS: &'static [Parameter];
-    /// Where and how it runs.
+    /// The queue, the retries and the limits.
     const OPTIONS: TaskOptions = TaskOptions::new();
 
-    /// Runs it once. A blocking task's future runs on a thread of its own.
+    /// Runs the function once. A blocking task's future runs on its own thread.
     fn run(
         context: TaskContext,
         args: Self::Args,
@@ -94,11 +94,11 @@ pub trait Task: Send + Sync + 'static {
 /// A call of a task's function.
 pub(crate) type Call = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
 
-/// One task as registered: its name, and how it is called. Made by [`tasks!`](crate::tasks!).
+/// A registered task: its name and its function. Created by [`tasks!`](crate::tasks!).
 #[derive(Clone, Copy)]
 pub struct TaskEntry(&'static Entry);
 
-/// What there is to know of a registered task; every attempt refers to it.
+/// The data of a registered task; every attempt refers to it.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) parameters: &'static [Parameter],
@@ -109,7 +109,7 @@ pub(crate) struct Entry {
     call: fn(TaskContext, Parts) -> Call,
 }
 
-/// Has the entry of task `T`.
+/// Holds the entry of task `T`.
 struct Of<T>(PhantomData<T>);
 
 impl<T: Task> Of<T> {
@@ -124,13 +124,14 @@ impl<T: Task> Of<T> {
 }
 
 impl TaskEntry {
-    /// The entry of task `T`.
+    /// Returns the entry of task `T`.
     #[must_use]
     pub fn of<T: Task>() -> Self {
         Self(&Of::<T>::ENTRY)
     }
 
-    /// The entry of `task`: what [`tasks!`](crate::tasks!) calls with a task's name, which is a value.
+    /// Returns the entry of `task`; [`tasks!`](crate::tasks!) calls it with a task's name, which is
+    /// a value.
     #[must_use]
     pub fn of_task<T: Task>(_task: T) -> Self {
         Self::of::<T>()
@@ -138,13 +139,13 @@ impl TaskEntry {
 }
 
 impl Entry {
-    /// The priority of a task with these options of its own.
+    /// Returns the priority of a task with these signature options.
     pub(crate) fn priority(&self, own: Option<&Options>) -> u8 {
         let own = own.and_then(|own| own.priority);
         own.unwrap_or(self.options.priority)
     }
 
-    /// Its first argument reads a list from upstream as it goes.
+    /// Returns whether its first argument reads an upstream list as it goes.
     pub(crate) fn streams(&self) -> bool {
         self.parameters.first().is_some_and(Parameter::is_streamed)
     }
@@ -189,7 +190,7 @@ fn decode_args<T: Task>(args: Parts) -> Result<T::Args, TaskError> {
     })
 }
 
-/// Which of these arguments, one for each parameter, are not what it takes.
+/// Returns which of these arguments, one for each parameter, do not fit.
 fn misfit(parameters: &[Parameter], args: &Payload) -> Misfit {
     let fits =
         |(parameter, argument): (&Parameter, &Payload)| parameter.check_all(argument).is_ok();
@@ -219,8 +220,8 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Lists tasks for [`AppBuilder::tasks`](crate::AppBuilder::tasks), by their names; of a task that is
-/// implemented by hand a value is given.
+/// Lists tasks for [`AppBuilder::tasks`](crate::AppBuilder::tasks) by their names; a task that is
+/// implemented by hand is listed as a value.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -235,7 +236,7 @@ macro_rules! tasks {
     };
 }
 
-/// All tasks of an app, by name, and what goes in and out of them.
+/// All tasks of an app, by name, and the limit on their payloads.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     tasks: HashMap<&'static str, &'static Entry>,
@@ -262,11 +263,11 @@ impl Registry {
                     vacant.insert(entry);
                 }
                 // Listing one task twice is no mistake.
-                hash_map::Entry::Occupied(taken) if taken.get().task == entry.task => {}
-                hash_map::Entry::Occupied(taken) => {
+                hash_map::Entry::Occupied(existing) if existing.get().task == entry.task => {}
+                hash_map::Entry::Occupied(existing) => {
                     return Err(Error::DuplicateTask {
                         name: entry.name.to_owned(),
-                        first: (taken.get().path)(),
+                        first: (existing.get().path)(),
                         second: (entry.path)(),
                     });
                 }
@@ -279,7 +280,7 @@ impl Registry {
         self.tasks.get(name).copied()
     }
 
-    /// Why this task cannot be called, whatever comes from upstream, if that is so.
+    /// Returns why this task cannot be called with its stored arguments, if it cannot.
     pub(crate) fn misfit(&self, task: &TaskDef) -> Option<String> {
         let Some(entry) = self.get(&task.name) else {
             return Some(NOT_REGISTERED.to_owned());
@@ -287,19 +288,19 @@ impl Registry {
         binding::check_stored(task, entry.parameters).err()
     }
 
-    /// Says whether so many bytes may be `what` of task `name`.
+    /// Checks that `part` of task `name` may take this many bytes.
     pub(crate) fn check(
         &self,
         name: &str,
-        what: &'static str,
+        part: &'static str,
         bytes: usize,
     ) -> Result<(), SizeExceeded> {
-        self.payloads.check(name, what, bytes)
+        self.payloads.check(name, part, bytes)
     }
 }
 
-/// Refuses a name that is too long: `of` a queue or a task, of the task that is registered as
-/// `task`.
+/// Refuses a name that is too long. `of`: `queue` or `task`. `task`: the task that is registered
+/// with a queue's name.
 pub(crate) fn refuse_over_long(of: &'static str, name: &str, task: &str) -> Result<()> {
     let Some(SizeExceeded { bytes, limit }) = over_long(name) else {
         return Ok(());
@@ -327,9 +328,9 @@ impl Catalogue for Registry {
     }
 }
 
-/// The constructors behind `.s(…)`, `.partial(…)` and their kin.
+/// The constructors behind `.s(…)`, `.partial(…)` and similar methods.
 impl<O> Signature<(), O> {
-    /// Task `T` with all its arguments.
+    /// Creates a signature of task `T` with all its arguments.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -346,7 +347,7 @@ impl<O> Signature<(), O> {
 }
 
 impl<I, O> Signature<I, O> {
-    /// Task `T` with all arguments but the first, `rest`, a tuple.
+    /// Creates a signature of task `T` with all arguments but the first; `rest` is a tuple.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -361,7 +362,7 @@ impl<I, O> Signature<I, O> {
         Self::from_canvas(canvas::<T>(encoded_rest::<T>(&rest), true))
     }
 
-    /// As [`partial`](Self::partial): what `#[task]` writes.
+    /// As [`partial`](Self::partial), for the code that `#[task]` generates.
     #[doc(hidden)]
     pub fn partial_of<T: Task<Output = O>>(rest: Result<Stored, String>) -> Self {
         Self::from_canvas(canvas::<T>(rest.map(|Stored(rest)| rest), true))
@@ -369,8 +370,8 @@ impl<I, O> Signature<I, O> {
 }
 
 impl<I, O> Signature<Vec<I>, Vec<O>> {
-    /// Task `T` once per element of the list upstream, in parallel; `rest` are all arguments but
-    /// the first, a tuple.
+    /// Creates a signature that runs task `T` once per element of the upstream list, in parallel;
+    /// `rest` is a tuple of all arguments but the first.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -386,7 +387,7 @@ impl<I, O> Signature<Vec<I>, Vec<O>> {
         Self::from_canvas(each(canvas::<T>(encoded_rest::<T>(&rest), true)))
     }
 
-    /// As [`each`](Self::each): what `#[task]` writes.
+    /// As [`each`](Self::each), for the code that `#[task]` generates.
     #[doc(hidden)]
     pub fn each_of<T: Task<Output = O>>(rest: Result<Stored, String>) -> Self {
         Self::from_canvas(each(canvas::<T>(rest.map(|Stored(rest)| rest), true)))
@@ -394,7 +395,7 @@ impl<I, O> Signature<Vec<I>, Vec<O>> {
 }
 
 impl<O> Immutable<O> {
-    /// Task `T` with all its arguments, whatever comes from upstream.
+    /// Creates a signature of task `T` with all its arguments, which ignores the upstream value.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -411,8 +412,8 @@ impl<O> Immutable<O> {
 }
 
 impl<O> Immutable<Vec<O>> {
-    /// One task that calls `T` once per item, in order (celery/app/builtins.py, `celery.map`):
-    /// the first failing item fails it, the ones behind it are not called.
+    /// Creates one task that calls `T` once per item, in order (celery/app/builtins.py,
+    /// `celery.map`). The first failing item fails the task; later items are not called.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -426,7 +427,7 @@ impl<O> Immutable<Vec<O>> {
         Self::from_canvas(map::<T>(items))
     }
 
-    /// The same as [`map`](Self::map): the items are lists of arguments in both.
+    /// Same as [`map`](Self::map): the items are lists of arguments in both.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -442,8 +443,8 @@ impl<O> Immutable<Vec<O>> {
 }
 
 impl<O> Immutable<Vec<Vec<O>>> {
-    /// A group of maps over at most `n` items each (celery/canvas.py, `chunks`). The items are drawn
-    /// as those of a [`group`](crate::group()) are: one chunk is in memory at a time.
+    /// Creates a group of maps over at most `n` items each (celery/canvas.py, `chunks`). The items
+    /// are drawn like the members of a [`group`](crate::group()): one chunk is in memory at a time.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -470,7 +471,7 @@ impl<O> Immutable<Vec<Vec<O>>> {
     }
 }
 
-/// Lists of at most `n` items each.
+/// An iterator over lists of at most `n` items each.
 struct Chunks<I: Iterator> {
     items: Peekable<I>,
     n: usize,
@@ -509,7 +510,7 @@ fn encoded<T: Task>(args: &T::Args) -> Result<Payload, String> {
     args.encode().map(|Stored(args)| args)
 }
 
-/// Encodes all arguments but the first, of a type that the compiler has not checked.
+/// Encodes all arguments but the first, whose types the compiler has not checked.
 fn encoded_rest<T: Task>(rest: &impl Serialize) -> Result<Payload, String> {
     let (rest, is_wide) = Payload::encode_and_note(rest)?;
     if is_wide {
@@ -521,7 +522,8 @@ fn encoded_rest<T: Task>(rest: &impl Serialize) -> Result<Payload, String> {
     Ok(rest)
 }
 
-/// The arguments as they are stored: those of a rest parameter, always the last, like the others.
+/// Returns the arguments in stored form: those of a rest parameter, which is always the last, are
+/// not nested.
 fn stored<T: Task>(args: &Payload) -> Result<(Payload, u32), String> {
     let (args, count) = arguments(args)?;
     match T::PARAMS.last() {

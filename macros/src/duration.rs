@@ -1,4 +1,4 @@
-//! Durations as people write them: `"45s"`, `"1m30s"`, `"1.5h"`.
+//! Durations as users write them: `"45s"`, `"1m30s"`, `"1.5h"`.
 
 const UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
@@ -8,10 +8,10 @@ const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// A hundred years: longer is a slip, and would overflow a clock somewhere.
-const LONGEST_MS: u64 = 36_500 * 86_400_000;
+/// A hundred years. A longer duration is a mistake, and could overflow a clock.
+const MAX_MS: u64 = 36_500 * 86_400_000;
 
-/// Parses `text` to milliseconds; the error says what is wrong and what to write.
+/// Parses `text` to milliseconds; the error names the mistake and the correct form.
 pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
     if text.is_empty() {
         return Err("it is empty; write a number and a unit, such as \"30s\" or \"1m30s\"".into());
@@ -31,14 +31,14 @@ pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
         smallest = unit_ms;
         total_ms = part_ms(number, unit, unit_ms)?
             .checked_add(total_ms)
-            .filter(|ms| *ms <= LONGEST_MS)
+            .filter(|ms| *ms <= MAX_MS)
             .ok_or_else(too_long)?;
         rest = after;
     }
     Ok(total_ms)
 }
 
-/// Finds the unit of one part such as `30s`, or what the part lacks.
+/// Returns the unit of one part such as `30s`, or an error that names the missing piece.
 fn check_part(number: &str, unit: &str) -> Result<u64, String> {
     if number.is_empty() {
         return Err(format!(
@@ -81,7 +81,8 @@ fn part_ms(number: &str, unit: &str, unit_ms: u64) -> Result<u64, String> {
         "" => "0",
         digits => digits,
     };
-    // No unit has more than eight digits, so longer fractions cannot come out whole.
+    // No unit has more than eight digits, so a longer fraction is never a whole number of
+    // milliseconds.
     let scale = match u32::try_from(fraction.len()) {
         Ok(digits @ ..=9) => 10_u64.pow(digits),
         _ => return Err(finer()),
@@ -100,7 +101,7 @@ fn too_long() -> String {
     "it is longer than 36500d (a hundred years)".into()
 }
 
-/// Splits `text` where its leading run of `wanted` characters ends.
+/// Splits `text` after its leading run of `wanted` characters.
 fn split(text: &str, wanted: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(|c| !wanted(c)).unwrap_or(text.len()))
 }
@@ -153,8 +154,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_says_why() {
-        for (text, why) in [
+    fn the_error_for_an_invalid_duration_gives_the_reason() {
+        for (text, reason) in [
             ("", "it is empty"),
             ("30", "`30` has no unit; write \"30s\""),
             ("1m30", "`30` has no unit"),
@@ -182,7 +183,7 @@ mod tests {
             ("18446744073709551615d", "longer than 36500d"),
         ] {
             let error = parse_ms(text).unwrap_err();
-            assert!(error.contains(why), "{text}: {error}");
+            assert!(error.contains(reason), "{text}: {error}");
         }
     }
 }

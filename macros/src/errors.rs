@@ -1,9 +1,9 @@
-//! What is wrong, gathered.
+//! The errors of one expansion.
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
 
-/// Everything wrong so far, reported together.
+/// All errors found so far, reported together.
 #[derive(Debug, Default)]
 pub(crate) struct Errors(Option<syn::Error>);
 

@@ -1,5 +1,5 @@
-//! What a task becomes: a struct and a static of it, its `Task` implementation, and the methods of its
-//! face.
+//! Generates a task: a struct and a static with its name, its `Task` implementation, and its
+//! methods.
 
 use proc_macro2::{Delimiter, Group, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -12,10 +12,10 @@ use crate::{
     parameter,
 };
 
-/// What the compiler says of a task that returns an alias of a `Result`.
+/// The compiler's error for a task that returns an alias of a `Result`.
 const RESULT_IN_DISGUISE: &str = "this is a `Result` by another name, so its `Err` would be stored as a value: write `Result<T, E>`, or name the alias `Result`; to store a `Result`, return `Result<Result<T, E>, TaskError>`";
 
-/// Expands the attribute; what is wrong comes out as `compile_error!`, beside as much as can be made.
+/// Expands the attribute. Errors become `compile_error!`, beside as many items as can be generated.
 pub(crate) fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     let item: ItemFn = match syn::parse2(item.clone()) {
         Ok(item) => item,
@@ -27,8 +27,8 @@ pub(crate) fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     let in_impl = function::in_impl(&item).is_some();
     let function = Function::read(item, options.blocking, &mut refusals);
 
-    // A function that can be no task still leaves its name behind, so that imports of it resolve.
-    // In an `impl` no struct can be.
+    // A function that cannot be a task still defines its name, so that imports of it resolve. An
+    // `impl` block cannot contain a struct.
     let expansion = match (refusals.is_empty(), in_impl) {
         (true, _) => Expansion::new(&function, &options).expand(),
         (false, false) => definition(&function),
@@ -51,10 +51,10 @@ fn not_a_function(item: TokenStream, error: syn::Error) -> TokenStream {
     quote!(#error #item)
 }
 
-/// What a task's name stands for: a struct, as a type, and a static of it, as a value. (A unit struct
-/// would be both. But a parameter or variable of the same name would then be a pattern that is this
-/// struct, which the compiler reports at every use; of a static it says once that it cannot be
-/// shadowed.)
+/// Generates the task's name: a struct, as a type, and a static of it, as a value. (A unit struct
+/// would be both. But a parameter or variable of the same name would then be a pattern that matches
+/// this struct, which the compiler reports at every use; for a static it reports once that it
+/// cannot be shadowed.)
 fn definition(function: &Function) -> TokenStream {
     let Function {
         attributes,
@@ -62,12 +62,13 @@ fn definition(function: &Function) -> TokenStream {
         ident,
         ..
     } = function;
-    let (shown, cfg, lints) = (&attributes.shown, &attributes.cfg, &attributes.lints);
-    // What the compiler shows as the definition begins at the attribute, so that it looks like a task.
+    let (docs, cfg, lints) = (&attributes.docs, &attributes.cfg, &attributes.lints);
+    // The definition that the compiler shows begins at the attribute, so that it is recognizable as
+    // a task.
     let static_ = quote_spanned!(Span::call_site()=> static);
     quote_spanned! {generated_at(ident)=>
         #(#cfg)*
-        #(#shown)*
+        #(#docs)*
         #(#lints)*
         #[allow(non_camel_case_types)]
         #[derive(
@@ -79,7 +80,7 @@ fn definition(function: &Function) -> TokenStream {
         #vis struct #ident {}
 
         #(#cfg)*
-        #(#shown)*
+        #(#docs)*
         #(#lints)*
         #[doc(hidden)]
         #[allow(non_upper_case_globals, dead_code, deprecated, unreachable_pub)]
@@ -91,15 +92,15 @@ fn definition(function: &Function) -> TokenStream {
 pub(crate) struct Expansion<'a> {
     pub(crate) function: &'a Function,
     options: &'a Options,
-    /// At the function's name, for errors.
+    /// The span of the function's name, for errors.
     pub(crate) span: Span,
-    /// The type that holds the body, so that the body's own name is free for the task.
+    /// The type that holds the body, so that the function's own name is free for the task.
     pub(crate) holder: Ident,
-    /// At the return type, for what is wrong with that.
+    /// The span of the return type, for errors about it.
     output_span: Span,
-    /// `O`, the type of what a finished task leaves.
+    /// `O`, the type of the task's value.
     pub(crate) value: TokenStream,
-    /// `(X, Y)`, at the parameters.
+    /// `(X, Y)`, with the span of the parameters.
     pub(crate) args: TokenStream,
 }
 
@@ -155,7 +156,7 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    /// Refuses a `Result` that is called otherwise: its errors would be stored as values.
+    /// Refuses an alias of `Result`, because its errors would be stored as values.
     fn check(&self) -> Option<TokenStream> {
         let Output::Value(ty) = &self.function.output else {
             return None;
@@ -166,7 +167,7 @@ impl<'a> Expansion<'a> {
         })
     }
 
-    /// The function as it was written, in a namespace of its own.
+    /// Generates the function as it was written, in its own namespace.
     fn body(&self) -> TokenStream {
         let Self {
             function, holder, ..
@@ -175,7 +176,8 @@ impl<'a> Expansion<'a> {
         quote! {
             enum #holder {}
 
-            // What these would have changed is what makes the function a task.
+            // The changes that these lints suggest would contradict the signature that makes the
+            // function a task.
             #[allow(clippy::unused_async, clippy::needless_pass_by_value, clippy::missing_const_for_fn)]
             impl #holder {
                 #body
@@ -245,12 +247,12 @@ impl<'a> Expansion<'a> {
     }
 }
 
-/// The place of what was written, resolved and linted as generated code.
+/// Returns the span of user code, resolved and linted as generated code.
 pub(crate) fn generated_at(written: impl Spanned) -> Span {
     Span::call_site().located_at(written.span())
 }
 
-/// `(X, Y)`
+/// Generates `(X, Y)`.
 fn tuple(function: &Function) -> TokenStream {
     let types = function.params.iter().map(|param| &param.ty);
     let mut tuple = Group::new(Delimiter::Parenthesis, quote!(#(#types,)*));
@@ -259,7 +261,8 @@ fn tuple(function: &Function) -> TokenStream {
     tuple.into_token_stream()
 }
 
-/// The outcome of a function that returns a `Result`, with its error turned into a `TaskError`.
+/// Generates the outcome of a function that returns a `Result`, with its error converted into a
+/// `TaskError`.
 fn fallible(outcome: &TokenStream, span: Span) -> TokenStream {
     quote_spanned! {span=>
         match ::chordal::TaskResult::into_result(#outcome) {
@@ -278,8 +281,8 @@ fn fallible(outcome: &TokenStream, span: Span) -> TokenStream {
     }
 }
 
-/// A parameter of `run`, marked if it is not used. It could not have the name of a task that is in
-/// scope, so it has one that no task has.
+/// Returns a parameter of `run`, marked if it is not used. A parameter cannot have the name of a
+/// task in scope, so the name is one that no task has.
 fn binding(name: &str, used: bool) -> Ident {
     if used {
         format_ident!("__chordal_{name}")

@@ -1,4 +1,4 @@
-//! The annotated function: read once, and everything that is wrong with it said at once.
+//! Reads the annotated function and reports all its errors at once.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -23,7 +23,7 @@ pub(crate) struct Function {
     pub(crate) attributes: Attributes,
     pub(crate) vis: Visibility,
     pub(crate) ident: Ident,
-    /// The function itself, private and with the attributes that belong to it.
+    /// The function itself, private and with its own attributes.
     pub(crate) body: ItemFn,
     pub(crate) context: Option<Param>,
     pub(crate) params: Vec<Param>,
@@ -36,12 +36,12 @@ pub(crate) struct Param {
     pub(crate) ident: Ident,
     pub(crate) ty: Type,
     pub(crate) kind: Kind,
-    /// `T` of a `Results<T>`: a list that is read as the function goes.
+    /// `T` of a `Results<T>`: a list that the function reads as it goes.
     pub(crate) streams: Option<Type>,
 }
 
 impl Param {
-    /// The type that signatures give it, and take from upstream for it.
+    /// Returns the type that signatures take for it, given or from upstream.
     pub(crate) fn given_as(&self) -> TokenStream {
         let Self { ty, streams, .. } = self;
         match streams {
@@ -55,7 +55,7 @@ impl Param {
 pub(crate) enum Output {
     Unit,
     Value(Box<Type>),
-    /// The last segment of its path is `Result`; `value` is the `T` of a `Result<T, E>` in full.
+    /// The last segment of the path is `Result`; `value` is the `T` of an explicit `Result<T, E>`.
     Fallible {
         ty: Box<Type>,
         value: Option<Box<Type>>,
@@ -63,7 +63,7 @@ pub(crate) enum Output {
 }
 
 impl Function {
-    /// Reads the function, and adds to `errors` whatever keeps it from being a task.
+    /// Reads the function, and adds to `errors` everything that prevents it from being a task.
     pub(crate) fn read(mut item: ItemFn, blocking: bool, errors: &mut Errors) -> Self {
         check_free(&item, errors);
         check_header(&item.sig, blocking, errors);
@@ -88,20 +88,20 @@ impl Function {
         self.body.sig.asyncness.is_some()
     }
 
-    /// Reads what comes from upstream as it goes.
+    /// Returns whether the first parameter reads the upstream list as the function goes.
     pub(crate) fn streams(&self) -> bool {
         self.params
             .first()
             .is_some_and(|first| first.streams.is_some())
     }
 
-    /// The name under which the task is registered unless it is given one.
+    /// Returns the default name under which the task is registered.
     pub(crate) fn name(&self) -> String {
         self.ident.unraw().to_string()
     }
 }
 
-/// Finds `self` and `Self`, which only a function in an `impl` has.
+/// Finds `self` or `Self`, which occur only in a function of an `impl`.
 pub(crate) fn in_impl(item: &ItemFn) -> Option<Span> {
     struct Search(Option<Span>);
 
@@ -112,7 +112,7 @@ pub(crate) fn in_impl(item: &ItemFn) -> Option<Span> {
             }
         }
 
-        // There it may be an `impl` of its own.
+        // An inner item may contain its own `impl`.
         fn visit_item(&mut self, _: &Item) {}
     }
 
@@ -173,7 +173,7 @@ fn read_params(sig: &Signature, errors: &mut Errors) -> (Option<Param>, Vec<Para
     let mut params = Vec::new();
     for (index, input) in sig.inputs.iter().enumerate() {
         let input = match input {
-            FnArg::Receiver(_) => continue, // said already
+            FnArg::Receiver(_) => continue, // reported already
             FnArg::Typed(input) => input,
         };
         check_attributes(&input.attrs, errors);
@@ -249,7 +249,7 @@ fn read_name(sig: &Signature, input: &PatType, errors: &mut Errors) -> Ident {
     }
 }
 
-/// `T`, if the type is `Results<T>`.
+/// Returns the `T` of a type `Results<T>`.
 fn streamed_element(ty: &Type) -> Option<Type> {
     match generic_arguments(ty)[..] {
         [GenericArgument::Type(element)] if last_segment_is(ty, "Results") => Some(element.clone()),
@@ -257,7 +257,7 @@ fn streamed_element(ty: &Type) -> Option<Type> {
     }
 }
 
-/// Whether the type is `TaskContext` or some reference to it.
+/// Returns whether the type is `TaskContext` or a reference to it.
 fn names_context(ty: &Type) -> bool {
     match peel(ty) {
         Type::Reference(TypeReference { elem, .. }) => names_context(elem),
@@ -298,7 +298,7 @@ fn read_output(output: &ReturnType, errors: &mut Errors) -> Output {
         return Output::Value(ty.clone());
     }
     let arguments = generic_arguments(ty);
-    // The error is not stored.
+    // The error type is not checked, because the error is not stored.
     if let Some(value) = arguments.first() {
         OwnedCheck {
             place: Place::Result,

@@ -1,9 +1,8 @@
 //! The `#[task]` attribute of [`chordal`](https://docs.rs/chordal), which re-exports it.
 //!
-//! `options` reads the list in `#[task(…)]`, `function` the annotated function, with `types` for
-//! what it takes and returns and `parameter` for defaults; `attributes` says where its other
-//! attributes go.
-//! `expand` writes the task, and `methods` the methods of its struct.
+//! `options` reads the list in `#[task(…)]`, and `function` reads the annotated function, with
+//! `types` for its types and `parameter` for defaults. `attributes` distributes its other
+//! attributes. `expand` generates the task, and `methods` generates the methods of its struct.
 
 use proc_macro::TokenStream;
 
@@ -17,8 +16,8 @@ mod options;
 mod parameter;
 mod types;
 
-/// Turns a function into a task: a struct of the same name that implements `chordal::Task`, and a static
-/// that is one.
+/// Turns a function into a task: a struct of the same name that implements `chordal::Task`, and a
+/// static of that type.
 ///
 /// The function is an `async fn`, or a plain `fn` with `blocking`. It may take the context first
 /// (`ctx: &TaskContext`) and up to 12 owned parameters that serde can store. It returns a value,
@@ -50,15 +49,15 @@ mod types;
 /// | method | returns | |
 /// |---|---|---|
 /// | `s(x, y)` | `Signature<(), O>` | all arguments given |
-/// | `si(x, y)` | `Immutable<O>` | all arguments given; ignores what comes from upstream |
+/// | `si(x, y)` | `Immutable<O>` | all arguments given; ignores the upstream value |
 /// | `partial(y)` | `Signature<X, O>` | the first argument comes from upstream |
 /// | `each(y)` | `Signature<Vec<X>, Vec<O>>` | one task for each element of the upstream list |
-/// | `map(items)` | `Immutable<Vec<O>>` | one task, one call per item: the argument, or the tuple of all |
+/// | `map(items)` | `Immutable<Vec<O>>` | one task with one call per item, which is the argument or a tuple of all |
 /// | `starmap(items)` | `Immutable<Vec<O>>` | one call per tuple of arguments |
 /// | `chunks(items, n)` | `Immutable<Vec<Vec<O>>>` | the same, `n` calls to a task |
 /// | `call(x, y)` | as written | the plain function, without the engine |
 ///
-/// `partial` and those below it, `call` aside, exist for tasks with at least one parameter.
+/// All methods after `si`, except `call`, exist only for tasks with at least one parameter.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -85,17 +84,17 @@ mod types;
 ///
 /// | attribute | |
 /// |---|---|
-/// | `#[default]` | may be left out: the type's `Default` |
-/// | `#[default(expr)]` | may be left out: this value |
-/// | `#[rest]` | on the last one, a `Vec<T>`: takes any number of arguments |
+/// | `#[default]` | may be omitted: the type's `Default` |
+/// | `#[default(expr)]` | may be omitted: this value |
+/// | `#[rest]` | on the last parameter, a `Vec<T>`: takes any number of arguments |
 ///
-/// A first parameter `Results<T>` is a `Vec<T>` to the methods above, which reads a list from upstream
-/// out of the store as the function goes.
+/// A first parameter `Results<T>` is a `Vec<T>` to the methods above; the function reads an
+/// upstream list from the store as it goes.
 ///
-/// Those with a default come after those without. Leaving out is for canvases made at run time and
-/// for what was stored before the parameter was added; the methods above take all of them. Where
-/// `#[rest]` is on the only parameter, `partial(args)` takes one `T` from upstream and puts it
-/// before `args`.
+/// Parameters with a default follow those without. An argument may be omitted in a canvas that is
+/// built at run time, and in calls stored before the parameter was added; the methods above take
+/// all arguments. If `#[rest]` is on the only parameter, `partial(args)` takes one `T` from
+/// upstream and puts it before `args`.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -119,16 +118,16 @@ mod types;
 ///
 /// | option | default | |
 /// |---|---|---|
-/// | `name = "shop.charge"` | the function's name | the name it is registered and stored under |
-/// | `queue = "payments"` | `"default"` | where it waits |
-/// | `priority = 5` | 0 | 0 to 9; of those that wait in one queue the highest goes first |
-/// | `max_retries = 3` | 0 | how often a failed attempt is tried again; without it the five below do nothing |
-/// | `retry_backoff = "5s"` | `"1s"` | the first delay; it doubles from there |
-/// | `retry_backoff_max = "2m"` | `"10m"` | the longest delay that doubling leads to |
-/// | `retry_jitter = true` | `false` | draws each delay at random, from none to the one above |
-/// | `default_retry_delay = "3m"` | none | always the same delay, if there is no `retry_backoff` |
-/// | `retry_if = \|error\| …` | all | which errors (`&TaskError`) are tried again |
-/// | `soft_time_limit = "30s"` | none | when the task is told, or ended if it does not listen |
+/// | `name = "shop.charge"` | the function's name | the name under which it is registered and stored |
+/// | `queue = "payments"` | `"default"` | the queue in which it waits for a slot |
+/// | `priority = 5` | 0 | 0 to 9; among the tasks that wait in one queue the highest starts first |
+/// | `max_retries = 3` | 0 | how often a failed attempt is retried; without it the five options below have no effect |
+/// | `retry_backoff = "5s"` | `"1s"` | the first delay; each further one doubles |
+/// | `retry_backoff_max = "2m"` | `"10m"` | the maximum of the doubling delay |
+/// | `retry_jitter = true` | `false` | draws each delay at random between zero and its full length |
+/// | `default_retry_delay = "3m"` | none | a constant delay, unless there is a `retry_backoff` |
+/// | `retry_if = \|error\| …` | all | which errors (`&TaskError`) are retried |
+/// | `soft_time_limit = "30s"` | none | when the task is notified, or ended if it does not listen |
 /// | `time_limit = "45s"` | none | how long one attempt may take |
 /// | `blocking` | no | a plain `fn`, run on the blocking pool |
 ///
@@ -137,7 +136,7 @@ mod types;
 ///
 /// ```
 /// # use chordal::prelude::*;
-/// // One second, two, four, eight: each from nothing to that, at random; only what may pass.
+/// // Delays of up to one, two, four and eight seconds, at random; only for errors that may pass.
 /// #[task(
 ///     max_retries = 4,
 ///     retry_backoff = "1s",
@@ -152,7 +151,7 @@ mod types;
 ///     Ok(seat)
 /// }
 ///
-/// // A minute each time; at 30 s an attempt is told, at 40 s it is ended.
+/// // A retry every minute; an attempt is notified after 30 s and ended after 40 s.
 /// #[task(queue = "index", priority = 2, max_retries = 3, default_retry_delay = "1m", soft_time_limit = "30s", time_limit = "40s")]
 /// async fn index(ctx: &TaskContext, page: u32) -> Result<u32, TaskError> {
 ///     tokio::select! {
@@ -161,7 +160,7 @@ mod types;
 ///     }
 /// }
 ///
-/// // On a thread of its own.
+/// // Runs on its own thread.
 /// #[task(blocking, name = "shop.checksum")]
 /// fn checksum(text: String) -> u32 {
 ///     text.bytes().map(u32::from).sum()
@@ -176,11 +175,10 @@ mod types;
 ///
 /// # Errors
 ///
-/// The error of a returned `Result` is a `TaskError`, any `std::error::Error`, a text (`String`,
-/// `&'static str`), or an error in a box (`Box<dyn Error>`, `anyhow::Error`, `eyre::Report`). Where it
-/// is a `TaskError`, `?` turns any `std::error::Error` into one; a text becomes one with
-/// `.map_err(TaskError::new)?`, a box with `.map_err(TaskError::from_boxed)?`. A task that is to be
-/// replaced returns a `Result` with a `TaskError` or a `Box<dyn Error>`.
+/// `&'static str`), or a boxed error (`Box<dyn Error>`, `anyhow::Error`, `eyre::Report`). If it is
+/// a `TaskError`, `?` converts any `std::error::Error`; a text is converted with
+/// `.map_err(TaskError::new)?`, a boxed error with `.map_err(TaskError::from_boxed)?`. A task that
+/// can be replaced returns a `Result` with a `TaskError` or a `Box<dyn Error>`.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -202,18 +200,19 @@ mod types;
 /// }
 /// ```
 ///
-/// The attribute knows a `Result` by its name. A type alias of another name does not compile, since its
-/// `Err` would be stored as a value. (To store a `Result`, return a `Result<Result<T, E>, TaskError>`.)
+/// The attribute recognizes a `Result` by its name. A type alias with another name does not
+/// compile, because its `Err` would be stored as a value. (To store a `Result`, return a
+/// `Result<Result<T, E>, TaskError>`.)
 ///
 /// # Names
 ///
-/// The task's name is that of a static, and no variable or parameter can have the name of a static
-/// that is in scope: where there is a task `total`, `let total = 1` does not compile, and neither does
-/// a parameter `total`. Give one of them another name.
+/// A task's name is the name of a static, and no variable or parameter can have the name of a
+/// static in scope: with a task `total` in scope, neither `let total = 1` nor a parameter `total`
+/// compiles. Give one of them another name.
 ///
-/// A macro may have variables of its own. `#[tokio::main]` and `#[tokio::test]` have one called `body`:
-/// they do not compile where a task `body` is in scope. The name is free if the function is called
-/// otherwise, `#[task(name = "body")] async fn render(…)`, or stands in another module.
+/// A macro may have its own variables. `#[tokio::main]` and `#[tokio::test]` have one called
+/// `body`, so they do not compile where a task `body` is in scope. Give the function another name,
+/// `#[task(name = "body")] async fn render(…)`, or move it into another module.
 ///
 /// A task is a free function. In an `impl` block the attribute does not compile.
 #[proc_macro_attribute]

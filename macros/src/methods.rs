@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Expansion<'_> {
-    /// The inherent methods, with the visibility of the function.
+    /// Generates the inherent methods, with the visibility of the function.
     pub(crate) fn methods(&self) -> TokenStream {
         let ident = &self.function.ident;
         let lints = &self.function.attributes.lints;
@@ -34,7 +34,7 @@ impl Expansion<'_> {
         }
     }
 
-    /// `s` and `si`: all arguments given.
+    /// Generates `s` and `si`, which take all arguments.
     fn signatures(&self) -> TokenStream {
         let Self {
             function,
@@ -49,7 +49,7 @@ impl Expansion<'_> {
             function.name()
         );
         let si = format!(
-            "Returns a signature of `{}` with all its arguments, which ignores what comes from upstream.",
+            "Returns a signature of `{}` with all its arguments, which ignores the upstream value.",
             function.name()
         );
         quote_spanned! {*span=>
@@ -67,7 +67,7 @@ impl Expansion<'_> {
         }
     }
 
-    /// `partial` and `each`: the first argument comes from upstream.
+    /// Generates `partial` and `each`, which take the first argument from upstream.
     fn with_upstream(&self) -> Option<TokenStream> {
         let Self {
             function,
@@ -77,14 +77,14 @@ impl Expansion<'_> {
         } = self;
         let Function { vis, params, .. } = function;
         let (first, others) = params.split_first()?;
-        // The first of any number of arguments comes from upstream, the others are given.
-        let (input, rest, what) = match &first.kind {
+        // The first of any number of arguments comes from upstream; the others are given.
+        let (input, rest, which) = match &first.kind {
             Kind::Rest(element) => (quote!(#element), &params[..], "the first of"),
             _ => (first.given_as(), others, "its first argument,"),
         };
         let (declared, given) = (declare(rest), pass(rest));
         let partial = format!(
-            "Returns a signature of `{}` that takes {what} `{}` from upstream.",
+            "Returns a signature of `{}` that takes {which} `{}` from upstream.",
             function.name(),
             first.ident.unraw()
         );
@@ -113,7 +113,8 @@ impl Expansion<'_> {
         })
     }
 
-    /// `map`, for tasks with parameters: an item is the one argument, or the tuple of them all.
+    /// Generates `map`, for tasks with parameters: an item is the only argument, or a tuple of all
+    /// arguments.
     fn map(&self) -> Option<TokenStream> {
         let Self {
             function,
@@ -154,7 +155,7 @@ impl Expansion<'_> {
         })
     }
 
-    /// `starmap` and `chunks`, for tasks with parameters.
+    /// Generates `starmap` and `chunks`, for tasks with parameters.
     fn over_items(&self) -> Option<TokenStream> {
         let Self {
             function,
@@ -205,7 +206,7 @@ impl Expansion<'_> {
         })
     }
 
-    /// The tuple of all arguments, as a caller gives it.
+    /// Generates the tuple type of all arguments, as a caller gives them.
     fn item(&self) -> TokenStream {
         let given = self.function.params.iter().map(Param::given_as);
         match self
@@ -219,7 +220,7 @@ impl Expansion<'_> {
         }
     }
 
-    /// A pattern that takes that tuple apart, and the arguments as the task takes them.
+    /// Generates a pattern that takes that tuple apart, and the arguments as the task takes them.
     fn unpacked(&self) -> (TokenStream, TokenStream) {
         let params = &self.function.params;
         if params.iter().all(|param| param.streams.is_none()) {
@@ -233,7 +234,7 @@ impl Expansion<'_> {
         (quote!((#(#idents,)*)), quote!((#(#given,)*)))
     }
 
-    /// `call`: the plain function.
+    /// Generates `call`, the plain function.
     fn call(&self) -> TokenStream {
         let Self {
             function,
@@ -256,7 +257,7 @@ impl Expansion<'_> {
         let declared = inputs().map(|Param { ident, ty, .. }| quote!(#ident: #ty));
         let given = inputs().map(|param| &param.ident);
         let doc = format!(
-            "Calls `{}` here and now, as the plain function it is, without the engine.",
+            "Calls `{}` directly, as a plain function, without the engine.",
             function.name()
         );
         quote_spanned! {*span=>
@@ -269,7 +270,7 @@ impl Expansion<'_> {
     }
 }
 
-/// `x: X, y: Y`, as a signature is given them.
+/// Generates `x: X, y: Y`, the parameters of a signature's constructor.
 fn declare<'a>(params: impl IntoIterator<Item = &'a Param>) -> TokenStream {
     let params = params.into_iter().map(|param| {
         let (ident, ty) = (&param.ident, param.given_as());
@@ -278,13 +279,13 @@ fn declare<'a>(params: impl IntoIterator<Item = &'a Param>) -> TokenStream {
     quote!(#(#params),*)
 }
 
-/// `(x, y)`, as the task takes them.
+/// Generates `(x, y)`, the arguments as the task takes them.
 fn pass(params: &[Param]) -> TokenStream {
     let arguments = params.iter().map(|param| given_as(param, &param.ident));
     quote!((#(#arguments,)*))
 }
 
-/// What a caller has given for a parameter, as the task takes it.
+/// Generates an argument as the task takes it from one that a caller has given.
 fn given_as(param: &Param, given: &impl ToTokens) -> TokenStream {
     let ty = &param.ty;
     match param.streams {

@@ -22,7 +22,7 @@ const KNOWN: [&str; 12] = [
     "blocking",
 ];
 
-/// What `#[task(…)]` was given; durations in milliseconds.
+/// The options given to `#[task(…)]`; durations are in milliseconds.
 #[derive(Debug, Default, FromMeta)]
 #[darling(default)]
 pub(crate) struct Options {
@@ -53,8 +53,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Reads the list. After an error the options are the defaults, `blocking` aside,
-    /// so that the function can still be checked and expanded.
+    /// Parses the list. After an error the options are the defaults, except `blocking`, so that the
+    /// function can still be checked and expanded.
     pub(crate) fn parse(list: TokenStream, refusals: &mut Errors) -> Self {
         let defaults = Self {
             blocking: list.clone().into_iter().any(is_blocking),
@@ -104,14 +104,13 @@ impl Options {
         match given {
             Some(meta) if soft > hard => Err(at_value(
                 meta,
-                "`soft_time_limit` is above `time_limit`, so no attempt would hear of it"
-                    .to_owned(),
+                "`soft_time_limit` is above `time_limit`, so no attempt would reach it".to_owned(),
             )),
             _ => Ok(()),
         }
     }
 
-    /// Writes `const OPTIONS`, or nothing if every option is the default.
+    /// Generates `const OPTIONS`, or nothing if every option is the default.
     pub(crate) fn to_const(&self) -> TokenStream {
         let queue = self.queue.as_ref().map(|queue| quote!(.queue(#queue)));
         let priority = number(self.priority).map(|n| quote!(.priority(#n)));
@@ -139,7 +138,7 @@ impl Options {
     }
 }
 
-/// An integer without a type suffix, so that the builder chooses the type.
+/// Returns an integer without a type suffix, so that the builder determines the type.
 fn number(value: Option<impl Into<u64>>) -> Option<Literal> {
     value.map(|value| Literal::u64_unsuffixed(value.into()))
 }
@@ -212,10 +211,12 @@ fn read_delay(meta: &Meta) -> darling::Result<Option<u64>> {
     let Some(Lit::Str(text)) = literal(meta) else {
         return Err(expected(meta, "a duration in a string", "\"1m30s\""));
     };
-    duration::parse_ms(&text.value()).map(Some).map_err(|why| {
-        let option = path_of(meta);
-        Error::custom(format!("invalid duration for `{option}`: {why}")).with_span(text)
-    })
+    duration::parse_ms(&text.value())
+        .map(Some)
+        .map_err(|reason| {
+            let option = path_of(meta);
+            Error::custom(format!("invalid duration for `{option}`: {reason}")).with_span(text)
+        })
 }
 
 fn read_limit(meta: &Meta) -> darling::Result<Option<u64>> {
@@ -278,7 +279,7 @@ fn at_value(meta: &Meta, message: String) -> Error {
     }
 }
 
-/// The literal in `option = literal`, also out of a `macro_rules!` fragment.
+/// Returns the literal in `option = literal`, also from a `macro_rules!` fragment.
 fn literal(meta: &Meta) -> Option<&Lit> {
     let Meta::NameValue(pair) = meta else {
         return None;

@@ -1,4 +1,4 @@
-//! What a parameter's attributes say: its default, or that it takes the rest.
+//! The attributes of a parameter: a default, or the rest marker.
 
 use proc_macro2::TokenStream;
 use quote::quote_spanned;
@@ -13,10 +13,10 @@ use crate::{
     types::{generic_arguments, last_segment_is},
 };
 
-/// What happens when a call leaves the parameter out.
+/// Whether a call may omit the parameter.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// It may not.
+    /// Every call must give it.
     Required,
     /// `#[default]` or `#[default(expr)]`.
     Default(Option<Box<Expr>>),
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     Rest(Box<Type>),
 }
 
-/// Reads the attributes that are the task's, not the compiler's.
+/// Reads the attributes that belong to the task and not to the compiler.
 pub(crate) fn read_kind(input: &PatType, errors: &mut Errors) -> Kind {
     let mut own = input.attrs.iter().filter(|attribute| is_own(attribute));
     let Some(attribute) = own.next() else {
@@ -85,7 +85,7 @@ fn read_rest(attribute: &Attribute, ty: &Type, errors: &mut Errors) -> Kind {
     }
 }
 
-/// The context is no argument.
+/// Refuses defaults and rest markers on the context, which is no argument.
 pub(crate) fn check_context(input: &PatType, errors: &mut Errors) {
     for attribute in input.attrs.iter().filter(|attribute| is_own(attribute)) {
         errors.at(
@@ -95,7 +95,7 @@ pub(crate) fn check_context(input: &PatType, errors: &mut Errors) {
     }
 }
 
-/// Positions must say which parameter an argument is for.
+/// Checks that each positional argument belongs to exactly one parameter.
 pub(crate) fn check_order(params: &[Param], errors: &mut Errors) {
     let mut optional = None;
     for (i, param) in params.iter().enumerate() {
@@ -117,7 +117,7 @@ pub(crate) fn check_order(params: &[Param], errors: &mut Errors) {
     }
 }
 
-/// Removes what the compiler does not know.
+/// Removes the attributes that the compiler does not know.
 pub(crate) fn strip(sig: &mut Signature) {
     for input in &mut sig.inputs {
         if let FnArg::Typed(input) = input {
@@ -130,7 +130,7 @@ fn is_own(attribute: &Attribute) -> bool {
     attribute.path().is_ident("default") || attribute.path().is_ident("rest")
 }
 
-/// The `chordal::Parameter` of a parameter.
+/// Generates the `chordal::Parameter` of a parameter.
 pub(crate) fn constant(param: &Param) -> TokenStream {
     let Param {
         ident, ty, kind, ..

@@ -1,4 +1,4 @@
-//! The types of parameters and results: what they are called, and whether they can be stored.
+//! The types of parameters and results: their names, and whether they can be stored.
 
 use syn::{
     GenericArgument, Lifetime, PathArguments, Type, TypeImplTrait, TypePath, TypeReference,
@@ -7,7 +7,7 @@ use syn::{
 
 use crate::errors::Errors;
 
-/// Where a type stands, and so what is said of one that will not do.
+/// The position of a type, which determines its error message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Place {
     Parameter,
@@ -23,7 +23,7 @@ impl Place {
     }
 }
 
-/// Finds what cannot be stored and read back: what borrows, and what has no name.
+/// Finds types that cannot be stored and read back: types that borrow or have no name.
 pub(crate) struct OwnedCheck<'a> {
     pub(crate) place: Place,
     pub(crate) errors: &'a mut Errors,
@@ -63,7 +63,7 @@ impl Visit<'_> for OwnedCheck<'_> {
     }
 }
 
-/// The arguments of the last segment: `T` and `E` of `Result<T, E>`.
+/// Returns the arguments of the last segment: `T` and `E` of `Result<T, E>`.
 pub(crate) fn generic_arguments(ty: &Type) -> Vec<&GenericArgument> {
     let Type::Path(TypePath { path, .. }) = peel(ty) else {
         return Vec::new();

@@ -35,7 +35,7 @@ impl AdmissionControl {
     }
 
     pub(crate) fn taken(&self) -> Load {
-        self.0.lock().machine.taken()
+        self.0.lock().machine.used()
     }
 
     /// Waits until the limit admits one more submission; returns `None` if admission closes first.

@@ -397,7 +397,7 @@ impl AttemptRef {
     /// Returns the outcome of an attempt that returned an error.
     fn failed(&self, error: &TaskError, shared: &Shared) -> AttemptOutcome {
         match error.next(&self.entry.options) {
-            Next::Replace(canvas) => match freeze::graft(*canvas, true, &shared.registry) {
+            Next::Replace(canvas) => match freeze::plan_subtask(*canvas, true, &shared.registry) {
                 Ok(plan) => AttemptOutcome::Replaced(plan),
                 Err(error) => {
                     let message = format!("its replacement is refused: {error}");

@@ -283,7 +283,7 @@ impl Job {
                 index,
                 purpose,
                 key,
-                graft: plan,
+                plan,
             } => {
                 let first = self.shell.number(self.child.root, plan.span)?;
                 let child = definition::StoredSubtask::new(task, index, purpose, key, &plan, first);
@@ -702,7 +702,7 @@ impl Job {
         let Some(activation) = &mut self.activation else {
             return;
         };
-        if let Some((index, commands)) = activation.machine.wants(attempt, purpose, &key, plan) {
+        if let Some((index, commands)) = activation.machine.start_subtask(attempt, purpose, &key, plan) {
             self.is_referenced = true;
             let calls = &mut activation.waiters(&self.child, context).calls;
             // The attempts of these calls are over.

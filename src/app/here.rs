@@ -1,4 +1,4 @@
-//! The engine on the caller's thread, beside all else of a simulation.
+//! The engine on the caller's thread, for simulations.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 
 impl AppBuilder {
-    /// Starts the engine in this thread's actix system, whose runtime runs user code as well. The
-    /// store's actor lives in `store`, and so it writes when that is polled. Dropping the system, not
-    /// the app, stops it all: as a crash does.
+    /// Starts the engine in this thread's actix system, whose runtime also runs user code. The
+    /// store's actor runs in `store`, so it writes when `store` is polled. Dropping the system, not
+    /// the app, stops everything, as a crash does.
     pub(crate) async fn start_here(mut self, store: &LocalSet) -> Result<App> {
         let registry = self.registry()?;
         let grace = self.grace;
@@ -33,18 +33,18 @@ impl AppBuilder {
 }
 
 impl App {
-    /// As [`App::shutdown`], of an app that was started here.
+    /// Shuts down an app that was started with [`start_here`](AppBuilder::start_here).
     pub(crate) async fn shutdown_here(&self) -> Result<()> {
-        let already = self.0.shared.ended();
+        let earlier = self.0.shared.ended();
         let engine = &self.0.shared.engine_handle().client().engine;
         let grace = self.0.grace;
-        // Who is gone by now has said why.
+        // If the engine has stopped already, its error is recorded.
         let _ = engine.send(Shutdown { grace }).await;
         self.0.shared.close();
         self.0.shared.end(Error::ShutDown);
-        match already.or_else(|| self.0.shared.ended()) {
+        match earlier.or_else(|| self.0.shared.ended()) {
             None | Some(Error::ShutDown) => Ok(()),
-            Some(why) => Err(why),
+            Some(error) => Err(error),
         }
     }
 }

@@ -10,14 +10,14 @@ use crate::actors::user_runtime::UserRuntime;
 use crate::persistence::threads;
 
 /// tokio counts its threads in 16 bits.
-pub(super) const MOST_WORKERS: usize = 32_767;
+pub(super) const MAX_WORKERS: usize = 32_767;
 
-/// How long its threads get to start before we look whether one was refused, and before it is given up.
-const LOOK: Duration = Duration::from_millis(100);
-const STUCK: Duration = Duration::from_secs(30);
+/// How often the start is checked for a refused thread, and after which time it is given up.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// It may be dropped anywhere, also where an `App::start` is cancelled in the middle: tokio's own
-/// panics when it is dropped in async code.
+/// A tokio runtime that may be dropped anywhere, even when an `App::start` is cancelled: tokio's
+/// own panics when it is dropped in async code.
 #[derive(Debug)]
 pub(super) struct Runtime {
     /// `None` only while dropping.
@@ -26,20 +26,20 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    /// Starts it with this many threads that poll.
+    /// Starts the runtime with this many worker threads.
     ///
-    /// If the system refuses one of them, tokio panics, and its unwinding waits for ever for those that
-    /// run. So the threads are asked for beforehand; and it is begun on a thread of its own, which is
-    /// left alone if another takes them in between.
+    /// If the system refuses one of the threads, tokio panics, and its unwinding waits for ever for
+    /// the running ones. So the threads are requested beforehand, and the runtime is built on its
+    /// own thread, which is abandoned if another process takes the threads in between.
     pub(super) fn start(count: usize) -> io::Result<Self> {
         threads::check_available(count + 1)?;
         let (done, begun) = mpsc::channel();
         let begin = move || drop(done.send(Self::begin(count)));
         let thread = thread::Builder::new().name("chordal-start".to_owned());
         thread.spawn(begin)?;
-        let deadline = Instant::now() + STUCK;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            match begun.recv_timeout(LOOK) {
+            match begun.recv_timeout(CHECK_INTERVAL) {
                 Ok(runtime) => return runtime,
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {
                     threads::check_available(1)?;
@@ -63,7 +63,7 @@ impl Runtime {
         self.workers.clone()
     }
 
-    /// Waits at most this long for what runs; not to be called in async code.
+    /// Stops, and waits at most this long for running user code; not to be called in async code.
     pub(super) fn stop_within(mut self, limit: Duration) {
         let deadline = Instant::now() + limit;
         self.workers.close();

@@ -1,4 +1,4 @@
-//! Upkeep of a store: whether it is whole, copies of it, moving it elsewhere.
+//! Maintenance of a store: audits, salvage, backups, export and import.
 
 #[cfg(feature = "sled")]
 use std::fs::File;
@@ -20,14 +20,15 @@ use crate::persistence::{self, Store, StoreError};
 use crate::persistence::{Audit, SledStore};
 
 impl App {
-    /// Reads all of the store in this directory, which nobody may have open, and says what is wrong with
-    /// it: frames of the log, checksums, and what records say of each other.
+    /// Reads the whole closed store in this directory and reports its faults: in frames of the log,
+    /// checksums, and references between records.
     ///
-    /// Not one byte in the directory is changed. What sled would do to it when it opens, it does to a
-    /// copy, `<directory>.verify`, which takes as much space again while this runs (less where the file
-    /// system shares blocks between copies). Where no directory can be made beside the store, as on a
-    /// read-only volume, the copy is in [`temp_dir`](std::env::temp_dir). An audit that is killed leaves its
-    /// copy; the next one removes it, and so does the next start of an app over the store. This is for the default engine; for others there is
+    /// Not one byte in the directory is changed. The changes that sled makes when it opens a store
+    /// are made to a copy, `<directory>.verify`, which takes as much space again while this runs
+    /// (less if the file system shares blocks between copies). If no directory can be created
+    /// beside the store, as on a read-only volume, the copy is in [`temp_dir`](std::env::temp_dir).
+    /// An audit that is killed leaves its copy; the next audit removes it, and so does the next
+    /// start of an app over the store. This is for the default engine; for others use
     /// [`Audit::of`](crate::persistence::Audit::of).
     ///
     /// ```
@@ -48,25 +49,26 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] if it is open; [`StoreError::Io`] and [`StoreError::Full`] if there is none, or
-    /// if it cannot be copied; [`Error::NoThread`]. What is wrong with it is no error, but in the answer.
+    /// [`StoreError::Locked`] if the store is open; [`StoreError::Io`] and [`StoreError::Full`] if
+    /// there is none, or if it cannot be copied; [`Error::NoThread`]. A fault of the store is no
+    /// error: it is in the audit.
     #[cfg(feature = "sled")]
     pub async fn verify(directory: impl Into<PathBuf>) -> Result<Audit> {
         let directory = directory.into();
         on_a_thread("chordal-verify", move || SledStore::verify(directory)).await
     }
 
-    /// Copies all that can still be read of the closed, damaged store in `from` into a new store in `to`,
-    /// and returns what is missing. The store in `from` is read and not changed, and needs not to be one that
-    /// can be opened; `to` must be empty or absent.
+    /// Copies everything that can still be read of the closed, damaged store in `from` into a new
+    /// store in `to`, and returns what is missing. The store in `from` is read and not changed, and
+    /// need not be openable; `to` must be empty or absent.
     ///
-    /// Of the default engine all whole commits of the log are read, and all whole pages of sled's file,
-    /// without sled. Of redb all is read that redb can open. Workflows of which a part is missing are left
-    /// out, and their ids are returned: the new store can be opened, and [`verify`](Self::verify) finds
-    /// nothing wrong with it. A workflow that has not ended may be older in it than it was: read
-    /// [`Salvaged`] before you open it.
+    /// For the default engine all whole commits of the log and all whole pages of sled's file are
+    /// read, without sled. For redb everything that redb can open is read. Workflows with missing
+    /// parts are left out, and their ids are returned: the new store can be opened, and
+    /// [`verify`](Self::verify) finds no fault in it. An unfinished workflow may be in an older
+    /// state than before: read [`Salvaged`] before you open the new store.
     ///
-    /// It is made in `<to>.part`, which is renamed at the end.
+    /// The new store is built in `<to>.part`, which is renamed at the end.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -89,22 +91,24 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] if the store is open; [`StoreError::UnsupportedVersion`] if a later version wrote it;
-    /// [`StoreError::Io`] if there is none, if `to` is not empty or lies in `from`, or if one cannot be read
-    /// or the other not be written; [`StoreError::Full`]; of redb also [`StoreError::Corrupt`] if redb cannot
-    /// open its file at all. Damage is otherwise no error, but in the answer.
+    /// [`StoreError::Locked`] if the store is open; [`StoreError::UnsupportedVersion`] if a later
+    /// version wrote it; [`StoreError::Io`] if there is none, if `to` is not empty or lies in
+    /// `from`, or if one cannot be read or the other cannot be written; [`StoreError::Full`]; for
+    /// redb also [`StoreError::Corrupt`] if redb cannot open its file at all. Other damage is no
+    /// error: it is in the answer.
     #[cfg(any(feature = "sled", feature = "redb"))]
     pub async fn salvage(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Result<Salvaged> {
         let (from, to) = (from.into(), to.into());
         on_a_thread("chordal-salvage", move || persistence::salvage(&from, &to)).await
     }
 
-    /// Copies the store to a directory that is not there yet, while work goes on. The copy holds all that
-    /// anybody had been told of before the call, and is a store like any other.
+    /// Copies the store to a directory that does not exist yet, while work continues. The copy
+    /// holds everything that was acknowledged before the call, and is a store like any other.
     ///
-    /// It is made in `<directory>.part`, which is renamed at the end: a backup that was cut short is none.
-    /// Meanwhile the log is not moved on into sled, so memory grows with what is committed; when that is
-    /// eight times as much as usual, commits wait. A store is closed only when its backups are done.
+    /// The copy is built in `<directory>.part`, which is renamed at the end, so an interrupted
+    /// backup leaves none. Meanwhile the log is not moved on into sled, so memory grows with each
+    /// commit; at eight times the usual amount, commits wait. A store is closed only when its
+    /// backups are done.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -124,19 +128,19 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] if the store has stopped, if the directory is there already or cannot be written,
-    /// or if the store is one without this means; [`Error::NoThread`], [`Error::ShutDown`] or
-    /// [`Error::Halted`].
+    /// [`Error::Store`] if the store has stopped, if the directory already exists or cannot be
+    /// written, or if the store does not support backups; [`Error::NoThread`], [`Error::ShutDown`]
+    /// or [`Error::Halted`].
     pub async fn backup(&self, directory: impl Into<PathBuf>) -> Result<()> {
         let store = self.0.shared.reader()?.store().clone();
         let directory = directory.into();
         on_a_thread("chordal-backup", move || store.backup(&directory)).await
     }
 
-    /// Writes all that is in the store to a new file, as lines of JSON, to be [imported](App::import) into
-    /// a store of any kind: see [`persistence::export`]. Returns how many records there are.
+    /// Writes the whole store to a new file, as lines of JSON, to be [imported](App::import) into a
+    /// store of any kind: see [`persistence::export`]. Returns the number of records.
     ///
-    /// Commits wait until it is done, so of a large store rather export a [backup](App::backup).
+    /// Commits wait until it is done, so export a [backup](App::backup) of a large store instead.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -158,38 +162,39 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] if a record is damaged, or if the file is there already or cannot be written (then
-    /// there is none); [`Error::ShutDown`] or [`Error::Halted`].
+    /// [`Error::Store`] if a record is damaged, or if the file already exists or cannot be written
+    /// (then no file is left); [`Error::ShutDown`] or [`Error::Halted`].
     pub async fn export(&self, file: impl Into<PathBuf>) -> Result<u64> {
         let file = file.into();
         let write = move |store: &dyn Store| persistence::export_to_file(store, &file);
         match &self.0.shared.backend {
-            Backend::Engine(plant) => {
+            Backend::Engine(engine) => {
                 self.0.shared.reader()?;
-                let done = store::inspect(&plant.client().store, write).await;
+                let result = store::inspect(&engine.client().store, write).await;
                 let gone = |_| self.0.shared.ended().unwrap_or(Error::ShutDown);
-                Ok(done.map_err(gone)??)
+                Ok(result.map_err(gone)??)
             }
             Backend::Eager(_) => Ok(write(&**self.0.shared.reader()?.store())?),
         }
     }
 
-    /// Puts what was [exported](App::export) into a new store in this directory, all of it or nothing: an
-    /// import that was cut short is refused when it is opened, and done by importing again. Returns how
-    /// many records there are. For another kind of store there is [`persistence::import`].
+    /// Imports an [export](App::export) into a new store in this directory, all of it or nothing:
+    /// an interrupted import is refused when it is opened, and completed by importing again.
+    /// Returns the number of records. For another kind of store use [`persistence::import`].
     ///
-    /// The example is at [`export`](App::export).
+    /// [`export`](App::export) has an example.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if the file is not whole or the store is not empty, [`StoreError::UnsupportedVersion`] if
-    /// a later version wrote it, those of reading the one and opening the other, and [`Error::NoThread`].
+    /// [`StoreError::Corrupt`] if the file is incomplete or the store is not empty,
+    /// [`StoreError::UnsupportedVersion`] if a later version wrote it, the errors of reading the
+    /// file and opening the store, and [`Error::NoThread`].
     #[cfg(feature = "sled")]
     pub async fn import(file: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Result<u64> {
         let (file, directory) = (file.into(), directory.into());
         let read = move || {
-            let doing = || format!("open {}", file.display());
-            let text = File::open(&file).map_err(|e| StoreError::io(doing(), e))?;
+            let operation = || format!("open {}", file.display());
+            let text = File::open(&file).map_err(|e| StoreError::io(operation(), e))?;
             let store = SledStore::open(directory)?;
             persistence::import(&store, BufReader::new(text))
         };
@@ -197,7 +202,8 @@ impl App {
     }
 }
 
-/// Has this done by a thread of its own, of this name: it blocks, and the caller's executor is unknown.
+/// Runs `work` on its own thread with this name, because it blocks and the caller's executor is
+/// unknown.
 async fn on_a_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,

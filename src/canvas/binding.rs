@@ -1,13 +1,13 @@
-//! Binding: the arguments of a call find their parameters, or are refused.
+//! Binding: matches the arguments of a call with the task's parameters, or refuses them.
 
 use super::freeze::TaskDef;
 use super::parameter::{Parameter, default_of, fixed, usage};
 use super::payload::{ListWriter, Payload};
 use super::{Kwargs, Mode, TaskSig, arguments};
 
-/// Binds the arguments of `sig` to the task's parameters: first by position, the value from
-/// upstream before all others, then by name. Gives the arguments as they are stored, where these are
-/// not those of `sig` (to clone these would allocate, for each of a million members).
+/// Binds the arguments of `sig` to the task's parameters: first by position, with the upstream
+/// value before all others, then by name. Returns the arguments to store if they differ from those
+/// of `sig`; cloning those would allocate for each of a million members.
 pub(crate) fn bind(
     sig: &TaskSig,
     kwargs: Kwargs,
@@ -37,7 +37,7 @@ pub(crate) fn bind(
     call.fill(&sig.args, sig.count, kwargs).map(Some)
 }
 
-/// Checks what is stored of a task's arguments against its parameters, which may have changed since.
+/// Checks a task's stored arguments against its parameters, which may have changed since.
 pub(crate) fn check_stored(task: &TaskDef, parameters: &[Parameter]) -> Result<(), String> {
     let call = Call {
         task: &task.name,
@@ -56,12 +56,12 @@ pub(crate) fn check_stored(task: &TaskDef, parameters: &[Parameter]) -> Result<(
 struct Call<'a> {
     task: &'a str,
     parameters: &'a [Parameter],
-    /// How many arguments come from upstream: one or none.
+    /// The number of upstream arguments: 0 or 1.
     upstream: u32,
 }
 
 impl Call<'_> {
-    /// Refuses a wrong number of arguments.
+    /// Checks the number of arguments.
     fn count(&self, count: u32) -> Result<(), String> {
         let given = (count + self.upstream) as usize;
         let required = self.parameters.iter().filter(|p| p.is_required()).count();
@@ -97,30 +97,30 @@ impl Call<'_> {
         )
     }
 
-    /// Tries arguments by position on the types of their parameters.
+    /// Checks positional arguments against the types of their parameters.
     fn check(&self, args: &Payload, count: u32) -> Result<(), String> {
         let upstream = self.upstream as usize;
         for (position, argument) in args.split(count)?.iter().enumerate() {
             if let Some(parameter) = self.taker(upstream + position) {
-                self.try_on(parameter, argument)?;
+                self.check_argument(parameter, argument)?;
             }
         }
         Ok(())
     }
 
-    /// The parameter that takes the argument at this position.
+    /// Returns the parameter that takes the argument at this position.
     fn taker(&self, position: usize) -> Option<&Parameter> {
         let rest = || self.parameters.last().filter(|last| last.is_rest());
         self.parameters.get(position).or_else(rest)
     }
 
-    fn try_on(&self, parameter: &Parameter, argument: &Payload) -> Result<(), String> {
+    fn check_argument(&self, parameter: &Parameter, argument: &Payload) -> Result<(), String> {
         parameter
             .check(argument)
             .map_err(|error| format!("argument of task `{}`: {error}", self.task))
     }
 
-    /// Every item of a map is a list of arguments.
+    /// Checks the items of a map, each of which is a list of arguments.
     fn check_items(&self, items: &Payload, count: u32) -> Result<(), String> {
         for (i, item) in items.split(count)?.iter().enumerate() {
             arguments(item)
@@ -133,8 +133,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Puts arguments by name behind those by position; what is left out between them gets its
-    /// default.
+    /// Puts the named arguments after the positional ones and fills the gaps with defaults.
     fn fill(&self, args: &Payload, count: u32, kwargs: Kwargs) -> Result<(Payload, u32), String> {
         let given = (count + self.upstream) as usize;
         let fixed = fixed(self.parameters);
@@ -143,46 +142,46 @@ impl Call<'_> {
         }
         let mut named = vec![None; fixed];
         for (name, argument) in kwargs {
-            let place = self.place(&name, given)?;
-            self.try_on(&self.parameters[place], &argument)?;
-            named[place] = Some(argument);
+            let index = self.index_of(&name, given)?;
+            self.check_argument(&self.parameters[index], &argument)?;
+            named[index] = Some(argument);
         }
-        // Defaults behind the last one are added when the task is called.
+        // Defaults after the last named argument are added when the task is called.
         let end = named.iter().rposition(Option::is_some).map_or(0, |i| i + 1);
-        let mut whole = ListWriter::raw();
-        whole.push(args.bytes());
-        for (place, parameter) in self.parameters[..fixed].iter().enumerate().skip(given) {
-            if let Some(argument) = named[place].take() {
-                whole.push(argument.bytes());
+        let mut list = ListWriter::raw();
+        list.push(args.bytes());
+        for (index, parameter) in self.parameters[..fixed].iter().enumerate().skip(given) {
+            if let Some(argument) = named[index].take() {
+                list.push(argument.bytes());
             } else if parameter.is_required() {
                 return Err(self.wrong_count(&format!("no `{parameter}`")));
-            } else if place < end {
-                whole.push(default_of(parameter)?.bytes());
+            } else if index < end {
+                list.push(default_of(parameter)?.bytes());
             }
         }
-        Ok((whole.finish(), end.max(given) as u32 - self.upstream))
+        Ok((list.finish(), end.max(given) as u32 - self.upstream))
     }
 
-    /// Which parameter has this name, if it can be given by name.
-    fn place(&self, name: &str, given: usize) -> Result<usize, String> {
+    /// Returns the index of the parameter with this name, if it can be given by name.
+    fn index_of(&self, name: &str, given: usize) -> Result<usize, String> {
         let task = self.task;
         match self.parameters.iter().position(|p| p.name() == name) {
             None => Err(format!(
                 "task `{task}` has no parameter `{name}`: it takes ({})",
                 usage(self.parameters)
             )),
-            Some(place) if self.parameters[place].is_rest() => Err(format!(
+            Some(index) if self.parameters[index].is_rest() => Err(format!(
                 "task `{task}` takes `{name}` by position only: it stands for any number of arguments"
             )),
-            Some(place) if place < given => Err(format!(
+            Some(index) if index < given => Err(format!(
                 "task `{task}` gets `{name}` twice: by position and by name{}",
-                if place == 0 && self.upstream > 0 {
+                if index == 0 && self.upstream > 0 {
                     "; the first one comes from upstream"
                 } else {
                     ""
                 }
             )),
-            Some(place) => Ok(place),
+            Some(index) => Ok(index),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Celery's JSON form of a signature: read and written.
+//! Reads and writes Celery's JSON form of a signature.
 //!
 //! `{"task", "args", "kwargs", "options", "subtask_type", "immutable"}`, where a chain, group or
 //! chord is a task `celery.*` with its parts in `kwargs` (celery/canvas.py, `Signature`).
@@ -14,7 +14,7 @@ use super::freeze::{CanvasError, MAX_DEPTH, too_deep};
 use super::options::Inherited;
 use crate::error::Result;
 
-/// What a signature is, by its task's name.
+/// The kind of a signature, determined by its task's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Task,
@@ -46,7 +46,7 @@ impl Kind {
         }
     }
 
-    /// The task and the kind that go with a `subtask_type`.
+    /// Returns the task and the kind for a `subtask_type`.
     fn of_subtask(subtask: &str) -> Option<(&'static str, Self)> {
         match subtask {
             "chain" => Some((CHAIN, Self::Chain)),
@@ -59,20 +59,22 @@ impl Kind {
 
 impl Canvas {
     /// Reads a signature as Celery serialises it: a task, `celery.chain`, `celery.group`,
-    /// `celery.chord`, `celery.map`, `celery.starmap` or `celery.chunks`, with what is inside.
+    /// `celery.chord`, `celery.map`, `celery.starmap` or `celery.chunks`, with nested signatures.
     ///
     /// As in Celery, a group directly in a group or in a chord's header gives its members to it, a
-    /// chain that stands for a header gives its steps, an empty group is skipped in a chain, and a
-    /// group of one that is a step of a chain counts as its member; so does one with nothing around
-    /// it whose member gives the list of a group. Options of a chain are its first step's, those of a
-    /// chord its body's, those of a group all its members', and win over theirs. Otherwise than there a
-    /// group always gives a list, also one of one, and always in the order written. An errback that a
-    /// chord and a chord in its header both have, as Celery writes `chord.link_error(…)`, runs once.
+    /// chain as a header gives its steps, an empty group is skipped in a chain, and a group of one
+    /// that is a step of a chain counts as its member; so does a submitted group of one whose
+    /// member gives the list of a group. Options of a chain apply to its first step, those of a
+    /// chord to its body, those of a group to all its members, and override theirs. Unlike in
+    /// Celery, a group always gives a list, even a group of one, and always in the order written.
+    /// An errback that a chord and a chord in its header both have, as Celery writes
+    /// `chord.link_error(…)`, runs once.
     ///
     /// Arguments may have the types that kombu tags (`{"__type__": "datetime", "__value__": …}`). A
     /// datetime, date, time of day or decimal is given to the task as its text, a UUID as text with
-    /// hyphens, bytes as a list of numbers; each as Rust's types for it are read from. Integers of up
-    /// to 128 bits keep every digit: one of more than 64 fits `i128` or `u128` and nothing else.
+    /// hyphens, bytes as a list of numbers; Rust's types for these can be read from those forms.
+    /// Integers of up to 128 bits keep every digit: an integer of more than 64 bits fits only
+    /// `i128` or `u128`.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -91,8 +93,8 @@ impl Canvas {
     ///
     /// # Errors
     ///
-    /// [`Error::Canvas`](crate::Error::Canvas) with the place and what was expected there, if the
-    /// text is no signature, or has keys, options, tagged types or numbers that chordal does not know.
+    /// [`Error::Canvas`](crate::Error::Canvas) with the path and the expected value, if the text is
+    /// no signature, or has keys, options, tagged types or numbers that chordal does not know.
     /// Names and arguments of tasks are checked when the canvas is submitted.
     pub fn from_json(text: &str) -> Result<Self> {
         read::read(text)
@@ -100,9 +102,9 @@ impl Canvas {
             .map_err(Into::into)
     }
 
-    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again. Options are
-    /// written on the tasks for which they hold, since Celery passes those of a chain or chord on
-    /// otherwise than [`Signature::queue`](crate::Signature::queue) says.
+    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again. Options
+    /// are written on the tasks to which they apply, because Celery passes those of a chain or
+    /// chord on differently than [`Signature::queue`](crate::Signature::queue).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -115,10 +117,10 @@ impl Canvas {
     ///
     /// # Errors
     ///
-    /// [`Error::Canvas`](crate::Error::Canvas) with the place of what Celery has no form for:
-    /// `each()`, `settled()`, `fold()`, an idempotency key, an empty group within a chain, a group of
-    /// one that Celery would take for its member, arguments that JSON cannot carry, integers of more
-    /// than 64 bits.
+    /// [`Error::Canvas`](crate::Error::Canvas) with the path of a part that has no form in Celery:
+    /// `each()`, `settled()`, `fold()`, an idempotency key, an empty group within a chain, a group
+    /// of one that Celery would take for its member, arguments that JSON cannot represent, integers
+    /// of more than 64 bits.
     pub fn to_json(&self) -> Result<String> {
         if self.is_deeper_than(MAX_DEPTH) {
             return Err(CanvasError::at_top(&too_deep()).into());
@@ -138,13 +140,15 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::canvas::freeze::{Catalogue, Def, FanOutDef, Members, Node, SizeExceeded, graft};
+    use crate::canvas::freeze::{
+        Catalogue, Def, FanOutDef, Members, Node, SizeExceeded, plan_subtask,
+    };
     use crate::canvas::options::Options;
     use crate::canvas::outcome::TaskFailure;
     use crate::canvas::parameter::Parameter;
     use crate::canvas::payload::Payload;
 
-    /// Knows every task, and the names of those that the cases call by name.
+    /// A catalogue of all tasks, with the parameter names of those that the cases call by name.
     struct Everything;
 
     impl Catalogue for Everything {
@@ -170,16 +174,16 @@ mod tests {
     }
 
     fn frozen(canvas: Canvas) -> Node {
-        *graft(canvas, false, &Everything).unwrap().node
+        *plan_subtask(canvas, false, &Everything).unwrap().node
     }
 
-    /// Written and read again.
+    /// Writes the canvas and reads it again.
     fn again(canvas: &Canvas) -> Canvas {
         Canvas::from_json(&canvas.to_json().unwrap()).unwrap()
     }
 
     #[test]
-    fn every_recorded_canvas_is_the_same_when_it_was_written_and_read_again() {
+    fn every_recorded_canvas_stays_the_same_when_it_is_written_and_read_again() {
         let cases = include_str!("../../tests/celery/cases_public.jsonl");
         for line in cases.lines() {
             let case: Value = serde_json::from_str(line).unwrap();
@@ -193,7 +197,7 @@ mod tests {
         }
     }
 
-    /// A signature in JSON.
+    /// Generates a signature in JSON.
     fn signature() -> impl Strategy<Value = Value> {
         let task = (0..4_i64, any::<bool>()).prop_map(|(n, immutable)| {
             json!({"task": "t", "args": [n, "x", null], "kwargs": {}, "immutable": immutable})
@@ -229,7 +233,7 @@ mod tests {
         })
     }
 
-    /// The arguments of each task, and its options.
+    /// Returns the arguments of each task, and its options.
     fn options_of(node: &Node) -> Vec<(Payload, Options)> {
         let members = |fan: &FanOutDef| match &fan.members {
             Members::Inline(members) => members.iter().flat_map(options_of).collect(),
@@ -251,7 +255,7 @@ mod tests {
         }
     }
 
-    /// A canvas that is built here, with options on all levels.
+    /// Generates a canvas with options on all levels.
     fn built() -> impl Strategy<Value = Canvas> {
         let set = |canvas: Canvas, (queue, priority, countdown): (Option<u8>, Option<u8>, bool)| {
             let canvas = match queue {
@@ -293,17 +297,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_signature_is_the_same_when_it_was_written_and_read_again(signature in signature()) {
+        fn a_signature_stays_the_same_when_it_is_written_and_read_again(signature in signature()) {
             let canvas = Canvas::from_json(&signature.to_string()).unwrap();
-            // Not all that is read can be written: an empty chunks in a chain.
+            // Some canvases that can be read cannot be written: empty chunks in a chain.
             if canvas.to_json().is_ok() {
                 prop_assert_eq!(frozen(again(&canvas)), frozen(canvas));
             }
         }
 
         #[test]
-        fn options_hold_for_the_same_tasks_when_they_were_written_and_read_again(canvas in built()) {
-            // (Of shape they need not be: a chain within a chain that has no options is a part of it.)
+        fn options_apply_to_the_same_tasks_after_writing_and_reading(canvas in built()) {
+            // (The shape may differ: a chain without options within a chain becomes a part of it.)
             prop_assert_eq!(options_of(&frozen(again(&canvas))), options_of(&frozen(canvas)));
         }
 

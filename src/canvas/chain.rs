@@ -1,9 +1,9 @@
-//! Chains of like steps; chains of unlike ones are written with `|`.
+//! Chains of steps with one type; steps of different types are joined with `|`.
 
 use super::{Accepts, Canvas, Signature};
 
-/// The steps one after the other, each with the value of the one before it; steps of different
-/// types are joined with `|`. A chain of no steps passes its value on.
+/// Runs the steps one after the other, each with the value of the step before it. Steps of
+/// different types are joined with `|`. A chain without steps passes its value on.
 ///
 /// ```
 /// # use chordal::prelude::*;

@@ -1,11 +1,11 @@
-//! Chords: a group and a body that runs once, when all its members have ended.
+//! Chords: a group, and a body that runs once after all members have ended.
 
 use super::{Accepts, Canvas, Signature};
 
-/// `header | body`: the body gets the header's values, in member order, once all of them are
-/// there. If a member fails the others still run, then the chord fails, naming that member, and
-/// the body never runs; with [`settled`](Signature::settled) on the header it always does.
-/// An empty header runs the body with an empty list.
+/// Creates `header | body`: the body gets the header's values, in member order, once all of them
+/// are available. If a member fails, the others still run, then the chord fails with that member's
+/// failure, and the body never runs. With [`settled`](Signature::settled) on the header the body
+/// always runs. An empty header runs the body with an empty list.
 ///
 /// The header is a group, or the members themselves, as [`group`](crate::group()) takes them.
 ///
@@ -24,14 +24,14 @@ where
     Signature::from_canvas(header.into_group().then(body.into_canvas()))
 }
 
-/// The header of a chord: a group, or members that take the same `I` from upstream.
+/// The header of a chord: a group, or members that take the same upstream value `I`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the header of a chord",
     label = "this is neither a group nor a list of signatures that take `{I}`",
     note = "write `chord(group(members), body)`, `chord([a, b], body)`, or for members of different types `chord(group!(a, b), body)`"
 )]
 pub trait Header<I> {
-    /// What the body gets.
+    /// The value that the body gets.
     type Values;
 
     #[doc(hidden)]

@@ -1,5 +1,5 @@
-//! What may stand in itself is decoded no deeper than it is ever made: bytes that say otherwise would
-//! overflow the stack.
+//! Limits the depth of decoding: types that contain themselves are decoded no deeper than they are
+//! ever built, because corrupt bytes could otherwise overflow the stack.
 
 use std::cell::Cell;
 
@@ -9,16 +9,16 @@ use serde::{Deserialize, Deserializer};
 use super::freeze::{MAX_DEPTH, too_deep};
 
 thread_local! {
-    /// How many are being decoded around the next one.
+    /// The number of values being decoded around the next one.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Ends with the value it was begun for, also if that fails.
+/// One level of decoding; ends when it is dropped, even if decoding fails.
 struct Level;
 
 impl Level {
     fn begin() -> Option<Self> {
-        // (The function of a fold is one below what a canvas may have.)
+        // (A fold's function is one level below the deepest canvas.)
         DEPTH.with(|depth| {
             (depth.get() <= MAX_DEPTH).then(|| {
                 depth.set(depth.get() + 1);
@@ -34,7 +34,7 @@ impl Drop for Level {
     }
 }
 
-/// For `#[serde(deserialize_with)]`, on each field by which a type stands in itself.
+/// For `#[serde(deserialize_with)]` on each field through which a type contains itself.
 pub(crate) fn nested<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: Deserialize<'de>,

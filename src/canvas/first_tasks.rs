@@ -1,10 +1,10 @@
-//! What a workflow starts with: the tasks that wait for nothing but a slot and their time.
+//! The first tasks of a workflow, which wait only for a slot and their start time.
 
 use super::freeze::{Def, FanOutDef, Members, Node, TaskDef};
 use super::id::Seq;
 
-/// Visits the tasks that `node` starts with, in order. Returns the number of a group whose members,
-/// which are among them, do not stand in the node.
+/// Visits the first tasks of `node`, in order. Returns the number of a group among them whose
+/// members are not stored in the node.
 pub(crate) fn visit<'a>(node: &'a Node, visitor: &mut impl FnMut(Seq, &'a TaskDef)) -> Option<Seq> {
     let mut elsewhere = None;
     visit_all(node, visitor, &mut |group, _| {
@@ -13,8 +13,8 @@ pub(crate) fn visit<'a>(node: &'a Node, visitor: &mut impl FnMut(Seq, &'a TaskDe
     elsewhere
 }
 
-/// As [`visit`]; `groups` is given the number and the size of each group whose members do not stand in the
-/// node.
+/// As [`visit`], and calls `groups` with the number and size of each group whose members are not
+/// stored in the node.
 pub(crate) fn visit_all<'a>(
     node: &'a Node,
     tasks: &mut impl FnMut(Seq, &'a TaskDef),
@@ -41,7 +41,7 @@ pub(crate) fn visit_all<'a>(
                 members.for_each(|member| visit_all(member, tasks, groups));
             }
             Members::Stored(size) => groups(node.seq, *size),
-            // It knows no list before it has been reached.
+            // The group has no list before it is reached.
             Members::Each { .. } => {}
         },
     }

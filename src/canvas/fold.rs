@@ -7,28 +7,28 @@ use serde::{Deserialize, Serialize};
 use super::payload::Payload;
 use super::{Canvas, Form};
 
-/// A group, and the task that takes in what its members give.
+/// A group, and the task that folds the values of its members.
 #[derive(Clone)]
 pub(crate) struct FoldSig {
     pub(crate) header: Canvas,
     pub(crate) task: Cow<'static, str>,
     pub(crate) init: Payload,
     pub(crate) order: Order,
-    /// The compiler has not seen the types.
+    /// Whether the compiler has not checked the types.
     pub(crate) dynamic: bool,
 }
 
-/// In which order a fold takes in what its members give.
+/// The order in which a fold takes the values of the members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// That of the members.
+    /// In member order.
     Members,
-    /// That in which they end.
+    /// In the order in which the members end.
     Arrivals,
 }
 
 impl Order {
-    /// What a user writes for it.
+    /// Returns the name of the method that a user calls.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Members => "fold()",
@@ -38,8 +38,8 @@ impl Order {
 }
 
 impl Canvas {
-    /// Folds the values of the group, as [`Signature::fold`](crate::Signature::fold) does: `task` is
-    /// called with the accumulator, at first `init`, and one value.
+    /// Folds the values of the group, as [`Signature::fold`](crate::Signature::fold) does: `task`
+    /// is called with the accumulator, which starts as `init`, and one value.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -55,7 +55,7 @@ impl Canvas {
         self.folded(&init, task.into(), Order::Members, true)
     }
 
-    /// As [`fold`](Self::fold), in the order in which the members end.
+    /// Folds as [`fold`](Self::fold) does, in the order in which the members end.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -84,7 +84,7 @@ impl Canvas {
         }
     }
 
-    /// Folds the group that it is, or that it ends in.
+    /// Folds this canvas if it is a group, or the group that it ends in.
     fn fold_last(
         mut self,
         task: Cow<'static, str>,
@@ -92,7 +92,7 @@ impl Canvas {
         order: Order,
         dynamic: bool,
     ) -> Self {
-        let what = match &mut self.form {
+        let reason = match &mut self.form {
             Form::Group { .. } | Form::Each { .. } => {
                 return Self::nested(Form::Fold(Box::new(FoldSig {
                     header: self,
@@ -119,6 +119,6 @@ impl Canvas {
             Form::Chain(..) => "this is an empty chain".to_owned(),
             Form::Fold(_) => "this is a fold".to_owned(),
         };
-        Self::refused(format!("{} needs a group; {what}", order.name()))
+        Self::refused(format!("{} needs a group; {reason}", order.name()))
     }
 }

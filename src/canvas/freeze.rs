@@ -1,4 +1,4 @@
-//! Freezing: a canvas becomes a tree of nodes, every one with its number, before it is stored.
+//! Freezing: turns a canvas into a tree of numbered nodes before it is stored.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use super::parameter::{Parameter, takes_two, usage};
 use super::payload::Payload;
 use super::{Canvas, Extras, First, FoldSig, Form, Kwargs, Mode, Order, TaskSig};
 
-/// How deep canvases may nest: each level is a level of recursion here and in the codec, on a
-/// caller's thread of perhaps 2 MB, which an unoptimised build fills at about 230.
+/// The maximum depth of a canvas. Each level is a level of recursion here and in the codec, on a
+/// caller's thread of perhaps 2 MB, which an unoptimised build fills at about 230 levels.
 pub(crate) const MAX_DEPTH: usize = 128;
 
-/// Why a deeper one is refused.
+/// Returns the reason for refusing a deeper canvas.
 pub(crate) fn too_deep() -> String {
     format!("canvases nest at most {MAX_DEPTH} deep")
 }
 
-/// One node of a workflow as it is stored: a task, chain, group or chord.
+/// One stored node of a workflow: a task, chain, group or chord.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Node {
-    /// Numbered from the parent down, in order: a node's number is below all within it, and its
-    /// own are all below its next sibling's.
+    /// Numbered depth first, in order: a node's number is below the numbers of all nodes within it,
+    /// and those are below the number of its next sibling.
     pub(crate) seq: Seq,
     #[serde(deserialize_with = "nested")]
     pub(crate) def: Def,
@@ -39,12 +39,12 @@ pub(crate) struct Node {
     pub(crate) callbacks: Option<Box<Callbacks>>,
 }
 
-/// What follows a node's own outcome and changes nothing about it.
+/// The callbacks of a node, which run after its outcome and do not change it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Callbacks {
     pub(crate) link: Vec<Node>,
     pub(crate) link_error: Vec<Node>,
-    /// On a chain: its last step has the errbacks itself.
+    /// On a chain: whether its last step has the errbacks itself.
     pub(crate) last_has_them: bool,
 }
 
@@ -59,22 +59,22 @@ pub(crate) enum Def {
     },
     Fold {
         header: FanOutDef,
-        /// The task that is called for each member.
+        /// The task that is called for each member's value.
         body: Arc<Node>,
         init: Payload,
         order: Order,
     },
 }
 
-/// One task as it will be called.
+/// One task as it is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TaskDef {
     pub(crate) name: Name,
-    /// Arguments, or items of a map, encoded one after the other.
+    /// The arguments, or the items of a map, encoded one after the other.
     pub(crate) args: Payload,
     pub(crate) count: u32,
     pub(crate) mode: Mode,
-    /// The value from upstream is the first argument.
+    /// Whether the upstream value is the first argument.
     pub(crate) takes_upstream: bool,
     /// Rare, so boxed.
     pub(crate) options: Option<Box<Options>>,
@@ -85,31 +85,32 @@ pub(crate) struct TaskDef {
 pub(crate) struct FanOutDef {
     pub(crate) members: Members,
     pub(crate) settled: bool,
-    /// Something follows it and needs its list, so that its failure is a chord's.
+    /// Whether a body follows and needs the list, so that a failure of the group is a chord's
+    /// failure.
     pub(crate) followed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Members {
-    /// Shared: whoever starts a group has it, too.
+    /// In the node. Shared with the supervisor of the group.
     Inline(Arc<Vec<Node>>),
-    /// In segments of their own, beside the node.
+    /// In records of their own, beside the node.
     Stored(u64),
-    /// One per element of the list upstream, numbered when that is known; each has `span`
-    /// numbers, counted from the template's own.
+    /// One per element of the upstream list, numbered when the list is known. Each member takes
+    /// `span` numbers, counted from the template's number.
     Each {
         template: Box<Node>,
         span: u64,
-        /// The errbacks that each member has, for the group as a whole: it may fail before it has
-        /// members.
+        /// The errbacks that each member has, for the group as a whole, because it may fail before
+        /// it has members.
         link_error: Vec<Node>,
     },
 }
 
-/// Why a canvas was refused, and where.
+/// A refused canvas: the reason and the path of the faulty part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CanvasError {
-    /// For example `chord.header[2].chain[1]`; empty for the canvas itself.
+    /// For example `chord.header[2].chain[1]`; empty for the submitted canvas itself.
     pub(crate) path: String,
     pub(crate) reason: Reason,
 }
@@ -117,7 +118,7 @@ pub(crate) struct CanvasError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     Wrong(String),
-    /// What this task would be called with is too large.
+    /// The arguments of this task are too large.
     TooLarge {
         task: String,
         excess: SizeExceeded,
@@ -126,7 +127,7 @@ pub(crate) enum Reason {
     QueueName(SizeExceeded),
 }
 
-/// A payload that is larger than what is taken.
+/// A size above the limit, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SizeExceeded {
     pub(crate) bytes: u64,
@@ -159,33 +160,33 @@ impl fmt::Display for CanvasError {
     }
 }
 
-/// What is registered: a task's name to its parameters.
+/// The registered tasks and their parameters.
 pub(crate) trait Catalogue {
-    /// The parameters of task `name`, or `None` if it is not registered.
+    /// Returns the parameters of task `name`, or `None` if it is not registered.
     fn parameters(&self, name: &str) -> Option<&'static [Parameter]>;
 
-    /// Says whether task `name` may be called with so many bytes.
+    /// Checks that task `name` may be called with this many bytes.
     fn admit(&self, name: &str, bytes: usize) -> Result<(), SizeExceeded>;
 
-    /// The limits that task `name` is registered with.
+    /// Returns the limits with which task `name` is registered.
     fn limits(&self, _name: &str) -> TimeLimits {
         TimeLimits::default()
     }
 }
 
-/// Where the members of groups go as they are frozen, so that they need not all be in memory.
+/// Receives the members of groups as they are frozen, so that they need not all be in memory.
 pub(crate) trait MemberSink {
-    /// The members of one fan that have come so far.
+    /// The members of one group received so far.
     type Fan: Default;
 
-    /// Takes the next member of group or chord `seq`.
+    /// Receives the next member of group or chord `seq`.
     fn member(&mut self, seq: Seq, fan: &mut Self::Fan, node: Node) -> Result<(), CanvasError>;
 
-    /// That was the last one.
+    /// Ends the members of group or chord `seq`.
     fn members(&mut self, seq: Seq, fan: Self::Fan) -> Result<Members, CanvasError>;
 }
 
-/// Leaves members where they belong.
+/// Keeps the members in their node.
 struct InPlace;
 
 impl MemberSink for InPlace {
@@ -201,16 +202,16 @@ impl MemberSink for InPlace {
     }
 }
 
-/// Freezes `canvas`: draws it, checks it and numbers every node; says how many there are. What was
-/// gathered before a refusal is of no use.
+/// Freezes `canvas`: draws it, checks it and numbers every node; also returns the number of nodes.
+/// If the canvas is refused, the members in `sink` are useless.
 pub(crate) fn freeze(
     canvas: Canvas,
     catalogue: &dyn Catalogue,
-    gather: &mut impl MemberSink,
+    sink: &mut impl MemberSink,
 ) -> Result<(Node, Seq), CanvasError> {
     let mut freezer = Freezer {
         catalogue,
-        gather,
+        sink,
         next: 0,
         depth: 0,
         within_callbacks: 0,
@@ -220,7 +221,7 @@ pub(crate) fn freeze(
     Ok((node.map_err(CanvasError::outermost)?, freezer.next))
 }
 
-/// The most nodes that callbacks may have: an errback of a group is copied to each member, so that
+/// The maximum number of nodes in callbacks. An errback of a group is copied to each member, so
 /// groups in errbacks of groups multiply, and a few kilobytes of JSON would fill any memory.
 pub(crate) const MAX_CALLBACKS: u64 = 1 << 20;
 
@@ -228,15 +229,16 @@ pub(crate) fn too_many_callbacks() -> String {
     format!("its callbacks, copied to every member of their groups, are more than {MAX_CALLBACKS}")
 }
 
-/// Freezes what a running task starts, in one piece: it is numbered later. `takes_its_place`: it is what the task is replaced by; of
-/// a group the task then needs the list (celery/app/task.py, `replace`).
-pub(crate) fn graft(
+/// Freezes a canvas that a running task starts, in one piece; it is numbered later.
+/// `is_replacement`: the canvas replaces the task, which then needs the list of a group
+/// (celery/app/task.py, `replace`).
+pub(crate) fn plan_subtask(
     canvas: Canvas,
-    takes_its_place: bool,
+    is_replacement: bool,
     catalogue: &dyn Catalogue,
 ) -> Result<SubtaskPlan, CanvasError> {
     let (mut node, span) = freeze(canvas, catalogue, &mut InPlace)?;
-    if takes_its_place {
+    if is_replacement {
         node.follow();
     }
     Ok(SubtaskPlan {
@@ -247,18 +249,24 @@ pub(crate) fn graft(
 
 struct Freezer<'a, G> {
     catalogue: &'a dyn Catalogue,
-    gather: &'a mut G,
+    sink: &'a mut G,
     next: Seq,
     depth: usize,
-    /// How many callbacks are around the node that is being frozen.
+    /// The number of callbacks around the node that is being frozen.
     within_callbacks: usize,
-    /// How many nodes of callbacks there are so far.
+    /// The number of callback nodes so far.
     callbacks: u64,
 }
 
 impl<G: MemberSink> Freezer<'_, G> {
-    /// `fed`: a value comes from upstream. `outer`: the options that what is around it passes on.
-    fn node(&mut self, canvas: Canvas, outer: &Inherited, fed: bool) -> Result<Node, CanvasError> {
+    /// Freezes one node. `has_upstream`: it receives an upstream value. `outer`: the options passed
+    /// on by its parent.
+    fn node(
+        &mut self,
+        canvas: Canvas,
+        outer: &Inherited,
+        has_upstream: bool,
+    ) -> Result<Node, CanvasError> {
         let Canvas { form, extras } = canvas;
         let extras = extras.map_or_else(Extras::default, |extras| *extras);
         let (options, effective) = outer.resolve(&extras.options);
@@ -272,15 +280,15 @@ impl<G: MemberSink> Freezer<'_, G> {
         let mut last_has_them = false;
         let def = match form {
             Form::Refused(reason) => return Err(CanvasError::at_top(&reason)),
-            Form::Task(sig) => self.task(sig, extras.kwargs, effective, fed)?,
+            Form::Task(sig) => self.task(sig, extras.kwargs, effective, has_upstream)?,
             Form::Chain(mut steps, _) => {
                 // (celery/canvas.py, `prepare_steps`: every step gets the chain's errbacks. Here
-                // they are the chain's own, but each member of a group at its end needs them.)
+                // they belong to the chain, but each member of a group at its end needs them.)
                 if let Some(last) = steps.pop_if(|last| last.ends_in_group()) {
                     last_has_them = !link_error.is_empty();
                     steps.push(last.with_errbacks(&link_error));
                 }
-                self.chain(steps, effective, fed)?
+                self.chain(steps, effective, has_upstream)?
             }
             form @ (Form::Group { .. } | Form::Each { .. }) => {
                 if !extras.link.is_empty() {
@@ -288,16 +296,16 @@ impl<G: MemberSink> Freezer<'_, G> {
                 }
                 let errbacks = std::mem::take(&mut link_error);
                 let inherited = outer.to_members(options);
-                Def::Group(self.fan("group", seq, form, &inherited, fed, &errbacks)?)
+                Def::Group(self.fan("group", seq, form, &inherited, has_upstream, &errbacks)?)
             }
             Form::Chord { header, body } => {
                 let mut body = *body;
                 if body.ends_in_group() {
                     body = body.with_errbacks(&std::mem::take(&mut link_error));
                 }
-                self.chord(seq, *header, body, effective, fed)?
+                self.chord(seq, *header, body, effective, has_upstream)?
             }
-            Form::Fold(fold) => self.fold(seq, *fold, effective, fed)?,
+            Form::Fold(fold) => self.fold(seq, *fold, effective, has_upstream)?,
         };
         let callbacks = if extras.link.is_empty() && link_error.is_empty() {
             None
@@ -321,10 +329,10 @@ impl<G: MemberSink> Freezer<'_, G> {
         sig: TaskSig,
         kwargs: Kwargs,
         options: Options,
-        fed: bool,
+        has_upstream: bool,
     ) -> Result<Def, CanvasError> {
         let parameters = self.parameters(&sig.name)?;
-        let takes_upstream = fed && sig.takes_input();
+        let takes_upstream = has_upstream && sig.takes_input();
         let bound = bind(&sig, kwargs, takes_upstream, parameters)
             .map_err(|reason| CanvasError::at_top(&reason))?;
         let mode = match sig.mode {
@@ -344,8 +352,8 @@ impl<G: MemberSink> Freezer<'_, G> {
         }))
     }
 
-    /// An errback that was read as immutable and whose task takes a failure gets it all the same:
-    /// Celery never calls it. One that brings a failure of its own keeps that.
+    /// Lets an immutable errback from JSON whose task takes a failure receive the failure, although
+    /// Celery never passes it. An errback with a failure of its own keeps that one.
     fn take_failure(&self, errback: &mut Canvas) {
         match errback.first() {
             Some(First::Task(sig, _)) => {
@@ -365,79 +373,87 @@ impl<G: MemberSink> Freezer<'_, G> {
         }
     }
 
-    /// A chain's options are those of every step that has none of its own; its times are the first
-    /// step's (celery/canvas.py, `_chain.run`, where all of them are).
+    /// Freezes a chain. Its options apply to every step without its own; its times apply to the
+    /// first step (celery/canvas.py, `_chain.run`, applies all of them there).
     fn chain(
         &mut self,
         steps: Vec<Canvas>,
         options: Options,
-        fed: bool,
+        has_upstream: bool,
     ) -> Result<Def, CanvasError> {
         let (timed, others) = Inherited::to_parts(options);
         let mut nodes = Vec::with_capacity(steps.len());
         for (i, step) in steps.into_iter().enumerate() {
-            let (inherited, fed) = if i == 0 {
-                (&timed, fed)
+            let (inherited, has_upstream) = if i == 0 {
+                (&timed, has_upstream)
             } else {
                 (&others, true)
             };
             if let Some(before) = nodes.last_mut() {
                 Node::follow(before);
             }
-            let node = self.node(step, inherited, fed);
-            nodes.push(node.map_err(|refusal| refusal.within(&format!("chain[{i}]")))?);
+            let node = self.node(step, inherited, has_upstream);
+            nodes.push(node.map_err(|error| error.within(&format!("chain[{i}]")))?);
         }
         Ok(Def::Chain(nodes))
     }
 
-    /// A chord's options are those of its members and its body that have none of their own; its times are
-    /// the body's (celery/canvas.py, `_chord.run`, where all of them are).
+    /// Freezes a chord. Its options apply to the members and the body without their own; its times
+    /// apply to the body (celery/canvas.py, `_chord.run`, applies all of them there).
     fn chord(
         &mut self,
         seq: Seq,
         header: Canvas,
         body: Canvas,
         options: Options,
-        fed: bool,
+        has_upstream: bool,
     ) -> Result<Def, CanvasError> {
         let (timed, others) = Inherited::to_parts(options);
-        let header = self.header("chord.header", seq, header, &others, fed)?;
+        let header = self.header("chord.header", seq, header, &others, has_upstream)?;
         let body = self
             .node(body, &timed, true)
-            .map_err(|refusal| refusal.within("chord.body"))?;
+            .map_err(|error| error.within("chord.body"))?;
         Ok(Def::Chord {
             header,
             body: Arc::new(body),
         })
     }
 
-    /// The members of what a body gets.
+    /// Freezes the header of a chord or fold.
     fn header(
         &mut self,
-        place: &str,
+        path: &str,
         seq: Seq,
         header: Canvas,
         outer: &Inherited,
-        fed: bool,
+        has_upstream: bool,
     ) -> Result<FanOutDef, CanvasError> {
         let Canvas { form, extras } = header;
         let extras = extras.map_or_else(Extras::default, |extras| *extras);
         if !extras.link.is_empty() {
-            return Err(CanvasError::at_top("cannot add link to group: use a chord").within(place));
+            return Err(CanvasError::at_top("cannot add link to group: use a chord").within(path));
         }
         let (options, effective) = outer.resolve(&extras.options);
-        check(&effective, &extras).map_err(|refusal| refusal.within(place))?;
+        check(&effective, &extras).map_err(|error| error.within(path))?;
         let inherited = outer.to_members(options);
-        self.fan(place, seq, form, &inherited, fed, &extras.link_error)
+        self.fan(
+            path,
+            seq,
+            form,
+            &inherited,
+            has_upstream,
+            &extras.link_error,
+        )
     }
 
-    /// A fold's options go to its members and its function, as a chord's do to its members and its body.
+    /// Freezes a fold. Its options apply to its members and its function, as a chord's do to its
+    /// members and its body.
     fn fold(
         &mut self,
         seq: Seq,
         fold: FoldSig,
         options: Options,
-        fed: bool,
+        has_upstream: bool,
     ) -> Result<Def, CanvasError> {
         let FoldSig {
             header,
@@ -447,7 +463,7 @@ impl<G: MemberSink> Freezer<'_, G> {
             dynamic,
         } = fold;
         let (_, others) = Inherited::to_parts(options.clone());
-        let header = self.header("fold.header", seq, header, &others, fed)?;
+        let header = self.header("fold.header", seq, header, &others, has_upstream)?;
         let parameters = self.parameters(&task)?;
         if !takes_two(parameters) {
             let usage = usage(parameters);
@@ -499,7 +515,7 @@ impl<G: MemberSink> Freezer<'_, G> {
         })
     }
 
-    /// Refuses limits that cannot both hold; those that a task is registered with have been checked.
+    /// Refuses contradictory limits; registered limits have been checked already.
     fn check_limits(&self, task: &str, options: &Options) -> Result<(), CanvasError> {
         if options.time_limit.is_none() && options.soft_time_limit.is_none() {
             return Ok(());
@@ -507,7 +523,7 @@ impl<G: MemberSink> Freezer<'_, G> {
         let limits = options.limits_over(self.catalogue.limits(task));
         limits
             .check()
-            .map_err(|why| CanvasError::at_top(&format!("task `{task}`: {why}")))
+            .map_err(|error| CanvasError::at_top(&format!("task `{task}`: {error}")))
     }
 
     fn parameters(&self, task: &str) -> Result<&'static [Parameter], CanvasError> {
@@ -518,42 +534,42 @@ impl<G: MemberSink> Freezer<'_, G> {
         })
     }
 
-    /// A group's options and errbacks go to every member (celery/canvas.py, `group.link_error`).
+    /// Freezes a group. Its options and errbacks go to every member (celery/canvas.py,
+    /// `group.link_error`).
     fn fan(
         &mut self,
-        place: &str,
+        path: &str,
         seq: Seq,
         form: Form,
         inherited: &Inherited,
-        fed: bool,
+        has_upstream: bool,
         errbacks: &[Canvas],
     ) -> Result<FanOutDef, CanvasError> {
         match form {
             Form::Group { members, settled } => {
-                let mut gathered = G::Fan::default();
+                let mut drawn = G::Fan::default();
                 for (i, member) in members.into_iter().enumerate() {
-                    let member = self.node(member.with_errbacks(errbacks), inherited, fed);
-                    let member =
-                        member.map_err(|refusal| refusal.within(&format!("{place}[{i}]")))?;
-                    self.gather.member(seq, &mut gathered, member)?;
+                    let member = self.node(member.with_errbacks(errbacks), inherited, has_upstream);
+                    let member = member.map_err(|error| error.within(&format!("{path}[{i}]")))?;
+                    self.sink.member(seq, &mut drawn, member)?;
                 }
                 Ok(FanOutDef {
-                    members: self.gather.members(seq, gathered)?,
+                    members: self.sink.members(seq, drawn)?,
                     settled,
                     followed: false,
                 })
             }
             Form::Each { member, settled } => {
-                if !fed {
+                if !has_upstream {
                     return Err(
-                        CanvasError::at_top("each() needs a list from upstream").within(place)
+                        CanvasError::at_top("each() needs a list from upstream").within(path)
                     );
                 }
-                // The template's numbers are its own; its instances get theirs at run time. It is
-                // instantiated whole, so it stays whole.
+                // A template is numbered from 0; its instances get their numbers at run time. It is
+                // instantiated in one piece, so its members stay in the node.
                 let mut freezer = Freezer {
                     catalogue: self.catalogue,
-                    gather: &mut InPlace,
+                    sink: &mut InPlace,
                     next: 0,
                     depth: self.depth,
                     within_callbacks: self.within_callbacks,
@@ -561,12 +577,12 @@ impl<G: MemberSink> Freezer<'_, G> {
                 };
                 let template = freezer
                     .node(member.with_errbacks(errbacks), inherited, true)
-                    .map_err(|refusal| refusal.within(&format!("{place}[each]")))?;
+                    .map_err(|error| error.within(&format!("{path}[each]")))?;
                 let span = freezer.next;
                 self.callbacks = freezer.callbacks;
                 let link_error = self
                     .callbacks("link_error", errbacks.to_vec())
-                    .map_err(|refusal| refusal.within(place))?;
+                    .map_err(|error| error.within(path))?;
                 Ok(FanOutDef {
                     members: Members::Each {
                         template: Box::new(template),
@@ -581,17 +597,17 @@ impl<G: MemberSink> Freezer<'_, G> {
         }
     }
 
-    fn callbacks(&mut self, what: &str, canvases: Vec<Canvas>) -> Result<Vec<Node>, CanvasError> {
+    fn callbacks(&mut self, kind: &str, canvases: Vec<Canvas>) -> Result<Vec<Node>, CanvasError> {
         self.within_callbacks += 1;
         let nodes = canvases
             .into_iter()
             .enumerate()
             .map(|(i, mut canvas)| {
-                if what == "link_error" {
+                if kind == "link_error" {
                     self.take_failure(&mut canvas);
                 }
                 self.node(canvas, &Inherited::default(), true)
-                    .map_err(|refusal| refusal.within(&format!("{what}[{i}]")))
+                    .map_err(|error| error.within(&format!("{kind}[{i}]")))
             })
             .collect::<Result<_, _>>()?;
         self.within_callbacks -= 1;
@@ -612,7 +628,7 @@ impl<G: MemberSink> Freezer<'_, G> {
 }
 
 impl Canvas {
-    /// Says whether its value is the list of a group.
+    /// Returns whether its value is the list of a group.
     pub(super) fn ends_in_group(&self) -> bool {
         match &self.form {
             Form::Group { .. } | Form::Each { .. } => true,
@@ -641,14 +657,14 @@ impl CanvasError {
         }
     }
 
-    pub(crate) fn within(self, place: &str) -> Self {
+    pub(crate) fn within(self, path: &str) -> Self {
         Self {
-            path: format!(".{place}{}", self.path),
+            path: format!(".{path}{}", self.path),
             ..self
         }
     }
 
-    /// Ends the path: nothing is around it.
+    /// Completes the path at the outermost canvas.
     pub(crate) fn outermost(self) -> Self {
         Self {
             path: self.path.trim_start_matches('.').to_owned(),
@@ -657,7 +673,7 @@ impl CanvasError {
     }
 }
 
-/// By how much a name is too long, if it is.
+/// Returns the sizes if the name is too long.
 pub(crate) fn over_long(name: &str) -> Option<SizeExceeded> {
     (name.len() > MAX_NAME).then_some(SizeExceeded {
         bytes: name.len() as u64,
@@ -665,7 +681,7 @@ pub(crate) fn over_long(name: &str) -> Option<SizeExceeded> {
     })
 }
 
-/// Refuses what no canvas within another, and no task, can have.
+/// Refuses options that no task and no nested canvas can have.
 fn check(options: &Options, extras: &Extras) -> Result<(), CanvasError> {
     if options.priority.is_some_and(|priority| priority > 9) {
         return Err(CanvasError::at_top("a priority is 0 to 9"));
@@ -689,7 +705,7 @@ fn check(options: &Options, extras: &Extras) -> Result<(), CanvasError> {
 }
 
 impl Node {
-    /// The same node with all its numbers moved up by `by`: an instance of a template.
+    /// Returns the node with all its numbers increased by `by`: an instance of a template.
     pub(crate) fn shifted(&self, by: u64) -> Self {
         let mut node = self.clone();
         node.shift(by);
@@ -717,8 +733,7 @@ impl Node {
         }
     }
 
-    /// Something follows it: if its value is a group's list, the group is a chord's header in all
-    /// but form.
+    /// Marks the group whose list is its value as followed: it is in effect the header of a chord.
     fn follow(&mut self) {
         match &mut self.def {
             Def::Task(_) | Def::Fold { .. } => {}
@@ -728,7 +743,7 @@ impl Node {
         }
     }
 
-    /// The group whose list is its value, if it is one's.
+    /// Returns the group whose list is its value, if there is one.
     pub(crate) fn last_group(&self) -> Option<(Seq, &FanOutDef)> {
         match &self.def {
             Def::Task(_) | Def::Fold { .. } => None,
@@ -738,8 +753,8 @@ impl Node {
         }
     }
 
-    /// Says whether it is nothing but the header of what follows it, or a chord with such a body:
-    /// if it fails before it has started, what follows it is what fails first.
+    /// Returns whether it is only the header of the body that follows, or a chord with such a body.
+    /// If it fails before it has started, the body is the first to fail.
     pub(crate) fn is_header(&self) -> bool {
         match &self.def {
             Def::Task(_) | Def::Fold { .. } => false,
@@ -749,7 +764,8 @@ impl Node {
         }
     }
 
-    /// Says whether what follows it is the body of the header `failed`, a group or chord in it.
+    /// Returns whether the node after it is the body of the header `failed`, a group or chord in
+    /// it.
     pub(crate) fn is_followed_from(&self, failed: Seq) -> bool {
         match &self.def {
             Def::Task(_) | Def::Fold { .. } => false,
@@ -763,7 +779,7 @@ impl Node {
         }
     }
 
-    /// Says whether it is an `each()`, or a chord or fold over one.
+    /// Returns whether it is an `each()`, or a chord or fold over one.
     pub(crate) fn takes_a_list(&self) -> bool {
         match &self.def {
             Def::Group(fan) | Def::Chord { header: fan, .. } | Def::Fold { header: fan, .. } => {
@@ -773,7 +789,7 @@ impl Node {
         }
     }
 
-    /// The name to show: a task's own, otherwise what it is.
+    /// Returns the display name: a task's own, otherwise the kind of node.
     pub(crate) fn name(&self) -> &str {
         match &self.def {
             Def::Task(task) => &task.name,
@@ -786,7 +802,7 @@ impl Node {
 }
 
 impl FanOutDef {
-    /// The errbacks that run if it fails before it has members.
+    /// Returns the errbacks that run if the group fails before it has members.
     pub(crate) fn own_errbacks(&self) -> &[Node] {
         match &self.members {
             Members::Each { link_error, .. } => link_error,
@@ -794,7 +810,7 @@ impl FanOutDef {
         }
     }
 
-    /// The list of the `size` members of group or chord `seq`.
+    /// Returns the list of the `size` members of group or chord `seq`.
     pub(crate) fn list(&self, seq: Seq, size: u64) -> Value {
         Value::Gathered {
             seq,
@@ -809,7 +825,7 @@ impl FanOutDef {
                 let members = Arc::make_mut(members).iter_mut();
                 members.for_each(|member| member.shift(by));
             }
-            // Templates are numbered from 0 in themselves; stored members are never in a template.
+            // Templates are numbered from 0; stored members never occur in a template.
             Members::Each { link_error, .. } => link_error.iter_mut().for_each(|n| n.shift(by)),
             Members::Stored(_) => {}
         }

@@ -2,21 +2,21 @@
 
 use super::{Accepts, Canvas, Signature};
 
-/// The members in parallel, each with the same value from upstream; gives the list of their
-/// values in member order, whatever the order they end in. If members fail, all others still
-/// run, and the group fails with the failure of the lowest of them; see also
+/// Runs the members in parallel, each with the same upstream value, and gives the list of their
+/// values in member order, whatever the order in which they end. If members fail, all others still
+/// run, and the group fails with the failure of the lowest failed index; see also
 /// [`settled`](Signature::settled). An empty group gives an empty list.
 ///
-/// The iterator is drawn when the canvas is submitted, once, and its members are written to the
-/// store as they come: a group may be larger than memory. No member starts before the last has been
-/// drawn, however slow the iterator is: until then nothing has been submitted. More than a few are drawn on a thread
-/// where blocking is no harm, so that they may come from a file or a channel; if the iterator
-/// panics, so does the submission. (What promises no more than 16 members is drawn at once. A clone
-/// shares the members; where both are submitted, [`to_json`](Canvas::to_json) looks inside, or a
-/// running task starts the canvas, they are collected.)
+/// The iterator is drawn once, when the canvas is submitted, and the members are written to the
+/// store as they are drawn, so a group may be larger than memory. No member starts before the last
+/// one is drawn, however slow the iterator is: until then nothing has been submitted. More than a
+/// few members are drawn on a thread that may block, so they may come from a file or a channel. If
+/// the iterator panics, the submission panics too. (An iterator that promises at most 16 members is
+/// drawn at once. A clone shares the members. If both are submitted, [`to_json`](Canvas::to_json)
+/// inspects one, or a running task starts the canvas, the members are collected.)
 ///
-/// Since it is drawn later the iterator must not borrow: of a list that is kept, collect the members
-/// first. Members that give different types are written with [`group!`](crate::group!).
+/// Because it is drawn later, the iterator must not borrow. To keep the source list, collect the
+/// members first. For members with different output types, use [`group!`](crate::group!).
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -37,7 +37,7 @@ where
     Signature::from_canvas(Canvas::group(members.into_iter().map(Accepts::into_canvas)))
 }
 
-/// A group of members with different types; what [`group!`](crate::group!) calls.
+/// Creates a group of members with different types; [`group!`](crate::group!) calls it.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -55,8 +55,8 @@ where
     Signature::from_canvas(Canvas::group_of_list(members.into_canvases()))
 }
 
-/// The members in parallel; gives the tuple of their values. For members of different types, up
-/// to twelve.
+/// Runs the members in parallel and gives the tuple of their values, for up to twelve members with
+/// different types.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -79,7 +79,7 @@ macro_rules! group {
     note = "every member of a group gets the same value; `task.si(..)` ignores it"
 )]
 pub trait Members<I> {
-    /// The tuple of what they give.
+    /// The tuple of the members' values.
     type Outputs;
 
     #[doc(hidden)]
@@ -88,7 +88,8 @@ pub trait Members<I> {
 
 macro_rules! tuples {
     ($($member:ident)+) => {
-        // So the compiler names the group and its upstream, once, and not each member's trait.
+        // Makes the compiler name the group and its upstream value once, instead of each member's
+        // trait.
         #[diagnostic::do_not_recommend]
         impl<Upstream, $($member: Accepts<Upstream>),+> Members<Upstream> for ($($member,)+) {
             type Outputs = ($($member::Output,)+);

@@ -1,4 +1,4 @@
-//! Ids: one UUIDv7 per workflow; every node of it is that id plus a number.
+//! Ids: one UUIDv7 per workflow. The id of a node is the workflow's id plus a number.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 use super::outcome::shorten;
 use crate::error::Error;
 
-/// Number of a node within its workflow, counted from 0 (the root).
+/// The number of a node within its workflow. The root is 0.
 pub(crate) type Seq = u64;
 
-/// How many low bits of an id hold the [`Seq`].
+/// The number of low bits of an id that hold the [`Seq`].
 const SEQ_BITS: u32 = 40;
 const SEQ_MASK: u128 = (1 << SEQ_BITS) - 1;
 /// Bits of the random part above the seq: the 12 of `rand_a` and 22 of `rand_b`.
@@ -21,18 +21,18 @@ const COUNTER_BITS: u32 = 34;
 /// The largest node number: about 10^12 nodes fit one workflow.
 pub(crate) const MAX_SEQ: Seq = SEQ_MASK as Seq;
 
-/// The number under which a workflow's own children are recorded; no node has it.
+/// The number under which a workflow's own children are recorded. No node has it.
 pub(crate) const WORKFLOW_STREAM: Seq = MAX_SEQ;
 
-/// The number under which the task that submitted a workflow is recorded; no node has it or a larger
-/// one.
+/// The number under which the task that submitted a workflow is recorded. No node has this number
+/// or a larger one.
 pub(crate) const ORIGIN_STREAM: Seq = MAX_SEQ - 1;
 
-/// Id of a workflow or of any task, chain, group or chord in it: a UUIDv7.
+/// The id of a workflow, or of a task, chain, group or chord in it: a UUIDv7.
 ///
-/// The low 40 bits number the node within its workflow, so the id of every task, the chord's body
-/// included, is fixed when the workflow is submitted, ids of one workflow sort together, and the
-/// workflow of a task is found without an index.
+/// The low 40 bits number the node within its workflow. So the id of every task, including the
+/// chord's body, is fixed when the workflow is submitted; ids of one workflow sort together; and
+/// the workflow of a task is found without an index.
 ///
 /// ```
 /// let id: chordal::Id = "0190a1b2-c3d4-7e5f-8a6b-7c0000000000".parse().unwrap();
@@ -56,12 +56,12 @@ impl Id {
         self.0
     }
 
-    /// The node's number within its workflow.
+    /// Returns the node's number within its workflow.
     pub(crate) fn seq(self) -> Seq {
         (self.0.as_u128() & SEQ_MASK) as Seq
     }
 
-    /// The id of node `seq` of the same workflow.
+    /// Returns the id of node `seq` of the same workflow.
     pub(crate) fn node(self, seq: Seq) -> Self {
         assert!(seq <= MAX_SEQ, "a workflow holds at most 2^40 nodes");
         Self(Uuid::from_u128(
@@ -69,28 +69,28 @@ impl Id {
         ))
     }
 
-    /// The stream of the workflow's own children, its root and its callbacks. The root's stream is
-    /// another: there the same indices are members or steps.
+    /// Returns the stream of the workflow's own children: its root and its callbacks. It differs
+    /// from the root's stream, in which the same indices are members or steps.
     pub(crate) fn workflow_stream(self) -> Self {
         self.node(WORKFLOW_STREAM)
     }
 
-    /// The stream in which the task is recorded that submitted the workflow, if one did.
+    /// Returns the stream that records the task that submitted the workflow, if a task did.
     pub(crate) fn origin_stream(self) -> Self {
         self.node(ORIGIN_STREAM)
     }
 
-    /// When the workflow was submitted, in milliseconds since the Unix epoch.
+    /// Returns when the workflow was submitted, in milliseconds since the Unix epoch.
     pub(crate) fn submitted_ms(self) -> u64 {
         (self.0.as_u128() >> 80) as u64
     }
 
-    /// The big-endian bytes, which sort as the ids do.
+    /// Returns the big-endian bytes, which sort as the ids do.
     pub(crate) fn to_bytes(self) -> [u8; 16] {
         *self.0.as_bytes()
     }
 
-    /// The id with these big-endian bytes.
+    /// Returns the id with these big-endian bytes.
     pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
@@ -113,8 +113,8 @@ impl Id {
         ))
     }
 
-    /// The workflow id to give after `last`: later than it whatever the clock says, so that ids
-    /// never repeat, over restarts and clock steps too (RFC 9562, section 6.2, method 1).
+    /// Returns the workflow id after `last`. It is later than `last` whatever the clock shows, so
+    /// ids never repeat, even across restarts and clock steps (RFC 9562, section 6.2, method 1).
     pub(crate) fn next(last: Option<Self>, now_ms: u64, random: u64) -> Self {
         match last {
             Some(last) if last.submitted_ms() >= now_ms => {
@@ -125,7 +125,7 @@ impl Id {
                     Self::from_parts(last.submitted_ms() + 1, 0)
                 }
             }
-            // The top bit starts clear: 2^33 ids are left within this millisecond.
+            // The top bit starts clear, so at least 2^33 ids are left within this millisecond.
             _ => Self::from_parts(now_ms, random >> (64 - COUNTER_BITS + 1)),
         }
     }
@@ -146,7 +146,7 @@ impl fmt::Debug for Id {
 impl FromStr for Id {
     type Err = Error;
 
-    /// Reads what [`Display`](fmt::Display) writes.
+    /// Parses the format that [`Display`](fmt::Display) writes.
     ///
     /// ```
     /// let error = "order 7".parse::<chordal::Id>().unwrap_err();
@@ -156,9 +156,9 @@ impl FromStr for Id {
     fn from_str(text: &str) -> Result<Self, Error> {
         text.parse()
             .map(Self)
-            .map_err(|why: uuid::Error| Error::InvalidId {
+            .map_err(|error: uuid::Error| Error::InvalidId {
                 text: shorten(text),
-                reason: why.to_string(),
+                reason: error.to_string(),
             })
     }
 }
@@ -200,7 +200,7 @@ mod tests {
     fn a_million_ids_rise_over_restarts_with_clocks_that_jump() {
         let (mut last, mut now, mut noise) = (None, 1_700_000_000_000_u64, 7_u64);
         for n in 0..1_000_000_u64 {
-            // xorshift, so that a failure repeats.
+            // xorshift, so that a failure can be repeated.
             noise ^= noise << 13;
             noise ^= noise >> 7;
             noise ^= noise << 17;
@@ -211,7 +211,7 @@ mod tests {
             };
             let next = Id::next(last, now, noise);
             assert!(last < Some(next), "{n}: {next} after {last:?}");
-            // All that a restart knows is what is stored.
+            // After a restart only the stored id is known.
             last = Some(Id::from_bytes(next.to_bytes()));
         }
         println!("1000000 trials with ids");

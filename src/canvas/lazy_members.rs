@@ -1,5 +1,5 @@
 //! The members of a group: an iterator that is drawn once, when the group is frozen, or the list
-//! that it has become for whoever must look twice (celery/utils/functional.py, `regen`).
+//! that it becomes if it must be read twice (celery/utils/functional.py, `regen`).
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -7,21 +7,21 @@ use std::vec;
 
 use super::Canvas;
 
-/// What promises no more members than this is drawn at once, so that canvases put together by hand
-/// know their depth. Not many, because groups in groups multiply.
-const FEW: usize = 16;
+/// An iterator that promises at most this many members is drawn at once, so that canvases built by
+/// hand know their depth. The number is small because nested groups multiply.
+const EAGER_MAX: usize = 16;
 
-/// Clones share the members. Whoever has them alone takes them as they are drawn; whoever does not
-/// makes them a list.
+/// Clones share the members. The only owner can take them as they are drawn; with several owners
+/// they become a list.
 #[derive(Clone)]
 pub(crate) struct LazyMembers(Arc<Inner>);
 
 struct Inner {
-    /// What is still to be drawn, unless it is a list.
+    /// The members that are not drawn yet; `None` if there is a list.
     lazy: Mutex<Option<Lazy>>,
     list: OnceLock<Vec<Canvas>>,
-    /// That of the deepest member, as far as it is known: what is drawn later is measured when it
-    /// is frozen.
+    /// The depth of the deepest known member. Members drawn later are measured when they are
+    /// frozen.
     depth: usize,
 }
 
@@ -29,14 +29,14 @@ type Change = Box<dyn Fn(&mut Canvas) + Send>;
 
 struct Lazy {
     source: Box<dyn Iterator<Item = Canvas> + Send>,
-    /// What happens to each member that is drawn, in this order.
+    /// The changes to apply to each drawn member, in this order.
     changes: Vec<Change>,
 }
 
 impl LazyMembers {
     pub(crate) fn new(members: impl IntoIterator<Item = Canvas, IntoIter: Send + 'static>) -> Self {
         let source = members.into_iter();
-        if source.size_hint().1.is_some_and(|most| most <= FEW) {
+        if source.size_hint().1.is_some_and(|most| most <= EAGER_MAX) {
             return source.collect::<Vec<_>>().into();
         }
         Self(Arc::new(Inner {
@@ -49,7 +49,7 @@ impl LazyMembers {
         }))
     }
 
-    /// All members; they are drawn if they have not been.
+    /// Returns all members, and draws them if necessary.
     pub(crate) fn list(&self) -> &[Canvas] {
         self.0.list.get_or_init(|| {
             let lazy = locked(&self.0.lazy).take();
@@ -57,12 +57,12 @@ impl LazyMembers {
         })
     }
 
-    /// The members, if they have been drawn.
+    /// Returns the members if they have been drawn.
     pub(crate) fn drawn(&self) -> Option<&[Canvas]> {
         self.0.list.get().map(Vec::as_slice)
     }
 
-    /// The most members there can be, as far as the iterator says.
+    /// Returns the upper bound of the number of members, if the iterator gives one.
     pub(crate) fn at_most(&self) -> Option<usize> {
         if let Some(list) = self.drawn() {
             return Some(list.len());
@@ -75,17 +75,17 @@ impl LazyMembers {
         self.0.depth
     }
 
-    /// As [`list`](Self::list), for changes that others who share the members do not see.
+    /// As [`list`](Self::list), for changes that other owners of the members do not see.
     pub(crate) fn list_mut(&mut self) -> &mut [Canvas] {
         self.list();
         if Arc::get_mut(&mut self.0).is_none() {
             *self = self.list().to_vec().into();
         }
-        let inner = Arc::get_mut(&mut self.0).expect("nobody else has it");
+        let inner = Arc::get_mut(&mut self.0).expect("there is no other owner");
         inner.list.get_mut().expect("it is a list")
     }
 
-    /// Changes each member: now, or when it is drawn.
+    /// Applies `change` to each member, now or when the member is drawn.
     pub(crate) fn change(&mut self, change: impl Fn(&mut Canvas) + Send + 'static) {
         if let Some(inner) = Arc::get_mut(&mut self.0)
             && let Some(lazy) = unlocked(&mut inner.lazy)
@@ -106,7 +106,7 @@ impl From<Vec<Canvas>> for LazyMembers {
     }
 }
 
-/// (An iterator that panics as it is asked for its size leaves what there is as it was.)
+/// Locks a mutex. (If an iterator panics when asked for its size, the data is still valid.)
 fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -115,7 +115,7 @@ fn unlocked<T>(lock: &mut Mutex<T>) -> &mut T {
     lock.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is left of members whose iterator panicked when they were drawn.
+/// Returns the members that remain after their iterator panicked while it was drawn.
 fn spent() -> Vec<Canvas> {
     let reason = "the iterator of the members has panicked before";
     vec![Canvas::refused(reason.to_owned())]
@@ -135,13 +135,14 @@ impl Iterator for Lazy {
     }
 }
 
-/// The members, one after the other.
+/// An iterator over the members.
 pub(crate) struct Draw(Members);
 
 enum Members {
     Lazy(Lazy),
     List(vec::IntoIter<Canvas>),
-    /// Somebody else may want them too: cloned one by one, up to here.
+    /// Other owners may need the members too, so they are cloned one by one. The number is the next
+    /// index.
     Shared(LazyMembers, usize),
 }
 
@@ -167,8 +168,8 @@ impl Iterator for Draw {
         match &mut self.0 {
             Members::Lazy(lazy) => lazy.next(),
             Members::List(list) => list.next(),
-            Members::Shared(regen, at) => {
-                let member = regen.list().get(*at).cloned();
+            Members::Shared(members, at) => {
+                let member = members.list().get(*at).cloned();
                 *at += 1;
                 member
             }
@@ -179,12 +180,12 @@ impl Iterator for Draw {
 type Contents = (Option<Lazy>, Option<Vec<Canvas>>);
 
 thread_local! {
-    /// Members that are to be dropped, while others are.
+    /// Members waiting to be dropped while other members are dropped.
     static DROPPING: RefCell<Option<Vec<Contents>>> = const { RefCell::new(None) };
 }
 
 impl Drop for Inner {
-    /// Not recursive: nobody knows how deep groups are nested that have not been drawn.
+    /// Drops iteratively, because undrawn groups may be nested to any depth.
     fn drop(&mut self) {
         let mut contents = Some((unlocked(&mut self.lazy).take(), self.list.take()));
         let is_first = DROPPING.try_with(|dropping| match &mut *dropping.borrow_mut() {
@@ -197,24 +198,24 @@ impl Drop for Inner {
                 true
             }
         });
-        // (An error: the thread is ending, and has no list any more.)
+        // (An error means that the thread is ending and its list is gone.)
         if is_first == Ok(true) {
-            let rest = Rest;
+            let clear = ClearDropping;
             while let Some(next) = contents.take() {
                 drop(next);
                 contents = DROPPING.with(|dropping| dropping.borrow_mut().as_mut()?.pop());
             }
-            drop(rest);
+            drop(clear);
         }
     }
 }
 
-/// Ends the dropping, also where an iterator panics in it.
-struct Rest;
+/// Clears `DROPPING` at the end, even if an iterator panics while it is dropped.
+struct ClearDropping;
 
-impl Drop for Rest {
+impl Drop for ClearDropping {
     fn drop(&mut self) {
-        let rest = DROPPING.with(|dropping| dropping.borrow_mut().take());
-        drop(rest);
+        let left = DROPPING.with(|dropping| dropping.borrow_mut().take());
+        drop(left);
     }
 }

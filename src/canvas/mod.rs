@@ -1,6 +1,7 @@
-//! Pure: what a user composes, what becomes of it, and the machines that decide each step.
+//! The canvas: the workflows that a user composes, their frozen form, and the machines that decide
+//! each step.
 //!
-//! Nothing here knows actors, stores, clocks or randomness: time and ids come in as arguments.
+//! Pure: nothing here depends on actors, stores, clocks or randomness. Times and ids are arguments.
 
 pub(crate) mod binding;
 mod celery;
@@ -45,12 +46,12 @@ use options::{Options, When};
 use payload::Payload;
 pub use signature::{Accepts, Immutable, Signature};
 
-/// A canvas without types: for shapes known only at run time.
+/// An untyped canvas, for shapes known only at run time.
 ///
-/// Every [`Signature`] is one inside. Where the compiler checks a signature, a `Canvas` is checked
-/// when it is submitted (unknown task, wrong number or type of arguments, a link on a group: an
-/// [`Error::Canvas`](crate::Error::Canvas) with the path to the place, and nothing stays stored);
-/// what comes from upstream is checked when a task decodes it.
+/// Every [`Signature`] wraps one. The compiler checks a signature; a `Canvas` is checked when it is
+/// submitted. An unknown task, a wrong number or type of arguments, or a link on a group returns an
+/// [`Error::Canvas`](crate::Error::Canvas) with the path to the faulty part, and nothing stays
+/// stored. A value from upstream is checked when a task decodes it.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -71,11 +72,11 @@ pub struct Canvas {
     pub(crate) extras: Option<Box<Extras>>,
 }
 
-/// What is set on a canvas beside its form.
+/// The settings of a canvas besides its form.
 #[derive(Clone, Default)]
 pub(crate) struct Extras {
     pub(crate) options: Options,
-    /// Arguments of a task by the names of its parameters.
+    /// Arguments of a task, by parameter name.
     pub(crate) kwargs: Kwargs,
     pub(crate) link: Vec<Canvas>,
     pub(crate) link_error: Vec<Canvas>,
@@ -105,10 +106,10 @@ pub(crate) enum Form {
         header: Box<Canvas>,
         body: Box<Canvas>,
     },
-    /// A group whose values a task takes in one after the other.
+    /// A group whose values a task folds one after the other.
     Fold(Box<FoldSig>),
-    /// What could not be built: refused with this reason when submitted, so that building a
-    /// canvas need not be fallible.
+    /// A canvas that could not be built. It is refused with this reason when it is submitted, so
+    /// that building a canvas is infallible.
     Refused(String),
 }
 
@@ -120,40 +121,41 @@ pub(crate) struct TaskSig {
     pub(crate) args: Payload,
     pub(crate) count: u32,
     pub(crate) mode: Mode,
-    /// Takes the value from upstream, if there is one, as its first argument.
+    /// Whether the task takes the upstream value, if there is one, as its first argument.
     pub(crate) takes_upstream: bool,
     pub(crate) origin: Origin,
 }
 
-/// Where a task's signature comes from.
+/// The source of a task's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A typed call: the compiler has checked the arguments.
     Typed,
     /// A [`Canvas`]: the types of the arguments are checked before anything is stored.
     Built,
-    /// As `Built`, and its own arguments are complete, as they are in Celery's JSON: what comes later
-    /// belongs to a call, which an immutable task ignores (celery/canvas.py, `Signature._merge`).
+    /// As `Built`, and its own arguments are complete, as they are in Celery's JSON: later
+    /// arguments belong to a call, and an immutable task ignores them (celery/canvas.py,
+    /// `Signature._merge`).
     Called,
 }
 
-/// What a value from upstream, or a call, goes to.
+/// The part of a canvas that receives an upstream value or a call.
 enum First<'a> {
     Task(&'a mut TaskSig, &'a mut Option<Box<Extras>>),
     Members(&'a mut LazyMembers),
 }
 
-/// What comes with a call, for the first tasks of a canvas.
+/// A call's changes to the first tasks of a canvas.
 enum Call {
-    /// So many arguments, to go before those they have.
+    /// This many arguments, placed before the existing ones.
     Args(Payload, u32),
     Kwargs(Kwargs),
-    /// From now on they ignore what is upstream.
+    /// The tasks ignore the upstream value from now on.
     Immutable,
 }
 
 impl Call {
-    fn reach(&self, sig: &mut TaskSig, extras: &mut Option<Box<Extras>>) {
+    fn apply(&self, sig: &mut TaskSig, extras: &mut Option<Box<Extras>>) {
         match self {
             Self::Immutable => sig.takes_upstream = false,
             _ if !sig.takes_input() => sig.origin = Origin::Called,
@@ -171,23 +173,24 @@ impl Call {
 }
 
 impl TaskSig {
-    /// Takes what comes from upstream or with the call; a map takes its items only.
+    /// Returns whether the task takes arguments from upstream or from the call; a map takes its
+    /// items only.
     fn takes_input(&self) -> bool {
         self.takes_upstream && self.mode == Mode::Once
     }
 
-    /// Says whether the types of its arguments are still to be checked.
+    /// Returns whether the types of its arguments still have to be checked.
     pub(crate) fn is_dynamic(&self) -> bool {
         self.origin != Origin::Typed
     }
 
-    /// Says whether keyword arguments given to the task itself are its own, also if it is immutable:
-    /// they are what `si(…)` takes in Celery.
+    /// Returns whether keyword arguments given to the task itself are its own, even if it is
+    /// immutable: Celery's `si(…)` takes them.
     fn takes_own_kwargs(&self) -> bool {
         self.mode == Mode::Once && (self.takes_upstream || self.origin != Origin::Called)
     }
 
-    /// Has the types of its arguments checked: some have come from a canvas.
+    /// Marks the arguments' types as unchecked, because some came from a canvas.
     fn mark_dynamic(&mut self) {
         if self.origin == Origin::Typed {
             self.origin = Origin::Built;
@@ -201,20 +204,20 @@ pub(crate) enum Mode {
     Once,
     /// Once per item (each a list of arguments), in order; the value is the list of results.
     Map,
-    /// As [`Once`](Self::Once), with a value from upstream that the compiler has not seen: that it
-    /// does not fit is for the canvas to answer for, and not for another build of the task.
+    /// As [`Once`](Self::Once), with an upstream value that the compiler has not checked: if it
+    /// does not fit, the canvas is at fault, and another build of the task would not help.
     OnceUntyped,
 }
 
 impl Extras {
-    /// Adds arguments by name, which win over those given before.
+    /// Adds arguments by name; they replace earlier ones.
     fn add_kwargs(&mut self, kwargs: &Kwargs) {
         self.kwargs
             .retain(|(name, _)| !kwargs.iter().any(|(new, _)| new == name));
         self.kwargs.extend_from_slice(kwargs);
     }
 
-    /// How many canvases there are in its callbacks, all in all.
+    /// Returns the number of canvases in its callbacks, nested ones included.
     pub(crate) fn callbacks(&self) -> u64 {
         self.link
             .iter()
@@ -225,10 +228,10 @@ impl Extras {
 }
 
 impl Canvas {
-    /// How many canvases there are in it, itself and its callbacks included.
+    /// Returns the number of canvases in it, including itself and its callbacks.
     fn count(&self) -> u64 {
         let all = |canvases: &[Self]| canvases.iter().map(Self::count).sum::<u64>();
-        let within = match &self.form {
+        let inside = match &self.form {
             Form::Task(_) | Form::Refused(_) => 0,
             Form::Chain(steps, _) => all(steps),
             Form::Group { members, .. } => all(members.list()),
@@ -236,11 +239,11 @@ impl Canvas {
             Form::Chord { header, body } => header.count() + body.count(),
             Form::Fold(fold) => fold.header.count() + 1,
         };
-        1 + within + self.extras.as_ref().map_or(0, |extras| extras.callbacks())
+        1 + inside + self.extras.as_ref().map_or(0, |extras| extras.callbacks())
     }
 
-    /// One task by its registered name; `args` is a tuple or list of arguments. In a chain the
-    /// value from upstream goes before them.
+    /// Creates a task by its registered name; `args` is a tuple or list of arguments. In a chain
+    /// the upstream value goes before them.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -255,7 +258,7 @@ impl Canvas {
         Self::from_sig(name.into(), &args, true)
     }
 
-    /// As [`Canvas::task`], ignoring what comes from upstream.
+    /// Creates a task as [`Canvas::task`] does; the task ignores the upstream value.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -270,7 +273,8 @@ impl Canvas {
         Self::from_sig(name.into(), &args, false)
     }
 
-    /// The steps one after the other, each with the value of the one before it.
+    /// Creates a chain: the steps run one after the other, each with the value of the step before
+    /// it.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -288,8 +292,8 @@ impl Canvas {
             .fold(Self::from_form(Form::Chain(Vec::new(), 0)), Self::then)
     }
 
-    /// The members in parallel; its value is the list of theirs, in member order. As with
-    /// [`group`], the iterator is drawn when the canvas is submitted.
+    /// Creates a group: the members run in parallel, and its value is the list of their values, in
+    /// member order. As with [`group`], the iterator is drawn when the canvas is submitted.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -304,7 +308,7 @@ impl Canvas {
         Self::group_of(LazyMembers::new(members))
     }
 
-    /// A group whose members are at hand.
+    /// Creates a group from a list of members.
     pub(crate) fn group_of_list(members: Vec<Self>) -> Self {
         Self::group_of(members.into())
     }
@@ -316,7 +320,8 @@ impl Canvas {
         })
     }
 
-    /// The header's members in parallel, then `body` with the list of their values.
+    /// Creates a chord: the header's members run in parallel, then `body` runs with the list of
+    /// their values.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -336,8 +341,8 @@ impl Canvas {
         Self::group(header).then(body)
     }
 
-    /// Gives the canvas the types that its author knows it to have. They are not checked here: a
-    /// wrong one shows as a failure of the task, or as [`Error::Decode`](crate::Error::Decode).
+    /// Gives the canvas types, which are not checked here: a wrong type shows as a failure of the
+    /// task, or as [`Error::Decode`](crate::Error::Decode).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -352,10 +357,9 @@ impl Canvas {
         Signature::from_canvas(self)
     }
 
-    /// Puts `args`, a tuple or list, before the arguments that its first tasks have (Celery's
-    /// arguments at the call, `sig.apply_async(args)`): in a chain those of its first step, in a
-    /// group of every member, in a chord of every member of the header. Immutable tasks and maps
-    /// ignore them.
+    /// Puts `args`, a tuple or list, before the arguments of its first tasks (Celery's arguments at
+    /// the call, `sig.apply_async(args)`): of a chain's first step, of every member of a group, of
+    /// every member of a chord's header. Immutable tasks and maps ignore them.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -381,14 +385,14 @@ impl Canvas {
         self
     }
 
-    /// Gives arguments by the names of the task's parameters, a map or a struct. They win over those
-    /// given before.
+    /// Adds arguments by parameter name, from a map or a struct. They replace earlier ones.
     ///
-    /// Given to a task they are that task's own, whether it is immutable or not: Celery's
-    /// `task.s(…, plus=1)` and `task.si(…, plus=1)`. Given to a chain, group or chord they go to the
-    /// same tasks as [`with_args`](Self::with_args), as Celery's `apply_async(kwargs=…)` does, and
-    /// immutable tasks and maps ignore them. An immutable task also ignores them after `with_args`, or
-    /// if it was read [from JSON](Self::from_json): its own arguments are complete then.
+    /// Given to a task, they are that task's own, whether it is immutable or not: Celery's
+    /// `task.s(…, plus=1)` and `task.si(…, plus=1)`. Given to a chain, group or chord, they go to
+    /// the same tasks as [`with_args`](Self::with_args), as Celery's `apply_async(kwargs=…)` does,
+    /// and immutable tasks and maps ignore them. An immutable task also ignores them after
+    /// `with_args`, or if it was read [from JSON](Self::from_json), because its own arguments are
+    /// complete then.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -422,7 +426,7 @@ impl Canvas {
         self
     }
 
-    /// Sends its tasks to this queue, as [`Signature::queue`] does.
+    /// Sets the queue of its tasks, as [`Signature::queue`] does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -631,8 +635,8 @@ impl Canvas {
         self
     }
 
-    /// `self`, then `next` with its value: a chain, or a chord when `self` ends in a group
-    /// (celery/canvas.py, `group.__or__`).
+    /// Appends `next`, which takes the value of `self`: a chain, or a chord when `self` ends in a
+    /// group (celery/canvas.py, `group.__or__`).
     pub(crate) fn then(mut self, next: Self) -> Self {
         let next = match next {
             Self {
@@ -663,7 +667,7 @@ impl Canvas {
         }
     }
 
-    /// The last step of a chain and what follows it: one chord, or two steps.
+    /// Joins the last step of a chain with the next one: one chord, or two steps.
     fn followed_by(self, next: Self) -> Vec<Self> {
         match self.form {
             Form::Group { .. } | Form::Each { .. } => vec![Self::nested(Form::Chord {
@@ -692,12 +696,13 @@ impl Canvas {
         Self { form, extras: None }
     }
 
-    /// A canvas with others inside, unless it is too deep.
+    /// Creates a canvas that contains others, unless it is too deep.
     pub(crate) fn nested(form: Form) -> Self {
         Self::from_form(form).bounded()
     }
 
-    /// A canvas never gets deeper than what can be frozen: dropping it is recursive as well.
+    /// Refuses a canvas that is deeper than freezing allows, because dropping a canvas is recursive
+    /// as well.
     fn bounded(self) -> Self {
         if self.depth() > MAX_DEPTH {
             return Self::refused(freeze::too_deep());
@@ -705,7 +710,7 @@ impl Canvas {
         self
     }
 
-    /// How many levels it has, callbacks included, as far as they are known: a task alone is one.
+    /// Returns the number of known levels, callbacks included. A single task has one.
     fn depth(&self) -> usize {
         let form = match &self.form {
             Form::Task(_) | Form::Refused(_) => 1,
@@ -720,7 +725,7 @@ impl Canvas {
         form.max(callbacks)
     }
 
-    /// What a value from upstream goes to.
+    /// Returns the part that receives the upstream value.
     fn first(&mut self) -> Option<First<'_>> {
         match &mut self.form {
             Form::Task(sig) => Some(First::Task(sig, &mut self.extras)),
@@ -736,10 +741,10 @@ impl Canvas {
         }
     }
 
-    /// Has its first tasks take part in the call.
+    /// Applies a call to the first tasks.
     fn call(&mut self, call: &Arc<Call>) {
         match self.first() {
-            Some(First::Task(sig, extras)) => call.reach(sig, extras),
+            Some(First::Task(sig, extras)) => call.apply(sig, extras),
             Some(First::Members(members)) => {
                 let call = Arc::clone(call);
                 members.change(move |member| member.call(&call));
@@ -748,14 +753,14 @@ impl Canvas {
         }
     }
 
-    /// Says whether there are at most `most` canvases in it, callbacks included. A group that
-    /// promises to fit is drawn; of one that does not nothing is.
+    /// Returns whether it contains at most `most` canvases, callbacks included. A group whose
+    /// promised size fits is drawn; any other group is not.
     pub(crate) fn has_at_most(&self, most: usize) -> bool {
         self.fits(MAX_DEPTH, &mut { most })
     }
 
     fn fits(&self, depth: usize, left: &mut usize) -> bool {
-        // What is too deep is refused soon enough.
+        // A canvas that is too deep is refused later.
         let Some(depth) = depth.checked_sub(1) else {
             return true;
         };
@@ -782,7 +787,7 @@ impl Canvas {
             }
     }
 
-    /// Says whether it has more levels than `depth`; it is drawn, all of it.
+    /// Returns whether it has more levels than `depth`. Draws all of its groups.
     fn is_deeper_than(&self, depth: usize) -> bool {
         let Some(depth) = depth.checked_sub(1) else {
             return true;
@@ -811,7 +816,7 @@ impl Canvas {
         Self::from_form(Form::Refused(reason))
     }
 
-    /// Adds what is set on the group around it: its options win.
+    /// Adds the settings of the surrounding group; the group's options take precedence.
     fn with_extras(mut self, outer: &Extras) -> Self {
         let extras = self.extras();
         extras.options = extras.options.merged_under(&outer.options);
@@ -826,7 +831,7 @@ impl Canvas {
     }
 }
 
-/// The encoded arguments without the head of their list, and their number.
+/// Returns the encoded arguments without their list header, and their number.
 pub(crate) fn arguments(args: &Payload) -> Result<(Payload, u32), String> {
     let mut rest = args.bytes();
     // A unit is "no arguments"; MessagePack writes it as nil, not as an empty list.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Copied for nothing: of a million members each has it.
+/// A name that is cheap to clone, because each of a million members has one.
 #[derive(Clone)]
 pub(crate) enum Name {
-    /// As it stands in the program.
+    /// A name from the program's code.
     Static(&'static str),
-    /// As it was read.
+    /// A name that was read.
     Shared(Arc<str>),
 }
 

@@ -1,4 +1,4 @@
-//! Options of a signature as called.
+//! The options of a signature.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::time::{Moment, Scale};
 
-/// The longest name of a queue, or of a task, in bytes: names become keys of the store.
+/// The maximum length of a queue's or task's name, in bytes, because names are part of store keys.
 pub(crate) const MAX_NAME: usize = 255;
 
-/// Options of one signature; what is `None` is as registered.
+/// The options of one signature; `None` means the registered value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Options {
     pub(crate) queue: Option<Cow<'static, str>>,
@@ -18,9 +18,9 @@ pub(crate) struct Options {
     pub(crate) max_retries: Option<u32>,
     pub(crate) time_limit: Option<Duration>,
     pub(crate) soft_time_limit: Option<Duration>,
-    /// No attempt starts before this.
+    /// No attempt starts before this time.
     pub(crate) eta: Option<When>,
-    /// No attempt starts from this on.
+    /// No attempt starts from this time on.
     pub(crate) expires: Option<When>,
 }
 
@@ -32,8 +32,8 @@ pub(crate) struct TimeLimits {
 }
 
 impl TimeLimits {
-    /// Refuses a soft limit above the hard one: the attempt would be ended before it could hear of
-    /// it (celery/app/task.py, `apply_async`).
+    /// Refuses a soft limit above the hard one, because the attempt would be ended before it could
+    /// learn of the soft limit (celery/app/task.py, `apply_async`).
     pub(crate) fn check(self) -> Result<(), String> {
         match (self.soft, self.hard) {
             (Some(soft), Some(hard)) if soft > hard => Err(format!(
@@ -44,12 +44,12 @@ impl TimeLimits {
     }
 }
 
-/// A point in time, or the end of a delay. However the clock is set, a delay lasts as long as it says, and
-/// a point in time is when the clock shows it.
+/// A point in time, or the end of a delay. If the clock is set, a delay keeps its length, and a
+/// point in time is reached when the clock shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum When {
-    /// This long after the task could have started at once: in a chain, when the step before it
-    /// has ended.
+    /// This long after the task could have started at once: in a chain, after the end of the step
+    /// before it.
     In(Duration),
     /// Milliseconds since the Unix epoch.
     At(u64),
@@ -61,7 +61,7 @@ impl When {
         Self::At(since.as_millis() as u64)
     }
 
-    /// The moment that this is; a delay counts from `since_ms` on, on the steady scale.
+    /// Returns the moment; a delay counts from `since_ms` on the steady scale.
     pub(crate) fn from(self, since_ms: u64) -> Moment {
         match self {
             Self::In(delay) => {
@@ -80,25 +80,26 @@ impl When {
     }
 }
 
-/// The options that a canvas has from what is around it.
+/// The options that a canvas inherits from its surroundings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inherited {
-    /// Set on the group that it is a member of, or times that are set on what it starts: they win over
-    /// its own (celery/canvas.py, `Signature._merge`).
+    /// Set on the group that contains it, or start times set on the canvas that starts with it.
+    /// They override its own (celery/canvas.py, `Signature._merge`).
     pub(crate) winning: Options,
-    /// Set on a chain, chord or fold that it is a part of: they hold where it has none of its own.
+    /// Set on the chain, chord or fold that contains it. They apply where it has none of its own.
     pub(crate) fallback: Options,
 }
 
 impl Inherited {
-    /// The options of a canvas with these of its own: what it passes on, and what holds for it.
+    /// Returns the options that a canvas with these own options passes on, and the ones that apply
+    /// to it.
     pub(crate) fn resolve(&self, own: &Options) -> (Options, Options) {
         let options = own.merged_under(&self.winning);
         let effective = self.fallback.merged_under(&options);
         (options, effective)
     }
 
-    /// What a group with these options passes on to its members.
+    /// Returns the options that a group with these options passes on to its members.
     pub(crate) fn to_members(&self, options: Options) -> Self {
         Self {
             winning: options,
@@ -106,8 +107,8 @@ impl Inherited {
         }
     }
 
-    /// What a chain for which these options hold passes on to its first step, which has its times, and
-    /// to the others. Of a chord the body has the times.
+    /// Returns the options that a chain with these effective options passes on to its first step,
+    /// which gets the times, and to the others. In a chord the body gets the times.
     pub(crate) fn to_parts(effective: Options) -> (Self, Self) {
         let times = Options {
             eta: effective.eta,
@@ -132,7 +133,8 @@ impl Inherited {
 }
 
 impl Options {
-    /// The limits of a task that is registered with these and called with the options.
+    /// Returns the limits of a task that is registered with `registered` and called with these
+    /// options.
     pub(crate) fn limits_over(&self, registered: TimeLimits) -> TimeLimits {
         TimeLimits {
             soft: self.soft_time_limit.or(registered.soft),
@@ -140,19 +142,20 @@ impl Options {
         }
     }
 
-    /// Says whether a delay, or a deadline, counts from when the task could have started.
+    /// Returns whether a delay or a relative deadline counts from the time at which the task could
+    /// have started.
     pub(crate) fn counts(&self) -> bool {
         let times = [self.eta, self.expires];
         times.iter().any(|time| matches!(time, Some(When::In(_))))
     }
 
-    /// On which scale the deadline is, if there is one.
+    /// Returns the scale of the deadline, if there is one.
     pub(crate) fn expires_on(&self) -> Scale {
         self.expires.map_or(Scale::Steady, When::scale)
     }
 
-    /// Celery's merge: what is set on the outside (the call, the enclosing group) wins
-    /// (celery/canvas.py, `Signature._merge`).
+    /// Merges as Celery does: options set outside (by the call or the enclosing group) take
+    /// precedence (celery/canvas.py, `Signature._merge`).
     pub(crate) fn merged_under(&self, outer: &Self) -> Self {
         Self {
             queue: outer.queue.clone().or_else(|| self.queue.clone()),
@@ -171,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_outer_options_win_and_the_others_stay() {
+    fn outer_options_take_precedence_and_the_others_stay() {
         let inner = Options {
             queue: Some("inner".into()),
             priority: Some(1),

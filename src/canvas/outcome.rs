@@ -1,4 +1,4 @@
-//! How a task ended: its value or its failure.
+//! The outcome of a task: its value or its failure.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use super::depth::nested;
 use super::id::{Id, Seq};
 use super::payload::Payload;
 
-/// How a task, chain, group or chord ended.
+/// The outcome of a task, chain, group or chord.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
     Success(Value),
     Failure(Box<TaskFailure>),
-    /// It has expired, or was revoked, before it could start. Whatever needed its value fails
-    /// with the same failure.
+    /// It expired or was revoked before it could start. Everything that needed its value fails with
+    /// the same failure.
     Revoked(Box<TaskFailure>),
 }
 
 impl Outcome {
-    /// Why there is no value.
+    /// Returns the failure, if there is no value.
     pub(crate) fn failure(&self) -> Option<&TaskFailure> {
         match self {
             Self::Success(_) => None,
@@ -27,31 +27,31 @@ impl Outcome {
         }
     }
 
-    /// Says whether it was revoked, and did not expire.
+    /// Returns whether it was revoked rather than expired.
     pub(crate) fn is_by_revocation(&self) -> bool {
         matches!(self, Self::Revoked(failure) if failure.is_by_revocation())
     }
 }
 
-/// A value, or where in its workflow it is kept: what is large is written once and passed on by
-/// reference.
+/// A value, or a reference to where it is stored in its workflow: a large value is written once and
+/// passed on by reference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Value {
     /// The bytes themselves.
     Inline(Payload),
-    /// Kept in pieces under node `seq`.
+    /// Stored in pieces under node `seq`.
     Stored { seq: Seq, len: u64 },
-    /// The list of what the members of group or chord `seq` gave, in member order.
+    /// The list of the members' values of group or chord `seq`, in member order.
     Gathered {
         seq: Seq,
         size: u64,
         /// Each member's outcome (a `Result`), failures included.
         settled: bool,
     },
-    /// The arguments that a retry gave task `seq`, kept in pieces.
+    /// The arguments that a retry gave task `seq`, stored in pieces.
     Args { seq: Seq, len: u64 },
-    /// `own`, and behind it, in the list it becomes a part of, what these tasks have added to their
-    /// chord: a task, and what took its place.
+    /// `own`, followed in its list by the values that these tasks, a task and its replacements,
+    /// added to their chord.
     Extended {
         #[serde(deserialize_with = "nested")]
         own: Box<Value>,
@@ -59,7 +59,7 @@ pub(crate) enum Value {
     },
 }
 
-/// Why a task failed, as its caller sees it.
+/// The failure of a task, as its caller sees it.
 ///
 /// ```no_run
 /// # async fn f(app: chordal::App, id: chordal::Id) -> chordal::Result<()> {
@@ -73,28 +73,28 @@ pub(crate) enum Value {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskFailure {
-    /// What kind of failure it was.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// The task that failed. For a failed chord header: the chord.
+    /// The task that failed. For a failed chord header, the chord.
     pub task_id: Id,
-    /// Registered name of the task that failed.
+    /// The registered name of the task that failed.
     pub name: String,
-    /// The name of the error's type: of what the task returned (`ParseIntError`, or what it
-    /// [said](crate::TaskError::with_type)), or as Celery calls what the engine found:
-    /// `ChordError`, `MaxRetriesExceededError`, `SoftTimeLimitExceeded`, `TimeLimitExceeded`,
-    /// `TaskRevokedError`, `WorkerLostError`, `TypeError`, `NotRegistered`; and `Panic`, `EngineError`,
-    /// `PayloadTooLarge`.
+    /// The name of the error's type. For an error that the task returned: its type
+    /// (`ParseIntError`) or the name that the task [gave](crate::TaskError::with_type). For an
+    /// error that the engine found, Celery's name: `ChordError`, `MaxRetriesExceededError`,
+    /// `SoftTimeLimitExceeded`, `TimeLimitExceeded`, `TaskRevokedError`, `WorkerLostError`,
+    /// `TypeError`, `NotRegistered`; or `Panic`, `EngineError`, `PayloadTooLarge`.
     pub error_type: String,
-    /// The task's own message; a panic's text too.
+    /// The task's own message, or a panic's text.
     pub message: String,
-    /// Which attempt failed, counted from 1.
+    /// The number of the attempt that failed, counted from 1.
     pub attempt: u32,
     /// For a failed chord header: the failure of the member with the lowest index.
     #[serde(default, deserialize_with = "nested")]
     pub cause: Option<Box<TaskFailure>>,
 }
 
-/// What kind of failure a [`TaskFailure`] is.
+/// The kind of a [`TaskFailure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum FailureKind {
@@ -104,34 +104,34 @@ pub enum FailureKind {
     Panic,
     /// An attempt ran longer than its hard time limit.
     TimeLimit,
-    /// An attempt ran longer than its soft time limit, and the task did not listen for it.
+    /// An attempt ran longer than its soft time limit, and the task did not handle it.
     SoftTimeLimit,
-    /// The task [asked](crate::TaskContext::retry) for another attempt and had none left; it gave
-    /// no [cause](crate::Retry::cause).
+    /// The task [asked](crate::TaskContext::retry) for another attempt, had none left, and gave no
+    /// [cause](crate::Retry::cause).
     MaxRetriesExceeded,
-    /// It expired before it could start, or was [revoked](crate::AsyncResult::revoke) (Celery's
-    /// `TaskRevokedError`): the message says which.
+    /// The task expired before it could start, or was [revoked](crate::AsyncResult::revoke)
+    /// (Celery's `TaskRevokedError`); the message tells which.
     Revoked,
     /// A member of a chord's header failed, so the body never ran (Celery's `ChordError`).
     Chord,
-    /// The arguments, an element or the upstream value are not what the task takes, or its result
+    /// The arguments, an element or the upstream value do not fit the task's types, or its result
     /// could not be encoded.
     Type,
-    /// chordal itself could not carry the task through.
+    /// chordal itself could not complete the task.
     Engine,
-    /// The process ended too often while it was running, and it was
+    /// The process crashed too often while the task was running, and the task was
     /// [discarded](crate::App::discard) (Celery's `WorkerLostError`).
     Quarantined,
-    /// Its result, or the arguments of the retry or of the canvas that it asked for, are larger than
-    /// is [taken](crate::AppBuilder::max_payload). It is not tried again.
+    /// The task's result, or the arguments of a retry or canvas that it asked for, exceed the
+    /// [limit](crate::AppBuilder::max_payload). It is not retried.
     PayloadTooLarge,
-    /// No task was registered under its name, and it was [discarded](crate::App::discard) (Celery's
-    /// `NotRegistered`).
+    /// No task was registered under its name, and the task was [discarded](crate::App::discard)
+    /// (Celery's `NotRegistered`).
     NotRegistered,
 }
 
 impl FailureKind {
-    /// What Celery calls the exception, where it has one.
+    /// Returns Celery's name of the exception, or ours if Celery has none.
     pub(crate) fn error_type(self) -> &'static str {
         match self {
             Self::Error => "TaskError",
@@ -150,34 +150,35 @@ impl FailureKind {
     }
 }
 
-/// What the failure of a revoked task says, in Celery's words (celery/worker/request.py,
+/// The message of a revoked task's failure, with Celery's wording (celery/worker/request.py,
 /// `_announce_revoked`).
 const REVOKED: &str = "revoked";
 
-/// The longest message of a failure, in bytes, so that every record holds one.
+/// The maximum length of a failure's message, in bytes, so that every record can hold one.
 const MAX_MESSAGE: usize = 1_024;
-/// How many causes a failure carries: chords in chords in chords.
+/// The maximum number of causes in a failure, for chords nested in chords.
 const MAX_CAUSES: u32 = 3;
 
 impl Value {
-    /// Nothing: the value of a chain without steps and without input.
+    /// Returns nil: the value of a chain without steps and without input.
     pub(crate) fn nil() -> Self {
         Self::Inline(Payload::from(vec![0xc0]))
     }
 }
 
 impl TaskFailure {
-    /// As an element of a settled list.
+    /// Encodes the failure as an element of a settled list.
     pub(crate) fn encoded(&self) -> Payload {
         Payload::encode(self).expect("a failure can be encoded")
     }
 
-    /// As the input of an errback.
+    /// Returns the failure as the input of an errback.
     pub(crate) fn as_input(&self) -> Value {
         Value::Inline(self.encoded())
     }
 
-    /// The failure of an attempt. A message of more than a kilobyte is cut, and says so.
+    /// Creates the failure of an attempt. A message of more than a kilobyte is cut, which the
+    /// message states.
     pub(crate) fn new(
         kind: FailureKind,
         task_id: Id,
@@ -196,17 +197,17 @@ impl TaskFailure {
         })
     }
 
-    /// As [`new`](Self::new), of what was revoked.
+    /// Creates the failure of a revoked task.
     pub(crate) fn revoked(task_id: Id, name: &str) -> Box<Self> {
         Self::new(FailureKind::Revoked, task_id, name, 1, REVOKED)
     }
 
-    /// Says whether it was revoked, and did not expire.
+    /// Returns whether the task was revoked rather than expired.
     pub(crate) fn is_by_revocation(&self) -> bool {
         self.kind == FailureKind::Revoked && self.message == REVOKED
     }
 
-    /// The failure of chord `chord` because `member` failed, in Celery's words
+    /// Creates the failure of chord `chord` because `member` failed, with Celery's wording
     /// (celery/backends/redis.py, `_unpack_chord_result`).
     pub(crate) fn chord(chord: Id, member: Box<Self>) -> Box<Self> {
         let message = format!("Dependency {} raised {}", member.task_id, member.repr());
@@ -216,7 +217,7 @@ impl TaskFailure {
         failure
     }
 
-    /// The error as Python's `repr` writes an exception.
+    /// Formats the error as Python's `repr` formats an exception.
     fn repr(&self) -> String {
         let Self {
             error_type,
@@ -226,7 +227,7 @@ impl TaskFailure {
         if message.is_empty() && self.kind != FailureKind::Error {
             return format!("{error_type}()");
         }
-        // Python prefers single quotes, and takes double ones if only these need no escape.
+        // Python prefers single quotes, and uses double quotes only if they need no escape.
         let quote = if message.contains('\'') && !message.contains('"') {
             '"'
         } else {

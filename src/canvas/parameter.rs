@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 use super::outcome::TaskFailure;
 use super::payload::{ListWriter, Parts, Payload};
 
-/// One parameter of a [`Task`](crate::Task), as [`#[task]`](macro@crate::task) writes them.
+/// One parameter of a [`Task`](crate::Task), as [`#[task]`](macro@crate::task) generates them.
 ///
-/// Arguments are stored one after the other; those of a rest parameter are not a list within the
-/// list. Defaults are filled in when they are decoded, so that a parameter with a default can be
+/// Arguments are stored one after the other; those of a rest parameter are not a nested list.
+/// Defaults are filled in when the arguments are decoded, so a parameter with a default can be
 /// added to a task while calls of it are stored.
 ///
 /// ```
@@ -44,13 +44,13 @@ pub struct Parameter {
     ty: ParameterType,
 }
 
-/// What is known of the type of a parameter.
+/// The type of a parameter.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct ParameterType {
     type_name: fn() -> &'static str,
     type_id: fn() -> TypeId,
-    /// Tries to decode an argument as one.
+    /// Checks that an argument decodes as this type.
     check: fn(&Payload) -> Result<(), String>,
 }
 
@@ -68,11 +68,11 @@ impl ParameterType {
 enum Kind {
     Required,
     Optional(&'static dyn Encode),
-    /// Takes all arguments behind those of the others.
+    /// Takes all arguments after those of the other parameters.
     Rest,
 }
 
-/// A default, whatever its type.
+/// A default value of any type.
 trait Encode: Sync {
     fn encode(&self) -> Result<Payload, String>;
 }
@@ -84,20 +84,20 @@ impl<T: Serialize, F: Fn() -> T + Sync> Encode for F {
 }
 
 impl Parameter {
-    /// One that every call gives.
+    /// Creates a parameter that every call must give.
     #[must_use]
     pub const fn required<T: DeserializeOwned + 'static>(name: &'static str) -> Self {
         Self::required_of(name, ParameterType::of::<T>())
     }
 
-    /// As [`required`](Self::required): what `#[task]` writes.
+    /// As [`required`](Self::required), for the code that `#[task]` generates.
     #[doc(hidden)]
     #[must_use]
     pub const fn required_of(name: &'static str, ty: ParameterType) -> Self {
         Self::new(name, Kind::Required, ty)
     }
 
-    /// One that a call may leave out: `default` then gives its value, each time.
+    /// Creates a parameter that a call may omit: each omission calls `default` for the value.
     #[must_use]
     pub const fn optional<T: Serialize + DeserializeOwned + 'static>(
         name: &'static str,
@@ -106,14 +106,14 @@ impl Parameter {
         Self::new(name, Kind::Optional(default), ParameterType::of::<T>())
     }
 
-    /// The last one, which takes any number of arguments of type `T`: in the task's `Args` it is a
-    /// `Vec<T>`.
+    /// Creates the last parameter, which takes any number of arguments of type `T`. In the task's
+    /// `Args` it is a `Vec<T>`.
     #[must_use]
     pub const fn rest<T: DeserializeOwned + 'static>(name: &'static str) -> Self {
         Self::rest_of(name, ParameterType::of::<T>())
     }
 
-    /// As [`rest`](Self::rest): what `#[task]` writes.
+    /// As [`rest`](Self::rest), for the code that `#[task]` generates.
     #[doc(hidden)]
     #[must_use]
     pub const fn rest_of(name: &'static str, ty: ParameterType) -> Self {
@@ -129,8 +129,8 @@ impl Parameter {
         }
     }
 
-    /// Makes it, the first one, a [`Results`](crate::Results) that reads a list from upstream out of
-    /// the store: the task's `run` gets it with [`Results::within`](crate::Results::within).
+    /// Makes the first parameter a [`Results`](crate::Results) that reads an upstream list from the
+    /// store. The task's `run` calls [`Results::within`](crate::Results::within) on it.
     #[must_use]
     pub const fn streamed(self) -> Self {
         Self {
@@ -143,13 +143,13 @@ impl Parameter {
         self.streamed
     }
 
-    /// The name, which keyword arguments refer to.
+    /// Returns the name, which keyword arguments use.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Says whether every call must give it.
+    /// Returns whether every call must give the parameter.
     #[must_use]
     pub const fn is_required(&self) -> bool {
         matches!(self.kind, Kind::Required)
@@ -159,12 +159,12 @@ impl Parameter {
         matches!(self.kind, Kind::Rest)
     }
 
-    /// Says whether it is what an errback takes.
+    /// Returns whether it has the type that an errback takes.
     pub(crate) fn is_failure(&self) -> bool {
         (self.ty.type_id)() == TypeId::of::<TaskFailure>()
     }
 
-    /// The encoded default, if it has one.
+    /// Returns the encoded default, if there is one.
     fn default(&self) -> Option<Result<Payload, String>> {
         match self.kind {
             Kind::Optional(default) => Some(default.encode()),
@@ -172,7 +172,7 @@ impl Parameter {
         }
     }
 
-    /// Tries `argument` on it; the error says what was found and what was expected.
+    /// Checks `argument`; the error names the found and the expected type.
     pub(crate) fn check(&self, argument: &Payload) -> Result<(), String> {
         (self.ty.check)(argument).map_err(|error| {
             let full = (self.ty.type_name)();
@@ -187,7 +187,7 @@ impl Parameter {
 }
 
 impl Parameter {
-    /// As [`check`](Self::check); what a rest parameter takes comes as a list.
+    /// As [`check`](Self::check), but the argument of a rest parameter is a list.
     pub(crate) fn check_all(&self, argument: &Payload) -> Result<(), String> {
         if !self.is_rest() {
             return self.check(argument);
@@ -197,7 +197,7 @@ impl Parameter {
     }
 }
 
-/// As in a usage line: `x`, `[y]`, `args..`.
+/// Formats the parameter as in a usage line: `x`, `[y]`, `args..`.
 impl fmt::Display for Parameter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -214,7 +214,7 @@ impl fmt::Debug for Parameter {
     }
 }
 
-/// `Vec<String>` out of `alloc::vec::Vec<alloc::string::String>`.
+/// Shortens `alloc::vec::Vec<alloc::string::String>` to `Vec<String>`.
 fn without_paths(name: &str) -> String {
     let mut short = String::new();
     for part in name.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
@@ -223,18 +223,18 @@ fn without_paths(name: &str) -> String {
     short
 }
 
-/// The parameters, as in a usage line.
+/// Formats the parameters as in a usage line.
 pub(crate) fn usage(parameters: &[Parameter]) -> String {
     let each: Vec<_> = parameters.iter().map(ToString::to_string).collect();
     each.join(", ")
 }
 
-/// How many parameters come before the rest parameter, if there is one.
+/// Returns the number of parameters before the rest parameter, if there is one.
 pub(crate) fn fixed(parameters: &[Parameter]) -> usize {
     parameters.len() - usize::from(parameters.last().is_some_and(Parameter::is_rest))
 }
 
-/// Says whether a task may be called with two arguments.
+/// Returns whether a task may be called with two arguments.
 pub(crate) fn takes_two(parameters: &[Parameter]) -> bool {
     let required = parameters
         .iter()
@@ -246,7 +246,7 @@ pub(crate) fn takes_two(parameters: &[Parameter]) -> bool {
     required.count() <= 2 && most >= 2
 }
 
-/// The value of a parameter that a call leaves out.
+/// Returns the default of an omitted parameter.
 pub(crate) fn default_of(parameter: &Parameter) -> Result<Payload, String> {
     match parameter.default() {
         Some(default) => default.map_err(|error| format!("default of `{parameter}`: {error}")),
@@ -254,13 +254,13 @@ pub(crate) fn default_of(parameter: &Parameter) -> Result<Payload, String> {
     }
 }
 
-/// Makes a stored list of arguments one element per parameter: adds the defaults, and makes the
-/// rest a list of its own.
+/// Turns a stored list of arguments into one element per parameter: adds the defaults, and collects
+/// the rest arguments into a list.
 pub(crate) fn complete(parameters: &[Parameter], args: Parts) -> Result<Parts, String> {
     let fixed = fixed(parameters);
     let given = args.len()? as usize;
     if fixed == parameters.len() && given >= fixed {
-        return Ok(args); // All there, or too many: then the tuple says so.
+        return Ok(args); // Complete, or too many: decoding the tuple then reports it.
     }
     let mut defaults = ListWriter::raw();
     for parameter in parameters.iter().take(fixed).skip(given) {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_and_the_rest_complete_what_was_given() {
+    fn defaults_and_rest_arguments_are_completed() {
         for (given, whole) in [
             ("[1]", "[1,null,[]]"),
             (r#"[1,"a"]"#, r#"[1,"a",[]]"#),
@@ -319,8 +319,8 @@ mod tests {
             Parameter::required::<String>("first"),
             Parameter::rest::<String>("others"),
         ];
-        let whole = complete(parameters, list.finish_parts()).unwrap();
-        let (first, others): (String, Vec<String>) = whole.decode().unwrap();
+        let completed_args = complete(parameters, list.finish_parts()).unwrap();
+        let (first, others): (String, Vec<String>) = completed_args.decode().unwrap();
         assert!(first == text && others == vec![text; 4]);
     }
 
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_says_what_was_found_and_what_is_expected() {
+    fn a_failed_check_names_the_found_and_the_expected_type() {
         let check = |parameter: &Parameter, argument: serde_json::Value| {
             parameter.check(&Payload::encode(&argument).unwrap())
         };

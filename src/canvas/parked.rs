@@ -1,20 +1,20 @@
-//! What is known of a parked task.
+//! Parked tasks.
 
 use serde::{Deserialize, Serialize};
 
 use super::id::Id;
 
-/// A task that this build cannot run: nothing is registered under its name, or its arguments, which
-/// an earlier build has stored, are not what it takes now. Listed by
+/// A task that this build cannot run: no task is registered under its name, or its arguments,
+/// stored by an earlier build, do not fit its parameters now. Listed by
 /// [`App::parked`](crate::App::parked).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ParkedTask {
-    /// The task.
+    /// The id of the task.
     pub id: Id,
-    /// The name that it was submitted under.
+    /// The name under which it was submitted.
     pub name: String,
-    /// Why it cannot run. The text may quote the arguments; what is logged does not.
+    /// Why it cannot run. The text may quote the arguments; the log does not.
     pub reason: String,
 }
 
@@ -28,14 +28,14 @@ impl ParkedTask {
     }
 }
 
-/// Which of a task's arguments do not decode.
+/// Which arguments of a task do not decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Misfit {
-    /// The first one at most: it may be the value from upstream.
+    /// At most the first one, which may be the upstream value.
     First,
-    /// Others, or there are too few or too many: so at least one that was stored with the task.
+    /// Others, or too few or too many: at least one of them was stored with the task.
     Stored,
 }
 
-/// Why a task is parked that is not registered.
+/// The reason for parking a task that is not registered.
 pub(crate) const NOT_REGISTERED: &str = "no task is registered under this name";

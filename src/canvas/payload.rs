@@ -1,4 +1,4 @@
-//! Payloads: arguments and results as MessagePack with field names.
+//! Payloads: arguments and results, encoded as MessagePack with field names.
 
 mod decode;
 mod encode;
@@ -14,22 +14,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use self::decode::{Decoder, exactly};
 use self::encode::{Encoder, Notes};
 
-/// A MessagePack value (<https://msgpack.org>), encoded once and shared from then on.
+/// A MessagePack value (<https://msgpack.org>), encoded once and then shared.
 ///
-/// `Debug` prints the size only: what is in a payload stays out of logs.
+/// `Debug` prints the size only, so that the content stays out of logs.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Payload(Bytes);
 
 impl Payload {
-    /// Encodes `value`, structs with their field names and ids as text: what is read back without
-    /// its type (JSON, a dynamic canvas) is what was written.
+    /// Encodes `value`, with structs' field names and with ids as text, so that reading it back
+    /// without its type (as JSON or in a dynamic canvas) gives the same content.
     pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, String> {
         Self::encode_and_note(value).map(|(payload, _)| payload)
     }
 
-    /// As [`encode`](Self::encode), of a value that is read back as a `T`. A 128-bit integer may not
-    /// be: serde sets the content of an untagged, flattened or internally tagged type aside before
-    /// it knows the type, and cannot set these aside. That is told at once.
+    /// Encodes a value that is read back as a `T`, as [`encode`](Self::encode) does. Fails at once
+    /// if a 128-bit integer could not be read back: serde buffers the content of an untagged,
+    /// flattened or internally tagged type before it knows the type, and cannot buffer these
+    /// integers.
     pub(crate) fn encode_readable<T: Serialize + DeserializeOwned>(
         value: &T,
     ) -> Result<Self, String> {
@@ -40,7 +41,7 @@ impl Payload {
         Ok(payload)
     }
 
-    /// Says, too, whether there is a 128-bit integer in the value.
+    /// Encodes `value`; also returns whether it contains a 128-bit integer.
     pub(crate) fn encode_and_note<T: Serialize + ?Sized>(
         value: &T,
     ) -> Result<(Self, bool), String> {
@@ -59,13 +60,13 @@ impl Payload {
         }
     }
 
-    /// Decodes the value; the error says what was found and what was expected.
+    /// Decodes the value; the error names the found and the expected type.
     pub(crate) fn decode<T: DeserializeOwned>(&self) -> Result<T, String> {
         decode(rmp_serde::Deserializer::from_read_ref(&self.0[..]))
     }
 
-    /// As [`decode`](Self::decode), of an argument: an integer that JSON has no number for is refused where
-    /// any JSON is taken.
+    /// Decodes an argument. As [`decode`](Self::decode), but refuses an integer that JSON cannot
+    /// represent where the type takes any JSON.
     pub(crate) fn decode_exactly<T: DeserializeOwned>(&self) -> Result<T, String> {
         exactly(|| self.decode())
     }
@@ -81,7 +82,7 @@ impl Payload {
         elements.split(count)
     }
 
-    /// How many elements a list has, and the list without its head.
+    /// Returns the number of elements of a list, and the list without its header.
     pub(crate) fn list(&self) -> Result<(u32, Self), String> {
         let mut rest: &[u8] = &self.0;
         let count = rmp::decode::read_array_len(&mut rest)
@@ -89,7 +90,7 @@ impl Payload {
         Ok((count, Self(self.0.slice(self.0.len() - rest.len()..))))
     }
 
-    /// The first of values encoded one after the other, and the others.
+    /// Splits values encoded one after the other into the first one and the others.
     pub(crate) fn split_first(&self) -> Result<(Self, Self), String> {
         let mut rest: &[u8] = &self.0;
         skip(&mut rest)?;
@@ -97,7 +98,7 @@ impl Payload {
         Ok((Self(self.0.slice(..end)), Self(self.0.slice(end..))))
     }
 
-    /// Splits an encoded map with text keys into its entries; nothing has none.
+    /// Splits an encoded map with text keys into its entries; nil has none.
     pub(crate) fn entries(&self) -> Result<Vec<(String, Self)>, String> {
         let mut rest: &[u8] = &self.0;
         if rest == [rmp::Marker::Null.to_u8()] {
@@ -115,7 +116,7 @@ impl Payload {
         Ok(entries)
     }
 
-    /// Replaces the last of `count` values, a list, by its elements.
+    /// Replaces the last of `count` values, a list, with its elements.
     pub(crate) fn spread_last(&self, count: u32) -> Result<(Self, u32), String> {
         let last = self.split(count)?.pop();
         let last = last.ok_or_else(|| "there is no list to spread".to_owned())?;
@@ -126,7 +127,7 @@ impl Payload {
         Ok((Self::from([kept, elements].concat()), count - 1 + more))
     }
 
-    /// The `count` values that `rest`, the end of this payload, starts with.
+    /// Splits off the `count` values at the start of `rest`, which is the end of this payload.
     fn values(&self, mut rest: &[u8], count: u32) -> Result<Vec<Self>, String> {
         let mut elements = Vec::new();
         for _ in 0..count {
@@ -137,19 +138,19 @@ impl Payload {
         Ok(elements)
     }
 
-    /// What kind of value it is, in words.
+    /// Returns the kind of the value, in words.
     pub(crate) fn kind(&self) -> &'static str {
         self.0
             .first()
             .map_or("nothing", |first| in_words(rmp::Marker::from_u8(*first)))
     }
 
-    /// The encoded bytes.
+    /// Returns the encoded bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// One that is these bytes of it.
+    /// Returns the payload that consists of these bytes of it.
     pub(crate) fn part(&self, bytes: &[u8]) -> Self {
         Self(self.0.slice_ref(bytes))
     }
@@ -161,7 +162,7 @@ fn decode<'de, T: DeserializeOwned, R: rmp_serde::decode::ReadSlice<'de>>(
     use rmp_serde::decode::Error;
     let mut reader = reader.with_human_readable();
     T::deserialize(Decoder(&mut reader)).map_err(|error| match error {
-        // Its own text names the marker byte, which no user has ever seen.
+        // The error's own text names the marker byte, which means nothing to a user.
         Error::TypeMismatch(marker) => format!(
             "{} does not fit into {}",
             in_words(marker),
@@ -171,7 +172,7 @@ fn decode<'de, T: DeserializeOwned, R: rmp_serde::decode::ReadSlice<'de>>(
     })
 }
 
-/// Why a value with a 128-bit integer in it cannot be stored.
+/// Returns the reason for refusing a value with a 128-bit integer.
 pub(crate) fn not_readable(error: String) -> String {
     format!(
         "it could not be read again: {error}. (serde cannot read 128-bit integers inside \
@@ -179,7 +180,7 @@ pub(crate) fn not_readable(error: String) -> String {
     )
 }
 
-/// What kind of value begins with this marker.
+/// Returns the kind of value that begins with this marker.
 fn in_words(marker: rmp::Marker) -> &'static str {
     use rmp::Marker;
     match marker {
@@ -204,19 +205,19 @@ fn in_words(marker: rmp::Marker) -> &'static str {
     }
 }
 
-/// Builds a list by concatenation of encoded elements.
+/// Builds a list by concatenating encoded elements.
 #[derive(Debug, Default)]
 pub(crate) struct ListWriter {
-    /// Full parts: a value of many megabytes is not to be copied as it grows.
+    /// Full parts. Growing one buffer would copy a value of many megabytes.
     parts: Vec<Vec<u8>>,
     last: Vec<u8>,
 }
 
-/// A part is full at this many bytes.
+/// The size at which a part is full, in bytes.
 const PART: usize = 1 << 20;
 
 impl ListWriter {
-    /// A list of `len` elements, about `bytes` bytes in all.
+    /// Starts a list of `len` elements, about `bytes` bytes in total.
     pub(crate) fn new(len: usize, bytes: usize) -> Self {
         let mut list = Self {
             parts: Vec::new(),
@@ -226,23 +227,23 @@ impl ListWriter {
         list
     }
 
-    /// No list at all: what is pushed is the value.
+    /// Starts without a list header: the pushed bytes are the value.
     pub(crate) fn raw() -> Self {
         Self::default()
     }
 
-    /// How many bytes it takes by now.
+    /// Returns the number of bytes so far.
     pub(crate) fn bytes(&self) -> usize {
         self.parts.iter().map(Vec::len).sum::<usize>() + self.last.len()
     }
 
-    /// Begins a list within: `len` elements follow.
+    /// Begins a nested list; `len` elements follow.
     pub(crate) fn begin(&mut self, len: usize) {
         let len = u32::try_from(len).expect("a MessagePack list holds at most 2^32 - 1 elements");
         rmp::encode::write_array_len(&mut self.last, len).expect("a Vec takes every write");
     }
 
-    /// Appends bytes that are one encoded element, or a part of one.
+    /// Appends bytes that are one encoded element or a part of one.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.last.len() + bytes.len() > PART && !self.last.is_empty() {
             self.parts.push(std::mem::take(&mut self.last));
@@ -250,7 +251,7 @@ impl ListWriter {
         self.last.extend_from_slice(bytes);
     }
 
-    /// The finished value, in one piece.
+    /// Returns the finished value in one piece.
     pub(crate) fn finish(self) -> Payload {
         if self.parts.is_empty() {
             return Payload::from(self.last);
@@ -260,7 +261,7 @@ impl ListWriter {
         Payload::from(parts.concat())
     }
 
-    /// The finished value, to be read once.
+    /// Returns the finished value in parts, to be read once.
     pub(crate) fn finish_parts(self) -> Parts {
         let mut parts = VecDeque::from(self.parts);
         parts.push_back(self.last);
@@ -268,16 +269,16 @@ impl ListWriter {
     }
 }
 
-/// An encoded value that is read once; each part is let go when it has been read, so that a large
-/// value is not held twice while it is decoded.
+/// An encoded value that is read once. Each part is freed after it has been read, so that a large
+/// value is not in memory twice while it is decoded.
 pub(crate) struct Parts {
     parts: VecDeque<Vec<u8>>,
-    /// How much of the first part has been read.
+    /// How many bytes of the first part have been read.
     read: usize,
 }
 
 impl Parts {
-    /// Decodes the value; the error says what was found and what was expected.
+    /// Decodes the value; the error names the found and the expected type.
     pub(crate) fn decode<T: DeserializeOwned>(mut self) -> Result<T, String> {
         match self.parts.pop_front() {
             // The usual case, and the fast one.
@@ -290,7 +291,8 @@ impl Parts {
         }
     }
 
-    /// As [`decode`](Self::decode); gives the value back if it does not fit, and is in one piece.
+    /// Decodes as [`decode`](Self::decode) does; also returns the value if it is in one piece and
+    /// does not fit.
     pub(crate) fn decode_or_back<T: DeserializeOwned>(
         mut self,
     ) -> Result<T, (String, Option<Payload>)> {
@@ -301,7 +303,7 @@ impl Parts {
         only.decode().map_err(|error| (error, Some(only)))
     }
 
-    /// How many elements the list has.
+    /// Returns the number of elements of the list.
     pub(crate) fn len(&self) -> Result<u32, String> {
         let mut first = self
             .parts
@@ -310,13 +312,13 @@ impl Parts {
         rmp::decode::read_array_len(&mut first).map_err(|_| "there is no list".to_owned())
     }
 
-    /// The elements without the head of their list.
+    /// Removes the list header and returns the elements.
     pub(crate) fn without_head(mut self) -> Result<Self, String> {
         rmp::decode::read_array_len(&mut self).map_err(|_| "there is no list".to_owned())?;
         Ok(self)
     }
 
-    /// Makes a list of the `len` elements.
+    /// Adds a list header for `len` elements.
     pub(crate) fn with_head(mut self, len: usize) -> Self {
         if let Some(first) = self.parts.front_mut() {
             first.drain(..self.read);
@@ -326,7 +328,7 @@ impl Parts {
         self
     }
 
-    /// Takes all elements behind the first `count` off, in one piece.
+    /// Splits off all elements after the first `count`, in one piece.
     pub(crate) fn split_off(&mut self, count: usize) -> Result<Vec<u8>, String> {
         let mut all = Vec::new();
         for part in self.parts.drain(..) {
@@ -374,7 +376,7 @@ impl From<Payload> for Parts {
     }
 }
 
-/// Moves `rest` past one value.
+/// Advances `rest` past one value.
 fn skip(rest: &mut &[u8]) -> Result<(), String> {
     use rmp::Marker;
     let mut pending = 1u64;
@@ -519,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_list_is_said_so() {
+    fn a_value_that_is_no_list_is_reported() {
         let number = Payload::encode(&7).unwrap();
         assert_eq!(
             number.elements().unwrap_err(),

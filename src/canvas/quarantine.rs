@@ -1,4 +1,4 @@
-//! What is known of a task in quarantine, and what becomes of it.
+//! Quarantined tasks and the policy for them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,37 +6,37 @@ use std::time::SystemTime;
 
 use super::id::Id;
 
-/// A task that has ended the process too often: it waits until somebody decides what becomes of it.
+/// A task that has crashed the process too often. It waits until it is requeued or discarded.
 /// Listed by [`App::quarantined`](crate::App::quarantined).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuarantinedTask {
-    /// The task.
+    /// The id of the task.
     pub id: Id,
-    /// The name that it is registered under.
+    /// The name under which it is registered.
     pub name: String,
-    /// How often the process ended while it was running.
+    /// How often the process crashed while the task was running.
     pub crashes: u32,
-    /// When the last of these was found out.
+    /// When the last of these crashes was detected.
     pub since: SystemTime,
 }
 
-/// What becomes of a task that has ended the process too often.
-/// Set with [`AppBuilder::quarantine`](crate::AppBuilder::quarantine).
+/// The policy for a task that has crashed the process too often. Set with
+/// [`AppBuilder::quarantine`](crate::AppBuilder::quarantine).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QuarantinePolicy {
-    /// It is kept, in state [`Quarantined`](crate::State::Quarantined), until
-    /// [`App::requeue`](crate::App::requeue) or [`App::discard`](crate::App::discard) is called. What
-    /// depends on it waits.
+    /// The task is kept in state [`Quarantined`](crate::State::Quarantined) until
+    /// [`App::requeue`](crate::App::requeue) or [`App::discard`](crate::App::discard) is called.
+    /// Tasks that depend on it wait.
     #[default]
     Keep,
-    /// It fails, as with [`App::discard`](crate::App::discard): its errbacks run, a chord that it
-    /// belongs to fails, and the workflow ends.
+    /// The task fails, as with [`App::discard`](crate::App::discard): its errbacks run, a chord
+    /// that it belongs to fails, and the workflow ends.
     Discard,
 }
 
-/// The function that is told of each quarantined task.
+/// The function that is called with each quarantined task.
 #[derive(Clone)]
 pub(crate) struct QuarantineHook(Arc<dyn Fn(&QuarantinedTask) + Send + Sync>);
 

@@ -1,26 +1,26 @@
-//! When a failed attempt is tried again: arithmetic only.
+//! The delay before a failed attempt is retried; arithmetic only.
 
 use std::time::Duration;
 
-/// The delay before the first retry of a task that says nothing about it.
+/// The delay before the first retry of a task without a setting for it.
 const BACKOFF: Duration = Duration::from_secs(1);
 
-/// How often and how late a failed task is tried again.
+/// How often and after which delays a failed task is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RetryPolicy {
     pub(crate) max_retries: u32,
-    /// The same delay each time.
+    /// A constant delay.
     pub(crate) default_delay: Option<Duration>,
-    /// A delay that doubles.
+    /// The first of the doubling delays.
     pub(crate) backoff: Option<Duration>,
     pub(crate) backoff_max: Duration,
     pub(crate) jitter: bool,
 }
 
 impl RetryPolicy {
-    /// The delay before retry number `retries` (0 for the first) of a task that failed:
-    /// `backoff * 2^retries`, at most `backoff_max`, and with jitter a random time between none
-    /// and that (celery/utils/time.py, `get_exponential_backoff_interval`; celery/app/autoretry.py).
+    /// Returns the delay before retry number `retries` (0 for the first) of a failed task: `backoff
+    /// * 2^retries`, at most `backoff_max`, and with jitter a random time from 0 to that
+    /// (celery/utils/time.py, `get_exponential_backoff_interval`; celery/app/autoretry.py).
     pub(crate) fn delay(&self, retries: u32, random: u64) -> Duration {
         match (self.backoff, self.default_delay) {
             (None, Some(delay)) => delay,
@@ -37,8 +37,8 @@ impl RetryPolicy {
         }
     }
 
-    /// The delay before a retry that the task asked for without saying when
-    /// (celery/app/task.py, `retry`).
+    /// Returns the delay before a retry for which the task gave no time (celery/app/task.py,
+    /// `retry`).
     pub(crate) fn delay_asked(&self, retries: u32, random: u64) -> Duration {
         self.default_delay
             .unwrap_or_else(|| self.delay(retries, random))
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_draws_from_nothing_to_the_whole_delay() {
+    fn jitter_draws_from_zero_to_the_whole_delay() {
         let policy = RetryPolicy {
             jitter: true,
             ..POLICY

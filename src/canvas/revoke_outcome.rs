@@ -1,15 +1,15 @@
-//! What a caller is told who has revoked something.
+//! The answer to a revocation.
 
-/// How far it had got, what [`AsyncResult::revoke`](crate::AsyncResult::revoke) or
-/// [`App::revoke`](crate::App::revoke) was asked to end. The answer is durable when it is given, and
-/// stays true over any crash.
+/// How far a task or workflow had got when [`AsyncResult::revoke`](crate::AsyncResult::revoke) or
+/// [`App::revoke`](crate::App::revoke) was called. The answer is durable when the call returns, and
+/// holds across any crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RevokeOutcome {
     /// No function of it has been called, and none ever will be.
     BeforeStart,
-    /// Some of it had begun. What runs is told so, nothing more of it starts, no retry follows, and it
-    /// ends [`Revoked`](crate::State::Revoked).
+    /// Some of it had begun. Running attempts are cancelled, nothing else of it starts, no retry
+    /// follows, and it ends as [`Revoked`](crate::State::Revoked).
     Cancelling,
-    /// It had ended: its outcome is on record and stays as it is.
+    /// It had ended: its outcome is recorded and does not change.
     AlreadyDone,
 }

@@ -1,4 +1,4 @@
-//! Signatures: what a user composes, typed by what goes in and what comes out.
+//! Signatures: the typed canvases that a user composes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 use super::Canvas;
 use super::outcome::TaskFailure;
 
-/// A task, chain, group or chord to be run: takes an `I` from upstream and gives an `O`.
+/// A task, chain, group or chord to run: it takes an `I` from upstream and gives an `O`.
 ///
-/// `add.s(2, 2)` is a `Signature<(), i64>`, complete; `add.partial(4)` a `Signature<i64, i64>`
-/// that waits for its first argument. Only a complete one can be submitted. Signatures are plain
-/// data: cloned, composed and sent anywhere; nothing runs before
+/// `add.s(2, 2)` is a complete `Signature<(), i64>`; `add.partial(4)` is a `Signature<i64, i64>`
+/// without its first argument. Only a complete one can be submitted. Signatures are plain data that
+/// can be cloned, composed and sent anywhere; nothing runs before
 /// [`App::apply_async`](crate::App::apply_async).
 ///
 /// ```
@@ -27,8 +27,7 @@ pub struct Signature<I, O> {
     types: PhantomData<fn(I) -> O>,
 }
 
-/// A signature that ignores what comes from upstream (Celery's `.si()`), so it goes wherever a
-/// signature goes.
+/// A signature that ignores the upstream value (Celery's `.si()`), so it can follow any step.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -42,8 +41,8 @@ pub struct Immutable<O> {
     types: PhantomData<fn() -> O>,
 }
 
-/// What can follow a step that gives `I`: a [`Signature<I, _>`](Signature), any [`Immutable`], a
-/// dynamic [`Canvas`].
+/// A canvas that can follow a step with the value `I`: a [`Signature<I, _>`](Signature), any
+/// [`Immutable`], or a dynamic [`Canvas`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot take `{I}` from upstream",
     label = "this does not take `{I}`",
@@ -52,7 +51,7 @@ pub struct Immutable<O> {
     note = "nothing is upstream, `()`, where a canvas is submitted: it needs all its arguments, `task.s(..)`"
 )]
 pub trait Accepts<I>: sealed::Sealed {
-    /// What it gives.
+    /// The type of its value.
     type Output;
 
     #[doc(hidden)]
@@ -121,12 +120,12 @@ impl<O> Immutable<O> {
 impl<I, M, R: Accepts<M>> BitOr<R> for Signature<I, M> {
     type Output = Signature<I, R::Output>;
 
-    /// A chain: `self`, then `next` with its value. After a group it is a chord: `next` runs once
-    /// all members have given theirs.
+    /// Creates a chain: `self`, then `next` with its value. After a group it is a chord: `next`
+    /// runs once all members have given their values.
     ///
-    /// A method binds tighter than `|`: `a | b.on_error(e)` is `a | (b.on_error(e))`, whose errback is
-    /// that of `b` alone. What is to be the chain's goes behind parentheses, `(a | b).on_error(e)`;
-    /// so do options, links and idempotency keys.
+    /// A method binds tighter than `|`: `a | b.on_error(e)` is `a | (b.on_error(e))`, whose errback
+    /// belongs to `b` alone. To give the chain an errback, use parentheses: `(a | b).on_error(e)`.
+    /// The same is true of options, links and idempotency keys.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -155,32 +154,33 @@ impl<I, M, R: Accepts<M>> BitOr<R> for Signature<I, M> {
 impl<M, R: Accepts<M>> BitOr<R> for Immutable<M> {
     type Output = Immutable<R::Output>;
 
-    /// A chain that ignores what comes from upstream.
+    /// Creates a chain that ignores the upstream value.
     fn bitor(self, next: R) -> Self::Output {
         Immutable::from_canvas(self.canvas.then(next.into_canvas()))
     }
 }
 
-/// The builders that [`Signature`] and [`Immutable`] share.
+/// The builder methods that [`Signature`] and [`Immutable`] share.
 macro_rules! builders {
     ($type:ident<$($param:ident),+>, $output:ident) => {
         impl<$($param),+> $type<$($param),+> {
-            /// Sends the task to this queue. A queue need not be declared: one that is not has the
-            /// [default](crate::AppBuilder::concurrency) slots. Its name has at most 255 bytes; nothing of
-            /// a queue stays in memory when it is idle.
+            /// Sets the queue of the task. A queue need not be declared: an undeclared one has the
+            /// [default](crate::AppBuilder::concurrency) number of slots. Its name has at most 255
+            /// bytes. An idle queue uses no memory.
             ///
-            /// Set on a chain, a chord or a fold, this holds for every task in it that has no queue of
-            /// its own, as if it were set there; so it is with [`priority`](Self::priority),
-            /// [`max_retries`](Self::max_retries), [`time_limit`](Self::time_limit) and
-            /// [`soft_time_limit`](Self::soft_time_limit). A time is that of the start:
-            /// [`countdown`](Self::countdown), [`eta`](Self::eta) and [`expires`](Self::expires) on a
-            /// chain are its first step's; on a chord they are its body's, as in Celery, so set them
-            /// on the group where the members are to wait. On a group every option is that of all its
-            /// members, and wins over theirs (celery/canvas.py, `Signature._merge`). Callbacks have
-            /// options of their own.
+            /// Set on a chain, a chord or a fold, the option applies to every task in it that has
+            /// no queue of its own, as if it were set there. The same is true of
+            /// [`priority`](Self::priority), [`max_retries`](Self::max_retries),
+            /// [`time_limit`](Self::time_limit) and [`soft_time_limit`](Self::soft_time_limit). The
+            /// times [`countdown`](Self::countdown), [`eta`](Self::eta) and
+            /// [`expires`](Self::expires) concern the start: on a chain they apply to its first
+            /// step; on a chord they apply to its body, as in Celery, so set them on the group if
+            /// the members are to wait. On a group every option applies to all members and
+            /// overrides theirs (celery/canvas.py, `Signature._merge`). Callbacks have options of
+            /// their own.
             ///
-            /// (In Celery a chain passes all options to its first step, a chord to its body. So does
-            /// [`Canvas::from_json`].)
+            /// (In Celery a chain passes all options to its first step, a chord to its body. So
+            /// does [`Canvas::from_json`].)
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -192,8 +192,8 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.queue(queue))
             }
 
-            /// Sets the priority, 0 to 9: of the tasks that wait in one queue, the highest goes
-            /// first.
+            /// Sets the priority, 0 to 9. Among the tasks that wait in one queue, the one with the
+            /// highest priority starts first.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -208,7 +208,7 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.priority(priority))
             }
 
-            /// Sets how often a failed attempt is tried again.
+            /// Sets how often a failed attempt is retried.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -226,9 +226,9 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.max_retries(max_retries))
             }
 
-            /// Sets the hard limit on one attempt, from the moment its body starts. An async body
-            /// is dropped at it; a blocking one cannot be stopped: its result is refused and its
-            /// slot comes back when it returns.
+            /// Sets the hard limit on one attempt, counted from the start of its body. An async
+            /// body is dropped at the limit. A blocking body cannot be stopped: its result is
+            /// refused, and its slot is free again when it returns.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -245,10 +245,11 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.time_limit(limit))
             }
 
-            /// Sets the soft limit on one attempt: at it a task that
-            /// [listens](crate::TaskContext::soft_time_limit) is told and may clean up; one that
-            /// does not is ended with `SoftTimeLimitExceeded`. A soft limit above the hard one, set
-            /// here or registered, is refused when the signature is submitted.
+            /// Sets the soft limit on one attempt. A task that
+            /// [listens](crate::TaskContext::soft_time_limit) for it is notified at the limit and
+            /// may clean up; any other task is ended with `SoftTimeLimitExceeded`. A soft limit
+            /// above the hard one, set here or registered, is refused when the signature is
+            /// submitted.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -267,11 +268,11 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.soft_time_limit(limit))
             }
 
-            /// Starts it no earlier than this long after it could have started: after the
-            /// submission, or, in a chain, after the step before it; the members of a group count
-            /// from when the group was reached, however many they are. It waits in the store and
-            /// holds no slot. The delay lasts as long as it says, however the machine's clock is set
-            /// meanwhile, and over restarts; see [`Clock`](crate::Clock).
+            /// Delays the start by at least this long after the task could have started: after the
+            /// submission, or, in a chain, after the step before it. The members of a group count
+            /// from the time at which the group was reached, however many they are. The task waits
+            /// in the store and holds no slot. The delay keeps its length if the machine's clock is
+            /// set meanwhile, and across restarts; see [`Clock`](crate::Clock).
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -283,8 +284,8 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.countdown(delay))
             }
 
-            /// Starts it no earlier than the machine's clock shows this time: earlier or later if the
-            /// clock is set meanwhile, which is noticed within about a second.
+            /// Delays the start until the machine's clock shows this time. If the clock is set
+            /// meanwhile, the engine notices it within about a second.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -304,9 +305,9 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.eta(time))
             }
 
-            /// Gives it up if it has not started this long after it could have: its state becomes
-            /// REVOKED, its errbacks do not run, and what needed its value fails with
-            /// `TaskRevokedError`. Attempts that retry are under the same limit.
+            /// Revokes the task if it has not started this long after it could have: its state
+            /// becomes REVOKED, its errbacks do not run, and everything that needed its value fails
+            /// with `TaskRevokedError`. Retries are under the same limit.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -318,7 +319,7 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.expires(after))
             }
 
-            /// Gives it up if it has not started when the machine's clock shows this time; see
+            /// Revokes the task if it has not started when the machine's clock shows this time; see
             /// [`expires`](Self::expires).
             ///
             /// ```
@@ -337,8 +338,8 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.expires_at(time))
             }
 
-            /// Runs `callback` with the value, once, after success. Its own outcome changes
-            /// nothing about this task's. On a group it is refused when submitted: use a chord.
+            /// Runs `callback` with the value, once, after success. The callback's outcome does not
+            /// change this task's. On a group it is refused at submission: use a chord.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -351,9 +352,9 @@ macro_rules! builders {
             }
 
             /// Runs `errback` with the [`TaskFailure`], once, after the final failure. On a group
-            /// every member gets it, so it runs once per member that fails; on a chain the step
-            /// that fails runs it, on a chord the body does, also when the header fails
-            /// (celery/canvas.py). A task that [expires](Self::expires) does not run it.
+            /// every member gets it, so it runs once per failed member. On a chain the failed step
+            /// runs it; on a chord the body runs it, even if the header fails (celery/canvas.py). A
+            /// task that [expires](Self::expires) does not run it.
             ///
             /// A method binds tighter than `|`: for the errback of a whole chain, write the chain in
             /// parentheses.
@@ -370,7 +371,7 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.link_error(errback.into_canvas()))
             }
 
-            /// The same as `link_error`, by Celery's other name.
+            /// Same as [`link_error`](Self::link_error), under Celery's other name.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -388,12 +389,13 @@ macro_rules! builders {
                 self.link_error(errback)
             }
 
-            /// Makes the second submission with `key` return the first one's handle, also after a
-            /// restart, until the first one's retention ends. The keys of one store are one space.
+            /// Makes the second submission with `key` return the first one's handle, even after a
+            /// restart, until the first one's retention ends. All keys of one store share one
+            /// namespace.
             ///
-            /// What is submitted the second time is not looked at, the key alone decides: make it
-            /// from the arguments. If the first one failed, its failure is what the handle gives;
-            /// to run it again, choose a new key.
+            /// The second canvas is not compared with the first: the key alone decides, so derive
+            /// it from the arguments. If the first one failed, the handle gives its failure; to run
+            /// it again, choose a new key.
             ///
             /// ```
             /// # use chordal::prelude::*;
@@ -430,7 +432,7 @@ builders!(Immutable<O>, O);
 
 impl<I, O> Signature<I, Vec<O>> {
     /// Makes a group give every outcome, failures included, instead of failing with the first
-    /// one: a body then runs whatever happened. Refused when submitted if there is no group.
+    /// failure, so that a body always runs. Refused at submission if there is no group.
     ///
     /// ```
     /// # use chordal::prelude::*;

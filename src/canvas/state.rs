@@ -1,36 +1,36 @@
-//! The states of a task, in Celery's words.
+//! The states of a task, with Celery's names.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// State of a task, chain, group or chord (celery/states.py).
+/// The state of a task, chain, group or chord (celery/states.py).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
 pub enum State {
-    /// Submitted; no attempt of it has started, perhaps because it waits for its
-    /// [time](crate::Signature::countdown).
+    /// Submitted. No attempt has started, perhaps because the task waits for its [start
+    /// time](crate::Signature::countdown).
     Pending,
     /// An attempt has started (for a chain, group or chord: one of its tasks has).
     Started,
     /// The last attempt failed and the next one waits for its time.
     Retry,
-    /// The process has [ended too often](crate::App::quarantined) while it was running: it waits
-    /// until somebody decides what becomes of it.
+    /// The process has [crashed too often](crate::App::quarantined) while the task was running. The
+    /// task waits until it is requeued or discarded.
     Quarantined,
     /// Ended with a value.
     Success,
     /// Ended with a [`TaskFailure`](crate::TaskFailure).
     Failure,
-    /// [Revoked](crate::AsyncResult::revoke); or it will never run: it
-    /// [expired](crate::Signature::expires) before it could start, or it is a callback whose task
-    /// failed, or an errback whose task did not.
+    /// [Revoked](crate::AsyncResult::revoke), or it will never run because it
+    /// [expired](crate::Signature::expires) before it could start, is a callback whose task failed,
+    /// or is an errback whose task did not fail.
     Revoked,
 }
 
 impl State {
-    /// Says whether the state is final: success, failure or revoked.
+    /// Returns whether the state is final: success, failure or revoked.
     ///
     /// ```
     /// use chordal::State;

@@ -1,32 +1,32 @@
-//! Time on two scales: the wall clock, which may be set, and one that only goes on.
+//! Time on two scales: the wall clock, which can be set, and a steady scale.
 
 use serde::{Deserialize, Serialize};
 
-/// A scale on which a moment is kept. Both count milliseconds.
+/// The scale of a moment. Both scales count milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// The time that passes, over restarts too: the ends of delays. It began with the wall clock's time, and
-    /// no setting of that moves it.
+    /// Elapsed time, across restarts too; used for delays. It started at the wall clock's time, and
+    /// setting the clock does not change it.
     Steady,
-    /// Since the Unix epoch, as the machine's clock shows it: points in time.
+    /// Time since the Unix epoch, as the machine's clock shows it; used for points in time.
     Wall,
 }
 
-/// A moment that is waited for.
+/// A moment to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     pub(crate) scale: Scale,
     pub(crate) ms: u64,
 }
 
-/// What both scales show.
+/// The current time on both scales.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Time {
     pub(crate) steady_ms: u64,
     pub(crate) wall_ms: u64,
 }
 
-/// The first of several moments, on each scale: which of the two comes first may change.
+/// The earliest of several moments on each scale. Which of the two comes first can change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Earliest {
     pub(crate) steady_ms: Option<u64>,
@@ -57,12 +57,13 @@ impl Time {
         self.left_ms(moment) == 0
     }
 
-    /// Returns how long it is to a moment, unless the clock is set meanwhile; 0 once it has come.
+    /// Returns the time until a moment unless the clock is set meanwhile; 0 once the moment has
+    /// come.
     pub(crate) fn left_ms(self, moment: Moment) -> u64 {
         moment.ms.saturating_sub(self.on(moment.scale))
     }
 
-    /// Returns the time so much later.
+    /// Returns the time `ms` later.
     pub(crate) fn after(self, ms: u64) -> Self {
         Self {
             steady_ms: self.steady_ms.saturating_add(ms),
@@ -75,8 +76,8 @@ impl Time {
         self.wall_ms.wrapping_sub(self.steady_ms).cast_signed()
     }
 
-    /// Returns what the wall clock shows at a moment, unless it is set meanwhile, in milliseconds since the
-    /// Unix epoch.
+    /// Returns what the wall clock shows at a moment unless it is set meanwhile, in milliseconds
+    /// since the Unix epoch.
     pub(crate) fn on_the_wall(self, moment: Moment) -> u64 {
         match moment.scale {
             Scale::Wall => moment.ms,
@@ -84,7 +85,8 @@ impl Time {
         }
     }
 
-    /// Returns when it was, on the steady scale, that the wall clock showed this, as far as it was not set since.
+    /// Returns the steady time at which the wall clock showed `wall_ms`, unless the clock was set
+    /// since.
     pub(crate) fn steady_at(self, wall_ms: u64) -> u64 {
         let ago = self.wall_ms.saturating_sub(wall_ms);
         self.steady_ms.saturating_sub(ago)
@@ -93,7 +95,7 @@ impl Time {
 
 #[cfg(test)]
 impl Time {
-    /// Both scales as they are before the clock has been set.
+    /// Returns a time with both scales equal, as before the clock is set.
     pub(crate) fn both(ms: u64) -> Self {
         Self {
             steady_ms: ms,
@@ -116,7 +118,7 @@ impl Earliest {
         steady.into_iter().chain(self.wall_ms.map(Moment::wall))
     }
 
-    /// Returns how long it is to the first of them, unless the clock is set meanwhile.
+    /// Returns the time until the first of them, unless the clock is set meanwhile.
     pub(crate) fn left_ms(self, now: Time) -> Option<u64> {
         self.moments().map(|moment| now.left_ms(moment)).min()
     }
@@ -125,7 +127,7 @@ impl Earliest {
         self.left_ms(now) == Some(0)
     }
 
-    /// Says whether there is a moment among these that comes before those of `other` on its scale.
+    /// Returns whether one of these moments comes before those of `other` on its scale.
     pub(crate) fn is_before(self, other: Self) -> bool {
         let before = |own: Option<u64>, other: Option<u64>| {
             own.is_some_and(|own| other.is_none_or(|other| own < other))
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_moment_depends_on_what_both_clocks_show() {
+    fn the_first_moment_depends_on_both_clocks() {
         let mut earliest = Earliest::default();
         assert!(!earliest.has_come(Time::both(u64::MAX)));
         for moment in [
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_delay_is_shown_by_the_wall_clock_as_it_is_now() {
+    fn the_end_of_a_delay_is_converted_to_the_current_wall_clock() {
         let now = Time {
             steady_ms: 100,
             wall_ms: 40,

@@ -236,7 +236,7 @@ impl Running {
                 index,
                 purpose,
                 key,
-                graft,
+                plan: graft,
             } => {
                 let first = self.run.number(graft.span, draft);
                 let child =
@@ -440,7 +440,9 @@ impl Attempt {
     fn called(&self, key: &str, graft: SubtaskPlan) -> Result<Joint<Called>> {
         let task = &self.task;
         let mut state = task.state.lock();
-        let wants = state.machine.wants(self.number, Purpose::Call, key, graft);
+        let wants = state
+            .machine
+            .start_subtask(self.number, Purpose::Call, key, graft);
         let (index, commands) = wants.ok_or(Error::NotInTask)?;
         let mut draft = CommitBuilder::default();
         task.perform(&mut state, commands, &mut draft);
@@ -464,7 +466,7 @@ impl Attempt {
         let mut state = task.state.lock();
         let wants = state
             .machine
-            .wants(self.number, Purpose::Addition, &number, graft);
+            .start_subtask(self.number, Purpose::Addition, &number, graft);
         if let Some((_, commands)) = wants {
             let mut draft = CommitBuilder::default();
             task.perform(&mut state, commands, &mut draft);

@@ -506,7 +506,7 @@ mod tests {
             let all = members.iter().flat_map(|(one, times)| vec![one.clone(); *times]);
             let all: Vec<_> = all.collect();
             let canvas = || Canvas::group(all.clone());
-            let whole = crate::canvas::freeze::graft(canvas(), false, &Everything).unwrap();
+            let whole = crate::canvas::freeze::plan_subtask(canvas(), false, &Everything).unwrap();
             let Def::Group(FanOutDef { members: Members::Inline(frozen), .. }) = whole.node.def else {
                 panic!("it is a group")
             };

@@ -1,4 +1,4 @@
-//! A task's error within a `Box<dyn Error>`.
+//! A task's error inside a `Box<dyn Error>`.
 
 use std::error::Error;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::sync::{Mutex, PoisonError};
 
 use super::TaskError;
 
-/// What is in the box. [`TaskError`] itself implements no [`Error`], so that every `Error` turns into
-/// one with `?`.
+/// The boxed error. [`TaskError`] itself does not implement [`Error`], so that `?` can convert
+/// every `Error` into one.
 #[derive(Debug)]
 struct Boxed(Inner);
 
-/// In the place of a source, where [`take`] finds it whatever the type of the box.
+/// The source of the boxed error, where [`take`] finds it whatever the type of the box.
 #[derive(Debug)]
 struct Inner {
     message: String,
@@ -47,7 +47,7 @@ impl fmt::Display for Inner {
     }
 }
 
-/// Takes out the task's error that is in the box, or in what it has as a source.
+/// Takes the task's error out of the box, or out of one of its sources.
 pub(super) fn take<E: Error + ?Sized>(error: &E) -> Option<TaskError> {
     let mut source = error.source();
     while let Some(cause) = source {
@@ -64,14 +64,14 @@ pub(super) fn take<E: Error + ?Sized>(error: &E) -> Option<TaskError> {
 }
 
 impl From<TaskError> for Box<dyn Error + Send + Sync> {
-    /// Puts the error into a box. A task that returns it fails as with the error itself.
+    /// Boxes the error. A task that returns the box fails as with the error itself.
     fn from(error: TaskError) -> Self {
         Self::from(Boxed::new(error))
     }
 }
 
 impl From<TaskError> for Box<dyn Error> {
-    /// Puts the error into a box. A task that returns it fails as with the error itself.
+    /// Boxes the error. A task that returns the box fails as with the error itself.
     fn from(error: TaskError) -> Self {
         Self::from(Boxed::new(error))
     }

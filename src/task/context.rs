@@ -1,4 +1,4 @@
-//! What a running task knows about itself, and what it can start.
+//! The context of a running task: its identity, and the operations that it can start.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 use crate::persistence::reader::Elements;
 use crate::result::AsyncResult;
 
-/// What a running task knows about itself, and what it can start. A task that wants it takes
-/// `ctx: &TaskContext` as its first parameter.
+/// The context of a running task: its identity, and the operations that it can start. A task that
+/// needs it takes `ctx: &TaskContext` as its first parameter.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -39,24 +39,24 @@ pub struct TaskContext {
     pub(crate) parent_id: Option<Id>,
     pub(crate) group_id: Option<Id>,
     pub(crate) attempt: u32,
-    /// Which item of a map it is called with: each has calls of its own.
+    /// The item of a map with which the function is called. Each item has its own calls.
     pub(crate) item: Option<u32>,
-    /// It holds a thread.
+    /// Whether the task holds a thread.
     pub(crate) blocking: bool,
-    /// It takes in what a group gives, one call for each.
+    /// Whether the task folds the values of a group, one call for each.
     pub(crate) folds: bool,
     /// The list that its first argument reads as it goes.
     pub(crate) upstream: Option<Arc<Elements>>,
     pub(crate) host: Host,
 }
 
-/// The longest key of a call: it stands in a record.
+/// The longest key of a call in bytes, because the key is part of a record.
 const MAX_KEY: usize = 1_024;
 
-/// What carries out the wishes of a task.
+/// The part of the system that carries out a task's requests.
 #[derive(Clone)]
 pub(crate) enum Host {
-    /// Nothing: the function was called by hand.
+    /// None: the function was called directly.
     Detached,
     Engine(Arc<Attempt>),
     Eager(Arc<eager::Attempt>),
@@ -71,26 +71,26 @@ impl Host {
         }
     }
 
-    async fn call(&self, key: &str, graft: SubtaskPlan) -> Result<Outcome> {
+    async fn call(&self, key: &str, plan: SubtaskPlan) -> Result<Outcome> {
         match self {
             Self::Detached => Err(Error::NotInTask),
-            Self::Engine(attempt) => attempt.call(key, graft).await,
-            Self::Eager(attempt) => attempt.call(key, graft).await,
+            Self::Engine(attempt) => attempt.call(key, plan).await,
+            Self::Eager(attempt) => attempt.call(key, plan).await,
         }
     }
 
-    fn add(&self, graft: SubtaskPlan) {
+    fn add(&self, plan: SubtaskPlan) {
         match self {
             Self::Detached => {}
-            Self::Engine(attempt) => attempt.add(graft),
-            Self::Eager(attempt) => attempt.add(graft),
+            Self::Engine(attempt) => attempt.add(plan),
+            Self::Eager(attempt) => attempt.add(plan),
         }
     }
 }
 
 impl TaskContext {
-    /// A context outside any app, for calling a task's function by hand. What needs an app gives
-    /// [`Error::NotInTask`] there.
+    /// Creates a context outside any app, for calling a task's function directly. Operations that
+    /// need an app return [`Error::NotInTask`].
     #[must_use]
     pub fn detached() -> Self {
         Self {
@@ -106,8 +106,8 @@ impl TaskContext {
         }
     }
 
-    /// The task's id: the same in every attempt, so that it serves as an idempotency key towards
-    /// the outside world.
+    /// Returns the task's id. It is the same in every attempt, so it can serve as an idempotency
+    /// key for external services.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -126,7 +126,7 @@ impl TaskContext {
         self.id
     }
 
-    /// The id of the workflow the task belongs to.
+    /// Returns the id of the workflow that the task belongs to.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -145,7 +145,8 @@ impl TaskContext {
         self.id.root()
     }
 
-    /// The id of the chain, group, chord or task that the task is a child of, if it is not alone.
+    /// Returns the id of the chain, group, chord or task whose child the task is, if it has a
+    /// parent.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -165,8 +166,8 @@ impl TaskContext {
         self.parent_id
     }
 
-    /// The id of the group or chord that the task is a member of, itself or as the last step of
-    /// one.
+    /// Returns the id of the group or chord of which the task is a member, or the last step of a
+    /// member.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -185,7 +186,7 @@ impl TaskContext {
         self.group_id
     }
 
-    /// Which attempt this is, from 1; one that a crash cut short counts.
+    /// Returns the number of this attempt, from 1. Attempts that a crash interrupted count.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -202,16 +203,16 @@ impl TaskContext {
         self.attempt
     }
 
-    /// The wish for another attempt, to be returned as the task's error: when, how often, with
-    /// which arguments, and what to fail with at the end. See [`Retry`].
+    /// Requests another attempt; return it as the task's error. It can set the time, the number of
+    /// retries, the arguments, and the failure if no retries are left. See [`Retry`].
     pub fn retry(&self) -> Retry {
         Retry::new()
     }
 
-    /// Lets `signature` take the task's place: return what this gives, without `?`. The task's value
-    /// is then the signature's, its failure too; links, errbacks, retries of a header and the rest of
-    /// a chain wait for it (celery/app/task.py, `replace`). The place is taken once and for all:
-    /// the function is not called again.
+    /// Replaces the task by `signature`: return the value of this call, without `?`. The task's
+    /// value or failure is then the signature's; links, errbacks, retries of a header and the rest
+    /// of a chain wait for it (celery/app/task.py, `replace`). The replacement is final: the
+    /// function is not called again.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -227,10 +228,10 @@ impl TaskContext {
     /// # app.shutdown().await }
     /// ```
     ///
-    /// It gives whatever the task returns: a `Result<O, TaskError>`, or one with a `Box<dyn Error>`.
-    /// Code behind it would run although the task is replaced, or, as in Celery, would not run at
-    /// all; so `ctx.replace(..)?` and a call whose value is not used do not compile ("type annotations
-    /// needed").
+    /// It gives the type that the task returns: a `Result<O, TaskError>`, or one with a `Box<dyn
+    /// Error>`. Code after it would run although the task is replaced, or, as in Celery, would not
+    /// run at all; so `ctx.replace(..)?` and a call whose value is not used do not compile ("type
+    /// annotations needed").
     #[must_use = "the task is replaced when it returns this"]
     pub fn replace<S, ReturnedByTheTask>(&self, signature: S) -> ReturnedByTheTask
     where
@@ -240,10 +241,10 @@ impl TaskContext {
         ReturnedByTheTask::by(signature.into_canvas())
     }
 
-    /// Submits a workflow of its own, as [`App::apply_async`](crate::App::apply_async) does. It is
-    /// among the [children](crate::AsyncResult::children) of this task.
-    /// An attempt that is run again after a crash submits again; an
-    /// [idempotency key](crate::Signature::idempotency_key) makes it once.
+    /// Submits a separate workflow, as [`App::apply_async`](crate::App::apply_async) does. It is
+    /// among the [children](crate::AsyncResult::children) of this task. An attempt that runs again
+    /// after a crash submits again; with an [idempotency key](crate::Signature::idempotency_key)
+    /// the workflow is submitted once.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -269,26 +270,27 @@ impl TaskContext {
     ) -> Result<AsyncResult<S::Output>> {
         let shared = self.host.shared()?;
         let canvas = signature.into_canvas();
-        let pin = client::submit(shared, canvas, WhenFull::Admit, Some(self.id)).await?;
+        let guard = client::submit(shared, canvas, WhenFull::Admit, Some(self.id)).await?;
         let attempt = match &self.host {
             Host::Engine(attempt) => Some(attempt.clone()),
             Host::Eager(_) | Host::Detached => None,
         };
-        Ok(AsyncResult::of_task(shared.clone(), pin, attempt))
+        Ok(AsyncResult::of_task(shared.clone(), guard, attempt))
     }
 
-    /// Runs a canvas as a part of this task and waits for its value. While it waits the task holds
-    /// no slot, so that tasks may call tasks however few slots there are.
+    /// Runs a canvas as a part of this task and waits for its value. While it waits, the task holds
+    /// no slot, so tasks may call tasks however few slots there are.
     ///
-    /// `key`, of at most 1,024 bytes, names the call within the task (in a map, within the item):
-    /// an attempt that is run again, after a crash or as a retry, joins what the one before it had
-    /// started under the same key, whatever the signature says now, and gets its outcome if it has
-    /// ended. A failure is an outcome, too: a task that wants another try of the canvas with its own
-    /// puts [`attempt`](Self::attempt) into the key.
+    /// `key`, of at most 1,024 bytes, identifies the call within the task (in a map, within the
+    /// item). An attempt that runs again, after a crash or as a retry, joins the canvas that an
+    /// earlier attempt started under the same key, whatever the signature is now, and gets its
+    /// outcome if it has ended. A failure is an outcome, too: to run the canvas again with each
+    /// retry of the task, include [`attempt`](Self::attempt) in the key.
     ///
-    /// Time limits of the task go on while it waits. If it does not wait for the end, its own is put
-    /// off until the canvas has ended. The failure of what was called, as an error of this task,
-    /// has the type `Error`; [`Error::Failed`] has the one it had.
+    /// The task's time limits continue while it waits. If it does not wait for the canvas, the
+    /// task's own end is delayed until the canvas has ended. A failure of the called canvas,
+    /// returned as an error of this task, has the type `Error`; [`Error::Failed`] has the original
+    /// type.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -310,7 +312,7 @@ impl TaskContext {
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] with the failure of what was called, [`Error::Canvas`],
+    /// [`Error::Failed`] with the failure of the called canvas, [`Error::Canvas`],
     /// [`Error::Decode`]; [`Error::NotInTask`] outside a running attempt;
     /// [`Error::CallInBlockingTask`]; [`Error::WorkInFold`].
     pub async fn call<S>(&self, key: &str, signature: S) -> Result<S::Output>
@@ -332,12 +334,12 @@ impl TaskContext {
                 reason,
             });
         }
-        let graft = self.graft(signature)?;
+        let plan = self.plan_subtask(signature)?;
         let key = match self.item {
             None => Cow::Borrowed(key),
             Some(item) => Cow::Owned(format!("{item} {key}")),
         };
-        match self.host.call(&key, graft).await? {
+        match self.host.call(&key, plan).await? {
             Outcome::Success(value) => {
                 let payload = shared.load(self.root_id(), value).await?;
                 payload
@@ -348,15 +350,19 @@ impl TaskContext {
         }
     }
 
-    fn graft<S: Accepts<()>>(&self, signature: S) -> Result<SubtaskPlan> {
+    fn plan_subtask<S: Accepts<()>>(&self, signature: S) -> Result<SubtaskPlan> {
         let registry = &self.host.shared()?.registry;
-        Ok(freeze::graft(signature.into_canvas(), false, registry)?)
+        Ok(freeze::plan_subtask(
+            signature.into_canvas(),
+            false,
+            registry,
+        )?)
     }
 
-    /// Adds a member to the group, or the chord's header, that the task is a member of: its value
-    /// stands behind the task's own in the list, and the body waits for it
-    /// (celery/app/task.py, `add_to_chord`). The nth addition of an attempt that is run again is
-    /// the nth of the one before. What is added may add more in its turn.
+    /// Adds a member to the group or chord's header that the task is a member of. Its value follows
+    /// the task's own in the list, and the body waits for it (celery/app/task.py, `add_to_chord`).
+    /// In an attempt that runs again, the nth addition is the nth of the earlier attempt. An added
+    /// member may itself add members.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -377,7 +383,7 @@ impl TaskContext {
     ///
     /// # Errors
     ///
-    /// If the task is a member of no group and of no chord's header, or a fold's function, or the
+    /// If the task is not a member of a group or of a chord's header, is a fold's function, or the
     /// canvas is refused.
     pub fn add_to_chord<S: Accepts<()>>(&self, signature: S) -> Result<()> {
         if let Host::Detached = self.host {
@@ -389,12 +395,12 @@ impl TaskContext {
         if self.group_id.is_none() {
             return Err(Error::NotInChord { id: self.id });
         }
-        self.host.add(self.graft(signature)?);
+        self.host.add(self.plan_subtask(signature)?);
         Ok(())
     }
 
-    /// Waits for the task's soft time limit. A task that has called this listens for it: it is not
-    /// ended at it, and may clean up until its hard limit.
+    /// Waits for the task's soft time limit. A task that has called this handles the limit itself:
+    /// it is not ended, and may clean up until its hard limit.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -415,8 +421,8 @@ impl TaskContext {
         }
     }
 
-    /// Says whether the soft time limit has been reached: for blocking tasks, which look from time
-    /// to time. A task that has called this listens for it, as with
+    /// Returns whether the soft time limit has been reached: for blocking tasks, which check from
+    /// time to time. A task that has called this handles the limit itself, as with
     /// [`soft_time_limit`](Self::soft_time_limit).
     ///
     /// ```
@@ -441,8 +447,8 @@ impl TaskContext {
     }
 
     /// Waits until the task is [revoked](crate::AsyncResult::revoke). A task that has called this
-    /// listens for it: it is not ended then, and may clean up, until its time limits, and at most for
-    /// the app's [grace](crate::AppBuilder::grace). What it gives in the end does not count.
+    /// handles the revocation itself: it is not dropped, and may clean up until its time limits,
+    /// and at most for the app's [grace period](crate::AppBuilder::grace). Its outcome is ignored.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -467,10 +473,10 @@ impl TaskContext {
         }
     }
 
-    /// Says whether the task is [revoked](crate::AsyncResult::revoke): for blocking tasks, which look
-    /// from time to time. A task that has called this listens for it, as with
-    /// [`cancelled`](Self::cancelled); a blocking one that does not goes on in vain, since its thread
-    /// cannot be stopped.
+    /// Returns whether the task is [revoked](crate::AsyncResult::revoke): for blocking tasks, which
+    /// check from time to time. A task that has called this handles the revocation itself, as with
+    /// [`cancelled`](Self::cancelled). A blocking task that never checks continues in vain, because
+    /// its thread cannot be stopped.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -1,4 +1,4 @@
-//! What can be stored of a task: its arguments and its result.
+//! The stored data of a task: its arguments and its result.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,14 +14,15 @@ use crate::canvas::payload::{Parts, Payload};
 )]
 pub trait TaskArg: Serialize + DeserializeOwned + Send + 'static {}
 
-// Otherwise the compiler asks for serde's traits on whatever is within the type.
+// Otherwise the compiler asks for serde's traits on the types inside.
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Send + 'static> TaskArg for T {}
 
 /// All arguments of a task: a tuple of up to 16 [`TaskArg`]s.
 ///
-/// (serde's traits are no supertraits here, nor of [`TaskOutput`]: the compiler would name them, not
-/// these. Where a generic function needs them it says so, `where T::Output: DeserializeOwned`.)
+/// (serde's traits are not supertraits here, nor of [`TaskOutput`], because the compiler would name
+/// them instead of these. A generic function that needs them states it: `where T::Output:
+/// DeserializeOwned`.)
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a tuple of what a task can take",
     label = "write a tuple: `(X,)`, `(X, Y)`"
@@ -51,17 +52,17 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> TaskOutput for T {
     }
 }
 
-/// A value as it is stored.
+/// A value in stored form.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Stored(pub(super) Payload);
 
-/// The arguments of one call as they are stored.
+/// The arguments of one call in stored form.
 #[doc(hidden)]
 #[allow(missing_debug_implementations)] // never shown: arguments may be secret
 pub struct StoredArgs(pub(super) Parts);
 
-/// Stored arguments that are not what a task takes.
+/// Stored arguments that do not fit a task's parameters.
 #[doc(hidden)]
 #[allow(missing_debug_implementations)] // never shown: arguments may be secret
 pub struct Unreadable {

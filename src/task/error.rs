@@ -1,4 +1,4 @@
-//! Why a task failed, and what is to come of it.
+//! The error of a task, and whether another attempt follows.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -14,10 +14,10 @@ use crate::canvas::machine::task;
 use crate::canvas::outcome::{FailureKind, TaskFailure, shorten};
 use crate::canvas::parked::Misfit;
 
-/// Why a task failed. Any [`std::error::Error`] becomes one with `?` or `.into()`; a text does with
-/// [`new`](Self::new), `anyhow::Error`, `eyre::Report` and a boxed error with
-/// [`from_boxed`](Self::from_boxed). A task may also return those as they are:
-/// `-> anyhow::Result<T>`.
+/// The error of a task. `?` and `.into()` convert any [`std::error::Error`] into one;
+/// [`new`](Self::new) converts a text, and [`from_boxed`](Self::from_boxed) converts an
+/// `anyhow::Error`, an `eyre::Report` or a boxed error. A task may also return those directly: `->
+/// anyhow::Result<T>`.
 ///
 /// ```
 /// # use chordal::TaskError;
@@ -39,7 +39,7 @@ pub struct TaskError {
     then: Then,
 }
 
-/// What the task wants to come of it.
+/// The action that the task requests after the error.
 enum Then {
     /// Another attempt, if its options say so.
     Auto,
@@ -48,11 +48,11 @@ enum Then {
     Fatal,
     /// Its arguments do not decode.
     Unfit(Misfit),
-    /// It is no failure: this canvas takes the task's place.
+    /// No failure: this canvas replaces the task.
     Replace(Box<Canvas>),
 }
 
-/// What comes of an attempt that gave no value.
+/// The action after an attempt without a value.
 pub(crate) enum Next {
     Retry(task::Retry),
     Replace(Box<Canvas>),
@@ -61,7 +61,7 @@ pub(crate) enum Next {
 }
 
 impl TaskError {
-    /// An error with this message. Its [type](Self::with_type) is called `TaskError`.
+    /// Creates an error with this message. The name of its [type](Self::with_type) is `TaskError`.
     ///
     /// ```
     /// # use chordal::TaskError;
@@ -77,10 +77,10 @@ impl TaskError {
         }
     }
 
-    /// The error in a box: `Box<dyn Error>`, `anyhow::Error`, `eyre::Report`, an `Arc` of an error. Its
-    /// message is that of the error with those of its sources; its [type](Self::error_type) is called
-    /// `Error`, since a box does not say what is in it. A `TaskError` that was put into a
-    /// `Box<dyn Error>` comes out as it was, with what it asks for.
+    /// Converts a boxed error: `Box<dyn Error>`, `anyhow::Error`, `eyre::Report`, an `Arc` of an
+    /// error. The message is the error's, followed by those of its sources; the name of its
+    /// [type](Self::error_type) is `Error`, because a box hides the type inside. A `TaskError` that
+    /// was converted into a `Box<dyn Error>` is restored with all its requests.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -110,8 +110,8 @@ impl TaskError {
         }
     }
 
-    /// An error that asks for the next attempt after `delay`, if the task has retries left. See
-    /// [`TaskContext::retry`](crate::TaskContext::retry) for all that can be asked for.
+    /// Creates an error that requests the next attempt after `delay`, if the task has retries left.
+    /// See [`TaskContext::retry`](crate::TaskContext::retry) for all options.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -129,7 +129,7 @@ impl TaskError {
         }
     }
 
-    /// The same error, not to be tried again however many retries are left.
+    /// Makes the error final: the task is not retried however many retries are left.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -144,7 +144,7 @@ impl TaskError {
         self
     }
 
-    /// The same error by another name: what [`TaskFailure::error_type`] says.
+    /// Sets the name of the error's type, which [`TaskFailure::error_type`] returns.
     ///
     /// ```
     /// # use chordal::TaskError;
@@ -157,8 +157,8 @@ impl TaskError {
         self
     }
 
-    /// Returns the name of the error's type: that of the error it was made from, without its path,
-    /// or what it was [given](Self::with_type).
+    /// Returns the name of the error's type: that of the original error, without its path, or the
+    /// [given](Self::with_type) name.
     #[must_use]
     pub fn error_type(&self) -> &str {
         match &self.error_type {
@@ -167,7 +167,7 @@ impl TaskError {
         }
     }
 
-    /// Arguments or a result of the wrong type: the next attempt would fail alike.
+    /// Creates an error for arguments or a result of the wrong type. A retry would fail too.
     pub(crate) fn wrong_type(message: String) -> Self {
         Self {
             kind: FailureKind::Type,
@@ -175,7 +175,7 @@ impl TaskError {
         }
     }
 
-    /// Arguments that do not decode: the function was not called.
+    /// Creates an error for arguments that do not decode; the function was not called.
     pub(super) fn unfit(message: String, misfit: Misfit) -> Self {
         Self {
             then: Then::Unfit(misfit),
@@ -183,7 +183,7 @@ impl TaskError {
         }
     }
 
-    /// What it gives is larger than is taken: the next attempt would fail alike.
+    /// Creates an error for a payload above the limit. A retry would fail too.
     pub(crate) fn too_large(message: String) -> Self {
         Self {
             kind: FailureKind::PayloadTooLarge,
@@ -205,7 +205,7 @@ impl TaskError {
         }
     }
 
-    /// No error: this canvas takes the task's place.
+    /// Wraps a replacement as an error; the canvas replaces the task.
     pub(super) fn replaced_by(canvas: Canvas) -> Self {
         Self {
             then: Then::Replace(Box::new(canvas)),
@@ -213,21 +213,21 @@ impl TaskError {
         }
     }
 
-    /// The same error, of one item of a map or fold. The task is the whole: an item can say nothing
-    /// that is about all of them.
-    pub(crate) fn of_item(self, whole: &str) -> Self {
+    /// Converts the error of one item of a map or fold into the error of the task. An item cannot
+    /// request anything that concerns all items.
+    pub(crate) fn of_item(self, container: &str) -> Self {
         match &self.then {
             Then::Replace(_) => {
-                Self::wrong_type(format!("an item of a {whole} cannot be replaced"))
+                Self::wrong_type(format!("an item of a {container} cannot be replaced"))
             }
             Then::Retry(retry) if retry.has_args() => Self::wrong_type(format!(
-                "an item of a {whole} cannot change the arguments of the {whole}"
+                "an item of a {container} cannot change the arguments of the {container}"
             )),
             _ => self,
         }
     }
 
-    /// What comes of it, for a task with these options.
+    /// Returns the action that follows, for a task with these options.
     pub(crate) fn next(&self, options: &TaskOptions) -> Next {
         Next::Retry(match &self.then {
             Then::Replace(canvas) => return Next::Replace(canvas.clone()),
@@ -241,7 +241,7 @@ impl TaskError {
         })
     }
 
-    /// The failure that the task ends with if there is no further attempt.
+    /// Returns the task's failure if no further attempt follows.
     pub(crate) fn failure(&self, id: Id, name: &str, attempt: u32) -> Box<TaskFailure> {
         let mut failure = TaskFailure::new(self.kind, id, name, attempt, &self.message);
         if let Some(error_type) = &self.error_type {
@@ -251,18 +251,18 @@ impl TaskError {
     }
 }
 
-/// What `?` turns into a [`TaskError`]: any [`std::error::Error`].
+/// An error that `?` converts into a [`TaskError`]: any [`std::error::Error`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not turn into a `TaskError`",
     label = "no `std::error::Error`: write `.map_err(TaskError::new)?` for a text, `.map_err(TaskError::from_boxed)?` for `anyhow::Error`, `eyre::Report` or a boxed error",
     note = "an error of a task is a `TaskError`, a text, a boxed error, or a type that implements `std::error::Error`"
 )]
 pub trait IntoTaskError {
-    /// Turns it into a task's error.
+    /// Converts it into a task's error.
     fn into_task_error(self) -> TaskError;
 }
 
-// The compiler would ask for a `std::error::Error`, which `String` can never be, and say no more.
+// The compiler would only ask for a `std::error::Error`, which `String` can never be.
 #[diagnostic::do_not_recommend]
 impl<E: Error> IntoTaskError for E {
     fn into_task_error(self) -> TaskError {
@@ -271,13 +271,13 @@ impl<E: Error> IntoTaskError for E {
 }
 
 impl<E: IntoTaskError> From<E> for TaskError {
-    /// The error's message, and those of its sources that it does not repeat.
+    /// Joins the error's message and those of its sources that it does not repeat.
     fn from(error: E) -> Self {
         error.into_task_error()
     }
 }
 
-/// The error's message, and those of its sources that it does not repeat.
+/// Joins the error's message and those of its sources that it does not repeat.
 fn with_sources<E: Error + ?Sized>(error: &E) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
@@ -308,7 +308,8 @@ impl From<Retry> for TaskError {
     }
 }
 
-/// A type's name without its path and without its parameters: `Error` of `dyn std::error::Error + Send`.
+/// Returns a type's name without its path and its parameters: `Error` for `dyn std::error::Error +
+/// Send`.
 fn name_of<T: ?Sized>() -> &'static str {
     let name = std::any::type_name::<T>();
     let name = name.split(['<', '+']).next().unwrap_or(name).trim_end();

@@ -1,7 +1,7 @@
-//! What [`#[task]`](macro@crate::task) expands to beside the public API. The attribute sees how a type
-//! is written; what the type is, only the compiler knows. A method that is found at several types is
-//! taken from the first at which it fits, and an inherent constant goes before that of a trait: so the
-//! expansion asks.
+//! Items for the expansion of [`#[task]`](macro@crate::task) that are not public API. The attribute
+//! sees how a type is written, but only the compiler knows the type. Method resolution takes the
+//! first type on which a method fits, and an inherent constant goes before a trait's, so the
+//! expansion uses these rules to choose.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -15,7 +15,7 @@ use super::error::IntoTaskError;
 use crate::canvas::parameter::ParameterType;
 use crate::canvas::payload::Payload;
 
-/// Tells whether a type is a `Result`: `Returned::<T>::IS_RESULT`, with [`NoResult`] in scope.
+/// Determines whether a type is a `Result`: `Returned::<T>::IS_RESULT`, with [`NoResult`] in scope.
 #[derive(Debug)]
 pub struct Returned<T>(PhantomData<T>);
 
@@ -23,14 +23,14 @@ impl<T, E> Returned<Result<T, E>> {
     pub const IS_RESULT: bool = true;
 }
 
-/// Answers where the inherent constant does not.
+/// Provides the constant for all other types.
 pub trait NoResult {
     const IS_RESULT: bool = false;
 }
 
 impl<T> NoResult for Returned<T> {}
 
-/// Has the `ParameterType` of a type: `Typed::<T>::TYPE`, with [`Untyped`] in scope.
+/// Provides the `ParameterType` of a type: `Typed::<T>::TYPE`, with [`Untyped`] in scope.
 #[derive(Debug)]
 pub struct Typed<T>(PhantomData<T>);
 
@@ -38,14 +38,15 @@ impl<T: DeserializeOwned + 'static> Typed<T> {
     pub const TYPE: ParameterType = ParameterType::of::<T>();
 }
 
-/// Answers for what cannot be stored: that is an error already, of the task's `Args`.
+/// Provides the constant for types that cannot be stored; the task's `Args` already reports the
+/// error.
 pub trait Untyped {
     const TYPE: ParameterType = ParameterType::of::<()>();
 }
 
 impl<T> Untyped for Typed<T> {}
 
-/// Arguments of a signature, for encoding them if that can be done: `(&&Rest(&args)).encoded()`.
+/// Arguments of a signature, encoded if their types allow it: `(&&Rest(&args)).encoded()`.
 #[derive(Debug)]
 pub struct Rest<'a, T>(pub &'a T);
 
@@ -59,7 +60,8 @@ impl<T: Serialize> Encoded for &Rest<'_, T> {
     }
 }
 
-/// Answers for what cannot be stored: that is an error already, of the task's `Args`.
+/// Provides the method for types that cannot be stored; the task's `Args` already reports the
+/// error.
 pub trait NotEncoded {
     fn encoded(&self) -> Result<Stored, String> {
         Err("they cannot be stored".to_owned())
@@ -68,7 +70,7 @@ pub trait NotEncoded {
 
 impl<T> NotEncoded for Rest<'_, T> {}
 
-/// The type of an error, for choosing how it turns into a [`TaskError`]:
+/// The type of an error, which selects its conversion into a [`TaskError`]:
 /// `(&&&&ErrorOf::new(&error)).conversion().convert(error)`.
 #[derive(Debug)]
 pub struct ErrorOf<E>(PhantomData<E>);
@@ -80,7 +82,7 @@ impl<E> ErrorOf<E> {
     }
 }
 
-/// First choice: what `?` would do.
+/// First choice: the conversion of `?`.
 pub trait ByInto {
     fn conversion(&self) -> Converted {
         Converted
@@ -107,7 +109,7 @@ pub trait ByText {
 
 impl<E: Into<String>> ByText for &ErrorOf<E> {}
 
-/// No choice: the compiler says why.
+/// No choice: the compiler reports the reason.
 pub trait ByNothing {
     fn conversion(&self) -> Unknown {
         Unknown

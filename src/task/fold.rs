@@ -6,11 +6,11 @@ use super::Task;
 use crate::canvas::{Immutable, Order, Signature};
 
 impl<I, O> Signature<I, Vec<O>> {
-    /// Takes in what the members of this group give, one after the other in member order, as
-    /// [`Iterator::fold`] does: `task` is called with the accumulator, at first `init`, and a value,
-    /// and gives the next accumulator. Members start only some thousand ahead of what has been
-    /// taken in, so that neither memory nor what is read grows with their number. Refused when
-    /// submitted if there is no group.
+    /// Folds the values of this group one after the other in member order, as [`Iterator::fold`]
+    /// does: `task` is called with the accumulator, which starts as `init`, and a value, and
+    /// returns the next accumulator. Members start at most some thousand ahead of the fold, so that
+    /// neither memory nor the amount read grows with their number. Refused at submission if there
+    /// is no group.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -26,21 +26,21 @@ impl<I, O> Signature<I, Vec<O>> {
     /// # app.shutdown().await }
     /// ```
     ///
-    /// `task` runs over what is there: up to 1,024 values, or some 64 KB of them, are one attempt, at
-    /// whose end the accumulator is stored together with how many values it holds. So each value is
-    /// in it exactly once, whatever crashes; the calls themselves may repeat, as those of any task.
-    /// Retries and time limits are those of one attempt, and each run has all its retries; queue,
-    /// priority and `blocking` hold as for any task; options set on the fold are those of `task`, and of
-    /// the members that have none of their own; `countdown`, `eta` and `expires` are for the first run
-    /// of `task`. The accumulator is stored once a run
-    /// and encoded once a call: keep it small. `task` cannot be replaced, call or add to a chord
+    /// One attempt of `task` folds the available values: up to 1,024, or about 64 KB. At its end
+    /// the accumulator is stored together with the number of values that it contains. So each value
+    /// is in it exactly once, whatever crashes; the calls themselves may repeat, as with any task.
+    /// Retries and time limits apply to one attempt, and each run has all its retries. Queue,
+    /// priority and `blocking` apply as for any task. Options set on the fold apply to `task`, and
+    /// to members without their own; `countdown`, `eta` and `expires` apply to the first run of
+    /// `task`. The accumulator is stored once per run and encoded once per call: keep it small.
+    /// `task` cannot be replaced, call or add to a chord
     /// ([`Error::WorkInFold`](crate::Error::WorkInFold)).
     ///
-    /// If a member fails, nothing more is taken in, the other members still run, and the fold fails
-    /// as a chord does, with a `ChordError` that names the lowest member that failed; what is in
-    /// the accumulator by then is given up. A [settled](Self::settled) group gives `task` every
-    /// outcome. If `task` itself fails for good, the fold has its failure, once all members have
-    /// ended. An empty group gives `init`.
+    /// If a member fails, no further value is folded, the other members still run, and the fold
+    /// fails as a chord does, with a `ChordError` that names the lowest failed member; the
+    /// accumulator is discarded. A [settled](Self::settled) group gives `task` every outcome. If
+    /// `task` itself fails for good, the fold fails with its failure, once all members have ended.
+    /// An empty group gives `init`.
     pub fn fold<A, T>(self, init: A, task: T) -> Signature<I, A>
     where
         A: Serialize,
@@ -51,8 +51,9 @@ impl<I, O> Signature<I, Vec<O>> {
         Signature::from_canvas(canvas.folded(&init, T::NAME.into(), Order::Members, false))
     }
 
-    /// As [`fold`](Self::fold), in the order in which the members end: none waits for a slow one
-    /// before it. After a crash the order is the same for what had been recorded.
+    /// Folds as [`fold`](Self::fold) does, in the order in which the members end, so that no value
+    /// waits for a slow member before it. After a crash the order of the recorded values stays the
+    /// same.
     ///
     /// ```
     /// # use chordal::prelude::*;

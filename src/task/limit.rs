@@ -1,4 +1,4 @@
-//! How large the arguments and the result of a task may be.
+//! The limit on the size of a task's arguments and result.
 
 use std::collections::HashSet;
 
@@ -6,15 +6,17 @@ use parking_lot::Mutex;
 
 use crate::canvas::freeze::SizeExceeded;
 
-/// From this size on a payload is warned of: it goes through memory, log and store as a whole.
+/// The size from which a payload causes a warning, because it is in memory, log and store as a
+/// whole.
 const LARGE: usize = 256 << 10;
 
-/// What payloads are measured with.
+/// Checks the sizes of payloads.
 #[derive(Debug)]
 pub(crate) struct PayloadLimit {
-    /// The largest that is taken.
+    /// The largest allowed size in bytes.
     max: u64,
-    /// What has been warned of: once for each task, since a group may have a million of one.
+    /// The parts that have caused a warning: one per task, because a group may have a million
+    /// members of one task.
     warned: Mutex<HashSet<(String, &'static str)>>,
 }
 
@@ -34,11 +36,11 @@ impl PayloadLimit {
         }
     }
 
-    /// Refuses so many bytes, or warns of them. `what` of task `task` they are.
+    /// Refuses too many bytes, or warns of many. `part`: the part of task `task` that has them.
     pub(crate) fn check(
         &self,
         task: &str,
-        what: &'static str,
+        part: &'static str,
         bytes: usize,
     ) -> Result<(), SizeExceeded> {
         if bytes as u64 > self.max {
@@ -47,10 +49,10 @@ impl PayloadLimit {
                 limit: self.max,
             });
         }
-        if bytes >= LARGE && self.warned.lock().insert((task.to_owned(), what)) {
+        if bytes >= LARGE && self.warned.lock().insert((task.to_owned(), part)) {
             tracing::warn!(
                 task,
-                what,
+                what = part,
                 bytes,
                 limit = self.max,
                 "a large payload: better pass where it is kept"

@@ -1,4 +1,4 @@
-//! Options of a task as registered.
+//! The options of a registered task.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::TaskError;
 use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::retry::RetryPolicy;
 
-/// The queue of a task that names none (Celery's `task_default_queue`).
+/// The queue of a task without one of its own (Celery's `task_default_queue`).
 pub const DEFAULT_QUEUE: &str = "default";
 
-/// Options that a task is registered with: what `#[task(…)]` was given.
+/// The options with which a task is registered, set by `#[task(…)]`.
 ///
 /// ```
 /// use chordal::TaskOptions;
@@ -21,40 +21,41 @@ pub const DEFAULT_QUEUE: &str = "default";
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct TaskOptions {
-    /// The queue whose slots the task takes. Default: `"default"`.
+    /// The queue whose slots the task uses. Default: `"default"`.
     pub queue: &'static str,
-    /// 0 to 9; of the tasks that wait in one queue, the highest goes first. Default: 0.
+    /// 0 to 9; among the tasks that wait in one queue, the highest starts first. Default: 0.
     pub priority: u8,
-    /// The body blocks its thread (CPU work, blocking I/O): it runs on the blocking pool.
+    /// Whether the body blocks its thread (CPU work, blocking I/O) and so runs on the blocking
+    /// pool.
     pub blocking: bool,
-    /// How often a failed attempt is tried again. Default: 0.
+    /// How often a failed attempt is retried. Default: 0.
     pub max_retries: u32,
-    /// Delay before the first retry; it doubles with each further one. Default: `default_retry_delay`
-    /// if that is given, otherwise 1 s.
+    /// The delay before the first retry; it doubles with each further one. Default:
+    /// `default_retry_delay` if that is set, otherwise 1 s.
     pub retry_backoff: Option<Duration>,
-    /// The longest delay that doubling leads to. Default: 10 min, as in Celery.
+    /// The maximum of the doubling delay. Default: 10 min, as in Celery.
     pub retry_backoff_max: Duration,
-    /// Draws each delay that `retry_backoff` gives from between nothing and itself, so that tasks
-    /// that failed together do not come back together ("full jitter"). Default: no.
+    /// Draws each delay of `retry_backoff` at random between zero and its full length, so that
+    /// tasks that failed together are not retried together ("full jitter"). Default: no.
     pub retry_jitter: bool,
-    /// The same delay before every retry, where neither `retry_backoff` nor the task itself
-    /// ([`Retry::countdown`](crate::Retry::countdown)) says otherwise. Default: none.
+    /// A constant delay before every retry, unless `retry_backoff` or the task itself
+    /// ([`Retry::countdown`](crate::Retry::countdown)) sets another. Default: none.
     pub default_retry_delay: Option<Duration>,
-    /// Which errors are worth another attempt, in the place of Celery's `autoretry_for`. It is not
-    /// asked about what the task itself has decided: [`TaskContext::retry`](crate::TaskContext::retry),
-    /// [`TaskError::fatal`](crate::TaskError::fatal), nor about time limits: after a soft one the
-    /// task is tried again, after a hard one it is not. Default: all, panics too.
+    /// Decides which errors are retried, instead of Celery's `autoretry_for`. It is not called for
+    /// the task's own decisions ([`TaskContext::retry`](crate::TaskContext::retry),
+    /// [`TaskError::fatal`](crate::TaskError::fatal)), nor for time limits: after a soft limit the
+    /// task is retried, after a hard limit it is not. Default: all errors, including panics.
     pub retry_if: Option<fn(&TaskError) -> bool>,
-    /// Soft limit on one attempt: the task may [listen](crate::TaskContext::soft_time_limit) for
-    /// it, and ends with `SoftTimeLimitExceeded` if it does not. One above the hard limit is refused
-    /// when the app starts. Default: none.
+    /// The soft limit on one attempt: the task may [listen](crate::TaskContext::soft_time_limit)
+    /// for it, and ends with `SoftTimeLimitExceeded` if it does not. A soft limit above the hard
+    /// limit is refused when the app starts. Default: none.
     pub soft_time_limit: Option<Duration>,
-    /// Hard limit on one attempt, from the moment its body starts. Default: none.
+    /// The hard limit on one attempt, from the start of its body. Default: none.
     pub time_limit: Option<Duration>,
 }
 
 impl TaskOptions {
-    /// The defaults.
+    /// Returns the defaults.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -114,7 +115,7 @@ impl TaskOptions {
         self
     }
 
-    /// Sets how often a failed attempt is tried again.
+    /// Sets how often a failed attempt is retried.
     ///
     /// ```
     /// # use chordal::TaskOptions;
@@ -142,7 +143,7 @@ impl TaskOptions {
         self
     }
 
-    /// Sets the longest delay between two attempts.
+    /// Sets the maximum delay between two attempts.
     ///
     /// ```
     /// # use chordal::TaskOptions;
@@ -184,7 +185,7 @@ impl TaskOptions {
         self
     }
 
-    /// Sets which errors are worth another attempt.
+    /// Sets which errors are retried.
     ///
     /// ```
     /// # use chordal::TaskOptions;
@@ -228,7 +229,7 @@ impl TaskOptions {
 }
 
 impl TaskOptions {
-    /// The options as registered, with those of the signature over them.
+    /// Returns the registered options, overridden by those of the signature.
     pub(crate) fn with(self, own: Option<&Options>) -> Self {
         let Some(own) = own else { return self };
         Self {

@@ -1,4 +1,4 @@
-//! A list that a task reads as it goes.
+//! A list that a task reads from the store as it goes.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -14,9 +14,9 @@ use crate::canvas::payload::Payload;
 use crate::error::{Error, Result};
 use crate::persistence::reader::{Elements, ElementsError};
 
-/// The results of a group, in member order, read from the store as a task asks for them: what a
-/// chord's body takes as its first parameter in place of a `Vec<T>`, so that it needs memory for
-/// four bytes per member and about a thousand values at a time, however many members there are.
+/// The results of a group, in member order, read from the store as a task asks for them. A chord's
+/// body takes it as its first parameter instead of a `Vec<T>`, and then needs memory for only four
+/// bytes per member and about a thousand values at a time, however many members there are.
 ///
 /// ```
 /// # use chordal::prelude::*;
@@ -36,26 +36,26 @@ use crate::persistence::reader::{Elements, ElementsError};
 /// # app.shutdown().await }
 /// ```
 ///
-/// To the compiler the task takes a `Vec<T>`: `total.partial()` goes wherever one with that
-/// parameter goes, also behind a task that returns a list, and `total.s(vec![1, 2])` gives the list
-/// directly, which is then in memory, as any argument is. Behind a
-/// [`settled`](crate::Signature::settled) group it is a `Results<Result<T, TaskFailure>>`. As any
-/// parameter but the first it is a list in memory. The attribute knows it by its name: write
-/// `Results<T>`, or a path that ends so.
+/// To the compiler the task takes a `Vec<T>`: `total.partial()` can be used like any task with that
+/// parameter, also after a task that returns a list, and `total.s(vec![1, 2])` gives the list
+/// directly, which is then in memory like any argument. After a
+/// [`settled`](crate::Signature::settled) group the type is `Results<Result<T, TaskFailure>>`. As
+/// any parameter but the first it is a list in memory. The attribute recognizes the type by its
+/// name: write `Results<T>`, or a path that ends with it.
 ///
-/// Reading blocks, so such a task is best a `blocking` one. An async one may read as well: the disk
-/// is read once per thousand members, which takes some milliseconds, and where the results lie is
-/// looked up before the function is called, elsewhere.
+/// Reading blocks, so such a task should be `blocking`. An async task may read as well: the disk is
+/// read once per thousand members, which takes some milliseconds, and the locations of the results
+/// are looked up before the function is called, on another thread.
 ///
 /// # Errors
 ///
-/// An item is an error if the store cannot be read ([`Error::Store`], [`Error::ShutDown`]), and so
-/// is then each one after it; or [`Error::Decode`] if it is not a `T`. None is left out, and `len`
-/// says how many items there are to come.
+/// An item is an error if the store cannot be read ([`Error::Store`], [`Error::ShutDown`]), and
+/// then all later items are errors too; or [`Error::Decode`] if it is not a `T`. No item is left
+/// out, and `len` returns how many items are left.
 pub struct Results<T>(Source<T>);
 
 enum Source<T> {
-    /// All are here.
+    /// All values are in memory.
     Values(std::vec::IntoIter<T>),
     Stored(Stored),
 }
@@ -65,14 +65,14 @@ struct Stored {
     shared: Arc<Shared>,
     elements: Elements,
     left: usize,
-    /// Why the elements cannot be read.
+    /// The error after which no more elements are read.
     broken: Option<Error>,
 }
 
 impl<T> Results<T> {
-    /// What a task's first argument is within this attempt: for tasks written by hand, whose first
-    /// parameter is [`streamed`](crate::Parameter::streamed). [`#[task]`](macro@crate::task) calls
-    /// it before the function.
+    /// Returns the first argument of a task within this attempt, for tasks written by hand whose
+    /// first parameter is [`streamed`](crate::Parameter::streamed). [`#[task]`](macro@crate::task)
+    /// calls it before the function.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -123,8 +123,8 @@ impl<T> Results<T> {
 impl Stored {
     fn next<T: DeserializeOwned>(&mut self) -> Option<Result<T>> {
         self.left = self.left.checked_sub(1)?;
-        if let Some(why) = &self.broken {
-            return Some(Err(why.clone()));
+        if let Some(error) = &self.broken {
+            return Some(Err(error.clone()));
         }
         let payload = match self.read() {
             Ok(payload) => payload,
@@ -138,7 +138,7 @@ impl Stored {
     }
 
     fn read(&mut self) -> Result<Payload> {
-        // Asked for each time: the store closes though a task keeps this.
+        // Requested each time, because the store closes even if a task keeps this.
         let reader = self.shared.reader()?;
         let id = self.elements.id();
         match self.elements.next(&reader) {
@@ -172,7 +172,7 @@ impl<T: DeserializeOwned> ExactSizeIterator for Results<T> {}
 
 impl<T: DeserializeOwned> FusedIterator for Results<T> {}
 
-/// For calling a task's function by hand: `total.call(vec![1, 2].into())`.
+/// For calling a task's function directly: `total.call(vec![1, 2].into())`.
 impl<T> From<Vec<T>> for Results<T> {
     fn from(values: Vec<T>) -> Self {
         Self(Source::Values(values.into_iter()))
@@ -185,7 +185,7 @@ impl<T> Default for Results<T> {
     }
 }
 
-/// Writes those that are left, as a list.
+/// Serializes the remaining items as a list.
 impl<T: Serialize + DeserializeOwned> Serialize for Results<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(Some(self.left()))?;
@@ -212,7 +212,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Results<T> {
     }
 }
 
-/// Shows how many are left, never the values.
+/// Shows the number of remaining items, never the values.
 impl<T> fmt::Debug for Results<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Results")

@@ -1,4 +1,4 @@
-//! What a task asks for when it wants another attempt.
+//! A task's request for another attempt.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use crate::canvas::options::When;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::Payload;
 
-/// The wish of a task to be tried again, from [`TaskContext::retry`](crate::TaskContext::retry):
+/// A request of a task for another attempt, from [`TaskContext::retry`](crate::TaskContext::retry):
 /// return it as the task's error.
 ///
 /// If no retries are left the task fails with the [cause](Self::cause), and without one as
@@ -34,7 +34,7 @@ pub struct Retry {
     when: Option<When>,
     max_retries: Option<u32>,
     args: Option<Payload>,
-    /// Why the arguments cannot be kept.
+    /// Why the arguments cannot be stored.
     fault: Option<String>,
     cause: Option<TaskError>,
 }
@@ -50,7 +50,7 @@ impl Retry {
         }
     }
 
-    /// Sets how long to wait. Without it the task's `default_retry_delay` holds, or its backoff.
+    /// Sets the delay. Default: the task's `default_retry_delay`, or its backoff.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -69,7 +69,7 @@ impl Retry {
         self
     }
 
-    /// Sets when the next attempt is due, by the time of day.
+    /// Sets when the next attempt is due, on the machine's clock.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -88,7 +88,7 @@ impl Retry {
         self
     }
 
-    /// Sets what the task fails with if no retries are left.
+    /// Sets the error with which the task fails if no retries are left.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -110,7 +110,7 @@ impl Retry {
         self
     }
 
-    /// Sets how many retries the task has, in place of its `max_retries`.
+    /// Sets how many retries the task has, instead of its `max_retries`.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -132,7 +132,7 @@ impl Retry {
         self
     }
 
-    /// Gives the next attempts other arguments: a tuple of all of them.
+    /// Sets the arguments of the next attempts: a tuple of all of them.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -173,7 +173,7 @@ impl Retry {
     }
 }
 
-/// A tuple is a list already; a unit is an empty one.
+/// Returns the arguments as a list: a tuple is a list already; a unit becomes an empty one.
 fn as_list(args: Payload) -> Result<Payload, String> {
     let (rest, count) = crate::canvas::arguments(&args)?;
     Ok(if count == 0 && rest.bytes().is_empty() {

@@ -1,27 +1,27 @@
-//! What a task's function may return.
+//! The types that a task's function may return.
 
 use std::error::Error;
 
 use super::TaskError;
 use crate::canvas::Canvas;
 
-/// The `Result` that a task's function returns, whatever alias it is written with.
+/// The `Result` that a task's function returns, under any alias.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no `Result<T, E>` of the standard library",
     label = "called `Result`, but another type",
     note = "a task returns a value, or a `Result<T, E>`: give this type another name here, `use {Self} as Outcome`"
 )]
 pub trait TaskResult {
-    /// What the task gives when it succeeds.
+    /// The type of the task's value.
     type Value;
-    /// What it fails with.
+    /// The type of the task's error.
     type Error;
 
-    /// Returns it as the `Result` that it is.
+    /// Returns the value as a standard `Result`.
     ///
     /// # Errors
     ///
-    /// The task's own.
+    /// The task's own error.
     fn into_result(self) -> Result<Self::Value, Self::Error>;
 }
 
@@ -34,8 +34,8 @@ impl<T, E> TaskResult for Result<T, E> {
     }
 }
 
-/// What a task that gives an `O` returns in order to be [replaced](crate::TaskContext::replace): a
-/// `Result<O, TaskError>`, or one with a `Box<dyn Error>`.
+/// The return type of a task that can be [replaced](crate::TaskContext::replace) by a canvas with
+/// the value `O`: a `Result<O, TaskError>`, or one with a `Box<dyn Error>`.
 #[diagnostic::on_unimplemented(
     message = "a task that returns `{Self}` cannot be replaced by a canvas that gives `{O}`",
     label = "`{Self}` is expected here, and the canvas gives `{O}`",

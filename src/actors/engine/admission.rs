@@ -129,7 +129,7 @@ impl EngineActor {
         let reader = self.shell.reader().clone();
         for (lane, capacity) in self.backlog.free_capacity() {
             let name = self.backlog.name(lane).to_owned();
-            let from = self.backlog.last_taken(lane).cloned();
+            let from = self.backlog.cursor(lane).cloned();
             let mut positions = reader.turns(&name, from);
             let mut capacity = capacity.min(AT_ONCE.saturating_sub(self.moving.len()));
             while capacity > 0 {
@@ -137,7 +137,7 @@ impl EngineActor {
                     self.backlog.mark_drained(lane);
                     break;
                 };
-                self.backlog.take_from(lane, position);
+                self.backlog.set_cursor(lane, position);
                 if !self.moving.contains(&root) {
                     self.admit_next(root, lane)?;
                     capacity -= 1;
@@ -360,10 +360,10 @@ impl Handler<Stored> for EngineActor {
                 // Its position is before those that were admitted already.
                 if self
                     .backlog
-                    .last_taken(lane)
+                    .cursor(lane)
                     .is_some_and(|last| position < *last)
                 {
-                    self.backlog.take_from(lane, position);
+                    self.backlog.set_cursor(lane, position);
                 }
             }
             Stored::WaitsUntil(at) => at.moments().for_each(|moment| self.next_start.add(moment)),

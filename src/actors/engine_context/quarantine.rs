@@ -9,7 +9,7 @@ use crate::actors::pool;
 use crate::actors::task_slab::TaskKey;
 use crate::canvas::id::Id;
 use crate::canvas::machine::pending_limit::Load;
-use crate::canvas::machine::quarantine::{Note, Quarantine, Suspect, SuspectStatus};
+use crate::canvas::machine::quarantine::{Quarantine, Suspect, SuspectStatus, SuspectUpdate};
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::{QuarantinePolicy, QuarantinedTask};
 use crate::canvas::time::Moment;
@@ -32,7 +32,7 @@ pub(crate) struct RecoveredState {
     pub(super) session: Session,
     pub(super) quarantine: Quarantine<TrialCandidate>,
     /// Changes to the suspects' records, to be written before any task starts.
-    pub(super) notes: Vec<Note>,
+    pub(super) notes: Vec<SuspectUpdate>,
     /// The pending load.
     pub(crate) pending: Load,
     /// The latest workflow that an earlier session stored.
@@ -111,7 +111,7 @@ fn to_public((id, suspect): (Id, &Suspect)) -> QuarantinedTask {
 
 impl EngineContext {
     /// Opens the quarantine. Must be called before any task is started.
-    pub(super) fn open_quarantine(&self, notes: Vec<Note>) {
+    pub(super) fn open_quarantine(&self, notes: Vec<SuspectUpdate>) {
         notes
             .into_iter()
             .for_each(|note| self.record_suspect(Some(note)));
@@ -159,7 +159,7 @@ impl EngineContext {
         }
     }
 
-    fn record_suspect(&self, note: Option<Note>) {
+    fn record_suspect(&self, note: Option<SuspectUpdate>) {
         match note {
             Some((id, Some(suspect))) => {
                 let record = codec::encode(Kind::Suspect, &suspect);

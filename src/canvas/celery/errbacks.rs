@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use super::write;
 use crate::canvas::{Canvas, Form};
 
-/// Takes from the chords in a chord's header the errbacks that it has itself.
+/// Removes from the chords in a chord's header the errbacks that the chord itself has.
 ///
 /// `chord.link_error` links an errback to the body, and once more to each chord in the header
-/// (celery/canvas.py, `_chord.link_error`), because the failure of one of these never reaches the
-/// chord around it there. Here it does: then the errback runs, once.
+/// (celery/canvas.py, `_chord.link_error`), because in Celery the failure of a header's chord never
+/// reaches the chord around it. Here it does, and then the errback runs once.
 pub(super) fn keep_outermost(chord: &mut Canvas) {
     let mut own = HashSet::new();
     match &chord.form {
@@ -39,24 +39,27 @@ fn is_chord(canvas: &Canvas) -> bool {
     matches!(canvas.form, Form::Chord { .. })
 }
 
-/// The errbacks that run when `canvas` fails before it has started, as the body of a chord whose
-/// header failed does, each as it is written.
-fn collect(canvas: &Canvas, found: &mut HashSet<String>) {
+/// Collects the errbacks, in written form, that run when `canvas` fails before it has started, as
+/// the body of a chord does when the header fails.
+fn collect(canvas: &Canvas, errbacks: &mut HashSet<String>) {
     if let Some(extras) = &canvas.extras {
-        found.extend(extras.link_error.iter().filter_map(text));
+        errbacks.extend(extras.link_error.iter().filter_map(text));
     }
     match &canvas.form {
-        Form::Chain(steps, _) => steps.iter().take(1).for_each(|step| collect(step, found)),
+        Form::Chain(steps, _) => steps
+            .iter()
+            .take(1)
+            .for_each(|step| collect(step, errbacks)),
         Form::Group { members, .. } => {
             let members = members.list().iter();
-            members.for_each(|member| collect(member, found));
+            members.for_each(|member| collect(member, errbacks));
         }
-        Form::Chord { body, .. } => collect(body, found),
+        Form::Chord { body, .. } => collect(body, errbacks),
         Form::Task(_) | Form::Each { .. } | Form::Fold(_) | Form::Refused(_) => {}
     }
 }
 
-/// Removes the errbacks that are among `known` from whatever makes `canvas` fail when it fails.
+/// Removes the errbacks in `known` from every part of `canvas` whose failure makes `canvas` fail.
 fn remove(canvas: &mut Canvas, known: &HashSet<String>) {
     if let Some(extras) = &mut canvas.extras {
         let is_new = |errback: &Canvas| text(errback).is_none_or(|text| !known.contains(&text));

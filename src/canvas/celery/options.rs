@@ -1,4 +1,4 @@
-//! The options of a signature, in both directions.
+//! The options of a signature, read and written.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const KNOWN: [&str; 10] = [
     "max_retries",
 ];
 
-/// What `options` says of a canvas.
+/// The settings of a canvas in `options`.
 #[derive(Default)]
 pub(super) struct Settings {
     options: Options,
@@ -36,7 +36,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Says whether callbacks are to run after success.
+    /// Returns whether callbacks run after success.
     pub(super) fn has_links(&self) -> bool {
         !self.link.is_empty()
     }
@@ -49,7 +49,7 @@ impl Settings {
         self.link_error.into_iter().fold(canvas, Canvas::link_error)
     }
 
-    /// What of a chain's settings is its first step's, its last step's, and every step's
+    /// Splits a chain's settings into those of its first step, of its last step, and of every step
     /// (celery/canvas.py, `_chain.run` and `prepare_steps`).
     pub(super) fn of_steps(self) -> [Self; 3] {
         let first = Self {
@@ -69,9 +69,10 @@ impl Settings {
 }
 
 impl Canvas {
-    /// Sets options where Celery has them in the end: those of a chain are its first step's, those of a
-    /// chord its body's, those of a group all its members' (celery/canvas.py, `_chain.run`,
-    /// `_chord.run`, `group._apply_tasks`); what is set outside wins (`Signature._merge`).
+    /// Sets options where Celery applies them in the end: those of a chain on its first step, those
+    /// of a chord on its body, those of a group on all its members (celery/canvas.py, `_chain.run`,
+    /// `_chord.run`, `group._apply_tasks`). Options set outside take precedence
+    /// (`Signature._merge`).
     fn set_as_celery(&mut self, options: &Options) {
         match &mut self.form {
             Form::Chain(steps, _) => {
@@ -91,8 +92,8 @@ impl Canvas {
         }
     }
 
-    /// Sets all options on the tasks for which they hold, so that Celery, which passes them on
-    /// otherwise, reads what is meant.
+    /// Sets all options on the tasks to which they apply, because Celery passes them on
+    /// differently.
     pub(super) fn set_on_tasks(&mut self, inherited: &Inherited) {
         let own = self.extras.as_ref().map(|extras| &extras.options);
         let (options, effective) = inherited.resolve(own.unwrap_or(&Options::default()));
@@ -123,13 +124,13 @@ impl Canvas {
                     self.extras().options = effective;
                 }
             }
-            // They cannot be written.
+            // These cannot be written.
             Form::Each { .. } | Form::Fold(_) | Form::Refused(_) => {}
         }
     }
 }
 
-/// Reads the options; one that is null is none (celery/canvas.py, `Signature._merge`).
+/// Reads the options; a null option is absent (celery/canvas.py, `Signature._merge`).
 pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, CanvasError> {
     let mut settings = Settings::default();
     let options = &mut settings.options;
@@ -147,7 +148,7 @@ pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, Canvas
             }
             "time_limit" => options.time_limit = Some(limit(raw, name)?),
             "soft_time_limit" => options.soft_time_limit = Some(limit(raw, name)?),
-            // It wins over an `eta` (celery/app/amqp.py, `as_task_v2`).
+            // It takes precedence over an `eta` (celery/app/amqp.py, `as_task_v2`).
             "countdown" => options.eta = Some(When::In(seconds(raw, name, SECONDS)?)),
             "eta" if options.eta.is_some() => {}
             "eta" => options.eta = Some(When::At(time(raw, name, "a time in ISO 8601")?)),
@@ -168,7 +169,7 @@ pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, Canvas
 
 const SECONDS: &str = "a number of seconds";
 
-/// One signature or a list of them.
+/// Reads one signature or a list of them.
 fn callbacks(raw: &RawValue, name: &str, depth: usize) -> Result<Vec<Canvas>, CanvasError> {
     if raw.get().starts_with('{') {
         let callback = canvas(raw, depth);
@@ -188,7 +189,7 @@ fn limit(raw: &RawValue, name: &str) -> Result<Duration, CanvasError> {
     Ok(limit)
 }
 
-/// Seconds, with a fraction; what is below 0 is past, so 0.
+/// Reads seconds with a fraction; a negative number is in the past and counts as 0.
 fn seconds(raw: &RawValue, name: &str, expected: &str) -> Result<Duration, CanvasError> {
     let seconds: f64 = parse(raw, name, expected)?;
     Duration::try_from_secs_f64(seconds.max(0.0)).map_err(|_| wrong(raw, name, expected))
@@ -203,8 +204,8 @@ fn expires(raw: &RawValue, name: &str) -> Result<When, CanvasError> {
     }
 }
 
-/// Milliseconds since the epoch, out of a text or a tagged datetime. A time without an offset is in
-/// UTC, Celery's default.
+/// Reads a time from a text or a tagged datetime, in milliseconds since the epoch. A time without
+/// an offset is in UTC, Celery's default.
 fn time(raw: &RawValue, name: &str, expected: &str) -> Result<u64, CanvasError> {
     let text = match value::datetime(raw) {
         Some(text) => text,
@@ -225,7 +226,7 @@ fn wrong(raw: &RawValue, name: &str, expected: &str) -> CanvasError {
     ))
 }
 
-/// Writes the options; callbacks are written by `callback`.
+/// Writes the options; `callback` writes the callbacks.
 pub(super) fn write(
     extras: &Extras,
     callback: impl Fn(&Canvas) -> Result<Value, CanvasError>,
@@ -270,7 +271,7 @@ pub(super) fn write(
     Ok(map.into())
 }
 
-/// Seconds, as an integer where they are one.
+/// Writes seconds, as an integer if they are whole.
 fn number(duration: Duration) -> Value {
     match duration.subsec_nanos() {
         0 => duration.as_secs().into(),

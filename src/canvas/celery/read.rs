@@ -1,4 +1,5 @@
-//! Reading: one level at a time, so that hostile depth is an error and never deep recursion.
+//! Reads Celery's JSON one level at a time, so that hostile depth is an error and never deep
+//! recursion.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +28,7 @@ const KEYS: [&str; 7] = [
 ];
 
 pub(super) fn read(text: &str) -> Read<Canvas> {
-    // Skips over all there is, without recursion: from here on the text is known to be JSON.
+    // Skips the whole value without recursion: from here on the text is known to be JSON.
     let raw = serde_json::from_str::<&RawValue>(text)
         .map_err(|error| CanvasError::at_top(&format!("this is not JSON: {error}")))?;
     let mut part = signature(raw, 0)?;
@@ -41,25 +42,26 @@ pub(super) fn read(text: &str) -> Read<Canvas> {
     }
 }
 
-/// A canvas, and what matters to the one around it.
+/// A canvas, and the facts that the canvas around it needs.
 struct Part {
     canvas: Canvas,
     /// Written as a group: it gives its members to the group around it.
     is_group: bool,
-    /// An empty group, or a chain of such: a chain around it skips it.
+    /// An empty group, or a chain of such groups: a chain around it skips it.
     is_empty: bool,
     gives: Gives,
 }
 
-/// What becomes of a signature in Celery.
+/// The kind of result that a signature has in Celery.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gives {
-    /// One result.
+    /// A single result.
     Value,
     /// The results of a group.
     List,
-    /// Those of a group whose only member gives a list. Submitted itself, a group of one counts as
-    /// that member (celery/canvas.py, `group.apply_async`); as a header or a body it does not.
+    /// The results of a group whose only member gives a list. Submitted itself, a group of one
+    /// counts as that member (celery/canvas.py, `group.apply_async`); as a header or a body it does
+    /// not.
     OnlyMembersList,
 }
 
@@ -80,7 +82,7 @@ impl From<Canvas> for Part {
     }
 }
 
-/// One signature, taken apart.
+/// One signature, split into its fields.
 struct Fields<'a> {
     task: String,
     kind: Kind,
@@ -94,7 +96,7 @@ pub(super) fn canvas(raw: &RawValue, depth: usize) -> Read<Canvas> {
     Ok(signature(raw, depth)?.canvas)
 }
 
-/// `depth`: how many signatures are around it.
+/// Reads a signature. `depth`: the number of signatures around it.
 fn signature(raw: &RawValue, depth: usize) -> Read<Part> {
     if depth >= MAX_DEPTH {
         return Err(CanvasError::at_top(&too_deep()));
@@ -121,7 +123,7 @@ impl<'a> Fields<'a> {
         let subtask = subtask.map(|raw| text(raw, "subtask_type")).transpose()?;
         let (task, kind) = kind(task.transpose()?, subtask.as_deref())?;
         if let Some(size) = object.take("chord_size") {
-            // What a chord waits for is counted here; the number is Celery's own memory aid.
+            // The number of results that a chord waits for is computed here; Celery only caches it.
             parse::<u64>(size, "chord_size", "a number")?;
         }
         Ok(Self {
@@ -136,7 +138,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The encoded arguments and their number.
+    /// Returns the encoded arguments and their number.
     fn args(&self) -> Read<(Payload, u32)> {
         let none = || Ok((Payload::from(Vec::new()), 0));
         self.args.map_or_else(none, |raw| {
@@ -145,7 +147,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// What must be in `kwargs`, and nothing else.
+    /// Returns the required keys of `kwargs`, and refuses all others.
     fn parts<const N: usize>(&mut self, keys: [&str; N]) -> Read<[&'a RawValue; N]> {
         self.kwargs
             .only(&format!("the `kwargs` of `{}`", self.task), &keys)?;
@@ -226,7 +228,7 @@ fn group(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part>
         .iter()
         .filter(|part| !(part.is_group && part.is_empty));
     let gives = match (giving.next(), giving.next()) {
-        // What is linked to a group is refused, and must not go to its member.
+        // A link on a group is refused, and must not go to its member.
         (Some(only), None) if !settings.has_links() && only.gives_one_list() => {
             Gives::OnlyMembersList
         }
@@ -250,12 +252,12 @@ fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part>
     if let Form::Refused(reason) = header.form {
         return Err(CanvasError::at_top(&reason).within("chord.header"));
     }
-    let body = signature(body, depth).map_err(|refusal| refusal.within("chord.body"))?;
+    let body = signature(body, depth).map_err(|error| error.within("chord.body"))?;
     let gives = match body.gives {
         Gives::Value => Gives::Value,
         Gives::List | Gives::OnlyMembersList => Gives::List,
     };
-    // Not `then`, which would take a chain apart: the body is one thing, and has callbacks as one.
+    // Not `then`, which would take a chain apart: the body is one canvas, with its own callbacks.
     let mut canvas = Canvas::nested(Form::Chord {
         header: Box::new(header),
         body: Box::new(body.canvas),
@@ -273,8 +275,8 @@ fn chord(mut fields: Fields<'_>, settings: Settings, depth: usize) -> Read<Part>
     })
 }
 
-/// The members of a header: a list of them, a group's or a chain's own, or the one signature
-/// (celery/canvas.py, `_maybe_group`).
+/// Reads the members of a header: a list of them, the members of a group or chain, or a single
+/// signature (celery/canvas.py, `_maybe_group`).
 fn header(raw: &RawValue, depth: usize) -> Read<Vec<Canvas>> {
     if !raw.get().starts_with('{') {
         return members(parts(raw, "header", "chord.header", depth)?);
@@ -283,20 +285,20 @@ fn header(raw: &RawValue, depth: usize) -> Read<Vec<Canvas>> {
         Kind::Chain => steps_as_group(fields, depth + 1),
         _ => signature(raw, depth),
     });
-    let header = header.map_err(|mut refusal| {
-        // The members of that group, or chain, are the header's.
-        let path = refusal.path.as_str();
+    let header = header.map_err(|mut error| {
+        // The members of that group or chain are the header's members.
+        let path = error.path.as_str();
         let members = path.strip_prefix(".group").or(path.strip_prefix(".chain"));
         if let Some(members) = members.filter(|members| members.starts_with('[')) {
-            refusal.path = members.to_owned();
+            error.path = members.to_owned();
         }
-        refusal.within("chord.header")
+        error.within("chord.header")
     });
     members(vec![header?])
 }
 
-/// A chain that stands for a header is its steps. What is set on it, which Celery drops, goes to
-/// those that it would go to in a chain.
+/// Reads a chain as a header: its steps become the members. The chain's settings, which Celery
+/// drops, go to the steps to which they would go in a chain.
 fn steps_as_group(mut fields: Fields<'_>, depth: usize) -> Read<Part> {
     let settings = options::read(&fields.options, depth)?;
     let tasks = fields.parts(["tasks"])?[0];
@@ -316,12 +318,12 @@ fn steps_as_group(mut fields: Fields<'_>, depth: usize) -> Read<Part> {
 }
 
 impl Part {
-    /// Takes the canvas out, to put a changed one in.
+    /// Takes the canvas out, so that a changed one can be put in.
     fn take(&mut self) -> Canvas {
         std::mem::replace(&mut self.canvas, Canvas::refused(String::new()))
     }
 
-    /// Says whether a group that has only this has one member, and that gives a list.
+    /// Returns whether a group with only this part has one member, and the member gives a list.
     fn gives_one_list(&self) -> bool {
         match self.is_group {
             true => self.gives == Gives::OnlyMembersList,
@@ -331,14 +333,14 @@ impl Part {
 }
 
 impl Fields<'_> {
-    /// Arguments stored on a chain, group or chord are those of a call.
+    /// Applies arguments stored on a chain, group or chord, which are those of a call.
     fn called(&self, canvas: Canvas) -> Read<Canvas> {
         let (args, count) = self.args()?;
         Ok(canvas.with_encoded_args(&args, count))
     }
 }
 
-/// A group of one that is a step of a chain counts as its member (celery/canvas.py,
+/// Replaces a group of one that is a step of a chain by its member (celery/canvas.py,
 /// `maybe_unroll_group`).
 fn only_member(step: Part) -> Read<Part> {
     match &step.canvas.form {
@@ -349,7 +351,7 @@ fn only_member(step: Part) -> Read<Part> {
     }
 }
 
-/// The only member of a group of one.
+/// Returns the only member of a group of one.
 fn unwrapped(group: Part) -> Read<Part> {
     let gives = match group.gives {
         Gives::OnlyMembersList => Gives::List,
@@ -362,7 +364,7 @@ fn unwrapped(group: Part) -> Read<Part> {
     })
 }
 
-/// The members of a group, those of the groups directly in it among them.
+/// Returns the members of a group, including those of the groups directly in it.
 fn members(parts: Vec<Part>) -> Read<Vec<Canvas>> {
     let mut members = Vec::with_capacity(parts.len());
     let mut copied = 0;
@@ -389,7 +391,8 @@ fn members(parts: Vec<Part>) -> Read<Vec<Canvas>> {
     Ok(members)
 }
 
-/// One task that is called for each element of `it`. Of its inner signature Celery uses the name.
+/// Reads a task that is called for each element of `it`. Celery uses only the name of its inner
+/// signature.
 fn map(mut fields: Fields<'_>, item: fn(&Payload) -> Payload) -> Read<Canvas> {
     let [task, it] = fields.parts(["task", "it"])?;
     let (name, items) = fields.items(task, it)?;
@@ -399,8 +402,8 @@ fn map(mut fields: Fields<'_>, item: fn(&Payload) -> Payload) -> Read<Canvas> {
     Ok(mapping(name, items.iter().map(item)))
 }
 
-/// A group of maps over `n` elements each; its value is the list of lists. In a chain of its own,
-/// so that it counts as the one task it is in Celery.
+/// Reads a group of maps over `n` elements each; its value is the list of lists. The group is in a
+/// chain of its own, so that it counts as one task, as in Celery.
 fn chunks(mut fields: Fields<'_>) -> Read<Canvas> {
     let [task, it, n] = fields.parts(["task", "it", "n"])?;
     let (name, items) = fields.items(task, it)?;
@@ -417,7 +420,7 @@ fn chunks(mut fields: Fields<'_>) -> Read<Canvas> {
 }
 
 impl Fields<'_> {
-    /// The task's name and the elements of a map.
+    /// Returns the task's name and the elements of a map.
     fn items(&self, task: &RawValue, it: &RawValue) -> Read<(String, Vec<Payload>)> {
         if self.args()?.1 > 0 {
             return Err(CanvasError::at_top(&format!(
@@ -459,7 +462,7 @@ fn mapping(name: String, items: impl Iterator<Item = Payload>) -> Canvas {
     }))
 }
 
-/// An element as a list of arguments.
+/// Returns an element as a list of arguments.
 fn item(element: &Payload) -> Payload {
     let mut list = ListWriter::new(1, element.bytes().len());
     list.push(element.bytes());
@@ -475,19 +478,19 @@ fn lists(items: &[Payload]) -> Read<()> {
     }
 }
 
-/// The signatures in a list, each within `place[i]`.
+/// Reads the signatures in a list, each with the path `path[i]`.
 pub(super) fn parts_at<T>(
     raw: &RawValue,
     key: &str,
-    place: &str,
+    path: &str,
     each: impl Fn(&RawValue) -> Read<T>,
 ) -> Read<Vec<T>> {
-    let at = |(i, raw)| each(raw).map_err(|refusal| refusal.within(&format!("{place}[{i}]")));
+    let at = |(i, raw)| each(raw).map_err(|error| error.within(&format!("{path}[{i}]")));
     list(raw, key)?.into_iter().enumerate().map(at).collect()
 }
 
-fn parts(raw: &RawValue, key: &str, place: &str, depth: usize) -> Read<Vec<Part>> {
-    parts_at(raw, key, place, |raw| signature(raw, depth))
+fn parts(raw: &RawValue, key: &str, path: &str, depth: usize) -> Read<Vec<Part>> {
+    parts_at(raw, key, path, |raw| signature(raw, depth))
 }
 
 fn list<'a>(raw: &'a RawValue, key: &str) -> Read<Vec<&'a RawValue>> {
@@ -519,7 +522,7 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(
     })
 }
 
-/// What was found: a short value itself, of others what they are.
+/// Describes a value for an error: a short value itself, or the kind of a longer one.
 pub(super) fn shown(raw: &RawValue) -> String {
     match raw.get() {
         text if text.starts_with('{') => "an object".to_owned(),
@@ -530,23 +533,23 @@ pub(super) fn shown(raw: &RawValue) -> String {
     }
 }
 
-/// The entries of a JSON object, each unread.
+/// The unread entries of a JSON object.
 #[derive(Default)]
 pub(super) struct Object<'a>(pub(super) BTreeMap<String, &'a RawValue>);
 
 impl<'a> Object<'a> {
-    fn read(raw: &'a RawValue, what: &str) -> Read<Self> {
+    fn read(raw: &'a RawValue, object_name: &str) -> Read<Self> {
         if !raw.get().starts_with('{') {
-            let found = shown(raw);
+            let actual = shown(raw);
             return Err(CanvasError::at_top(&format!(
-                "{what} must be an object, but is {found}"
+                "{object_name} must be an object, but is {actual}"
             )));
         }
         serde_json::from_str(raw.get())
-            .map_err(|error| CanvasError::at_top(&format!("{what} cannot be read: {error}")))
+            .map_err(|error| CanvasError::at_top(&format!("{object_name} cannot be read: {error}")))
     }
 
-    /// Takes an entry out; one that is null counts as absent.
+    /// Takes an entry out; a null entry counts as absent.
     fn take(&mut self, key: &str) -> Option<&'a RawValue> {
         self.0.remove(key).filter(|raw| raw.get() != "null")
     }
@@ -558,12 +561,12 @@ impl<'a> Object<'a> {
         )
     }
 
-    /// Refuses keys that are not among the known ones.
-    fn only(&self, what: &str, known: &[&str]) -> Read<()> {
+    /// Refuses unknown keys.
+    fn only(&self, object_name: &str, known: &[&str]) -> Read<()> {
         match self.0.keys().find(|name| !known.contains(&name.as_str())) {
             None => Ok(()),
             Some(name) => Err(CanvasError::at_top(&format!(
-                "unknown key `{name}` in {what}; there can be {}",
+                "unknown key `{name}` in {object_name}; there can be {}",
                 known.join(", ")
             ))),
         }

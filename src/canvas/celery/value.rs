@@ -1,9 +1,9 @@
 //! Arguments: JSON with kombu's tagged types, as MessagePack.
 //!
-//! Python writes a datetime, a UUID or bytes as `{"__type__": …, "__value__": …}` (kombu/utils/json.py).
-//! serde has no such types, so each becomes what Rust's types for it are read from: a text, or the
-//! list of bytes. Integers are read from their digits, because serde_json would take one of more than
-//! 64 bits for a float.
+//! Python writes a datetime, a UUID or bytes as `{"__type__": …, "__value__": …}`
+//! (kombu/utils/json.py). serde has no such types, so each becomes the form from which Rust's types
+//! for it are read: a text, or a list of bytes. Integers are read from their digits, because
+//! serde_json would read one of more than 64 bits as a float.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,22 +19,22 @@ use super::read::shown;
 use crate::canvas::freeze::CanvasError;
 use crate::canvas::payload::Payload;
 
-/// How deep lists and objects may nest in an argument, as in serde_json: each level is a level of
-/// recursion here and where the argument is decoded.
+/// The maximum nesting of lists and objects in an argument, as in serde_json: each level is a level
+/// of recursion here and where the argument is decoded.
 const MAX_NESTING: usize = 128;
 
 const TYPE: &str = "__type__";
 const VALUE: &str = "__value__";
 
-/// Where a value stands, for example `args[0].price`.
+/// The path of a value, for example `args[0].price`.
 #[derive(Clone, Copy)]
-enum Place<'a> {
+enum JsonPath<'a> {
     Root(&'a str),
-    Element(&'a Place<'a>, usize),
-    Entry(&'a Place<'a>, &'a str),
+    Element(&'a JsonPath<'a>, usize),
+    Entry(&'a JsonPath<'a>, &'a str),
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for JsonPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root(name) => f.write_str(name),
@@ -44,14 +44,14 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Encodes the JSON value that stands in `name`, for example `args`.
+/// Encodes the JSON value named `name`, for example `args`.
 pub(super) fn payload(raw: &RawValue, name: &str) -> Result<Payload, CanvasError> {
     let mut bytes = Vec::new();
-    write(raw, Place::Root(name), MAX_NESTING, &mut bytes)?;
+    write(raw, JsonPath::Root(name), MAX_NESTING, &mut bytes)?;
     Ok(bytes.into())
 }
 
-/// The text of a tagged datetime; `None` of anything else.
+/// Returns the text of a tagged datetime, or `None` for any other value.
 pub(super) fn datetime(raw: &RawValue) -> Option<String> {
     let entries: Entries<'_> = serde_json::from_str(raw.get()).ok()?;
     let (kind, value) = entries.tagged()?;
@@ -61,7 +61,7 @@ pub(super) fn datetime(raw: &RawValue) -> Option<String> {
 
 fn write(
     raw: &RawValue,
-    place: Place<'_>,
+    path: JsonPath<'_>,
     depth: usize,
     out: &mut Vec<u8>,
 ) -> Result<(), CanvasError> {
@@ -70,40 +70,40 @@ fn write(
         "null" => rmp::encode::write_nil(out).expect(WRITTEN),
         text @ ("true" | "false") => rmp::encode::write_bool(out, text == "true").expect(WRITTEN),
         text if text.starts_with('"') => {
-            write_text(&read::<String>(raw, place, "a text")?, place, out)?
+            write_text(&read::<String>(raw, path, "a text")?, path, out)?
         }
         text if text.starts_with('[') => {
-            let depth = deeper(place, depth)?;
-            let elements: Vec<&RawValue> = read(raw, place, "a list")?;
-            let len = length(elements.len(), place)?;
+            let depth = deeper(path, depth)?;
+            let elements: Vec<&RawValue> = read(raw, path, "a list")?;
+            let len = length(elements.len(), path)?;
             rmp::encode::write_array_len(out, len).expect(WRITTEN);
             for (i, element) in elements.into_iter().enumerate() {
-                write(element, Place::Element(&place, i), depth, out)?;
+                write(element, JsonPath::Element(&path, i), depth, out)?;
             }
         }
         text if text.starts_with('{') => {
-            let depth = deeper(place, depth)?;
-            let entries: Entries<'_> = read(raw, place, "an object")?;
+            let depth = deeper(path, depth)?;
+            let entries: Entries<'_> = read(raw, path, "an object")?;
             if let Some((kind, value)) = entries.tagged() {
-                return write_tagged(kind, value, place, out);
+                return write_tagged(kind, value, path, out);
             }
-            let len = length(entries.0.len(), place)?;
+            let len = length(entries.0.len(), path)?;
             rmp::encode::write_map_len(out, len).expect(WRITTEN);
             for (name, entry) in &entries.0 {
-                let place = Place::Entry(&place, name);
-                write_text(name, place, out)?;
-                write(entry, place, depth, out)?;
+                let path = JsonPath::Entry(&path, name);
+                write_text(name, path, out)?;
+                write(entry, path, depth, out)?;
             }
         }
-        number => write_number(number, place, out)?,
+        number => write_number(number, path, out)?,
     }
     Ok(())
 }
 
-fn write_number(text: &str, place: Place<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
+fn write_number(text: &str, path: JsonPath<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
     let encoded = if text.contains(['.', 'e', 'E']) {
         let float: f64 = serde_json::from_str(text)
-            .map_err(|_| refused(place, text, "more than a float holds"))?;
+            .map_err(|_| refused(path, text, "more than a float holds"))?;
         Payload::encode(&float)
     } else if let Ok(int) = text.parse::<i64>() {
         Payload::encode(&int)
@@ -114,63 +114,63 @@ fn write_number(text: &str, place: Place<'_>, out: &mut Vec<u8>) -> Result<(), C
     } else if let Ok(int) = text.parse::<u128>() {
         Payload::encode(&int)
     } else {
-        let why = "an integer of more than 128 bits, and no type takes that";
-        return Err(refused(place, text, why));
+        let reason = "an integer of more than 128 bits, and no type takes that";
+        return Err(refused(path, text, reason));
     };
-    let encoded = encoded.map_err(|error| refused(place, text, &error))?;
+    let encoded = encoded.map_err(|error| refused(path, text, &error))?;
     out.extend_from_slice(encoded.bytes());
     Ok(())
 }
 
-fn refused(place: Place<'_>, number: &str, why: &str) -> CanvasError {
+fn refused(path: JsonPath<'_>, number: &str, reason: &str) -> CanvasError {
     let number = match number.len() {
         ..=60 => number,
         _ => "a long number",
     };
-    CanvasError::at_top(&format!("`{place}` is {number}: {why}"))
+    CanvasError::at_top(&format!("`{path}` is {number}: {reason}"))
 }
 
-/// Writes one of kombu's tagged values as what Rust's type for it is read from.
+/// Writes one of kombu's tagged values in the form from which Rust's type for it is read.
 fn write_tagged(
     kind: &RawValue,
     value: &RawValue,
-    place: Place<'_>,
+    path: JsonPath<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), CanvasError> {
-    let kind: String = read(kind, Place::Entry(&place, TYPE), "a text")?;
-    let place = Place::Entry(&place, VALUE);
+    let kind: String = read(kind, JsonPath::Entry(&path, TYPE), "a text")?;
+    let path = JsonPath::Entry(&path, VALUE);
     let text = |expected: &str, is_one: fn(&str) -> bool| {
-        let text: String = read(value, place, expected)?;
+        let text: String = read(value, path, expected)?;
         match is_one(&text) {
             true => Ok(text),
-            false => Err(wrong(value, place, expected)),
+            false => Err(wrong(value, path, expected)),
         }
     };
     match kind.as_str() {
-        "datetime" => write_text(&text("a datetime in ISO 8601", is_datetime)?, place, out),
-        // Older versions of kombu wrote one with a time.
+        "datetime" => write_text(&text("a datetime in ISO 8601", is_datetime)?, path, out),
+        // Older versions of kombu wrote a date with a time.
         "date" => {
             const EXPECTED: &str = "a date in ISO 8601";
-            let date = read::<String>(value, place, EXPECTED)?.parse::<Date>();
-            let date = date.map_err(|_| wrong(value, place, EXPECTED))?;
-            write_text(&date.to_string(), place, out)
+            let date = read::<String>(value, path, EXPECTED)?.parse::<Date>();
+            let date = date.map_err(|_| wrong(value, path, EXPECTED))?;
+            write_text(&date.to_string(), path, out)
         }
-        "time" => write_text(&text("a time of day in ISO 8601", is_time)?, place, out),
-        "decimal" => write_text(&text("a decimal number in a text", is_number)?, place, out),
+        "time" => write_text(&text("a time of day in ISO 8601", is_time)?, path, out),
+        "decimal" => write_text(&text("a decimal number in a text", is_number)?, path, out),
         "uuid" => {
             let uuid = uuid(value);
-            let uuid = uuid.ok_or_else(|| wrong(value, place, "an object with a UUID in `hex`"))?;
-            write_text(&uuid.to_string(), place, out)
+            let uuid = uuid.ok_or_else(|| wrong(value, path, "an object with a UUID in `hex`"))?;
+            write_text(&uuid.to_string(), path, out)
         }
-        "bytes" => write_bytes(text("a text", |_| true)?.as_bytes(), place, out),
+        "bytes" => write_bytes(text("a text", |_| true)?.as_bytes(), path, out),
         "base64" => {
             const EXPECTED: &str = "bytes in base64";
-            let bytes = base64(&read::<String>(value, place, EXPECTED)?);
-            let bytes = bytes.ok_or_else(|| wrong(value, place, EXPECTED))?;
-            write_bytes(&bytes, place, out)
+            let bytes = base64(&read::<String>(value, path, EXPECTED)?);
+            let bytes = bytes.ok_or_else(|| wrong(value, path, EXPECTED))?;
+            write_bytes(&bytes, path, out)
         }
         kind => {
-            let Place::Entry(tagged, _) = place else {
+            let JsonPath::Entry(tagged, _) = path else {
                 unreachable!("a tagged value is an entry")
             };
             Err(CanvasError::at_top(&format!(
@@ -181,7 +181,7 @@ fn write_tagged(
     }
 }
 
-/// With an offset or without.
+/// Returns whether the text is a datetime, with or without an offset.
 fn is_datetime(text: &str) -> bool {
     text.parse::<Timestamp>().is_ok() || text.parse::<DateTime>().is_ok()
 }
@@ -203,7 +203,7 @@ fn uuid(value: &RawValue) -> Option<Uuid> {
     (name == "hex").then(|| Uuid::parse_str(&hex).ok())?
 }
 
-/// The bytes that a text stands for (RFC 4648, section 4), which ends in its padding.
+/// Decodes a text in base64 (RFC 4648, section 4) that ends with its padding.
 fn base64(text: &str) -> Option<Vec<u8>> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
@@ -223,55 +223,55 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn write_text(text: &str, place: Place<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
+fn write_text(text: &str, path: JsonPath<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
     rmp::encode::write_str(out, text)
-        .map_err(|error| CanvasError::at_top(&format!("`{place}` cannot be stored: {error}")))
+        .map_err(|error| CanvasError::at_top(&format!("`{path}` cannot be stored: {error}")))
 }
 
-/// Writes bytes as a list, from which `Vec<u8>` is read, and every type that takes bytes, too.
-fn write_bytes(bytes: &[u8], place: Place<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
+/// Writes bytes as a list, from which `Vec<u8>` and every type that takes bytes can be read.
+fn write_bytes(bytes: &[u8], path: JsonPath<'_>, out: &mut Vec<u8>) -> Result<(), CanvasError> {
     let encoded = Payload::encode(bytes)
-        .map_err(|error| CanvasError::at_top(&format!("`{place}` cannot be stored: {error}")))?;
+        .map_err(|error| CanvasError::at_top(&format!("`{path}` cannot be stored: {error}")))?;
     out.extend_from_slice(encoded.bytes());
     Ok(())
 }
 
 fn read<'a, T: Deserialize<'a>>(
     raw: &'a RawValue,
-    place: Place<'_>,
+    path: JsonPath<'_>,
     expected: &str,
 ) -> Result<T, CanvasError> {
-    serde_json::from_str(raw.get()).map_err(|_| wrong(raw, place, expected))
+    serde_json::from_str(raw.get()).map_err(|_| wrong(raw, path, expected))
 }
 
-fn wrong(raw: &RawValue, place: Place<'_>, expected: &str) -> CanvasError {
-    let found = shown(raw);
-    CanvasError::at_top(&format!("`{place}` must be {expected}, but is {found}"))
+fn wrong(raw: &RawValue, path: JsonPath<'_>, expected: &str) -> CanvasError {
+    let actual = shown(raw);
+    CanvasError::at_top(&format!("`{path}` must be {expected}, but is {actual}"))
 }
 
-fn deeper(place: Place<'_>, depth: usize) -> Result<usize, CanvasError> {
+fn deeper(path: JsonPath<'_>, depth: usize) -> Result<usize, CanvasError> {
     depth.checked_sub(1).ok_or_else(|| {
-        let mut place = place;
-        while let Place::Element(outer, _) | Place::Entry(outer, _) = place {
-            place = *outer;
+        let mut path = path;
+        while let JsonPath::Element(outer, _) | JsonPath::Entry(outer, _) = path {
+            path = *outer;
         }
         CanvasError::at_top(&format!(
-            "`{place}` cannot be read: lists and objects nest at most {MAX_NESTING} deep"
+            "`{path}` cannot be read: lists and objects nest at most {MAX_NESTING} deep"
         ))
     })
 }
 
-fn length(len: usize, place: Place<'_>) -> Result<u32, CanvasError> {
+fn length(len: usize, path: JsonPath<'_>) -> Result<u32, CanvasError> {
     u32::try_from(len)
-        .map_err(|_| CanvasError::at_top(&format!("`{place}` has more than 2^32 - 1 elements")))
+        .map_err(|_| CanvasError::at_top(&format!("`{path}` has more than 2^32 - 1 elements")))
 }
 
-/// The entries of a JSON object in the order written, each unread. One that is given twice counts
-/// as given last, as in Python.
+/// The unread entries of a JSON object, in the order written. If a key occurs twice, the last value
+/// counts, as in Python.
 struct Entries<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Entries<'a> {
-    /// The type and the value, if this is one of kombu's tagged values.
+    /// Returns the type and the value if this is one of kombu's tagged values.
     fn tagged(&self) -> Option<(&'a RawValue, &'a RawValue)> {
         let entry = |key| self.0.iter().find(|(name, _)| name == key);
         match (self.0.len(), entry(TYPE), entry(VALUE)) {
@@ -294,10 +294,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
                 let mut entries: Vec<(String, &RawValue)> = Vec::new();
-                let mut places: HashMap<String, usize> = HashMap::new();
+                let mut positions: HashMap<String, usize> = HashMap::new();
                 while let Some((name, raw)) = map.next_entry::<String, &RawValue>()? {
-                    match places.entry(name) {
-                        Entry::Occupied(place) => entries[*place.get()].1 = raw,
+                    match positions.entry(name) {
+                        Entry::Occupied(position) => entries[*position.get()].1 = raw,
                         Entry::Vacant(vacant) => {
                             let name = vacant.key().clone();
                             vacant.insert(entries.len());
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_keep_every_digit_or_are_refused_with_their_place() {
+    fn integers_keep_every_digit_or_are_refused_with_their_path() {
         for int in [
             i64::MIN.into(),
             i64::MAX.into(),
@@ -365,16 +365,16 @@ mod tests {
             Ok(u128::MAX)
         );
         let long = format!("[0, {{\"x\": [{}0]}}]", u128::MAX);
-        let why = encoded(&long).unwrap_err();
+        let error = encoded(&long).unwrap_err();
         let expected = format!(
             "`args[1].x[0]` is {}0: an integer of more than 128 bits, and no type takes that",
             u128::MAX
         );
-        assert_eq!(why, expected);
-        let why = encoded(&"9".repeat(1_000)).unwrap_err();
-        assert!(why.starts_with("`args` is a long number: "), "{why}");
-        let why = encoded("[1e400]").unwrap_err();
-        assert_eq!(why, "`args[0]` is 1e400: more than a float holds");
+        assert_eq!(error, expected);
+        let error = encoded(&"9".repeat(1_000)).unwrap_err();
+        assert!(error.starts_with("`args` is a long number: "), "{error}");
+        let error = encoded("[1e400]").unwrap_err();
+        assert_eq!(error, "`args[0]` is 1e400: more than a float holds");
     }
 
     fn tagged(kind: &str, value: Value) -> Result<Payload, String> {
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn tagged_values_are_what_their_types_are_read_from() {
+    fn tagged_values_can_be_read_as_their_types() {
         let hex = "00112233445566778899aabbccddeeff";
         for (kind, value, text) in [
             (
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tagged_value_that_is_none_is_refused_with_its_place() {
+    fn an_invalid_tagged_value_is_refused_with_its_path() {
         for (kind, value, expected) in [
             (
                 "datetime",
@@ -477,25 +477,25 @@ mod tests {
                 "must be bytes in base64, but is \"aé==\"",
             ),
         ] {
-            let why = tagged(kind, value).unwrap_err();
-            assert_eq!(why, format!("`args[0].__value__` {expected}"));
+            let error = tagged(kind, value).unwrap_err();
+            assert_eq!(error, format!("`args[0].__value__` {expected}"));
         }
-        let why = tagged("model", json!({})).unwrap_err();
+        let error = tagged("model", json!({})).unwrap_err();
         assert!(
-            why.starts_with("`args[0]` has Celery's type `model`, which is not known"),
-            "{why}"
+            error.starts_with("`args[0]` has Celery's type `model`, which is not known"),
+            "{error}"
         );
-        let why = encoded(r#"[{"__type__": 1, "__value__": 2}]"#).unwrap_err();
-        assert_eq!(why, "`args[0].__type__` must be a text, but is 1");
+        let error = encoded(r#"[{"__type__": 1, "__value__": 2}]"#).unwrap_err();
+        assert_eq!(error, "`args[0].__type__` must be a text, but is 1");
     }
 
     #[test]
     fn nesting_is_limited() {
         let nested = |levels: usize| encoded(&("[".repeat(levels) + &"]".repeat(levels)));
         assert!(nested(MAX_NESTING).is_ok());
-        let why = nested(MAX_NESTING + 1).unwrap_err();
+        let error = nested(MAX_NESTING + 1).unwrap_err();
         assert_eq!(
-            why,
+            error,
             "`args` cannot be read: lists and objects nest at most 128 deep"
         );
     }

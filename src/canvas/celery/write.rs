@@ -1,4 +1,4 @@
-//! Writing: what has a form in Celery.
+//! Writes a canvas as Celery's JSON.
 
 use std::fmt;
 
@@ -12,8 +12,8 @@ use crate::canvas::{Canvas, Extras, Form, Mode, TaskSig};
 
 type Written = Result<Value, CanvasError>;
 
-/// Writes a canvas with nothing around it. A group of one counts there as its member, if that gives
-/// the list of a group.
+/// Writes a canvas that no other contains. A group of one counts as its member there, if the member
+/// gives the list of a group.
 pub(super) fn write_outermost(canvas: &Canvas) -> Written {
     if let Form::Group { members, .. } = &canvas.form
         && let [only] = members.list()
@@ -42,7 +42,7 @@ pub(super) fn write(canvas: &Canvas) -> Written {
             let tasks = steps
                 .iter()
                 .enumerate()
-                .map(|(i, step)| step_of(steps, step).map_err(|refusal| at("chain", i, refusal)))
+                .map(|(i, step)| step_of(steps, step).map_err(|error| at("chain", i, error)))
                 .collect::<Result<Vec<_>, _>>()?;
             Ok(composed(CHAIN, "chain", json!({ "tasks": tasks }), options))
         }
@@ -58,7 +58,7 @@ pub(super) fn write(canvas: &Canvas) -> Written {
         }
         Form::Chord { header, body } => {
             let header = header_of(header)?;
-            let body = write(body).map_err(|refusal| refusal.within("chord.body"))?;
+            let body = write(body).map_err(|error| error.within("chord.body"))?;
             let kwargs = json!({ "header": header, "body": body, "kwargs": {} });
             Ok(composed(CHORD, "chord", kwargs, options))
         }
@@ -118,8 +118,8 @@ fn task(sig: &TaskSig, extras: &Extras, options: Value) -> Written {
     Ok(task.into())
 }
 
-/// Celery skips an empty group in a chain, unless it is alone there, and takes one of one member
-/// for its member: these cannot be written.
+/// Writes a step of a chain. Celery skips an empty group in a chain, unless it is the only step,
+/// and takes a group of one member for its member: these cannot be written.
 fn step_of(steps: &[Canvas], step: &Canvas) -> Written {
     let refused = match &step.form {
         _ if is_skipped(step) && steps.len() > 1 => {
@@ -133,7 +133,7 @@ fn step_of(steps: &[Canvas], step: &Canvas) -> Written {
     Err(CanvasError::at_top(refused))
 }
 
-/// Says whether a chain around it skips it: an empty group, or a chain of such.
+/// Returns whether a chain around it skips it: an empty group, or a chain of such groups.
 fn is_skipped(step: &Canvas) -> bool {
     match &step.form {
         Form::Group { members, .. } => members.list().is_empty(),
@@ -142,11 +142,12 @@ fn is_skipped(step: &Canvas) -> bool {
     }
 }
 
-/// A group directly in a group would give its members to it, so it is written in a chain of one.
-fn members_of(members: &[Canvas], place: &str) -> Result<Vec<Value>, CanvasError> {
+/// Writes the members of a group. A group directly in a group would give its members to it, so it
+/// is written in a chain of one.
+fn members_of(members: &[Canvas], path: &str) -> Result<Vec<Value>, CanvasError> {
     let members = members.iter().enumerate().map(|(i, member)| {
         let alone = std::slice::from_ref(member);
-        let written = step_of(alone, member).map_err(|refusal| at(place, i, refusal))?;
+        let written = step_of(alone, member).map_err(|error| at(path, i, error))?;
         Ok(match member.form {
             Form::Group { .. } => {
                 composed(CHAIN, "chain", json!({ "tasks": [written] }), json!({}))
@@ -157,11 +158,11 @@ fn members_of(members: &[Canvas], place: &str) -> Result<Vec<Value>, CanvasError
     members.collect()
 }
 
-/// A list of members, or a group where there is more to say.
+/// Writes a header: a list of members, or a group if it has settings.
 fn header_of(header: &Canvas) -> Written {
     let none = Extras::default();
     let extras = header.extras.as_deref().unwrap_or(&none);
-    let here = |refusal: CanvasError| refusal.within("chord.header");
+    let here = |error: CanvasError| error.within("chord.header");
     let Form::Group {
         members, settled, ..
     } = &header.form
@@ -193,16 +194,16 @@ fn check_group(settled: bool, extras: &Extras) -> Result<(), CanvasError> {
     Ok(())
 }
 
-fn at(place: &str, i: usize, refusal: CanvasError) -> CanvasError {
-    refusal.within(&format!("{place}[{i}]"))
+fn at(path: &str, i: usize, error: CanvasError) -> CanvasError {
+    error.within(&format!("{path}[{i}]"))
 }
 
-/// The value as JSON, if that can carry it.
+/// Converts the value to JSON, if JSON can represent it.
 fn json_of(payload: &Payload) -> Result<Value, String> {
     payload.decode::<Exact>().map(|exact| exact.0)
 }
 
-/// A JSON value that is all of what was decoded: serde_json would take NaN for null.
+/// A JSON value that represents the decoded value exactly: serde_json would read NaN as null.
 struct Exact(Value);
 
 impl<'de> Deserialize<'de> for Exact {

@@ -1,65 +1,66 @@
-//! The backlog: which workflows are live, lane by lane, and which have to wait.
+//! The backlog: counts the live workflows of each lane and decides which workflows wait.
 
 use std::collections::{BTreeSet, HashMap};
 
-/// The number of a lane: of what starts in one queue.
+/// The number of a lane. A lane holds the workflows whose first tasks go to one queue.
 pub(crate) type Lane = usize;
 
-/// So many lanes are kept, idle ones among them; when there are more, the idle ones are let go.
+/// The number of lanes kept, idle ones included. Above it, idle lanes are freed.
 const KEPT_LANES: usize = 64;
 
-/// Who waits is in the store, not in here.
+/// Decides per lane whether a workflow starts at once. The waiting workflows are in the store, not
+/// in memory.
 ///
-/// Invariant: no workflow waits for ever in a lane that has a place: it is [wanted](Self::room) as
-/// soon as the store shows it.
+/// Invariant: no workflow waits for ever in a lane with free capacity: the lane is listed by
+/// [`free_capacity`](Self::free_capacity) as soon as the store holds the workflow.
 #[derive(Debug)]
 pub(crate) struct Backlog {
-    /// How many places each lane has: its own, so that one whose tasks do not come to an end keeps
-    /// nobody else from starting.
-    places: usize,
-    /// By number; `None` where one was let go.
+    /// How many workflows may be live in each lane. Lanes do not share capacity, so a lane whose
+    /// tasks never finish does not block the others.
+    capacity: usize,
+    /// Indexed by lane number; `None` where a lane was freed.
     lanes: Vec<Option<State>>,
-    /// Numbers that are free.
+    /// Free lane numbers.
     free: Vec<Lane>,
     numbers: HashMap<String, Lane>,
-    /// At so many lanes the idle ones are let go.
-    most: usize,
-    /// The lanes of which there may be some in the store.
+    /// The number of lanes at which idle ones are freed.
+    max_lanes: usize,
+    /// The lanes that may have waiting workflows in the store.
     waiting: BTreeSet<Lane>,
 }
 
 #[derive(Debug)]
 struct State {
     name: String,
-    /// More than there are places, where workflows came in that could not be kept waiting.
+    /// May exceed the capacity, because workflows that cannot be kept waiting are admitted over it.
     live: usize,
-    /// Put to wait, but not yet to be seen in the store.
+    /// Workflows whose wait record is submitted but not yet durable.
     arriving: usize,
-    /// The last turn that was taken: who waits, waits behind it. What has been deleted before it is
-    /// not to be passed over again at each look.
-    taken: Option<Vec<u8>>,
+    /// The queue position that was admitted last. Every waiting workflow is behind it, so each scan
+    /// starts here instead of passing over the deleted positions before it.
+    cursor: Option<Vec<u8>>,
 }
 
 impl Backlog {
-    pub(crate) fn new(places: usize) -> Self {
-        assert!(places > 0, "without a place nothing would ever run");
+    pub(crate) fn new(capacity: usize) -> Self {
+        assert!(capacity > 0, "without capacity no workflow would ever run");
         Self {
-            places,
+            capacity,
             lanes: Vec::new(),
             free: Vec::new(),
             numbers: HashMap::new(),
-            most: KEPT_LANES,
+            max_lanes: KEPT_LANES,
             waiting: BTreeSet::new(),
         }
     }
 
-    /// The number of the lane of this name. It is the lane's for as long as a workflow is live in
-    /// it, or waits; and until the next is asked for.
+    /// Returns the number of the lane with this name. The lane keeps the number while a workflow in
+    /// it is live or waits, and at least until the next call.
     pub(crate) fn lane(&mut self, name: &str) -> Lane {
         if let Some(lane) = self.numbers.get(name) {
             return *lane;
         }
-        if self.numbers.len() >= self.most {
+        if self.numbers.len() >= self.max_lanes {
             self.free_idle_lanes();
         }
         let lane = self.free.pop().unwrap_or_else(|| {
@@ -71,12 +72,13 @@ impl Backlog {
             name: name.to_owned(),
             live: 0,
             arriving: 0,
-            taken: None,
+            cursor: None,
         });
         lane
     }
 
-    /// Lets go of the idle lanes. Rare enough to cost nothing each time that one is added.
+    /// Frees the idle lanes. `max_lanes` becomes twice the number of lanes that are left, so the
+    /// amortized cost per added lane is constant.
     fn free_idle_lanes(&mut self) {
         for (lane, state) in self.lanes.iter_mut().enumerate() {
             let is_idle = |state: &mut State| state.live == 0 && state.arriving == 0;
@@ -92,36 +94,36 @@ impl Backlog {
         self.numbers.shrink_to_fit();
         let lanes = 0..self.lanes.len();
         self.free = lanes.filter(|lane| self.lanes[*lane].is_none()).collect();
-        self.most = (2 * self.numbers.len()).max(KEPT_LANES);
+        self.max_lanes = (2 * self.numbers.len()).max(KEPT_LANES);
     }
 
     fn state(&self, lane: Lane) -> &State {
         let state = self.lanes[lane].as_ref();
-        state.expect("a lane is kept while somebody is in it")
+        state.expect("a lane is kept while a workflow is in it")
     }
 
     fn state_mut(&mut self, lane: Lane) -> &mut State {
         let state = self.lanes[lane].as_mut();
-        state.expect("a lane is kept while somebody is in it")
+        state.expect("a lane is kept while a workflow is in it")
     }
 
     pub(crate) fn name(&self, lane: Lane) -> &str {
         &self.state(lane).name
     }
 
-    /// The last turn of a lane that was taken.
-    pub(crate) fn last_taken(&self, lane: Lane) -> Option<&Vec<u8>> {
-        self.state(lane).taken.as_ref()
+    /// Returns the queue position that was admitted last in this lane.
+    pub(crate) fn cursor(&self, lane: Lane) -> Option<&Vec<u8>> {
+        self.state(lane).cursor.as_ref()
     }
 
-    /// From now on the lane is looked through from this turn on.
-    pub(crate) fn take_from(&mut self, lane: Lane, turn: Vec<u8>) {
-        self.state_mut(lane).taken = Some(turn);
+    /// Sets the queue position from which the next scan of this lane starts.
+    pub(crate) fn set_cursor(&mut self, lane: Lane, turn: Vec<u8>) {
+        self.state_mut(lane).cursor = Some(turn);
     }
 
-    /// A workflow wants to start; says whether it may at once. If not it is put to wait.
+    /// Admits a workflow or makes it wait, and returns whether it may start at once.
     pub(crate) fn submitted(&mut self, lane: Lane) -> bool {
-        // Not past those that were there before.
+        // A workflow does not overtake the ones that already wait.
         let free = self.has_capacity(lane)
             && self.state(lane).arriving == 0
             && !self.waiting.contains(&lane);
@@ -133,48 +135,50 @@ impl Backlog {
         free
     }
 
-    /// A workflow is live, whether there was a place or not: it came in, or was so before a restart.
+    /// Counts a workflow as live, over the capacity if necessary: it cannot wait, or was live
+    /// before a restart.
     pub(crate) fn admit_live(&mut self, lane: Lane) {
         self.state_mut(lane).live += 1;
     }
 
-    /// A workflow that waits, of another lane before, is put into this one.
+    /// Notes that a waiting workflow moves into this lane from another one.
     pub(crate) fn requeue(&mut self, lane: Lane) {
         self.state_mut(lane).arriving += 1;
     }
 
-    /// The store shows one that was put to wait.
+    /// Notes that the wait record of a workflow is durable.
     pub(crate) fn arrived(&mut self, lane: Lane) {
         let state = self.state_mut(lane);
         state.arriving = state.arriving.saturating_sub(1);
         self.waiting.insert(lane);
     }
 
-    /// Workflows wait in the store: it has just been opened.
+    /// Notes that workflows of this lane wait in a store that has just been opened.
     pub(crate) fn note_stored(&mut self, lane: Lane) {
         self.waiting.insert(lane);
     }
 
-    /// A live one has ended.
+    /// Notes that a live workflow has ended.
     pub(crate) fn ended(&mut self, lane: Lane) {
         let state = self.state_mut(lane);
         state.live = state.live.saturating_sub(1);
     }
 
-    /// The store has no more that wait in this lane.
+    /// Notes that the store holds no more waiting workflows of this lane.
     pub(crate) fn mark_drained(&mut self, lane: Lane) {
         self.waiting.remove(&lane);
     }
 
     pub(crate) fn has_capacity(&self, lane: Lane) -> bool {
-        self.state(lane).live < self.places
+        self.state(lane).live < self.capacity
     }
 
-    /// The lanes in which there are both: places, how many, and workflows that wait for one.
+    /// Returns the lanes with waiting workflows and free capacity, and how much of it.
     pub(crate) fn free_capacity(&self) -> Vec<(Lane, usize)> {
         let waiting = self.waiting.iter();
-        let room = waiting.map(|lane| (*lane, self.places.saturating_sub(self.state(*lane).live)));
-        room.filter(|(_, room)| *room > 0).collect()
+        let free =
+            waiting.map(|lane| (*lane, self.capacity.saturating_sub(self.state(*lane).live)));
+        free.filter(|(_, free)| *free > 0).collect()
     }
 }
 
@@ -184,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// What is in the store, and on its way there, of one lane.
+    /// One lane's workflows: submitted, durable and live.
     #[derive(Default)]
     struct World {
         on_its_way: VecDeque<u32>,
@@ -192,17 +196,17 @@ mod tests {
         live: Vec<u32>,
     }
 
-    /// Each digit: a submission, a commit, the end of the oldest live one.
+    /// Each digit is a step: 0 a submission, 1 a commit, 2 the end of the oldest live workflow.
     #[test]
-    fn nobody_overtakes_nobody_is_forgotten_and_no_more_are_live_than_places() {
-        for (places, story) in (1..=2).flat_map(|p| (0..3u32.pow(9)).map(move |s| (p, s))) {
-            let mut backlog = Backlog::new(places);
+    fn workflows_start_in_order_all_of_them_and_never_more_at_once_than_the_capacity() {
+        for (capacity, story) in (1..=2).flat_map(|p| (0..3u32.pow(9)).map(move |s| (p, s))) {
+            let mut backlog = Backlog::new(capacity);
             let lane = backlog.lane("mail");
             let other = backlog.lane("other");
             let mut world = World::default();
             let (mut started, mut submitted) = (Vec::new(), 0);
             let mut rest = story;
-            // In the end all is committed and all comes to an end.
+            // At the end everything is committed and every workflow ends.
             let steps = (0..9).map(|_| {
                 let step = rest % 3;
                 rest /= 3;
@@ -231,8 +235,8 @@ mod tests {
                     }
                     _ => {}
                 }
-                for (lane, room) in backlog.free_capacity() {
-                    for _ in 0..room {
+                for (lane, free) in backlog.free_capacity() {
+                    for _ in 0..free {
                         let Some(next) = world.stored.pop_front() else {
                             backlog.mark_drained(lane);
                             break;
@@ -242,32 +246,31 @@ mod tests {
                         started.push(next);
                     }
                 }
-                assert!(world.live.len() <= places, "{places} {story}");
-                assert!(backlog.has_capacity(other), "a lane takes another's place");
+                assert!(world.live.len() <= capacity, "{capacity} {story}");
+                assert!(
+                    backlog.has_capacity(other),
+                    "a lane uses another lane's capacity"
+                );
             }
-            assert!(started.into_iter().eq(0..submitted), "{places} {story}");
+            assert!(started.into_iter().eq(0..submitted), "{capacity} {story}");
         }
     }
 
     #[test]
-    fn lanes_that_nobody_is_in_are_let_go_and_the_others_keep_their_numbers() {
+    fn idle_lanes_are_freed_and_the_others_keep_their_numbers() {
         let mut backlog = Backlog::new(1);
         let live = backlog.lane("live");
         backlog.admit_live(live);
         let waits = backlog.lane("waits");
         backlog.note_stored(waits);
-        backlog.take_from(waits, vec![7]);
+        backlog.set_cursor(waits, vec![7]);
         let arrives = backlog.lane("arrives");
         backlog.requeue(arrives);
         for name in 0..10_000 {
             let lane = backlog.lane(&name.to_string());
-            assert_eq!(
-                backlog.last_taken(lane),
-                None,
-                "what another lane has taken"
-            );
+            assert_eq!(backlog.cursor(lane), None, "the cursor of another lane");
             assert!(backlog.submitted(lane));
-            backlog.take_from(lane, vec![1]);
+            backlog.set_cursor(lane, vec![1]);
             backlog.ended(lane);
         }
         assert!(backlog.lanes.len() <= KEPT_LANES && backlog.numbers.len() <= KEPT_LANES);
@@ -276,6 +279,6 @@ mod tests {
         assert_eq!(backlog.lane("arrives"), arrives);
         assert!(!backlog.has_capacity(live));
         assert_eq!(backlog.free_capacity(), [(waits, 1)]);
-        assert_eq!(backlog.last_taken(waits), Some(&vec![7]));
+        assert_eq!(backlog.cursor(waits), Some(&vec![7]));
     }
 }

@@ -1,4 +1,4 @@
-//! The barrier: counts a group's members, by who has arrived and never by how many.
+//! The barrier: collects which members of a group have arrived, as a set and never as a count.
 
 use super::{ChildProgress, Index, IndexSet, PendingCallback, Record, Report, Verdict};
 use crate::canvas::outcome::Outcome;
@@ -6,11 +6,11 @@ use crate::canvas::outcome::Outcome;
 /// Invariant: `verdict` is set by the arrival that completes `arrived`, in the same commands.
 #[derive(Debug)]
 pub(crate) struct Barrier {
-    /// A set, because an arrival may come twice.
+    /// A set, because a member may arrive twice.
     arrived: IndexSet,
-    /// The failed member with the lowest index so far: what the verdict names.
+    /// The failed member with the lowest index so far, which the verdict names.
     broken: Option<Verdict>,
-    /// Failures are values here: the verdict is always `Released`.
+    /// Whether failures count as values. The verdict is then always `Released`.
     settled: bool,
     verdict: Option<Verdict>,
 }
@@ -18,14 +18,14 @@ pub(crate) struct Barrier {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Record(Record),
-    /// Record these and run them.
+    /// Record these callbacks and run them.
     Launch(Vec<PendingCallback>),
-    /// Tell the owner, who may have been told before.
+    /// Tell the owner, which may have been told before.
     Tell(Verdict),
 }
 
 impl Barrier {
-    /// A barrier for `size` members.
+    /// Creates a barrier for `size` members.
     pub(crate) fn new(size: u64, settled: bool) -> Self {
         Self {
             arrived: IndexSet::new(size),
@@ -35,7 +35,7 @@ impl Barrier {
         }
     }
 
-    /// Takes in a record of its stream, after a restart.
+    /// Applies a record of the barrier's stream after a restart.
     pub(crate) fn replay(&mut self, record: &Record) {
         match record {
             Record::Child {
@@ -49,13 +49,13 @@ impl Barrier {
         }
     }
 
-    /// As [`replay`](Self::replay), of the record that member `index` ended well.
+    /// Applies the record that member `index` succeeded, as [`replay`](Self::replay) does.
     pub(crate) fn restore_arrival(&mut self, index: Index) {
         self.arrived.insert(index);
     }
 
-    /// Starts, or goes on after the replay: a verdict that is on record is told again, a barrier
-    /// for none releases at once.
+    /// Starts the barrier, or resumes it after the replay. A recorded verdict is told again; a
+    /// barrier for no members releases at once.
     pub(crate) fn start(&mut self) -> Vec<Command> {
         match &self.verdict {
             Some(verdict) => vec![Command::Tell(verdict.clone())],
@@ -63,7 +63,7 @@ impl Barrier {
         }
     }
 
-    /// Member `index` has ended.
+    /// Handles the end of member `index`.
     pub(crate) fn arrive(&mut self, index: Index, report: Report) -> Vec<Command> {
         if self.verdict.is_some() || !self.note(index, &report.outcome) {
             return Vec::new();
@@ -79,12 +79,12 @@ impl Barrier {
         commands
     }
 
-    /// The members that have arrived.
+    /// Returns the members that have arrived.
     pub(crate) fn arrived(&self) -> &IndexSet {
         &self.arrived
     }
 
-    /// Says whether this is the first word of `index`.
+    /// Notes an arrival; returns whether it is the first one of `index`.
     fn note(&mut self, index: Index, outcome: &Outcome) -> bool {
         let first = self.arrived.insert(index);
         if let Some(failure) = outcome.failure()

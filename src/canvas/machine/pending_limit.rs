@@ -1,11 +1,11 @@
-//! The room: how much may be pending at once, and who waits to submit more.
+//! The limit on pending work, and the submissions that wait until there is room.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// How much a workflow is, or many of them are: the tasks of the canvas, and each chain, group and
-/// chord around them; and the bytes that it takes in the store.
+/// The size of one or more workflows: the number of tasks, chains, groups and chords, and the bytes
+/// in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Load {
     pub(crate) tasks: u64,
@@ -13,7 +13,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Of who enters, before it is known how much he brings.
+    /// The load charged to a submission before its real load is known.
     pub(crate) const ONE: Self = Self { tasks: 1, bytes: 0 };
 
     pub(crate) fn add(&mut self, other: Self) {
@@ -27,15 +27,16 @@ impl Load {
     }
 }
 
-/// Who enters is taken whole, however much he brings: nothing is too large to be submitted.
+/// Limits the load that is pending at once. A submission below the limit is admitted whole, however
+/// large it is, so no submission is too large.
 ///
-/// Invariant: nobody waits while there is room.
+/// Invariant: no submission waits while there is room.
 #[derive(Debug)]
 pub(crate) struct PendingLimit {
     limit: Load,
-    taken: Load,
-    /// Who waits, by number, the first to come in front.
-    line: VecDeque<u64>,
+    used: Load,
+    /// The numbers of the waiting submissions, in order of arrival.
+    waiting: VecDeque<u64>,
     next: u64,
 }
 
@@ -43,65 +44,68 @@ impl PendingLimit {
     pub(crate) fn new(limit: Load) -> Self {
         assert!(
             limit.tasks > 0 && limit.bytes > 0,
-            "nobody could ever enter"
+            "the limit would admit no submission"
         );
         Self {
             limit,
-            taken: Load::default(),
-            line: VecDeque::new(),
+            used: Load::default(),
+            waiting: VecDeque::new(),
             next: 0,
         }
     }
 
-    pub(crate) fn taken(&self) -> Load {
-        self.taken
+    pub(crate) fn used(&self) -> Load {
+        self.used
     }
 
     fn has_room(&self) -> bool {
-        self.taken.tasks < self.limit.tasks && self.taken.bytes < self.limit.bytes
+        self.used.tasks < self.limit.tasks && self.used.bytes < self.limit.bytes
     }
 
-    /// Says whether he has entered, with [`Load::ONE`]. Nobody overtakes those who wait.
+    /// Charges [`Load::ONE`] if there is room and no submission waits; returns whether it did.
     pub(crate) fn try_acquire(&mut self) -> bool {
-        let enters = self.line.is_empty() && self.has_room();
-        if enters {
-            self.taken.add(Load::ONE);
+        let acquired = self.waiting.is_empty() && self.has_room();
+        if acquired {
+            self.used.add(Load::ONE);
         }
-        enters
+        acquired
     }
 
-    /// Enters, or waits: under this number.
+    /// Charges [`Load::ONE`], or returns the number under which the submission waits.
     pub(crate) fn acquire(&mut self) -> Option<u64> {
         if self.try_acquire() {
             return None;
         }
         self.next += 1;
-        self.line.push_back(self.next);
+        self.waiting.push_back(self.next);
         Some(self.next)
     }
 
-    /// Who is in brings this much more; nobody asks whether there is room.
+    /// Charges more load to an admitted submission, over the limit if necessary.
     pub(crate) fn add(&mut self, more: Load) {
-        self.taken.add(more);
+        self.used.add(more);
     }
 
-    /// So much has gone; returns who enters for it, each with [`Load::ONE`].
+    /// Releases load; returns the waiting submissions that are admitted now, each charged
+    /// [`Load::ONE`].
     pub(crate) fn remove(&mut self, less: Load) -> Vec<u64> {
-        self.taken.remove(less);
+        self.used.remove(less);
         let mut entering = Vec::new();
         while self.has_room()
-            && let Some(number) = self.line.pop_front()
+            && let Some(number) = self.waiting.pop_front()
         {
-            self.taken.add(Load::ONE);
+            self.used.add(Load::ONE);
             entering.push(number);
         }
         entering
     }
 
-    /// He waits no longer. Says whether he did: else he has entered, and takes up room.
+    /// Removes a waiting submission; returns `false` if it was admitted already and holds its load.
     pub(crate) fn leave(&mut self, number: u64) -> bool {
-        let place = self.line.iter().position(|other| *other == number);
-        place.and_then(|place| self.line.remove(place)).is_some()
+        let position = self.waiting.iter().position(|other| *other == number);
+        position
+            .and_then(|position| self.waiting.remove(position))
+            .is_some()
     }
 }
 
@@ -114,19 +118,19 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Enter,
-        /// One of those who are in brings more.
+        /// An admitted submission adds load.
         Add(usize, Load),
-        /// One of those who are in goes.
+        /// An admitted submission ends.
         Go(usize),
-        /// One of those who wait gives up.
+        /// A waiting submission gives up.
         Leave(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let weight = (0..8u64, 0..80u64).prop_map(|(tasks, bytes)| Load { tasks, bytes });
+        let load = (0..8u64, 0..80u64).prop_map(|(tasks, bytes)| Load { tasks, bytes });
         prop_oneof![
             3 => Just(Step::Enter),
-            2 => (any::<usize>(), weight).prop_map(|(who, more)| Step::Add(who, more)),
+            2 => (any::<usize>(), load).prop_map(|(index, more)| Step::Add(index, more)),
             2 => any::<usize>().prop_map(Step::Go),
             1 => any::<usize>().prop_map(Step::Leave),
         ]
@@ -134,56 +138,56 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_enter_in_their_order_and_only_while_there_is_room(
+        fn submissions_are_admitted_in_order_and_only_below_the_limit(
             steps in proptest::collection::vec(step(), 0..200),
             tasks in 1..20u64,
             bytes in 1..200u64,
         ) {
-            let limit = Load { tasks, bytes };
-            let mut room = PendingLimit::new(limit);
-            let (mut inside, mut line, mut came) = (Vec::new(), Vec::new(), 0u64);
+            let max = Load { tasks, bytes };
+            let mut pending = PendingLimit::new(max);
+            let (mut inside, mut waiting, mut last_number) = (Vec::new(), Vec::new(), 0u64);
             for step in steps {
                 let mut entering = Vec::new();
-                let before = room.taken();
+                let before = pending.used();
                 match step {
                     Step::Enter => {
-                        let may = line.is_empty() && before.tasks < tasks && before.bytes < bytes;
-                        match room.acquire() {
+                        let may = waiting.is_empty() && before.tasks < tasks && before.bytes < bytes;
+                        match pending.acquire() {
                             None => {
                                 prop_assert!(may);
                                 inside.push(Load::ONE);
                             }
                             Some(number) => {
-                                prop_assert!(!may && number > came);
-                                came = number;
-                                line.push(number);
+                                prop_assert!(!may && number > last_number);
+                                last_number = number;
+                                waiting.push(number);
                             }
                         }
                     }
-                    Step::Add(who, more) if !inside.is_empty() => {
-                        let who = who % inside.len();
-                        inside[who].add(more);
-                        room.add(more);
+                    Step::Add(index, more) if !inside.is_empty() => {
+                        let index = index % inside.len();
+                        inside[index].add(more);
+                        pending.add(more);
                     }
-                    Step::Go(who) if !inside.is_empty() => {
-                        let gone = inside.swap_remove(who % inside.len());
-                        entering = room.remove(gone);
+                    Step::Go(index) if !inside.is_empty() => {
+                        let gone = inside.swap_remove(index % inside.len());
+                        entering = pending.remove(gone);
                     }
-                    Step::Leave(who) if !line.is_empty() => {
-                        let number = line.remove(who % line.len());
-                        prop_assert!(room.leave(number));
-                        prop_assert!(!room.leave(number));
+                    Step::Leave(index) if !waiting.is_empty() => {
+                        let number = waiting.remove(index % waiting.len());
+                        prop_assert!(pending.leave(number));
+                        prop_assert!(!pending.leave(number));
                     }
                     _ => {}
                 }
-                prop_assert_eq!(&entering[..], &line[..entering.len()], "out of order");
-                line.drain(..entering.len());
+                prop_assert_eq!(&entering[..], &waiting[..entering.len()], "out of order");
+                waiting.drain(..entering.len());
                 inside.extend(entering.iter().map(|_| Load::ONE));
                 let mut sum = Load::default();
-                inside.iter().for_each(|weight| sum.add(*weight));
-                prop_assert_eq!(room.taken(), sum);
+                inside.iter().for_each(|load| sum.add(*load));
+                prop_assert_eq!(pending.used(), sum);
                 let full = sum.tasks >= tasks || sum.bytes >= bytes;
-                prop_assert!(line.is_empty() || full, "somebody waits for nothing");
+                prop_assert!(waiting.is_empty() || full, "a submission waits although there is room");
             }
         }
     }

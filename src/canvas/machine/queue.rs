@@ -1,8 +1,9 @@
-//! The queue: slots for ready tasks, by priority, first come first served within one.
+//! The queue: hands out slots to ready tasks by priority, and in order of arrival within one
+//! priority.
 
 use std::collections::VecDeque;
 
-/// Which kind of slot a task takes: blocking bodies hold a thread, async ones do not.
+/// The kind of slot that a task uses: a blocking body holds a thread, an async one does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotKind {
     Async,
@@ -11,7 +12,7 @@ pub(crate) enum SlotKind {
 
 /// Ready tasks `T` and free slots of one kind.
 ///
-/// Invariant: tasks wait only while no slot is free, or none is to be given.
+/// Invariant: a task waits only while no slot is free, or while slots are withheld.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     slots: usize,
@@ -19,7 +20,7 @@ pub(crate) struct Queue<T> {
     ready: PriorityQueue<T>,
 }
 
-/// Who waits, by priority.
+/// Waiting items, by priority.
 #[derive(Debug)]
 pub(crate) struct PriorityQueue<T> {
     priorities: [VecDeque<T>; 10],
@@ -35,12 +36,12 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Says whether no slot is held and no task waits for one.
+    /// Returns whether no slot is held and no task waits for one.
     pub(crate) fn is_idle(&self) -> bool {
         self.free == self.slots && self.ready.len() == 0
     }
 
-    /// `task` is ready; it is given back if a slot is free for it now.
+    /// Requests a slot for `task`; returns the task if it gets a free slot now.
     pub(crate) fn request(&mut self, priority: u8, task: T) -> Option<T> {
         if self.free > 0 {
             self.free -= 1;
@@ -50,31 +51,31 @@ impl<T> Queue<T> {
         None
     }
 
-    /// `task` is ready, and waits whether or not a slot is free.
+    /// Makes `task` wait, even if a slot is free.
     pub(crate) fn wait(&mut self, priority: u8, task: T) {
         self.ready.push(priority, task);
     }
 
-    /// Takes a slot past all that wait, if one is free.
+    /// Takes a free slot, if there is one, ahead of all waiting tasks.
     pub(crate) fn take_slot(&mut self) -> bool {
         let free = self.free > 0;
         self.free -= usize::from(free);
         free
     }
 
-    /// A slot is free again, and nobody is to take it now.
+    /// Returns a slot without giving it to a waiting task.
     pub(crate) fn put_back(&mut self) {
         self.free += 1;
     }
 
-    /// The next task that waits, if a slot is free for it.
+    /// Gives a free slot to the next waiting task.
     pub(crate) fn next(&mut self) -> Option<T> {
         let next = (self.free > 0).then(|| self.ready.pop()).flatten()?;
         self.free -= 1;
         Some(next)
     }
 
-    /// A slot is free again; returns the task that takes it.
+    /// Returns a slot and passes it to the next waiting task, if there is one.
     pub(crate) fn release(&mut self) -> Option<T> {
         let next = self.ready.pop();
         if next.is_none() {
@@ -83,12 +84,12 @@ impl<T> Queue<T> {
         next
     }
 
-    /// Takes those out who are not to wait any more.
+    /// Removes the waiting tasks that match.
     pub(crate) fn remove_waiting(&mut self, is_it: impl FnMut(&T) -> bool) -> Vec<T> {
         self.ready.remove_all(is_it)
     }
 
-    /// How many wait that are of this priority or a higher one.
+    /// Returns how many tasks of this priority or a higher one wait.
     pub(crate) fn waiting(&self, priority: u8) -> usize {
         self.ready.count(priority)
     }
@@ -96,13 +97,13 @@ impl<T> Queue<T> {
 
 impl<T> PriorityQueue<T> {
     pub(crate) fn push(&mut self, priority: u8, one: T) {
-        self.priorities[place(priority)].push_back(one);
+        self.priorities[index(priority)].push_back(one);
         self.len += 1;
     }
 
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let mut lines = self.priorities.iter_mut().rev();
-        let next = lines.find_map(VecDeque::pop_front)?;
+        let mut queues = self.priorities.iter_mut().rev();
+        let next = queues.find_map(VecDeque::pop_front)?;
         self.len -= 1;
         Some(next)
     }
@@ -111,24 +112,24 @@ impl<T> PriorityQueue<T> {
         self.len
     }
 
-    /// The priority of who is next.
+    /// Returns the priority of the next item.
     pub(crate) fn next(&self) -> Option<u8> {
-        let next = self.priorities.iter().rposition(|line| !line.is_empty());
+        let next = self.priorities.iter().rposition(|queue| !queue.is_empty());
         next.map(|priority| priority as u8)
     }
 
-    /// How many are of this priority or a higher one.
+    /// Returns how many items have this priority or a higher one.
     pub(crate) fn count(&self, priority: u8) -> usize {
-        let line = &self.priorities[place(priority)..];
-        line.iter().map(VecDeque::len).sum()
+        let queue = &self.priorities[index(priority)..];
+        queue.iter().map(VecDeque::len).sum()
     }
 
     fn remove_all(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut out = Vec::new();
-        for line in &mut self.priorities {
-            if line.iter().any(&mut is_it) {
-                let (these, others) = std::mem::take(line).into_iter().partition(&mut is_it);
-                *line = others;
+        for queue in &mut self.priorities {
+            if queue.iter().any(&mut is_it) {
+                let (these, others) = std::mem::take(queue).into_iter().partition(&mut is_it);
+                *queue = others;
                 out.extend::<VecDeque<T>>(these);
             }
         }
@@ -136,19 +137,19 @@ impl<T> PriorityQueue<T> {
         out
     }
 
-    /// Takes one out of turn.
+    /// Removes one matching item out of order.
     pub(crate) fn take(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
-        let found = self.priorities.iter_mut().find_map(|line| {
-            let place = line.iter().position(&is_it)?;
-            line.remove(place)
+        let taken = self.priorities.iter_mut().find_map(|queue| {
+            let index = queue.iter().position(&is_it)?;
+            queue.remove(index)
         })?;
         self.len -= 1;
-        Some(found)
+        Some(taken)
     }
 }
 
-/// Where those of a priority stand: it is 0 to 9.
-fn place(priority: u8) -> usize {
+/// Returns the index of a priority, which is 0 to 9.
+fn index(priority: u8) -> usize {
     usize::from(priority).min(9)
 }
 

@@ -1,5 +1,5 @@
-//! Revocation: which nodes of the workflows in memory are revoked, and what whoever asked for it is
-//! told.
+//! Revocation: the revoked nodes of the workflows in memory, and the outcome that the caller of
+//! `revoke` receives.
 
 use std::collections::HashMap;
 
@@ -9,18 +9,17 @@ use crate::canvas::id::{Id, Seq};
 use crate::canvas::outcome::Outcome;
 use crate::canvas::revoke_outcome::RevokeOutcome;
 
-/// Where a node stands among the children of its supervisor: the supervisor's number, and which of
-/// its children it is.
+/// Identifies a node: the number of its supervisor and its index among the supervisor's children.
 pub(crate) type NodeKey = (Seq, Index);
 
-/// The stand of child `index`: the runs of a fold's function are all of one node.
+/// Returns the key of child `index`. All runs of a fold's function belong to one node.
 pub(crate) fn node_key(stream: Id, index: Index) -> NodeKey {
     let index = if is_run(index) { BODY } else { index };
     (stream.seq(), index)
 }
 
-/// The nodes that are revoked, by workflow: what they stand for starts no more, and how it ends is
-/// no longer its own to say.
+/// The revoked nodes, by workflow. No task of a revoked node starts any more, and the node ends as
+/// revoked whatever it returns.
 ///
 /// Invariant: a mark stays until its workflow has ended.
 #[derive(Debug, Default)]
@@ -28,33 +27,34 @@ pub(crate) struct Revocations(HashMap<Id, HashMap<NodeKey, Mark>>);
 
 #[derive(Debug, Default)]
 struct Mark {
-    /// Something of it was met that had not ended: then neither had the node, and it ends revoked.
+    /// A part of the node that had not ended was found after the mark was set: so the node had not
+    /// ended either, and it ends as revoked.
     is_met: bool,
 }
 
 impl Revocations {
-    /// Mostly so: then nobody need look any further.
+    /// Returns whether no node is revoked, which is the common case and saves the look-up.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The node at this place of workflow `root` is revoked; says whether that is new.
-    pub(crate) fn mark(&mut self, root: Id, stand: NodeKey) -> bool {
+    /// Marks a node of workflow `root` as revoked; returns whether the mark is new.
+    pub(crate) fn mark(&mut self, root: Id, node_key: NodeKey) -> bool {
         let marks = self.0.entry(root).or_default();
-        let new = !marks.contains_key(&stand);
-        marks.entry(stand).or_default();
+        let new = !marks.contains_key(&node_key);
+        marks.entry(node_key).or_default();
         new
     }
 
-    /// Says whether what stands here is revoked: itself, or one above it. `path`: its own stand and
-    /// those above it. It has not ended.
+    /// Returns whether an unended node or one of its ancestors is revoked, and notes on their marks
+    /// that an unended node was found. `path`: the keys of the node and its ancestors.
     pub(crate) fn observe(&mut self, root: Id, path: impl IntoIterator<Item = NodeKey>) -> bool {
         let Some(marks) = self.0.get_mut(&root) else {
             return false;
         };
         let mut is_revoked = false;
-        for stand in path {
-            if let Some(mark) = marks.get_mut(&stand) {
+        for node_key in path {
+            if let Some(mark) = marks.get_mut(&node_key) {
                 mark.is_met = true;
                 is_revoked = true;
             }
@@ -62,28 +62,28 @@ impl Revocations {
         is_revoked
     }
 
-    /// Says whether something of the node at this place has been met since it was marked.
-    pub(crate) fn has_met(&self, root: Id, stand: NodeKey) -> bool {
-        let mark = self.0.get(&root).and_then(|marks| marks.get(&stand));
+    /// Returns whether an unended part of this node was found since it was marked.
+    pub(crate) fn has_met(&self, root: Id, node_key: NodeKey) -> bool {
+        let mark = self.0.get(&root).and_then(|marks| marks.get(&node_key));
         mark.is_some_and(|mark| mark.is_met)
     }
 
-    /// The marks of a workflow.
+    /// Returns the marks of a workflow.
     pub(crate) fn of(&self, root: Id) -> Vec<NodeKey> {
         let marks = self.0.get(&root).into_iter().flatten();
-        marks.map(|(stand, _)| *stand).collect()
+        marks.map(|(node_key, _)| *node_key).collect()
     }
 
-    /// The workflow has ended; says whether anything of it was revoked.
+    /// Removes the marks of an ended workflow; returns whether it had any.
     pub(crate) fn forget(&mut self, root: Id) -> bool {
         self.0.remove(&root).is_some()
     }
 }
 
-/// What is to be told of a node that had not ended when it was marked, once that is on record.
-/// `outcome`: how it has ended since; `has_begun`: a function of it was called, or may have been;
-/// `is_settled`: something of it was met after the mark, or nothing is on its way any more. `None`: its
-/// end may be on its way to its supervisor, so look again.
+/// Returns the answer to `revoke` for a node that had not ended when it was marked; the mark is
+/// durable. `outcome`: how the node has ended since. `has_begun`: a function below it was called,
+/// or may have been. `is_settled`: something below it was found after the mark, or no report of it
+/// is under way any more. `None`: its end may be on its way to its supervisor, so ask again.
 pub(crate) fn answer(
     outcome: Option<&Outcome>,
     has_begun: bool,

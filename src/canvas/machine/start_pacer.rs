@@ -1,29 +1,30 @@
-//! The gate before a queue: which workflows begin, and which need not yet, because all that their
-//! first tasks could do is to wait in line.
+//! Paces the start of workflows in front of one queue: a workflow does not begin while its first
+//! tasks could only wait in the queue.
 
 use super::queue::PriorityQueue;
 
-/// Workflows `T` that could begin in one queue, and do so only when its line is short. So the work
-/// that is under way stays small, and in the processor's caches, however much there is to do: ten
-/// thousand chords of ten were begun at once, and each of their steps then found its memory cold.
+/// Workflows `T` that could begin in one queue, and begin only while the queue is short. The set of
+/// begun workflows therefore stays small enough for the processor's caches, however many workflows
+/// are pending: when ten thousand chords of ten began at once, each of their steps missed the
+/// cache.
 ///
-/// Nobody waits here for ever: some enter as others come to their turn, however long the line is,
-/// and the first few always do.
+/// No workflow waits for ever: some begin as queued tasks receive slots, however long the queue is,
+/// and the first few always begin.
 #[derive(Debug)]
 pub(crate) struct StartPacer<T> {
     waiting: PriorityQueue<T>,
     window: usize,
-    /// How many have entered since the last [tick](Self::tick): what they add to the line does not
-    /// show at once.
+    /// How many have begun since the last [round](Self::begin_round): the queue's length does not
+    /// include their tasks yet.
     entered: usize,
-    /// How many tasks have come to their turn since one entered for that.
+    /// Slots granted to tasks, not yet spent on starting a workflow.
     grants: usize,
 }
 
 impl<T> StartPacer<T> {
-    /// What is few, and short, depends on the window.
+    /// The limits on begun workflows and on the queue's length are fractions of `window`.
     pub(crate) fn new(window: usize) -> Self {
-        assert!(window > 0, "no line is shorter than none");
+        assert!(window > 0, "the window must not be empty");
         Self {
             waiting: PriorityQueue::default(),
             window,
@@ -32,16 +33,16 @@ impl<T> StartPacer<T> {
         }
     }
 
-    /// One arrives; it is given back if it may enter. `begun` workflows have not ended, in all
-    /// queues, and so many tasks are `in_line` before the first of its own.
+    /// Adds a workflow; returns it if it may begin now. `begun`: workflows that have begun and not
+    /// ended, in all queues. `queued`: tasks that would run before its first one.
     pub(crate) fn arrive(
         &mut self,
         priority: u8,
         one: T,
         begun: usize,
-        in_line: usize,
+        queued: usize,
     ) -> Option<T> {
-        if self.waiting.count(priority) == 0 && self.is_open(begun, in_line) {
+        if self.waiting.count(priority) == 0 && self.is_open(begun, queued) {
             self.entered += 1;
             return Some(one);
         }
@@ -49,44 +50,47 @@ impl<T> StartPacer<T> {
         None
     }
 
-    /// The next that may enter now. `in_line` as in [`arrive`](Self::arrive), by priority.
-    pub(crate) fn next(&mut self, begun: usize, in_line: impl Fn(u8) -> usize) -> Option<T> {
-        let in_line = in_line(self.waiting.next()?);
-        if !self.is_open(begun, in_line) {
-            // As many turns as a workflow may have tasks, lest the line grow without end.
-            let toll = self.window.div_ceil(16);
-            self.grants = self.grants.checked_sub(toll)?;
+    /// Returns the next workflow that may begin now. `queued` as in [`arrive`](Self::arrive), by
+    /// priority.
+    pub(crate) fn next(&mut self, begun: usize, queued: impl Fn(u8) -> usize) -> Option<T> {
+        let queued = queued(self.waiting.next()?);
+        if !self.is_open(begun, queued) {
+            // A workflow costs as many grants as it may have tasks, so the queue cannot grow
+            // without bound.
+            let cost = self.window.div_ceil(16);
+            self.grants = self.grants.checked_sub(cost)?;
         }
         self.entered += 1;
         self.waiting.pop()
     }
 
-    fn is_open(&self, begun: usize, in_line: usize) -> bool {
+    fn is_open(&self, begun: usize, queued: usize) -> bool {
         let few = self.window.div_ceil(8);
         let short = self.window.div_ceil(4);
         let at_once = self.window.div_ceil(16);
-        begun < few || (in_line < short && self.entered < at_once)
+        begun < few || (queued < short && self.entered < at_once)
     }
 
-    /// A task has come to its turn.
+    /// Notes that a queued task was granted a slot.
     pub(crate) fn note_grant(&mut self) {
-        // Turns that nobody waits for are not saved up.
+        // Grants are not saved up while no workflow waits.
         if self.waiting.len() > 0 {
             self.grants += 1;
         }
     }
 
-    /// What has entered shows in the line by now.
+    /// Starts a round: the queue's length now includes the tasks of every begun workflow.
     pub(crate) fn begin_round(&mut self) {
         self.entered = 0;
     }
 
-    /// Says whether anybody waits here, or has entered since the last [tick](Self::tick).
+    /// Returns whether a workflow waits here or has begun since the last
+    /// [round](Self::begin_round).
     pub(crate) fn is_busy(&self) -> bool {
         self.entered > 0 || self.waiting.len() > 0
     }
 
-    /// Lets one in out of turn.
+    /// Removes a workflow out of order.
     pub(crate) fn take(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
         self.waiting.take(is_it)
     }
@@ -98,34 +102,34 @@ mod tests {
 
     use super::*;
 
-    /// What is before and behind a gate of a queue with one slot.
+    /// The workflows in front of and behind the pacer of a queue with one slot.
     struct World {
-        gate: StartPacer<(u8, u32)>,
-        /// Workflows that have begun, and whose tasks do not yet stand in line.
+        pacer: StartPacer<(u8, u32)>,
+        /// Workflows that have begun and whose tasks are not queued yet.
         entered: Vec<(u8, u32)>,
-        /// Tasks of this priority and workflow.
-        line: VecDeque<(u8, u32)>,
+        /// Queued tasks, as (priority, workflow).
+        queue: VecDeque<(u8, u32)>,
         begun: Vec<(u8, u32)>,
         running: usize,
     }
 
-    /// How many tasks each workflow has.
+    /// The number of tasks of each workflow.
     const TASKS: usize = 4;
 
     impl World {
         fn new(window: usize) -> Self {
             Self {
-                gate: StartPacer::new(window),
+                pacer: StartPacer::new(window),
                 entered: Vec::new(),
-                line: VecDeque::new(),
+                queue: VecDeque::new(),
                 begun: Vec::new(),
                 running: 0,
             }
         }
 
-        fn in_line(&self, priority: u8) -> usize {
-            let line = self.line.iter();
-            line.filter(|(other, _)| *other >= priority).count()
+        fn queued(&self, priority: u8) -> usize {
+            let queue = self.queue.iter();
+            queue.filter(|(other, _)| *other >= priority).count()
         }
 
         fn enter(&mut self, one: (u8, u32)) {
@@ -135,39 +139,39 @@ mod tests {
         }
 
         fn arrives(&mut self, one: (u8, u32)) {
-            let in_line = self.in_line(one.0);
-            if let Some(one) = self.gate.arrive(one.0, one, self.running, in_line) {
+            let queued = self.queued(one.0);
+            if let Some(one) = self.pacer.arrive(one.0, one, self.running, queued) {
                 self.enter(one);
             }
         }
 
-        /// A commit: what has entered stands in line, and others enter.
+        /// Commits: the tasks of begun workflows are queued, and further workflows begin.
         fn commits(&mut self) {
             for one in std::mem::take(&mut self.entered) {
-                self.line.extend([one; TASKS]);
+                self.queue.extend([one; TASKS]);
             }
-            self.gate.begin_round();
-            let line = std::mem::take(&mut self.line);
-            let in_line = |priority| line.iter().filter(|(other, _)| *other >= priority).count();
+            self.pacer.begin_round();
+            let queue = std::mem::take(&mut self.queue);
+            let queued = |priority| queue.iter().filter(|(other, _)| *other >= priority).count();
             let mut running = self.running;
-            while let Some(one) = self.gate.next(running, in_line) {
+            while let Some(one) = self.pacer.next(running, queued) {
                 running += 1;
                 self.enter(one);
             }
-            self.line = line;
+            self.queue = queue;
         }
 
         fn runs_one(&mut self) {
-            if let Some(task) = self.line.pop_front() {
-                self.gate.note_grant();
-                self.running -= usize::from(!self.line.contains(&task));
+            if let Some(task) = self.queue.pop_front() {
+                self.pacer.note_grant();
+                self.running -= usize::from(!self.queue.contains(&task));
             }
         }
     }
 
-    /// Each digit: an arrival of a priority, a commit, a task that runs.
+    /// Each digit is a step: 0 or 1 arrivals of that priority, 2 a commit, 3 a task that runs.
     #[test]
-    fn all_enter_the_higher_priority_first_and_of_equals_who_came_first() {
+    fn all_workflows_begin_by_priority_and_within_one_in_order_of_arrival() {
         for (window, story) in [1, 4, 40]
             .into_iter()
             .flat_map(|w| (0..4u32.pow(6)).map(move |s| (w, s)))
@@ -204,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn work_under_way_stays_small_and_a_long_line_lets_in_some() {
+    fn begun_workflows_stay_few_and_a_long_queue_still_lets_some_begin() {
         let mut world = World::new(160);
         for number in 0..10_000 {
             world.arrives((0, number));
@@ -216,7 +220,7 @@ mod tests {
             most = most.max(world.running);
         }
         assert!(most < 100, "{most}");
-        // A group fills its part of the line again and again: the line never gets short.
+        // A group refills its part of the queue again and again, so the queue never becomes short.
         let mut world = World::new(160);
         for number in 0..1_000 {
             world.arrives((0, number));
@@ -224,8 +228,8 @@ mod tests {
         world.commits();
         let before = world.begun.len();
         for _ in 0..100 {
-            world.line.resize(1_000, (0, 5_000));
-            world.gate.note_grant();
+            world.queue.resize(1_000, (0, 5_000));
+            world.pacer.note_grant();
             world.commits();
         }
         let entered = world.begun.len() - before;
@@ -233,15 +237,15 @@ mod tests {
     }
 
     #[test]
-    fn a_higher_priority_waits_only_for_what_goes_before_it() {
+    fn a_workflow_of_higher_priority_waits_only_for_tasks_that_run_before_its_own() {
         let mut world = World::new(8);
-        world.line.extend([(0, 0); 100]);
+        world.queue.extend([(0, 0); 100]);
         world.running = 50;
         world.arrives((0, 1));
         world.arrives((5, 2));
         assert_eq!(world.begun, [(5, 2)]);
-        // Out of turn, once.
-        assert_eq!(world.gate.take(|(_, number)| *number == 1), Some((0, 1)));
-        assert_eq!(world.gate.take(|(_, number)| *number == 1), None);
+        // Each can be taken out of order once.
+        assert_eq!(world.pacer.take(|(_, number)| *number == 1), Some((0, 1)));
+        assert_eq!(world.pacer.take(|(_, number)| *number == 1), None);
     }
 }

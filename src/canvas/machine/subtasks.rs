@@ -1,17 +1,17 @@
-//! A task's own children: what it calls, adds to its chord, or is replaced by.
+//! A task's subtasks: what the task calls, adds to its chord, or is replaced by.
 
 use super::group::MAX_RESTARTS;
 use super::{ChildProgress, Index, PendingCallback, Purpose, Record, Report};
 use crate::canvas::freeze::Node;
 use crate::canvas::outcome::Outcome;
 
-/// Invariant: a key of one purpose stands for one child, however often the task names it: an
-/// attempt after a crash finds what the one before it had started.
+/// Invariant: within one purpose, a key identifies one child, however often the task uses it: an
+/// attempt after a crash reuses the children of the attempt before it.
 #[derive(Debug, Default)]
 pub(crate) struct Subtasks {
     /// By index.
     children: Vec<Subtask>,
-    /// How many have not ended; a replacement is not among them.
+    /// How many children have not ended, not counting a replacement.
     open: usize,
 }
 
@@ -23,76 +23,77 @@ struct Subtask {
     restarts: u32,
 }
 
-/// A canvas that becomes a child: frozen, and numbered from 0.
+/// A frozen canvas, numbered from 0, that becomes a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubtaskPlan {
     pub(crate) node: Box<Node>,
-    /// How many numbers it takes.
+    /// How many sequence numbers the canvas uses.
     pub(crate) span: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Number it, record it, start it.
+    /// Number the child, record it, start it.
     Start {
         index: Index,
         purpose: Purpose,
         key: String,
-        graft: SubtaskPlan,
+        plan: SubtaskPlan,
     },
     Record(Record),
-    /// Record these and run them.
+    /// Record these callbacks and run them.
     Launch(Vec<PendingCallback>),
-    /// Start a child that is on record.
+    /// Start a recorded child.
     Spawn(Index),
-    /// Start this child's lost actor again, once all it recorded is durable.
+    /// Restart the lost actor of this child, once everything it recorded is durable.
     Restart(Index),
-    /// Its actor dies each time.
+    /// Give this child up: its actor has died too often.
     Abandon(Index),
-    /// Tell the call that waits for this child, once its outcome is durable.
+    /// Answer the call that waits for this child, once the child's outcome is durable.
     Answer(Index, Outcome),
 }
 
 impl Subtasks {
-    /// The children as the task's stream left them: those that have not ended go on.
+    /// Restores the children from the task's stream; the ones that have not ended are to be
+    /// started.
     pub(crate) fn recover<'a>(
         records: impl IntoIterator<Item = &'a Record>,
     ) -> (Self, Vec<Command>) {
-        let mut offspring = Self::default();
+        let mut subtasks = Self::default();
         for record in records {
             match record {
                 Record::Offspring { purpose, key, .. } => {
-                    offspring.push(*purpose, key.clone());
+                    subtasks.push(*purpose, key.clone());
                 }
                 Record::Child {
                     index,
                     change: ChildProgress::Done(outcome),
                 } => {
-                    if let Some(child) = offspring.children.get_mut(*index as usize)
+                    if let Some(child) = subtasks.children.get_mut(*index as usize)
                         && child.outcome.is_none()
                     {
                         child.outcome = Some(outcome.clone());
-                        offspring.open -= 1;
+                        subtasks.open -= 1;
                     }
                 }
                 _ => {}
             }
         }
         let open = |(index, child): (usize, &Subtask)| {
-            let unended = child.outcome.is_none();
-            unended.then_some(Command::Spawn(index as Index))
+            let is_open = child.outcome.is_none();
+            is_open.then_some(Command::Spawn(index as Index))
         };
-        let commands = offspring.children.iter().enumerate().filter_map(open);
+        let commands = subtasks.children.iter().enumerate().filter_map(open);
         let commands = commands.collect();
-        (offspring, commands)
+        (subtasks, commands)
     }
 
-    /// The task names a child; returns its index.
+    /// Finds or adds the child with this purpose and key; returns its index.
     pub(crate) fn name(
         &mut self,
         purpose: Purpose,
         key: &str,
-        graft: SubtaskPlan,
+        plan: SubtaskPlan,
     ) -> (Index, Vec<Command>) {
         let known = self
             .children
@@ -106,16 +107,16 @@ impl Subtasks {
         }
         let index = self.children.len() as Index;
         self.push(purpose, key.to_owned());
-        let adopt = Command::Start {
+        let start = Command::Start {
             index,
             purpose,
             key: key.to_owned(),
-            graft,
+            plan,
         };
-        (index, vec![adopt])
+        (index, vec![start])
     }
 
-    /// Child `index`, which is no replacement, has ended.
+    /// Handles the end of child `index`, which is not a replacement.
     pub(crate) fn ended(&mut self, index: Index, report: Report) -> Vec<Command> {
         let Some(child) = self.children.get_mut(index as usize) else {
             return Vec::new();
@@ -136,7 +137,7 @@ impl Subtasks {
         commands
     }
 
-    /// The actor of child `index` is gone; `lost`: before it had reported.
+    /// Handles the exit of the actor of child `index`. `lost`: the actor exited before it reported.
     pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
         match self.children.get_mut(index as usize) {
             Some(child) if lost && child.outcome.is_none() => {
@@ -160,12 +161,12 @@ impl Subtasks {
         purposes.any(|purpose| purpose == Purpose::Replacement)
     }
 
-    /// Says whether a call or an addition has not ended.
+    /// Returns whether a call or an addition has not ended.
     pub(crate) fn is_open(&self) -> bool {
         self.open > 0
     }
 
-    /// How the additions ended, in order.
+    /// Returns the outcomes of the additions, in order.
     pub(crate) fn additions(&self) -> impl Iterator<Item = &Outcome> {
         self.children
             .iter()

@@ -1,4 +1,4 @@
-//! The task: its attempts, from a free slot to the last outcome, and what it starts itself.
+//! The task: its attempts, from the request for a slot to the final outcome, and its subtasks.
 
 use super::subtasks::{self, SubtaskPlan, Subtasks};
 use super::{AttemptHistory, ChildProgress, Index, Purpose, Record, Report};
@@ -9,19 +9,19 @@ use crate::canvas::parked::Misfit;
 use crate::canvas::retry::RetryPolicy;
 use crate::canvas::time::{Moment, Scale, Time};
 
-/// Invariant: at most one attempt runs that this machine will listen to; `past.attempt` is its
-/// number and fences all earlier ones.
+/// Invariant: at most one attempt runs whose messages this machine accepts. `history.attempt` is
+/// its number, and messages of earlier attempts are ignored.
 #[derive(Debug)]
 pub(crate) struct Task {
-    /// Its number in the workflow.
+    /// The task's number in the workflow.
     seq: Seq,
     policy: RetryPolicy,
-    past: AttemptHistory,
-    /// On which its deadline is.
+    history: AttemptHistory,
+    /// The clock scale of the task's deadline.
     expires_on: Scale,
     phase: Phase,
-    offspring: Subtasks,
-    /// Nothing of it starts any more, and what it says is not heard.
+    subtasks: Subtasks,
+    /// Nothing of the task starts any more, and its outcome is ignored.
     revoked: bool,
 }
 
@@ -32,11 +32,11 @@ enum Phase {
     Running,
     /// Waits for the time of its next attempt.
     Delayed,
-    /// This build cannot call it; another may.
+    /// Waits for another build, because this one cannot call the function.
     Parked,
-    /// Another canvas has its place.
+    /// Another canvas runs in its place.
     Replaced,
-    /// It has ended itself; what it called, or added to its chord, has not.
+    /// The task itself has ended; its calls or additions to its chord have not.
     Ending(FinalReport),
     Ended,
 }
@@ -53,29 +53,29 @@ pub(crate) enum Command {
     /// Ask the dispatcher for a slot.
     Request,
     Record(ChildProgress),
-    /// Call the function, once that is on record; with these arguments, if a retry gave any.
+    /// Call the function once the start is on record, with these arguments if a retry gave any.
     Run {
         attempt: u32,
         args: Option<Value>,
     },
-    /// Ask to be woken then.
+    /// Ask to be woken at this time.
     WakeAt(Moment),
-    /// It waits for another build, or until it is discarded: then it ends with this.
+    /// Wait for another build, or until the task is discarded. It then ends with this failure.
     Park(Box<TaskFailure>),
     Report(Report),
-    /// Report that it expired.
+    /// Report that the task expired.
     Expire,
-    /// Tell this attempt that it is to end.
+    /// Cancel this attempt.
     Cancel {
         attempt: u32,
     },
-    /// Report that it was revoked.
+    /// Report that the task was revoked.
     Revoke,
-    /// What its own children ask for.
+    /// A command of its subtasks.
     Child(subtasks::Command),
 }
 
-/// When a task may start.
+/// The earliest start and the deadline of a task.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Schedule {
     pub(crate) eta: Option<Moment>,
@@ -83,8 +83,8 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// As these options of a signature say, of a task that could have started at `since_ms` on the steady
-    /// scale.
+    /// Returns the schedule that a signature's options give to a task that could have started at
+    /// `since_ms` on the steady scale.
     pub(crate) fn of(options: Option<&Options>, since_ms: u64) -> Self {
         let at = |when: When| when.from(since_ms);
         options.map_or_else(Self::default, |options| Self {
@@ -94,42 +94,42 @@ impl Schedule {
     }
 }
 
-/// How one attempt ended.
+/// The outcome of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptOutcome {
     Value(Value),
     Failure {
-        /// What it ends with if there is no further attempt.
+        /// The task's failure if there is no further attempt.
         failure: Box<TaskFailure>,
         retry: Retry,
     },
-    /// It becomes this canvas.
+    /// The task is replaced by this canvas.
     Replaced(SubtaskPlan),
-    /// Its arguments do not decode, so the function was not called.
+    /// The arguments do not decode, so the function was not called.
     Unfit {
-        /// What it ends with if it is not parked.
+        /// The task's failure if it is not parked.
         failure: Box<TaskFailure>,
         misfit: Misfit,
     },
 }
 
-/// Whether a failed attempt is followed by another.
+/// Whether another attempt follows a failed one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Retry {
-    /// If there are retries left.
+    /// If retries are left.
     Auto,
-    /// As the task has asked.
+    /// As the task asked.
     Asked {
         when: Option<When>,
-        /// The list of arguments of the next attempt.
+        /// The arguments of the next attempt, as a list.
         args: Option<Value>,
-        /// In place of the policy's.
+        /// Replaces the policy's limit.
         max_retries: Option<u32>,
     },
     Never,
 }
 
-/// What is to be known of the moment in which an attempt fails.
+/// The time and the random number that the end of an attempt needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Now {
     pub(crate) time: Time,
@@ -137,7 +137,7 @@ pub(crate) struct Now {
 }
 
 impl Task {
-    /// A task that has not run yet.
+    /// Creates a task that has not run yet.
     pub(crate) fn open(
         seq: Seq,
         policy: RetryPolicy,
@@ -147,26 +147,26 @@ impl Task {
         let mut task = Self {
             seq,
             policy,
-            past: AttemptHistory::default(),
+            history: AttemptHistory::default(),
             expires_on: schedule.expires.map_or(Scale::Steady, |at| at.scale),
             phase: Phase::Ready,
-            offspring: Subtasks::default(),
+            subtasks: Subtasks::default(),
             revoked: false,
         };
         if schedule.eta.is_none() && schedule.expires.is_none() {
             return (task, vec![Command::Request]);
         }
-        // Both become moments, once.
+        // Both become moments here, once, so that a restart does not move them.
         let until = schedule.eta.unwrap_or(Moment::steady(now.steady_ms));
-        task.past.expires_ms = schedule.expires.map(|expires| expires.ms);
-        let waiting = ChildProgress::waiting(task.past.clone(), until);
+        task.history.expires_ms = schedule.expires.map(|expires| expires.ms);
+        let waiting = ChildProgress::waiting(task.history.clone(), until);
         let mut commands = vec![Command::Record(waiting)];
         commands.extend(task.wait_until(until, now));
         (task, commands)
     }
 
-    /// The task as its last record and its own stream left it: an attempt that was running is run
-    /// again, with the next number. `expires_on`: on which scale its deadline is, if it has one.
+    /// Restores the task from its last record and its own stream. An attempt that was running runs
+    /// again, with the next number. `expires_on`: the clock scale of its deadline, if it has one.
     pub(crate) fn recover<'a>(
         seq: Seq,
         policy: RetryPolicy,
@@ -175,27 +175,27 @@ impl Task {
         records: impl IntoIterator<Item = &'a Record>,
         now: Time,
     ) -> (Self, Vec<Command>) {
-        let (offspring, children) = Subtasks::recover(records);
+        let (subtasks, children) = Subtasks::recover(records);
         let mut task = Self {
             seq,
             policy,
-            past: AttemptHistory::default(),
+            history: AttemptHistory::default(),
             expires_on,
             phase: Phase::Ready,
-            offspring,
+            subtasks,
             revoked: false,
         };
         let mut commands: Vec<_> = children.into_iter().map(Command::Child).collect();
-        if let Some((past, until)) = last.awaited() {
-            task.past = past.clone();
+        if let Some((history, until)) = last.awaited() {
+            task.history = history.clone();
             commands.extend(task.wait_until(until, now));
             return (task, commands);
         }
-        // (Its supervisor knows if it has ended, and does not start it.)
-        if let ChildProgress::Started(past) = last {
-            task.past = past;
+        // (If it has ended, its supervisor knows and does not start it.)
+        if let ChildProgress::Started(history) = last {
+            task.history = history;
         }
-        if task.offspring.has_replacement() {
+        if task.subtasks.has_replacement() {
             task.phase = Phase::Replaced;
         } else {
             commands.push(Command::Request);
@@ -203,12 +203,12 @@ impl Task {
         (task, commands)
     }
 
-    /// Says whether it matters when a slot is free for it.
+    /// Returns whether the task has a deadline, so that the time at which it gets a slot matters.
     pub(crate) fn may_expire(&self) -> bool {
-        self.past.expires_ms.is_some()
+        self.history.expires_ms.is_some()
     }
 
-    /// A slot is free for it.
+    /// Handles the grant of a slot.
     pub(crate) fn granted(&mut self, now: Time) -> Vec<Command> {
         if !matches!(self.phase, Phase::Ready) {
             return Vec::new();
@@ -216,18 +216,18 @@ impl Task {
         if self.has_expired(now) {
             return self.expire();
         }
-        self.past.attempt += 1;
+        self.history.attempt += 1;
         self.phase = Phase::Running;
         vec![
-            Command::Record(ChildProgress::Started(self.past.clone())),
+            Command::Record(ChildProgress::Started(self.history.clone())),
             Command::Run {
-                attempt: self.past.attempt,
-                args: self.past.args.clone(),
+                attempt: self.history.attempt,
+                args: self.history.args.clone(),
             },
         ]
     }
 
-    /// It is not to run any more, and ends with this.
+    /// Ends a waiting or parked task with this failure.
     pub(crate) fn discarded(&mut self, failure: Box<TaskFailure>) -> Vec<Command> {
         match self.phase {
             Phase::Ready | Phase::Parked => self.end(Outcome::Failure(failure).into()),
@@ -235,9 +235,9 @@ impl Task {
         }
     }
 
-    /// It is revoked, or what it is a part of. What waits ends now; what runs, when its function has,
-    /// whatever that gives; and where others have its place, or keep its last word back, these are
-    /// revoked as well.
+    /// Revokes the task, because it or an ancestor was revoked. A waiting task ends now; a running
+    /// one ends when its function returns, whatever it returns. If subtasks run in its place or
+    /// delay its report, they are revoked as well.
     pub(crate) fn revoked(&mut self) -> Vec<Command> {
         if std::mem::replace(&mut self.revoked, true) {
             return Vec::new();
@@ -245,15 +245,15 @@ impl Task {
         match self.phase {
             Phase::Ready | Phase::Delayed | Phase::Parked => self.report_end(FinalReport::Revoke),
             Phase::Running => vec![Command::Cancel {
-                attempt: self.past.attempt,
+                attempt: self.history.attempt,
             }],
             Phase::Replaced | Phase::Ending(_) | Phase::Ended => Vec::new(),
         }
     }
 
-    /// Returns how this attempt has failed, if it has, and its end is heard.
-    pub(crate) fn failure(&self, attempt: u32, end: &AttemptOutcome) -> Option<FailureKind> {
-        match end {
+    /// Returns the kind of failure of this attempt, if it failed and its outcome counts.
+    pub(crate) fn failure(&self, attempt: u32, outcome: &AttemptOutcome) -> Option<FailureKind> {
+        match outcome {
             AttemptOutcome::Failure { failure, .. }
                 if self.is_running(attempt) && !self.revoked =>
             {
@@ -263,39 +263,44 @@ impl Task {
         }
     }
 
-    /// Says whether it waits for the time of its next attempt.
+    /// Returns whether the task waits for the time of its next attempt.
     pub(crate) fn is_delayed(&self) -> bool {
         matches!(self.phase, Phase::Delayed)
     }
 
-    /// The number of the attempt that runs, or ran last; 0 before the first.
+    /// Returns the number of the running or last attempt; 0 before the first.
     pub(crate) fn attempt(&self) -> u32 {
-        self.past.attempt
+        self.history.attempt
     }
 
     pub(crate) fn is_revoked(&self) -> bool {
         self.revoked
     }
 
-    /// Attempt `attempt` has ended.
-    pub(crate) fn finished(&mut self, attempt: u32, end: AttemptOutcome, now: Now) -> Vec<Command> {
+    /// Handles the end of attempt `attempt`.
+    pub(crate) fn finished(
+        &mut self,
+        attempt: u32,
+        outcome: AttemptOutcome,
+        now: Now,
+    ) -> Vec<Command> {
         if !self.is_running(attempt) {
             return Vec::new();
         }
         if self.revoked {
             return self.report_end(FinalReport::Revoke);
         }
-        let (failure, retry) = match end {
+        let (failure, retry) = match outcome {
             AttemptOutcome::Value(value) => return self.end(Outcome::Success(value).into()),
-            AttemptOutcome::Replaced(graft) => {
+            AttemptOutcome::Replaced(plan) => {
                 self.phase = Phase::Replaced;
-                let (_, commands) = self.offspring.name(Purpose::Replacement, "", graft);
+                let (_, commands) = self.subtasks.name(Purpose::Replacement, "", plan);
                 return commands.into_iter().map(Command::Child).collect();
             }
             AttemptOutcome::Unfit { failure, .. } => return self.park(failure, now),
             AttemptOutcome::Failure { failure, retry } => (failure, retry),
         };
-        let retries = self.past.retries;
+        let retries = self.history.retries;
         let (max_retries, when, args) = match retry {
             Retry::Never => return self.end(Outcome::Failure(failure).into()),
             Retry::Auto => {
@@ -316,43 +321,46 @@ impl Task {
         if retries >= max_retries {
             return self.end(Outcome::Failure(failure).into());
         }
-        self.past.retries += 1;
+        self.history.retries += 1;
         if args.is_some() {
-            self.past.args = args;
+            self.history.args = args;
         }
         let until = when.from(now.time.steady_ms);
-        // Always by way of the scheduler: a task that retries at once must not starve the others.
+        // Every retry goes through the scheduler, because a task that retries at once must not
+        // starve the others.
         self.phase = Phase::Delayed;
         vec![
-            Command::Record(ChildProgress::waiting(self.past.clone(), until)),
+            Command::Record(ChildProgress::waiting(self.history.clone(), until)),
             Command::WakeAt(until),
         ]
     }
 
-    /// The attempt is as if it had not been: on record it waits for its time, which has come.
+    /// Parks the task and takes the attempt back: on record, the task waits for a time that has
+    /// come.
     fn park(&mut self, failure: Box<TaskFailure>, now: Now) -> Vec<Command> {
-        self.past.attempt -= 1;
+        self.history.attempt -= 1;
         self.phase = Phase::Parked;
         vec![
             Command::Record(ChildProgress::waiting(
-                self.past.clone(),
+                self.history.clone(),
                 Moment::steady(now.time.steady_ms),
             )),
             Command::Park(failure),
         ]
     }
 
-    /// Says whether a retry gave the arguments.
+    /// Returns whether a retry gave the arguments.
     pub(crate) fn has_given_args(&self) -> bool {
-        self.past.args.is_some()
+        self.history.args.is_some()
     }
 
-    /// Where the arguments that a retry gave are kept: what is large is recorded once.
+    /// Replaces the arguments that a retry gave by a reference to where they are stored, so that
+    /// large arguments are recorded once.
     pub(crate) fn args_are_kept(&mut self, args: Value) {
-        self.past.args = Some(args);
+        self.history.args = Some(args);
     }
 
-    /// The time of its next attempt has come.
+    /// Handles the time of the next attempt.
     pub(crate) fn due(&mut self, now: Time) -> Vec<Command> {
         if !matches!(self.phase, Phase::Delayed) {
             return Vec::new();
@@ -364,91 +372,92 @@ impl Task {
         vec![Command::Request]
     }
 
-    /// Attempt `attempt` wants a child; returns the child's index, unless the attempt is over.
-    pub(crate) fn wants(
+    /// Starts a subtask for attempt `attempt`; returns its index, or `None` if the attempt is over.
+    pub(crate) fn start_subtask(
         &mut self,
         attempt: u32,
         purpose: Purpose,
         key: &str,
-        graft: SubtaskPlan,
+        plan: SubtaskPlan,
     ) -> Option<(Index, Vec<Command>)> {
         if !self.is_running(attempt) || self.revoked {
             return None;
         }
-        let (index, commands) = self.offspring.name(purpose, key, graft);
+        let (index, commands) = self.subtasks.name(purpose, key, plan);
         Some((index, commands.into_iter().map(Command::Child).collect()))
     }
 
-    /// Its child `index` has ended.
+    /// Handles the end of its child `index`.
     pub(crate) fn child_ended(&mut self, index: Index, report: Report) -> Vec<Command> {
-        if self.offspring.purpose(index) == Some(Purpose::Replacement) {
+        if self.subtasks.purpose(index) == Some(Purpose::Replacement) {
             return match self.phase {
                 Phase::Replaced => self.end(report),
                 _ => Vec::new(),
             };
         }
-        let commands = self.offspring.ended(index, report);
+        let commands = self.subtasks.ended(index, report);
         let mut commands: Vec<_> = commands.into_iter().map(Command::Child).collect();
-        if !self.offspring.is_open()
+        if !self.subtasks.is_open()
             && matches!(self.phase, Phase::Ending(_))
-            && let Phase::Ending(word) = std::mem::replace(&mut self.phase, Phase::Ended)
+            && let Phase::Ending(report) = std::mem::replace(&mut self.phase, Phase::Ended)
         {
-            commands.extend(self.report_end(word));
+            commands.extend(self.report_end(report));
         }
         commands
     }
 
-    /// The actor of its child `index` is gone; `lost`: before it had reported.
+    /// Handles the exit of the actor of its child `index`. `lost`: the actor exited before it
+    /// reported.
     pub(crate) fn child_stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
-        let over = matches!(self.phase, Phase::Ended);
-        let lost = lost && !over;
-        let commands = self.offspring.stopped(index, lost);
+        let has_ended = matches!(self.phase, Phase::Ended);
+        let lost = lost && !has_ended;
+        let commands = self.subtasks.stopped(index, lost);
         commands.into_iter().map(Command::Child).collect()
     }
 
-    /// What its child `index` is for.
+    /// Returns the purpose of its child `index`.
     pub(crate) fn purpose(&self, index: Index) -> Option<Purpose> {
-        self.offspring.purpose(index)
+        self.subtasks.purpose(index)
     }
 
-    /// Says whether this attempt runs, and its end is heard.
+    /// Returns whether this attempt runs, so that its outcome counts.
     pub(crate) fn is_running(&self, attempt: u32) -> bool {
         self.running() == Some(attempt)
     }
 
-    /// Returns the number of the attempt that runs.
+    /// Returns the number of the running attempt.
     pub(crate) fn running(&self) -> Option<u32> {
-        matches!(self.phase, Phase::Running).then_some(self.past.attempt)
+        matches!(self.phase, Phase::Running).then_some(self.history.attempt)
     }
 
-    /// It has ended, and with it all, once what it has started has ended: so every callback of
-    /// that runs, and nothing of a workflow outlives it.
+    /// Ends the task. The report waits until all subtasks have ended, so every callback of theirs
+    /// runs and no part of a workflow outlives it.
     fn end(&mut self, report: Report) -> Vec<Command> {
         self.report_end(FinalReport::Report(Box::new(report)))
     }
 
-    fn report_end(&mut self, word: FinalReport) -> Vec<Command> {
-        if self.offspring.is_open() {
-            self.phase = Phase::Ending(word);
+    fn report_end(&mut self, report: FinalReport) -> Vec<Command> {
+        if self.subtasks.is_open() {
+            self.phase = Phase::Ending(report);
             return Vec::new();
         }
         self.phase = Phase::Ended;
         if self.revoked {
             return vec![Command::Revoke];
         }
-        vec![match word {
+        vec![match report {
             FinalReport::Expire => Command::Expire,
             FinalReport::Revoke => Command::Revoke,
             FinalReport::Report(report) => Command::Report(self.with_additions(*report)),
         }]
     }
 
-    /// Its own report, with what it has added to its chord.
+    /// Returns the task's own report with its additions to its chord.
     fn with_additions(&self, report: Report) -> Report {
         let Outcome::Success(value) = report.outcome else {
             return report;
         };
-        let mut additions = self.offspring.additions().peekable();
+        let mut additions = self.subtasks.additions().peekable();
         let outcome = if additions.peek().is_none() {
             Outcome::Success(value)
         } else if let Some(failure) = additions.find_map(Outcome::failure) {
@@ -474,7 +483,7 @@ impl Task {
 
     fn has_expired(&self, now: Time) -> bool {
         let scale = self.expires_on;
-        let expires = self.past.expires_ms.map(|ms| Moment { scale, ms });
+        let expires = self.history.expires_ms.map(|ms| Moment { scale, ms });
         expires.is_some_and(|expires| now.has_reached(expires))
     }
 

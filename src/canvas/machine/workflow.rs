@@ -7,16 +7,16 @@ use super::{ChildProgress, Index, PendingCallback, Record, Report};
 use crate::canvas::id::Seq;
 use crate::canvas::outcome::Outcome;
 
-/// The index of the root among a workflow's children; callbacks have their own number as index.
+/// The index of the root among a workflow's children. A callback's index is its sequence number.
 pub(crate) const ROOT: Index = 0;
 
-/// Invariant: the workflow has ended when its root has and no callback is open.
+/// Invariant: the workflow has ended when its root has ended and no callback is open.
 #[derive(Debug, Default)]
 pub(crate) struct Workflow {
     root_ended: bool,
-    /// Nobody wants its result.
+    /// The result is to be deleted when the workflow ends.
     forgotten: bool,
-    /// Every callback that is known, and whether it has ended: a second word is not heard.
+    /// Every recorded callback, and whether it has ended. A second report is ignored.
     callbacks: HashMap<Seq, bool>,
     open: usize,
     restarts: HashMap<Index, u32>,
@@ -25,23 +25,23 @@ pub(crate) struct Workflow {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Record(Record),
-    /// Record these and run them.
+    /// Record these callbacks and run them.
     Launch(Vec<PendingCallback>),
-    /// Store the workflow's result; callbacks may still run.
+    /// Store the workflow's result. Callbacks may still run.
     Result(Outcome),
     Spawn(PendingCallback),
-    /// Start this child's lost actor again, once all it recorded is durable.
+    /// Restart the lost actor of this child, once everything it recorded is durable.
     Restart(Index),
-    /// Its actor dies each time.
+    /// Give this child up: its actor has died too often.
     Abandon(Index),
-    /// Nothing of it is left to do; `forgotten`: nor to keep.
+    /// End the workflow; `forgotten`: also delete its result.
     End {
         forgotten: bool,
     },
 }
 
 impl Workflow {
-    /// The workflow as its stream left it, and the callbacks that are to be run again.
+    /// Restores the workflow from its stream; also returns the callbacks to run again.
     pub(crate) fn recover<'a>(
         root_ended: bool,
         records: impl IntoIterator<Item = &'a Record>,
@@ -65,28 +65,28 @@ impl Workflow {
                 _ => {}
             }
         }
-        let mut again: Vec<_> = workflow
+        let mut to_restart: Vec<_> = workflow
             .callbacks
             .iter()
             .filter_map(|(seq, ended)| (!ended).then_some(*seq))
             .collect();
-        again.sort_unstable();
-        workflow.open = again.len();
-        (workflow, again)
+        to_restart.sort_unstable();
+        workflow.open = to_restart.len();
+        (workflow, to_restart)
     }
 
-    /// Says whether it has any callback that was called for.
+    /// Returns whether any callback was launched.
     pub(crate) fn has_callbacks(&self) -> bool {
         !self.callbacks.is_empty()
     }
 
-    /// The callbacks that have not ended.
+    /// Returns the callbacks that have not ended.
     pub(crate) fn open_callbacks(&self) -> Vec<Seq> {
         let open = self.callbacks.iter().filter(|(_, ended)| !**ended);
         open.map(|(seq, _)| *seq).collect()
     }
 
-    /// The root has ended.
+    /// Handles the end of the root.
     pub(crate) fn root_ended(&mut self, report: Report) -> Vec<Command> {
         if std::mem::replace(&mut self.root_ended, true) {
             return Vec::new();
@@ -100,17 +100,17 @@ impl Workflow {
         commands
     }
 
-    /// A callback is on record and is to run.
-    pub(crate) fn launch(&mut self, due: PendingCallback) -> Vec<Command> {
-        if self.callbacks.contains_key(&due.node.seq) {
+    /// Runs a recorded callback.
+    pub(crate) fn launch(&mut self, callback: PendingCallback) -> Vec<Command> {
+        if self.callbacks.contains_key(&callback.node.seq) {
             return Vec::new();
         }
-        self.callbacks.insert(due.node.seq, false);
+        self.callbacks.insert(callback.node.seq, false);
         self.open += 1;
-        vec![Command::Spawn(due)]
+        vec![Command::Spawn(callback)]
     }
 
-    /// Callback `seq` has ended.
+    /// Handles the end of callback `seq`.
     pub(crate) fn callback_ended(&mut self, seq: Seq, report: Report) -> Vec<Command> {
         match self.callbacks.get_mut(&seq) {
             Some(ended @ false) => *ended = true,
@@ -129,7 +129,7 @@ impl Workflow {
         commands
     }
 
-    /// The actor of child `index` is gone; `lost`: before it had reported.
+    /// Handles the exit of the actor of child `index`. `lost`: the actor exited before it reported.
     pub(crate) fn stopped(&mut self, index: Index, lost: bool) -> Vec<Command> {
         let ended = match index {
             ROOT => self.root_ended,
@@ -147,7 +147,7 @@ impl Workflow {
         }
     }
 
-    /// Nobody wants its result: it is deleted as soon as the workflow has ended.
+    /// Marks the result as unwanted: it is deleted as soon as the workflow has ended.
     pub(crate) fn forget(&mut self) -> Vec<Command> {
         if std::mem::replace(&mut self.forgotten, true) {
             return Vec::new();

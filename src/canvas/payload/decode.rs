@@ -1,5 +1,5 @@
-//! Reading: MessagePack as `rmp-serde` reads it, and beside that what JSON cannot say and what it
-//! says otherwise: keys that are not text, bytes, and 128-bit integers.
+//! Reads MessagePack as `rmp-serde` does, and additionally values that JSON cannot represent or
+//! writes differently: keys that are not text, bytes, and 128-bit integers.
 
 use std::cell::Cell;
 use std::fmt;
@@ -21,8 +21,8 @@ thread_local! {
     static IS_EXACT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Reads what `read` reads such that an integer is refused for which JSON has no number, where otherwise
-/// text stands for it. (serde hands no setting on to what reads the parts of a value.)
+/// Calls `read` in exact mode: an integer that JSON cannot represent is refused instead of read as
+/// text. (serde passes no setting on to the readers of nested values.)
 pub(super) fn exactly<T>(read: impl FnOnce() -> T) -> T {
     let before = IS_EXACT.replace(true);
     let value = read();
@@ -33,33 +33,33 @@ pub(super) fn exactly<T>(read: impl FnOnce() -> T) -> T {
 /// Reads a value from `D`.
 pub(super) struct Decoder<D>(pub(super) D);
 
-/// Reads the key of a map from `D`: as in JSON, a number may be written as text, and is text to those
-/// who ask for that.
+/// Reads the key of a map from `D`: as in JSON, a number may be written as text, and is read as
+/// text if text is requested.
 struct Key<D>(D);
 
-/// Is shown a value by the deserializer, and shows it to the visitor `V`.
-struct Show<V> {
+/// Passes a value from the deserializer on to the visitor `V`.
+struct Forward<V> {
     visitor: V,
-    asked: Asked,
+    requested: Requested,
 }
 
-/// What was asked for.
+/// The requested type.
 #[derive(Clone, Copy)]
-enum Asked {
-    /// Something of which MessagePack and serde have the same idea.
+enum Requested {
+    /// A type that MessagePack and serde represent in the same way.
     Plain,
-    /// Whatever is there.
+    /// The type of the stored value.
     Any,
     I128,
     U128,
-    /// In the place of a key, where text may stand for it.
+    /// As a key, where it may be written as text.
     KeyInteger,
     KeyI128,
     KeyU128,
     KeyFloat,
     KeyBool,
     KeyText,
-    /// The type around a key.
+    /// A newtype around a key.
     KeyNewtype,
 }
 
@@ -87,7 +87,8 @@ impl Wide {
         }
     }
 
-    /// As a number where JSON has one, and as text else, unless that is to be [exact](exactly).
+    /// Visits it as a number if JSON can represent it, otherwise as text, which is an error in
+    /// [exact](exactly) mode.
     fn visit_json<'de, V: Visitor<'de>, E: de::Error>(self, visitor: V) -> Result<V::Value, E> {
         if let Self::Signed(value) = self {
             if let Ok(value) = i64::try_from(value) {
@@ -115,11 +116,12 @@ impl fmt::Display for Wide {
     }
 }
 
-/// What the visitor of `serde_json::Value` says it expects. JSON has no bytes, so they are shown to
-/// it as `serde_json` writes them: as a list of numbers.
+/// The expectation by which the visitor of `serde_json::Value` is recognized. JSON has no bytes, so
+/// the visitor receives them as `serde_json` writes them: as a list of numbers.
 const ANY_JSON: &str = "any valid JSON value";
 
-/// What the visitor of a key of its objects says: JSON has no key that is a list or a map either.
+/// The expectation of the visitor for a key of its objects: JSON has no key that is a list or a map
+/// either.
 const JSON_KEY: &str = "a string key";
 
 fn takes_json<'de, V: Visitor<'de>>(visitor: &V) -> bool {
@@ -139,19 +141,19 @@ fn expects<'de, V: Visitor<'de>>(visitor: &V, what: &str) -> bool {
 }
 
 macro_rules! ask {
-    ($($method:ident: $asked:ident)*) => {
+    ($($method:ident: $requested:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-            self.0.$method(Show { visitor, asked: Asked::$asked })
+            self.0.$method(Forward { visitor, requested: Requested::$requested })
         })*
     };
-    (any $($method:ident: $asked:ident)*) => {
+    (any $($method:ident: $requested:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-            self.0.deserialize_any(Show { visitor, asked: Asked::$asked })
+            self.0.deserialize_any(Forward { visitor, requested: Requested::$requested })
         })*
     };
 }
 
-/// What is asked for in the same way wherever it stands.
+/// The requests that are the same for values and keys.
 macro_rules! ask_alike {
     () => {
         fn deserialize_unit_struct<V: Visitor<'de>>(
@@ -159,9 +161,9 @@ macro_rules! ask_alike {
             name: &'static str,
             visitor: V,
         ) -> Result<V::Value, D::Error> {
-            let asked = Asked::Plain;
+            let requested = Requested::Plain;
             self.0
-                .deserialize_unit_struct(name, Show { visitor, asked })
+                .deserialize_unit_struct(name, Forward { visitor, requested })
         }
 
         fn deserialize_tuple<V: Visitor<'de>>(
@@ -169,8 +171,9 @@ macro_rules! ask_alike {
             len: usize,
             visitor: V,
         ) -> Result<V::Value, D::Error> {
-            let asked = Asked::Plain;
-            self.0.deserialize_tuple(len, Show { visitor, asked })
+            let requested = Requested::Plain;
+            self.0
+                .deserialize_tuple(len, Forward { visitor, requested })
         }
 
         fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -179,9 +182,9 @@ macro_rules! ask_alike {
             len: usize,
             visitor: V,
         ) -> Result<V::Value, D::Error> {
-            let asked = Asked::Plain;
+            let requested = Requested::Plain;
             self.0
-                .deserialize_tuple_struct(name, len, Show { visitor, asked })
+                .deserialize_tuple_struct(name, len, Forward { visitor, requested })
         }
 
         fn deserialize_struct<V: Visitor<'de>>(
@@ -190,9 +193,9 @@ macro_rules! ask_alike {
             fields: &'static [&'static str],
             visitor: V,
         ) -> Result<V::Value, D::Error> {
-            let asked = Asked::Plain;
+            let requested = Requested::Plain;
             self.0
-                .deserialize_struct(name, fields, Show { visitor, asked })
+                .deserialize_struct(name, fields, Forward { visitor, requested })
         }
 
         fn deserialize_enum<V: Visitor<'de>>(
@@ -201,9 +204,9 @@ macro_rules! ask_alike {
             variants: &'static [&'static str],
             visitor: V,
         ) -> Result<V::Value, D::Error> {
-            let asked = Asked::Plain;
+            let requested = Requested::Plain;
             self.0
-                .deserialize_enum(name, variants, Show { visitor, asked })
+                .deserialize_enum(name, variants, Forward { visitor, requested })
         }
 
         fn is_human_readable(&self) -> bool {
@@ -233,9 +236,9 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Decoder<D> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        let asked = Asked::Plain;
+        let requested = Requested::Plain;
         self.0
-            .deserialize_newtype_struct(name, Show { visitor, asked })
+            .deserialize_newtype_struct(name, Forward { visitor, requested })
     }
 
     ask_alike!();
@@ -265,35 +268,35 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Key<D> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        let asked = Asked::KeyNewtype;
+        let requested = Requested::KeyNewtype;
         self.0
-            .deserialize_newtype_struct(name, Show { visitor, asked })
+            .deserialize_newtype_struct(name, Forward { visitor, requested })
     }
 
     ask_alike!();
 }
 
-impl<'de, V: Visitor<'de>> Show<V> {
-    /// A number or a boolean, and what it looks like as text.
+impl<'de, V: Visitor<'de>> Forward<V> {
+    /// Visits a number or a boolean, or its text if a text key is requested.
     fn scalar<E: de::Error>(
         self,
         text: impl fmt::Display,
         show: impl FnOnce(V) -> Result<V::Value, E>,
     ) -> Result<V::Value, E> {
-        match self.asked {
-            Asked::KeyText => self.visitor.visit_string(text.to_string()),
+        match self.requested {
+            Requested::KeyText => self.visitor.visit_string(text.to_string()),
             _ => show(self.visitor),
         }
     }
 
-    /// Text, which may stand for something else.
+    /// Visits text, or the key that it represents.
     fn text<E: de::Error>(
         self,
         text: &str,
         show: impl FnOnce(V) -> Result<V::Value, E>,
     ) -> Result<V::Value, E> {
-        match self.asked {
-            Asked::KeyInteger | Asked::KeyI128 | Asked::KeyU128 => {
+        match self.requested {
+            Requested::KeyInteger | Requested::KeyI128 | Requested::KeyU128 => {
                 if let Ok(value) = text.parse() {
                     return self.visitor.visit_i64(value);
                 }
@@ -307,12 +310,12 @@ impl<'de, V: Visitor<'de>> Show<V> {
                     return self.visitor.visit_u128(value);
                 }
             }
-            Asked::KeyFloat => {
+            Requested::KeyFloat => {
                 if let Ok(value) = text.parse() {
                     return self.visitor.visit_f64(value);
                 }
             }
-            Asked::KeyBool => {
+            Requested::KeyBool => {
                 if let Ok(value) = text.parse() {
                     return self.visitor.visit_bool(value);
                 }
@@ -327,21 +330,23 @@ impl<'de, V: Visitor<'de>> Show<V> {
         bytes: &[u8],
         show: impl FnOnce(V) -> Result<V::Value, E>,
     ) -> Result<V::Value, E> {
-        let asked = self.asked;
-        match (asked, <[u8; 16]>::try_from(bytes)) {
-            // So an earlier version wrote them.
-            (Asked::I128 | Asked::KeyI128, Ok(bytes)) => {
+        let requested = self.requested;
+        match (requested, <[u8; 16]>::try_from(bytes)) {
+            // An earlier version wrote 128-bit integers like this.
+            (Requested::I128 | Requested::KeyI128, Ok(bytes)) => {
                 self.visitor.visit_i128(i128::from_be_bytes(bytes))
             }
-            (Asked::U128 | Asked::KeyU128, Ok(bytes)) => {
+            (Requested::U128 | Requested::KeyU128, Ok(bytes)) => {
                 self.visitor.visit_u128(u128::from_be_bytes(bytes))
             }
-            (Asked::Any, _) if takes_json(&self.visitor) => self.visitor.visit_seq(numbers(bytes)),
+            (Requested::Any, _) if takes_json(&self.visitor) => {
+                self.visitor.visit_seq(numbers(bytes))
+            }
             _ => show(self.visitor),
         }
     }
 
-    /// A key that is neither text nor a number, as text.
+    /// Visits the JSON text of a key that is neither text nor a number.
     fn json_text<E: de::Error>(self, key: Result<serde_json::Value, E>) -> Result<V::Value, E> {
         self.visitor.visit_string(key?.to_string())
     }
@@ -361,7 +366,7 @@ macro_rules! show_scalars {
     };
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Show<V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for Forward<V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -399,8 +404,10 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Show<V> {
     }
 
     fn visit_string<E: de::Error>(self, value: String) -> Result<V::Value, E> {
-        match self.asked {
-            Asked::Plain | Asked::Any | Asked::KeyText => self.visitor.visit_string(value),
+        match self.requested {
+            Requested::Plain | Requested::Any | Requested::KeyText => {
+                self.visitor.visit_string(value)
+            }
             _ => self.visit_str(&value),
         }
     }
@@ -429,19 +436,19 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Show<V> {
         self.visitor.visit_some(Decoder(value))
     }
 
-    /// Where it was not asked for, it is an extension.
+    /// Visits a newtype struct if one is requested; otherwise the value is an extension.
     fn visit_newtype_struct<D: Deserializer<'de>>(self, value: D) -> Result<V::Value, D::Error> {
-        match self.asked {
-            Asked::Plain => return self.visitor.visit_newtype_struct(Decoder(value)),
-            Asked::KeyNewtype => return self.visitor.visit_newtype_struct(Key(value)),
+        match self.requested {
+            Requested::Plain => return self.visitor.visit_newtype_struct(Decoder(value)),
+            Requested::KeyNewtype => return self.visitor.visit_newtype_struct(Key(value)),
             _ => {}
         }
         let (tag, bytes) = <(i8, Payload)>::deserialize(value)?;
         match Wide::of(tag, bytes.bytes()) {
-            Some(wide) if matches!(self.asked, Asked::KeyText) => {
+            Some(wide) if matches!(self.requested, Requested::KeyText) => {
                 self.visitor.visit_string(wide.to_string())
             }
-            Some(wide) if matches!(self.asked, Asked::Any) && takes_json(&self.visitor) => {
+            Some(wide) if matches!(self.requested, Requested::Any) && takes_json(&self.visitor) => {
                 wide.visit_json(self.visitor)
             }
             Some(wide) => wide.visit(self.visitor),
@@ -458,8 +465,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Show<V> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
-        match self.asked {
-            Asked::KeyText if expects(&self.visitor, JSON_KEY) => self.json_text(
+        match self.requested {
+            Requested::KeyText if expects(&self.visitor, JSON_KEY) => self.json_text(
                 Deserialize::deserialize(SeqAccessDeserializer::new(Parts(seq))),
             ),
             _ => self.visitor.visit_seq(Parts(seq)),
@@ -467,8 +474,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Show<V> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
-        match self.asked {
-            Asked::KeyText if expects(&self.visitor, JSON_KEY) => self.json_text(
+        match self.requested {
+            Requested::KeyText if expects(&self.visitor, JSON_KEY) => self.json_text(
                 Deserialize::deserialize(MapAccessDeserializer::new(Parts(map))),
             ),
             _ => self.visitor.visit_map(Parts(map)),
@@ -483,7 +490,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Show<V> {
 /// The parts of a list, a map or an enum.
 struct Parts<A>(A);
 
-/// What reads a part.
+/// The reader of a part.
 struct Part<S>(S);
 
 impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Part<S> {
@@ -494,7 +501,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Part<S> {
     }
 }
 
-/// What reads a key.
+/// The reader of a key.
 struct KeyPart<S>(S);
 
 impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for KeyPart<S> {
@@ -564,8 +571,8 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Parts<A> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        let asked = Asked::Plain;
-        self.0.tuple_variant(len, Show { visitor, asked })
+        let requested = Requested::Plain;
+        self.0.tuple_variant(len, Forward { visitor, requested })
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -573,12 +580,13 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Parts<A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        let asked = Asked::Plain;
-        self.0.struct_variant(fields, Show { visitor, asked })
+        let requested = Requested::Plain;
+        self.0
+            .struct_variant(fields, Forward { visitor, requested })
     }
 }
 
-/// An extension that is not ours, as `rmp-serde` shows one: its type, then its bytes.
+/// An unknown extension in the form of `rmp-serde`: its type, then its bytes.
 struct Extension<E> {
     tag: Option<i8>,
     bytes: Option<Payload>,

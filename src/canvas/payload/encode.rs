@@ -1,23 +1,23 @@
-//! Writing: MessagePack as `rmp-serde` writes it, but for 128-bit integers and for what nests too
+//! Writes MessagePack as `rmp-serde` does, except for 128-bit integers and for values that nest too
 //! deep to be read.
 
 use std::cell::Cell;
 
 use serde::ser::{self, Serialize, Serializer};
 
-/// How deep a value may nest, the list of arguments that it stands in included: as deep as
-/// `serde_json` reads. Each level is some kilobytes of a thread's stack in an unoptimised build, here
+/// The maximum nesting of a value, including the list of arguments around it: the same as in
+/// `serde_json`. Each level takes some kilobytes of a thread's stack in an unoptimised build, here
 /// and where the value is read.
 pub(crate) const MAX_DEPTH: usize = 128;
 
-/// The extension types of an `i128`, and of a `u128` that is none: 16 bytes, the highest first.
+/// The extension types of an `i128`, and of a `u128` that does not fit one: 16 bytes, big-endian.
 pub(super) const SIGNED: i8 = b'i' as i8;
 pub(super) const UNSIGNED: i8 = b'u' as i8;
 
-/// What is found out about a value as it is written.
+/// Facts about a value, noted while it is written.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    /// There is a 128-bit integer in it.
+    /// Whether it contains a 128-bit integer.
     pub(super) is_wide: Cell<bool>,
     depth: Cell<usize>,
 }
@@ -37,7 +37,7 @@ impl Notes {
     }
 }
 
-/// Writes through `S`, and takes notes.
+/// Writes through `S` and updates the notes.
 pub(super) struct Encoder<'a, S> {
     pub(super) to: S,
     pub(super) notes: &'a Notes,
@@ -56,7 +56,7 @@ impl<T: Serialize + ?Sized> Serialize for Part<'_, T> {
     }
 }
 
-/// An extension, as `rmp-serde` knows one.
+/// An extension in the form of `rmp-serde`.
 struct Wide([u8; 16]);
 
 impl Serialize for Wide {

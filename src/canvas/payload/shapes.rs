@@ -1,4 +1,5 @@
-//! Shapes of values: what is written is what is read, with its type and without, or is refused.
+//! Shapes of values: each value that is written is read back unchanged, with its type and without,
+//! or is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -89,7 +90,7 @@ fn wide_integers_are_read_as_they_were_written() {
 
 /// `B(1)` was read as `S("\0…\u{1}")`.
 #[test]
-fn wide_integers_that_serde_sets_aside_are_refused_when_they_are_written() {
+fn wide_integers_that_serde_would_buffer_are_refused_when_they_are_written() {
     fn refused<T: Serialize + DeserializeOwned>(value: T) {
         let error = Payload::encode_readable(&value).unwrap_err();
         assert!(
@@ -103,7 +104,7 @@ fn wide_integers_that_serde_sets_aside_are_refused_when_they_are_written() {
         refused(Flat { inner: Inner { n } });
         refused(Internal::Wide { n: n as i128 });
     }
-    // Those of the same types that have none are not.
+    // Values of the same types without wide integers are not refused.
     same(Untagged::F(1.5));
     same(Untagged::S("\0".into()));
     same(Untagged::L(vec![1, 2]));
@@ -122,7 +123,7 @@ fn wide_integers_of_an_earlier_version_are_read() {
     }
 }
 
-/// What a canvas without types gives is read as JSON.
+/// The value of an untyped canvas is read as JSON.
 #[test]
 fn json_shows_bytes_wide_integers_and_keys_that_are_not_text() {
     let wide = |n: i128| read::<Value>(n).unwrap();
@@ -172,9 +173,9 @@ enum Color {
     Red,
 }
 
-/// JSON has no other keys than text.
+/// JSON has only text keys.
 #[test]
-fn text_is_read_as_the_key_that_it_stands_for() {
+fn text_is_read_as_the_key_that_it_represents() {
     let json = json!({"1": 2});
     assert_eq!(read(&json), Ok(BTreeMap::from([(1i64, 2i64)])));
     assert_eq!(read(&json), Ok(HashMap::from([(1u8, 2u8)])));
@@ -188,7 +189,7 @@ fn text_is_read_as_the_key_that_it_stands_for() {
     );
     let wide = json!({(u128::MAX.to_string()): 0});
     assert_eq!(read(&wide), Ok(BTreeMap::from([(u128::MAX, 0)])));
-    // Only in the place of a key, and only if it is one.
+    // Only as a key, and only if the text represents one.
     assert!(read::<i64>("1").is_err());
     assert!(read::<Vec<i64>>(["1"]).is_err());
     assert!(read::<BTreeMap<u8, u8>>(json!({"256": 0})).is_err());
@@ -197,8 +198,8 @@ fn text_is_read_as_the_key_that_it_stands_for() {
 }
 
 #[test]
-fn other_self_describing_types_see_what_is_there() {
-    /// Says what it was shown.
+fn other_self_describing_types_receive_the_stored_value() {
+    /// Records the visit that it received.
     #[derive(Debug, PartialEq)]
     struct Seen(String);
 
@@ -275,13 +276,13 @@ fn a_value_that_nests_as_deep_as_json_may_is_read_and_a_deeper_one_is_refused() 
     assert_eq!(levels, deepest);
     let error = Payload::encode(&nest(deepest + 1)).unwrap_err();
     assert_eq!(error, "values nest at most 128 deep");
-    // One beside the other is not one within the other.
+    // Values beside each other do not nest.
     let flat: Vec<Vec<Vec<u8>>> = vec![vec![vec![1]; 200]; 200];
     same(flat);
 }
 
-/// An earlier version stored what nests deeper; in an unoptimised build 300 levels were too many for
-/// a thread of two megabytes.
+/// An earlier version stored deeper values; in an unoptimised build 300 levels were too many for a
+/// thread of two megabytes.
 #[test]
 fn a_deeper_value_that_is_stored_is_read_on_the_stack_of_a_worker() {
     let old = rmp_serde::encode::to_vec_named(&nest(600)).unwrap();

@@ -1,29 +1,30 @@
-//! What is on record of a suspect, and what an end of the process adds to it.
+//! The record of a suspect, and how a crash changes it.
 
 use serde::{Deserialize, Serialize};
 
-/// What a crash weighs, in halves: whether it came from inside cannot be told, or it is known.
+/// The weight of a crash, in halves: the origin is unknown, or the crash is known to come from
+/// inside.
 const MAYBE: u32 = 1;
 const FAULT: u32 = 2;
-/// How many trials as the prime suspect must have ended the process, if nothing says that the ends
-/// came from inside.
+/// How many trials as the prime suspect must have ended with a crash if no crash is known to come
+/// from inside.
 const HITS: u32 = 3;
 
-/// How the process before this one ended.
+/// How the previous process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LastEnd {
-    /// It stopped, and said so; or there was none.
+    /// It shut down properly, or there was no previous process.
     Clean,
-    /// The machine went down with it, or it was killed while it was stopping: no task's fault.
+    /// The machine went down with it, or it was killed while it was stopping: no task is at fault.
     Outside,
-    /// It was gone: killed from outside, or ended by a task.
+    /// It disappeared: it was killed from outside or crashed by a task.
     Unknown,
-    /// It has aborted: a task did that.
+    /// It aborted: a task is at fault.
     Inside,
 }
 
 impl LastEnd {
-    /// What it weighs against a task that was running.
+    /// Returns the weight of this end against a task that was running.
     fn weight(self) -> u32 {
         match self {
             Self::Clean | Self::Outside => 0,
@@ -33,75 +34,79 @@ impl LastEnd {
     }
 }
 
-/// What is on record of a task that was running when the process ended.
+/// The stored record of a task that was running when the process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Suspect {
     pub(crate) name: String,
-    /// The latest attempt whose end is in `crashes`, or is known not to belong there; of one that is
-    /// on trial, or was in this life, that attempt.
+    /// The latest attempt that is counted in `crashes` or known not to count. For a task that is on
+    /// trial, or was in this session, the attempt on trial.
     pub(crate) attempt: u32,
-    /// How many of its attempts ended with the process.
+    /// How many of its attempts ended in a crash.
     pub(crate) crashes: u32,
-    /// When the last of these was found out, in milliseconds since the Unix epoch.
+    /// When the last of these crashes was detected, in milliseconds since the Unix epoch.
     pub(crate) since_ms: u64,
     pub(crate) standing: Standing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Standing {
-    /// This and the next three are in stores of format 1 only.
+    /// This and the next three occur in stores of format 1 only.
     Suspected,
-    /// The attempt behind the one noted is running, and nothing else is.
+    /// The attempt after the recorded one is running, and nothing else is.
     Alone,
-    /// The attempt behind the one noted has just been started, beside others on trial.
+    /// The attempt after the recorded one has just started, beside others on trial.
     Beside,
-    /// The process ended when it had just been started beside others.
+    /// The process ended when the task had just started beside others.
     Accused,
     Quarantined,
-    /// It is to fail as soon as it is met.
+    /// The task fails as soon as it is loaded.
     Discarded,
     Tried(Evidence),
 }
 
-/// What speaks for and against a suspect.
+/// The evidence for and against a suspect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Evidence {
-    /// What the crashes weigh that may have been its own, in halves.
+    /// The total weight of the crashes that the task may have caused, in halves.
     pub(crate) weight: u32,
-    /// How many of these, one after the other, found it on trial as the prime suspect.
+    /// How many of these crashes, in a row, happened while the task was on trial as the prime
+    /// suspect.
     pub(crate) hits: u32,
-    /// How often the process ended before it was started, or when it had outlived its trial.
+    /// How often the process crashed before the task started or after the task had outlived its
+    /// trial.
     pub(crate) misses: u32,
-    /// How often the process ended shortly after it had outlived its trial alone.
+    /// How often the process crashed shortly after the task had outlived its trial alone.
     pub(crate) late: u32,
     pub(crate) stage: Stage,
 }
 
-/// How far its trial is.
+/// The stage of a suspect's trial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stage {
-    /// It has not started; or it is not to be tried.
+    /// The task has not started, or needs no trial.
     #[default]
     Waiting,
-    /// It has not started. The process has ended when it was on trial, as the one that started in
-    /// this place.
+    /// The task has not started. The process crashed while it was on trial as the suspect with this
+    /// start number.
     Accused { turn: u32 },
-    /// It has not started. The process has ended when it was tried alone: it may live without it.
+    /// The task has not started. The process crashed while it was tried alone, and now runs without
+    /// it for a while.
     Doubted,
-    /// It is on trial beside others, as the one that started in this place.
+    /// The task is on trial beside others, as the suspect with this start number.
     Among { turn: u32 },
-    /// It is on trial, and nothing else is running.
+    /// The task is on trial, and nothing else is running.
     Alone,
-    /// It has outlived its trial alone, a moment ago.
+    /// The task has just outlived its trial alone.
     Late,
-    /// It is on trial beside others, after the process had lived without it for a while.
+    /// The task is on trial beside others, after the process had run without it for a while.
     Apart,
-    /// It has outlived its trial, and goes on.
+    /// The task has outlived its trial and still runs.
     Outlived,
 }
 
 impl Suspect {
-    /// One that was running at its first crash, if that is one.
+    /// Returns the suspect for a task that was running at its first crash, or `None` if that end
+    /// was no crash.
     pub(super) fn new(name: &str, attempt: u32, last_end: LastEnd, now_ms: u64) -> Option<Self> {
         let first = Self {
             name: name.to_owned(),
@@ -114,7 +119,7 @@ impl Suspect {
         (suspect.crashes > 0).then_some(suspect)
     }
 
-    /// One that is to fail, whatever it has done.
+    /// Returns the record of a discarded task.
     pub(super) fn discarded(name: &str, now_ms: u64) -> Self {
         Self {
             name: name.to_owned(),
@@ -138,7 +143,7 @@ impl Suspect {
         }
     }
 
-    /// What has spoken for it has been another's doing. Says whether there was any.
+    /// Clears the misses, because another task caused them; returns whether there were any.
     pub(super) fn forget_misses(&mut self) -> bool {
         match &mut self.standing {
             Standing::Tried(evidence) => std::mem::take(&mut evidence.misses) > 0,
@@ -146,13 +151,13 @@ impl Suspect {
         }
     }
 
-    /// Says whether it has crashed so often that two crashes more are enough.
+    /// Returns whether the task has crashed so often that two more crashes are enough.
     pub(super) fn is_to_be_tried(&self, limit: u32) -> bool {
         let weight = self.evidence().map_or(0, |evidence| evidence.weight);
         weight >= needed(limit).saturating_sub(2 * FAULT)
     }
 
-    /// Attempt `attempt` was running, and no more than that is on record.
+    /// Adds the end of attempt `attempt`, which was running and is not on trial.
     pub(super) fn ran(mut self, attempt: u32, last_end: LastEnd, now_ms: u64) -> Option<Self> {
         self.attempt = attempt;
         if last_end == LastEnd::Clean {
@@ -172,8 +177,8 @@ impl Suspect {
         }
     }
 
-    /// What is known of it now that the process has ended in which it may have been running. Of one
-    /// that was not tried that is looked for as it comes in.
+    /// Assesses the suspect after the end of a process in which it may have been running. A suspect
+    /// that was not on trial is assessed when it is loaded.
     pub(super) fn assess(self, last_end: LastEnd, limit: u32, now_ms: u64) -> Option<Self> {
         let mut suspect = self.of_this_format();
         let is_to_be_tried = suspect.is_to_be_tried(limit);
@@ -207,7 +212,7 @@ impl Suspect {
         Some(suspect)
     }
 
-    /// One that an earlier version has written, in today's words.
+    /// Converts the record of an earlier format.
     fn of_this_format(mut self) -> Self {
         let stage = match self.standing {
             Standing::Suspected => Stage::Waiting,
@@ -228,7 +233,7 @@ impl Suspect {
 }
 
 impl Evidence {
-    /// The process has ended, and that was no task's doing: the trial is to be held again.
+    /// Resets the stage after an end that no task caused, so that the trial is repeated.
     fn interrupted(&mut self) {
         self.stage = match self.stage {
             Stage::Alone => Stage::Accused { turn: 0 },
@@ -267,9 +272,9 @@ impl Evidence {
         self.weight += weight;
     }
 
-    /// Says whether the ends of the process are enough though the last is not known to come from
-    /// inside. Each that must have had another cause makes it more likely that others had it, too;
-    /// and the longer the trials, the more likely they are to meet such an end.
+    /// Returns whether the crashes are enough although the last one is not known to come from
+    /// inside. Each crash that must have had another cause makes it more likely that others had one
+    /// too, and the longer the trials, the more likely they coincide with such a crash.
     fn is_enough(&self, limit: u32, stage: Stage) -> bool {
         let hits = HITS + self.misses + 2 * self.late;
         matches!(stage, Stage::Alone | Stage::Apart)
@@ -278,7 +283,7 @@ impl Evidence {
     }
 }
 
-/// What so many crashes from inside weigh.
+/// Returns the weight of this many crashes from inside.
 fn needed(limit: u32) -> u32 {
     limit.saturating_mul(FAULT)
 }

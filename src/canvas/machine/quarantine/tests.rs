@@ -4,35 +4,35 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// One task: how long it runs, and when it ends the process instead, if it is one of those.
+/// A task: how long it runs, or when it crashes the process instead.
 #[derive(Clone, Copy, Debug)]
 struct Task {
     lasts_ms: u64,
     kills_after_ms: Option<u64>,
 }
 
-/// How the process ends when a task ends it.
+/// The possible records of a crash that a task has caused.
 const BY_TASK: [LastEnd; 2] = [LastEnd::Inside, LastEnd::Unknown];
 
-/// A store, what runs over it, and what becomes of both when the process ends.
+/// A store, the tasks that run over it, and the crashes.
 struct World {
     tasks: Vec<Task>,
-    /// How many run at once.
+    /// How many tasks run at once.
     slots: usize,
     limit: u32,
-    /// What can be told of an end that a task has caused.
+    /// How a crash by a task is recorded.
     by_task: LastEnd,
     now_ms: u64,
-    /// The latest attempt of each that has not ended.
+    /// The latest attempt of each task that has not ended.
     attempts: BTreeMap<usize, u32>,
     ended: BTreeSet<usize>,
     records: BTreeMap<Id, Suspect>,
     last_end: LastEnd,
-    /// In how many crashes each has been running.
+    /// In how many crashes each task was running.
     crashes: BTreeMap<usize, u32>,
     quarantined: BTreeSet<usize>,
-    /// How long the last of those that were running has had to wait in a life, and how long a
-    /// task that is new.
+    /// How long the last of the tasks that were running had to wait in a session, and how long a
+    /// new task had to wait.
     waited_ms: u64,
     held_ms: u64,
 }
@@ -60,37 +60,38 @@ impl World {
         }
     }
 
-    fn write(&mut self, note: Option<Note>) {
-        match note {
+    fn write(&mut self, update: Option<SuspectUpdate>) {
+        match update {
             Some((id, Some(suspect))) => drop(self.records.insert(id, suspect)),
             Some((id, None)) => drop(self.records.remove(&id)),
             None => {}
         }
     }
 
-    /// One life of the process: until nothing is left to run, or it ends before, at the latest
-    /// after `limit_ms`. Says whether it came to the end of its work.
-    fn live(&mut self, limit_ms: u64) -> bool {
+    /// Runs one session of the process: until no task is left, or until a crash, at the latest
+    /// after `limit_ms`. Returns whether all tasks ended.
+    fn run_session(&mut self, limit_ms: u64) -> bool {
         let opened_ms = self.now_ms;
         let deadline = opened_ms.saturating_add(limit_ms);
         let records = self.records.clone();
-        let (mut court, notes) = Quarantine::open(records, self.last_end, self.limit, opened_ms);
-        for note in notes {
-            self.write(Some(note));
+        let (mut quarantine, updates) =
+            Quarantine::open(records, self.last_end, self.limit, opened_ms);
+        for update in updates {
+            self.write(Some(update));
         }
-        court.begin(opened_ms);
+        quarantine.begin(opened_ms);
         let mut ready: BTreeSet<usize> = (0..self.tasks.len()).collect();
         ready.retain(|task| !self.ended.contains(task));
         let mut to_try = BTreeSet::new();
         for (task, attempt) in self.attempts.clone() {
-            let (arrival, note) = court.arrived(id(task), "task", attempt, opened_ms);
-            self.write(note);
-            match arrival {
+            let (status, update) = quarantine.arrived(id(task), "task", attempt, opened_ms);
+            self.write(update);
+            match status {
                 SuspectStatus::Free | SuspectStatus::Watched => {}
                 SuspectStatus::Trial => {
                     ready.remove(&task);
                     to_try.insert(task);
-                    court.wait(id(task), task);
+                    quarantine.wait(id(task), task);
                 }
                 SuspectStatus::Quarantined | SuspectStatus::Discarded => {
                     ready.remove(&task);
@@ -98,22 +99,22 @@ impl World {
                 }
             }
         }
-        court.gathered();
+        quarantine.gathered();
         let mut running: BTreeMap<usize, u64> = BTreeMap::new();
         loop {
-            for note in court.end_overdue(self.now_ms) {
-                self.write(Some(note));
+            for update in quarantine.end_overdue(self.now_ms) {
+                self.write(Some(update));
             }
-            while let Some(task) = court.next(self.now_ms) {
-                // (Those beside it have slots of their own.)
-                self.write(court.started(id(task), self.now_ms));
+            while let Some(task) = quarantine.next(self.now_ms) {
+                // (Suspects have slots of their own.)
+                self.write(quarantine.started(id(task), self.now_ms));
                 *self.attempts.entry(task).or_default() += 1;
                 running.insert(task, self.now_ms);
                 to_try.remove(&task);
                 let waited_ms = self.now_ms - opened_ms;
                 self.waited_ms = self.waited_ms.max(waited_ms);
             }
-            if court.is_holding() {
+            if quarantine.is_holding() {
                 assert!(running.len() <= 1, "it is not alone");
             } else {
                 while running.len() < self.slots
@@ -135,14 +136,14 @@ impl World {
             let Some(now) = next
                 .map(|next| next.0)
                 .into_iter()
-                .chain(court.wake_at())
+                .chain(quarantine.wake_at())
                 .min()
             else {
                 assert!(to_try.is_empty(), "{to_try:?} are forgotten");
                 self.last_end = LastEnd::Clean;
                 return true;
             };
-            if court.is_holding() {
+            if quarantine.is_holding() {
                 self.held_ms = self.held_ms.max(now.min(deadline) - opened_ms);
             }
             if now > deadline {
@@ -160,7 +161,7 @@ impl World {
                     running.remove(&task);
                     self.attempts.remove(&task);
                     self.ended.insert(task);
-                    self.write(court.cleared(id(task)).0);
+                    self.write(quarantine.cleared(id(task)).0);
                 }
                 Some((at, false, _)) if at == now => {
                     self.crash(&running, self.by_task);
@@ -185,10 +186,10 @@ impl World {
             .collect()
     }
 
-    /// Lives on until all is done; says how many crashes that took.
-    fn live_on(&mut self, most: u32) -> u32 {
+    /// Runs sessions until all tasks have ended; returns the number of crashes.
+    fn run_sessions(&mut self, most: u32) -> u32 {
         for crashes in 0..=most {
-            if self.live(u64::MAX / 2) {
+            if self.run_session(u64::MAX / 2) {
                 return crashes;
             }
         }
@@ -219,7 +220,7 @@ fn mixed(one: Vec<Task>, other: Vec<Task>) -> impl Strategy<Value = Vec<Task>> {
     Just([one, other].concat()).prop_shuffle()
 }
 
-/// They run for longer than any test lasts.
+/// Tasks that run for longer than any test.
 fn long_ones(count: usize) -> Vec<Task> {
     let task = Task {
         lasts_ms: 10_000_000,
@@ -229,9 +230,9 @@ fn long_ones(count: usize) -> Vec<Task> {
 }
 
 proptest! {
-    /// Whatever runs beside them, and whatever is known of the ends.
+    /// Holds whatever other tasks run, and whatever is known of the crashes.
     #[test]
-    fn who_ends_the_process_is_quarantined_and_nobody_else(
+    fn every_task_that_crashes_the_process_is_quarantined_and_no_other(
         tasks in (innocents(1..1_000_000u64), killers(0..900u64))
             .prop_flat_map(|(one, other)| mixed(one, other)),
         slots in 1..50usize,
@@ -241,13 +242,13 @@ proptest! {
         let mut world = World::new(tasks, slots, limit);
         world.by_task = by_task;
         let killers = world.killers();
-        world.live_on(killers.len() as u32 * (2 * limit + 30) + 1);
+        world.run_sessions(killers.len() as u32 * (2 * limit + 30) + 1);
         prop_assert_eq!(&world.quarantined, &killers);
         prop_assert_eq!(world.ended.len(), world.tasks.len() - killers.len());
         prop_assert!(world.waited_ms <= BOUND_MS, "{}", world.waited_ms);
     }
 
-    /// Those that strike at once, beside others that last.
+    /// The task crashes at once, beside others that run long.
     #[test]
     fn it_takes_exactly_as_many_crashes_as_allowed(
         innocents in innocents(1..1_000_000u64),
@@ -258,7 +259,7 @@ proptest! {
         let killer = Task { lasts_ms: 0, kills_after_ms: Some(after_ms) };
         let mut world = World::new([innocents, vec![killer]].concat(), 50, limit);
         world.by_task = by_task;
-        let crashes = world.live_on(100);
+        let crashes = world.run_sessions(100);
         prop_assert_eq!(&world.quarantined, &world.killers());
         let enough = match by_task {
             LastEnd::Inside => limit,
@@ -267,18 +268,18 @@ proptest! {
         prop_assert_eq!(crashes, enough);
     }
 
-    /// However often, and at whatever times.
+    /// Holds for any number of kills at any times.
     #[test]
-    fn kills_from_outside_quarantine_nobody(
+    fn kills_from_outside_quarantine_no_task(
         tasks in 1..60usize,
         kills in proptest::collection::vec(0..60_000u64, 40),
         slow in 1..60u64,
     ) {
         let mut world = World::new(long_ones(tasks), 300, 3);
         for after_ms in kills {
-            prop_assert!(!world.live(after_ms / slow));
+            prop_assert!(!world.run_session(after_ms / slow));
         }
-        world.live_on(0);
+        world.run_sessions(0);
         prop_assert_eq!(world.quarantined, BTreeSet::new());
         prop_assert!(world.waited_ms <= BOUND_MS);
         prop_assert!(world.held_ms <= ALONE_MS << (2 * MAX_LATE));
@@ -289,11 +290,11 @@ proptest! {
 fn a_process_that_is_killed_every_half_minute_never_keeps_new_work_waiting() {
     let mut world = World::new(long_ones(300), 300, 3);
     for _ in 0..20 {
-        assert!(!world.live(30_000));
+        assert!(!world.run_session(30_000));
     }
     assert_eq!(world.held_ms, 0);
     assert!(world.waited_ms <= BOUND_MS);
-    assert!(world.waited_ms > SPREAD_MS / 2, "nobody has waited");
+    assert!(world.waited_ms > SPREAD_MS / 2, "no task has waited");
 }
 
 fn tried(crashes: u32, evidence: Evidence) -> Vec<(Id, Suspect)> {
@@ -319,74 +320,74 @@ fn on(stage: Stage, weight: u32) -> Evidence {
 }
 
 fn opened<T>(records: Vec<(Id, Suspect)>, last_end: LastEnd) -> Quarantine<T> {
-    let (mut court, _) = Quarantine::open(records, last_end, 3, 9);
-    court.begin(0);
-    court
+    let (mut quarantine, _) = Quarantine::open(records, last_end, 3, 9);
+    quarantine.begin(0);
+    quarantine
 }
 
 #[test]
 fn after_a_first_kill_nothing_has_to_wait() {
-    let mut court = opened::<()>(Vec::new(), LastEnd::Unknown);
-    assert!(!court.is_holding());
-    let (arrival, note) = court.arrived(id(1), "task", 1, 9);
-    let suspect = note.unwrap().1.unwrap();
+    let mut quarantine = opened::<()>(Vec::new(), LastEnd::Unknown);
+    assert!(!quarantine.is_holding());
+    let (status, update) = quarantine.arrived(id(1), "task", 1, 9);
+    let suspect = update.unwrap().1.unwrap();
     assert_eq!(
-        (arrival, suspect.crashes, suspect.attempt),
+        (status, suspect.crashes, suspect.attempt),
         (SuspectStatus::Watched, 1, 1)
     );
-    // A second time: it has not run since.
+    // A second time: the task has not run since.
     assert_eq!(
-        court.arrived(id(1), "task", 1, 9),
+        quarantine.arrived(id(1), "task", 1, 9),
         (SuspectStatus::Watched, None)
     );
-    assert_eq!(court.cleared(id(1)), (Some((id(1), None)), None));
-    assert_eq!(court.cleared(id(1)), (None, None));
+    assert_eq!(quarantine.cleared(id(1)), (Some((id(1), None)), None));
+    assert_eq!(quarantine.cleared(id(1)), (None, None));
 }
 
 #[test]
-fn what_a_suspect_waits_with_is_given_back_if_it_ends_or_comes_in_once_more() {
-    let mut court = opened(Vec::new(), LastEnd::Inside);
-    court.arrived(id(1), "task", 1, 9);
-    assert_eq!(court.wait(id(1), "lost"), None);
-    assert_eq!(court.wait(id(1), "revoked"), Some("lost"));
-    let (note, waited) = court.cleared(id(1));
-    assert_eq!((note, waited), (Some((id(1), None)), Some("revoked")));
-    court.gathered();
-    assert_eq!(court.next(0), None);
+fn the_waiting_start_is_given_back_if_the_suspect_ends_or_is_loaded_again() {
+    let mut quarantine = opened(Vec::new(), LastEnd::Inside);
+    quarantine.arrived(id(1), "task", 1, 9);
+    assert_eq!(quarantine.wait(id(1), "lost"), None);
+    assert_eq!(quarantine.wait(id(1), "revoked"), Some("lost"));
+    let (update, waited) = quarantine.cleared(id(1));
+    assert_eq!((update, waited), (Some((id(1), None)), Some("revoked")));
+    quarantine.gathered();
+    assert_eq!(quarantine.next(0), None);
 }
 
 #[test]
-fn the_time_for_which_an_app_is_paused_is_none_in_which_a_suspect_is_tried() {
+fn a_pause_of_the_app_does_not_count_as_a_trial() {
     for stage in [Stage::Accused { turn: 0 }, Stage::Doubted] {
         let records = tried(3, on(stage, 3));
-        let (mut court, _) = Quarantine::open(records, LastEnd::Clean, 3, 9);
-        // It was running, and comes in while the app is paused.
-        court.wait(id(1), ());
-        court.gathered();
-        court.begin(3_600_000);
-        assert!(court.end_overdue(3_600_000).is_empty());
+        let (mut quarantine, _) = Quarantine::open(records, LastEnd::Clean, 3, 9);
+        // The task was running, and is loaded while the app is paused.
+        quarantine.wait(id(1), ());
+        quarantine.gathered();
+        quarantine.begin(3_600_000);
+        assert!(quarantine.end_overdue(3_600_000).is_empty());
         let is_alone = stage != Stage::Doubted;
-        assert_eq!(court.is_holding(), is_alone);
-        assert_eq!(court.next(3_600_000).is_some(), is_alone);
+        assert_eq!(quarantine.is_holding(), is_alone);
+        assert_eq!(quarantine.next(3_600_000).is_some(), is_alone);
     }
 }
 
 #[test]
-fn after_a_first_abort_the_suspects_start_one_after_the_other_and_all_else_at_once() {
-    let mut court = opened(Vec::new(), LastEnd::Inside);
+fn after_a_first_abort_the_suspects_start_in_sequence_and_other_tasks_at_once() {
+    let mut quarantine = opened(Vec::new(), LastEnd::Inside);
     for task in 0..300 {
-        let (arrival, _) = court.arrived(id(task), "task", 1, 9);
-        assert_eq!(arrival, SuspectStatus::Trial);
-        court.wait(id(task), task);
+        let (status, _) = quarantine.arrived(id(task), "task", 1, 9);
+        assert_eq!(status, SuspectStatus::Trial);
+        quarantine.wait(id(task), task);
     }
-    court.gathered();
-    assert!(!court.is_holding());
-    assert_eq!(court.next(0), Some(299), "the last one first");
-    assert_eq!(court.next(0), None);
+    quarantine.gathered();
+    assert!(!quarantine.is_holding());
+    assert_eq!(quarantine.next(0), Some(299), "the last one first");
+    assert_eq!(quarantine.next(0), None);
     let mut started = 1;
-    while let Some(now_ms) = court.wake_at() {
-        court.end_overdue(now_ms);
-        while court.next(now_ms).is_some() {
+    while let Some(now_ms) = quarantine.wake_at() {
+        quarantine.end_overdue(now_ms);
+        while quarantine.next(now_ms).is_some() {
             started += 1;
             assert!(now_ms <= SPREAD_MS, "{started} at {now_ms}");
         }
@@ -395,28 +396,29 @@ fn after_a_first_abort_the_suspects_start_one_after_the_other_and_all_else_at_on
 }
 
 #[test]
-fn an_end_from_outside_and_a_clean_stop_are_no_fault() {
+fn a_crash_from_outside_and_a_clean_shutdown_count_against_no_task() {
     for stage in [Stage::Alone, Stage::Apart, Stage::Among { turn: 1 }] {
         let open = |last_end| {
             let records = tried(2, on(stage, 2));
             Quarantine::<()>::open(records, last_end, 3, 9)
         };
         assert_eq!(open(LastEnd::Clean).1, [(id(1), None)]);
-        let (mut court, notes) = open(LastEnd::Outside);
-        let noted = notes[0].1.clone().unwrap();
-        assert_eq!((noted.attempt, noted.crashes), (4, 2));
-        let evidence = *noted.evidence().unwrap();
+        let (mut quarantine, updates) = open(LastEnd::Outside);
+        let updated = updates[0].1.clone().unwrap();
+        assert_eq!((updated.attempt, updated.crashes), (4, 2));
+        let evidence = *updated.evidence().unwrap();
         assert_eq!((evidence.weight, evidence.misses), (2, 0));
         assert_eq!(
-            court.arrived(id(1), "task", 4, 9),
+            quarantine.arrived(id(1), "task", 4, 9),
             (SuspectStatus::Trial, None)
         );
     }
-    // It was not tried.
+    // The task was not on trial.
     let ran = |last_end| {
-        let mut court = opened::<()>(tried(1, on(Stage::Waiting, 1)), last_end);
-        let (_, note) = court.arrived(id(1), "task", 5, 9);
-        note.unwrap()
+        let mut quarantine = opened::<()>(tried(1, on(Stage::Waiting, 1)), last_end);
+        let (_, update) = quarantine.arrived(id(1), "task", 5, 9);
+        update
+            .unwrap()
             .1
             .map(|suspect| (suspect.attempt, suspect.crashes))
     };
@@ -430,46 +432,46 @@ fn an_end_from_outside_and_a_clean_stop_are_no_fault() {
 fn only_the_prime_suspect_is_tried_alone_and_only_for_a_moment() {
     let accused = |turn, weight| suspect(2, Standing::Tried(on(Stage::Among { turn }, weight)));
     let records = vec![(id(1), accused(7, 2)), (id(2), accused(3, 2))];
-    let mut court = opened(records, LastEnd::Inside);
-    assert!(court.is_holding());
+    let mut quarantine = opened(records, LastEnd::Inside);
+    assert!(quarantine.is_holding());
     for (n, attempt) in [(2, 4), (1, 4)] {
         assert_eq!(
-            court.arrived(id(n), "task", attempt, 9).0,
+            quarantine.arrived(id(n), "task", attempt, 9).0,
             SuspectStatus::Trial
         );
-        court.wait(id(n), n);
+        quarantine.wait(id(n), n);
     }
-    assert_eq!(court.next(5), Some(1), "the one that started last");
-    assert_eq!(court.next(5), None);
-    let note = court.started(id(1), 5).unwrap().1.unwrap();
-    assert_eq!(note.attempt, 5);
-    assert_eq!(note.evidence().unwrap().stage, Stage::Alone);
-    court.gathered();
-    assert_eq!(court.next(5), None);
-    let until = court.wake_at().unwrap();
+    assert_eq!(quarantine.next(5), Some(1), "the one that started last");
+    assert_eq!(quarantine.next(5), None);
+    let update = quarantine.started(id(1), 5).unwrap().1.unwrap();
+    assert_eq!(update.attempt, 5);
+    assert_eq!(update.evidence().unwrap().stage, Stage::Alone);
+    quarantine.gathered();
+    assert_eq!(quarantine.next(5), None);
+    let until = quarantine.wake_at().unwrap();
     assert_eq!(until, 5 + ALONE_MS);
-    let notes = court.end_overdue(until);
-    let note = notes[0].1.clone().unwrap();
-    assert_eq!(note.evidence().unwrap().stage, Stage::Late);
-    assert!(!court.is_holding());
+    let updates = quarantine.end_overdue(until);
+    let update = updates[0].1.clone().unwrap();
+    assert_eq!(update.evidence().unwrap().stage, Stage::Late);
+    assert!(!quarantine.is_holding());
 }
 
 #[test]
-fn a_prime_suspect_that_does_not_come_in_holds_nobody_for_long() {
+fn a_prime_suspect_that_is_not_loaded_does_not_block_others_for_long() {
     let records = tried(2, on(Stage::Among { turn: 1 }, 2));
-    let mut court = opened::<()>(records.clone(), LastEnd::Inside);
-    assert!(court.is_holding());
-    court.end_overdue(GATHER_MS - 1);
-    assert!(court.is_holding());
-    court.end_overdue(GATHER_MS);
-    assert!(!court.is_holding());
-    let mut court = opened::<()>(records, LastEnd::Inside);
-    court.gathered();
-    assert!(!court.is_holding());
+    let mut quarantine = opened::<()>(records.clone(), LastEnd::Inside);
+    assert!(quarantine.is_holding());
+    quarantine.end_overdue(GATHER_MS - 1);
+    assert!(quarantine.is_holding());
+    quarantine.end_overdue(GATHER_MS);
+    assert!(!quarantine.is_holding());
+    let mut quarantine = opened::<()>(records, LastEnd::Inside);
+    quarantine.gathered();
+    assert!(!quarantine.is_holding());
 }
 
 #[test]
-fn an_end_from_inside_proves_the_one_that_is_alone_and_any_other_end_does_not() {
+fn only_a_crash_from_inside_proves_the_suspect_that_runs_alone() {
     let standing = |stage, last_end| {
         let before = suspect(2, Standing::Tried(on(stage, 4)));
         before.assess(last_end, 3, 9).unwrap().standing
@@ -486,38 +488,41 @@ fn an_end_from_inside_proves_the_one_that_is_alone_and_any_other_end_does_not() 
         assert_ne!(standing(stage, LastEnd::Inside), quarantined, "{stage:?}");
     }
     assert_ne!(standing(Stage::Alone, LastEnd::Unknown), quarantined);
-    // The third trial as the prime suspect that ended the process.
+    // The third trial as the prime suspect that ends with a crash.
     let third = Evidence {
         hits: 2,
         ..on(Stage::Alone, 5)
     };
     let standing = |evidence| {
-        let (_, notes) = Quarantine::<()>::open(tried(5, evidence), LastEnd::Unknown, 3, 9);
-        notes[0].1.clone().unwrap().standing
+        let (_, updates) = Quarantine::<()>::open(tried(5, evidence), LastEnd::Unknown, 3, 9);
+        updates[0].1.clone().unwrap().standing
     };
     assert_eq!(standing(third), quarantined);
     assert_ne!(standing(Evidence { misses: 1, ..third }), quarantined);
 }
 
 #[test]
-fn the_prime_suspect_is_kept_back_until_the_process_has_lived_without_it() {
+fn the_prime_suspect_waits_until_the_process_has_run_without_it() {
     let records = vec![
         (id(1), suspect(3, Standing::Tried(on(Stage::Alone, 3)))),
         (id(2), suspect(2, Standing::Tried(on(Stage::Waiting, 2)))),
     ];
-    let mut court = opened(records, LastEnd::Unknown);
-    assert!(!court.is_holding(), "all else starts");
+    let mut quarantine = opened(records, LastEnd::Unknown);
+    assert!(!quarantine.is_holding(), "all else starts");
     for n in [1, 2] {
-        assert_eq!(court.arrived(id(n), "task", 4, 9).0, SuspectStatus::Trial);
-        court.wait(id(n), n);
+        assert_eq!(
+            quarantine.arrived(id(n), "task", 4, 9).0,
+            SuspectStatus::Trial
+        );
+        quarantine.wait(id(n), n);
     }
-    court.gathered();
-    assert_eq!(court.next(CONTROL_MS - 1), None);
-    assert_eq!(court.next(CONTROL_MS), Some(1));
-    let note = court.started(id(1), CONTROL_MS).unwrap().1.unwrap();
-    assert_eq!(note.evidence().unwrap().stage, Stage::Apart);
-    assert_eq!(court.next(CONTROL_MS), None);
-    // The process ends before that: there is another cause.
+    quarantine.gathered();
+    assert_eq!(quarantine.next(CONTROL_MS - 1), None);
+    assert_eq!(quarantine.next(CONTROL_MS), Some(1));
+    let update = quarantine.started(id(1), CONTROL_MS).unwrap().1.unwrap();
+    assert_eq!(update.evidence().unwrap().stage, Stage::Apart);
+    assert_eq!(quarantine.next(CONTROL_MS), None);
+    // A crash before that has another cause.
     let before = suspect(4, Standing::Tried(on(Stage::Doubted, 4)));
     let after = before.assess(LastEnd::Unknown, 3, 9).unwrap();
     let evidence = after.evidence().unwrap();
@@ -525,36 +530,36 @@ fn the_prime_suspect_is_kept_back_until_the_process_has_lived_without_it() {
 }
 
 #[test]
-fn who_is_released_counts_from_zero_and_who_is_discarded_fails_in_any_life() {
+fn a_released_task_counts_from_zero_and_a_discarded_one_fails_in_every_session() {
     let quarantined = || vec![(id(1), suspect(3, Standing::Quarantined))];
-    let mut court = opened::<()>(quarantined(), LastEnd::Unknown);
+    let mut quarantine = opened::<()>(quarantined(), LastEnd::Unknown);
     assert_eq!(
-        court.arrived(id(1), "task", 5, 9),
+        quarantine.arrived(id(1), "task", 5, 9),
         (SuspectStatus::Quarantined, None)
     );
-    assert!(!court.is_holding(), "nobody is left to be tried");
-    assert_eq!(court.quarantined().count(), 1);
-    let note = court.requeue(id(1)).unwrap();
-    assert_eq!(court.requeue(id(1)), None);
-    assert_eq!(court.discard(id(1)), None);
-    let released = note.1.unwrap();
-    let mut court = opened::<()>(vec![(id(1), released)], LastEnd::Unknown);
+    assert!(!quarantine.is_holding(), "no suspect is left");
+    assert_eq!(quarantine.quarantined().count(), 1);
+    let update = quarantine.requeue(id(1)).unwrap();
+    assert_eq!(quarantine.requeue(id(1)), None);
+    assert_eq!(quarantine.discard(id(1)), None);
+    let released = update.1.unwrap();
+    let mut quarantine = opened::<()>(vec![(id(1), released)], LastEnd::Unknown);
     assert_eq!(
-        court.arrived(id(1), "task", 4, 9),
+        quarantine.arrived(id(1), "task", 4, 9),
         (SuspectStatus::Watched, None)
     );
 
-    let note = opened::<()>(quarantined(), LastEnd::Unknown).discard(id(1));
-    let mut court = opened::<()>(vec![(id(1), note.unwrap().1.unwrap())], LastEnd::Unknown);
+    let update = opened::<()>(quarantined(), LastEnd::Unknown).discard(id(1));
+    let mut quarantine = opened::<()>(vec![(id(1), update.unwrap().1.unwrap())], LastEnd::Unknown);
     assert_eq!(
-        court.arrived(id(1), "task", 4, 9),
+        quarantine.arrived(id(1), "task", 4, 9),
         (SuspectStatus::Discarded, None)
     );
 }
 
 #[test]
-fn what_a_store_of_format_1_says_of_suspects_is_understood() {
-    for (standing, attempt, arrival) in [
+fn suspects_in_a_store_of_format_1_are_converted() {
+    for (standing, attempt, status) in [
         (Standing::Suspected, 4, SuspectStatus::Trial),
         (Standing::Accused, 4, SuspectStatus::Trial),
         (Standing::Alone, 5, SuspectStatus::Trial),
@@ -562,9 +567,12 @@ fn what_a_store_of_format_1_says_of_suspects_is_understood() {
         (Standing::Quarantined, 4, SuspectStatus::Quarantined),
         (Standing::Discarded, 4, SuspectStatus::Discarded),
     ] {
-        let mut court = opened::<()>(vec![(id(1), suspect(2, standing))], LastEnd::Unknown);
-        assert_eq!(court.arrived(id(1), "task", attempt, 9), (arrival, None));
-        let crashes = court.suspect(id(1)).unwrap().crashes;
+        let mut quarantine = opened::<()>(vec![(id(1), suspect(2, standing))], LastEnd::Unknown);
+        assert_eq!(
+            quarantine.arrived(id(1), "task", attempt, 9),
+            (status, None)
+        );
+        let crashes = quarantine.suspect(id(1)).unwrap().crashes;
         assert_eq!(crashes, attempt - 2, "{standing:?}");
     }
 }

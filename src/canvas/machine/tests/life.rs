@@ -1,5 +1,5 @@
-//! The task's machine with all that it can do: waits, retries, expires, calls, adds, becomes
-//! another canvas. All interleavings of a few events, each said twice and a crash behind any.
+//! The task's machine with all its events: waits, retries, expiry, calls, additions, replacement.
+//! All interleavings of a few events, each event repeated and a crash after any.
 
 use super::*;
 use crate::canvas::machine::Purpose;
@@ -15,7 +15,7 @@ enum Event {
     Tick,
     Succeeds,
     Fails,
-    /// Asks for another attempt, with other arguments.
+    /// The task asks for another attempt, with other arguments.
     Asks,
     Becomes,
     Calls,
@@ -23,10 +23,10 @@ enum Event {
     ChildEnds(Index),
     ChildFails(Index),
     ChildIsLost(Index),
-    /// It is marked as revoked, and hears of it.
+    /// The task is marked as revoked, and the machine is told.
     Revoke,
     Crash,
-    /// A crash that takes back what the last event recorded.
+    /// A crash that loses the last event's records.
     LosingCrash,
 }
 use Event::*;
@@ -37,7 +37,7 @@ const EXPIRES_MS: u64 = 5;
 #[derive(Clone, Copy, Debug)]
 struct Rules {
     timed: bool,
-    /// On which its time and its deadline are; the other one stands far from it.
+    /// The clock scale of its start and deadline; the other scale is far from it.
     scale: Scale,
     ticks: usize,
     crashes: usize,
@@ -46,7 +46,7 @@ struct Rules {
 }
 
 impl Rules {
-    /// The time, `ms` after the start.
+    /// Returns the time `ms` after the start.
     fn time(self, ms: u64) -> Time {
         const FAR: u64 = 1_000_000;
         match self.scale {
@@ -62,32 +62,32 @@ impl Rules {
     }
 }
 
-/// One task over all its lives: what is on record, and what goes on in this one.
+/// One task over all sessions: its records, and the state of this session.
 #[derive(Debug)]
-struct Life {
+struct TaskWorld {
     rules: Rules,
     now_ms: u64,
     machine: Task,
     changes: Vec<ChildProgress>,
     own: Vec<Record>,
-    /// How long `changes` and `own` were before the last event.
+    /// The lengths of `changes` and `own` before the last event.
     before: (usize, usize),
-    /// It is on record that it is revoked; and that was so before the last event.
+    /// Whether the record says that the task is revoked, now and before the last event.
     marked: (bool, bool),
-    /// Nobody has its machine any more.
+    /// Whether no actor has the machine any more.
     gone: bool,
     requested: bool,
     waits: Option<Moment>,
     runs: Option<u32>,
-    /// How much the attempt that runs has added.
+    /// How many additions the running attempt has made.
     added: u32,
-    /// Attempts whose function was really called.
+    /// The attempts whose function was really called.
     ran: Vec<u32>,
     alive: BTreeSet<Index>,
     ended: Option<Outcome>,
 }
 
-fn graft() -> SubtaskPlan {
+fn plan() -> SubtaskPlan {
     SubtaskPlan {
         node: Box::new(due(0).node),
         span: 1,
@@ -103,7 +103,7 @@ fn revoked() -> Outcome {
     Outcome::Revoked(TaskFailure::revoked(id, "t"))
 }
 
-impl Life {
+impl TaskWorld {
     fn new(rules: Rules, history: &[Event]) -> Self {
         let schedule = match rules.timed {
             true => Schedule {
@@ -119,7 +119,7 @@ impl Life {
             false => Schedule::default(),
         };
         let (machine, commands) = Task::open(7, policy(), schedule, rules.time(0));
-        let mut life = Self {
+        let mut world = Self {
             rules,
             now_ms: 0,
             machine,
@@ -136,12 +136,12 @@ impl Life {
             alive: BTreeSet::new(),
             ended: None,
         };
-        life.perform(commands);
-        for happens in history {
-            life.happens(*happens);
-            life.say_again();
+        world.perform(commands);
+        for event in history {
+            world.apply(*event);
+            world.repeat_events();
         }
-        life
+        world
     }
 
     fn time(&self) -> Time {
@@ -188,7 +188,7 @@ impl Life {
         all
     }
 
-    fn happens(&mut self, happens: Event) {
+    fn apply(&mut self, event: Event) {
         let now = Now {
             time: self.time(),
             random: 0,
@@ -200,7 +200,7 @@ impl Life {
         };
         let before = (self.changes.len(), self.own.len());
         let was_marked = self.marked.0;
-        let commands = match happens {
+        let commands = match event {
             Revoke => {
                 self.marked.0 = true;
                 self.machine.revoked()
@@ -219,24 +219,24 @@ impl Life {
             }
             Succeeds | Fails | Asks | Becomes => {
                 self.runs = None;
-                let end = match happens {
+                let outcome = match event {
                     Succeeds => AttemptOutcome::Value(value(1)),
                     Fails => failing(Retry::Auto),
-                    Becomes => AttemptOutcome::Replaced(graft()),
+                    Becomes => AttemptOutcome::Replaced(plan()),
                     _ => failing(Retry::Asked {
                         when: Some(When::In(Duration::ZERO)),
                         args: Some(value(5)),
                         max_retries: None,
                     }),
                 };
-                self.machine.finished(attempt, end, now)
+                self.machine.finished(attempt, outcome, now)
             }
-            Calls => self.wants(Purpose::Call, "a"),
+            Calls => self.start_subtask(Purpose::Call, "a"),
             Adds => {
-                // Every attempt starts to count again.
+                // Every attempt counts its additions from zero.
                 let key = self.added.to_string();
                 self.added += 1;
-                self.wants(Purpose::Addition, &key)
+                self.start_subtask(Purpose::Addition, &key)
             }
             ChildEnds(index) => self.child_ends(index, Outcome::Success(value(index))),
             ChildFails(index) => self.child_ends(index, Outcome::Failure(failure(index))),
@@ -249,7 +249,7 @@ impl Life {
                 return;
             }
             Crash | LosingCrash => {
-                if happens == LosingCrash {
+                if event == LosingCrash {
                     self.changes.truncate(self.before.0);
                     self.own.truncate(self.before.1);
                     self.marked.0 = self.marked.1;
@@ -263,14 +263,18 @@ impl Life {
         self.perform(commands);
     }
 
-    fn wants(&mut self, purpose: Purpose, key: &str) -> Vec<task::Command> {
+    fn start_subtask(&mut self, purpose: Purpose, key: &str) -> Vec<task::Command> {
         let attempt = self.runs.expect("it runs");
         for stale in [attempt - 1, attempt + 1] {
-            assert!(self.machine.wants(stale, purpose, key, graft()).is_none());
+            assert!(
+                self.machine
+                    .start_subtask(stale, purpose, key, plan())
+                    .is_none()
+            );
         }
         let (index, commands) = self
             .machine
-            .wants(attempt, purpose, key, graft())
+            .start_subtask(attempt, purpose, key, plan())
             .expect("the attempt runs");
         assert_eq!(self.machine.purpose(index), Some(purpose));
         commands
@@ -283,8 +287,8 @@ impl Life {
         commands
     }
 
-    /// Everything again, late, or of another attempt: nothing comes of it.
-    fn say_again(&mut self) {
+    /// Repeats every event late or for another attempt, which must have no effect.
+    fn repeat_events(&mut self) {
         if self.gone {
             return;
         }
@@ -295,8 +299,10 @@ impl Life {
         if self.marked.0 && self.ended.is_none() {
             assert_eq!(self.machine.revoked(), []);
             let attempt = self.runs.unwrap_or(1);
-            let wants = self.machine.wants(attempt, Purpose::Call, "late", graft());
-            assert!(wants.is_none(), "it starts something");
+            let subtask = self
+                .machine
+                .start_subtask(attempt, Purpose::Call, "late", plan());
+            assert!(subtask.is_none(), "it starts something");
         }
         if !self.requested {
             assert_eq!(self.machine.granted(self.time()), []);
@@ -306,18 +312,18 @@ impl Life {
         }
         for attempt in 0..9 {
             if self.runs != Some(attempt) {
-                for end in [
+                for outcome in [
                     AttemptOutcome::Value(value(77)),
-                    AttemptOutcome::Replaced(graft()),
+                    AttemptOutcome::Replaced(plan()),
                 ] {
-                    assert_eq!(self.machine.finished(attempt, end, now), []);
+                    assert_eq!(self.machine.finished(attempt, outcome, now), []);
                 }
             }
         }
         for index in 0..9 {
             if !self.alive.contains(&index) {
-                let end = Outcome::Success(value(77));
-                assert_eq!(self.machine.child_ended(index, end.into()), []);
+                let outcome = Outcome::Success(value(77));
+                assert_eq!(self.machine.child_ended(index, outcome.into()), []);
                 assert_eq!(self.machine.child_stopped(index, false), []);
             }
         }
@@ -328,7 +334,7 @@ impl Life {
         self.marked.1 = self.marked.0;
         (self.requested, self.waits, self.runs) = (false, None, None);
         if self.marked.0 {
-            // Its supervisor does not start it.
+            // The supervisor does not start it.
             self.gone = true;
             return self.end(revoked());
         }
@@ -352,7 +358,7 @@ impl Life {
         self.perform(commands);
     }
 
-    /// What the task has started, and how that ended.
+    /// Returns the task's children and their outcomes.
     fn children(&self) -> impl Iterator<Item = (Purpose, &str, Option<&Outcome>)> {
         self.own.iter().filter_map(|record| match record {
             Record::Offspring {
@@ -446,7 +452,7 @@ impl Life {
             .map(|child| child.2.cloned())
             .collect();
         for addition in &additions {
-            assert!(addition.is_some(), "it ended before what it added");
+            assert!(addition.is_some(), "it ended before an addition");
         }
         let failed = additions.iter().flatten().any(|o| o.failure().is_some());
         match &outcome {
@@ -494,7 +500,7 @@ impl Life {
         }
     }
 
-    /// Whatever has happened, it ends if all that can go on does.
+    /// Checks that the task ends if everything that can continue does.
     fn expect_end(&mut self, history: &[Event]) {
         for _ in 0..40 {
             if self.ended.is_some() {
@@ -512,22 +518,22 @@ impl Life {
                 self.now_ms += 1_000;
                 continue;
             };
-            self.happens(next);
+            self.apply(next);
         }
         panic!("it does not end: {history:?}");
     }
 
-    /// Returns how many different stories there are.
+    /// Returns the number of different event sequences.
     fn explore(rules: Rules, history: &mut Vec<Event>) -> u64 {
-        let mut life = Self::new(rules, history);
+        let mut world = Self::new(rules, history);
         let possible = match history.len() < rules.depth {
-            true => life.possible(history),
+            true => world.possible(history),
             false => Vec::new(),
         };
-        life.expect_end(history);
+        world.expect_end(history);
         let mut stories = 1;
-        for happens in possible {
-            history.push(happens);
+        for event in possible {
+            history.push(event);
             stories += Self::explore(rules, history);
             history.pop();
         }
@@ -536,7 +542,7 @@ impl Life {
 }
 
 #[test]
-fn a_task_and_what_it_starts_end_once_in_any_interleaving_over_any_crash() {
+fn a_task_and_its_subtasks_end_once_in_any_interleaving_over_any_crash() {
     let rules = Rules {
         timed: false,
         scale: Scale::Steady,
@@ -545,7 +551,7 @@ fn a_task_and_what_it_starts_end_once_in_any_interleaving_over_any_crash() {
         revoked: false,
         depth: 6,
     };
-    assert!(Life::explore(rules, &mut Vec::new()) > 10_000);
+    assert!(TaskWorld::explore(rules, &mut Vec::new()) > 10_000);
 }
 
 #[test]
@@ -559,7 +565,7 @@ fn a_timed_task_runs_only_between_its_time_and_its_deadline_over_any_crash() {
             revoked: false,
             depth: 7,
         };
-        assert!(Life::explore(rules, &mut Vec::new()) > 1_000);
+        assert!(TaskWorld::explore(rules, &mut Vec::new()) > 1_000);
     }
 }
 
@@ -573,7 +579,7 @@ fn a_revoked_task_starts_nothing_more_and_ends_revoked_in_any_interleaving_over_
         revoked: true,
         depth: 6,
     };
-    let stories = Life::explore(rules, &mut Vec::new());
+    let stories = TaskWorld::explore(rules, &mut Vec::new());
     assert!(stories > 10_000, "{stories}");
     let rules = Rules {
         timed: true,
@@ -581,6 +587,6 @@ fn a_revoked_task_starts_nothing_more_and_ends_revoked_in_any_interleaving_over_
         depth: 7,
         ..rules
     };
-    let stories = Life::explore(rules, &mut Vec::new());
+    let stories = TaskWorld::explore(rules, &mut Vec::new());
     assert!(stories > 1_000, "{stories}");
 }
