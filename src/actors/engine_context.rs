@@ -511,7 +511,7 @@ impl EngineContext {
     }
 
     pub(crate) fn record_due(&self, root: Id, due: &PendingCallback) {
-        self.record(root.workflow_stream(), commit_builder::due(due));
+        self.record(root.workflow_stream(), commit_builder::callback_record(due));
     }
 
     /// The outcome as it is recorded: a value too large for its record is put beside it.

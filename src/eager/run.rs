@@ -115,7 +115,10 @@ impl Run {
                 Command::Record(record) => draft.record(self.root.workflow_stream(), record),
                 Command::Launch(all) => {
                     for due in all {
-                        draft.record(self.root.workflow_stream(), commit_builder::due(&due));
+                        draft.record(
+                            self.root.workflow_stream(),
+                            commit_builder::callback_record(&due),
+                        );
                         let commands = state.machine.launch(due);
                         self.perform(state, commands, draft);
                     }

@@ -22,7 +22,7 @@ const READY: &str = ".ready";
 const ENGINES: [&str; 2] = ["sled", "redb"];
 
 /// Refuses a directory in which another engine keeps a store: to this one it would look new.
-pub(super) fn holds_no_other(home: &Path, engine: &'static str) -> Result<(), StoreError> {
+pub(super) fn check_engine(home: &Path, engine: &'static str) -> Result<(), StoreError> {
     let other = ENGINES
         .into_iter()
         .find(|other| *other != engine && home.join(other).join(READY).exists());

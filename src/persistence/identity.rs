@@ -102,7 +102,7 @@ pub(super) fn wrong_store(
 }
 
 /// A number that no other process has, whatever its process id: in each of two containers that may be 1.
-pub(super) fn of_this_process() -> u64 {
+pub(super) fn process_number() -> u64 {
     static DRAWN: LazyLock<u64> = LazyLock::new(rand::random);
     *DRAWN
 }

@@ -175,7 +175,7 @@ pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
 }
 
 /// The commit and the part in the key of a segment.
-pub(crate) fn place_of_segment(key: &[u8]) -> Option<(u64, u32)> {
+pub(crate) fn commit_and_part_of(key: &[u8]) -> Option<(u64, u32)> {
     let part = u32::from_be_bytes(key.get(25..29)?.try_into().ok()?);
     Some((number_of(key)?, part))
 }

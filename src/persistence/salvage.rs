@@ -60,7 +60,7 @@ impl Salvaged {
 /// in `to`. See [`App::salvage`](crate::App::salvage).
 pub(crate) fn salvage(dir: &Path, to: &Path) -> Result<Salvaged, StoreError> {
     let home = dir.canonicalize().map_err(|e| failed("salvage", dir, e))?;
-    let _lock = data_dir::hold(&home)?;
+    let _lock = data_dir::lock_read_only(&home)?;
     let to = check_target(&home, to)?;
     let part = with_ending(&to, ".part");
     begin_copy(&part)?;

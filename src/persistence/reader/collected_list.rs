@@ -8,7 +8,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Index, Purpose, Record};
 use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::payload::Payload;
-use crate::persistence::codec::{self, Seen};
+use crate::persistence::codec::{self, LineContent};
 use crate::persistence::{StoreError, keys};
 
 /// So many members are read at a time: they started in order, so their outcomes lie close together,
@@ -156,7 +156,7 @@ impl CollectedList {
 }
 
 fn place_of(group: Id, key: &[u8]) -> Result<(u64, u32), StoreError> {
-    keys::place_of_segment(key).ok_or_else(|| missing(group, "place in the key of a segment"))
+    keys::commit_and_part_of(key).ok_or_else(|| missing(group, "place in the key of a segment"))
 }
 
 /// How a child has ended, by a line of a segment.
@@ -172,10 +172,10 @@ enum Ending<'a> {
 }
 
 impl<'a> End<'a> {
-    fn of(line: Seen<'a>) -> Option<Self> {
+    fn of(line: LineContent<'a>) -> Option<Self> {
         let (index, with) = match line {
-            Seen::Value(index, value) => (index, Ending::Value(value)),
-            Seen::Record(Record::Child {
+            LineContent::Value(index, value) => (index, Ending::Value(value)),
+            LineContent::Record(Record::Child {
                 index,
                 change: ChildProgress::Done(outcome),
             }) => (index, Ending::Outcome(outcome)),

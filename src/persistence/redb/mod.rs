@@ -121,9 +121,9 @@ impl RedbStore {
         lock_timeout: Duration,
         disk: impl FnOnce(FileBackend) -> B,
     ) -> Result<Self, StoreError> {
-        let home = data_dir::make_home(dir)?;
+        let home = data_dir::create_data_dir(dir)?;
         let lock = data_dir::lock(&home, lock_timeout)?;
-        engine_dir::holds_no_other(&home, "redb")?;
+        engine_dir::check_engine(&home, "redb")?;
         let dir = home.join("redb");
         files::refuse_link(&dir)?;
         files::refuse_links_in(&dir)?;

@@ -195,9 +195,9 @@ impl SledStore {
     }
 
     fn open_with(dir: &Path, limit: usize, lock_timeout: Duration) -> Result<Self, StoreError> {
-        let home = data_dir::make_home(dir)?;
+        let home = data_dir::create_data_dir(dir)?;
         let lock = data_dir::lock(&home, lock_timeout)?;
-        engine_dir::holds_no_other(&home, "sled")?;
+        engine_dir::check_engine(&home, "sled")?;
         refuse_links(&home)?;
         verify::remove_left_behind(&home);
         let home = Arc::new(Dir::open(home)?);

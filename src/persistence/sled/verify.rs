@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::backup::{copy_file, copy_sled};
 use super::base::Base;
-use super::data_dir::hold;
+use super::data_dir::lock_read_only;
 use super::files::{failed, list, make_dir, open_new, open_old, remove_marked, with_ending};
 use super::replay::{Held, inspect};
 use super::{SledStore, Store, refuse_links};
@@ -43,8 +43,8 @@ impl SledStore {
     pub fn verify(dir: impl AsRef<Path>) -> Result<Audit, StoreError> {
         let dir = dir.as_ref();
         let home = dir.canonicalize().map_err(|e| failed("verify", dir, e))?;
-        let _lock = hold(&home)?;
-        engine_dir::holds_no_other(&home, "sled")?;
+        let _lock = lock_read_only(&home)?;
+        engine_dir::check_engine(&home, "sled")?;
         refuse_links(&home)?;
         if !home.join("sled").is_dir() {
             return Err(failed("find a store in", &home, ErrorKind::NotFound.into()));
