@@ -137,7 +137,7 @@ async fn send(
 ) -> Result<RetentionGuard> {
     shared.reader()?.store().room()?;
     let root_id = client.ids.next(&shared.clock);
-    let (Definition { head, root }, staged) =
+    let (Definition { header: head, root }, staged) =
         staging::stage(shared, root_id, canvas, key, &mut reservation).await?;
     let (durable, pin) = oneshot::channel();
     let submit = Submit {
