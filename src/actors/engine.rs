@@ -454,7 +454,7 @@ impl EngineActor {
         self.shell.remove_pending(live.weight);
         self.shell
             .finish_workflow(root, live.machine.has_callbacks());
-        self.shell.delete(keys::head(root));
+        self.shell.delete(keys::header(root));
         if forgotten {
             self.forget_ended(root, &live.head)?;
         } else {
@@ -501,7 +501,7 @@ impl EngineActor {
                 .shell
                 .reader()
                 .store()
-                .get(&keys::head(root))?
+                .get(&keys::header(root))?
                 .is_some())
     }
 
@@ -595,7 +595,7 @@ impl Handler<Submit> for EngineActor {
         self.shell.add_pending(weight);
         match self.admit(root_id, &root, &head) {
             Ok(Some(entrance)) => {
-                self.shell.put(keys::head(root_id), head.clone());
+                self.shell.put(keys::header(root_id), head.clone());
                 self.shell.start_numbers(root_id, next, None);
                 let own = (head, weight);
                 self.insert(root_id, Workflow::default(), own, entrance.lane, None);

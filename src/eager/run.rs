@@ -147,7 +147,7 @@ impl Run {
     }
 
     fn put_to_rest(&self, ended_ms: u64, draft: &mut CommitBuilder) {
-        draft.delete(keys::head(self.root));
+        draft.delete(keys::header(self.root));
         if self.is_forgotten() {
             self.ledger().forgotten(self.root, &self.head, draft);
         } else {

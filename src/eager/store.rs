@@ -65,7 +65,7 @@ impl EagerStore {
                 draft.record(task, Record::Submitted { root });
             }
         }
-        draft.put(keys::head(root), codec::encode(Kind::Head, head));
+        draft.put(keys::header(root), codec::encode(Kind::Head, head));
         self.write(shared, &mut last, draft)?;
         Ok(None)
     }

@@ -74,7 +74,7 @@ impl Waiting {
 impl WaitReason {
     fn keys(&self, root: Id) -> Vec<Vec<u8>> {
         match self {
-            Self::Queue { lane, priority } => vec![keys::turn(lane, *priority, root)],
+            Self::Queue { lane, priority } => vec![keys::queued(lane, *priority, root)],
             Self::Time(at_ms) => vec![keys::due(Moment::wall(*at_ms), root)],
             Self::Until(first) => {
                 let moments = first.moments();
@@ -144,11 +144,11 @@ impl Reader {
         // One lookup per lane: each scan starts behind the previous lane.
         while let Some(pair) = self.store().scan(&from, &to).next() {
             let (key, _) = pair?;
-            let Some((lane, _)) = keys::turn_of(&key) else {
+            let Some((lane, _)) = keys::queued_of(&key) else {
                 break;
             };
             lanes.push(lane.to_owned());
-            from = keys::turns(lane).1;
+            from = keys::queued_in(lane).1;
         }
         Ok(lanes)
     }
@@ -160,11 +160,11 @@ impl Reader {
         lane: &str,
         from: Option<Vec<u8>>,
     ) -> impl Iterator<Item = Result<(Vec<u8>, Id), StoreError>> + '_ {
-        let (first, to) = keys::turns(lane);
+        let (first, to) = keys::queued_in(lane);
         let turns = self.store().scan(&from.unwrap_or(first), &to);
         turns.filter_map(|pair| match pair {
             Ok((key, _)) => {
-                let root = keys::turn_of(&key)?.1;
+                let root = keys::queued_of(&key)?.1;
                 Some(Ok((key, root)))
             }
             Err(error) => Some(Err(error)),

@@ -1,30 +1,30 @@
-//! Negative controls: a rule of RELIABILITY.md switched off, so that a test that is meant to hold it can
-//! be seen to turn red.
+//! Negative controls: switch a rule of RELIABILITY.md off, to show that the test that covers it
+//! fails.
 //!
-//! `CHORDAL_WITHOUT=H1` (or several, `H1,H4`) does so in a debug build. A release build does not look.
+//! `CHORDAL_WITHOUT=H1` (or several, `H1,H4`) does so in a debug build. Release builds ignore it.
 
 use std::sync::OnceLock;
 
 use tracing::warn;
 
-/// The variable that names the rules that are off.
+/// The variable that names the rules to switch off.
 pub(crate) const WITHOUT: &str = "CHORDAL_WITHOUT";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// No fsync of our own.
+    /// Off: no fsync of our own.
     H1,
-    /// Torn snapshots stay.
+    /// Off: torn snapshots are kept.
     H2,
-    /// A first open that was cut short is gone on with.
+    /// Off: an interrupted first open is continued.
     H3,
-    /// What is missing is not looked for.
+    /// Off: missing parts of a store are not detected.
     H4,
-    /// sled's segments are written over before what replaces them is on disk.
+    /// Off: sled overwrites its segments before their replacements are on disk.
     H13,
 }
 
-/// Says whether the rule is off.
+/// Returns whether the rule is switched off.
 pub(super) fn without(rule: Rule) -> bool {
     static OFF: OnceLock<Vec<Rule>> = OnceLock::new();
     cfg!(debug_assertions) && OFF.get_or_init(named).contains(&rule)
@@ -35,7 +35,10 @@ fn named() -> Vec<Rule> {
     let names = names.split(',').filter(|name| !name.is_empty());
     let rules: Vec<_> = names.map(rule).collect();
     if !rules.is_empty() {
-        warn!(?rules, "the store breaks these rules, as it was told to");
+        warn!(
+            ?rules,
+            "the store breaks these rules because {WITHOUT} says so"
+        );
     }
     rules
 }

@@ -214,7 +214,7 @@ impl EngineActor {
         self.dequeue(root, &waiting);
         let since_ms = waiting.since_ms;
         let head = waiting.into_head_record();
-        self.shell.put(keys::head(root), head.clone());
+        self.shell.put(keys::header(root), head.clone());
         self.record_submission(root, entrance, since_ms);
         if let Some(unresumed) = &mut self.unresumed {
             unresumed.came_in.insert(root);
@@ -346,7 +346,7 @@ impl Handler<Stored> for EngineActor {
         match stored {
             Stored::Waits(lane, root, priority) => {
                 self.backlog.arrived(lane);
-                let turn = keys::turn(self.backlog.name(lane), priority, root);
+                let turn = keys::queued(self.backlog.name(lane), priority, root);
                 // Before those that are in already.
                 if self
                     .backlog

@@ -119,7 +119,7 @@ impl EngineActor {
     /// is not found any more.
     pub(super) fn forget_ended(&mut self, root: Id, head: &[u8]) -> Result<(), StoreError> {
         self.shell.put(keys::ended(0, root), head.to_vec());
-        let head: WorkflowHeader = codec::decode(Kind::Head, &keys::head(root), head)?;
+        let head: WorkflowHeader = codec::decode(Kind::Head, &keys::header(root), head)?;
         self.free_key(root, head.idempotency_key)?;
         self.shell.then(PostCommit::Sweep(Sweep::Start));
         Ok(())

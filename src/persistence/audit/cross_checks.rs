@@ -142,7 +142,7 @@ impl<'a> CrossChecks<'a> {
                 }
             }
             (b'q', _) => {
-                let (_, root) = keys::turn_of(key).ok_or_else(|| malformed_key(key))?;
+                let (_, root) = keys::queued_of(key).ok_or_else(|| malformed_key(key))?;
                 self.queue_position(root, key)?;
             }
             (b't' | b'u', _) => {

@@ -154,7 +154,7 @@ pub(super) fn owner(key: &[u8]) -> Option<Id> {
     let id = match key.first()? {
         b'b' | b'w' | b'd' | b's' | b'p' | b'r' | b'c' | b'k' | b'x' => keys::id_of(key),
         b'e' | b't' | b'u' => keys::timed_of(key).map(|(_, root)| root),
-        b'q' => keys::turn_of(key).map(|(_, root)| root),
+        b'q' => keys::queued_of(key).map(|(_, root)| root),
         _ => None,
     };
     id.map(Id::root)

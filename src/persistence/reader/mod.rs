@@ -105,7 +105,7 @@ impl Reader {
         if let Some(waiting) = self.waiting(root)? {
             return waiting.head(root).map(Some);
         }
-        if let Some(head) = self.record(Kind::Head, &keys::head(root))? {
+        if let Some(head) = self.record(Kind::Head, &keys::header(root))? {
             return Ok(Some(head));
         }
         let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
@@ -118,7 +118,7 @@ impl Reader {
     /// Says whether there is such a workflow.
     pub(crate) fn is_there(&self, root: Id) -> Result<bool, StoreError> {
         // The likely ones first; then in the order in which it moves, as above.
-        let (waits, lives, ended) = (keys::waiting(root), keys::head(root), keys::result(root));
+        let (waits, lives, ended) = (keys::waiting(root), keys::header(root), keys::result(root));
         for key in [&lives, &ended, &waits, &lives, &ended] {
             if self.store.get(key)?.is_some() {
                 return Ok(true);
@@ -149,7 +149,7 @@ impl Reader {
 
     /// Says whether the workflow and all its callbacks have ended.
     pub(crate) fn is_at_rest(&self, root: Id) -> Result<bool, StoreError> {
-        Ok(self.ended(root)?.is_some() && self.store.get(&keys::head(root))?.is_none())
+        Ok(self.ended(root)?.is_some() && self.store.get(&keys::header(root))?.is_none())
     }
 
     /// The latest id that was given to a workflow of this store, also to one whose submission was

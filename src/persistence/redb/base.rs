@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use crate::persistence::dir::check_has_a_name;
 use crate::persistence::files::{damaged, failed, open_private, sync_file};
 use crate::persistence::identity::Identity;
-use crate::persistence::panic_guard::caught;
+use crate::persistence::panic_guard::catch_panics;
 use crate::persistence::{Batch, Holder, Op, StoreError};
 
 /// redb's own default of 1 GiB is too much for a library that lives inside somebody else's process.
@@ -255,7 +255,7 @@ impl Base {
 impl Drop for Base {
     fn drop(&mut self) {
         let db = self.db.take();
-        if let Err(error) = caught(&self.path, "redb", "close", || drop(db)) {
+        if let Err(error) = catch_panics(&self.path, "redb", "close", || drop(db)) {
             error!(file = %self.path.display(), %error, "it was not closed");
         }
     }
@@ -289,7 +289,7 @@ fn guarded<T>(
     doing: &str,
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, StoreError> {
-    caught(place, "redb", doing, work)?.map_err(|error| match error {
+    catch_panics(place, "redb", doing, work)?.map_err(|error| match error {
         Error::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
             damaged(place, "it ends before what it refers to")
         }

@@ -19,7 +19,7 @@ use super::replay::Held;
 use crate::persistence::dir::Dir;
 use crate::persistence::identity::Identity;
 use crate::persistence::negative_control::{Rule::H13, without};
-use crate::persistence::panic_guard::caught;
+use crate::persistence::panic_guard::catch_panics;
 use crate::persistence::{Holder, Pair, StoreError, engine_dir};
 
 /// What is read again soon lies in the overlay; this is for what comes back from the disk. sled's own
@@ -382,7 +382,7 @@ fn guarded<T>(
     work: impl FnOnce() -> ::sled::Result<T>,
 ) -> Result<T, StoreError> {
     use ::sled::Error::{CollectionNotFound, Corruption, Io, ReportableBug, Unsupported};
-    caught(place, "sled", doing, work)?.map_err(|error| match error {
+    catch_panics(place, "sled", doing, work)?.map_err(|error| match error {
         Io(e) => StoreError::io_once(format!("{doing} {}", place.display()), e),
         Corruption { at, .. } => damaged(place, format!("bad bytes at {at:?}")),
         Unsupported(what) | ReportableBug(what) => damaged(place, what),
