@@ -239,16 +239,22 @@ pub(crate) async fn forget(shared: &Arc<Shared>, id: Id) -> Result<()> {
 pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<RevokeOutcome> {
     // It is not swept between the looks.
     let _pin = shared.pin(id);
-    let Progress { stand, fate, .. } = shared.progress(id).await?;
-    if fate.is_some() {
+    let Progress {
+        node_key,
+        resolution,
+        ..
+    } = shared.progress(id).await?;
+    if resolution.is_some() {
         return Ok(RevokeOutcome::AlreadyDone);
     }
     loop {
-        let is_settled = mark(shared, id, stand).await?;
+        let is_settled = mark(shared, id, node_key).await?;
         let Progress {
-            fate, has_begun, ..
+            resolution,
+            has_begun,
+            ..
         } = shared.progress(id).await?;
-        let answer = match &fate {
+        let answer = match &resolution {
             Some(Resolution::Never) => Some(RevokeOutcome::AlreadyDone),
             Some(Resolution::Ended(outcome)) => answer(Some(outcome), has_begun, is_settled),
             None => answer(None, has_begun, is_settled),
