@@ -23,14 +23,14 @@ fn the_process_that_runs_out_of_descriptors() {
     match std::env::var(ENGINE).unwrap().as_str() {
         "Sled" => {
             let store = SledStore::with_limit(home, 60_000).unwrap();
-            work(store, SledStore::has_put_off_a_checkpoint);
+            work(store, SledStore::has_postponed_checkpoint);
         }
         _ => work(RedbStore::open(home).unwrap(), |_| true),
     }
 }
 
 /// Writes rounds, at times without a descriptor to be had; something is put off each time.
-fn work<S: Store>(store: S, has_put_off: impl Fn(&S) -> bool) {
+fn work<S: Store>(store: S, has_postponed: impl Fn(&S) -> bool) {
     let mut last = 0;
     let mut write = || {
         last += 1;
@@ -50,7 +50,7 @@ fn work<S: Store>(store: S, has_put_off: impl Fn(&S) -> bool) {
         assert_eq!(error.raw_os_error(), Some(24), "{error}");
         assert!(taken.len() < LIMIT as usize);
         (0..60).for_each(|_| write());
-        assert!(has_put_off(&store), "no checkpoint was due");
+        assert!(has_postponed(&store), "no checkpoint was due");
         drop(taken);
         // The next that is due begins.
         (0..20).for_each(|_| write());
@@ -66,7 +66,7 @@ fn goes_on(engine: Engine) {
         .arg(format!("ulimit -n {LIMIT} && exec \"$0\" \"$@\""))
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "--ignored", "--nocapture"])
-        .arg("persistence::proof::descriptors::the_process_that_runs_out_of_descriptors")
+        .arg("persistence::fault_tests::descriptors::the_process_that_runs_out_of_descriptors")
         .env(HOME, home.path())
         .env(ENGINE, format!("{engine:?}"))
         .output()

@@ -115,7 +115,7 @@ impl Process {
     pub(super) fn under(mut program: Command, engine: Engine, home: &Path) -> Self {
         program
             .args(["--exact", "--ignored", "--nocapture"])
-            .arg("persistence::proof::kill::the_process_that_is_killed")
+            .arg("persistence::fault_tests::kill::the_process_that_is_killed")
             .env(HOME, home)
             .env(ENGINE, format!("{engine:?}"))
             .stdin(Stdio::null())

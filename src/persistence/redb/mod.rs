@@ -133,7 +133,7 @@ impl RedbStore {
         let db = dir.join("db");
         let (watermark, base, identity) = if is_new {
             let identity = Identity::draw(0);
-            let watermark = Watermark::make(&Dir::open(dir.clone())?, 0, identity.id)?;
+            let watermark = Watermark::create(&Dir::open(dir.clone())?, 0, identity.id)?;
             let base = Base::create(db, identity, disk)?;
             engine_dir::finish(&data_dir, &dir)?;
             (watermark, base, Some(identity))

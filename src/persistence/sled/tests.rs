@@ -7,13 +7,12 @@ use tempfile::{TempDir, tempdir};
 use super::*;
 use crate::persistence::conformance::conformance;
 use crate::persistence::fault_tests::{copy, noise};
-use crate::persistence::watermark as fences;
+use crate::persistence::watermark as watermark_file;
 use crate::persistence::{Holder, MemoryStore, Op, Pair};
 
 mod backup;
 mod base;
 mod checkpoint;
-mod fence;
 #[cfg(target_os = "linux")]
 mod full;
 mod identity;
@@ -28,6 +27,7 @@ mod scan;
 mod shortage;
 mod untouched;
 mod verify;
+mod watermark;
 #[cfg(unix)]
 mod without;
 
@@ -91,7 +91,7 @@ fn made_older(home: &Path, version: u8) {
     change(home, "wal/fence", |slots| {
         for place in [0, 4_096] {
             let number = u64::from_le_bytes(slots[place + 8..place + 16].try_into().unwrap());
-            slots[place..place + 16].copy_from_slice(&fences::encode(1, number));
+            slots[place..place + 16].copy_from_slice(&watermark_file::encode(1, number));
             slots[place + 16..place + 36].fill(0);
         }
     });
@@ -109,7 +109,7 @@ fn change(home: &Path, name: &str, change: impl Fn(&mut Vec<u8>)) {
 fn free(checkpoint: Checkpoint) -> Option<PathBuf> {
     match checkpoint.run() {
         Ended::Free(free) => free,
-        Ended::PutOff(_, error) => panic!("{error}"),
+        Ended::Postponed(_, error) => panic!("{error}"),
     }
 }
 
@@ -125,7 +125,7 @@ impl SledStore {
     }
 
     /// Says whether a checkpoint waits for what the system is short of.
-    pub(in crate::persistence) fn has_put_off_a_checkpoint(&self) -> bool {
+    pub(in crate::persistence) fn has_postponed_checkpoint(&self) -> bool {
         self.writer.lock().shortage.is_some()
     }
 

@@ -51,7 +51,10 @@ fn a_copy_is_the_store_after_one_commit_whatever_happens_meanwhile() {
         }
         done.store(true, Ordering::Release);
     });
-    assert!(store.shared.layers.read().epoch > 12, "checkpoints went on");
+    assert!(
+        store.shared.memtables.read().epoch > 12,
+        "checkpoints went on"
+    );
     for (path, before, after) in copies {
         let copy = SledStore::open(&path).unwrap();
         let last = number(copy.get(b"round").unwrap().unwrap());

@@ -231,7 +231,7 @@ fn a_log_of_what_has_been_deleted_since_stays_short() {
         let mut writer = store.writer.lock();
         if let Some(checkpoint) = writer.checkpoint.take() {
             let ended = join(checkpoint).unwrap();
-            store.take_back(&mut writer, ended).unwrap();
+            store.finish_checkpoint(&mut writer, ended).unwrap();
         }
         let files = std::fs::read_dir(home.path().join("wal")).unwrap();
         let bytes = files.map(|file| file.unwrap().metadata().unwrap().len());
@@ -250,7 +250,7 @@ fn a_log_of_what_has_been_deleted_since_stays_short() {
 fn a_new_key_that_is_deleted_leaves_nothing_and_an_old_one_its_deletion() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
-    let weight = |store: &SledStore| store.shared.layers.read().active().weight();
+    let weight = |store: &SledStore| store.shared.memtables.read().active().size();
     let delete = |store: &SledStore, key: &str| {
         let mut batch = Batch::new();
         batch.delete(key);

@@ -20,7 +20,7 @@ fn ballast(home: &Path) -> u64 {
 fn a_sync_that_finds_the_disk_full_may_be_tried_again() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
-    let file = store.begun().log.segment().divert(device());
+    let file = store.begun().log.segment().redirect(device());
     // Less than what is handed to the kernel at once, and more.
     for (n, size) in [(0, 10), (1, 3 << 20), (2, 10)] {
         store
@@ -42,7 +42,7 @@ fn a_sync_that_finds_the_disk_full_may_be_tried_again() {
         1
     );
 
-    store.begun().log.segment().divert(file);
+    store.begun().log.segment().redirect(file);
     store.sync(Durability::Power).unwrap();
     let left = copy(home.path());
     assert_eq!(
@@ -62,11 +62,11 @@ fn the_ballast_is_given_back_on_a_full_disk_and_made_again_when_there_is_room() 
         assert!(found.blocks() * 512 >= BALLAST, "really allocated");
     }
     let store = SledStore::open(home.path()).unwrap();
-    let file = store.begun().log.segment().divert(device());
+    let file = store.begun().log.segment().redirect(device());
     store.apply(batch(&[("k", b"v")])).unwrap();
     assert!(store.sync(Durability::Power).unwrap_err().is_full());
     assert_eq!(ballast(home.path()), 0);
-    store.begun().log.segment().divert(file);
+    store.begun().log.segment().redirect(file);
     store.sync(Durability::Power).unwrap();
     store.room().unwrap();
     assert_eq!(ballast(home.path()), BALLAST);
@@ -94,10 +94,10 @@ fn a_file_of_somebody_else_with_the_name_of_the_ballast_is_left_untouched() {
         fs::write(&path, bytes).unwrap();
         let error = store.room().unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
-        let file = store.begun().log.segment().divert(device());
+        let file = store.begun().log.segment().redirect(device());
         store.apply(batch(&[("k", b"v")])).unwrap();
         assert!(store.sync(Durability::Power).is_err());
-        store.writer.lock().log.segment().divert(file);
+        store.writer.lock().log.segment().redirect(file);
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 }
@@ -121,7 +121,7 @@ fn without_room_for_a_ballast_there_is_none_for_new_work() {
     let home = filled();
     fs::remove_file(home.path().join("ballast")).unwrap();
     let store = SledStore::open(home.path()).unwrap();
-    store.shared.home.fail_with(Some(NO_SPACE));
+    store.shared.data_dir.fail_with(Some(NO_SPACE));
     for _ in 0..2 {
         let error = store.room().unwrap_err();
         assert!(error.to_string().contains("ballast"), "{error}");
@@ -129,7 +129,7 @@ fn without_room_for_a_ballast_there_is_none_for_new_work() {
     // What has been taken in goes on.
     store.apply(batch(&[("k", b"v")])).unwrap();
     store.sync(Durability::Power).unwrap();
-    store.shared.home.fail_with(None);
+    store.shared.data_dir.fail_with(None);
     store.room().unwrap();
     assert_eq!(ballast(home.path()), BALLAST);
 }
@@ -138,7 +138,7 @@ fn without_room_for_a_ballast_there_is_none_for_new_work() {
 fn without_room_a_checkpoint_waits() {
     let home = filled();
     let store = SledStore::with_limit(home.path(), 10_000).unwrap();
-    store.shared.home.fail_with(Some(NO_SPACE));
+    store.shared.data_dir.fail_with(Some(NO_SPACE));
     let put = |n: u32| {
         store
             .apply(batch(&[(&format!("{n}"), &[7; 1_000])]))
@@ -148,7 +148,7 @@ fn without_room_a_checkpoint_waits() {
     (0..50).for_each(put);
     assert!(store.writer.lock().checkpoint.is_none());
     assert!(store.room().is_err());
-    store.shared.home.fail_with(None);
+    store.shared.data_dir.fail_with(None);
     (50..100).for_each(put);
     assert!(store.writer.lock().checkpoint.is_some());
     store.room().unwrap();

@@ -11,7 +11,7 @@ fn identity(home: &Path) -> Option<Identity> {
 /// Of each segment, in the order of their generations.
 fn ids(home: &Path) -> Vec<(u64, Option<StoreId>)> {
     let heads = segments(home).into_iter().map(|name| {
-        let head = segment::Head::of(&home.join("wal").join(name)).unwrap();
+        let head = segment::SegmentHeader::of(&home.join("wal").join(name)).unwrap();
         head.map(|head| (head.generation, head.id)).unwrap()
     });
     let mut ids: Vec<_> = heads.collect();
@@ -19,7 +19,7 @@ fn ids(home: &Path) -> Vec<(u64, Option<StoreId>)> {
     ids
 }
 
-fn fence_id(home: &Path) -> Option<StoreId> {
+fn watermark_id(home: &Path) -> Option<StoreId> {
     Watermark::read(home.join("wal/fence")).unwrap().id()
 }
 
@@ -41,7 +41,7 @@ fn a_store_has_one_id_in_all_of_its_files_from_its_first_write_on() {
         let all = ids(home.path());
         assert_eq!(all.len(), life);
         assert!(all.iter().all(|(_, id)| *id == Some(ours.id)));
-        assert_eq!(fence_id(home.path()), Some(ours.id));
+        assert_eq!(watermark_id(home.path()), Some(ours.id));
     }
     let other = filled();
     assert_ne!(identity(other.path()), identity(home.path()));
@@ -54,13 +54,16 @@ fn a_store_of_an_earlier_version_gets_its_id_when_it_is_first_written_to() {
         write(home.path(), "more");
         made_older(home.path(), version);
         holds_kept(home.path());
-        assert_eq!((identity(home.path()), fence_id(home.path())), (None, None));
+        assert_eq!(
+            (identity(home.path()), watermark_id(home.path())),
+            (None, None)
+        );
 
         write(home.path(), "most");
         let ours = identity(home.path()).unwrap();
         assert_eq!(ours.since, 3);
         assert_eq!(ids(home.path()), [(1, None), (2, None), (3, Some(ours.id))]);
-        assert_eq!(fence_id(home.path()), Some(ours.id));
+        assert_eq!(watermark_id(home.path()), Some(ours.id));
         holds_kept(home.path());
         let store = SledStore::open(home.path()).unwrap();
         store.checkpoint();
@@ -87,7 +90,7 @@ fn a_crash_anywhere_while_a_store_gets_its_id_loses_nothing() {
                 let number = u64::from_le_bytes(number);
                 bytes.resize(bytes.len().max(place + 36), 0);
                 bytes[place..place + 36].copy_from_slice(&named[place..place + 36]);
-                bytes[place..place + 16].copy_from_slice(&fences::encode(2, number));
+                bytes[place..place + 16].copy_from_slice(&watermark_file::encode(2, number));
                 let crc = crc32fast::hash(&bytes[place..place + 32]);
                 bytes[place + 32..place + 36].copy_from_slice(&crc.to_le_bytes());
             }

@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use super::memtable::MaxKeys;
-use super::replay::{Held, Replayed, replay};
+use super::replay::{BaseState, Replayed, replay};
 use super::*;
 
 /// A store that was killed after six commits, and where each frame ends in the file of its log.
@@ -12,7 +12,7 @@ struct Killed {
     path: PathBuf,
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    held: Held,
+    held: BaseState,
 }
 
 /// How many of the commits of [`killed`] were synced; the others were handed to the kernel.
@@ -62,7 +62,7 @@ impl Killed {
 #[track_caller]
 fn commits(replayed: &Replayed) -> usize {
     let found: Vec<_> = replayed
-        .layers
+        .memtables
         .active()
         .from(std::ops::Bound::Unbounded)
         .filter_map(|(key, value)| Some((key.to_vec(), value?.to_vec())))
@@ -156,7 +156,7 @@ fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
         fs::write(&path, bytes).unwrap();
         match replay(
             &home.path().join("wal"),
-            Held::default(),
+            BaseState::default(),
             MaxKeys::default(),
         ) {
             // Only what fills a frame up to a multiple of 8 is of no consequence.
@@ -249,7 +249,7 @@ fn nor_when_its_file_is_used_again() {
         )
     );
     // Frame 5 again, so large that what is left of frame 6 follows it.
-    let room = killed.ends[4] - 4096;
+    let reserve = killed.ends[4] - 4096;
     let frame = |size| {
         let mut out = Vec::new();
         let stamp = super::frame::Stamp {
@@ -260,7 +260,7 @@ fn nor_when_its_file_is_used_again() {
         super::frame::append(&mut out, 4096, stamp, &batch(&[("new", &vec![7; size])]));
         out.len()
     };
-    let size = (0..room).rfind(|size| frame(*size) == room).unwrap();
+    let size = (0..reserve).rfind(|size| frame(*size) == reserve).unwrap();
     store.apply(batch(&[("new", &vec![7; size])])).unwrap();
     store.sync(Durability::Power).unwrap();
     let end = store.begun().log.segment().end() as usize;
@@ -388,7 +388,7 @@ fn after_a_failed_write_or_sync_of_the_log_nothing_is_accepted() {
         let home = filled();
         let store = SledStore::open(home.path()).unwrap();
         let device = options.open("/dev/null").unwrap();
-        store.begun().log.segment().divert(device);
+        store.begun().log.segment().redirect(device);
         store.apply(batch(&[("lost", b"x")])).unwrap();
         let error = store.sync(Durability::Power).unwrap_err();
         assert!(matches!(error, StoreError::Io { .. }), "{error:?}");

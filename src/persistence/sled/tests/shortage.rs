@@ -18,7 +18,7 @@ fn a_checkpoint_that_cannot_begin_is_put_off_and_commits_go_on() {
         let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
         put(&store, 0).unwrap();
         let fail_with = |errno| match is_home {
-            true => store.shared.home.fail_with(errno),
+            true => store.shared.data_dir.fail_with(errno),
             false => store.writer.lock().log.dir().fail_with(errno),
         };
         fail_with(Some(NO_DESCRIPTOR));
@@ -26,7 +26,7 @@ fn a_checkpoint_that_cannot_begin_is_put_off_and_commits_go_on() {
             put(&store, n).unwrap();
         }
         let is_begun = || store.writer.lock().checkpoint.is_some();
-        assert!(!is_begun() && store.shared.layers.read().active().weight() > 3 * LIMIT);
+        assert!(!is_begun() && store.shared.memtables.read().active().size() > 3 * LIMIT);
         store.room().unwrap();
         let left = copy(home.path());
         assert_eq!(
@@ -53,8 +53,8 @@ fn while_none_can_begin_memory_is_bounded_and_what_was_applied_waits() {
         .find_map(|n| put(&store, n).err().map(|error| (n, error)))
         .unwrap();
     assert!(matches!(&error, StoreError::Exhausted { .. }), "{error:?}");
-    let weight = store.shared.layers.read().active().weight();
-    assert!(weight < (STILL + 1) * LIMIT, "{weight}");
+    let weight = store.shared.memtables.read().active().size();
+    assert!(weight < (POSTPONED_LIMITS + 1) * LIMIT, "{weight}");
     for durability in [Durability::Power, Durability::Process, Durability::Buffered] {
         let error = store.sync(durability).unwrap_err();
         assert!(error.is_temporary(), "{error:?}");
@@ -102,8 +102,10 @@ fn a_checkpoint_that_cannot_go_on_is_put_off_and_gone_on_with_before_the_next() 
         let checkpoint = store.freeze(&mut writer, 0).unwrap();
         // It finds no descriptor to list what sled has put into its directory.
         files::fail_listings(Some(NO_DESCRIPTOR));
-        store.take_back(&mut writer, checkpoint.run()).unwrap_err();
-        assert!(writer.put_off.is_some());
+        store
+            .finish_checkpoint(&mut writer, checkpoint.run())
+            .unwrap_err();
+        assert!(writer.postponed.is_some());
         drop(writer);
         // Commits go on, and none is in memory alone.
         (10..100).for_each(|n| put(&store, n).unwrap());
@@ -122,7 +124,7 @@ fn a_checkpoint_that_cannot_go_on_is_put_off_and_gone_on_with_before_the_next() 
             true => store.backup(&to).unwrap(),
             false => put(&store, 100).unwrap(),
         }
-        assert!(store.writer.lock().put_off.is_none());
+        assert!(store.writer.lock().postponed.is_none());
         assert_eq!(
             store.all().unwrap().len(),
             if in_a_backup { 101 } else { 102 }
@@ -139,7 +141,7 @@ fn without_a_thread_for_it_a_checkpoint_is_run_by_the_one_that_commits() {
     let home = filled();
     let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
     NO_THREADS.set(true);
-    let epoch = || store.shared.layers.read().epoch;
+    let epoch = || store.shared.memtables.read().epoch;
     let before = epoch();
     for n in 0..200 {
         put(&store, n).unwrap();

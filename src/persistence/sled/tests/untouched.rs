@@ -78,7 +78,7 @@ fn last_segment(home: &Path) -> String {
     let names = segments(home).into_iter();
     let names = names.map(|name| format!("wal/{}", name.display()));
     let generation = |name: &String| {
-        let head = segment::Head::of(&home.join(name)).unwrap();
+        let head = segment::SegmentHeader::of(&home.join(name)).unwrap();
         head.map(|head| head.generation)
     };
     names.max_by_key(generation).unwrap()
@@ -100,7 +100,7 @@ fn by_a_log_of_a_later_version_however_it_was_left() {
 fn by_a_fence_of_a_later_version_however_it_was_left() {
     for home in [settled(), moved_on(), killed()] {
         change(home.path(), "wal/fence", |slots| {
-            slots[..16].copy_from_slice(&fences::encode(fences::VERSION + 1, 99));
+            slots[..16].copy_from_slice(&watermark_file::encode(watermark_file::VERSION + 1, 99));
         });
         expect_refused(home.path(), "UnsupportedVersion");
     }

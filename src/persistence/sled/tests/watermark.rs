@@ -10,7 +10,7 @@ fn path(home: &Path) -> PathBuf {
     home.join("wal").join(watermark::NAME)
 }
 
-fn fence(home: &Path) -> u64 {
+fn watermark(home: &Path) -> u64 {
     Watermark::read(path(home)).unwrap().last()
 }
 
@@ -50,7 +50,7 @@ fn after_a_clean_stop_a_log_that_ends_early_is_noticed_wherever_that_is() {
         fs::write(&last, &bytes[..cut]).unwrap();
         let found = replay::replay(
             &trial.path().join("wal"),
-            replay::Held::default(),
+            replay::BaseState::default(),
             MaxKeys::default(),
         );
         assert!(
@@ -104,23 +104,23 @@ fn what_a_life_finds_is_fenced_once_it_writes() {
     store.sync(Durability::Process).unwrap();
     // Killed; then once more.
     let left = copy(home.path());
-    let before = fence(left.path());
+    let before = watermark(left.path());
     let store = SledStore::open(left.path()).unwrap();
-    assert_eq!(fence(left.path()), before);
+    assert_eq!(watermark(left.path()), before);
     store.apply(batch(&[("most", b"yes")])).unwrap();
-    assert_eq!(fence(left.path()), before + 1);
+    assert_eq!(watermark(left.path()), before + 1);
 }
 
 #[test]
 fn a_fence_is_missed_where_it_should_be_and_made_where_there_was_none() {
     let home = filled();
-    let fenceless = copy(home.path());
+    let without_watermark = copy(home.path());
     for is_removed in [true, false] {
         match is_removed {
-            true => fs::remove_file(path(fenceless.path())).unwrap(),
-            false => fs::write(path(fenceless.path()), b"cfn").unwrap(),
+            true => fs::remove_file(path(without_watermark.path())).unwrap(),
+            false => fs::write(path(without_watermark.path()), b"cfn").unwrap(),
         }
-        let error = SledStore::open(fenceless.path()).unwrap_err();
+        let error = SledStore::open(without_watermark.path()).unwrap_err();
         assert!(
             matches!(&error, StoreError::Corrupt { path_or_place, .. } if path_or_place.ends_with(watermark::NAME)),
             "{error:?}"
@@ -187,11 +187,11 @@ fn an_error_of_its_file_stops_the_store_but_for_a_full_disk_which_is_waited_for(
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("more", b"yes")])).unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let file = store.writer.lock().log.fence().divert(full);
+    let file = store.writer.lock().log.watermark().redirect(full);
     for _ in 0..2 {
         assert!(store.sync(Durability::Power).unwrap_err().is_full());
     }
-    store.writer.lock().log.fence().divert(file);
+    store.writer.lock().log.watermark().redirect(file);
     store.sync(Durability::Power).unwrap();
     let left = copy(home.path());
     assert_eq!(
@@ -200,7 +200,7 @@ fn an_error_of_its_file_stops_the_store_but_for_a_full_disk_which_is_waited_for(
     );
 
     let unwritable = File::open(path(home.path())).unwrap();
-    store.writer.lock().log.fence().divert(unwritable);
+    store.writer.lock().log.watermark().redirect(unwritable);
     store.apply(batch(&[("most", b"yes")])).unwrap();
     let error = store.sync(Durability::Power).unwrap_err();
     assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
