@@ -1,4 +1,4 @@
-//! A full disk under the log, played by `/dev/full`; `tests/crash/full.rs` has real ones.
+//! A full disk under the log, simulated by `/dev/full`; `tests/crash/full.rs` uses real ones.
 
 use std::fs::File;
 
@@ -17,11 +17,11 @@ fn ballast(home: &Path) -> u64 {
 }
 
 #[test]
-fn a_sync_that_finds_the_disk_full_may_be_tried_again() {
+fn a_sync_that_finds_the_disk_full_may_be_retried() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     let file = store.begun().log.segment().redirect(device());
-    // Less than what is handed to the kernel at once, and more.
+    // Less than the buffer that is handed to the kernel at once, and more.
     for (n, size) in [(0, 10), (1, 3 << 20), (2, 10)] {
         store
             .apply(batch(&[(&format!("k{n}"), &vec![7; size])]))
@@ -52,7 +52,7 @@ fn a_sync_that_finds_the_disk_full_may_be_tried_again() {
 }
 
 #[test]
-fn the_ballast_is_given_back_on_a_full_disk_and_made_again_when_there_is_room() {
+fn the_ballast_is_removed_on_a_full_disk_and_restored_when_there_is_space() {
     let home = filled();
     assert_eq!(ballast(home.path()), BALLAST);
     #[cfg(unix)]
@@ -73,7 +73,7 @@ fn the_ballast_is_given_back_on_a_full_disk_and_made_again_when_there_is_room() 
 }
 
 #[test]
-fn a_file_of_somebody_else_with_the_name_of_the_ballast_is_left_untouched() {
+fn a_file_of_another_program_with_the_name_of_the_ballast_is_left_untouched() {
     for bytes in [
         &b"mine"[..],
         &[0, 0, 0, 7],
@@ -88,7 +88,7 @@ fn a_file_of_somebody_else_with_the_name_of_the_ballast_is_left_untouched() {
             "{error:?}"
         );
         assert_eq!(fs::read(&path).unwrap(), bytes);
-        // It comes when the ballast was given back.
+        // The file appears after the ballast was removed.
         fs::remove_file(&path).unwrap();
         let store = SledStore::open(home.path()).unwrap();
         fs::write(&path, bytes).unwrap();
@@ -103,7 +103,7 @@ fn a_file_of_somebody_else_with_the_name_of_the_ballast_is_left_untouched() {
 }
 
 #[test]
-fn a_ballast_of_an_earlier_version_is_one_and_says_so_from_then_on() {
+fn a_ballast_of_an_earlier_version_is_accepted_and_gets_its_first_line() {
     for length in [0, 1_000, BALLAST] {
         let home = filled();
         let path = home.path().join("ballast");
@@ -117,7 +117,7 @@ fn a_ballast_of_an_earlier_version_is_one_and_says_so_from_then_on() {
 }
 
 #[test]
-fn without_room_for_a_ballast_there_is_none_for_new_work() {
+fn without_space_for_a_ballast_new_work_is_refused() {
     let home = filled();
     fs::remove_file(home.path().join("ballast")).unwrap();
     let store = SledStore::open(home.path()).unwrap();
@@ -126,7 +126,7 @@ fn without_room_for_a_ballast_there_is_none_for_new_work() {
         let error = store.room().unwrap_err();
         assert!(error.to_string().contains("ballast"), "{error}");
     }
-    // What has been taken in goes on.
+    // Accepted work continues.
     store.apply(batch(&[("k", b"v")])).unwrap();
     store.sync(Durability::Power).unwrap();
     store.shared.data_dir.fail_with(None);
@@ -135,7 +135,7 @@ fn without_room_for_a_ballast_there_is_none_for_new_work() {
 }
 
 #[test]
-fn without_room_a_checkpoint_waits() {
+fn without_space_a_checkpoint_waits() {
     let home = filled();
     let store = SledStore::with_limit(home.path(), 10_000).unwrap();
     store.shared.data_dir.fail_with(Some(NO_SPACE));
@@ -159,7 +159,7 @@ fn without_room_a_checkpoint_waits() {
 }
 
 #[test]
-fn a_segment_that_cannot_be_begun_leaves_nothing_and_its_log_goes_on() {
+fn a_segment_that_cannot_be_begun_leaves_no_file_and_the_log_continues() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("k", b"v")])).unwrap();
