@@ -244,7 +244,7 @@ impl EngineActor {
         Ok(Submitted {
             root,
             next: head.next,
-            weight: head.weight(),
+            weight: head.load(),
             node: self.shell.reader().root_of(root, head)?,
         })
     }
@@ -372,7 +372,7 @@ impl EngineActor {
             }
         }
         if index == ROOT {
-            let head = reader.head(root)?.ok_or_else(missing)?;
+            let head = reader.header(root)?.ok_or_else(missing)?;
             let mut place = ChildSpec::root(root, reader.root_of(root, head)?);
             place.since_ms = Some(since_ms);
             return Ok(place);

@@ -60,7 +60,7 @@ pub(crate) async fn stage(
             batches.push(batch);
             Ok(())
         })?;
-        reservation.set(definition.header.weight());
+        reservation.set(definition.header.load());
         for batch in batches {
             staged.write(root, batch).await?;
         }
@@ -92,7 +92,7 @@ pub(crate) async fn stage(
     }
     match drawn.await {
         Ok(Ok(Ok(definition))) => {
-            reservation.set(definition.header.weight());
+            reservation.set(definition.header.load());
             Ok((definition, staged))
         }
         Ok(Ok(Err(refusal))) => {

@@ -603,7 +603,7 @@ impl Job {
                 let last_change = last.clone();
                 let (machine, commands) =
                     Task::recover(id.seq(), policy, expires_on, last_change, &records, now);
-                let own = reader.offspring_in(id, records.into_iter().map(Ok))?;
+                let own = reader.subtasks_in(id, records.into_iter().map(Ok))?;
                 offspring.extend(own.into_iter().map(|(index, _, node)| (index, node)));
                 if let ChildProgress::Started(past) = last
                     && commands.contains(&Command::Request)

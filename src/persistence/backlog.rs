@@ -36,16 +36,16 @@ pub(crate) enum WaitReason {
 }
 
 impl Waiting {
-    pub(crate) fn new(since_ms: u64, turn: WaitReason, head: &[u8]) -> Self {
+    pub(crate) fn new(since_ms: u64, turn: WaitReason, header: &[u8]) -> Self {
         Self {
             since_ms,
             turn,
-            head: head.to_vec().into(),
+            head: header.to_vec().into(),
         }
     }
 
     /// Returns the same workflow with another reason to wait.
-    pub(crate) fn moved(self, turn: WaitReason) -> Self {
+    pub(crate) fn with_reason(self, turn: WaitReason) -> Self {
         Self { turn, ..self }
     }
 
@@ -62,7 +62,7 @@ impl Waiting {
         std::iter::once(keys::waiting(root)).chain(self.turn.keys(root))
     }
 
-    pub(crate) fn head(&self, root: Id) -> Result<WorkflowHeader, StoreError> {
+    pub(crate) fn header(&self, root: Id) -> Result<WorkflowHeader, StoreError> {
         codec::decode(Kind::Head, &keys::waiting(root), self.head.bytes())
     }
 
@@ -126,7 +126,7 @@ impl Reader {
             let waiting: Waiting = codec::decode(Kind::Waiting, &key, &record)?;
             let root =
                 keys::id_of(&key).ok_or_else(|| codec::corrupt(Kind::Waiting, &key, "no id"))?;
-            Ok((root, waiting.head(root)?))
+            Ok((root, waiting.header(root)?))
         });
         let live = of(b'w').map(|pair| {
             let (key, record) = pair?;
@@ -155,14 +155,14 @@ impl Reader {
 
     /// Returns the workflows that wait in a lane in queue order, each with the key of its queue
     /// position; from `from` on, if given.
-    pub(crate) fn turns(
+    pub(crate) fn queued(
         &self,
         lane: &str,
         from: Option<Vec<u8>>,
     ) -> impl Iterator<Item = Result<(Vec<u8>, Id), StoreError>> + '_ {
         let (first, to) = keys::queued_in(lane);
-        let turns = self.store().scan(&from.unwrap_or(first), &to);
-        turns.filter_map(|pair| match pair {
+        let queued = self.store().scan(&from.unwrap_or(first), &to);
+        queued.filter_map(|pair| match pair {
             Ok((key, _)) => {
                 let root = keys::queued_of(&key)?.1;
                 Some(Ok((key, root)))

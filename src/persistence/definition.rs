@@ -37,7 +37,7 @@ pub(crate) struct WorkflowHeader {
 }
 
 impl WorkflowHeader {
-    pub(crate) fn weight(&self) -> Load {
+    pub(crate) fn load(&self) -> Load {
         Load {
             tasks: self.next,
             bytes: self.bytes,

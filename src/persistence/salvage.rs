@@ -294,7 +294,7 @@ impl<'a> Salvage<'a> {
             if key[0] != b'e' {
                 self.report.unfinished.push(*root);
                 if let Some(header) = header_of(*root, key, record) {
-                    pending.add(header.weight());
+                    pending.add(header.load());
                 }
             }
         }
@@ -368,7 +368,7 @@ fn header_of(root: Id, key: &[u8], record: &[u8]) -> Option<WorkflowHeader> {
     match key[0] {
         b'b' => codec::decode::<Waiting>(Kind::Waiting, key, record)
             .ok()?
-            .head(root)
+            .header(root)
             .ok(),
         _ => codec::decode(Kind::Head, key, record).ok(),
     }

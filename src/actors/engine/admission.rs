@@ -127,7 +127,7 @@ impl EngineActor {
         for (lane, room) in self.backlog.free_capacity() {
             let name = self.backlog.name(lane).to_owned();
             let from = self.backlog.last_taken(lane).cloned();
-            let mut turns = reader.turns(&name, from);
+            let mut turns = reader.queued(&name, from);
             let mut room = room.min(AT_ONCE.saturating_sub(self.moving.len()));
             while room > 0 {
                 let Some((turn, root)) = turns.next().transpose()? else {
@@ -199,7 +199,7 @@ impl EngineActor {
             path_or_place: format!("workflow {root}"),
             what: "it is to wait, and is not there".to_owned(),
         })?;
-        let submitted = self.submitted(root, waiting.head(root)?)?;
+        let submitted = self.submitted(root, waiting.header(root)?)?;
         Ok((waiting, submitted))
     }
 
@@ -238,7 +238,7 @@ impl EngineActor {
     fn requeue(&mut self, root: Id, waiting: Waiting, opening: StartRequirements, lane: Lane) {
         self.dequeue(root, &waiting);
         let priority = opening.priority;
-        self.enqueue(root, waiting.moved(opening.into_turn()));
+        self.enqueue(root, waiting.with_reason(opening.into_turn()));
         self.tell(Stored::Waits(lane, root, priority));
     }
 

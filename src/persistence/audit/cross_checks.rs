@@ -126,7 +126,7 @@ impl<'a> CrossChecks<'a> {
                         self.find(root, "it waits, and has no queue position");
                     }
                 }
-                let header = waiting.head(root)?;
+                let header = waiting.header(root)?;
                 self.header(root, key, header);
             }
             (b'w', Some(root)) => {

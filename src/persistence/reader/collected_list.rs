@@ -67,7 +67,7 @@ impl CollectedList {
                     &end.with
                 {
                     let mut all = Vec::new();
-                    reader.spread(group.root(), outcome.clone(), &mut all)?;
+                    reader.flatten(group.root(), outcome.clone(), &mut all)?;
                     left += all.len() as u64 - 1;
                 }
                 if let Some(slot) = first.get_mut(index) {
@@ -150,7 +150,7 @@ impl CollectedList {
             let outcome = outcome.ok_or_else(|| missing(self.group, "outcome of a member"))?;
             match outcome {
                 Outcome::Success(Value::Extended { .. }) => {
-                    reader.spread(self.group.root(), outcome, &mut all)?;
+                    reader.flatten(self.group.root(), outcome, &mut all)?;
                     self.ready.extend(all.drain(..));
                 }
                 outcome => self.ready.push_back(outcome),
@@ -201,7 +201,7 @@ impl<'a> End<'a> {
 impl Reader {
     /// Flattens a member's outcome: appends it, then the outcomes of what it added to its chord,
     /// also through replacements and additions of its own.
-    pub(crate) fn spread(
+    pub(crate) fn flatten(
         &self,
         root: Id,
         outcome: Outcome,

@@ -53,13 +53,13 @@ impl NodeLocation {
 impl Reader {
     /// Finds a node by its id.
     pub(crate) fn find(&self, id: Id) -> Result<Option<NodeLocation>, StoreError> {
-        let (Some(head), Some(root)) = (self.head(id.root())?, self.root(id.root())?) else {
+        let (Some(header), Some(root)) = (self.header(id.root())?, self.root(id.root())?) else {
             return Ok(None);
         };
         Search {
             reader: self,
             target: id,
-            dynamic: id.seq() >= head.next,
+            dynamic: id.seq() >= header.next,
         }
         .run(root)
     }

@@ -121,11 +121,11 @@ impl Reader {
 
     /// Returns the subtasks of a task.
     pub(crate) fn subtasks(&self, task: Id) -> Result<Vec<(Index, Purpose, Node)>, StoreError> {
-        self.offspring_in(task, self.records(task))
+        self.subtasks_in(task, self.records(task))
     }
 
     /// Returns the subtasks of a task, given the records of its stream.
-    pub(crate) fn offspring_in(
+    pub(crate) fn subtasks_in(
         &self,
         task: Id,
         records: impl Iterator<Item = Result<Record, StoreError>>,

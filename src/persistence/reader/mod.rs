@@ -79,7 +79,7 @@ impl Reader {
     /// Returns a reader fixed to the commits that this one sees now. A caller that reads twice, a
     /// member and then its group, must see one state: otherwise a group that ended between the two
     /// reads would explain why the member had not.
-    pub(crate) fn as_of_now(&self) -> Self {
+    pub(crate) fn snapshot(&self) -> Self {
         Self {
             store: self.store.clone(),
             horizon: match &self.horizon {
@@ -102,13 +102,13 @@ impl Reader {
     }
 
     /// Returns the workflow's header, or `None` if there is no such workflow.
-    pub(crate) fn head(&self, root: Id) -> Result<Option<WorkflowHeader>, StoreError> {
+    pub(crate) fn header(&self, root: Id) -> Result<Option<WorkflowHeader>, StoreError> {
         // In the order in which a header moves: it may move between two reads.
         if let Some(waiting) = self.waiting(root)? {
-            return waiting.head(root).map(Some);
+            return waiting.header(root).map(Some);
         }
-        if let Some(head) = self.record(Kind::Head, &keys::header(root))? {
-            return Ok(Some(head));
+        if let Some(header) = self.record(Kind::Head, &keys::header(root))? {
+            return Ok(Some(header));
         }
         let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
         match ended {
@@ -118,7 +118,7 @@ impl Reader {
     }
 
     /// Returns whether there is such a workflow.
-    pub(crate) fn is_there(&self, root: Id) -> Result<bool, StoreError> {
+    pub(crate) fn exists(&self, root: Id) -> Result<bool, StoreError> {
         // The likely keys first; then in the order in which a header moves, as above.
         let (waiting, live, ended) = (keys::waiting(root), keys::header(root), keys::result(root));
         for key in [&live, &ended, &waiting, &live, &ended] {
@@ -131,13 +131,13 @@ impl Reader {
 
     /// Returns the workflow's root node.
     pub(crate) fn root(&self, root: Id) -> Result<Option<Node>, StoreError> {
-        let head = self.head(root)?;
-        head.map(|head| self.root_of(root, head)).transpose()
+        let header = self.header(root)?;
+        header.map(|header| self.root_of(root, header)).transpose()
     }
 
     /// Returns the root node of the workflow with this header.
-    pub(crate) fn root_of(&self, root: Id, head: WorkflowHeader) -> Result<Node, StoreError> {
-        match head.root {
+    pub(crate) fn root_of(&self, root: Id, header: WorkflowHeader) -> Result<Node, StoreError> {
+        match header.root {
             Some(node) => Ok(node),
             None => self.member(keys::root_group(root), 0),
         }
@@ -150,7 +150,7 @@ impl Reader {
     }
 
     /// Returns whether the workflow and all its callbacks have ended.
-    pub(crate) fn is_at_rest(&self, root: Id) -> Result<bool, StoreError> {
+    pub(crate) fn is_complete(&self, root: Id) -> Result<bool, StoreError> {
         Ok(self.ended(root)?.is_some() && self.store.get(&keys::header(root))?.is_none())
     }
 
@@ -313,9 +313,9 @@ mod tests {
 
         let last = Arc::new(AtomicU64::new(1));
         let callers = Reader::new(Arc::new(store)).up_to(last.clone());
-        let before = callers.as_of_now();
+        let before = callers.snapshot();
         last.store(2, Ordering::SeqCst);
         assert!(before.ended(root).unwrap().is_none());
-        assert!(callers.as_of_now().ended(root).unwrap().is_some());
+        assert!(callers.snapshot().ended(root).unwrap().is_some());
     }
 }
