@@ -179,7 +179,7 @@ impl fmt::Debug for Memtable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memtable")
             .field("entries", &self.entries.len())
-            .field("weight", &self.size)
+            .field("size", &self.size)
             .finish()
     }
 }
@@ -259,7 +259,7 @@ impl Memtables {
     /// Freezes the active memtable and starts a new one. If there are `survivors`, they move to the
     /// new memtable; they must be all entries of the frozen one except its deletes.
     pub(super) fn freeze(&mut self, survivors: Batch) -> Arc<Memtable> {
-        assert!(self.frozen.is_none(), "one overlay is frozen at a time");
+        assert!(self.frozen.is_none(), "one memtable is frozen at a time");
         let mut frozen = std::mem::take(&mut self.active);
         if !survivors.is_empty() {
             frozen.keep_only_deletes();

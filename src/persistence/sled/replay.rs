@@ -1,8 +1,8 @@
 //! Reads the log back when a store is opened.
 //!
 //! Segments follow each other by generation; one ends where the next begins, and all of it was on
-//! disk before the next was begun. In the last segment an incomplete frame ends the log: what was
-//! not synced was not acknowledged. But if a later frame records that the incomplete one was
+//! disk before the next was begun. In the last segment an incomplete frame ends the log:
+//! unsynced frames were not acknowledged. But if a later frame records that the incomplete one was
 //! synced, it is damaged; and if the watermark does, it is missing.
 
 use std::fs;

@@ -201,7 +201,7 @@ impl Segment {
         }
     }
 
-    /// Makes what was written durable.
+    /// Makes the written frames durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         // Final, never repeated: the kernel reports a lost page once.
         let doing = || format!("fsync {}", self.path.display());

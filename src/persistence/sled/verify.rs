@@ -39,7 +39,7 @@ impl SledStore {
     /// # Errors
     ///
     /// [`StoreError::Locked`] if it is open; [`StoreError::WrongEngine`]; [`StoreError::Io`] and [`StoreError::Full`] if there is none,
-    /// if it cannot be read, or not be copied. What is wrong with it is no error.
+    /// if it cannot be read, or not be copied. A defect of the store is no error.
     pub fn verify(dir: impl AsRef<Path>) -> Result<Audit, StoreError> {
         let dir = dir.as_ref();
         let data_dir = dir.canonicalize().map_err(|e| failed("verify", dir, e))?;
