@@ -154,7 +154,7 @@ impl DiskReserve {
         let mut file = self.data_dir.create_or_open(OsStr::new(NAME))?;
         self.check_ours(&mut file)?;
         let before = file.metadata().map_or(0, |found| found.len());
-        if before >= BALLAST && more == 0 && has_first_line(&mut file).unwrap_or(false) {
+        if before >= BALLAST && more == 0 && has_first_line(&file).unwrap_or(false) {
             return Ok(());
         }
         let enough = reserve(&file, BALLAST + more).and_then(|()| {
