@@ -1,12 +1,12 @@
-//! All that reads bytes which somebody else may have written, as `fuzz/` and the replay of its corpus
-//! call it: any bytes are read or refused, and what is read means the same when it is written again.
-//! Each panics if that is not so.
+//! Entry points for all code that reads bytes from outside the process, called by `fuzz/` and the
+//! replay of its corpus. Any bytes are either decoded or rejected, and decoded data means the same
+//! when it is encoded again. Each function panics if that does not hold.
 
 use crate::canvas::freeze::{Catalogue, SizeExceeded, plan_subtask};
 use crate::canvas::parameter::Parameter;
 use crate::{Canvas, persistence};
 
-/// Knows every task, and takes all that it is called with.
+/// A catalogue that knows every task and accepts all arguments.
 struct Everything;
 
 impl Catalogue for Everything {
@@ -19,7 +19,7 @@ impl Catalogue for Everything {
     }
 }
 
-/// Celery's JSON: read, shown, frozen, and what is written of it read again.
+/// Fuzzes Celery's JSON: decodes, prints and freezes a canvas, and decodes its encoding again.
 pub fn celery_json(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else {
         return;
@@ -29,26 +29,26 @@ pub fn celery_json(bytes: &[u8]) {
     };
     let _ = format!("{canvas:?}");
     if let Ok(written) = canvas.to_json() {
-        let again = Canvas::from_json(&written).expect("what was written is read");
-        let rewritten = again.to_json().expect("what was read is written");
+        let again = Canvas::from_json(&written).expect("encoded JSON is decoded");
+        let rewritten = again.to_json().expect("a decoded canvas is encoded");
         assert_eq!(written, rewritten);
     }
     let _ = plan_subtask(canvas, true, &Everything);
 }
 
-/// A record of the store: its key's first byte says of which kind, the others are its body. Read as they
-/// are, and as if their checksum were right.
+/// Fuzzes a record of the store: the first byte selects the kind of record, the others are its
+/// body. They are decoded as they are, and again with a correct checksum.
 pub fn record(bytes: &[u8]) {
     persistence::fuzzing::record(bytes);
 }
 
-/// A workflow as it is stored: the body of its head, and the members of a large group.
+/// Fuzzes a stored workflow: the body of its header, and the members of a large group.
 pub fn definition(bytes: &[u8]) {
     persistence::fuzzing::definition(bytes);
 }
 
-/// A segment of sled's log: frames wherever they stand; and the body of a frame as if its checksum
-/// were right.
+/// Fuzzes a segment of sled's log: frames at any position, and the body of a frame as if its
+/// checksum were right.
 #[cfg(feature = "sled")]
 pub fn log(bytes: &[u8]) {
     persistence::sled::fuzz_frames(bytes);

@@ -298,7 +298,7 @@ impl<O> AsyncResult<O> {
             for root in reader.submitted_by(self.id.node(task))? {
                 // Guarded first, so that it is not swept before the handle exists.
                 if let Some(guard) = self.shared.retention_guards.pin_unless_leaving(root)
-                    && reader.head(root)?.is_some()
+                    && reader.header(root)?.is_some()
                 {
                     let attempt = self.attempt.clone();
                     children.push(AsyncResult::of_task(self.shared.clone(), guard, attempt));
@@ -530,7 +530,7 @@ impl<O> AsyncResult<O> {
         let watch = self.watch(vec![root.workflow_stream()])?;
         let check = || {
             let reader = self.shared.reader()?;
-            match reader.is_at_rest(root)? {
+            match reader.is_complete(root)? {
                 true => Ok(Some(())),
                 false => self.check_there(&reader).map(|()| None),
             }
@@ -599,7 +599,7 @@ impl<O> AsyncResult<O> {
     /// Fails if its workflow is gone. A handle keeps its workflow, so that would be a fault, but no
     /// caller may wait for ever.
     fn check_there(&self, reader: &Reader) -> Result<()> {
-        match reader.is_there(self.id.root())? {
+        match reader.exists(self.id.root())? {
             true => Ok(()),
             false => Err(Error::UnknownId { id: self.id }),
         }
@@ -939,7 +939,7 @@ impl<T: DeserializeOwned> Completions<T> {
                             && seen.insert(index)
                         {
                             let mut all = Vec::new();
-                            shared.reader()?.spread(group.root(), outcome, &mut all)?;
+                            shared.reader()?.flatten(group.root(), outcome, &mut all)?;
                             for outcome in all {
                                 let element = element(&shared, group, outcome, settled);
                                 self.ready.push_back((index, element));

@@ -94,7 +94,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check(
         "kills of a store",
         Unit,
-        &["fault_tests::kill::killed"],
+        &["fault_tests::kill::a_killed"],
         Fixed,
     ),
     check(
@@ -430,7 +430,7 @@ pub(crate) const CONTROLS: &[Control] = &[
         check: check(
             "damage",
             Unit,
-            &["fault_tests::damage::what_sled_has"],
+            &["fault_tests::damage::a_damaged_sled_store"],
             Set("CHORDAL_DAMAGE_TRIALS", 150, 150),
         ),
         says: "served with commits missing",

@@ -143,7 +143,7 @@ async fn send(
 ) -> Result<RetentionGuard> {
     shared.reader()?.store().room()?;
     let root_id = client.ids.next(&shared.clock);
-    let (Definition { head: header, root }, staged) =
+    let (Definition { header, root }, staged) =
         staging::stage(shared, root_id, canvas, key, &mut reservation).await?;
     let (durable, guard) = oneshot::channel();
     let submit = Submit {
@@ -247,8 +247,8 @@ pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<RevokeOutcome
     // The guard keeps the workflow from being swept between the reads.
     let _guard = shared.pin(id);
     let Progress {
-        stand: node,
-        fate: resolution,
+        node_key: node,
+        resolution,
         ..
     } = shared.progress(id).await?;
     if resolution.is_some() {
@@ -257,7 +257,7 @@ pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<RevokeOutcome
     loop {
         let is_settled = mark(shared, id, node).await?;
         let Progress {
-            fate: resolution,
+            resolution,
             has_begun,
             ..
         } = shared.progress(id).await?;

@@ -250,7 +250,7 @@ impl EngineActor {
         Ok(Submitted {
             root,
             next: header.next,
-            load: header.weight(),
+            load: header.load(),
             node: self.shell.reader().root_of(root, header)?,
         })
     }
@@ -380,7 +380,7 @@ impl EngineActor {
             }
         }
         if index == ROOT {
-            let header = reader.head(root)?.ok_or_else(missing)?;
+            let header = reader.header(root)?.ok_or_else(missing)?;
             let mut spec = ChildSpec::root(root, reader.root_of(root, header)?);
             spec.since_ms = Some(since_ms);
             return Ok(spec);
@@ -462,7 +462,7 @@ impl EngineActor {
         self.shell.remove_pending(live.load);
         self.shell
             .finish_workflow(root, live.machine.has_callbacks());
-        self.shell.delete(keys::head(root));
+        self.shell.delete(keys::header(root));
         if forgotten {
             self.forget_ended(root, &live.header)?;
         } else {
@@ -512,7 +512,7 @@ impl EngineActor {
                 .shell
                 .reader()
                 .store()
-                .get(&keys::head(root))?
+                .get(&keys::header(root))?
                 .is_some())
     }
 
@@ -608,7 +608,7 @@ impl Handler<Submit> for EngineActor {
         self.shell.add_pending(load);
         match self.admit(root_id, &root, &header) {
             Ok(Some(admission)) => {
-                self.shell.put(keys::head(root_id), header.clone());
+                self.shell.put(keys::header(root_id), header.clone());
                 self.shell.start_numbers(root_id, next, None);
                 let own = (header, load);
                 self.insert(root_id, Workflow::default(), own, admission.lane, None);

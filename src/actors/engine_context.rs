@@ -522,7 +522,10 @@ impl EngineContext {
     }
 
     pub(crate) fn record_callback(&self, root: Id, callback: &PendingCallback) {
-        self.record(root.workflow_stream(), commit_builder::due(callback));
+        self.record(
+            root.workflow_stream(),
+            commit_builder::callback_record(callback),
+        );
     }
 
     /// Returns the outcome as it is recorded: a value too large for its record is stored under keys

@@ -93,8 +93,8 @@ impl FanOut {
         let mut resumed = resumes.then(HashMap::new);
         let mut reached = None;
         if let Some(resumed) = &mut resumed {
-            for glance in reader.glances(group) {
-                let record = match glance? {
+            for summary in reader.summaries(group) {
+                let record = match summary? {
                     RecordSummary::Done(index) => {
                         machine.restore_arrival(index);
                         resumed.remove(&index);

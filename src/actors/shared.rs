@@ -212,7 +212,7 @@ impl Shared {
             let mut items = Vec::with_capacity(run.outcomes.len());
             let mut all = Vec::new();
             for outcome in &run.outcomes {
-                reader.spread(root, outcome.clone(), &mut all)?;
+                reader.flatten(root, outcome.clone(), &mut all)?;
                 for outcome in all.drain(..) {
                     items.push(reader.element(root, &outcome, run.settled)?);
                 }
@@ -256,7 +256,7 @@ impl Shared {
     pub(crate) fn reader(&self) -> Result<Reader> {
         match self.ended() {
             None | Some(Error::ShutDown) => match &*self.reader.read() {
-                Some(reader) => Ok(reader.as_of_now()),
+                Some(reader) => Ok(reader.snapshot()),
                 None => Err(Error::ShutDown),
             },
             Some(fault) => Err(fault),

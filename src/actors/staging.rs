@@ -60,7 +60,7 @@ pub(crate) async fn stage(
             batches.push(batch);
             Ok(())
         })?;
-        reservation.set(definition.head.weight());
+        reservation.set(definition.header.load());
         for batch in batches {
             staged.write(root, batch).await?;
         }
@@ -92,7 +92,7 @@ pub(crate) async fn stage(
     }
     match definition.await {
         Ok(Ok(Ok(definition))) => {
-            reservation.set(definition.head.weight());
+            reservation.set(definition.header.load());
             Ok((definition, staged))
         }
         Ok(Ok(Err(error))) => {
@@ -125,7 +125,7 @@ fn freeze(
     };
     let definition = Definition::freeze(root, canvas, key, &shared.registry, put)?;
     if !batch.is_empty() {
-        send(batch, definition.head.next)?;
+        send(batch, definition.header.next)?;
     }
     Ok(definition)
 }

@@ -605,7 +605,7 @@ impl Job {
                 let last_change = last.clone();
                 let (machine, commands) =
                     Task::recover(id.seq(), policy, expires_on, last_change, &records, now);
-                let own = reader.offspring_in(id, records.into_iter().map(Ok))?;
+                let own = reader.subtasks_in(id, records.into_iter().map(Ok))?;
                 subtasks.extend(own.into_iter().map(|(index, _, node)| (index, node)));
                 if let ChildProgress::Started(past) = last
                     && commands.contains(&Command::Request)
@@ -702,7 +702,10 @@ impl Job {
         let Some(activation) = &mut self.activation else {
             return;
         };
-        if let Some((index, commands)) = activation.machine.start_subtask(attempt, purpose, &key, plan) {
+        if let Some((index, commands)) = activation
+            .machine
+            .start_subtask(attempt, purpose, &key, plan)
+        {
             self.is_referenced = true;
             let calls = &mut activation.waiters(&self.child, context).calls;
             // The attempts of these calls are over.

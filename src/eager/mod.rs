@@ -30,7 +30,7 @@ pub(crate) async fn run(
     shared: &Arc<Shared>,
     ledger: &EagerStore,
     root_id: Id,
-    Definition { head, root }: Definition,
+    Definition { header: head, root }: Definition,
     by: Option<Id>,
     segments: Vec<Pair>,
 ) -> Result<RetentionGuard> {

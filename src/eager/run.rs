@@ -115,7 +115,10 @@ impl Run {
                 Command::Record(record) => draft.record(self.root.workflow_stream(), record),
                 Command::Launch(all) => {
                     for due in all {
-                        draft.record(self.root.workflow_stream(), commit_builder::due(&due));
+                        draft.record(
+                            self.root.workflow_stream(),
+                            commit_builder::callback_record(&due),
+                        );
                         let commands = state.machine.launch(due);
                         self.perform(state, commands, draft);
                     }
@@ -144,7 +147,7 @@ impl Run {
     }
 
     fn put_to_rest(&self, ended_ms: u64, draft: &mut CommitBuilder) {
-        draft.delete(keys::head(self.root));
+        draft.delete(keys::header(self.root));
         if self.is_forgotten() {
             self.ledger().forgotten(self.root, &self.head, draft);
         } else {

@@ -61,23 +61,23 @@ impl EagerStore {
         }
         if let Some(task) = by {
             draft.record(root.origin_stream(), Record::SubmittedBy { task });
-            if self.reader.is_there(task.root())? {
+            if self.reader.exists(task.root())? {
                 draft.record(task, Record::Submitted { root });
             }
         }
-        draft.put(keys::head(root), codec::encode(Kind::Head, head));
+        draft.put(keys::header(root), codec::encode(Kind::Head, head));
         self.write(shared, &mut last, draft)?;
         Ok(None)
     }
 
     /// Makes a workflow unknown that has ended; of one that has not it is noted.
     pub(crate) fn forget(&self, shared: &Shared, root: Id) -> Result<()> {
-        let Some(head) = self.reader.head(root)? else {
+        let Some(head) = self.reader.header(root)? else {
             return Err(Error::UnknownId { id: root });
         };
         let mut draft = CommitBuilder::default();
         match self.reader.ended(root)? {
-            Some(ended) if self.reader.is_at_rest(root)? => {
+            Some(ended) if self.reader.is_complete(root)? => {
                 draft.delete(keys::ended(ended.at_ms, root));
                 self.forgotten(root, &head, &mut draft);
             }

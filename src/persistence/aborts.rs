@@ -1,10 +1,10 @@
-//! A note in the store's directory that the process has aborted. Nothing else is left of a process that
-//! is gone, and an abort comes from inside: a panic with `panic = "abort"`, a stack that overflows,
-//! memory that cannot be had, `abort` itself. A killed process leaves no note, nor does a
-//! segmentation fault: no safe code can take notice of it.
+//! A note in the store's directory that the process aborted. A process that is gone leaves no other
+//! trace of an abort, which comes from inside: a panic with `panic = "abort"`, a stack overflow, a
+//! failed allocation, `abort` itself. A killed process leaves no note, and neither does a
+//! segmentation fault: safe code cannot handle either.
 //!
 //! ```text
-//! <dir>/aborted        empty while the store is open; a handler of SIGABRT writes a byte into it
+//! <dir>/aborted        empty while the store is open; the SIGABRT handler writes a byte into it
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use super::dir::id;
 
 const NAME: &str = "aborted";
 
-/// Says whether the process before has left a note that it aborts.
+/// Returns whether the previous process left a note that it aborted.
 pub(crate) fn is_noted(dir: &Path) -> bool {
     read(&dir.join(NAME)).is_some_and(|note| !note.is_empty())
 }
 
-/// What is in a file of ours. `None`: there is none of this name.
+/// Returns the content of the note file, or `None` if this library wrote no file of that name.
 fn read(path: &Path) -> Option<Vec<u8>> {
     let found = path.symlink_metadata().ok()?;
     // signal-hook writes an X for each signal.
@@ -29,11 +29,11 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     note.iter().all(|byte| *byte == b'X').then_some(note)
 }
 
-/// While it lives, an abort of this process is noted.
+/// Guard: while it lives, an abort of this process is noted.
 #[derive(Debug)]
 pub(crate) struct AbortNote {
     path: PathBuf,
-    /// The file's device and number.
+    /// The file's device and inode number.
     #[cfg(unix)]
     id: (u64, u64),
     #[cfg(unix)]
@@ -41,8 +41,8 @@ pub(crate) struct AbortNote {
 }
 
 impl AbortNote {
-    /// Makes ready for the note, and removes that of the process before. Without it an abort is taken
-    /// for an end that may have come from outside.
+    /// Prepares the note and removes the one of the previous process. Without it, an abort counts
+    /// as an end that may have come from outside.
     #[cfg(unix)]
     pub(crate) fn make(dir: &Path) -> Option<Self> {
         let path = dir.join(NAME);
@@ -52,18 +52,18 @@ impl AbortNote {
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let made = options.open(&path).and_then(|file| {
+        let created = options.open(&path).and_then(|file| {
             let id = id(&file.metadata()?);
             Ok((id, handle(file)?))
         });
-        match made {
+        match created {
             Ok((id, handler)) => Some(Self {
                 path,
                 id,
                 _handler: handler,
             }),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "aborts are not noted");
+                tracing::warn!(path = %path.display(), %error, "an abort of this process will not be noted");
                 None
             }
         }
@@ -76,9 +76,9 @@ impl AbortNote {
 }
 
 impl Drop for AbortNote {
-    /// The process goes on without the store.
+    /// Removes the note: the process continues without the store.
     fn drop(&mut self) {
-        // The directory may have been renamed, and another store be at its path.
+        // The directory may have been renamed, and another store may be at its path.
         #[cfg(unix)]
         if !self
             .path
@@ -102,15 +102,15 @@ mod signal {
     use signal_hook::consts::SIGABRT;
     use signal_hook::{SigId, flag, low_level};
 
-    /// The action that does what a process without a handler does at the signal. It is there for ever:
-    /// without it the process would live on.
+    /// The action that ends the process at the signal, as it ends without a handler. It is never
+    /// unregistered: without it the process would survive an abort.
     static DEFAULT: Mutex<Default> = Mutex::new(Default::Unknown);
 
     #[derive(Debug)]
     enum Default {
         Unknown,
         Ours(SigId),
-        /// The program has a handler of its own, which says what becomes of the process.
+        /// The program has a handler of its own, which decides whether the process ends.
         Theirs,
     }
 
@@ -124,7 +124,7 @@ mod signal {
         }
     }
 
-    /// Has a byte written into this file when the process aborts. A handler that is there already
+    /// Arranges that a byte is written into `file` when the process aborts. An existing handler
     /// runs first.
     pub(super) fn handle(file: File) -> io::Result<Handler> {
         let mut default = DEFAULT.lock();
@@ -135,16 +135,17 @@ mod signal {
         if matches!(*default, Default::Theirs) {
             return Ok(handler);
         }
-        // Behind the last of those that write: it ends the process.
-        let is_on = Arc::new(AtomicBool::new(true));
-        let last = flag::register_conditional_default(SIGABRT, is_on)?;
+        // Registered after all handlers that write: it ends the process.
+        let enabled = Arc::new(AtomicBool::new(true));
+        let last = flag::register_conditional_default(SIGABRT, enabled)?;
         if let Default::Ours(before) = std::mem::replace(&mut *default, Default::Ours(last)) {
             low_level::unregister(before);
         }
         Ok(handler)
     }
 
-    /// Says whether the process has a handler of the signal. Without `/proc` that is not known.
+    /// Returns whether the process has a handler of the signal; `false` where `/proc` cannot be
+    /// read.
     fn is_caught() -> bool {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -160,11 +161,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_read_once_and_a_file_of_somebody_else_is_left_alone() {
+    fn a_note_is_read_once_and_a_file_of_another_program_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(NAME);
         assert!(!is_noted(dir.path()));
-        // Of a process that was killed, and of one that has aborted.
+        // The note of a killed process, and that of an aborted one.
         for (note, is_ours) in [("", false), ("X", true)] {
             fs::write(&path, note).unwrap();
             assert_eq!(is_noted(dir.path()), is_ours);

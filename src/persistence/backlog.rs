@@ -1,4 +1,4 @@
-//! The backlog: workflows that wait in the store, for a place or for their time.
+//! The backlog: workflows that wait in the store for lane capacity or for their time.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,55 +12,57 @@ use crate::canvas::id::Id;
 use crate::canvas::payload::Payload;
 use crate::canvas::time::{Earliest, Moment, Scale};
 
-/// A workflow that waits, and where in the index it stands.
+/// A waiting workflow, and the index keys under which it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Waiting {
-    /// When it was submitted, in milliseconds on the steady scale: its delays count from there.
+    /// When the workflow was submitted, in milliseconds on the steady scale: its delays count from
+    /// there.
     pub(crate) since_ms: u64,
     pub(crate) turn: WaitReason,
-    /// The record that is its head when it is live.
+    /// The record that becomes its header when the workflow goes live.
     head: Payload,
 }
 
 /// What a waiting workflow waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum WaitReason {
-    /// A place in this lane.
+    /// Capacity in this lane.
     Queue { lane: String, priority: u8 },
-    /// This time, in milliseconds since the Unix epoch; a delay too, in stores of earlier versions.
+    /// This time, in milliseconds since the Unix epoch. Stores of earlier versions hold delays
+    /// here, too.
     Time(u64),
-    /// The first of these.
+    /// The earliest of these moments.
     Until(Earliest),
 }
 
 impl Waiting {
-    pub(crate) fn new(since_ms: u64, turn: WaitReason, head: &[u8]) -> Self {
+    pub(crate) fn new(since_ms: u64, turn: WaitReason, header: &[u8]) -> Self {
         Self {
             since_ms,
             turn,
-            head: head.to_vec().into(),
+            head: header.to_vec().into(),
         }
     }
 
-    /// The same workflow where it waits for something else.
-    pub(crate) fn moved(self, turn: WaitReason) -> Self {
+    /// Returns the same workflow with another reason to wait.
+    pub(crate) fn with_reason(self, turn: WaitReason) -> Self {
         Self { turn, ..self }
     }
 
-    /// The records that say that workflow `root` waits.
+    /// Returns the records that store workflow `root` as waiting.
     pub(crate) fn records(&self, root: Id) -> impl Iterator<Item = Pair> {
         let own = (keys::waiting(root), codec::encode(Kind::Waiting, self));
-        let turns = self.turn.keys(root).into_iter();
-        let turns = turns.map(|key| (key, codec::encode(Kind::Mark, &())));
-        std::iter::once(own).chain(turns)
+        let positions = self.turn.keys(root).into_iter();
+        let positions = positions.map(|key| (key, codec::encode(Kind::Mark, &())));
+        std::iter::once(own).chain(positions)
     }
 
-    /// The keys of [`records`](Self::records).
+    /// Returns the keys of [`records`](Self::records).
     pub(crate) fn keys(&self, root: Id) -> impl Iterator<Item = Vec<u8>> {
         std::iter::once(keys::waiting(root)).chain(self.turn.keys(root))
     }
 
-    pub(crate) fn head(&self, root: Id) -> Result<WorkflowHeader, StoreError> {
+    pub(crate) fn header(&self, root: Id) -> Result<WorkflowHeader, StoreError> {
         codec::decode(Kind::Head, &keys::waiting(root), self.head.bytes())
     }
 
@@ -72,7 +74,7 @@ impl Waiting {
 impl WaitReason {
     fn keys(&self, root: Id) -> Vec<Vec<u8>> {
         match self {
-            Self::Queue { lane, priority } => vec![keys::turn(lane, *priority, root)],
+            Self::Queue { lane, priority } => vec![keys::queued(lane, *priority, root)],
             Self::Time(at_ms) => vec![keys::due(Moment::wall(*at_ms), root)],
             Self::Until(first) => {
                 let moments = first.moments();
@@ -83,7 +85,7 @@ impl WaitReason {
 }
 
 impl Reader {
-    /// The workflow, if it waits.
+    /// Returns the workflow, if it waits.
     pub(crate) fn waiting(&self, root: Id) -> Result<Option<Waiting>, StoreError> {
         let key = keys::waiting(root);
         let record = self.store().get(&key)?;
@@ -92,7 +94,8 @@ impl Reader {
             .transpose()
     }
 
-    /// When task `node` of a workflow that waits for its time is due, if the workflow starts with it.
+    /// Returns the moment at which task `node` is due, if workflow `root` waits for its time and
+    /// starts with that task.
     pub(crate) fn waits_until(&self, root: Id, node: &Node) -> Result<Option<Moment>, StoreError> {
         let Some(waiting) = self.waiting(root)? else {
             return Ok(None);
@@ -109,8 +112,8 @@ impl Reader {
         Ok(due)
     }
 
-    /// The workflows that have not ended: those that wait, and those that are live. One that comes
-    /// in meanwhile may be met twice.
+    /// Returns the unfinished workflows: first the waiting ones, then the live ones. A workflow
+    /// that goes live meanwhile may be returned twice.
     pub(crate) fn unfinished(
         &self,
     ) -> impl Iterator<Item = Result<(Id, WorkflowHeader), StoreError>> + '_ {
@@ -123,7 +126,7 @@ impl Reader {
             let waiting: Waiting = codec::decode(Kind::Waiting, &key, &record)?;
             let root =
                 keys::id_of(&key).ok_or_else(|| codec::corrupt(Kind::Waiting, &key, "no id"))?;
-            Ok((root, waiting.head(root)?))
+            Ok((root, waiting.header(root)?))
         });
         let live = of(b'w').map(|pair| {
             let (key, record) = pair?;
@@ -134,41 +137,41 @@ impl Reader {
         waiting.chain(live)
     }
 
-    /// The lanes in which workflows wait.
+    /// Returns the lanes in which workflows wait.
     pub(crate) fn lanes(&self) -> Result<Vec<String>, StoreError> {
         let mut lanes = Vec::new();
         let (mut from, to) = keys::all(b'q');
-        // One look per lane: each starts behind the lane before.
+        // One lookup per lane: each scan starts behind the previous lane.
         while let Some(pair) = self.store().scan(&from, &to).next() {
             let (key, _) = pair?;
-            let Some((lane, _)) = keys::turn_of(&key) else {
+            let Some((lane, _)) = keys::queued_of(&key) else {
                 break;
             };
             lanes.push(lane.to_owned());
-            from = keys::turns(lane).1;
+            from = keys::queued_in(lane).1;
         }
         Ok(lanes)
     }
 
-    /// The workflows that wait in a lane, the next one first, each with its turn's key; from this
-    /// key on, if one is given.
-    pub(crate) fn turns(
+    /// Returns the workflows that wait in a lane in queue order, each with the key of its queue
+    /// position; from `from` on, if given.
+    pub(crate) fn queued(
         &self,
         lane: &str,
         from: Option<Vec<u8>>,
     ) -> impl Iterator<Item = Result<(Vec<u8>, Id), StoreError>> + '_ {
-        let (first, to) = keys::turns(lane);
-        let turns = self.store().scan(&from.unwrap_or(first), &to);
-        turns.filter_map(|pair| match pair {
+        let (first, to) = keys::queued_in(lane);
+        let queued = self.store().scan(&from.unwrap_or(first), &to);
+        queued.filter_map(|pair| match pair {
             Ok((key, _)) => {
-                let root = keys::turn_of(&key)?.1;
+                let root = keys::queued_of(&key)?.1;
                 Some(Ok((key, root)))
             }
             Err(error) => Some(Err(error)),
         })
     }
 
-    /// The workflows that wait for a moment on this scale, the earliest first.
+    /// Returns the workflows that wait for a moment on this scale, the earliest first.
     pub(crate) fn timed(
         &self,
         scale: Scale,

@@ -1,4 +1,4 @@
-//! Framed records: what stands in the store says what it is and whether it is whole.
+//! Framed records: a record's frame tells its kind and whether it is complete.
 //!
 //! ```text
 //! byte 0      magic 0xC4
@@ -20,18 +20,18 @@ use crate::canvas::machine::{AttemptHistory, BODY, ChildProgress, Index, Record}
 use crate::canvas::outcome::Outcome;
 
 const MAGIC: u8 = 0xC4;
-/// The format that this version writes, and the newest it reads.
+/// The format version that this build writes, and the newest that it reads.
 pub(crate) const VERSION: u8 = 1;
 const HEADER: usize = 7;
 
-/// The largest record we write. Sled puts what is larger, whole tree nodes of such records
-/// included, into files that it never fsyncs (RELIABILITY.md H5).
+/// The largest record that is written. Sled moves larger records, and whole tree nodes that hold
+/// them, into files that it never fsyncs (RELIABILITY.md H5).
 pub(crate) const MAX_RECORD: usize = 7_500;
 const MAX_BODY: usize = MAX_RECORD - HEADER;
-/// The most starts that one line stands for: reading it must not fill the memory, whatever it says.
+/// The most starts that one line may hold: a damaged line must not make its reader fill the memory.
 const MAX_STARTED: u64 = 1 << 20;
 
-/// What a record is; part of its frame, so that a record under the wrong key is found out.
+/// The kind of a record; part of its frame, so that a record under the wrong key is detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -45,7 +45,7 @@ pub(crate) enum Kind {
     Counter = 8,
     Idempotency = 9,
     LastSwept = 10,
-    /// The key says it all.
+    /// A record without a body: its key is the information.
     Mark = 11,
     Life = 12,
     Suspect = 13,
@@ -53,45 +53,45 @@ pub(crate) enum Kind {
     Clock = 15,
 }
 
-/// Frames `value`.
+/// Encodes and frames `value`.
 pub(crate) fn encode<T: Serialize>(kind: Kind, value: &T) -> Vec<u8> {
-    let mut record = open(SMALL_BODY);
+    let mut record = new_record(SMALL_BODY);
     write(&mut record, value);
     seal(kind, record)
 }
 
-/// Frames a body that is encoded already.
+/// Frames an encoded body.
 pub(crate) fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
-    let mut record = open(body.len());
+    let mut record = new_record(body.len());
     record.extend_from_slice(body);
     seal(kind, record)
 }
 
-/// Most records are no longer: they are written without an allocation more.
+/// Most bodies are no longer than this: their records take one allocation.
 const SMALL_BODY: usize = 96;
 
-/// A record whose body, of about this length, is to be written into it.
-fn open(body: usize) -> Vec<u8> {
+/// Returns a record with space for its frame and for a body of about `body` bytes.
+fn new_record(body: usize) -> Vec<u8> {
     let mut record = Vec::with_capacity(HEADER + body);
     record.extend_from_slice(&[0; HEADER]);
     record
 }
 
-/// Frames the body that was written into an open record.
+/// Fills in the frame of a record whose body has been written.
 fn seal(kind: Kind, mut record: Vec<u8>) -> Vec<u8> {
-    let (head, body) = record.split_at_mut(HEADER);
+    let (header, body) = record.split_at_mut(HEADER);
     let checksum = checksum(kind, body);
-    head[..3].copy_from_slice(&[MAGIC, VERSION, kind as u8]);
-    head[3..].copy_from_slice(&checksum.to_le_bytes());
+    header[..3].copy_from_slice(&[MAGIC, VERSION, kind as u8]);
+    header[3..].copy_from_slice(&checksum.to_le_bytes());
     record
 }
 
 fn write<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
     bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
-        .expect("a Vec takes all of our own records");
+        .expect("a Vec accepts all of our own records");
 }
 
-/// Opens the frame of the record under `key` and decodes its body.
+/// Checks the frame of the record under `key` and decodes its body.
 pub(crate) fn decode<T: DeserializeOwned>(
     kind: Kind,
     key: &[u8],
@@ -101,7 +101,7 @@ pub(crate) fn decode<T: DeserializeOwned>(
     decode_body(kind, key, body)
 }
 
-/// Opens the frame of the record under `key`.
+/// Checks the frame of the record under `key` and returns its body.
 pub(crate) fn unframe<'a>(
     kind: Kind,
     key: &[u8],
@@ -123,7 +123,7 @@ pub(crate) fn unframe<'a>(
     Ok(body)
 }
 
-/// Decodes a whole body.
+/// Decodes a complete body.
 pub(crate) fn decode_body<'a, T: Deserialize<'a>>(
     kind: Kind,
     key: &[u8],
@@ -143,24 +143,24 @@ pub(crate) fn decode_body<'a, T: Deserialize<'a>>(
     }
 }
 
-/// How a record is decoded. The limit is for lengths in it that are not true: that much is allocated
-/// before anybody looks whether it is there.
+/// How single records are decoded. The limit guards against false lengths in them: the decoder
+/// allocates that much before it checks that the bytes are there.
 const SMALL: Configuration<LittleEndian, Varint, Limit<{ 1 << 20 }>> =
     bincode::config::standard().with_limit::<{ 1 << 20 }>();
-/// How records that were joined are, up to so many bytes, and beyond.
+/// Bodies joined from parts are decoded with a larger limit, up to this many bytes and beyond.
 const JOINED: usize = 1 << 21;
 const MEDIUM: Configuration<LittleEndian, Varint, Limit<{ 1 << 28 }>> =
     bincode::config::standard().with_limit::<{ 1 << 28 }>();
 const LARGE: Configuration<LittleEndian, Varint, Limit<{ 1 << 32 }>> =
     bincode::config::standard().with_limit::<{ 1 << 32 }>();
 
-/// The body of a record: `value` alone.
+/// Encodes `value` as the body of a record.
 pub(crate) fn body<T: Serialize>(value: &T) -> Vec<u8> {
     bincode::serde::encode_to_vec(value, bincode::config::standard())
         .expect("our own records can be encoded")
 }
 
-/// How long its body would be.
+/// Returns the length of the body of `value` without encoding it.
 pub(crate) fn length<T: Serialize>(value: &T) -> usize {
     let mut encoder = bincode::enc::EncoderImpl::new(
         bincode::enc::write::SizeWriter::default(),
@@ -172,7 +172,7 @@ pub(crate) fn length<T: Serialize>(value: &T) -> usize {
     encoder.into_writer().bytes_written
 }
 
-/// Cuts bytes into the pieces of a value too large for one record.
+/// Splits bytes into the pieces of a value too large for one record.
 pub(crate) fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.chunks(MAX_BODY)
 }
@@ -195,10 +195,10 @@ fn place(kind: Kind, key: &[u8]) -> String {
     format!("{kind:?} record {}", keys::shown(key))
 }
 
-/// Packs a stream's records of one commit into as few segments as fit [`MAX_RECORD`], as they come.
+/// Packs a stream's records of one commit into as few segments as fit [`MAX_RECORD`], in order.
 ///
-/// A segment starts with how many of its children ended well and how many did not, so that
-/// progress is counted without decoding them.
+/// A segment starts with the number of children that succeeded in it and the number that did not,
+/// so that progress is counted without decoding the records.
 #[derive(Debug, Default)]
 pub(crate) struct Packing {
     full: Vec<Vec<u8>>,
@@ -206,11 +206,11 @@ pub(crate) struct Packing {
     failed: u32,
     len: u32,
     bytes: Vec<u8>,
-    /// Children in a row that have started for the first time: one record for all.
+    /// Consecutive children that started for the first time: one line for all.
     started: Range<Index>,
 }
 
-/// What stands in a segment: a record, or the first starts of several children in a row.
+/// A line of a segment: a record, or the first starts of consecutive children.
 #[derive(Serialize, Deserialize)]
 enum Line<R> {
     Record(R),
@@ -218,7 +218,7 @@ enum Line<R> {
 }
 
 impl Packing {
-    /// Room for the three counts.
+    /// Space for the three counts.
     const HEAD: usize = 15;
 
     pub(crate) fn push(&mut self, record: &Record) {
@@ -226,7 +226,7 @@ impl Packing {
             return self.append(&Line::Record(record));
         };
         match change {
-            // (The body of a chord has the largest index there is.)
+            // (The body of a chord has the largest index.)
             ChildProgress::Started(past) if past.is_first() && *index != BODY => {
                 return self.push_start(*index);
             }
@@ -235,7 +235,7 @@ impl Packing {
         }
         self.append(&Line::Record(record));
         match change {
-            // The end of a fold's function is no member's.
+            // The end of a fold's function is not the end of a member.
             ChildProgress::Done(_) if *index == BODY => {}
             ChildProgress::Done(Outcome::Success(_)) => self.succeeded += 1,
             ChildProgress::Done(Outcome::Failure(_) | Outcome::Revoked(_)) => self.failed += 1,
@@ -269,37 +269,37 @@ impl Packing {
         write(&mut self.bytes, line);
         if self.len > 0 && self.bytes.len() > MAX_BODY - Self::HEAD {
             let last = self.bytes.split_off(before);
-            self.cut();
-            // (Not in place of the list: it has room for the next segment.)
+            self.finish_segment();
+            // (`split_off` leaves the capacity with `bytes`, for the next segment.)
             self.bytes.extend_from_slice(&last);
         }
         self.len += 1;
     }
 
-    /// Ends a segment.
-    fn cut(&mut self) {
+    /// Completes a segment.
+    fn finish_segment(&mut self) {
         let counts = (self.succeeded, self.failed, u64::from(self.len));
-        let mut segment = open(Self::HEAD + self.bytes.len());
+        let mut segment = new_record(Self::HEAD + self.bytes.len());
         write(&mut segment, &counts);
         segment.append(&mut self.bytes);
         self.full.push(seal(Kind::Segment, segment));
         (self.succeeded, self.failed, self.len) = (0, 0, 0);
     }
 
-    /// The segments, in order.
+    /// Returns the segments, in order.
     pub(crate) fn finish(mut self) -> Vec<Vec<u8>> {
         self.push_started();
         if self.len > 0 {
-            self.cut();
+            self.finish_segment();
         }
         self.full
     }
 }
 
-/// The records of a segment.
+/// Returns the records of a segment.
 pub(crate) fn segment_records(key: &[u8], segment: &[u8]) -> Result<Vec<Record>, StoreError> {
-    type Whole = (u32, u32, Vec<Line<Record>>);
-    let (_, _, lines) = decode::<Whole>(Kind::Segment, key, segment)?;
+    type Body = (u32, u32, Vec<Line<Record>>);
+    let (_, _, lines) = decode::<Body>(Kind::Segment, key, segment)?;
     let mut records = Vec::with_capacity(lines.len());
     for line in lines {
         match line {
@@ -315,81 +315,81 @@ pub(crate) fn segment_records(key: &[u8], segment: &[u8]) -> Result<Vec<Record>,
     Ok(records)
 }
 
-/// What a supervisor that goes on has to know of a record, or of several.
+/// The part of one or several records that a resuming supervisor needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RecordSummary {
-    /// Child `index` has ended well; its value has not been looked at.
+    /// Child `index` succeeded; its value was not decoded.
     Done(Index),
-    /// These children have started for the first time.
+    /// These children started for the first time.
     Started(Range<Index>),
     Record(Record),
 }
 
-/// The records of a segment, without the values of the children that ended well: they are most of
-/// it, and most of the time that it takes to read.
+/// Returns the records of a segment without the values of the children that succeeded: those are
+/// most of its bytes, and most of the time that reading takes.
 pub(crate) fn summaries(key: &[u8], segment: &[u8]) -> Result<Vec<RecordSummary>, StoreError> {
-    let seen = lines(key, segment)?.map(|line| {
+    let summaries = lines(key, segment)?.map(|line| {
         Ok(match line? {
-            Seen::Value(index, _)
-            | Seen::Record(Record::Child {
+            LineContent::Value(index, _)
+            | LineContent::Record(Record::Child {
                 index,
                 change: ChildProgress::Done(Outcome::Success(_)),
             }) => RecordSummary::Done(index),
-            Seen::Started(range) => RecordSummary::Started(range),
-            Seen::Record(record) => RecordSummary::Record(record),
+            LineContent::Started(range) => RecordSummary::Started(range),
+            LineContent::Record(record) => RecordSummary::Record(record),
         })
     });
-    seen.collect()
+    summaries.collect()
 }
 
-/// What stands in a line of a segment.
+/// The content of one line of a segment.
 #[derive(Debug)]
-pub(crate) enum Seen<'a> {
-    /// Child `index` has ended with this value.
+pub(crate) enum LineContent<'a> {
+    /// Child `index` succeeded with this value.
     Value(Index, &'a [u8]),
-    /// These children have started for the first time.
+    /// These children started for the first time.
     Started(Range<Index>),
     Record(Record),
 }
 
-/// The lines of a segment, read one by one. An error is the last.
+/// The lines of a segment, decoded one by one. After an error the iterator ends.
 #[derive(Debug)]
 pub(crate) struct Lines<'a> {
     key: &'a [u8],
     rest: &'a [u8],
-    /// How many there are to be.
+    /// The number of lines left.
     left: u64,
 }
 
 pub(crate) fn lines<'a>(key: &'a [u8], segment: &'a [u8]) -> Result<Lines<'a>, StoreError> {
-    let whole = unframe(Kind::Segment, key, segment)?;
+    let body = unframe(Kind::Segment, key, segment)?;
     let cut_short = || corrupt(Kind::Segment, key, "it is cut short");
-    let ((_, _, left), rest) = prefix::<(u32, u32, u64)>(whole).ok_or_else(cut_short)?;
+    let ((_, _, left), rest) = prefix::<(u32, u32, u64)>(body).ok_or_else(cut_short)?;
     Ok(Lines { key, rest, left })
 }
 
 impl<'a> Lines<'a> {
-    fn read(&mut self) -> Result<Seen<'a>, StoreError> {
+    fn read(&mut self) -> Result<LineContent<'a>, StoreError> {
         if self.left == 0 {
             return Err(corrupt(Kind::Segment, self.key, "it has bytes to spare"));
         }
         self.left -= 1;
-        if let Some((index, value, behind)) = value_at_hand(self.rest) {
-            self.rest = behind;
-            return Ok(Seen::Value(index, value));
+        if let Some((index, value, after)) = inline_value(self.rest) {
+            self.rest = after;
+            return Ok(LineContent::Value(index, value));
         }
         let cut_short = || corrupt(Kind::Segment, self.key, "it is cut short");
-        let (line, behind) = prefix(self.rest).ok_or_else(cut_short)?;
-        self.rest = behind;
+        let (line, after) = prefix(self.rest).ok_or_else(cut_short)?;
+        self.rest = after;
         Ok(match line {
-            Line::Record(record) => Seen::Record(record),
-            Line::Started(range) => Seen::Started(bounded(self.key, range)?),
+            Line::Record(record) => LineContent::Record(record),
+            Line::Started(range) => LineContent::Started(bounded(self.key, range)?),
         })
     }
 }
 
 impl<'a> Iterator for Lines<'a> {
-    type Item = Result<Seen<'a>, StoreError>;
+    type Item = Result<LineContent<'a>, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.left == 0 && self.rest.is_empty() {
@@ -410,9 +410,10 @@ fn bounded(key: &[u8], started: Range<Index>) -> Result<Range<Index>, StoreError
     Ok(started)
 }
 
-/// The child and its value, and what is behind the line, if this is one of a child that ended with a
-/// value that stands in it: nearly all do. A test holds the numbers of the variants.
-fn value_at_hand(line: &[u8]) -> Option<(Index, &[u8], &[u8])> {
+/// Reads a line that records that a child succeeded with an inline value, without decoding the rest
+/// of the record: most lines do. Returns the child's index, the value and the bytes behind the
+/// line, or `None` for any other line. A test pins the numbers of the variants.
+fn inline_value(line: &[u8]) -> Option<(Index, &[u8], &[u8])> {
     const RECORD_OF_CHILD: (u32, u32) = (0, 0);
     const DONE_WITH_INLINE_VALUE: (u32, u32, u32) = (2, 0, 0);
     let (RECORD_OF_CHILD, rest) = prefix(line)? else {
@@ -423,17 +424,17 @@ fn value_at_hand(line: &[u8]) -> Option<(Index, &[u8], &[u8])> {
         return None;
     };
     let (len, rest) = prefix::<u64>(rest)?;
-    let (value, behind) = rest.split_at_checked(usize::try_from(len).ok()?)?;
-    Some((index, value, behind))
+    let (value, after) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+    Some((index, value, after))
 }
 
-/// A value at the front of these bytes, and what is behind it.
+/// Decodes a value at the start of these bytes; returns it and the bytes behind it.
 fn prefix<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
     let decoded = bincode::serde::decode_from_slice(bytes, SMALL);
     decoded.ok().map(|(value, read)| (value, &bytes[read..]))
 }
 
-/// How many children ended in a segment: well, and not.
+/// Returns how many children succeeded in a segment, and how many did not.
 pub(crate) fn segment_counts(key: &[u8], segment: &[u8]) -> Result<(u32, u32), StoreError> {
     let body = unframe(Kind::Segment, key, segment)?;
     bincode::serde::decode_from_slice(body, SMALL)
@@ -486,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_did_stays_in_order_among_starts() {
+    fn the_records_of_a_child_stay_in_order_among_starts() {
         let records = [
             started(0),
             started(1),
@@ -529,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glance_passes_over_the_values_of_what_ended_well_and_over_nothing_else() {
+    fn summaries_skip_the_values_of_successful_children_and_nothing_else() {
         let failure = TaskFailure::new(FailureKind::Engine, Id::from(Uuid::nil()), "t", 1, "m");
         let child = |index, change| Record::Child { index, change };
         let ended = |outcome| child(300, ChildProgress::Done(outcome));
@@ -571,11 +572,16 @@ mod tests {
             },
         ];
         let stored = ended(Outcome::Success(Value::Stored { seq: 3, len: 9 }));
-        let well = [done(7, 90), stored];
+        let succeeded = [done(7, 90), stored];
         let starts = [started(4), started(5)];
-        let all: Vec<_> = well.iter().chain(&other).chain(&starts).cloned().collect();
+        let all: Vec<_> = succeeded
+            .iter()
+            .chain(&other)
+            .chain(&starts)
+            .cloned()
+            .collect();
         let [segment] = &segments(&all)[..] else {
-            panic!("they fit into one")
+            panic!("they fit into one segment")
         };
         let expected = [7, 300].map(RecordSummary::Done);
         let expected = expected.into_iter().chain(other.map(RecordSummary::Record));
@@ -609,7 +615,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_not_true_is_refused_before_so_much_is_allocated() {
+    fn a_false_length_is_refused_before_that_much_is_allocated() {
         for bytes in [100, MAX_RECORD, MAX_RECORD + 1, JOINED] {
             let mut claims_a_gigabyte = body(&(1_u64 << 30));
             claims_a_gigabyte.resize(bytes, 0);

@@ -1,4 +1,4 @@
-//! A draft: what is to be written with the next commit.
+//! The builder of a commit: it collects the writes of the next batch.
 
 use std::collections::HashMap;
 
@@ -8,23 +8,23 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::{PendingCallback, Record};
 use crate::canvas::outcome::Value;
 
-/// The largest value that stands in the record of its outcome; a larger one is kept in pieces.
+/// The largest value that is stored in the record of its outcome; a larger one is stored in pieces.
 const MAX_INLINE: usize = 4_096;
 
-/// The largest accumulator that stands in the record of each run.
+/// The largest accumulator that is stored in the record of each run.
 const MAX_INLINE_ACC: usize = 128;
 
-/// One batch in the making.
+/// The writes of one batch, before it is sealed.
 #[derive(Debug, Default)]
 pub(crate) struct CommitBuilder {
-    /// The records of each stream, in order: one segment a stream and commit.
+    /// The records of each stream, in order: one or more segments per stream and commit.
     streams: Vec<(Id, Packing)>,
-    /// Where in `streams` each is.
-    places: HashMap<Id, usize>,
-    /// The stream that was added to last: mostly it is the next one, too.
+    /// The position of each stream in `streams`.
+    positions: HashMap<Id, usize>,
+    /// The position of the stream that was added to last, which mostly is the next one, too.
     last: usize,
     batch: Batch,
-    /// Streams whose watchers are to look again.
+    /// Streams whose watchers are woken after the commit.
     touched: Vec<Id>,
 }
 
@@ -36,7 +36,7 @@ impl CommitBuilder {
             .get(self.last)
             .is_none_or(|(id, _)| *id != stream)
         {
-            self.last = *self.places.entry(stream).or_insert_with(|| {
+            self.last = *self.positions.entry(stream).or_insert_with(|| {
                 self.streams.push((stream, Packing::default()));
                 self.streams.len() - 1
             });
@@ -52,9 +52,9 @@ impl CommitBuilder {
         self.batch.delete(key);
     }
 
-    /// Who waits for the end of workflow `root` looks again after this batch.
+    /// Wakes the callers that wait for the end of workflow `root`, once this batch is durable.
     pub(crate) fn touch(&mut self, root: Id) {
-        // Not the root's own stream, in which its members are.
+        // Not the root's own stream, which holds the records of its members.
         self.touched.push(root.workflow_stream());
     }
 
@@ -62,39 +62,40 @@ impl CommitBuilder {
         self.streams.is_empty() && self.batch.is_empty()
     }
 
-    /// Takes all there is, as commit number `commit`: the batch, and what it touches.
+    /// Takes all writes as commit number `commit`: returns the batch and the streams that it
+    /// touches.
     pub(crate) fn take(&mut self, commit: u64) -> (Batch, Vec<Id>) {
         let mut batch = std::mem::take(&mut self.batch);
         let mut touched = std::mem::take(&mut self.touched);
-        self.places.clear();
+        self.positions.clear();
         for (stream, packing) in self.streams.drain(..) {
             for (part, segment) in (0..).zip(packing.finish()) {
                 batch.put(keys::segment(stream, commit, part), segment);
             }
             touched.push(stream);
         }
-        // The next will most likely be as large.
+        // The next batch will most likely be as large.
         self.batch = batch.another();
         self.touched = Vec::with_capacity(touched.len());
         (batch, touched)
     }
 }
 
-/// That a callback of workflow `root` is to run, in the stream of the workflow.
-pub(crate) fn due(due: &PendingCallback) -> Record {
+/// Returns the record that a callback of its workflow is to run; it belongs into the workflow's stream.
+pub(crate) fn callback_record(callback: &PendingCallback) -> Record {
     Record::Due {
-        seq: due.node.seq,
-        input: due.input.clone(),
+        seq: callback.node.seq,
+        input: callback.input.clone(),
     }
 }
 
-/// The value as it is recorded: what is too large for its record is `put` beside it, in pieces. A
-/// later one of the same node takes its place.
+/// Returns the value as it is recorded: a value too large for its record is `put` beside it, in
+/// pieces. A later value of the same node overwrites these.
 pub(crate) fn spill(node: Id, value: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
     match value {
         Value::Inline(payload) if payload.bytes().len() > MAX_INLINE => Value::Stored {
             seq: node.seq(),
-            len: cut(node, 0, payload.bytes(), put),
+            len: put_pieces(node, 0, payload.bytes(), put),
         },
         Value::Extended { own, seqs } => Value::Extended {
             own: Box::new(spill(node, *own, put)),
@@ -104,31 +105,31 @@ pub(crate) fn spill(node: Id, value: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8
     }
 }
 
-/// As [`keep`], for the accumulator of a fold's function, which is written again and again: where it
-/// is not small, in the same place.
+/// As [`spill`], for the accumulator of a fold's function, which is written after each run: a large
+/// one overwrites the one before.
 pub(crate) fn spill_acc(body: Id, acc: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
     match acc {
         Value::Inline(payload) if payload.bytes().len() > MAX_INLINE_ACC => Value::Stored {
             seq: body.seq(),
-            len: cut(body, 0, payload.bytes(), put),
+            len: put_pieces(body, 0, payload.bytes(), put),
         },
         acc => acc,
     }
 }
 
-/// As [`keep`], for the arguments that a retry gave.
+/// As [`spill`], for the arguments that a retry set.
 pub(crate) fn spill_args(node: Id, args: Value, put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> Value {
     match args {
         Value::Inline(payload) if payload.bytes().len() > MAX_INLINE => Value::Args {
             seq: node.seq(),
-            len: cut(node, keys::ARGS, payload.bytes(), put),
+            len: put_pieces(node, keys::ARGS, payload.bytes(), put),
         },
         args => args,
     }
 }
 
-/// Puts pieces, numbered from `first` on; returns the length of all.
-fn cut(node: Id, first: u32, bytes: &[u8], put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> u64 {
+/// Puts the pieces, numbered from `first` on; returns the total length.
+fn put_pieces(node: Id, first: u32, bytes: &[u8], put: &mut impl FnMut(Vec<u8>, Vec<u8>)) -> u64 {
     for (part, piece) in (first..).zip(codec::pieces(bytes)) {
         put(keys::piece(node, part), codec::frame(Kind::Piece, piece));
     }
@@ -140,9 +141,10 @@ mod tests {
     use super::*;
     use crate::canvas::payload::Payload;
 
-    /// A crash may leave the pieces of a result without its record, while the arguments are needed.
+    /// A crash may leave the pieces of a result without its record, while the next run needs the
+    /// arguments.
     #[test]
-    fn a_result_leaves_the_arguments_of_a_retry_alone() {
+    fn the_pieces_of_a_result_do_not_overwrite_the_arguments_of_a_retry() {
         let node = Id::from(uuid::Uuid::nil());
         let large = || Value::Inline(Payload::from(vec![0; 3 * codec::MAX_RECORD]));
         let mut keys = Vec::new();

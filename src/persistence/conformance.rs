@@ -1,4 +1,4 @@
-//! The one suite that every [`Store`] must pass.
+//! The conformance suite that every [`Store`] must pass.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,8 +6,8 @@ use super::{Batch, Durability, Pair, Store, StoreError};
 
 /// Checks that a store keeps the contract of [`Store`]; panics with the broken rule if not.
 ///
-/// `open` makes a new empty store each time; `reopen` closes a store cleanly and opens the
-/// same data again. What survives a crash cannot be checked from inside a process and is not
+/// `open` creates a new empty store each time; `reopen` closes a store cleanly and opens the same
+/// data again. Whether data survives a crash cannot be checked from inside a process, and is not
 /// checked here.
 ///
 /// # Examples
@@ -161,18 +161,18 @@ fn scans_from_both_ends(store: &impl Store) {
     );
 
     let mut scan = store.scan(b"key-", b"key.");
-    let mut met = Vec::new();
+    let mut seen_keys = Vec::new();
     while let Some(front) = scan.next() {
-        met.push(must(front).0);
-        met.extend(scan.next_back().map(|back| must(back).0));
+        seen_keys.push(must(front).0);
+        seen_keys.extend(scan.next_back().map(|back| must(back).0));
     }
     same(
         "both ends are spent when they meet",
         scan.next_back().is_none(),
         true,
     );
-    met.sort();
-    same("two ends meet with each key once", met, bytes(&names));
+    seen_keys.sort();
+    same("two ends meet with each key once", seen_keys, bytes(&names));
 }
 
 fn scans_prefixes_of_0xff(store: &impl Store) {
@@ -211,8 +211,9 @@ fn scans_while_written(store: &impl Store) {
     for n in 0..100 {
         put(store, &name(2 * n), b"");
     }
-    // Between any two steps a key appears behind, one ahead, and the one just read goes.
-    let mut met = Vec::new();
+    // Between any two steps a key appears behind the scan and one ahead of it, and the key just
+    // read is deleted.
+    let mut seen_keys = Vec::new();
     for pair in store.scan(&name(0), &name(200)) {
         let (key, _) = must(pair);
         let n: u32 = String::from_utf8_lossy(&key).parse().unwrap_or(u32::MAX);
@@ -221,19 +222,19 @@ fn scans_while_written(store: &impl Store) {
         batch.put(name(n.saturating_sub(1)), "behind");
         batch.put(name(500 + n), "ahead, out of range");
         apply(store, batch);
-        met.push(n);
+        seen_keys.push(n);
     }
     let even: Vec<u32> = (0..100).map(|n| 2 * n).collect();
     same(
         "keys not yet reached come once each while others change",
-        met,
+        seen_keys,
         even,
     );
 }
 
 fn never_shows_half_a_batch(store: &impl Store) {
     const ROUNDS: u64 = 300;
-    // Far apart, so that a tree keeps them in different nodes.
+    // The keys are far apart, so that a tree keeps them in different nodes.
     for n in 0..200_u32 {
         put(store, format!("m-{n:04}").as_bytes(), b"filler");
     }
@@ -252,12 +253,12 @@ fn never_shows_half_a_batch(store: &impl Store) {
             (1..=ROUNDS).for_each(write);
             done.store(true, Ordering::Release);
         });
-        // Whatever is read later is of the same batch or of a later one, in either order of
+        // Of two reads the later one returns the same batch or a later one, in either order of
         // reading; half a batch breaks one of the orders.
         let read = |name: &&[u8]| get(store, name).map(round);
-        let mut last_look = false;
-        while !last_look {
-            last_look = done.load(Ordering::Acquire);
+        let mut last_pass = false;
+        while !last_pass {
+            last_pass = done.load(Ordering::Acquire);
             for seen in [
                 names.iter().map(read).collect::<Vec<_>>(),
                 names.iter().rev().map(read).collect(),
@@ -379,7 +380,7 @@ mod tests {
 
     use crate::persistence::{MemoryStore, Op, Scan};
 
-    /// Applies each op by itself: the fault that the suite must see.
+    /// Applies each operation by itself: the fault that the suite must detect.
     #[derive(Debug)]
     struct Torn {
         store: MemoryStore,
@@ -402,10 +403,10 @@ mod tests {
                     Op::Delete(key) => one.delete(key),
                 }
                 self.store.apply(one)?;
-                // Until a reader has looked at all, if there is one.
-                let looked = self.reads.load(Ordering::SeqCst) + 12;
+                // Waits until a reader has read all keys, if there is a reader.
+                let target = self.reads.load(Ordering::SeqCst) + 12;
                 for _ in 0..10_000 {
-                    if self.reads.load(Ordering::SeqCst) >= looked {
+                    if self.reads.load(Ordering::SeqCst) >= target {
                         break;
                     }
                     std::thread::yield_now();
@@ -420,7 +421,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "never sees half a batch")]
-    fn the_suite_notices_a_store_that_tears_batches() {
+    fn the_suite_detects_a_store_that_tears_batches() {
         never_shows_half_a_batch(&Torn {
             store: MemoryStore::new(),
             reads: AtomicU64::new(0),

@@ -1,4 +1,4 @@
-//! The directory that the user names, and its lock.
+//! The user's data directory and its lock.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -9,11 +9,11 @@ use tracing::info;
 
 use super::dir::has_a_name;
 use super::files::{UNFINISHED, damaged, failed, make_dir_durably, open_private};
-use super::identity::of_this_process;
+use super::identity::process_number;
 use crate::persistence::{Holder, StoreError};
 
-/// Makes the user's directory and everything above it, durably.
-pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
+/// Creates the data directory and its missing ancestors, durably.
+pub(super) fn create_data_dir(dir: &Path) -> Result<PathBuf, StoreError> {
     match fs::metadata(dir) {
         Ok(found) if !found.is_dir() => {
             return Err(failed(
@@ -22,7 +22,7 @@ pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
                 io::Error::new(ErrorKind::NotADirectory, "it is a file"),
             ));
         }
-        Ok(_) | Err(_) => {} // what is wrong, making it will tell
+        Ok(_) | Err(_) => {} // creating it reports any other problem
     }
     if dir.join(UNFINISHED).exists() {
         return Err(damaged(dir, "it is a backup that was cut short"));
@@ -31,35 +31,36 @@ pub(super) fn make_home(dir: &Path) -> Result<PathBuf, StoreError> {
     make_dir_durably(dir)
 }
 
-/// How long an open waits for another process to let go of the store, unless it is told otherwise. One that
-/// was killed has it open until the system has taken all of its memory back, and its last write has ended.
+/// How long an open waits for another process to release the store, by default. A killed process
+/// holds the lock until the system has reclaimed all of its memory and its last write has ended.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long this process waits for a lock that is its own. A process that it starts has all of its
-/// files open until it runs its own program, also those that are closed here meanwhile.
-const STRAGGLERS: Duration = Duration::from_millis(100);
+/// How long this process waits for a lock that it holds itself. A process that it spawns has all of
+/// its files open until it executes its own program, including files that this process closes
+/// meanwhile.
+const OWN_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long it waits before it looks at the lock again, at first and at last.
-const NAP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+/// The first and the longest interval between two attempts to take the lock.
+const POLL_INTERVAL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 
-/// More than a lock file holds.
-const LONGEST: u64 = 512;
+/// More bytes than a lock file holds.
+const MAX_LEN: u64 = 512;
 
-/// Takes `<home>/LOCK`, waiting for a while if need be, or tells which process has it (H7).
-pub(super) fn lock(home: &Path, timeout: Duration) -> Result<File, StoreError> {
-    lock_with(home, timeout, std::thread::sleep)
+/// Takes `<data_dir>/LOCK`, waiting up to `timeout`, or returns which process holds it (H7).
+pub(super) fn lock(data_dir: &Path, timeout: Duration) -> Result<File, StoreError> {
+    lock_with(data_dir, timeout, std::thread::sleep)
 }
 
 fn lock_with(
-    home: &Path,
+    data_dir: &Path,
     timeout: Duration,
     mut wait: impl FnMut(Duration),
 ) -> Result<File, StoreError> {
-    let path = home.join("LOCK");
+    let path = data_dir.join("LOCK");
     let file = loop {
         let file = open_private(&path)?;
-        wait_for_lock(&file, home, timeout, &mut wait)?;
-        // If it was deleted meanwhile, others may lock the one that they make in its place.
+        wait_for_lock(&file, data_dir, timeout, &mut wait)?;
+        // If the file was deleted meanwhile, another process may create and lock a new one.
         if has_a_name(&file).map_err(|e| failed("look at", &path, e))? {
             break file;
         }
@@ -71,58 +72,58 @@ fn lock_with(
             "it was not written by this library and is left untouched",
         ));
     }
-    // What it says is for messages only: a full disk must not keep the store shut.
-    let _ = write(&file, &text_of_this_process());
+    // The text only serves messages: a full disk must not keep the store shut.
+    let _ = write(&file, &own_text());
     Ok(file)
 }
 
-/// Locks the file, waiting for a while if need be, or tells which process has locked it.
+/// Locks the file, waiting up to `timeout`, or returns which process holds it.
 fn wait_for_lock(
     file: &File,
-    home: &Path,
+    data_dir: &Path,
     timeout: Duration,
     mut wait: impl FnMut(Duration),
 ) -> Result<(), StoreError> {
-    let (begun, mut nap) = (Instant::now(), NAP.0);
+    let (started, mut interval) = (Instant::now(), POLL_INTERVAL.0);
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::Error(e)) => return Err(failed("lock the store in", home, e)),
+            Err(TryLockError::Error(e)) => return Err(failed("lock the store in", data_dir, e)),
             Err(TryLockError::WouldBlock) => {}
         }
         let holder = holder_of(file);
         let limit = match holder {
-            Holder::ThisProcess => STRAGGLERS,
+            Holder::ThisProcess => OWN_LOCK_TIMEOUT,
             _ => timeout,
         };
-        if begun.elapsed() >= limit {
-            let path = home.to_owned();
+        if started.elapsed() >= limit {
+            let path = data_dir.to_owned();
             return Err(StoreError::Locked { path, holder });
         }
-        if nap == NAP.0 {
-            info!(store = %home.display(), %holder, "it is open elsewhere: waits for that to end");
+        if interval == POLL_INTERVAL.0 {
+            info!(store = %data_dir.display(), %holder, "the store is open elsewhere; waiting for the lock");
         }
-        wait(nap);
-        nap = (2 * nap).min(NAP.1);
+        wait(interval);
+        interval = (2 * interval).min(POLL_INTERVAL.1);
     }
 }
 
-/// Keeps others from opening the store meanwhile; without a byte written.
-pub(super) fn hold(home: &Path) -> Result<Option<File>, StoreError> {
-    let path = home.join("LOCK");
+/// Locks the store without writing a byte, so that no other process opens it meanwhile.
+pub(super) fn lock_read_only(data_dir: &Path) -> Result<Option<File>, StoreError> {
+    let path = data_dir.join("LOCK");
     let file = match File::open(&path) {
         Ok(file) => file,
-        // A backup that nobody has opened yet.
+        // A backup that was never opened.
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed("open", &path, e)),
     };
-    wait_for_lock(&file, home, LOCK_TIMEOUT, std::thread::sleep)?;
+    wait_for_lock(&file, data_dir, LOCK_TIMEOUT, std::thread::sleep)?;
     Ok(Some(file))
 }
 
-/// The lines of a lock file: the holder's process id, its [number](of_this_process), the name of its host.
-fn text_of_this_process() -> String {
-    let (pid, number) = (std::process::id(), of_this_process());
+/// Returns the lines of a lock file: process id, [process number](process_number), host name.
+fn own_text() -> String {
+    let (pid, number) = (std::process::id(), process_number());
     let host = host().map_or(String::new(), |host| format!("{host}\n"));
     format!("{pid}\n{number}\n{host}")
 }
@@ -136,13 +137,14 @@ fn write(mut file: &File, text: &str) -> io::Result<()> {
 fn read(mut file: &File) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.rewind()?;
-    file.take(LONGEST).read_to_end(&mut text)?;
+    file.take(MAX_LEN).read_to_end(&mut text)?;
     Ok(text)
 }
 
-/// Says whether a process of this library may have left this in a lock file: it is overwritten.
+/// Returns whether a process of this library may have written this lock file, which may then be
+/// overwritten.
 fn is_ours(text: &[u8]) -> bool {
-    // It is not fsynced: a power cut may leave zeroes, or what an earlier process wrote behind the end.
+    // The file is not fsynced: a power cut may leave zeroes, or the end of a longer earlier text.
     let is_number = |byte: &u8| byte.is_ascii_digit() || *byte == 0;
     let is_name =
         |byte: &u8| is_number(byte) || byte.is_ascii_alphabetic() || b"-._".contains(byte);
@@ -154,16 +156,16 @@ fn is_ours(text: &[u8]) -> bool {
         })
 }
 
-/// The process that holds this lock, as far as the file tells.
+/// Returns the process that holds this lock, as far as the file tells.
 fn holder_of(file: &File) -> Holder {
-    // Where locks are mandatory this read fails: then the holder has no name.
+    // Where locks are mandatory this read fails, and the holder stays unknown.
     let text = read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let mut lines = text.lines();
     let pid = lines.next().and_then(|pid| pid.parse().ok());
     let number: Option<u64> = lines.next().and_then(|number| number.parse().ok());
     match (pid, number) {
-        (_, Some(number)) if number == of_this_process() => Holder::ThisProcess,
+        (_, Some(number)) if number == process_number() => Holder::ThisProcess,
         (Some(pid), _) => {
             let name = lines.next().map(str::to_owned);
             let host = name.filter(|name| Some(name) != host().as_ref());
@@ -173,7 +175,7 @@ fn holder_of(file: &File) -> Holder {
     }
 }
 
-/// The name of this host, where it can be read.
+/// Returns the name of this host, where it can be read.
 fn host() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = name.trim();
@@ -185,13 +187,14 @@ fn host() -> Option<String> {
 mod tests {
     use super::*;
 
-    /// A lock that is held by what this process did not take it by, with this in its file.
+    /// Returns a directory whose lock file has this text, and a lock on it that was not taken by
+    /// `lock`.
     fn held(text: &str) -> (tempfile::TempDir, File) {
-        let home = tempfile::tempdir().unwrap();
-        fs::write(home.path().join("LOCK"), text).unwrap();
-        let file = File::open(home.path().join("LOCK")).unwrap();
+        let data_dir = tempfile::tempdir().unwrap();
+        fs::write(data_dir.path().join("LOCK"), text).unwrap();
+        let file = File::open(data_dir.path().join("LOCK")).unwrap();
         file.try_lock().unwrap();
-        (home, file)
+        (data_dir, file)
     }
 
     fn holder(locked: Result<File, StoreError>) -> Holder {
@@ -202,23 +205,23 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_let_go_while_an_open_waits_for_it_is_taken() {
-        let (home, file) = held("1\n");
+    fn an_open_takes_a_lock_that_is_released_while_it_waits() {
+        let (data_dir, file) = held("1\n");
         let mut file = Some(file);
-        let mut naps = 0;
-        let locked = lock_with(home.path(), Duration::MAX, |_| {
-            naps += 1;
-            if naps == 3 {
+        let mut waits = 0;
+        let locked = lock_with(data_dir.path(), Duration::MAX, |_| {
+            waits += 1;
+            if waits == 3 {
                 file = None;
             }
         });
         assert_eq!(holder_of(&locked.unwrap()), Holder::ThisProcess);
-        assert_eq!(naps, 3);
+        assert_eq!(waits, 3);
     }
 
     #[test]
-    fn a_lock_that_is_not_let_go_in_time_names_its_holder() {
-        for (text, found, words) in [
+    fn a_lock_that_is_not_released_in_time_names_its_holder() {
+        for (text, found, message) in [
             ("1\n", (1, None), "process 1"),
             (
                 "1\n77\nother-host\n",
@@ -226,20 +229,23 @@ mod tests {
                 "process 1 on host other-host",
             ),
         ] {
-            let (home, _file) = held(text);
-            let holder = holder(lock(home.path(), Duration::ZERO));
+            let (data_dir, _file) = held(text);
+            let holder = holder(lock(data_dir.path(), Duration::ZERO));
             let (pid, host) = (found.0, found.1.map(str::to_owned));
             assert_eq!(holder, Holder::Process { pid, host });
-            assert_eq!(holder.to_string(), words);
+            assert_eq!(holder.to_string(), message);
         }
-        let (home, _file) = held("");
-        assert_eq!(holder(lock(home.path(), Duration::ZERO)), Holder::Unknown);
+        let (data_dir, _file) = held("");
+        assert_eq!(
+            holder(lock(data_dir.path(), Duration::ZERO)),
+            Holder::Unknown
+        );
     }
 
     #[test]
-    fn whatever_a_power_cut_leaves_of_a_lock_file_is_ours_and_a_text_of_others_is_not() {
+    fn a_lock_file_torn_by_a_power_cut_is_ours_and_a_text_of_another_program_is_not() {
         let (before, after) = ("1234567\n89012345678901234567\nhost-1\n", "1\n2\nb\n");
-        // The later text over the earlier one, or the earlier one with zeroes behind it; each cut anywhere.
+        // The later text over the earlier one, or zeroes behind the later one; each cut anywhere.
         let behind = format!("{after}{}", &before[after.len()..]);
         let zeroes = format!("{after}{}", "\0".repeat(before.len()));
         for text in [before, after, &behind, &zeroes] {
@@ -253,32 +259,32 @@ mod tests {
     }
 
     #[test]
-    fn a_process_in_another_container_is_not_this_one_though_both_have_one_id() {
+    fn a_process_in_another_container_with_the_same_id_is_another_process() {
         let pid = std::process::id();
         for text in [
-            format!("{pid}\n{}\n", of_this_process().wrapping_add(1)),
+            format!("{pid}\n{}\n", process_number().wrapping_add(1)),
             format!("{pid}\n"),
         ] {
-            let (home, _file) = held(&text);
-            let holder = holder(lock(home.path(), Duration::ZERO));
+            let (data_dir, _file) = held(&text);
+            let holder = holder(lock(data_dir.path(), Duration::ZERO));
             assert_eq!(holder, Holder::Process { pid, host: None });
             assert!(
                 holder.to_string().starts_with("another process"),
                 "{holder}"
             );
         }
-        let (home, _file) = held(&text_of_this_process());
-        let holder = holder(lock(home.path(), Duration::MAX));
+        let (data_dir, _file) = held(&own_text());
+        let holder = holder(lock(data_dir.path(), Duration::MAX));
         assert_eq!(holder, Holder::ThisProcess);
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_lock_that_was_deleted_while_an_open_waits_for_it_is_none() {
-        let (home, file) = held("1\n");
-        let path = home.path().join("LOCK");
+    fn a_lock_file_deleted_while_an_open_waits_is_not_the_lock() {
+        let (data_dir, file) = held("1\n");
+        let path = data_dir.path().join("LOCK");
         let mut file = Some(file);
-        let locked = lock_with(home.path(), Duration::MAX, |_| {
+        let locked = lock_with(data_dir.path(), Duration::MAX, |_| {
             fs::remove_file(&path).unwrap();
             fs::write(&path, "").unwrap();
             file = None;
@@ -286,13 +292,13 @@ mod tests {
         let second = File::open(&path).unwrap();
         assert!(
             second.try_lock().is_err(),
-            "it is the file at the path that is locked"
+            "the lock is on the file at the path"
         );
         drop(locked.unwrap());
     }
 
     #[test]
-    fn the_text_of_every_version_is_taken_for_what_it_is() {
+    fn the_lock_file_of_every_version_is_recognized() {
         for ours in [
             "",
             "123\n",
@@ -302,7 +308,7 @@ mod tests {
         ] {
             assert!(is_ours(ours.as_bytes()), "{ours:?}");
         }
-        assert!(is_ours(text_of_this_process().as_bytes()));
+        assert!(is_ours(own_text().as_bytes()));
         for other in ["my front door", "123\nabc", "1\n2\nmy front door"] {
             assert!(!is_ours(other.as_bytes()), "{other:?}");
         }

@@ -1,4 +1,4 @@
-//! A workflow as submitted: its head, and what of it is too large to stand in one record.
+//! A submitted workflow: its header, and the records of the parts too large for the header.
 
 use std::sync::Arc;
 
@@ -16,26 +16,28 @@ use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::machine::{Index, Purpose, Record};
 use crate::canvas::payload::Payload;
 
-/// A root, or the members of a group, of at most this many bytes stand where they belong; larger
-/// ones get records of their own.
+/// The size in bytes up to which a root is stored in the header, and the members of a group in
+/// their node. Larger ones get records of their own.
 const INLINE: usize = 2_048;
-/// The most members in one record, however small they are: who looks for one decodes them all.
+/// The most members in one record: reading one member decodes all of its record.
 const PACK: u64 = 512;
 
-/// The record that makes a submission count: all else of it was written before, or with it.
+/// The record that makes a submission valid: all its other records are written before it, or with
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WorkflowHeader {
-    /// `None`: stored as the one member of the root group.
+    /// `None`: the root is stored as the one member of the root group.
     pub(crate) root: Option<Node>,
     pub(crate) idempotency_key: Option<String>,
-    /// How many nodes have a number since the submission; those of an `each()` come later.
+    /// The number of node numbers given out at submission; the members of an `each()` are numbered
+    /// later.
     pub(crate) next: Seq,
-    /// How many bytes it takes in the store, its results aside.
+    /// The bytes that the workflow takes in the store, without its results.
     pub(crate) bytes: u64,
 }
 
 impl WorkflowHeader {
-    pub(crate) fn weight(&self) -> Load {
+    pub(crate) fn load(&self) -> Load {
         Load {
             tasks: self.next,
             bytes: self.bytes,
@@ -43,18 +45,18 @@ impl WorkflowHeader {
     }
 }
 
-/// A workflow of which all but its head is stored.
+/// A workflow whose records are stored, except for the header.
 #[derive(Debug)]
 pub(crate) struct Definition {
-    pub(crate) head: WorkflowHeader,
-    /// The root as it is to run: large groups in it are by reference.
+    pub(crate) header: WorkflowHeader,
+    /// The root in the form in which it runs: large groups are by reference.
     pub(crate) root: Node,
 }
 
 impl Definition {
-    /// Freezes a canvas. `put` is given, as the canvas is drawn, what is to be written before the
-    /// head, and how many nodes there are by then; without a head it is swept at the next open. Its
-    /// refusal ends the freezing.
+    /// Freezes a canvas. As the canvas is expanded, `put` receives the records that are written
+    /// before the header, each with the number of nodes so far; without a header the next open
+    /// sweeps them. An error of `put` ends the freezing.
     pub(crate) fn freeze(
         root_id: Id,
         canvas: Canvas,
@@ -80,7 +82,7 @@ impl Definition {
         }
         bytes += if inline { size } else { 0 };
         Ok(Self {
-            head: WorkflowHeader {
+            header: WorkflowHeader {
                 root: inline.then(|| root.clone()),
                 idempotency_key,
                 next,
@@ -91,24 +93,24 @@ impl Definition {
     }
 }
 
-/// A task's own child, ready to be stored.
+/// A subtask, ready to be stored.
 #[derive(Debug)]
 pub(crate) struct StoredSubtask {
-    /// As it is to run: large groups in it are by reference.
+    /// The subtask in the form in which it runs: large groups are by reference.
     pub(crate) node: Node,
     pub(crate) record: Record,
-    /// To be written with the record.
+    /// Records to be written together with `record`.
     pub(crate) segments: Vec<Pair>,
 }
 
 impl StoredSubtask {
-    /// Child `index` of a task, its nodes numbered from `first` on.
+    /// Prepares child `index` of a task, whose nodes are numbered from `first` on.
     pub(crate) fn new(
         task: Id,
         index: Index,
         purpose: Purpose,
         key: String,
-        graft: &SubtaskPlan,
+        plan: &SubtaskPlan,
         first: Seq,
     ) -> Self {
         let mut segments = Vec::new();
@@ -121,12 +123,12 @@ impl StoredSubtask {
             drawn: 0,
             put,
         };
-        let taken = "all is taken";
-        let node = spill.node(graft.node.shifted(first)).expect(taken);
+        let accepts = "the closure accepts every record";
+        let node = spill.node(plan.node.shifted(first)).expect(accepts);
         let recorded = is_small(&node).then(|| Box::new(node.clone()));
         if recorded.is_none() {
-            // A task has no members, so this place is free.
-            spill.alone(task, index, &node).expect(taken);
+            // A task has no members, so this key is free.
+            spill.alone(task, index, &node).expect(accepts);
         }
         Self {
             node,
@@ -145,10 +147,10 @@ fn is_small(node: &Node) -> bool {
     codec::length(node) <= INLINE
 }
 
-/// Puts the members of large groups into records of their own.
+/// Moves the members of large groups into records of their own.
 struct Spill<'a> {
     root: Id,
-    /// How many nodes there are so far.
+    /// The number of nodes so far.
     drawn: Seq,
     put: &'a mut dyn FnMut(Pair, Seq) -> Result<(), CanvasError>,
 }
@@ -185,9 +187,9 @@ impl MemberSink for Spill<'_> {
     }
 }
 
-/// The members of one fan so far.
+/// The members of one fan-out, as they are collected.
 struct CollectedMembers {
-    /// All of them, as long as they can stand where they belong.
+    /// All members, as long as they fit into their node.
     few: Option<Vec<Node>>,
     /// The bytes of these.
     size: usize,
@@ -204,47 +206,49 @@ impl Default for CollectedMembers {
     }
 }
 
-/// A record of members in the making.
+/// A members record that is being filled.
 #[derive(Default)]
 struct Pack {
-    /// The index of the first.
+    /// The index of the first member.
     first: u64,
     count: u64,
     bytes: Vec<u8>,
     last: Option<Node>,
 }
 
-/// A member as it stands in its record.
+/// A member as it is encoded in its record.
 #[derive(Serialize)]
-enum Written<'a> {
+enum EncodedMember<'a> {
     Node(&'a Node),
     Again(&'a Payload),
 }
 
-/// As [`Written`].
+/// The decoded form of [`EncodedMember`].
 #[derive(Deserialize)]
-enum Stored<'a> {
+enum StoredMember<'a> {
     Node(Node),
-    /// The task before it again, with the next number and these arguments.
+    /// A repetition of the task before it, with the next number and these arguments.
     #[serde(borrow)]
     Again(&'a [u8]),
 }
 
 impl Pack {
-    fn written<'a>(&self, node: &'a Node) -> Written<'a> {
+    fn encode_member<'a>(&self, node: &'a Node) -> EncodedMember<'a> {
         match (&self.last, &node.def) {
-            (Some(last), Def::Task(task)) if repeats(last, node) => Written::Again(&task.args),
-            _ => Written::Node(node),
+            (Some(last), Def::Task(task)) if repeats(last, node) => {
+                EncodedMember::Again(&task.args)
+            }
+            _ => EncodedMember::Node(node),
         }
     }
 
-    fn has_room(&self, member: &[u8]) -> bool {
+    fn fits(&self, member: &[u8]) -> bool {
         self.count < PACK && self.bytes.len() + member.len() <= MAX_RECORD - 64
     }
 }
 
-/// Says whether a node is the task before it in all but its number, the next one, and its
-/// arguments.
+/// Returns whether a node equals the task before it except for its number, which is the next one,
+/// and its arguments.
 fn repeats(last: &Node, node: &Node) -> bool {
     let (Def::Task(a), Def::Task(b)) = (&last.def, &node.def) else {
         return false;
@@ -257,7 +261,7 @@ fn repeats(last: &Node, node: &Node) -> bool {
 }
 
 impl Spill<'_> {
-    /// Spills what was frozen in one piece.
+    /// Spills the large groups of a node that was frozen as one value.
     fn node(&mut self, mut node: Node) -> Result<Node, CanvasError> {
         let seq = node.seq;
         node.def = match node.def {
@@ -297,14 +301,14 @@ impl Spill<'_> {
     fn fan(&mut self, seq: Seq, mut fan: FanOutDef) -> Result<FanOutDef, CanvasError> {
         fan.members = match fan.members {
             Members::Inline(members) => {
-                let mut gathered = CollectedMembers::default();
+                let mut collected = CollectedMembers::default();
                 for member in Arc::unwrap_or_clone(members) {
                     let member = self.node(member)?;
-                    self.member(seq, &mut gathered, member)?;
+                    self.member(seq, &mut collected, member)?;
                 }
-                self.members(seq, gathered)?
+                self.members(seq, collected)?
             }
-            // A template is instantiated whole, so it stays whole.
+            // A template is instantiated as a whole, so it is stored whole.
             Members::Each {
                 template,
                 span,
@@ -319,16 +323,16 @@ impl Spill<'_> {
         Ok(fan)
     }
 
-    /// Adds the next member of group `seq` to its pack; a full one is written first.
+    /// Adds the next member of group `seq` to its pack; writes a full pack first.
     fn pack(&mut self, seq: Seq, pack: &mut Pack, node: Node) -> Result<(), CanvasError> {
-        let mut member = codec::body(&pack.written(&node));
-        if pack.count > 0 && !pack.has_room(&member) {
+        let mut member = codec::body(&pack.encode_member(&node));
+        if pack.count > 0 && !pack.fits(&member) {
             self.flush(self.root.node(seq), pack)?;
             *pack = Pack {
                 first: pack.first + pack.count,
                 ..Pack::default()
             };
-            member = codec::body(&Written::Node(&node));
+            member = codec::body(&EncodedMember::Node(&node));
         }
         pack.bytes.extend_from_slice(&member);
         pack.count += 1;
@@ -336,18 +340,18 @@ impl Spill<'_> {
         Ok(())
     }
 
-    /// Writes one node as member `index` of `group`, alone.
+    /// Writes one node as member `index` of `group`, in a record of its own.
     fn alone(&mut self, group: Id, index: u64, node: &Node) -> Result<(), CanvasError> {
         let pack = Pack {
             first: index,
             count: 1,
-            bytes: codec::body(&Written::Node(node)),
+            bytes: codec::body(&EncodedMember::Node(node)),
             last: None,
         };
         self.flush(group, &pack)
     }
 
-    /// Writes a pack; one node that is too large for a record goes into parts.
+    /// Writes a pack; a single node too large for one record is split into parts.
     fn flush(&mut self, group: Id, pack: &Pack) -> Result<(), CanvasError> {
         let mut whole = codec::body(&pack.count);
         whole.extend_from_slice(&pack.bytes);
@@ -361,28 +365,35 @@ impl Spill<'_> {
 
 /// Decodes the joined parts of stored members.
 pub(crate) fn decode_members(key: &[u8], parts: Vec<u8>) -> Result<Vec<Node>, StoreError> {
-    // Arguments are slices of it.
+    // The arguments share these bytes.
     let parts = Payload::from(parts);
-    let stored: Vec<Stored<'_>> = codec::decode_body(Kind::Members, key, parts.bytes())?;
+    let stored: Vec<StoredMember<'_>> = codec::decode_body(Kind::Members, key, parts.bytes())?;
     let mut nodes: Vec<Node> = Vec::with_capacity(stored.len());
     for member in stored {
         nodes.push(match member {
-            Stored::Node(node) => node,
-            Stored::Again(args) => again(nodes.last(), parts.part(args)).ok_or_else(|| {
-                codec::corrupt(Kind::Members, key, "a member repeats what is no task")
-            })?,
+            StoredMember::Node(node) => node,
+            StoredMember::Again(args) => {
+                again(nodes.last(), parts.part(args)).ok_or_else(|| {
+                    codec::corrupt(
+                        Kind::Members,
+                        key,
+                        "a member repeats a node that is not a task",
+                    )
+                })?
+            }
         });
     }
     Ok(nodes)
 }
 
-/// Any bytes, as a head and as the members of a group: what is read means the same when it is written again.
+/// Decodes any bytes as a header and as the members of a group, and checks that a decoded value
+/// survives encoding.
 #[cfg(any(test, feature = "__fuzzing"))]
 pub(crate) fn fuzz(bytes: &[u8]) {
     let key = b"any";
-    if let Ok(head) = codec::decode_body::<WorkflowHeader>(Kind::Head, key, bytes) {
-        let again = codec::decode_body::<WorkflowHeader>(Kind::Head, key, &codec::body(&head));
-        assert_eq!(again.expect("what was written is read"), head);
+    if let Ok(header) = codec::decode_body::<WorkflowHeader>(Kind::Head, key, bytes) {
+        let again = codec::decode_body::<WorkflowHeader>(Kind::Head, key, &codec::body(&header));
+        assert_eq!(again.expect("an encoded header is decoded"), header);
     }
     let Ok(nodes) = decode_members(key, bytes.to_vec()) else {
         return;
@@ -390,10 +401,10 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     let mut pack = Pack::default();
     let mut written = codec::body(&nodes.len());
     for node in &nodes {
-        written.extend_from_slice(&codec::body(&pack.written(node)));
+        written.extend_from_slice(&codec::body(&pack.encode_member(node)));
         pack.last = Some(node.clone());
     }
-    let again = decode_members(key, written).expect("what was written is read");
+    let again = decode_members(key, written).expect("encoded members are decoded");
     assert_eq!(again, nodes);
 }
 
@@ -436,7 +447,7 @@ mod tests {
         }
     }
 
-    /// Freezes and stores a canvas: its root, and the records beside the head.
+    /// Freezes and stores a canvas; returns its root and the records beside the header.
     fn stored(canvas: Canvas) -> (Node, Vec<Pair>) {
         let mut records = Vec::new();
         let put = &mut |pair, _| {
@@ -448,7 +459,7 @@ mod tests {
         (definition.root, records)
     }
 
-    /// The members of the one stored group.
+    /// Returns the members of the only stored group.
     fn members(records: &[Pair]) -> Vec<Node> {
         let mut members = Vec::new();
         let mut parts = Vec::new();
@@ -498,9 +509,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever follows whatever, and whatever the records are.
+        /// Any members in any order, however they are split into records.
         #[test]
-        fn what_is_stored_is_what_was_frozen(
+        fn stored_members_equal_the_frozen_ones(
             members in proptest::collection::vec((member(), 1..50usize), 0..30)
         ) {
             let all = members.iter().flat_map(|(one, times)| vec![one.clone(); *times]);
@@ -519,7 +530,7 @@ mod tests {
                     prop_assert_eq!(size, frozen.len() as u64);
                     prop_assert_eq!(super::tests::members(&records), Arc::unwrap_or_clone(frozen));
                 }
-                Members::Each { .. } => panic!("its members are known"),
+                Members::Each { .. } => panic!("it is no each()"),
             }
         }
 
@@ -535,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn no_member_comes_behind_the_last_number() {
+    fn no_member_follows_the_last_number() {
         let Def::Group(FanOutDef {
             members: Members::Inline(mut members),
             ..
@@ -547,7 +558,10 @@ mod tests {
         };
         let last = &mut Arc::make_mut(&mut members)[0];
         last.seq = u64::MAX;
-        let both = [Written::Node(last), Written::Again(&Payload::from(vec![7]))];
+        let both = [
+            EncodedMember::Node(last),
+            EncodedMember::Again(&Payload::from(vec![7])),
+        ];
         let error = decode_members(b"k", codec::body(&&both[..]));
         assert!(
             matches!(error, Err(StoreError::Corrupt { .. })),
@@ -557,13 +571,13 @@ mod tests {
 
     #[test]
     fn a_member_that_repeats_nothing_is_corrupt() {
-        let first = codec::body(&vec![Written::Again(&Payload::from(vec![7]))]);
+        let first = codec::body(&vec![EncodedMember::Again(&Payload::from(vec![7]))]);
         assert!(decode_members(b"k", first.clone()).is_err());
         let group = Canvas::group([]);
         let (node, _) = stored(group);
         let second = [
-            Written::Node(&node),
-            Written::Again(&Payload::from(vec![7])),
+            EncodedMember::Node(&node),
+            EncodedMember::Again(&Payload::from(vec![7])),
         ];
         assert!(decode_members(b"k", codec::body(&&second[..])).is_err());
     }

@@ -1,8 +1,8 @@
 //! A directory that is held open.
 //!
-//! A name is looked up in the directory that was opened, wherever it has been renamed to since: what is
-//! done to a path would be done to what others have put there. It also needs no descriptor to make a
-//! name durable, when there may be none to spare.
+//! Names are looked up in the opened directory, wherever it has been renamed to since: an operation
+//! on a path would reach whatever directory has taken its place. Making a name durable through the
+//! open handle also needs no new descriptor, when there may be none to spare.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -16,18 +16,18 @@ use super::files::{failed, refuse_link, unsynced};
 #[cfg(not(unix))]
 use super::files::{open_new, open_old};
 
-/// A directory of the store, as it was when it was opened.
+/// A directory of the store, held open.
 #[derive(Debug)]
 pub(super) struct Dir {
     path: PathBuf,
     handle: Handle,
-    /// To open a file in it fails with this error of the system, for tests of what follows.
+    /// Test hook: opening a file in the directory fails with this system error.
     #[cfg(test)]
     fault: parking_lot::Mutex<Option<i32>>,
 }
 
 impl Dir {
-    /// Opens a directory that is there; not one behind a symbolic link.
+    /// Opens an existing directory; refuses a symbolic link.
     pub(super) fn open(path: PathBuf) -> Result<Self, StoreError> {
         refuse_link(&path)?;
         #[cfg(test)]
@@ -48,7 +48,7 @@ impl Dir {
         &self.path
     }
 
-    /// Refuses a directory that is no longer at its path.
+    /// Fails if the directory is no longer at its path.
     pub(super) fn check_in_place(&self) -> Result<(), StoreError> {
         let what = match self.handle.is_at(&self.path) {
             Ok(true) => return Ok(()),
@@ -62,7 +62,7 @@ impl Dir {
         })
     }
 
-    /// Makes a file, for its owner only, under a name that nothing has.
+    /// Creates a file, readable by its owner only; fails if the name exists.
     pub(super) fn create(&self, name: &OsStr) -> Result<File, StoreError> {
         let path = self.path.join(name);
         self.fault()
@@ -70,7 +70,7 @@ impl Dir {
             .map_err(|e| failed("make", &path, e))
     }
 
-    /// Opens a file that is there, for reading and writing; not one behind a symbolic link.
+    /// Opens an existing file for reading and writing; refuses a symbolic link.
     pub(super) fn open_file(&self, name: &OsStr) -> Result<File, StoreError> {
         let path = self.path.join(name);
         self.fault()
@@ -78,17 +78,17 @@ impl Dir {
             .map_err(|e| failed("open", &path, e))
     }
 
-    /// Opens a file, or makes it.
+    /// Opens a file, or creates it.
     pub(super) fn create_or_open(&self, name: &OsStr) -> Result<File, StoreError> {
         match self.create(name) {
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
                 self.open_file(name)
             }
-            made => made,
+            created => created,
         }
     }
 
-    /// Removes a file; one that is gone already is no error.
+    /// Removes a file; a missing file is no error.
     pub(super) fn remove(&self, name: &OsStr) -> Result<(), StoreError> {
         let path = self.path.join(name);
         match self.handle.remove(&path, name) {
@@ -97,7 +97,7 @@ impl Dir {
         }
     }
 
-    /// Makes the names in it durable, where the system has such a thing.
+    /// Makes the names in the directory durable, where the system supports that.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.handle.sync().map_err(|e| unsynced(&self.path, e))
     }
@@ -115,7 +115,7 @@ impl Dir {
         }
     }
 
-    /// Has opening a file in it fail from now on, or no longer.
+    /// Makes opening a file in the directory fail with this error, or succeed again with `None`.
     #[cfg(test)]
     pub(super) fn fail_with(&self, errno: Option<i32>) {
         *self.fault.lock() = errno;
@@ -124,11 +124,11 @@ impl Dir {
 
 #[cfg(test)]
 thread_local! {
-    /// The directories that this thread fails to open, and with which error.
+    /// The directories that this thread fails to open, and the error of each.
     static BROKEN: std::cell::RefCell<std::collections::HashMap<PathBuf, i32>> = std::cell::RefCell::default();
 }
 
-/// Has opening this directory fail from now on in this thread, or no longer.
+/// Makes opening this directory fail in this thread with this error, or succeed again with `None`.
 #[cfg(test)]
 pub(super) fn fail_openings_of(path: &Path, errno: Option<i32>) {
     let path = path.canonicalize().unwrap();
@@ -138,16 +138,17 @@ pub(super) fn fail_openings_of(path: &Path, errno: Option<i32>) {
     });
 }
 
-/// Says whether the file has a name left: what is written to one without is gone with the process.
+/// Returns whether the file has a name left: data written to a file without a name is gone with the
+/// process.
 ///
-/// The kernel is asked for the number of links alone: once a caller has been shown the time of a file's last
-/// change, the next write notes a finer one, which then goes to the disk with each fdatasync.
+/// The kernel is asked only for the number of links: once a process has read a file's time of
+/// change, the next write records a finer one, which then goes to the disk with each fdatasync.
 #[cfg(target_os = "linux")]
 pub(super) fn has_a_name(file: &File) -> io::Result<bool> {
     use rustix::fs::{AtFlags, StatxFlags, fstat, statx};
     match statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::NLINK) {
-        Ok(found) => Ok(found.stx_nlink > 0),
-        // An old kernel, or one that is told not to know this call.
+        Ok(metadata) => Ok(metadata.stx_nlink > 0),
+        // An old kernel, or one that is configured to reject this call.
         Err(_) => Ok(fstat(file)?.st_nlink > 0),
     }
 }
@@ -162,7 +163,7 @@ pub(super) fn has_a_name(_: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Refuses to write to a file that has been deleted.
+/// Fails if the file has been deleted.
 pub(super) fn check_has_a_name(file: &File, path: &Path) -> Result<(), StoreError> {
     match has_a_name(file) {
         Ok(true) => Ok(()),
@@ -178,7 +179,7 @@ pub(super) fn check_has_a_name(file: &File, path: &Path) -> Result<(), StoreErro
 #[derive(Debug)]
 struct Handle {
     file: File,
-    /// Its device and number.
+    /// The device and inode number.
     id: (u64, u64),
 }
 
@@ -186,11 +187,11 @@ struct Handle {
 impl Handle {
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        let found = file.metadata()?;
-        if !found.is_dir() {
+        let metadata = file.metadata()?;
+        if !metadata.is_dir() {
             return Err(ErrorKind::NotADirectory.into());
         }
-        let id = id(&found);
+        let id = id(&metadata);
         Ok(Self { file, id })
     }
 
@@ -224,14 +225,14 @@ impl Handle {
     }
 }
 
-/// The device and number of a file.
+/// Returns the device and inode number of a file.
 #[cfg(unix)]
-pub(super) fn id(found: &fs::Metadata) -> (u64, u64) {
+pub(super) fn id(metadata: &fs::Metadata) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt;
-    (found.dev(), found.ino())
+    (metadata.dev(), metadata.ino())
 }
 
-/// Where a directory that is in use cannot be renamed.
+/// Needs no handle: these systems do not rename a directory that is in use.
 #[cfg(not(unix))]
 #[derive(Debug)]
 struct Handle;
@@ -243,7 +244,7 @@ impl Handle {
     }
 
     fn is_at(&self, path: &Path) -> io::Result<bool> {
-        fs::metadata(path).map(|found| found.is_dir())
+        fs::metadata(path).map(|metadata| metadata.is_dir())
     }
 
     fn create(&self, path: &Path, _: &OsStr) -> io::Result<File> {

@@ -1,8 +1,8 @@
-//! An engine's own folder in the user's directory: finished, or to be made anew (H3).
+//! An engine's directory in the data directory: finished, or to be created anew (H3).
 //!
 //! ```text
-//! .creating          there from before the engine's first file until all of the first open is on disk,
-//! .ready             then renamed to this: exactly one of the two marks the folder as ours
+//! .creating          exists from before the engine's first file until the first open is on disk,
+//! .ready             then renamed to this: one of the two marks the directory as ours
 //! ```
 
 use std::ffi::OsStr;
@@ -18,17 +18,18 @@ use super::files::{damaged, failed, list, make_dir, open_private, rename, sync_d
 const CREATING: &str = ".creating";
 const READY: &str = ".ready";
 
-/// Every engine has its folder here, of its own name.
+/// The names of the engines; each has a directory of that name.
 const ENGINES: [&str; 2] = ["sled", "redb"];
 
-/// Refuses a directory in which another engine keeps a store: to this one it would look new.
-pub(super) fn holds_no_other(home: &Path, engine: &'static str) -> Result<(), StoreError> {
+/// Fails if another engine keeps a store in the data directory: to this engine the store would look
+/// new.
+pub(super) fn check_engine(data_dir: &Path, engine: &'static str) -> Result<(), StoreError> {
     let other = ENGINES
         .into_iter()
-        .find(|other| *other != engine && home.join(other).join(READY).exists());
+        .find(|other| *other != engine && data_dir.join(other).join(READY).exists());
     match other {
         Some(found) => Err(StoreError::WrongEngine {
-            path: home.to_owned(),
+            path: data_dir.to_owned(),
             found,
             asked: engine,
         }),
@@ -36,15 +37,15 @@ pub(super) fn holds_no_other(home: &Path, engine: &'static str) -> Result<(), St
     }
 }
 
-/// Says whether the first open of the store in this folder has come to its end.
+/// Returns whether the first open of the store in this directory has completed.
 pub(super) fn is_finished(dir: &Path) -> bool {
     dir.join(READY).exists()
 }
 
-/// Makes the folder if need be; true if the store in it is to be made anew.
+/// Creates the directory if needed; returns whether the store in it is to be created anew.
 ///
-/// What a first open that was cut short has left, and `is_own` knows, is removed: nothing was ever
-/// acknowledged from there, and half-made files may not open.
+/// The files of an interrupted first open are removed where `is_own` knows them: none of their
+/// content was acknowledged, and half-made files may not open.
 pub(super) fn claim(dir: &Path, is_own: impl Fn(&OsStr) -> bool) -> Result<bool, StoreError> {
     make_dir(dir)?;
     let names = list(dir)?;
@@ -53,7 +54,7 @@ pub(super) fn claim(dir: &Path, is_own: impl Fn(&OsStr) -> bool) -> Result<bool,
         return Ok(false);
     }
     if has(CREATING) {
-        info!(dir = %dir.display(), "the first open was cut short; starting anew");
+        info!(dir = %dir.display(), "the first open was interrupted; starting anew");
         for name in names.iter().filter(|name| is_own(name)) {
             let path = dir.join(name);
             let removed = if path.is_dir() {
@@ -73,7 +74,7 @@ pub(super) fn claim(dir: &Path, is_own: impl Fn(&OsStr) -> bool) -> Result<bool,
     Ok(true)
 }
 
-/// Says, durably, that whatever an engine is about to leave in `dir` is ours to wipe.
+/// Durably marks that the files an engine is about to leave in `dir` may be wiped.
 fn mark_creating(dir: &Path) -> Result<(), StoreError> {
     let path = dir.join(CREATING);
     let text = "a chordal store is being made here; its directory may be wiped\n";
@@ -84,9 +85,10 @@ fn mark_creating(dir: &Path) -> Result<(), StoreError> {
     sync_dir(dir)
 }
 
-/// Says, durably, that the store in `<home>/…/dir` is made; all of its files must be on disk.
-pub(super) fn finish(home: &Path, dir: &Path) -> Result<(), StoreError> {
+/// Durably marks that the store in `<data_dir>/…/dir` is complete; all of its files must be on
+/// disk.
+pub(super) fn finish(data_dir: &Path, dir: &Path) -> Result<(), StoreError> {
     rename(&dir.join(CREATING), &dir.join(READY))?;
     sync_dir(dir)?;
-    sync_dir(home)
+    sync_dir(data_dir)
 }

@@ -1,8 +1,8 @@
-//! A store as text: to move it to another engine, or to keep it.
+//! A store as text, to move it to another engine or to archive it.
 //!
 //! ```text
 //! {"chordal":"store","version":1}
-//! {"key":"<hex>","value":"<hex>"}       one line a record, keys ascending
+//! {"key":"<hex>","value":"<hex>"}       one line per record, keys ascending
 //! {"records":2,"crc32":"<8 hex digits>"}  of all bytes before this line
 //! ```
 
@@ -16,14 +16,14 @@ use super::{Batch, Durability, Store, StoreError, audit, files, keys};
 
 const NAME: &str = "store";
 const VERSION: u8 = 1;
-/// No line that we write is nearly as long.
+/// Longer than any line that an export contains.
 const LONGEST: u64 = 1 << 20;
-/// About how many bytes are imported at once.
+/// The approximate number of bytes imported per batch.
 const BATCH: usize = 256 << 10;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Head {
+struct ExportHeader {
     chordal: String,
     version: u8,
 }
@@ -35,10 +35,10 @@ enum Line {
     End { records: u64, crc32: String },
 }
 
-/// Writes all that is in a store as lines of JSON; returns how many records there are.
+/// Writes all records of a store as lines of JSON; returns the number of records.
 ///
-/// Nobody may write to the store meanwhile: [`App::export`](crate::App::export) sees to that. A record
-/// that is damaged is not exported, but an error.
+/// The store must not be written to meanwhile: [`App::export`](crate::App::export) makes sure of
+/// that. A damaged record is an error; it is not exported.
 ///
 /// # Examples
 /// ```
@@ -53,8 +53,8 @@ enum Line {
 ///
 /// Those of the store; [`StoreError::Io`] and [`StoreError::Full`] of the writer.
 pub fn export(store: &dyn Store, to: impl Write) -> Result<u64, StoreError> {
-    let mut out = Checked::new(to);
-    out.line(&Head {
+    let mut out = ChecksumWriter::new(to);
+    out.line(&ExportHeader {
         chordal: NAME.to_owned(),
         version: VERSION,
     })?;
@@ -74,9 +74,10 @@ pub fn export(store: &dyn Store, to: impl Write) -> Result<u64, StoreError> {
     Ok(records)
 }
 
-/// Exports into a new file, or leaves none. It is on disk, with its name, when this returns.
+/// Exports into a new file, which is removed again on failure. File and name are on disk when this
+/// returns.
 pub(crate) fn export_to_file(store: &dyn Store, path: &Path) -> Result<u64, StoreError> {
-    // What was handed to the store may not be in it yet.
+    // Applied batches may still be on their way into the store.
     store.sync(Durability::Process)?;
     let path = std::path::absolute(path).map_err(|e| files::failed("resolve", path, e))?;
     let file = files::open_new(&path).map_err(|e| files::failed("write", &path, e))?;
@@ -91,10 +92,10 @@ pub(crate) fn export_to_file(store: &dyn Store, path: &Path) -> Result<u64, Stor
     written
 }
 
-/// Puts into an empty store what [`export`] has written; returns how many records there are.
+/// Imports the output of [`export`] into an empty store; returns the number of records.
 ///
-/// All of it, or nothing: as long as it has not come to its end, a mark in the store says so, and an
-/// app that opens it is refused. An import into a store with that mark begins anew.
+/// The import is all or nothing: until it completes, a mark in the store makes every app refuse to
+/// open it. An import into a store with that mark starts over.
 ///
 /// # Errors
 ///
@@ -115,7 +116,7 @@ pub fn import(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> 
     batch.put(keys::IMPORTING, codec::encode(Kind::Mark, &()));
     store.apply(batch)?;
     store.sync(Durability::Power)?;
-    match take_in(store, from) {
+    match import_lines(store, from) {
         Ok(records) => {
             let mut batch = Batch::new();
             batch.delete(keys::IMPORTING);
@@ -124,14 +125,14 @@ pub fn import(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> 
             Ok(records)
         }
         Err(error) => {
-            // If this fails as well the mark stays, and says what is to be said.
+            // If this fails as well, the mark stays and later opens report it.
             let _ = clear(store);
             Err(error)
         }
     }
 }
 
-/// Refuses a store that an import was cut short in.
+/// Fails if an import into this store was interrupted.
 pub(crate) fn check_import_complete(store: &dyn Store) -> Result<(), StoreError> {
     match store.get(keys::IMPORTING)? {
         None => Ok(()),
@@ -142,16 +143,16 @@ pub(crate) fn check_import_complete(store: &dyn Store) -> Result<(), StoreError>
     }
 }
 
-fn take_in(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> {
-    let mut lines = Lines::new(from);
-    let head: Head = lines.next()?;
-    if head.chordal != NAME {
+fn import_lines(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> {
+    let mut lines = LineReader::new(from);
+    let header: ExportHeader = lines.next()?;
+    if header.chordal != NAME {
         return Err(lines.damaged("it is not an exported store"));
     }
-    if head.version > VERSION {
+    if header.version > VERSION {
         return Err(StoreError::UnsupportedVersion {
             path_or_place: "the exported store".to_owned(),
-            found: head.version,
+            found: header.version,
             supported: VERSION,
         });
     }
@@ -182,11 +183,13 @@ fn take_in(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> {
                 crc32,
             } => {
                 if all != records || crc32 != format!("{before:08x}") {
-                    return Err(lines.damaged("what is before it is not what was exported"));
+                    return Err(
+                        lines.damaged("the lines before it are not those that were exported")
+                    );
                 }
                 lines.end()?;
                 store.apply(batch)?;
-                // The mark goes only when all else is on disk.
+                // The mark is deleted only when all records are on disk.
                 store.sync(Durability::Power)?;
                 return Ok(records);
             }
@@ -194,7 +197,7 @@ fn take_in(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> {
     }
 }
 
-/// Deletes everything, the mark last.
+/// Deletes all records, the mark last.
 fn clear(store: &dyn Store) -> Result<(), StoreError> {
     loop {
         let mut batch = Batch::new();
@@ -216,13 +219,13 @@ fn clear(store: &dyn Store) -> Result<(), StoreError> {
     }
 }
 
-/// Lines as they are written, and the checksum of all.
-struct Checked<W> {
+/// A writer of lines that computes the checksum of all of them.
+struct ChecksumWriter<W> {
     to: W,
     crc: crc32fast::Hasher,
 }
 
-impl<W: Write> Checked<W> {
+impl<W: Write> ChecksumWriter<W> {
     fn new(to: W) -> Self {
         Self {
             to,
@@ -238,15 +241,15 @@ impl<W: Write> Checked<W> {
     }
 }
 
-/// Lines as they are read, and the checksum of all.
-struct Lines<R> {
+/// A reader of lines that computes the checksum of all of them.
+struct LineReader<R> {
     from: R,
     crc: crc32fast::Hasher,
     number: u64,
     text: Vec<u8>,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> LineReader<R> {
     fn new(from: R) -> Self {
         Self {
             from,
@@ -266,7 +269,7 @@ impl<R: BufRead> Lines<R> {
             return Err(self.damaged("it is cut off"));
         }
         self.crc.update(&self.text);
-        serde_json::from_slice(&self.text).map_err(|_| self.damaged("it is not such a line"))
+        serde_json::from_slice(&self.text).map_err(|_| self.damaged("it is malformed"))
     }
 
     fn end(&mut self) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! What every engine on disk is put through: kills, errors, power cuts and damage.
+//! Fault tests that every engine on disk must pass: kills, errors, power cuts and damage.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ mod power;
 #[cfg(target_os = "linux")]
 mod strace;
 
-/// An engine, by its name.
+/// An engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Engine {
     Sled,
@@ -36,31 +36,31 @@ impl Engine {
 
     fn open_for(self, load: Load, home: &Path) -> Result<Box<dyn Store>, StoreError> {
         Ok(match self {
-            Engine::Sled => Box::new(SledStore::with_limit(home, load.overlay())?),
+            Engine::Sled => Box::new(SledStore::with_limit(home, load.memtable_limit())?),
             Engine::Redb => Box::new(RedbStore::open(home)?),
         })
     }
 }
 
-/// How much is written to a store.
+/// The amount of data written to a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Load {
-    /// Little, with an overlay so small that checkpoints happen all the time.
+    /// Little data, with a memtable so small that checkpoints run all the time.
     Small,
-    /// So much that sled has some segments, and a checkpoint empties several and writes over them.
+    /// Enough data for several segments of sled, of which a checkpoint empties and overwrites some.
     Large,
 }
 
 impl Load {
-    /// When an overlay of sled's is frozen, in bytes.
-    fn overlay(self) -> usize {
+    /// Returns the size in bytes at which a memtable of sled is frozen.
+    fn memtable_limit(self) -> usize {
         match self {
             Load::Small => 60_000,
             Load::Large => 1 << 20,
         }
     }
 
-    /// The `n`th batch, the same each time it is asked for.
+    /// Returns the `n`th batch, which is the same at each call.
     fn round(self, n: u64) -> Batch {
         let (ops, keys) = match self {
             Load::Small => (12, 500),
@@ -80,7 +80,7 @@ impl Load {
         batch
     }
 
-    /// What a store holds after so many rounds.
+    /// Returns the records of a store after this many rounds.
     fn after(self, rounds: u64) -> Vec<Pair> {
         let store = MemoryStore::new();
         for n in 1..=rounds {
@@ -94,15 +94,16 @@ fn all(store: &dyn Store) -> Result<Vec<Pair>, StoreError> {
     store.scan(b"\0", &[0xFF; 32]).collect()
 }
 
-/// What a process that is killed now would leave behind.
+/// Copies what a process that is killed now would leave behind.
 pub(super) fn copy(home: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_into(home, copy.path());
     copy
 }
 
-/// Opens what a process has left: all that was acknowledged, and no half batch. Says what is wrong.
-fn left_whole(engine: Engine, load: Load, home: &Path, acked: u64) -> Result<(), String> {
+/// Opens the store that a process left and checks that it holds all acknowledged rounds and no half
+/// batch; returns the defect.
+fn check_recovered(engine: Engine, load: Load, home: &Path, acked: u64) -> Result<(), String> {
     let store = engine
         .open_for(load, home)
         .map_err(|error| format!("{error:?}"))?;
@@ -113,17 +114,17 @@ fn left_whole(engine: Engine, load: Load, home: &Path, acked: u64) -> Result<(),
     let found = all(&*store).map_err(|error| format!("{error:?}"))?;
     match found == load.after(last) {
         true => Ok(()),
-        false => Err(format!("it is not what round {last} has left")),
+        false => Err(format!("it is not the state after round {last}")),
     }
 }
 
-/// How many places or trials, by a variable.
+/// Returns the number of trials that a variable sets.
 fn number(variable: &str, default: u64) -> u64 {
     let set = std::env::var(variable).ok();
     set.map_or(default, |set| set.parse().expect("it is a number"))
 }
 
-/// Space, and nothing else: not worth a copy.
+/// The ballast holds no data and is not copied.
 const BALLAST: &str = "ballast";
 
 fn copy_into(from: &Path, to: &Path) {
@@ -142,7 +143,7 @@ fn copy_into(from: &Path, to: &Path) {
     }
 }
 
-/// xorshift, so that a failure repeats.
+/// Returns xorshift numbers, so that a failure can be repeated.
 pub(super) fn noise(seed: u64) -> impl Iterator<Item = u64> {
     std::iter::successors(Some(seed * 2 + 1), |x| {
         let x = x ^ (x << 13);
@@ -151,18 +152,18 @@ pub(super) fn noise(seed: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The `n`th batch of a small load.
+/// Returns the `n`th batch of a small load.
 pub(super) fn round(n: u64) -> Batch {
     Load::Small.round(n)
 }
 
-/// Which round was the last; 0 before the first.
+/// Returns the number of the last round in the store; 0 before the first.
 pub(super) fn last_round(store: &dyn Store) -> u64 {
     let found = store.get(b"round").unwrap();
     found.map_or(0, |found| u64::from_be_bytes(found.try_into().unwrap()))
 }
 
-/// What a store holds after so many rounds of a small load.
+/// Returns the records of a store after this many rounds of a small load.
 pub(super) fn after(rounds: u64) -> Vec<Pair> {
     Load::Small.after(rounds)
 }

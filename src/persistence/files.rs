@@ -1,4 +1,4 @@
-//! Files and directories, with our errors.
+//! Operations on files and directories that return [`StoreError`]s.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::negative_control::{Rule::H1, without};
 use crate::persistence::StoreError;
 
-/// Makes a directory for its owner only, and those above it; one that is there stays as it is.
+/// Creates a directory and its ancestors, accessible by their owner only; an existing one is left
+/// as it is.
 pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -19,45 +20,45 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
         .map_err(|e| failed("make the directory", dir, e))
 }
 
-/// Makes a directory as [`make_dir`] does, and makes its name durable, and those of all that were missing
-/// above it. Returns its path as the system knows it: absolute, without links.
+/// Creates a directory as [`make_dir`] does, and makes its name durable, and the names of its
+/// ancestors that were missing. Returns its canonical path: absolute, without links.
 pub(super) fn make_dir_durably(dir: &Path) -> Result<PathBuf, StoreError> {
     let missing = dir
         .ancestors()
         .take_while(|part| !part.as_os_str().is_empty() && !part.exists())
         .count();
     make_dir(dir)?;
-    let made = dir.canonicalize().map_err(|e| failed("resolve", dir, e))?;
-    for parent in made.ancestors().skip(1).take(missing) {
+    let created = dir.canonicalize().map_err(|e| failed("resolve", dir, e))?;
+    for parent in created.ancestors().skip(1).take(missing) {
         sync_dir(parent)?;
     }
-    Ok(made)
+    Ok(created)
 }
 
-/// Refuses a symbolic link where a file or directory of the store should be: what is written to it would
-/// be written somewhere else.
+/// Fails on a symbolic link in place of a file or directory of the store: writes to it would go
+/// elsewhere.
 pub(super) fn refuse_link(path: &Path) -> Result<(), StoreError> {
     match fs::symlink_metadata(path) {
-        Ok(found) if found.is_symlink() => {
+        Ok(metadata) if metadata.is_symlink() => {
             let why = "it is a symbolic link, and those in a store's directory are not followed";
             Err(failed("open", path, io::Error::other(why)))
         }
-        // What else is wrong, opening it tells.
+        // Opening it reports any other problem.
         _ => Ok(()),
     }
 }
 
-/// Refuses symbolic links among the files of a directory.
+/// Fails if a file of the directory is a symbolic link.
 pub(super) fn refuse_links_in(dir: &Path) -> Result<(), StoreError> {
     list(dir)?
         .iter()
         .try_for_each(|name| refuse_link(&dir.join(name)))
 }
 
-/// In the directory of a copy that is not whole yet: it may be wiped.
+/// The mark in the directory of an unfinished copy, which may be wiped.
 pub(super) const UNFINISHED: &str = ".unfinished";
 
-/// Makes the directory of a copy, anew if one that was cut short has left it.
+/// Creates the directory of a copy; removes one that an interrupted copy left first.
 pub(super) fn begin_copy(part: &Path) -> Result<(), StoreError> {
     let mark = part.join(UNFINISHED);
     if mark.exists() {
@@ -72,8 +73,8 @@ pub(super) fn begin_copy(part: &Path) -> Result<(), StoreError> {
     open_private(&mark).map(|_| ())
 }
 
-/// Removes a directory with all that is in it; last the file that says that it may be removed, so that what
-/// is left when this is cut short still says so.
+/// Removes a directory and its content. The file that marks it as removable goes last, so that an
+/// interrupted removal leaves the mark.
 pub(super) fn remove_marked(dir: &Path, mark: &str) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -89,14 +90,14 @@ pub(super) fn remove_marked(dir: &Path, mark: &str) -> io::Result<()> {
     fs::remove_dir(dir)
 }
 
-/// The path beside this one.
+/// Returns the path with `ending` appended to its name.
 pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-/// The names in a directory; none if there is no such directory.
+/// Returns the names in a directory; none if it does not exist.
 pub(super) fn list(dir: &Path) -> Result<Vec<OsString>, StoreError> {
     let names = || -> io::Result<Vec<OsString>> {
         #[cfg(test)]
@@ -117,7 +118,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(|e| failed("rename", from, e))
 }
 
-/// Removes a file; one that is gone already is no error.
+/// Removes a file; a missing file is no error.
 pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("remove", path, e)),
@@ -125,7 +126,7 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Opens a file as it is, or makes it for its owner only.
+/// Opens a file as it is, or creates it for its owner only.
 pub(super) fn open_private(path: &Path) -> Result<File, StoreError> {
     refuse_link(path)?;
     let mut options = private();
@@ -133,17 +134,18 @@ pub(super) fn open_private(path: &Path) -> Result<File, StoreError> {
     options.open(path).map_err(|e| failed("open", path, e))
 }
 
-/// Opens a file that is there.
+/// Opens an existing file.
 pub(super) fn open_old(path: &Path) -> io::Result<File> {
     private().open(path)
 }
 
-/// Makes a file, for its owner only, where none is.
+/// Creates a file for its owner only; fails if it exists.
 pub(super) fn open_new(path: &Path) -> io::Result<File> {
     private().create_new(true).open(path)
 }
 
-/// For reading and writing, for the owner only if it is made, and not behind a symbolic link.
+/// Options for reading and writing; for the owner only if the file is created; symbolic links are
+/// not followed.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
@@ -156,13 +158,13 @@ fn private() -> OpenOptions {
     options
 }
 
-/// Takes from all but its owner what may have been granted for a file or directory of ours.
+/// Revokes the permissions of all users but the owner of a file or directory.
 pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let done = fs::metadata(path).and_then(|found| {
-            let mut permissions = found.permissions();
+        let done = fs::metadata(path).and_then(|metadata| {
+            let mut permissions = metadata.permissions();
             let mode = permissions.mode();
             if mode & 0o077 == 0 {
                 return Ok(());
@@ -170,7 +172,7 @@ pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
             permissions.set_mode(mode & 0o700);
             fs::set_permissions(path, permissions)
         });
-        // sled removes files of its own while it is open.
+        // sled removes some of its files while it is open.
         match done {
             Err(e) if e.kind() != ErrorKind::NotFound => {
                 return Err(failed("make private", path, e));
@@ -181,7 +183,7 @@ pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The one fsync of file or directory (H1).
+/// Fsyncs a file or directory of a store (H1).
 pub(super) fn fsync(file: &File) -> io::Result<()> {
     if without(H1) {
         return Ok(());
@@ -189,7 +191,7 @@ pub(super) fn fsync(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The one fdatasync (H1).
+/// Fdatasyncs a file of a store (H1).
 pub(super) fn fdatasync(file: &File) -> io::Result<()> {
     if without(H1) {
         return Ok(());
@@ -197,9 +199,9 @@ pub(super) fn fdatasync(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Fsyncs one file; one that has been removed meanwhile needs none.
+/// Fsyncs a file; one that was removed meanwhile needs no fsync.
 pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
-    // For writing, because Windows refuses to flush a file opened for reading.
+    // Opened for writing, because Windows refuses to flush a file opened for reading.
     match OpenOptions::new().read(true).write(true).open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         Err(e) => Err(failed("open", path, e)),
@@ -207,7 +209,7 @@ pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Makes the names in a directory durable, where the system has such a thing.
+/// Makes the names in a directory durable, where the system supports that.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     if cfg!(unix) {
         let handle = File::open(dir).map_err(|e| failed("open", dir, e))?;
@@ -218,7 +220,8 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Has all listings of directories in this thread fail from now on, or no longer.
+/// Makes all listings of directories fail in this thread with this error, or succeed again with
+/// `None`.
 #[cfg(test)]
 pub(super) fn fail_listings(errno: Option<i32>) {
     LISTINGS.set(errno);
@@ -231,7 +234,7 @@ thread_local! {
     pub(super) static SYNCED: std::cell::RefCell<Vec<PathBuf>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// The error of an fsync.
+/// Returns the error of a failed fsync.
 pub(super) fn unsynced(path: &Path, source: io::Error) -> StoreError {
     StoreError::io_once(format!("fsync {}", path.display()), source)
 }

@@ -3,7 +3,7 @@
 use super::codec::{self, Kind};
 use super::{audit, definition, keys};
 
-/// The kinds of records, each by a key of it.
+/// The kinds of records, each with a key.
 const KINDS: [(&[u8], Kind); 16] = [
     (keys::META, Kind::Meta),
     (keys::LIFE, Kind::Life),
@@ -38,10 +38,10 @@ pub(crate) fn record(bytes: &[u8]) {
     match kind {
         Kind::Members => drop(definition::decode_members(key, body.to_vec())),
         Kind::Segment => {
-            let glances = codec::summaries(key, &framed);
+            let summaries = codec::summaries(key, &framed);
             let counts = codec::segment_counts(key, &framed);
-            // The quick look sees whatever the thorough one does.
-            assert!(whole.is_err() || glances.is_ok() && counts.is_ok());
+            // The summaries decode whatever the complete decoding does.
+            assert!(whole.is_err() || summaries.is_ok() && counts.is_ok());
         }
         _ => {}
     }

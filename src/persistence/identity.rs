@@ -1,8 +1,7 @@
-//! Which store a file belongs to.
+//! The identity of a store, which tells its files from those of another store.
 //!
-//! A store draws a random id when it is written to for the first time, and each of its files that says
-//! what is in the others carries it: the segments of a log, the fence, and what the engine below keeps
-//! of itself. So a file of another store is told from one of its own.
+//! A store draws a random id before its first write. Each file that says something about the other
+//! files carries it: the segments of a log, the watermark, and the engine's own record.
 
 use std::fmt;
 use std::path::Path;
@@ -12,15 +11,16 @@ use super::StoreError;
 
 /// The id of a store.
 ///
-/// Two copies of a directory have the same: nothing is written when one is made.
+/// Two copies of a directory have the same id: copying writes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoreId(u128);
 
 impl StoreId {
     pub(super) const LENGTH: usize = 16;
 
-    /// Draws one. Not from the app's clock: a store is opened without one, and two stores of tests whose
-    /// clocks draw the same numbers are two stores all the same. Nothing is decided by its value.
+    /// Draws an id. Not from the app's clock: a store is opened without one, and the stores of two
+    /// tests whose clocks draw the same numbers must still differ. No decision depends on its
+    /// value.
     pub(super) fn draw() -> Self {
         Self(rand::random())
     }
@@ -40,19 +40,19 @@ impl fmt::Display for StoreId {
     }
 }
 
-/// What a store's engine knows of its id.
+/// The id that a store's engine has recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) id: StoreId,
-    /// The first segment (by generation) or commit of this store that has it. It is above 1 in a store
-    /// that an earlier version has made.
+    /// The first segment (by generation) or commit of the store that carries the id. It is above 1
+    /// in a store that an earlier version created.
     pub(super) since: u64,
 }
 
 impl Identity {
     const LENGTH: usize = StoreId::LENGTH + 8;
 
-    /// Draws an id for what is written from `since` on.
+    /// Draws an id for the segments or commits from `since` on.
     pub(super) fn draw(since: u64) -> Self {
         let id = StoreId::draw();
         Self { id, since }
@@ -73,7 +73,7 @@ impl Identity {
         })
     }
 
-    /// Refuses a file that was written under this number, by this store or not, with another id.
+    /// Fails unless the file with this number carries the id that this store gives to that number.
     pub(super) fn check(
         &self,
         path: &Path,
@@ -101,8 +101,9 @@ pub(super) fn wrong_store(
     }
 }
 
-/// A number that no other process has, whatever its process id: in each of two containers that may be 1.
-pub(super) fn of_this_process() -> u64 {
+/// Returns a random number that identifies this process. A process id does not: in each of two
+/// containers it may be 1.
+pub(super) fn process_number() -> u64 {
     static DRAWN: LazyLock<u64> = LazyLock::new(rand::random);
     *DRAWN
 }
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_read_as_it_was_written() {
+    fn an_encoded_identity_is_decoded() {
         let identity = Identity::draw(7);
         assert_eq!(Identity::from_bytes(&identity.to_bytes()), Some(identity));
         for length in 0..Identity::LENGTH {
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_an_id_is_the_stores_own_only_if_it_is_from_before_there_was_one() {
+    fn a_file_without_an_id_belongs_to_the_store_only_if_it_is_older_than_the_id() {
         let (ours, other) = (Identity::draw(7), StoreId::draw());
         let check = |number, found| ours.check(Path::new("/x/wal"), number, found).is_ok();
         assert!(check(6, None) && !check(6, Some(ours.id)) && !check(6, Some(other)));

@@ -1,31 +1,33 @@
-//! The key table: one tree, a tag first, then the id, so that what belongs together lies together.
+//! The table of keys. All records are in one tree; a key starts with a tag, then mostly an id, so
+//! that related records are adjacent.
 //!
 //! | tag | rest of the key | value |
 //! |---|---|---|
-//! | `m` | name | meta: how often the store was opened, and how the last app over it ended; how much is pending; the latest id that was swept; what the clocks showed; that an import has not come to its end |
-//! | `b` | root id | [`Waiting`](super::backlog::Waiting): a workflow that waits for its place or its time |
-//! | `w` | root id | [`Head`](super::definition::Head) of one that is live: as submitted; its commit marker |
-//! | `e` | end in ms on the steady scale, root id | the head of one that has ended, its callbacks too |
-//! | `q` | lane, 9 − priority, root id | it waits, in its turn |
-//! | `t` | ms, root id | it waits for that point in time |
-//! | `u` | ms, root id | it waits for a delay that ends then, on the [steady scale](super::steady) |
-//! | `d` | group id, first index, part | members of a group too large to stand in the head |
-//! | `s` | supervisor id, commit, part | a segment of its stream: what its children did in one commit |
+//! | `m` | name | meta: how often the store was opened, and how the last app over it ended; how much is pending; the latest id that was swept; what the clocks showed; the mark of an unfinished import |
+//! | `b` | root id | [`Waiting`](super::backlog::Waiting): a workflow that waits for lane capacity or for its time |
+//! | `w` | root id | [`WorkflowHeader`](super::definition::WorkflowHeader) of a live workflow, as submitted; its commit marker |
+//! | `e` | end in ms on the steady scale, root id | the header of a workflow that has ended, including its callbacks |
+//! | `q` | lane, 9 − priority, root id | the queue position of a waiting workflow |
+//! | `t` | ms, root id | a workflow waits for that point in time |
+//! | `u` | ms, root id | a workflow waits for a delay that ends then, on the [steady scale](super::steady) |
+//! | `d` | group id, first index, part | members of a group too large for the header |
+//! | `s` | supervisor id, commit, part | a segment of the supervisor's stream: what its children did in one commit |
 //! | `p` | node id, part | a piece of a value too large for one record; from part 2^31 on, of a retry's arguments |
 //! | `r` | root id | the workflow's result |
 //! | `c` | root id | how many node numbers are taken |
 //! | `i` | idempotency key | root id |
-//! | `k` | task id | [`Suspect`](crate::canvas::machine::quarantine::Suspect): it was running when a process ended |
-//! | `x` | root id | it has no head, or not yet: what there is of it is to be deleted |
+//! | `k` | task id | [`Suspect`](crate::canvas::machine::quarantine::Suspect): a task that was running when a process ended |
+//! | `x` | root id | a garbage marker: the workflow has no header, or none yet, and its records are to be deleted |
 //!
-//! A head moves from `b` by way of `w` to `e`, in the batches that say so, so that what is live is
-//! found without reading what waits or has ended, and what has ended is swept from the front.
-//! A workflow's own children, its root and its callbacks, are recorded under the largest number.
+//! A header moves from `b` through `w` to `e`, in the batches that record these changes. So live
+//! workflows are found without reading waiting or ended ones, and ended ones are swept from the
+//! front. The workflow's own children, its root and its callbacks, are recorded under the largest
+//! node number.
 
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::time::{Moment, Scale};
 
-/// The tags of what a workflow consists of beside its head, its result and its idempotency key.
+/// The tags of a workflow's records except for its header, its result and its idempotency key.
 pub(crate) const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
 
 pub(crate) const META: &[u8] = b"m/store";
@@ -36,12 +38,12 @@ pub(crate) const PENDING: &[u8] = b"m/pending";
 pub(crate) const LAST_SWEPT: &[u8] = b"m/last-swept";
 pub(crate) const IMPORTING: &[u8] = b"m/importing";
 
-/// One past the largest key of `tag`, and the smallest: a range for `Store::scan`.
+/// Returns the smallest key of `tag` and the end of its keys, as a range for `Store::scan`.
 pub(crate) fn all(tag: u8) -> (Vec<u8>, Vec<u8>) {
     (vec![tag], vec![tag + 1])
 }
 
-pub(crate) fn head(root: Id) -> Vec<u8> {
+pub(crate) fn header(root: Id) -> Vec<u8> {
     with_id(b'w', root, &[])
 }
 
@@ -57,8 +59,8 @@ pub(crate) fn segment(stream: Id, commit: u64, part: u32) -> Vec<u8> {
     key
 }
 
-/// The first part of what a retry gave a task as arguments: beside its result, because whichever is
-/// written later must not touch the other before it is on record.
+/// The first part of a retry's arguments. They are stored beside the task's result: the later of
+/// the two must not overwrite the earlier before it is on record.
 pub(crate) const ARGS: u32 = 1 << 31;
 
 pub(crate) fn piece(node: Id, part: u32) -> Vec<u8> {
@@ -69,28 +71,28 @@ pub(crate) fn result(root: Id) -> Vec<u8> {
     with_id(b'r', root, &[])
 }
 
-/// That a workflow waits: its head.
+/// Returns the key of a waiting workflow's header.
 pub(crate) fn waiting(root: Id) -> Vec<u8> {
     with_id(b'b', root, &[])
 }
 
-/// That a workflow has ended, then: its head.
+/// Returns the key of the header of a workflow that ended at `at_ms`.
 pub(crate) fn ended(at_ms: u64, root: Id) -> Vec<u8> {
     timed(b'e', at_ms, root)
 }
 
-/// The workflow in a key of [`ended`] or [`due`], and the moment.
+/// Returns the moment and the workflow in a key of [`ended`] or [`due`].
 pub(crate) fn timed_of(key: &[u8]) -> Option<(u64, Id)> {
     let at_ms = u64::from_be_bytes(key.get(1..9)?.try_into().ok()?);
     Some((at_ms, Id::from_bytes(key.get(9..25)?.try_into().ok()?)))
 }
 
-/// That a workflow waits for this moment.
+/// Returns the key that makes a workflow wait for this moment.
 pub(crate) fn due(moment: Moment, root: Id) -> Vec<u8> {
     timed(due_tag(moment.scale), moment.ms, root)
 }
 
-/// The tag of what waits for a moment on this scale.
+/// Returns the tag of the workflows that wait for a moment on this scale.
 pub(crate) fn due_tag(scale: Scale) -> u8 {
     match scale {
         Scale::Wall => b't',
@@ -98,24 +100,24 @@ pub(crate) fn due_tag(scale: Scale) -> u8 {
     }
 }
 
-/// That a workflow waits in its lane.
-pub(crate) fn turn(lane: &str, priority: u8, root: Id) -> Vec<u8> {
+/// Returns the key of a workflow's queue position in its lane.
+pub(crate) fn queued(lane: &str, priority: u8, root: Id) -> Vec<u8> {
     let mut key = lane_prefix(lane);
     key.push(9u8.saturating_sub(priority));
     key.extend_from_slice(&root.to_bytes());
     key
 }
 
-/// All [turns](turn) of a lane.
-pub(crate) fn turns(lane: &str) -> (Vec<u8>, Vec<u8>) {
+/// Returns the range of all [queue positions](queued) of a lane.
+pub(crate) fn queued_in(lane: &str) -> (Vec<u8>, Vec<u8>) {
     let from = lane_prefix(lane);
     let mut to = from.clone();
     to.push(0xff);
     (from, to)
 }
 
-/// The lane and the workflow in a key of [`turn`].
-pub(crate) fn turn_of(key: &[u8]) -> Option<(&str, Id)> {
+/// Returns the lane and the workflow in a key of [`queued`].
+pub(crate) fn queued_of(key: &[u8]) -> Option<(&str, Id)> {
     let len = u32::from_be_bytes(key.get(1..5)?.try_into().ok()?) as usize;
     let lane = std::str::from_utf8(key.get(5..5 + len)?).ok()?;
     let root = key.get(5 + len + 1..)?.try_into().ok()?;
@@ -140,21 +142,21 @@ pub(crate) fn idempotency(key: &str) -> Vec<u8> {
     bytes
 }
 
-/// All keys of `tag` that belong to node `id`.
+/// Returns the range of all keys of `tag` that belong to node `id`.
 pub(crate) fn of_node(tag: u8, id: Id) -> (Vec<u8>, Vec<u8>) {
     let mut to = with_id(tag, id, &[]);
-    // Nothing of this table follows an id with 0xFF nine times over.
+    // No key of this table continues an id with thirteen bytes 0xFF.
     to.extend_from_slice(&[0xff; 13]);
     (with_id(tag, id, &[]), to)
 }
 
-/// All keys of `tag` that belong to any node of workflow `root`.
+/// Returns the range of all keys of `tag` that belong to any node of workflow `root`.
 pub(crate) fn of_workflow(tag: u8, root: Id) -> (Vec<u8>, Vec<u8>) {
     let (_, to) = of_node(tag, root.node(crate::canvas::id::MAX_SEQ));
     (with_id(tag, root, &[]), to)
 }
 
-/// A key as messages show it.
+/// Returns a key as messages show it: the first 32 bytes in hexadecimal digits.
 pub(crate) fn shown(key: &[u8]) -> String {
     use std::fmt::Write;
     let mut text = String::new();
@@ -164,23 +166,24 @@ pub(crate) fn shown(key: &[u8]) -> String {
     text
 }
 
-/// The id in a key, whatever its tag.
+/// Returns the id in a key that has one behind its tag.
 pub(crate) fn id_of(key: &[u8]) -> Option<Id> {
     Some(Id::from_bytes(key.get(1..17)?.try_into().ok()?))
 }
 
-/// The number behind the id in a key: a segment's commit, or the first index of stored members.
+/// Returns the number behind the id in a key: a segment's commit, or the first index of stored
+/// members.
 pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(17..25)?.try_into().ok()?))
 }
 
-/// The commit and the part in the key of a segment.
-pub(crate) fn place_of_segment(key: &[u8]) -> Option<(u64, u32)> {
+/// Returns the commit and the part in the key of a segment.
+pub(crate) fn commit_and_part_of(key: &[u8]) -> Option<(u64, u32)> {
     let part = u32::from_be_bytes(key.get(25..29)?.try_into().ok()?);
     Some((number_of(key)?, part))
 }
 
-/// The pseudo-group under which a root too large for its head is stored.
+/// Returns the pseudo-group under which a root too large for its header is stored.
 pub(crate) fn root_group(root: Id) -> Id {
     root.node(ROOT_GROUP)
 }
@@ -195,7 +198,8 @@ fn timed(tag: u8, at_ms: u64, root: Id) -> Vec<u8> {
     key
 }
 
-/// The length goes first, so that no lane's turns lie within another's.
+/// Starts a key of a lane. The length goes first, so that no lane's range contains keys of another
+/// lane.
 fn lane_prefix(lane: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(22 + lane.len());
     key.push(b'q');
@@ -217,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_a_workflow_lie_together_and_in_order() {
+    fn keys_of_a_workflow_are_adjacent_and_in_order() {
         let root = Id::next(None, 1_000, 5);
         let after = Id::next(Some(root), 1_000, 5);
         let (from, to) = of_workflow(b's', root);
@@ -244,17 +248,17 @@ mod tests {
     }
 
     #[test]
-    fn turns_sort_by_priority_then_submission_and_lanes_stay_apart() {
+    fn queue_positions_sort_by_priority_then_submission_and_lanes_do_not_mix() {
         let first = Id::next(None, 1_000, 5);
         let second = Id::next(Some(first), 1_000, 5);
-        let urgent = turn("mail", 9, second);
-        assert!(urgent < turn("mail", 0, first));
-        assert!(turn("mail", 0, first) < turn("mail", 0, second));
-        assert_eq!(turn_of(&urgent), Some(("mail", second)));
-        let (from, to) = turns("mail");
-        assert!(from < urgent && turn("mail", 0, second) < to);
+        let urgent = queued("mail", 9, second);
+        assert!(urgent < queued("mail", 0, first));
+        assert!(queued("mail", 0, first) < queued("mail", 0, second));
+        assert_eq!(queued_of(&urgent), Some(("mail", second)));
+        let (from, to) = queued_in("mail");
+        assert!(from < urgent && queued("mail", 0, second) < to);
         for other in ["mai", "mail2", "", "nail"] {
-            let key = turn(other, 5, first);
+            let key = queued(other, 5, first);
             assert!(key < from || key >= to, "{other}");
         }
         assert_eq!(timed_of(&ended(7, first)), Some((7, first)));

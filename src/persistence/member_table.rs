@@ -1,4 +1,5 @@
-//! The roster of a group or header that runs: where each member stands, and the list they become.
+//! The member table of a running group or header: the node of each member, and the list of their
+//! outcomes.
 
 use super::StoreError;
 use super::reader::{MemberCursor, Reader};
@@ -11,18 +12,19 @@ use crate::canvas::payload::Payload;
 
 #[derive(Debug)]
 pub(crate) struct MemberTable {
-    /// The group or chord.
+    /// The id of the group or chord.
     group: Id,
     fan: FanOutDef,
     size: u64,
     cursor: MemberCursor,
-    /// The list upstream, taken apart, if each member gets one element.
+    /// The elements of the upstream list, if each member gets one of them.
     elements: Option<Vec<Payload>>,
     input: Option<Value>,
 }
 
 impl MemberTable {
-    /// `size` members, numbered from `first` on where they are not in the fan.
+    /// Creates the table of `size` members, numbered from `first` on if the fan-out does not
+    /// contain them.
     pub(crate) fn new(
         group: Id,
         fan: FanOutDef,
@@ -52,7 +54,7 @@ impl MemberTable {
         self.cursor.get(reader, &self.fan, index)
     }
 
-    /// Where member `index` stands, with what it is given.
+    /// Returns the specification of member `index`, with its input.
     pub(crate) fn member(
         &mut self,
         reader: &Reader,
@@ -66,12 +68,12 @@ impl MemberTable {
         Ok(ChildSpec::member(self.group, index, node, input))
     }
 
-    /// What the group gives once its barrier has released it.
+    /// Returns the value of the group after its barrier has released it.
     pub(crate) fn list(&self) -> Value {
         self.fan.list(self.group.seq(), self.size)
     }
 
-    /// Something needs the list.
+    /// Returns whether a later step needs the list.
     pub(crate) fn is_followed(&self) -> bool {
         self.fan.followed
     }

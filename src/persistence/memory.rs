@@ -82,8 +82,8 @@ impl Store for MemoryStore {
     }
 }
 
-/// Takes the lock for one step at a time, so that the caller may write between two steps
-/// and sees the same moving picture as in [`SledStore`](super::SledStore).
+/// Takes the lock for one step at a time, so that the caller may write between two steps. Such
+/// writes are visible to later steps, as in [`SledStore`](super::SledStore).
 struct MemoryScan<'a> {
     pairs: &'a Pairs,
     from: Bound<Vec<u8>>,

@@ -1,4 +1,5 @@
-//! The store's own records: its format, how often it was opened, and how the last app over it ended.
+//! The store's own records: its format, how often it was opened, and how the last app over it
+//! ended.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -11,30 +12,31 @@ use crate::canvas::machine::quarantine::LastEnd;
 /// One opening of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Opening {
-    /// From 1.
+    /// Counts the openings, from 1.
     number: u64,
 }
 
-/// Each opening numbers its commits in a range of its own: 2^40 of them, in 2^24 openings.
+/// Each opening numbers its commits in a range of its own: 2^40 commits in each of 2^24 openings.
 const COMMIT_BITS: u32 = 40;
 
 impl Opening {
-    /// Above the numbers of all commits of all openings before; ours come after it.
+    /// Returns a number above all commits of earlier openings; the commits of this opening follow
+    /// it.
     pub(crate) fn last_commit(self) -> u64 {
         self.number << COMMIT_BITS
     }
 }
 
-/// The life of one app over the store: it has begun, and perhaps ended.
+/// A session: one app over the store, from its start to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {
-    /// Which start of the machine it began in, where that can be told.
+    /// The boot id of the machine when the session began, where it can be read.
     boot: Option<String>,
     has_ended: bool,
 }
 
 impl Session {
-    /// One that begins now.
+    /// Begins a session.
     fn begin() -> Self {
         Self {
             boot: boot_id(),
@@ -42,7 +44,7 @@ impl Session {
         }
     }
 
-    /// The record of its end.
+    /// Returns the record of the session's end.
     pub(crate) fn ended(self) -> Pair {
         Self {
             has_ended: true,
@@ -51,16 +53,16 @@ impl Session {
         .record()
     }
 
-    /// How the life before this one ended.
-    fn end_of(&self, before: Option<&Self>, signs: Signs) -> LastEnd {
-        match before {
+    /// Returns how the previous session ended.
+    fn end_of(&self, previous: Option<&Self>, traces: Traces) -> LastEnd {
+        match previous {
             None
             | Some(Self {
                 has_ended: true, ..
             }) => LastEnd::Clean,
-            Some(before) if before.boot != self.boot => LastEnd::Outside,
-            Some(_) if signs.has_aborted => LastEnd::Inside,
-            Some(_) if signs.was_stopping => LastEnd::Outside,
+            Some(previous) if previous.boot != self.boot => LastEnd::Outside,
+            Some(_) if traces.has_aborted => LastEnd::Inside,
+            Some(_) if traces.was_stopping => LastEnd::Outside,
             Some(_) => LastEnd::Unknown,
         }
     }
@@ -70,28 +72,29 @@ impl Session {
     }
 }
 
-/// What else a life has left behind.
+/// Other traces of the previous session.
 #[derive(Clone, Copy, Debug, Default)]
-struct Signs {
-    /// The process has noted that it aborts.
+struct Traces {
+    /// The process noted that it aborted.
     has_aborted: bool,
     /// The app was shutting down.
     was_stopping: bool,
 }
 
-/// The record that the app is shutting down: a process that is killed then has not ended itself.
+/// Returns the record that the app is shutting down: a kill during the shutdown is no crash.
 pub(crate) fn stopping() -> Pair {
     (keys::STOPPING.to_vec(), codec::encode(Kind::Mark, &()))
 }
 
-/// Which start of the machine this is, where that can be told.
+/// Returns the boot id of the machine, where it can be read.
 pub(crate) fn boot_id() -> Option<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     boot.ok().map(|boot| boot.trim().to_owned())
 }
 
-/// Notes that the store is being opened, and what the clocks show. A store that was written by a newer
-/// version is refused before anything is written. `has_aborted`: the process before has noted that it aborts.
+/// Records that the store is being opened, and the reading of the clocks. Fails before it writes
+/// anything if a newer version wrote the store. `has_aborted`: the previous process noted that it
+/// aborted.
 pub(crate) fn open(
     store: &dyn Store,
     durability: Durability,
@@ -100,30 +103,30 @@ pub(crate) fn open(
 ) -> Result<(Opening, Session, LastEnd), StoreError> {
     export::check_import_complete(store)?;
     let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
-    let before: Option<Session> = record(store, Kind::Life, keys::LIFE)?;
+    let previous: Option<Session> = record(store, Kind::Life, keys::LIFE)?;
     let opening = Opening {
         number: last.map_or(1, |last| last.number + 1),
     };
-    let life = Session::begin();
-    let signs = Signs {
+    let session = Session::begin();
+    let traces = Traces {
         has_aborted,
         was_stopping: store.get(keys::STOPPING)?.is_some(),
     };
     let mut batch = Batch::default();
-    if signs.was_stopping {
+    if traces.was_stopping {
         batch.delete(keys::STOPPING.to_vec());
     }
     batch.put(keys::META.to_vec(), codec::encode(Kind::Meta, &opening));
-    for (key, value) in [life.record(), clock.record()] {
+    for (key, value) in [session.record(), clock.record()] {
         batch.put(key, value);
     }
     store.apply(batch)?;
     store.sync(durability)?;
-    let last_end = life.end_of(before.as_ref(), signs);
-    Ok((opening, life, last_end))
+    let last_end = session.end_of(previous.as_ref(), traces);
+    Ok((opening, session, last_end))
 }
 
-/// Has the next opening number its commits above this one, if the store does not know of it.
+/// Makes the next opening number its commits above `commit`, if the store has not counted so far.
 pub(super) fn raise(store: &dyn Store, commit: u64, batch: &mut Batch) -> Result<(), StoreError> {
     let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
     let number = commit >> COMMIT_BITS;
@@ -151,7 +154,7 @@ mod tests {
     use crate::persistence::MemoryStore;
 
     #[test]
-    fn a_life_that_did_not_end_is_a_crash_unless_the_machine_or_the_app_was_going_down() {
+    fn a_session_without_an_end_is_a_crash_unless_the_machine_or_the_app_was_shutting_down() {
         let store = MemoryStore::new();
         let clock = ClockReading {
             boot: None,
@@ -161,7 +164,7 @@ mod tests {
         };
         let opened = || open(&store, Durability::Power, false, &clock).unwrap();
         let aborted = || open(&store, Durability::Power, true, &clock).unwrap();
-        let (_, life, first) = opened();
+        let (_, session, first) = opened();
         assert_eq!(first, LastEnd::Clean);
         assert_eq!(opened().2, LastEnd::Unknown);
         assert_eq!(aborted().2, LastEnd::Inside);
@@ -172,13 +175,13 @@ mod tests {
         };
         put(stopping());
         assert_eq!(opened().2, LastEnd::Outside);
-        assert_eq!(opened().2, LastEnd::Unknown, "it says so of one life");
+        assert_eq!(opened().2, LastEnd::Unknown, "the mark covers one session");
         put(stopping());
         assert_eq!(aborted().2, LastEnd::Inside);
-        put(life.clone().ended());
+        put(session.clone().ended());
         assert_eq!(opened().2, LastEnd::Clean);
         let boot = Some("another".to_owned());
-        put(Session { boot, ..life }.record());
+        put(Session { boot, ..session }.record());
         assert_eq!(aborted().2, LastEnd::Outside);
     }
 }

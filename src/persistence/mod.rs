@@ -1,4 +1,4 @@
-//! Remembers: an ordered map of bytes with atomic batches and an honest `sync`.
+//! Stores: ordered maps of bytes with atomic batches and an explicit `sync`.
 //!
 //! This layer knows keys, bytes and disks; it knows nothing of tasks or actors.
 //! Every store keeps the contract of [`Store`], and [`conformance`] checks it.
@@ -62,14 +62,14 @@ pub(crate) use self::salvage::salvage;
 #[cfg(feature = "sled")]
 pub use self::sled::SledStore;
 
-/// How much a crash may take back.
+/// What a crash may undo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Survives power loss: fsync before the answer.
+    /// Survives power loss: the engine calls fsync before it acknowledges.
     #[default]
     Power,
-    /// Survives `kill -9`: handed to the kernel, no fsync.
+    /// Survives `kill -9`: data is handed to the kernel, without fsync.
     Process,
     /// Survives a clean stop; up to 500 ms may be lost.
     Buffered,
@@ -108,7 +108,7 @@ impl fmt::Debug for Op {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     ops: Vec<Op>,
-    /// Kept as a running sum, since the committer asks after every op it takes in.
+    /// A running sum, because the committer reads it after every operation.
     bytes: usize,
 }
 
@@ -119,7 +119,7 @@ impl Batch {
         Self::default()
     }
 
-    /// Makes an empty one with room for as many ops as this has.
+    /// Makes an empty batch with capacity for as many operations as this one has.
     pub(super) fn another(&self) -> Self {
         Self {
             ops: Vec::with_capacity(self.ops.len()),
@@ -203,7 +203,7 @@ impl<'a> IntoIterator for &'a Batch {
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// What [`Store::scan`] walks over; an error is its last item.
+/// The iterator of [`Store::scan`]; an error is its last item.
 pub type Scan<'a> = Box<dyn DoubleEndedIterator<Item = Result<Pair, StoreError>> + 'a>;
 
 /// An ordered map of bytes that survives crashes.
@@ -218,57 +218,59 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Walks the keys in `[from, to)`, ascending; `rev()` walks them down.
     ///
-    /// Not a snapshot: each pair is as new as the moment it is reached, or newer than the
-    /// pair before it. Keys that nobody touches meanwhile come exactly once. The caller may
-    /// apply batches while it holds a scan.
+    /// A scan is not a snapshot: each pair is as new as the moment at which the scan reaches it, or
+    /// newer than the pair before it. Keys that are not written meanwhile come exactly once. The
+    /// caller may apply batches while it holds a scan.
     fn scan(&self, from: &[u8], to: &[u8]) -> Scan<'_>;
 
     /// Applies a batch: atomic, visible to reads at once, durable only after [`sync`](Store::sync).
     fn apply(&self, batch: Batch) -> Result<(), StoreError>;
 
-    /// Returns when everything applied before survives what `durability` says.
+    /// Waits until every batch applied before survives what `durability` names.
     ///
-    /// [`StoreError::Full`] says that it does not yet, for want of space, and [`StoreError::Exhausted`]
-    /// for want of descriptors or memory: what was applied stays so, and `sync` may be called again.
-    /// After any other error of `sync`, and after every error of `apply`, the engine halts, and every
-    /// later call of either fails with [`StoreError::Poisoned`]: an fsync is never retried, because the
-    /// kernel reports a lost page once and then forgets it. So a store that has no room for a batch
-    /// accepts it in `apply`, and says so in `sync`. Reads go on, but may show what the disk does not
-    /// hold; only a reopened store tells the truth.
+    /// [`StoreError::Full`] means that it does not yet, for lack of space, and
+    /// [`StoreError::Exhausted`] for lack of file descriptors or memory: the batches stay applied,
+    /// and `sync` may be called again. After any other error of `sync`, and after every error of
+    /// `apply`, the engine halts, and every later call of either fails with
+    /// [`StoreError::Poisoned`]: an fsync is never retried, because the kernel reports a lost page
+    /// once and then forgets it. A store without space for a batch therefore accepts it in `apply`
+    /// and fails in `sync`. Reads continue, but may return data that the disk does not hold; only a
+    /// reopened store shows what is durable.
     fn sync(&self, durability: Durability) -> Result<(), StoreError>;
 
-    /// Says whether a few records can be applied without waiting for anything but the disk. If not, that is
-    /// left to a thread that may wait.
+    /// Returns whether a few records can be applied without waiting for anything but the disk. If
+    /// not, the engine applies them on a thread that may block.
     fn is_prompt(&self) -> bool {
         true
     }
 
-    /// Says whether new work should be taken in: [`StoreError::Full`] if what space there is must be
-    /// kept for work that has been. Cheap as long as there is room, and asks anew when there was none.
+    /// Returns [`StoreError::Full`] if the free space must be kept for work that has been accepted,
+    /// so that new work is refused. Cheap as long as there is space; asks the system again after a
+    /// refusal.
     fn room(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Returns the directory that the store alone uses while it is open, if there is one. The engine
-    /// notes there that the process aborts.
+    /// Returns the directory that only this store uses while it is open, if there is one. The
+    /// engine notes there that the process aborts.
     fn directory(&self) -> Option<&Path> {
         None
     }
 
-    /// Copies the store, as it is after some commit, to a directory that is not there yet, while
-    /// others go on to use it. An unfinished copy is never taken for a store.
+    /// Copies the store, as it is after some commit, to a directory that does not exist yet, while
+    /// the store stays in use. An unfinished copy is never opened as a store.
     fn backup(&self, to: &Path) -> Result<(), StoreError> {
-        let why = io::Error::new(io::ErrorKind::Unsupported, "this store has no such means");
+        let why = io::Error::new(io::ErrorKind::Unsupported, "this store does not support it");
         Err(StoreError::io(format!("back up to {}", to.display()), why))
     }
 }
 
-/// Why a store cannot do what it was asked.
+/// Why an operation on a store failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Another process, or this one, has the directory open, and has not let go of it in the time that
-    /// the open [waits](crate::AppBuilder::lock_timeout).
+    /// Another process, or this one, has the directory open, and has not released it in the time
+    /// that the open [waits](crate::AppBuilder::lock_timeout).
     #[error("the store at {} is open in {holder}", path.display())]
     Locked {
         /// The directory.
@@ -276,7 +278,7 @@ pub enum StoreError {
         /// The process that has it open.
         holder: Holder,
     },
-    /// The directory holds a store of another engine, which is left untouched.
+    /// The directory holds a store of another engine. It is left untouched.
     #[error("the store at {} was made by {found}, not by {asked}", path.display())]
     WrongEngine {
         /// The directory.
@@ -286,7 +288,7 @@ pub enum StoreError {
         /// The engine that was asked to open it.
         asked: &'static str,
     },
-    /// What is stored cannot be what was written.
+    /// The stored data cannot be what was written.
     #[error("{path_or_place} is damaged: {what}")]
     Corrupt {
         /// The file, directory or key.
@@ -294,17 +296,17 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
-    /// What was committed is missing: a part of the store is older than the rest of it.
+    /// Commits are missing: one part of the store is older than the rest.
     #[error(
         "commits are missing from {}: number {expected} was made, but it ends at {found}",
         path.display()
     )]
     RolledBack {
-        /// Where they are missing.
+        /// The part from which they are missing.
         path: PathBuf,
-        /// A commit that another part of the store knows of.
+        /// A commit that another part of the store records.
         expected: u64,
-        /// The last commit that is there.
+        /// The last commit found.
         found: u64,
     },
     /// A file belongs to another store than the rest of the directory: it was exchanged, or copied
@@ -319,15 +321,15 @@ pub enum StoreError {
         expected: String,
     },
     /// The directory, or a file in it, was renamed, replaced or deleted while the store was open.
-    /// Nothing more is written: it could reach another store, or no store at all.
+    /// Writing stops: it could reach another store, or none.
     #[error("{} {what} while the store was open", path.display())]
     Moved {
-        /// The directory or file, at the path it was opened at.
+        /// The directory or file, under the path at which it was opened.
         path: PathBuf,
-        /// What was done to it: "was deleted", for example.
+        /// What happened to it: "was deleted", for example.
         what: &'static str,
     },
-    /// A later version wrote it; it is left untouched.
+    /// A later version wrote the store. It is left untouched.
     #[error(
         "{path_or_place} has format {found}, which is newer than {supported}, the newest this build reads"
     )]
@@ -343,29 +345,30 @@ pub enum StoreError {
     /// [`Store::room`].
     #[error("the disk is full: cannot {doing}")]
     Full {
-        /// What was tried, and on which path.
+        /// The operation, and its path.
         doing: String,
     },
-    /// The system has no file descriptor or no memory to spare just now. Nothing is lost; see
+    /// The system has no file descriptor or no memory to spare at the moment. Nothing is lost; see
     /// [`Store::sync`].
     #[error("the system is short of resources: cannot {doing}: {source}")]
     Exhausted {
-        /// What was tried, and on which path.
+        /// The operation, and its path.
         doing: String,
-        /// The system's answer. It is part of the text, so it is not given once more as the error's
+        /// The system's error. The text contains it, so it is not also the error's
         /// [source](std::error::Error::source).
         r#source: Arc<io::Error>,
     },
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error("cannot {doing}: {source}")]
     Io {
-        /// What was tried, and on which path.
+        /// The operation, and its path.
         doing: String,
-        /// The system's answer; shared, since one failed commit is told to many callers. It is part of
-        /// the text, so it is not given once more as the error's [source](std::error::Error::source).
+        /// The system's error; shared, because many callers receive the error of one failed commit.
+        /// The text contains it, so it is not also the error's [source](std::error::Error::source).
         r#source: Arc<io::Error>,
     },
-    /// An earlier apply or sync failed, so nothing more is accepted; the text says which.
+    /// An earlier `apply` or `sync` failed, so that the store accepts nothing more; the text is the
+    /// earlier error.
     #[error("the store stopped after an earlier error: {0}")]
     Poisoned(String),
 }
@@ -385,7 +388,7 @@ impl StoreError {
         }
     }
 
-    /// As [`io`](Self::io), of what must not be tried again, whatever the reason.
+    /// Wraps an I/O error of an operation that must not be retried, whatever the reason.
     pub(crate) fn final_io(doing: impl Into<String>, source: io::Error) -> Self {
         StoreError::Io {
             doing: doing.into(),
@@ -393,8 +396,8 @@ impl StoreError {
         }
     }
 
-    /// As [`io`](Self::io), of an fsync, or of an engine that does not go on after an error: a shortage
-    /// is not waited for, because the kernel tells of a lost page once and then forgets it.
+    /// As [`io`](Self::io), for an fsync, or for an engine that does not continue after an error: a
+    /// shortage is final, because the kernel reports a lost page once and then forgets it.
     pub(crate) fn io_once(doing: impl Into<String>, source: io::Error) -> Self {
         match Self::io(doing, source) {
             StoreError::Exhausted { doing, r#source } => StoreError::Io { doing, r#source },
@@ -402,7 +405,7 @@ impl StoreError {
         }
     }
 
-    /// The same error, not to be tried again.
+    /// Returns the same error as one that must not be retried.
     pub(crate) fn into_final(self) -> Self {
         match self {
             StoreError::Full { doing } => Self::final_io(doing, io::ErrorKind::StorageFull.into()),
@@ -415,24 +418,24 @@ impl StoreError {
         matches!(self, StoreError::Full { .. })
     }
 
-    /// Says whether the same may succeed later, with nothing lost until then.
+    /// Returns whether the operation may succeed later, with nothing lost until then.
     pub(crate) fn is_temporary(&self) -> bool {
         matches!(self, StoreError::Full { .. } | StoreError::Exhausted { .. })
     }
 }
 
-/// Says whether the system was short of something that others will give back.
+/// Returns whether the system was short of a resource that other processes will release.
 #[cfg(unix)]
 fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let passing = [
+    let temporary = [
         Errno::MFILE,
         Errno::NFILE,
         Errno::NOMEM,
         Errno::AGAIN,
         Errno::INTR,
     ];
-    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
+    Errno::from_io_error(error).is_some_and(|errno| temporary.contains(&errno))
 }
 
 #[cfg(not(unix))]
@@ -445,17 +448,18 @@ fn is_shortage(error: &io::Error) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Holder {
-    /// The process that tried to open it once more.
+    /// This process, which tried to open the store once more.
     ThisProcess,
     /// Another process.
     Process {
-        /// Its id. In a container it is the id inside that: in several of them it may be 1.
+        /// The process id. In a container it is the id inside that container: in several of them it
+        /// may be 1.
         pid: u32,
-        /// The name of its host, where that is not the name of this one. Docker names a container's host
-        /// after the container's id.
+        /// The host name of the process, if it differs from that of this process. Docker names a
+        /// container's host after the container's id.
         host: Option<String>,
     },
-    /// Another process, which has not left its id.
+    /// Another process, whose id is not known.
     Unknown,
 }
 
@@ -524,7 +528,7 @@ mod tests {
         );
         let io = StoreError::io("fsync /x/db", io::Error::other("gone"));
         assert_eq!(io.to_string(), "cannot fsync /x/db: gone");
-        // Who prints the chain of causes does not print the reason twice.
+        // A report that prints the chain of causes does not print the reason twice.
         assert!(std::error::Error::source(&io).is_none());
         let full = StoreError::io("write /x/db", io::ErrorKind::StorageFull.into());
         assert!(full.is_full());
@@ -533,7 +537,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_the_system_is_short_of_is_waited_for_but_not_by_an_fsync() {
+    fn a_shortage_of_the_system_is_temporary_but_final_for_an_fsync() {
         for errno in [
             rustix::io::Errno::MFILE,
             rustix::io::Errno::NFILE,

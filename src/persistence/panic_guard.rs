@@ -1,4 +1,4 @@
-//! Calls into an engine that may panic on what it finds on the disk.
+//! Calls into an engine that may panic on a damaged file.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -6,15 +6,15 @@ use std::path::Path;
 use super::StoreError;
 use super::files::damaged;
 
-/// Runs a call into an engine: a panic comes back as [`StoreError::Corrupt`] (H10).
-pub(super) fn caught<T>(
+/// Runs a call into an engine and returns a panic as [`StoreError::Corrupt`] (H10).
+pub(super) fn catch_panics<T>(
     place: &Path,
     engine: &str,
     doing: &str,
     work: impl FnOnce() -> T,
 ) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        // Longer panic messages of sled print whole nodes, which hold users' data.
+        // sled's longer panic messages print whole nodes, which hold users' data.
         let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
             (Some(text), _) => (*text).to_owned(),
             (None, Some(text)) => text.chars().take(80).collect(),

@@ -1,4 +1,4 @@
-//! What is left of a damaged store, put into a new one.
+//! Salvage: copies the intact part of a damaged store into a new one.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -17,15 +17,16 @@ use super::{Batch, Durability, Store, StoreError, audit, data_dir, keys, meta};
 use crate::canvas::id::Id;
 use crate::canvas::machine::pending_limit::Load;
 
-/// About how many bytes are copied at once.
+/// The approximate number of bytes copied per batch.
 const BATCH: usize = 256 << 10;
-/// To take a broken workflow out may show one more that is; never this often.
+/// Removing a broken workflow may expose another broken one, but never this many times in a row.
 const ROUNDS: usize = 8;
 
-/// What [`App::salvage`](crate::App::salvage) has copied, and what is missing.
+/// What [`App::salvage`](crate::App::salvage) copied, and what is missing.
 ///
-/// A workflow that has not ended may be found as it was some time before the damage: when the new store is
-/// opened it goes on from there, and may run again what it had run. These are [`unfinished`](Self::unfinished).
+/// An unfinished workflow may be copied in a state from some time before the damage: it resumes from
+/// there when the new store is opened, and may run tasks again that had run. These workflows are
+/// [`unfinished`](Self::unfinished).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Salvaged {
@@ -33,68 +34,73 @@ pub struct Salvaged {
     pub records: u64,
     /// Workflows in the new store. No part of any of them is missing.
     pub workflows: u64,
-    /// Those of them that have not ended, and go on when the new store is opened.
+    /// The workflows of these that have not ended; they resume when the new store is opened.
     pub unfinished: Vec<Id>,
-    /// Workflows of which a part is missing or cannot be read. They are not in the new store.
+    /// Workflows with a missing or unreadable part. They are not in the new store.
     pub incomplete: Vec<Id>,
-    /// Commits that were read from the log.
+    /// Commits read from the log.
     pub commits: u64,
-    /// Commits that the log is known to have held and that cannot be read; what was in them is missing.
+    /// Commits that the log is known to have held and that cannot be read; their content is
+    /// missing.
     pub missing_commits: u64,
-    /// Files, places in files, records and workflows that could not be read or are not whole, the first
-    /// thousand of them.
+    /// Unreadable or incomplete files, parts of files, records and workflows, at most the first
+    /// thousand.
     pub findings: Vec<Finding>,
-    /// How many more findings there are.
+    /// The number of findings beyond these.
     pub omitted: u64,
 }
 
 impl Salvaged {
-    /// Returns whether the new store holds all that the old one held.
+    /// Returns whether the new store holds everything that the old one held.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.findings.is_empty()
     }
 }
 
-/// Copies what can be read of the store in `dir`, which nobody has open, into a new store of the same engine
-/// in `to`. See [`App::salvage`](crate::App::salvage).
+/// Copies the readable part of the store in `dir`, which must not be open, into a new store of the
+/// same engine in `to`. See [`App::salvage`](crate::App::salvage).
 pub(crate) fn salvage(dir: &Path, to: &Path) -> Result<Salvaged, StoreError> {
-    let home = dir.canonicalize().map_err(|e| failed("salvage", dir, e))?;
-    let _lock = data_dir::hold(&home)?;
-    let to = check_target(&home, to)?;
+    let data_dir = dir.canonicalize().map_err(|e| failed("salvage", dir, e))?;
+    let _lock = data_dir::lock_read_only(&data_dir)?;
+    let to = check_target(&data_dir, to)?;
     let part = with_ending(&to, ".part");
     begin_copy(&part)?;
-    let made = salvage_into(&home, &part.join("store")).and_then(|report| {
+    let copied = salvage_into(&data_dir, &part.join("store")).and_then(|report| {
         let _ = fs::remove_dir(&to);
         rename(&part.join("store"), &to)?;
         to.parent().map_or(Ok(()), sync_dir)?;
         Ok(report)
     });
     if let Err(error) = fs::remove_dir_all(&part) {
-        warn!(path = %part.display(), %error, "what was made of a store is left behind");
+        warn!(path = %part.display(), %error, "an unfinished copy of a store is left behind");
     }
-    made
+    copied
 }
 
-fn salvage_into(home: &Path, to: &Path) -> Result<Salvaged, StoreError> {
+fn salvage_into(data_dir: &Path, to: &Path) -> Result<Salvaged, StoreError> {
     #[cfg(feature = "sled")]
-    if home.join("sled").is_dir() {
+    if data_dir.join("sled").is_dir() {
         let store = super::SledStore::open(to)?;
         let mut salvage = Salvage::new(&store);
-        super::sled::salvage(home, &mut salvage)?;
+        super::sled::salvage(data_dir, &mut salvage)?;
         return salvage.finish();
     }
     #[cfg(feature = "redb")]
-    if home.join("redb").is_dir() {
+    if data_dir.join("redb").is_dir() {
         let store = super::RedbStore::open(to)?;
         let mut salvage = Salvage::new(&store);
-        super::redb::salvage(home, to, &mut salvage)?;
+        super::redb::salvage(data_dir, to, &mut salvage)?;
         return salvage.finish();
     }
-    Err(failed("find a store in", home, ErrorKind::NotFound.into()))
+    Err(failed(
+        "find a store in",
+        data_dir,
+        ErrorKind::NotFound.into(),
+    ))
 }
 
-/// Checks that a new store can be made in `to`, and that this changes nothing in `dir`.
+/// Checks that a new store can be created in `to`, and that creating it changes nothing in `dir`.
 fn check_target(dir: &Path, to: &Path) -> Result<PathBuf, StoreError> {
     let doing = "salvage a store to";
     let to = std::path::absolute(to).map_err(|e| failed(doing, to, e))?;
@@ -113,7 +119,7 @@ fn check_target(dir: &Path, to: &Path) -> Result<PathBuf, StoreError> {
     }
 }
 
-/// A new store that takes in what is found of an old one.
+/// A new store that receives the readable records of an old one.
 pub(super) struct Salvage<'a> {
     store: &'a dyn Store,
     batch: Batch,
@@ -135,14 +141,14 @@ impl<'a> Salvage<'a> {
         self.audit.find(place, what);
     }
 
-    /// Notes an error that reading has met.
+    /// Adds an error that reading returned.
     #[cfg(feature = "redb")]
     pub(super) fn fail(&mut self, error: &StoreError) {
         self.audit.fail(error);
     }
 
     pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
-        // A key that no store has would stop the new one.
+        // A key that no store has would keep the new store from opening.
         if key.first().is_none_or(|tag| *tag == 0 || *tag == 0xff) {
             self.find(
                 format!("record {}", keys::shown(&key)),
@@ -158,7 +164,7 @@ impl<'a> Salvage<'a> {
         self.flush_when(BATCH)
     }
 
-    /// Deletes what there is between two keys; an empty end is none.
+    /// Deletes all keys in `from..to`; an empty bound is no bound.
     pub(super) fn clear(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
         self.flush_when(0)?;
         let from = from.max(&[0]);
@@ -169,7 +175,7 @@ impl<'a> Salvage<'a> {
         self.flush_when(BATCH)
     }
 
-    /// Makes the changes of one commit.
+    /// Applies the changes of one commit.
     pub(super) fn apply(&mut self, batch: Batch) -> Result<(), StoreError> {
         self.flush_when(0)?;
         self.store.apply(batch)?;
@@ -184,12 +190,12 @@ impl<'a> Salvage<'a> {
         Ok(())
     }
 
-    /// Takes out what is not whole.
+    /// Removes incomplete workflows until the store is sound.
     fn finish(mut self) -> Result<Salvaged, StoreError> {
         self.flush_when(0)?;
         let mut incomplete = HashSet::new();
         for round in 0.. {
-            self.mend()?;
+            self.repair()?;
             let mut audit = Audit::default();
             let broken = audit.read(self.store);
             if audit.is_sound() {
@@ -218,14 +224,14 @@ impl<'a> Salvage<'a> {
         Ok(self.report)
     }
 
-    /// Puts right what follows from other records: where a workflow stands in a queue, which
-    /// idempotency key is its own, that it is not to be deleted; of two heads the later one is kept.
-    fn mend(&mut self) -> Result<(), StoreError> {
+    /// Repairs records that follow from others: queue positions, idempotency keys, garbage markers;
+    /// of two headers of one workflow the later one stays.
+    fn repair(&mut self) -> Result<(), StoreError> {
         let store = self.store;
-        let heads = Heads::of(store)?;
+        let headers = Headers::of(store)?;
         let mut batch = Batch::new();
-        for (root, head) in &heads.kept {
-            let (key, record) = head;
+        for (root, header) in &headers.kept {
+            let (key, record) = header;
             if key[0] == b'b'
                 && let Ok(waiting) = codec::decode::<Waiting>(Kind::Waiting, key, record)
             {
@@ -236,7 +242,7 @@ impl<'a> Salvage<'a> {
             let was_forgotten =
                 key[0] == b'e' && keys::timed_of(key).is_some_and(|(ms, _)| ms == 0);
             if let Some(idempotency) =
-                head_of(*root, key, record).and_then(|head| head.idempotency_key)
+                header_of(*root, key, record).and_then(|header| header.idempotency_key)
                 && !was_forgotten
             {
                 let key = keys::idempotency(&idempotency);
@@ -244,22 +250,22 @@ impl<'a> Salvage<'a> {
             }
             batch.delete(keys::garbage_marker(*root));
         }
-        for (root, key) in &heads.older {
+        for (root, key) in &headers.older {
             self.audit.find(
                 format!("workflow {root}"),
-                format!("an older head of it, {}, was left", keys::shown(key)),
+                format!("an older header of it, {}, was left", keys::shown(key)),
             );
             batch.delete(key.clone());
         }
-        // What stands for a workflow that is elsewhere, or nowhere.
+        // Delete positions and idempotency keys whose workflow has moved on, or is missing.
         for tag in *b"qtui" {
             let (from, to) = keys::all(tag);
             for pair in store.scan(&from, &to) {
                 let (key, record) = pair?;
                 let is_right = match tag {
                     b'i' => codec::decode::<Id>(Kind::Idempotency, &key, &record)
-                        .is_ok_and(|root| heads.kept.contains_key(&root)),
-                    _ => audit::owner(&key).is_some_and(|root| heads.stands_at(root, &key)),
+                        .is_ok_and(|root| headers.kept.contains_key(&root)),
+                    _ => audit::owner(&key).is_some_and(|root| headers.has_position(root, &key)),
                 };
                 if !is_right {
                     batch.delete(key);
@@ -269,7 +275,7 @@ impl<'a> Salvage<'a> {
         self.apply(batch)
     }
 
-    /// Deletes the workflows that are broken, and the records that belong to none.
+    /// Deletes the broken workflows, and the broken records that belong to none.
     fn remove(&mut self, broken: &Broken) -> Result<(), StoreError> {
         for pair in self.store.scan(&[0], &[0xff]) {
             let (key, _) = pair?;
@@ -281,25 +287,25 @@ impl<'a> Salvage<'a> {
         self.flush_when(0)
     }
 
-    /// Counts what there is, and puts right what the store itself counts.
+    /// Counts the records and workflows, and corrects the counts that the store keeps.
     fn count(&mut self) -> Result<(), StoreError> {
-        let heads = Heads::of(self.store)?;
+        let headers = Headers::of(self.store)?;
         let mut pending = Load::default();
-        for (root, (key, record)) in &heads.kept {
+        for (root, (key, record)) in &headers.kept {
             if key[0] != b'e' {
                 self.report.unfinished.push(*root);
-                if let Some(head) = head_of(*root, key, record) {
-                    pending.add(head.weight());
+                if let Some(header) = header_of(*root, key, record) {
+                    pending.add(header.load());
                 }
             }
         }
         self.report.unfinished.sort_unstable();
-        self.report.workflows = heads.kept.len() as u64;
+        self.report.workflows = headers.kept.len() as u64;
         let mut last_commit = 0;
         for pair in self.store.scan(&[0], &[0xff]) {
             let (key, record) = pair?;
             self.report.records += 1;
-            // What is above all commits that the store knows of is not seen by those who ask.
+            // Readers do not see commits above the last one that the store has recorded.
             let commit = match key[0] {
                 b's' => keys::number_of(&key).unwrap_or(0),
                 b'r' => codec::decode::<Ended>(Kind::Result, &key, &record)?.commit,
@@ -318,18 +324,18 @@ impl<'a> Salvage<'a> {
     }
 }
 
-/// The heads of all workflows, as they are stored.
+/// The headers of all workflows, as they are stored.
 #[derive(Default)]
-struct Heads {
+struct Headers {
     kept: HashMap<Id, (Vec<u8>, Vec<u8>)>,
-    /// Heads of what has moved on since.
+    /// The keys of headers that a later one supersedes.
     older: Vec<(Id, Vec<u8>)>,
 }
 
-impl Heads {
+impl Headers {
     fn of(store: &dyn Store) -> Result<Self, StoreError> {
-        let mut heads = Self::default();
-        // In the order in which a workflow moves from one to the next.
+        let mut headers = Self::default();
+        // In the order in which a header moves from one tag to the next.
         for tag in *b"bwe" {
             let (from, to) = keys::all(tag);
             for pair in store.scan(&from, &to) {
@@ -337,32 +343,33 @@ impl Heads {
                 let Some(root) = audit::owner(&key) else {
                     continue;
                 };
-                if head_of(root, &key, &record).is_none() {
+                if header_of(root, &key, &record).is_none() {
                     continue;
                 }
-                if let Some((older, _)) = heads.kept.insert(root, (key, record)) {
-                    heads.older.push((root, older));
+                if let Some((older, _)) = headers.kept.insert(root, (key, record)) {
+                    headers.older.push((root, older));
                 }
             }
         }
-        Ok(heads)
+        Ok(headers)
     }
 
-    /// Returns whether this workflow waits where this key says.
-    fn stands_at(&self, root: Id, turn: &[u8]) -> bool {
+    /// Returns whether this is a queue position of the waiting workflow.
+    fn has_position(&self, root: Id, position: &[u8]) -> bool {
         self.kept.get(&root).is_some_and(|(key, record)| {
             let waiting = codec::decode::<Waiting>(Kind::Waiting, key, record);
-            key[0] == b'b' && waiting.is_ok_and(|waiting| waiting.keys(root).any(|key| key == turn))
+            key[0] == b'b'
+                && waiting.is_ok_and(|waiting| waiting.keys(root).any(|key| key == position))
         })
     }
 }
 
-/// Reads the head of a workflow, in whichever of its places it stands.
-fn head_of(root: Id, key: &[u8], record: &[u8]) -> Option<WorkflowHeader> {
+/// Decodes the header of a workflow, under any of its keys.
+fn header_of(root: Id, key: &[u8], record: &[u8]) -> Option<WorkflowHeader> {
     match key[0] {
         b'b' => codec::decode::<Waiting>(Kind::Waiting, key, record)
             .ok()?
-            .head(root)
+            .header(root)
             .ok(),
         _ => codec::decode(Kind::Head, key, record).ok(),
     }

@@ -1,4 +1,4 @@
-//! Whether the system has threads to give: for libraries that hang if it has not.
+//! Checks that the system has threads to give, for libraries that hang without them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,40 +8,41 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
-/// How long to wait until the system has let go of threads that have ended.
-const LET_GO: Duration = Duration::from_secs(1);
+/// How long to wait until the system has released threads that have ended.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns `Ok` if the system gives this many threads at once now: starts as many, and ends them.
 ///
 /// # Errors
 ///
-/// The one that starting a thread met.
+/// Returns the error of starting a thread.
 pub(crate) fn check_available(count: usize) -> io::Result<()> {
-    let gate = Arc::new(RwLock::new(()));
-    let closed = gate.write();
+    let start_lock = Arc::new(RwLock::new(()));
+    let guard = start_lock.write();
     let mut threads = Vec::with_capacity(count);
     let mut refused = Ok(());
     while threads.len() < count && refused.is_ok() {
-        refused = start(gate.clone()).map(|thread| threads.push(thread));
+        refused = start(start_lock.clone()).map(|thread| threads.push(thread));
     }
-    drop(closed);
-    let places: Vec<_> = threads
+    drop(guard);
+    let paths: Vec<_> = threads
         .into_iter()
         .filter_map(|thread| thread.join().ok().flatten())
         .collect();
-    // A thread that has been joined counts for a moment longer.
-    let deadline = Instant::now() + LET_GO;
-    while places.iter().any(|place| place.exists()) && Instant::now() < deadline {
+    // A joined thread still counts for a moment.
+    let deadline = Instant::now() + RELEASE_TIMEOUT;
+    while paths.iter().any(|path| path.exists()) && Instant::now() < deadline {
         thread::yield_now();
     }
     refused
 }
 
-/// Starts a thread that ends when the gate is opened, and says where the system lists it.
-fn start(gate: Arc<RwLock<()>>) -> io::Result<JoinHandle<Option<PathBuf>>> {
+/// Starts a thread that ends when `start_lock` is unlocked; it returns the path under which the system
+/// lists it.
+fn start(start_lock: Arc<RwLock<()>>) -> io::Result<JoinHandle<Option<PathBuf>>> {
     let builder = thread::Builder::new().name("chordal-probe".to_owned());
     builder.spawn(move || {
-        drop(gate.read());
+        drop(start_lock.read());
         let proc = Path::new("/proc");
         let own = std::fs::read_link(proc.join("thread-self")).ok()?;
         Some(proc.join(own))

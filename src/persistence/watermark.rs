@@ -1,7 +1,7 @@
-//! The number of the last commit, kept beside an engine's own files: what it has silently taken back, or
-//! what somebody has taken from these, is missed.
+//! The watermark: the number of the last commit, kept beside an engine's own files. It reveals
+//! commits that the engine has silently dropped, or that were removed from its files.
 //!
-//! Two slots are written in turn, so that one is always whole:
+//! Two slots are written alternately, so that one is always complete:
 //!
 //! ```text
 //! bytes 0-2    magic
@@ -12,11 +12,12 @@
 //! bytes 32-35  crc32 of the bytes before, from version 2 on
 //! ```
 //!
-//! (A version that knows nothing of ids reads the first 16 bytes, and refuses them by their version.)
+//! (A version that does not know ids reads the first 16 bytes, and rejects the slot by its
+//! version.)
 //!
-//! It is written behind each commit that was fsynced, and itself fsynced only when the store is closed: a
-//! kill takes nothing of it, and a power cut at most turns it back, which costs no data. It never knows
-//! of a commit that the disk does not have.
+//! It is written after each fsynced commit, and itself fsynced only when the store is closed: a
+//! kill loses nothing of it, and a power cut at most sets it back, which costs no data. It never
+//! exceeds the commits on disk.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -31,53 +32,53 @@ use super::identity::StoreId;
 
 const MAGIC: [u8; 3] = *b"cfn";
 pub(super) const VERSION: u8 = 2;
-/// From this one on there is an id.
-const IDENTIFIED: u8 = 2;
+/// From this version on a slot contains an id.
+const WITH_ID: u8 = 2;
 /// The name of the file.
 pub(super) const NAME: &str = "fence";
-const HEAD: usize = 16;
+const COMMON_LEN: usize = 16;
 const SLOT: usize = 36;
-/// The slots are in sectors of their own.
-const PLACES: [u64; 2] = [0, 4096];
+/// The slots are in separate sectors.
+const OFFSETS: [u64; 2] = [0, 4096];
 
 #[derive(Debug)]
 pub(super) struct Watermark {
     file: File,
     path: PathBuf,
     last: u64,
-    /// The store that it belongs to; none as long as an earlier version has written it.
+    /// The id of the store; `None` as long as an earlier version has written the file.
     id: Option<StoreId>,
     /// The slot that does not hold the last number.
     next: usize,
 }
 
 impl Watermark {
-    /// Makes the file, or makes it anew; it is on disk before this returns, its name may not be.
-    pub(super) fn make(dir: &Dir, last: u64, id: StoreId) -> Result<Self, StoreError> {
-        let mut fence = Self {
+    /// Creates the file, or overwrites it; it is on disk before this returns, its name may not be.
+    pub(super) fn create(dir: &Dir, last: u64, id: StoreId) -> Result<Self, StoreError> {
+        let mut watermark = Self {
             file: dir.create_or_open(NAME.as_ref())?,
             path: dir.path().join(NAME),
             last,
             id: None,
             next: 0,
         };
-        fence.identify(id)?;
-        Ok(fence)
+        watermark.identify(id)?;
+        Ok(watermark)
     }
 
-    /// Has what is written from now on say which store it belongs to.
+    /// Makes later writes carry this store id.
     pub(super) fn set_id(&mut self, id: StoreId) {
         self.id = Some(id);
     }
 
-    /// Has both slots say which store it belongs to; that is on disk before this returns.
+    /// Makes both slots carry this store id, on disk before this returns.
     pub(super) fn identify(&mut self, id: StoreId) -> Result<(), StoreError> {
         if self.id == Some(id) {
             return Ok(());
         }
         let before = self.id;
         self.set_id(id);
-        let written = PLACES
+        let written = OFFSETS
             .iter()
             .try_for_each(|_| self.advance(self.last))
             .and_then(|()| self.sync());
@@ -94,8 +95,8 @@ impl Watermark {
         file.read_to_end(&mut bytes)
             .map_err(|e| failed("read", &path, e))?;
         let mut found = None;
-        for (slot, place) in PLACES.into_iter().enumerate() {
-            let Some(read) = decode(&bytes, place as usize) else {
+        for (slot, offset) in OFFSETS.into_iter().enumerate() {
+            let Some(read) = decode(&bytes, offset as usize) else {
                 continue;
             };
             if read.version > VERSION {
@@ -106,7 +107,7 @@ impl Watermark {
                 });
             }
             let read = (read.number, read.id, slot);
-            // Of two with one number the one with an id has come later.
+            // Of two slots with the same number the one with an id is the later one.
             let key = |(number, id, _): (u64, Option<StoreId>, usize)| (number, id.is_some());
             if found.is_none_or(|found| key(read) > key(found)) {
                 found = Some(read);
@@ -124,12 +125,12 @@ impl Watermark {
         })
     }
 
-    /// Reads the number in a file that is not written to.
+    /// Reads the number in a file without opening it for writing.
     pub(super) fn peek(path: &Path) -> Result<u64, StoreError> {
         let bytes = std::fs::read(path).map_err(|e| failed("read", path, e))?;
-        let numbers = PLACES
+        let numbers = OFFSETS
             .into_iter()
-            .filter_map(|place| decode(&bytes, place as usize));
+            .filter_map(|offset| decode(&bytes, offset as usize));
         let last = numbers.map(|slot| slot.number).max();
         last.ok_or_else(|| damaged(path, "neither of its numbers can be read"))
     }
@@ -146,47 +147,47 @@ impl Watermark {
         &self.path
     }
 
-    /// Refuses to go on with a file that has been deleted.
+    /// Fails if the file has been deleted.
     #[cfg(feature = "redb")]
     pub(super) fn check_has_a_name(&self) -> Result<(), StoreError> {
         check_has_a_name(&self.file, &self.path)
     }
 
-    /// Notes that this commit is on disk.
+    /// Records that this commit is on disk.
     pub(super) fn advance(&mut self, number: u64) -> Result<(), StoreError> {
         let (slot, length) = slot(number, self.id);
-        write_at(&mut self.file, PLACES[self.next], &slot[..length])
+        write_at(&mut self.file, OFFSETS[self.next], &slot[..length])
             .map_err(|e| failed("write", &self.path, e))?;
         self.last = number;
         self.next = 1 - self.next;
         Ok(())
     }
 
-    /// Returns when the last number is on disk.
+    /// Makes the last number durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         fsync(&self.file).map_err(|e| unsynced(&self.path, e))
     }
 
-    /// Has all writes go to another file, for tests of what follows an error; gives back the one before.
+    /// Redirects all writes to another file, for tests of error handling; returns the file before.
     #[cfg(test)]
-    pub(super) fn divert(&mut self, file: File) -> File {
+    pub(super) fn redirect(&mut self, file: File) -> File {
         std::mem::replace(&mut self.file, file)
     }
 }
 
-/// One call to the system: it comes with each commit.
+/// Writes with one system call, because it runs at each commit.
 #[cfg(unix)]
-fn write_at(file: &mut File, place: u64, bytes: &[u8]) -> io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, place)
+fn write_at(file: &mut File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
 }
 
 #[cfg(not(unix))]
-fn write_at(file: &mut File, place: u64, bytes: &[u8]) -> io::Result<()> {
-    io::Seek::seek(file, io::SeekFrom::Start(place))?;
+fn write_at(file: &mut File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    io::Seek::seek(file, io::SeekFrom::Start(offset))?;
     io::Write::write_all(file, bytes)
 }
 
-/// For a missing file there is no new one: its number is what matters.
+/// Opens the file. A missing file is an error, not a new one: its number matters.
 fn open_existing(path: &Path) -> Result<File, StoreError> {
     open_old(path).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => damaged(path, "it is missing"),
@@ -194,23 +195,23 @@ fn open_existing(path: &Path) -> Result<File, StoreError> {
     })
 }
 
-/// A slot as it is written, and how much of it is: without an id it is as an earlier version writes it.
+/// Encodes a slot; returns it and its length: without an id it is as an earlier version writes it.
 fn slot(number: u64, id: Option<StoreId>) -> ([u8; SLOT], usize) {
     let mut slot = [0; SLOT];
     let Some(id) = id else {
-        slot[..HEAD].copy_from_slice(&encode(IDENTIFIED - 1, number));
-        return (slot, HEAD);
+        slot[..COMMON_LEN].copy_from_slice(&encode(WITH_ID - 1, number));
+        return (slot, COMMON_LEN);
     };
-    slot[..HEAD].copy_from_slice(&encode(VERSION, number));
-    slot[HEAD..32].copy_from_slice(&id.to_bytes());
+    slot[..COMMON_LEN].copy_from_slice(&encode(VERSION, number));
+    slot[COMMON_LEN..32].copy_from_slice(&id.to_bytes());
     let crc = crc32fast::hash(&slot[..32]);
     slot[32..].copy_from_slice(&crc.to_le_bytes());
     (slot, SLOT)
 }
 
-/// The part of a slot that is the same in every version.
-pub(super) fn encode(version: u8, number: u64) -> [u8; HEAD] {
-    let mut slot = [0; HEAD];
+/// Encodes the part of a slot that is the same in every version.
+pub(super) fn encode(version: u8, number: u64) -> [u8; COMMON_LEN] {
+    let mut slot = [0; COMMON_LEN];
     slot[..3].copy_from_slice(&MAGIC);
     slot[3] = version;
     slot[8..].copy_from_slice(&number.to_le_bytes());
@@ -219,24 +220,24 @@ pub(super) fn encode(version: u8, number: u64) -> [u8; HEAD] {
     slot
 }
 
-/// A slot as it was read.
+/// A decoded slot.
 struct Slot {
     version: u8,
     number: u64,
     id: Option<StoreId>,
 }
 
-fn decode(bytes: &[u8], place: usize) -> Option<Slot> {
-    let head = bytes.get(place..place + HEAD)?;
-    let number = u64::from_le_bytes(head[8..].try_into().ok()?);
-    let version = head[3];
-    if head != encode(version, number) {
+fn decode(bytes: &[u8], offset: usize) -> Option<Slot> {
+    let header = bytes.get(offset..offset + COMMON_LEN)?;
+    let number = u64::from_le_bytes(header[8..].try_into().ok()?);
+    let version = header[3];
+    if header != encode(version, number) {
         return None;
     }
     let id = match version {
-        IDENTIFIED => {
-            let bytes = bytes.get(place..place + SLOT)?;
-            let id = StoreId::from_bytes(bytes[HEAD..32].try_into().ok()?);
+        WITH_ID => {
+            let bytes = bytes.get(offset..offset + SLOT)?;
+            let id = StoreId::from_bytes(bytes[COMMON_LEN..32].try_into().ok()?);
             if bytes != slot(number, Some(id)).0 {
                 return None;
             }

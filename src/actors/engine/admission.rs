@@ -130,7 +130,7 @@ impl EngineActor {
         for (lane, capacity) in self.backlog.free_capacity() {
             let name = self.backlog.name(lane).to_owned();
             let from = self.backlog.cursor(lane).cloned();
-            let mut positions = reader.turns(&name, from);
+            let mut positions = reader.queued(&name, from);
             let mut capacity = capacity.min(AT_ONCE.saturating_sub(self.moving.len()));
             while capacity > 0 {
                 let Some((position, root)) = positions.next().transpose()? else {
@@ -202,7 +202,7 @@ impl EngineActor {
             path_or_place: format!("workflow {root}"),
             what: "its waiting record is missing".to_owned(),
         })?;
-        let submitted = self.submitted(root, waiting.head(root)?)?;
+        let submitted = self.submitted(root, waiting.header(root)?)?;
         Ok((waiting, submitted))
     }
 
@@ -217,7 +217,7 @@ impl EngineActor {
         self.dequeue(root, &waiting);
         let since_ms = waiting.since_ms;
         let header = waiting.into_head_record();
-        self.shell.put(keys::head(root), header.clone());
+        self.shell.put(keys::header(root), header.clone());
         self.record_submission(root, admission, since_ms);
         if let Some(unresumed) = &mut self.unresumed {
             unresumed.admitted.insert(root);
@@ -242,7 +242,7 @@ impl EngineActor {
     fn requeue(&mut self, root: Id, waiting: Waiting, requirements: StartRequirements, lane: Lane) {
         self.dequeue(root, &waiting);
         let priority = requirements.priority;
-        self.enqueue(root, waiting.moved(requirements.into_wait_reason()));
+        self.enqueue(root, waiting.with_reason(requirements.into_wait_reason()));
         self.when_stored(Stored::Waits(lane, root, priority));
     }
 
@@ -356,7 +356,7 @@ impl Handler<Stored> for EngineActor {
         match stored {
             Stored::Waits(lane, root, priority) => {
                 self.backlog.arrived(lane);
-                let position = keys::turn(self.backlog.name(lane), priority, root);
+                let position = keys::queued(self.backlog.name(lane), priority, root);
                 // Its position is before those that were admitted already.
                 if self
                     .backlog

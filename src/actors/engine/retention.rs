@@ -121,7 +121,7 @@ impl EngineActor {
     /// more.
     pub(super) fn forget_ended(&mut self, root: Id, header: &[u8]) -> Result<(), StoreError> {
         self.shell.put(keys::ended(0, root), header.to_vec());
-        let header: WorkflowHeader = codec::decode(Kind::Head, &keys::head(root), header)?;
+        let header: WorkflowHeader = codec::decode(Kind::Head, &keys::header(root), header)?;
         self.free_key(root, header.idempotency_key)?;
         self.shell.then(PostCommit::Sweep(Sweep::Start));
         Ok(())

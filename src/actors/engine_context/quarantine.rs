@@ -74,7 +74,7 @@ impl RecoveredState {
         let mut suspects = Vec::new();
         let mut notes = Vec::new();
         for (id, suspect) in reader.suspects()? {
-            match store.get(&keys::head(id.root()))? {
+            match store.get(&keys::header(id.root()))? {
                 Some(_) => suspects.push((id, suspect)),
                 // The suspect has ended with its workflow.
                 None => notes.push((id, None)),

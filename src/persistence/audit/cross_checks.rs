@@ -1,4 +1,4 @@
-//! The books of an audit: what has been read, and what follows from it for the rest.
+//! The cross-checks of an audit: what each record requires of the others.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,62 +13,63 @@ use crate::persistence::definition::{self, WorkflowHeader};
 use crate::persistence::reader::Ended;
 use crate::persistence::{Store, StoreError, keys};
 
-/// What has been read so far, as far as other records depend on it.
-pub(super) struct Books<'a> {
+/// The parts of the records read so far that other records depend on.
+pub(super) struct CrossChecks<'a> {
     audit: &'a mut Audit,
     broken: Broken,
     store: &'a dyn Store,
-    /// The key of each workflow's head.
-    heads: HashMap<Id, Vec<u8>>,
-    /// The workflows that parts belong to.
+    /// The key of each workflow's header.
+    headers: HashMap<Id, Vec<u8>>,
+    /// The workflows that the parts read so far belong to.
     owners: HashSet<Id>,
     results: HashSet<Id>,
-    /// What is left of these is to be deleted.
+    /// Workflows with a garbage marker: their remaining records are to be deleted.
     marked: HashSet<Id>,
-    /// How many stored members there are of each group.
-    groups: HashMap<Id, Stored>,
-    /// The bytes of each value in pieces; of a task's arguments under `true`.
-    pieces: HashMap<(Id, bool), Stored>,
+    /// The stored members of each group.
+    groups: HashMap<Id, Numbered>,
+    /// The pieces of each value by node; under `true` those of a task's arguments.
+    pieces: HashMap<(Id, bool), Numbered>,
     wanted: Wanted,
-    /// Idempotency keys, and what they stand for.
+    /// Idempotency keys and the workflows that they name.
     keys: Vec<(Vec<u8>, Id)>,
-    /// Members whose record is in parts, as far as these have been read.
-    pack: Option<Pack>,
-    /// Of these the members cannot be read: no harm if that is because some of their parts are deleted.
+    /// The members record whose parts are being read.
+    pack: Option<MembersRecord>,
+    /// Workflows whose members cannot be read: no finding if the workflow has a garbage marker,
+    /// because some of the parts are then deleted.
     unread: Vec<(Id, StoreError)>,
 }
 
-/// What is numbered from 0 on.
+/// Consecutive parts, numbered from 0.
 #[derive(Default)]
-struct Stored {
+struct Numbered {
     count: u64,
     /// The part or index that must come next.
     next: u64,
     has_gaps: bool,
 }
 
-/// What records say must be there.
+/// Parts that records require.
 #[derive(Default)]
 struct Wanted {
     groups: HashMap<Id, u64>,
-    /// Values in pieces, and how many bytes they have at least.
+    /// Values in pieces, and their minimum length in bytes.
     values: HashMap<(Id, bool), u64>,
 }
 
-struct Pack {
+struct MembersRecord {
     key: Vec<u8>,
     group: Id,
     first: u64,
     parts: Vec<u8>,
 }
 
-impl<'a> Books<'a> {
+impl<'a> CrossChecks<'a> {
     pub(super) fn new(audit: &'a mut Audit, store: &'a dyn Store) -> Self {
         Self {
             audit,
             broken: Broken::default(),
             store,
-            heads: HashMap::new(),
+            headers: HashMap::new(),
             owners: HashSet::new(),
             results: HashSet::new(),
             marked: HashSet::new(),
@@ -85,13 +86,13 @@ impl<'a> Books<'a> {
         self.audit.fail(error);
     }
 
-    /// Notes what is wrong with a workflow.
+    /// Adds a finding about a workflow.
     fn find(&mut self, root: Id, what: impl Into<String>) {
         self.audit.find(format!("workflow {root}"), what);
         self.broken.workflows.insert(root);
     }
 
-    /// Notes what is wrong with a record.
+    /// Adds a finding about a record that cannot be read.
     fn refuse(&mut self, key: &[u8], error: &StoreError) {
         self.audit.fail(error);
         match owner(key) {
@@ -100,53 +101,53 @@ impl<'a> Books<'a> {
         }
     }
 
-    pub(super) fn enter(&mut self, key: &[u8], record: &[u8]) {
+    pub(super) fn add(&mut self, key: &[u8], record: &[u8]) {
         self.audit.records += 1;
         self.audit.bytes += (key.len() + record.len()) as u64;
-        let result = check(key, record).and_then(|()| self.post(key, record));
+        let result = check(key, record).and_then(|()| self.collect(key, record));
         if let Err(error) = result {
             self.refuse(key, &error);
         }
     }
 
-    fn post(&mut self, key: &[u8], record: &[u8]) -> Result<(), StoreError> {
+    fn collect(&mut self, key: &[u8], record: &[u8]) -> Result<(), StoreError> {
         let id = keys::id_of(key);
         match (key[0], id) {
             (b'm', _) if key == keys::IMPORTING => {
                 self.audit.find("the store", "it was imported in part only");
             }
-            // (A suspect may be of a workflow that is gone: the next open lets go of it.)
+            // (A suspect may belong to a workflow that is gone: the next open deletes it.)
             (b'm' | b'k', _) => {}
             (b'b', Some(root)) => {
                 let waiting: Waiting = codec::decode(Kind::Waiting, key, record)?;
                 self.audit.waiting += 1;
                 for other in waiting.keys(root) {
                     if self.store.get(&other)?.is_none() {
-                        self.find(root, "it waits, and has no turn");
+                        self.find(root, "it waits, and has no queue position");
                     }
                 }
-                let head = waiting.head(root)?;
-                self.head(root, key, head);
+                let header = waiting.header(root)?;
+                self.header(root, key, header);
             }
             (b'w', Some(root)) => {
                 self.audit.live += 1;
-                self.head(root, key, codec::decode(Kind::Head, key, record)?);
+                self.header(root, key, codec::decode(Kind::Head, key, record)?);
             }
             (b'e', _) => {
-                let (_, root) = keys::timed_of(key).ok_or_else(|| odd(key))?;
+                let (_, root) = keys::timed_of(key).ok_or_else(|| malformed_key(key))?;
                 self.audit.ended += 1;
-                self.head(root, key, codec::decode(Kind::Head, key, record)?);
+                self.header(root, key, codec::decode(Kind::Head, key, record)?);
                 if !self.results.contains(&root) && self.store.get(&keys::result(root))?.is_none() {
                     self.find(root, "it has ended, and has no result");
                 }
             }
             (b'q', _) => {
-                let (_, root) = keys::turn_of(key).ok_or_else(|| odd(key))?;
-                self.turn(root, key)?;
+                let (_, root) = keys::queued_of(key).ok_or_else(|| malformed_key(key))?;
+                self.queue_position(root, key)?;
             }
             (b't' | b'u', _) => {
-                let (_, root) = keys::timed_of(key).ok_or_else(|| odd(key))?;
-                self.turn(root, key)?;
+                let (_, root) = keys::timed_of(key).ok_or_else(|| malformed_key(key))?;
+                self.queue_position(root, key)?;
             }
             (b'i', _) => {
                 let root = codec::decode(Kind::Idempotency, key, record)?;
@@ -165,7 +166,9 @@ impl<'a> Books<'a> {
             (b'p', Some(node)) => {
                 self.owners.insert(node.root());
                 let part = key.get(17..21).and_then(|part| part.try_into().ok());
-                let part = part.map(u32::from_be_bytes).ok_or_else(|| odd(key))?;
+                let part = part
+                    .map(u32::from_be_bytes)
+                    .ok_or_else(|| malformed_key(key))?;
                 let bytes = codec::unframe(Kind::Piece, key, record)?.len() as u64;
                 let is_args = part >= keys::ARGS;
                 let stored = self.pieces.entry((node, is_args)).or_default();
@@ -178,29 +181,29 @@ impl<'a> Books<'a> {
                 self.results.insert(root);
                 self.outcome(root, &ended.outcome, true);
             }
-            _ => return Err(odd(key)),
+            _ => return Err(malformed_key(key)),
         }
         Ok(())
     }
 
-    /// Each workflow has one head, in one of three places.
-    fn head(&mut self, root: Id, key: &[u8], head: WorkflowHeader) {
-        if let Some(other) = self.heads.insert(root, key.to_owned()) {
+    /// Checks that the workflow has one header, under one of three keys.
+    fn header(&mut self, root: Id, key: &[u8], header: WorkflowHeader) {
+        if let Some(other) = self.headers.insert(root, key.to_owned()) {
             let what = format!(
-                "it has two heads, {} and {}",
+                "it has two headers, {} and {}",
                 keys::shown(&other),
                 keys::shown(key)
             );
             self.find(root, what);
         }
-        match &head.root {
+        match &header.root {
             Some(node) => self.node(root, node),
             None => drop(self.wanted.groups.insert(keys::root_group(root), 1)),
         }
-        if let Some(idempotency) = &head.idempotency_key {
+        if let Some(idempotency) = &header.idempotency_key {
             match self.store.get(&keys::idempotency(idempotency)) {
                 Ok(Some(_)) => {}
-                // Of what was forgotten the key is free, while handles keep the rest.
+                // A forgotten workflow frees its key, while handles retain its records.
                 Ok(None)
                     if keys::timed_of(key)
                         .is_some_and(|(at_ms, _)| key[0] == b'e' && at_ms == 0) => {}
@@ -210,7 +213,7 @@ impl<'a> Books<'a> {
         }
     }
 
-    fn turn(&mut self, root: Id, key: &[u8]) -> Result<(), StoreError> {
+    fn queue_position(&mut self, root: Id, key: &[u8]) -> Result<(), StoreError> {
         let waiting = keys::waiting(root);
         let record = self.store.get(&waiting)?;
         let is_its_own = match record {
@@ -221,15 +224,15 @@ impl<'a> Books<'a> {
             None => false,
         };
         if !is_its_own {
-            let what = "it has a turn, and does not wait for it";
+            let what = "it has a queue position, and does not wait for it";
             self.find(root, what);
         }
         Ok(())
     }
 
-    /// A record of members, or a part of one.
+    /// Adds a members record, or one part of it.
     fn members(&mut self, group: Id, key: &[u8], record: &[u8]) -> Result<(), StoreError> {
-        let first = keys::number_of(key).ok_or_else(|| odd(key))?;
+        let first = keys::number_of(key).ok_or_else(|| malformed_key(key))?;
         let bytes = codec::unframe(Kind::Members, key, record)?;
         match &mut self.pack {
             Some(pack) if (pack.group, pack.first) == (group, first) => {
@@ -237,8 +240,8 @@ impl<'a> Books<'a> {
                 Ok(())
             }
             _ => {
-                self.unpack();
-                self.pack = Some(Pack {
+                self.finish_members();
+                self.pack = Some(MembersRecord {
                     key: key.to_owned(),
                     group,
                     first,
@@ -249,7 +252,7 @@ impl<'a> Books<'a> {
         }
     }
 
-    fn unpack(&mut self) {
+    fn finish_members(&mut self) {
         let Some(pack) = self.pack.take() else {
             return;
         };
@@ -264,8 +267,8 @@ impl<'a> Books<'a> {
         }
     }
 
-    /// Notes which stored members a node has. Not recursive in what a user can make deep without
-    /// bound: a canvas that is too deep is refused.
+    /// Collects the stored members that a node requires. Recursive only over nesting whose depth is
+    /// limited: a canvas that is too deep is refused.
     fn node(&mut self, root: Id, node: &Node) {
         match &node.def {
             Def::Task(_) => {}
@@ -286,7 +289,7 @@ impl<'a> Books<'a> {
         match &fan.members {
             Members::Inline(members) => members.iter().for_each(|node| self.node(root, node)),
             Members::Stored(size) => drop(self.wanted.groups.insert(root.node(seq), *size)),
-            // It stands whole in its template.
+            // The template is stored whole.
             Members::Each { .. } => {}
         }
     }
@@ -295,16 +298,16 @@ impl<'a> Books<'a> {
         let root = stream.root();
         match record {
             Record::Child { change, .. } => match change {
-                ChildProgress::Waiting { past, .. }
-                | ChildProgress::WaitingUntil { past, .. }
-                | ChildProgress::Started(past) => self.past(root, past),
+                ChildProgress::Waiting { past: history, .. }
+                | ChildProgress::WaitingUntil { past: history, .. }
+                | ChildProgress::Started(history) => self.history(root, history),
                 ChildProgress::Done(outcome) => self.outcome(root, outcome, false),
             },
             Record::Due { input, .. } => self.value(root, input, false),
             Record::Folded { acc, .. } => self.value(root, acc, false),
             Record::Offspring { index, node, .. } => match node {
                 Some(node) => self.node(root, node),
-                None => self.child_beside(stream, *index),
+                None => self.subtask_record(stream, *index),
             },
             Record::Verdict(_)
             | Record::Expanded { .. }
@@ -316,7 +319,7 @@ impl<'a> Books<'a> {
         }
     }
 
-    fn child_beside(&mut self, task: Id, index: Index) {
+    fn subtask_record(&mut self, task: Id, index: Index) {
         match self.store.get(&keys::members(task, index, 0)) {
             Ok(Some(_)) => {}
             Ok(None) => self.find(task.root(), format!("task {task} has no child {index}")),
@@ -324,8 +327,8 @@ impl<'a> Books<'a> {
         }
     }
 
-    fn past(&mut self, root: Id, past: &AttemptHistory) {
-        if let Some(args) = &past.args {
+    fn history(&mut self, root: Id, history: &AttemptHistory) {
+        if let Some(args) = &history.args {
             self.value(root, args, false);
         }
     }
@@ -336,7 +339,8 @@ impl<'a> Books<'a> {
         }
     }
 
-    /// Notes which pieces a value has; how large it is only if nothing is written over it later.
+    /// Collects the pieces that a value requires; its length only if the value is never
+    /// overwritten.
     fn value(&mut self, root: Id, value: &Value, is_last: bool) {
         let (seq, len, is_args) = match value {
             Value::Stored { seq, len } => (*seq, *len, false),
@@ -344,26 +348,27 @@ impl<'a> Books<'a> {
             Value::Extended { own, .. } => return self.value(root, own, is_last),
             Value::Inline(_) | Value::Gathered { .. } => return,
         };
-        let least = self
+        let min_len = self
             .wanted
             .values
             .entry((root.node(seq), is_args))
             .or_default();
         if is_last {
-            *least = len;
+            *min_len = len;
         }
     }
 
-    /// Compares, when all has been read; returns what cannot stay as it is.
+    /// Compares the collected parts after the last record; returns the records and workflows that
+    /// are broken.
     pub(super) fn close(mut self) -> Broken {
-        self.unpack();
-        self.close_parts();
-        self.close_heads();
+        self.finish_members();
+        self.check_parts();
+        self.check_headers();
         self.broken
     }
 
-    /// Compares what was stored in parts with what records say of these.
-    fn close_parts(&mut self) {
+    /// Compares the parts with the records that require them.
+    fn check_parts(&mut self) {
         for (root, error) in std::mem::take(&mut self.unread) {
             if !self.marked.contains(&root) {
                 self.audit.fail(&error);
@@ -377,54 +382,54 @@ impl<'a> Books<'a> {
                 self.find(group.root(), what);
             }
         }
-        for ((node, is_args), least) in std::mem::take(&mut self.wanted.values) {
+        for ((node, is_args), min_len) in std::mem::take(&mut self.wanted.values) {
             let stored = self.pieces.get(&(node, is_args));
-            let is_there = stored.is_some_and(|stored| stored.count >= least && !stored.has_gaps);
+            let is_there = stored.is_some_and(|stored| stored.count >= min_len && !stored.has_gaps);
             if !is_there && !self.marked.contains(&node.root()) {
                 self.find(node.root(), format!("a value of {node} is not all there"));
             }
         }
     }
 
-    /// Compares the workflows that records belong to with those that are there.
-    fn close_heads(&mut self) {
+    /// Compares the workflows that records belong to with the stored headers.
+    fn check_headers(&mut self) {
         for (key, root) in std::mem::take(&mut self.keys) {
-            if !self.heads.contains_key(&root) {
-                let what = format!("idempotency key {} stands for it", keys::shown(&key));
+            if !self.headers.contains_key(&root) {
+                let what = format!("idempotency key {} names it", keys::shown(&key));
                 self.find(root, format!("it is not there, and {what}"));
                 self.broken.records.insert(key);
             }
         }
         for root in std::mem::take(&mut self.owners) {
-            if !self.heads.contains_key(&root) && !self.marked.contains(&root) {
-                self.find(root, "it has parts and no head");
+            if !self.headers.contains_key(&root) && !self.marked.contains(&root) {
+                self.find(root, "it has parts and no header");
             }
         }
         for root in std::mem::take(&mut self.results) {
-            if self.heads.get(&root).is_none_or(|key| key[0] == b'b') {
+            if self.headers.get(&root).is_none_or(|key| key[0] == b'b') {
                 self.find(root, "it has a result, and is not there");
             }
         }
         for root in std::mem::take(&mut self.marked) {
-            if self.heads.contains_key(&root) {
-                self.find(root, "it is marked for deletion, and has a head");
+            if self.headers.contains_key(&root) {
+                self.find(root, "it is marked for deletion, and has a header");
             }
         }
     }
 }
 
-impl Stored {
-    /// Something numbered `at` that takes so many numbers.
-    fn add(&mut self, at: u64, numbers: u64, count: u64) {
-        self.has_gaps |= at != self.next;
-        self.next = at + numbers;
+impl Numbered {
+    /// Adds a part numbered `first` that covers `numbers` numbers and counts `count`.
+    fn add(&mut self, first: u64, numbers: u64, count: u64) {
+        self.has_gaps |= first != self.next;
+        self.next = first + numbers;
         self.count += count;
     }
 }
 
-fn odd(key: &[u8]) -> StoreError {
+fn malformed_key(key: &[u8]) -> StoreError {
     StoreError::Corrupt {
         path_or_place: format!("record {}", keys::shown(key)),
-        what: "its key is not whole".to_owned(),
+        what: "its key is malformed".to_owned(),
     }
 }

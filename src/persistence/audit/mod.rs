@@ -1,11 +1,11 @@
-//! An audit: every record of a store read, and what records say of each other compared.
+//! An audit: reads every record of a store and compares the records with each other.
 
 mod cross_checks;
 
 use std::collections::HashSet;
 use std::fmt;
 
-use self::cross_checks::Books;
+use self::cross_checks::CrossChecks;
 use super::backlog::Waiting;
 use super::codec::{self, Kind};
 use super::definition::WorkflowHeader;
@@ -18,33 +18,33 @@ use crate::canvas::machine::pending_limit::Load;
 use crate::canvas::machine::quarantine::Suspect;
 
 /// The most findings that are kept; all are counted.
-const MOST: usize = 1_000;
+const MAX_FINDINGS: usize = 1_000;
 
-/// What [`App::verify`](crate::App::verify) has found in a store.
+/// What [`App::verify`](crate::App::verify) found in a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Audit {
     /// Segments of the log that are in use.
     pub segments: u64,
-    /// Whole frames in them, one a commit.
+    /// Complete frames in these segments, one per commit.
     pub frames: u64,
-    /// Records, and the bytes of their keys and values.
+    /// Records.
     pub records: u64,
-    /// See `records`.
+    /// The bytes of their keys and values.
     pub bytes: u64,
-    /// Workflows that wait for a place or their time.
+    /// Workflows that wait for capacity in their lane or for their time.
     pub waiting: u64,
-    /// Workflows that have begun and not ended.
+    /// Workflows that have begun and have not ended.
     pub live: u64,
-    /// Workflows that have ended and are kept.
+    /// Workflows that have ended and are retained.
     pub ended: u64,
-    /// What is wrong, the first thousand of it.
+    /// The defects, at most the first thousand.
     pub findings: Vec<Finding>,
-    /// How much more is wrong.
+    /// The number of defects beyond these.
     pub omitted: u64,
 }
 
-/// One thing that is wrong with a store.
+/// One defect of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
@@ -61,7 +61,7 @@ impl fmt::Display for Finding {
 }
 
 impl Audit {
-    /// Reads all the records of a store, of whatever engine, that nobody else has open.
+    /// Reads all records of a store, of any engine. The store must not be in use elsewhere.
     ///
     /// # Examples
     /// ```
@@ -81,14 +81,14 @@ impl Audit {
         audit
     }
 
-    /// Says whether nothing is wrong.
+    /// Returns whether no defect was found.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
 
     pub(crate) fn find(&mut self, place: impl Into<String>, what: impl Into<String>) {
-        if self.findings.len() == MOST {
+        if self.findings.len() == MAX_FINDINGS {
             self.omitted += 1;
             return;
         }
@@ -98,7 +98,7 @@ impl Audit {
         });
     }
 
-    /// Notes an error that reading has met.
+    /// Adds an error that reading returned.
     pub(crate) fn fail(&mut self, error: &StoreError) {
         match error {
             StoreError::Corrupt {
@@ -118,28 +118,28 @@ impl Audit {
         }
     }
 
-    /// Reads all of a store that nobody writes to; returns what in it cannot stay as it is. Its memory
-    /// grows with the number of workflows.
+    /// Reads all records of a store that no task writes to; returns the broken ones. The memory
+    /// used grows with the number of workflows.
     pub(super) fn read(&mut self, store: &dyn Store) -> Broken {
-        let mut books = Books::new(self, store);
+        let mut checks = CrossChecks::new(self, store);
         for pair in store.scan(&[0], &[0xff]) {
             match pair {
-                Ok((key, value)) => books.enter(&key, &value),
+                Ok((key, value)) => checks.add(&key, &value),
                 Err(error) => {
-                    books.fail(&error);
+                    checks.fail(&error);
                     return Broken::default();
                 }
             }
         }
-        books.close()
+        checks.close()
     }
 }
 
-/// What an audit has found something wrong with.
+/// The records and workflows in which an audit found a defect.
 #[derive(Debug, Default)]
 pub(super) struct Broken {
     pub(super) workflows: HashSet<Id>,
-    /// Keys of records that cannot be read and are no workflow's.
+    /// Keys of unreadable records that belong to no workflow.
     pub(super) records: HashSet<Vec<u8>>,
 }
 
@@ -149,18 +149,18 @@ impl Broken {
     }
 }
 
-/// Returns which workflow a record is of, if its key tells.
+/// Returns the workflow that a record belongs to, if its key tells.
 pub(super) fn owner(key: &[u8]) -> Option<Id> {
     let id = match key.first()? {
         b'b' | b'w' | b'd' | b's' | b'p' | b'r' | b'c' | b'k' | b'x' => keys::id_of(key),
         b'e' | b't' | b'u' => keys::timed_of(key).map(|(_, root)| root),
-        b'q' => keys::turn_of(key).map(|(_, root)| root),
+        b'q' => keys::queued_of(key).map(|(_, root)| root),
         _ => None,
     };
     id.map(Id::root)
 }
 
-/// Reads one record as far as it can be understood by itself.
+/// Checks one record as far as that is possible without the others.
 pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
     match key.first() {
         Some(b'm') if key == keys::META => drop(codec::decode::<Opening>(Kind::Meta, key, record)?),

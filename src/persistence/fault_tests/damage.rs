@@ -1,32 +1,32 @@
-//! A file that is not what was written: it is served as it was, or refused, and never anything else.
+//! A damaged file: the store is served unchanged or refused, and never anything else.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use super::kill::{Process, live_and_be_killed};
+use super::kill::{Process, run_and_kill};
 use super::*;
 
-/// How many trials of each kind of directory; more with `CHORDAL_DAMAGE_TRIALS`.
+/// Trials of each kind of directory; more with `CHORDAL_DAMAGE_TRIALS`.
 const TRIALS: u64 = 150;
 const PAGE: usize = 4096;
 
-/// What happens to one file.
+/// The damage to one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Damage {
-    /// One bit is bent.
+    /// One bit is flipped.
     Bit,
-    /// What follows a place is gone.
+    /// The file is truncated.
     Cut,
     /// A page is zeroes.
     Zeroes,
     /// A page is noise.
     Noise,
-    /// A page is what it once was: a write was lost.
+    /// A page has an earlier content: a write was lost.
     OldPage,
-    /// All of it is what it once was.
+    /// The whole file has an earlier content.
     OldFile,
-    /// There is none.
+    /// The file is missing.
     Gone,
 }
 
@@ -40,36 +40,37 @@ const KINDS: [Damage; 7] = [
     Damage::Gone,
 ];
 
-/// How the last life of a store ended.
+/// How the last session of a store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Closed,
     Killed,
 }
 
-/// A directory, copies of it from before, and what it may be found to hold: a commit that nobody was
-/// told of before the kill may be there or not.
-struct Specimen {
+/// A directory, earlier copies of it, and the states that an open may find: a commit that was not
+/// acknowledged before the kill may be there or not.
+struct TestStore {
     home: TempDir,
     older: Vec<TempDir>,
     right: Vec<Vec<Pair>>,
 }
 
-impl Specimen {
+impl TestStore {
     fn make(engine: Engine, end: End) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut older = Vec::new();
         let live = |rounds| {
             let store = engine.open(home.path()).unwrap();
-            let begun = last_round(&*store);
-            for n in begun + 1..=begun + rounds {
+            let first = last_round(&*store);
+            for n in first + 1..=first + rounds {
                 store.apply(round(n)).unwrap();
                 store.sync(Durability::Power).unwrap();
             }
         };
-        for _life in 0..4 {
+        for _session in 0..4 {
             live(20);
-            // Of a store that is closed: while it is open, its files need not be of one moment.
+            // Copied while the store is closed: the files of an open store need not belong to one
+            // moment.
             older.push(copy(home.path()));
         }
         let acked = match end {
@@ -77,8 +78,8 @@ impl Specimen {
                 live(8);
                 88
             }
-            // sled's fence knows of what was fsynced.
-            End::Killed => live_and_be_killed(Process::new(engine, home.path()).for_power(), 8),
+            // sled's watermark covers the fsynced frames.
+            End::Killed => run_and_kill(Process::new(engine, home.path()).for_power(), 8),
         };
         let sound = copy(home.path());
         let last = last_round(&*engine.open(sound.path()).unwrap());
@@ -88,12 +89,12 @@ impl Specimen {
 
     fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
-        let mut folders = vec![self.home.path().to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
+        let mut directories = vec![self.home.path().to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
-                    folders.push(path);
+                    directories.push(path);
                 } else if !path.ends_with(super::BALLAST) {
                     files.push(path.strip_prefix(self.home.path()).unwrap().to_owned());
                 }
@@ -103,7 +104,7 @@ impl Specimen {
         files
     }
 
-    /// A copy with this damage; `None` if that changes nothing.
+    /// Returns a copy with this damage; `None` if the damage changes nothing.
     fn damaged(
         &self,
         file: &Path,
@@ -156,10 +157,10 @@ fn trials() -> u64 {
     number("CHORDAL_DAMAGE_TRIALS", TRIALS)
 }
 
-/// Damages one file at a time: it is as it was, or refused.
+/// Damages one file at a time: the store must be served unchanged or refused.
 fn expect_served_or_refused(engine: Engine, end: End) {
-    let specimen = Specimen::make(engine, end);
-    let files = specimen.files();
+    let test_store = TestStore::make(engine, end);
+    let files = test_store.files();
     let db = files.iter().find(|file| file.ends_with("db"));
     let db = db.expect("both engines call it so");
     let (mut missing, mut changed) = (Vec::new(), Vec::new());
@@ -175,16 +176,16 @@ fn expect_served_or_refused(engine: Engine, end: End) {
             0 => db,
             _ => &files[dice(files.len())],
         };
-        let Some(home) = specimen.damaged(file, kind, &mut dice) else {
+        let Some(home) = test_store.damaged(file, kind, &mut dice) else {
             continue;
         };
         done += 1;
-        // Twice: what an open makes of it must not be taken for sound by the next one.
+        // Twice: the next open must not accept what this one makes of the files.
         for open in 1..=2 {
             let found = engine.open(home.path()).and_then(|store| all(&*store));
             let trial = || format!("{kind:?} of {}, seed {seed}, open {open}", file.display());
             let what = match found {
-                Ok(found) if specimen.right.contains(&found) => "as it was",
+                Ok(found) if test_store.right.contains(&found) => "as it was",
                 Ok(found) if is_after_some_round(&found) => {
                     missing.push(trial());
                     "commits missing"
@@ -223,7 +224,7 @@ fn expect_served_or_refused(engine: Engine, end: End) {
     assert!(refused.count() > 3, "{counts:?}");
 }
 
-/// Says whether this is what a store held at some time.
+/// Returns whether these records are the state after some round.
 fn is_after_some_round(found: &[Pair]) -> bool {
     let round = found.iter().find(|(key, _)| key == b"round");
     let last = round.map_or(0, |(_, n)| {
@@ -233,21 +234,21 @@ fn is_after_some_round(found: &[Pair]) -> bool {
 }
 
 #[test]
-fn what_redb_has_is_served_as_it_was_or_refused_after_it_was_closed() {
+fn a_damaged_redb_store_is_served_unchanged_or_refused_after_a_clean_stop() {
     expect_served_or_refused(Engine::Redb, End::Closed);
 }
 
 #[test]
-fn what_redb_has_is_served_as_it_was_or_refused_after_a_kill() {
+fn a_damaged_redb_store_is_served_unchanged_or_refused_after_a_kill() {
     expect_served_or_refused(Engine::Redb, End::Killed);
 }
 
 #[test]
-fn what_sled_has_is_served_as_it_was_or_refused_after_it_was_closed() {
+fn a_damaged_sled_store_is_served_unchanged_or_refused_after_a_clean_stop() {
     expect_served_or_refused(Engine::Sled, End::Closed);
 }
 
 #[test]
-fn what_sled_has_is_served_as_it_was_or_refused_after_a_kill() {
+fn a_damaged_sled_store_is_served_unchanged_or_refused_after_a_kill() {
     expect_served_or_refused(Engine::Sled, End::Killed);
 }

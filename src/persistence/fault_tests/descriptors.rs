@@ -1,7 +1,7 @@
-//! A process that has no file descriptor left for a while: its store goes on.
+//! A process without free file descriptors for a while: its store continues.
 //!
-//! The process is this test binary with a limit of the system, asked for
-//! [`the_process_that_runs_out_of_descriptors`] alone.
+//! The process is this test binary, started under a limit with
+//! [`the_process_that_runs_out_of_descriptors`] as its only test.
 
 use std::fs::File;
 use std::process::Command;
@@ -10,7 +10,7 @@ use super::*;
 
 const HOME: &str = "CHORDAL_TEST_DESCRIPTORS_HOME";
 const ENGINE: &str = "CHORDAL_TEST_DESCRIPTORS_ENGINE";
-/// How many descriptors it may have.
+/// The number of descriptors that the process may have.
 const LIMIT: u32 = 64;
 
 #[test]
@@ -23,14 +23,14 @@ fn the_process_that_runs_out_of_descriptors() {
     match std::env::var(ENGINE).unwrap().as_str() {
         "Sled" => {
             let store = SledStore::with_limit(home, 60_000).unwrap();
-            work(store, SledStore::has_put_off_a_checkpoint);
+            work(store, SledStore::has_postponed_checkpoint);
         }
         _ => work(RedbStore::open(home).unwrap(), |_| true),
     }
 }
 
-/// Writes rounds, at times without a descriptor to be had; something is put off each time.
-fn work<S: Store>(store: S, has_put_off: impl Fn(&S) -> bool) {
+/// Writes rounds, at times without a free descriptor; a checkpoint is postponed each time.
+fn work<S: Store>(store: S, has_postponed: impl Fn(&S) -> bool) {
     let mut last = 0;
     let mut write = || {
         last += 1;
@@ -50,43 +50,43 @@ fn work<S: Store>(store: S, has_put_off: impl Fn(&S) -> bool) {
         assert_eq!(error.raw_os_error(), Some(24), "{error}");
         assert!(taken.len() < LIMIT as usize);
         (0..60).for_each(|_| write());
-        assert!(has_put_off(&store), "no checkpoint was due");
+        assert!(has_postponed(&store), "no checkpoint was due");
         drop(taken);
-        // The next that is due begins.
+        // The next checkpoint that is due starts.
         (0..20).for_each(|_| write());
     }
     drop(store);
     println!("\nended after {last}");
 }
 
-fn goes_on(engine: Engine) {
+fn check_continues(engine: Engine) {
     let home = tempfile::tempdir().unwrap();
     let output = Command::new("sh")
         .arg("-c")
         .arg(format!("ulimit -n {LIMIT} && exec \"$0\" \"$@\""))
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "--ignored", "--nocapture"])
-        .arg("persistence::proof::descriptors::the_process_that_runs_out_of_descriptors")
+        .arg("persistence::fault_tests::descriptors::the_process_that_runs_out_of_descriptors")
         .env(HOME, home.path())
         .env(ENGINE, format!("{engine:?}"))
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let ended = said
+    let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let ended = output_text
         .lines()
         .find_map(|line| line.strip_prefix("ended after "));
     let Some(last) = ended else {
-        panic!("{said}{}", String::from_utf8_lossy(&output.stderr));
+        panic!("{output_text}{}", String::from_utf8_lossy(&output.stderr));
     };
-    left_whole(engine, Load::Small, home.path(), last.parse().unwrap()).unwrap();
+    check_recovered(engine, Load::Small, home.path(), last.parse().unwrap()).unwrap();
 }
 
 #[test]
-fn a_lack_of_descriptors_puts_checkpoints_of_sled_off_and_stops_nothing() {
-    goes_on(Engine::Sled);
+fn a_lack_of_descriptors_postpones_checkpoints_of_sled_and_stops_nothing() {
+    check_continues(Engine::Sled);
 }
 
 #[test]
-fn a_lack_of_descriptors_does_nothing_to_redb() {
-    goes_on(Engine::Redb);
+fn a_lack_of_descriptors_does_not_affect_redb() {
+    check_continues(Engine::Redb);
 }

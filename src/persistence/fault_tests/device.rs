@@ -1,8 +1,9 @@
-//! A block device that remembers every write and flush, and what a power cut may leave of them.
+//! A block device that records every write and flush, and the states that a power cut may leave.
 //!
-//! The kernel's own recorder (dm-log-writes) is not there everywhere, so this is a loop device over a file
-//! whose file system is this process: FUSE with one file and no directory. What the loop device is told to
-//! write and to flush, it tells that file. The protocol is the kernel's (include/uapi/linux/fuse.h).
+//! The kernel's own recorder (dm-log-writes) is not available everywhere, so this is a loop device
+//! over a file whose file system is this process: FUSE with one file and no directory. The loop
+//! device passes its writes and flushes on to that file. The protocol is the kernel's
+//! (include/uapi/linux/fuse.h).
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -14,11 +15,11 @@ use std::thread;
 
 use super::*;
 
-/// A disk writes this much whole, or not at all.
+/// A disk writes this many bytes completely, or not at all.
 const SECTOR: usize = 512;
 const BLOCK: usize = 4096;
 
-/// What a disk holds; blocks that are not there are zeroes.
+/// The content of a disk; missing blocks are zeroes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     bytes: u64,
@@ -58,8 +59,8 @@ impl Disk {
         }
     }
 
-    /// Returns what may be left of this disk when the power is cut behind so many of these events: all that
-    /// was flushed, and of the rest some writes, some of which are torn.
+    /// Returns a state that this disk may have after a power cut behind these events: everything
+    /// that was flushed, and of the rest some writes, some of which are torn.
     pub(super) fn cut(&self, events: &[Event], dice: &mut impl FnMut(usize) -> usize) -> Self {
         let is_flush = |event: &Event| matches!(event, Event::Flush);
         let flushed = events.iter().rposition(is_flush).unwrap_or(0);
@@ -70,7 +71,7 @@ impl Disk {
                 disk.write(*offset, data);
             }
         }
-        // Of 8 writes so many are there, and so many are torn.
+        // Out of 8 writes, `there` are kept and `torn` are torn.
         let (there, torn) = (dice(9), dice(3) * 2);
         for event in unsure {
             let Event::Write(offset, data) = event else {
@@ -88,32 +89,32 @@ impl Disk {
     }
 }
 
-/// The parts of a buffer that lie in one block each.
+/// Splits a buffer at the bounds of the blocks.
 fn pieces(offset: u64, out: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
     let first = (BLOCK - offset as usize % BLOCK).min(out.len());
     let (first, rest) = out.split_at_mut(first);
     std::iter::once(first).chain(rest.chunks_mut(BLOCK))
 }
 
-/// What a device was asked for, in order.
+/// A request to the device; they are recorded in order.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// Where, in bytes, and what.
+    /// The offset in bytes, and the data.
     Write(u64, Vec<u8>),
-    /// All before it is on the disk, whatever happens.
+    /// All writes before it are on disk, whatever happens later.
     Flush,
 }
 
 #[derive(Debug, Default)]
 struct State {
     disk: Disk,
-    /// What has happened since it was told to remember.
+    /// The events since the recording started.
     events: Option<Vec<Event>>,
-    /// It could not be mounted.
-    is_refused: bool,
+    /// Whether the file could not be mounted.
+    mount_failed: bool,
 }
 
-/// A disk as a file that a file system can be mounted from; gone when it is dropped.
+/// A disk as a file that a file system can be mounted from; unmounted when it is dropped.
 pub(super) struct Device {
     file: PathBuf,
     state: Arc<Mutex<State>>,
@@ -127,7 +128,7 @@ impl Device {
         fs::write(&file, []).unwrap();
         let opened = File::options().read(true).write(true).open("/dev/fuse");
         let kernel = opened.map_err(|error| format!("/dev/fuse: {error}"))?;
-        let theirs = kernel.try_clone().unwrap();
+        let mount_handle = kernel.try_clone().unwrap();
         let state = Arc::new(Mutex::new(State {
             disk,
             ..State::default()
@@ -137,16 +138,16 @@ impl Device {
             state: state.clone(),
         };
         thread::spawn(move || server.serve());
-        // The descriptor that mount is to hand to the kernel is its standard input.
+        // `mount` hands its standard input to the kernel.
         let mut mount = Command::new("mount");
         mount
             .args(["-i", "-t", "fuse", "-o"])
             .arg("fd=0,rootmode=100000,user_id=0,group_id=0")
             .arg("chordal-disk")
             .arg(&file)
-            .stdin(Stdio::from(theirs));
+            .stdin(Stdio::from(mount_handle));
         if let Err(why) = succeeds(&mut mount) {
-            state.lock().unwrap().is_refused = true;
+            state.lock().unwrap().mount_failed = true;
             return Err(why);
         }
         Ok(Self {
@@ -164,22 +165,22 @@ impl Device {
         self.state.lock().unwrap()
     }
 
-    /// Returns what it holds now.
+    /// Returns the present content.
     pub(super) fn disk(&self) -> Disk {
         self.state().disk.clone()
     }
 
-    /// Remembers from now on what happens.
+    /// Starts to record events.
     pub(super) fn record(&self) {
         self.state().events = Some(Vec::new());
     }
 
-    /// Returns how many events there have been.
+    /// Returns the number of recorded events.
     pub(super) fn recorded(&self) -> usize {
         self.state().events.as_ref().map_or(0, Vec::len)
     }
 
-    /// Returns what has happened, and forgets it.
+    /// Takes the recorded events.
     pub(super) fn events(&self) -> Vec<Event> {
         self.state().events.take().unwrap_or_default()
     }
@@ -187,13 +188,14 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // By force, which ends the server: where another process has a copy of the mounts the file stays.
+        // By force, which ends the server: if another process has a copy of the mounts, the file
+        // stays.
         let gone = succeeds(Command::new("umount").args(["-f", "-l"]).arg(&self.file));
         assert!(thread::panicking() || gone.is_ok(), "{gone:?}");
     }
 }
 
-/// Runs a program of the system; returns what it says if it fails.
+/// Runs a program of the system; returns its error output if it fails.
 pub(super) fn succeeds(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output();
@@ -207,14 +209,14 @@ pub(super) fn succeeds(command: &mut Command) -> Result<(), String> {
     }
 }
 
-/// Answers the kernel for as long as the file is mounted.
+/// Answers the kernel as long as the file is mounted.
 struct Server {
     kernel: File,
     state: Arc<Mutex<State>>,
 }
 
 /// The most bytes of one write.
-const MOST: usize = 128 << 10;
+const MAX_WRITE: usize = 128 << 10;
 const HEADER: usize = 40;
 
 /// Requests of the kernel by their numbers.
@@ -238,20 +240,20 @@ const ENOSYS: i32 = 38;
 
 impl Server {
     fn serve(mut self) {
-        let mut buffer = vec![0; MOST + BLOCK];
+        let mut buffer = vec![0; MAX_WRITE + BLOCK];
         loop {
             let length = match self.kernel.read(&mut buffer) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // It is not mounted yet.
+                // The file is not mounted yet.
                 Err(error) if error.raw_os_error() == Some(EPERM) => {
-                    if self.state.lock().unwrap().is_refused {
+                    if self.state.lock().unwrap().mount_failed {
                         return;
                     }
                     thread::yield_now();
                     continue;
                 }
-                // It is mounted no longer.
+                // The file is no longer mounted.
                 Err(_) => return,
             };
             let request = &buffer[..length];
@@ -271,7 +273,7 @@ impl Server {
             reply.extend_from_slice(&error.to_le_bytes());
             reply.extend_from_slice(&unique.to_le_bytes());
             reply.extend_from_slice(&body);
-            // A request that was given up needs no reply.
+            // A request that was abandoned needs no reply.
             let _ = self.kernel.write_all(&reply);
         }
     }
@@ -314,16 +316,17 @@ fn init(max_readahead: u32) -> Vec<u8> {
     for word in [7, 31, max_readahead, 0] {
         out.extend_from_slice(&u32::to_le_bytes(word));
     }
-    // Requests in the background and when they are too many; then the longest write, and times in ns.
+    // The limits of background requests; then the longest write, and the granularity of times in
+    // ns.
     out.extend_from_slice(&16u16.to_le_bytes());
     out.extend_from_slice(&12u16.to_le_bytes());
-    out.extend_from_slice(&(MOST as u32).to_le_bytes());
+    out.extend_from_slice(&(MAX_WRITE as u32).to_le_bytes());
     out.extend_from_slice(&1u32.to_le_bytes());
     out.resize(64, 0);
     out
 }
 
-/// Of a file for its owner, valid for an hour.
+/// Returns the attributes of a file for its owner, valid for an hour.
 fn attributes(size: u64) -> Vec<u8> {
     let mut out = Vec::new();
     for long in [3600, 0, 1, size, size / SECTOR as u64, 0, 0, 0] {

@@ -1,55 +1,56 @@
-//! Files of another store in the place of a store's own: it is served as it was, or refused, and never
-//! anything of the other.
+//! Files of another store in place of a store's own: the store is served unchanged or refused, and
+//! never with data of the other.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use super::kill::{Process, live_and_be_killed};
+use super::kill::{Process, run_and_kill};
 use super::*;
 
-/// A store of several lives, of which the last was killed or not, and what it may be found to hold.
-struct Specimen {
+/// A store of several sessions, the last of which was killed or not, and the states that an open
+/// may find.
+struct TestStore {
     home: TempDir,
     right: Vec<Vec<Pair>>,
 }
 
-impl Specimen {
-    /// Its rounds are numbered from `first`, so that no two stores hold the same.
+impl TestStore {
+    /// Its rounds are numbered from `first`, so that no two stores hold the same data.
     fn make(engine: Engine, first: u64, is_killed: bool) -> Self {
         let home = tempfile::tempdir().unwrap();
-        for life in 0..3 {
+        for session in 0..3 {
             let store = engine.open(home.path()).unwrap();
-            for n in first + life * 20..first + (life + 1) * 20 {
+            for n in first + session * 20..first + (session + 1) * 20 {
                 store.apply(round(n)).unwrap();
                 store.sync(Durability::Power).unwrap();
             }
         }
         if is_killed {
-            live_and_be_killed(Process::new(engine, home.path()).for_power(), 8);
+            run_and_kill(Process::new(engine, home.path()).for_power(), 8);
         }
         let sound = copy(home.path());
         let right = vec![all(&*engine.open(sound.path()).unwrap()).unwrap()];
         Self { home, right }
     }
 
-    /// All files and directories, by their paths in it.
+    /// Returns the relative paths of all files and directories.
     fn names(&self) -> BTreeSet<PathBuf> {
         let mut names = BTreeSet::new();
-        let mut folders = vec![self.home.path().to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
+        let mut directories = vec![self.home.path().to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
                 names.insert(path.strip_prefix(self.home.path()).unwrap().to_owned());
                 if path.is_dir() {
-                    folders.push(path);
+                    directories.push(path);
                 }
             }
         }
         names
     }
 
-    /// A copy of it with this of another store.
+    /// Returns a copy of this store with one file or directory of another store.
     fn with(&self, name: &Path, other: &Self) -> TempDir {
         let mixed = copy(self.home.path());
         let (from, to) = (other.home.path().join(name), mixed.path().join(name));
@@ -66,11 +67,11 @@ impl Specimen {
     }
 }
 
-/// What says of itself whose it is.
+/// Returns whether a file or directory carries the id of its store.
 fn names_its_store(name: &Path) -> bool {
     let is_segment = name.extension().is_some_and(|ending| ending == "segment");
     let names = ["wal", "sled", "redb", "wal/fence", "redb/fence", "redb/db"];
-    // A directory of redb's is a whole store.
+    // A directory of redb's is a complete store.
     is_segment
         || names
             .iter()
@@ -81,31 +82,31 @@ fn expect_served_or_refused(engine: Engine) {
     let (mut trials, mut refused) = (0, 0);
     for (is_killed, other_is_killed) in [(false, false), (true, false), (false, true), (true, true)]
     {
-        let ours = Specimen::make(engine, 1, is_killed);
-        let other = Specimen::make(engine, 1_000, other_is_killed);
+        let ours = TestStore::make(engine, 1, is_killed);
+        let other = TestStore::make(engine, 1_000, other_is_killed);
         for name in other.names() {
             if matches!(name.to_str(), Some("redb" | "ballast")) {
                 continue;
             }
             let mixed = ours.with(&name, &other);
             trials += 1;
-            // Twice: what an open makes of it must not be taken for sound by the next one.
+            // Twice: the next open must not accept what this one makes of the files.
             for open in 1..=2 {
-                let place = format!("{engine:?}, {}, open {open}", name.display());
+                let trial = format!("{engine:?}, {}, open {open}", name.display());
                 let found = engine.open(mixed.path()).and_then(|store| all(&*store));
                 match found {
                     Ok(found) => {
-                        assert!(ours.right.contains(&found), "{place}: not what it held");
-                        assert!(!names_its_store(&name), "{place}: it is served");
+                        assert!(ours.right.contains(&found), "{trial}: not what it held");
+                        assert!(!names_its_store(&name), "{trial}: it is served");
                     }
                     Err(StoreError::WrongStore { .. }) => refused += 1,
                     Err(StoreError::Corrupt { .. } | StoreError::RolledBack { .. }) => {
                         assert!(
                             !names_its_store(&name),
-                            "{place}: it is refused, but not as another store's"
+                            "{trial}: it is refused, but not as another store's"
                         );
                     }
-                    Err(error) => panic!("{place}: {error:?}"),
+                    Err(error) => panic!("{trial}: {error:?}"),
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! A process that is killed while it writes.
 //!
-//! The process is this test binary, asked for [`the_process_that_is_killed`] alone.
+//! The process is this test binary, with [`the_process_that_is_killed`] as its only test.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -13,11 +13,11 @@ use crate::persistence::Op;
 const HOME: &str = "CHORDAL_TEST_KILLED_HOME";
 const ENGINE: &str = "CHORDAL_TEST_KILLED_ENGINE";
 const DURABILITY: &str = "CHORDAL_TEST_KILLED_DURABILITY";
-/// How many rounds it writes, if it is to end by itself.
+/// The number of rounds that the process writes before it ends by itself.
 const ROUNDS: &str = "CHORDAL_TEST_KILLED_ROUNDS";
-/// Whether it writes much.
+/// Set if the process writes the large load.
 const LARGE: &str = "CHORDAL_TEST_KILLED_LARGE";
-/// Whether it closes its store only when nothing goes on in it any more.
+/// Set if the process closes its store only after all background work has ended.
 const SETTLED: &str = "CHORDAL_TEST_KILLED_SETTLED";
 
 #[test]
@@ -57,7 +57,7 @@ fn the_process_that_is_killed() {
         }
         println!("acked {n}");
     }
-    // That waits for what goes on beside the work, and is told how it ends.
+    // A backup waits for a running checkpoint, and returns its error.
     let copies = tempfile::tempdir().unwrap();
     if std::env::var_os(SETTLED).is_some()
         && engine == Engine::Sled
@@ -72,12 +72,12 @@ fn the_process_that_is_killed() {
 }
 
 #[test]
-fn killed_with_sled_a_process_leaves_all_that_it_acknowledged_and_no_half_batch() {
+fn a_killed_process_leaves_all_acknowledged_rounds_and_no_half_batch_in_sled() {
     kill_again_and_again(Engine::Sled);
 }
 
 #[test]
-fn killed_with_redb_a_process_leaves_all_that_it_acknowledged_and_no_half_batch() {
+fn a_killed_process_leaves_all_acknowledged_rounds_and_no_half_batch_in_redb() {
     kill_again_and_again(Engine::Redb);
 }
 
@@ -85,9 +85,9 @@ fn kill_again_and_again(engine: Engine) {
     let home = tempfile::tempdir().unwrap();
     let mut expected = BTreeMap::new();
     let mut known = 0;
-    for life in 1..=25 {
+    for session in 1..=25 {
         let process = Process::new(engine, home.path());
-        let acked = live_and_be_killed(process, 1 + life * 7 % 60);
+        let acked = run_and_kill(process, 1 + session * 7 % 60);
         let store = engine.open(home.path()).unwrap();
         let last = last_round(&*store);
         assert!(last >= acked, "acknowledged {acked}, found {last}");
@@ -99,11 +99,11 @@ fn kill_again_and_again(engine: Engine) {
         }
         known = last;
         let found: BTreeMap<_, _> = all(&*store).unwrap().into_iter().collect();
-        assert!(found == expected, "life {life}, round {last}");
+        assert!(found == expected, "session {session}, round {last}");
     }
 }
 
-/// A process that writes rounds, and says which are acknowledged.
+/// A process that writes rounds, and prints which are acknowledged.
 pub(super) struct Process(Command);
 
 impl Process {
@@ -111,11 +111,11 @@ impl Process {
         Self::under(Command::new(std::env::current_exe().unwrap()), engine, home)
     }
 
-    /// As the last argument of another program.
+    /// Creates a process that runs as the last argument of another program.
     pub(super) fn under(mut program: Command, engine: Engine, home: &Path) -> Self {
         program
             .args(["--exact", "--ignored", "--nocapture"])
-            .arg("persistence::proof::kill::the_process_that_is_killed")
+            .arg("persistence::fault_tests::kill::the_process_that_is_killed")
             .env(HOME, home)
             .env(ENGINE, format!("{engine:?}"))
             .stdin(Stdio::null())
@@ -123,13 +123,13 @@ impl Process {
         Self(program)
     }
 
-    /// With what is acknowledged fsynced.
+    /// Makes the process fsync each round before it acknowledges it.
     pub(super) fn for_power(mut self) -> Self {
         self.0.env(DURABILITY, "power");
         self
     }
 
-    /// It writes as much as this.
+    /// Sets the load that the process writes.
     pub(super) fn load(mut self, load: Load) -> Self {
         if load == Load::Large {
             self.0.env(LARGE, "");
@@ -137,13 +137,13 @@ impl Process {
         self
     }
 
-    /// It ends after so many.
+    /// Makes the process end after this many rounds.
     pub(super) fn rounds(mut self, most: u64) -> Self {
         self.0.env(ROUNDS, most.to_string());
         self
     }
 
-    /// It closes its store only when nothing goes on in it any more.
+    /// Makes the process close its store only after all background work has ended.
     pub(super) fn settled(mut self) -> Self {
         self.0.env(SETTLED, "");
         self
@@ -154,18 +154,18 @@ impl Process {
     }
 }
 
-/// The round that a line acknowledges, if it does.
+/// Returns the round that a line acknowledges, if it does.
 pub(super) fn acked(line: &str) -> Option<u64> {
     line.split_once("acked ")?.1.parse().ok()
 }
 
-/// Has a process write rounds until it has acknowledged so many, and kills it; says which round was the
-/// last that it has acknowledged.
-pub(super) fn live_and_be_killed(mut process: Process, acks: u64) -> u64 {
+/// Runs a process until it has acknowledged this many rounds, and kills it; returns the last round
+/// that it acknowledged.
+pub(super) fn run_and_kill(mut process: Process, acks: u64) -> u64 {
     let mut child = process.command().spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || lines.find_map(|line| acked(&line.unwrap()));
-    // It does not wait for the signal: where that finds it is another place each time.
+    // The process does not wait for the signal: the kill hits a different instruction each time.
     let mut last = 0;
     for _ in 0..acks {
         last = next().expect("it goes on until it is killed");

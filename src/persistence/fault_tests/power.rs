@@ -1,8 +1,8 @@
-//! Power cuts: what a process has written to a block device is recorded, write by write and flush by flush.
-//! A cut takes from it what was not flushed: all of it, or some writes, whole or by sectors. What is left is
-//! mounted, and the store in it opened.
+//! Power cuts: the writes and flushes of a process to a block device are recorded. A cut removes
+//! unflushed data: all of it, or some writes, completely or by sectors. The rest is mounted, and
+//! the store in it opened.
 //!
-//! The store has been through some checkpoints before, so that sled uses space again. Needs root.
+//! The store has been through some checkpoints before, so that sled reuses space. Needs root.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -10,17 +10,17 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::device::{Device, Disk, Event, succeeds};
-use super::kill::{Process, acked, live_and_be_killed};
+use super::kill::{Process, acked, run_and_kill};
 use super::*;
 
-/// How many cuts with each engine on each file system; more with `CHORDAL_POWER_CUTS`.
+/// The number of cuts with each engine on each file system; more with `CHORDAL_POWER_CUTS`.
 const CUTS: u64 = 3;
-/// So many are made of what one process has written.
+/// The number of cuts made of one recording.
 const CUTS_OF_ONE: u64 = 40;
-/// How many rounds there are in the store before anything is recorded, and how many are then.
+/// The numbers of rounds written before the recording and during it.
 const ROUNDS: (u64, u64) = (160, 80);
 
-/// File systems by their names.
+/// A file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FileSystem {
     Ext4,
@@ -29,10 +29,10 @@ enum FileSystem {
 }
 
 impl FileSystem {
-    /// Makes one on a new disk.
+    /// Creates the file system on a new disk.
     fn make(self) -> Result<Device, String> {
         let (megabytes, args): (u64, &[&str]) = match self {
-            // A superblock of two sectors with a checksum over both would be lost when it is torn.
+            // ext4 would lose a torn superblock of two sectors with a checksum over both.
             FileSystem::Ext4 => (
                 256,
                 &[
@@ -53,7 +53,7 @@ impl FileSystem {
         Ok(device)
     }
 
-    /// As little as possible is written that is not asked for: not every 5 seconds, as it would be.
+    /// Returns options that avoid periodic writes, which otherwise happen every 5 seconds.
     fn options(self) -> &'static str {
         match self {
             FileSystem::Ext4 | FileSystem::Btrfs => "loop,commit=300",
@@ -68,7 +68,7 @@ impl fmt::Display for FileSystem {
     }
 }
 
-/// The file system of a device, mounted for as long as this lives.
+/// The file system of a device, mounted as long as this lives.
 struct Mount(TempDir);
 
 impl Mount {
@@ -88,29 +88,29 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let umount = |args: &[&str]| succeeds(Command::new("umount").args(args).arg(self.0.path()));
-        // A thread of a store that was dropped may have a file open for a moment.
+        // A thread of a dropped store may have a file open for a moment.
         let done = umount(&[]).or_else(|_| umount(&["-l"]));
         assert!(std::thread::panicking() || done.is_ok(), "{done:?}");
     }
 }
 
-/// Ends with what is tried, however that ends.
-struct Living(Child);
+/// A process that is killed when this is dropped.
+struct RunningProcess(Child);
 
-impl Drop for Living {
+impl Drop for RunningProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// What one process has done to a disk.
+/// The events of one process on a disk.
 struct Recording {
     before: Disk,
-    /// The last round that was acknowledged before.
-    begun: u64,
+    /// The last round acknowledged before the recording.
+    first_round: u64,
     events: Vec<Event>,
-    /// Behind how many events a round was known to be acknowledged.
+    /// The number of recorded events at which a round was acknowledged.
     acks: Vec<(usize, u64)>,
 }
 
@@ -122,31 +122,32 @@ impl Recording {
             process.load(Load::Large)
         };
         let mounted = Mount::new(system, &device)?;
-        // The next one opens what a kill has left.
-        let begun = live_and_be_killed(process(&mounted), ROUNDS.0);
+        // The recorded process opens the store that a kill has left.
+        let first_round = run_and_kill(process(&mounted), ROUNDS.0);
         drop(mounted);
         let before = device.disk();
         device.record();
         let mounted = Mount::new(system, &device)?;
         let mut process = process(&mounted).rounds(ROUNDS.1);
-        let mut living = Living(process.command().stderr(Stdio::null()).spawn().unwrap());
-        let lines = BufReader::new(living.0.stdout.take().unwrap()).lines();
+        let mut process_guard =
+            RunningProcess(process.command().stderr(Stdio::null()).spawn().unwrap());
+        let lines = BufReader::new(process_guard.0.stdout.take().unwrap()).lines();
         let rounds = lines.filter_map(|line| acked(&line.unwrap()));
         let acks = rounds.map(|round| (device.recorded(), round)).collect();
-        drop(living);
+        drop(process_guard);
         let events = device.events();
         drop(mounted);
         Ok(Self {
             before,
-            begun,
+            first_round,
             events,
             acks,
         })
     }
 
-    /// Cuts the power somewhere, and opens what is left; then once more somewhere in that opening. Returns
-    /// whether the file system has outlived that: one with a checksum over several sectors of its superblock
-    /// may not, whatever is in it.
+    /// Cuts the power at a random event, and opens the store; then cuts it again at a random event
+    /// of that open. Returns whether the file system survived: one with a checksum over several
+    /// sectors of its superblock may not, whatever it contains.
     fn cut(
         &self,
         engine: Engine,
@@ -155,16 +156,16 @@ impl Recording {
     ) -> Result<bool, String> {
         let at = dice(self.events.len() + 1);
         let known = self.acks.iter().take_while(|(ack, _)| *ack <= at).last();
-        let acked = known.map_or(self.begun, |(_, round)| *round);
+        let acked = known.map_or(self.first_round, |(_, round)| *round);
         let left = self.before.cut(&self.events[..at], dice);
-        // What the opening has done to the disk.
+        // Mounts a disk, opens its store and returns the events of that.
         let opened = |disk: Disk| -> Result<Option<Vec<Event>>, String> {
             let device = Device::new(disk)?;
             device.record();
             let Ok(mounted) = Mount::new(system, &device) else {
                 return Ok(None);
             };
-            left_whole(engine, Load::Large, &mounted.home(), acked)?;
+            check_recovered(engine, Load::Large, &mounted.home(), acked)?;
             drop(mounted);
             Ok(Some(device.events()))
         };
@@ -191,27 +192,27 @@ fn cuts(engine: Engine, system: FileSystem) {
         eprintln!("SKIPPED: {cuts} power cuts with {engine:?} on {system}: {why}");
         return;
     }
-    // Each time others: what is not found in one run may be in the next.
+    // Other cuts in each run: a fault missed in one run may be found in the next.
     let seed = std::process::id().into();
     let mut noise = noise(seed).skip(9);
     let mut dice = |sides: usize| (noise.next().unwrap() >> 20) as usize % sides;
     let mut recording = None;
-    let mut outlived = 0;
+    let mut survived = 0;
     for done in 0..cuts {
         if done % CUTS_OF_ONE == 0 {
             recording = Some(Recording::make(engine, system).unwrap());
         }
         let recording: &Recording = recording.as_ref().unwrap();
         match recording.cut(engine, system, &mut dice) {
-            Ok(has_outlived) => outlived += u64::from(has_outlived),
+            Ok(has_survived) => survived += u64::from(has_survived),
             Err(why) => panic!("{engine:?} on {system}, after {done} trials: {why}"),
         }
     }
     assert!(
-        2 * outlived > cuts,
-        "{system} outlived {outlived} of {cuts} cuts"
+        2 * survived > cuts,
+        "{system} survived {survived} of {cuts} cuts"
     );
-    eprintln!("{engine:?} on {system}: {outlived} trials with power cuts");
+    eprintln!("{engine:?} on {system}: {survived} trials with power cuts");
 }
 
 #[test]

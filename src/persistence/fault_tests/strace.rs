@@ -1,6 +1,6 @@
-//! strace, which fails or ends a process at a chosen system call.
+//! strace, which makes a process fail or end at a chosen system call.
 //!
-//! It counts the calls of each thread by themselves.
+//! It counts the calls of each thread separately.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use super::kill::{Process, acked};
 use super::*;
 
-/// What a store is written with.
+/// The system calls that write to a store.
 pub(super) const WRITES: [&str; 6] = [
     "write",
     "pwrite64",
@@ -20,7 +20,7 @@ pub(super) const WRITES: [&str; 6] = [
     "ftruncate",
 ];
 
-/// Says why there is none here, if so.
+/// Returns why strace does not work here, if it does not.
 pub(super) fn works() -> Result<(), String> {
     let args = [
         "-qq",
@@ -33,32 +33,33 @@ pub(super) fn works() -> Result<(), String> {
     match output {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let output = String::from_utf8_lossy(&output.stderr).into_owned();
             Err(format!(
                 "strace: {}",
-                said.lines().next().unwrap_or_default()
+                output.lines().next().unwrap_or_default()
             ))
         }
         Err(error) => Err(format!("strace: {error}")),
     }
 }
 
-/// What one process was told, and what it was seen to do.
+/// The result of one run of a process under strace.
 pub(super) struct Run {
     pub(super) acked: u64,
-    /// It came to its end.
+    /// Whether the process ended by itself.
     pub(super) has_ended: bool,
-    /// The fault has met it.
-    pub(super) was_met: bool,
-    pub(super) said: String,
-    /// When it had done all it was to do, in seconds.
+    /// Whether the fault was injected.
+    pub(super) was_injected: bool,
+    pub(super) output: String,
+    /// When the process had finished its work, in seconds.
     worked_until: Option<f64>,
     calls: String,
 }
 
 impl Run {
-    /// Writes a few rounds, with this done to it at a call. Only calls to these files count, or any; of
-    /// these none is behind the last acknowledgement but those that close the store.
+    /// Runs a process that writes a few rounds, with a fault injected at a call. Only calls to
+    /// `files` count, or all calls if there are none; with `files`, no counted call follows the
+    /// last acknowledgement except those that close the store.
     pub(super) fn new(
         engine: Engine,
         home: &Path,
@@ -89,22 +90,22 @@ impl Run {
     }
 
     fn of(output: Output, log: tempfile::NamedTempFile) -> Self {
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let calls = fs::read(log.path()).unwrap();
         let calls = String::from_utf8_lossy(&calls).into_owned();
         Self {
-            acked: told.lines().filter_map(acked).next_back().unwrap_or(0),
-            has_ended: told.lines().any(|line| line == "ended"),
-            was_met: calls.contains("INJECTED") || calls.contains("killed by SIGKILL"),
-            worked_until: told
+            acked: stdout.lines().filter_map(acked).next_back().unwrap_or(0),
+            has_ended: stdout.lines().any(|line| line == "ended"),
+            was_injected: calls.contains("INJECTED") || calls.contains("killed by SIGKILL"),
+            worked_until: stdout
                 .lines()
                 .find_map(|line| line.strip_prefix("worked until ")?.parse().ok()),
-            said: format!("{told}{}", String::from_utf8_lossy(&output.stderr)),
+            output: format!("{stdout}{}", String::from_utf8_lossy(&output.stderr)),
             calls,
         }
     }
 
-    /// The calls that were made to fail before it began to close the store.
+    /// Returns the calls that were made to fail before the process began to close the store.
     pub(super) fn faults(&self) -> Vec<&str> {
         let lines = self.calls.lines();
         let is_early = |line: &&str| {
@@ -116,8 +117,8 @@ impl Run {
         faults.filter(is_early).collect()
     }
 
-    /// The most calls of one thread.
-    pub(super) fn most(&self) -> u64 {
+    /// Returns the highest number of calls of one thread.
+    pub(super) fn max_calls(&self) -> u64 {
         let mut counts: HashMap<&str, u64> = HashMap::new();
         for line in self.calls.lines().filter(|line| line.contains('(')) {
             let thread = line.split_whitespace().next();
@@ -127,7 +128,7 @@ impl Run {
     }
 }
 
-/// The files that a store has or may come to have, but for those whose names it makes up.
+/// Returns the files that a store has or may create, except for those with generated names.
 pub(super) fn files(engine: Engine, home: &Path) -> Vec<PathBuf> {
     let home = home.canonicalize().unwrap();
     let names: &[&str] = match engine {

@@ -1,4 +1,5 @@
-//! What the members of a group gave, in member order, though it is stored in the order of commits.
+//! The outcomes of a group's members in member order, although they are stored in the order of
+//! commits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -8,65 +9,65 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Index, Purpose, Record};
 use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::payload::Payload;
-use crate::persistence::codec::{self, Seen};
+use crate::persistence::codec::{self, LineContent};
 use crate::persistence::{StoreError, keys};
 
-/// So many members are read at a time: they started in order, so their outcomes lie close together,
-/// and each segment is read about once.
+/// The number of members read at a time: they started in order, so their outcomes are close
+/// together, and each segment is read about once.
 const BATCH: usize = 1_024;
 
-/// The outcomes of a group's members, one after the other; behind each, those of what it added. It
-/// holds four bytes per member, and a batch of outcomes.
+/// The outcomes of a group's members, one after the other; each member's additions follow it. The
+/// list holds four bytes per member, and one batch of outcomes.
 #[derive(Clone)]
 pub(crate) struct CollectedList {
     group: Id,
-    places: Arc<Places>,
-    /// How many outcomes have not been taken.
+    locations: Arc<Locations>,
+    /// The number of outcomes that have not been taken.
     left: u64,
     /// The first member that has not been read.
     next: usize,
     ready: VecDeque<Outcome>,
 }
 
-/// Where the outcome of each member stands.
-struct Places {
+/// The location of each member's outcome.
+struct Locations {
     /// The segments of the stream: commit and part.
     segments: Vec<(u64, u32)>,
-    /// Which of them, for each member.
-    of: Vec<u32>,
+    /// The position in `segments`, for each member.
+    of_member: Vec<u32>,
 }
 
-/// Of a member that has not ended.
+/// The position of a member that has not ended.
 const NOWHERE: u32 = u32::MAX;
 
 impl CollectedList {
-    /// The list of `group`, which had `size` members at first, all of which have ended.
+    /// Opens the list of `group`, which had `size` members at first, all of which have ended.
     pub(crate) fn open(reader: &Reader, group: Id, size: u64) -> Result<Self, StoreError> {
         let size = size as usize;
-        let mut places = Places {
+        let mut locations = Locations {
             segments: Vec::new(),
-            of: vec![NOWHERE; size],
+            of_member: vec![NOWHERE; size],
         };
-        // Most groups are small: then this look is the only one.
+        // Most groups are small: for them, this pass is the only one.
         let mut first: Vec<Option<Outcome>> = vec![None; size.min(BATCH)];
         let mut left = size as u64;
         for segment in reader.segments_after(group, None) {
             let (key, value) = segment?;
-            let number = places.segments.len() as u32;
-            places.segments.push(place_of(group, &key)?);
+            let position = locations.segments.len() as u32;
+            locations.segments.push(location_of(group, &key)?);
             let value = Payload::from(value);
             for line in codec::lines(&key, value.bytes())? {
                 let Some(end) = End::of(line?) else { continue };
                 let index = end.index as usize;
-                if places.of.get(index) != Some(&NOWHERE) {
+                if locations.of_member.get(index) != Some(&NOWHERE) {
                     continue;
                 }
-                places.of[index] = number;
+                locations.of_member[index] = position;
                 if let Ending::Outcome(outcome @ Outcome::Success(Value::Extended { .. })) =
                     &end.with
                 {
                     let mut all = Vec::new();
-                    reader.spread(group.root(), outcome.clone(), &mut all)?;
+                    reader.flatten(group.root(), outcome.clone(), &mut all)?;
                     left += all.len() as u64 - 1;
                 }
                 if let Some(slot) = first.get_mut(index) {
@@ -74,21 +75,25 @@ impl CollectedList {
                 }
             }
         }
-        if let Some(index) = places.of.iter().position(|place| *place == NOWHERE) {
+        if let Some(index) = locations
+            .of_member
+            .iter()
+            .position(|position| *position == NOWHERE)
+        {
             return Err(missing(group, &format!("outcome of member {index}")));
         }
-        let mut gathered = Self {
+        let mut list = Self {
             group,
-            places: Arc::new(places),
+            locations: Arc::new(locations),
             left,
             next: first.len(),
             ready: VecDeque::new(),
         };
-        gathered.make_ready(reader, first)?;
-        Ok(gathered)
+        list.queue_outcomes(reader, first)?;
+        Ok(list)
     }
 
-    /// How many outcomes are left.
+    /// Returns the number of outcomes left.
     pub(crate) fn len(&self) -> u64 {
         self.left
     }
@@ -97,11 +102,11 @@ impl CollectedList {
         self.group
     }
 
-    /// After an error nothing can be said of what follows.
+    /// Returns the next outcome. After an error the further results are meaningless.
     pub(crate) fn next(&mut self, reader: &Reader) -> Option<Result<Outcome, StoreError>> {
         if self.ready.is_empty()
-            && self.next < self.places.of.len()
-            && let Err(error) = self.read_on(reader)
+            && self.next < self.locations.of_member.len()
+            && let Err(error) = self.read_batch(reader)
         {
             return Some(Err(error));
         }
@@ -110,15 +115,15 @@ impl CollectedList {
         Some(Ok(outcome))
     }
 
-    fn read_on(&mut self, reader: &Reader) -> Result<(), StoreError> {
+    fn read_batch(&mut self, reader: &Reader) -> Result<(), StoreError> {
         let from = self.next;
-        let to = (from + BATCH).min(self.places.of.len());
-        let mut segments = self.places.of[from..to].to_vec();
+        let to = (from + BATCH).min(self.locations.of_member.len());
+        let mut segments = self.locations.of_member[from..to].to_vec();
         segments.sort_unstable();
         segments.dedup();
         let mut batch = vec![None; to - from];
         for segment in segments {
-            let (commit, part) = self.places.segments[segment as usize];
+            let (commit, part) = self.locations.segments[segment as usize];
             let key = keys::segment(self.group, commit, part);
             let value = reader.store.get(&key)?;
             let value = value.ok_or_else(|| missing(self.group, "segment of its stream"))?;
@@ -132,10 +137,10 @@ impl CollectedList {
             }
         }
         self.next = to;
-        self.make_ready(reader, batch)
+        self.queue_outcomes(reader, batch)
     }
 
-    fn make_ready(
+    fn queue_outcomes(
         &mut self,
         reader: &Reader,
         batch: Vec<Option<Outcome>>,
@@ -145,7 +150,7 @@ impl CollectedList {
             let outcome = outcome.ok_or_else(|| missing(self.group, "outcome of a member"))?;
             match outcome {
                 Outcome::Success(Value::Extended { .. }) => {
-                    reader.spread(self.group.root(), outcome, &mut all)?;
+                    reader.flatten(self.group.root(), outcome, &mut all)?;
                     self.ready.extend(all.drain(..));
                 }
                 outcome => self.ready.push_back(outcome),
@@ -155,27 +160,27 @@ impl CollectedList {
     }
 }
 
-fn place_of(group: Id, key: &[u8]) -> Result<(u64, u32), StoreError> {
-    keys::place_of_segment(key).ok_or_else(|| missing(group, "place in the key of a segment"))
+fn location_of(group: Id, key: &[u8]) -> Result<(u64, u32), StoreError> {
+    keys::commit_and_part_of(key).ok_or_else(|| missing(group, "position in the key of a segment"))
 }
 
-/// How a child has ended, by a line of a segment.
+/// The end of a child, as a line of a segment records it.
 struct End<'a> {
     index: Index,
     with: Ending<'a>,
 }
 
 enum Ending<'a> {
-    /// Part of the segment.
+    /// A part of the segment.
     Value(&'a [u8]),
     Outcome(Outcome),
 }
 
 impl<'a> End<'a> {
-    fn of(line: Seen<'a>) -> Option<Self> {
+    fn of(line: LineContent<'a>) -> Option<Self> {
         let (index, with) = match line {
-            Seen::Value(index, value) => (index, Ending::Value(value)),
-            Seen::Record(Record::Child {
+            LineContent::Value(index, value) => (index, Ending::Value(value)),
+            LineContent::Record(Record::Child {
                 index,
                 change: ChildProgress::Done(outcome),
             }) => (index, Ending::Outcome(outcome)),
@@ -184,7 +189,7 @@ impl<'a> End<'a> {
         Some(Self { index, with })
     }
 
-    /// The outcome, which shares the bytes of the segment.
+    /// Converts to an outcome that shares the bytes of the segment.
     fn into_outcome(self, segment: &Payload) -> Outcome {
         match self.with {
             Ending::Value(value) => Outcome::Success(Value::Inline(segment.part(value))),
@@ -194,15 +199,15 @@ impl<'a> End<'a> {
 }
 
 impl Reader {
-    /// A member's outcome, and those of what it added to its chord, itself or by what took its
-    /// place or was added.
-    pub(crate) fn spread(
+    /// Flattens a member's outcome: appends it, then the outcomes of what it added to its chord,
+    /// also through replacements and additions of its own.
+    pub(crate) fn flatten(
         &self,
         root: Id,
         outcome: Outcome,
         out: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
-        // Not recursive: what is added may add, and what takes a place may add, thousands deep.
+        // Not recursive: additions may add, and replacements may add, thousands deep.
         let mut left = vec![outcome];
         while let Some(outcome) = left.pop() {
             match outcome {
@@ -218,7 +223,7 @@ impl Reader {
         Ok(())
     }
 
-    /// How the additions of a task ended, in order.
+    /// Returns the outcomes of a task's additions, in order.
     fn additions(&self, task: Id) -> Result<Vec<Outcome>, StoreError> {
         let mut additions = BTreeMap::new();
         for record in self.records(task) {
@@ -249,16 +254,16 @@ mod tests {
     use crate::persistence::commit_builder::CommitBuilder;
     use crate::persistence::{MemoryStore, Store};
 
-    /// `commits`: the members that ended in each.
+    /// Stores a group; `commits` lists the members that ended in each commit.
     fn stored(commits: &[Vec<u64>]) -> (Reader, Id) {
         let store = MemoryStore::new();
         let group = Id::next(None, 1, 1).node(7);
         for (commit, members) in (1..).zip(commits) {
-            let mut draft = CommitBuilder::default();
+            let mut builder = CommitBuilder::default();
             for index in members {
                 let value = Value::Inline(Payload::encode(index).unwrap());
                 let change = ChildProgress::Done(Outcome::Success(value));
-                draft.record(
+                builder.record(
                     group,
                     Record::Child {
                         index: *index,
@@ -266,7 +271,7 @@ mod tests {
                     },
                 );
             }
-            store.apply(draft.take(commit).0).unwrap();
+            store.apply(builder.take(commit).0).unwrap();
         }
         (Reader::new(Arc::new(store)), group)
     }
@@ -288,7 +293,7 @@ mod tests {
     #[test]
     fn outcomes_come_in_member_order_whatever_the_order_of_commits() {
         const SIZE: u64 = 5_000;
-        // A prime step goes round all members, near to each other in no commit.
+        // A prime step visits all members, and no commit holds adjacent ones.
         let scattered: Vec<u64> = (0..SIZE).map(|i| i * 1_237 % SIZE).collect();
         let late: Vec<u64> = (1..SIZE).chain([0]).collect();
         let reversed: Vec<u64> = (0..SIZE).rev().collect();
@@ -303,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_word_of_a_member_counts() {
+    fn the_first_outcome_of_a_member_counts() {
         let (reader, group) = stored(&[vec![1], vec![0, 1]]);
         assert_eq!(values(&reader, group, 2), [0, 1]);
     }
@@ -319,11 +324,11 @@ mod tests {
     }
 
     #[test]
-    fn a_member_takes_four_bytes() {
+    fn the_list_holds_four_bytes_per_member() {
         let (reader, group) = stored(&[(0..4_000).collect()]);
         let list = CollectedList::open(&reader, group, 4_000).unwrap();
-        assert_eq!(size_of_val(&list.places.of[..]), 16_000);
-        assert!(list.places.segments.len() < 40);
+        assert_eq!(size_of_val(&list.locations.of_member[..]), 16_000);
+        assert!(list.locations.segments.len() < 40);
         assert_eq!(list.ready.len(), BATCH);
     }
 }

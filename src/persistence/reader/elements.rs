@@ -1,4 +1,4 @@
-//! The elements of a list, wherever it is kept, read as they are asked for.
+//! The elements of a list, wherever it is stored, read on demand.
 
 use std::fmt;
 
@@ -11,75 +11,76 @@ use crate::canvas::payload::Payload;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::keys;
 
-/// So much of a value in pieces is read at a time.
+/// The bytes of a value in pieces that are read at a time.
 const READ: usize = 64 * 1_024;
 
-/// A list that is read once, a part at a time. It holds no store: each part is asked of the reader
-/// that is given then.
+/// A list that is read once, part by part. It holds no store: each call reads from the reader it is
+/// given.
 #[derive(Clone)]
 pub(crate) enum Elements {
-    /// What the members of a group gave, each as a `Result` or only its value.
+    /// The outcomes of a group's members, each as a `Result` or only its value.
     Gathered {
         list: CollectedList,
         settled: bool,
     },
-    Listed(Listed),
+    ValueList(ValueList),
 }
 
-/// A list that is one value, and may be in pieces.
+/// A list that is stored as one value, possibly in pieces.
 #[derive(Clone)]
-pub(crate) struct Listed {
-    /// Whose value it is.
+pub(crate) struct ValueList {
+    /// The node that the value belongs to.
     node: Id,
-    /// How many elements are left.
+    /// The number of elements left.
     left: u64,
-    /// What has been read, from the next element on.
+    /// The bytes read so far, from the next element on.
     buffer: Payload,
-    /// The number of the next piece, and how many bytes there are from there on.
+    /// The number of the next piece.
     next: u32,
+    /// The number of bytes from the next piece on.
     unread: u64,
 }
 
 impl Elements {
-    /// The elements of a value of workflow `root`.
+    /// Opens the elements of a value of workflow `root`.
     pub(crate) fn open(reader: &Reader, root: Id, value: &Value) -> Result<Self, ElementsError> {
-        let mut listed = match value {
+        let mut list = match value {
             Value::Gathered { seq, size, settled } => {
                 let list = CollectedList::open(reader, root.node(*seq), *size)?;
                 let settled = *settled;
                 return Ok(Self::Gathered { list, settled });
             }
             Value::Extended { own, .. } => return Self::open(reader, root, own),
-            Value::Inline(payload) => Listed::new(root, payload.clone(), 0, 0),
+            Value::Inline(payload) => ValueList::new(root, payload.clone(), 0, 0),
             Value::Stored { seq, len } => {
-                Listed::new(root.node(*seq), Payload::from(Vec::new()), 0, *len)
+                ValueList::new(root.node(*seq), Payload::from(Vec::new()), 0, *len)
             }
             Value::Args { seq, len } => {
                 let none = Payload::from(Vec::new());
-                Listed::new(root.node(*seq), none, keys::ARGS, *len)
+                ValueList::new(root.node(*seq), none, keys::ARGS, *len)
             }
         };
-        listed.begin(reader)?;
-        Ok(Self::Listed(listed))
+        list.begin(reader)?;
+        Ok(Self::ValueList(list))
     }
 
-    /// Whose list it is.
+    /// Returns the id of the node that the list belongs to.
     pub(crate) fn id(&self) -> Id {
         match self {
             Self::Gathered { list, .. } => list.group(),
-            Self::Listed(listed) => listed.node,
+            Self::ValueList(list) => list.node,
         }
     }
 
-    /// How many elements are left.
+    /// Returns the number of elements left.
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Gathered { list, .. } => list.len(),
-            Self::Listed(listed) => listed.left,
+            Self::ValueList(list) => list.left,
         }
     }
 
-    /// After an error nothing can be said of what follows.
+    /// Returns the next element. After an error the further results are meaningless.
     pub(crate) fn next(&mut self, reader: &Reader) -> Option<Result<Payload, ElementsError>> {
         match self {
             Self::Gathered { list, settled } => {
@@ -88,13 +89,13 @@ impl Elements {
                 let element = outcome.and_then(|one| reader.element(root, &one, *settled));
                 Some(element.map_err(ElementsError::Store))
             }
-            Self::Listed(listed) if listed.left == 0 => None,
-            Self::Listed(listed) => Some(listed.take(reader)),
+            Self::ValueList(list) if list.left == 0 => None,
+            Self::ValueList(list) => Some(list.take(reader)),
         }
     }
 }
 
-/// Shows how many are left: there may be a million.
+/// Prints the number of elements left: there may be a million.
 impl fmt::Debug for Elements {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Elements")
@@ -103,7 +104,7 @@ impl fmt::Debug for Elements {
     }
 }
 
-impl Listed {
+impl ValueList {
     fn new(node: Id, buffer: Payload, next: u32, unread: u64) -> Self {
         Self {
             node,
@@ -130,15 +131,15 @@ impl Listed {
                     self.buffer = rest;
                     return Ok(element);
                 }
-                // It may be there in part.
+                // The element may be in the buffer in part.
                 Err(_) if self.unread > 0 => self.read_on(reader)?,
                 Err(error) => return Err(ElementsError::NotAList(error)),
             }
         }
     }
 
-    /// Reads at least as much as there is: what is larger than one read is not looked through for
-    /// each of its pieces.
+    /// Reads at least as many bytes as the buffer holds, so that an element larger than one read is
+    /// not parsed again for each of its pieces.
     fn read_on(&mut self, reader: &Reader) -> Result<(), ElementsError> {
         if self.unread == 0 {
             return Ok(());
@@ -149,7 +150,7 @@ impl Listed {
         for piece in reader.store.scan(&keys::piece(self.node, self.next), &to) {
             let (key, value) = piece?;
             let piece = codec::unframe(Kind::Piece, &key, &value)?;
-            // A task that was run again may have left more pieces than its last value has.
+            // A task that ran again may have left more pieces than its last value has.
             let piece = &piece[..piece.len().min(self.unread as usize)];
             bytes.extend_from_slice(piece);
             self.unread -= piece.len() as u64;

@@ -1,4 +1,4 @@
-//! Who is to be called when what never started fails.
+//! The errbacks to call when a node fails without having started.
 
 use super::{MemberCursor, Reader};
 use crate::canvas::freeze::{Def, Node};
@@ -8,8 +8,9 @@ use crate::canvas::machine::{Index, Report};
 use crate::persistence::StoreError;
 
 impl Reader {
-    /// The errbacks that run when `node`, which never started, fails because the header before it
-    /// did: its own, those of a chain's first step, of each member of a group, of a chord's body.
+    /// Appends the errbacks that run when `node`, which never started, fails because the header
+    /// before it failed: its own, those of a chain's first step, of each member of a group, of a
+    /// chord's body.
     pub(crate) fn errbacks(
         &self,
         root: Id,
@@ -44,8 +45,8 @@ impl Reader {
         }
     }
 
-    /// Those of the first of these steps of a chain; if that is a header, of its body. Says whether
-    /// that is the last step, or what follows it.
+    /// Appends the errbacks of the first of these steps of a chain; if that step is a header, of
+    /// its body. Returns whether that step or body is the last of the chain.
     pub(crate) fn errbacks_of_steps(
         &self,
         root: Id,
@@ -59,8 +60,8 @@ impl Reader {
         Ok(at + 1 >= steps.len() && !steps.is_empty())
     }
 
-    /// Adds what is called for when the header of the chord at this place has failed: the body
-    /// fails with it, unstarted.
+    /// Adds the errbacks to call when the header of `chord` has failed: the body fails with it,
+    /// unstarted.
     pub(crate) fn fail_body(
         &self,
         chord: &ChildSpec,
@@ -78,9 +79,9 @@ impl Reader {
         Ok(())
     }
 
-    /// If step `index` of the chain at this place failed because a group did whose list the next
-    /// step was to get, the group is a chord's header in all but form, and the next step the body,
-    /// which fails unstarted. Says whether that is the last.
+    /// Adds the errbacks of the next step if step `index` of `chain` failed because a group failed
+    /// whose list the next step was to get: the group is a chord's header in all but form, and the
+    /// next step is the body, which fails unstarted. Returns whether that step is the last.
     pub(crate) fn fail_next(
         &self,
         chain: &ChildSpec,

@@ -1,4 +1,4 @@
-//! Finding a node by its id, from the root down.
+//! Finds a node by its id, from the root down.
 
 use std::sync::Arc;
 
@@ -10,38 +10,39 @@ use crate::canvas::machine::workflow::ROOT;
 use crate::canvas::machine::{BODY, Index, Purpose, Record};
 use crate::persistence::StoreError;
 
-/// A node, and how it was reached: its place among the children of each supervisor above it.
+/// A node, and its path: its index among the children of each supervisor above it.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeLocation {
     pub(crate) node: Node,
-    /// From the root down; the last is the node itself.
+    /// From the root down; the last step is the node itself.
     pub(super) path: Vec<Step>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
-    /// Whose stream the child is in.
+    /// The node in whose stream the child is recorded.
     pub(super) stream: Seq,
     pub(super) index: Index,
-    /// Its own number.
+    /// The child's own number.
     pub(super) seq: Seq,
     pub(super) link: Link,
 }
 
-/// What a child's outcome has to do with its supervisor's.
+/// The relation of a child's outcome to that of its supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
-    /// One of several that its supervisor waits for.
+    /// One of several children that the supervisor waits for.
     Part,
-    /// Its outcome is its supervisor's own, and recorded only there.
+    /// The child's outcome is the supervisor's outcome, and recorded only there.
     Last,
-    /// None: a callback, or what a task called. It runs or not, whatever becomes of the other.
+    /// None: a callback, or a call of a task. It runs or not, whatever the outcome of the other
+    /// node.
     Aside,
 }
 
 impl NodeLocation {
-    /// Says whether node `seq` of the same workflow cannot end before this one: it is this one, or holds
-    /// it as a part.
+    /// Returns whether node `seq` of the same workflow cannot end before this one: it is this one,
+    /// or it contains this one as a part.
     pub(crate) fn is_part_of(&self, seq: Seq) -> bool {
         let from_below = self.path.iter().rev();
         let mut parts = from_below.take_while(|step| step.link != Link::Aside);
@@ -52,20 +53,21 @@ impl NodeLocation {
 impl Reader {
     /// Finds a node by its id.
     pub(crate) fn find(&self, id: Id) -> Result<Option<NodeLocation>, StoreError> {
-        let (Some(head), Some(root)) = (self.head(id.root())?, self.root(id.root())?) else {
+        let (Some(header), Some(root)) = (self.header(id.root())?, self.root(id.root())?) else {
             return Ok(None);
         };
         Search {
             reader: self,
             target: id,
-            dynamic: id.seq() >= head.next,
+            dynamic: id.seq() >= header.next,
         }
         .run(root)
     }
 
-    /// The children of a node, in order: a fan's members, a chain's steps, what a task has started. A
-    /// chord has those of its header and its body behind them; a body that is a task is known by the
-    /// chord's own handle, so that what it has started is the chord's. So with a fold.
+    /// Returns the children of a node, in order: the members of a group, the steps of a chain, the
+    /// subtasks and callbacks of a task. Those of a chord are its members and its body; a body that
+    /// is a task shares the chord's handle, so that its own children count as the chord's. The same
+    /// holds for a fold.
     pub(crate) fn children(
         &self,
         root: Id,
@@ -96,7 +98,8 @@ impl Reader {
         }
     }
 
-    /// The node that has this one among its [`children`](Self::children); `None` of a root.
+    /// Returns the node that has this one among its [`children`](Self::children); `None` for a
+    /// root.
     pub(crate) fn parent(
         &self,
         root: Id,
@@ -106,16 +109,16 @@ impl Reader {
             return Ok(None);
         };
         let step = &of.path[above];
-        let found = self.find(root.node(step.seq))?;
-        match found {
-            Some(found) if step.index == BODY && matches!(found.node.def, Def::Task(_)) => {
-                self.parent(root, &found)
+        let location = self.find(root.node(step.seq))?;
+        match location {
+            Some(location) if step.index == BODY && matches!(location.node.def, Def::Task(_)) => {
+                self.parent(root, &location)
             }
-            found => Ok(found),
+            location => Ok(location),
         }
     }
 
-    /// The workflows that a task has submitted, in order; they may be gone.
+    /// Returns the workflows that a task has submitted, in order; some may have been removed.
     pub(crate) fn submitted_by(&self, task: Id) -> Result<Vec<Id>, StoreError> {
         let roots = self.records(task).filter_map(|record| match record {
             Ok(Record::Submitted { root }) => Some(Ok(root)),
@@ -125,7 +128,7 @@ impl Reader {
         roots.collect()
     }
 
-    /// The task that has submitted a workflow, if one did; it may be gone.
+    /// Returns the task that has submitted a workflow, if one did; it may have been removed.
     pub(crate) fn submitter(&self, root: Id) -> Result<Option<Id>, StoreError> {
         for record in self.records(root.origin_stream()) {
             if let Record::SubmittedBy { task } = record? {
@@ -135,8 +138,8 @@ impl Reader {
         Ok(None)
     }
 
-    /// What a task has started within its workflow, or may start: its callbacks, then what it has
-    /// called, added to its chord, or been replaced by.
+    /// Returns what a task has started within its workflow, or may start: its callbacks, then its
+    /// calls, its additions to its chord and its replacement.
     fn started_by(&self, root: Id, task: &NodeLocation) -> Result<Vec<NodeLocation>, StoreError> {
         let seq = task.node.seq;
         let callbacks = task.node.callbacks.clone();
@@ -145,10 +148,10 @@ impl Reader {
             .flat_map(|callbacks| all_of(*callbacks));
         let callbacks =
             callbacks.map(|node| task.child(WORKFLOW_STREAM, node.seq, Link::Aside, node));
-        let offspring = self.subtasks(root.node(seq))?.into_iter();
-        let offspring =
-            offspring.map(|(index, purpose, node)| task.child(seq, index, link_of(purpose), node));
-        Ok(callbacks.chain(offspring).collect())
+        let subtasks = self.subtasks(root.node(seq))?.into_iter();
+        let subtasks =
+            subtasks.map(|(index, purpose, node)| task.child(seq, index, link_of(purpose), node));
+        Ok(callbacks.chain(subtasks).collect())
     }
 
     fn members_of(
@@ -167,22 +170,22 @@ impl Reader {
         (0..size).map(member).collect()
     }
 
-    /// The members of the group whose list is the value of a node, if it is one's, also of one
-    /// that a task became.
+    /// Returns the members of the group whose list is the value of a node, also of a group that
+    /// replaced a task; `None` if the value is not a group's list.
     pub(crate) fn members(
         &self,
         root: Id,
         of: &NodeLocation,
     ) -> Result<Option<Vec<NodeLocation>>, StoreError> {
-        let mut found = of.clone();
+        let mut location = of.clone();
         loop {
-            let seq = found.node.seq;
-            let (index, node) = match found.node.def {
+            let seq = location.node.seq;
+            let (index, node) = match location.node.def {
                 Def::Task(_) => match self.replacement(root.node(seq))? {
                     Some((index, node)) => (index, node),
                     None => return Ok(None),
                 },
-                Def::Group(_) => return self.children(root, &found).map(Some),
+                Def::Group(_) => return self.children(root, &location).map(Some),
                 Def::Chain(mut steps) => match (steps.len(), steps.pop()) {
                     (len, Some(last)) => (len as Index - 1, last),
                     (_, None) => return Ok(None),
@@ -190,8 +193,8 @@ impl Reader {
                 Def::Chord { body, .. } => (BODY, Arc::unwrap_or_clone(body)),
                 Def::Fold { .. } => return Ok(None),
             };
-            found.path.push(Step::of(seq, index, Link::Last, &node));
-            found.node = node;
+            location.path.push(Step::of(seq, index, Link::Last, &node));
+            location.node = node;
         }
     }
 }
@@ -203,8 +206,8 @@ impl NodeLocation {
         Self { node, path }
     }
 
-    /// The task that this is, or that is its body: what that submits, its handle has among its
-    /// children.
+    /// Returns the task that this node is, or that is its body: the workflows that the body submits
+    /// are children of this node's handle.
     pub(crate) fn task(&self) -> Option<Seq> {
         match &self.node.def {
             Def::Task(_) => Some(self.node.seq),
@@ -215,8 +218,8 @@ impl NodeLocation {
         }
     }
 
-    /// The streams in which something may be recorded that decides this node's outcome: its own
-    /// supervisor's and those above it, the workflow's the last.
+    /// Returns the streams that may decide this node's outcome: those of its supervisor and of the
+    /// supervisors above, the workflow's stream last.
     pub(crate) fn decided_in(&self, root: Id) -> Vec<Id> {
         self.path
             .iter()
@@ -229,7 +232,7 @@ fn all_of(callbacks: Callbacks) -> impl Iterator<Item = Node> {
     callbacks.link.into_iter().chain(callbacks.link_error)
 }
 
-/// What a task's own child is to it.
+/// Returns the relation of a subtask to its task.
 fn link_of(purpose: Purpose) -> Link {
     match purpose {
         Purpose::Replacement => Link::Last,
@@ -237,17 +240,17 @@ fn link_of(purpose: Purpose) -> Link {
     }
 }
 
-/// What step `i` of `len` is to its chain.
+/// Returns the relation of step `i` of `len` to its chain.
 fn link_at(i: usize, len: usize) -> Link {
     if i + 1 == len { Link::Last } else { Link::Part }
 }
 
-/// A search for one node, from the root down; not recursive, because what tasks start themselves
-/// may be thousands deep.
+/// A search for one node, from the root down; not recursive, because subtasks may be nested
+/// thousands deep.
 struct Search<'a> {
     reader: &'a Reader,
     target: Id,
-    /// It was numbered at run time, so it may be within any `each()`, or in any task.
+    /// The target was numbered at run time, so it may be within any `each()`, or in any task.
     dynamic: bool,
 }
 
@@ -256,7 +259,7 @@ type Child = Result<(Step, Node), StoreError>;
 impl<'a> Search<'a> {
     fn run(&self, root: Node) -> Result<Option<NodeLocation>, StoreError> {
         let mut path = vec![Step::of(WORKFLOW_STREAM, ROOT, Link::Part, &root)];
-        // The children still to be looked at of each node on the path.
+        // The unvisited children of each node on the path.
         let mut open = Vec::new();
         let mut node = root;
         while node.seq != self.target.seq() {
@@ -277,7 +280,7 @@ impl<'a> Search<'a> {
         Ok(Some(NodeLocation { node, path }))
     }
 
-    /// What may be, or hold, the target.
+    /// Returns the children that may be, or contain, the target.
     fn children(&self, node: Node) -> Result<Box<dyn Iterator<Item = Child> + 'a>, StoreError> {
         let seq = node.seq;
         let callbacks = node
@@ -287,11 +290,11 @@ impl<'a> Search<'a> {
         Ok(match node.def {
             Def::Task(_) if !self.dynamic => Box::new(callbacks),
             Def::Task(_) => {
-                let offspring = self.reader.subtasks(self.target.node(seq))?;
-                let offspring = offspring.into_iter().map(move |(index, purpose, node)| {
+                let subtasks = self.reader.subtasks(self.target.node(seq))?;
+                let subtasks = subtasks.into_iter().map(move |(index, purpose, node)| {
                     Ok((Step::of(seq, index, link_of(purpose), &node), node))
                 });
-                Box::new(callbacks.chain(offspring))
+                Box::new(callbacks.chain(subtasks))
             }
             Def::Chain(steps) => {
                 let len = steps.len();
@@ -320,8 +323,8 @@ impl<'a> Search<'a> {
         let errbacks = fan.own_errbacks().to_vec().into_iter();
         let errbacks = errbacks.map(|node| Ok((Step::callback(&node), node)));
         let expansion = reader.expansion(group, &fan)?;
-        // Members are numbered in order, so a node numbered at submission is in the last one that
-        // starts below it; one numbered at run time may be in any.
+        // Members are numbered in order, so a node numbered at submission is in the last member
+        // that starts below it; a node numbered at run time may be in any.
         let (likely, others, first) = match expansion {
             Some((first, size)) => {
                 let others = if self.dynamic { 0..size } else { 0..0 };
@@ -337,7 +340,7 @@ impl<'a> Search<'a> {
         Ok(errbacks.chain(members))
     }
 
-    /// The last member whose own number is not above the target's.
+    /// Returns the last member whose own number is not above the target's.
     fn last_below(
         &self,
         group: Id,

@@ -1,4 +1,4 @@
-//! What has become of workflows, read one after the other as they are gone on with.
+//! The histories of workflows, read in order during recovery.
 
 use std::iter::Peekable;
 
@@ -8,14 +8,14 @@ use crate::canvas::machine::Record;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::{Pair, Scan, Store, StoreError, keys};
 
-/// What the store knows of a workflow beside its head.
+/// The records of a workflow except for its header.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// When its root ended, in milliseconds on the steady scale, if it has.
+    /// When its root ended, in milliseconds on the steady scale, if it has ended.
     pub(crate) ended_ms: Option<u64>,
-    /// What its own children did: the root and the callbacks.
+    /// The records of its own children: the root and the callbacks.
     pub(crate) records: Vec<Record>,
-    /// How many node numbers are taken, if any were after its submission.
+    /// How many node numbers are taken, if numbers were given out after the submission.
     pub(crate) counter: Option<Seq>,
 }
 
@@ -38,7 +38,7 @@ impl Reader {
 }
 
 impl Histories<'_> {
-    /// Of a workflow behind all that were asked for before.
+    /// Returns the history of a workflow that follows all workflows asked for before.
     pub(crate) fn of(&mut self, root: Id) -> Result<History, StoreError> {
         let result = self.results.get(&keys::result(root))?;
         let ended = result.map(|(key, record)| codec::decode::<Ended>(Kind::Result, &key, &record));
@@ -59,15 +59,15 @@ impl Histories<'_> {
     }
 }
 
-/// Looks for keys in ascending order. What lies near the one before is found by walking on: to begin a
-/// walk costs a store several times as much as a step.
+/// A cursor over the keys of one tag, for lookups in ascending order. A key close to the previous
+/// one is reached by stepping: starting a scan costs a store several times as much as a step.
 struct Cursor<'a> {
     store: &'a dyn Store,
-    walk: Option<Peekable<Scan<'a>>>,
+    scan: Option<Peekable<Scan<'a>>>,
     to: Vec<u8>,
 }
 
-/// How many keys may be walked over.
+/// The number of keys that a lookup steps over before it starts a new scan.
 const NEAR: usize = 4;
 
 impl<'a> Cursor<'a> {
@@ -75,33 +75,33 @@ impl<'a> Cursor<'a> {
         let (_, to) = keys::all(tag);
         Self {
             store,
-            walk: None,
+            scan: None,
             to,
         }
     }
 
-    /// Goes to the first key from `from` on.
+    /// Moves to the first key from `from` on.
     fn seek(&mut self, from: &[u8]) -> Result<(), StoreError> {
         for _ in 0..NEAR {
-            match self.walk.as_mut().map(Peekable::peek) {
+            match self.scan.as_mut().map(Peekable::peek) {
                 Some(Some(Ok((key, _)))) if key.as_slice() < from => {}
                 Some(_) => return Ok(()),
                 None => break,
             }
             self.step()?;
         }
-        self.walk = Some(self.store.scan(from, &self.to).peekable());
+        self.scan = Some(self.store.scan(from, &self.to).peekable());
         Ok(())
     }
 
     fn step(&mut self) -> Result<Option<Pair>, StoreError> {
-        self.walk.as_mut().and_then(Iterator::next).transpose()
+        self.scan.as_mut().and_then(Iterator::next).transpose()
     }
 
-    /// Takes the next pair if its key is one of these.
-    fn next_if(&mut self, is_one: impl Fn(&[u8]) -> bool) -> Result<Option<Pair>, StoreError> {
-        match self.walk.as_mut().and_then(Peekable::peek) {
-            Some(Ok((key, _))) if !is_one(key) => Ok(None),
+    /// Takes the next pair if its key matches.
+    fn next_if(&mut self, matches_key: impl Fn(&[u8]) -> bool) -> Result<Option<Pair>, StoreError> {
+        match self.scan.as_mut().and_then(Peekable::peek) {
+            Some(Ok((key, _))) if !matches_key(key) => Ok(None),
             _ => self.step(),
         }
     }
@@ -134,7 +134,7 @@ mod tests {
         }
     }
 
-    /// Whether they are asked for one after the other or some are left out, near or far.
+    /// For all workflows, and with some left out, near or far.
     #[test]
     fn each_workflow_has_its_own_history() {
         let mut roots = vec![Id::next(None, 1_000, 5)];
@@ -146,7 +146,7 @@ mod tests {
             for commit in 0..n as u64 % 3 {
                 segment(&mut batch, root.workflow_stream(), commit);
             }
-            // Between the streams of two workflows lie those of the second one's groups.
+            // Between the streams of two workflows are those of the second one's groups.
             for commit in 0..n as u64 % 7 {
                 segment(&mut batch, root.node(3), commit);
             }

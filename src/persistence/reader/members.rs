@@ -1,4 +1,4 @@
-//! The members of a group as they were stored, and what a task has started itself.
+//! The stored members of a group, and the subtasks of a task.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::canvas::payload::Payload;
 use crate::persistence::codec::{self, Kind};
 use crate::persistence::{StoreError, definition, keys};
 
-/// Why the elements of a value cannot be had.
+/// Why the elements of a value cannot be read.
 #[derive(Debug)]
 pub(crate) enum ElementsError {
     NotAList(String),
@@ -25,7 +25,7 @@ impl From<StoreError> for ElementsError {
 }
 
 impl Reader {
-    /// The list upstream, taken apart, if each member of the fan gets one element.
+    /// Returns the elements of the upstream list, if each member of the fan-out gets one of them.
     pub(crate) fn elements(
         &self,
         root: Id,
@@ -43,8 +43,8 @@ impl Reader {
         }
     }
 
-    /// Stored members of `group`, from the record that holds `index` on: the index of the first,
-    /// and the members.
+    /// Returns the stored members of `group` in the record that holds `index`: the index of the
+    /// first, and the members.
     pub(crate) fn stored_members(
         &self,
         group: Id,
@@ -80,8 +80,8 @@ impl Reader {
             .ok_or_else(|| missing(group, &format!("member {index}")))
     }
 
-    /// Where the members of fan `seq` start to be numbered, and how many there are; `None` for an
-    /// `each()` whose list is not known yet.
+    /// Returns the number of the first member of a fan-out and how many members there are; `None`
+    /// for an `each()` whose list is not known yet.
     pub(crate) fn expansion(
         &self,
         group: Id,
@@ -101,7 +101,7 @@ impl Reader {
         }
     }
 
-    /// Member `index` of the fan.
+    /// Returns member `index` of the fan-out.
     pub(crate) fn fan_member(
         &self,
         group: Id,
@@ -119,18 +119,18 @@ impl Reader {
         }
     }
 
-    /// What a task has started itself.
+    /// Returns the subtasks of a task.
     pub(crate) fn subtasks(&self, task: Id) -> Result<Vec<(Index, Purpose, Node)>, StoreError> {
-        self.offspring_in(task, self.records(task))
+        self.subtasks_in(task, self.records(task))
     }
 
-    /// The same, of the records of its stream.
-    pub(crate) fn offspring_in(
+    /// Returns the subtasks of a task, given the records of its stream.
+    pub(crate) fn subtasks_in(
         &self,
         task: Id,
         records: impl Iterator<Item = Result<Record, StoreError>>,
     ) -> Result<Vec<(Index, Purpose, Node)>, StoreError> {
-        let mut offspring = Vec::new();
+        let mut subtasks = Vec::new();
         for record in records {
             if let Record::Offspring {
                 index,
@@ -143,28 +143,28 @@ impl Reader {
                     Some(node) => *node,
                     None => self.member(task, index)?,
                 };
-                offspring.push((index, purpose, node));
+                subtasks.push((index, purpose, node));
             }
         }
-        Ok(offspring)
+        Ok(subtasks)
     }
 
-    /// What has taken a task's place.
+    /// Returns the replacement of a task.
     pub(super) fn replacement(&self, task: Id) -> Result<Option<(Index, Node)>, StoreError> {
-        let offspring = self.subtasks(task)?.into_iter();
-        let mut replacements = offspring.filter(|(_, purpose, _)| *purpose == Purpose::Replacement);
+        let subtasks = self.subtasks(task)?.into_iter();
+        let mut replacements = subtasks.filter(|(_, purpose, _)| *purpose == Purpose::Replacement);
         Ok(replacements.next().map(|(index, _, node)| (index, node)))
     }
 }
 
-/// The members of one fan, one after the other, read a record at a time.
+/// A cursor over the members of one fan-out, which reads one record at a time.
 #[derive(Debug)]
 pub(crate) struct MemberCursor {
     group: Id,
     first: Seq,
     buffer: VecDeque<Node>,
-    /// The index of the first in `buffer`.
-    at: u64,
+    /// The index of the first member in `buffer`.
+    next: u64,
 }
 
 impl MemberCursor {
@@ -173,11 +173,11 @@ impl MemberCursor {
             group,
             first,
             buffer: VecDeque::new(),
-            at: 0,
+            next: 0,
         }
     }
 
-    /// Member `index`; reading forward is cheap, going back is not.
+    /// Returns member `index`; reading forward is cheap, going back is not.
     pub(crate) fn get(
         &mut self,
         reader: &Reader,
@@ -187,19 +187,19 @@ impl MemberCursor {
         if !matches!(fan.members, Members::Stored(_)) {
             return reader.fan_member(self.group, fan, self.first, index);
         }
-        if index < self.at {
+        if index < self.next {
             return reader.member(self.group, index);
         }
-        while self.at < index && self.buffer.pop_front().is_some() {
-            self.at += 1;
+        while self.next < index && self.buffer.pop_front().is_some() {
+            self.next += 1;
         }
         if self.buffer.is_empty() {
             let (first, nodes) = reader.stored_members(self.group, index)?;
             self.buffer = nodes.into();
             self.buffer.drain(..(index - first) as usize);
-            self.at = index;
+            self.next = index;
         }
-        self.at += 1;
+        self.next += 1;
         self.buffer
             .pop_front()
             .ok_or_else(|| missing(self.group, &format!("member {index}")))

@@ -1,4 +1,4 @@
-//! Reading a workflow back: its nodes, their records, their outcomes and values.
+//! Reads workflows back: their nodes, records, outcomes and values.
 
 mod collected_list;
 mod elements;
@@ -33,13 +33,13 @@ pub(crate) use self::members::{ElementsError, MemberCursor};
 pub(crate) use self::progress::Progress;
 pub(crate) use self::resolution::Resolution;
 
-/// A workflow's end.
+/// The end of a workflow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
     /// Milliseconds on the steady scale.
     pub(crate) at_ms: u64,
-    /// The number of the commit that it is part of.
+    /// The number of the commit that contains it.
     pub(crate) commit: u64,
 }
 
@@ -50,10 +50,11 @@ pub(crate) struct Reader {
     horizon: Horizon,
 }
 
-/// The last commit that a reader sees: callers must not be told of what is applied but not yet durable.
+/// The last commit that a reader sees: callers must not receive results that are applied but not
+/// yet durable.
 #[derive(Clone, Debug)]
 enum Horizon {
-    /// The engine itself sees all.
+    /// No limit: the engine itself sees all commits.
     None,
     Moving(Arc<AtomicU64>),
     At(u64),
@@ -67,7 +68,7 @@ impl Reader {
         }
     }
 
-    /// The same store as callers see it, up to commit `last`.
+    /// Returns a reader of the same store for callers, which sees the commits up to `last`.
     pub(crate) fn up_to(&self, last: Arc<AtomicU64>) -> Self {
         Self {
             store: self.store.clone(),
@@ -75,9 +76,10 @@ impl Reader {
         }
     }
 
-    /// As this one sees the store now: who looks twice, at a member and then at its group, must not
-    /// take what has ended in between for a reason why the other has not.
-    pub(crate) fn as_of_now(&self) -> Self {
+    /// Returns a reader fixed to the commits that this one sees now. A caller that reads twice, a
+    /// member and then its group, must see one state: otherwise a group that ended between the two
+    /// reads would explain why the member had not.
+    pub(crate) fn snapshot(&self) -> Self {
         Self {
             store: self.store.clone(),
             horizon: match &self.horizon {
@@ -99,14 +101,14 @@ impl Reader {
         &self.store
     }
 
-    /// The workflow's head, or `None` if there is no such workflow.
-    pub(crate) fn head(&self, root: Id) -> Result<Option<WorkflowHeader>, StoreError> {
-        // In the order in which it moves: it may do so between two looks.
+    /// Returns the workflow's header, or `None` if there is no such workflow.
+    pub(crate) fn header(&self, root: Id) -> Result<Option<WorkflowHeader>, StoreError> {
+        // In the order in which a header moves: it may move between two reads.
         if let Some(waiting) = self.waiting(root)? {
-            return waiting.head(root).map(Some);
+            return waiting.header(root).map(Some);
         }
-        if let Some(head) = self.record(Kind::Head, &keys::head(root))? {
-            return Ok(Some(head));
+        if let Some(header) = self.record(Kind::Head, &keys::header(root))? {
+            return Ok(Some(header));
         }
         let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
         match ended {
@@ -115,11 +117,11 @@ impl Reader {
         }
     }
 
-    /// Says whether there is such a workflow.
-    pub(crate) fn is_there(&self, root: Id) -> Result<bool, StoreError> {
-        // The likely ones first; then in the order in which it moves, as above.
-        let (waits, lives, ended) = (keys::waiting(root), keys::head(root), keys::result(root));
-        for key in [&lives, &ended, &waits, &lives, &ended] {
+    /// Returns whether there is such a workflow.
+    pub(crate) fn exists(&self, root: Id) -> Result<bool, StoreError> {
+        // The likely keys first; then in the order in which a header moves, as above.
+        let (waiting, live, ended) = (keys::waiting(root), keys::header(root), keys::result(root));
+        for key in [&live, &ended, &waiting, &live, &ended] {
             if self.store.get(key)?.is_some() {
                 return Ok(true);
             }
@@ -127,57 +129,61 @@ impl Reader {
         Ok(false)
     }
 
-    /// The workflow's root node.
+    /// Returns the workflow's root node.
     pub(crate) fn root(&self, root: Id) -> Result<Option<Node>, StoreError> {
-        let head = self.head(root)?;
-        head.map(|head| self.root_of(root, head)).transpose()
+        let header = self.header(root)?;
+        header.map(|header| self.root_of(root, header)).transpose()
     }
 
-    /// The root node of the workflow with this head.
-    pub(crate) fn root_of(&self, root: Id, head: WorkflowHeader) -> Result<Node, StoreError> {
-        match head.root {
+    /// Returns the root node of the workflow with this header.
+    pub(crate) fn root_of(&self, root: Id, header: WorkflowHeader) -> Result<Node, StoreError> {
+        match header.root {
             Some(node) => Ok(node),
             None => self.member(keys::root_group(root), 0),
         }
     }
 
-    /// The workflow's end, if its root has ended.
+    /// Returns the workflow's end, if its root has ended.
     pub(crate) fn ended(&self, root: Id) -> Result<Option<Ended>, StoreError> {
         let ended: Option<Ended> = self.record(Kind::Result, &keys::result(root))?;
         Ok(ended.filter(|ended| ended.commit <= self.last_commit()))
     }
 
-    /// Says whether the workflow and all its callbacks have ended.
-    pub(crate) fn is_at_rest(&self, root: Id) -> Result<bool, StoreError> {
-        Ok(self.ended(root)?.is_some() && self.store.get(&keys::head(root))?.is_none())
+    /// Returns whether the workflow and all its callbacks have ended.
+    pub(crate) fn is_complete(&self, root: Id) -> Result<bool, StoreError> {
+        Ok(self.ended(root)?.is_some() && self.store.get(&keys::header(root))?.is_none())
     }
 
-    /// The latest id that was given to a workflow of this store, also to one whose submission was
-    /// cut short.
+    /// Returns the latest id given to a workflow of this store, including workflows whose
+    /// submission was interrupted.
     pub(crate) fn last_id(&self) -> Result<Option<Id>, StoreError> {
         let swept: Option<Option<Id>> = self.record(Kind::LastSwept, keys::LAST_SWEPT)?;
         let mut last = swept.flatten();
         for tag in b"bwrx".iter().copied().chain(keys::PARTS) {
             let (from, to) = keys::all(tag);
-            let found = self.store.scan(&from, &to).next_back().transpose()?;
-            last = last.max(found.and_then(|(key, _)| keys::id_of(&key)).map(Id::root));
+            let last_key = self.store.scan(&from, &to).next_back().transpose()?;
+            last = last.max(
+                last_key
+                    .and_then(|(key, _)| keys::id_of(&key))
+                    .map(Id::root),
+            );
         }
         Ok(last)
     }
 
-    /// The workflow that was submitted with this idempotency key.
+    /// Returns the workflow that was submitted with this idempotency key.
     pub(crate) fn submitted_as(&self, key: &str) -> Result<Option<Id>, StoreError> {
         self.record(Kind::Idempotency, &keys::idempotency(key))
     }
 
-    /// How much is pending: all workflows that have not ended.
+    /// Returns the load of all workflows that have not ended.
     pub(crate) fn pending(&self) -> Result<Load, StoreError> {
         Ok(self
             .record(Kind::Pending, keys::PENDING)?
             .unwrap_or_default())
     }
 
-    /// The tasks that were running when a process ended.
+    /// Returns the tasks that were running when a process ended.
     pub(crate) fn suspects(&self) -> Result<Vec<(Id, Suspect)>, StoreError> {
         let (from, to) = keys::all(b'k');
         let suspects = self.store.scan(&from, &to).map(|pair| {
@@ -191,7 +197,7 @@ impl Reader {
         suspects.collect()
     }
 
-    /// What the children of supervisor `stream` did, in order.
+    /// Returns the records of the children of supervisor `stream`, in order.
     pub(crate) fn records(
         &self,
         stream: Id,
@@ -205,21 +211,21 @@ impl Reader {
         })
     }
 
-    /// As [`records`](Self::records), without the values of the children that ended well.
-    pub(crate) fn glances(
+    /// As [`records`](Self::records), without the values of the children that succeeded.
+    pub(crate) fn summaries(
         &self,
         stream: Id,
     ) -> impl Iterator<Item = Result<RecordSummary, StoreError>> + '_ {
         self.segments_after(stream, None).flat_map(|segment| {
-            let glances = segment.and_then(|(key, value)| codec::summaries(&key, &value));
-            match glances {
-                Ok(glances) => glances.into_iter().map(Ok).collect(),
+            let summaries = segment.and_then(|(key, value)| codec::summaries(&key, &value));
+            match summaries {
+                Ok(summaries) => summaries.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
             }
         })
     }
 
-    /// The segments of a stream behind commit `after`, oldest first.
+    /// Returns the segments of a stream after commit `after`, oldest first.
     pub(crate) fn segments_after(
         &self,
         stream: Id,
@@ -234,7 +240,7 @@ impl Reader {
         self.store.scan(&keys::segment(stream, from, 0), &to)
     }
 
-    /// How many children of supervisor `stream` have ended: well, and not.
+    /// Returns how many children of supervisor `stream` succeeded, and how many ended otherwise.
     pub(crate) fn counts_of(&self, stream: Id) -> Result<(u64, u64), StoreError> {
         self.segments_after(stream, None)
             .try_fold((0, 0), |(succeeded, failed), segment| {
@@ -244,14 +250,14 @@ impl Reader {
             })
     }
 
-    /// How far child `index` of supervisor `stream` has got; the function of a fold, in its latest
-    /// run.
+    /// Returns the latest progress of child `index` of supervisor `stream`; for the function of a
+    /// fold, that of its latest run.
     pub(crate) fn last_change(
         &self,
         stream: Id,
         index: Index,
     ) -> Result<Option<ChildProgress>, StoreError> {
-        // From the latest on: a task may have been tried very often.
+        // From the latest segment back: a task may have been tried very often.
         for segment in self.segments_after(stream, None).rev() {
             let (key, segment) = segment?;
             for record in codec::segment_records(&key, &segment)?.into_iter().rev() {
@@ -290,10 +296,10 @@ mod tests {
     use crate::canvas::outcome::{Outcome, Value};
     use crate::persistence::{Batch, MemoryStore};
 
-    /// A member was found not to have ended, and then its group to have: so the member was said to
-    /// share the group's fate, whatever its own was.
+    /// A member had not ended when it was read, and its group had ended when that was read: the
+    /// member then wrongly took over the group's outcome.
     #[test]
-    fn who_looks_twice_sees_the_same_store() {
+    fn two_reads_of_one_snapshot_see_the_same_store() {
         let root = Id::from(uuid::Uuid::nil());
         let ended = Ended {
             outcome: Outcome::Success(Value::Inline(Vec::new().into())),
@@ -307,9 +313,9 @@ mod tests {
 
         let last = Arc::new(AtomicU64::new(1));
         let callers = Reader::new(Arc::new(store)).up_to(last.clone());
-        let before = callers.as_of_now();
+        let before = callers.snapshot();
         last.store(2, Ordering::SeqCst);
         assert!(before.ended(root).unwrap().is_none());
-        assert!(callers.as_of_now().ended(root).unwrap().is_some());
+        assert!(callers.snapshot().ended(root).unwrap().is_some());
     }
 }

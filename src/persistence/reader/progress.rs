@@ -1,4 +1,4 @@
-//! What has to be known of a node that is to be revoked.
+//! The progress of a node that is to be revoked.
 
 use std::ops::Range;
 
@@ -12,41 +12,42 @@ use crate::canvas::machine::{BODY, ChildProgress, Record};
 use crate::persistence::codec;
 use crate::persistence::{StoreError, keys};
 
-/// Where a node stands, and how far it has got.
+/// The key of a node, and its progress.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    pub(crate) stand: NodeKey,
-    pub(crate) fate: Option<Resolution>,
-    /// A function of it was called, or may have been. Not looked for if it has ended of itself.
+    pub(crate) node_key: NodeKey,
+    pub(crate) resolution: Option<Resolution>,
+    /// Whether a function of the node was called, or may have been. Always `false` if the node
+    /// ended without being revoked.
     pub(crate) has_begun: bool,
 }
 
 impl Reader {
-    /// How far a node has got, if there is one with this id. What is the function of a fold is the
-    /// fold: without it the fold is nothing.
+    /// Returns the progress of the node with this id, if there is one. The function of a fold
+    /// stands for the fold: without its function a fold does nothing.
     pub(crate) fn progress(&self, id: Id) -> Result<Option<Progress>, StoreError> {
         let root = id.root();
-        let Some(mut found) = self.find(id)? else {
+        let Some(mut location) = self.find(id)? else {
             return Ok(None);
         };
-        if let Some(step) = found.path.last().filter(|step| step.index == BODY)
-            && let Some(above) = self.find(root.node(step.stream))?
-            && matches!(above.node.def, Def::Fold { .. })
+        if let Some(step) = location.path.last().filter(|step| step.index == BODY)
+            && let Some(parent) = self.find(root.node(step.stream))?
+            && matches!(parent.node.def, Def::Fold { .. })
         {
-            found = above;
+            location = parent;
         }
-        let Some(step) = found.path.last() else {
+        let Some(step) = location.path.last() else {
             return Ok(None);
         };
-        let fate = self.resolution(root, &found)?;
-        let has_begun = match &fate {
+        let resolution = self.resolution(root, &location)?;
+        let has_begun = match &resolution {
             Some(Resolution::Never) => false,
             Some(Resolution::Ended(outcome)) if !outcome.is_by_revocation() => false,
-            Some(Resolution::Ended(_)) | None => self.has_begun(root, &found.node, step)?,
+            Some(Resolution::Ended(_)) | None => self.has_begun(root, &location.node, step)?,
         };
         Ok(Some(Progress {
-            stand: step.node_key(),
-            fate,
+            node_key: step.node_key(),
+            resolution,
             has_begun,
         }))
     }
@@ -55,7 +56,7 @@ impl Reader {
         for record in self.records(root.node(step.stream)) {
             if let Record::Child { index, change } = record?
                 && index == step.index
-                && is_begun(&change)
+                && has_started(&change)
             {
                 return Ok(true);
             }
@@ -63,26 +64,27 @@ impl Reader {
         if let Def::Task(_) = node.def {
             return Ok(false);
         }
-        // Numbers go from the outside in, so all that is in it is numbered from its own on.
-        let own = node.seq..self.end_of(root, node)?;
-        let mut within = vec![own];
-        while let Some(range) = within.pop() {
-            if self.search_begun(root, range, &mut within)? {
+        // Numbers are given from the outside in, so all nodes within this one are numbered from its
+        // own number on.
+        let numbers = node.seq..self.end_of(root, node)?;
+        let mut ranges = vec![numbers];
+        while let Some(range) = ranges.pop() {
+            if self.any_begun(root, range, &mut ranges)? {
                 return Ok(true);
             }
         }
         self.has_begun_callback(root, step.node_key())
     }
 
-    /// Says whether a callback has begun that was called for by what is within a node. The workflow is the
-    /// supervisor of them all: their beginnings are in its stream.
+    /// Returns whether a callback of a node within `within` has begun. The workflow supervises all
+    /// callbacks, so their starts are in its stream.
     fn has_begun_callback(&self, root: Id, within: NodeKey) -> Result<bool, StoreError> {
         for record in self.records(root.workflow_stream()) {
             let Record::Child { index, change } = record? else {
                 continue;
             };
             if index != ROOT
-                && is_begun(&change)
+                && has_started(&change)
                 && let Some(callback) = self.find(root.node(index))?
                 && callback.owners().any(|step| step.node_key() == within)
             {
@@ -92,9 +94,9 @@ impl Reader {
         Ok(false)
     }
 
-    /// Looks at what these nodes have recorded. `more`: is given the numbers of what became known
-    /// only when they were reached.
-    fn search_begun(
+    /// Returns whether a record of these nodes shows that one of them has begun. Appends to `more`
+    /// the numbers of nodes that became known only when their group was reached.
+    fn any_begun(
         &self,
         root: Id,
         nodes: Range<Seq>,
@@ -109,7 +111,7 @@ impl Reader {
             }
             for record in codec::segment_records(&key, &segment)? {
                 match record {
-                    Record::Child { change, .. } if is_begun(&change) => return Ok(true),
+                    Record::Child { change, .. } if has_started(&change) => return Ok(true),
                     Record::Expanded { first, size } if size > 0 => {
                         let group = keys::id_of(&key).map(|group| self.find(group));
                         if let Some(group) = group.transpose()?.flatten() {
@@ -124,7 +126,7 @@ impl Reader {
         Ok(false)
     }
 
-    /// The number behind the last one within a node, of those that are known with it.
+    /// Returns the number after the last one within a node, among the numbers known at submission.
     fn end_of(&self, root: Id, node: &Node) -> Result<Seq, StoreError> {
         let fan_end = |fan: &FanOutDef| {
             let mut last = fan.own_errbacks().last().cloned();
@@ -158,8 +160,8 @@ impl Reader {
         Ok(end)
     }
 
-    /// Says whether a callback was called for by what is within one of these nodes, and that has not
-    /// ended but by being revoked. (A node's own callbacks are not within it.)
+    /// Returns whether a callback belongs to a node within one of these nodes that has not ended
+    /// other than by being revoked. (A node's own callbacks are not within it.)
     pub(crate) fn is_within(
         &self,
         root: Id,
@@ -168,8 +170,8 @@ impl Reader {
     ) -> Result<bool, StoreError> {
         for at in 0..callback.owners().count() {
             if marks.contains(&callback.path[at].node_key()) {
-                let fate = self.fate_at(root, &callback.path[..=at])?;
-                if !matches!(fate, Some(Resolution::Ended(outcome)) if !outcome.is_by_revocation())
+                let resolution = self.resolution_at(root, &callback.path[..=at])?;
+                if !matches!(resolution, Some(Resolution::Ended(outcome)) if !outcome.is_by_revocation())
                 {
                     return Ok(true);
                 }
@@ -182,11 +184,11 @@ impl Reader {
 impl NodeLocation {
     /// Returns the nodes that a callback is within: those above the node that it belongs to.
     fn owners(&self) -> impl Iterator<Item = &Step> {
-        let above = self.path.len().saturating_sub(2);
-        self.path[..above].iter()
+        let len = self.path.len().saturating_sub(2);
+        self.path[..len].iter()
     }
 
-    /// Says whether it is one of these nodes, or within one.
+    /// Returns whether it is one of these nodes, or within one.
     pub(crate) fn is_of(&self, marks: &[NodeKey]) -> bool {
         self.path
             .iter()
@@ -194,7 +196,7 @@ impl NodeLocation {
     }
 }
 
-fn is_begun(change: &ChildProgress) -> bool {
+fn has_started(change: &ChildProgress) -> bool {
     match change {
         ChildProgress::Started(_) => true,
         ChildProgress::Waiting { past, .. } | ChildProgress::WaitingUntil { past, .. } => {
@@ -204,7 +206,8 @@ fn is_begun(change: &ChildProgress) -> bool {
     }
 }
 
-/// How many numbers each member takes of a group whose members are known when it is reached.
+/// Returns how many numbers each member of a group takes if the members are known only when the
+/// group is reached.
 fn span_of(node: &Node) -> u64 {
     match &node.def {
         Def::Group(fan) | Def::Chord { header: fan, .. } | Def::Fold { header: fan, .. } => {

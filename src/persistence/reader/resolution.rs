@@ -1,4 +1,4 @@
-//! What has become of a node, and how far it has got.
+//! The resolution of a node, and its state.
 
 use super::Reader;
 use super::find::{Link, NodeLocation, Step};
@@ -10,37 +10,37 @@ use crate::canvas::state::State;
 use crate::canvas::time::Moment;
 use crate::persistence::StoreError;
 
-/// What has become of a node.
+/// How a node was resolved.
 #[derive(Clone, Debug)]
 pub(crate) enum Resolution {
     Ended(Outcome),
-    /// A callback whose task has ended otherwise, or a call that its task did not wait for: it
-    /// will never run.
+    /// A callback whose task ended the other way, or a call that its task did not wait for: it will
+    /// never run.
     Never,
 }
 
 impl Reader {
-    /// What has become of a node, of itself or with the node above it: a step that never ran
+    /// Returns the resolution of a node, its own or that of a node above it: a step that never ran
     /// because the one before it failed has that failure.
     pub(crate) fn resolution(
         &self,
         root: Id,
-        found: &NodeLocation,
+        location: &NodeLocation,
     ) -> Result<Option<Resolution>, StoreError> {
-        self.fate_at(root, &found.path)
+        self.resolution_at(root, &location.path)
     }
 
-    pub(super) fn fate_at(
+    pub(super) fn resolution_at(
         &self,
         root: Id,
         path: &[Step],
     ) -> Result<Option<Resolution>, StoreError> {
-        // Up to the first node of which there is word, ...
-        let mut fate = None;
+        // Up to the first node with a recorded outcome, ...
+        let mut resolution = None;
         let mut known = path.len();
         while let Some(above) = known.checked_sub(1) {
             let step = &path[above];
-            fate = match above {
+            resolution = match above {
                 0 => self.ended(root)?.map(|ended| ended.outcome),
                 _ if step.link == Link::Last => None,
                 _ => match self.last_change(root.node(step.stream), step.index)? {
@@ -49,36 +49,36 @@ impl Reader {
                 },
             }
             .map(Resolution::Ended);
-            if fate.is_some() || above == 0 {
+            if resolution.is_some() || above == 0 {
                 break;
             }
             known = above;
         }
-        // ... and down again, to what that means for the ones below.
+        // ... and down again, to the nodes below.
         for step in path.get(known..).unwrap_or_default() {
-            fate = match (fate, step.link) {
-                // The node above it has not ended.
+            resolution = match (resolution, step.link) {
+                // The node above has not ended.
                 (None, _) => None,
-                // It is on record that it is to run.
-                (Some(_), Link::Aside) if self.is_due(root, step)? => None,
+                // It is recorded that the callback is to run.
+                (Some(_), Link::Aside) if self.is_recorded(root, step)? => None,
                 (Some(_), Link::Aside) => Some(Resolution::Never),
                 (Some(Resolution::Ended(Outcome::Success(_))), Link::Part) => None,
-                // What is revoked is so as a whole.
+                // A revocation covers all parts.
                 (Some(Resolution::Ended(outcome)), Link::Part) if outcome.is_by_revocation() => {
                     Some(Resolution::Ended(outcome))
                 }
-                // A chain's later steps, of which none is revoked, share its failure.
+                // The later steps of a chain share its failure; none of them was revoked.
                 (Some(Resolution::Ended(Outcome::Revoked(failure))), Link::Part) => {
                     Some(Resolution::Ended(Outcome::Failure(failure)))
                 }
                 (above, Link::Part | Link::Last) => above,
             };
         }
-        Ok(fate)
+        Ok(resolution)
     }
 
-    /// Says whether the callback at `step` has been called for.
-    fn is_due(&self, root: Id, step: &Step) -> Result<bool, StoreError> {
+    /// Returns whether the callback at `step` is recorded to run.
+    fn is_recorded(&self, root: Id, step: &Step) -> Result<bool, StoreError> {
         for record in self.records(root.node(step.stream)) {
             if let Record::Due { seq, .. } = record?
                 && seq == step.index
@@ -89,9 +89,9 @@ impl Reader {
         Ok(false)
     }
 
-    /// How far a node has got.
-    pub(crate) fn state(&self, root: Id, found: &NodeLocation) -> Result<State, StoreError> {
-        match self.resolution(root, found)? {
+    /// Returns the state of a node.
+    pub(crate) fn state(&self, root: Id, location: &NodeLocation) -> Result<State, StoreError> {
+        match self.resolution(root, location)? {
             Some(Resolution::Ended(Outcome::Success(_))) => return Ok(State::Success),
             Some(Resolution::Ended(Outcome::Failure(_))) => return Ok(State::Failure),
             Some(Resolution::Ended(Outcome::Revoked(_)) | Resolution::Never) => {
@@ -99,32 +99,32 @@ impl Reader {
             }
             None => {}
         }
-        let Some(step) = found.path.last() else {
+        let Some(step) = location.path.last() else {
             return Ok(State::Pending);
         };
         let last = self.last_change(root.node(step.stream), step.index)?;
-        if let Some((past, _)) = last.as_ref().and_then(ChildProgress::awaited) {
-            return Ok(match past.retries {
+        if let Some((history, _)) = last.as_ref().and_then(ChildProgress::awaited) {
+            return Ok(match history.retries {
                 0 => State::Pending,
                 _ => State::Retry,
             });
         }
         match last {
             Some(ChildProgress::Started(_)) => Ok(State::Started),
-            // Of a fold that waits for its members.
+            // A fold that waits for its members.
             Some(ChildProgress::Done(_)) if step.link == Link::Last => Ok(State::Started),
-            _ if self.any_record(root, &found.node)? => Ok(State::Started),
+            _ if self.any_record(root, &location.node)? => Ok(State::Started),
             _ => Ok(State::Pending),
         }
     }
 
-    /// When the next attempt of a task is due that waits for its time.
+    /// Returns when the next attempt of a task is due, if the task waits for its time.
     pub(crate) fn due_at(
         &self,
         root: Id,
-        found: &NodeLocation,
+        location: &NodeLocation,
     ) -> Result<Option<Moment>, StoreError> {
-        let Some(step) = found.path.last() else {
+        let Some(step) = location.path.last() else {
             return Ok(None);
         };
         let last = self.last_change(root.node(step.stream), step.index)?;
@@ -132,7 +132,7 @@ impl Reader {
         Ok(awaited.map(|(_, until)| until))
     }
 
-    /// Says whether anything within a chain, group or chord has started.
+    /// Returns whether any node within a chain, group or chord has started.
     fn any_record(&self, root: Id, node: &Node) -> Result<bool, StoreError> {
         let own = match &node.def {
             Def::Task(_) => return Ok(false),

@@ -1,4 +1,4 @@
-//! Values: wherever they are kept, their bytes.
+//! The bytes of values, wherever they are stored.
 
 use super::collected_list::CollectedList;
 use super::{Reader, missing};
@@ -9,7 +9,7 @@ use crate::persistence::codec::{self, Kind};
 use crate::persistence::{StoreError, keys};
 
 impl Reader {
-    /// The bytes of a value of workflow `root`, wherever they are kept.
+    /// Returns the bytes of a value of workflow `root`.
     pub(crate) fn load(&self, root: Id, value: &Value) -> Result<Payload, StoreError> {
         if let Value::Inline(payload) = value {
             return Ok(payload.clone());
@@ -19,7 +19,7 @@ impl Reader {
         Ok(out.finish())
     }
 
-    /// Appends the bytes of a value: it may be large, so it is copied once, into its place.
+    /// Appends the bytes of a value. A large value is copied once, into its final position.
     pub(crate) fn write(
         &self,
         root: Id,
@@ -44,7 +44,7 @@ impl Reader {
         Ok(())
     }
 
-    /// One member's outcome as an element of its group's list.
+    /// Encodes one member's outcome as an element of its group's list.
     pub(crate) fn element(
         &self,
         root: Id,
@@ -63,7 +63,7 @@ impl Reader {
         outcome: &Outcome,
         settled: bool,
     ) -> Result<(), StoreError> {
-        // As serde writes a `Result`: a map of one entry, named after the variant.
+        // The encoding that serde gives a `Result`: a map of one entry, named after the variant.
         const OK: &[u8] = b"\x81\xa2Ok";
         const ERR: &[u8] = b"\x81\xa3Err";
         match outcome {
@@ -84,7 +84,7 @@ impl Reader {
         }
     }
 
-    /// Joins the pieces from number `first` on.
+    /// Appends the pieces from number `first` on.
     fn join(&self, node: Id, first: u32, len: u64, out: &mut ListWriter) -> Result<(), StoreError> {
         let (_, to) = keys::of_node(b'p', node);
         let from = keys::piece(node, first);
@@ -92,7 +92,7 @@ impl Reader {
         for piece in self.store.scan(&from, &to) {
             let (key, value) = piece?;
             let piece = codec::unframe(Kind::Piece, &key, &value)?;
-            // A task that was run again may have left more pieces than its last value has.
+            // A task that ran again may have left more pieces than its last value has.
             let piece = &piece[..left.min(piece.len())];
             out.push(piece);
             left -= piece.len();

@@ -1,4 +1,4 @@
-//! redb itself: its file opened and verified, its transactions.
+//! redb itself: its file, opened and verified, and its transactions.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,51 +18,49 @@ use tracing::{error, info, warn};
 use crate::persistence::dir::check_has_a_name;
 use crate::persistence::files::{damaged, failed, open_private, sync_file};
 use crate::persistence::identity::Identity;
-use crate::persistence::panic_guard::caught;
+use crate::persistence::panic_guard::catch_panics;
 use crate::persistence::{Batch, Holder, Op, StoreError};
 
-/// redb's own default of 1 GiB is too much for a library that lives inside somebody else's process.
+/// redb's own default of 1 GiB is too much for a library inside another program.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// A smaller file is not worth the trouble.
-const LARGE: u64 = 4 << 20;
+/// Smaller files are not compacted.
+const COMPACT_MIN_BYTES: u64 = 4 << 20;
 
 type Records = ReadOnlyTable<&'static [u8], &'static [u8]>;
-/// A walk over redb as it was when the walk was begun.
+/// An iterator over redb's state at the moment when the iterator was created.
 pub(super) type RangeIter = redb::Range<'static, &'static [u8], &'static [u8]>;
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const COMMITS: TableDefinition<&str, u64> = TableDefinition::new("commits");
 const LAST: &str = "last";
-/// Whose store this is, since version 2.
+/// The identity of the store, since version 2.
 const STORE: TableDefinition<&str, &[u8]> = TableDefinition::new("store");
 const IDENTITY: &str = "identity";
 
-const THERE: &str = "redb is there until drop";
+const IS_OPEN: &str = "redb is open until drop";
 
 /// redb's file.
 pub(super) struct Base {
     path: PathBuf,
-    /// `None` only while dropping: redb may panic when it is.
+    /// `None` only while dropping: redb may panic when it is dropped.
     db: Option<Database>,
-    /// The file that redb has open, to see whether it still has a name.
+    /// The open file of redb, to check whether it still has a name.
     file: File,
 }
 
 impl Base {
-    /// Makes redb's file; it is on disk before this returns, its name may not be.
-    pub(super) fn make<B: StorageBackend>(
+    /// Creates redb's file; it is on disk before this returns, its name may not be.
+    pub(super) fn create<B: StorageBackend>(
         path: PathBuf,
         identity: Identity,
         disk: impl FnOnce(FileBackend) -> B,
     ) -> Result<Self, StoreError> {
         let (backend, file) = backend(&path)?;
         let backend = disk(backend);
-        let db = guarded(
-            &path,
-            "make",
-            || Ok(builder().create_with_backend(backend)?),
-        )?;
+        let db = guarded(&path, "create", || {
+            Ok(builder().create_with_backend(backend)?)
+        })?;
         let base = Self {
             path,
             db: Some(db),
@@ -72,44 +70,44 @@ impl Base {
         Ok(base)
     }
 
-    /// Opens redb's file and verifies every page of it. What it finds is on disk before this returns.
+    /// Opens redb's file and verifies every page. What it reads is on disk before this returns.
     pub(super) fn open<B: StorageBackend>(
         path: PathBuf,
         disk: impl FnOnce(FileBackend) -> B,
     ) -> Result<Self, StoreError> {
-        let (mut base, is_repaired) = Self::open_file(path, disk)?;
-        if is_repaired {
-            // That reads every page that can be reached, too.
-            info!(file = %base.path.display(), "it was not closed; redb has gone through it");
+        let (mut base, was_repaired) = Self::open_file(path, disk)?;
+        if was_repaired {
+            // A repair reads every reachable page, too.
+            info!(file = %base.path.display(), "redb was not closed cleanly and has repaired its file");
         } else {
             base.verify()?;
         }
         Ok(base)
     }
 
-    /// Opens redb's file, of which some pages may be damaged.
+    /// Opens redb's file without verifying its pages, some of which may be damaged.
     pub(super) fn open_damaged(path: PathBuf) -> Result<Self, StoreError> {
         Self::open_file(path, |file| file).map(|(base, _)| base)
     }
 
-    /// Opens redb's file; returns whether redb has gone through all of it.
+    /// Opens redb's file; returns whether redb has repaired, and so read, all of it.
     fn open_file<B: StorageBackend>(
         path: PathBuf,
         disk: impl FnOnce(FileBackend) -> B,
     ) -> Result<(Self, bool), StoreError> {
         if fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
-            // redb would make a new store of it.
+            // redb would create a new store in the file.
             return Err(damaged(
                 &path,
                 "the file of a finished store is missing or empty",
             ));
         }
-        // After a kill the kernel may hold what the disk does not.
+        // After a kill the kernel may hold data that is not on disk.
         sync_file(&path)?;
         let (backend, file) = backend(&path)?;
         let backend = disk(backend);
-        let is_repaired = Rc::new(Cell::new(false));
-        let repaired = is_repaired.clone();
+        let was_repaired = Rc::new(Cell::new(false));
+        let repaired = was_repaired.clone();
         let db = guarded(&path, "open", || {
             let mut builder = builder();
             builder.set_repair_callback(move |_| repaired.set(true));
@@ -120,28 +118,28 @@ impl Base {
             db: Some(db),
             file,
         };
-        Ok((base, is_repaired.get()))
+        Ok((base, was_repaired.get()))
     }
 
     fn verify(&mut self) -> Result<(), StoreError> {
-        let db = self.db.as_mut().expect(THERE);
+        let db = self.db.as_mut().expect(IS_OPEN);
         if !guarded(&self.path, "verify", || Ok(db.check_integrity()?))? {
-            // If that took a commit back, the fence tells.
+            // If the repair dropped a commit, the watermark shows it.
             warn!(file = %self.path.display(), "redb has repaired its file");
         }
         Ok(())
     }
 
     fn db(&self) -> &Database {
-        self.db.as_ref().expect(THERE)
+        self.db.as_ref().expect(IS_OPEN)
     }
 
-    /// Gives space back to the file system where most of a large file is free: while it is open, redb
-    /// uses that again, and hardly shrinks.
+    /// Returns space to the file system if most of a large file is free: while the file is open,
+    /// redb reuses free space, and hardly shrinks.
     pub(super) fn compact(&mut self) -> Result<(), StoreError> {
         let path = &self.path;
         let size = fs::metadata(path).map_err(|e| failed("look at", path, e))?;
-        if size.len() < LARGE {
+        if size.len() < COMPACT_MIN_BYTES {
             return Ok(());
         }
         let used = guarded(path, "measure", || {
@@ -151,8 +149,8 @@ impl Base {
             Ok(stats.allocated_pages() * stats.page_size() as u64)
         })?;
         if used < size.len() / 2 {
-            info!(file = %path.display(), bytes = size.len(), used, "most of it is free; giving that back");
-            let db = self.db.as_mut().expect(THERE);
+            info!(file = %path.display(), bytes = size.len(), used, "most of the file is free; compacting it");
+            let db = self.db.as_mut().expect(IS_OPEN);
             guarded(path, "compact", || Ok(db.compact()?))?;
         }
         Ok(())
@@ -167,7 +165,7 @@ impl Base {
         })
     }
 
-    /// Walks over the keys between the bounds, as they are now.
+    /// Returns an iterator over the keys between the bounds, in redb's current state.
     pub(super) fn range(
         &self,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
@@ -177,8 +175,8 @@ impl Base {
         })
     }
 
-    /// Runs one step of a walk.
-    pub(super) fn walk<T>(
+    /// Runs one step of an iterator.
+    pub(super) fn step_iter<T>(
         &self,
         step: impl FnOnce() -> Result<T, redb::StorageError>,
     ) -> Result<T, StoreError> {
@@ -189,7 +187,7 @@ impl Base {
         Ok(self.db().begin_read()?.open_table(RECORDS)?)
     }
 
-    /// Applies a batch: seen by who reads from now on, in memory until the next
+    /// Applies a batch: visible to later reads, and in memory only until the next
     /// [`commit`](Self::commit).
     pub(super) fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
         guarded(&self.path, "write", || {
@@ -207,12 +205,13 @@ impl Base {
         })
     }
 
-    /// Refuses to go on with a file that has been deleted.
+    /// Fails if the file has been deleted.
     pub(super) fn check_has_a_name(&self) -> Result<(), StoreError> {
         check_has_a_name(&self.file, &self.path)
     }
 
-    /// Makes all that was applied durable, under this number; and, if it is to be noted, whose store it is.
+    /// Makes all applied batches durable under this number, and records the store's identity if one
+    /// is given.
     pub(super) fn commit(&self, number: u64, identity: Option<Identity>) -> Result<(), StoreError> {
         guarded(&self.path, "commit to", || {
             let writes = self.db().begin_write()?;
@@ -226,7 +225,8 @@ impl Base {
         })
     }
 
-    /// The store that this belongs to; `None` if no version that gives ids has written to it.
+    /// Returns the identity of the store that the file belongs to; `None` if only versions without
+    /// ids have written to it.
     pub(super) fn identity(&self) -> Result<Option<Identity>, StoreError> {
         let found = guarded(&self.path, "read", || {
             match self.db().begin_read()?.open_table(STORE) {
@@ -241,7 +241,7 @@ impl Base {
             .transpose()
     }
 
-    /// The number of the last commit.
+    /// Returns the number of the last commit.
     pub(super) fn last_commit(&self) -> Result<u64, StoreError> {
         let last = guarded(&self.path, "read", || {
             let commits = self.db().begin_read()?.open_table(COMMITS)?;
@@ -251,12 +251,12 @@ impl Base {
     }
 }
 
-/// After it has panicked on a damaged file, redb panics once more when it closes it.
+/// Catches the panic with which redb closes a file after it has panicked on damage.
 impl Drop for Base {
     fn drop(&mut self) {
         let db = self.db.take();
-        if let Err(error) = caught(&self.path, "redb", "close", || drop(db)) {
-            error!(file = %self.path.display(), %error, "it was not closed");
+        if let Err(error) = catch_panics(&self.path, "redb", "close", || drop(db)) {
+            error!(file = %self.path.display(), %error, "redb was not closed");
         }
     }
 }
@@ -275,7 +275,7 @@ fn builder() -> Builder {
     builder
 }
 
-/// What redb is given to work on, and the file that it is.
+/// Returns redb's backend, and another handle to its file.
 fn backend(path: &Path) -> Result<(FileBackend, File), StoreError> {
     let file = open_private(path)?;
     let same = file.try_clone().map_err(|e| failed("open", path, e))?;
@@ -283,23 +283,23 @@ fn backend(path: &Path) -> Result<(FileBackend, File), StoreError> {
     Ok((backend, same))
 }
 
-/// Runs a call into redb: its panics and errors come back as ours.
+/// Runs a call into redb and converts its panics and errors.
 fn guarded<T>(
-    place: &Path,
+    path: &Path,
     doing: &str,
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, StoreError> {
-    caught(place, "redb", doing, work)?.map_err(|error| match error {
+    catch_panics(path, "redb", doing, work)?.map_err(|error| match error {
         Error::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
-            damaged(place, "it ends before what it refers to")
+            damaged(path, "it ends before what it refers to")
         }
-        // redb does not go on after an error.
-        Error::Io(e) => StoreError::io_once(format!("{doing} {}", place.display()), e),
+        // redb does not continue after an error.
+        Error::Io(e) => StoreError::io_once(format!("{doing} {}", path.display()), e),
         Error::DatabaseAlreadyOpen => StoreError::Locked {
-            path: place.to_owned(),
+            path: path.to_owned(),
             holder: Holder::Unknown,
         },
         Error::PreviousIo => StoreError::Poisoned(error.to_string()),
-        other => damaged(place, other.to_string()),
+        other => damaged(path, other.to_string()),
     })
 }

@@ -1,19 +1,20 @@
-//! A store on disk: redb 4, whose file is verified at each open and fenced against older copies.
+//! A store on disk: redb 4, whose file is verified at each open and guarded against older copies by
+//! a watermark.
 //!
-//! redb keeps what it acknowledges by itself. Three gaps are closed here: a kill during its very
-//! first open leaves a file that does not open (H3); damage to a page is seen only by who asks for it;
-//! and damage to its newest commit, or an older copy of its file, opens as if that commit had never
-//! been (H4).
+//! redb keeps what it acknowledges. This module closes three gaps: a kill during the very first
+//! open leaves a file that does not open (H3); damage to a page shows only when that page is read;
+//! and after damage to its newest commit, or with an older copy of its file, redb opens as if that
+//! commit had never been made (H4).
 //!
 //! ```text
 //! <dir>/LOCK           ours: held while open, names the holder
 //! <dir>/redb/          ours: mode 0700
-//!   .creating .ready   ours: one of the two says whether the first open has come to its end
+//!   .creating .ready   ours: one of the two; `.ready` once the first open has completed
 //!   db                 redb's
-//!   fence              ours: the number of the last commit
+//!   fence              ours: the watermark, the number of the last commit
 //! ```
 //!
-//! Both files carry the id of the store, so that those of two stores are not taken for one.
+//! Both files carry the id of the store, so that files of two stores are not mixed up.
 
 mod base;
 mod salvage;
@@ -46,9 +47,9 @@ use super::{Batch, Durability, Scan, Store, StoreError, data_dir, engine_dir, fi
 ///
 /// One process at a time may open a directory. Dropping the store syncs and unlocks it.
 ///
-/// [`Durability::Process`] is as strong as [`Durability::Power`] and costs the same: what redb has not
-/// fsynced it keeps in its own memory, and a kill takes that away. [`Durability::Buffered`] leaves it
-/// there.
+/// [`Durability::Process`] is as strong as [`Durability::Power`] and costs the same: redb keeps
+/// what it has not fsynced in its own memory, which a kill takes away. With
+/// [`Durability::Buffered`] it stays there.
 ///
 /// # Examples
 /// ```
@@ -63,37 +64,37 @@ use super::{Batch, Durability, Scan, Store, StoreError, data_dir, engine_dir, fi
 /// # }
 /// ```
 pub struct RedbStore {
-    home: PathBuf,
+    data_dir: PathBuf,
     base: Base,
-    /// Locked by whoever writes: commits are numbered in the order in which they are made.
+    /// Locked by writers: commits are numbered in the order in which they are made.
     writer: Mutex<Writer>,
-    /// Counts what was applied, so that a scan knows when what it sees has become old.
+    /// Counts the applied batches, so that a scan detects that its view is old.
     epoch: AtomicU64,
     /// Why nothing more is accepted; the first reason stays.
     poison: OnceLock<String>,
-    /// Last, so that it is let go after redb's own lock.
+    /// The last field, so that it is released after redb's own lock.
     _lock: File,
 }
 
 #[derive(Debug)]
 struct Writer {
-    fence: Watermark,
+    watermark: Watermark,
     /// Drawn with the first commit, if an earlier version has made the store.
     identity: Option<Identity>,
-    /// Something was applied and is not on disk.
+    /// Whether batches were applied that are not on disk.
     is_dirty: bool,
 }
 
 impl RedbStore {
-    /// Opens the store in `dir`, making the directory if need be. If another process has it open, waits 5
-    /// seconds for that to end.
+    /// Opens the store in `dir`, creating the directory if needed. If another process has it open,
+    /// waits up to 5 seconds.
     ///
-    /// What it finds is on the disk, not only in the kernel's cache, before it returns, and every page
-    /// of it has been read and agrees with its checksum. A large file that is mostly free shrinks now;
-    /// while the store is open, what is free is used again.
+    /// Before this returns, the store's data is on disk, not only in the kernel's cache, and every
+    /// page has been read and agrees with its checksum. A large file that is mostly free shrinks
+    /// now; while the store is open, free space is reused.
     ///
-    /// Symbolic links in the directory are not followed; the directory itself may be behind one. Once its
-    /// files are deleted nothing more is acknowledged, with [`StoreError::Moved`].
+    /// Symbolic links in the directory are not followed; the directory itself may be behind one.
+    /// Once its files are deleted nothing more is acknowledged, with [`StoreError::Moved`].
     ///
     /// # Errors
     ///
@@ -106,7 +107,8 @@ impl RedbStore {
         Self::open_within(dir, data_dir::LOCK_TIMEOUT)
     }
 
-    /// As [`open`](Self::open), waiting this long for another process to let go of the store.
+    /// As [`open`](Self::open), waiting up to `lock_timeout` for another process to release the
+    /// store.
     ///
     /// # Errors
     ///
@@ -115,39 +117,41 @@ impl RedbStore {
         Self::open_on(dir.as_ref(), lock_timeout, |file| file)
     }
 
-    /// Opens it over what `disk` makes of redb's file.
+    /// Opens the store over the backend that `disk` makes of redb's file.
     fn open_on<B: StorageBackend>(
         dir: &Path,
         lock_timeout: Duration,
         disk: impl FnOnce(FileBackend) -> B,
     ) -> Result<Self, StoreError> {
-        let home = data_dir::make_home(dir)?;
-        let lock = data_dir::lock(&home, lock_timeout)?;
-        engine_dir::holds_no_other(&home, "redb")?;
-        let dir = home.join("redb");
+        let data_dir = data_dir::create_data_dir(dir)?;
+        let lock = data_dir::lock(&data_dir, lock_timeout)?;
+        engine_dir::check_engine(&data_dir, "redb")?;
+        let dir = data_dir.join("redb");
         files::refuse_link(&dir)?;
         files::refuse_links_in(&dir)?;
-        let is_fresh = engine_dir::claim(&dir, |name| name == "db" || name == "fence")?;
+        let is_new = engine_dir::claim(&dir, |name| name == "db" || name == "fence")?;
         let db = dir.join("db");
-        let (fence, base, identity) = if is_fresh {
+        let (watermark, base, identity) = if is_new {
             let identity = Identity::draw(0);
-            let fence = Watermark::make(&Dir::open(dir.clone())?, 0, identity.id)?;
-            let base = Base::make(db, identity, disk)?;
-            engine_dir::finish(&home, &dir)?;
-            (fence, base, Some(identity))
+            let watermark = Watermark::create(&Dir::open(dir.clone())?, 0, identity.id)?;
+            let base = Base::create(db, identity, disk)?;
+            engine_dir::finish(&data_dir, &dir)?;
+            (watermark, base, Some(identity))
         } else {
-            // The fence first: redb writes to whatever it opens.
-            let mut fence = Watermark::read(dir.join(watermark::NAME))?;
+            // The watermark first: redb writes to any file that it opens.
+            let mut watermark = Watermark::read(dir.join(watermark::NAME))?;
             let mut base = Base::open(db, disk)?;
             let identity = base.identity()?;
             match identity {
-                Some(identity) => identity.check(fence.path(), fence.last(), fence.id())?,
-                None if fence.id().is_some() => {
-                    return Err(wrong_store(fence.path(), fence.id(), None));
+                Some(identity) => {
+                    identity.check(watermark.path(), watermark.last(), watermark.id())?
+                }
+                None if watermark.id().is_some() => {
+                    return Err(wrong_store(watermark.path(), watermark.id(), None));
                 }
                 None => {}
             }
-            let (expected, found) = (fence.last(), base.last_commit()?);
+            let (expected, found) = (watermark.last(), base.last_commit()?);
             if found < expected {
                 return Err(StoreError::RolledBack {
                     path: dir,
@@ -155,21 +159,21 @@ impl RedbStore {
                     found,
                 });
             }
-            // A crash came between the two.
+            // A crash came between the commit and its watermark.
             if found > expected {
                 if let Some(identity) = identity {
-                    fence.set_id(identity.id);
+                    watermark.set_id(identity.id);
                 }
-                fence.advance(found)?;
+                watermark.advance(found)?;
             }
             base.compact()?;
-            (fence, base, identity)
+            (watermark, base, identity)
         };
         Ok(Self {
-            home,
+            data_dir,
             base,
             writer: Mutex::new(Writer {
-                fence,
+                watermark,
                 identity,
                 is_dirty: false,
             }),
@@ -179,10 +183,10 @@ impl RedbStore {
         })
     }
 
-    /// Shows the directory this store was opened in, as an absolute path.
+    /// Returns the directory this store was opened in, as an absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.home
+        &self.data_dir
     }
 
     fn healthy(&self) -> Result<(), StoreError> {
@@ -194,25 +198,25 @@ impl RedbStore {
 
     fn poison(&self, error: StoreError) -> StoreError {
         if self.poison.set(error.to_string()).is_ok() {
-            error!(store = %self.home.display(), %error, "store stopped");
+            error!(store = %self.data_dir.display(), %error, "store stopped");
         }
         error
     }
 
-    /// Makes all that was applied durable, as one numbered commit.
+    /// Makes all applied batches durable, as one numbered commit.
     fn commit(&self, writer: &mut Writer) -> Result<(), StoreError> {
         if writer.is_dirty {
             self.base.check_has_a_name()?;
-            writer.fence.check_has_a_name()?;
-            let number = writer.fence.last() + 1;
-            let drawn = writer.identity.is_none().then(|| Identity::draw(number));
-            self.base.commit(number, drawn)?;
-            if let Some(drawn) = drawn {
-                writer.identity = Some(drawn);
-                writer.fence.set_id(drawn.id);
+            writer.watermark.check_has_a_name()?;
+            let number = writer.watermark.last() + 1;
+            let identity = writer.identity.is_none().then(|| Identity::draw(number));
+            self.base.commit(number, identity)?;
+            if let Some(identity) = identity {
+                writer.identity = Some(identity);
+                writer.watermark.set_id(identity.id);
             }
-            // Only now: a fence must never know more than the disk.
-            writer.fence.advance(number)?;
+            // Only now: a watermark must never exceed what is on disk.
+            writer.watermark.advance(number)?;
             writer.is_dirty = false;
         }
         Ok(())
@@ -244,7 +248,7 @@ impl Store for RedbStore {
     }
 
     fn directory(&self) -> Option<&Path> {
-        Some(&self.home)
+        Some(&self.data_dir)
     }
 
     fn sync(&self, durability: Durability) -> Result<(), StoreError> {
@@ -252,7 +256,7 @@ impl Store for RedbStore {
         self.healthy()?;
         match durability {
             Durability::Buffered => Ok(()),
-            // What redb would do without an fsync leaves nothing in the kernel either.
+            // A commit of redb without fsync hands nothing to the kernel either.
             Durability::Process | Durability::Power => self.commit(&mut writer),
         }
         .map_err(|error| self.poison(error))
@@ -263,22 +267,24 @@ impl Store for RedbStore {
 impl fmt::Debug for RedbStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedbStore")
-            .field("path", &self.home)
+            .field("path", &self.data_dir)
             .field("poisoned", &self.poison.get())
             .finish_non_exhaustive()
     }
 }
 
-/// Commits what is left under a number of its own: what redb commits when it closes has none.
+/// Commits the remaining batches under a number: a commit that redb makes while closing has none.
 impl Drop for RedbStore {
     fn drop(&mut self) {
         if self.poison.get().is_some() {
             return;
         }
         let mut writer = self.writer.lock();
-        let closed = self.commit(&mut writer).and_then(|()| writer.fence.sync());
+        let closed = self
+            .commit(&mut writer)
+            .and_then(|()| writer.watermark.sync());
         if let Err(error) = closed {
-            error!(store = %self.home.display(), %error, "last sync failed");
+            error!(store = %self.data_dir.display(), %error, "last sync failed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reads all that redb still gives out of a damaged file.
+//! Reads all records that redb still returns from a damaged file.
 
 use std::fs;
 use std::ops::Bound;
@@ -12,14 +12,14 @@ use crate::persistence::files::{failed, make_dir, with_ending};
 use crate::persistence::salvage::Salvage;
 use crate::persistence::watermark::Watermark;
 
-/// Gives to `salvage` what can be read of the closed store in `home`. redb writes to what it opens, so that
-/// is a copy beside `to`.
+/// Passes the readable records of the closed store in `data_dir` to `salvage`. redb writes to files
+/// that it opens, so it opens a copy beside `to`.
 pub(in crate::persistence) fn salvage(
-    home: &Path,
+    data_dir: &Path,
     to: &Path,
     salvage: &mut Salvage<'_>,
 ) -> Result<(), StoreError> {
-    let from = home.join("redb");
+    let from = data_dir.join("redb");
     let copy = with_ending(to, ".redb");
     make_dir(&copy)?;
     let db = copy.join("db");
@@ -34,7 +34,7 @@ pub(in crate::persistence) fn salvage(
         (Err(error), _) | (_, Err(error)) => salvage.fail(&error),
         _ => {}
     }
-    // From the front up to what cannot be read, then from the back.
+    // From the front up to the first unreadable record, then from the back.
     let epoch = AtomicU64::new(0);
     let all = || RedbScan::new(&base, &epoch, (Bound::Unbounded, Bound::Unbounded));
     let mut last = Vec::new();

@@ -1,4 +1,4 @@
-//! A walk over redb that follows what is written meanwhile.
+//! A scan of redb that sees the writes made meanwhile.
 
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::base::{Base, RangeIter};
 use crate::persistence::{Pair, StoreError};
 
-/// Reads in a transaction of redb's until something is written, then in a new one: so it shows what
-/// is there now, and a scan that is held for long keeps no old pages.
+/// Reads in one transaction of redb until something is written, then in a new one: so it returns
+/// current data, and a scan held for long retains no old pages.
 pub(super) struct RedbScan<'a> {
     base: &'a Base,
     epoch: &'a AtomicU64,
     from: Bound<Vec<u8>>,
     to: Bound<Vec<u8>>,
-    /// redb's part, and the epoch in which it was begun.
-    walk: Option<(RangeIter, u64)>,
-    /// Set at its end and at the first error, which is its last item.
-    is_over: bool,
+    /// redb's iterator, and the epoch in which it was created.
+    iter: Option<(RangeIter, u64)>,
+    /// Set at the end and at the first error, which is the last item.
+    is_finished: bool,
 }
 
 impl<'a> RedbScan<'a> {
@@ -30,12 +30,12 @@ impl<'a> RedbScan<'a> {
             epoch,
             from,
             to,
-            walk: None,
-            is_over: false,
+            iter: None,
+            is_finished: false,
         }
     }
 
-    /// Whether there can be anything between the ends.
+    /// Returns whether no key can be between the bounds.
     fn is_empty(&self) -> bool {
         match (&self.from, &self.to) {
             (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to)) => from >= to,
@@ -47,39 +47,40 @@ impl<'a> RedbScan<'a> {
         if self.is_empty() {
             return Ok(None);
         }
-        // Before the walk is begun: what is applied in between only makes it be begun again.
+        // Loaded before the iterator is created: a batch applied in between only makes it be
+        // created again.
         let epoch = self.epoch.load(Ordering::Acquire);
-        let walk = match self.walk.take() {
-            Some((walk, begun)) if begun == epoch => walk,
+        let iter = match self.iter.take() {
+            Some((iter, created)) if created == epoch => iter,
             _ => self
                 .base
                 .range((as_slice(&self.from), as_slice(&self.to)))?,
         };
-        let (walk, _) = self.walk.insert((walk, epoch));
-        let pair = self.base.walk(|| {
+        let (iter, _) = self.iter.insert((iter, epoch));
+        let pair = self.base.step_iter(|| {
             let step = match end {
-                End::Front => walk.next(),
-                End::Back => walk.next_back(),
+                End::Front => iter.next(),
+                End::Back => iter.next_back(),
             };
             let step = step.transpose()?;
             Ok(step.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())))
         })?;
         if let Some((key, _)) = &pair {
-            let passed = Bound::Excluded(key.clone());
+            let bound = Bound::Excluded(key.clone());
             match end {
-                End::Front => self.from = passed,
-                End::Back => self.to = passed,
+                End::Front => self.from = bound,
+                End::Back => self.to = bound,
             }
         }
         Ok(pair)
     }
 
     fn item(&mut self, end: End) -> Option<Result<Pair, StoreError>> {
-        if self.is_over {
+        if self.is_finished {
             return None;
         }
         let item = self.step(end).transpose();
-        self.is_over = !matches!(item, Some(Ok(_)));
+        self.is_finished = !matches!(item, Some(Ok(_)));
         item
     }
 }

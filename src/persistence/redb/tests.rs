@@ -18,7 +18,7 @@ fn batch(pairs: &[(&str, &[u8])]) -> Batch {
     batch
 }
 
-/// A closed store that holds `kept`.
+/// Creates a closed store that holds `kept`.
 fn filled() -> TempDir {
     let home = tempdir().unwrap();
     let store = RedbStore::open(home.path()).unwrap();
@@ -56,7 +56,7 @@ fn redb_keeps_the_contract() {
 }
 
 #[test]
-fn a_second_open_is_told_who_holds_the_lock() {
+fn a_second_open_names_the_holder_of_the_lock() {
     let home = tempdir().unwrap();
     let store = RedbStore::open(home.path()).unwrap();
     match RedbStore::open(home.path()) {
@@ -93,7 +93,7 @@ fn a_store_of_the_other_engine_is_refused_and_left_untouched() {
 }
 
 #[test]
-fn a_first_open_cut_short_starts_anew() {
+fn an_interrupted_first_open_starts_anew() {
     let home = tempdir().unwrap();
     let dir = home.path().join("redb");
     fs::create_dir_all(&dir).unwrap();
@@ -123,7 +123,7 @@ fn a_directory_without_our_mark_is_left_untouched() {
 }
 
 #[test]
-fn a_file_that_vanished_is_not_taken_for_a_new_store() {
+fn a_missing_file_is_not_taken_for_a_new_store() {
     for (name, is_removed) in [
         ("db", true),
         ("db", false),
@@ -143,7 +143,7 @@ fn a_file_that_vanished_is_not_taken_for_a_new_store() {
 }
 
 #[test]
-fn an_older_copy_of_the_file_and_a_new_one_are_refused() {
+fn an_older_copy_of_the_file_and_a_new_file_are_refused() {
     let home = filled();
     let new = tempdir().unwrap();
     drop(RedbStore::open(new.path()).unwrap());
@@ -157,7 +157,7 @@ fn an_older_copy_of_the_file_and_a_new_one_are_refused() {
         let error = format!("{:?}", RedbStore::open(mixed.path()).unwrap_err());
         assert!(error.starts_with(kind), "{error}");
     }
-    // An older fence misses nothing.
+    // An older watermark misses nothing.
     fs::copy(
         old.path().join("redb/fence"),
         home.path().join("redb/fence"),
@@ -167,11 +167,11 @@ fn an_older_copy_of_the_file_and_a_new_one_are_refused() {
 }
 
 #[test]
-fn a_commit_that_a_crash_took_back_before_its_fence_is_no_loss() {
+fn a_commit_that_a_crash_undid_before_its_watermark_is_no_loss() {
     let home = filled();
     let store = RedbStore::open(home.path()).unwrap();
     store.apply(batch(&[("unsynced", b"yes")])).unwrap();
-    // As a kill in the middle of the next commit.
+    // The state after a kill in the middle of the next commit.
     let killed = copy(home.path());
     store.sync(Durability::Power).unwrap();
     let fence = fs::read(home.path().join("redb/fence")).unwrap();
@@ -186,7 +186,7 @@ fn a_commit_that_a_crash_took_back_before_its_fence_is_no_loss() {
 }
 
 #[test]
-fn what_was_not_synced_is_lost_in_a_crash_and_kept_by_a_clean_stop() {
+fn unsynced_batches_are_lost_in_a_crash_and_kept_by_a_clean_stop() {
     for durability in [Durability::Buffered, Durability::Process] {
         let home = filled();
         let store = RedbStore::open(home.path()).unwrap();
@@ -195,7 +195,7 @@ fn what_was_not_synced_is_lost_in_a_crash_and_kept_by_a_clean_stop() {
         let killed = copy(home.path());
         drop(store);
         let of = |home: &TempDir| RedbStore::open(home.path()).unwrap().all().unwrap().len();
-        // A kill leaves what the kernel has: of a commit that is not fsynced it has nothing.
+        // A kill leaves what the kernel has: nothing of a commit that is not fsynced.
         let kept = if durability == Durability::Buffered {
             1
         } else {
@@ -226,7 +226,7 @@ fn a_store_of_a_later_version_is_left_untouched() {
 }
 
 #[test]
-fn a_scan_shows_what_is_written_ahead_of_it_and_holds_no_writer_up() {
+fn a_scan_returns_writes_ahead_of_it_and_blocks_no_writer() {
     let home = tempdir().unwrap();
     let store = RedbStore::open(home.path()).unwrap();
     store
@@ -244,12 +244,12 @@ fn a_scan_shows_what_is_written_ahead_of_it_and_holds_no_writer_up() {
     assert_eq!(rest, expected);
 }
 
-/// How large redb's file is.
+/// Returns the size of redb's file.
 fn size(home: &TempDir) -> u64 {
     fs::metadata(home.path().join("redb/db")).unwrap().len()
 }
 
-/// Puts 4 MB, or deletes them but for a few records.
+/// Puts 4 MB, or deletes all but a few of these records.
 fn fill(store: &RedbStore, is_put: bool) {
     for n in 0..50 {
         let mut batch = Batch::new();
@@ -266,7 +266,7 @@ fn fill(store: &RedbStore, is_put: bool) {
 }
 
 #[test]
-fn space_is_used_again_while_it_is_open_and_given_back_when_it_is_opened() {
+fn free_space_is_reused_while_the_store_is_open_and_released_at_the_next_open() {
     let home = tempdir().unwrap();
     let store = RedbStore::open(home.path()).unwrap();
     fill(&store, true);
@@ -278,7 +278,7 @@ fn space_is_used_again_while_it_is_open_and_given_back_when_it_is_opened() {
     assert!(size(&home) <= 2 * first, "{} after {first}", size(&home));
     fill(&store, false);
     let before = store.all().unwrap();
-    // As a process that is killed leaves it.
+    // The state that a killed process leaves.
     let home = copy(home.path());
     assert!(size(&home) >= 4 << 20, "{}", size(&home));
     let store = RedbStore::open(home.path()).unwrap();
@@ -288,7 +288,7 @@ fn space_is_used_again_while_it_is_open_and_given_back_when_it_is_opened() {
 
 #[cfg(unix)]
 #[test]
-fn only_the_owner_may_look() {
+fn only_the_owner_has_access() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempdir().unwrap();
     let deep = home.path().join("a/b");
@@ -315,7 +315,7 @@ fn debug_of_a_redb_store_never_shows_contents() {
 
 #[cfg(unix)]
 #[test]
-fn once_a_file_is_deleted_nothing_more_is_acknowledged() {
+fn after_a_file_is_deleted_nothing_more_is_acknowledged() {
     for name in ["", "redb/db", "redb/fence"] {
         let all = tempdir().unwrap();
         let home = all.path().join("data");
@@ -336,7 +336,7 @@ fn once_a_file_is_deleted_nothing_more_is_acknowledged() {
 
 #[cfg(unix)]
 #[test]
-fn a_store_whose_directory_was_renamed_goes_on_in_its_own_files() {
+fn a_store_whose_directory_was_renamed_continues_in_its_own_files() {
     let all = tempdir().unwrap();
     let (home, moved) = (all.path().join("data"), all.path().join("moved"));
     let store = RedbStore::open(&home).unwrap();

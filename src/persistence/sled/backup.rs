@@ -1,8 +1,8 @@
-//! A copy of a store that is in use, as a crash at one moment would have left it.
+//! Backup: a copy of a store in use, equal to what a crash at one moment would have left.
 //!
-//! sled's files are written by checkpoints only, so none is begun while they are copied; what is
-//! committed meanwhile is in the log. That only grows at its end, so it is copied up to where it ended
-//! at one moment.
+//! Only checkpoints write sled's files, so no checkpoint starts while they are copied; commits made
+//! meanwhile are in the log. The log only grows at its end, so it is copied up to its end at one
+//! moment.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -34,22 +34,22 @@ impl SledStore {
             .and_then(|()| rename(&part, &to))
             .and_then(|()| to.parent().map_or(Ok(()), sync_dir));
         if copied.is_err() {
-            // What is left of it says itself that it is not whole.
+            // The part that stays carries the mark of an unfinished copy.
             let _ = remove_marked(&part, UNFINISHED);
         }
         copied
     }
 
     fn copy_all(&self, part: &Path) -> Result<(), StoreError> {
-        let home = self.shared.home.path();
-        let _still = Still::hold(self)?;
-        // sled is to know of the log that is copied later.
+        let data_dir = self.shared.data_dir.path();
+        let _guard = CopyGuard::acquire(self)?;
+        // sled must know of the log that is copied later.
         self.begin(&mut self.writer.lock())?;
-        copy_sled(&home.join("sled"), &part.join("sled"))?;
+        copy_sled(&data_dir.join("sled"), &part.join("sled"))?;
         let (segments, synced, id) = {
             let mut writer = self.writer.lock();
             self.shared.healthy()?;
-            self.shared.room.make_for(|| writer.log.sync())?;
+            self.shared.reserve.make_for(|| writer.log.sync())?;
             let log = &writer.log;
             (log.segments(), log.synced(), log.id())
         };
@@ -58,50 +58,50 @@ impl SledStore {
         for (from, length) in segments {
             copy_file(&from, &log.join(name_of(&from)), length)?;
         }
-        Watermark::make(&Dir::open(log.clone())?, synced, id)?;
+        Watermark::create(&Dir::open(log.clone())?, synced, id)?;
         sync_dir(&log)?;
-        // It was copied by its paths.
+        // The files were copied by their paths.
         self.shared.base.check_in_place()?;
-        self.shared.home.check_in_place()
+        self.shared.data_dir.check_in_place()
     }
 }
 
-/// While it lives no checkpoint runs.
-struct Still<'a>(&'a SledStore);
+/// Guard: no checkpoint runs while it lives.
+struct CopyGuard<'a>(&'a SledStore);
 
-impl<'a> Still<'a> {
-    fn hold(store: &'a SledStore) -> Result<Self, StoreError> {
+impl<'a> CopyGuard<'a> {
+    fn acquire(store: &'a SledStore) -> Result<Self, StoreError> {
         let mut writer = store.writer.lock();
-        while writer.is_still {
-            store.stirs.wait(&mut writer);
+        while writer.is_copying {
+            store.copy_ended.wait(&mut writer);
         }
-        writer.is_still = true;
+        writer.is_copying = true;
         let running = writer.checkpoint.take();
         drop(writer);
-        let still = Self(store);
-        // Commits go on while it ends.
+        let guard = Self(store);
+        // Commits continue while the running checkpoint ends.
         if let Some(running) = running {
             let ended = join(running)?;
-            store.take_back(&mut store.writer.lock(), ended)?;
+            store.finish_checkpoint(&mut store.writer.lock(), ended)?;
         }
-        // What it has not moved into sled yet would be missed.
+        // The copy would lack the entries that the postponed checkpoint has not moved into sled.
         let mut writer = store.writer.lock();
-        if let Some(put_off) = writer.put_off.take() {
-            store.take_back(&mut writer, put_off.run())?;
+        if let Some(postponed) = writer.postponed.take() {
+            store.finish_checkpoint(&mut writer, postponed.run())?;
         }
         drop(writer);
-        store.shared.healthy().map(|()| still)
+        store.shared.healthy().map(|()| guard)
     }
 }
 
-impl Drop for Still<'_> {
+impl Drop for CopyGuard<'_> {
     fn drop(&mut self) {
-        self.0.writer.lock().is_still = false;
-        self.0.stirs.notify_all();
+        self.0.writer.lock().is_copying = false;
+        self.0.copy_ended.notify_all();
     }
 }
 
-/// Copies sled's directory; the mark that makes it one goes last.
+/// Copies sled's directory; the file that marks it as complete goes last.
 pub(super) fn copy_sled(from: &Path, to: &Path) -> Result<(), StoreError> {
     const READY: &str = ".ready";
     make_dir(&to.join("blobs"))?;
@@ -127,12 +127,12 @@ pub(super) fn copy_sled(from: &Path, to: &Path) -> Result<(), StoreError> {
     sync_dir(to)
 }
 
-/// Copies the first bytes of a file; what it copies is on disk when it returns.
+/// Copies the first `length` bytes of a file; the copy is on disk when this returns.
 pub(super) fn copy_file(from: &Path, to: &Path, length: u64) -> Result<(), StoreError> {
     let copy = || -> io::Result<File> {
         let source = File::open(from)?;
         let mut copied = open_new(to)?;
-        // (Where the file system can, this shares blocks instead of copying them.)
+        // (This shares blocks instead of copying them, where the file system supports that.)
         io::copy(&mut source.take(length), &mut copied)?;
         Ok(copied)
     };

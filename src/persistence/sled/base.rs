@@ -1,4 +1,4 @@
-//! sled itself: the durable base under the log, written by checkpoints only.
+//! sled itself: the durable base under the log, written only by checkpoints.
 
 use std::fmt;
 use std::ops::Bound;
@@ -15,57 +15,58 @@ use super::files::damaged;
 use super::memtable::{Entry, MaxKeys};
 use super::pool;
 use super::prepare::{prepare, sync_created_files};
-use super::replay::Held;
+use super::replay::BaseState;
 use crate::persistence::dir::Dir;
 use crate::persistence::identity::Identity;
 use crate::persistence::negative_control::{Rule::H13, without};
-use crate::persistence::panic_guard::caught;
+use crate::persistence::panic_guard::catch_panics;
 use crate::persistence::{Holder, Pair, StoreError, engine_dir};
 
-/// What is read again soon lies in the overlay; this is for what comes back from the disk. sled's own
-/// default of 1 GiB is too much for a library that lives inside somebody else's process. It counts bytes
-/// as they are on disk, which take about twice as many in memory. Measured: 16 MB took 30 MB more, and no
-/// less time, for groups of a million, chords, and a backlog that is worked off.
+/// The cache serves reads from disk; recently written keys are in the memtables. sled's own default
+/// of 1 GiB is too much for a library inside another program. The size counts bytes as they are on
+/// disk, which take about twice as many in memory. Measured: 16 MB took 30 MB more, and no less
+/// time, for groups of a million, for chords and for working off a backlog.
 const CACHE_BYTES: u64 = 4 << 20;
 
-/// Twice sled's default. sled puts a tree node larger than a quarter of this into a file in
-/// `blobs/`, which it never fsyncs and deletes too early (H5). A node holds up to 20 records
-/// (16, one more before it splits, three from a merged neighbour), so the default is safe to
-/// 6,500 bytes of key and value and this to 13,000. Existing stores open with their own size
-/// only: a change needs a migration.
+/// The segment size, twice sled's default. sled puts a tree node larger than a quarter of this into
+/// a file in `blobs/`, which it never fsyncs and deletes too early (H5). A node holds up to 20
+/// records (16, one more before it splits, three from a merged neighbour), so the default is safe
+/// up to 6,500 bytes of key and value and this size up to 13,000. An existing store opens only with
+/// the size it was created with: a change needs a migration.
 pub(super) const SEGMENT_BYTES: usize = 1 << 20;
 
 /// How long a thread of sled's pool may hold the log file after its store was dropped.
 const STRAGGLERS: Duration = Duration::from_secs(2);
 
-/// The tree beside the users' own that holds the mark.
+/// The tree of chordal's own marks, beside the tree of the store's records.
 const MARKS: &str = "log";
 pub(super) const MARK: &[u8] = b"checkpoint";
 pub(super) const IDENTITY: &[u8] = b"store";
 
-/// How much of the log sled holds.
+/// How much of the log sled holds: the mark that a checkpoint writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
     /// The last frame of the log that sled holds.
     pub(super) seq: u64,
-    /// A segment of the log that was begun before sled was given the last of these: there must be
-    /// one of this generation or a later one.
+    /// The generation of a segment that was started before sled received the last of these frames:
+    /// the log must have a segment of this generation or a later one.
     pub(super) generation: u64,
 }
 
-/// sled, and the means to make durable what it holds.
+/// sled, with the file handles that make its data durable.
 pub(super) struct Base {
     dir: PathBuf,
-    /// The same, held open: sled makes and removes files by their paths.
-    place: Dir,
-    /// `None` only while dropping: sled may hang or panic when it is.
+    /// The directory, held open: sled creates and removes files by their paths.
+    handle: Dir,
+    /// `None` only while dropping: sled may hang or panic when it is dropped.
     trees: Option<Trees>,
-    /// One fsync at a time: the kernel tells an error once, so a second caller on the same
-    /// descriptor would be told that all is well.
+    /// Locked for each fsync: the kernel reports an error once, so a second caller on the same
+    /// descriptor would see success.
     pub(super) disk: Mutex<Disk>,
-    /// The last segment of sled's log of which a part is known to be on disk, with all before it (H13).
+    /// The last segment of sled's log of which a part is known to be on disk, with all segments
+    /// before it (H13).
     pub(super) settled: AtomicI64,
-    /// Set when sled gave up inside a write and might still write the half it has.
+    /// Set when sled failed inside a write and might still write half of it.
     torn: AtomicBool,
 }
 
@@ -75,7 +76,7 @@ struct Trees {
 }
 
 impl Mark {
-    /// Reads the record of it.
+    /// Decodes the record of a mark.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         let ([seq, generation], []) = bytes.as_chunks::<8>() else {
             return None;
@@ -88,9 +89,9 @@ impl Mark {
 }
 
 impl Base {
-    /// Opens sled in `<home>/sled`. What it finds is on the disk before it returns.
-    pub(super) fn open(home: &Path) -> Result<Self, StoreError> {
-        let dir = home.join("sled");
+    /// Opens sled in `<data_dir>/sled`. What it reads is on disk before this returns.
+    pub(super) fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let dir = data_dir.join("sled");
         let fresh = prepare(&dir)?;
         let disk = Disk::open(&dir)?;
         let db = pool::begin_with(
@@ -106,14 +107,14 @@ impl Base {
             disk: Mutex::new(disk),
             settled: AtomicI64::new(-1),
             torn: AtomicBool::new(false),
-            place: Dir::open(dir.clone())?,
+            handle: Dir::open(dir.clone())?,
             dir,
         };
         let flushed = base.flush()?;
         sync_created_files(&base.dir)?;
         base.settled.store(flushed, Ordering::Release);
         if fresh {
-            engine_dir::finish(home, &base.dir)?;
+            engine_dir::finish(data_dir, &base.dir)?;
         }
         Ok(base)
     }
@@ -123,7 +124,8 @@ impl Base {
         Ok(value.map(|value| value.to_vec()))
     }
 
-    /// Walks over the keys between the bounds, as they are when it gets there or a little before.
+    /// Returns an iterator over the keys between the bounds; each pair is as new as the step that
+    /// reaches it, or a little older.
     pub(super) fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> RangeIter<'_> {
         RangeIter {
             dir: &self.dir,
@@ -131,9 +133,9 @@ impl Base {
         }
     }
 
-    /// The largest key under each first byte.
-    pub(super) fn tops(&self) -> Result<MaxKeys, StoreError> {
-        let mut tops = MaxKeys::default();
+    /// Returns the largest key under each first byte.
+    pub(super) fn max_keys(&self) -> Result<MaxKeys, StoreError> {
+        let mut max_keys = MaxKeys::default();
         let mut end = None;
         loop {
             let to = match &end {
@@ -142,31 +144,33 @@ impl Base {
             };
             let last = self.range((Bound::Unbounded, to)).next_back();
             let Some((last, _)) = last.transpose()? else {
-                return Ok(tops);
+                return Ok(max_keys);
             };
             end = last.first().copied();
             if end.is_none() {
-                return Ok(tops);
+                return Ok(max_keys);
             }
-            tops.raise(last);
+            max_keys.raise(last);
         }
     }
 
-    /// Hands entries to sled and waits until they are written; durable only after
-    /// [`settle`](Self::settle). More at once would hang it: a thread that appends to its file waits, under
-    /// its accountant's lock, for a pool thread to have shortened the file, and all of those may be
-    /// waiting for that lock, each with a buffer to write (segment.rs:987, iobuf.rs:470).
+    /// Hands entries to sled and waits until they are written; they are durable only after
+    /// [`settle`](Self::settle). More entries at once would hang sled: a thread that appends to its
+    /// file waits, under its accountant's lock, for a pool thread to shorten the file, while all
+    /// pool threads may be waiting for that lock, each with a buffer to write (segment.rs:987,
+    /// iobuf.rs:470).
     ///
-    /// One by one, not as a batch of sled's: a crash may leave a part of either, the log has it all, and
-    /// while a batch is applied no other thread can read.
+    /// Entries are written one by one, not as a batch of sled's: a crash may leave a part of
+    /// either, the log has all of them, and while sled applies a batch no other thread can read.
     ///
-    /// All is settled whenever an entry has taken sled's log into another segment (H13). sled moves pages
-    /// and then writes over the segments where they were, in place, once the head of a later segment names a
-    /// place in its log behind the move. An open trusts these heads as well: before the segment that the
-    /// latest one names it misses nothing. Both are right as long as a head names nothing that is not on
-    /// disk, but for the segment in which it ends. When sled was last settled in segment `n`, the heads that
-    /// have been written since are of `n + 1`, and of `n + 2` if one entry has filled all between. They name
-    /// a place in `n` at most, and what is before `n` is on disk.
+    /// The base is settled whenever an entry has taken sled's log into another segment (H13). sled
+    /// moves pages and then overwrites the segments where they were, in place, once the header of a
+    /// later segment names a position in its log behind the move. An open trusts these headers as
+    /// well: it does not miss anything before the segment that the latest header names. Both are
+    /// right as long as a header names nothing that is not on disk, except in the segment in which
+    /// it ends. When sled was last settled in segment `n`, the headers written since are those of
+    /// `n + 1`, and of `n + 2` if one entry has filled everything between. They name a position in
+    /// `n` at most, and all segments before `n` are on disk.
     pub(super) fn write<'a>(
         &self,
         entries: impl IntoIterator<Item = Entry<'a>>,
@@ -186,20 +190,20 @@ impl Base {
         let put = || {
             match value {
                 Some(value) => db.insert(key, value)?,
-                // For a key that it does not have, sled writes nothing.
+                // For a missing key sled writes nothing.
                 None => db.remove(key)?,
             };
             end_of_log(db)
         };
         guarded(&self.dir, "write", put).inspect_err(|_| {
-            // After an error of its log sled writes nothing more. After any other it takes what it was
-            // doing for done, and would write the half that is there.
+            // After an error of its log sled writes nothing more. After any other error it treats
+            // the write as done, and would write the half that exists.
             let stopped = db.context.global_error().is_err();
             self.torn.fetch_or(!stopped, Ordering::AcqRel);
         })
     }
 
-    /// Returns when all that was applied before survives power loss (H1, H5).
+    /// Makes all entries written before survive power loss (H1, H5).
     pub(super) fn settle(&self) -> Result<(), StoreError> {
         let flushed = self.flush()?;
         self.disk.lock().fsync()?;
@@ -207,13 +211,14 @@ impl Base {
         Ok(())
     }
 
-    /// Refuses to go on where sled's directory is no longer at its path, or its file was deleted.
+    /// Fails if sled's directory is no longer at its path, or its file was deleted.
     pub(super) fn check_in_place(&self) -> Result<(), StoreError> {
-        self.place.check_in_place()?;
+        self.handle.check_in_place()?;
         self.disk.lock().check_has_a_name()
     }
 
-    /// The store that this belongs to; `None` if no version that gives ids has written to it.
+    /// Returns the identity of the store that sled belongs to; `None` if only versions without ids
+    /// have written to it.
     pub(super) fn identity(&self) -> Result<Option<Identity>, StoreError> {
         let found = guarded(&self.dir, "read", || self.trees().marks.get(IDENTITY))?;
         found
@@ -224,13 +229,13 @@ impl Base {
             .transpose()
     }
 
-    /// What is held of the log, and whose that is.
-    pub(super) fn held(&self) -> Result<Held, StoreError> {
+    /// Returns sled's mark of the log and its identity.
+    pub(super) fn held(&self) -> Result<BaseState, StoreError> {
         let (mark, identity) = (self.mark()?, self.identity()?);
-        Ok(Held { mark, identity })
+        Ok(BaseState { mark, identity })
     }
 
-    /// Durably notes which store this belongs to.
+    /// Durably records the identity of the store.
     pub(super) fn set_identity(&self, identity: Identity) -> Result<(), StoreError> {
         guarded(&self.dir, "write", || {
             self.trees().marks.insert(IDENTITY, &identity.to_bytes())
@@ -238,7 +243,7 @@ impl Base {
         self.settle()
     }
 
-    /// The mark, or `None` if there never was a log beside this base.
+    /// Returns the mark, or `None` if there never was a log beside this base.
     pub(super) fn mark(&self) -> Result<Option<Mark>, StoreError> {
         let Some(bytes) = guarded(&self.dir, "read", || self.trees().marks.get(MARK))? else {
             return Ok(None);
@@ -249,7 +254,7 @@ impl Base {
         }
     }
 
-    /// Durably notes how much of the log is held; that much must be settled.
+    /// Durably records how much of the log sled holds; that part must be settled.
     pub(super) fn set_mark(&self, mark: Mark) -> Result<(), StoreError> {
         let bytes = [mark.seq.to_be_bytes(), mark.generation.to_be_bytes()].concat();
         guarded(&self.dir, "write", || {
@@ -258,7 +263,7 @@ impl Base {
         self.settle()
     }
 
-    /// Makes it that of a version that gives no ids.
+    /// Removes the identity, as in a store of a version without ids.
     #[cfg(test)]
     pub(super) fn forget_identity(&self) {
         self.trees().marks.remove(IDENTITY).unwrap();
@@ -274,7 +279,8 @@ impl Base {
         self.trees.as_ref().expect("sled is there until drop")
     }
 
-    /// Has sled hand to the kernel what it holds; returns the segment of its log in which that ends.
+    /// Makes sled hand its data to the kernel; returns the segment of its log in which the data
+    /// ends.
     pub(super) fn flush(&self) -> Result<i64, StoreError> {
         let db = &self.trees().db;
         guarded(&self.dir, "flush", || db.flush())?;
@@ -294,7 +300,7 @@ impl Drop for Base {
     fn drop(&mut self) {
         let trees = self.trees.take();
         if self.torn.load(Ordering::Acquire) {
-            // sled flushes when dropped, and hangs for ever when the failed record still holds its
+            // sled flushes when it is dropped, and hangs forever while the failed record holds its
             // buffer. Leaking it keeps its file locked until the process ends.
             std::mem::forget(trees);
             return;
@@ -306,12 +312,12 @@ impl Drop for Base {
     }
 }
 
-/// Returns the segment in which sled's log ends. sled does not say, but for a place in its log that it is
-/// asked for: that is taken, and given back, which costs it 12 bytes.
+/// Returns the segment in which sled's log ends. sled tells only the position of a reservation: one
+/// is made and aborted, which costs 12 bytes of log.
 fn end_of_log(db: &::sled::Db) -> ::sled::Result<i64> {
     let log = &db.context.pagecache.log;
-    let place = log.reserve(::sled::LogKind::Free, 0, &(), &::sled::pin())?;
-    place.abort().map(|(lsn, _)| segment(lsn))
+    let reservation = log.reserve(::sled::LogKind::Free, 0, &(), &::sled::pin())?;
+    reservation.abort().map(|(lsn, _)| segment(lsn))
 }
 
 /// Returns the number of the segment that holds this byte of sled's log.
@@ -319,7 +325,8 @@ fn segment(lsn: ::sled::Lsn) -> i64 {
     lsn.div_euclid(SEGMENT_BYTES as i64)
 }
 
-/// See [`Base::range`]. After an error sled would give the same one for ever: do not go on.
+/// The iterator of [`Base::range`]. After an error it must not be advanced: sled would return the
+/// same error forever.
 pub(super) struct RangeIter<'a> {
     dir: &'a Path,
     steps: ::sled::Iter,
@@ -348,24 +355,24 @@ impl DoubleEndedIterator for RangeIter<'_> {
     }
 }
 
-/// Opens sled, waiting for the last threads of a store that was just dropped.
+/// Opens sled; waits for the last threads of a store that was just dropped.
 fn start(dir: &Path) -> Result<::sled::Db, StoreError> {
     let config = ::sled::Config::new()
         .path(dir)
         .cache_capacity(CACHE_BYTES)
         .segment_size(SEGMENT_BYTES)
         .flush_every_ms(None); // H8: its errors would only be logged
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         let error = match guarded(dir, "open", || config.open()) {
             Ok(db) => return Ok(db), // H10
             Err(error) => error,
         };
-        // sled gives its lock away in words only.
+        // sled reports a held lock only in the error's text.
         if !error.to_string().contains("could not acquire lock") {
             return Err(error);
         }
-        if begun.elapsed() > STRAGGLERS {
+        if started.elapsed() > STRAGGLERS {
             return Err(StoreError::Locked {
                 path: dir.to_owned(),
                 holder: Holder::Unknown,
@@ -375,17 +382,17 @@ fn start(dir: &Path) -> Result<::sled::Db, StoreError> {
     }
 }
 
-/// Runs a call into sled: its panics and errors come back as ours (H10).
+/// Runs a call into sled and converts its panics and errors (H10).
 fn guarded<T>(
-    place: &Path,
+    path: &Path,
     doing: &str,
     work: impl FnOnce() -> ::sled::Result<T>,
 ) -> Result<T, StoreError> {
     use ::sled::Error::{CollectionNotFound, Corruption, Io, ReportableBug, Unsupported};
-    caught(place, "sled", doing, work)?.map_err(|error| match error {
-        Io(e) => StoreError::io_once(format!("{doing} {}", place.display()), e),
-        Corruption { at, .. } => damaged(place, format!("bad bytes at {at:?}")),
-        Unsupported(what) | ReportableBug(what) => damaged(place, what),
-        CollectionNotFound(_) => damaged(place, "its tree is missing"),
+    catch_panics(path, "sled", doing, work)?.map_err(|error| match error {
+        Io(e) => StoreError::io_once(format!("{doing} {}", path.display()), e),
+        Corruption { at, .. } => damaged(path, format!("bad bytes at {at:?}")),
+        Unsupported(what) | ReportableBug(what) => damaged(path, what),
+        CollectionNotFound(_) => damaged(path, "its tree is missing"),
     })
 }

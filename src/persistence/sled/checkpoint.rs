@@ -1,4 +1,4 @@
-//! Moves a frozen overlay into sled, beside the work that goes on.
+//! A checkpoint: moves a frozen memtable into sled while commits continue.
 
 use std::ops::Bound;
 use std::path::PathBuf;
@@ -13,52 +13,54 @@ use crate::failpoint::{self, Point};
 use crate::persistence::StoreError;
 use crate::persistence::dir::Dir;
 
-/// So much is handed to sled between two looks whether the store is to close.
+/// The most entries and bytes handed to sled between two checks whether the store is closing.
 const MAX_OPS: usize = 500;
 const MAX_BYTES: usize = 64 << 10;
 
-/// One checkpoint. It may end after any step: what it has not marked is replayed from the log, over
-/// whatever part of it sled has.
+/// One checkpoint. It may stop after any step: entries that it has not marked are replayed from the
+/// log, over the part of them that sled has.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     shared: Arc<Shared>,
-    overlay: Arc<Memtable>,
+    memtable: Arc<Memtable>,
     segments: Vec<PathBuf>,
-    /// The directory that these are in.
+    /// The directory of these segments.
     log: Arc<Dir>,
     mark: Mark,
     next: Step,
 }
 
-/// How a checkpoint ended.
+/// The end of a checkpoint.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// At its end, with a file that is free; or, without one, because the store closes or has stopped.
+    /// The checkpoint completed, with a file to reuse; or, without a file, the store closes or has
+    /// stopped.
     Free(Option<PathBuf>),
-    /// Before a step for which the system has no descriptor or memory now: it can be gone on with.
-    PutOff(Box<Checkpoint>, StoreError),
+    /// A step needs a file descriptor or memory that the system does not have now: the checkpoint
+    /// can be resumed.
+    Postponed(Box<Checkpoint>, StoreError),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     /// Hand the next entries to sled.
     Write(Bound<Vec<u8>>),
-    /// Make them durable.
+    /// Make the entries durable.
     Settle,
-    /// Note, durably, that they are.
+    /// Durably mark that they are in sled.
     Mark,
-    /// Let go of the overlay.
+    /// Drop the frozen memtable.
     Release,
-    /// Remove the segments, but for one.
+    /// Remove the segments except for one.
     Remove,
     Done,
 }
 
 impl Checkpoint {
-    pub(super) fn new(shared: Arc<Shared>, overlay: Arc<Memtable>, rotated: Rotated) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, memtable: Arc<Memtable>, rotated: Rotated) -> Self {
         Self {
             shared,
-            overlay,
+            memtable,
             segments: rotated.segments,
             log: rotated.dir,
             mark: rotated.mark,
@@ -66,7 +68,7 @@ impl Checkpoint {
         }
     }
 
-    /// Runs to its end, or until the store closes or stops, or the system is short of what it needs.
+    /// Runs to the end, or until the store closes or stops, or the system lacks a resource.
     pub(super) fn run(mut self) -> Ended {
         while self.next != Step::Done {
             let is_closing = self.shared.closing.load(Ordering::Acquire);
@@ -76,7 +78,7 @@ impl Checkpoint {
             match self.step() {
                 Ok(()) => {}
                 Err(error @ StoreError::Exhausted { .. }) => {
-                    return Ended::PutOff(Box::new(self), error);
+                    return Ended::Postponed(Box::new(self), error);
                 }
                 Err(error) => {
                     self.shared.poison(error);
@@ -87,13 +89,13 @@ impl Checkpoint {
         Ended::Free(self.segments.pop())
     }
 
-    /// Says whether there is nothing left to do.
+    /// Returns whether no step is left.
     #[cfg(test)]
     pub(super) fn is_done(&self) -> bool {
         self.next == Step::Done
     }
 
-    /// Does the next step. After an error that is temporary it is still the next.
+    /// Runs the next step. After a temporary error the step can be repeated.
     pub(super) fn step(&mut self) -> Result<(), StoreError> {
         let next = self.next.clone();
         self.next = match next {
@@ -114,13 +116,13 @@ impl Checkpoint {
                 Step::Release
             }
             Step::Release => {
-                let overlay = self.shared.layers.write().drop_frozen();
-                drop(overlay);
+                let memtable = self.shared.memtables.write().drop_frozen();
+                drop(memtable);
                 Step::Remove
             }
             Step::Remove => {
                 self.log.check_in_place()?;
-                // One file is enough to go on with: there are never two frozen overlays.
+                // One file is enough to reuse: at most one memtable is frozen.
                 while self.segments.len() > 1 {
                     self.log.remove(name_of(&self.segments[1]))?;
                     self.segments.remove(1);
@@ -133,14 +135,14 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Stops before sled could make a file in a directory that is not the store's.
+    /// Fails before sled could create a file in a directory that is not the store's.
     fn check_in_place(&self) -> Result<(), StoreError> {
         self.shared.base.check_in_place()
     }
 
     fn write(&self, from: Bound<Vec<u8>>) -> Result<Step, StoreError> {
         let (mut bytes, mut last) = (0, None);
-        let entries = self.overlay.from(from.as_ref().map(Vec::as_slice));
+        let entries = self.memtable.from(from.as_ref().map(Vec::as_slice));
         let some = entries.take(MAX_OPS).take_while(|(key, value)| {
             let fits = bytes < MAX_BYTES;
             if fits {

@@ -1,4 +1,4 @@
-//! What sled only hands to the kernel, made durable.
+//! Makes durable what sled only hands to the kernel.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -14,20 +14,22 @@ use super::files::{
 use crate::persistence::StoreError;
 use crate::persistence::dir::check_has_a_name;
 
-/// Our own descriptors on sled's files, to fsync what sled only hands to the kernel (H1).
+/// File handles of our own on sled's files, to fsync what sled only hands to the kernel (H1).
 #[derive(Debug)]
 pub(super) struct Disk {
     db: File,
     db_path: PathBuf,
     blobs: PathBuf,
-    /// Blob files seen, and whether they need no more fsync (H5).
+    /// The blob files seen, each with whether it needs no more fsync (H5).
     pub(super) seen: HashMap<OsString, bool>,
-    /// The directory's time of change when all in it was settled: no need to list it again.
+    /// The directory's modification time when all of its files were synced: while it is unchanged,
+    /// the directory is not listed.
     quiet_since: Option<SystemTime>,
 }
 
 impl Disk {
-    /// Before sled opens the same file, so that no write error escapes our descriptor.
+    /// Opens the files. Called before sled opens them, so that no write error escapes these
+    /// descriptors.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         let db_path = dir.join("db");
         let db = open_private(&db_path)?;
@@ -40,19 +42,20 @@ impl Disk {
         })
     }
 
-    /// Refuses to go on with a file of sled's that has been deleted.
+    /// Fails if sled's file has been deleted.
     pub(super) fn check_has_a_name(&self) -> Result<(), StoreError> {
         check_has_a_name(&self.db, &self.db_path)
     }
 
     pub(super) fn fsync(&mut self) -> Result<(), StoreError> {
         self.fsync_blobs()?;
-        // With the file's length and where its blocks are, but without a commit of the file system's
-        // journal when neither has changed.
+        // Covers the file's length and block map, without a commit of the file system's journal
+        // when neither has changed.
         fdatasync(&self.db).map_err(|e| unsynced(&self.db_path, e))
     }
 
-    /// One stat if all is as it should be; a listing if sled has put files into `blobs/`.
+    /// Fsyncs new blob files: one `stat` if there are none, a listing if sled has put files into
+    /// `blobs/`.
     fn fsync_blobs(&mut self) -> Result<(), StoreError> {
         let changed = fs::metadata(&self.blobs)
             .and_then(|found| found.modified())
@@ -62,14 +65,14 @@ impl Disk {
         }
         let names = list(&self.blobs)?;
         if self.seen.is_empty() && !names.is_empty() {
-            warn!(dir = %self.blobs.display(), "records are too large for sled's log: slower, and less safe");
+            warn!(dir = %self.blobs.display(), "records are too large for sled's log: commits are slower and less safe");
         }
         self.seen.retain(|name, _| names.contains(name));
         let mut fresh = false;
         for name in names {
-            // A file that we see for the first time may still be in the making, for a commit
-            // after this one. So it is synced now and once more, when the next flush has
-            // waited for its writer.
+            // sled may still be writing a file that is seen for the first time, for a commit after
+            // this one. So the file is synced now and again after the next flush, which waits for
+            // its writer.
             let settled = self.seen.get(&name).copied();
             if settled != Some(true) {
                 make_private(&self.blobs.join(&name))?;
@@ -81,7 +84,7 @@ impl Disk {
         if fresh {
             sync_dir(&self.blobs)?;
         }
-        // A time is as coarse as the kernel's tick, so a young one may stand for two changes.
+        // Times are as coarse as the kernel's tick, so a recent one may cover two changes.
         let old = changed
             .elapsed()
             .is_ok_and(|age| age > Duration::from_secs(1));

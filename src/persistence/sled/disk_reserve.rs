@@ -1,8 +1,9 @@
-//! Space on the disk that is kept for work that has been accepted (H6).
+//! The disk reserve: space that is kept for accepted work (H6).
 //!
-//! `<home>/ballast` holds 16 MiB that nobody uses. When the disk is full it is given back: what has
-//! begun goes on with that, and new work is refused until there is room for it again. Its first line says
-//! what it is, so that a file of somebody else with this name is told from it.
+//! `<data_dir>/ballast` holds 16 MiB of unused space. When the disk is full the file is removed:
+//! running work continues in that space, and new work is refused until there is space for the file
+//! again. Its first line says what it is, so that a file of another program with this name is
+//! recognized.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,42 +21,44 @@ use crate::persistence::dir::Dir;
 
 const NAME: &str = "ballast";
 pub(super) const BALLAST: u64 = 16 << 20;
-/// Its first line. Earlier versions left zeroes there.
+/// The first line of the ballast. Earlier versions left zeroes there.
 const FIRST_LINE: &[u8] = b"chordal keeps this space free for a full disk\n";
-/// So much must be free beside the ballast once it was given back: what that has freed is no room.
+/// The space that must be free beside the ballast after it was released: the space of the ballast
+/// itself is no reason to accept work.
 const MARGIN: u64 = BALLAST;
 
 #[derive(Debug)]
 pub(super) struct DiskReserve {
-    /// The directory that the ballast is in.
-    home: Arc<Dir>,
-    /// New work is refused.
+    /// The directory of the ballast.
+    data_dir: Arc<Dir>,
+    /// Whether new work is refused.
     tight: AtomicBool,
-    /// How much is wanted beside the ballast before that ends; whoever holds it changes the file.
+    /// The space needed beside the ballast before new work is accepted again; locked to change the
+    /// file.
     wanted: Mutex<u64>,
 }
 
 impl DiskReserve {
-    /// The room of a store that is being opened: its ballast is there or not. A file that has the name of
-    /// a ballast and is none is refused, before it could be overwritten.
-    pub(super) fn of(home: Arc<Dir>) -> Result<Self, StoreError> {
-        let room = Self {
-            home,
+    /// Creates the reserve of a store that is being opened, with or without a ballast. Fails on a
+    /// file of that name that is no ballast, before it could be overwritten.
+    pub(super) fn of(data_dir: Arc<Dir>) -> Result<Self, StoreError> {
+        let reserve = Self {
+            data_dir,
             tight: AtomicBool::new(true),
             wanted: Mutex::new(0),
         };
-        refuse_link(&room.path())?;
-        room.found()?;
-        Ok(room)
+        refuse_link(&reserve.path())?;
+        reserve.found()?;
+        Ok(reserve)
     }
 
     fn path(&self) -> PathBuf {
-        self.home.path().join(NAME)
+        self.data_dir.path().join(NAME)
     }
 
-    /// The ballast that is there, if there is one.
+    /// Opens the ballast, if there is one.
     fn found(&self) -> Result<Option<File>, StoreError> {
-        match self.home.open_file(OsStr::new(NAME)) {
+        match self.data_dir.open_file(OsStr::new(NAME)) {
             Ok(mut file) => self.check_ours(&mut file).map(|()| Some(file)),
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Ok(None)
@@ -74,7 +77,8 @@ impl DiskReserve {
         }
     }
 
-    /// Says whether new work may come in; looks again if it could not.
+    /// Returns an error if new work must be refused; after a refusal, tries to restore the ballast
+    /// first.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if !self.tight.load(Ordering::Acquire) {
             return Ok(());
@@ -88,13 +92,13 @@ impl DiskReserve {
         Ok(())
     }
 
-    /// Refuses if there are not so many bytes beside the ballast.
+    /// Fails unless this many bytes are free beside the ballast.
     pub(super) fn check_has(&self, bytes: u64) -> Result<(), StoreError> {
         let mut wanted = self.wanted.lock();
         let enough = self.allocate(bytes);
         match &enough {
             Ok(()) => *wanted = (*wanted).min(MARGIN),
-            // That says nothing of the disk.
+            // A shortage of descriptors or memory says nothing about the disk.
             Err(StoreError::Exhausted { .. }) => {}
             Err(error) => {
                 *wanted = bytes;
@@ -104,7 +108,7 @@ impl DiskReserve {
         enough
     }
 
-    /// Has the work done, once more with the ballast's space if the disk is full.
+    /// Runs `work`, and once more with the ballast's space if the disk is full.
     pub(super) fn make_for<T>(
         &self,
         mut work: impl FnMut() -> Result<T, StoreError>,
@@ -128,7 +132,7 @@ impl DiskReserve {
         }
     }
 
-    /// Says whether there was anything to give.
+    /// Removes the ballast; returns whether it held any space.
     fn give_back(&self) -> Result<bool, StoreError> {
         let mut wanted = self.wanted.lock();
         *wanted = (*wanted).max(MARGIN);
@@ -137,17 +141,17 @@ impl DiskReserve {
         };
         let given = ballast.metadata().is_ok_and(|found| found.len() > 0);
         drop(ballast);
-        self.home.remove(OsStr::new(NAME))?;
+        self.data_dir.remove(OsStr::new(NAME))?;
         if given {
-            // Some file systems have the space again only when this is on disk.
-            self.home.sync().map_err(StoreError::into_final)?;
+            // Some file systems release the space only when the removal is on disk.
+            self.data_dir.sync().map_err(StoreError::into_final)?;
         }
         Ok(given)
     }
 
-    /// Makes the ballast what it should be, if there is room for it and so many bytes more.
+    /// Restores the ballast if the disk has space for it and for `more` bytes.
     fn allocate(&self, more: u64) -> Result<(), StoreError> {
-        let mut file = self.home.create_or_open(OsStr::new(NAME))?;
+        let mut file = self.data_dir.create_or_open(OsStr::new(NAME))?;
         self.check_ours(&mut file)?;
         let before = file.metadata().map_or(0, |found| found.len());
         if before >= BALLAST && more == 0 && has_first_line(&file).unwrap_or(false) {
@@ -157,7 +161,7 @@ impl DiskReserve {
             file.seek(SeekFrom::Start(0))?;
             file.write_all(FIRST_LINE)
         });
-        // A part of a ballast is of no use.
+        // A partial ballast is useless.
         let kept = if enough.is_ok() || before >= BALLAST {
             file.set_len(BALLAST)
         } else {
@@ -169,8 +173,8 @@ impl DiskReserve {
     }
 }
 
-/// Says whether this is a ballast: a file that is empty, begins with its first line, or, from an earlier
-/// version, is nothing but zeroes.
+/// Returns whether the file is a ballast: it is empty, begins with the first line, or, from an
+/// earlier version, holds only zeroes.
 fn is_ballast(mut file: &File) -> io::Result<bool> {
     if !file.metadata()?.is_file() {
         return Ok(false);
@@ -196,7 +200,7 @@ fn has_first_line(mut file: &File) -> io::Result<bool> {
     Ok(first == FIRST_LINE)
 }
 
-/// Has the file system set so many bytes aside.
+/// Makes the file system allocate this many bytes.
 fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {

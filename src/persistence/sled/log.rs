@@ -1,4 +1,4 @@
-//! The log: every batch, in order, one append and one fdatasync per commit.
+//! The log: every batch, in order, with one append and one fdatasync per commit.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,32 +8,32 @@ use super::base::Mark;
 use super::files::{make_dir, make_private, sync_dir};
 use super::frame::{self, Stamp};
 use super::replay::Replayed;
-use super::segment::{ENDING, Head, KEEP, Segment};
+use super::segment::{ENDING, KEEP, Segment, SegmentHeader};
 use crate::persistence::dir::Dir;
 use crate::persistence::identity::StoreId;
 use crate::persistence::watermark::Watermark;
 use crate::persistence::{Batch, StoreError};
 
-/// Frames that nobody syncs are handed to the kernel when this much of them waits.
+/// Frames that no caller syncs are handed to the kernel when they reach this many bytes.
 const BUFFER: usize = 1 << 20;
-/// How often something is handed to the kernel, without an fsync, before the file is looked at: whether it
-/// was deleted. That takes about half as long as a small write.
+/// How many writes are handed to the kernel, without an fsync, before the file is checked for a
+/// name, in case it was deleted. The check takes about half as long as a small write.
 const UNCHECKED: u32 = 64;
-/// So many segments, each the work of one opening, are checkpointed however little is in them.
+/// So many segments, each written by one session, are checkpointed however little is in them.
 const OLDER: usize = 8;
 const BEGUN: &str = "the log is begun before its first frame";
 
-/// The end of the log that is written to.
+/// The log, and its end that is written to.
 #[derive(Debug)]
 pub(super) struct Log {
     dir: PathBuf,
-    /// What is written to; none before the first frame of this life.
-    end: Option<End>,
-    /// Of the segment that was begun last, in this life or one before.
+    /// The tail that is written to; `None` before the first frame of this session.
+    tail: Option<Tail>,
+    /// The generation of the segment that was begun last, in this session or an earlier one.
     generation: u64,
-    /// Segments before this one that sled does not hold yet, and that are not frozen.
+    /// Earlier segments that are neither frozen nor in sled yet.
     older: Vec<PathBuf>,
-    /// Segments without a frame, which are the end of the log until the next is begun.
+    /// Segments without a frame, which are the end of the log until the next segment is begun.
     empty: Vec<PathBuf>,
     /// Files of segments that are no longer needed.
     spare: Vec<PathBuf>,
@@ -47,36 +47,36 @@ pub(super) struct Log {
     synced: u64,
     /// Bytes of frames since the last rotation.
     bytes: u64,
-    /// How often something was handed to the kernel since the file was last seen to have a name.
+    /// The number of writes to the kernel since the file was last seen to have a name.
     unchecked: u32,
-    /// What was found of the fence, until the log is begun.
-    fence: Option<Watermark>,
+    /// The watermark that the replay found, until the log is begun.
+    watermark: Option<Watermark>,
 }
 
 #[derive(Debug)]
-struct End {
-    /// The log's own.
+struct Tail {
+    /// The directory of the log.
     dir: Arc<Dir>,
     segment: Segment,
-    /// Knows of what is on disk, and of nothing else.
-    fence: Watermark,
-    /// The store that it belongs to.
+    /// Covers frames that are on disk, and no others.
+    watermark: Watermark,
+    /// The id of the store.
     id: StoreId,
 }
 
-/// What a rotation leaves behind.
+/// The result of a rotation.
 #[derive(Debug)]
 pub(super) struct Rotated {
-    /// Where the frames stand that the frozen overlay was made of.
+    /// The segments of the frames in the frozen memtable.
     pub(super) segments: Vec<PathBuf>,
-    /// The directory that they are in.
+    /// The directory of the segments.
     pub(super) dir: Arc<Dir>,
-    /// What sled holds once it has that overlay.
+    /// The mark that sled gets once it holds that memtable.
     pub(super) mark: Mark,
 }
 
 impl Log {
-    /// What was replayed, to be gone on with. Nothing is written yet.
+    /// Creates the log from its replay. Writes nothing.
     pub(super) fn resume(dir: PathBuf, replayed: Replayed) -> Self {
         let Replayed {
             last,
@@ -86,12 +86,12 @@ impl Log {
             spare,
             files,
             bytes,
-            fence,
+            watermark,
             ..
         } = replayed;
         Self {
             dir,
-            end: None,
+            tail: None,
             generation,
             older,
             empty,
@@ -102,109 +102,109 @@ impl Log {
             synced: last,
             bytes,
             unchecked: 0,
-            fence,
+            watermark,
         }
     }
 
-    /// Gets ready for the first frame, if it is not: in a segment of its own, so that a torn tail is never
-    /// written over and its frames never follow new ones. Gives back the segment's generation. After an
-    /// error that is temporary nothing has changed.
+    /// Prepares the log for the first frame, if it is not prepared: the frame gets a segment of its
+    /// own, so that a torn tail is never overwritten and its frames never follow new ones. Returns
+    /// the segment's generation. After a temporary error nothing has changed.
     pub(super) fn begin(&mut self, id: StoreId) -> Result<u64, StoreError> {
-        if self.end.is_some() {
+        if self.tail.is_some() {
             return Ok(self.generation);
         }
         make_dir(&self.dir)?;
         make_private(&self.dir)?;
-        if let Some(home) = self.dir.parent() {
-            sync_dir(home)?;
+        if let Some(data_dir) = self.dir.parent() {
+            sync_dir(data_dir)?;
         }
         let dir = Arc::new(Dir::open(self.dir.clone())?);
-        self.prepare_fence(&dir, id)?;
+        self.prepare_watermark(&dir, id)?;
         let segment = self.next_segment(&dir, KEEP.1, id)?;
-        // Only now are these not the end of the log any more.
+        // Only now do these stop being the end of the log.
         let surplus = self.spare.drain(self.spare.len().min(1)..);
         for path in self.empty.drain(..).chain(surplus) {
             dir.remove(name_of(&path))?;
         }
-        self.end = self.fence.take().map(|fence| End {
+        self.tail = self.watermark.take().map(|watermark| Tail {
             dir,
             segment,
-            fence,
+            watermark,
             id,
         });
         Ok(self.generation)
     }
 
-    /// Brings the fence up to date, or makes it. It is there, and says which store's it is, before any
+    /// Brings the watermark up to date, or creates it. It exists, and names its store, before any
     /// segment does.
-    fn prepare_fence(&mut self, dir: &Dir, id: StoreId) -> Result<(), StoreError> {
-        let mut fence = match self.fence.take() {
-            Some(fence) => fence,
+    fn prepare_watermark(&mut self, dir: &Dir, id: StoreId) -> Result<(), StoreError> {
+        let mut watermark = match self.watermark.take() {
+            Some(watermark) => watermark,
             None => {
-                let fence = Watermark::make(dir, self.last, id)?;
+                let watermark = Watermark::create(dir, self.last, id)?;
                 dir.sync()?;
-                fence
+                watermark
             }
         };
-        fence.identify(id)?;
-        if fence.last() < self.last {
-            // A crash came between the two, or nobody had asked for an fsync.
-            fence.advance(self.last)?;
+        watermark.identify(id)?;
+        if watermark.last() < self.last {
+            // A crash came between frame and watermark, or no caller had asked for an fsync.
+            watermark.advance(self.last)?;
         }
-        self.fence = Some(fence);
+        self.watermark = Some(watermark);
         Ok(())
     }
 
     fn next_segment(&mut self, dir: &Dir, keep: u64, id: StoreId) -> Result<Segment, StoreError> {
-        let head = Head {
+        let header = SegmentHeader {
             generation: self.generation + 1,
             first: self.last + 1,
-            is_fenced: true,
+            has_watermark: true,
             id: Some(id),
         };
-        let segment = begin(dir, head, &mut self.spare, &mut self.files, keep)?;
-        self.generation = head.generation;
+        let segment = begin(dir, header, &mut self.spare, &mut self.files, keep)?;
+        self.generation = header.generation;
         Ok(segment)
     }
 
-    fn end(&self) -> &End {
-        self.end.as_ref().expect(BEGUN)
+    fn tail(&self) -> &Tail {
+        self.tail.as_ref().expect(BEGUN)
     }
 
-    fn end_mut(&mut self) -> &mut End {
-        self.end.as_mut().expect(BEGUN)
+    fn tail_mut(&mut self) -> &mut Tail {
+        self.tail.as_mut().expect(BEGUN)
     }
 
     pub(super) fn is_begun(&self) -> bool {
-        self.end.is_some()
+        self.tail.is_some()
     }
 
-    /// Of the segment that was begun last; 0 if there is none.
+    /// Returns the generation of the segment that was begun last; 0 if there is none.
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The store that it belongs to.
+    /// Returns the id of the store.
     pub(super) fn id(&self) -> StoreId {
-        self.end().id
+        self.tail().id
     }
 
-    /// Number of the last frame that is on disk.
+    /// Returns the number of the last frame that is on disk.
     pub(super) fn synced(&self) -> u64 {
         self.synced
     }
 
-    /// How much is in it that is not in sled.
+    /// Returns the bytes of the log that are not in sled.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Says whether it is time to hand what is in it to sled.
+    /// Returns whether the log should be moved into sled.
     pub(super) fn is_full(&self, limit: u64) -> bool {
         self.bytes >= limit || self.older.len() >= OLDER
     }
 
-    /// Adds a batch, on disk only after [`sync`](Self::sync).
+    /// Adds a batch, which is on disk only after [`sync`](Self::sync).
     pub(super) fn append(&mut self, batch: &Batch) {
         let before = self.buffer.len();
         let stamp = Stamp {
@@ -212,82 +212,84 @@ impl Log {
             seq: self.last + 1,
             synced: self.synced,
         };
-        let place = self.end().segment.end() + before as u64;
-        frame::append(&mut self.buffer, place, stamp, batch);
+        let position = self.tail().segment.end() + before as u64;
+        frame::append(&mut self.buffer, position, stamp, batch);
         self.last += 1;
         self.bytes += (self.buffer.len() - before) as u64;
     }
 
-    /// Says whether so much waits to be handed to the kernel that it should be.
+    /// Returns whether the buffer should be handed to the kernel.
     pub(super) fn is_backed_up(&self) -> bool {
         self.buffer.len() >= BUFFER
     }
 
-    /// The same for the second time: what waited could not be handed over.
+    /// Returns whether the buffer is twice as full: it could not be handed over.
     pub(super) fn is_overflowing(&self) -> bool {
         self.buffer.len() >= 2 * BUFFER
     }
 
-    /// Hands everything to the kernel. After an error that is temporary all of it is still to be handed
-    /// over.
+    /// Hands the buffer to the kernel. After a temporary error the whole buffer is still to be
+    /// handed over.
     pub(super) fn write(&mut self) -> Result<(), StoreError> {
         if !self.buffer.is_empty() {
             self.unchecked += 1;
             if self.unchecked >= UNCHECKED {
                 self.check_has_a_name()?;
             }
-            let segment = &mut self.end.as_mut().expect(BEGUN).segment;
+            let segment = &mut self.tail.as_mut().expect(BEGUN).segment;
             segment.write(&self.buffer)?;
             self.buffer.clear();
         }
         Ok(())
     }
 
-    /// Refuses to go on in a file that has been deleted: what is written to it would be acknowledged, and
-    /// gone.
+    /// Fails if the file has been deleted: frames written to it would be acknowledged and then
+    /// lost.
     fn check_has_a_name(&mut self) -> Result<(), StoreError> {
         self.unchecked = 0;
-        self.end().segment.check_has_a_name()
+        self.tail().segment.check_has_a_name()
     }
 
-    /// Returns when everything is on disk.
+    /// Makes all frames durable.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
         self.write()?;
         if self.synced < self.last {
-            // One call to the system, beside an fsync.
+            // Costs one system call, beside an fsync.
             self.check_has_a_name()?;
             let last = self.last;
-            let End { segment, fence, .. } = self.end_mut();
+            let Tail {
+                segment, watermark, ..
+            } = self.tail_mut();
             segment.sync()?;
-            // Only now: a fence must never know more than the disk.
-            fence.advance(last)?;
+            // Only now: a watermark must never exceed what is on disk.
+            watermark.advance(last)?;
             self.synced = last;
         }
         Ok(())
     }
 
-    /// Ends a clean life: a last frame says that all before it is on disk, so that damage to any of
-    /// these is told from a tail that a crash has torn.
+    /// Ends a clean session with a last frame that records that all frames before it are on disk,
+    /// so that damage to any of these is distinguished from a tail torn by a crash.
     pub(super) fn seal(&mut self) -> Result<(), StoreError> {
         if !self.is_begun() {
             return Ok(());
         }
         self.sync()?;
-        if !self.end().segment.is_empty() {
+        if !self.tail().segment.is_empty() {
             self.append(&Batch::new());
             self.sync()?;
         }
-        self.end().fence.sync()
+        self.tail().watermark.sync()
     }
 
-    /// Makes all that is in the log durable and goes on in another segment: sled may only be given
-    /// what no crash can take from the log any more. After an error that is temporary nothing has changed.
+    /// Makes all frames durable and continues in another segment: sled may receive only frames that
+    /// no crash can remove from the log. After a temporary error nothing has changed.
     pub(super) fn rotate(&mut self) -> Result<Rotated, StoreError> {
         self.sync()?;
-        let (dir, id) = (self.end().dir.clone(), self.end().id);
-        // It will most likely get about as long as this one.
-        let next = self.next_segment(&dir, self.end().segment.end(), id)?;
-        let full = std::mem::replace(&mut self.end_mut().segment, next);
+        let (dir, id) = (self.tail().dir.clone(), self.tail().id);
+        // The next segment will most likely get about as long as this one.
+        let next = self.next_segment(&dir, self.tail().segment.end(), id)?;
+        let full = std::mem::replace(&mut self.tail_mut().segment, next);
         self.bytes = 0;
         let mut segments = std::mem::take(&mut self.older);
         segments.push(full.path().to_owned());
@@ -301,16 +303,16 @@ impl Log {
         })
     }
 
-    /// The files with the frames that no checkpoint has taken in hand, and how many bytes of each are of
-    /// the log.
+    /// Returns the files whose frames no checkpoint has taken over, and how many bytes of each
+    /// belong to the log.
     pub(super) fn segments(&self) -> Vec<(PathBuf, u64)> {
         let older = self.older.iter().map(|path| (path.clone(), u64::MAX));
-        let segment = &self.end().segment;
+        let segment = &self.tail().segment;
         let last = (segment.path().to_owned(), segment.end());
         older.chain([last]).collect()
     }
 
-    /// Takes back files that a checkpoint has made free.
+    /// Takes back files that a checkpoint has freed.
     pub(super) fn reuse(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         self.spare.extend(files);
     }
@@ -321,25 +323,25 @@ impl Log {
     }
 
     #[cfg(test)]
-    pub(super) fn fence(&mut self) -> &mut Watermark {
-        &mut self.end_mut().fence
+    pub(super) fn watermark(&mut self) -> &mut Watermark {
+        &mut self.tail_mut().watermark
     }
 
     #[cfg(test)]
     pub(super) fn segment(&mut self) -> &mut Segment {
-        &mut self.end_mut().segment
+        &mut self.tail_mut().segment
     }
 
     #[cfg(test)]
     pub(super) fn dir(&self) -> &Dir {
-        &self.end().dir
+        &self.tail().dir
     }
 }
 
 /// Begins a segment, in a spare file or a new one.
 fn begin(
     dir: &Dir,
-    head: Head,
+    header: SegmentHeader,
     spare: &mut Vec<PathBuf>,
     files: &mut u64,
     keep: u64,
@@ -353,26 +355,26 @@ fn begin(
             (file, dir.path().join(name), true)
         }
     };
-    // From here on the file is used, or removed.
+    // From here on the file is either used or removed.
     match is_new {
         true => *files += 1,
         false => drop(spare.pop()),
     }
-    let begun = Segment::begin(file, path.clone(), head, keep).and_then(|segment| {
+    let begun = Segment::begin(file, path.clone(), header, keep).and_then(|segment| {
         if is_new {
             dir.sync()?;
         }
         Ok(segment)
     });
     begun.or_else(|error| {
-        // A head without its frames would contradict what is now written elsewhere.
+        // A header without its frames would contradict the records in other files.
         let gone = dir.remove(name_of(&path)).and_then(|()| dir.sync());
         gone.map_err(StoreError::into_final)?;
         Err(error)
     })
 }
 
-/// The name of a segment's file.
+/// Returns the name of a segment's file.
 pub(super) fn name_of(path: &Path) -> &OsStr {
     path.file_name().expect("a segment's file has a name")
 }

@@ -1,4 +1,4 @@
-//! What is in the log and not yet in sled, in memory.
+//! Memtables: the entries that are in the log and not yet in sled.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::{Occupied, Vacant};
@@ -9,54 +9,54 @@ use std::sync::Arc;
 
 use crate::persistence::{Batch, Op};
 
-/// What an entry is taken to cost beside its bytes.
+/// The assumed memory overhead of an entry, in bytes.
 const ENTRY: usize = 100;
 
-/// The bounds of what is left of a walk.
+/// The bounds of the rest of a scan.
 pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 /// A key, and its value unless it was deleted.
 pub(super) type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// Which end of a range.
+/// An end of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Front,
     Back,
 }
 
-/// The last word on each key that it knows.
+/// The latest values of some keys.
 #[derive(Default)]
 pub(super) struct Memtable {
-    entries: BTreeMap<Vec<u8>, Last>,
-    /// About how many bytes of memory the entries take.
-    weight: usize,
-    /// The part of it that is not of deleted keys.
-    live: usize,
+    entries: BTreeMap<Vec<u8>, Latest>,
+    /// The approximate memory that the entries take, in bytes.
+    size: usize,
+    /// The part of this that is not taken by deleted keys.
+    live_size: usize,
 }
 
-/// The last word on a key.
-struct Last {
-    /// None if it was deleted.
+/// The latest value of a key.
+struct Latest {
+    /// `None` if the key was deleted.
     value: Option<Vec<u8>>,
-    /// Nothing below knows the key: to delete it is to forget it.
+    /// Whether no layer below has the key: deleting it needs no tombstone.
     is_new: bool,
 }
 
-impl Last {
-    fn weight(&self, key: usize) -> usize {
+impl Latest {
+    fn size(&self, key: usize) -> usize {
         key + ENTRY + self.value.as_ref().map_or(0, Vec::len)
     }
 
-    fn live(&self, key: usize) -> usize {
+    fn live_size(&self, key: usize) -> usize {
         match self.value {
-            Some(_) => self.weight(key),
+            Some(_) => self.size(key),
             None => 0,
         }
     }
 }
 
 impl Memtable {
-    /// Over what knows no key above these.
+    /// Applies a batch over layers that have no key above `below`.
     fn apply(&mut self, batch: Batch, below: &MaxKeys) {
         for op in batch {
             match op {
@@ -72,18 +72,18 @@ impl Memtable {
         let (before, now) = match self.entries.entry(key) {
             Occupied(mut entry) => {
                 let last = entry.get_mut();
-                let before = (last.weight(len), last.live(len));
+                let before = (last.size(len), last.live_size(len));
                 last.value = value;
-                (before, last.weight(len))
+                (before, last.size(len))
             }
             Vacant(entry) => {
                 let is_new = below.are_below(entry.key());
-                let last = entry.insert(Last { value, is_new });
-                ((0, 0), last.weight(len))
+                let last = entry.insert(Latest { value, is_new });
+                ((0, 0), last.size(len))
             }
         };
-        self.weight = self.weight + now - before.0;
-        self.live = self.live + now - before.1;
+        self.size = self.size + now - before.0;
+        self.live_size = self.live_size + now - before.1;
     }
 
     fn delete(&mut self, key: Vec<u8>, below: &MaxKeys) {
@@ -91,28 +91,28 @@ impl Memtable {
         match self.entries.entry(key) {
             Occupied(mut entry) => {
                 let last = entry.get_mut();
-                self.weight -= last.weight(len);
-                self.live -= last.live(len);
+                self.size -= last.size(len);
+                self.live_size -= last.live_size(len);
                 if last.is_new {
                     entry.remove();
                 } else {
                     last.value = None;
-                    self.weight += last.weight(len);
+                    self.size += last.size(len);
                 }
             }
             Vacant(entry) if below.are_below(entry.key()) => {}
             Vacant(entry) => {
-                let last = Last {
+                let last = Latest {
                     value: None,
                     is_new: false,
                 };
-                self.weight += last.weight(len);
+                self.size += last.size(len);
                 entry.insert(last);
             }
         }
     }
 
-    /// All that is not deleted, as a batch.
+    /// Returns all entries that are not deleted, as a batch.
     pub(super) fn survivors(&self) -> Batch {
         let mut batch = Batch::new();
         for (key, last) in &self.entries {
@@ -125,23 +125,24 @@ impl Memtable {
 
     fn keep_only_deletes(&mut self) {
         self.entries.retain(|_, last| last.value.is_none());
-        self.weight -= self.live;
-        self.live = 0;
+        self.size -= self.live_size;
+        self.live_size = 0;
     }
 
-    /// The value of a key, `None` in it for a deleted one, or nothing if it knows nothing.
+    /// Returns the value of a key: `Some(None)` for a deleted key, `None` if the memtable has no
+    /// entry.
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         self.entries.get(key).map(|last| last.value.as_deref())
     }
 
-    /// The entries in order from a bound on.
+    /// Returns the entries in order, from a bound on.
     pub(super) fn from(&self, from: Bound<&[u8]>) -> impl Iterator<Item = Entry<'_>> {
         self.entries
             .range::<[u8], _>((from, Bound::Unbounded))
             .map(as_entry)
     }
 
-    /// The last key below this one, or the last of all.
+    /// Returns the last key below `to`, or the last of all if `to` is empty.
     fn last_before(&self, to: &[u8]) -> Option<&[u8]> {
         let to = match to {
             [] => Bound::Unbounded,
@@ -160,16 +161,16 @@ impl Memtable {
         entry.map(as_entry)
     }
 
-    pub(super) fn weight(&self) -> usize {
-        self.weight
+    pub(super) fn size(&self) -> usize {
+        self.size
     }
 
-    pub(super) fn live(&self) -> usize {
-        self.live
+    pub(super) fn live_size(&self) -> usize {
+        self.live_size
     }
 }
 
-fn as_entry<'a>((key, last): (&'a Vec<u8>, &'a Last)) -> Entry<'a> {
+fn as_entry<'a>((key, last): (&'a Vec<u8>, &'a Latest)) -> Entry<'a> {
     (key, last.value.as_deref())
 }
 
@@ -178,12 +179,12 @@ impl fmt::Debug for Memtable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memtable")
             .field("entries", &self.entries.len())
-            .field("weight", &self.weight)
+            .field("size", &self.size)
             .finish()
     }
 }
 
-/// The largest key under each first byte of what lies below. Ids rise, so most new keys are above.
+/// The largest key under each first byte in the layers below. Ids rise, so most new keys are above.
 #[derive(Default)]
 pub(super) struct MaxKeys(BTreeMap<u8, Vec<u8>>);
 
@@ -196,7 +197,7 @@ impl MaxKeys {
         }
     }
 
-    /// Says whether what lies below cannot know this key.
+    /// Returns whether the layers below cannot have this key.
     pub(super) fn are_below(&self, key: &[u8]) -> bool {
         match key.first() {
             Some(first) => self.0.get(first).is_none_or(|top| top.as_slice() < key),
@@ -204,7 +205,7 @@ impl MaxKeys {
         }
     }
 
-    /// The same of all keys in these bounds.
+    /// Returns whether the layers below cannot have any key in these bounds.
     pub(super) fn are_below_all(&self, bounds: Bounds<'_>) -> bool {
         use Bound::{Excluded, Included};
         let (Included(from) | Excluded(from), Excluded(to)) = bounds else {
@@ -218,31 +219,31 @@ impl MaxKeys {
     }
 }
 
-/// Prints how many there are.
+/// Prints the number of keys.
 impl fmt::Debug for MaxKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("MaxKeys").field(&self.0.len()).finish()
     }
 }
 
-/// The overlays over sled, the newer one first.
+/// The memtables over sled, the newer one first.
 #[derive(Debug, Default)]
 pub(super) struct Memtables {
     active: Memtable,
-    /// On its way into sled.
+    /// The memtable that a checkpoint is moving into sled.
     frozen: Option<Arc<Memtable>>,
-    /// Of that and of sled.
-    tops: MaxKeys,
-    /// Rises when the frozen one goes: what was read of sled before that may be older than what
-    /// went with it.
+    /// The largest keys of the frozen memtable and of sled.
+    max_keys: MaxKeys,
+    /// Increased when the frozen memtable is dropped: pairs read from sled before that may be older
+    /// than its entries.
     pub(super) epoch: u64,
 }
 
 impl Memtables {
-    /// Nothing yet, over sled, in which these keys are the largest.
-    pub(super) fn over(tops: MaxKeys) -> Self {
+    /// Creates empty memtables over sled, whose largest keys are given.
+    pub(super) fn over(max_keys: MaxKeys) -> Self {
         Self {
-            tops,
+            max_keys,
             ..Self::default()
         }
     }
@@ -252,13 +253,13 @@ impl Memtables {
     }
 
     pub(super) fn apply(&mut self, batch: Batch) {
-        self.active.apply(batch, &self.tops);
+        self.active.apply(batch, &self.max_keys);
     }
 
-    /// Starts a new overlay over the present one. `survivors` move up to it, if there are any:
-    /// then they are all of the present one but its deletes.
+    /// Freezes the active memtable and starts a new one. If there are `survivors`, they move to the
+    /// new memtable; they must be all entries of the frozen one except its deletes.
     pub(super) fn freeze(&mut self, survivors: Batch) -> Arc<Memtable> {
-        assert!(self.frozen.is_none(), "one overlay is frozen at a time");
+        assert!(self.frozen.is_none(), "one memtable is frozen at a time");
         let mut frozen = std::mem::take(&mut self.active);
         if !survivors.is_empty() {
             frozen.keep_only_deletes();
@@ -266,33 +267,33 @@ impl Memtables {
         let tags = successors(frozen.last_before(&[]), |last| {
             frozen.last_before(last.get(..1)?)
         });
-        tags.for_each(|last| self.tops.raise(last.to_vec()));
-        self.active.apply(survivors, &self.tops);
+        tags.for_each(|last| self.max_keys.raise(last.to_vec()));
+        self.active.apply(survivors, &self.max_keys);
         let frozen = Arc::new(frozen);
         self.frozen = Some(frozen.clone());
         frozen
     }
 
-    /// Lets go of the frozen one, all of which sled holds now.
+    /// Drops the frozen memtable, all of which sled holds now.
     #[must_use = "it may be large: drop it without the lock"]
     pub(super) fn drop_frozen(&mut self) -> Option<Arc<Memtable>> {
         self.epoch += 1;
         self.frozen.take()
     }
 
-    /// The value of a key, as [`Memtable::get`]; nothing if sled has to be asked.
+    /// Returns the value of a key as [`Memtable::get`] does; `None` if sled must be read.
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         let below = || self.frozen.as_ref()?.get(key);
-        let nowhere = || self.tops.are_below(key).then_some(None);
+        let nowhere = || self.max_keys.are_below(key).then_some(None);
         self.active.get(key).or_else(below).or_else(nowhere)
     }
 
-    /// Says whether sled can have anything in these bounds.
+    /// Returns whether sled can have a key in these bounds.
     pub(super) fn reach_sled(&self, bounds: Bounds<'_>) -> bool {
-        !self.tops.are_below_all(bounds)
+        !self.max_keys.are_below_all(bounds)
     }
 
-    /// The entry at one end of a range.
+    /// Returns the entry at one end of a range.
     pub(super) fn end(&self, end: End, bounds: Bounds<'_>) -> Option<Entry<'_>> {
         let below = self.frozen.as_ref().and_then(|o| o.end(end, bounds));
         match (self.active.end(end, bounds), below) {
@@ -303,7 +304,7 @@ impl Memtables {
 }
 
 impl End {
-    /// Says whether a walk from this end meets `one` before `other`.
+    /// Returns whether a scan from this end reaches `one` before `other`.
     pub(super) fn is_nearer(self, one: &[u8], other: &[u8]) -> bool {
         match self {
             End::Front => one < other,

@@ -1,16 +1,16 @@
-//! A store on disk: a log of our own in front of sled 0.34.7, which is made to keep its word.
+//! A store on disk: a log of our own in front of sled 0.34.7, which makes sled durable.
 //!
-//! A commit is one frame appended to the log and one `fdatasync`. What is in the log and not yet in
-//! sled is in memory, in an overlay that reads look into first. When that is full it is frozen: a
-//! thread moves it into sled while a new one fills, and the log's file is used again.
+//! A commit is one frame appended to the log and one `fdatasync`. Entries that are in the log and
+//! not yet in sled are in a memtable, which reads consult first. A full memtable is frozen: a
+//! thread moves it into sled while a new one fills, and the log's file is reused.
 //!
-//! sled alone never calls fsync on Linux, is left unopenable by a kill at the wrong moment,
-//! and panics on some damaged files. The rules of RELIABILITY.md close these gaps, but for what it
-//! says is still open; each is named in these files where it is kept.
+//! sled alone never calls fsync on Linux, does not open after a kill at the wrong moment, and
+//! panics on some damaged files. The rules of RELIABILITY.md close these gaps, except for those it
+//! lists as open; each file names the rules that it keeps.
 //!
-//! Segments, fence and sled carry the id of the store: files of two stores are not taken for one. What is
-//! done to files of ours while the store is open is done in the directories that were opened; sled goes by
-//! paths, so it is given nothing once its directory is no longer at its path.
+//! Segments, watermark and sled carry the id of the store, so that files of two stores are not
+//! mixed up. Our own files are accessed through the directories that were opened; sled uses paths,
+//! so it receives nothing once its directory is no longer at its path.
 //!
 //! ```text
 //! <dir>/LOCK           ours: held while open, names the holder
@@ -19,9 +19,9 @@
 //! <dir>/wal/           ours: segments of the log, and a spare one
 //!   fence              ours: the number of the last frame that is on disk
 //! <dir>/sled/          ours: mode 0700
-//!   .creating .ready   ours: one of the two says whether the first open has come to its end
+//!   .creating .ready   ours: one of the two; `.ready` once the first open has completed
 //!   db conf snap.*     sled's
-//!   blobs/             sled's, for what is too large for its log; stays empty at records <= 8 KB
+//!   blobs/             sled's, for records too large for its log; stays empty at records <= 8 KB
 //! ```
 
 mod backup;
@@ -68,22 +68,22 @@ use super::dir::Dir;
 use super::identity::Identity;
 use super::{Batch, Durability, Scan, Store, StoreError, data_dir, engine_dir, files};
 
-/// An overlay is frozen when it takes this much memory, or so much of the log. Two of them may be
-/// there at a time; what is put and deleted within one never reaches sled.
+/// The size at which a memtable is frozen, in bytes of memory or of the log. Two memtables may
+/// exist at a time; an entry that is put and deleted within one never reaches sled.
 const LIMIT: usize = 8 << 20;
 
-/// What is found in the log when the store is opened is frozen when half a limit has come to it, or at
-/// so many limits: whoever goes on with what was live reads sled, and gets on more slowly beside a
-/// checkpoint (measured: 100,000 workflows took 1.05 s, and 0.7 s without it).
-const FOUND: usize = 2;
+/// A memtable found in the log at open is frozen when half a limit has been added to it, or at this
+/// many limits: the recovery of live workflows reads sled, and is slower beside a checkpoint
+/// (measured: 100,000 workflows took 1.05 s, and 0.7 s without it).
+const RECOVERED_LIMITS: usize = 2;
 
-/// While no checkpoint can begin, because sled's files are copied or the system is short of descriptors
-/// or memory, an overlay may take so many times as much.
-const STILL: usize = 8;
+/// How many limits a memtable may reach while no checkpoint can start, because sled's files are
+/// being copied or the system is short of descriptors or memory.
+const POSTPONED_LIMITS: usize = 8;
 
-/// How much room a checkpoint must find, in shares of what it moves (measured: its file grows by up to
-/// twice that): an error of sled's is for good, so it should not meet a full disk.
-const SLED_TAKES: u64 = 3;
+/// The free space that a checkpoint requires, as a multiple of the bytes it moves (measured: sled's
+/// file grows by up to twice that). An error of sled is final, so sled should not meet a full disk.
+const CHECKPOINT_SPACE: u64 = 3;
 
 /// Keeps an ordered map of bytes in a directory, with sled 0.34.7 inside.
 ///
@@ -104,41 +104,41 @@ const SLED_TAKES: u64 = 3;
 /// ```
 pub struct SledStore {
     shared: Arc<Shared>,
-    /// Locked by whoever writes: batches are in the log in the order in which they are seen.
+    /// Locked by writers: the log has the batches in the order in which reads see them.
     writer: Mutex<Writer>,
-    /// Told when sled's files are no longer being copied.
-    stirs: Condvar,
-    /// Of an overlay, in bytes.
+    /// Notified when the copying of sled's files ends.
+    copy_ended: Condvar,
+    /// The limit of a memtable, in bytes.
     limit: usize,
-    /// Last, so that it is let go after sled's own lock.
+    /// The last field, so that it is released after sled's own lock.
     _lock: File,
 }
 
 #[derive(Debug)]
 struct Writer {
     log: Log,
-    /// When to freeze the overlay, in bytes of its memory or of the log.
+    /// The size at which the memtable is frozen, in bytes of its memory or of the log.
     freeze_at: usize,
-    /// Moves the frozen overlay into sled.
+    /// The thread that moves the frozen memtable into sled.
     checkpoint: Option<JoinHandle<Ended>>,
-    /// A checkpoint that the system was short of something for: it goes on before the next begins.
-    put_off: Option<Box<Checkpoint>>,
-    /// What the system was short of when a checkpoint was to begin, until one does.
+    /// A checkpoint that stopped for lack of a resource: it is resumed before the next one starts.
+    postponed: Option<Box<Checkpoint>>,
+    /// The shortage that kept a checkpoint from starting, until one starts.
     shortage: Option<StoreError>,
-    /// sled's files are being copied: no checkpoint may begin.
-    is_still: bool,
+    /// Whether sled's files are being copied: no checkpoint may start.
+    is_copying: bool,
 }
 
-/// What a checkpoint's thread and a scan need of the store.
+/// The part of the store that checkpoints and scans share.
 #[derive(Debug)]
 struct Shared {
-    home: Arc<Dir>,
+    data_dir: Arc<Dir>,
     base: Base,
-    room: DiskReserve,
-    layers: RwLock<Memtables>,
+    reserve: DiskReserve,
+    memtables: RwLock<Memtables>,
     /// Why nothing more is accepted; the first reason stays.
     poison: OnceLock<String>,
-    /// The store is being dropped: a checkpoint ends where it is.
+    /// Whether the store is being dropped: a checkpoint then stops where it is.
     closing: AtomicBool,
 }
 
@@ -152,23 +152,24 @@ impl Shared {
 
     fn poison(&self, error: StoreError) -> StoreError {
         if self.poison.set(error.to_string()).is_ok() {
-            error!(store = %self.home.path().display(), %error, "store stopped");
+            error!(store = %self.data_dir.path().display(), %error, "store stopped");
         }
         error
     }
 }
 
 impl SledStore {
-    /// Opens the store in `dir`, making the directory if need be. If another process has it open, waits 5
-    /// seconds for that to end.
+    /// Opens the store in `dir`, creating the directory if needed. If another process has it open,
+    /// waits up to 5 seconds.
     ///
-    /// What it finds is on the disk, not only in the kernel's cache, before it returns. Nothing is written
-    /// to the directory but by sled, which may put its snapshot in order, and to `LOCK`, until something is
-    /// applied.
+    /// Before this returns, the store's data is on disk, not only in the kernel's cache. Until the
+    /// first batch is applied, the directory is written to only by sled, which may complete its
+    /// snapshot, and in `LOCK`.
     ///
-    /// Symbolic links in the directory are not followed; the directory itself may be behind one. While the
-    /// store is open the directory must stay where it is: once it was renamed, replaced or deleted, nothing
-    /// more is acknowledged, with [`StoreError::Moved`], at the latest when the log goes on in its next file.
+    /// Symbolic links in the directory are not followed; the directory itself may be behind one.
+    /// While the store is open the directory must not be moved: once it is renamed, replaced or
+    /// deleted, nothing more is acknowledged, with [`StoreError::Moved`], at the latest when the
+    /// log continues in its next file.
     ///
     /// # Errors
     ///
@@ -180,7 +181,8 @@ impl SledStore {
         Self::open_within(dir, data_dir::LOCK_TIMEOUT)
     }
 
-    /// As [`open`](Self::open), waiting this long for another process to let go of the store.
+    /// As [`open`](Self::open), waiting up to `lock_timeout` for another process to release the
+    /// store.
     ///
     /// # Errors
     ///
@@ -195,22 +197,22 @@ impl SledStore {
     }
 
     fn open_with(dir: &Path, limit: usize, lock_timeout: Duration) -> Result<Self, StoreError> {
-        let home = data_dir::make_home(dir)?;
-        let lock = data_dir::lock(&home, lock_timeout)?;
-        engine_dir::holds_no_other(&home, "sled")?;
-        refuse_links(&home)?;
-        verify::remove_left_behind(&home);
-        let home = Arc::new(Dir::open(home)?);
-        let room = DiskReserve::of(home.clone())?;
-        let (base, log, layers) = room.make_for(|| open(home.path()))?;
-        let found = layers.active().weight().max(log.bytes() as usize);
-        let freeze_at = (found + limit / 2).clamp(limit, FOUND * limit);
+        let data_dir = data_dir::create_data_dir(dir)?;
+        let lock = data_dir::lock(&data_dir, lock_timeout)?;
+        engine_dir::check_engine(&data_dir, "sled")?;
+        refuse_links(&data_dir)?;
+        verify::remove_killed_audit(&data_dir);
+        let data_dir = Arc::new(Dir::open(data_dir)?);
+        let reserve = DiskReserve::of(data_dir.clone())?;
+        let (base, log, memtables) = reserve.make_for(|| open(data_dir.path()))?;
+        let found = memtables.active().size().max(log.bytes() as usize);
+        let freeze_at = (found + limit / 2).clamp(limit, RECOVERED_LIMITS * limit);
         Ok(Self {
             shared: Arc::new(Shared {
-                home,
+                data_dir,
                 base,
-                room,
-                layers: RwLock::new(layers),
+                reserve,
+                memtables: RwLock::new(memtables),
                 poison: OnceLock::new(),
                 closing: AtomicBool::new(false),
             }),
@@ -218,45 +220,45 @@ impl SledStore {
                 log,
                 freeze_at,
                 checkpoint: None,
-                put_off: None,
+                postponed: None,
                 shortage: None,
-                is_still: false,
+                is_copying: false,
             }),
-            stirs: Condvar::new(),
+            copy_ended: Condvar::new(),
             limit,
             _lock: lock,
         })
     }
 
-    /// Shows the directory this store was opened in, as an absolute path.
+    /// Returns the directory this store was opened in, as an absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.shared.home.path()
+        self.shared.data_dir.path()
     }
 
-    /// Gets ready for the first write: until then nothing of ours is changed, so that whoever does not like
-    /// what it finds has not touched it.
+    /// Prepares the first write. Until then our own files are unchanged, so that a caller that
+    /// rejects the store has not modified it.
     fn begin(&self, writer: &mut Writer) -> Result<(), StoreError> {
         if writer.log.is_begun() {
             return Ok(());
         }
-        let Shared { room, base, .. } = &*self.shared;
+        let Shared { reserve, base, .. } = &*self.shared;
         base.check_in_place()?;
         let id = self.identity(writer)?.id;
-        let generation = room.make_for(|| writer.log.begin(id))?;
+        let generation = reserve.make_for(|| writer.log.begin(id))?;
         if base.mark()?.is_none() {
             let mark = Mark { seq: 0, generation };
             base.set_mark(mark)
                 .map_err(|error| self.shared.poison(error))?;
         }
-        if let Err(error) = room.check() {
+        if let Err(error) = reserve.check() {
             warn!(%error, "new work is refused until there is room on the disk");
         }
         Ok(())
     }
 
-    /// The store's identity, which is drawn when it is first written to. sled has it before any file that
-    /// carries it is made.
+    /// Returns the store's identity, which is drawn before the first write. sled has it before any
+    /// file that carries it is created.
     fn identity(&self, writer: &Writer) -> Result<Identity, StoreError> {
         let base = &self.shared.base;
         if let Some(known) = base.identity()? {
@@ -268,19 +270,20 @@ impl SledStore {
         Ok(drawn)
     }
 
-    /// Moves the overlay on, unless there is no room for that: then it goes on to grow, by no more
-    /// than what room there is for the log. While a copy is made of sled's files, or while the system is
-    /// short of what a checkpoint needs, it may grow as well, within bounds.
+    /// Starts a checkpoint if the memtable is full. Without space for the checkpoint the memtable
+    /// keeps growing, by no more than the space for the log. While sled's files are being copied,
+    /// or while the system is short of a resource that a checkpoint needs, it may also grow, up to
+    /// a bound.
     fn checkpoint_when_full(&self, writer: &mut MutexGuard<'_, Writer>) -> Result<(), StoreError> {
-        let weight = || self.shared.layers.read().active().weight();
-        while writer.is_still && weight() >= STILL * self.limit {
-            self.stirs.wait(writer);
+        let size = || self.shared.memtables.read().active().size();
+        while writer.is_copying && size() >= POSTPONED_LIMITS * self.limit {
+            self.copy_ended.wait(writer);
         }
         self.shared.healthy()?;
-        if writer.is_still || !self.is_due(writer) {
+        if writer.is_copying || !self.is_due(writer) {
             return Ok(());
         }
-        match self.begin_checkpoint(writer, SLED_TAKES * weight() as u64) {
+        match self.begin_checkpoint(writer, CHECKPOINT_SPACE * size() as u64) {
             Ok(()) => {
                 if writer.shortage.take().is_some() {
                     info!(store = %self.path().display(), "checkpoints go on");
@@ -299,24 +302,24 @@ impl SledStore {
         }
     }
 
-    /// Begins a checkpoint if there is so much room on the disk. After an error that is temporary nothing is
-    /// lost, and it may be tried again.
-    fn begin_checkpoint(&self, writer: &mut Writer, room: u64) -> Result<(), StoreError> {
-        match self.shared.room.check_has(room) {
+    /// Starts a checkpoint if the disk has this much free space. After a temporary error nothing is
+    /// lost, and the start may be repeated.
+    fn begin_checkpoint(&self, writer: &mut Writer, space: u64) -> Result<(), StoreError> {
+        match self.shared.reserve.check_has(space) {
             Err(error) if error.is_temporary() => return Err(error),
-            // What else is wrong with the ballast says nothing of the room.
+            // Any other problem with the ballast says nothing about the free space.
             Ok(()) | Err(_) => {}
         }
         let checkpoint = self.freeze(writer, self.limit / 2)?;
         self.start(writer, checkpoint)
     }
 
-    /// Has a thread run the checkpoint; where there can be none, runs it here.
+    /// Runs the checkpoint on a thread, or on this one if no thread can be started.
     fn start(&self, writer: &mut Writer, checkpoint: Checkpoint) -> Result<(), StoreError> {
-        let handed = Arc::new(Mutex::new(Some(checkpoint)));
-        let taken = handed.clone();
+        let slot = Arc::new(Mutex::new(Some(checkpoint)));
+        let thread_slot = slot.clone();
         let run = move || {
-            let checkpoint = taken.lock().take();
+            let checkpoint = thread_slot.lock().take();
             checkpoint.map_or(Ended::Free(None), Checkpoint::run)
         };
         match spawn(run) {
@@ -325,36 +328,36 @@ impl SledStore {
                 Ok(())
             }
             Err(error) => {
-                warn!(store = %self.path().display(), %error, "no thread for a checkpoint: commits wait for it");
-                let checkpoint = handed.lock().take();
+                warn!(store = %self.path().display(), %error, "no thread for a checkpoint: commits wait until it ends");
+                let checkpoint = slot.lock().take();
                 checkpoint.map_or(Ok(()), |checkpoint| {
-                    self.take_back(writer, checkpoint.run())
+                    self.finish_checkpoint(writer, checkpoint.run())
                 })
             }
         }
     }
 
-    /// Takes from a checkpoint that has ended what it leaves.
-    fn take_back(&self, writer: &mut Writer, ended: Ended) -> Result<(), StoreError> {
+    /// Takes over the files, or the postponed rest, of a checkpoint that has ended.
+    fn finish_checkpoint(&self, writer: &mut Writer, ended: Ended) -> Result<(), StoreError> {
         self.shared.healthy()?;
         match ended {
             Ended::Free(free) => {
                 writer.log.reuse(free);
                 Ok(())
             }
-            Ended::PutOff(checkpoint, error) => {
-                writer.put_off = Some(checkpoint);
+            Ended::Postponed(checkpoint, error) => {
+                writer.postponed = Some(checkpoint);
                 Err(error)
             }
         }
     }
 
-    /// Refuses to make more durable than memory should hold, while no checkpoint can begin for want of
-    /// descriptors or memory: what was applied waits.
+    /// Fails if no checkpoint can start for lack of descriptors or memory and the memtable has
+    /// reached its bound: applied batches then wait for a later `sync`.
     fn check_shortage(&self, writer: &mut MutexGuard<'_, Writer>) -> Result<(), StoreError> {
         let is_bounded = || {
-            let weight = self.shared.layers.read().active().weight();
-            weight < STILL * self.limit
+            let size = self.shared.memtables.read().active().size();
+            size < POSTPONED_LIMITS * self.limit
         };
         if writer.shortage.is_none() || is_bounded() {
             return Ok(());
@@ -367,87 +370,88 @@ impl SledStore {
         }
     }
 
-    /// A checkpoint is to begin.
+    /// Returns whether a checkpoint should start.
     fn is_due(&self, writer: &Writer) -> bool {
         let freeze_at = writer.freeze_at;
         writer.log.is_full(freeze_at as u64)
-            || self.shared.layers.read().active().weight() >= freeze_at
-            || self.is_spent(writer)
+            || self.shared.memtables.read().active().size() >= freeze_at
+            || self.is_mostly_garbage(writer)
     }
 
-    /// Freezes the overlay and goes on in a new segment; waits for the frozen one before it. After an error
-    /// that is temporary nothing has changed.
+    /// Freezes the memtable and continues in a new segment; waits for the checkpoint before it.
+    /// After a temporary error nothing has changed.
     ///
-    /// When not more than `keep` bytes are live they are copied into the new segment: what has
-    /// been dying young will go on to, and copying is cheaper than sled.
+    /// If at most `keep` bytes are live, they are copied into the new segment: entries of such
+    /// short-lived data will mostly be deleted too, and copying is cheaper than sled.
     fn freeze(&self, writer: &mut Writer, keep: usize) -> Result<Checkpoint, StoreError> {
         self.begin(writer)?;
         if let Some(checkpoint) = writer.checkpoint.take() {
             let ended = join(checkpoint)?;
-            self.take_back(writer, ended)?;
+            self.finish_checkpoint(writer, ended)?;
         }
-        if let Some(checkpoint) = writer.put_off.take() {
-            self.take_back(writer, checkpoint.run())?;
+        if let Some(checkpoint) = writer.postponed.take() {
+            self.finish_checkpoint(writer, checkpoint.run())?;
         }
-        let room = &self.shared.room;
-        let rotated = room.make_for(|| writer.log.rotate())?;
+        let reserve = &self.shared.reserve;
+        let rotated = reserve.make_for(|| writer.log.rotate())?;
         writer.freeze_at = self.limit;
         let mut survivors = Batch::new();
-        let layers = self.shared.layers.read();
-        if layers.active().live() <= keep {
-            survivors = layers.active().survivors();
+        let memtables = self.shared.memtables.read();
+        if memtables.active().live_size() <= keep {
+            survivors = memtables.active().survivors();
         }
-        drop(layers);
+        drop(memtables);
         if !survivors.is_empty() {
             writer.log.append(&survivors);
-            // The checkpoint frees the segments where they stood until now.
-            let synced = room.make_for(|| writer.log.sync());
+            // The checkpoint frees the segments that held them until now.
+            let synced = reserve.make_for(|| writer.log.sync());
             synced.map_err(StoreError::into_final)?;
         }
-        let frozen = self.shared.layers.write().freeze(survivors);
+        let frozen = self.shared.memtables.write().freeze(survivors);
         Ok(Checkpoint::new(self.shared.clone(), frozen, rotated))
     }
 
-    /// Hands what waits to the kernel, as long as there is room.
+    /// Hands a large buffer to the kernel, if there is space.
     fn write_when_backed_up(&self, log: &mut Log) -> Result<(), StoreError> {
         if !log.is_backed_up() {
             return Ok(());
         }
-        match self.shared.room.make_for(|| log.write()) {
-            // Whoever asks for a sync will be told.
+        match self.shared.reserve.make_for(|| log.write()) {
+            // The next call of `sync` returns the error.
             Err(error) if error.is_temporary() => Ok(()),
             done => done,
         }
     }
 
-    /// Most of the log is of what has been deleted since: it gives its space back for next to
-    /// nothing, unless the one before it is still being moved.
-    fn is_spent(&self, writer: &Writer) -> bool {
-        let least = (self.limit / 8) as u64;
+    /// Returns whether most of the log belongs to entries that were deleted since: a checkpoint
+    /// then frees its space at little cost, unless the previous checkpoint is still running.
+    fn is_mostly_garbage(&self, writer: &Writer) -> bool {
+        let min_bytes = (self.limit / 8) as u64;
         let is_busy = writer
             .checkpoint
             .as_ref()
             .is_some_and(|one| !one.is_finished());
         let bytes = writer.log.bytes();
-        bytes >= least && !is_busy && {
-            let live = self.shared.layers.read().active().live();
+        bytes >= min_bytes && !is_busy && {
+            let live = self.shared.memtables.read().active().live_size();
             live as u64 <= bytes / 2
         }
     }
 }
 
-/// What stands in `home`: sled, the log to go on with, and what is only in there.
-fn open(home: &Path) -> Result<(Base, Log, Memtables), StoreError> {
-    let dir = home.join("wal");
-    // Before sled, which writes when it is opened.
+/// Opens the store in `data_dir`: sled, the log to continue, and the entries that are only in the
+/// log.
+fn open(data_dir: &Path) -> Result<(Base, Log, Memtables), StoreError> {
+    let dir = data_dir.join("wal");
+    // Before sled is opened, because sled writes when it opens.
     replay::check_versions(&dir)?;
-    let base = Base::open(home)?;
-    let mut replayed = replay::replay(&dir, base.held()?, base.tops()?)?;
-    let layers = std::mem::take(&mut replayed.layers);
-    Ok((base, Log::resume(dir, replayed), layers))
+    let base = Base::open(data_dir)?;
+    let mut replayed = replay::replay(&dir, base.held()?, base.max_keys()?)?;
+    let memtables = std::mem::take(&mut replayed.memtables);
+    Ok((base, Log::resume(dir, replayed), memtables))
 }
 
-/// What a checkpoint's thread gives back.
+/// Returns how a checkpoint's thread ended.
 fn join(checkpoint: JoinHandle<Ended>) -> Result<Ended, StoreError> {
     checkpoint.join().map_err(|_| StoreError::Corrupt {
         path_or_place: "a checkpoint".to_owned(),
@@ -465,20 +469,20 @@ fn spawn<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> io::Res
     thread::Builder::new().name(name).spawn(run)
 }
 
-/// Refuses symbolic links in the place of what the store writes to.
-fn refuse_links(home: &Path) -> Result<(), StoreError> {
+/// Fails on symbolic links in place of the directories and files that the store writes to.
+fn refuse_links(data_dir: &Path) -> Result<(), StoreError> {
     for name in ["wal", "sled", "sled/blobs"] {
-        files::refuse_link(&home.join(name))?;
+        files::refuse_link(&data_dir.join(name))?;
     }
     for name in ["sled", "sled/blobs"] {
-        files::refuse_links_in(&home.join(name))?;
+        files::refuse_links_in(&data_dir.join(name))?;
     }
-    replay::refuse_links(&home.join("wal"))
+    replay::refuse_links(&data_dir.join("wal"))
 }
 
 impl Store for SledStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(value) = self.shared.layers.read().get(key) {
+        if let Some(value) = self.shared.memtables.read().get(key) {
             return Ok(value.map(<[u8]>::to_vec));
         }
         self.shared.base.get(key)
@@ -498,7 +502,7 @@ impl Store for SledStore {
             return Ok(());
         }
         self.begin(&mut writer).map_err(|error| match error {
-            // Nothing has been written that the next attempt would not write over.
+            // The next attempt overwrites all that was written.
             error @ StoreError::Exhausted { .. } => error,
             error => self.shared.poison(error),
         })?;
@@ -508,7 +512,7 @@ impl Store for SledStore {
                 self.write_when_backed_up(&mut writer.log)
             })
             .map_err(|error| self.shared.poison(error))?;
-        self.shared.layers.write().apply(batch);
+        self.shared.memtables.write().apply(batch);
         Ok(())
     }
 
@@ -519,8 +523,10 @@ impl Store for SledStore {
         let log = &mut writer.log;
         let synced = match durability {
             Durability::Buffered if !log.is_overflowing() => Ok(()),
-            Durability::Buffered | Durability::Process => self.shared.room.make_for(|| log.write()),
-            Durability::Power => self.shared.room.make_for(|| log.sync()),
+            Durability::Buffered | Durability::Process => {
+                self.shared.reserve.make_for(|| log.write())
+            }
+            Durability::Power => self.shared.reserve.make_for(|| log.sync()),
         };
         match synced {
             Err(error) if !error.is_temporary() => Err(self.shared.poison(error)),
@@ -528,18 +534,19 @@ impl Store for SledStore {
         }
     }
 
-    /// Not if a checkpoint is to begin: it may have to wait for the one before it, or for a copy.
+    /// Returns `false` if a checkpoint should start: it may have to wait for the previous one, or
+    /// for a copy.
     fn is_prompt(&self) -> bool {
         let writer = self.writer.try_lock();
         writer.is_some_and(|writer| !self.is_due(&writer))
     }
 
     fn directory(&self) -> Option<&Path> {
-        Some(self.shared.home.path())
+        Some(self.shared.data_dir.path())
     }
 
     fn room(&self) -> Result<(), StoreError> {
-        self.shared.room.check()
+        self.shared.reserve.check()
     }
 
     fn backup(&self, to: &Path) -> Result<(), StoreError> {
@@ -551,28 +558,28 @@ impl Store for SledStore {
 impl fmt::Debug for SledStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SledStore")
-            .field("path", &self.shared.home.path())
+            .field("path", &self.shared.data_dir.path())
             .field("poisoned", &self.shared.poison.get())
             .finish_non_exhaustive()
     }
 }
 
-/// Writes what is left to the log, not to sled: that way it closes as fast as it commits, and each
-/// open takes the same way, whatever ended the life before.
+/// Writes the remaining batches to the log, not to sled: closing is as fast as a commit, and every
+/// open reads the log, whichever way the last session ended.
 impl Drop for SledStore {
     fn drop(&mut self) {
         let writer = self.writer.get_mut();
         if self.shared.poison.get().is_none()
-            && let Err(error) = self.shared.room.make_for(|| writer.log.seal())
+            && let Err(error) = self.shared.reserve.make_for(|| writer.log.seal())
         {
-            error!(store = %self.shared.home.path().display(), %error, "last sync failed");
+            error!(store = %self.shared.data_dir.path().display(), %error, "last sync failed");
         }
         self.shared.closing.store(true, Ordering::Release);
-        // It holds sled: only when it has ended is the directory free.
+        // The checkpoint holds sled: the directory is free only when it has ended.
         if let Some(checkpoint) = writer.checkpoint.take()
             && join(checkpoint).is_err()
         {
-            error!(store = %self.shared.home.path().display(), "a checkpoint panicked");
+            error!(store = %self.shared.data_dir.path().display(), "a checkpoint panicked");
         }
     }
 }

@@ -1,19 +1,19 @@
-//! Reads what sled's file holds without sled, which opens a file as a whole or not at all.
+//! Reads the content of sled's file without sled, which opens a file as a whole or not at all.
 //!
-//! The file is a row of segments, and sled's log goes through them in an order that their heads give. Its
-//! messages say what became of numbered pages: all of a page, or one change of it. A page is a node of a tree
-//! and holds the records between two keys.
+//! The file is a sequence of segments, and sled's log runs through them in an order that their
+//! headers give. Its messages record changes of numbered pages: a whole page, or one change of it.
+//! A page is a node of a tree and holds the records between two keys.
 //!
 //! ```text
 //! segment   crc32 (inverted) of bytes 4-19 · lsn ^ i64::MAX · stable lsn ^ i64::MAX · messages
-//! message   crc32 (inverted) of the body and of bytes 4- of the head · kind (1 byte) · length of the body ·
+//! message   crc32 (inverted) of the body and of bytes 4- of the header · kind (1 byte) · length of the body ·
 //!           number of the segment in the log · number of the page · body
 //! node      next · merging child · merging (1 byte) · length of the prefix (1 byte) · lowest key · end ·
 //!           kind (0: a leaf) · count · keys without the prefix · values
 //! change    0 · key without the prefix · value, or 1 · key without the prefix, or of a node with children
 //! ```
 //!
-//! Numbers that have no size are variable integers, a byte string is its length and its bytes.
+//! Numbers without a given size are variable integers; a byte string is its length and its bytes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -24,11 +24,11 @@ use super::base::SEGMENT_BYTES;
 use super::files::failed;
 use crate::persistence::{Finding, StoreError};
 
-const SEGMENT_HEAD: usize = 20;
+const SEGMENT_HEADER: usize = 20;
 /// No message begins in the last bytes of a segment.
 const RED_ZONE: usize = 32;
-/// So many segments before the newest may be cut off after a crash: nothing depends on them before they are
-/// settled (H13).
+/// So many segments before the newest may be cut off after a crash: nothing depends on them before
+/// they are settled (H13).
 const UNSETTLED: u64 = 2;
 
 /// Kinds of messages.
@@ -42,49 +42,50 @@ mod kind {
     pub(super) const LAST: u8 = 11;
 }
 
-/// The records between two keys, as the last message that is left of them has it.
+/// The records between two keys, according to the latest readable messages.
 #[derive(Debug, Default)]
 pub(super) struct Leaf {
     pub(super) from: Vec<u8>,
-    /// Empty: there is none.
+    /// Empty for no upper bound.
     pub(super) to: Vec<u8>,
     pub(super) records: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// sled's file, and what is where in it.
+/// sled's file, and the locations of its messages.
 #[derive(Debug)]
 pub(super) struct Pages {
     path: PathBuf,
     file: File,
     pages: HashMap<u64, Page>,
-    /// Segments of sled's log, by their numbers, that end in bytes that cannot be read, and where these begin.
+    /// The segments of sled's log, by number, that end in unreadable bytes, and where these bytes
+    /// begin.
     cut_off: BTreeMap<u64, u64>,
     newest: u64,
-    /// What was found to be wrong.
+    /// The defects found.
     pub(super) findings: Vec<Finding>,
 }
 
-/// The messages about one page that may still matter.
+/// The messages about one page that are not superseded.
 #[derive(Debug, Default)]
 struct Page {
-    /// All of it.
+    /// The latest message with the whole page.
     base: Option<Message>,
-    /// Changes of it.
+    /// Later changes of the page.
     changes: Vec<Message>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Message {
     kind: u8,
-    /// Where it stands in sled's log, which says what came after what.
+    /// The position in sled's log, which gives the order of the messages.
     lsn: u64,
-    /// Where its body stands in the file.
-    place: u64,
+    /// The position of the body in the file.
+    position: u64,
     length: usize,
 }
 
 impl Pages {
-    /// Finds all the messages in `<sled>/db`.
+    /// Finds all messages in `<sled>/db`.
     pub(super) fn of(sled: &Path) -> Result<Self, StoreError> {
         let path = sled.join("db");
         let mut file = File::open(&path).map_err(|e| failed("open", &path, e))?;
@@ -99,40 +100,44 @@ impl Pages {
         let mut segment = Vec::with_capacity(SEGMENT_BYTES);
         for number in 0.. {
             segment.clear();
-            let place = number * SEGMENT_BYTES as u64;
-            match read_at(&mut file, place, &mut segment) {
+            let position = number * SEGMENT_BYTES as u64;
+            match read_at(&mut file, position, &mut segment) {
                 Ok(()) if segment.is_empty() => break,
-                Ok(()) => pages.read_segment(place, &segment),
-                Err(error) => pages.find(place, format!("it cannot be read: {error}")),
+                Ok(()) => pages.read_segment(position, &segment),
+                Err(error) => pages.find(position, format!("it cannot be read: {error}")),
             }
         }
         let old = ..pages.newest.saturating_sub(UNSETTLED);
-        let cut_off: Vec<u64> = pages.cut_off.range(old).map(|(_, place)| *place).collect();
-        for place in cut_off {
-            pages.find(place, "the end of a segment cannot be read");
+        let cut_off: Vec<u64> = pages
+            .cut_off
+            .range(old)
+            .map(|(_, position)| *position)
+            .collect();
+        for position in cut_off {
+            pages.find(position, "the end of a segment cannot be read");
         }
         Ok(pages)
     }
 
-    fn find(&mut self, place: u64, what: impl Into<String>) {
+    fn find(&mut self, position: u64, what: impl Into<String>) {
         self.findings.push(Finding {
-            place: format!("{} at {place}", self.path.display()),
+            place: format!("{} at {position}", self.path.display()),
             what: what.into(),
         });
     }
 
     fn read_segment(&mut self, start: u64, segment: &[u8]) {
         let Some(number) = number_of(segment) else {
-            // What sled has freed it fills with zeroes.
+            // sled fills freed segments with zeroes.
             if segment.iter().any(|byte| *byte != 0) {
                 self.find(start, "a segment of which nothing can be read");
             }
             return;
         };
         self.newest = self.newest.max(number);
-        let mut place = SEGMENT_HEAD;
+        let mut position = SEGMENT_HEADER;
         let mut torn = None;
-        while let Some(message) = Parsed::after(segment, &mut place, number, &mut torn) {
+        while let Some(message) = Parsed::after(segment, &mut position, number, &mut torn) {
             if let Some(from) = torn.take() {
                 self.find(
                     start + from as u64,
@@ -147,7 +152,7 @@ impl Pages {
                 Message {
                     kind: message.kind,
                     lsn: number * SEGMENT_BYTES as u64 + message.start as u64,
-                    place: start + message.body as u64,
+                    position: start + message.body as u64,
                     length: message.length,
                 },
             );
@@ -176,8 +181,8 @@ impl Pages {
         }
     }
 
-    /// Reads the leaves one after the other, older ones first: where two hold the same keys, as they do for
-    /// a moment when one is split, the later one is right.
+    /// Reads the leaves one after the other, older ones first: two leaves hold the same keys for a
+    /// moment when one is split, and then the later one is right.
     pub(super) fn leaves(
         &mut self,
         mut each: impl FnMut(Leaf) -> Result<(), StoreError>,
@@ -197,12 +202,13 @@ impl Pages {
             match self.leaf(base, changes)? {
                 Node::Leaf(leaf) => each(leaf)?,
                 Node::Inner => {}
-                Node::Nothing => self.find(base.place, "a page that cannot be read"),
+                Node::Nothing => self.find(base.position, "a page that cannot be read"),
             }
         }
         Ok(())
     }
 
+    /// Reads the leaf of a page: its base with its changes applied.
     fn leaf(&mut self, base: Message, mut changes: Vec<Message>) -> Result<Node, StoreError> {
         let body = self.body(base)?;
         let read = body.as_deref().map_or(Some(Node::Nothing), node);
@@ -221,17 +227,17 @@ impl Pages {
                 .as_deref()
                 .and_then(|body| apply(body, &prefix, &mut leaf));
             if applied.is_none() {
-                self.find(change.place, "a change that cannot be read");
+                self.find(change.position, "a change that cannot be read");
             }
         }
         Ok(Node::Leaf(leaf))
     }
 
-    /// Reads the body of a message, from a file of its own if it is large.
+    /// Reads the body of a message, from a file of its own if the body is large.
     fn body(&mut self, message: Message) -> Result<Option<Vec<u8>>, StoreError> {
         let mut body = vec![0; message.length];
         self.file
-            .seek(SeekFrom::Start(message.place))
+            .seek(SeekFrom::Start(message.position))
             .and_then(|_| self.file.read_exact(&mut body))
             .map_err(|e| failed("read", &self.path, e))?;
         if !matches!(message.kind, kind::NODE_IN_FILE | kind::CHANGE_IN_FILE) {
@@ -242,7 +248,7 @@ impl Pages {
         };
         let name = i64::from_le_bytes(id).to_string();
         let path = self.path.with_file_name("blobs").join(name);
-        // A checksum of all that follows, the kind, the body.
+        // The file is a checksum of the rest, the kind, the body.
         let file = std::fs::read(path).ok();
         Ok(file
             .filter(|file| {
@@ -253,29 +259,30 @@ impl Pages {
     }
 }
 
-/// What a page was found to be.
+/// A decoded page.
 enum Node {
     Leaf(Leaf),
-    /// A node with children: no records.
+    /// A node with children, which has no records.
     Inner,
     Nothing,
 }
 
-fn read_at(file: &mut File, place: u64, segment: &mut Vec<u8>) -> io::Result<()> {
-    file.seek(SeekFrom::Start(place))?;
+fn read_at(file: &mut File, position: u64, segment: &mut Vec<u8>) -> io::Result<()> {
+    file.seek(SeekFrom::Start(position))?;
     file.take(SEGMENT_BYTES as u64).read_to_end(segment)?;
     Ok(())
 }
 
-/// Returns which segment of sled's log this is: by its head or, if that is damaged, by its first message.
+/// Returns the number of this segment of sled's log: from its header or, if that is damaged, from
+/// its first message.
 fn number_of(segment: &[u8]) -> Option<u64> {
-    let head = segment.get(..SEGMENT_HEAD)?;
-    let lsn = u64::from_le_bytes(head[4..12].try_into().ok()?) ^ i64::MAX as u64;
-    let crc = u32::from_le_bytes(head[..4].try_into().ok()?);
-    if !crc == crc32fast::hash(&head[4..]) {
+    let header = segment.get(..SEGMENT_HEADER)?;
+    let lsn = u64::from_le_bytes(header[4..12].try_into().ok()?) ^ i64::MAX as u64;
+    let crc = u32::from_le_bytes(header[..4].try_into().ok()?);
+    if !crc == crc32fast::hash(&header[4..]) {
         return Some(lsn / SEGMENT_BYTES as u64);
     }
-    let message = Parsed::at(segment, SEGMENT_HEAD)?;
+    let message = Parsed::at(segment, SEGMENT_HEADER)?;
     Some(message.segment)
 }
 
@@ -290,22 +297,22 @@ struct Parsed {
 }
 
 impl Parsed {
-    /// The next message of this segment from a place on, which is moved behind it. Notes where bytes begin
-    /// that are none.
+    /// Returns the next message of this segment from `position` on, and moves `position` behind it.
+    /// Sets `torn` to the position of the first unreadable byte.
     fn after(
         segment: &[u8],
-        place: &mut usize,
+        position: &mut usize,
         number: u64,
         torn: &mut Option<usize>,
     ) -> Option<Self> {
-        while *place + RED_ZONE <= segment.len() {
-            let message = Self::at(segment, *place).filter(|found| found.segment == number);
+        while *position + RED_ZONE <= segment.len() {
+            let message = Self::at(segment, *position).filter(|found| found.segment == number);
             if let Some(message) = message {
-                *place = message.body + message.length;
+                *position = message.body + message.length;
                 return Some(message);
             }
-            torn.get_or_insert(*place);
-            *place += 1;
+            torn.get_or_insert(*position);
+            *position += 1;
         }
         None
     }
@@ -320,23 +327,23 @@ impl Parsed {
         let mut rest = &message[5..];
         let length = usize::try_from(number(&mut rest)?).ok()?;
         let (in_segment, page) = (number(&mut rest)?, number(&mut rest)?);
-        let head = message.len() - rest.len();
+        let header = message.len() - rest.len();
         let body = rest.get(..length)?;
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(body);
-        hasher.update(&message[4..head]);
+        hasher.update(&message[4..header]);
         (!crc == hasher.finalize()).then_some(Self {
             kind,
             segment: in_segment,
             page,
             start,
-            body: start + head,
+            body: start + header,
             length,
         })
     }
 }
 
-/// Takes a number of one to nine bytes off the front.
+/// Removes a number of one to nine bytes from the front.
 fn number(bytes: &mut &[u8]) -> Option<u64> {
     let first = *bytes.split_off_first()?;
     let second = |bytes: &mut &[u8]| bytes.split_off_first().copied().map(u64::from);
@@ -353,14 +360,15 @@ fn number(bytes: &mut &[u8]) -> Option<u64> {
     }
 }
 
-/// Takes a byte string off the front.
+/// Removes a byte string from the front.
 fn string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(number(bytes)?).ok()?;
     bytes.split_off(..length)
 }
 
-/// Takes what stands before the lowest key of a node off the front; returns the length of its prefix.
-fn node_head(bytes: &mut &[u8]) -> Option<usize> {
+/// Removes the fields before the lowest key of a node from the front; returns the length of the
+/// node's prefix.
+fn node_header(bytes: &mut &[u8]) -> Option<usize> {
     number(bytes)?;
     number(bytes)?;
     bytes.split_off_first()?;
@@ -368,13 +376,13 @@ fn node_head(bytes: &mut &[u8]) -> Option<usize> {
 }
 
 fn prefix_of(mut bytes: &[u8]) -> Option<Vec<u8>> {
-    let length = node_head(&mut bytes)?;
+    let length = node_header(&mut bytes)?;
     string(&mut bytes)?.get(..length).map(<[u8]>::to_vec)
 }
 
 fn node(mut bytes: &[u8]) -> Option<Node> {
     let bytes = &mut bytes;
-    let prefix = node_head(bytes)?;
+    let prefix = node_header(bytes)?;
     let (from, to) = (string(bytes)?, string(bytes)?);
     let prefix = from.get(..prefix)?;
     if *bytes.split_off_first()? != 0 {
@@ -396,7 +404,7 @@ fn node(mut bytes: &[u8]) -> Option<Node> {
     }))
 }
 
-/// Makes a change to a leaf.
+/// Applies a change to a leaf.
 fn apply(mut bytes: &[u8], prefix: &[u8], leaf: &mut Leaf) -> Option<()> {
     let bytes = &mut bytes;
     match *bytes.split_off_first()? {
@@ -407,7 +415,7 @@ fn apply(mut bytes: &[u8], prefix: &[u8], leaf: &mut Leaf) -> Option<()> {
         1 => {
             leaf.records.remove(&[prefix, string(bytes)?].concat());
         }
-        // It is about to be merged into another, which takes all of it over in one message.
+        // The leaf is about to be merged into another, which takes over its records in one message.
         _ => {}
     }
     Some(())

@@ -1,5 +1,5 @@
-//! sled's threads. All its stores share one pool, which is begun with the first work for it, takes what
-//! threads it gets, and with none, or too few, never does that work: whoever waits for it hangs.
+//! sled's threads. All its stores share one pool, which starts with the first work for it and takes
+//! the threads that it gets. With none, or too few, it never does that work, and the caller hangs.
 
 use parking_lot::Mutex;
 
@@ -8,10 +8,10 @@ use crate::persistence::{StoreError, threads};
 /// How many threads sled wants at once (threadpool.rs, `DESIRED_WAITING_THREADS`).
 const THREADS: usize = 7;
 
-/// They were there when the pool was begun.
+/// Whether the pool had its threads when it started.
 static HAS_BEGUN: Mutex<bool> = Mutex::new(false);
 
-/// Opens sled, and sees to it that its pool has its threads. `work`: some work for the pool.
+/// Opens sled and makes sure that its pool has its threads. `work` is some work for the pool.
 pub(super) fn begin_with(
     open: impl FnOnce() -> Result<::sled::Db, StoreError>,
     work: impl FnOnce(&::sled::Db) -> Result<(), StoreError>,

@@ -1,4 +1,4 @@
-//! sled's directory before sled opens it (H2, H3, H4).
+//! Prepares sled's directory before sled opens it (H2, H3, H4).
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -12,7 +12,8 @@ use crate::persistence::negative_control::{
 };
 use crate::persistence::{StoreError, engine_dir};
 
-/// Brings `<home>/sled` into a state that sled can open; true if it is to be made anew.
+/// Brings `<data_dir>/sled` into a state that sled can open; returns whether sled is to be created
+/// anew.
 pub(super) fn prepare(dir: &Path) -> Result<bool, StoreError> {
     let is_own = |name: &OsStr| {
         let own = ["db", "conf", "blobs"];
@@ -26,7 +27,7 @@ pub(super) fn prepare(dir: &Path) -> Result<bool, StoreError> {
     }
     let db = dir.join("db");
     if fs::metadata(&db).map_or(0, |found| found.len()) == 0 && !without(H4) {
-        // sled would take this for a new store (H4).
+        // sled would treat the file as a new store (H4).
         return Err(damaged(
             &db,
             "the log of a finished store is missing or empty",
@@ -36,14 +37,14 @@ pub(super) fn prepare(dir: &Path) -> Result<bool, StoreError> {
         read_through(&db)?;
     }
     remove_torn_snapshots(dir)?;
-    // After a kill the kernel may hold what the disk does not. sled builds snapshots on
-    // what it reads and fsyncs those, so the log must be on disk before.
+    // After a kill the kernel may hold data that is not on disk. sled builds snapshots from the
+    // data it reads and fsyncs those, so the log must be on disk before.
     sync_created_files(dir)?;
     Ok(false)
 }
 
-/// Reads a file from end to end, to fail here rather than in sled: that takes a read error at
-/// open for the end of its log and overwrites what comes after.
+/// Reads a file from end to end, to fail here rather than in sled: sled treats a read error at open
+/// as the end of its log and overwrites the rest.
 fn read_through(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|file| {
@@ -56,7 +57,7 @@ fn read_through(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// H2: sled would take a torn snapshot for the newest one, and fail.
+/// Removes torn snapshots (H2): sled would treat one as the newest snapshot, and fail.
 fn remove_torn_snapshots(dir: &Path) -> Result<(), StoreError> {
     if without(H2) {
         return Ok(());
@@ -74,21 +75,21 @@ fn is_snapshot(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with("snap.")
 }
 
-/// Fsyncs every file in sled's directory, and the directories. sled makes them for all to
-/// read: here they become their owner's.
+/// Fsyncs every file in sled's directory, and the directories. sled creates them readable for all
+/// users: here they become readable for their owner only.
 pub(super) fn sync_created_files(dir: &Path) -> Result<(), StoreError> {
     let blobs = dir.join("blobs");
-    for folder in [blobs.as_path(), dir] {
-        for name in list(folder)? {
-            let path = folder.join(name);
+    for directory in [blobs.as_path(), dir] {
+        for name in list(directory)? {
+            let path = directory.join(name);
             if path.is_file() {
                 make_private(&path)?;
                 sync_file(&path)?;
             }
         }
-        if folder.exists() {
-            make_private(folder)?;
-            sync_dir(folder)?;
+        if directory.exists() {
+            make_private(directory)?;
+            sync_dir(directory)?;
         }
     }
     Ok(())

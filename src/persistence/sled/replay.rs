@@ -1,9 +1,9 @@
 //! Reads the log back when a store is opened.
 //!
-//! Segments follow each other by generation; one ends where the next begins, and all of it was on disk
-//! before the next was begun. In the last one a frame that is not whole ends the log: nobody was
-//! told of what was not synced. But if a later frame says that it was synced, it is damaged; and if the
-//! fence does, it is missing.
+//! Segments follow each other by generation; one ends where the next begins, and all of it was on
+//! disk before the next was begun. In the last segment an incomplete frame ends the log:
+//! unsynced frames were not acknowledged. But if a later frame records that the incomplete one was
+//! synced, it is damaged; and if the watermark does, it is missing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,20 +14,20 @@ use super::base::Mark;
 use super::files::{damaged, failed, list, refuse_link, sync_dir, sync_file};
 use super::frame::{ALIGN, Frame, claimed_generation};
 use super::memtable::{MaxKeys, Memtables};
-use super::segment::{ENDING, FRAMES, Head};
+use super::segment::{ENDING, FRAMES, SegmentHeader};
 use crate::persistence::identity::{Identity, wrong_store};
 use crate::persistence::negative_control::{Rule::H4, without};
 use crate::persistence::watermark::{self, Watermark};
 use crate::persistence::{Audit, StoreError};
 
-/// What a log was found to hold.
+/// The content of a replayed log.
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
-    /// What sled does not hold.
-    pub(super) layers: Memtables,
-    /// Where that stands.
+    /// The entries that sled does not hold.
+    pub(super) memtables: Memtables,
+    /// The segments of these entries.
     pub(super) live: Vec<PathBuf>,
-    /// Segments that sled does not hold, but without a frame.
+    /// Segments without a frame that sled does not hold.
     pub(super) empty: Vec<PathBuf>,
     /// Files of segments that sled holds.
     pub(super) spare: Vec<PathBuf>,
@@ -35,29 +35,29 @@ pub(super) struct Replayed {
     pub(super) files: u64,
     /// The highest generation of a segment; 0 if there is none.
     pub(super) generation: u64,
-    /// Number of the last frame, here or in sled.
+    /// The number of the last frame, in the log or in sled.
     pub(super) last: u64,
     /// Bytes of the frames that were replayed.
     pub(super) bytes: u64,
-    /// What notes the last frame that is on disk; `None` if it is to be made.
-    pub(super) fence: Option<Watermark>,
+    /// The watermark; `None` if it is to be created.
+    pub(super) watermark: Option<Watermark>,
 }
 
-/// Refuses a log that a later version has written, before anybody writes.
+/// Fails if a later version has written the log, before anything is written.
 pub(super) fn check_versions(dir: &Path) -> Result<(), StoreError> {
     for name in list(dir)? {
         if name.to_str().and_then(number).is_some() {
-            Head::of(&dir.join(name))?;
+            SegmentHeader::of(&dir.join(name))?;
         }
     }
     match Watermark::read(dir.join(watermark::NAME)) {
         Err(newer @ StoreError::UnsupportedVersion { .. }) => Err(newer),
-        // Whether it has to be there the mark tells.
+        // The mark in sled tells whether the watermark must exist.
         _ => Ok(()),
     }
 }
 
-/// Refuses symbolic links in the place of the log's files.
+/// Fails on symbolic links in place of the log's files.
 pub(super) fn refuse_links(dir: &Path) -> Result<(), StoreError> {
     let is_ours = |name: &str| name == watermark::NAME || number(name).is_some();
     for name in list(dir)? {
@@ -70,131 +70,139 @@ pub(super) fn refuse_links(dir: &Path) -> Result<(), StoreError> {
 
 /// What sled holds of a store.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
-    /// How much of the log; `None` if there never was one.
+pub(super) struct BaseState {
+    /// How much of the log sled holds; `None` if there never was one.
     pub(super) mark: Option<Mark>,
-    /// Whose it is; `None` if no version that gives ids has written to it.
+    /// The store that sled belongs to; `None` if only versions without ids have written to it.
     pub(super) identity: Option<Identity>,
 }
 
-impl Held {
-    /// Says whether sled knows of no log at all.
+impl BaseState {
+    /// Returns whether sled has no mark of a log.
     fn is_new(&self) -> bool {
         self.mark.is_none() && self.identity.is_none()
     }
 
-    /// Refuses a segment of another store.
-    fn check(&self, path: &Path, head: Head) -> Result<(), StoreError> {
+    /// Fails on a segment of another store.
+    fn check(&self, path: &Path, header: SegmentHeader) -> Result<(), StoreError> {
         match self.identity {
             _ if without(H4) => Ok(()),
-            Some(identity) => identity.check(path, head.generation, head.id),
-            // sled is told before the log.
-            None if head.id.is_some() => Err(wrong_store(path, head.id, None)),
+            Some(identity) => identity.check(path, header.generation, header.id),
+            // sled gets the id before the log does.
+            None if header.id.is_some() => Err(wrong_store(path, header.id, None)),
             None => Ok(()),
         }
     }
 }
 
-/// Reads the fence, which a store of before there was one need not have.
-fn fence(dir: &Path, is_fenced: bool) -> Result<Option<Watermark>, StoreError> {
+/// Reads the watermark, which a store from before there was one may lack.
+fn read_watermark(dir: &Path, has_watermark: bool) -> Result<Option<Watermark>, StoreError> {
     match Watermark::read(dir.join(watermark::NAME)) {
-        // One that the first segment after it has not come to may be half made.
-        Err(StoreError::Corrupt { .. }) if !is_fenced || without(H4) => Ok(None),
-        fence => fence.map(Some),
+        // Without a segment written after it, the watermark may be half made.
+        Err(StoreError::Corrupt { .. }) if !has_watermark || without(H4) => Ok(None),
+        watermark => watermark.map(Some),
     }
 }
 
-/// Reads the log in `dir`, of which sled holds what `mark` says.
+/// Reads the log in `dir`, of which sled holds the part that its mark names.
 ///
-/// What it finds is on the disk, not only in the kernel's cache, before it returns.
-pub(super) fn replay(dir: &Path, base: Held, sled: MaxKeys) -> Result<Replayed, StoreError> {
+/// The log is on disk, not only in the kernel's cache, before this returns.
+pub(super) fn replay(dir: &Path, base: BaseState, sled: MaxKeys) -> Result<Replayed, StoreError> {
     let held = base.mark.unwrap_or_default();
-    let mut found = Replayed {
-        layers: Memtables::over(sled),
+    let mut replayed = Replayed {
+        memtables: Memtables::over(sled),
         last: held.seq,
         ..Replayed::default()
     };
-    let segments = survey(dir, base, &mut found)?;
-    if found.generation < held.generation && !without(H4) {
+    let segments = find_segments(dir, base, &mut replayed)?;
+    if replayed.generation < held.generation && !without(H4) {
         return Err(damaged(dir, "the end of the log is missing"));
     }
     for (at, segment) in segments.iter().enumerate() {
-        let next = segments.get(at + 1).map(|next| next.head.first);
+        let next = segments.get(at + 1).map(|next| next.header.first);
         let path = &segment.path;
-        if segment.head.generation < held.generation {
-            found.spare.push(path.clone());
+        if segment.header.generation < held.generation {
+            replayed.spare.push(path.clone());
             continue;
         }
-        if segment.head.first > found.last + 1 && !without(H4) {
+        if segment.header.first > replayed.last + 1 && !without(H4) {
             return Err(StoreError::RolledBack {
                 path: dir.to_owned(),
-                expected: segment.head.first - 1,
-                found: found.last,
+                expected: segment.header.first - 1,
+                found: replayed.last,
             });
         }
         sync_file(path)?;
-        let before = found.bytes;
-        read(segment, next, &mut found)?;
-        if found.bytes > before {
-            found.live.push(path.clone());
+        let before = replayed.bytes;
+        read(segment, next, &mut replayed)?;
+        if replayed.bytes > before {
+            replayed.live.push(path.clone());
         } else {
-            found.empty.push(path.clone());
+            replayed.empty.push(path.clone());
         }
     }
-    if base.mark.is_none() && found.last > 0 && !without(H4) {
-        // sled notes that there is a log before the first frame is written.
+    if base.mark.is_none() && replayed.last > 0 && !without(H4) {
+        // sled records that there is a log before the first frame is written.
         return Err(StoreError::RolledBack {
             path: dir.to_owned(),
-            expected: found.last,
+            expected: replayed.last,
             found: 0,
         });
     }
     segments
         .iter()
-        .try_for_each(|Found { path, head }| base.check(path, *head))?;
-    let is_fenced = segments.iter().any(|segment| segment.head.is_fenced);
-    let fence = fence(dir, is_fenced)?;
-    if let Some(fence) = &fence
+        .try_for_each(|FoundSegment { path, header }| base.check(path, *header))?;
+    let has_watermark = segments.iter().any(|segment| segment.header.has_watermark);
+    let watermark = read_watermark(dir, has_watermark)?;
+    if let Some(watermark) = &watermark
         && !without(H4)
     {
-        check_fence(fence, base, &segments)?;
+        check_watermark(watermark, base, &segments)?;
     }
-    let expected = fence.as_ref().map_or(0, Watermark::last);
-    if found.last < expected && !without(H4) {
+    let expected = watermark.as_ref().map_or(0, Watermark::last);
+    if replayed.last < expected && !without(H4) {
         return Err(StoreError::RolledBack {
             path: dir.to_owned(),
             expected,
-            found: found.last,
+            found: replayed.last,
         });
     }
-    // If no segment is known to have come after it, its name may not be on disk.
-    found.fence = fence.filter(|_| is_fenced);
+    // Without a segment written after it, the name of the watermark may not be on disk.
+    replayed.watermark = watermark.filter(|_| has_watermark);
     if dir.exists() {
         sync_dir(dir)?;
     }
-    Ok(found)
+    Ok(replayed)
 }
 
-/// Refuses the fence of another store. It names its store before any segment does.
-fn check_fence(fence: &Watermark, base: Held, segments: &[Found]) -> Result<(), StoreError> {
+/// Fails on the watermark of another store. A watermark names its store before any segment does.
+fn check_watermark(
+    watermark: &Watermark,
+    base: BaseState,
+    segments: &[FoundSegment],
+) -> Result<(), StoreError> {
     let expected = base.identity.map(|identity| identity.id);
-    let is_named = segments.iter().any(|segment| segment.head.id.is_some());
-    match fence.id() {
+    let is_named = segments.iter().any(|segment| segment.header.id.is_some());
+    match watermark.id() {
         None if !is_named => Ok(()),
         found if found == expected => Ok(()),
-        found => Err(wrong_store(fence.path(), found, expected)),
+        found => Err(wrong_store(watermark.path(), found, expected)),
     }
 }
 
 #[derive(Debug)]
-struct Found {
+struct FoundSegment {
     path: PathBuf,
-    head: Head,
+    header: SegmentHeader,
 }
 
-/// Finds the segments, in order of generation. None is of another store, unless sled is new: then what there
-/// is of a log is missing in sled.
-fn survey(dir: &Path, base: Held, found: &mut Replayed) -> Result<Vec<Found>, StoreError> {
+/// Finds the segments, in order of generation. Fails on a segment of another store, unless sled is
+/// new: then sled lacks what the log says.
+fn find_segments(
+    dir: &Path,
+    base: BaseState,
+    replayed: &mut Replayed,
+) -> Result<Vec<FoundSegment>, StoreError> {
     let held = base.mark.unwrap_or_default();
     let mut segments = Vec::new();
     for name in list(dir)? {
@@ -202,25 +210,27 @@ fn survey(dir: &Path, base: Held, found: &mut Replayed) -> Result<Vec<Found>, St
             continue;
         };
         let path = dir.join(name);
-        found.files = found.files.max(number);
-        match Head::of(&path)? {
-            Some(head) => {
+        replayed.files = replayed.files.max(number);
+        match SegmentHeader::of(&path)? {
+            Some(header) => {
                 if !base.is_new() {
-                    base.check(&path, head)?;
+                    base.check(&path, header)?;
                 }
-                found.generation = found.generation.max(head.generation);
-                segments.push(Found { path, head });
+                replayed.generation = replayed.generation.max(header.generation);
+                segments.push(FoundSegment { path, header });
             }
-            // A crash has torn the head as the file was made or put to another use. Then sled
-            // holds all that is in it.
-            None if !has_frames_since(&bytes_of(&path)?, held.generation) => found.spare.push(path),
+            // A crash has torn the header while the file was created or reused. Then sled holds all
+            // frames of the file.
+            None if !has_frames_since(&bytes_of(&path)?, held.generation) => {
+                replayed.spare.push(path)
+            }
             None => return Err(damaged(&path, "the head of a segment cannot be read")),
         }
     }
-    segments.sort_by_key(|segment| segment.head.generation);
-    let in_order = |pair: &[Found]| {
-        pair[0].head.generation < pair[1].head.generation
-            && pair[0].head.first <= pair[1].head.first
+    segments.sort_by_key(|segment| segment.header.generation);
+    let in_order = |pair: &[FoundSegment]| {
+        pair[0].header.generation < pair[1].header.generation
+            && pair[0].header.first <= pair[1].header.first
     };
     if !segments.windows(2).all(in_order) {
         return Err(damaged(dir, "its segments contradict each other"));
@@ -232,83 +242,93 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, StoreError> {
     fs::read(path).map_err(|e| failed("read", path, e))
 }
 
-/// The number in a segment's name, if it is one.
+/// Returns the number in a segment's name; `None` for other names.
 pub(super) fn number(name: &str) -> Option<u64> {
     name.strip_suffix(ENDING)?.parse().ok()
 }
 
-/// Says whether there is a frame of this generation or a later one.
+/// Returns whether there is a frame of this generation or a later one.
 fn has_frames_since(file: &[u8], first: u64) -> bool {
-    let mut places = (FRAMES as usize..file.len()).step_by(ALIGN);
-    places.any(|place| {
-        claimed_generation(file, place).is_some_and(|generation| {
-            generation >= first && Frame::at(file, place, generation).is_some()
+    let mut positions = (FRAMES as usize..file.len()).step_by(ALIGN);
+    positions.any(|position| {
+        claimed_generation(file, position).is_some_and(|generation| {
+            generation >= first && Frame::at(file, position, generation).is_some()
         })
     })
 }
 
 /// Replays the frames of one segment, up to the one before `next`.
-fn read(segment: &Found, next: Option<u64>, found: &mut Replayed) -> Result<(), StoreError> {
-    let Found { path, head } = segment;
+fn read(
+    segment: &FoundSegment,
+    next: Option<u64>,
+    replayed: &mut Replayed,
+) -> Result<(), StoreError> {
+    let FoundSegment { path, header } = segment;
     let file = bytes_of(path)?;
-    let mut place = FRAMES as usize;
-    let mut seq = head.first;
+    let mut position = FRAMES as usize;
+    let mut seq = header.first;
     while next.is_none_or(|next| seq < next) {
-        let frame = Frame::at(&file, place, head.generation).filter(|frame| frame.stamp.seq == seq);
+        let frame =
+            Frame::at(&file, position, header.generation).filter(|frame| frame.stamp.seq == seq);
         let Some(frame) = frame else {
             if next.is_some() {
                 return Err(damaged(path, format!("frame {seq} cannot be read")));
             }
-            return tail(segment, &file, place, seq);
+            return check_tail(segment, &file, position, seq);
         };
         let batch = frame
             .batch()
             .ok_or_else(|| damaged(path, format!("frame {seq} is not a batch")))?;
-        // What sled holds already it may hold in a later state.
-        if seq > found.last {
-            found.layers.apply(batch);
-            found.bytes += (frame.end - place) as u64;
-            found.last = seq;
+        // sled may hold a later state of the frames that it already has.
+        if seq > replayed.last {
+            replayed.memtables.apply(batch);
+            replayed.bytes += (frame.end - position) as u64;
+            replayed.last = seq;
         }
-        place = frame.end;
+        position = frame.end;
         seq += 1;
     }
     Ok(())
 }
 
-/// Counts the segments and frames that sled does not hold, and finds what is wrong with them, without an
-/// end at the first fault.
-pub(super) fn inspect(dir: &Path, base: Held, audit: &mut Audit) -> Result<(), StoreError> {
+/// Counts the segments and frames that sled does not hold, and adds their defects to the audit,
+/// without stopping at the first one.
+pub(super) fn inspect(dir: &Path, base: BaseState, audit: &mut Audit) -> Result<(), StoreError> {
     let held = base.mark.unwrap_or_default();
-    let mut found = Replayed {
+    let mut replayed = Replayed {
         last: held.seq,
         ..Replayed::default()
     };
-    let segments = survey(dir, base, &mut found)?;
+    let segments = find_segments(dir, base, &mut replayed)?;
     for (at, segment) in segments.iter().enumerate() {
-        if segment.head.generation < held.generation {
+        if segment.header.generation < held.generation {
             continue;
         }
-        let next = segments.get(at + 1).map(|next| next.head.first);
+        let next = segments.get(at + 1).map(|next| next.header.first);
         audit.segments += 1;
-        let before = found.last;
-        let whole = read(segment, next, &mut found);
-        audit.frames += found.last - before;
+        let before = replayed.last;
+        let whole = read(segment, next, &mut replayed);
+        audit.frames += replayed.last - before;
         if let Err(error) = whole {
             audit.fail(&error);
-            // The next one is looked at as if this had been whole.
-            found.last = next.map_or(found.last, |next| found.last.max(next - 1));
+            // The next segment is read as if this one had been complete.
+            replayed.last = next.map_or(replayed.last, |next| replayed.last.max(next - 1));
         }
     }
     Ok(())
 }
 
-/// Looks at what follows the last whole frame: frame `seq`, which is not, may be one that never was
-/// synced, but not one that was.
-fn tail(segment: &Found, file: &[u8], from: usize, seq: u64) -> Result<(), StoreError> {
-    let places = (from..file.len()).step_by(ALIGN);
-    let later = places
-        .filter_map(|place| Frame::at(file, place, segment.head.generation))
+/// Checks the bytes behind the last complete frame: the incomplete frame `seq` may be one that was
+/// never synced, but not one that was.
+fn check_tail(
+    segment: &FoundSegment,
+    file: &[u8],
+    from: usize,
+    seq: u64,
+) -> Result<(), StoreError> {
+    let positions = (from..file.len()).step_by(ALIGN);
+    let later = positions
+        .filter_map(|position| Frame::at(file, position, segment.header.generation))
         .max_by_key(|frame| frame.stamp.synced);
     match later {
         Some(later) if later.stamp.synced >= seq => Err(damaged(
@@ -319,7 +339,7 @@ fn tail(segment: &Found, file: &[u8], from: usize, seq: u64) -> Result<(), Store
             ),
         )),
         Some(_) => {
-            info!(segment = %segment.path.display(), seq, "the log ends in what a crash has torn");
+            info!(segment = %segment.path.display(), seq, "the log ends in a tail torn by a crash");
             Ok(())
         }
         None => Ok(()),

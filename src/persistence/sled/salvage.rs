@@ -1,4 +1,4 @@
-//! Reads all that is left of a damaged store: sled's pages, then the frames of the log.
+//! Reads the remains of a damaged store: sled's pages, then the frames of the log.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,23 +9,24 @@ use super::files::{failed, list};
 use super::frame::{ALIGN, Frame, claimed_generation};
 use super::pages::{Leaf, Pages};
 use super::replay::{check_versions, number};
-use super::segment::{FRAMES, Head};
+use super::segment::{FRAMES, SegmentHeader};
 use crate::persistence::salvage::Salvage;
 use crate::persistence::watermark::{self, Watermark};
 use crate::persistence::{StoreError, keys};
 
-/// Gives to `salvage` what can be read of the closed store in `home`, of which nothing is changed.
+/// Passes the readable records of the closed store in `data_dir` to `salvage`; changes nothing in
+/// the store.
 pub(in crate::persistence) fn salvage(
-    home: &Path,
+    data_dir: &Path,
     salvage: &mut Salvage<'_>,
 ) -> Result<(), StoreError> {
-    let log = home.join("wal");
+    let log = data_dir.join("wal");
     check_versions(&log)?;
-    let mark = read_pages(&home.join("sled"), salvage)?;
+    let mark = read_pages(&data_dir.join("sled"), salvage)?;
     read_log(&log, mark, salvage)
 }
 
-/// Copies sled's records; returns how much of the log it holds, if it still tells.
+/// Copies sled's records; returns how much of the log sled holds, if its mark can be read.
 fn read_pages(sled: &Path, salvage: &mut Salvage<'_>) -> Result<Option<Mark>, StoreError> {
     let mut mark = None;
     let mut spans = Vec::new();
@@ -38,7 +39,7 @@ fn read_pages(sled: &Path, salvage: &mut Salvage<'_>) -> Result<Option<Mark>, St
         }
     };
     pages.leaves(|leaf| {
-        // It stands in a tree of its own.
+        // The mark is in a tree of its own.
         if let Some(found) = leaf.records.get(MARK) {
             mark = Mark::of(found).or(mark);
             return Ok(());
@@ -48,7 +49,7 @@ fn read_pages(sled: &Path, salvage: &mut Salvage<'_>) -> Result<Option<Mark>, St
         }
         let Leaf { from, to, records } = leaf;
         if records.is_empty() && from.is_empty() && to.is_empty() {
-            // A whole tree. That of the mark has a record.
+            // The leaf is a whole tree. It is not the tree of the mark, which has a record.
             is_empty = true;
             return Ok(());
         }
@@ -86,7 +87,7 @@ fn read_pages(sled: &Path, salvage: &mut Salvage<'_>) -> Result<Option<Mark>, St
     Ok(mark)
 }
 
-/// The spans between keys that none of these covers; an empty end is none.
+/// Returns the spans between keys that none of these spans covers; an empty end is no bound.
 fn gaps(mut spans: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
     spans.sort_unstable();
     let mut gaps = Vec::new();
@@ -105,21 +106,21 @@ fn gaps(mut spans: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
     gaps
 }
 
-/// Where a frame that is whole stands.
+/// The location of a complete frame.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct FrameLocation {
     file: usize,
     start: usize,
     generation: u64,
     synced: u64,
 }
 
-/// The whole frames of a log, and what it says of those that are not.
+/// The complete frames of a log, and the evidence of incomplete ones.
 #[derive(Debug, Default)]
 struct Frames {
     files: Vec<PathBuf>,
-    /// By their numbers.
-    places: BTreeMap<u64, Place>,
+    /// By the frames' numbers.
+    locations: BTreeMap<u64, FrameLocation>,
     /// All frames up to this one were on disk.
     synced: u64,
     /// The latest generation of a segment.
@@ -136,8 +137,8 @@ impl Frames {
         }
         for file in 0..frames.files.len() {
             if let Err(error) = frames.read_file(file) {
-                let place = frames.files[file].display().to_string();
-                salvage.find(place, error.to_string());
+                let location = frames.files[file].display().to_string();
+                salvage.find(location, error.to_string());
             }
         }
         if let Ok(last) = Watermark::peek(&dir.join(watermark::NAME)) {
@@ -148,12 +149,12 @@ impl Frames {
 
     fn read_file(&mut self, file: usize) -> Result<(), StoreError> {
         let path = &self.files[file];
-        let head = Head::of(path)?;
+        let header = SegmentHeader::of(path)?;
         let bytes = fs::read(path).map_err(|e| failed("read", path, e))?;
-        if let Some(head) = head {
-            // All before its first frame was on disk when it was begun.
-            self.synced = self.synced.max(head.first.saturating_sub(1));
-            self.generation = self.generation.max(head.generation);
+        if let Some(header) = header {
+            // All frames before its first one were on disk when the segment was begun.
+            self.synced = self.synced.max(header.first.saturating_sub(1));
+            self.generation = self.generation.max(header.generation);
         }
         let mut start = FRAMES as usize;
         while start < bytes.len() {
@@ -163,41 +164,41 @@ impl Frames {
                 start += ALIGN;
                 continue;
             };
-            let place = Place {
+            let location = FrameLocation {
                 file,
                 start,
                 generation: frame.stamp.generation,
                 synced: frame.stamp.synced,
             };
             start = frame.end;
-            self.generation = self.generation.max(place.generation);
-            let known = self.places.entry(frame.stamp.seq).or_insert(place);
-            // A number is given a second time when what a crash has torn had it before.
-            if known.generation < place.generation {
-                *known = place;
+            self.generation = self.generation.max(location.generation);
+            let known = self.locations.entry(frame.stamp.seq).or_insert(location);
+            // A number is given a second time if a torn frame had it before.
+            if known.generation < location.generation {
+                *known = location;
             }
         }
         Ok(())
     }
 
-    /// Returns the first frame that is to be applied: the one behind what sled holds, or one before it from
-    /// which on none is missing.
+    /// Returns the first frame to apply: the one behind the frames that sled holds, or an earlier
+    /// one if none is missing from there on.
     fn first(&self, mark: Option<Mark>) -> u64 {
-        let last = self.places.keys().next_back().copied().unwrap_or(0);
+        let last = self.locations.keys().next_back().copied().unwrap_or(0);
         let mut first = mark.map_or(last.max(1), |mark| mark.seq + 1);
-        while first > 1 && self.places.contains_key(&(first - 1)) {
+        while first > 1 && self.locations.contains_key(&(first - 1)) {
             first -= 1;
         }
         first
     }
 
     fn synced(&self) -> u64 {
-        let stamps = self.places.values().map(|place| place.synced);
+        let stamps = self.locations.values().map(|location| location.synced);
         stamps.max().unwrap_or(0).max(self.synced)
     }
 }
 
-/// Applies the frames of the log that are left, in their order.
+/// Applies the remaining frames of the log, in order.
 fn read_log(dir: &Path, mark: Option<Mark>, salvage: &mut Salvage<'_>) -> Result<(), StoreError> {
     let frames = Frames::read(dir, salvage)?;
     let synced = frames.synced();
@@ -206,37 +207,37 @@ fn read_log(dir: &Path, mark: Option<Mark>, salvage: &mut Salvage<'_>) -> Result
     }
     let mut next = frames.first(mark);
     let mut open: Option<(usize, Vec<u8>)> = None;
-    for (&seq, place) in frames.places.range(next..) {
+    for (&seq, location) in frames.locations.range(next..) {
         if seq > next {
             if next > synced {
-                // What follows was never acknowledged.
+                // The frames that follow were never acknowledged.
                 return Ok(());
             }
-            miss(dir, next, seq - 1, salvage);
+            report_missing(dir, next, seq - 1, salvage);
         }
-        if open.as_ref().is_none_or(|(file, _)| *file != place.file) {
-            let path = &frames.files[place.file];
+        if open.as_ref().is_none_or(|(file, _)| *file != location.file) {
+            let path = &frames.files[location.file];
             let bytes = fs::read(path).map_err(|e| failed("read", path, e))?;
-            open = Some((place.file, bytes));
+            open = Some((location.file, bytes));
         }
         let bytes = open.as_ref().map_or(&[][..], |(_, bytes)| bytes);
-        let frame = Frame::at(bytes, place.start, place.generation);
+        let frame = Frame::at(bytes, location.start, location.generation);
         match frame.and_then(|frame| frame.batch()) {
             Some(batch) => {
                 salvage.apply(batch)?;
                 salvage.report.commits += 1;
             }
-            None => miss(dir, seq, seq, salvage),
+            None => report_missing(dir, seq, seq, salvage),
         }
         next = seq + 1;
     }
     if next <= synced {
-        miss(dir, next, synced, salvage);
+        report_missing(dir, next, synced, salvage);
     }
     Ok(())
 }
 
-fn miss(dir: &Path, first: u64, last: u64, salvage: &mut Salvage<'_>) {
+fn report_missing(dir: &Path, first: u64, last: u64, salvage: &mut Salvage<'_>) {
     let what = match first == last {
         true => format!("commit {first} is missing"),
         false => format!("the commits {first} to {last} are missing"),

@@ -1,4 +1,4 @@
-//! A walk over sled and what lies over it.
+//! A scan of sled and the memtables over it.
 
 use std::ops::Bound;
 
@@ -7,26 +7,26 @@ use super::base::RangeIter;
 use super::memtable::{Bounds, End};
 use crate::persistence::{Pair, StoreError};
 
-/// Takes the lock for one step at a time, so that writers never wait for whoever holds a scan.
+/// Takes the lock for one step at a time, so that writers never wait for a scan that is held.
 ///
-/// Invariant: what it keeps of sled was read in `epoch`, so whatever of it is no longer true is in
-/// an overlay. When the epoch has passed, sled is asked anew for what is left.
+/// Invariant: the pairs it keeps of sled were read in `epoch`, so a pair that is no longer true is
+/// superseded in a memtable. When the epoch has passed, the rest is read from sled again.
 pub(super) struct SledScan<'a> {
     shared: &'a Shared,
     from: Bound<Vec<u8>>,
     to: Bound<Vec<u8>>,
     epoch: u64,
-    /// sled's part; `None` once it has nothing more between its two ends.
+    /// sled's part; `None` once sled has no more pairs between the two ends.
     walk: Option<RangeIter<'a>>,
-    /// Read from sled's ends and not yet handed out.
+    /// Pairs read from sled's ends and not yet returned.
     front: Option<Pair>,
     back: Option<Pair>,
-    /// Set at the first error, which is its last item.
+    /// Set at the first error, which is the last item.
     failed: bool,
 }
 
 impl<'a> SledScan<'a> {
-    /// Over `[from, to)`, which is not empty.
+    /// Creates a scan over `[from, to)`, which is not empty.
     pub(super) fn new(shared: &'a Shared, from: &[u8], to: &[u8]) -> Self {
         let mut scan = Self {
             shared,
@@ -45,14 +45,14 @@ impl<'a> SledScan<'a> {
     fn restart(&mut self) {
         (self.front, self.back) = (None, None);
         let shared = self.shared;
-        let layers = shared.layers.read();
-        self.epoch = layers.epoch;
-        let bounds = self.bounds().filter(|bounds| layers.reach_sled(*bounds));
-        drop(layers);
+        let memtables = shared.memtables.read();
+        self.epoch = memtables.epoch;
+        let bounds = self.bounds().filter(|bounds| memtables.reach_sled(*bounds));
+        drop(memtables);
         self.walk = bounds.map(|bounds| shared.base.range(bounds));
     }
 
-    /// What is left to walk over, if anything can be.
+    /// Returns the bounds of the rest, if there can be any.
     fn bounds(&self) -> Option<Bounds<'_>> {
         let bounds = (as_slice(&self.from), as_slice(&self.to));
         // `BTreeMap::range` panics when the ends have met or passed each other.
@@ -64,7 +64,7 @@ impl<'a> SledScan<'a> {
         }
     }
 
-    /// Reads ahead what sled has at this end.
+    /// Reads sled's next pair at this end ahead.
     fn peek(&mut self, end: End) -> Result<Option<&Pair>, StoreError> {
         let (mine, other) = match end {
             End::Front => (&mut self.front, &mut self.back),
@@ -81,7 +81,8 @@ impl<'a> SledScan<'a> {
                     self.walk = None;
                 }
             }
-            // Between the ends there is nothing more: what the other has read ahead is the last.
+            // Between the ends there is nothing more: the pair that the other end has read ahead is
+            // the last.
             if self.walk.is_none() && mine.is_none() {
                 *mine = other.take();
             }
@@ -96,14 +97,14 @@ impl<'a> SledScan<'a> {
         }
     }
 
-    /// Leaves `key` and what lies outside of it behind.
+    /// Moves the bound of this end to `key`.
     fn pass(&mut self, end: End, key: &[u8]) {
         let bound = match end {
             End::Front => &mut self.from,
             End::Back => &mut self.to,
         };
         match bound {
-            // (Room for a key is made once.)
+            // (The memory for the key is reused.)
             Bound::Excluded(last) => {
                 last.clear();
                 last.extend_from_slice(key);
@@ -115,11 +116,11 @@ impl<'a> SledScan<'a> {
     fn step(&mut self, end: End) -> Result<Option<Pair>, StoreError> {
         let shared = self.shared;
         loop {
-            // sled is read without the lock: it may have to go to the disk.
+            // sled is read without the lock: it may have to read the disk.
             self.peek(end)?;
-            let layers = shared.layers.read();
-            if layers.epoch != self.epoch {
-                drop(layers);
+            let memtables = shared.memtables.read();
+            if memtables.epoch != self.epoch {
+                drop(memtables);
                 self.restart();
                 continue;
             }
@@ -130,7 +131,7 @@ impl<'a> SledScan<'a> {
                 End::Front => &self.front,
                 End::Back => &self.back,
             };
-            let over = layers.end(end, bounds);
+            let over = memtables.end(end, bounds);
             let (is_over, is_below) = match (over, below) {
                 (None, None) => return Ok(None),
                 (Some((over, _)), Some((below, _))) => {
@@ -141,9 +142,9 @@ impl<'a> SledScan<'a> {
             let over = over
                 .filter(|_| is_over)
                 .map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
-            drop(layers);
+            drop(memtables);
             let below = is_below.then(|| self.take(end)).flatten();
-            // What lies over sled is newer than what sled has.
+            // A memtable's entry is newer than sled's.
             let Some((key, value)) = over.or(below.map(|(key, value)| (key, Some(value)))) else {
                 unreachable!("one of the two is next");
             };

@@ -1,4 +1,5 @@
-//! A file of the log: a head, then frames, then zeroes or what an earlier use has left.
+//! A segment: a file of the log with a header, then frames, then zeroes or the remains of an
+//! earlier use.
 //!
 //! ```text
 //! bytes 0-7    magic
@@ -11,10 +12,11 @@
 //! bytes 4096-  frames
 //! ```
 //!
-//! (A version that knows nothing of ids reads the first 36 bytes, and refuses them by their version.)
+//! (A version that does not know ids reads the first 36 bytes, and rejects the file by its
+//! version.)
 //!
-//! It is written ahead with zeroes: an fdatasync of bytes within a file's length needs no commit of
-//! the file system's journal (measured: 0.11 instead of 0.15 ms).
+//! Zeroes are written ahead: an fdatasync of bytes within a file's length needs no commit of the
+//! file system's journal (measured: 0.11 instead of 0.15 ms).
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -25,49 +27,50 @@ use crate::persistence::StoreError;
 use crate::persistence::dir::check_has_a_name;
 use crate::persistence::identity::StoreId;
 
-/// What the names of segments end in, behind a number.
+/// The end of a segment's file name, behind a number.
 pub(super) const ENDING: &str = ".segment";
 const MAGIC: [u8; 8] = *b"chordlog";
-/// The format that this version writes, and the newest it reads. It is raised with each change of what
-/// is stored, be it of a record: it is looked at before sled is opened, which writes when it is.
+/// The format that this build writes, and the newest that it reads. It is raised with each change
+/// of the stored data, even of a record: it is checked before sled is opened, which writes when it
+/// opens.
 pub(super) const VERSION: u64 = 3;
-/// From this one on there is a fence beside the segment.
-const FENCED: u64 = 2;
-/// From this one on the segment names its store.
-const IDENTIFIED: u64 = 3;
-/// The head has a disk block to itself: no write of a frame touches it.
+/// From this version on there is a watermark beside the segment.
+const WITH_WATERMARK: u64 = 2;
+/// From this version on the segment names its store.
+const WITH_ID: u64 = 3;
+/// The header has a disk block to itself: no write of a frame touches it.
 pub(super) const FRAMES: u64 = 4096;
-/// A file that has grown larger than this, for one very large batch, is not kept at that; and none
-/// is made shorter than this.
+/// The least and the greatest length of a reused file: a file that has grown larger, for one very
+/// large batch, is cut, and none is made shorter.
 pub(super) const KEEP: (u64, u64) = (1 << 20, 16 << 20);
-/// By how much a file grows: by as much as it has, within these.
+/// The least and the greatest growth of a file, which otherwise doubles.
 const GROWTH: (u64, u64) = (64 << 10, 1 << 20);
 
 pub(super) static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
-/// What a segment says of itself.
+/// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct SegmentHeader {
     pub(super) generation: u64,
-    /// Number of its first frame. All frames before were on disk when it was begun.
+    /// The number of its first frame. All frames before were on disk when the segment was begun.
     pub(super) first: u64,
-    /// There is a fence since before it was begun.
-    pub(super) is_fenced: bool,
-    /// The store that it belongs to; none if an earlier version has written it.
+    /// Whether a watermark existed before the segment was begun.
+    pub(super) has_watermark: bool,
+    /// The id of the store; `None` if an earlier version wrote the segment.
     pub(super) id: Option<StoreId>,
 }
 
-impl Head {
-    /// What every version has.
+impl SegmentHeader {
+    /// The length of the part that every version has.
     const COMMON: usize = 36;
     const LENGTH: usize = 56;
 
     fn to_bytes(self) -> [u8; Self::LENGTH] {
         let mut bytes = [0; Self::LENGTH];
         bytes[..8].copy_from_slice(&MAGIC);
-        let version = match (self.id, self.is_fenced) {
+        let version = match (self.id, self.has_watermark) {
             (Some(_), _) => VERSION,
-            (None, true) => FENCED,
+            (None, true) => WITH_WATERMARK,
             (None, false) => 1,
         };
         for (at, number) in [(8, version), (16, self.generation), (24, self.first)] {
@@ -81,7 +84,7 @@ impl Head {
         bytes
     }
 
-    /// Reads the head of a file; `None` if there is none that is whole.
+    /// Reads the header of a file; `None` if it has no complete one.
     pub(super) fn of(path: &Path) -> Result<Option<Self>, StoreError> {
         let mut bytes = Vec::with_capacity(Self::LENGTH);
         File::open(path)
@@ -99,7 +102,7 @@ impl Head {
                 supported: VERSION as u8,
             });
         }
-        let id = match version >= IDENTIFIED {
+        let id = match version >= WITH_ID {
             true if !is_sealed(&bytes, 52) => return Ok(None),
             true => {
                 let id = std::array::from_fn(|i| bytes[Self::COMMON + i]);
@@ -110,13 +113,13 @@ impl Head {
         Ok(Some(Self {
             generation: word(16),
             first: word(24),
-            is_fenced: version >= FENCED,
+            has_watermark: version >= WITH_WATERMARK,
             id,
         }))
     }
 }
 
-/// Puts the checksum of all bytes before this place there.
+/// Writes the checksum of all bytes before `at` to `at`.
 fn seal(bytes: &mut [u8], at: usize) {
     let crc = crc32fast::hash(&bytes[..at]);
     bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
@@ -132,19 +135,19 @@ fn is_sealed(bytes: &[u8], at: usize) -> bool {
 pub(super) struct Segment {
     path: PathBuf,
     file: File,
-    /// Where the next frame goes; the file's own position.
+    /// The position of the next frame, which is also the file's position.
     end: u64,
-    /// The file's length: zeroes, or what was there before, from `end` on.
+    /// The file's length: zeroes, or the remains of an earlier use, from `end` on.
     length: u64,
 }
 
 impl Segment {
-    /// Makes a file a segment without frames; durable but for its name when it returns. Of what the
-    /// file has grown to `keep` bytes are kept, about.
+    /// Turns a file into a segment without frames; durable except for its name when this returns.
+    /// Of the file's length about `keep` bytes are kept.
     pub(super) fn begin(
         mut file: File,
         path: PathBuf,
-        head: Head,
+        header: SegmentHeader,
         keep: u64,
     ) -> Result<Self, StoreError> {
         let begin = |file: &mut File| -> io::Result<u64> {
@@ -153,7 +156,7 @@ impl Segment {
             if length != found {
                 file.set_len(length)?;
             }
-            file.write_all(&head.to_bytes())?;
+            file.write_all(&header.to_bytes())?;
             fsync(file)?;
             file.seek(SeekFrom::Start(FRAMES))?;
             Ok(length)
@@ -179,7 +182,7 @@ impl Segment {
         self.end
     }
 
-    /// Refuses to go on with a file that has been deleted.
+    /// Fails if the file has been deleted.
     pub(super) fn check_has_a_name(&self) -> Result<(), StoreError> {
         check_has_a_name(&self.file, &self.path)
     }
@@ -192,23 +195,23 @@ impl Segment {
             return Ok(());
         }
         match self.grow().map_err(|e| failed("lengthen", &self.path, e)) {
-            // It is only for speed: the next frames will say so.
+            // The growth is only for speed: the next frames will report a full disk.
             Err(error) if error.is_full() => Ok(()),
             grown => grown,
         }
     }
 
-    /// Makes what was written durable.
+    /// Makes the written frames durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        // Never again: the kernel tells of a lost page once.
+        // Final, never repeated: the kernel reports a lost page once.
         let doing = || format!("fsync {}", self.path.display());
         fdatasync(&self.file).map_err(|e| StoreError::final_io(doing(), e))
     }
 
     fn try_write(&mut self, frames: &[u8]) -> io::Result<()> {
         if let Err(error) = self.file.write_all(frames) {
-            // A part of them may be there. They are not in the log, and what is tried next takes
-            // their place.
+            // Some of the frames may be in the file. They are not in the log, and the next write
+            // overwrites them.
             self.file.seek(SeekFrom::Start(self.end))?;
             return Err(error);
         }
@@ -236,9 +239,9 @@ impl Segment {
         Ok(())
     }
 
-    /// Has all writes go to another file, for tests of what follows an error; gives back the one before.
+    /// Redirects all writes to another file, for tests of error handling; returns the file before.
     #[cfg(test)]
-    pub(super) fn divert(&mut self, file: File) -> File {
+    pub(super) fn redirect(&mut self, file: File) -> File {
         std::mem::replace(&mut self.file, file)
     }
 }

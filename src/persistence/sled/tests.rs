@@ -7,13 +7,12 @@ use tempfile::{TempDir, tempdir};
 use super::*;
 use crate::persistence::conformance::conformance;
 use crate::persistence::fault_tests::{copy, noise};
-use crate::persistence::watermark as fences;
+use crate::persistence::watermark as watermark_file;
 use crate::persistence::{Holder, MemoryStore, Op, Pair};
 
 mod backup;
 mod base;
 mod checkpoint;
-mod fence;
 #[cfg(target_os = "linux")]
 mod full;
 mod identity;
@@ -28,11 +27,12 @@ mod scan;
 mod shortage;
 mod untouched;
 mod verify;
+mod watermark;
 #[cfg(unix)]
 mod without;
 
 thread_local! {
-    /// No thread can be started for a checkpoint that is due in this one.
+    /// Set if this thread cannot start the thread of a checkpoint.
     pub(super) static NO_THREADS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
@@ -44,7 +44,7 @@ fn batch(pairs: &[(&str, &[u8])]) -> Batch {
     batch
 }
 
-/// A closed store that holds `kept`.
+/// Creates a closed store that holds `kept`.
 fn filled() -> TempDir {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
@@ -53,7 +53,7 @@ fn filled() -> TempDir {
     home
 }
 
-/// A closed store of three records, with a copy of sled's files from when it had one.
+/// Creates a closed store of three records whose sled files are a copy from when it had one record.
 fn rolled_back() -> TempDir {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
@@ -69,7 +69,7 @@ fn rolled_back() -> TempDir {
     new
 }
 
-/// The names of the files of its log, but for the fence.
+/// Returns the names of the files of the log, except for the watermark.
 fn segments(home: &Path) -> Vec<std::ffi::OsString> {
     let mut names = files::list(&home.join("wal")).unwrap();
     names.retain(|name| name != "fence");
@@ -77,9 +77,9 @@ fn segments(home: &Path) -> Vec<std::ffi::OsString> {
     names
 }
 
-/// Makes a closed store one that a version without ids has written: with this version in the heads of its
-/// segments, and without ids in its fence and in sled.
-fn made_older(home: &Path, version: u8) {
+/// Turns a closed store into one of a version without ids: with this version in the headers of its
+/// segments, and without ids in its watermark and in sled.
+fn make_older(home: &Path, version: u8) {
     for name in segments(home) {
         change(home, &format!("wal/{}", name.display()), |bytes| {
             bytes[8] = version;
@@ -89,10 +89,10 @@ fn made_older(home: &Path, version: u8) {
         });
     }
     change(home, "wal/fence", |slots| {
-        for place in [0, 4_096] {
-            let number = u64::from_le_bytes(slots[place + 8..place + 16].try_into().unwrap());
-            slots[place..place + 16].copy_from_slice(&fences::encode(1, number));
-            slots[place + 16..place + 36].fill(0);
+        for offset in [0, 4_096] {
+            let number = u64::from_le_bytes(slots[offset + 8..offset + 16].try_into().unwrap());
+            slots[offset..offset + 16].copy_from_slice(&watermark_file::encode(1, number));
+            slots[offset + 16..offset + 36].fill(0);
         }
     });
     Base::open(home).unwrap().forget_identity();
@@ -105,16 +105,16 @@ fn change(home: &Path, name: &str, change: impl Fn(&mut Vec<u8>)) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Runs a checkpoint; the file that it leaves.
+/// Runs a checkpoint; returns the file that it frees.
 fn free(checkpoint: Checkpoint) -> Option<PathBuf> {
     match checkpoint.run() {
         Ended::Free(free) => free,
-        Ended::PutOff(_, error) => panic!("{error}"),
+        Ended::Postponed(_, error) => panic!("{error}"),
     }
 }
 
 impl SledStore {
-    /// Has sled take all that is in the log.
+    /// Makes sled take all entries of the log.
     fn checkpoint(&self) {
         let mut writer = self.writer.lock();
         let mut checkpoint = self.freeze(&mut writer, 0).unwrap();
@@ -124,12 +124,12 @@ impl SledStore {
         writer.log.reuse(free(checkpoint));
     }
 
-    /// Says whether a checkpoint waits for what the system is short of.
-    pub(in crate::persistence) fn has_put_off_a_checkpoint(&self) -> bool {
+    /// Returns whether a checkpoint is postponed by a shortage.
+    pub(in crate::persistence) fn has_postponed_checkpoint(&self) -> bool {
         self.writer.lock().shortage.is_some()
     }
 
-    /// What it writes with, ready for a first frame.
+    /// Returns the writer, ready for a first frame.
     fn begun(&self) -> MutexGuard<'_, Writer> {
         let mut writer = self.writer.lock();
         self.begin(&mut writer).unwrap();
@@ -164,7 +164,7 @@ fn sled_keeps_the_contract() {
 }
 
 #[test]
-fn sled_keeps_the_contract_while_checkpoints_happen_all_the_time() {
+fn sled_keeps_the_contract_while_checkpoints_run_all_the_time() {
     const LIMIT: usize = 2_000;
     let homes = Mutex::new(Vec::new());
     let open = || {
@@ -181,7 +181,7 @@ fn sled_keeps_the_contract_while_checkpoints_happen_all_the_time() {
 }
 
 #[test]
-fn a_second_open_is_told_who_holds_the_lock() {
+fn a_second_open_names_the_holder_of_the_lock() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
     match SledStore::open(home.path()) {
@@ -207,7 +207,7 @@ fn a_dropped_store_reopens_at_once() {
 }
 
 #[test]
-fn a_first_open_cut_short_starts_anew() {
+fn an_interrupted_first_open_starts_anew() {
     let home = tempdir().unwrap();
     let dir = home.path().join("sled");
     fs::create_dir_all(dir.join("blobs")).unwrap();
@@ -254,7 +254,7 @@ fn a_torn_snapshot_is_removed() {
 }
 
 #[test]
-fn a_log_that_vanished_is_not_taken_for_a_new_store() {
+fn a_missing_log_is_not_taken_for_a_new_store() {
     for remove in [true, false] {
         let home = filled();
         let db = home.path().join("sled/db");
@@ -291,7 +291,7 @@ fn other_files_in_the_directory_survive() {
 }
 
 #[test]
-fn a_lock_file_of_somebody_else_is_left_untouched() {
+fn a_lock_file_of_another_program_is_left_untouched() {
     let home = tempdir().unwrap();
     let path = home.path().join("LOCK");
     fs::write(&path, b"my front door").unwrap();
@@ -319,38 +319,38 @@ fn a_file_is_refused_as_a_directory() {
 
 #[cfg(unix)]
 #[test]
-fn only_the_owner_may_look() {
+fn only_the_owner_has_access() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempdir().unwrap();
     let deep = home.path().join("a/b");
     let store = SledStore::open(&deep).unwrap();
     store.apply(batch(&[("kept", b"yes")])).unwrap();
     drop(store);
-    let mut looked_at = 0;
+    let mut checked = 0;
     let mut check = |path: &Path| {
         let found = fs::metadata(path).unwrap();
         let mode = if found.is_dir() { 0o700 } else { 0o600 };
         assert_eq!(found.permissions().mode() & 0o777, mode, "{path:?}");
-        looked_at += 1;
+        checked += 1;
     };
     check(&deep);
     for folder in ["", "wal", "sled", "sled/blobs"] {
         let entries = fs::read_dir(deep.join(folder)).unwrap();
         entries.for_each(|entry| check(&entry.unwrap().path()));
     }
-    // LOCK, ballast, wal, a segment, the fence, sled, db, conf, snap, blobs, .ready.
-    assert!(looked_at >= 11, "{looked_at}");
+    // LOCK, ballast, wal, a segment, the watermark, sled, db, conf, snap, blobs, .ready.
+    assert!(checked >= 11, "{checked}");
 }
 
-/// Some systems grant all to all.
+/// On some systems the default permissions grant access to all users.
 #[cfg(unix)]
 #[test]
-fn only_the_owner_may_look_whatever_is_granted_by_default() {
+fn only_the_owner_has_access_whatever_the_umask() {
     let exe = std::env::current_exe().unwrap();
     let status = std::process::Command::new("sh")
         .args(["-c", "umask 000; exec \"$0\" --exact \"$1\""])
         .arg(exe)
-        .arg("persistence::sled::tests::only_the_owner_may_look")
+        .arg("persistence::sled::tests::only_the_owner_has_access")
         .stdout(std::process::Stdio::null())
         .status()
         .unwrap();
@@ -359,7 +359,7 @@ fn only_the_owner_may_look_whatever_is_granted_by_default() {
 
 #[cfg(unix)]
 #[test]
-fn what_was_granted_before_is_taken_back() {
+fn permissions_granted_before_are_revoked() {
     use std::os::unix::fs::PermissionsExt;
     let home = filled();
     let names = ["wal", "sled", "sled/db", "sled/conf"];

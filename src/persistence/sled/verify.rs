@@ -1,8 +1,8 @@
-//! An audit of a store that nobody has open: all is done to a copy, because sled writes when it opens.
+//! An audit of a store that is not open. It works on a copy, because sled writes when it opens.
 //!
-//! The copy is in a directory beside the store, or, where none can be made there, among the system's
-//! temporary files. It holds a file that is locked as long as the audit runs: what an audit that was killed
-//! has left is known by that, and removed.
+//! The copy is in a directory beside the store, or, where none can be created there, in the
+//! system's directory for temporary files. It contains a file that is locked as long as the audit
+//! runs, by which the remains of a killed audit are recognized and removed.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -12,17 +12,17 @@ use tracing::{info, warn};
 
 use super::backup::{copy_file, copy_sled};
 use super::base::Base;
-use super::data_dir::hold;
+use super::data_dir::lock_read_only;
 use super::files::{failed, list, make_dir, open_new, open_old, remove_marked, with_ending};
-use super::replay::{Held, inspect};
+use super::replay::{BaseState, inspect};
 use super::{SledStore, Store, refuse_links};
 use crate::persistence::{Audit, StoreError, engine_dir};
 
 impl SledStore {
-    /// Reads all of a store and says what is wrong with it; changes nothing in its directory. It works on
-    /// a copy, `<directory>.verify`, which is removed. Where that cannot be made (a read-only volume, a
-    /// directory of somebody else) the copy is in [`temp_dir`](std::env::temp_dir). What an audit that was
-    /// killed has left is removed by the next one, and when the store is opened.
+    /// Reads all of a store and returns its defects; changes nothing in its directory. It works on
+    /// a copy, `<directory>.verify`, which is removed. Where that cannot be created (a read-only
+    /// volume, a directory of another user) the copy is in [`temp_dir`](std::env::temp_dir). The
+    /// remains of a killed audit are removed by the next one, and when the store is opened.
     ///
     /// [`App::verify`](crate::App::verify) is the same for an app.
     ///
@@ -39,23 +39,30 @@ impl SledStore {
     /// # Errors
     ///
     /// [`StoreError::Locked`] if it is open; [`StoreError::WrongEngine`]; [`StoreError::Io`] and [`StoreError::Full`] if there is none,
-    /// if it cannot be read, or not be copied. What is wrong with it is no error.
+    /// if it cannot be read, or not be copied. A defect of the store is no error.
     pub fn verify(dir: impl AsRef<Path>) -> Result<Audit, StoreError> {
         let dir = dir.as_ref();
-        let home = dir.canonicalize().map_err(|e| failed("verify", dir, e))?;
-        let _lock = hold(&home)?;
-        engine_dir::holds_no_other(&home, "sled")?;
-        refuse_links(&home)?;
-        if !home.join("sled").is_dir() {
-            return Err(failed("find a store in", &home, ErrorKind::NotFound.into()));
+        let data_dir = dir.canonicalize().map_err(|e| failed("verify", dir, e))?;
+        let _lock = lock_read_only(&data_dir)?;
+        engine_dir::check_engine(&data_dir, "sled")?;
+        refuse_links(&data_dir)?;
+        if !data_dir.join("sled").is_dir() {
+            return Err(failed(
+                "find a store in",
+                &data_dir,
+                ErrorKind::NotFound.into(),
+            ));
         }
-        let copy = Copy::of(&home, &std::env::temp_dir())?;
+        let copy = Copy::of(&data_dir, &std::env::temp_dir())?;
         let mut audit = Audit::default();
         if let Err(error) = examine(&copy.path, &mut audit) {
             audit.fail(&error);
-            audit.find(home.display().to_string(), "its records were not read");
+            audit.find(data_dir.display().to_string(), "its records were not read");
         }
-        let (from, to) = (copy.path.display().to_string(), home.display().to_string());
+        let (from, to) = (
+            copy.path.display().to_string(),
+            data_dir.display().to_string(),
+        );
         for finding in &mut audit.findings {
             finding.place = finding.place.replace(&from, &to);
             finding.what = finding.what.replace(&from, &to);
@@ -64,21 +71,22 @@ impl SledStore {
     }
 }
 
-/// Looks at the log; then, if that can be replayed, at the records.
-fn examine(home: &Path, audit: &mut Audit) -> Result<(), StoreError> {
-    // Even if sled cannot be opened, the log can be looked at.
-    let held = Base::open(home).and_then(|base| base.held());
-    let known: Held = held.as_ref().ok().copied().unwrap_or_default();
-    inspect(&home.join("wal"), known, audit)?;
+/// Audits the log; then, if the log can be replayed, the records.
+fn examine(data_dir: &Path, audit: &mut Audit) -> Result<(), StoreError> {
+    // The log can be audited even if sled cannot be opened.
+    let held = Base::open(data_dir).and_then(|base| base.held());
+    let known: BaseState = held.as_ref().ok().copied().unwrap_or_default();
+    inspect(&data_dir.join("wal"), known, audit)?;
     held?;
-    let store = SledStore::open(home)?;
+    let store = SledStore::open(data_dir)?;
     let _ = audit.read(&store as &dyn Store);
     Ok(())
 }
 
-/// What the name of a copy ends in.
+/// The end of a copy's name.
 const ENDING: &str = ".verify";
-/// In a copy: locked as long as it is in use. A directory without it is none of ours.
+/// The mark in a copy: locked as long as the copy is in use. A directory without it was not created
+/// by an audit.
 const MARK: &str = ".copy";
 
 /// A copy of a store, removed when it is dropped.
@@ -88,26 +96,27 @@ struct Copy {
 }
 
 impl Copy {
-    fn of(home: &Path, temp_dir: &Path) -> Result<Self, StoreError> {
-        let copy = Self::begin_somewhere(home, temp_dir)?;
-        let (log, copied_log) = (home.join("wal"), copy.path.join("wal"));
+    fn of(data_dir: &Path, temp_dir: &Path) -> Result<Self, StoreError> {
+        let copy = Self::begin_somewhere(data_dir, temp_dir)?;
+        let (log, copied_log) = (data_dir.join("wal"), copy.path.join("wal"));
         make_dir(&copied_log)?;
         for name in list(&log)? {
             if log.join(&name).is_file() {
                 copy_file(&log.join(&name), &copied_log.join(&name), u64::MAX)?;
             }
         }
-        copy_sled(&home.join("sled"), &copy.path.join("sled"))?;
+        copy_sled(&data_dir.join("sled"), &copy.path.join("sled"))?;
         Ok(copy)
     }
 
-    /// Beside the store, where blocks can be shared with it; or, if nothing can be made there, elsewhere.
-    fn begin_somewhere(home: &Path, temp_dir: &Path) -> Result<Self, StoreError> {
-        let beside = match Self::begin(with_ending(home, ENDING)) {
+    /// Begins the copy beside the store, where blocks can be shared with it; or, if that is not
+    /// possible, among the temporary files.
+    fn begin_somewhere(data_dir: &Path, temp_dir: &Path) -> Result<Self, StoreError> {
+        let beside = match Self::begin(with_ending(data_dir, ENDING)) {
             Err(error) if is_unwritable(&error) => error,
             begun => return begun,
         };
-        let number = crc32fast::hash(home.as_os_str().as_encoded_bytes());
+        let number = crc32fast::hash(data_dir.as_os_str().as_encoded_bytes());
         let elsewhere = temp_dir.join(format!("chordal-{number:08x}{ENDING}"));
         info!(%beside, copy = %elsewhere.display(), "the copy to verify is made elsewhere");
         Self::begin(elsewhere)
@@ -119,7 +128,7 @@ impl Copy {
             let mut builder = fs::DirBuilder::new();
             #[cfg(unix)]
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-            // Nobody else's: names in a directory for temporary files can be guessed.
+            // Only for the owner: names in a directory for temporary files can be guessed.
             builder.create(&path)?;
             let mark = open_new(&path.join(MARK))?;
             mark.try_lock()?;
@@ -138,15 +147,15 @@ impl Drop for Copy {
     }
 }
 
-/// Says whether no directory can be made there, whatever its name is elsewhere.
+/// Returns whether no directory of any name can be created there.
 fn is_unwritable(error: &StoreError) -> bool {
     use ErrorKind::{InvalidFilename, PermissionDenied, ReadOnlyFilesystem};
     let kinds = [InvalidFilename, PermissionDenied, ReadOnlyFilesystem];
     matches!(error, StoreError::Io { source, .. } if kinds.contains(&source.kind()))
 }
 
-/// Removes what an audit that was killed has left at this path. Something else there, or a copy that is in
-/// use, is an error.
+/// Removes the remains of a killed audit at this path. Fails on anything else there, and on a copy
+/// in use.
 fn remove_left(copy: &Path) -> io::Result<()> {
     match open_old(&copy.join(MARK)) {
         Ok(mark) => {
@@ -160,7 +169,7 @@ fn remove_left(copy: &Path) -> io::Result<()> {
             }
             remove_marked(copy, MARK)
         }
-        // It came no further than to make the directory; or there is none.
+        // The audit was killed after it created the directory; or there is none.
         Err(e) if e.kind() == ErrorKind::NotFound => match fs::remove_dir(copy) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
             _ => Ok(()),
@@ -169,15 +178,15 @@ fn remove_left(copy: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what an audit of this store that was killed has left beside it. An open store is not audited, and
-/// this does not keep one shut.
-pub(super) fn remove_left_behind(home: &Path) {
-    let copy = with_ending(home, ENDING);
+/// Removes the remains of a killed audit of this store. An open store is not audited, and a failure
+/// does not keep a store from opening.
+pub(super) fn remove_killed_audit(data_dir: &Path) {
+    let copy = with_ending(data_dir, ENDING);
     if !copy.join(MARK).exists() {
         return;
     }
     match remove_left(&copy) {
-        Ok(()) => info!(copy = %copy.display(), "removed what an audit that was killed has left"),
+        Ok(()) => info!(copy = %copy.display(), "removed the remains of a killed audit"),
         Err(error) => warn!(copy = %copy.display(), %error, "a copy of the store is left behind"),
     }
 }

@@ -1,4 +1,4 @@
-//! A disk under redb that fails at any call, or loses what was not synced at a power cut.
+//! A disk under redb that fails at any call, or loses unsynced writes at a power cut.
 
 use std::io;
 use std::ops::Bound;
@@ -9,17 +9,17 @@ use ::redb::BackendError;
 use super::*;
 use crate::persistence::fault_tests::{after, last_round, noise, round};
 
-/// What was asked of a disk.
+/// A request to a disk.
 #[derive(Clone, Debug)]
 enum Call {
     Write(u64, Vec<u8>),
     SetLen(u64),
     Sync,
-    /// Not the disk's: so many rounds are acknowledged.
+    /// Not a request to the disk: this many rounds are acknowledged.
     Acked(u64),
 }
 
-/// Notes all calls, and fails from the nth on, once or for good.
+/// Records all calls, and fails from the nth on, once or permanently.
 #[derive(Debug)]
 struct Disk {
     file: FileBackend,
@@ -30,7 +30,7 @@ struct Disk {
 #[derive(Clone, Copy, Debug)]
 struct Fault {
     at: usize,
-    is_lasting: bool,
+    is_permanent: bool,
     kind: io::ErrorKind,
 }
 
@@ -40,7 +40,7 @@ impl Disk {
         calls.push(call);
         match self.fault {
             Some(fault)
-                if calls.len() == fault.at || fault.is_lasting && calls.len() > fault.at =>
+                if calls.len() == fault.at || fault.is_permanent && calls.len() > fault.at =>
             {
                 Err(fault.kind.into())
             }
@@ -76,10 +76,10 @@ impl StorageBackend for Disk {
     }
 }
 
-/// Writes rounds until one fails; says how many were acknowledged, and the error.
+/// Writes rounds until one fails; returns how many were acknowledged, and the error.
 fn write(store: &RedbStore, rounds: u64) -> (u64, Option<StoreError>) {
-    let begun = last_round(store);
-    for n in begun + 1..=begun + rounds {
+    let first = last_round(store);
+    for n in first + 1..=first + rounds {
         let done = store
             .apply(round(n))
             .and_then(|()| store.sync(Durability::Power));
@@ -87,25 +87,25 @@ fn write(store: &RedbStore, rounds: u64) -> (u64, Option<StoreError>) {
             return (n - 1, Some(error));
         }
     }
-    (begun + rounds, None)
+    (first + rounds, None)
 }
 
 #[test]
-fn after_a_fault_of_the_disk_nothing_is_accepted_and_what_was_acknowledged_is_there() {
+fn after_a_disk_fault_nothing_is_accepted_and_acknowledged_batches_are_kept() {
     let sound = tempdir().unwrap();
     write(&RedbStore::open(sound.path()).unwrap(), 20);
     let mut faults = 0;
-    for (kind, is_lasting) in [
+    for (kind, is_permanent) in [
         (io::ErrorKind::Other, false),
         (io::ErrorKind::Other, true),
         (io::ErrorKind::StorageFull, true),
     ] {
-        // Not at each call, which are hundreds, but at each of the first and then in growing steps.
+        // Not at each of the hundreds of calls, but at each of the first and then in growing steps.
         for at in (1..).map(|n: usize| n + n * n / 8) {
             let home = copy(sound.path());
             let fault = Fault {
                 at,
-                is_lasting,
+                is_permanent,
                 kind,
             };
             let calls = Arc::new(Mutex::new(Vec::new()));
@@ -132,14 +132,14 @@ fn after_a_fault_of_the_disk_nothing_is_accepted_and_what_was_acknowledged_is_th
                         }
                         let next = store.apply(batch(&[("k", b"v")]));
                         assert!(matches!(next, Err(StoreError::Poisoned(_))));
-                        // Reads go on where redb has the page.
+                        // Reads continue if redb has the page.
                         let _ = store.get(b"round");
                     }
                 }
                 Err(StoreError::Io { .. } | StoreError::Full { .. }) => {}
                 Err(error) => panic!("{fault:?}: {error:?}"),
             }
-            let is_over = calls.lock().len() < at;
+            let is_past_end = calls.lock().len() < at;
             let store =
                 RedbStore::open(home.path()).unwrap_or_else(|error| panic!("{fault:?}: {error:?}"));
             let found = last_round(&store);
@@ -148,7 +148,7 @@ fn after_a_fault_of_the_disk_nothing_is_accepted_and_what_was_acknowledged_is_th
                 "{fault:?}: {found}, {acked}"
             );
             assert!(store.all().unwrap() == after(found), "{fault:?}");
-            if is_over {
+            if is_past_end {
                 break;
             }
             faults += 1;
@@ -158,13 +158,13 @@ fn after_a_fault_of_the_disk_nothing_is_accepted_and_what_was_acknowledged_is_th
 }
 
 #[test]
-fn a_first_open_that_fails_at_any_call_is_begun_anew() {
+fn a_first_open_that_fails_at_any_call_starts_anew() {
     let mut faults = 0;
     for at in 1.. {
         let home = tempdir().unwrap();
         let fault = Fault {
             at,
-            is_lasting: true,
+            is_permanent: true,
             kind: io::ErrorKind::Other,
         };
         let calls = Arc::new(Mutex::new(Vec::new()));
@@ -185,15 +185,15 @@ fn a_first_open_that_fails_at_any_call_is_begun_anew() {
     assert!(faults > 5, "{faults}");
 }
 
-/// A disk that loses power behind the nth call: what was synced is there, of the rest any part, torn
-/// between any two sectors. Gives its image and how many rounds are acknowledged.
+/// Returns the image of a disk that loses power behind these calls, and how many rounds are
+/// acknowledged: synced writes are kept, of the rest any part, torn between any two sectors.
 fn cut(base: &[u8], calls: &[Call], dice: &mut impl FnMut(usize) -> usize) -> (Vec<u8>, u64) {
     const SECTOR: usize = 512;
     let mut image = base.to_vec();
     let mut acked = 0;
     let synced = calls.iter().rposition(|call| matches!(call, Call::Sync));
     let synced = synced.map_or(0, |last| last + 1);
-    // All, nothing, or half of what was not synced.
+    // All, none, or half of the unsynced writes are kept.
     let share = dice(3);
     for (nth, call) in calls.iter().enumerate() {
         let is_kept = |dice: &mut dyn FnMut(usize) -> usize| nth < synced || dice(2) < share;
@@ -225,14 +225,14 @@ fn cut(base: &[u8], calls: &[Call], dice: &mut impl FnMut(usize) -> usize) -> (V
 fn a_power_cut_at_any_call_leaves_all_that_was_acknowledged_and_no_half_batch() {
     let home = tempdir().unwrap();
     let store = RedbStore::open(home.path()).unwrap();
-    // So much that is free that the next open begins by moving what is left.
+    // Most of the file is free, so that the next open begins by compacting it.
     fill(&store, true);
     fill(&store, false);
     write(&store, 20);
     let rest = store.scan(b"fill-", b"fill.");
     let rest: Vec<Pair> = rest.map(Result::unwrap).collect();
     assert_eq!(rest.len(), 10);
-    // Killed, so that it has to be repaired as well.
+    // Copied as a kill would leave it, so that redb has to repair it as well.
     let before = copy(home.path());
     drop(store);
     let home = copy(before.path());
@@ -244,12 +244,12 @@ fn a_power_cut_at_any_call_leaves_all_that_was_acknowledged_and_no_half_batch() 
         fault: None,
     };
     let store = RedbStore::open_on(home.path(), Duration::ZERO, disk).unwrap();
-    let mut fences = vec![fs::read(home.path().join("redb/fence")).unwrap()];
+    let mut watermarks = vec![fs::read(home.path().join("redb/fence")).unwrap()];
     for n in 21..=45 {
         store.apply(round(n)).unwrap();
         store.sync(Durability::Power).unwrap();
         calls.lock().push(Call::Acked(n));
-        fences.push(fs::read(home.path().join("redb/fence")).unwrap());
+        watermarks.push(fs::read(home.path().join("redb/fence")).unwrap());
     }
     drop(store);
     let calls = calls.lock().clone();
@@ -267,9 +267,9 @@ fn a_power_cut_at_any_call_leaves_all_that_was_acknowledged_and_no_half_batch() 
         let (image, acked) = cut(&base, &calls[..at], &mut dice);
         let left = copy(before.path());
         fs::write(left.path().join("redb/db"), image).unwrap();
-        // The fence is not synced: it is as new as the last acknowledgement, or older.
-        let fence = &fences[dice((acked - 20) as usize + 1)];
-        fs::write(left.path().join("redb/fence"), fence).unwrap();
+        // The watermark is not synced: it is as new as the last acknowledgement, or older.
+        let watermark = &watermarks[dice((acked - 20) as usize + 1)];
+        fs::write(left.path().join("redb/fence"), watermark).unwrap();
         let store = RedbStore::open(left.path())
             .unwrap_or_else(|error| panic!("seed {seed}, call {at}: {error:?}"));
         let found = last_round(&store);
@@ -290,7 +290,7 @@ fn a_power_cut_at_any_call_leaves_all_that_was_acknowledged_and_no_half_batch() 
 }
 
 #[test]
-fn what_a_power_cut_takes_is_what_was_not_synced() {
+fn a_power_cut_removes_only_unsynced_writes() {
     let write = |byte: u8| Call::Write(0, vec![byte; 512]);
     let calls = [
         write(1),

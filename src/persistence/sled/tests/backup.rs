@@ -1,4 +1,4 @@
-//! Copies of a store while others write to it and checkpoints happen all the time.
+//! Backups of a store while a thread writes to it and checkpoints run all the time.
 
 use std::sync::atomic::AtomicU64;
 
@@ -10,7 +10,7 @@ fn number(bytes: Vec<u8>) -> u64 {
     u64::from_be_bytes(bytes.try_into().unwrap())
 }
 
-/// A batch of which a part would show.
+/// Returns a batch that touches many keys, so that half a batch would show.
 fn round(n: u64) -> Batch {
     let mut batch = Batch::new();
     for key in 0..20_u64 {
@@ -22,7 +22,7 @@ fn round(n: u64) -> Batch {
 }
 
 #[test]
-fn a_copy_is_the_store_after_one_commit_whatever_happens_meanwhile() {
+fn a_backup_equals_the_store_after_one_commit_while_writes_continue() {
     let home = tempdir().unwrap();
     let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
     let written = AtomicU64::new(0);
@@ -40,7 +40,7 @@ fn a_copy_is_the_store_after_one_commit_whatever_happens_meanwhile() {
         });
         let mut from = 0;
         for copy in 0..12 {
-            // Some of it between any two.
+            // Some rounds are written between any two backups.
             while written.load(Ordering::Acquire) < from + 30 {
                 thread::yield_now();
             }
@@ -51,7 +51,10 @@ fn a_copy_is_the_store_after_one_commit_whatever_happens_meanwhile() {
         }
         done.store(true, Ordering::Release);
     });
-    assert!(store.shared.layers.read().epoch > 12, "checkpoints went on");
+    assert!(
+        store.shared.memtables.read().epoch > 12,
+        "checkpoints went on"
+    );
     for (path, before, after) in copies {
         let copy = SledStore::open(&path).unwrap();
         let last = number(copy.get(b"round").unwrap().unwrap());
@@ -70,7 +73,7 @@ fn a_copy_is_the_store_after_one_commit_whatever_happens_meanwhile() {
 }
 
 #[test]
-fn what_a_backup_that_was_cut_short_has_left_is_no_store() {
+fn an_interrupted_backup_does_not_open_as_a_store() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     let whole = home.path().join("copy");

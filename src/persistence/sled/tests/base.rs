@@ -1,8 +1,9 @@
-//! sled under the log: what it must not do, and what is noticed when its file is damaged.
+//! sled under the log: what it must not do, and what is detected when its file is damaged.
 
 use super::*;
 
-/// A closed store of 60 records, the last of which were checkpointed one by one; and its records.
+/// Creates a closed store of 60 records, the last of which were checkpointed one by one; returns
+/// its records, too.
 fn checkpointed() -> (TempDir, Vec<Pair>) {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
@@ -39,8 +40,8 @@ fn a_damaged_base_is_never_served_and_never_panics() {
             }
             // One bit anywhere.
             _ => {
-                let place = noise(seed).nth(9).unwrap() as usize;
-                bytes[place / 8 % used] ^= 1 << (place % 8);
+                let position = noise(seed).nth(9).unwrap() as usize;
+                bytes[position / 8 % used] ^= 1 << (position % 8);
             }
         }
         let copy = copy(home.path());
@@ -89,7 +90,7 @@ fn a_base_that_has_lost_its_mark_is_refused() {
 }
 
 #[test]
-fn a_store_of_before_there_was_a_log_opens() {
+fn a_store_from_before_the_log_existed_opens() {
     let home = tempdir().unwrap();
     let base = Base::open(home.path()).unwrap();
     base.write([(&b"kept"[..], Some(&b"yes"[..]))]).unwrap();
@@ -112,7 +113,7 @@ fn records_up_to_8_kb_never_go_to_blob_files() {
             batch.put(format!("some-prefix-{key:016x}"), vec![key as u8; 8000]);
             live.push(key);
             if live.len() > 120 {
-                // Deletes in between make sled merge nodes: the largest nodes there are.
+                // Deletes in between make sled merge nodes: these are the largest nodes.
                 let gone = live.swap_remove(noise.next().unwrap() as usize % live.len());
                 batch.delete(format!("some-prefix-{gone:016x}"));
             }
@@ -129,17 +130,17 @@ fn records_up_to_8_kb_never_go_to_blob_files() {
     }
 }
 
-/// What H13 rests on: sled writes over a segment when the third after the one that replaces it is begun, so
-/// the log must not be ahead of the disk by more than two.
+/// The premise of H13: sled overwrites a segment when the third segment after its replacement is
+/// begun, so the log must not be ahead of the disk by more than two segments.
 #[test]
-fn no_entry_takes_the_log_of_sled_a_segment_further_than_where_it_was_last_settled() {
+fn no_entry_takes_sleds_log_more_than_one_segment_past_the_last_settled_one() {
     let home = tempdir().unwrap();
     let base = Base::open(home.path()).unwrap();
     let mut noise = noise(3).map(|noise| noise >> 9);
     let (mut furthest, mut segments) = (0, 0);
     for n in 0..6_000_u64 {
-        // The largest nodes there are beside the smallest, in turn over all of the keys: what is small
-        // has sled move what is large.
+        // The largest nodes beside the smallest, in turn over all keys: small writes make sled move
+        // large nodes.
         let key = noise.next().unwrap() % 1_500;
         let (key, value) = match n % 3 {
             0 => (format!("large-{:04}", key % 300), vec![n as u8; 7_900]),
@@ -163,13 +164,13 @@ fn no_entry_takes_the_log_of_sled_a_segment_further_than_where_it_was_last_settl
 fn sled_is_settled_in_each_segment_of_its_log() {
     let home = tempdir().unwrap();
     let base = Base::open(home.path()).unwrap();
-    let begun = base.settled.load(Ordering::Acquire);
+    let first = base.settled.load(Ordering::Acquire);
     let value = [7; 7_900];
     let keys: Vec<String> = (0..500).map(|n| format!("{n:04}")).collect();
     let entries = keys.iter().map(|key| (key.as_bytes(), Some(&value[..])));
     base.write(entries).unwrap();
     let end = base.flush().unwrap();
-    assert!(end > begun + 3, "{begun} {end}");
+    assert!(end > first + 3, "{first} {end}");
     assert_eq!(base.settled.load(Ordering::Acquire), end);
 }
 

@@ -1,4 +1,4 @@
-//! A crash at each step of a checkpoint, and errors in the middle of one.
+//! A crash at each step of a checkpoint, and errors during one.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ fn a_crash_at_any_step_of_a_checkpoint_loses_nothing() {
     let mut map = BTreeMap::new();
     let mut dice = noise(5);
     let mut steps = 0;
-    // Through sled or, for all but the deletes, through the log once more.
+    // Through sled or, for all entries but the deletes, through the log once more.
     for keep in [0, usize::MAX, 0, 0, usize::MAX, usize::MAX, 0] {
         (0..20).for_each(|_| round(&store, &mut map, &mut dice));
         let mut checkpoint = store.freeze(&mut store.writer.lock(), keep).unwrap();
@@ -49,7 +49,7 @@ fn a_crash_at_any_step_of_a_checkpoint_loses_nothing() {
             holds(copy(home.path()).path(), &map);
             checkpoint.step().unwrap();
             steps += 1;
-            // Newer values of keys that are on their way into sled.
+            // Newer values of keys that the checkpoint is moving into sled.
             round(&store, &mut map, &mut dice);
         }
         store.writer.lock().log.reuse(free(checkpoint));
@@ -61,17 +61,17 @@ fn a_crash_at_any_step_of_a_checkpoint_loses_nothing() {
 }
 
 #[test]
-fn openings_that_are_cut_short_one_after_the_other_lose_nothing() {
+fn repeated_kills_lose_nothing() {
     let mut home = tempdir().unwrap();
     let mut map = BTreeMap::new();
     let mut dice = noise(3);
-    for life in 0..30 {
+    for session in 0..30 {
         let store = SledStore::with_limit(home.path(), 30_000).unwrap();
-        for _ in 0..life % 4 {
+        for _ in 0..session % 4 {
             round(&store, &mut map, &mut dice);
         }
-        // The copy is of a life that goes on: a checkpoint may be in the middle of anything. Then
-        // its files are not of one moment, so wait for it.
+        // The copy is of a running session: a checkpoint may be in any step. Its files must belong
+        // to one moment, so the test waits for the checkpoint.
         if let Some(checkpoint) = store.writer.lock().checkpoint.take() {
             join(checkpoint).unwrap();
         }
@@ -85,7 +85,7 @@ fn openings_that_are_cut_short_one_after_the_other_lose_nothing() {
 }
 
 #[test]
-fn what_is_found_in_the_log_is_left_in_peace_at_first() {
+fn a_memtable_found_in_the_log_is_not_frozen_at_once() {
     const LIMIT: usize = 20_000;
     let home = tempdir().unwrap();
     let put = |store: &SledStore, n: u32| store.apply(batch(&[(&format!("{n}"), &[7; 900])]));
@@ -101,7 +101,7 @@ fn what_is_found_in_the_log_is_left_in_peace_at_first() {
     assert!(is_frozen(&store), "half of one has");
     drop(store);
 
-    // But not if it is as much as that.
+    // But not if the log holds two limits or more.
     let store = SledStore::with_limit(home.path(), 10 * LIMIT).unwrap();
     (45..120).for_each(|n| put(&store, n).unwrap());
     drop(store);
@@ -113,7 +113,7 @@ fn what_is_found_in_the_log_is_left_in_peace_at_first() {
 }
 
 #[test]
-fn the_files_of_the_log_are_used_again() {
+fn the_files_of_the_log_are_reused() {
     let home = tempdir().unwrap();
     let store = SledStore::with_limit(home.path(), 50_000).unwrap();
     for n in 0..400_u32 {
@@ -135,7 +135,7 @@ fn the_files_of_the_log_are_used_again() {
 }
 
 #[test]
-fn what_is_put_and_deleted_in_one_overlay_never_reaches_sled() {
+fn an_entry_put_and_deleted_in_one_memtable_never_reaches_sled() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
     store.checkpoint();
@@ -161,7 +161,7 @@ fn what_is_put_and_deleted_in_one_overlay_never_reaches_sled() {
 }
 
 #[test]
-fn what_dies_young_never_reaches_sled_though_there_is_always_some_of_it() {
+fn short_lived_entries_never_reach_sled() {
     let home = tempdir().unwrap();
     let store = SledStore::with_limit(home.path(), 100_000).unwrap();
     store.checkpoint();
@@ -185,7 +185,7 @@ fn what_dies_young_never_reaches_sled_though_there_is_always_some_of_it() {
 fn after_a_checkpoint_failed_nothing_is_accepted_and_the_log_has_everything() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
-    // Makes sled fail in mid-batch: the large value has no directory to go to.
+    // Makes sled fail within a batch: the large value has no directory to go to.
     fs::remove_dir(home.path().join("sled/blobs")).unwrap();
     let mut batch = Batch::new();
     (0..50).for_each(|n| batch.put(format!("half-{n}"), "x"));
@@ -206,19 +206,19 @@ fn after_a_checkpoint_failed_nothing_is_accepted_and_the_log_has_everything() {
     assert_eq!(all.len(), 101, "reads go on");
     drop(store);
 
-    // sled's lock stays with the process, so look at a copy.
+    // sled's lock stays with the process, so the test opens a copy.
     let store = SledStore::open(copy(home.path()).path()).unwrap();
     assert!(store.all().unwrap() == all);
 }
 
 #[test]
-fn a_log_of_what_has_been_deleted_since_stays_short() {
+fn a_log_of_deleted_entries_stays_short() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
     let value = vec![7; 5_000];
     let mut longest = 0;
     for round in 0..60_u32 {
-        // Half a megabyte comes with each round and goes with the next.
+        // Each round adds half a megabyte, and deletes that of the round before.
         for number in 0..100_u32 {
             let mut batch = Batch::new();
             batch.put([round, number].map(u32::to_be_bytes).concat(), &value[..]);
@@ -231,7 +231,7 @@ fn a_log_of_what_has_been_deleted_since_stays_short() {
         let mut writer = store.writer.lock();
         if let Some(checkpoint) = writer.checkpoint.take() {
             let ended = join(checkpoint).unwrap();
-            store.take_back(&mut writer, ended).unwrap();
+            store.finish_checkpoint(&mut writer, ended).unwrap();
         }
         let files = std::fs::read_dir(home.path().join("wal")).unwrap();
         let bytes = files.map(|file| file.unwrap().metadata().unwrap().len());
@@ -247,10 +247,10 @@ fn a_log_of_what_has_been_deleted_since_stays_short() {
 }
 
 #[test]
-fn a_new_key_that_is_deleted_leaves_nothing_and_an_old_one_its_deletion() {
+fn deleting_a_new_key_leaves_nothing_and_deleting_an_old_one_a_tombstone() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
-    let weight = |store: &SledStore| store.shared.layers.read().active().weight();
+    let size = |store: &SledStore| store.shared.memtables.read().active().size();
     let delete = |store: &SledStore, key: &str| {
         let mut batch = Batch::new();
         batch.delete(key);
@@ -260,21 +260,21 @@ fn a_new_key_that_is_deleted_leaves_nothing_and_an_old_one_its_deletion() {
         .apply(batch(&[("a1", b"x"), ("a5", b"x"), ("b1", b"x")]))
         .unwrap();
     store.checkpoint();
-    assert_eq!(weight(&store), 0);
+    assert_eq!(size(&store), 0);
 
-    // Above all of its kind, put or not.
+    // Keys above all others of their tag, put or not.
     store.apply(batch(&[("a6", b"x"), ("b2", b"x")])).unwrap();
     for key in ["a6", "b2", "a7", "c"] {
         delete(&store, key);
         assert_eq!(store.get(key.as_bytes()).unwrap(), None);
     }
-    assert_eq!(weight(&store), 0);
-    // Between them, or among them: sled may have it.
+    assert_eq!(size(&store), 0);
+    // Keys between or among the others: sled may have them.
     store.apply(batch(&[("a3", b"x"), ("a5", b"y")])).unwrap();
     for key in ["a3", "a5", "b1"] {
-        let before = weight(&store);
+        let before = size(&store);
         delete(&store, key);
-        assert!(weight(&store) > 0 && weight(&store) != before, "{key}");
+        assert!(size(&store) > 0 && size(&store) != before, "{key}");
         assert_eq!(store.get(key.as_bytes()).unwrap(), None);
     }
     let left = |store: &SledStore| {
@@ -283,7 +283,7 @@ fn a_new_key_that_is_deleted_leaves_nothing_and_an_old_one_its_deletion() {
             .collect::<Vec<_>>()
     };
     assert_eq!(left(&store), ["a1"]);
-    // What was replayed, and what is frozen, is known as well.
+    // The replayed and the frozen keys are known as well.
     drop(store);
     let store = SledStore::open(home.path()).unwrap();
     assert_eq!(left(&store), ["a1"]);
@@ -291,7 +291,7 @@ fn a_new_key_that_is_deleted_leaves_nothing_and_an_old_one_its_deletion() {
     let frozen = store.freeze(&mut store.writer.lock(), 0).unwrap();
     delete(&store, "a9");
     assert_eq!(left(&store), ["a1"]);
-    assert!(weight(&store) > 0, "it is on its way into sled");
+    assert!(size(&store) > 0, "the key is being moved into sled");
     frozen.run();
     assert_eq!(left(&store), ["a1"]);
     store.checkpoint();

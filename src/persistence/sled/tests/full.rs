@@ -1,4 +1,4 @@
-//! A full disk under the log, played by `/dev/full`; `tests/crash/full.rs` has real ones.
+//! A full disk under the log, simulated by `/dev/full`; `tests/crash/full.rs` uses real ones.
 
 use std::fs::File;
 
@@ -17,11 +17,11 @@ fn ballast(home: &Path) -> u64 {
 }
 
 #[test]
-fn a_sync_that_finds_the_disk_full_may_be_tried_again() {
+fn a_sync_that_finds_the_disk_full_may_be_retried() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
-    let file = store.begun().log.segment().divert(device());
-    // Less than what is handed to the kernel at once, and more.
+    let file = store.begun().log.segment().redirect(device());
+    // Less than the buffer that is handed to the kernel at once, and more.
     for (n, size) in [(0, 10), (1, 3 << 20), (2, 10)] {
         store
             .apply(batch(&[(&format!("k{n}"), &vec![7; size])]))
@@ -42,7 +42,7 @@ fn a_sync_that_finds_the_disk_full_may_be_tried_again() {
         1
     );
 
-    store.begun().log.segment().divert(file);
+    store.begun().log.segment().redirect(file);
     store.sync(Durability::Power).unwrap();
     let left = copy(home.path());
     assert_eq!(
@@ -52,7 +52,7 @@ fn a_sync_that_finds_the_disk_full_may_be_tried_again() {
 }
 
 #[test]
-fn the_ballast_is_given_back_on_a_full_disk_and_made_again_when_there_is_room() {
+fn the_ballast_is_removed_on_a_full_disk_and_restored_when_there_is_space() {
     let home = filled();
     assert_eq!(ballast(home.path()), BALLAST);
     #[cfg(unix)]
@@ -62,18 +62,18 @@ fn the_ballast_is_given_back_on_a_full_disk_and_made_again_when_there_is_room() 
         assert!(found.blocks() * 512 >= BALLAST, "really allocated");
     }
     let store = SledStore::open(home.path()).unwrap();
-    let file = store.begun().log.segment().divert(device());
+    let file = store.begun().log.segment().redirect(device());
     store.apply(batch(&[("k", b"v")])).unwrap();
     assert!(store.sync(Durability::Power).unwrap_err().is_full());
     assert_eq!(ballast(home.path()), 0);
-    store.begun().log.segment().divert(file);
+    store.begun().log.segment().redirect(file);
     store.sync(Durability::Power).unwrap();
     store.room().unwrap();
     assert_eq!(ballast(home.path()), BALLAST);
 }
 
 #[test]
-fn a_file_of_somebody_else_with_the_name_of_the_ballast_is_left_untouched() {
+fn a_file_of_another_program_with_the_name_of_the_ballast_is_left_untouched() {
     for bytes in [
         &b"mine"[..],
         &[0, 0, 0, 7],
@@ -88,22 +88,22 @@ fn a_file_of_somebody_else_with_the_name_of_the_ballast_is_left_untouched() {
             "{error:?}"
         );
         assert_eq!(fs::read(&path).unwrap(), bytes);
-        // It comes when the ballast was given back.
+        // The file appears after the ballast was removed.
         fs::remove_file(&path).unwrap();
         let store = SledStore::open(home.path()).unwrap();
         fs::write(&path, bytes).unwrap();
         let error = store.room().unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
-        let file = store.begun().log.segment().divert(device());
+        let file = store.begun().log.segment().redirect(device());
         store.apply(batch(&[("k", b"v")])).unwrap();
         assert!(store.sync(Durability::Power).is_err());
-        store.writer.lock().log.segment().divert(file);
+        store.writer.lock().log.segment().redirect(file);
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 }
 
 #[test]
-fn a_ballast_of_an_earlier_version_is_one_and_says_so_from_then_on() {
+fn a_ballast_of_an_earlier_version_is_accepted_and_gets_its_first_line() {
     for length in [0, 1_000, BALLAST] {
         let home = filled();
         let path = home.path().join("ballast");
@@ -117,28 +117,28 @@ fn a_ballast_of_an_earlier_version_is_one_and_says_so_from_then_on() {
 }
 
 #[test]
-fn without_room_for_a_ballast_there_is_none_for_new_work() {
+fn without_space_for_a_ballast_new_work_is_refused() {
     let home = filled();
     fs::remove_file(home.path().join("ballast")).unwrap();
     let store = SledStore::open(home.path()).unwrap();
-    store.shared.home.fail_with(Some(NO_SPACE));
+    store.shared.data_dir.fail_with(Some(NO_SPACE));
     for _ in 0..2 {
         let error = store.room().unwrap_err();
         assert!(error.to_string().contains("ballast"), "{error}");
     }
-    // What has been taken in goes on.
+    // Accepted work continues.
     store.apply(batch(&[("k", b"v")])).unwrap();
     store.sync(Durability::Power).unwrap();
-    store.shared.home.fail_with(None);
+    store.shared.data_dir.fail_with(None);
     store.room().unwrap();
     assert_eq!(ballast(home.path()), BALLAST);
 }
 
 #[test]
-fn without_room_a_checkpoint_waits() {
+fn without_space_a_checkpoint_waits() {
     let home = filled();
     let store = SledStore::with_limit(home.path(), 10_000).unwrap();
-    store.shared.home.fail_with(Some(NO_SPACE));
+    store.shared.data_dir.fail_with(Some(NO_SPACE));
     let put = |n: u32| {
         store
             .apply(batch(&[(&format!("{n}"), &[7; 1_000])]))
@@ -148,7 +148,7 @@ fn without_room_a_checkpoint_waits() {
     (0..50).for_each(put);
     assert!(store.writer.lock().checkpoint.is_none());
     assert!(store.room().is_err());
-    store.shared.home.fail_with(None);
+    store.shared.data_dir.fail_with(None);
     (50..100).for_each(put);
     assert!(store.writer.lock().checkpoint.is_some());
     store.room().unwrap();
@@ -159,7 +159,7 @@ fn without_room_a_checkpoint_waits() {
 }
 
 #[test]
-fn a_segment_that_cannot_be_begun_leaves_nothing_and_its_log_goes_on() {
+fn a_segment_that_cannot_be_begun_leaves_no_file_and_the_log_continues() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("k", b"v")])).unwrap();

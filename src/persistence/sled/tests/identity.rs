@@ -1,4 +1,5 @@
-//! The id of a store, in stores of every version. What is exchanged between stores is in `proof/exchange.rs`.
+//! The id of a store, in stores of every version. Files exchanged between stores are tested in
+//! `fault_tests/exchange.rs`.
 
 use super::*;
 use crate::persistence::identity::{Identity, StoreId};
@@ -8,18 +9,18 @@ fn identity(home: &Path) -> Option<Identity> {
     Base::open(home).unwrap().identity().unwrap()
 }
 
-/// Of each segment, in the order of their generations.
+/// Returns the id of each segment, in the order of their generations.
 fn ids(home: &Path) -> Vec<(u64, Option<StoreId>)> {
-    let heads = segments(home).into_iter().map(|name| {
-        let head = segment::Head::of(&home.join("wal").join(name)).unwrap();
-        head.map(|head| (head.generation, head.id)).unwrap()
+    let headers = segments(home).into_iter().map(|name| {
+        let header = segment::SegmentHeader::of(&home.join("wal").join(name)).unwrap();
+        header.map(|header| (header.generation, header.id)).unwrap()
     });
-    let mut ids: Vec<_> = heads.collect();
+    let mut ids: Vec<_> = headers.collect();
     ids.sort_by_key(|(generation, _)| *generation);
     ids
 }
 
-fn fence_id(home: &Path) -> Option<StoreId> {
+fn watermark_id(home: &Path) -> Option<StoreId> {
     Watermark::read(home.join("wal/fence")).unwrap().id()
 }
 
@@ -34,14 +35,14 @@ fn a_store_has_one_id_in_all_of_its_files_from_its_first_write_on() {
     let home = tempdir().unwrap();
     drop(SledStore::open(home.path()).unwrap());
     assert_eq!(identity(home.path()), None);
-    for life in 1..4 {
-        write(home.path(), &format!("{life}"));
+    for session in 1..4 {
+        write(home.path(), &format!("{session}"));
         let ours = identity(home.path()).unwrap();
         assert_eq!(ours.since, 1);
         let all = ids(home.path());
-        assert_eq!(all.len(), life);
+        assert_eq!(all.len(), session);
         assert!(all.iter().all(|(_, id)| *id == Some(ours.id)));
-        assert_eq!(fence_id(home.path()), Some(ours.id));
+        assert_eq!(watermark_id(home.path()), Some(ours.id));
     }
     let other = filled();
     assert_ne!(identity(other.path()), identity(home.path()));
@@ -52,15 +53,18 @@ fn a_store_of_an_earlier_version_gets_its_id_when_it_is_first_written_to() {
     for version in [1, 2] {
         let home = filled();
         write(home.path(), "more");
-        made_older(home.path(), version);
+        make_older(home.path(), version);
         holds_kept(home.path());
-        assert_eq!((identity(home.path()), fence_id(home.path())), (None, None));
+        assert_eq!(
+            (identity(home.path()), watermark_id(home.path())),
+            (None, None)
+        );
 
         write(home.path(), "most");
         let ours = identity(home.path()).unwrap();
         assert_eq!(ours.since, 3);
         assert_eq!(ids(home.path()), [(1, None), (2, None), (3, Some(ours.id))]);
-        assert_eq!(fence_id(home.path()), Some(ours.id));
+        assert_eq!(watermark_id(home.path()), Some(ours.id));
         holds_kept(home.path());
         let store = SledStore::open(home.path()).unwrap();
         store.checkpoint();
@@ -71,25 +75,25 @@ fn a_store_of_an_earlier_version_gets_its_id_when_it_is_first_written_to() {
 #[test]
 fn a_crash_anywhere_while_a_store_gets_its_id_loses_nothing() {
     let home = filled();
-    made_older(home.path(), 2);
+    make_older(home.path(), 2);
     let whole = copy(home.path());
     write(whole.path(), "more");
     let id = identity(whole.path()).unwrap();
-    // sled has it; then one slot of the fence, or both, and then the segment.
+    // sled has the id; then one slot of the watermark, or both, and then the segment.
     for slots in 0..=2 {
         let left = copy(home.path());
         Base::open(left.path()).unwrap().set_identity(id).unwrap();
         let named = fs::read(whole.path().join("wal/fence")).unwrap();
         change(left.path(), "wal/fence", |bytes| {
-            for place in [0, 4_096].into_iter().take(slots) {
-                // With the number that it had.
-                let number: [u8; 8] = bytes[place + 8..place + 16].try_into().unwrap();
+            for offset in [0, 4_096].into_iter().take(slots) {
+                // With the number that the slot had.
+                let number: [u8; 8] = bytes[offset + 8..offset + 16].try_into().unwrap();
                 let number = u64::from_le_bytes(number);
-                bytes.resize(bytes.len().max(place + 36), 0);
-                bytes[place..place + 36].copy_from_slice(&named[place..place + 36]);
-                bytes[place..place + 16].copy_from_slice(&fences::encode(2, number));
-                let crc = crc32fast::hash(&bytes[place..place + 32]);
-                bytes[place + 32..place + 36].copy_from_slice(&crc.to_le_bytes());
+                bytes.resize(bytes.len().max(offset + 36), 0);
+                bytes[offset..offset + 36].copy_from_slice(&named[offset..offset + 36]);
+                bytes[offset..offset + 16].copy_from_slice(&watermark_file::encode(2, number));
+                let crc = crc32fast::hash(&bytes[offset..offset + 32]);
+                bytes[offset + 32..offset + 36].copy_from_slice(&crc.to_le_bytes());
             }
         });
         holds_kept(left.path());
@@ -100,10 +104,10 @@ fn a_crash_anywhere_while_a_store_gets_its_id_loses_nothing() {
 }
 
 #[test]
-fn a_segment_or_fence_without_an_id_is_refused_where_the_store_has_one() {
+fn a_segment_or_watermark_without_an_id_is_refused_in_a_store_with_an_id() {
     let home = filled();
     let older = copy(home.path());
-    made_older(older.path(), 2);
+    make_older(older.path(), 2);
     for name in ["00000001.segment", "fence"] {
         let mixed = copy(home.path());
         let path = Path::new("wal").join(name);
@@ -118,7 +122,7 @@ fn a_segment_or_fence_without_an_id_is_refused_where_the_store_has_one() {
 }
 
 #[test]
-fn the_refusal_names_the_file_and_both_ids() {
+fn the_error_names_the_file_and_both_ids() {
     let (home, other) = (filled(), filled());
     let name = "wal/00000001.segment";
     fs::copy(other.path().join(name), home.path().join(name)).unwrap();

@@ -1,4 +1,4 @@
-//! Symbolic links where files of the store should be: what they point to is somebody else's.
+//! Symbolic links in place of files of the store: their targets do not belong to the store.
 
 use std::os::unix::fs::symlink;
 
@@ -22,7 +22,7 @@ fn a_symbolic_link_in_the_place_of_any_file_of_the_store_is_refused_and_not_writ
         let home = filled();
         let elsewhere = tempdir().unwrap();
         let (link, target) = (home.path().join(name), elsewhere.path().join("target"));
-        // It would do, if it were followed.
+        // The target would serve, if the link were followed.
         fs::rename(&link, &target).unwrap();
         symlink(&target, &link).unwrap();
         let before = copy(elsewhere.path());
@@ -41,9 +41,9 @@ fn a_symbolic_link_in_the_place_of_any_file_of_the_store_is_refused_and_not_writ
                 "{text}"
             );
         }
-        for folder in ["", "target"] {
-            let names = |home: &Path| files::list(&home.join(folder));
-            if target.is_dir() || folder.is_empty() {
+        for name in ["", "target"] {
+            let names = |home: &Path| files::list(&home.join(name));
+            if target.is_dir() || name.is_empty() {
                 assert_eq!(
                     names(elsewhere.path()).unwrap(),
                     names(before.path()).unwrap()
@@ -57,7 +57,7 @@ fn a_symbolic_link_in_the_place_of_any_file_of_the_store_is_refused_and_not_writ
 }
 
 #[test]
-fn a_dangling_link_makes_no_file_where_it_points_to() {
+fn a_dangling_link_creates_no_file_at_its_target() {
     for name in [
         "LOCK",
         "ballast",
@@ -78,7 +78,7 @@ fn a_dangling_link_makes_no_file_where_it_points_to() {
 }
 
 #[test]
-fn the_directory_itself_may_be_behind_a_link_and_so_may_files_of_others_in_it() {
+fn the_directory_itself_may_be_behind_a_link_and_foreign_files_in_it_too() {
     let home = filled();
     let link = home.path().join("link");
     symlink(home.path(), &link).unwrap();

@@ -1,21 +1,21 @@
-//! What a log is worth that was cut, torn, bent or mixed with an older one.
+//! A log that was cut, torn, damaged or mixed with an older one.
 
 use std::fs::File;
 
 use super::memtable::MaxKeys;
-use super::replay::{Held, Replayed, replay};
+use super::replay::{BaseState, Replayed, replay};
 use super::*;
 
-/// A store that was killed after six commits, and where each frame ends in the file of its log.
+/// A store that was killed after six commits, with the end of each frame in the file of its log.
 struct Killed {
     home: TempDir,
     path: PathBuf,
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    held: Held,
+    held: BaseState,
 }
 
-/// How many of the commits of [`killed`] were synced; the others were handed to the kernel.
+/// The number of commits of [`killed`] that were synced; the others were handed to the kernel.
 const SYNCED: usize = 4;
 
 fn killed() -> Killed {
@@ -29,7 +29,7 @@ fn killed() -> Killed {
             batch.delete(format!("{}", n - 1));
         }
         store.apply(batch).unwrap();
-        // One sync may be for several.
+        // One sync may cover several commits.
         store.sync(Durability::Process).unwrap();
         if [0, 1, SYNCED - 1].contains(&usize::from(n)) {
             store.sync(Durability::Power).unwrap();
@@ -50,7 +50,7 @@ fn killed() -> Killed {
 }
 
 impl Killed {
-    /// What is replayed of its log when the file is this, as the number of commits.
+    /// Replays its log with this content of the file; returns the number of commits.
     fn commits(&self, bytes: &[u8]) -> Result<usize, StoreError> {
         fs::write(&self.path, bytes).unwrap();
         replay(&self.home.path().join("wal"), self.held, MaxKeys::default())
@@ -58,11 +58,11 @@ impl Killed {
     }
 }
 
-/// Checks that exactly the first commits are there, and says how many.
+/// Checks that exactly the first commits were replayed, and returns their number.
 #[track_caller]
 fn commits(replayed: &Replayed) -> usize {
     let found: Vec<_> = replayed
-        .layers
+        .memtables
         .active()
         .from(std::ops::Bound::Unbounded)
         .filter_map(|(key, value)| Some((key.to_vec(), value?.to_vec())))
@@ -83,10 +83,10 @@ fn commits(replayed: &Replayed) -> usize {
 }
 
 #[test]
-fn a_log_cut_anywhere_is_noticed_or_holds_all_whole_commits_before_the_cut() {
+fn a_log_cut_anywhere_is_rejected_or_holds_all_complete_commits_before_the_cut() {
     let killed = killed();
     for cut in 4096..killed.ends[5] + 100 {
-        // The end of a body may lie a few bytes before the end of its frame.
+        // The end of a body may be a few bytes before the end of its frame.
         let whole = |slack: usize| {
             killed
                 .ends
@@ -94,7 +94,7 @@ fn a_log_cut_anywhere_is_noticed_or_holds_all_whole_commits_before_the_cut() {
                 .filter(|end| **end <= cut + slack)
                 .count()
         };
-        // A file system may also give the old length, with zeroes.
+        // A file system may also return the old length, with zeroes.
         let mut zeroed = killed.bytes.clone();
         zeroed[cut..].fill(0);
         for bytes in [&killed.bytes[..cut], &zeroed] {
@@ -117,26 +117,27 @@ fn a_log_cut_anywhere_is_noticed_or_holds_all_whole_commits_before_the_cut() {
 }
 
 #[test]
-fn a_bit_flipped_anywhere_is_noticed_or_was_never_synced() {
+fn a_bit_flipped_anywhere_is_detected_or_was_never_synced() {
     let killed = killed();
-    for place in (0..56).chain(4096..killed.ends[5]) {
+    for position in (0..56).chain(4096..killed.ends[5]) {
         let mut bytes = killed.bytes.clone();
-        bytes[place] ^= 1 << (place % 8);
-        let hit = killed.ends.iter().position(|end| place < *end).unwrap();
+        bytes[position] ^= 1 << (position % 8);
+        let hit = killed.ends.iter().position(|end| position < *end).unwrap();
         match killed.commits(&bytes) {
-            // Behind the last synced frame it is a torn tail; between frames there is nothing.
+            // Behind the last synced frame the damage is a torn tail; between frames there is
+            // nothing.
             Ok(found) => assert!(
                 found == 6 || (found == hit && hit >= SYNCED),
-                "{found} at {place}"
+                "{found} at {position}"
             ),
-            Err(StoreError::Corrupt { .. }) => assert!(place < 56 || hit < SYNCED, "{place}"),
-            Err(error) => panic!("{place}: {error:?}"),
+            Err(StoreError::Corrupt { .. }) => assert!(position < 56 || hit < SYNCED, "{position}"),
+            Err(error) => panic!("{position}: {error:?}"),
         }
     }
 }
 
 #[test]
-fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
+fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_detected() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("a", b"1"), ("b", b"1")])).unwrap();
@@ -150,23 +151,23 @@ fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
         .unwrap()
         .all()
         .unwrap();
-    for place in 4096..end {
+    for position in 4096..end {
         let mut bytes = sound.clone();
-        bytes[place] ^= 1 << (place % 8);
+        bytes[position] ^= 1 << (position % 8);
         fs::write(&path, bytes).unwrap();
         match replay(
             &home.path().join("wal"),
-            Held::default(),
+            BaseState::default(),
             MaxKeys::default(),
         ) {
-            // Only what fills a frame up to a multiple of 8 is of no consequence.
+            // Only the padding of a frame to a multiple of 8 is irrelevant.
             Err(StoreError::RolledBack {
                 expected: 3,
                 found: 0,
                 ..
-            }) => assert_eq!(sound[place], 0),
+            }) => assert_eq!(sound[position], 0),
             Err(StoreError::Corrupt { .. }) => {}
-            other => panic!("{place}: {other:?}"),
+            other => panic!("{position}: {other:?}"),
         }
     }
     fs::write(&path, sound).unwrap();
@@ -176,9 +177,9 @@ fn after_a_clean_stop_a_flipped_bit_in_any_commit_is_noticed() {
     );
 }
 
-/// A power cut may leave any part of what was written since the last fdatasync.
+/// A power cut may leave any part of the data written since the last fdatasync.
 #[test]
-fn frames_that_were_not_synced_may_be_there_in_any_part() {
+fn any_part_of_the_unsynced_frames_may_remain() {
     let killed = killed();
     for lost in SYNCED..6 {
         let mut bytes = killed.bytes.clone();
@@ -204,16 +205,16 @@ fn frames_that_were_not_synced_may_be_there_in_any_part() {
 }
 
 #[test]
-fn what_a_torn_tail_has_left_is_not_replayed_behind_new_frames() {
+fn the_remains_of_a_torn_tail_are_not_replayed_behind_new_frames() {
     let killed = killed();
     let mut bytes = killed.bytes.clone();
-    // Commit 5 is torn, commit 6 whole: both are gone.
+    // Commit 5 is torn and commit 6 complete: both are lost.
     bytes[killed.ends[3]..killed.ends[3] + 50].fill(0);
     fs::write(&killed.path, bytes).unwrap();
     let home = killed.home.path();
     let store = SledStore::open(home).unwrap();
     assert_eq!(store.get(b"last").unwrap(), Some(vec![3]));
-    // A frame with the number and the size of the one that was lost.
+    // A frame with the number and the size of the lost one.
     let mut again = batch(&[("4", &[9; 80]), ("last", &[4])]);
     again.delete("3");
     store.apply(again).unwrap();
@@ -226,14 +227,14 @@ fn what_a_torn_tail_has_left_is_not_replayed_behind_new_frames() {
 }
 
 #[test]
-fn nor_when_its_file_is_used_again() {
+fn the_remains_of_a_torn_tail_are_not_replayed_when_the_file_is_reused() {
     let killed = killed();
     let mut bytes = killed.bytes.clone();
     bytes[killed.ends[3]..killed.ends[3] + 50].fill(0);
     fs::write(&killed.path, bytes).unwrap();
     let home = killed.home.path();
     let store = SledStore::open(home).unwrap();
-    // Its file is free after the first checkpoint and in use after the second.
+    // The file is free after the first checkpoint and in use after the second.
     store.checkpoint();
     store.checkpoint();
     assert!(
@@ -248,8 +249,8 @@ fn nor_when_its_file_is_used_again() {
                 .unwrap()
         )
     );
-    // Frame 5 again, so large that what is left of frame 6 follows it.
-    let room = killed.ends[4] - 4096;
+    // Frame 5 again, so large that the remains of frame 6 follow it.
+    let space = killed.ends[4] - 4096;
     let frame = |size| {
         let mut out = Vec::new();
         let stamp = super::frame::Stamp {
@@ -260,7 +261,7 @@ fn nor_when_its_file_is_used_again() {
         super::frame::append(&mut out, 4096, stamp, &batch(&[("new", &vec![7; size])]));
         out.len()
     };
-    let size = (0..room).rfind(|size| frame(*size) == room).unwrap();
+    let size = (0..space).rfind(|size| frame(*size) == space).unwrap();
     store.apply(batch(&[("new", &vec![7; size])])).unwrap();
     store.sync(Durability::Power).unwrap();
     let end = store.begun().log.segment().end() as usize;
@@ -275,7 +276,7 @@ fn nor_when_its_file_is_used_again() {
 fn frames_of_an_earlier_use_of_a_file_are_never_replayed() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
-    // Frames of one size, so that those of an earlier use stand where the next ones will.
+    // Frames of one size, so that those of an earlier use are where the next ones will be.
     for n in 0..40_u8 {
         store.apply(batch(&[("n", &[n; 50])])).unwrap();
         if n % 10 == 9 {
@@ -293,7 +294,7 @@ fn frames_of_an_earlier_use_of_a_file_are_never_replayed() {
 }
 
 #[test]
-fn a_log_that_vanished_is_noticed() {
+fn a_missing_log_is_detected() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("more", b"yes")])).unwrap();
@@ -302,7 +303,7 @@ fn a_log_that_vanished_is_noticed() {
     drop(store);
     let names = segments(home.path());
     assert_eq!(names.len(), 2);
-    // All of it, and what is left of it when the newest is gone.
+    // All of the log, and its rest when the newest segment is missing.
     for gone in [&names[..], &names[..1], &names[1..]] {
         let copy = copy(home.path());
         for name in gone {
@@ -338,14 +339,14 @@ fn a_log_of_a_later_version_is_left_untouched() {
 }
 
 #[test]
-fn a_head_torn_as_its_file_was_made_or_used_again_is_no_damage() {
+fn a_header_torn_while_its_file_was_created_or_reused_is_no_damage() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     store.checkpoint();
     store.apply(batch(&[("kept", b"yes")])).unwrap();
     store.sync(Durability::Process).unwrap();
     let left = copy(home.path());
-    // The spare file, with frames in it that sled holds, and a new one.
+    // The spare file, which contains frames that sled holds, and a new one.
     let log = left.path().join("wal");
     let spare = store.writer.lock().log.spare().to_vec();
     assert_eq!(spare.len(), 1);
@@ -358,22 +359,22 @@ fn a_head_torn_as_its_file_was_made_or_used_again_is_no_damage() {
 }
 
 #[test]
-fn a_damaged_head_of_a_segment_with_frames_is_noticed() {
+fn a_damaged_header_of_a_segment_with_frames_is_detected() {
     let home = filled();
-    // The second life has a segment of its own, and nothing was checkpointed.
+    // The second session has a segment of its own, and nothing was checkpointed.
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("more", b"yes")])).unwrap();
     drop(store);
     let path = home.path().join("wal/00000002.segment");
     let sound = fs::read(&path).unwrap();
-    for place in 0..56 {
+    for position in 0..56 {
         let mut bytes = sound.clone();
-        bytes[place] ^= 1;
+        bytes[position] ^= 1;
         fs::write(&path, bytes).unwrap();
         let error = SledStore::open(home.path()).unwrap_err();
         assert!(
             matches!(error, StoreError::Corrupt { .. }),
-            "{place}: {error:?}"
+            "{position}: {error:?}"
         );
     }
     fs::write(&path, sound).unwrap();
@@ -383,12 +384,12 @@ fn a_damaged_head_of_a_segment_with_frames_is_noticed() {
 #[cfg(target_os = "linux")]
 #[test]
 fn after_a_failed_write_or_sync_of_the_log_nothing_is_accepted() {
-    // Nothing can be written to the one, and the other cannot be synced.
+    // The first device rejects writes, and the second cannot be synced.
     for options in [File::options().read(true), File::options().write(true)] {
         let home = filled();
         let store = SledStore::open(home.path()).unwrap();
         let device = options.open("/dev/null").unwrap();
-        store.begun().log.segment().divert(device);
+        store.begun().log.segment().redirect(device);
         store.apply(batch(&[("lost", b"x")])).unwrap();
         let error = store.sync(Durability::Power).unwrap_err();
         assert!(matches!(error, StoreError::Io { .. }), "{error:?}");

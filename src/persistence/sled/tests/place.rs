@@ -6,7 +6,7 @@ use super::*;
 
 const LIMIT: usize = 20_000;
 
-/// An open store in a directory that a test may move, and one that is closed.
+/// An open store in a directory that a test may move.
 struct Moving {
     all: TempDir,
     store: SledStore,
@@ -25,7 +25,7 @@ impl Moving {
         self.all.path().join(name)
     }
 
-    /// Another store at the path of this one, which has moved away.
+    /// Moves the store away and creates another store at its path; returns the content of that.
     fn replace(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         fs::rename(self.at("data"), self.at("moved")).unwrap();
         let other = SledStore::open(self.at("data")).unwrap();
@@ -43,18 +43,18 @@ impl Moving {
         self.store.sync(Durability::Power)
     }
 
-    /// How many puts it takes, and the error that ends them.
+    /// Puts records until an error; returns how many puts succeeded.
     #[track_caller]
     fn put_until_it_stops(&self) -> u32 {
         for n in 0..1_000 {
             if let Err(error) = self.put(n) {
-                // A checkpoint's thread may have met it first.
-                let is_told = match &error {
+                // A checkpoint's thread may have stopped the store first.
+                let is_moved = match &error {
                     StoreError::Moved { .. } => true,
                     StoreError::Poisoned(why) => why.contains("while the store was open"),
                     _ => false,
                 };
-                assert!(is_told, "{error:?}");
+                assert!(is_moved, "{error:?}");
                 let next = self.put(n + 1);
                 assert!(matches!(next, Err(StoreError::Poisoned(_))), "{next:?}");
                 return n;
@@ -64,15 +64,15 @@ impl Moving {
     }
 }
 
-/// All files below a directory.
+/// Returns all files below a directory.
 fn contents(home: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
-    let mut folders = vec![home.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
+    let mut directories = vec![home.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             match path.is_dir() {
-                true => folders.push(path),
+                true => directories.push(path),
                 false => drop(all.insert(path.clone(), fs::read(path).unwrap())),
             }
         }
@@ -92,7 +92,7 @@ fn a_store_whose_directory_was_renamed_stops_and_leaves_the_store_at_its_path_al
     drop(store);
     assert!(contents(&all.path().join("data")) == before);
     holds_kept(&all.path().join("data"));
-    // All that was acknowledged is in the directory, wherever it is.
+    // All acknowledged records are in the directory, wherever it is.
     let store = SledStore::open(all.path().join("moved")).unwrap();
     for n in 0..puts {
         assert!(
@@ -104,7 +104,7 @@ fn a_store_whose_directory_was_renamed_stops_and_leaves_the_store_at_its_path_al
 }
 
 #[test]
-fn a_checkpoint_ends_where_it_is_when_the_directory_is_renamed() {
+fn a_checkpoint_stops_at_its_step_when_the_directory_is_renamed() {
     for steps in 0..6 {
         let moving = Moving::new();
         (0..5).for_each(|n| moving.put(n).unwrap());
@@ -124,8 +124,9 @@ fn a_checkpoint_ends_where_it_is_when_the_directory_is_renamed() {
 }
 
 #[test]
-fn once_its_files_are_deleted_nothing_more_is_acknowledged() {
-    // What is fsynced is looked at each time, what is only handed to the kernel every now and then.
+fn after_its_files_are_deleted_nothing_more_is_acknowledged() {
+    // The file's name is checked at each fsync, and every now and then when frames are only handed
+    // to the kernel.
     for (durability, most) in [(Durability::Power, 0), (Durability::Process, 64)] {
         let moving = Moving::new();
         fs::remove_dir_all(moving.at("data")).unwrap();
@@ -151,7 +152,7 @@ fn once_its_files_are_deleted_nothing_more_is_acknowledged() {
 }
 
 #[test]
-fn a_part_of_the_directory_that_is_replaced_or_deleted_stops_the_store() {
+fn replacing_or_deleting_a_part_of_the_directory_stops_the_store() {
     for name in ["sled", "wal", "sled/db", "wal/00000001.segment"] {
         for is_replaced in [true, false] {
             let moving = Moving::new();
@@ -163,7 +164,8 @@ fn a_part_of_the_directory_that_is_replaced_or_deleted_stops_the_store() {
                 (false, true) => fs::remove_dir_all(&away).unwrap(),
                 (false, false) => fs::remove_file(&away).unwrap(),
             }
-            // What is renamed within the file system, and is not deleted, is written to where it is.
+            // A file that is renamed within the file system, and not deleted, still receives the
+            // writes.
             if is_replaced && there.is_file() {
                 continue;
             }
@@ -177,7 +179,7 @@ fn a_part_of_the_directory_that_is_replaced_or_deleted_stops_the_store() {
 }
 
 #[test]
-fn a_store_that_was_moved_before_its_first_write_makes_nothing_at_its_old_path() {
+fn a_store_moved_before_its_first_write_creates_nothing_at_its_old_path() {
     let all = tempdir().unwrap();
     let (data, moved) = (all.path().join("data"), all.path().join("moved"));
     let store = SledStore::open(&data).unwrap();
@@ -204,7 +206,7 @@ fn a_file_that_has_the_name_of_the_next_segment_is_left_untouched() {
 }
 
 #[test]
-fn a_backup_of_a_directory_that_was_renamed_is_none() {
+fn a_backup_of_a_renamed_directory_fails() {
     let moving = Moving::new();
     moving.replace();
     let error = moving.store.backup(&moving.at("copy")).unwrap_err();

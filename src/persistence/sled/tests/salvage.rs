@@ -1,4 +1,4 @@
-//! What is got out of a store that is damaged, and out of one that is not.
+//! Salvage of a damaged store, and of a sound one.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::persistence::sled::base::MARK;
 use crate::persistence::sled::pages::Pages;
 
-/// All records in sled's file, as they are read without sled, and what is wrong with it.
+/// Returns all records in sled's file, as the pages reader finds them, and the number of findings.
 fn pages(home: &Path) -> (BTreeMap<Vec<u8>, Vec<u8>>, usize) {
     let mut found = BTreeMap::new();
     let mut pages = Pages::of(&home.join("sled")).unwrap();
@@ -23,8 +23,7 @@ fn pages(home: &Path) -> (BTreeMap<Vec<u8>, Vec<u8>>, usize) {
     (found, pages.findings.len())
 }
 
-/// Writes to sled as checkpoints do, with large and small records, deletions and segments that are used
-/// again.
+/// Writes to sled as checkpoints do, with large and small records, deletions and reused segments.
 fn churn(base: &Base, rounds: u64, map: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
     let mut noise = noise(rounds).map(|noise| noise >> 9);
     for n in 0..rounds {
@@ -44,26 +43,26 @@ fn churn(base: &Base, rounds: u64, map: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
 }
 
 #[test]
-fn the_pages_of_sled_are_read_without_it_as_it_reads_them() {
+fn the_pages_reader_returns_the_records_that_sled_returns() {
     let home = tempdir().unwrap();
     let mut map = BTreeMap::new();
-    for life in 1..=4 {
+    for session in 1..=4 {
         let base = Base::open(home.path()).unwrap();
         base.set_mark(Mark::default()).unwrap();
-        churn(&base, 2_500 * life, &mut map);
+        churn(&base, 2_500 * session, &mut map);
         base.settle().unwrap();
-        // While it is open, as a kill would leave it, and when it is closed.
-        assert!(pages(home.path()) == (map.clone(), 0), "life {life}");
+        // While sled is open, as a kill would leave its file, and after it is closed.
+        assert!(pages(home.path()) == (map.clone(), 0), "session {session}");
         drop(base);
         assert!(
             pages(home.path()) == (map.clone(), 0),
-            "life {life}, closed"
+            "session {session}, closed"
         );
     }
 }
 
 #[test]
-fn what_is_around_a_damaged_place_of_sleds_file_is_read_and_the_place_is_told() {
+fn records_around_damage_in_sleds_file_are_read_and_the_damage_is_reported() {
     let home = tempdir().unwrap();
     let mut map = BTreeMap::new();
     let base = Base::open(home.path()).unwrap();
@@ -74,8 +73,8 @@ fn what_is_around_a_damaged_place_of_sleds_file_is_read_and_the_place_is_told() 
     let db = home.path().join("sled/db");
     let mut bytes = fs::read(&db).unwrap();
     let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    let place = used / 2 / 4096 * 4096;
-    bytes[place..place + 512].fill(0xA5);
+    let position = used / 2 / 4096 * 4096;
+    bytes[position..position + 512].fill(0xA5);
     fs::write(&db, bytes).unwrap();
     let (found, findings) = pages(home.path());
     assert!(findings > 0);
@@ -99,8 +98,8 @@ fn any_bytes_are_read_as_pages_without_a_panic() {
         let mut bytes = sound.clone();
         let mut noise = noise(seed).map(|noise| (noise >> 9) as usize);
         for _ in 0..200 {
-            let place = noise.next().unwrap() % bytes.len();
-            bytes[place] = noise.next().unwrap() as u8;
+            let position = noise.next().unwrap() % bytes.len();
+            bytes[position] = noise.next().unwrap() as u8;
         }
         bytes.truncate(bytes.len() - noise.next().unwrap() % 5_000);
         fs::write(&db, bytes).unwrap();

@@ -1,19 +1,19 @@
-//! Walks over sled and two overlays, which move under them.
+//! Scans of sled and two memtables that change meanwhile.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// Every step of every walk, with anything happening to other keys in between.
+/// Every step of every scan, with any changes to other keys in between.
 #[test]
-fn a_scan_meets_each_untouched_key_once_while_checkpoints_happen() {
+fn a_scan_returns_each_untouched_key_once_while_checkpoints_run() {
     for seed in 0..60 {
         let home = tempdir().unwrap();
         let store = SledStore::open(home.path()).unwrap();
         let mut noise = noise(seed + 1);
         let mut dice = move |below: u64| (noise.next().unwrap() >> 20) % below;
         let name = |n: u64| format!("{n:04}");
-        // Even keys stay as they are, odd ones come and go. Some of each lie in every layer.
+        // Even keys stay as they are, odd ones come and go. Some of each are in every layer.
         let mut untouched = BTreeMap::new();
         for n in 0..90 {
             let value = format!("value {n}");
@@ -26,7 +26,7 @@ fn a_scan_meets_each_untouched_key_once_while_checkpoints_happen() {
             }
         }
         let mut frozen = None;
-        let mut met: Vec<Vec<u8>> = Vec::new();
+        let mut seen_keys: Vec<Vec<u8>> = Vec::new();
         let mut scan = store.scan(b"0", b"9");
         loop {
             for _ in 0..dice(4) {
@@ -61,13 +61,13 @@ fn a_scan_meets_each_untouched_key_once_while_checkpoints_happen() {
             } else {
                 assert_eq!(value, b"odd");
             }
-            met.push(key);
+            seen_keys.push(key);
         }
-        met.sort();
-        let mut once = met.clone();
+        seen_keys.sort();
+        let mut once = seen_keys.clone();
         once.dedup();
-        assert_eq!(met.len(), once.len(), "seed {seed}: a key came twice");
-        let even: Vec<_> = met
+        assert_eq!(seen_keys.len(), once.len(), "seed {seed}: a key came twice");
+        let even: Vec<_> = seen_keys
             .into_iter()
             .filter(|key| untouched.contains_key(key))
             .collect();
@@ -81,7 +81,7 @@ fn a_scan_meets_each_untouched_key_once_while_checkpoints_happen() {
 }
 
 #[test]
-fn a_scan_shows_what_is_true_when_it_gets_there() {
+fn a_scan_returns_the_values_current_when_it_reaches_them() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
     store
@@ -89,7 +89,7 @@ fn a_scan_shows_what_is_true_when_it_gets_there() {
         .unwrap();
     store.checkpoint();
     let mut scan = store.scan(b"a", b"z");
-    // It has looked at what sled has at both ends.
+    // The scan has read sled's pairs at both ends ahead.
     assert_eq!(scan.next().unwrap().unwrap().0, b"a");
     assert_eq!(scan.next_back().unwrap().unwrap().0, b"d");
     let mut batch = Batch::new();
@@ -109,16 +109,16 @@ fn a_scan_shows_what_is_true_when_it_gets_there() {
 }
 
 #[test]
-fn readers_never_see_half_a_batch_or_an_older_value_while_checkpoints_happen() {
+fn readers_never_see_half_a_batch_or_an_older_value_while_checkpoints_run() {
     const KEYS: u64 = 40;
     const ROUNDS: u64 = 400;
     let home = tempdir().unwrap();
-    // Small, so that it freezes every few batches.
+    // Small, so that a memtable is frozen every few batches.
     let store = SledStore::with_limit(home.path(), 20_000).unwrap();
     let write = |round: u64| {
         let mut batch = Batch::new();
         (0..KEYS).for_each(|n| batch.put(format!("{n:03}"), round.to_be_bytes()));
-        // A key that is only there for a round.
+        // A key that exists only for one round.
         batch.delete(format!("x{:03}", round - 1));
         batch.put(format!("x{round:03}"), "");
         store.apply(batch).unwrap();
@@ -126,7 +126,7 @@ fn readers_never_see_half_a_batch_or_an_older_value_while_checkpoints_happen() {
     write(1);
     let done = AtomicBool::new(false);
     let read = || {
-        let mut least = 1;
+        let mut min_round = 1;
         while !done.load(Ordering::Acquire) {
             let pairs: Vec<Pair> = store.scan(b"0", b"1").map(Result::unwrap).collect();
             let rounds: Vec<u64> = pairs
@@ -135,12 +135,12 @@ fn readers_never_see_half_a_batch_or_an_older_value_while_checkpoints_happen() {
                 .collect();
             assert_eq!(rounds.len() as u64, KEYS);
             assert!(
-                rounds.is_sorted() && rounds[0] >= least,
-                "{least}: {rounds:?}"
+                rounds.is_sorted() && rounds[0] >= min_round,
+                "{min_round}: {rounds:?}"
             );
-            least = *rounds.last().unwrap();
+            min_round = *rounds.last().unwrap();
             let one = store.get(b"007").unwrap().unwrap();
-            assert!(u64::from_be_bytes(one.try_into().unwrap()) >= least);
+            assert!(u64::from_be_bytes(one.try_into().unwrap()) >= min_round);
         }
     };
     std::thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! A system that is short of descriptors, or of threads, for a while. `proof/descriptors.rs` has a real one.
+//! A temporary shortage of file descriptors or threads. `fault_tests/descriptors.rs` has a real
+//! one.
 
 use super::*;
 
@@ -12,21 +13,21 @@ fn put(store: &SledStore, n: u32) -> Result<(), StoreError> {
 }
 
 #[test]
-fn a_checkpoint_that_cannot_begin_is_put_off_and_commits_go_on() {
-    for is_home in [false, true] {
+fn a_checkpoint_that_cannot_start_is_postponed_and_commits_continue() {
+    for is_data_dir in [false, true] {
         let home = filled();
         let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
         put(&store, 0).unwrap();
-        let fail_with = |errno| match is_home {
-            true => store.shared.home.fail_with(errno),
+        let fail_with = |errno| match is_data_dir {
+            true => store.shared.data_dir.fail_with(errno),
             false => store.writer.lock().log.dir().fail_with(errno),
         };
         fail_with(Some(NO_DESCRIPTOR));
         for n in 1..100 {
             put(&store, n).unwrap();
         }
-        let is_begun = || store.writer.lock().checkpoint.is_some();
-        assert!(!is_begun() && store.shared.layers.read().active().weight() > 3 * LIMIT);
+        let has_started = || store.writer.lock().checkpoint.is_some();
+        assert!(!has_started() && store.shared.memtables.read().active().size() > 3 * LIMIT);
         store.room().unwrap();
         let left = copy(home.path());
         assert_eq!(
@@ -36,7 +37,7 @@ fn a_checkpoint_that_cannot_begin_is_put_off_and_commits_go_on() {
 
         fail_with(None);
         put(&store, 100).unwrap();
-        assert!(is_begun());
+        assert!(has_started());
         drop(store);
         let store = SledStore::open(home.path()).unwrap();
         assert_eq!(store.all().unwrap().len(), 102);
@@ -44,7 +45,7 @@ fn a_checkpoint_that_cannot_begin_is_put_off_and_commits_go_on() {
 }
 
 #[test]
-fn while_none_can_begin_memory_is_bounded_and_what_was_applied_waits() {
+fn while_no_checkpoint_can_start_memory_is_bounded_and_applied_batches_wait() {
     let home = filled();
     let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
     put(&store, 0).unwrap();
@@ -53,8 +54,8 @@ fn while_none_can_begin_memory_is_bounded_and_what_was_applied_waits() {
         .find_map(|n| put(&store, n).err().map(|error| (n, error)))
         .unwrap();
     assert!(matches!(&error, StoreError::Exhausted { .. }), "{error:?}");
-    let weight = store.shared.layers.read().active().weight();
-    assert!(weight < (STILL + 1) * LIMIT, "{weight}");
+    let size = store.shared.memtables.read().active().size();
+    assert!(size < (POSTPONED_LIMITS + 1) * LIMIT, "{size}");
     for durability in [Durability::Power, Durability::Process, Durability::Buffered] {
         let error = store.sync(durability).unwrap_err();
         assert!(error.is_temporary(), "{error:?}");
@@ -71,11 +72,11 @@ fn while_none_can_begin_memory_is_bounded_and_what_was_applied_waits() {
 }
 
 #[test]
-fn a_first_write_that_finds_no_descriptor_may_be_tried_again() {
+fn a_first_write_without_a_descriptor_may_be_retried() {
     for home in [tempdir().unwrap(), filled()] {
         let store = SledStore::open(home.path()).unwrap();
         let before = store.all().unwrap().len();
-        // Only the directory of the log is opened anew for it.
+        // Only the directory of the log is opened by the first write.
         let log = home.path().join("wal");
         files::make_dir(&log).unwrap();
         crate::persistence::dir::fail_openings_of(&log, Some(NO_DESCRIPTOR));
@@ -93,19 +94,22 @@ fn a_first_write_that_finds_no_descriptor_may_be_tried_again() {
 }
 
 #[test]
-fn a_checkpoint_that_cannot_go_on_is_put_off_and_gone_on_with_before_the_next() {
+fn an_interrupted_checkpoint_is_postponed_and_resumed_before_the_next() {
     for in_a_backup in [false, true] {
         let home = filled();
         let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
         (0..10).for_each(|n| put(&store, n).unwrap());
         let mut writer = store.writer.lock();
         let checkpoint = store.freeze(&mut writer, 0).unwrap();
-        // It finds no descriptor to list what sled has put into its directory.
+        // The checkpoint finds no descriptor to list the files that sled has put into its
+        // directory.
         files::fail_listings(Some(NO_DESCRIPTOR));
-        store.take_back(&mut writer, checkpoint.run()).unwrap_err();
-        assert!(writer.put_off.is_some());
+        store
+            .finish_checkpoint(&mut writer, checkpoint.run())
+            .unwrap_err();
+        assert!(writer.postponed.is_some());
         drop(writer);
-        // Commits go on, and none is in memory alone.
+        // Commits continue, and none is in memory alone.
         (10..100).for_each(|n| put(&store, n).unwrap());
         let copies = tempdir().unwrap();
         let to = copies.path().join("copy");
@@ -122,7 +126,7 @@ fn a_checkpoint_that_cannot_go_on_is_put_off_and_gone_on_with_before_the_next() 
             true => store.backup(&to).unwrap(),
             false => put(&store, 100).unwrap(),
         }
-        assert!(store.writer.lock().put_off.is_none());
+        assert!(store.writer.lock().postponed.is_none());
         assert_eq!(
             store.all().unwrap().len(),
             if in_a_backup { 101 } else { 102 }
@@ -135,11 +139,11 @@ fn a_checkpoint_that_cannot_go_on_is_put_off_and_gone_on_with_before_the_next() 
 }
 
 #[test]
-fn without_a_thread_for_it_a_checkpoint_is_run_by_the_one_that_commits() {
+fn without_a_thread_a_checkpoint_runs_on_the_committing_thread() {
     let home = filled();
     let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
     NO_THREADS.set(true);
-    let epoch = || store.shared.layers.read().epoch;
+    let epoch = || store.shared.memtables.read().epoch;
     let before = epoch();
     for n in 0..200 {
         put(&store, n).unwrap();

@@ -1,19 +1,19 @@
-//! A store that is refused is left as it was: not a byte, a name or a mode in its directory is another.
+//! A store that is refused stays as it was: no byte, name or mode in its directory changes.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// What is in a directory, at each path below it.
+/// Returns the content of a directory, by path.
 fn contents(home: &Path) -> BTreeMap<PathBuf, (fs::Permissions, Vec<u8>)> {
     let mut all = BTreeMap::new();
-    let mut folders = vec![home.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
+    let mut directories = vec![home.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             let mode = fs::metadata(&path).unwrap().permissions();
             if path.is_dir() {
-                folders.push(path.clone());
+                directories.push(path.clone());
                 all.insert(path, (mode, Vec::new()));
             } else {
                 let bytes = fs::read(&path).unwrap();
@@ -24,7 +24,7 @@ fn contents(home: &Path) -> BTreeMap<PathBuf, (fs::Permissions, Vec<u8>)> {
     all
 }
 
-/// Refuses it twice, in the same way.
+/// Checks that the store is refused twice, with the same error and without a change.
 #[track_caller]
 fn expect_refused(home: &Path, kind: &str) {
     let before = contents(home);
@@ -39,8 +39,9 @@ fn expect_refused(home: &Path, kind: &str) {
     }
 }
 
-/// A closed store, of which sled has something, the log has more, and the last life has checkpointed.
-fn moved_on() -> TempDir {
+/// Creates a closed store in which sled has some records, the log has more, and the last session
+/// has made a checkpoint.
+fn with_checkpoints() -> TempDir {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     for n in 0..20_u8 {
@@ -55,14 +56,14 @@ fn moved_on() -> TempDir {
     home
 }
 
-/// The same, after another open: sled's snapshot is of what its file holds.
+/// The same, after another open: sled's snapshot matches its file.
 fn settled() -> TempDir {
-    let home = moved_on();
+    let home = with_checkpoints();
     holds_kept(home.path());
     home
 }
 
-/// A process that has it open is killed.
+/// Creates a store whose process was killed while it was open.
 fn killed() -> TempDir {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
@@ -73,46 +74,46 @@ fn killed() -> TempDir {
     copy(home.path())
 }
 
-/// The name of the one that was begun last.
+/// Returns the name of the segment that was begun last.
 fn last_segment(home: &Path) -> String {
     let names = segments(home).into_iter();
     let names = names.map(|name| format!("wal/{}", name.display()));
     let generation = |name: &String| {
-        let head = segment::Head::of(&home.join(name)).unwrap();
-        head.map(|head| head.generation)
+        let header = segment::SegmentHeader::of(&home.join(name)).unwrap();
+        header.map(|header| header.generation)
     };
     names.max_by_key(generation).unwrap()
 }
 
 #[test]
-fn by_a_log_of_a_later_version_however_it_was_left() {
-    for home in [settled(), moved_on(), killed()] {
-        change(home.path(), &last_segment(home.path()), |head| {
-            head[8] = segment::VERSION as u8 + 1;
-            let crc = crc32fast::hash(&head[..32]);
-            head[32..36].copy_from_slice(&crc.to_le_bytes());
+fn a_store_with_a_log_of_a_later_version_is_left_untouched() {
+    for home in [settled(), with_checkpoints(), killed()] {
+        change(home.path(), &last_segment(home.path()), |header| {
+            header[8] = segment::VERSION as u8 + 1;
+            let crc = crc32fast::hash(&header[..32]);
+            header[32..36].copy_from_slice(&crc.to_le_bytes());
         });
         expect_refused(home.path(), "UnsupportedVersion");
     }
 }
 
 #[test]
-fn by_a_fence_of_a_later_version_however_it_was_left() {
-    for home in [settled(), moved_on(), killed()] {
+fn a_store_with_a_watermark_of_a_later_version_is_left_untouched() {
+    for home in [settled(), with_checkpoints(), killed()] {
         change(home.path(), "wal/fence", |slots| {
-            slots[..16].copy_from_slice(&fences::encode(fences::VERSION + 1, 99));
+            slots[..16].copy_from_slice(&watermark_file::encode(watermark_file::VERSION + 1, 99));
         });
         expect_refused(home.path(), "UnsupportedVersion");
     }
 }
 
 #[test]
-fn by_damage_to_any_file_of_ours() {
-    for (name, place) in [("", 20), ("", 4_100), ("sled/conf", 3)] {
+fn a_store_with_a_damaged_file_is_left_untouched() {
+    for (name, position) in [("", 20), ("", 4_100), ("sled/conf", 3)] {
         let home = settled();
         let last = last_segment(home.path());
         let name = if name.is_empty() { &last } else { name };
-        change(home.path(), name, |bytes| bytes[place] ^= 1);
+        change(home.path(), name, |bytes| bytes[position] ^= 1);
         expect_refused(home.path(), "Corrupt");
     }
     for name in ["wal/fence", "sled/db", "sled/.ready"] {
@@ -123,7 +124,7 @@ fn by_damage_to_any_file_of_ours() {
 }
 
 #[test]
-fn by_commits_that_are_missing() {
+fn a_store_with_missing_commits_is_left_untouched() {
     let home = settled();
     change(home.path(), &last_segment(home.path()), |bytes| {
         bytes.truncate(4_200);
@@ -131,13 +132,13 @@ fn by_commits_that_are_missing() {
     expect_refused(home.path(), "RolledBack");
 
     let older = rolled_back();
-    // sled's snapshot is to be of what its file holds, and what was granted taken back.
+    // After this open, sled's snapshot matches its file, and the permissions are restricted.
     let _ = SledStore::open(older.path()).unwrap_err();
     expect_refused(older.path(), "RolledBack");
 }
 
 #[test]
-fn by_another_engine_and_by_whoever_holds_it() {
+fn a_store_of_another_engine_or_held_by_another_open_is_left_untouched() {
     let home = tempdir().unwrap();
     let other = crate::persistence::RedbStore::open(home.path()).unwrap();
     expect_refused(home.path(), "Locked");
@@ -150,7 +151,7 @@ fn by_another_engine_and_by_whoever_holds_it() {
 }
 
 #[test]
-fn by_who_opens_it_and_writes_nothing() {
+fn an_open_without_writes_leaves_the_store_untouched() {
     let home = settled();
     let before = contents(home.path());
     holds_kept(home.path());

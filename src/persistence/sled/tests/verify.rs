@@ -1,4 +1,4 @@
-//! Where an audit makes its copy, and what it leaves.
+//! Where an audit makes its copy, and what it leaves behind.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn beside(home: &Path) -> PathBuf {
     name.into()
 }
 
-/// A closed store, with nothing else in the directory above it.
+/// Creates a closed store, with nothing else in the directory above it.
 fn alone() -> (TempDir, PathBuf) {
     let all = tempdir().unwrap();
     let home = all.path().join("data");
@@ -18,8 +18,8 @@ fn alone() -> (TempDir, PathBuf) {
     (all, home)
 }
 
-/// What an audit that is killed leaves, at any time.
-fn leave(copy: &Path, has_mark: bool) {
+/// Creates the remains that a killed audit leaves, at any time.
+fn leave_remains(copy: &Path, has_mark: bool) {
     fs::create_dir(copy).unwrap();
     if has_mark {
         fs::write(copy.join(".copy"), "").unwrap();
@@ -29,21 +29,21 @@ fn leave(copy: &Path, has_mark: bool) {
 }
 
 #[test]
-fn what_an_audit_that_was_killed_has_left_is_removed_by_the_next_one_and_by_an_open() {
+fn the_remains_of_a_killed_audit_are_removed_by_the_next_audit_and_by_an_open() {
     for has_mark in [true, false] {
         let (all, home) = alone();
-        leave(&beside(&home), has_mark);
+        leave_remains(&beside(&home), has_mark);
         SledStore::verify(&home).unwrap();
         assert_eq!(files::list(all.path()).unwrap(), ["data"]);
     }
     let (all, home) = alone();
-    leave(&beside(&home), true);
+    leave_remains(&beside(&home), true);
     holds_kept(&home);
     assert_eq!(files::list(all.path()).unwrap(), ["data"]);
 }
 
 #[test]
-fn a_directory_of_somebody_else_where_the_copy_would_be_is_left_untouched() {
+fn a_foreign_directory_at_the_path_of_the_copy_is_left_untouched() {
     let (_all, home) = alone();
     fs::create_dir(beside(&home)).unwrap();
     fs::write(beside(&home).join("notes.txt"), "mine").unwrap();
@@ -54,9 +54,9 @@ fn a_directory_of_somebody_else_where_the_copy_would_be_is_left_untouched() {
 }
 
 #[test]
-fn a_copy_that_is_in_use_is_left_alone() {
+fn a_copy_in_use_is_left_alone() {
     let (_all, home) = alone();
-    leave(&beside(&home), true);
+    leave_remains(&beside(&home), true);
     let mark = File::open(beside(&home).join(".copy")).unwrap();
     mark.try_lock().unwrap();
     let error = SledStore::verify(&home).unwrap_err();
@@ -65,11 +65,11 @@ fn a_copy_that_is_in_use_is_left_alone() {
     assert!(beside(&home).join("wal/00000001.segment").exists());
 }
 
-/// As on a volume that cannot be written to: there no directory can be made beside the store.
+/// As on a read-only volume, where no directory can be created beside the store.
 #[test]
-fn where_no_copy_can_be_made_beside_the_store_it_is_made_elsewhere() {
+fn without_a_directory_beside_the_store_the_copy_is_made_elsewhere() {
     let all = tempdir().unwrap();
-    // As long as a name may be, so that none that is longer can be made.
+    // The name has the maximum length, so that no longer one can be created.
     let home = all.path().join("x".repeat(255));
     let store = SledStore::open(&home).unwrap();
     store
@@ -85,7 +85,7 @@ fn where_no_copy_can_be_made_beside_the_store_it_is_made_elsewhere() {
 }
 
 #[test]
-fn the_names_that_a_backup_makes_are_durable_up_to_the_first_that_was_there() {
+fn the_directories_that_a_backup_creates_are_durable() {
     let (all, home) = alone();
     let store = SledStore::open(&home).unwrap();
     let deep = all.path().canonicalize().unwrap().join("a/b");

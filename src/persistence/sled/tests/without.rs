@@ -1,6 +1,7 @@
-//! Negative controls: with a rule off, what it is there for happens.
+//! Negative controls: with a rule off, the fault that it prevents occurs.
 //!
-//! Rules are off in a process of its own: this test binary, asked for [`the_process_without`] alone.
+//! Rules are off in a separate process: this test binary, with [`the_process_without`] as its only
+//! test.
 
 use std::process::{Command, Stdio};
 
@@ -41,7 +42,7 @@ fn exe() -> String {
     std::env::current_exe().unwrap().display().to_string()
 }
 
-/// What becomes of an opening: `opened`, and the number of records, or `refused`, and why.
+/// Returns the result of an open: `opened` and the number of records, or `refused` and the error.
 fn opening(home: &Path, rule: &str) -> String {
     let output = child(&exe(), &[], home, rule).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -61,8 +62,8 @@ fn without_h2_a_torn_snapshot_keeps_the_store_shut() {
 }
 
 #[test]
-fn without_h3_a_first_open_that_was_cut_short_keeps_the_store_shut() {
-    // A kill between the two writes that this file is made with.
+fn without_h3_an_interrupted_first_open_keeps_the_store_shut() {
+    // A kill between the two writes that create this file.
     let conf = fs::read(filled().path().join("sled/conf")).unwrap();
     for (rule, expected) in [("", "opened 0"), ("H3", "refused")] {
         let home = tempdir().unwrap();
@@ -81,8 +82,8 @@ fn without_h3_a_first_open_that_was_cut_short_keeps_the_store_shut() {
 }
 
 #[test]
-fn without_h4_what_is_missing_is_not_noticed() {
-    // Of three records.
+fn without_h4_missing_commits_are_not_detected() {
+    // Of three records one is missing.
     for (rule, expected) in [("", "refused RolledBack"), ("H4", "opened 2")] {
         let new = rolled_back();
         let found = opening(new.path(), rule);
@@ -90,7 +91,7 @@ fn without_h4_what_is_missing_is_not_noticed() {
     }
 }
 
-/// Whether that loses anything only a power cut can tell.
+/// Whether missing fsyncs lose anything, only a power cut can tell.
 #[cfg(target_os = "linux")]
 #[test]
 fn without_h1_nothing_of_ours_is_synced() {
@@ -119,7 +120,7 @@ fn without_h1_nothing_of_ours_is_synced() {
 }
 
 #[test]
-fn a_rule_that_there_is_not_is_refused() {
+fn an_unknown_rule_is_refused() {
     let home = tempdir().unwrap();
     let status = child(&exe(), &[], home.path(), "H1,h2")
         .stdout(Stdio::null())

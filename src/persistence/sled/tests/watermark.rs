@@ -1,4 +1,4 @@
-//! The fence beside the log: what it notices, and that no crash is taken for a loss.
+//! The watermark beside the log: the losses that it reveals, and that no crash is taken for a loss.
 
 use std::fs::File;
 
@@ -10,11 +10,11 @@ fn path(home: &Path) -> PathBuf {
     home.join("wal").join(watermark::NAME)
 }
 
-fn fence(home: &Path) -> u64 {
+fn watermark(home: &Path) -> u64 {
     Watermark::read(path(home)).unwrap().last()
 }
 
-/// The file of the segment that was begun last.
+/// Returns the file of the segment that was begun last.
 fn last_segment(home: &Path) -> PathBuf {
     home.join("wal").join(segments(home).pop().unwrap())
 }
@@ -27,8 +27,8 @@ fn expect_rolled_back(home: &Path) {
     }
 }
 
-/// A store of two lives, each with a segment of the log.
-fn lived_twice() -> TempDir {
+/// Creates a store of two sessions, each with a segment of the log.
+fn two_sessions() -> TempDir {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     for n in 0..4_u8 {
@@ -39,8 +39,8 @@ fn lived_twice() -> TempDir {
 }
 
 #[test]
-fn after_a_clean_stop_a_log_that_ends_early_is_noticed_wherever_that_is() {
-    let home = lived_twice();
+fn after_a_clean_stop_a_log_cut_anywhere_is_detected() {
+    let home = two_sessions();
     let last = last_segment(home.path());
     let bytes = fs::read(&last).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
@@ -50,7 +50,7 @@ fn after_a_clean_stop_a_log_that_ends_early_is_noticed_wherever_that_is() {
         fs::write(&last, &bytes[..cut]).unwrap();
         let found = replay::replay(
             &trial.path().join("wal"),
-            replay::Held::default(),
+            replay::BaseState::default(),
             MaxKeys::default(),
         );
         assert!(
@@ -67,7 +67,7 @@ fn after_a_clean_stop_a_log_that_ends_early_is_noticed_wherever_that_is() {
 }
 
 #[test]
-fn after_a_kill_what_was_synced_is_missed_and_what_was_not_is_not() {
+fn after_a_kill_missing_synced_frames_are_detected_and_unsynced_ones_may_be_missing() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     let mut ends = Vec::new();
@@ -82,7 +82,7 @@ fn after_a_kill_what_was_synced_is_missed_and_what_was_not_is_not() {
         ends.push(store.begun().log.segment().end() as usize);
     }
     for (n, end) in ends.into_iter().enumerate() {
-        // As a power cut may leave it, of which the fence has been spared.
+        // The state that a power cut may leave if it spares the watermark.
         let left = copy(home.path());
         let last = last_segment(left.path());
         let bytes = fs::read(&last).unwrap();
@@ -97,37 +97,37 @@ fn after_a_kill_what_was_synced_is_missed_and_what_was_not_is_not() {
 }
 
 #[test]
-fn what_a_life_finds_is_fenced_once_it_writes() {
+fn the_watermark_covers_the_replayed_frames_once_a_session_writes() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("more", b"yes")])).unwrap();
     store.sync(Durability::Process).unwrap();
-    // Killed; then once more.
+    // Killed once; then again.
     let left = copy(home.path());
-    let before = fence(left.path());
+    let before = watermark(left.path());
     let store = SledStore::open(left.path()).unwrap();
-    assert_eq!(fence(left.path()), before);
+    assert_eq!(watermark(left.path()), before);
     store.apply(batch(&[("most", b"yes")])).unwrap();
-    assert_eq!(fence(left.path()), before + 1);
+    assert_eq!(watermark(left.path()), before + 1);
 }
 
 #[test]
-fn a_fence_is_missed_where_it_should_be_and_made_where_there_was_none() {
+fn a_missing_watermark_is_detected_or_created_for_an_older_store() {
     let home = filled();
-    let fenceless = copy(home.path());
+    let without_watermark = copy(home.path());
     for is_removed in [true, false] {
         match is_removed {
-            true => fs::remove_file(path(fenceless.path())).unwrap(),
-            false => fs::write(path(fenceless.path()), b"cfn").unwrap(),
+            true => fs::remove_file(path(without_watermark.path())).unwrap(),
+            false => fs::write(path(without_watermark.path()), b"cfn").unwrap(),
         }
-        let error = SledStore::open(fenceless.path()).unwrap_err();
+        let error = SledStore::open(without_watermark.path()).unwrap_err();
         assert!(
             matches!(&error, StoreError::Corrupt { path_or_place, .. } if path_or_place.ends_with(watermark::NAME)),
             "{error:?}"
         );
-        // A segment of before there was one; what is there may be half made.
+        // A segment of a version without watermarks; an existing watermark may be half made.
         let old = copy(home.path());
-        made_older(old.path(), 1);
+        make_older(old.path(), 1);
         match is_removed {
             true => fs::remove_file(path(old.path())).unwrap(),
             false => fs::write(path(old.path()), b"cfn").unwrap(),
@@ -143,30 +143,30 @@ fn a_fence_is_missed_where_it_should_be_and_made_where_there_was_none() {
 }
 
 #[test]
-fn one_of_its_slots_may_be_torn() {
-    let home = lived_twice();
+fn one_slot_of_the_watermark_may_be_torn() {
+    let home = two_sessions();
     let sound = fs::read(path(home.path())).unwrap();
-    for place in [0, 4_096] {
+    for offset in [0, 4_096] {
         let mut bytes = sound.clone();
-        bytes[place + 9] ^= 1;
+        bytes[offset + 9] ^= 1;
         fs::write(path(home.path()), bytes).unwrap();
         holds_kept(home.path());
     }
 }
 
 #[test]
-fn a_copy_has_a_fence_of_its_own() {
-    let home = lived_twice();
+fn a_backup_has_a_watermark_of_its_own() {
+    let home = two_sessions();
     let store = SledStore::open(home.path()).unwrap();
     let to = home.path().join("copy");
     store.backup(&to).unwrap();
-    let is_missed = || {
+    let is_loss_found = || {
         let audit = SledStore::verify(&to).unwrap();
         format!("{:?}", audit.findings).contains("commits are missing")
     };
-    assert!(!is_missed());
+    assert!(!is_loss_found());
     let last = last_segment(&to);
-    // The segment before that one holds the last frame.
+    // The segment before the last one holds the last frame.
     fs::remove_file(last).unwrap();
     let names = segments(&to);
     let before = to.join("wal").join(names.last().unwrap());
@@ -176,22 +176,22 @@ fn a_copy_has_a_fence_of_its_own() {
         .unwrap()
         .set_len(4_096)
         .unwrap();
-    assert!(is_missed());
+    assert!(is_loss_found());
     expect_rolled_back(&to);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_error_of_its_file_stops_the_store_but_for_a_full_disk_which_is_waited_for() {
+fn an_error_of_the_watermark_file_stops_the_store_unless_the_disk_is_full() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("more", b"yes")])).unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let file = store.writer.lock().log.fence().divert(full);
+    let file = store.writer.lock().log.watermark().redirect(full);
     for _ in 0..2 {
         assert!(store.sync(Durability::Power).unwrap_err().is_full());
     }
-    store.writer.lock().log.fence().divert(file);
+    store.writer.lock().log.watermark().redirect(file);
     store.sync(Durability::Power).unwrap();
     let left = copy(home.path());
     assert_eq!(
@@ -200,7 +200,7 @@ fn an_error_of_its_file_stops_the_store_but_for_a_full_disk_which_is_waited_for(
     );
 
     let unwritable = File::open(path(home.path())).unwrap();
-    store.writer.lock().log.fence().divert(unwritable);
+    store.writer.lock().log.watermark().redirect(unwritable);
     store.apply(batch(&[("most", b"yes")])).unwrap();
     let error = store.sync(Durability::Power).unwrap_err();
     assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
