@@ -14,7 +14,7 @@ use crate::messages::supervisor::{Arrived, ChildEvent, Decided, EventsReady};
 
 #[derive(Debug)]
 pub(crate) struct BarrierActor {
-    shell: EngineContext,
+    engine: EngineContext,
     /// The group or chord, in whose stream it records.
     group: Id,
     machine: Barrier,
@@ -28,7 +28,7 @@ pub(crate) struct BarrierActor {
 impl BarrierActor {
     /// Starts it; members report to the post. A follower is told of each outcome.
     pub(crate) fn start(
-        shell: EngineContext,
+        engine: EngineContext,
         group: Id,
         machine: Barrier,
         owner: Recipient<Decided>,
@@ -41,7 +41,7 @@ impl BarrierActor {
             Some((node_key(group, BARRIER), tether.supervisor().clone())),
         );
         let barrier = Self {
-            shell,
+            engine,
             group,
             machine,
             owner,
@@ -75,11 +75,11 @@ impl BarrierActor {
             match command {
                 Command::Record(record) => {
                     self.tell_follower(&record);
-                    self.shell.record(self.group, record);
+                    self.engine.record(self.group, record);
                 }
                 Command::Launch(due) => {
                     let owner = self.tether.supervisor();
-                    self.shell.launch(self.group.root(), due, owner);
+                    self.engine.launch(self.group.root(), due, owner);
                 }
                 Command::Tell(verdict) => {
                     self.tether.release();

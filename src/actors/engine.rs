@@ -88,7 +88,7 @@ pub(crate) struct Confirm {
 
 #[derive(Debug)]
 pub(crate) struct EngineActor {
-    shell: EngineContext,
+    engine: EngineContext,
     /// Set when the actor has started.
     events: Option<EventQueue>,
     workflows: HashMap<Id, Live>,
@@ -170,10 +170,10 @@ impl Unresumed {
 }
 
 impl EngineActor {
-    pub(crate) fn new(shell: EngineContext, retention: Duration) -> Self {
+    pub(crate) fn new(engine: EngineContext, retention: Duration) -> Self {
         Self {
-            backlog: Backlog::new(shell.live_workflows()),
-            shell,
+            backlog: Backlog::new(engine.live_workflows()),
+            engine,
             events: None,
             workflows: HashMap::new(),
             unresumed: None,
@@ -193,7 +193,7 @@ impl EngineActor {
 
     /// Finds the workflows that were live when the store was last open, and starts to resume them.
     fn recover(&mut self, context: &mut Context<Self>) -> Result<(), StoreError> {
-        let reader = self.shell.reader().clone();
+        let reader = self.engine.reader().clone();
         let (from, to) = keys::all(b'w');
         let last = reader.store().scan(&from, &to).next_back().transpose()?;
         self.unresumed = last.map(|(last, _)| Unresumed::up_to(from, last));
@@ -210,11 +210,11 @@ impl EngineActor {
     fn resume_some(&mut self) -> Result<(), StoreError> {
         let Some(mut unresumed) = self.unresumed.take() else {
             self.admit_waiting();
-            self.shell.then(PostCommit::Stored(Stored::AllResumed));
+            self.engine.then(PostCommit::Stored(Stored::AllResumed));
             return Ok(());
         };
-        let reader = self.shell.reader().clone();
-        let now = self.shell.time();
+        let reader = self.engine.reader().clone();
+        let now = self.engine.time();
         let mut histories = reader.histories();
         let mut next = None;
         for (count, pair) in reader
@@ -242,7 +242,7 @@ impl EngineActor {
             Some(from) => self.unresumed = Some(Unresumed { from, ..unresumed }),
             None => tracing::info!(count = unresumed.count, "resumed the unfinished workflows"),
         }
-        self.shell.then(PostCommit::Stored(Stored::Resumed));
+        self.engine.then(PostCommit::Stored(Stored::Resumed));
         Ok(())
     }
 
@@ -251,7 +251,7 @@ impl EngineActor {
             root,
             next: header.next,
             load: header.load(),
-            node: self.shell.reader().root_of(root, header)?,
+            node: self.engine.reader().root_of(root, header)?,
         })
     }
 
@@ -265,7 +265,7 @@ impl EngineActor {
         admission: Admission,
         mut since_ms: u64,
     ) -> Result<(), StoreError> {
-        let reader = self.shell.reader().clone();
+        let reader = self.engine.reader().clone();
         let Submitted {
             root,
             node,
@@ -278,7 +278,7 @@ impl EngineActor {
             counter,
         } = history;
         let (machine, callbacks) = Workflow::recover(ended_ms.is_some(), &records);
-        self.shell.start_numbers(root, next, counter);
+        self.engine.start_numbers(root, next, counter);
         self.insert(root, machine, (header, load), admission.lane, ended_ms);
         let mut inputs = HashMap::new();
         let mut changes = HashMap::new();
@@ -287,7 +287,7 @@ impl EngineActor {
                 Record::Due { seq, input } => drop(inputs.insert(seq, input)),
                 Record::Child { index, change } => drop(changes.insert(index, change)),
                 Record::Revoked { stream, index } => {
-                    self.shell.mark(root, (stream, index));
+                    self.engine.mark(root, (stream, index));
                 }
                 Record::Reached { at_ms } => since_ms = at_ms,
                 Record::Verdict(_)
@@ -338,23 +338,23 @@ impl EngineActor {
             ended_ms,
         };
         self.workflows.insert(root, live);
-        self.shell.count_live(self.workflows.len());
+        self.engine.count_live(self.workflows.len());
     }
 
     fn start_root(&self, spec: ChildSpec, resume: Resume, admission: Admission) {
         let first_slot = admission
             .first_slot
-            .filter(|_| !self.shell.may_need_trial(spec.root));
+            .filter(|_| !self.engine.may_need_trial(spec.root));
         match (first_slot, self.child(spec, resume)) {
-            (Some(first_slot), Some(root)) => self.shell.start_workflow(first_slot, root),
-            (None, Some(root)) => root.start(&self.shell),
+            (Some(first_slot), Some(root)) => self.engine.start_workflow(first_slot, root),
+            (None, Some(root)) => root.start(&self.engine),
             (_, None) => {}
         }
     }
 
     fn start_child(&self, spec: ChildSpec, resume: Resume) {
         if let Some(child) = self.child(spec, resume) {
-            child.start(&self.shell);
+            child.start(&self.engine);
         }
     }
 
@@ -365,13 +365,13 @@ impl EngineActor {
 
     /// Reads the root or a callback from the store, to restart it when its actor is lost.
     fn stored_child(&self, root: Id, index: Index) -> Result<ChildSpec, StoreError> {
-        let reader = self.shell.reader();
+        let reader = self.engine.reader();
         let missing = || StoreError::Corrupt {
             path_or_place: format!("workflow {root}"),
             what: format!("child {index} is missing"),
         };
         let mut input = None;
-        let mut since_ms = self.shell.time().steady_at(root.submitted_ms());
+        let mut since_ms = self.engine.time().steady_at(root.submitted_ms());
         for record in reader.records(root.workflow_stream()) {
             match record? {
                 Record::Due { seq, input: value } if seq == index => input = Some(value),
@@ -406,10 +406,10 @@ impl EngineActor {
 
     fn perform(&mut self, root: Id, command: Command, context: &mut Context<Self>) {
         match command {
-            Command::Record(record) => self.shell.record(root.workflow_stream(), record),
+            Command::Record(record) => self.engine.record(root.workflow_stream(), record),
             Command::Launch(callbacks) => {
                 for callback in callbacks {
-                    self.shell.record_callback(root, &callback);
+                    self.engine.record_callback(root, &callback);
                     failpoint::reach(Point::Launched);
                     self.decide(root, |machine| machine.launch(callback), context);
                 }
@@ -417,12 +417,12 @@ impl EngineActor {
             Command::Result(outcome) => {
                 let ended = Ended {
                     outcome,
-                    at_ms: self.shell.steady_ms(),
-                    commit: self.shell.next_commit(),
+                    at_ms: self.engine.steady_ms(),
+                    commit: self.engine.next_commit(),
                 };
-                self.shell
+                self.engine
                     .put(keys::result(root), codec::encode(Kind::Result, &ended));
-                self.shell.touch(root);
+                self.engine.touch(root);
                 failpoint::reach(Point::Ended);
                 if let Some(live) = self.workflows.get_mut(&root) {
                     live.ended_ms = Some(ended.at_ms);
@@ -432,22 +432,22 @@ impl EngineActor {
                 self.start_child(ChildSpec::callback(root, callback), Resume::Fresh);
                 failpoint::reach(Point::Callback);
             }
-            Command::Restart(index) => restart_after_commit(&self.shell, root, index, context),
+            Command::Restart(index) => restart_after_commit(&self.engine, root, index, context),
             Command::Abandon(index) => {
                 let child = self.stored_child(root, index);
                 match (child, &self.events) {
                     (Ok(spec), Some(events)) => events.send(ChildEvent::Ended(ChildEnded {
                         root,
                         index,
-                        report: abandoned_report(&self.shell, root, &spec.node),
+                        report: abandoned_report(&self.engine, root, &spec.node),
                     })),
-                    (Err(error), _) => self.shell.halt(error.into()),
+                    (Err(error), _) => self.engine.halt(error.into()),
                     (Ok(_), None) => {}
                 }
             }
             Command::End { forgotten } => {
                 if let Err(error) = self.end_workflow(root, forgotten) {
-                    self.shell.halt(error.into());
+                    self.engine.halt(error.into());
                 }
             }
         }
@@ -458,19 +458,19 @@ impl EngineActor {
         let Some(live) = self.workflows.remove(&root) else {
             return Ok(());
         };
-        self.shell.count_live(self.workflows.len());
-        self.shell.remove_pending(live.load);
-        self.shell
+        self.engine.count_live(self.workflows.len());
+        self.engine.remove_pending(live.load);
+        self.engine
             .finish_workflow(root, live.machine.has_callbacks());
-        self.shell.delete(keys::header(root));
+        self.engine.delete(keys::header(root));
         if forgotten {
             self.forget_ended(root, &live.header)?;
         } else {
-            let ended_ms = live.ended_ms.unwrap_or_else(|| self.shell.steady_ms());
-            self.shell.put(keys::ended(ended_ms, root), live.header);
+            let ended_ms = live.ended_ms.unwrap_or_else(|| self.engine.steady_ms());
+            self.engine.put(keys::ended(ended_ms, root), live.header);
             self.sweep_later();
         }
-        self.shell.touch(root);
+        self.engine.touch(root);
         failpoint::reach(Point::Moved);
         self.backlog.ended(live.lane);
         self.has_capacity = true;
@@ -496,20 +496,20 @@ impl EngineActor {
 
     fn set_scheduler_alarm(&mut self, at: Earliest) {
         self.alarm = at;
-        let recipient = self.shell.engine().clone().recipient();
-        self.shell.scheduler().do_send(SetAlarm { at, recipient });
+        let recipient = self.engine.engine_actor().clone().recipient();
+        self.engine.scheduler().do_send(SetAlarm { at, recipient });
     }
 
     /// Returns whether the store does not show yet what was decided about a workflow that is not in
     /// memory. Until the store has applied it, nothing more may be decided about the workflow.
     fn is_in_transition(&self, root: Id) -> Result<bool, StoreError> {
         let is_decided =
-            self.moving.contains(&root) || self.shell.shared().retention_guards.is_leaving(root);
+            self.moving.contains(&root) || self.engine.shared().retention_guards.is_leaving(root);
         // A stored header without a live workflow: it has just ended, or, after a restart, is not
         // resumed yet.
         Ok(is_decided
             || self
-                .shell
+                .engine
                 .reader()
                 .store()
                 .get(&keys::header(root))?
@@ -520,7 +520,7 @@ impl EngineActor {
     fn workflow_of_key(&self, key: &str) -> Result<Option<Id>, StoreError> {
         match self.keys.get(key) {
             Some(workflow) => Ok(*workflow),
-            None => self.shell.reader().submitted_as(key),
+            None => self.engine.reader().submitted_as(key),
         }
     }
 
@@ -528,7 +528,7 @@ impl EngineActor {
     /// batch.
     fn set_key(&mut self, key: String, workflow: Option<Id>) {
         self.keys.insert(key.clone(), workflow);
-        self.shell
+        self.engine
             .then(PostCommit::KeyIsDurable(KeyIsDurable { key, workflow }));
     }
 }
@@ -538,12 +538,12 @@ impl Actor for EngineActor {
 
     fn started(&mut self, context: &mut Self::Context) {
         let events = EventQueue::of(context, None);
-        self.shell.set_engine(context.address(), events.clone());
+        self.engine.set_engine(context.address(), events.clone());
         self.events = Some(events);
         // From now on the scheduler wakes the engine when the clock is set.
         self.set_scheduler_alarm(Earliest::default());
         if let Err(error) = self.recover(context) {
-            self.shell.halt(error.into());
+            self.engine.halt(error.into());
         }
     }
 }
@@ -552,8 +552,8 @@ impl Drop for EngineActor {
     /// Also runs when the engine's actor is lost. Then every waiter must get an error, and the
     /// thread must end, because no actor is left to receive a `Shutdown`.
     fn drop(&mut self) {
-        if !self.shell.is_draining() {
-            let shared = self.shell.shared();
+        if !self.engine.is_draining() {
+            let shared = self.engine.shared();
             shared.end(Error::Halted("its actor was lost".to_owned()));
             if let Some(system) = actix::System::try_current() {
                 system.stop();
@@ -577,47 +577,47 @@ impl Handler<Submit> for EngineActor {
             reservation,
             durable,
         } = submit;
-        if self.shell.is_draining() {
+        if self.engine.is_draining() {
             return;
         }
-        let shared = self.shell.shared().clone();
+        let shared = self.engine.shared().clone();
         if let Some(key) = idempotency_key {
             match self.workflow_of_key(&key) {
                 // Acknowledged after the earlier workflow's own record, in case that is not
                 // committed yet.
                 Ok(Some(earlier)) => {
-                    return self.shell.acknowledge(durable, shared.pin(earlier));
+                    return self.engine.acknowledge(durable, shared.pin(earlier));
                 }
                 Ok(None) => {}
-                Err(error) => return self.shell.halt(error.into()),
+                Err(error) => return self.engine.halt(error.into()),
             }
-            self.shell.put(
+            self.engine.put(
                 keys::idempotency(&key),
                 codec::encode(Kind::Idempotency, &root_id),
             );
             self.set_key(key, Some(root_id));
         }
         if staged.hand_over() {
-            self.shell.delete(keys::garbage_marker(root_id));
+            self.engine.delete(keys::garbage_marker(root_id));
         }
         if let Some(task) = by {
             self.record_submitter(task, root_id);
         }
-        self.shell.acknowledge(durable, shared.pin(root_id));
+        self.engine.acknowledge(durable, shared.pin(root_id));
         let load = reservation.hand_over();
-        self.shell.add_pending(load);
+        self.engine.add_pending(load);
         match self.admit(root_id, &root, &header) {
             Ok(Some(admission)) => {
-                self.shell.put(keys::header(root_id), header.clone());
-                self.shell.start_numbers(root_id, next, None);
+                self.engine.put(keys::header(root_id), header.clone());
+                self.engine.start_numbers(root_id, next, None);
                 let own = (header, load);
                 self.insert(root_id, Workflow::default(), own, admission.lane, None);
                 let mut spec = ChildSpec::root(root_id, root);
-                spec.since_ms = admission.counts.then(|| self.shell.steady_ms());
+                spec.since_ms = admission.counts.then(|| self.engine.steady_ms());
                 self.start_root(spec, Resume::Fresh, admission);
             }
             Ok(None) => self.set_alarm(),
-            Err(error) => self.shell.halt(error.into()),
+            Err(error) => self.engine.halt(error.into()),
         }
     }
 }
@@ -628,11 +628,11 @@ impl Handler<FindByKey> for EngineActor {
     fn handle(&mut self, FindByKey { key, durable }: FindByKey, _: &mut Context<Self>) {
         match self.workflow_of_key(&key) {
             Ok(Some(earlier)) => {
-                let guard = self.shell.shared().pin(earlier);
-                self.shell.acknowledge(durable, guard);
+                let guard = self.engine.shared().pin(earlier);
+                self.engine.acknowledge(durable, guard);
             }
             Ok(None) => {}
-            Err(error) => self.shell.halt(error.into()),
+            Err(error) => self.engine.halt(error.into()),
         }
     }
 }
@@ -641,7 +641,7 @@ impl Handler<Confirm> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, Confirm { done }: Confirm, _: &mut Context<Self>) {
-        self.shell.then(PostCommit::Done(done));
+        self.engine.then(PostCommit::Done(done));
     }
 }
 
@@ -661,9 +661,9 @@ impl EngineActor {
     /// task's workflow if it has ended: it may be swept, and then nothing would delete the record.
     fn record_submitter(&self, task: Id, root: Id) {
         let stream = root.origin_stream();
-        self.shell.record(stream, Record::SubmittedBy { task });
+        self.engine.record(stream, Record::SubmittedBy { task });
         if self.workflows.contains_key(&task.root()) {
-            self.shell.record(task, Record::Submitted { root });
+            self.engine.record(task, Record::Submitted { root });
         }
     }
 
@@ -694,10 +694,10 @@ impl Handler<EventsReady> for EngineActor {
                 ChildEvent::Launch(launch) => {
                     let Launch { root, callback } = *launch;
                     super::fault("engine");
-                    if self.shell.has_revoked()
+                    if self.engine.has_revoked()
                         && let Err(error) = self.check_launch(root, callback.node.seq)
                     {
-                        self.shell.halt(error.into());
+                        self.engine.halt(error.into());
                     }
                     self.decide(root, |machine| machine.launch(callback), context);
                 }
@@ -719,12 +719,12 @@ impl Handler<RestartChild> for EngineActor {
 
     fn handle(&mut self, RestartChild { root, index }: RestartChild, _: &mut Context<Self>) {
         let last = self
-            .shell
+            .engine
             .reader()
             .last_change(root.workflow_stream(), index);
         match last.and_then(|last| Ok((self.stored_child(root, index)?, last))) {
             Ok((spec, last)) => self.start_child(spec, Resume::Stored(last)),
-            Err(error) => self.shell.halt(error.into()),
+            Err(error) => self.engine.halt(error.into()),
         }
     }
 }
@@ -734,14 +734,14 @@ impl Handler<Wake> for EngineActor {
 
     fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
         self.alarm = Earliest::default();
-        self.shell.note_clock();
-        let now = self.shell.steady_ms();
+        self.engine.note_clock();
+        let now = self.engine.steady_ms();
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
             // Workflows that have just ended may not be in the store yet, which is where the sweep
             // looks for them.
-            self.shell.then(PostCommit::Sweep(Sweep::Start));
+            self.engine.then(PostCommit::Sweep(Sweep::Start));
         }
-        self.shell.check_trials();
+        self.engine.check_trials();
         self.admit_waiting();
     }
 }
@@ -750,14 +750,14 @@ impl Handler<Shutdown> for EngineActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, Shutdown { grace }: Shutdown, _: &mut Context<Self>) -> Self::Result {
-        self.shell.drain();
-        let shell = self.shell.clone();
+        self.engine.drain();
+        let engine = self.engine.clone();
         Box::pin(async move {
-            wait_until_stable(grace, || shell.held() == 0).await;
-            wait_until_stable(LAST_COMMITS, || shell.is_quiet()).await;
-            shell.end_session();
-            wait_until_stable(LAST_COMMITS, || shell.is_quiet()).await;
-            shell.close(Error::ShutDown);
+            wait_until_stable(grace, || engine.held() == 0).await;
+            wait_until_stable(LAST_COMMITS, || engine.is_quiet()).await;
+            engine.end_session();
+            wait_until_stable(LAST_COMMITS, || engine.is_quiet()).await;
+            engine.close(Error::ShutDown);
         })
     }
 }

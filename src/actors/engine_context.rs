@@ -158,7 +158,7 @@ impl EngineContext {
         let returns = shared.engine_handle().inbox.returns().clone();
         let pacer_limit =
             usize::try_from(limits.window).map_or(PACER_LIMIT, |window| window.min(PACER_LIMIT));
-        let shell = Self(Rc::new(Inner {
+        let engine = Self(Rc::new(Inner {
             journal: RefCell::default(),
             busy: Cell::new(false),
             commit: Cell::new(recovered.last_commit),
@@ -185,16 +185,16 @@ impl EngineContext {
             limits,
             shared,
         }));
-        shell.open_quarantine(recovered.notes);
-        if !shell.is_paused() {
-            shell.begin_trials();
+        engine.open_quarantine(recovered.notes);
+        if !engine.is_paused() {
+            engine.begin_trials();
         }
-        let receiver = shell.clone();
+        let receiver = engine.clone();
         actix::spawn(async move {
             let shared = receiver.shared().clone();
             shared.engine_handle().inbox.deliver(receiver).await;
         });
-        shell
+        engine
     }
 
     pub(crate) fn set_engine(&self, engine: Addr<EngineActor>, events: EventQueue) {
@@ -203,7 +203,7 @@ impl EngineContext {
         self.advance_trials();
     }
 
-    pub(crate) fn engine(&self) -> &Addr<EngineActor> {
+    pub(crate) fn engine_actor(&self) -> &Addr<EngineActor> {
         let engine = self.0.engine.get();
         &engine.expect("set before anything runs").0
     }
@@ -689,8 +689,8 @@ impl EngineContext {
         }
         add(&mut self.0.journal.borrow_mut());
         if !self.0.busy.replace(true) {
-            let shell = self.clone();
-            actix::spawn(async move { shell.commit_all().await });
+            let engine = self.clone();
+            actix::spawn(async move { engine.commit_all().await });
         }
     }
 
@@ -772,15 +772,15 @@ impl EngineContext {
         match action {
             // The attempt may have stopped waiting.
             PostCommit::Answer(caller, outcome) => drop(caller.send(outcome)),
-            PostCommit::KeyIsDurable(message) => self.engine().do_send(message),
+            PostCommit::KeyIsDurable(message) => self.engine_actor().do_send(message),
             PostCommit::Start(child) => child.start_now(self),
             PostCommit::Restart(supervisor, message) => supervisor.do_send(message),
-            PostCommit::Stored(message) => self.engine().do_send(message),
-            PostCommit::Wanted(message) => self.engine().do_send(message),
-            PostCommit::Sweep(message) => self.engine().do_send(message),
-            PostCommit::Forget(message) => self.engine().do_send(message),
-            PostCommit::Revoke(message) => self.engine().do_send(message),
-            PostCommit::RevocationDurable(message) => self.engine().do_send(message),
+            PostCommit::Stored(message) => self.engine_actor().do_send(message),
+            PostCommit::Wanted(message) => self.engine_actor().do_send(message),
+            PostCommit::Sweep(message) => self.engine_actor().do_send(message),
+            PostCommit::Forget(message) => self.engine_actor().do_send(message),
+            PostCommit::Revoke(message) => self.engine_actor().do_send(message),
+            PostCommit::RevocationDurable(message) => self.engine_actor().do_send(message),
             PostCommit::Done(caller) => drop(caller.send(Ok(()))),
             PostCommit::Purge(root) => {
                 let store = self.0.committer.store.clone();

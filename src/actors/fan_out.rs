@@ -34,7 +34,7 @@ pub(crate) struct FanOut {
 /// Opens the fan of a group's or chord's actor. If that cannot be, the report says why; without one
 /// the engine halts, or nobody is there to report to.
 pub(crate) fn open<A>(
-    shell: &EngineContext,
+    engine: &EngineContext,
     child: &Child,
     fan: FanOutDef,
     post: EventQueue,
@@ -49,9 +49,9 @@ where
     }
     let owner = context.address().recipient();
     let errbacks = fan.own_errbacks().to_vec();
-    FanOut::open(shell, child, fan, owner, post).map_err(|error| match error {
+    FanOut::open(engine, child, fan, owner, post).map_err(|error| match error {
         ElementsError::Store(error) => {
-            shell.halt(error.into());
+            engine.halt(error.into());
             None
         }
         ElementsError::NotAList(what) => {
@@ -64,14 +64,14 @@ where
 impl FanOut {
     /// Reads what there is of the group, starts its barrier, and says who has arrived already.
     fn open(
-        shell: &EngineContext,
+        engine: &EngineContext,
         child: &Child,
         fan: FanOutDef,
         owner: Recipient<Decided>,
         supervisor: EventQueue,
     ) -> Result<(Self, IndexSet), ElementsError> {
         let group = child.id();
-        let reader = shell.reader();
+        let reader = engine.reader();
         let resumes = matches!(child.resume, Resume::Stored(_));
         let elements = reader.elements(child.root, &fan, child.input.as_ref())?;
         let known = match fan.members {
@@ -82,8 +82,8 @@ impl FanOut {
             (Some(known), _) => known,
             (None, Members::Each { span, .. }) => {
                 let size = elements.as_ref().map_or(0, Vec::len) as u64;
-                let first = shell.number(child.root, size * span)?;
-                shell.record(group, Record::Expanded { first, size });
+                let first = engine.number(child.root, size * span)?;
+                engine.record(group, Record::Expanded { first, size });
                 (first, size)
             }
             (None, _) => unreachable!("only each() has members that are not known"),
@@ -128,15 +128,15 @@ impl FanOut {
         }
         let since_ms = reached
             .or(child.since_ms)
-            .unwrap_or_else(|| shell.steady_ms());
-        if reached.is_none() && size > shell.window() {
-            shell.record(group, Record::Reached { at_ms: since_ms });
+            .unwrap_or_else(|| engine.steady_ms());
+        if reached.is_none() && size > engine.window() {
+            engine.record(group, Record::Reached { at_ms: since_ms });
         }
         let arrived = machine.arrived().clone();
         let tether = ExitGuard::new(child.root, BARRIER, supervisor.clone());
         // A fold takes in each outcome.
         let follower = matches!(child.node.def, Def::Fold { .. }).then(|| supervisor.clone());
-        let barrier = BarrierActor::start(shell.clone(), group, machine, owner, follower, tether);
+        let barrier = BarrierActor::start(engine.clone(), group, machine, owner, follower, tether);
         let fan_out = Self {
             members: MemberTable::new(group, fan, (first, size), elements, child.input.clone()),
             barrier,
@@ -147,9 +147,9 @@ impl FanOut {
     }
 
     /// How many members may be materialised at first: not fewer than had begun before a restart.
-    pub(crate) fn window(&self, shell: &EngineContext) -> u64 {
+    pub(crate) fn window(&self, engine: &EngineContext) -> u64 {
         let begun = self.resumed.as_ref().map_or(0, HashMap::len) as u64;
-        shell.window().max(begun)
+        engine.window().max(begun)
     }
 
     /// Returns how far a child had got before a restart.
@@ -163,15 +163,15 @@ impl FanOut {
     /// Has the barrier count member `index` as failed.
     pub(crate) fn abandon(
         &mut self,
-        shell: &EngineContext,
+        engine: &EngineContext,
         index: Index,
     ) -> Result<(), StoreError> {
         let root = self.members.group().root();
-        let node = self.members.node(shell.reader(), index)?;
+        let node = self.members.node(engine.reader(), index)?;
         self.barrier.send(ChildEvent::Ended(ChildEnded {
             root,
             index,
-            report: abandoned_report(shell, root, &node),
+            report: abandoned_report(engine, root, &node),
         }));
         Ok(())
     }

@@ -68,17 +68,17 @@ impl Inbox {
     }
 
     /// Delivers messages and returned slots for ever; runs on the engine's thread.
-    pub(crate) async fn deliver(&self, shell: EngineContext) {
+    pub(crate) async fn deliver(&self, engine: EngineContext) {
         loop {
             self.wake.notified().await;
             for slot in self.returns.fetch() {
-                shell.release(slot);
+                engine.release(slot);
             }
             let messages = std::mem::take(&mut *self.messages.lock());
             #[cfg(feature = "__simulation")]
             let messages = crate::simulation::messages(messages);
             for (task, message) in messages {
-                shell.forward(task, message);
+                engine.forward(task, message);
             }
         }
     }

@@ -147,24 +147,24 @@ impl Child {
     }
 
     /// Records how far it has got, in its supervisor's stream.
-    pub(crate) fn record(&self, shell: &EngineContext, change: ChildProgress) {
+    pub(crate) fn record(&self, engine: &EngineContext, change: ChildProgress) {
         let index = self.index;
-        shell.record(self.stream, Record::Child { index, change });
+        engine.record(self.stream, Record::Child { index, change });
     }
 
     /// Its outcome and the callbacks it calls for go to the supervisor.
-    pub(crate) fn report(&mut self, shell: &EngineContext, outcome: Outcome) {
-        self.notify(shell, shell.spill(self.id(), outcome).into(), false);
+    pub(crate) fn report(&mut self, engine: &EngineContext, outcome: Outcome) {
+        self.notify(engine, engine.spill(self.id(), outcome).into(), false);
     }
 
     /// The outcome of its last child is its own.
-    pub(crate) fn forward(&mut self, shell: &EngineContext, report: Report) {
-        self.notify(shell, report, true);
+    pub(crate) fn forward(&mut self, engine: &EngineContext, report: Report) {
+        self.notify(engine, report, true);
     }
 
     /// The failure of a child that is not the last is its own.
-    pub(crate) fn fail(&mut self, shell: &EngineContext, report: Report) {
-        self.notify(shell, report, false);
+    pub(crate) fn fail(&mut self, engine: &EngineContext, report: Report) {
+        self.notify(engine, report, false);
     }
 
     /// It is revoked, or what it is a part of.
@@ -173,9 +173,9 @@ impl Child {
         self.send_report(Outcome::Revoked(failure).into());
     }
 
-    fn notify(&mut self, shell: &EngineContext, report: Report, of_last: bool) {
+    fn notify(&mut self, engine: &EngineContext, report: Report, of_last: bool) {
         // Of what was on its way here when it was revoked nothing counts.
-        if shell.observe_revocation(self.root, self.path()) {
+        if engine.observe_revocation(self.root, self.path()) {
             return self.revoke();
         }
         let report = self.final_report(report, of_last);
@@ -193,25 +193,25 @@ impl Child {
 
     /// Starts the actor that the child needs; one that takes a list apart, once that is durable
     /// and can be read.
-    pub(crate) fn start(self: Box<Self>, shell: &EngineContext) {
+    pub(crate) fn start(self: Box<Self>, engine: &EngineContext) {
         match &self.input {
-            None | Some(Value::Inline(_)) => self.start_now(shell),
-            Some(_) if self.node.takes_a_list() => shell.then(PostCommit::Start(self)),
-            Some(_) => self.start_now(shell),
+            None | Some(Value::Inline(_)) => self.start_now(engine),
+            Some(_) if self.node.takes_a_list() => engine.then(PostCommit::Start(self)),
+            Some(_) => self.start_now(engine),
         }
     }
 
     /// As [`start`](Self::start), when nothing is to be waited for.
-    pub(crate) fn start_now(mut self: Box<Self>, shell: &EngineContext) {
-        if shell.observe_revocation(self.root, self.path()) {
+    pub(crate) fn start_now(mut self: Box<Self>, engine: &EngineContext) {
+        if engine.observe_revocation(self.root, self.path()) {
             return self.revoke();
         }
         match self.node.def {
-            Def::Task(_) => shell.submit_task(self),
-            Def::Chain(_) => drop(ChainActor::new(shell.clone(), self).start()),
-            Def::Group(_) => drop(GroupActor::new(shell.clone(), self).start()),
-            Def::Chord { .. } => drop(ChordActor::new(shell.clone(), self).start()),
-            Def::Fold { .. } => drop(FoldActor::new(shell.clone(), self).start()),
+            Def::Task(_) => engine.submit_task(self),
+            Def::Chain(_) => drop(ChainActor::new(engine.clone(), self).start()),
+            Def::Group(_) => drop(GroupActor::new(engine.clone(), self).start()),
+            Def::Chord { .. } => drop(ChordActor::new(engine.clone(), self).start()),
+            Def::Fold { .. } => drop(FoldActor::new(engine.clone(), self).start()),
         }
     }
 }
@@ -219,28 +219,28 @@ impl Child {
 /// Has this actor told to start child `index` again, once all that the child had recorded is
 /// durable and can be read.
 pub(crate) fn restart_after_commit<A>(
-    shell: &EngineContext,
+    engine: &EngineContext,
     supervisor: Id,
     index: Index,
     context: &mut Context<A>,
 ) where
     A: Actor<Context = Context<A>> + Handler<RestartChild>,
 {
-    if shell.is_closed() {
+    if engine.is_closed() {
         return;
     }
     tracing::error!(%supervisor, index, "a child's actor was lost and is started again");
-    shell.end_orphans();
+    engine.end_orphans();
     let root = supervisor.root();
-    shell.then(PostCommit::Restart(
+    engine.then(PostCommit::Restart(
         context.address().recipient(),
         RestartChild { root, index },
     ));
 }
 
 /// The last word on a child whose actor dies each time it is started.
-pub(crate) fn abandoned_report(shell: &EngineContext, root: Id, node: &Node) -> Report {
-    shell.end_orphans();
+pub(crate) fn abandoned_report(engine: &EngineContext, root: Id, node: &Node) -> Report {
+    engine.end_orphans();
     let failure = TaskFailure::new(
         FailureKind::Engine,
         root.node(node.seq),

@@ -36,14 +36,14 @@ use crate::task::{Entry, TaskOptions};
 /// actor whose task has ended waits for the next.
 #[derive(Debug)]
 pub(crate) struct TaskActor {
-    shell: EngineContext,
+    engine: EngineContext,
     job: Option<Job>,
 }
 
 /// The task that an actor runs.
 #[derive(Debug)]
 struct Job {
-    shell: EngineContext,
+    engine: EngineContext,
     child: Box<Child>,
     key: TaskKey,
     /// The slot that the task was assigned with.
@@ -123,8 +123,8 @@ impl Activation {
 }
 
 impl TaskActor {
-    pub(crate) fn new(shell: EngineContext) -> Self {
-        Self { shell, job: None }
+    pub(crate) fn new(engine: EngineContext) -> Self {
+        Self { engine, job: None }
     }
 
     /// Passes an event to the job. An actor without a job ignores it: the event is for the previous
@@ -136,7 +136,7 @@ impl TaskActor {
     ) {
         let Some(job) = &mut self.job else { return };
         let is_orphaned = job.child.is_orphaned();
-        if !is_orphaned && self.shell.has_revoked() {
+        if !is_orphaned && self.engine.has_revoked() {
             job.check_revoked(context);
         }
         if !(is_orphaned || job.is_over) {
@@ -144,7 +144,7 @@ impl TaskActor {
         }
         let next = job.next.take();
         if !(is_orphaned || job.is_over) {
-            return self.shell.assign(next);
+            return self.engine.assign(next);
         }
         // (A suspicion against an orphan now applies to the task that has replaced it.)
         if job.is_over {
@@ -153,12 +153,12 @@ impl TaskActor {
         let (key, is_referenced) = (job.key, job.is_referenced);
         match next {
             Some((child, permit)) if !is_referenced => {
-                let key = self.shell.reuse_key(key, child.root);
+                let key = self.engine.reuse_key(key, child.root);
                 self.take(child, Some(permit), key, context);
             }
             next => {
-                self.shell.assign(next);
-                if is_referenced || !self.shell.park_idle(key) {
+                self.engine.assign(next);
+                if is_referenced || !self.engine.park_idle(key) {
                     context.stop();
                 }
                 self.job = None;
@@ -173,15 +173,15 @@ impl TaskActor {
         key: TaskKey,
         context: &mut Context<Self>,
     ) {
-        self.job = Some(Job::new(self.shell.clone(), child, permit, key));
+        self.job = Some(Job::new(self.engine.clone(), child, permit, key));
         self.with_job(context, Job::start);
     }
 }
 
 impl Job {
-    fn new(shell: EngineContext, child: Box<Child>, permit: Option<Permit>, key: TaskKey) -> Self {
+    fn new(engine: EngineContext, child: Box<Child>, permit: Option<Permit>, key: TaskKey) -> Self {
         Self {
-            shell,
+            engine,
             child,
             key,
             permit,
@@ -222,7 +222,7 @@ impl Job {
                 }
                 Command::WakeAt(at) => {
                     self.is_referenced = true;
-                    self.shell.scheduler().do_send(WakeAt {
+                    self.engine.scheduler().do_send(WakeAt {
                         at,
                         recipient: context.address().recipient(),
                     });
@@ -230,9 +230,9 @@ impl Job {
                 Command::Report(mut report) => {
                     // The value of a fold's function is stored with the progress of the fold.
                     if self.child.run.is_none() {
-                        report.outcome = self.shell.spill(self.child.id(), report.outcome);
+                        report.outcome = self.engine.spill(self.child.id(), report.outcome);
                     }
-                    self.child.forward(&self.shell, report);
+                    self.child.forward(&self.engine, report);
                     self.is_over = true;
                 }
                 Command::Park(failure) => {
@@ -241,7 +241,7 @@ impl Job {
                         _ => "it cannot be called",
                     };
                     // The same text as in the list while the task waits in the store.
-                    let reason = self.shell.shared().registry.misfit(self.child.def());
+                    let reason = self.engine.shared().registry.misfit(self.child.def());
                     self.park(&reason.unwrap_or(failure.message), what, context);
                 }
                 Command::Expire => {
@@ -251,17 +251,17 @@ impl Job {
                         .map_or(0, |activation| activation.machine.attempt());
                     call::log_expired(&self.child, attempt + 1);
                     let failure = self.child.failure(FailureKind::Revoked, "expired");
-                    self.child.report(&self.shell, Outcome::Revoked(failure));
+                    self.child.report(&self.engine, Outcome::Revoked(failure));
                     self.is_over = true;
                 }
-                Command::Cancel { attempt } => self.shell.cancel(self.key, attempt),
+                Command::Cancel { attempt } => self.engine.cancel(self.key, attempt),
                 Command::Revoke => {
                     self.child.revoke();
                     self.is_over = true;
                 }
                 Command::Child(command) => {
                     if let Err(error) = self.perform_child(command, context) {
-                        self.shell.halt(error.into());
+                        self.engine.halt(error.into());
                     }
                 }
             }
@@ -285,45 +285,46 @@ impl Job {
                 key,
                 plan,
             } => {
-                let first = self.shell.number(self.child.root, plan.span)?;
+                let first = self.engine.number(self.child.root, plan.span)?;
                 let child = definition::StoredSubtask::new(task, index, purpose, key, &plan, first);
                 let is_in_its_record = child.segments.is_empty();
                 for (key, value) in child.segments {
-                    self.shell.put(key, value);
+                    self.engine.put(key, value);
                 }
-                self.shell.record(task, child.record);
+                self.engine.record(task, child.record);
                 activation
                     .waiters(&self.child, context)
                     .subtasks
                     .insert(index, child.node);
                 match self.child(index, Resume::Fresh) {
-                    Some(child) if is_in_its_record => child.start(&self.shell),
+                    Some(child) if is_in_its_record => child.start(&self.engine),
                     // The child reads its members from the store.
-                    Some(child) => self.shell.then(PostCommit::Start(child)),
+                    Some(child) => self.engine.then(PostCommit::Start(child)),
                     None => {}
                 }
             }
-            Command::Record(record) => self.shell.record(task, record),
+            Command::Record(record) => self.engine.record(task, record),
             Command::Launch(callbacks) => {
                 let events = &activation.waiters(&self.child, context).events;
-                self.shell.launch(self.child.root, callbacks, events);
+                self.engine.launch(self.child.root, callbacks, events);
             }
             Command::Spawn(index) => self.resume_child(index)?,
-            Command::Restart(index) => restart_after_commit(&self.shell, task, index, context),
+            Command::Restart(index) => restart_after_commit(&self.engine, task, index, context),
             Command::Abandon(index) => {
                 if let Some(node) = activation
                     .waiters(&self.child, context)
                     .subtasks
                     .get(&index)
                 {
-                    let report = abandoned_report(&self.shell, self.child.root, node);
+                    let report = abandoned_report(&self.engine, self.child.root, node);
                     self.decide(None, context, |task| task.child_ended(index, report));
                 }
             }
             Command::Answer(index, outcome) => {
                 let calls = &mut activation.waiters(&self.child, context).calls;
                 for (_, caller) in calls.extract_if(.., |(child, _)| *child == index) {
-                    self.shell.then(PostCommit::Answer(caller, outcome.clone()));
+                    self.engine
+                        .then(PostCommit::Answer(caller, outcome.clone()));
                 }
             }
         }
@@ -335,9 +336,9 @@ impl Job {
         if let ChildProgress::Waiting { past, .. } | ChildProgress::WaitingUntil { past, .. } =
             &mut change
         {
-            self.shell.note_delay();
+            self.engine.note_delay();
             if let Some(args) = past.args.take() {
-                let spilled = self.shell.spill_args(self.child.id(), args);
+                let spilled = self.engine.spill_args(self.child.id(), args);
                 past.args = Some(spilled.clone());
                 if let Some(activation) = &mut self.activation {
                     activation.machine.args_are_kept(spilled);
@@ -350,9 +351,9 @@ impl Job {
             | ChildProgress::WaitingUntil { .. }
             | ChildProgress::Done(_) => false,
         };
-        self.child.record(&self.shell, change);
+        self.child.record(&self.engine, change);
         if !is_first && let Err(error) = self.supersede() {
-            self.shell.halt(error.into());
+            self.engine.halt(error.into());
         }
     }
 
@@ -361,11 +362,11 @@ impl Job {
         let Some(activation) = &mut self.activation else {
             return Ok(());
         };
-        activation.attempts.push_back(self.shell.next_commit());
+        activation.attempts.push_back(self.engine.next_commit());
         if activation.attempts.len() > KEPT_RECORDS
             && let Some(commit) = activation.attempts.pop_front()
         {
-            self.shell.supersede(self.child.stream, commit)?;
+            self.engine.supersede(self.child.stream, commit)?;
         }
         Ok(())
     }
@@ -378,15 +379,15 @@ impl Job {
             return;
         };
         let slot = self
-            .shell
+            .engine
             .slot(activation.entry, self.child.def().options.as_deref());
         let priority = activation.options().priority;
         match self.suspicion {
             SuspectStatus::Free | SuspectStatus::Watched => {
-                self.shell.request(slot, priority, Ready::Known(self.key));
+                self.engine.request(slot, priority, Ready::Known(self.key));
             }
             SuspectStatus::Trial => {
-                self.shell
+                self.engine
                     .await_trial(self.child.id(), slot, priority, self.key);
             }
             SuspectStatus::Quarantined => {}
@@ -400,7 +401,7 @@ impl Job {
         let is_referenced = |activation: &Activation| activation.machine.is_revoked();
         if self.activation.as_ref().is_some_and(is_referenced)
             || !self
-                .shell
+                .engine
                 .observe_revocation(self.child.root, self.child.path())
         {
             return;
@@ -419,8 +420,8 @@ impl Job {
         tracing::warn!(%id, %name, reason = what, "parked");
         self.is_parked = true;
         let task = ParkedTask::new(id, name, reason);
-        self.shell.shared().park(task, self.key);
-        if self.shell.is_discarded(id) {
+        self.engine.shared().park(task, self.key);
+        if self.engine.is_discarded(id) {
             self.discard_parked(reason, context);
         }
     }
@@ -435,12 +436,12 @@ impl Job {
 
     /// Makes a parked task fail.
     fn discard_parked(&mut self, reason: &str, context: &mut Context<TaskActor>) {
-        if self.shell.is_discarded(self.child.id()) {
+        if self.engine.is_discarded(self.child.id()) {
             // (Its record is deleted when the task has ended.)
             self.suspicion = SuspectStatus::Discarded;
         }
         let message = format!("discarded; it was parked: {reason}");
-        let kind = match self.shell.entry(&self.child.def().name) {
+        let kind = match self.engine.entry(&self.child.def().name) {
             Some(_) => FailureKind::Type,
             None => FailureKind::NotRegistered,
         };
@@ -453,7 +454,7 @@ impl Job {
         if self.activation.is_some() {
             return self.decide(None, context, |task| task.discarded(failure));
         }
-        self.child.report(&self.shell, Outcome::Failure(failure));
+        self.child.report(&self.engine, Outcome::Failure(failure));
         self.is_over = true;
     }
 
@@ -463,7 +464,7 @@ impl Job {
     /// untyped canvas passes on a value from upstream, or a retry its arguments, which the compiler
     /// has not checked.
     fn is_workflow_at_fault(&self, misfit: Misfit) -> bool {
-        if self.shell.is_of_this_session(self.child.root) {
+        if self.engine.is_of_this_session(self.child.root) {
             return true;
         }
         let Some(activation) = &self.activation else {
@@ -480,7 +481,7 @@ impl Job {
     /// Runs or fails the task after its release from quarantine, or fails a parked one.
     fn released(&mut self, released: Released, context: &mut Context<TaskActor>) {
         if self.is_parked && released == Released::ToFail {
-            let parked = self.shell.shared().unpark(self.child.id(), self.key);
+            let parked = self.engine.shared().unpark(self.child.id(), self.key);
             let reason = parked.map_or_else(String::new, |task| task.reason);
             return self.discard_parked(&reason, context);
         }
@@ -494,7 +495,7 @@ impl Job {
     }
 
     fn discard(&mut self, context: &mut Context<TaskActor>) {
-        let Some(suspect) = self.shell.suspect(self.child.id()) else {
+        let Some(suspect) = self.engine.suspect(self.child.id()) else {
             return;
         };
         let crashes = suspect.crashes;
@@ -511,7 +512,7 @@ impl Job {
     /// Clears the task: it or its attempt has ended without ending the process.
     fn clear(&mut self) {
         if std::mem::replace(&mut self.suspicion, SuspectStatus::Free) != SuspectStatus::Free {
-            self.shell.clear_suspect(self.child.id());
+            self.engine.clear_suspect(self.child.id());
         }
     }
 
@@ -531,10 +532,10 @@ impl Job {
         }
         if self.suspicion == SuspectStatus::Trial {
             self.suspicion = SuspectStatus::Watched;
-            self.shell.begin_trial(self.child.id());
+            self.engine.begin_trial(self.child.id());
         }
         let now = match activation.machine.may_expire() {
-            true => self.shell.time(),
+            true => self.engine.time(),
             false => Time::default(),
         };
         self.decide(Some(permit), context, |task| task.granted(now));
@@ -545,7 +546,7 @@ impl Job {
             return;
         };
         let child = &self.child;
-        self.shell.run(Invocation {
+        self.engine.run(Invocation {
             key: self.key,
             entry: activation.entry,
             ids: child.task_ids(),
@@ -559,9 +560,9 @@ impl Job {
 
     /// Starts a subtask that is on record.
     fn resume_child(&self, index: Index) -> Result<(), StoreError> {
-        let last = self.shell.reader().last_change(self.child.id(), index)?;
+        let last = self.engine.reader().last_change(self.child.id(), index)?;
         if let Some(child) = self.child(index, Resume::Stored(last)) {
-            child.start(&self.shell);
+            child.start(&self.engine);
         }
         Ok(())
     }
@@ -590,17 +591,17 @@ impl Job {
             Resume::Fresh | Resume::Stored(None) => {
                 let seq = self.child.node.seq;
                 // Few tasks depend on the time, and reading it takes some.
-                let now = own.map_or_else(Time::default, |_| self.shell.time());
+                let now = own.map_or_else(Time::default, |_| self.engine.time());
                 let since_ms = self.child.since_ms.unwrap_or(now.steady_ms);
                 Task::open(seq, policy, Schedule::of(own, since_ms), now)
             }
             Resume::Stored(Some(last)) => {
-                let (reader, id) = (self.shell.reader(), self.child.id());
-                let records: Vec<_> = match self.shell.has_subtasks(self.child.root) {
+                let (reader, id) = (self.engine.reader(), self.child.id());
+                let records: Vec<_> = match self.engine.has_subtasks(self.child.root) {
                     true => reader.records(id).collect::<Result<_, _>>()?,
                     false => Vec::new(),
                 };
-                let now = self.shell.time();
+                let now = self.engine.time();
                 let expires_on = own.map_or(Scale::Steady, Options::expires_on);
                 let last_change = last.clone();
                 let (machine, commands) =
@@ -612,7 +613,7 @@ impl Job {
                 {
                     let name = &self.child.def().name;
                     self.suspicion =
-                        self.shell
+                        self.engine
                             .register_recovered(id, name, past.attempt, self.key);
                 }
                 (machine, commands)
@@ -634,16 +635,16 @@ impl Job {
 
     fn start(&mut self, context: &mut Context<TaskActor>) {
         let def = self.child.def();
-        if self.is_untouched() && self.shell.is_discarded(self.child.id()) {
-            let reason = self.shell.shared().registry.misfit(def);
+        if self.is_untouched() && self.engine.is_discarded(self.child.id()) {
+            let reason = self.engine.shared().registry.misfit(def);
             let reason = reason.unwrap_or_else(|| "an earlier build could not run it".to_owned());
             return self.discard_parked(&reason, context);
         }
-        let Some(entry) = self.shell.entry(&def.name) else {
+        let Some(entry) = self.engine.entry(&def.name) else {
             return self.park(NOT_REGISTERED, NOT_REGISTERED, context);
         };
         if let Err(error) = self.open(entry, context) {
-            self.shell.halt(error.into());
+            self.engine.halt(error.into());
         }
     }
 
@@ -672,14 +673,14 @@ impl Job {
             }
         }
         if let Some(permit) = permit {
-            self.next = self.shell.release_to_new(permit.into_slot());
+            self.next = self.engine.release_to_new(permit.into_slot());
         }
         // (After the release of its slot: the next trial may need it.)
         self.clear();
     }
 
     fn failed(&mut self, attempt: u32, outcome: AttemptOutcome, context: &mut Context<TaskActor>) {
-        let now = self.shell.now();
+        let now = self.engine.now();
         let Some(activation) = &mut self.activation else {
             return;
         };
@@ -718,7 +719,7 @@ impl Job {
     /// Ends the task's trial: the tasks that it waits for must be able to run.
     fn end_trial(&self) {
         if self.suspicion == SuspectStatus::Watched {
-            self.shell.end_trial(self.child.id());
+            self.engine.end_trial(self.child.id());
         }
     }
 
@@ -760,12 +761,12 @@ impl Drop for Job {
             .as_ref()
             .and_then(|activation| activation.machine.running());
         if let Some(attempt) = running {
-            self.shell.end_attempt(self.key, attempt);
+            self.engine.end_attempt(self.key, attempt);
         }
         if self.is_parked {
-            self.shell.shared().unpark(self.child.id(), self.key);
+            self.engine.shared().unpark(self.child.id(), self.key);
         }
-        self.shell.remove_task(self.key);
+        self.engine.remove_task(self.key);
     }
 }
 
@@ -777,7 +778,7 @@ impl Handler<Assign> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, Assign(key): Assign, context: &mut Context<Self>) {
-        if let Some((child, permit)) = self.shell.take(key) {
+        if let Some((child, permit)) = self.engine.take(key) {
             self.take(child, permit, key, context);
         }
     }
@@ -823,7 +824,7 @@ impl Handler<FromAttempt> for TaskActor {
             });
         }
         if let Some(attempt) = ended {
-            self.shell.forget_cancellation(key, attempt);
+            self.engine.forget_cancellation(key, attempt);
         }
     }
 }
@@ -842,7 +843,7 @@ impl Handler<RestartChild> for TaskActor {
     fn handle(&mut self, restart: RestartChild, context: &mut Context<Self>) {
         self.with_job(context, |job, _| {
             if let Err(error) = job.resume_child(restart.index) {
-                job.shell.halt(error.into());
+                job.engine.halt(error.into());
             }
         });
     }
@@ -853,7 +854,7 @@ impl Handler<Wake> for TaskActor {
 
     fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
         self.with_job(context, |job, context| {
-            let now = job.shell.time();
+            let now = job.engine.time();
             job.decide(None, context, |task| task.due(now));
         });
     }

@@ -55,7 +55,7 @@ impl EngineActor {
         node: &Node,
         header: &[u8],
     ) -> Result<Option<Admission>, StoreError> {
-        let now = self.shell.time();
+        let now = self.engine.time();
         let requirements = self.requirements(root, node, now.steady_ms)?;
         if let Some(at) = requirements.at
             && !at.has_come(now.after(HORIZON_MS))
@@ -64,7 +64,7 @@ impl EngineActor {
                 root,
                 Waiting::new(now.steady_ms, WaitReason::Until(at), header),
             );
-            self.shell.note_delay();
+            self.engine.note_delay();
             self.when_stored(Stored::WaitsUntil(at));
             return Ok(None);
         }
@@ -91,7 +91,7 @@ impl EngineActor {
 
     /// Finds the waiting workflows after a restart.
     pub(super) fn recover_backlog(&mut self) -> Result<(), StoreError> {
-        let reader = self.shell.reader().clone();
+        let reader = self.engine.reader().clone();
         for name in reader.lanes()? {
             let lane = self.backlog.lane(&name);
             self.backlog.note_stored(lane);
@@ -107,7 +107,7 @@ impl EngineActor {
     /// Admits waiting workflows whose lane has capacity or whose time has come.
     pub(super) fn admit_waiting(&mut self) {
         if let Err(error) = self.try_admit_waiting() {
-            self.shell.halt(error.into());
+            self.engine.halt(error.into());
         }
         self.set_alarm();
     }
@@ -118,7 +118,7 @@ impl EngineActor {
         // The scan skips workflows in `moving`, so these must be few. Workflows that were live
         // before a restart go first.
         let busy = self.moving.len() > AT_ONCE / 2 || self.unresumed.is_some();
-        !busy && !self.shell.is_draining()
+        !busy && !self.engine.is_draining()
     }
 
     fn try_admit_waiting(&mut self) -> Result<(), StoreError> {
@@ -126,7 +126,7 @@ impl EngineActor {
             return Ok(());
         }
         self.admit_due()?;
-        let reader = self.shell.reader().clone();
+        let reader = self.engine.reader().clone();
         for (lane, capacity) in self.backlog.free_capacity() {
             let name = self.backlog.name(lane).to_owned();
             let from = self.backlog.cursor(lane).cloned();
@@ -162,7 +162,7 @@ impl EngineActor {
     }
 
     fn admit_due(&mut self) -> Result<(), StoreError> {
-        let now = self.shell.time();
+        let now = self.engine.time();
         if !self.next_start.has_come(now) {
             return Ok(());
         }
@@ -173,7 +173,7 @@ impl EngineActor {
 
     /// Admits the workflows that wait for a time on this scale that has come.
     fn admit_due_on(&mut self, scale: Scale, now: Time) -> Result<(), StoreError> {
-        let reader = self.shell.reader().clone();
+        let reader = self.engine.reader().clone();
         for entry in reader.timed(scale) {
             let (at, root) = entry?;
             if self.moving.contains(&root) {
@@ -196,7 +196,7 @@ impl EngineActor {
     }
 
     fn waiting(&self, root: Id) -> Result<(Waiting, Submitted), StoreError> {
-        let reader = self.shell.reader();
+        let reader = self.engine.reader();
         let waiting = reader.waiting(root)?;
         let waiting = waiting.ok_or_else(|| StoreError::Corrupt {
             path_or_place: format!("workflow {root}"),
@@ -217,12 +217,12 @@ impl EngineActor {
         self.dequeue(root, &waiting);
         let since_ms = waiting.since_ms;
         let header = waiting.into_head_record();
-        self.shell.put(keys::header(root), header.clone());
+        self.engine.put(keys::header(root), header.clone());
         self.record_submission(root, admission, since_ms);
         if let Some(unresumed) = &mut self.unresumed {
             unresumed.admitted.insert(root);
         }
-        let mut history = self.shell.reader().histories().of(root)?;
+        let mut history = self.engine.reader().histories().of(root)?;
         if self.forgotten.contains(&root) {
             history.records.push(Record::Forgotten);
         }
@@ -234,7 +234,7 @@ impl EngineActor {
     fn record_submission(&self, root: Id, admission: Admission, since_ms: u64) {
         if admission.counts {
             let at_ms = since_ms;
-            self.shell
+            self.engine
                 .record(root.workflow_stream(), Record::Reached { at_ms });
         }
     }
@@ -248,7 +248,7 @@ impl EngineActor {
 
     fn enqueue(&self, root: Id, waiting: Waiting) {
         for (key, value) in waiting.records(root) {
-            self.shell.put(key, value);
+            self.engine.put(key, value);
         }
     }
 
@@ -256,14 +256,14 @@ impl EngineActor {
     /// so it is listed in `moving`.
     fn dequeue(&mut self, root: Id, waiting: &Waiting) {
         for key in waiting.keys(root) {
-            self.shell.delete(key);
+            self.engine.delete(key);
         }
         self.moving.insert(root);
         self.when_stored(Stored::Moved(root));
     }
 
     fn when_stored(&self, stored: Stored) {
-        self.shell.then(PostCommit::Stored(stored));
+        self.engine.then(PostCommit::Stored(stored));
     }
 
     fn requirements(
@@ -289,7 +289,7 @@ impl EngineActor {
             (Some(first), _) => first,
             // For a group too large for the header, one member stands for all.
             (None, Some(seq)) => {
-                let (_, members) = self.shell.reader().stored_members(root.node(seq), 0)?;
+                let (_, members) = self.engine.reader().stored_members(root.node(seq), 0)?;
                 match members.first() {
                     Some(member) => {
                         return self
@@ -315,12 +315,12 @@ impl EngineActor {
     /// priority, and its slot. Tasks that are not registered get lanes of their own, so that they
     /// use no other workflow's capacity.
     fn lane_of<'a>(&self, task: &'a TaskDef) -> (Cow<'a, str>, u8, Option<Slot>) {
-        let Some(entry) = self.shell.entry(&task.name) else {
+        let Some(entry) = self.engine.entry(&task.name) else {
             return (format!("\0{}", task.name).into(), 0, None);
         };
         let own = task.options.as_deref();
         let queue = own.and_then(|own| own.queue.as_deref());
-        let slot = self.shell.slot(entry, own);
+        let slot = self.engine.slot(entry, own);
         let queue = queue.unwrap_or(entry.options.queue);
         (queue.into(), entry.priority(own), Some(slot))
     }
@@ -374,10 +374,10 @@ impl Handler<Stored> for EngineActor {
             }
             Stored::Resumed => {
                 if let Err(error) = self.resume_some() {
-                    self.shell.halt(error.into());
+                    self.engine.halt(error.into());
                 }
             }
-            Stored::AllResumed => return self.shell.finish_recovery(),
+            Stored::AllResumed => return self.engine.finish_recovery(),
         }
         self.admit_waiting();
     }
@@ -397,14 +397,14 @@ impl EngineActor {
     /// Starts a workflow at once, wherever it waits.
     pub(super) fn start_early(&mut self, root: Id) {
         if self.workflows.contains_key(&root) {
-            return self.shell.start_delayed_workflow(root);
+            return self.engine.start_delayed_workflow(root);
         }
         if self.moving.contains(&root) {
             // It may have been requeued in another lane: the request is repeated once the store
             // shows where it waits.
-            return self.shell.then(PostCommit::Wanted(Wanted(root)));
+            return self.engine.then(PostCommit::Wanted(Wanted(root)));
         }
-        let result = match self.shell.reader().waiting(root) {
+        let result = match self.engine.reader().waiting(root) {
             Ok(None) => Ok(()),
             Ok(Some(_)) => self.waiting(root).and_then(|(waiting, submitted)| {
                 let admission = self.admit_live(root, &submitted.node)?;
@@ -417,7 +417,7 @@ impl EngineActor {
             Err(error) => Err(error),
         };
         if let Err(error) = result {
-            self.shell.halt(error.into());
+            self.engine.halt(error.into());
         }
     }
 }

@@ -16,7 +16,7 @@ impl Handler<EndPause> for EngineActor {
     type Result = ();
 
     fn handle(&mut self, EndPause { done }: EndPause, _: &mut Context<Self>) {
-        self.shell.resume();
+        self.engine.resume();
         // The caller may have stopped waiting.
         let _ = done.send(());
     }

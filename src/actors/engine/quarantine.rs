@@ -32,12 +32,12 @@ impl Handler<Release> for EngineActor {
             parked,
             done,
         } = release;
-        if self.shell.release_quarantined(id, released) {
-            self.shell.then(PostCommit::Done(done));
+        if self.engine.release_quarantined(id, released) {
+            self.engine.then(PostCommit::Done(done));
         } else if let Some(task) = parked {
-            self.shell.discard_parked(&task);
+            self.engine.discard_parked(&task);
             self.start_early(id.root());
-            self.shell.then(PostCommit::Done(done));
+            self.engine.then(PostCommit::Done(done));
         } else {
             // The caller may have stopped waiting.
             let _ = done.send(Err(Error::NotQuarantined { id }));

@@ -34,14 +34,14 @@ impl EngineActor {
     /// Schedules a sweep for when the retention of a workflow that ends now has passed, unless an
     /// earlier one is scheduled.
     pub(super) fn sweep_later(&mut self) {
-        let now = self.shell.steady_ms();
+        let now = self.engine.steady_ms();
         self.sweep_when_due(now, SWEEP_AFTER_MS);
     }
 
     /// As [`sweep_later`](Self::sweep_later), for a workflow that ended at `ended_ms`, and not
     /// before `least_ms` from now.
     fn sweep_when_due(&mut self, ended_ms: u64, least_ms: u64) {
-        let least = self.shell.steady_ms().saturating_add(least_ms);
+        let least = self.engine.steady_ms().saturating_add(least_ms);
         let due = ended_ms.saturating_add(self.retention_ms()).max(least);
         self.sweep_at = Some(self.sweep_at.map_or(due, |at_ms| at_ms.min(due)));
     }
@@ -58,15 +58,15 @@ impl EngineActor {
             return;
         }
         if let Err(error) = self.try_sweep() {
-            self.shell.halt(error.into());
+            self.engine.halt(error.into());
         }
         self.set_alarm();
     }
 
     fn try_sweep(&mut self) -> Result<(), StoreError> {
         // (The end of a forgotten workflow is set to 0.)
-        let until_ms = self.shell.steady_ms().saturating_sub(self.retention_ms());
-        let (reader, shared) = (self.shell.reader(), self.shell.shared());
+        let until_ms = self.engine.steady_ms().saturating_sub(self.retention_ms());
+        let (reader, shared) = (self.engine.reader(), self.engine.shared());
         let expired = sweeper::expired(reader, shared, self.sweep_from.take(), until_ms)?;
         self.delete_expired(expired)
     }
@@ -76,25 +76,25 @@ impl EngineActor {
         for workflow in expired.workflows {
             let root = workflow.root;
             last = last.max(Some(root));
-            self.shell.delete(workflow.key);
-            self.shell.delete(keys::result(root));
-            self.shell.touch(root);
+            self.engine.delete(workflow.key);
+            self.engine.delete(keys::result(root));
+            self.engine.touch(root);
             for part in workflow.parts {
-                self.shell.delete(part);
+                self.engine.delete(part);
             }
             self.free_key(root, workflow.idempotency_key)?;
             if workflow.more {
                 let marker = codec::encode(Kind::Mark, &());
-                self.shell.put(keys::garbage_marker(root), marker);
-                self.shell.then(PostCommit::Purge(root));
+                self.engine.put(keys::garbage_marker(root), marker);
+                self.engine.then(PostCommit::Purge(root));
             }
             failpoint::reach(Point::Swept);
         }
         if last.is_some() {
             // Ids continue after the latest one even if no other record of that workflow is left.
-            let last = last.max(self.shell.reader().last_id()?);
+            let last = last.max(self.engine.reader().last_id()?);
             let record = codec::encode(Kind::LastSwept, &last);
-            self.shell.put(keys::LAST_SWEPT.to_vec(), record);
+            self.engine.put(keys::LAST_SWEPT.to_vec(), record);
         }
         match expired.next {
             Next::More(from) => self.sweep_from = Some(from),
@@ -102,7 +102,7 @@ impl EngineActor {
             Next::None => {}
         }
         // A scan before the store has applied the deletions would find the same workflows again.
-        self.shell.then(PostCommit::Sweep(Sweep::Done));
+        self.engine.then(PostCommit::Sweep(Sweep::Done));
         Ok(())
     }
 
@@ -111,7 +111,7 @@ impl EngineActor {
         if let Some(key) = key
             && self.workflow_of_key(&key)? == Some(root)
         {
-            self.shell.delete(keys::idempotency(&key));
+            self.engine.delete(keys::idempotency(&key));
             self.set_key(key, None);
         }
         Ok(())
@@ -120,37 +120,39 @@ impl EngineActor {
     /// Moves an ended workflow to those that only their handles keep: lookups do not find it any
     /// more.
     pub(super) fn forget_ended(&mut self, root: Id, header: &[u8]) -> Result<(), StoreError> {
-        self.shell.put(keys::ended(0, root), header.to_vec());
+        self.engine.put(keys::ended(0, root), header.to_vec());
         let header: WorkflowHeader = codec::decode(Kind::Head, &keys::header(root), header)?;
         self.free_key(root, header.idempotency_key)?;
-        self.shell.then(PostCommit::Sweep(Sweep::Start));
+        self.engine.then(PostCommit::Sweep(Sweep::Start));
         Ok(())
     }
 
     fn forget(&mut self, forget: Forget, context: &mut Context<Self>) -> Result<(), StoreError> {
         let Forget { root, done } = forget;
-        let reader = self.shell.reader().clone();
+        let reader = self.engine.reader().clone();
         if self.workflows.contains_key(&root) {
             self.decide(root, |machine| machine.forget(), context);
         } else if self.is_in_transition(root)? {
-            self.shell.then(PostCommit::Forget(Forget { root, done }));
+            self.engine.then(PostCommit::Forget(Forget { root, done }));
             return Ok(());
         } else if reader.waiting(root)?.is_some() {
-            self.shell.record(root.workflow_stream(), Record::Forgotten);
+            self.engine
+                .record(root.workflow_stream(), Record::Forgotten);
             // The workflow may be admitted before the store shows that.
             self.forgotten.insert(root);
-            self.shell.then(PostCommit::Stored(Stored::Forgotten(root)));
+            self.engine
+                .then(PostCommit::Stored(Stored::Forgotten(root)));
         } else if let Some(ended) = reader.ended(root)?
             && let key = keys::ended(ended.at_ms, root)
             && let Some(header) = reader.store().get(&key)?
         {
-            self.shell.delete(key);
+            self.engine.delete(key);
             self.forget_ended(root, &header)?;
         } else {
             let _ = done.send(Err(Error::UnknownId { id: root }));
             return Ok(());
         }
-        self.shell.then(PostCommit::Done(done));
+        self.engine.then(PostCommit::Done(done));
         Ok(())
     }
 }
@@ -163,7 +165,7 @@ impl Handler<Sweep> for EngineActor {
             Sweep::Start => true,
             Sweep::Done => {
                 self.is_sweeping = false;
-                self.shell.shared().retention_guards.clear_leaving();
+                self.engine.shared().retention_guards.clear_leaving();
                 self.sweep_from.is_some() || std::mem::take(&mut self.is_sweep_requested)
             }
         };
@@ -178,7 +180,7 @@ impl Handler<Forget> for EngineActor {
 
     fn handle(&mut self, forget: Forget, context: &mut Context<Self>) {
         if let Err(error) = self.forget(forget, context) {
-            self.shell.halt(error.into());
+            self.engine.halt(error.into());
         }
     }
 }

@@ -33,21 +33,21 @@ impl EngineActor {
         let Revoke { root, node, .. } = revoke;
         let is_live = self.workflows.contains_key(&root);
         if !is_live && self.is_in_transition(root)? {
-            self.shell.then(PostCommit::Revoke(revoke));
+            self.engine.then(PostCommit::Revoke(revoke));
             return Ok(());
         }
-        let waits = !is_live && self.shell.reader().waiting(root)?.is_some();
-        if (is_live || waits) && self.shell.mark(root, node) {
+        let waits = !is_live && self.engine.reader().waiting(root)?.is_some();
+        if (is_live || waits) && self.engine.mark(root, node) {
             let (stream, index) = node;
             let record = Record::Revoked { stream, index };
-            self.shell.record(root.workflow_stream(), record);
-            self.shell.announce_revocations(root);
+            self.engine.record(root.workflow_stream(), record);
+            self.engine.announce_revocations(root);
             if node == (WORKFLOW_STREAM, ROOT) {
                 // A revoked workflow waits neither for capacity nor for its time.
                 self.start_early(root);
             }
         }
-        self.shell
+        self.engine
             .then(PostCommit::RevocationDurable(RevocationDurable(revoke)));
         Ok(())
     }
@@ -58,12 +58,12 @@ impl EngineActor {
             node,
             settled,
         } = revoke;
-        let has_met = self.shell.has_met(root, node);
+        let has_met = self.engine.has_met(root, node);
         if has_met && let Some(live) = self.workflows.get(&root) {
             for callback in live.machine.open_callbacks() {
                 self.revoke_callback(root, callback, &[node])?;
             }
-            self.shell.announce_revocations(root);
+            self.engine.announce_revocations(root);
         }
         // The caller may have stopped waiting.
         let _ = settled.send(has_met || !self.workflows.contains_key(&root));
@@ -77,19 +77,19 @@ impl EngineActor {
         callback: Seq,
         marks: &[NodeKey],
     ) -> Result<(), StoreError> {
-        let reader = self.shell.reader();
+        let reader = self.engine.reader();
         if let Some(location) = reader.find(root.node(callback))?
             && reader.is_within(root, &location, marks)?
         {
-            self.shell.mark(root, (WORKFLOW_STREAM, callback));
+            self.engine.mark(root, (WORKFLOW_STREAM, callback));
         }
         Ok(())
     }
 
     /// Marks a newly launched callback as revoked if it belongs to a revoked node.
     pub(super) fn check_launch(&self, root: Id, callback: Seq) -> Result<(), StoreError> {
-        let mut marks = self.shell.marks(root);
-        marks.retain(|node| self.shell.has_met(root, *node));
+        let mut marks = self.engine.marks(root);
+        marks.retain(|node| self.engine.has_met(root, *node));
         match marks.is_empty() {
             true => Ok(()),
             false => self.revoke_callback(root, callback, &marks),
@@ -103,24 +103,24 @@ impl EngineActor {
         root: Id,
         callback: &NodeLocation,
     ) -> Result<(), StoreError> {
-        let marks = self.shell.marks(root);
-        if !marks.is_empty() && self.shell.reader().is_within(root, callback, &marks)? {
+        let marks = self.engine.marks(root);
+        if !marks.is_empty() && self.engine.reader().is_within(root, callback, &marks)? {
             let node = (WORKFLOW_STREAM, callback.node.seq);
-            self.shell.mark(root, node);
+            self.engine.mark(root, node);
         }
         Ok(())
     }
 
     /// Clears the suspects below revoked nodes: they are not admitted any more.
     pub(super) fn clear_revoked_suspects(&self, root: Id) -> Result<(), StoreError> {
-        let marks = self.shell.marks(root);
+        let marks = self.engine.marks(root);
         if marks.is_empty() {
             return Ok(());
         }
-        for suspect in self.shell.suspects_of(root) {
-            let location = self.shell.reader().find(suspect)?;
+        for suspect in self.engine.suspects_of(root) {
+            let location = self.engine.reader().find(suspect)?;
             if location.is_some_and(|location| location.is_of(&marks)) {
-                self.shell.clear_absent(suspect);
+                self.engine.clear_absent(suspect);
             }
         }
         Ok(())
@@ -132,7 +132,7 @@ impl Handler<Revoke> for EngineActor {
 
     fn handle(&mut self, revoke: Revoke, _: &mut Context<Self>) {
         if let Err(error) = self.revoke(revoke) {
-            self.shell.halt(error.into());
+            self.engine.halt(error.into());
         }
     }
 }
@@ -142,7 +142,7 @@ impl Handler<RevocationDurable> for EngineActor {
 
     fn handle(&mut self, RevocationDurable(revoke): RevocationDurable, _: &mut Context<Self>) {
         if let Err(error) = self.answer_revocation(revoke) {
-            self.shell.halt(error.into());
+            self.engine.halt(error.into());
         }
     }
 }

@@ -291,7 +291,7 @@ impl EngineContext {
             let left = at.saturating_sub(self.shared().clock.elapsed_ms());
             self.scheduler().do_send(WakeAt {
                 at: Moment::steady(self.steady_ms().saturating_add(left)),
-                recipient: self.engine().clone().recipient(),
+                recipient: self.engine_actor().clone().recipient(),
             });
         }
     }
