@@ -1,4 +1,5 @@
-//! The barrier actor: its group's members report to it, it reports to the group.
+//! The barrier actor: counts the members of a group, which report to it, and tells the supervisor of
+//! the group its verdict.
 
 use actix::{Actor, ActorContext, Context, Handler, Recipient};
 
@@ -15,18 +16,19 @@ use crate::messages::supervisor::{Arrived, ChildEvent, Decided, EventsReady};
 #[derive(Debug)]
 pub(crate) struct BarrierActor {
     engine: EngineContext,
-    /// The group or chord, in whose stream it records.
+    /// The group, chord or fold. The barrier records in its stream.
     group: Id,
     machine: Barrier,
     owner: Recipient<Decided>,
-    /// A fold takes in each outcome.
+    /// The queue of a fold, which is told of each outcome.
     follower: Option<EventQueue>,
     tether: ExitGuard,
     post: EventQueue,
 }
 
 impl BarrierActor {
-    /// Starts it; members report to the post. A follower is told of each outcome.
+    /// Starts a barrier and returns its queue, to which the members report. A follower is told of each
+    /// outcome.
     pub(crate) fn start(
         engine: EngineContext,
         group: Id,

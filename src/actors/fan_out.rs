@@ -1,4 +1,4 @@
-//! What group and chord actors share: their members, and the barrier that counts them.
+//! The members of a group, chord or fold, and the barrier that counts them.
 
 use std::collections::HashMap;
 
@@ -19,20 +19,21 @@ use crate::persistence::codec::RecordSummary;
 use crate::persistence::member_table::MemberTable;
 use crate::persistence::reader::ElementsError;
 
-/// The members of one group or header, and where they report.
+/// The members of one group or header, and the queue to which they report.
 #[derive(Debug)]
 pub(crate) struct FanOut {
     members: MemberTable,
-    /// The barrier's.
+    /// The queue of the barrier.
     barrier: EventQueue,
-    /// When it was reached, on the steady scale; the members that wait for their turn count from there.
+    /// When the group was reached, in milliseconds on the steady scale. The countdowns of members that
+    /// start later begin there.
     since_ms: u64,
-    /// Members may have been started before a restart: those that had got somewhere.
+    /// After a restart: the progress of each child that had started.
     resumed: Option<HashMap<Index, ChildProgress>>,
 }
 
-/// Opens the fan of a group's or chord's actor. If that cannot be, the report says why; without one
-/// the engine halts, or nobody is there to report to.
+/// Opens the members of a supervisor and starts its barrier. If that fails, the error is the report
+/// of the supervisor; there is no report if the engine halts or the supervisor is an orphan.
 pub(crate) fn open<A>(
     engine: &EngineContext,
     child: &Child,
@@ -62,7 +63,7 @@ where
 }
 
 impl FanOut {
-    /// Reads what there is of the group, starts its barrier, and says who has arrived already.
+    /// Reads the records of the group and starts its barrier. Returns which members have arrived.
     fn open(
         engine: &EngineContext,
         child: &Child,
@@ -116,7 +117,7 @@ impl FanOut {
                     } => {
                         resumed.remove(&index);
                     }
-                    // These are the fold's own to go on with.
+                    // The fold resumes its runs itself.
                     Record::Child { index, .. } if is_run(index) => {}
                     Record::Child { index, change } => {
                         resumed.insert(index, change);
@@ -134,7 +135,7 @@ impl FanOut {
         }
         let arrived = machine.arrived().clone();
         let tether = ExitGuard::new(child.root, BARRIER, supervisor.clone());
-        // A fold takes in each outcome.
+        // A fold is told of each outcome.
         let follower = matches!(child.node.def, Def::Fold { .. }).then(|| supervisor.clone());
         let barrier = BarrierActor::start(engine.clone(), group, machine, owner, follower, tether);
         let fan_out = Self {
@@ -146,7 +147,8 @@ impl FanOut {
         Ok((fan_out, arrived))
     }
 
-    /// How many members may be materialised at first: not fewer than had begun before a restart.
+    /// Returns how many members may be materialised at first: at least those that had started before a
+    /// restart.
     pub(crate) fn window(&self, engine: &EngineContext) -> u64 {
         let begun = self.resumed.as_ref().map_or(0, HashMap::len) as u64;
         engine.window().max(begun)
@@ -160,7 +162,7 @@ impl FanOut {
         }
     }
 
-    /// Has the barrier count member `index` as failed.
+    /// Reports to the barrier that member `index` has failed.
     pub(crate) fn abandon(
         &mut self,
         engine: &EngineContext,
@@ -176,7 +178,7 @@ impl FanOut {
         Ok(())
     }
 
-    /// The group is revoked: its barrier need not wait for those that never start.
+    /// Stops the barrier: the group is revoked, and members that have not started never report.
     pub(crate) fn close(&self) {
         self.barrier.close();
     }
@@ -189,12 +191,12 @@ impl FanOut {
         &mut self.members
     }
 
-    /// The queue of the barrier.
+    /// Returns the queue of the barrier.
     pub(crate) fn barrier(&self) -> &EventQueue {
         &self.barrier
     }
 
-    /// When the group or header was reached, on the steady scale.
+    /// Returns when the group or header was reached, in milliseconds on the steady scale.
     pub(crate) fn since_ms(&self) -> u64 {
         self.since_ms
     }

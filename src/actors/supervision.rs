@@ -18,13 +18,13 @@ use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
 use crate::messages::supervisor::{ChildEnded, ChildEvent, ChildExited, EventsReady, RestartChild};
 
 thread_local! {
-    /// An actor of this thread was lost. Only from then on is there anybody without a supervisor.
+    /// Set once an actor of this thread was lost: before that no actor lacks its supervisor.
     static LOST: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says whether an actor that this post is above of has lost its supervisor, or one further up. It is in
-/// nobody's place then, since what was lost is started again from the store: it ends, and says and
-/// records nothing.
+/// Says whether an actor has lost its supervisor, whose queue this is, or one further up. The lost
+/// supervisor is started again from the store with new children, so the orphan stops, and sends
+/// and records nothing.
 pub(crate) fn is_orphaned(above: &EventQueue) -> bool {
     LOST.get() && !above.is_held()
 }
@@ -32,7 +32,7 @@ pub(crate) fn is_orphaned(above: &EventQueue) -> bool {
 /// The index under which a group's barrier is watched.
 pub(crate) const BARRIER: Index = Index::MAX - 1;
 
-/// A child to be started, and then its actor's tie to its supervisor.
+/// A child that is to start; later, its actor's connection to its supervisor.
 #[derive(Debug)]
 pub(crate) struct Child {
     spec: ChildSpec,
@@ -49,18 +49,18 @@ impl Deref for Child {
     }
 }
 
-/// What the store may know of a child.
+/// How much the store may have of a child.
 #[derive(Clone, Debug)]
 pub(crate) enum Resume {
     /// Nothing: it has never been started.
     Fresh,
-    /// It may have been started before: how far it got, as its supervisor's stream says, and
-    /// there may be a stream of its own.
+    /// The child may have been started before: its progress in its supervisor's stream. The child
+    /// may have a stream of its own.
     Stored(Option<ChildProgress>),
 }
 
-/// Ties a child to its supervisor. It goes when the child's actor goes, and says so: actix tells
-/// nobody of an actor that panics.
+/// Tells a supervisor that a child's actor is gone. It is dropped with the actor; actix itself does
+/// not report an actor that panics.
 #[derive(Debug)]
 pub(crate) struct ExitGuard {
     root: Id,
@@ -83,7 +83,7 @@ impl ExitGuard {
         &self.supervisor
     }
 
-    /// The child has said its last word: its end is no loss.
+    /// Notes that the child has reported, so that the end of its actor is no loss.
     pub(crate) fn release(&mut self) {
         self.reported = true;
     }
@@ -103,14 +103,14 @@ impl Drop for ExitGuard {
 }
 
 impl Child {
-    /// `supervisor` is told when its actor is gone.
+    /// Returns a child that reports to `reports_to`; `supervisor` is told when its actor is gone.
     pub(crate) fn new(
         place: ChildSpec,
         resume: Resume,
         reports_to: EventQueue,
         supervisor: EventQueue,
     ) -> Box<Self> {
-        // It is large, and goes through many hands.
+        // It is large and moved often.
         Box::new(Self {
             exit_guard: ExitGuard::new(place.root, place.index, supervisor),
             spec: place,
@@ -119,20 +119,20 @@ impl Child {
         })
     }
 
-    /// Says whether it is a task that can start at once: it has not been started before, and waits
-    /// for no time.
+    /// Says whether the task can start at once: it has not been started before, and has no eta or
+    /// expiry.
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self.resume, Resume::Fresh | Resume::Stored(None))
             && !matches!(&self.def().options, Some(own) if own.eta.is_some() || own.expires.is_some())
     }
 
-    /// Where it stands, and each above it.
+    /// Returns the key of this node and of each node above it.
     pub(crate) fn path(&self) -> impl Iterator<Item = NodeKey> + '_ {
         let own = node_key(self.stream, self.index);
         std::iter::once(own).chain(self.exit_guard.supervisor.path())
     }
 
-    /// The post of its actor, for children of its own.
+    /// Returns an event queue for its actor, for children of its own.
     pub(crate) fn event_queue<A>(&self, context: &Context<A>) -> EventQueue
     where
         A: Actor<Context = Context<A>> + Handler<EventsReady>,
@@ -146,35 +146,35 @@ impl Child {
         is_orphaned(&self.reports_to)
     }
 
-    /// Records how far it has got, in its supervisor's stream.
+    /// Records its progress in its supervisor's stream.
     pub(crate) fn record(&self, engine: &EngineContext, change: ChildProgress) {
         let index = self.index;
         engine.record(self.stream, Record::Child { index, change });
     }
 
-    /// Its outcome and the callbacks it calls for go to the supervisor.
+    /// Reports an outcome of its own, with the callbacks that follow from it.
     pub(crate) fn report(&mut self, engine: &EngineContext, outcome: Outcome) {
         self.notify(engine, engine.spill(self.id(), outcome).into(), false);
     }
 
-    /// The outcome of its last child is its own.
+    /// Reports the outcome of its last child as its own.
     pub(crate) fn forward(&mut self, engine: &EngineContext, report: Report) {
         self.notify(engine, report, true);
     }
 
-    /// The failure of a child that is not the last is its own.
+    /// Reports the failure of a child that is not its last as its own.
     pub(crate) fn fail(&mut self, engine: &EngineContext, report: Report) {
         self.notify(engine, report, false);
     }
 
-    /// It is revoked, or what it is a part of.
+    /// Reports that the node is revoked.
     pub(crate) fn revoke(&mut self) {
         let failure = TaskFailure::revoked(self.id(), self.node.name());
         self.send_report(Outcome::Revoked(failure).into());
     }
 
     fn notify(&mut self, engine: &EngineContext, report: Report, of_last: bool) {
-        // Of what was on its way here when it was revoked nothing counts.
+        // A report that was under way when the node was revoked does not count.
         if engine.observe_revocation(self.root, self.path()) {
             return self.revoke();
         }
@@ -191,8 +191,8 @@ impl Child {
         }));
     }
 
-    /// Starts the actor that the child needs; one that takes a list apart, once that is durable
-    /// and can be read.
+    /// Starts the actor of the child; a child that takes a list apart starts when the list is
+    /// durable and can be read.
     pub(crate) fn start(self: Box<Self>, engine: &EngineContext) {
         match &self.input {
             None | Some(Value::Inline(_)) => self.start_now(engine),
@@ -201,7 +201,7 @@ impl Child {
         }
     }
 
-    /// As [`start`](Self::start), when nothing is to be waited for.
+    /// As [`start`](Self::start), without waiting for the store.
     pub(crate) fn start_now(mut self: Box<Self>, engine: &EngineContext) {
         if engine.observe_revocation(self.root, self.path()) {
             return self.revoke();
@@ -216,8 +216,8 @@ impl Child {
     }
 }
 
-/// Has this actor told to start child `index` again, once all that the child had recorded is
-/// durable and can be read.
+/// Tells this actor to start child `index` again when all records of the child are durable and can
+/// be read.
 pub(crate) fn restart_after_commit<A>(
     engine: &EngineContext,
     supervisor: Id,
@@ -238,7 +238,7 @@ pub(crate) fn restart_after_commit<A>(
     ));
 }
 
-/// The last word on a child whose actor dies each time it is started.
+/// Returns the report of a child whose actor dies each time that it is started.
 pub(crate) fn abandoned_report(engine: &EngineContext, root: Id, node: &Node) -> Report {
     engine.end_orphans();
     let failure = TaskFailure::new(

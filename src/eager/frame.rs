@@ -1,5 +1,5 @@
-//! Frames: one for each node that is under way. They stand in a list, so that neither nesting nor a
-//! task that is replaced again and again uses up the caller's stack.
+//! Frames: one for each running node. They are kept in a list, so that neither nesting nor a task
+//! that is replaced again and again uses up the caller's stack.
 
 use std::sync::Arc;
 
@@ -16,22 +16,22 @@ use crate::persistence::commit_builder::CommitBuilder;
 use crate::persistence::reader::ElementsError;
 use crate::persistence::{StoreError, children};
 
-/// What a frame does next.
+/// The next step of a frame.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// A child of it is to run.
+    /// A child starts.
     Start(ChildSpec),
-    /// Its function is to be called.
+    /// The function of the task is called.
     Call(Call),
-    /// It has ended.
+    /// The node has ended.
     Ended(Report),
 }
 
-/// Runs what stands at this place, to its last word.
+/// Runs a node to its end and returns its report.
 pub(crate) async fn run_to_end(run: &Arc<Run>, place: ChildSpec) -> Result<Report> {
     let mut stack = Stack::default();
     let mut next = Next::Step(Step::Start(place));
-    // Calls nest in here, so that all that needs much of the caller's stack is done in `go_on`.
+    // Calls nest here, so `go_on` does everything that needs much of the caller's stack.
     loop {
         match stack.go_on(run, next)? {
             Halt::Call(call) => {
@@ -44,7 +44,7 @@ pub(crate) async fn run_to_end(run: &Arc<Run>, place: ChildSpec) -> Result<Repor
     }
 }
 
-/// What a stack goes on with.
+/// The event with which a stack continues.
 #[derive(Debug)]
 pub(crate) enum Next {
     Step(Step),
@@ -52,13 +52,13 @@ pub(crate) enum Next {
     Called(u32, AttemptOutcome),
 }
 
-/// Where a stack cannot go on by itself.
+/// The point at which a stack cannot continue by itself.
 enum Halt {
     Call(Call),
     End(Box<Report>),
 }
 
-/// What runs now, and below it, frame by frame, what waits for it.
+/// The running frame, and below it the frames that wait for it.
 #[derive(Default)]
 struct Stack(Vec<Frame>);
 
@@ -73,7 +73,7 @@ impl Stack {
             _ => unreachable!("only a task has its function called"),
         };
         loop {
-            // What a step decides is written before the next one reads it.
+            // The decisions of a step are written before the next step reads them.
             run.commit(std::mem::take(&mut draft))?;
             step = match step {
                 Step::Call(call) => return Ok(Halt::Call(call)),
@@ -96,7 +96,7 @@ impl Stack {
     }
 }
 
-/// One node under way.
+/// One running node.
 #[derive(Debug)]
 enum Frame {
     Task(TaskFrame),
@@ -148,7 +148,7 @@ impl Frame {
         }
     }
 
-    /// Its child `index` has ended.
+    /// Handles the end of child `index`.
     fn ended(
         &mut self,
         run: &Run,

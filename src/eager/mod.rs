@@ -1,7 +1,8 @@
-//! Eager mode: what is submitted runs in whoever submits it (Celery's `task_always_eager`).
+//! Eager mode: a submitted canvas runs in the thread that submits it (Celery's
+//! `task_always_eager`).
 //!
-//! The machines decide as they do for the actors; here a stack of [frames](frame) drives them, one
-//! thing after the other, and writes the same records. No thread, no timer, no actix.
+//! The machines decide as they do in the engine; a stack of [frames](frame) carries out one effect
+//! after the other and writes the same records, without threads, timers or actix.
 
 mod frame;
 mod run;
@@ -24,8 +25,8 @@ use crate::persistence::Pair;
 use crate::persistence::commit_builder::CommitBuilder;
 use crate::persistence::definition::Definition;
 
-/// Stores the workflow and runs it to its end: the root, then the callbacks. An earlier one with
-/// the same idempotency key stands in for it.
+/// Stores the workflow and runs it to its end: the root, then the callbacks. Returns an earlier
+/// workflow with the same idempotency key instead, if there is one.
 pub(crate) async fn run(
     shared: &Arc<Shared>,
     ledger: &EagerStore,
@@ -61,7 +62,7 @@ async fn run_to_rest(run: &Arc<Run>, root: Node) -> Result<()> {
     Ok(())
 }
 
-/// A run whose future may be dropped: then nobody goes on with it, and nobody is to wait for it.
+/// Abandons a run whose future is dropped, so that no caller waits for it any more.
 struct Unfinished(Option<Arc<Run>>);
 
 impl Unfinished {

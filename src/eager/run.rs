@@ -1,4 +1,4 @@
-//! One workflow that runs in its caller.
+//! One workflow that runs in its caller's thread.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::persistence::{StoreError, keys};
 pub(crate) struct Run {
     pub(crate) shared: Arc<Shared>,
     pub(crate) root: Id,
-    /// What the root is, for a failure of its own.
+    /// The name of the root, for a failure of the workflow itself.
     name: String,
     head: WorkflowHeader,
-    /// Locked, because what a task calls may run in another thread than the task.
+    /// Locked, because a called subtask may run in another thread than its task.
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     machine: Workflow,
-    /// Callbacks that are to run, in the order in which they were called for.
+    /// Callbacks that are to run, in the order in which they became due.
     due: VecDeque<PendingCallback>,
     /// The first node number that is free.
     next: Seq,
@@ -68,7 +68,7 @@ impl Run {
         self.ledger().reader()
     }
 
-    /// After the end of the app nothing is started any more, and nothing that ends is heard of.
+    /// Fails after the end of the app: nothing is started any more, and no end is recorded.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.shared.ended().map_or(Ok(()), Err)
     }
@@ -77,7 +77,7 @@ impl Run {
         self.ledger().commit(&self.shared, draft)
     }
 
-    /// Hands out `count` node numbers.
+    /// Returns the first of `count` new node numbers.
     pub(crate) fn number(&self, count: u64, draft: &mut CommitBuilder) -> Seq {
         let mut state = self.state.lock();
         let first = state.next;
@@ -87,7 +87,7 @@ impl Run {
         first
     }
 
-    /// Records that these callbacks are to run; they do when the root has ended.
+    /// Records that these callbacks are to run. They run when the root has ended.
     pub(crate) fn launch(&self, due: Vec<PendingCallback>, draft: &mut CommitBuilder) {
         let mut state = self.state.lock();
         self.perform(&mut state, vec![Command::Launch(due)], draft);
@@ -131,13 +131,13 @@ impl Run {
         }
     }
 
-    /// Returns when that was.
+    /// Stores the result and returns when that was, in milliseconds on the steady scale.
     fn put_result(&self, outcome: Outcome, draft: &mut CommitBuilder) -> u64 {
         let at_ms = self.shared.clock.steady_ms();
         let ended = Ended {
             outcome,
             at_ms,
-            // What is applied is durable here: there is no commit to wait for.
+            // An eager app has no commit to wait for.
             commit: 0,
         };
         let result = codec::encode(Kind::Result, &ended);
@@ -157,18 +157,19 @@ impl Run {
         draft.touch(self.root);
     }
 
-    /// Somebody who has only its id may have said so.
+    /// Says whether the workflow was forgotten by its id while it ran.
     fn is_forgotten(&self) -> bool {
         let mut records = self.reader().records(self.root.workflow_stream());
         records.any(|record| matches!(record, Ok(Record::Forgotten)))
     }
 
-    /// Nobody runs it any more: whoever waits for it is told so, and its idempotency key is free.
+    /// Ends a workflow that is not run to its end: its waiters are told, and its idempotency key is
+    /// free.
     pub(crate) fn abandon(&self) {
         let mut draft = CommitBuilder::default();
         let mut ended_ms = self.state.lock().ended_ms;
         if let Ok(None) = self.reader().ended(self.root) {
-            let what = "whoever ran it stopped before its end";
+            let what = "its caller stopped running it before its end";
             let failure = TaskFailure::new(FailureKind::Engine, self.root, &self.name, 1, what);
             ended_ms = self.put_result(Outcome::Failure(failure), &mut draft);
             if let Some(key) = &self.head.idempotency_key {
@@ -182,12 +183,12 @@ impl Run {
     }
 }
 
-/// Machines ask for the restart of an actor only when they are told that one was lost.
+/// Machines ask for the restart of an actor only after an actor was lost.
 pub(crate) fn nothing_is_lost() {
     unreachable!("there are no actors to lose")
 }
 
-/// Nor do they end what they are not told to end.
+/// Machines end as revoked only after a revocation.
 pub(crate) fn nothing_is_revoked() {
     unreachable!("what runs in its caller ends with that")
 }

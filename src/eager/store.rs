@@ -1,4 +1,4 @@
-//! The ledger: everything that is decided is written at once.
+//! The store of an eager app: every decision is written at once.
 
 use std::sync::Arc;
 
@@ -15,11 +15,12 @@ use crate::persistence::definition::WorkflowHeader;
 use crate::persistence::reader::Reader;
 use crate::persistence::{MemoryStore, StoreError, keys};
 
-/// The store of an eager app. Workflows may run in it side by side, in tasks of their callers.
+/// The store of an eager app. Several callers may run workflows in it at once.
 #[derive(Debug)]
 pub(crate) struct EagerStore {
     reader: Reader,
-    /// The number of the last commit; held while one is written, so that they are told of in order.
+    /// The number of the last commit; locked while a commit is written, so that commits are published
+    /// in order.
     last: Mutex<u64>,
     pub(crate) ids: Ids,
 }
@@ -70,7 +71,7 @@ impl EagerStore {
         Ok(None)
     }
 
-    /// Makes a workflow unknown that has ended; of one that has not it is noted.
+    /// Forgets a workflow that has ended; notes that one that has not ended is to be forgotten then.
     pub(crate) fn forget(&self, shared: &Shared, root: Id) -> Result<()> {
         let Some(head) = self.reader.header(root)? else {
             return Err(Error::UnknownId { id: root });
@@ -86,7 +87,7 @@ impl EagerStore {
         Ok(self.commit(shared, draft)?)
     }
 
-    /// What is kept of the workflow is kept for its handles: it is not found any more.
+    /// Keeps the workflow for its handles only: lookups do not find it any more.
     pub(super) fn forgotten(&self, root: Id, head: &WorkflowHeader, draft: &mut CommitBuilder) {
         draft.put(keys::ended(0, root), codec::encode(Kind::Head, head));
         if let Some(key) = &head.idempotency_key
@@ -96,7 +97,7 @@ impl EagerStore {
         }
     }
 
-    /// Writes the draft; watchers of what it touches are told.
+    /// Writes the batch and wakes the watchers of the workflows that it touches.
     pub(crate) fn commit(&self, shared: &Shared, draft: CommitBuilder) -> Result<(), StoreError> {
         if draft.is_empty() {
             return Ok(());

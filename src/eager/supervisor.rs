@@ -19,7 +19,7 @@ use crate::persistence::member_table::MemberTable;
 use crate::persistence::reader::ElementsError;
 use crate::persistence::{StoreError, children};
 
-/// How many members of a group are under way: they run one after the other.
+/// How many members of a group run at once: one after the other.
 const WINDOW: u64 = 1;
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl SupervisorFrame {
         &self.spec
     }
 
-    /// Child `index`, a member or another, has ended.
+    /// Handles the end of child `index`, a member or another.
     pub(super) fn child_ended(
         &mut self,
         run: &Run,

@@ -34,11 +34,11 @@ use crate::task::{Entry, Host, TaskContext, TaskOptions};
 #[derive(Debug)]
 pub(crate) struct TaskFrame {
     task: Arc<Running>,
-    /// How the attempt ended whose additions to the chord are running.
+    /// The outcome of the attempt whose additions to the chord are running.
     ended: Option<(u32, AttemptOutcome)>,
 }
 
-/// A task that is under way, as its own code reaches it too.
+/// A running task. Its own code reaches it, too.
 #[derive(Debug)]
 struct Running {
     run: Arc<Run>,
@@ -51,13 +51,14 @@ struct Running {
 #[derive(Debug)]
 struct State {
     machine: Task,
-    /// What its function has started.
+    /// The subtasks that its function has started.
     offspring: BTreeMap<Index, Node>,
     /// Additions to its chord: they run when the function has ended.
     additions: VecDeque<Index>,
-    /// What it has called, under way or done: whoever calls it again joins it.
+    /// The subtasks that it has called, running or ended: a second call with the same key joins the
+    /// first.
     calls: HashMap<Index, Joint<Called>>,
-    /// How many milliseconds its delays would have taken so far, which nobody waits for.
+    /// How many milliseconds its delays would have taken so far. Eager mode does not wait for them.
     skipped_ms: u64,
 }
 
@@ -97,7 +98,7 @@ impl TaskFrame {
         &self.task.place
     }
 
-    /// Attempt `attempt` has ended.
+    /// Handles the end of attempt `attempt`.
     pub(crate) fn called(
         &mut self,
         attempt: u32,
@@ -108,7 +109,7 @@ impl TaskFrame {
         self.go_on(draft)
     }
 
-    /// Its child `index`, an addition or a replacement, has ended.
+    /// Handles the end of child `index`, an addition or a replacement.
     pub(crate) fn child_ended(
         &mut self,
         index: Index,
@@ -122,7 +123,7 @@ impl TaskFrame {
         step.unwrap_or_else(|| self.go_on(draft))
     }
 
-    /// First what the attempt has added, then what its end means.
+    /// Runs the additions of the attempt first, and then handles its outcome.
     fn go_on(&mut self, draft: &mut CommitBuilder) -> Step {
         let task = &self.task;
         let mut state = task.state.lock();
@@ -130,7 +131,7 @@ impl TaskFrame {
             return Step::Start(task.child(&state, index));
         }
         let (attempt, end) = self.ended.take().expect("its attempt has ended");
-        // Nothing of it is older than this build, so it is the workflow that is wrong.
+        // This build has submitted the workflow, so the workflow is wrong.
         let end = match end {
             AttemptOutcome::Unfit { failure, .. } => AttemptOutcome::Failure {
                 failure,
@@ -153,7 +154,7 @@ impl TaskFrame {
 }
 
 impl Drop for TaskFrame {
-    /// Calls that nobody waits for any more hold the task that holds them.
+    /// Breaks the reference cycle between the task and calls that are not awaited any more.
     fn drop(&mut self) {
         let calls = std::mem::take(&mut self.task.state.lock().calls);
         drop(calls);
@@ -161,12 +162,12 @@ impl Drop for TaskFrame {
 }
 
 impl Running {
-    /// The time, as it would be if the task's delays had been waited for.
+    /// Returns the time as it would be if the delays of the task had been waited for.
     fn time(&self, state: &State) -> Time {
         self.run.shared.clock.time().after(state.skipped_ms)
     }
 
-    /// Returns the step that they lead to, if they do.
+    /// Performs the commands and returns the next step, if they lead to one.
     fn perform(
         self: &Arc<Self>,
         state: &mut State,
@@ -249,20 +250,20 @@ impl Running {
                 match purpose {
                     Purpose::Replacement => return Some(Step::Start(self.child(state, index))),
                     Purpose::Addition => state.additions.push_back(index),
-                    // It runs in whoever calls it.
+                    // The caller's future runs it.
                     Purpose::Call => {}
                 }
             }
             Command::Record(record) => draft.record(task, record),
             Command::Launch(due) => self.run.launch(due, draft),
-            // The call itself has the outcome.
+            // The call returns the outcome itself.
             Command::Answer(..) => {}
             Command::Spawn(_) | Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
         }
         None
     }
 
-    /// What it has started as number `index`.
+    /// Returns the subtask that it has started as number `index`.
     fn child(&self, state: &State, index: Index) -> ChildSpec {
         let node = state.offspring[&index].clone();
         self.place
@@ -275,7 +276,7 @@ impl Running {
         })
     }
 
-    /// Large arguments of a retry are put beside.
+    /// Stores large arguments of a retry in records of their own.
     fn keep_args(
         &self,
         state: &mut State,
@@ -295,7 +296,7 @@ impl Running {
         change
     }
 
-    /// Goes on with the calls that the attempt has left alone: a task ends after what it started.
+    /// Runs the calls that the attempt has dropped: a task ends after its subtasks.
     async fn end_calls(&self) {
         loop {
             let open = |calls: &HashMap<Index, Joint<Called>>| {
@@ -305,12 +306,12 @@ impl Running {
             let Some(call) = open(&self.state.lock().calls) else {
                 return;
             };
-            // An error of the store is the whole run's.
+            // An error of the store ends the whole run.
             let _ = call.await;
         }
     }
 
-    /// Runs what the task has called, and tells its machine the end.
+    /// Runs a called subtask and tells the machine of the task its end.
     async fn run_called(self: Arc<Self>, index: Index, place: ChildSpec) -> Result<Outcome> {
         let report = run_to_end(&self.run, place).await?;
         let outcome = report.outcome.clone();
@@ -324,7 +325,7 @@ impl Running {
     }
 }
 
-/// A function that is to be called.
+/// A call of a task's function.
 #[derive(Debug)]
 pub(crate) struct Call {
     task: Arc<Running>,
@@ -333,7 +334,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Calls it; says which attempt it was, and how that ended.
+    /// Calls the function; returns the number of the attempt and its outcome.
     pub(crate) async fn carry_out(self) -> Next {
         let number = self.attempt;
         let caller = AttemptRef {
@@ -346,7 +347,7 @@ impl Call {
         let end = AssertUnwindSafe(call).catch_unwind().await;
         task.end_calls().await;
         let end = end.unwrap_or_else(|panic| {
-            // It may panic when it is dropped, as what brought it here did.
+            // Dropping it may panic, as the call did.
             std::mem::forget(panic);
             caller.panicked_outside()
         });
@@ -385,8 +386,8 @@ impl Call {
     }
 }
 
-/// The function, called. On the heap, because calls nest: what is moved about here would be so on the
-/// caller's stack, some kilobytes a level.
+/// Returns the future of the called function. It is on the heap, because calls nest and each level
+/// would take some kilobytes of the caller's stack.
 fn body(
     entry: &'static Entry,
     context: TaskContext,
@@ -403,8 +404,8 @@ fn body(
     Box::pin(body.instrument(span))
 }
 
-/// Lets whoever polls look at the time limits once more: a blocking body cannot be interrupted,
-/// but one that has overrun its limit has failed.
+/// Yields once, so that the time limits are checked again: a blocking body cannot be interrupted,
+/// but a body that has overrun its limit has failed.
 async fn look_again() {
     let mut looked = false;
     std::future::poll_fn(|context| {
@@ -417,7 +418,7 @@ async fn look_again() {
     .await;
 }
 
-/// An attempt that runs, or has run, as the task's own code reaches it.
+/// A running or ended attempt, as the task's own code reaches it.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     task: Arc<Running>,
@@ -431,12 +432,12 @@ impl Attempt {
         &self.task.run.shared
     }
 
-    /// Runs this canvas, or joins the one that was started under `key` before.
+    /// Runs this canvas, or joins the call with the same `key`.
     pub(crate) async fn call(&self, key: &str, graft: SubtaskPlan) -> Result<Outcome> {
         self.called(key, graft)?.await
     }
 
-    /// What the call waits for. Apart from it, because calls nest.
+    /// Returns the future that the call waits for. A function of its own, because calls nest.
     fn called(&self, key: &str, graft: SubtaskPlan) -> Result<Joint<Called>> {
         let task = &self.task;
         let mut state = task.state.lock();
@@ -447,7 +448,7 @@ impl Attempt {
         let mut draft = CommitBuilder::default();
         task.perform(&mut state, commands, &mut draft);
         task.run.commit(draft)?;
-        // What has ended is still there: for as long as the task is.
+        // Ended calls are kept as long as the task is.
         if let Some(called) = state.calls.get(&index) {
             return Ok(called.clone());
         }
@@ -458,7 +459,7 @@ impl Attempt {
         Ok(called)
     }
 
-    /// One more member of the task's group.
+    /// Adds one more member to the task's group.
     pub(crate) fn add(&self, graft: SubtaskPlan) {
         // Its number in the attempt: the next attempt adds the same again, and joins it.
         let number = self.additions.fetch_add(1, Ordering::Relaxed).to_string();

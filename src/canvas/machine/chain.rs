@@ -5,20 +5,20 @@ use super::group::MAX_RESTARTS;
 use super::{ChildProgress, Index, Record, Report};
 use crate::canvas::outcome::{Outcome, Value};
 
-/// Invariant: the outcome of the last step is the chain's own; only the ones before it are in the
-/// chain's stream.
+/// Invariant: the outcome of the last step is that of the chain; the chain's stream has only the
+/// outcomes of the steps before it.
 #[derive(Debug)]
 pub(crate) struct Chain {
     len: Index,
-    /// The step that runs now; `len` when the chain has ended.
+    /// The current step; `len` when the chain has ended.
     at: Index,
-    /// The value that the step that runs now was given.
+    /// The input of the current step.
     input: Option<Value>,
     restarts: u32,
 }
 
 impl Chain {
-    /// A chain of `len` steps as its stream left it; one of none passes its input on, or `nil`.
+    /// Returns a chain of `len` steps as its stream has it. An empty chain returns its input, or `nil`.
     pub(crate) fn recover<'a>(
         len: Index,
         input: Option<Value>,
@@ -76,7 +76,7 @@ impl Supervise for Chain {
         let is_last = index + 1 == self.len;
         let value = match &report.outcome {
             Outcome::Success(value) if !is_last => value.clone(),
-            // The step is revoked; what was to follow it fails.
+            // The step is revoked, so the chain fails.
             Outcome::Revoked(failure) if !is_last => {
                 self.at = self.len;
                 let outcome = Outcome::Failure(failure.clone());

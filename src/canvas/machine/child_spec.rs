@@ -1,4 +1,4 @@
-//! A place in a workflow: what a child gets from its supervisor, and how its last word reads there.
+//! The specification of a child: what a child gets from its supervisor, and how it reports there.
 
 use std::sync::Arc;
 
@@ -9,27 +9,27 @@ use crate::canvas::freeze::{Def, Node, TaskDef};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 
-/// A node that is to run, and all that it knows of where it stands.
+/// A node that is to run, with its position in the workflow.
 #[derive(Clone, Debug)]
 pub(crate) struct ChildSpec {
     pub(crate) root: Id,
     pub(crate) node: Node,
     /// The value from upstream.
     pub(crate) input: Option<Value>,
-    /// What a fold's function is to take in.
+    /// The outcomes that the function of a fold takes in.
     pub(crate) run: Option<Arc<Run>>,
-    /// The supervisor that records what it does.
+    /// The supervisor, in whose stream its progress is recorded.
     pub(crate) stream: Id,
-    /// Which of the supervisor's children it is.
+    /// Its index among the children of the supervisor.
     pub(crate) index: Index,
-    /// The group or chord it is a member of.
+    /// The group or chord that it is a member of.
     pub(crate) group: Option<Id>,
-    /// When it could have started, if it had to wait for its turn since: milliseconds on the steady
+    /// When the child could have started if it had not had to wait, in milliseconds on the steady
     /// scale.
     pub(crate) since_ms: Option<u64>,
 }
 
-/// What a task is told of its place.
+/// The ids that a task can ask for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskIds {
     pub(crate) id: Id,
@@ -38,17 +38,17 @@ pub(crate) struct TaskIds {
 }
 
 impl ChildSpec {
-    /// The root of workflow `root`.
+    /// Returns the root of workflow `root`.
     pub(crate) fn root(root: Id, node: Node) -> Self {
         Self::in_workflow(root, ROOT, node, None)
     }
 
-    /// A callback of workflow `root`.
+    /// Returns a callback of workflow `root`.
     pub(crate) fn callback(root: Id, PendingCallback { node, input }: PendingCallback) -> Self {
         Self::in_workflow(root, node.seq, node, Some(input))
     }
 
-    /// The root or a callback: a child of the workflow itself.
+    /// Returns the root or a callback: a child of the workflow itself.
     pub(crate) fn in_workflow(root: Id, index: Index, node: Node, input: Option<Value>) -> Self {
         Self {
             root,
@@ -62,18 +62,18 @@ impl ChildSpec {
         }
     }
 
-    /// Step `index` of this chain.
+    /// Returns step `index` of this chain.
     pub(crate) fn step(&self, index: Index, input: Option<Value>) -> Self {
         let steps = self.steps();
         let is_last = index as usize + 1 == steps.len();
         let mut step = self.child(index, steps[index as usize].clone(), input);
-        // Whose outcome is the chain's is a member of the chain's group.
+        // The last step has the chain's outcome, so it is a member of the chain's group.
         step.group = self.group.filter(|_| is_last);
         step.since_ms = self.since_ms.filter(|_| index == 0);
         step
     }
 
-    /// Member `index` of `group`, or of the header of that chord.
+    /// Returns member `index` of `group`, or of the header of that chord.
     pub(crate) fn member(group: Id, index: Index, node: Node, input: Option<Value>) -> Self {
         Self {
             root: group.root(),
@@ -87,7 +87,7 @@ impl ChildSpec {
         }
     }
 
-    /// The body of this chord.
+    /// Returns the body of this chord.
     pub(crate) fn body(&self, list: Value) -> Self {
         let Def::Chord { body, .. } = &self.node.def else {
             unreachable!("only a chord has a body")
@@ -97,13 +97,13 @@ impl ChildSpec {
         child
     }
 
-    /// The function of this fold, for one run.
+    /// Returns the function of this fold, for one run.
     pub(crate) fn fold_run(&self, run: Run) -> Self {
         let Def::Fold { body, .. } = &self.node.def else {
             unreachable!("only a fold has runs")
         };
         let mut body = (**body).clone();
-        // It has waited for its time once.
+        // Only the first run waits for an eta.
         if let (Def::Task(def), 1..) = (&mut body.def, run.first)
             && let Some(options) = &mut def.options
         {
@@ -115,10 +115,10 @@ impl ChildSpec {
         child
     }
 
-    /// What this task has started as number `index`.
+    /// Returns the subtask that this task has started as number `index`.
     pub(crate) fn subtask(&self, index: Index, node: Node, purpose: Option<Purpose>) -> Self {
         let mut child = self.child(index, node, None);
-        // Whoever takes its place, or stands beside it, is a member as it is.
+        // A replacement or an addition is a member of the group, like the task itself.
         child.group = match purpose {
             Some(Purpose::Replacement | Purpose::Addition) => self.group,
             _ => None,
@@ -139,12 +139,12 @@ impl ChildSpec {
         }
     }
 
-    /// Its own id, under which its children record.
+    /// Returns its own id, which is the stream of its children.
     pub(crate) fn id(&self) -> Id {
         self.root.node(self.node.seq)
     }
 
-    /// The chain, group, chord or task it is a child of; a callback's is the root.
+    /// Returns the chain, group, chord or task that it is a child of; for a callback the root.
     pub(crate) fn parent(&self) -> Option<Id> {
         let parent = match self.stream {
             stream if stream == self.root.workflow_stream() => self.root,
@@ -161,7 +161,7 @@ impl ChildSpec {
         }
     }
 
-    /// The task that is to be called here.
+    /// Returns the task that is to be called.
     pub(crate) fn def(&self) -> &TaskDef {
         match &self.node.def {
             Def::Task(def) => def,
@@ -169,7 +169,7 @@ impl ChildSpec {
         }
     }
 
-    /// The steps of this chain.
+    /// Returns the steps of this chain.
     pub(crate) fn steps(&self) -> &[Node] {
         match &self.node.def {
             Def::Chain(steps) => steps,
@@ -186,13 +186,13 @@ impl ChildSpec {
         }
     }
 
-    /// A failure of chordal itself, or of the types, in its place.
+    /// Returns a failure of this node that is not of its function: of chordal itself, or of the types.
     pub(crate) fn failure(&self, kind: FailureKind, message: &str) -> Box<TaskFailure> {
         TaskFailure::new(kind, self.id(), self.node.name(), 1, message)
     }
 
-    /// Its last word: this, and the callbacks that it calls for. `of_last`: it is what its last
-    /// child said.
+    /// Adds the callbacks of this node to its report. `of_last`: the report is that of its last
+    /// child.
     pub(crate) fn final_report(&self, mut report: Report, of_last: bool) -> Report {
         report.add_callbacks(&self.node, of_last);
         report

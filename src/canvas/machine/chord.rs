@@ -8,7 +8,7 @@ use super::{BODY, Index, IndexSet, Report, Verdict};
 pub(crate) enum Chord {
     /// The header's members are running.
     Header(Group),
-    /// The barrier has released the body; its actor was lost `restarts` times.
+    /// The body runs; its actor was lost `restarts` times.
     Body {
         restarts: u32,
     },
@@ -16,7 +16,7 @@ pub(crate) enum Chord {
 }
 
 impl Chord {
-    /// The chord some of whose header members have `arrived`. If all have, the barrier tells its
+    /// Returns the chord of which these members have arrived. If all have, the barrier tells its
     /// stored verdict again, which starts the body.
     pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Effect>) {
         let (group, effects) = Group::recover(arrived, window);
@@ -45,7 +45,7 @@ impl Supervise for Chord {
         }
     }
 
-    /// The header ends, or the body does.
+    /// Revokes the header; a body that runs finds out by itself.
     fn revoked(&mut self) -> Vec<Effect> {
         match self {
             Self::Header(group) => group.revoked(),

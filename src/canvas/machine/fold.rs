@@ -1,4 +1,4 @@
-//! The fold: takes its members' outcomes into an accumulator, run by run, as they come.
+//! The fold: takes its members' outcomes into an accumulator as they arrive, in runs of its function.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::canvas::payload::Payload;
 const MAX_ITEMS: usize = 1_024;
 /// ... of about so many bytes, but always one.
 const MAX_BYTES: u64 = 64 * 1_024;
-/// Members start at most so many windows ahead of what has been taken in.
+/// How many windows members may start ahead of the outcomes that have been taken in.
 const LEAD: u64 = 4;
 
 /// Invariant: the accumulator holds the first `folded` outcomes, in the fold's order, each once:
@@ -24,52 +24,52 @@ pub(crate) struct Fold {
     intake: Intake,
     group: Group,
     window: u64,
-    /// How many outcomes the run takes in that is under way.
+    /// How many outcomes the current run takes in.
     run: Option<usize>,
-    /// How often the actor of this run was lost.
+    /// How often the actor of the current run was lost.
     restarts: u32,
     verdict: Option<Verdict>,
-    /// Nothing starts any more.
+    /// The fold is revoked: no child starts any more.
     revoked: bool,
-    /// Since then no member is left.
+    /// Set when no member of a revoked fold is left.
     is_alone: bool,
     ended: bool,
 }
 
-/// What has come in, and how much of it is in the accumulator.
+/// The outcomes that have arrived, and how many of them the accumulator holds.
 #[derive(Debug)]
 pub(crate) struct Intake {
     order: Order,
-    /// Failures are outcomes as others are.
+    /// Failures are taken in like other outcomes.
     settled: bool,
     size: u64,
     /// A set, because an outcome may be told twice.
     heard: IndexSet,
     folded: u64,
     acc: Value,
-    /// What is to be taken in, by its place in the fold's order: a member's index, or the number of
-    /// its arrival. Bounded by the lead.
+    /// Outcomes that wait to be taken in, by their position in the fold's order: the member's index,
+    /// or the number of its arrival. Bounded by the lead.
     waiting: BTreeMap<u64, Outcome>,
-    /// A member has failed: nothing more is taken in, and the accumulator is given up.
+    /// A member has failed: no outcome is taken in any more, and the accumulator is not used.
     broken: bool,
-    /// How the function failed, for good.
+    /// The final failure of the function.
     failed: Option<Outcome>,
-    /// How far the run that comes next had got before a restart.
+    /// The progress of the next run before a restart.
     resumed: Option<ChildProgress>,
 }
 
-/// So many outcomes that the function is to take in.
+/// One run of the function: the outcomes that it takes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
-    /// How many are in the accumulator before it.
+    /// How many outcomes the accumulator holds before the run.
     pub(crate) first: u64,
     pub(crate) acc: Value,
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) settled: bool,
 }
 
-/// The run that follows after `folded` outcomes, among its fold's children: each has a number of its
-/// own, so that a late word of one is not taken for the next one's.
+/// Returns the index of the run that follows after `folded` outcomes. Each run has an index of its
+/// own, so that a late event of one run is not taken for one of the next.
 pub(crate) fn run_index(folded: u64) -> Index {
     LAST_RUN - folded
 }
@@ -79,9 +79,9 @@ pub(crate) fn is_run(index: Index) -> bool {
     (LAST_RUN - MAX_MEMBERS..=LAST_RUN).contains(&index)
 }
 
-/// Below the body and the barrier.
+/// Below the indices of the body and the barrier.
 const LAST_RUN: Index = BODY - 2;
-/// There are no more numbers than that in a workflow.
+/// An upper bound of the node numbers in a workflow.
 const MAX_MEMBERS: u64 = 1 << 40;
 
 impl Run {
@@ -90,7 +90,7 @@ impl Run {
         run_index(self.first)
     }
 
-    /// The accumulator and the values, if nothing has to be read for them.
+    /// Returns the accumulator and the values, if none of them must be read from the store.
     pub(crate) fn at_hand(&self) -> Option<(Payload, Vec<Payload>)> {
         let here = |value: &Value| match value {
             Value::Inline(payload) => Some(payload.clone()),
@@ -105,7 +105,7 @@ impl Run {
 }
 
 impl Intake {
-    /// Nothing yet, of a fold with so many members.
+    /// Returns the empty intake of a fold with so many members.
     pub(crate) fn of(fold: &Def, size: u64) -> Self {
         let Def::Fold {
             header,
@@ -119,7 +119,7 @@ impl Intake {
         Self::new(*order, header.settled, size, Value::Inline(init.clone()))
     }
 
-    /// Nothing yet, of `size` members.
+    /// Returns the empty intake of `size` members.
     pub(crate) fn new(order: Order, settled: bool, size: u64, init: Value) -> Self {
         Self {
             order,
@@ -184,12 +184,12 @@ impl Intake {
         self.resumed = None;
     }
 
-    /// Nothing more is taken in.
+    /// Says whether no outcome is taken in any more.
     fn is_over(&self) -> bool {
         self.broken || self.failed.is_some()
     }
 
-    /// How many outcomes the next run takes in.
+    /// Returns how many outcomes the next run takes in.
     fn next_run(&self) -> usize {
         let mut bytes = 0;
         self.ready()
@@ -211,7 +211,7 @@ impl Intake {
         }
     }
 
-    /// What can be taken in, in order.
+    /// Returns the outcomes that can be taken in now, in order.
     fn ready(&self) -> impl Iterator<Item = &Outcome> {
         let places = self.waiting.iter().zip(self.folded..);
         places
@@ -219,7 +219,7 @@ impl Intake {
             .map(|((_, outcome), _)| outcome)
     }
 
-    /// Members start below this index: of what has been started, no more than the lead waits.
+    /// Returns the index below which members may start, so that no more outcomes wait than the lead.
     fn limit(&self, window: u64) -> Index {
         if self.is_over() {
             return Index::MAX;
@@ -228,7 +228,7 @@ impl Intake {
     }
 }
 
-/// About how many bytes it has.
+/// Returns about how many bytes an outcome has.
 fn weight(outcome: &Outcome) -> u64 {
     let value = match outcome {
         Outcome::Success(Value::Extended { own, .. }) => own,
@@ -246,7 +246,7 @@ fn weight(outcome: &Outcome) -> u64 {
 }
 
 impl Fold {
-    /// The fold with what has come in. The barrier tells its stored verdict again.
+    /// Returns the fold with these outcomes. The barrier tells its stored verdict again.
     pub(crate) fn recover(intake: Intake, window: u64) -> (Self, Vec<Effect>) {
         let limit = intake.limit(window);
         let (group, mut effects) = Group::recover_below(intake.heard.clone(), window, limit);
@@ -279,7 +279,7 @@ impl Fold {
         self.run.is_some() && index == run_index(self.intake.folded)
     }
 
-    /// The next run, if there is something for it and none is under way; the end, if nothing is
+    /// Starts the next run if outcomes wait and no run is under way; ends the fold if nothing is
     /// left.
     fn advance_runs(&mut self) -> Vec<Effect> {
         if self.revoked {
@@ -310,7 +310,7 @@ impl Fold {
         effects
     }
 
-    /// What the fold ends with, once all members have ended.
+    /// Returns how the fold ends, once all members have ended and all outcomes are taken in.
     fn end(&self) -> Option<Finish> {
         let intake = &self.intake;
         match (self.verdict.as_ref()?, &intake.failed) {
@@ -372,7 +372,7 @@ impl Supervise for Fold {
         self.advance_runs()
     }
 
-    /// A run of the function has ended.
+    /// Handles the end of a run of the function.
     fn child_ended(&mut self, index: Index, report: Report) -> Vec<Effect> {
         if !self.is_current(index) {
             return Vec::new();
@@ -386,7 +386,7 @@ impl Supervise for Fold {
                 self.intake.advance(folded, acc.clone());
                 effects.push(Effect::KeepAccumulator { folded, acc });
             }
-            // What a member's failure has overtaken counts for nothing.
+            // A member has failed meanwhile, so this run does not count.
             Outcome::Success(_) => {}
             outcome => {
                 self.intake.fail(outcome.clone());

@@ -16,26 +16,26 @@ pub(crate) struct Group {
     window: u64,
     /// Members that need no materialising any more: spawned, or recorded as ended.
     taken: IndexSet,
-    /// Where to look for the next member.
+    /// The index from which the next member is looked for.
     next: Index,
-    /// Members below it may start.
+    /// Only members below this index may start.
     limit: Index,
-    /// Who is materialised now: a set, because an end may be told twice.
+    /// The members that are materialised now: a set, because an end may be told twice.
     alive: IndexSet,
-    /// Who was lost, and how often: nearly always empty.
+    /// How often the actor of each member was lost: nearly always empty.
     restarts: HashMap<Index, u32>,
-    /// Nobody starts any more, and who is materialised is about to end.
+    /// No member starts any more, and the materialised members are about to end.
     revoked: bool,
     ended: bool,
 }
 
 impl Group {
-    /// The group some of whose members have `arrived`.
+    /// Returns the group of which these members have arrived.
     pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Effect>) {
         Self::recover_below(arrived, window, Index::MAX)
     }
 
-    /// As [`recover`](Self::recover), of which only members below `limit` start before it is
+    /// As [`recover`](Self::recover), but only members below `limit` start until it is
     /// [raised](Self::raise).
     pub(crate) fn recover_below(
         arrived: IndexSet,
@@ -80,7 +80,7 @@ impl Group {
         effects
     }
 
-    /// Members below `limit` may start.
+    /// Lets members below `limit` start.
     pub(crate) fn raise(&mut self, limit: Index) -> Vec<Effect> {
         if limit <= self.limit {
             return Vec::new();
@@ -91,7 +91,7 @@ impl Group {
 }
 
 impl Supervise for Group {
-    /// Its members report to the barrier, and it has no other children.
+    /// Does nothing: members report to the barrier, and a group has no other children.
     fn child_ended(&mut self, _: Index, _: Report) -> Vec<Effect> {
         Vec::new()
     }
@@ -129,7 +129,7 @@ impl Supervise for Group {
         }
     }
 
-    /// It does not wait for members that have not started, a million perhaps.
+    /// Does not wait for members that have not started: there may be a million.
     fn revoked(&mut self) -> Vec<Effect> {
         self.revoked = true;
         self.fill()
@@ -140,8 +140,8 @@ impl Supervise for Group {
     }
 }
 
-/// What group `id` gives: the list of its members' values, or the failure the verdict names, as a
-/// chord's if something needs the list.
+/// Returns the outcome of group `id`: the list of its members' values, or the failure that the
+/// verdict names; as a chord's failure if another node needs the list.
 pub(crate) fn outcome(id: Id, followed: bool, verdict: Verdict, list: Value) -> Outcome {
     match verdict {
         Verdict::Released => Outcome::Success(list),

@@ -1,9 +1,9 @@
-//! One small state machine per actor kind: an event in, commands out.
+//! One small state machine per actor kind: an event goes in, effects or commands come out.
 //!
 //! The machines are total: every event may come twice, late or never, and none of them can fail,
-//! wait, or look at a clock. Each command says what to record, what to tell, or what to start; the
-//! actor that owns the machine carries it out. What a machine *records* is enough to build it again
-//! after a crash (`recover`), together with the commands whose effect may have been lost.
+//! wait, or look at a clock. Each command names a record, a message or a child to start; the actor
+//! that owns the machine carries it out. The records of a machine are enough to build it again after
+//! a crash (`recover`), together with the commands whose effect may have been lost.
 
 pub(crate) mod backlog;
 pub(crate) mod barrier;
@@ -31,16 +31,16 @@ use super::id::{Id, Seq};
 use super::outcome::{Outcome, TaskFailure, Value};
 use super::time::{Moment, Scale};
 
-/// Which child of its supervisor: the member of a group, the step of a chain.
+/// The index of a child among those of its supervisor: a member of a group, a step of a chain.
 pub(crate) type Index = u64;
 
 /// The index of a chord's body, or a fold's function, among its supervisor's children.
 pub(crate) const BODY: Index = Index::MAX;
 
-/// One line in a supervisor's stream: what the store knows of its children.
+/// One record in a supervisor's stream, about its children.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Record {
-    /// Child `index` has got this far.
+    /// The progress of child `index`.
     Child { index: Index, change: ChildProgress },
     /// All members have ended: the barrier's decision, stored once and never made again.
     Verdict(Verdict),
@@ -48,49 +48,49 @@ pub(crate) enum Record {
     Expanded { first: Seq, size: u64 },
     /// A callback or errback is to run: node `seq`, with this input.
     Due { seq: Seq, input: Value },
-    /// A running task has a child of its own.
+    /// A running task has started a subtask.
     Offspring {
         index: Index,
         purpose: Purpose,
-        /// What the task calls it.
+        /// The key that the task has given it.
         key: String,
-        /// `None`: it stands beside, as a stored member of the task.
+        /// `None`: the node is stored in a record of its own, as a member of the task.
         node: Option<Box<Node>>,
     },
-    /// A group that is too large for all its members to start at once was reached then, or, among the
-    /// workflow's own records, the workflow was submitted then, in milliseconds on the steady scale: what is
-    /// counted in it counts from there.
+    /// When a group was reached that is too large for all its members to start at once, or, among the
+    /// workflow's own records, when the workflow was submitted; in milliseconds on the steady scale.
+    /// Countdowns in it begin there.
     Reached { at_ms: u64 },
-    /// Nobody wants the workflow's result: it is deleted when it has ended.
+    /// The workflow's result is not wanted: it is deleted when the workflow has ended.
     Forgotten,
-    /// So many of a fold's outcomes are in its accumulator, which is this.
+    /// The accumulator of a fold, and how many outcomes it holds.
     Folded { folded: u64, acc: Value },
-    /// The node that is child `index` of supervisor `stream` is revoked, and all that is in it; among
-    /// the workflow's own records.
+    /// Child `index` of supervisor `stream` is revoked with everything below it; among the
+    /// workflow's own records.
     Revoked { stream: Seq, index: Index },
-    /// The task whose stream it is has submitted this workflow.
+    /// The task of this stream has submitted this workflow.
     Submitted { root: Id },
-    /// This task has submitted the workflow; in the workflow's stream for that.
+    /// This task has submitted the workflow; in the workflow's stream of that purpose.
     SubmittedBy { task: Id },
 }
 
-/// How far a child has got.
+/// The progress of a child.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ChildProgress {
-    /// It waits for the end of a delay, `at_ms` (milliseconds on the [steady scale](Scale::Steady)): that of
-    /// its countdown, or before the next attempt.
+    /// The child waits for the end of a delay, `at_ms` (milliseconds on the
+    /// [steady scale](Scale::Steady)): its countdown, or the delay before its next attempt.
     Waiting { past: AttemptHistory, at_ms: u64 },
     /// An attempt is starting.
     Started(AttemptHistory),
-    /// It has ended.
+    /// The child has ended.
     Done(Outcome),
-    /// It waits for a point in time, `at_ms` (milliseconds since the Unix epoch): its eta, or that of the next
-    /// attempt.
+    /// The child waits for a point in time, `at_ms` (milliseconds since the Unix epoch): its eta, or
+    /// that of its next attempt.
     WaitingUntil { past: AttemptHistory, at_ms: u64 },
 }
 
 impl ChildProgress {
-    /// That it waits for this moment.
+    /// Returns the progress of a child that waits for this moment.
     pub(crate) fn waiting(past: AttemptHistory, until: Moment) -> Self {
         let at_ms = until.ms;
         match until.scale {
@@ -99,7 +99,7 @@ impl ChildProgress {
         }
     }
 
-    /// What it waits for, if it does.
+    /// Returns the moment that the child waits for, if it waits.
     pub(crate) fn awaited(&self) -> Option<(&AttemptHistory, Moment)> {
         match self {
             Self::Waiting { past, at_ms } => Some((past, Moment::steady(*at_ms))),
@@ -114,12 +114,12 @@ pub(crate) fn is_member(index: Index) -> bool {
     index != BODY && !fold::is_run(index)
 }
 
-/// What a task carries from one attempt to the next.
+/// The state that a task carries from one attempt to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AttemptHistory {
     /// The latest attempt, counted from 1; 0 before the first.
     pub(crate) attempt: u32,
-    /// How many attempts failed: one that a crash cut short is not among them.
+    /// How many attempts failed; attempts that a crash cut short do not count.
     pub(crate) retries: u32,
     /// No attempt starts from then on, in milliseconds; on which scale, the task's options say.
     pub(crate) expires_ms: Option<u64>,
@@ -128,7 +128,7 @@ pub(crate) struct AttemptHistory {
 }
 
 impl AttemptHistory {
-    /// What a task has behind it when its first attempt starts, unless it expires.
+    /// Returns the history of a task whose first attempt starts, unless the task can expire.
     pub(crate) fn first() -> Self {
         Self {
             attempt: 1,
@@ -149,23 +149,23 @@ impl AttemptHistory {
     }
 }
 
-/// What a task's own child is for.
+/// The purpose of a subtask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {
     /// The task waits for its value.
     Call,
-    /// It is one more member of the task's group or chord.
+    /// The subtask is one more member of the task's group or chord.
     Addition,
-    /// It takes the task's place.
+    /// The subtask replaces the task.
     Replacement,
 }
 
-/// What a barrier decides when its last member has arrived.
+/// The decision of a barrier when its last member has arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Verdict {
-    /// All values are there.
+    /// All members have succeeded.
     Released,
-    /// Of the members that failed, the one with the lowest index.
+    /// At least one member has failed; this one has the lowest index of them.
     Broken {
         index: Index,
         failure: Box<TaskFailure>,
@@ -179,16 +179,16 @@ pub(crate) struct PendingCallback {
     pub(crate) input: Value,
 }
 
-/// A child's last word to its supervisor.
+/// The final report of a child to its supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) outcome: Outcome,
-    /// Recorded in one batch with the outcome, by whoever records that.
+    /// Callbacks that follow from the outcome. They are recorded in one batch with it.
     pub(crate) due: Vec<PendingCallback>,
 }
 
 impl From<Outcome> for Report {
-    /// An outcome that calls for no callback.
+    /// Returns the report of an outcome without callbacks.
     fn from(outcome: Outcome) -> Self {
         Self {
             outcome,
@@ -198,15 +198,15 @@ impl From<Outcome> for Report {
 }
 
 impl Report {
-    /// The outcome of `node`, and the callbacks that it calls for.
+    /// Returns the report of an outcome of `node`, with the callbacks that follow from it.
     pub(crate) fn of(node: &Node, outcome: Outcome) -> Self {
         let mut report = Self::from(outcome);
         report.add_callbacks(node, false);
         report
     }
 
-    /// Adds the callbacks of `node`, whose outcome this also is. `of_last`: it is that of the last
-    /// child of `node`, which may have the errbacks itself.
+    /// Adds the callbacks of `node`, which has the same outcome. `of_last`: the outcome is that of
+    /// the last child of `node`, which may have the errbacks itself.
     pub(crate) fn add_callbacks(&mut self, node: &Node, of_last: bool) {
         let Some(callbacks) = &node.callbacks else {
             return;
@@ -221,7 +221,7 @@ impl Report {
         self.call_for(nodes, &input);
     }
 
-    /// A failure, and errbacks that are to run with it.
+    /// Returns the report of a failure with these errbacks.
     pub(crate) fn calling_for(errbacks: &[Node], failure: Box<TaskFailure>) -> Self {
         let input = failure.as_input();
         let mut report = Self::from(Outcome::Failure(failure));
@@ -229,7 +229,7 @@ impl Report {
         report
     }
 
-    /// Adds callbacks that are to run with this input.
+    /// Adds callbacks with this input.
     pub(crate) fn call_for(&mut self, nodes: &[Node], input: &Value) {
         self.due.extend(nodes.iter().map(|node| PendingCallback {
             node: node.clone(),
@@ -238,7 +238,7 @@ impl Report {
     }
 }
 
-/// A set of indices below a known size: who has arrived, one bit each.
+/// A set of indices below a known size, one bit each: the members that have arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IndexSet {
     words: Vec<u64>,
@@ -256,7 +256,7 @@ impl IndexSet {
         }
     }
 
-    /// Adds `index`; says whether it is new. What is out of range is never new.
+    /// Adds `index` and returns whether it is new. An index out of range is never new.
     pub(crate) fn insert(&mut self, index: Index) -> bool {
         let new = index < self.size && !self.contains(index);
         if new {
@@ -281,7 +281,7 @@ impl IndexSet {
         self.len == self.size
     }
 
-    /// The lowest index from `start` on that is not in the set.
+    /// Returns the lowest index from `start` on that is not in the set.
     pub(crate) fn next_missing(&self, start: Index) -> Option<Index> {
         let mut index = start;
         while index < self.size {
