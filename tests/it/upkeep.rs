@@ -333,8 +333,8 @@ async fn an_audit_finds_every_kind_of_damage_to_the_records() {
     // Without the last record of a kind (of which the store has some).
     for (tag, what) in [
         (b'b', "does not wait for it"),
-        (b'u', "has no turn"),
-        (b'e', "no head"),
+        (b'u', "has no queue position"),
+        (b'e', "no header"),
         (b'r', "has no result"),
         (b'd', "of its"),
         (b'p', "not all there"),
@@ -371,7 +371,7 @@ async fn an_audit_finds_every_kind_of_damage_to_the_records() {
             assert!(!audit.is_sound(), "a bent `{}`", char::from(tag));
         }
     }
-    for (tag, what) in [(b'x', "marked for deletion"), (b'w', "two heads")] {
+    for (tag, what) in [(b'x', "marked for deletion"), (b'w', "two headers")] {
         let audit = audited(&|all, batch| {
             let (ended, head) = of(all, b'e').pop().unwrap();
             let mark = of(all, b'u').pop().unwrap().1;

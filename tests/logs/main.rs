@@ -329,7 +329,7 @@ fn check_attempts() {
         (
             [
                 "WARN",
-                "tried again",
+                "is retried",
                 "name=\"fail\" attempt=1",
                 "kind=Error",
             ],
@@ -338,7 +338,7 @@ fn check_attempts() {
         (
             [
                 "WARN",
-                "tried again",
+                "is retried",
                 "name=\"fail\" attempt=2",
                 "kind=Error",
             ],
@@ -374,7 +374,7 @@ fn check_attempts() {
         (
             [
                 "WARN",
-                "tried again",
+                "is retried",
                 "name=\"slow\" attempt=1",
                 "kind=SoftTimeLimit",
             ],
