@@ -45,7 +45,7 @@
 //! begin with two underscores are for this repository's tests and tools, and may change at any time.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))] // see clippy.toml
-#![cfg_attr(not(feature = "sled"), allow(dead_code))] // what is there for sled alone
+#![cfg_attr(not(feature = "sled"), allow(dead_code))] // helpers that only the sled store calls
 
 // So that `#[task]`, which names the crate by its name, works within it.
 extern crate self as chordal;

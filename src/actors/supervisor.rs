@@ -7,7 +7,7 @@ use super::engine_context::EngineContext;
 use super::event_queue::EventQueue;
 use super::fan_out::{self, FanOut};
 use super::supervision::{BARRIER, Child, Resume, abandoned_report, restart_after_commit};
-use crate::canvas::freeze::{Def, FanOutDef, Node};
+use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chain::Chain;
 use crate::canvas::machine::chord::Chord;
 use crate::canvas::machine::effect::{ChildStart, Effect, Finish, Host, Supervise, carry_out};
@@ -46,16 +46,6 @@ struct Running<M> {
 pub(crate) trait Machine: Supervise + Sized + Unpin + 'static {
     /// The name of its actor in simulations.
     const KIND: &'static str;
-
-    /// Returns the group or header whose members a barrier counts.
-    fn header(def: &Def) -> Option<&FanOutDef> {
-        match def {
-            Def::Group(header) | Def::Chord { header, .. } | Def::Fold { header, .. } => {
-                Some(header)
-            }
-            Def::Task(_) | Def::Chain(_) => None,
-        }
-    }
 
     /// Returns the machine as the store has it.
     fn recover(
@@ -153,7 +143,7 @@ impl<M: Machine> Supervisor<M> {
             window: self.engine.window(),
         };
         let mut fan_out = None;
-        if let Some(header) = M::header(&self.child.node.def).cloned() {
+        if let Some(header) = self.child.node.def.header().cloned() {
             match fan_out::open(&self.engine, &self.child, header, queue.clone(), context) {
                 Ok((opened, arrived)) => {
                     members.arrived = arrived;
@@ -189,14 +179,8 @@ impl<M: Machine> Supervisor<M> {
         if self.child.is_orphaned() {
             return context.terminate();
         }
-        let mut host = ActorHost {
-            engine: &self.engine,
-            child: &mut self.child,
-            queue: &running.queue,
-            fan_out: running.fan_out.as_mut(),
-            context,
-        };
-        if let Err(error) = carry_out(&mut running.machine, effects, &mut host) {
+        let (machine, mut host) = running.host(&self.engine, &mut self.child, context);
+        if let Err(error) = carry_out(machine, effects, &mut host) {
             self.engine.halt(error.into());
         }
     }
@@ -250,13 +234,7 @@ impl<M: Machine> Supervisor<M> {
             return Ok(());
         };
         let last = self.engine.reader().last_change(self.child.id(), index)?;
-        let mut host = ActorHost {
-            engine: &self.engine,
-            child: &mut self.child,
-            queue: &running.queue,
-            fan_out: running.fan_out.as_mut(),
-            context,
-        };
+        let (_, mut host) = running.host(&self.engine, &mut self.child, context);
         host.start_as(start, Resume::Stored(last))
     }
 }
@@ -265,6 +243,25 @@ impl<M> Running<M> {
     /// Says whether this child reports to the barrier.
     fn has_member(&self, index: Index) -> bool {
         self.fan_out.is_some() && is_member(index)
+    }
+}
+
+impl<M: Machine> Running<M> {
+    /// Returns the machine, and the host that carries out what it asks for.
+    fn host<'a>(
+        &'a mut self,
+        engine: &'a EngineContext,
+        child: &'a mut Box<Child>,
+        context: &'a mut Context<Supervisor<M>>,
+    ) -> (&'a mut M, ActorHost<'a, M>) {
+        let host = ActorHost {
+            engine,
+            child,
+            queue: &self.queue,
+            fan_out: self.fan_out.as_mut(),
+            context,
+        };
+        (&mut self.machine, host)
     }
 }
 

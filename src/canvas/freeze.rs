@@ -704,6 +704,18 @@ fn check(options: &Options, extras: &Extras) -> Result<(), CanvasError> {
     Ok(())
 }
 
+impl Def {
+    /// Returns the group or header whose members a barrier counts; a task and a chain have none.
+    pub(crate) fn header(&self) -> Option<&FanOutDef> {
+        match self {
+            Self::Group(header) | Self::Chord { header, .. } | Self::Fold { header, .. } => {
+                Some(header)
+            }
+            Self::Task(_) | Self::Chain(_) => None,
+        }
+    }
+}
+
 impl Node {
     /// Returns the node with all its numbers increased by `by`: an instance of a template.
     pub(crate) fn shifted(&self, by: u64) -> Self {

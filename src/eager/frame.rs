@@ -111,18 +111,12 @@ impl Frame {
         spec: ChildSpec,
         commit: &mut CommitBuilder,
     ) -> Result<(Self, Step), StoreError> {
-        let header = match &spec.node.def {
-            Def::Task(_) => {
-                let (task, step) = TaskFrame::open(run.clone(), spec, commit);
-                return Ok((Self::Task(task), step));
-            }
-            Def::Chain(_) => None,
-            Def::Group(header) | Def::Chord { header, .. } | Def::Fold { header, .. } => {
-                Some(header.clone())
-            }
-        };
+        if let Def::Task(_) = &spec.node.def {
+            let (task, step) = TaskFrame::open(run.clone(), spec, commit);
+            return Ok((Self::Task(task), step));
+        }
         let mut fan_out = None;
-        if let Some(header) = header {
+        if let Some(header) = spec.node.def.header().cloned() {
             let errbacks = header.own_errbacks().to_vec();
             fan_out = match FanOut::open(run, &spec, header, commit) {
                 Ok(fan_out) => Some(fan_out),

@@ -48,6 +48,7 @@ const MAX_LEN: u64 = 512;
 
 /// Takes `<data_dir>/LOCK`, waiting up to `timeout`, or returns which process holds it (H7).
 pub(super) fn lock(data_dir: &Path, timeout: Duration) -> Result<File, StoreError> {
+    // The system has no lock with a timeout, and a store is opened on a thread that may block.
     lock_with(data_dir, timeout, std::thread::sleep)
 }
 
