@@ -55,18 +55,12 @@ mod app;
 mod canvas;
 mod eager;
 mod error;
-mod failpoint;
-#[cfg(feature = "__fuzzing")]
-#[doc(hidden)]
-pub mod fuzzing;
 mod messages;
 pub mod persistence;
 pub mod prelude;
 mod result;
-#[cfg(feature = "__simulation")]
-#[doc(hidden)]
-pub mod simulation;
 mod task;
+mod testing;
 
 pub use actors::clock::Clock;
 pub use app::{App, AppBuilder};
@@ -74,7 +68,7 @@ pub use canvas::id::Id;
 pub use canvas::outcome::{FailureKind, TaskFailure};
 pub use canvas::parameter::Parameter;
 pub use canvas::parked::ParkedTask;
-pub use canvas::quarantine::{QuarantinePolicy, QuarantinedTask};
+pub use canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask};
 pub use canvas::revoke_outcome::RevokeOutcome;
 pub use canvas::state::State;
 pub use canvas::{
@@ -82,9 +76,6 @@ pub use canvas::{
 };
 pub use chordal_macros::task;
 pub use error::{Error, Result};
-#[cfg(feature = "__failpoints")]
-#[doc(hidden)]
-pub use failpoint::reached;
 pub use persistence::{Durability, Holder, Store, StoreError};
 pub use result::{AsyncResult, Completions, GroupResult};
 #[doc(hidden)]
@@ -93,6 +84,15 @@ pub use task::{
     DEFAULT_QUEUE, IntoTaskError, Replaced, Results, Retry, Task, TaskArg, TaskArgs, TaskContext,
     TaskEntry, TaskError, TaskOptions, TaskOutput, TaskResult,
 };
+#[cfg(feature = "__failpoints")]
+#[doc(hidden)]
+pub use testing::failpoint::reached;
+#[cfg(feature = "__fuzzing")]
+#[doc(hidden)]
+pub use testing::fuzzing;
+#[cfg(feature = "__simulation")]
+#[doc(hidden)]
+pub use testing::simulation;
 
 /// The examples in the README compile, and run where they can.
 #[cfg(doctest)]

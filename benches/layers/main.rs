@@ -21,11 +21,10 @@ mod canvas;
 #[path = "../../src/error.rs"]
 mod error;
 #[allow(dead_code, unreachable_pub)]
-#[path = "../../src/failpoint.rs"]
-mod failpoint;
+mod testing;
 // Private to the store on disk, so it stands here once more by itself.
 #[allow(clippy::duplicate_mod, dead_code)]
-#[path = "../../src/persistence/sled/frame.rs"]
+#[path = "../../src/persistence/store/sled/frame.rs"]
 mod frame;
 #[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../../src/persistence/mod.rs"]

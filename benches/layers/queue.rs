@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 
-use crate::canvas::machine::queue::Queue;
+use crate::canvas::admission::queue::Queue;
 
 const TASKS: u64 = 10_000;
 const SLOTS: usize = 100;

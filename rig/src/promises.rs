@@ -124,7 +124,7 @@ pub(crate) const CHECKS: &[Check] = &[
         &["poison::"],
         Set("CHORDAL_CRASH_RUNS", 10, 130),
     ),
-    check("quarantine", Unit, &["machine::quarantine"], Fixed),
+    check("quarantine", Unit, &["canvas::quarantine"], Fixed),
     check(
         "kills in a row",
         Crash,
@@ -166,7 +166,7 @@ pub(crate) const CHECKS: &[Check] = &[
         &[
             "who_holds_the_lock",
             "lock_file_of",
-            "persistence::data_dir::",
+            "persistence::store::fs::data_dir::",
         ],
         Fixed,
     ),
@@ -208,7 +208,7 @@ pub(crate) const CHECKS: &[Check] = &[
         &[
             "fault_tests::exchange::",
             "sled::tests::identity",
-            "persistence::identity::",
+            "persistence::store::fs::identity::",
         ],
         Fixed,
     ),
@@ -253,7 +253,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check(
         "missing threads of the pool",
         Unit,
-        &["actors::pool"],
+        &["execute::pool"],
         Fixed,
     ),
     check(

@@ -3,15 +3,16 @@
 
 use actix::{Actor, ActorContext, Context, Handler, Recipient};
 
-use super::engine_context::EngineContext;
+use super::context::EngineContext;
 use super::event_queue::EventQueue;
 use super::supervision::{BARRIER, ExitGuard, is_orphaned};
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};
-use crate::canvas::machine::revocation::node_key;
 use crate::canvas::machine::{ChildProgress, Record};
-use crate::failpoint::{self, Point};
+use crate::canvas::revocation::node_key;
 use crate::messages::supervisor::{Arrived, ChildEvent, Decided, EventsReady};
+use crate::testing::failpoint;
+use crate::testing::failpoint::Point;
 
 #[derive(Debug)]
 pub(crate) struct BarrierActor {

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 
 use crate::canvas::id::Id;
 use crate::canvas::time::Time;
-use crate::persistence::meta;
-use crate::persistence::steady::ClockReading;
+use crate::persistence::records::meta;
+use crate::persistence::records::steady::ClockReading;
 
 /// How often the scheduler reads the clocks while any timer is pending: the wall clock may be set,
 /// or the machine suspended, without any timer firing.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
-use crate::canvas::machine::revocation::NodeKey;
+use crate::canvas::revocation::NodeKey;
 use crate::messages::supervisor::{ChildEvent, EventsReady};
 
 /// The number of empty lists that are kept, and the capacity of the largest; a larger list stays
@@ -94,7 +94,7 @@ impl EventQueue {
     pub(crate) fn drain(&self) -> Drain {
         let events = self.0.events.take();
         #[cfg(feature = "__simulation")]
-        let events = crate::simulation::events(events);
+        let events = crate::testing::simulation::events(events);
         Drain {
             events,
             queue: self.0.clone(),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 
 use super::barrier::BarrierActor;
-use super::engine_context::EngineContext;
+use super::context::EngineContext;
 use super::event_queue::EventQueue;
 use super::supervision::{BARRIER, Child, ExitGuard, Resume, abandoned_report};
 use crate::canvas::freeze::{Def, FanOutDef, Members};
@@ -15,9 +15,9 @@ use crate::canvas::machine::{AttemptHistory, ChildProgress, Index, IndexSet, Rec
 use crate::canvas::outcome::FailureKind;
 use crate::messages::supervisor::{ChildEnded, ChildEvent, Decided, EventsReady};
 use crate::persistence::StoreError;
-use crate::persistence::codec::RecordSummary;
-use crate::persistence::member_table::MemberTable;
-use crate::persistence::reader::ElementsError;
+use crate::persistence::records::codec::RecordSummary;
+use crate::persistence::records::member_table::MemberTable;
+use crate::persistence::records::reader::ElementsError;
 
 /// The members of one group or header, and the queue to which they report.
 #[derive(Debug)]

@@ -5,16 +5,16 @@ use std::ops::Deref;
 
 use actix::{Actor, AsyncContext, Context, Handler};
 
-use super::engine_context::EngineContext;
+use super::commit::journal::PostCommit;
+use super::context::EngineContext;
 use super::event_queue::EventQueue;
-use super::journal::PostCommit;
 use super::supervisor::{ChainActor, ChordActor, FoldActor, GroupActor};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::child_spec::ChildSpec;
-use crate::canvas::machine::revocation::{NodeKey, node_key};
 use crate::canvas::machine::{ChildProgress, Index, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
+use crate::canvas::revocation::{NodeKey, node_key};
 use crate::messages::supervisor::{ChildEnded, ChildEvent, ChildExited, EventsReady, RestartChild};
 
 thread_local! {

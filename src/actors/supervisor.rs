@@ -3,9 +3,10 @@
 
 use actix::{Actor, ActorContext, Context, Handler};
 
-use super::engine_context::EngineContext;
+use super::context::EngineContext;
 use super::event_queue::EventQueue;
-use super::fan_out::{self, FanOut};
+use super::fan_out;
+use super::fan_out::FanOut;
 use super::supervision::{BARRIER, Child, Resume, abandoned_report, restart_after_commit};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chain::Chain;
@@ -15,11 +16,13 @@ use crate::canvas::machine::fold::{Fold, Intake};
 use crate::canvas::machine::group::Group;
 use crate::canvas::machine::{BODY, Index, IndexSet, PendingCallback, Record, Report, is_member};
 use crate::canvas::outcome::Value;
-use crate::failpoint::{self, Point};
 use crate::messages::supervisor::{
     Arrived, ChildEnded, ChildEvent, ChildExited, Decided, EventsReady, RestartChild,
 };
-use crate::persistence::{StoreError, children};
+use crate::persistence::StoreError;
+use crate::persistence::records::children;
+use crate::testing::failpoint;
+use crate::testing::failpoint::Point;
 
 pub(crate) type ChainActor = Supervisor<Chain>;
 pub(crate) type GroupActor = Supervisor<Group>;

@@ -6,8 +6,8 @@ use actix::Actor;
 use tokio::task::LocalSet;
 
 use super::{App, AppBuilder, Running};
-use crate::actors::store::StoreActor;
-use crate::actors::user_runtime::UserRuntime;
+use crate::actors::commit::committer::StoreActor;
+use crate::actors::execute::user_runtime::UserRuntime;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 

@@ -5,9 +5,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::actors::pool::STACK;
-use crate::actors::user_runtime::UserRuntime;
-use crate::persistence::threads;
+use crate::actors::execute::pool::STACK;
+use crate::actors::execute::user_runtime::UserRuntime;
+use crate::persistence::store::fs::threads;
 
 /// tokio counts its threads in 16 bits.
 pub(super) const MAX_WORKERS: usize = 32_767;

@@ -3,8 +3,9 @@
 //!
 //! Pure: nothing here depends on actors, stores, clocks or randomness. Times and ids are arguments.
 
+pub(crate) mod admission;
 pub(crate) mod binding;
-mod celery;
+mod celery_json;
 mod chain;
 mod chord;
 mod depth;
@@ -23,6 +24,7 @@ pub(crate) mod parked;
 pub(crate) mod payload;
 pub(crate) mod quarantine;
 pub(crate) mod retry;
+pub(crate) mod revocation;
 pub(crate) mod revoke_outcome;
 mod signature;
 pub(crate) mod state;

@@ -12,9 +12,10 @@ use crate::canvas::machine::task::AttemptOutcome;
 use crate::canvas::machine::{Index, Report};
 use crate::canvas::outcome::FailureKind;
 use crate::error::Result;
-use crate::persistence::commit_builder::CommitBuilder;
-use crate::persistence::reader::ElementsError;
-use crate::persistence::{StoreError, children};
+use crate::persistence::StoreError;
+use crate::persistence::records::children;
+use crate::persistence::records::commit_builder::CommitBuilder;
+use crate::persistence::records::reader::ElementsError;
 
 /// The next step of a frame.
 #[derive(Debug)]

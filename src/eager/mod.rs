@@ -15,15 +15,15 @@ use std::sync::Arc;
 use self::run::Run;
 pub(crate) use self::store::EagerStore;
 pub(crate) use self::task::Attempt;
-use crate::actors::retention_guard::RetentionGuard;
-use crate::actors::shared::Shared;
+use crate::actors::context::shared::Shared;
+use crate::actors::engine::retention_guard::RetentionGuard;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::error::Result;
 use crate::persistence::Pair;
-use crate::persistence::commit_builder::CommitBuilder;
-use crate::persistence::definition::Definition;
+use crate::persistence::records::commit_builder::CommitBuilder;
+use crate::persistence::records::definition::Definition;
 
 /// Stores the workflow and runs it to its end: the root, then the callbacks. Returns an earlier
 /// workflow with the same idempotency key instead, if there is one.

@@ -6,18 +6,21 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::EagerStore;
-use crate::actors::shared::{Backend, Shared};
+use crate::actors::context::shared::{Backend, Shared};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::workflow::{Command, Workflow};
 use crate::canvas::machine::{PendingCallback, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
 use crate::error::Result;
-use crate::persistence::codec::{self, Kind};
-use crate::persistence::commit_builder::{self, CommitBuilder};
-use crate::persistence::definition::WorkflowHeader;
-use crate::persistence::reader::{Ended, Reader};
-use crate::persistence::{StoreError, keys};
+use crate::persistence::StoreError;
+use crate::persistence::records::codec;
+use crate::persistence::records::codec::Kind;
+use crate::persistence::records::commit_builder;
+use crate::persistence::records::commit_builder::CommitBuilder;
+use crate::persistence::records::definition::WorkflowHeader;
+use crate::persistence::records::keys;
+use crate::persistence::records::reader::{Ended, Reader};
 
 #[derive(Debug)]
 pub(crate) struct Run {

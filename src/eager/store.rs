@@ -5,15 +5,17 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::actors::clock::Ids;
-use crate::actors::shared::Shared;
+use crate::actors::context::shared::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::error::{Error, Result};
-use crate::persistence::codec::{self, Kind};
-use crate::persistence::commit_builder::CommitBuilder;
-use crate::persistence::definition::WorkflowHeader;
-use crate::persistence::reader::Reader;
-use crate::persistence::{MemoryStore, StoreError, keys};
+use crate::persistence::records::codec;
+use crate::persistence::records::codec::Kind;
+use crate::persistence::records::commit_builder::CommitBuilder;
+use crate::persistence::records::definition::WorkflowHeader;
+use crate::persistence::records::keys;
+use crate::persistence::records::reader::Reader;
+use crate::persistence::{MemoryStore, StoreError};
 
 /// The store of an eager app. Several callers may run workflows in it at once.
 #[derive(Debug)]

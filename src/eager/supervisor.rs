@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use super::frame::Step;
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use crate::canvas::freeze::{Def, FanOutDef, Members};
-use crate::canvas::machine::barrier::{self, Barrier};
+use crate::canvas::machine::barrier;
+use crate::canvas::machine::barrier::Barrier;
 use crate::canvas::machine::chain::Chain;
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::chord::Chord;
@@ -14,10 +15,12 @@ use crate::canvas::machine::fold::{Fold, Intake};
 use crate::canvas::machine::group::Group;
 use crate::canvas::machine::{Index, PendingCallback, Record, Report, Verdict, is_member};
 use crate::canvas::outcome::{Outcome, Value};
-use crate::persistence::commit_builder::{self, CommitBuilder};
-use crate::persistence::member_table::MemberTable;
-use crate::persistence::reader::ElementsError;
-use crate::persistence::{StoreError, children};
+use crate::persistence::StoreError;
+use crate::persistence::records::children;
+use crate::persistence::records::commit_builder;
+use crate::persistence::records::commit_builder::CommitBuilder;
+use crate::persistence::records::member_table::MemberTable;
+use crate::persistence::records::reader::ElementsError;
 
 /// How many members of a group run at once: one after the other.
 const WINDOW: u64 = 1;

@@ -14,21 +14,24 @@ use tracing::{Instrument, Span};
 
 use super::frame::{Next, Step, run_to_end};
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
-use crate::actors::attempt::SoftLimit;
-use crate::actors::call::{
-    self, AttemptRef, CallArguments, CallInput, Limits, build_call, in_time, resolve_input,
+use crate::actors::context::shared::Shared;
+use crate::actors::execute::attempt::SoftLimit;
+use crate::actors::execute::call;
+use crate::actors::execute::call::{
+    AttemptRef, CallArguments, CallInput, Limits, build_call, in_time, resolve_input,
 };
-use crate::actors::shared::Shared;
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::child_spec::ChildSpec;
-use crate::canvas::machine::subtasks::{self, SubtaskPlan};
+use crate::canvas::machine::subtasks;
+use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::time::Time;
 use crate::error::{Error, Result};
-use crate::persistence::commit_builder::{self, CommitBuilder};
-use crate::persistence::definition;
+use crate::persistence::records::commit_builder;
+use crate::persistence::records::commit_builder::CommitBuilder;
+use crate::persistence::records::definition;
 use crate::task::{Entry, Host, TaskContext, TaskOptions};
 
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::canvas::machine::queue::SlotKind;
+use crate::canvas::admission::queue::SlotKind;
 
 /// A slot of a queue, for one running attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 
 use actix::Message;
 
+use crate::canvas::admission::backlog::Lane;
 use crate::canvas::id::Id;
 use crate::canvas::machine::PendingCallback;
-use crate::canvas::machine::backlog::Lane;
 use crate::canvas::time::Earliest;
 
 /// The store shows which workflow this idempotency key stands for, or that it stands for none.

@@ -1,7 +1,8 @@
-//! See [`crate::fuzzing`].
+//! See [`crate::testing::fuzzing`].
 
-use super::codec::{self, Kind};
-use super::{audit, definition, keys};
+use super::records::codec;
+use super::records::codec::Kind;
+use super::records::{audit, definition, keys};
 
 /// The kinds of records, each with a key.
 const KINDS: [(&[u8], Kind); 16] = [

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::{Replaced, Retry};
-use crate::actors::attempt::Attempt;
-use crate::actors::client::{self, WhenFull};
-use crate::actors::shared::Shared;
+use crate::actors::context::shared::Shared;
+use crate::actors::engine::client;
+use crate::actors::engine::client::WhenFull;
+use crate::actors::execute::attempt::Attempt;
 use crate::canvas::id::Id;
 use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::{Accepts, freeze};
 use crate::eager;
 use crate::error::{Error, Result};
-use crate::persistence::reader::Elements;
+use crate::persistence::records::reader::Elements;
 use crate::result::AsyncResult;
 
 /// The context of a running task: its identity, and the operations that it can start. A task that

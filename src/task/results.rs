@@ -9,10 +9,10 @@ use serde::ser::{Error as _, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::TaskContext;
-use crate::actors::shared::Shared;
+use crate::actors::context::shared::Shared;
 use crate::canvas::payload::Payload;
 use crate::error::{Error, Result};
-use crate::persistence::reader::{Elements, ElementsError};
+use crate::persistence::records::reader::{Elements, ElementsError};
 
 /// The results of a group, in member order, read from the store as a task asks for them. A chord's
 /// body takes it as its first parameter instead of a `Vec<T>`, and then needs memory for only four

@@ -5,18 +5,19 @@ use std::borrow::Cow;
 use actix::{Context, Handler};
 
 use super::{EngineActor, Submitted};
-use crate::actors::journal::PostCommit;
+use crate::actors::commit::journal::PostCommit;
+use crate::canvas::admission::backlog::Lane;
 use crate::canvas::first_tasks;
 use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
-use crate::canvas::machine::backlog::Lane;
 use crate::canvas::options::Options;
 use crate::canvas::time::{Earliest, Scale, Time};
 use crate::messages::dispatcher::Slot;
 use crate::messages::engine::{Stored, Wanted};
-use crate::persistence::backlog::{WaitReason, Waiting};
-use crate::persistence::{StoreError, keys};
+use crate::persistence::StoreError;
+use crate::persistence::records::backlog::{WaitReason, Waiting};
+use crate::persistence::records::keys;
 
 /// A workflow whose first task starts later than this, in milliseconds, waits in the store.
 const HORIZON_MS: u64 = 2_000;

@@ -4,7 +4,7 @@ use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::EngineActor;
-use crate::actors::journal::PostCommit;
+use crate::actors::commit::journal::PostCommit;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::error::{Error, Result};

@@ -5,16 +5,20 @@ use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::EngineActor;
-use crate::actors::journal::PostCommit;
-use crate::actors::sweeper::{self, Expired, Next};
+use super::sweeper;
+use super::sweeper::{Expired, Next};
+use crate::actors::commit::journal::PostCommit;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::error::{Error, Result};
-use crate::failpoint::{self, Point};
 use crate::messages::engine::{Stored, Sweep};
-use crate::persistence::codec::{self, Kind};
-use crate::persistence::definition::WorkflowHeader;
-use crate::persistence::{StoreError, keys};
+use crate::persistence::StoreError;
+use crate::persistence::records::codec;
+use crate::persistence::records::codec::Kind;
+use crate::persistence::records::definition::WorkflowHeader;
+use crate::persistence::records::keys;
+use crate::testing::failpoint;
+use crate::testing::failpoint::Point;
 
 /// The least time from the end of a workflow to a sweep, so that one sweep takes many.
 const SWEEP_AFTER_MS: u64 = 100;

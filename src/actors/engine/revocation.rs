@@ -4,13 +4,13 @@ use actix::{Context, Handler, Message};
 use tokio::sync::oneshot;
 
 use super::EngineActor;
-use crate::actors::journal::PostCommit;
+use crate::actors::commit::journal::PostCommit;
 use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
 use crate::canvas::machine::Record;
-use crate::canvas::machine::revocation::NodeKey;
 use crate::canvas::machine::workflow::ROOT;
+use crate::canvas::revocation::NodeKey;
 use crate::persistence::StoreError;
-use crate::persistence::reader::NodeLocation;
+use crate::persistence::records::reader::NodeLocation;
 
 /// Revokes a node.
 #[derive(Debug, Message)]

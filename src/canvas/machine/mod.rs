@@ -5,7 +5,6 @@
 //! that owns the machine carries it out. The records of a machine are enough to build it again after
 //! a crash (`recover`), together with the commands whose effect may have been lost.
 
-pub(crate) mod backlog;
 pub(crate) mod barrier;
 pub(crate) mod chain;
 pub(crate) mod child_spec;
@@ -13,11 +12,6 @@ pub(crate) mod chord;
 pub(crate) mod effect;
 pub(crate) mod fold;
 pub(crate) mod group;
-pub(crate) mod pending_limit;
-pub(crate) mod quarantine;
-pub(crate) mod queue;
-pub(crate) mod revocation;
-pub(crate) mod start_pacer;
 pub(crate) mod subtasks;
 pub(crate) mod task;
 #[cfg(test)]

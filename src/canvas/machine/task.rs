@@ -1,6 +1,7 @@
 //! The task: its attempts, from the request for a slot to the final outcome, and its subtasks.
 
-use super::subtasks::{self, SubtaskPlan, Subtasks};
+use super::subtasks;
+use super::subtasks::{SubtaskPlan, Subtasks};
 use super::{AttemptHistory, ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::id::Seq;
 use crate::canvas::options::{Options, When};

@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::canvas::machine::Purpose;
-use crate::canvas::machine::subtasks::{self, SubtaskPlan};
+use crate::canvas::machine::subtasks;
+use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::options::When;
 use crate::canvas::time::{Moment, Scale, Time};
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::canvas::Order;
 use crate::canvas::machine::fold::{Fold, Intake, run_index};
-use crate::canvas::machine::revocation::{Revocations, answer, node_key};
+use crate::canvas::revocation::{Revocations, answer, node_key};
 use crate::canvas::revoke_outcome::RevokeOutcome;
 
 /// A group, or a chord's header, of which some have arrived when it is revoked.

@@ -1,0 +1,82 @@
+//! Revocation: the marked nodes, and the tasks that are notified of them.
+
+use super::EngineContext;
+use crate::actors::dispatch::dispatcher::Ready;
+use crate::actors::task::slab::TaskKey;
+use crate::canvas::id::Id;
+use crate::canvas::revocation::NodeKey;
+use crate::messages::task::Recheck;
+
+impl EngineContext {
+    /// Returns whether any node is revoked; mostly none is.
+    pub(crate) fn has_revoked(&self) -> bool {
+        !self.0.revocations.borrow().is_empty()
+    }
+
+    /// Returns whether the unfinished node at `path` is revoked, and notes that it was met; see
+    /// [`Revocations::observe`](crate::canvas::revocation::Revocations::observe).
+    pub(crate) fn observe_revocation(
+        &self,
+        root: Id,
+        path: impl IntoIterator<Item = NodeKey>,
+    ) -> bool {
+        self.has_revoked() && self.0.revocations.borrow_mut().observe(root, path)
+    }
+
+    /// Marks a node as revoked. Returns whether it was not marked before.
+    pub(crate) fn mark(&self, root: Id, node: NodeKey) -> bool {
+        self.0.revocations.borrow_mut().mark(root, node)
+    }
+
+    /// Returns the marked nodes of a workflow.
+    pub(crate) fn marks(&self, root: Id) -> Vec<NodeKey> {
+        self.0.revocations.borrow().of(root)
+    }
+
+    /// Returns whether an unfinished part of a marked node was met.
+    pub(crate) fn has_met(&self, root: Id, node: NodeKey) -> bool {
+        self.0.revocations.borrow().has_met(root, node)
+    }
+
+    /// Makes all waiting and running tasks of a workflow check whether they are revoked.
+    pub(crate) fn announce_revocations(&self, root: Id) {
+        let is_revoked = |ready: &Ready| match ready {
+            Ready::New(child) => child.root == root && self.observe_revocation(root, child.path()),
+            Ready::Known(_) => false,
+        };
+        let waiting = self.0.dispatcher.borrow_mut().remove_waiting(is_revoked);
+        for ready in waiting {
+            if let Ready::New(mut child) = ready {
+                child.revoke();
+            }
+        }
+        for task in self.0.tasks.borrow().of_workflow(root) {
+            task.do_send(Recheck);
+        }
+    }
+
+    /// Requests the cancellation of a running attempt.
+    pub(crate) fn cancel(&self, key: TaskKey, attempt: u32) {
+        let cancellations = &self.shared().engine_handle().cancellations;
+        cancellations.cancel(key, attempt);
+    }
+
+    /// Ends an attempt whose task has lost its actor.
+    pub(crate) fn end_attempt(&self, key: TaskKey, attempt: u32) {
+        if !self.is_closed() {
+            self.shared()
+                .engine_handle()
+                .cancellations
+                .end(key, attempt);
+        }
+    }
+
+    /// Drops a request to cancel an attempt that has ended; its task has received the end, or is
+    /// gone.
+    pub(crate) fn forget_cancellation(&self, key: TaskKey, attempt: u32) {
+        self.shared()
+            .engine_handle()
+            .cancellations
+            .forget(key, attempt);
+    }
+}

@@ -1,0 +1,459 @@
+//! The dispatcher: grants the slots of each queue to ready tasks by priority. It is called directly
+//! and not by messages, because every task would send it two.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::actors::supervision::Child;
+use crate::actors::task::slab::TaskKey;
+use crate::canvas::admission::queue::{Queue, SlotKind};
+use crate::canvas::admission::start_pacer::StartPacer;
+use crate::canvas::id::Id;
+use crate::messages::dispatcher::{Permit, Returns, Slot};
+
+/// The number of tasks of one queue that may run at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slots {
+    pub(crate) asynchronous: usize,
+    pub(crate) blocking: usize,
+}
+
+/// At this many queues the idle ones are freed.
+const KEPT_QUEUES: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    /// The queues by number; `None` where one was freed.
+    queues: Vec<Option<Box<QueueState>>>,
+    /// The numbers of freed queues.
+    free: Vec<u32>,
+    numbers: HashMap<String, u32>,
+    /// The number of queues at which the idle ones are freed.
+    max_queues: usize,
+    /// The queues whose pacers are busy: only these are visited after each commit.
+    paced: Vec<u32>,
+    /// The queue of the last lookup.
+    last: u32,
+    /// The list that dropped permits return their slots to.
+    returns: Arc<Returns>,
+    /// The number of slots held in all queues.
+    held: usize,
+    /// The number of tasks that wait in all queues.
+    waiting: usize,
+    /// No slot is granted except by [`grant_now`](Dispatcher::grant_now), until
+    /// [`end_hold`](Dispatcher::end_hold).
+    is_held: bool,
+    /// No slot is granted at all until [`resume`](Dispatcher::resume).
+    is_paused: bool,
+    /// The number of unfinished workflows, and how many of them the pacers delay.
+    live: usize,
+    delayed: usize,
+    /// A pacer delays a workflow if this many tasks wait before it in the queue.
+    window: usize,
+    draining: bool,
+}
+
+/// One queue: its slots of either kind and the tasks that wait for them.
+#[derive(Debug)]
+struct QueueState {
+    name: String,
+    /// The queue is listed in `paced`.
+    is_paced: bool,
+    /// The number of references to its slots from outside that are neither held nor waited for.
+    pins: usize,
+    asynchronous: SlotPool,
+    blocking: SlotPool,
+}
+
+#[derive(Debug)]
+struct SlotPool {
+    queue: Queue<Ready>,
+    pacer: StartPacer<Box<Child>>,
+}
+
+/// A task that waits for a slot.
+#[derive(Debug)]
+pub(crate) enum Ready {
+    /// A task without an actor: it gets one with the slot.
+    New(Box<Child>),
+    /// A task with an actor: it was delayed, or its attempt waited for a child.
+    Known(TaskKey),
+}
+
+impl Dispatcher {
+    pub(crate) fn new(returns: Arc<Returns>, window: usize, is_paused: bool) -> Self {
+        Self {
+            queues: Vec::new(),
+            free: Vec::new(),
+            numbers: HashMap::new(),
+            max_queues: KEPT_QUEUES,
+            paced: Vec::new(),
+            last: 0,
+            returns,
+            held: 0,
+            waiting: 0,
+            is_held: false,
+            is_paused,
+            live: 0,
+            delayed: 0,
+            window,
+            draining: false,
+        }
+    }
+
+    /// Returns the number of a queue, which is created with `slots` at its first use.
+    pub(crate) fn queue(&mut self, name: &str, slots: impl FnOnce() -> Slots) -> u32 {
+        // Mostly the same queue as at the last lookup.
+        let last = self.queues.get(self.last as usize).and_then(Option::as_ref);
+        if last.is_none_or(|last| last.name != name) {
+            self.last = match self.numbers.get(name) {
+                Some(number) => *number,
+                None => self.add(name, slots()),
+            };
+        }
+        self.last
+    }
+
+    fn add(&mut self, name: &str, slots: Slots) -> u32 {
+        if self.numbers.len() >= self.max_queues {
+            self.free_idle_queues();
+        }
+        let queue = Some(Box::new(QueueState {
+            name: name.to_owned(),
+            is_paced: false,
+            pins: 0,
+            asynchronous: SlotPool::new(slots.asynchronous, self.window),
+            blocking: SlotPool::new(slots.blocking, self.window),
+        }));
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.queues.push(None);
+            self.queues.len() as u32 - 1
+        });
+        self.queues[number as usize] = queue;
+        self.numbers.insert(name.to_owned(), number);
+        number
+    }
+
+    /// Frees the idle queues. The next time is at twice as many queues, so that adding one costs
+    /// constant time on average.
+    fn free_idle_queues(&mut self) {
+        for queue in &mut self.queues {
+            if let Some(idle) = queue.take_if(|queue| queue.is_idle()) {
+                self.numbers.remove(&idle.name);
+            }
+        }
+        let used = self.queues.iter().rposition(Option::is_some);
+        self.queues.truncate(used.map_or(0, |last| last + 1));
+        self.queues.shrink_to_fit();
+        self.numbers.shrink_to_fit();
+        let numbers = 0..self.queues.len() as u32;
+        self.free = numbers
+            .filter(|number| self.queues[*number as usize].is_none())
+            .collect();
+        self.max_queues = (2 * self.numbers.len()).max(KEPT_QUEUES);
+    }
+
+    /// Keeps the queue of a slot that is referenced elsewhere, until it is [unpinned](Self::unpin).
+    pub(crate) fn pin(&mut self, slot: Slot) {
+        self.queue_of(slot).pins += 1;
+    }
+
+    pub(crate) fn unpin(&mut self, slot: Slot) {
+        self.queue_of(slot).pins -= 1;
+    }
+
+    /// Requests a slot for a ready task. Returns the task with a permit if a slot is free;
+    /// otherwise the task waits.
+    pub(crate) fn request(
+        &mut self,
+        slot: Slot,
+        priority: u8,
+        task: Ready,
+    ) -> Option<(Ready, Permit)> {
+        self.waiting += 1;
+        if self.grants_nothing() {
+            self.of(slot).queue.wait(priority, task);
+            return None;
+        }
+        let task = self.of(slot).queue.request(priority, task)?;
+        Some((task, self.grant(slot)))
+    }
+
+    /// Releases a slot. Returns the task that gets it next, with its permit.
+    pub(crate) fn release(&mut self, slot: Slot) -> Option<(Ready, Permit)> {
+        self.held -= 1;
+        if self.grants_nothing() {
+            self.of(slot).queue.put_back();
+            return None;
+        }
+        let pool = self.of(slot);
+        let task = pool.queue.release()?;
+        pool.pacer.note_grant();
+        Some((task, self.grant(slot)))
+    }
+
+    /// Stops granting slots until [`end_hold`](Self::end_hold).
+    pub(crate) fn hold_back(&mut self) {
+        self.is_held = true;
+    }
+
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.is_held
+    }
+
+    /// Ends the hold and grants the free slots to waiting tasks.
+    pub(crate) fn end_hold(&mut self) -> Vec<(Ready, Permit)> {
+        self.is_held = false;
+        self.grant_all()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Ends the pause and grants the free slots to waiting tasks.
+    pub(crate) fn resume(&mut self) -> Vec<(Ready, Permit)> {
+        self.is_paused = false;
+        self.grant_all()
+    }
+
+    fn grants_nothing(&self) -> bool {
+        self.draining || self.is_held || self.is_paused
+    }
+
+    fn grant_all(&mut self) -> Vec<(Ready, Permit)> {
+        let mut granted = Vec::new();
+        if self.grants_nothing() {
+            return granted;
+        }
+        for queue in 0..self.queues.len() as u32 {
+            for kind in [SlotKind::Async, SlotKind::Blocking] {
+                if self.queues[queue as usize].is_none() {
+                    continue;
+                }
+                let slot = Slot { queue, kind };
+                while let Some(task) = self.of(slot).queue.next() {
+                    self.of(slot).pacer.note_grant();
+                    granted.push((task, self.grant(slot)));
+                }
+            }
+        }
+        granted
+    }
+
+    /// Grants a free slot ahead of all waiting tasks.
+    pub(crate) fn grant_now(&mut self, slot: Slot) -> Option<Permit> {
+        if self.draining || self.is_paused || !self.of(slot).queue.take_slot() {
+            return None;
+        }
+        self.held += 1;
+        Some(Permit::new(slot, self.returns.clone()))
+    }
+
+    /// Admits a workflow whose first tasks wait in this queue. Returns it if it may start at once;
+    /// otherwise the pacer keeps it.
+    pub(crate) fn start_or_delay(
+        &mut self,
+        slot: Slot,
+        priority: u8,
+        root: Box<Child>,
+    ) -> Option<Box<Child>> {
+        let started = self.started();
+        let pool = self.of(slot);
+        let queued = pool.queue.waiting(priority);
+        let root = pool.pacer.arrive(priority, root, started, queued);
+        self.delayed += usize::from(root.is_none());
+        let queue = self.queue_of(slot);
+        if !std::mem::replace(&mut queue.is_paced, true) {
+            self.paced.push(slot.queue);
+        }
+        root
+    }
+
+    /// Returns the paced workflows that may start now.
+    #[expect(clippy::vec_box, reason = "they are boxed as they came")]
+    pub(crate) fn admit_ready(&mut self) -> Vec<Box<Child>> {
+        let mut starting = Vec::new();
+        if self.draining {
+            return starting;
+        }
+        let mut started = self.started();
+        let queues = &mut self.queues;
+        self.paced.sort_unstable();
+        self.paced.retain(|number| {
+            let Some(state) = &mut queues[*number as usize] else {
+                return false;
+            };
+            for SlotPool { queue, pacer } in [&mut state.asynchronous, &mut state.blocking] {
+                pacer.begin_round();
+                while let Some(root) = pacer.next(started, |priority| queue.waiting(priority)) {
+                    started += 1;
+                    starting.push(root);
+                }
+            }
+            state.is_paced = state.asynchronous.pacer.is_busy() || state.blocking.pacer.is_busy();
+            state.is_paced
+        });
+        self.delayed -= starting.len();
+        starting
+    }
+
+    /// Takes a workflow out of its pacer, so that it starts at once: a caller waits for it.
+    pub(crate) fn take_workflow(&mut self, root: Id) -> Option<Box<Child>> {
+        let mut pacers = self
+            .queues
+            .iter_mut()
+            .flatten()
+            .flat_map(|queue| [&mut queue.asynchronous.pacer, &mut queue.blocking.pacer]);
+        let root = pacers.find_map(|pacer| pacer.take(|child| child.root == root))?;
+        self.delayed -= 1;
+        Some(root)
+    }
+
+    /// Removes and returns the waiting tasks that match, from all queues.
+    pub(crate) fn remove_waiting(&mut self, mut matches: impl FnMut(&Ready) -> bool) -> Vec<Ready> {
+        let mut out = Vec::new();
+        for queue in self.queues.iter_mut().flatten() {
+            for pool in [&mut queue.asynchronous, &mut queue.blocking] {
+                out.extend(pool.queue.remove_waiting(&mut matches));
+            }
+        }
+        self.waiting -= out.len();
+        out
+    }
+
+    /// Notes the number of unfinished workflows.
+    pub(crate) fn count_live(&mut self, live: usize) {
+        self.live = live;
+    }
+
+    fn started(&self) -> usize {
+        self.live.saturating_sub(self.delayed)
+    }
+
+    /// Stops granting slots for good.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Returns whether the dispatcher has stopped granting slots for good.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Returns the number of slots held in all queues.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    fn of(&mut self, slot: Slot) -> &mut SlotPool {
+        let queue = self.queue_of(slot);
+        match slot.kind {
+            SlotKind::Async => &mut queue.asynchronous,
+            SlotKind::Blocking => &mut queue.blocking,
+        }
+    }
+
+    fn queue_of(&mut self, slot: Slot) -> &mut QueueState {
+        let queue = self.queues[slot.queue as usize].as_mut();
+        queue.expect("a queue with a slot that is held, waited for or pinned is kept")
+    }
+
+    /// Returns the number of tasks that wait for a slot in all queues.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn grant(&mut self, slot: Slot) -> Permit {
+        self.waiting -= 1;
+        self.held += 1;
+        Permit::new(slot, self.returns.clone())
+    }
+}
+
+impl QueueState {
+    /// Returns whether no slot of the queue is held, waited for or referenced.
+    fn is_idle(&self) -> bool {
+        let pools = [&self.asynchronous, &self.blocking];
+        self.pins == 0 && !self.is_paced && pools.iter().all(|one| one.queue.is_idle())
+    }
+}
+
+impl SlotPool {
+    fn new(slots: usize, window: usize) -> Self {
+        Self {
+            queue: Queue::new(slots),
+            pacer: StartPacer::new(window),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    const SLOTS: Slots = Slots {
+        asynchronous: 2,
+        blocking: 1,
+    };
+
+    fn dispatcher() -> Dispatcher {
+        Dispatcher::new(Arc::new(Returns::new(Arc::new(Notify::new()))), 4, false)
+    }
+
+    fn slot(dispatcher: &mut Dispatcher, name: &str) -> Slot {
+        Slot {
+            queue: dispatcher.queue(name, || SLOTS),
+            kind: SlotKind::Async,
+        }
+    }
+
+    #[test]
+    fn idle_queues_are_freed_and_the_others_keep_their_numbers() {
+        let mut dispatcher = dispatcher();
+        let held = slot(&mut dispatcher, "held");
+        let permit = dispatcher.grant_now(held).unwrap();
+        let pinned = slot(&mut dispatcher, "pinned");
+        dispatcher.pin(pinned);
+        for name in 0..10_000 {
+            let slot = slot(&mut dispatcher, &format!("queue {name}"));
+            let permit = dispatcher.grant_now(slot).unwrap();
+            dispatcher.release(permit.into_slot());
+        }
+        assert!(dispatcher.queues.len() <= KEPT_QUEUES);
+        assert!(dispatcher.numbers.len() <= KEPT_QUEUES);
+        assert_eq!(slot(&mut dispatcher, "held"), held);
+        assert_eq!(slot(&mut dispatcher, "pinned"), pinned);
+        // One of the two slots is held.
+        assert!(dispatcher.grant_now(held).is_some());
+        assert!(dispatcher.grant_now(held).is_none());
+        dispatcher.release(permit.into_slot());
+        assert!(dispatcher.grant_now(held).is_some());
+        dispatcher.unpin(pinned);
+    }
+
+    #[test]
+    fn busy_queues_are_kept_however_many_there_are() {
+        let mut dispatcher = dispatcher();
+        let held: Vec<_> = (0..1_000)
+            .map(|name| {
+                let slot = slot(&mut dispatcher, &format!("queue {name}"));
+                (name, dispatcher.grant_now(slot).unwrap().into_slot())
+            })
+            .collect();
+        for (name, of) in &held {
+            assert_eq!(slot(&mut dispatcher, &format!("queue {name}")), *of);
+        }
+        assert_eq!(dispatcher.held(), 1_000);
+        for (_, slot) in held {
+            dispatcher.release(slot);
+        }
+        let _ = (0..2_000).map(|name| slot(&mut dispatcher, &format!("other {name}")));
+        dispatcher.free_idle_queues();
+        assert_eq!(dispatcher.numbers.len(), 0);
+    }
+}

@@ -1,0 +1,3 @@
+//! Grants slots to the tasks that are ready to run.
+
+pub(crate) mod dispatcher;

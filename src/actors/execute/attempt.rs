@@ -1,0 +1,338 @@
+//! One attempt as seen by the task's own code: its slot, its soft limit, its children.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::cancellation::Cancellation;
+use super::inbox::AttemptMessage;
+use crate::actors::context::shared::Shared;
+use crate::actors::task::slab::TaskKey;
+use crate::canvas::id::Id;
+use crate::canvas::machine::Purpose;
+use crate::canvas::machine::subtasks::SubtaskPlan;
+use crate::canvas::outcome::Outcome;
+use crate::error::{Error, Result};
+use crate::messages::dispatcher::Permit;
+use crate::messages::task::{ReacquireSlot, StartSubtask};
+
+/// An attempt that is running or has run.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// The attempt goes through this for the store and the time only when it needs them: a
+    /// long-running attempt must not keep the store open.
+    shared: Arc<Shared>,
+    /// The task's id.
+    id: Id,
+    task_key: TaskKey,
+    number: u32,
+    kind: AttemptKind,
+    slot: Mutex<Slot>,
+    pub(crate) soft_limit: SoftLimit,
+    pub(crate) cancellation: Cancellation,
+    additions: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttemptKind {
+    /// The body blocks a thread.
+    pub(crate) is_blocking: bool,
+    /// The task is suspected of ending the process, so its actor is notified when the attempt waits
+    /// for other tasks.
+    pub(crate) is_watched: bool,
+}
+
+/// Invariant: the slot is not held while any part of the body waits for other tasks, because those
+/// tasks may need it.
+#[derive(Debug)]
+enum Slot {
+    Held(Permit),
+    /// Given back while this many parts of the body wait. Zero: the slot is on its way back.
+    Lent(usize),
+    /// The attempt is over; a permit that arrives now is returned.
+    Closed,
+}
+
+impl Attempt {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        id: Id,
+        (task_key, number): (TaskKey, u32),
+        kind: AttemptKind,
+        permit: Permit,
+    ) -> Self {
+        Self {
+            shared,
+            id,
+            task_key,
+            number,
+            kind,
+            slot: Mutex::new(Slot::Held(permit)),
+            soft_limit: SoftLimit::default(),
+            cancellation: Cancellation::default(),
+            additions: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn id(&self) -> Id {
+        self.id
+    }
+
+    pub(crate) fn is_blocking(&self) -> bool {
+        self.kind.is_blocking
+    }
+
+    pub(crate) fn task_key(&self) -> TaskKey {
+        self.task_key
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Registers that the task observes its cancellation. Returns whether the attempt was
+    /// cancelled.
+    pub(crate) fn observe_cancellation(&self) -> bool {
+        self.cancellation.observe() || self.shared.engine_handle().cancellations.is_requested(self)
+    }
+
+    /// Sends a message to the task's actor.
+    pub(crate) fn send(&self, message: AttemptMessage) {
+        self.shared
+            .engine_handle()
+            .inbox
+            .push(self.task_key, message);
+    }
+
+    /// Starts this canvas as a child of the task, or joins the child that was started under `key`
+    /// before, and waits for its outcome without holding a slot.
+    pub(crate) async fn call(self: &Arc<Self>, key: &str, plan: SubtaskPlan) -> Result<Outcome> {
+        let (answer, outcome) = oneshot::channel();
+        self.send(AttemptMessage::StartSubtask(StartSubtask {
+            attempt: self.number,
+            purpose: Purpose::Call,
+            key: key.to_owned(),
+            plan,
+            answer: Some(answer),
+        }));
+        match self.without_slot(outcome).await {
+            Ok(outcome) => Ok(outcome),
+            Err(_) => self.detached_error().await,
+        }
+    }
+
+    /// Gives the slot back, awaits `wait`, and then waits for a slot again. Must be called within
+    /// the body or within a future that the body polls.
+    pub(crate) async fn without_slot<T>(self: &Arc<Self>, wait: impl Future<Output = T>) -> T {
+        let waiting = Waiting::new(self);
+        if self.kind.is_watched {
+            self.send(AttemptMessage::WaitsForTasks);
+        }
+        let done = wait.await;
+        if let Some(last) = waiting.unless_others_wait()
+            && self.shared.ended().is_none()
+            && let Ok(permit) = self.ask_for_slot().await
+        {
+            last.take_back(permit);
+        }
+        done
+    }
+
+    /// Asks for a slot. The receiver fails if the attempt is over.
+    fn ask_for_slot(&self) -> oneshot::Receiver<Permit> {
+        let (slot, permit) = oneshot::channel();
+        self.send(AttemptMessage::ReacquireSlot(ReacquireSlot(slot)));
+        permit
+    }
+
+    /// Keeps the permit, unless a part of the body waits by now or the attempt is over.
+    fn take(&self, permit: Permit) {
+        let mut slot = self.slot.lock();
+        if let Slot::Lent(0) = *slot {
+            *slot = Slot::Held(permit);
+        }
+    }
+
+    /// Starts one more member of the task's group.
+    pub(crate) fn add(&self, plan: SubtaskPlan) {
+        // The key is the addition's number within the attempt: the next attempt makes the same
+        // additions in the same order, and joins these children.
+        let number = self.additions.fetch_add(1, Ordering::Relaxed);
+        self.send(AttemptMessage::StartSubtask(StartSubtask {
+            attempt: self.number,
+            purpose: Purpose::Addition,
+            key: number.to_string(),
+            plan,
+            answer: None,
+        }));
+    }
+
+    /// Ends the attempt. Returns its slot if the attempt holds it.
+    pub(crate) fn close(&self) -> Option<Permit> {
+        match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
+            Slot::Held(permit) => Some(permit),
+            Slot::Lent(_) | Slot::Closed => None,
+        }
+    }
+
+    /// Returns the error for a request that the task's actor dropped. Never completes if the app
+    /// has ended: the task's code must not take the end of the process for a failure.
+    async fn detached_error<T>(&self) -> Result<T> {
+        match self.shared.ended() {
+            Some(_) => std::future::pending().await,
+            None => Err(Error::NotInTask),
+        }
+    }
+}
+
+/// A part of the body that waits, for another task or for a slot, as long as this value lives.
+struct Waiting<'a>(&'a Arc<Attempt>);
+
+impl<'a> Waiting<'a> {
+    fn new(attempt: &'a Arc<Attempt>) -> Self {
+        let mut slot = attempt.slot.lock();
+        match &mut *slot {
+            Slot::Held(_) => *slot = Slot::Lent(1),
+            Slot::Lent(waiting) => *waiting += 1,
+            Slot::Closed => {}
+        }
+        drop(slot);
+        Self(attempt)
+    }
+
+    /// Returns `self` if no other part of the body waits: the last one asks for the slot again.
+    fn unless_others_wait(self) -> Option<Self> {
+        let mut slot = self.0.slot.lock();
+        let is_last = match &mut *slot {
+            Slot::Lent(1) => true,
+            Slot::Lent(waiting) => {
+                *waiting -= 1;
+                false
+            }
+            Slot::Held(_) | Slot::Closed => false,
+        };
+        drop(slot);
+        if !is_last {
+            std::mem::forget(self);
+            return None;
+        }
+        Some(self)
+    }
+
+    /// Takes the slot back, unless another part of the body waits by now.
+    fn take_back(self, permit: Permit) {
+        self.leave();
+        self.0.take(permit);
+        std::mem::forget(self);
+    }
+
+    /// Counts this part as no longer waiting. Returns whether it was the last one.
+    fn leave(&self) -> bool {
+        match &mut *self.0.slot.lock() {
+            Slot::Lent(waiting) => {
+                *waiting -= 1;
+                *waiting == 0
+            }
+            Slot::Held(_) | Slot::Closed => false,
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    /// Handles a wait that the body gave up, for example by a timeout of its own: the body runs on
+    /// at once, and the slot is reacquired in the background.
+    fn drop(&mut self) {
+        if self.leave() && self.0.shared.ended().is_none() {
+            let attempt = self.0.clone();
+            let permit = attempt.ask_for_slot();
+            let runtime = attempt.shared.engine_handle().runtime.clone();
+            runtime.spawn(async move {
+                if let Ok(permit) = permit.await {
+                    attempt.take(permit);
+                }
+            });
+        }
+    }
+}
+
+/// An event that a task may observe.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    /// The task observes the event, and so is not ended by it.
+    has_listener: AtomicBool,
+    reached: AtomicBool,
+    raised: Notify,
+}
+
+impl Signal {
+    /// Raises the signal. Returns whether the task observes it.
+    pub(crate) fn reach(&self) -> bool {
+        self.reached.store(true, Ordering::SeqCst);
+        self.raised.notify_waiters();
+        self.has_listener.load(Ordering::SeqCst)
+    }
+
+    /// Registers that the task observes the signal. Returns whether it was raised.
+    pub(crate) fn observe(&self) -> bool {
+        self.has_listener.store(true, Ordering::SeqCst);
+        self.reached.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn wait(&self) {
+        loop {
+            let notified = self.raised.notified();
+            tokio::pin!(notified);
+            // Registered before the check, so that no signal is missed between check and wait.
+            notified.as_mut().enable();
+            if self.observe() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// The soft time limit, as the task observes it.
+#[derive(Debug)]
+pub(crate) struct SoftLimit {
+    /// The time of the limit, on the scale of `Clock::elapsed_ms`.
+    at_ms: AtomicU64,
+    signal: Signal,
+}
+
+impl Default for SoftLimit {
+    /// Creates a limit that is never reached until it is [set](SoftLimit::set).
+    fn default() -> Self {
+        Self {
+            at_ms: AtomicU64::new(u64::MAX),
+            signal: Signal::default(),
+        }
+    }
+}
+
+impl SoftLimit {
+    pub(crate) fn set(&self, at_ms: u64) {
+        self.at_ms.store(at_ms, Ordering::SeqCst);
+    }
+
+    /// Registers that the task observes the limit. Returns whether it has passed: a task that
+    /// checks need not wait for the signal.
+    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
+        self.signal.observe() || self.at_ms.load(Ordering::SeqCst) <= now_ms
+    }
+
+    /// Raises the signal. Returns whether the task observes it.
+    pub(crate) fn reach(&self) -> bool {
+        self.signal.reach()
+    }
+
+    pub(crate) async fn wait(&self) {
+        self.signal.wait().await;
+    }
+}

@@ -1,0 +1,510 @@
+//! One call of a task's function: its arguments, its limits, and how its result becomes an outcome.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::CatchUnwind;
+use tracing::Span;
+
+use super::attempt::SoftLimit;
+use crate::actors::clock::Clock;
+use crate::actors::context::shared::Shared;
+use crate::canvas::Mode;
+use crate::canvas::freeze;
+use crate::canvas::freeze::{Reason, SizeExceeded};
+use crate::canvas::id::Id;
+use crate::canvas::machine::child_spec::ChildSpec;
+use crate::canvas::machine::fold::Run;
+use crate::canvas::machine::task::{AttemptOutcome, Retry};
+use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
+use crate::canvas::payload::{ListWriter, Parts, Payload};
+use crate::error::Error;
+use crate::persistence::records::reader::Elements;
+use crate::task::{Call, Entry, Next, TaskContext, TaskError, TaskOptions};
+
+/// The input of a call.
+#[derive(Debug)]
+pub(crate) enum CallInput {
+    First {
+        args: Payload,
+        count: u32,
+        mode: Mode,
+        input: Option<Value>,
+    },
+    /// The complete argument list that the previous attempt's retry gave.
+    Again(Value),
+    /// The outcomes that a fold's function takes in.
+    Fold(Arc<Run>),
+}
+
+impl CallInput {
+    /// Builds the input of a call. `args` is the list that a retry gave in place of the original
+    /// arguments.
+    pub(crate) fn new(spec: &ChildSpec, args: Option<Value>) -> Self {
+        let (def, input) = (spec.def(), spec.input.as_ref());
+        match (args, &spec.run) {
+            (_, Some(run)) => Self::Fold(run.clone()),
+            (Some(list), None) => Self::Again(list),
+            (None, None) => Self::First {
+                args: def.args.clone(),
+                count: def.count,
+                mode: def.mode,
+                input: input.filter(|_| def.takes_upstream).cloned(),
+            },
+        }
+    }
+}
+
+/// The time limits of one attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) soft: Option<Duration>,
+    pub(crate) hard: Option<Duration>,
+}
+
+impl Limits {
+    pub(crate) fn of(options: &TaskOptions) -> Self {
+        Self {
+            soft: options.soft_time_limit,
+            hard: options.time_limit,
+        }
+    }
+}
+
+/// The limit that an attempt exceeded.
+pub(crate) enum LimitExceeded {
+    Soft,
+    Hard(Duration),
+}
+
+/// The times at which a running attempt reaches its limits, on the scale of
+/// [`Clock::elapsed_ms`](Clock::elapsed_ms).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadlines {
+    soft: Option<u64>,
+    hard: Option<(Duration, u64)>,
+}
+
+impl Limits {
+    pub(crate) fn are_set(self) -> bool {
+        self.soft.is_some() || self.hard.is_some()
+    }
+
+    /// Starts the limits now.
+    pub(crate) fn begin(self, soft_limit: &SoftLimit, clock: &Clock) -> Deadlines {
+        let soft = self.soft.map(|limit| clock.after(limit));
+        if let Some(soft) = soft {
+            soft_limit.set(soft);
+        }
+        Deadlines {
+            soft,
+            hard: self.hard.map(|limit| (limit, clock.after(limit))),
+        }
+    }
+}
+
+impl Deadlines {
+    /// Polls the work until a limit is reached. The limits are checked before each poll and after
+    /// the work has completed, because a poll may have blocked its thread. The caller must have
+    /// polled the work once before, so that work that completes at once is in time, however late
+    /// this check is.
+    pub(crate) async fn enforce<T>(
+        self,
+        mut work: impl Future<Output = T> + Unpin,
+        soft_limit: &SoftLimit,
+        clock: &Clock,
+    ) -> Result<T, LimitExceeded> {
+        if let Some(soft) = self.soft() {
+            tokio::select! {
+                biased;
+                () = clock.wait_until(soft) => {}
+                done = &mut work => return self.in_time(done, soft_limit, clock),
+            }
+            if !soft_limit.reach() {
+                return Err(LimitExceeded::Soft);
+            }
+        }
+        let Some((limit, until)) = self.hard else {
+            return Ok(work.await);
+        };
+        tokio::select! {
+            biased;
+            () = clock.wait_until(until) => Err(LimitExceeded::Hard(limit)),
+            done = &mut work => self.in_time(done, soft_limit, clock),
+        }
+    }
+
+    /// Returns `done`, or the limit that had passed when the work completed.
+    pub(crate) fn in_time<T>(
+        self,
+        done: T,
+        soft_limit: &SoftLimit,
+        clock: &Clock,
+    ) -> Result<T, LimitExceeded> {
+        if self.soft.is_none() && self.hard.is_none() {
+            return Ok(done);
+        }
+        // (`>` and not `>=`: the times are whole milliseconds, and the first may have begun partly
+        // elapsed.)
+        let now = clock.elapsed_ms();
+        match (self.hard, self.soft()) {
+            (Some((limit, until)), _) if now > until => Err(LimitExceeded::Hard(limit)),
+            (_, Some(soft)) if now > soft && !soft_limit.reach() => Err(LimitExceeded::Soft),
+            _ => Ok(done),
+        }
+    }
+
+    /// Returns the soft limit if it is earlier than the hard one.
+    fn soft(self) -> Option<u64> {
+        let hard = self.hard.map_or(u64::MAX, |(_, until)| until);
+        self.soft.filter(|soft| *soft < hard)
+    }
+}
+
+/// Polls the work once without checking the limits, and then applies them.
+pub(crate) async fn in_time<T>(
+    mut work: impl Future<Output = T> + Unpin,
+    limits: Limits,
+    soft_limit: &SoftLimit,
+    clock: &Clock,
+) -> Result<T, LimitExceeded> {
+    let deadlines = limits.begin(soft_limit, clock);
+    let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut work).poll(context)));
+    match at_once.await {
+        Poll::Ready(done) => deadlines.in_time(done, soft_limit, clock),
+        Poll::Pending => deadlines.enforce(work, soft_limit, clock).await,
+    }
+}
+
+pub(crate) type Outcome = Result<Result<Payload, TaskError>, Box<dyn Any + Send>>;
+
+/// A call that returns panics as its outcome.
+pub(crate) type Guarded = CatchUnwind<AssertUnwindSafe<Call>>;
+
+/// Builds the call of the function: once, or once per item.
+pub(crate) fn build_call(
+    entry: &'static Entry,
+    mut context: TaskContext,
+    arguments: CallArguments,
+) -> Guarded {
+    let call = match arguments {
+        CallArguments::Once(args, upstream) => {
+            context.upstream = upstream.map(Arc::new);
+            entry.call(context, args)
+        }
+        CallArguments::Map(items, count) => Box::pin(map(entry, context, items, count)),
+        CallArguments::Fold(acc, items) => {
+            context.folds = true;
+            Box::pin(fold(entry, context, acc, items))
+        }
+    };
+    AssertUnwindSafe(call).catch_unwind()
+}
+
+async fn map(
+    entry: &'static Entry,
+    context: TaskContext,
+    items: Payload,
+    count: u32,
+) -> Result<Payload, TaskError> {
+    let shared = context.host.shared().map_err(TaskError::from)?.clone();
+    let mut values = ListWriter::new(count as usize, items.bytes().len());
+    for (i, item) in (0..).zip(items.split(count).map_err(TaskError::new)?) {
+        let mut context = context.clone();
+        context.item = Some(i);
+        let value = entry.call(context, item.into()).await;
+        values.push(value.map_err(|error| error.of_item("map"))?.bytes());
+        // After the last item the result as a whole is too large, and the message says only that.
+        if let Err(size) = shared.registry.check(entry.name, "result", values.bytes()) {
+            let mut message = format!("its result takes {size}");
+            if i + 1 < count {
+                message = format!("{message}: already after {} of {count} items", i + 1);
+            }
+            return Err(TaskError::too_large(message));
+        }
+    }
+    Ok(values.finish())
+}
+
+async fn fold(
+    entry: &'static Entry,
+    context: TaskContext,
+    mut acc: Payload,
+    items: Vec<Payload>,
+) -> Result<Payload, TaskError> {
+    for item in items {
+        let mut args = ListWriter::new(2, acc.bytes().len() + item.bytes().len());
+        args.push(acc.bytes());
+        args.push(item.bytes());
+        let next = entry.call(context.clone(), args.finish_parts()).await;
+        acc = next.map_err(|error| error.of_item("fold"))?;
+    }
+    Ok(acc)
+}
+
+/// The arguments of a call, resolved: for one call, or for one per item.
+pub(crate) enum CallArguments {
+    /// The arguments, and the upstream list if the function streams it.
+    Once(Parts, Option<Elements>),
+    Map(Payload, u32),
+    /// The accumulator and the items, which are passed to the function one after the other.
+    Fold(Payload, Vec<Payload>),
+}
+
+impl CallInput {
+    /// Resolves the arguments if no read from the store is needed; otherwise returns the input
+    /// unchanged.
+    pub(crate) fn at_hand(self) -> Result<CallArguments, Self> {
+        let list = match self {
+            Self::First {
+                args,
+                count,
+                mode: Mode::Map,
+                ..
+            } => return Ok(CallArguments::Map(args, count)),
+            Self::First {
+                args,
+                count,
+                input: None,
+                ..
+            } => {
+                let mut list = ListWriter::new(count as usize, args.bytes().len());
+                list.push(args.bytes());
+                list
+            }
+            Self::First {
+                args,
+                count,
+                input: Some(Value::Inline(input)),
+                ..
+            } => {
+                let bytes = input.bytes().len() + args.bytes().len();
+                let mut list = ListWriter::new(count as usize + 1, bytes);
+                list.push(input.bytes());
+                list.push(args.bytes());
+                list
+            }
+            Self::Fold(run) => {
+                let at_hand = run.at_hand();
+                let arguments = at_hand.map(|(acc, items)| CallArguments::Fold(acc, items));
+                return arguments.ok_or(Self::Fold(run));
+            }
+            stored => return Err(stored),
+        };
+        Ok(CallArguments::Once(list.finish_parts(), None))
+    }
+}
+
+/// Resolves the arguments: the input from upstream first, then the task's own.
+pub(crate) async fn resolve_input(
+    shared: &Shared,
+    root: Id,
+    entry: &Entry,
+    input: CallInput,
+) -> Result<CallArguments, String> {
+    let mut upstream = None;
+    let list = match input.at_hand() {
+        Ok(arguments) => return Ok(arguments),
+        Err(CallInput::First {
+            args, count, input, ..
+        }) => {
+            let all = count as usize + usize::from(input.is_some());
+            let mut list = ListWriter::new(all, args.bytes().len());
+            if let Some(input) = input {
+                if entry.streams() {
+                    upstream = shared.elements(root, &input).await.map_err(unreadable)?;
+                }
+                match upstream {
+                    // An empty list takes its position in the arguments.
+                    Some(_) => list.begin(0),
+                    None => list = load(shared, root, input, list).await?,
+                }
+            }
+            list.push(args.bytes());
+            list
+        }
+        Err(CallInput::Fold(run)) => {
+            let (acc, items) = shared.fold_items(root, run).await.map_err(unreadable)?;
+            return Ok(CallArguments::Fold(acc, items));
+        }
+        Err(CallInput::Again(all)) => load(shared, root, all, ListWriter::raw()).await?,
+    };
+    Ok(CallArguments::Once(list.finish_parts(), upstream))
+}
+
+async fn load(
+    shared: &Shared,
+    root: Id,
+    value: Value,
+    list: ListWriter,
+) -> Result<ListWriter, String> {
+    let loaded = shared.append(root, value, list).await;
+    loaded.map_err(unreadable)
+}
+
+fn unreadable(error: Error) -> String {
+    format!("its input could not be read: {error}")
+}
+
+/// Identifies an attempt, for its log entries and failures.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttemptRef {
+    pub(crate) id: Id,
+    pub(crate) entry: &'static Entry,
+    pub(crate) attempt: u32,
+}
+
+impl AttemptRef {
+    /// Returns the tracing span of the attempt.
+    pub(crate) fn span(&self) -> Span {
+        let Self { id, attempt, .. } = self;
+        tracing::info_span!("attempt", %id, name = self.entry.name, attempt)
+    }
+
+    /// Converts the function's result, or the limit that it exceeded, into the attempt's outcome.
+    pub(crate) fn end_in_time(
+        &self,
+        done: Result<Outcome, LimitExceeded>,
+        shared: &Shared,
+    ) -> AttemptOutcome {
+        match done {
+            Ok(outcome) => self.end(outcome, shared),
+            Err(exceeded) => self.too_late(exceeded, shared),
+        }
+    }
+
+    pub(crate) fn end(&self, outcome: Outcome, shared: &Shared) -> AttemptOutcome {
+        let error = match outcome {
+            Ok(Ok(payload)) => return self.value(payload, shared),
+            Ok(Err(error)) => error,
+            Err(panic) => TaskError::panic(panic_text(&*panic)),
+        };
+        self.failed(&error, shared)
+    }
+
+    fn value(&self, payload: Payload, shared: &Shared) -> AttemptOutcome {
+        match self.check(shared, "result", &payload) {
+            Ok(()) => AttemptOutcome::Value(Value::Inline(payload)),
+            Err(size) => self.too_large(&format!("its result takes {size}")),
+        }
+    }
+
+    /// Returns the outcome of an attempt that returned an error.
+    fn failed(&self, error: &TaskError, shared: &Shared) -> AttemptOutcome {
+        match error.next(&self.entry.options) {
+            Next::Replace(canvas) => match freeze::plan_subtask(*canvas, true, &shared.registry) {
+                Ok(plan) => AttemptOutcome::Replaced(plan),
+                Err(error) => {
+                    let message = format!("its replacement is refused: {error}");
+                    match error.reason {
+                        Reason::TooLarge { .. } => self.too_large(&message),
+                        Reason::Wrong(_) | Reason::QueueName(_) => {
+                            self.failure(FailureKind::Type, &message, Retry::Never)
+                        }
+                    }
+                }
+            },
+            Next::Unfit(misfit) => AttemptOutcome::Unfit {
+                failure: error.failure(self.id, self.entry.name, self.attempt),
+                misfit,
+            },
+            Next::Retry(retry) => {
+                if let Retry::Asked { args, .. } = &retry
+                    && let Some(Value::Inline(args)) = args
+                    && let Err(size) = self.check(shared, "arguments", args)
+                {
+                    return self.too_large(&format!("the arguments of its retry take {size}"));
+                }
+                AttemptOutcome::Failure {
+                    failure: error.failure(self.id, self.entry.name, self.attempt),
+                    retry,
+                }
+            }
+        }
+    }
+
+    fn check(
+        &self,
+        shared: &Shared,
+        what: &'static str,
+        payload: &Payload,
+    ) -> Result<(), SizeExceeded> {
+        let bytes = payload.bytes().len();
+        shared.registry.check(self.entry.name, what, bytes)
+    }
+
+    /// Returns a failure that is never retried: another attempt would end the same way.
+    fn too_large(&self, message: &str) -> AttemptOutcome {
+        self.failure(FailureKind::PayloadTooLarge, message, Retry::Never)
+    }
+
+    pub(crate) fn too_late(&self, exceeded: LimitExceeded, shared: &Shared) -> AttemptOutcome {
+        match exceeded {
+            // Like any other error, this one may be retried.
+            LimitExceeded::Soft => self.failed(&TaskError::soft_time_limit(), shared),
+            LimitExceeded::Hard(limit) => {
+                let message = format!("time limit of {limit:?} exceeded");
+                self.failure(FailureKind::TimeLimit, &message, Retry::Never)
+            }
+        }
+    }
+
+    pub(crate) fn failure(&self, kind: FailureKind, message: &str, retry: Retry) -> AttemptOutcome {
+        AttemptOutcome::Failure {
+            failure: TaskFailure::new(kind, self.id, self.entry.name, self.attempt, message),
+            retry,
+        }
+    }
+
+    /// Returns the outcome of an attempt that was cancelled. Its details do not matter: the task is
+    /// revoked.
+    pub(crate) fn cancelled(&self) -> AttemptOutcome {
+        AttemptOutcome::Failure {
+            failure: TaskFailure::revoked(self.id, self.entry.name),
+            retry: Retry::Never,
+        }
+    }
+
+    /// Returns the outcome of an attempt that panicked outside its body, as a local or a panic
+    /// payload was dropped. Such a panic counts as the task's own.
+    pub(crate) fn panicked_outside(&self) -> AttemptOutcome {
+        let message = "a panic while something of the task was dropped";
+        self.failure(FailureKind::Panic, message, Retry::Auto)
+    }
+}
+
+/// Logs a failed attempt by its kind, never with its message, which is the user's.
+pub(crate) fn log_failed(spec: &ChildSpec, attempt: u32, kind: FailureKind, is_retried: bool) {
+    let (id, name) = (spec.id(), spec.node.name());
+    let errback = spec.is_errback();
+    if is_retried {
+        tracing::warn!(%id, name, attempt, ?kind, errback, "an attempt failed: the task is retried");
+    } else if errback {
+        tracing::error!(%id, name, attempt, ?kind, errback, "an errback failed: only this log entry reports it");
+    } else {
+        tracing::error!(%id, name, attempt, ?kind, errback, "a task failed");
+    }
+}
+
+/// Logs a task that expired before attempt number `attempt` could start.
+pub(crate) fn log_expired(spec: &ChildSpec, attempt: u32) {
+    let (id, name) = (spec.id(), spec.node.name());
+    let kind = FailureKind::Revoked;
+    tracing::warn!(%id, name, attempt, ?kind, "a task expired before it could start");
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without a text".to_owned()
+    }
+}

@@ -1,0 +1,6 @@
+//! The limits on what is in memory and on what runs, as pure state machines.
+
+pub(crate) mod backlog;
+pub(crate) mod pending_limit;
+pub(crate) mod queue;
+pub(crate) mod start_pacer;

@@ -1,0 +1,200 @@
+//! An audit: reads every record of a store and compares the records with each other.
+
+mod cross_checks;
+
+use std::collections::HashSet;
+use std::fmt;
+
+use self::cross_checks::CrossChecks;
+use super::backlog::Waiting;
+use super::codec;
+use super::codec::Kind;
+use super::definition::WorkflowHeader;
+use super::keys;
+use super::meta::{Opening, Session};
+use super::reader::Ended;
+use super::steady::ClockReading;
+use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::id::{Id, Seq};
+use crate::canvas::quarantine::Suspect;
+use crate::persistence::{Store, StoreError};
+
+/// The most findings that are kept; all are counted.
+const MAX_FINDINGS: usize = 1_000;
+
+/// What [`App::verify`](crate::App::verify) found in a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Audit {
+    /// Segments of the log that are in use.
+    pub segments: u64,
+    /// Complete frames in these segments, one per commit.
+    pub frames: u64,
+    /// Records.
+    pub records: u64,
+    /// The bytes of their keys and values.
+    pub bytes: u64,
+    /// Workflows that wait for capacity in their lane or for their time.
+    pub waiting: u64,
+    /// Workflows that have begun and have not ended.
+    pub live: u64,
+    /// Workflows that have ended and are retained.
+    pub ended: u64,
+    /// The defects, at most the first thousand.
+    pub findings: Vec<Finding>,
+    /// The number of defects beyond these.
+    pub omitted: u64,
+}
+
+/// One defect of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The file, the key, or the workflow.
+    pub place: String,
+    /// What is wrong there.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+impl Audit {
+    /// Reads all records of a store, of any engine. The store must not be in use elsewhere.
+    ///
+    /// # Examples
+    /// ```
+    /// # use chordal::persistence::{Audit, Batch, MemoryStore, Store};
+    /// let store = MemoryStore::new();
+    /// assert!(Audit::of(&store).is_sound());
+    /// let mut batch = Batch::new();
+    /// batch.put("w of nobody", "x");
+    /// store.apply(batch)?;
+    /// assert_eq!(Audit::of(&store).findings.len(), 1);
+    /// # Ok::<(), chordal::StoreError>(())
+    /// ```
+    #[must_use]
+    pub fn of(store: &dyn Store) -> Self {
+        let mut audit = Self::default();
+        let _ = audit.read(store);
+        audit
+    }
+
+    /// Returns whether no defect was found.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    pub(crate) fn find(&mut self, place: impl Into<String>, what: impl Into<String>) {
+        if self.findings.len() == MAX_FINDINGS {
+            self.omitted += 1;
+            return;
+        }
+        self.findings.push(Finding {
+            place: place.into(),
+            what: what.into(),
+        });
+    }
+
+    /// Adds an error that reading returned.
+    pub(crate) fn fail(&mut self, error: &StoreError) {
+        match error {
+            StoreError::Corrupt {
+                path_or_place,
+                what,
+            } => self.find(path_or_place, what),
+            StoreError::RolledBack { path, .. } => {
+                self.find(path.display().to_string(), error.to_string());
+            }
+            StoreError::WrongStore { path, .. } => {
+                self.find(path.display().to_string(), error.to_string());
+            }
+            StoreError::UnsupportedVersion { path_or_place, .. } => {
+                self.find(path_or_place, error.to_string());
+            }
+            other => self.find("the store", other.to_string()),
+        }
+    }
+
+    /// Reads all records of a store that no task writes to; returns the broken ones. The memory
+    /// used grows with the number of workflows.
+    pub(crate) fn read(&mut self, store: &dyn Store) -> Broken {
+        let mut checks = CrossChecks::new(self, store);
+        for pair in store.scan(&[0], &[0xff]) {
+            match pair {
+                Ok((key, value)) => checks.add(&key, &value),
+                Err(error) => {
+                    checks.fail(&error);
+                    return Broken::default();
+                }
+            }
+        }
+        checks.close()
+    }
+}
+
+/// The records and workflows in which an audit found a defect.
+#[derive(Debug, Default)]
+pub(crate) struct Broken {
+    pub(crate) workflows: HashSet<Id>,
+    /// Keys of unreadable records that belong to no workflow.
+    pub(crate) records: HashSet<Vec<u8>>,
+}
+
+impl Broken {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.workflows.is_empty() && self.records.is_empty()
+    }
+}
+
+/// Returns the workflow that a record belongs to, if its key tells.
+pub(crate) fn owner(key: &[u8]) -> Option<Id> {
+    let id = match key.first()? {
+        b'b' | b'w' | b'd' | b's' | b'p' | b'r' | b'c' | b'k' | b'x' => keys::id_of(key),
+        b'e' | b't' | b'u' => keys::timed_of(key).map(|(_, root)| root),
+        b'q' => keys::queued_of(key).map(|(_, root)| root),
+        _ => None,
+    };
+    id.map(Id::root)
+}
+
+/// Checks one record as far as that is possible without the others.
+pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
+    match key.first() {
+        Some(b'm') if key == keys::META => drop(codec::decode::<Opening>(Kind::Meta, key, record)?),
+        Some(b'm') if key == keys::LAST_SWEPT => {
+            let _: Option<Id> = codec::decode(Kind::LastSwept, key, record)?;
+        }
+        Some(b'm') if key == keys::LIFE => drop(codec::decode::<Session>(Kind::Life, key, record)?),
+        Some(b'm') if key == keys::CLOCK => {
+            let _: ClockReading = codec::decode(Kind::Clock, key, record)?;
+        }
+        Some(b'm') if key == keys::PENDING => {
+            let _: Load = codec::decode(Kind::Pending, key, record)?;
+        }
+        Some(b'k') => drop(codec::decode::<Suspect>(Kind::Suspect, key, record)?),
+        Some(b'm') if key == keys::IMPORTING || key == keys::STOPPING => {
+            codec::decode::<()>(Kind::Mark, key, record)?;
+        }
+        Some(b'b') => drop(codec::decode::<Waiting>(Kind::Waiting, key, record)?),
+        Some(b'w' | b'e') => drop(codec::decode::<WorkflowHeader>(Kind::Head, key, record)?),
+        Some(b'q' | b't' | b'u' | b'x') => codec::decode(Kind::Mark, key, record)?,
+        Some(b'd') => drop(codec::unframe(Kind::Members, key, record)?),
+        Some(b's') => drop(codec::segment_records(key, record)?),
+        Some(b'p') => drop(codec::unframe(Kind::Piece, key, record)?),
+        Some(b'r') => drop(codec::decode::<Ended>(Kind::Result, key, record)?),
+        Some(b'c') => drop(codec::decode::<Seq>(Kind::Counter, key, record)?),
+        Some(b'i') => drop(codec::decode::<Id>(Kind::Idempotency, key, record)?),
+        _ => {
+            return Err(StoreError::Corrupt {
+                path_or_place: format!("record {}", keys::shown(key)),
+                what: "no record has such a key".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}

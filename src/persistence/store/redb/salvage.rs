@@ -1,0 +1,57 @@
+//! Reads all records that redb still returns from a damaged file.
+
+use std::fs;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+use super::base::Base;
+use super::scan::RedbScan;
+use crate::persistence::StoreError;
+use crate::persistence::records::salvage::Salvage;
+use crate::persistence::store::fs::files::{failed, make_dir, with_ending};
+use crate::persistence::store::fs::watermark::Watermark;
+
+/// Passes the readable records of the closed store in `data_dir` to `salvage`. redb writes to files
+/// that it opens, so it opens a copy beside `to`.
+pub(crate) fn salvage(
+    data_dir: &Path,
+    to: &Path,
+    salvage: &mut Salvage<'_>,
+) -> Result<(), StoreError> {
+    let from = data_dir.join("redb");
+    let copy = with_ending(to, ".redb");
+    make_dir(&copy)?;
+    let db = copy.join("db");
+    fs::copy(from.join("db"), &db).map_err(|e| failed("copy", &from.join("db"), e))?;
+    let base = Base::open_damaged(db)?;
+    match (Watermark::peek(&from.join("fence")), base.last_commit()) {
+        (Ok(expected), Ok(found)) if found < expected => {
+            let what = format!("the commits {} to {expected} are missing", found + 1);
+            salvage.find(from.display().to_string(), what);
+            salvage.report.missing_commits += expected - found;
+        }
+        (Err(error), _) | (_, Err(error)) => salvage.fail(&error),
+        _ => {}
+    }
+    // From the front up to the first unreadable record, then from the back.
+    let epoch = AtomicU64::new(0);
+    let all = || RedbScan::new(&base, &epoch, (Bound::Unbounded, Bound::Unbounded));
+    let mut last = Vec::new();
+    for pair in all() {
+        match pair {
+            Ok((key, value)) => {
+                last.clone_from(&key);
+                salvage.put(key, value)?;
+            }
+            Err(error) => {
+                salvage.fail(&error);
+                let rest = all().rev().map_while(Result::ok);
+                for (key, value) in rest.take_while(|(key, _)| *key > last) {
+                    salvage.put(key, value)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

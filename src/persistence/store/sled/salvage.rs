@@ -1,0 +1,246 @@
+//! Reads the remains of a damaged store: sled's pages, then the frames of the log.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::base::{IDENTITY, MARK, Mark};
+use super::files::{failed, list};
+use super::frame::{ALIGN, Frame, claimed_generation};
+use super::pages::{Leaf, Pages};
+use super::replay::{check_versions, number};
+use super::segment::{FRAMES, SegmentHeader};
+use crate::persistence::StoreError;
+use crate::persistence::records::keys;
+use crate::persistence::records::salvage::Salvage;
+use crate::persistence::store::fs::watermark;
+use crate::persistence::store::fs::watermark::Watermark;
+
+/// Passes the readable records of the closed store in `data_dir` to `salvage`; changes nothing in
+/// the store.
+pub(crate) fn salvage(data_dir: &Path, salvage: &mut Salvage<'_>) -> Result<(), StoreError> {
+    let log = data_dir.join("wal");
+    check_versions(&log)?;
+    let mark = read_pages(&data_dir.join("sled"), salvage)?;
+    read_log(&log, mark, salvage)
+}
+
+/// Copies sled's records; returns how much of the log sled holds, if its mark can be read.
+fn read_pages(sled: &Path, salvage: &mut Salvage<'_>) -> Result<Option<Mark>, StoreError> {
+    let mut mark = None;
+    let mut spans = Vec::new();
+    let mut is_empty = false;
+    let mut pages = match Pages::of(sled) {
+        Ok(pages) => pages,
+        Err(error) => {
+            salvage.find(sled.join("db").display().to_string(), error.to_string());
+            return Ok(None);
+        }
+    };
+    pages.leaves(|leaf| {
+        // The mark is in a tree of its own.
+        if let Some(found) = leaf.records.get(MARK) {
+            mark = Mark::of(found).or(mark);
+            return Ok(());
+        }
+        if leaf.records.contains_key(IDENTITY) {
+            return Ok(());
+        }
+        let Leaf { from, to, records } = leaf;
+        if records.is_empty() && from.is_empty() && to.is_empty() {
+            // The leaf is a whole tree. It is not the tree of the mark, which has a record.
+            is_empty = true;
+            return Ok(());
+        }
+        salvage.clear(&from, &to)?;
+        for (key, value) in records {
+            salvage.put(key, value)?;
+        }
+        spans.push((from, to));
+        Ok(())
+    })?;
+    for finding in pages.findings {
+        salvage.find(finding.place, finding.what);
+    }
+    if is_empty && spans.is_empty() {
+        spans.push((Vec::new(), Vec::new()));
+    }
+    for (from, to) in gaps(spans) {
+        let to = if to.is_empty() {
+            "the end".to_owned()
+        } else {
+            keys::shown(&to)
+        };
+        let what = format!(
+            "the records from {} up to {to} are missing",
+            keys::shown(&from)
+        );
+        salvage.find(sled.display().to_string(), what);
+    }
+    if mark.is_none() {
+        salvage.find(
+            sled.display().to_string(),
+            "its mark of the log cannot be read",
+        );
+    }
+    Ok(mark)
+}
+
+/// Returns the spans between keys that none of these spans covers; an empty end is no bound.
+fn gaps(mut spans: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    spans.sort_unstable();
+    let mut gaps = Vec::new();
+    let mut covered = Some(Vec::new());
+    for (from, to) in spans {
+        let Some(end) = &covered else { break };
+        if from > *end {
+            gaps.push((end.clone(), from));
+        }
+        covered = match to.is_empty() {
+            true => None,
+            false => covered.max(Some(to)),
+        };
+    }
+    gaps.extend(covered.map(|end| (end, Vec::new())));
+    gaps
+}
+
+/// The location of a complete frame.
+#[derive(Clone, Copy, Debug)]
+struct FrameLocation {
+    file: usize,
+    start: usize,
+    generation: u64,
+    synced: u64,
+}
+
+/// The complete frames of a log, and the evidence of incomplete ones.
+#[derive(Debug, Default)]
+struct Frames {
+    files: Vec<PathBuf>,
+    /// By the frames' numbers.
+    locations: BTreeMap<u64, FrameLocation>,
+    /// All frames up to this one were on disk.
+    synced: u64,
+    /// The latest generation of a segment.
+    generation: u64,
+}
+
+impl Frames {
+    fn read(dir: &Path, salvage: &mut Salvage<'_>) -> Result<Self, StoreError> {
+        let mut frames = Self::default();
+        for name in list(dir)? {
+            if name.to_str().and_then(number).is_some() {
+                frames.files.push(dir.join(name));
+            }
+        }
+        for file in 0..frames.files.len() {
+            if let Err(error) = frames.read_file(file) {
+                let location = frames.files[file].display().to_string();
+                salvage.find(location, error.to_string());
+            }
+        }
+        if let Ok(last) = Watermark::peek(&dir.join(watermark::NAME)) {
+            frames.synced = frames.synced.max(last);
+        }
+        Ok(frames)
+    }
+
+    fn read_file(&mut self, file: usize) -> Result<(), StoreError> {
+        let path = &self.files[file];
+        let header = SegmentHeader::of(path)?;
+        let bytes = fs::read(path).map_err(|e| failed("read", path, e))?;
+        if let Some(header) = header {
+            // All frames before its first one were on disk when the segment was begun.
+            self.synced = self.synced.max(header.first.saturating_sub(1));
+            self.generation = self.generation.max(header.generation);
+        }
+        let mut start = FRAMES as usize;
+        while start < bytes.len() {
+            let found = claimed_generation(&bytes, start)
+                .and_then(|generation| Frame::at(&bytes, start, generation));
+            let Some(frame) = found else {
+                start += ALIGN;
+                continue;
+            };
+            let location = FrameLocation {
+                file,
+                start,
+                generation: frame.stamp.generation,
+                synced: frame.stamp.synced,
+            };
+            start = frame.end;
+            self.generation = self.generation.max(location.generation);
+            let known = self.locations.entry(frame.stamp.seq).or_insert(location);
+            // A number is given a second time if a torn frame had it before.
+            if known.generation < location.generation {
+                *known = location;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the first frame to apply: the one behind the frames that sled holds, or an earlier
+    /// one if none is missing from there on.
+    fn first(&self, mark: Option<Mark>) -> u64 {
+        let last = self.locations.keys().next_back().copied().unwrap_or(0);
+        let mut first = mark.map_or(last.max(1), |mark| mark.seq + 1);
+        while first > 1 && self.locations.contains_key(&(first - 1)) {
+            first -= 1;
+        }
+        first
+    }
+
+    fn synced(&self) -> u64 {
+        let stamps = self.locations.values().map(|location| location.synced);
+        stamps.max().unwrap_or(0).max(self.synced)
+    }
+}
+
+/// Applies the remaining frames of the log, in order.
+fn read_log(dir: &Path, mark: Option<Mark>, salvage: &mut Salvage<'_>) -> Result<(), StoreError> {
+    let frames = Frames::read(dir, salvage)?;
+    let synced = frames.synced();
+    if mark.is_some_and(|mark| frames.generation < mark.generation) {
+        salvage.find(dir.display().to_string(), "the end of the log is missing");
+    }
+    let mut next = frames.first(mark);
+    let mut open: Option<(usize, Vec<u8>)> = None;
+    for (&seq, location) in frames.locations.range(next..) {
+        if seq > next {
+            if next > synced {
+                // The frames that follow were never acknowledged.
+                return Ok(());
+            }
+            report_missing(dir, next, seq - 1, salvage);
+        }
+        if open.as_ref().is_none_or(|(file, _)| *file != location.file) {
+            let path = &frames.files[location.file];
+            let bytes = fs::read(path).map_err(|e| failed("read", path, e))?;
+            open = Some((location.file, bytes));
+        }
+        let bytes = open.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+        let frame = Frame::at(bytes, location.start, location.generation);
+        match frame.and_then(|frame| frame.batch()) {
+            Some(batch) => {
+                salvage.apply(batch)?;
+                salvage.report.commits += 1;
+            }
+            None => report_missing(dir, seq, seq, salvage),
+        }
+        next = seq + 1;
+    }
+    if next <= synced {
+        report_missing(dir, next, synced, salvage);
+    }
+    Ok(())
+}
+
+fn report_missing(dir: &Path, first: u64, last: u64, salvage: &mut Salvage<'_>) {
+    let what = match first == last {
+        true => format!("commit {first} is missing"),
+        false => format!("the commits {first} to {last} are missing"),
+    };
+    salvage.find(dir.display().to_string(), what);
+    salvage.report.missing_commits += last - first + 1;
+}

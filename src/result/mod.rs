@@ -1,0 +1,1046 @@
+//! The handle of a submitted canvas.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::de::DeserializeOwned;
+
+use crate::actors::context::shared::{Backend, Shared, Watch};
+use crate::actors::engine::client;
+use crate::actors::engine::retention_guard::RetentionGuard;
+use crate::actors::execute::attempt::Attempt;
+use crate::actors::execute::body;
+use crate::canvas::freeze::{Def, Node};
+use crate::canvas::id::Id;
+use crate::canvas::machine::{ChildProgress, Record};
+use crate::canvas::outcome::Outcome;
+use crate::canvas::payload::Payload;
+use crate::canvas::revoke_outcome::RevokeOutcome;
+use crate::canvas::state::State;
+use crate::error::{Error, Result};
+use crate::messages::engine::Wanted;
+use crate::persistence::records::codec;
+use crate::persistence::records::keys;
+use crate::persistence::records::reader::{NodeLocation, Reader, Resolution};
+
+/// The handle of a submitted task, chain, group or chord (Celery's `AsyncResult`).
+///
+/// It reads durable records, so its answers survive a restart. Dropping it does not stop the work.
+/// While it exists, its workflow is kept even past its retention.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # use std::time::Duration;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+/// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+/// let sum = app.apply_async(add.s(2, 2)).await?;
+/// assert_eq!(sum.get_timeout(Duration::from_secs(60)).await?, 4);
+/// assert!(sum.successful().await?);
+///
+/// let again = app.async_result::<i64>(sum.id()).await?;
+/// assert_eq!(again.get().await?, 4);
+/// # app.shutdown().await }
+/// ```
+#[must_use = "a handle is how the result is found; `let _ =` says that it is not wanted"]
+pub struct AsyncResult<O> {
+    shared: Arc<Shared>,
+    id: Id,
+    /// Where a node below the root is stored; `None` for a root.
+    location: Option<Arc<NodeLocation>>,
+    guard: RetentionGuard,
+    /// The attempt that received this handle: while it waits it needs no slot, and the workflow it
+    /// waits for is loaded at once.
+    attempt: Option<Arc<Attempt>>,
+    types: PhantomData<fn() -> O>,
+}
+
+/// The handle of a group, or of any other canvas whose value is a list.
+pub type GroupResult<T> = AsyncResult<Vec<T>>;
+
+impl<O> AsyncResult<O> {
+    pub(crate) fn root(shared: Arc<Shared>, guard: RetentionGuard) -> Self {
+        Self {
+            id: guard.root(),
+            shared,
+            location: None,
+            guard,
+            attempt: None,
+            types: PhantomData,
+        }
+    }
+
+    /// Creates the handle of a workflow that a running task has submitted.
+    pub(crate) fn of_task(
+        shared: Arc<Shared>,
+        guard: RetentionGuard,
+        attempt: Option<Arc<Attempt>>,
+    ) -> Self {
+        Self {
+            attempt,
+            ..Self::root(shared, guard)
+        }
+    }
+
+    fn below(shared: Arc<Shared>, id: Id, location: NodeLocation) -> Self {
+        Self {
+            guard: shared.pin(id),
+            shared,
+            id,
+            location: Some(Arc::new(location)),
+            attempt: None,
+            types: PhantomData,
+        }
+    }
+
+    pub(crate) async fn find(shared: Arc<Shared>, id: Id) -> Result<Self> {
+        // Guarded first, so that it is not swept before the handle exists.
+        let Some(guard) = shared.retention_guards.pin_unless_leaving(id.root()) else {
+            // The answer must not depend on records that are not durable yet.
+            client::confirm(&shared).await?;
+            return Err(Error::UnknownId { id });
+        };
+        let location = shared.reader()?.find(id)?.ok_or(Error::UnknownId { id })?;
+        Ok(if id == id.root() {
+            Self::root(shared, guard)
+        } else {
+            Self::below(shared, id, location)
+        })
+    }
+
+    /// Returns the id, for [`App::async_result`](crate::App::async_result).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// let saved = sum.id().to_string();
+    /// assert_eq!(app.async_result::<i64>(saved.parse()?).await?.get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Gives the handle another type of value; see
+    /// [`App::async_result`](crate::App::async_result).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(Canvas::task("add", (2, 2))).await?.cast::<i64>();
+    /// assert_eq!(sum.get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn cast<T>(self) -> AsyncResult<T> {
+        AsyncResult {
+            shared: self.shared,
+            id: self.id,
+            location: self.location,
+            guard: self.guard,
+            attempt: self.attempt,
+            types: PhantomData,
+        }
+    }
+
+    /// Returns the state.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// sum.get().await?;
+    /// assert_eq!(sum.state().await?, chordal::State::Success);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], or [`Error::ShutDown`] and [`Error::Halted`] after the end of the app; the
+    /// same is true of all methods that read the store.
+    pub async fn state(&self) -> Result<State> {
+        if self.shared.is_quarantined(self.id) {
+            return Ok(State::Quarantined);
+        }
+        let reader = self.reader()?;
+        Ok(match &self.location {
+            Some(location) => reader.state(self.id.root(), location)?,
+            None => match reader.ended(self.id)? {
+                Some(ended) => match ended.outcome {
+                    Outcome::Success(_) => State::Success,
+                    Outcome::Failure(_) => State::Failure,
+                    Outcome::Revoked(_) => State::Revoked,
+                },
+                None => {
+                    let location = reader.find(self.id)?;
+                    let location = location.ok_or(Error::UnknownId { id: self.id })?;
+                    reader.state(self.id, &location)?
+                }
+            },
+        })
+    }
+
+    /// Returns whether it has ended, with a value or not.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// sum.get().await?;
+    /// assert!(sum.ready().await?);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn ready(&self) -> Result<bool> {
+        Ok(self.resolution()?.is_some())
+    }
+
+    /// Returns whether it has ended with a value.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// sum.get().await?;
+    /// assert!(sum.successful().await?);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn successful(&self) -> Result<bool> {
+        Ok(matches!(
+            self.resolution()?,
+            Some(Resolution::Ended(Outcome::Success(_)))
+        ))
+    }
+
+    /// Returns whether it has ended with a failure.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parse]).start().await?;
+    /// let number = app.apply_async(parse.s("x".into())).await?;
+    /// assert!(number.get().await.is_err());
+    /// assert!(number.failed().await?);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn failed(&self) -> Result<bool> {
+        Ok(matches!(
+            self.resolution()?,
+            Some(Resolution::Ended(Outcome::Failure(_)))
+        ))
+    }
+
+    /// Returns the handles of its children, in order:
+    ///
+    /// - of a group, its members; of a chain, its steps;
+    /// - of a chord, the members of its header, followed by its body if that is a chain, group or
+    ///   chord. A body that is a task has the chord's own handle, so the body's children follow
+    ///   instead;
+    /// - of a fold, its members, and the children of its function;
+    /// - of a task, its callbacks and errbacks, whether they run or not; then the canvases that it
+    ///   has [called](crate::TaskContext::call), [added](crate::TaskContext::add_to_chord) to its
+    ///   chord or been [replaced](crate::TaskContext::replace) by; then the workflows that it has
+    ///   [submitted](crate::TaskContext::apply_async) and that are still kept.
+    ///
+    /// (`list | task.each()` is a chain, so its children are the steps; the elements are the
+    /// children of the second step.) An [`each`](crate::Signature::each) has no children before its
+    /// upstream list is known. The type is not checked here, as with
+    /// [`App::async_result`](crate::App::async_result).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let group = app.apply_async(group((0..3).map(|i| add.s(i, i)))).await?;
+    /// for (i, child) in group.children::<i64>().await?.iter().enumerate() {
+    ///     assert_eq!(child.get().await?, 2 * i as i64);
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn children<T>(&self) -> Result<Vec<AsyncResult<T>>> {
+        let reader = self.reader()?;
+        let Some(parent) = reader.find(self.id)? else {
+            return Err(Error::UnknownId { id: self.id });
+        };
+        let mut children = self.handles(reader.children(self.id, &parent)?);
+        if let Some(task) = parent.task() {
+            for root in reader.submitted_by(self.id.node(task))? {
+                // Guarded first, so that it is not swept before the handle exists.
+                if let Some(guard) = self.shared.retention_guards.pin_unless_leaving(root)
+                    && reader.header(root)?.is_some()
+                {
+                    let attempt = self.attempt.clone();
+                    children.push(AsyncResult::of_task(self.shared.clone(), guard, attempt));
+                }
+            }
+        }
+        Ok(children)
+    }
+
+    /// Returns the handle that has this one among its [children](Self::children): the chain, group,
+    /// chord or task that it is a part of, the task whose callback it is, or the task that
+    /// submitted it. `None` for a workflow that the app submitted, or if that task is no longer
+    /// kept.
+    ///
+    /// (Celery's `result.parent` is the step before, or the header; here these are children of the
+    /// same chain or chord.)
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2) | add.partial(4)).await?;
+    /// let steps = sum.children::<i64>().await?;
+    /// let parent = steps[0].parent::<i64>().await?.expect("it is a step");
+    /// assert_eq!(parent.id(), sum.id());
+    /// assert!(sum.parent::<i64>().await?.is_none());
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn parent<T>(&self) -> Result<Option<AsyncResult<T>>> {
+        let reader = self.reader()?;
+        let root = self.id.root();
+        let location = reader.find(self.id)?;
+        let location = location.ok_or(Error::UnknownId { id: self.id })?;
+        let parent = match reader.parent(root, &location)? {
+            Some(parent) => Some(root.node(parent.node.seq)),
+            None => reader.submitter(root)?,
+        };
+        let Some(parent) = parent else {
+            return Ok(None);
+        };
+        match AsyncResult::find(self.shared.clone(), parent).await {
+            Ok(parent) => Ok(Some(AsyncResult {
+                attempt: self.attempt.clone(),
+                ..parent
+            })),
+            Err(Error::UnknownId { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn handles<T>(&self, locations: Vec<NodeLocation>) -> Vec<AsyncResult<T>> {
+        let handle = |location: NodeLocation| {
+            let id = self.id.node(location.node.seq);
+            AsyncResult {
+                attempt: self.attempt.clone(),
+                ..AsyncResult::below(self.shared.clone(), id, location)
+            }
+        };
+        locations.into_iter().map(handle).collect()
+    }
+
+    /// Returns the handles of the members of the group whose list is its value: of a group, of a
+    /// chain that ends in one, of a chord whose body is one. `None` if its value is not the list of
+    /// a group.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn range(n: i64) -> Vec<i64> { (0..n).collect() }
+    /// # #[task] async fn double(n: i64) -> i64 { 2 * n }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![range, double]).start().await?;
+    /// let doubles = app.apply_async(range.s(3) | double.each()).await?;
+    /// doubles.get().await?;
+    /// let members = doubles.members::<i64>().await?.expect("it ends in a group");
+    /// assert_eq!(members[2].get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn members<T>(&self) -> Result<Option<Vec<AsyncResult<T>>>> {
+        let reader = self.reader()?;
+        let Some(location) = reader.find(self.id)? else {
+            return Err(Error::UnknownId { id: self.id });
+        };
+        let members = reader.members(self.id.root(), &location)?;
+        Ok(members.map(|members| self.handles(members)))
+    }
+
+    /// Returns when the next attempt of a delayed task is due, by the machine's clock as it is set
+    /// now: the end of its [`countdown`](crate::Signature::countdown), or, in state
+    /// [`Retry`](crate::State::Retry), the time of its next attempt.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::{Duration, SystemTime};
+    /// # #[task] async fn remind(user: u64) {}
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![remind]).start().await?;
+    /// let time = SystemTime::UNIX_EPOCH + Duration::from_secs(9_999_999_999);
+    /// let later = app.apply_async(remind.s(7).eta(time)).await?;
+    /// let due = later.eta().await?; // `None` until it has begun to wait
+    /// assert!(due.is_none_or(|due| due == time));
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn eta(&self) -> Result<Option<SystemTime>> {
+        let reader = self.reader()?;
+        let Some(location) = reader.find(self.id)? else {
+            return Err(Error::UnknownId { id: self.id });
+        };
+        let root = self.id.root();
+        let due = match reader.waits_until(root, &location.node)? {
+            None => reader.due_at(root, &location)?,
+            waits => waits,
+        };
+        let now = self.shared.clock.time();
+        let shown = |due| UNIX_EPOCH + Duration::from_millis(now.on_the_wall(due));
+        Ok(due.map(shown))
+    }
+
+    /// Deletes its result and all other records of its workflow, instead of keeping them until its
+    /// retention ends (Celery's `forget`): now, or, if the workflow or one of its callbacks still
+    /// runs, as soon as all have ended. The request is durable when this returns. Only a whole
+    /// workflow can be forgotten, not a part of it.
+    ///
+    /// From then on its id is unknown, and its idempotency key is free. Other handles of it keep
+    /// working; the space is freed when the last of them is dropped.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// let id = sum.id();
+    /// assert_eq!(sum.get().await?, 4);
+    /// sum.forget().await?;
+    /// assert!(matches!(app.async_result::<i64>(id).await, Err(chordal::Error::UnknownId { .. })));
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotARoot`] for a part of a workflow; [`Error::Store`], or [`Error::ShutDown`] and
+    /// [`Error::Halted`] after the end of the app. To forget it twice is no error.
+    pub async fn forget(self) -> Result<()> {
+        let Self {
+            shared, id, guard, ..
+        } = self;
+        drop(guard);
+        match client::forget(&shared, id).await {
+            Err(Error::UnknownId { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Revokes it with all its parts: no task of it starts any more, waiting tasks (for a slot,
+    /// their time or a retry) end at once, and running tasks are cancelled. An async task that
+    /// [listens](crate::TaskContext::cancelled) may clean up, any other async task is dropped; the
+    /// outcome of a blocking task is ignored. (Celery revokes one id, and forgets that when its
+    /// worker stops.)
+    ///
+    /// The answer is durable when the call returns, and holds across any crash. The revoked canvas
+    /// ends [`Revoked`](crate::State::Revoked), without retry, links or errbacks. Everything
+    /// outside it that needs its value fails with
+    /// [`FailureKind::Revoked`](crate::FailureKind::Revoked), and the errbacks of that run. A part
+    /// that has not been reached, such as a later step or a late member, ends when it is reached.
+    /// To revoke twice does no harm.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use chordal::{FailureKind, RevokeOutcome, State};
+    /// # #[task] async fn endless() { std::future::pending().await }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![endless]).start().await?;
+    /// let all = app.apply_async(group((0..1_000).map(|_| endless.s()))).await?;
+    /// assert_ne!(all.revoke().await?, RevokeOutcome::AlreadyDone);
+    /// match all.get().await {
+    ///     Err(chordal::Error::Failed(failure)) => assert_eq!(failure.kind, FailureKind::Revoked),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// assert_eq!(all.state().await?, State::Revoked);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownId`] if it is forgotten; [`Error::NotRevocable`] in an eager app if it has
+    /// not ended; and as [`state`](Self::state).
+    pub async fn revoke(&self) -> Result<RevokeOutcome> {
+        client::revoke(&self.shared, self.id).await
+    }
+
+    /// Waits until its whole workflow is at rest: the workflow has ended, and so have all
+    /// callbacks, errbacks and their callbacks.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[task] async fn log(sum: i64) {}
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add, log]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2).link(log.partial())).await?;
+    /// sum.at_rest().await?;
+    /// assert!(sum.children::<()>().await?[0].successful().await?);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn at_rest(&self) -> Result<()> {
+        let root = self.id.root();
+        if let Some(attempt) = self.attempt()
+            && attempt.id().root() == root
+        {
+            return Err(self.no_wait(ITSELF));
+        }
+        let watch = self.watch(vec![root.workflow_stream()])?;
+        let check = || {
+            let reader = self.shared.reader()?;
+            match reader.is_complete(root)? {
+                true => Ok(Some(())),
+                false => self.check_there(&reader).map(|()| None),
+            }
+        };
+        self.until(&watch, check, Wait::Open).await?;
+        // The removal from the live workflows is visible before it is durable.
+        client::confirm(&self.shared).await
+    }
+
+    /// Returns how many of its children (the members of a group or header, the steps of a chain)
+    /// have ended with a value; failures do not count (celery/result.py, `completed_count`). A task
+    /// counts itself.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parse]).start().await?;
+    /// let all = app.apply_async(group(["1", "x"].map(|text| parse.s(text.into())))).await?;
+    /// assert!(all.get().await.is_err());
+    /// assert_eq!(all.completed_count().await?, 1);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Self::state).
+    pub async fn completed_count(&self) -> Result<u64> {
+        let reader = self.reader()?;
+        let own = match self.node(&reader)?.def {
+            Def::Group(_) | Def::Chord { .. } | Def::Fold { .. } => 0,
+            // The last step's outcome is recorded as the chain's outcome.
+            Def::Task(_) | Def::Chain(_) => u64::from(self.successful().await?),
+        };
+        Ok(reader.counts_of(self.id)?.0 + own)
+    }
+
+    fn node(&self, reader: &Reader) -> Result<Node> {
+        match &self.location {
+            Some(location) => Ok(location.node.clone()),
+            None => reader
+                .root(self.id)?
+                .ok_or(Error::UnknownId { id: self.id }),
+        }
+    }
+
+    fn reader(&self) -> Result<Reader> {
+        self.shared.reader()
+    }
+
+    fn resolution(&self) -> Result<Option<Resolution>> {
+        let reader = self.reader()?;
+        let resolution = match &self.location {
+            Some(location) => reader.resolution(self.id.root(), location)?,
+            None => {
+                let ended = reader.ended(self.id)?;
+                ended.map(|ended| Resolution::Ended(ended.outcome))
+            }
+        };
+        if resolution.is_none() {
+            self.check_there(&reader)?;
+        }
+        Ok(resolution)
+    }
+
+    /// Fails if its workflow is gone. A handle keeps its workflow, so that would be a fault, but no
+    /// caller may wait for ever.
+    fn check_there(&self, reader: &Reader) -> Result<()> {
+        match reader.exists(self.id.root())? {
+            true => Ok(()),
+            false => Err(Error::UnknownId { id: self.id }),
+        }
+    }
+
+    /// Returns the streams that may record its outcome.
+    fn decided_in(&self) -> Vec<Id> {
+        let root = self.id.root();
+        match &self.location {
+            Some(location) => location.decided_in(root),
+            // Not the root's own stream, which records its members.
+            None => vec![root.workflow_stream()],
+        }
+    }
+
+    /// Prepares to wait for records in these streams; asks the engine to load a waiting workflow if
+    /// a task waits.
+    fn watch(&self, ids: Vec<Id>) -> Result<Watch> {
+        let root = self.id.root();
+        if self.attempt().is_some()
+            && let Backend::Engine(engine) = &self.shared.backend
+            && self.reader()?.waiting(root)?.is_some()
+        {
+            engine.client().engine.do_send(Wanted(root));
+        }
+        Ok(self.shared.watch(ids))
+    }
+
+    pub(crate) async fn wait(&self, wait: Wait) -> Result<Outcome> {
+        let watch = self.watch(self.decided_in())?;
+        match self.until(&watch, || self.resolution(), wait).await? {
+            Resolution::Ended(outcome) => Ok(outcome),
+            Resolution::Never => Err(Error::Revoked { id: self.id }),
+        }
+    }
+
+    /// Returns the waiting attempt, if the caller is one.
+    fn attempt(&self) -> Option<Arc<Attempt>> {
+        body::current(&self.shared).or_else(|| self.attempt.clone())
+    }
+
+    /// Waits until `check` returns a value. An attempt of an async task gives its slot back
+    /// meanwhile; a wait that could never end is an error.
+    async fn until<T>(
+        &self,
+        watch: &Watch,
+        check: impl Fn() -> Result<Option<T>>,
+        wait: Wait,
+    ) -> Result<T> {
+        let Some(attempt) = self.attempt() else {
+            return watch.until(check).await;
+        };
+        if let Some(seen) = check()? {
+            return Ok(seen);
+        }
+        if self.holds(attempt.id())? {
+            return Err(self.no_wait(ITSELF));
+        }
+        match (attempt.is_blocking(), wait) {
+            // The wait is bounded, or another thread than the body's waits.
+            (true, Wait::Bounded) => watch.until(check).await,
+            (true, Wait::Open) if body::current(&self.shared).is_none() => watch.until(check).await,
+            (true, Wait::Open) => Err(self.no_wait(HOLDS_THREAD)),
+            (false, _) => attempt.without_slot(watch.until(check)).await,
+        }
+    }
+
+    /// Returns whether this is the task with this id or contains it, so that it cannot end before
+    /// the task.
+    fn holds(&self, task: Id) -> Result<bool> {
+        if task.root() != self.id.root() {
+            return Ok(false);
+        }
+        let location = self.reader()?.find(task)?;
+        Ok(location.is_some_and(|location| location.is_part_of(self.id.seq())))
+    }
+
+    fn no_wait(&self, why: &'static str) -> Error {
+        Error::WaitInTask { id: self.id, why }
+    }
+}
+
+/// The bound of a wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    Open,
+    /// Until a timeout.
+    Bounded,
+}
+
+const ITSELF: &str = "it ends only after the task has";
+const HOLDS_THREAD: &str = "the task would hold its thread until then, which others may need; let an \
+    async task wait, with `ctx.call(…)` or `get().await`, or end with `ctx.replace(…)`";
+
+impl<O: DeserializeOwned> AsyncResult<O> {
+    /// Waits for the value.
+    ///
+    /// An async task that waits gives its slot back meanwhile, as with
+    /// [`TaskContext::call`](crate::TaskContext::call), and the workflow it waits for is loaded at
+    /// once. But an attempt that runs again submits again and waits for the new workflow, where
+    /// `call` joins the earlier one. (This concerns waits in the task's own body, and handles from
+    /// [`TaskContext::apply_async`](crate::TaskContext::apply_async); not other handles in futures
+    /// that the body has spawned.) A blocking task cannot wait like this, and no task can wait for
+    /// itself or for a canvas that contains it: both are errors, unless the value is available.
+    /// Celery refuses each `get` in a task (celery/result.py, `assert_will_not_block`).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parse]).start().await?;
+    /// assert_eq!(app.apply_async(parse.s("4".into())).await?.get().await?, 4);
+    /// match app.apply_async(parse.s("x".into())).await?.get().await {
+    ///     Err(chordal::Error::Failed(failure)) => assert_eq!(failure.error_type, "ParseIntError"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] with the task's failure. A group fails with the failure of its lowest
+    /// failed member. A chord whose header has failed has a failure of its own, of the type
+    /// `ChordError` and the kind [`FailureKind::Chord`](crate::FailureKind::Chord): it names the
+    /// failed member, whose failure is its `cause`. [`Error::Revoked`] for a callback that will
+    /// never run because of its task's outcome, [`Error::Decode`] if the value is not an `O`,
+    /// [`Error::WaitInTask`] in a task, as above, and as [`state`](Self::state).
+    pub async fn get(&self) -> Result<O> {
+        self.value(Wait::Open).await
+    }
+
+    async fn value(&self, wait: Wait) -> Result<O> {
+        match self.wait(wait).await? {
+            Outcome::Success(value) => {
+                let payload = self.shared.load(self.id.root(), value).await?;
+                self.decode(&payload)
+            }
+            Outcome::Failure(failure) | Outcome::Revoked(failure) => Err(Error::Failed(failure)),
+        }
+    }
+
+    /// Waits for the value, at most for `timeout`. The work continues in any case. In an
+    /// [eager](crate::App::eager) app it does not wait at all. A blocking task may wait like this:
+    /// it keeps its thread and its slot meanwhile.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// # #[task] async fn endless() { std::future::pending().await }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![endless]).start().await?;
+    /// let handle = app.apply_async(endless.s()).await?;
+    /// let error = handle.get_timeout(Duration::from_millis(5)).await.unwrap_err();
+    /// assert!(matches!(error, chordal::Error::Timeout { .. }));
+    /// # drop(app); Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`], and as [`get`](Self::get).
+    pub async fn get_timeout(&self, timeout: Duration) -> Result<O> {
+        let engine = match &self.shared.backend {
+            Backend::Engine(engine) => engine,
+            // There are no timers. Unfinished work runs below this call or in another future.
+            Backend::Eager(_) => {
+                return match self.ready().await? {
+                    true => self.get().await,
+                    false => Err(Error::Timeout {
+                        id: self.id,
+                        waited: Duration::ZERO,
+                    }),
+                };
+            }
+        };
+        let clock = self.shared.clock.clone();
+        // Measured from here, not from the timer's first poll.
+        let until = clock.after(timeout);
+        // On the app's runtime, because the caller's executor may have no timers.
+        let timer = engine
+            .runtime
+            .spawn(async move { clock.wait_until(until).await });
+        let stop_timer = timer.abort_handle();
+        let result = tokio::select! {
+            biased;
+            result = self.value(Wait::Bounded) => result,
+            fired = timer => Err(match fired {
+                Ok(()) => Error::Timeout { id: self.id, waited: timeout },
+                Err(_) => self.shared.ended().unwrap_or(Error::ShutDown),
+            }),
+        };
+        stop_timer.abort();
+        result
+    }
+
+    /// Blocks this thread until the value is available, for callers that are not async.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(add.s(2, 2)).await?;
+    /// let thread = std::thread::spawn(move || sum.get_blocking());
+    /// assert_eq!(thread.join().unwrap()?, 4);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get); [`Error::WaitInTask`] in every task, async or not, unless the value
+    /// is available.
+    pub fn get_blocking(&self) -> Result<O> {
+        if body::current(&self.shared).is_some() && self.resolution()?.is_none() {
+            return Err(self.no_wait(HOLDS_THREAD));
+        }
+        pollster::block_on(self.get())
+    }
+
+    fn decode(&self, payload: &Payload) -> Result<O> {
+        decode(self.id, payload)
+    }
+}
+
+impl<T: DeserializeOwned> AsyncResult<Vec<T>> {
+    /// Returns the elements as they arrive: a group's members in the order in which they end, each
+    /// with its index. A list that is not a group's arrives all at once.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let group = app.apply_async(group((0..3).map(|i| add.s(i, i)))).await?;
+    /// let mut sums = group.iter();
+    /// while let Some((index, sum)) = sums.next().await {
+    ///     assert_eq!(sum?, 2 * index as i64);
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    pub fn iter(&self) -> Completions<T> {
+        Completions {
+            handle: self.clone(),
+            source: Source::Unknown,
+            ready: VecDeque::new(),
+        }
+    }
+}
+
+/// The elements of a group as they arrive; see [`AsyncResult::iter`].
+#[derive(Debug)]
+pub struct Completions<T> {
+    handle: AsyncResult<Vec<T>>,
+    source: Source,
+    ready: VecDeque<(u64, Element)>,
+}
+
+type Element = Result<Payload>;
+
+#[derive(Debug)]
+enum Source {
+    /// The group has not been searched for yet.
+    Unknown,
+    Group {
+        group: Id,
+        size: u64,
+        settled: bool,
+        seen: std::collections::HashSet<u64>,
+        /// The last commit of the group's stream that was read.
+        after: Option<u64>,
+        watch: Watch,
+    },
+    Exhausted,
+}
+
+impl<T: DeserializeOwned> Completions<T> {
+    /// Waits for the next element; `None` after the last one. After an error that is not the
+    /// element's own (the app has ended) there is no further element.
+    pub async fn next(&mut self) -> Option<(usize, Result<T>)> {
+        loop {
+            if let Some((index, element)) = self.ready.pop_front() {
+                let id = self.handle.id;
+                return Some((
+                    index as usize,
+                    element.and_then(|payload| decode(id, &payload)),
+                ));
+            }
+            if let Err(error) = self.more().await {
+                self.source = Source::Exhausted;
+                return Some((0, Err(error)));
+            }
+            if self.ready.is_empty() && matches!(self.source, Source::Exhausted) {
+                return None;
+            }
+        }
+    }
+
+    async fn more(&mut self) -> Result<()> {
+        match &mut self.source {
+            Source::Exhausted => Ok(()),
+            Source::Unknown => self.look_for_group().await,
+            Source::Group {
+                group,
+                size,
+                settled,
+                seen,
+                after,
+                watch,
+            } => {
+                if seen.len() as u64 == *size {
+                    self.source = Source::Exhausted;
+                    return Ok(());
+                }
+                let (group, settled) = (*group, *settled);
+                let handle = &self.handle;
+                let shared = handle.shared.clone();
+                let check = || {
+                    // Read first: if it has ended, all its pages are written.
+                    let has_ended = handle.resolution()?.is_some();
+                    let pages = shared
+                        .reader()?
+                        .segments_after(group, *after)
+                        .collect::<Result<Vec<_>, _>>()?;
+                    Ok((has_ended || !pages.is_empty()).then_some(pages))
+                };
+                let pages = handle.until(watch, check, Wait::Open).await?;
+                if pages.is_empty() {
+                    // A step before the group failed, so the group never began.
+                    return self.whole_list().await;
+                }
+                for (key, page) in pages {
+                    *after = keys::number_of(&key);
+                    for record in codec::segment_records(&key, &page)? {
+                        if let Record::Child {
+                            index,
+                            change: ChildProgress::Done(outcome),
+                        } = record
+                            && seen.insert(index)
+                        {
+                            let mut all = Vec::new();
+                            shared.reader()?.flatten(group.root(), outcome, &mut all)?;
+                            for outcome in all {
+                                let element = element(&shared, group, outcome, settled);
+                                self.ready.push_back((index, element));
+                            }
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until it is known which group gives the list, or that no group does.
+    async fn look_for_group(&mut self) -> Result<()> {
+        let reader = self.handle.reader()?;
+        let node = self.handle.node(&reader)?;
+        let root = self.handle.id.root();
+        let Some((seq, fan)) = node.last_group() else {
+            return self.whole_list().await;
+        };
+        let group = root.node(seq);
+        let fan = fan.clone();
+        let shared = self.handle.shared.clone();
+        let mut ids = vec![group, root.workflow_stream()];
+        if let Some(location) = &self.handle.location {
+            ids.extend(location.decided_in(root));
+        }
+        // An `each()` knows its size when it starts; if it never starts, there is an outcome.
+        let size = match reader.expansion(group, &fan)? {
+            Some((_, size)) => Some(size),
+            None => {
+                let watch = self.handle.watch(ids.clone())?;
+                let check = || {
+                    if let Some((_, size)) = shared.reader()?.expansion(group, &fan)? {
+                        return Ok(Some(Some(size)));
+                    }
+                    Ok(self.handle.resolution()?.map(|_| None))
+                };
+                self.handle.until(&watch, check, Wait::Open).await?
+            }
+        };
+        let Some(size) = size.filter(|size| *size > 0) else {
+            return self.whole_list().await;
+        };
+        self.source = Source::Group {
+            watch: self.handle.watch(ids)?,
+            group,
+            size,
+            settled: fan.settled,
+            seen: std::collections::HashSet::new(),
+            after: None,
+        };
+        Ok(())
+    }
+
+    async fn whole_list(&mut self) -> Result<()> {
+        self.source = Source::Exhausted;
+        match self.handle.wait(Wait::Open).await? {
+            Outcome::Failure(failure) | Outcome::Revoked(failure) => Err(Error::Failed(failure)),
+            Outcome::Success(value) => {
+                let id = self.handle.id;
+                let elements = self.handle.shared.load(id.root(), value).await?.elements();
+                let elements = elements.map_err(|what| Error::Decode { id, what })?;
+                self.ready = (0..).zip(elements.into_iter().map(Ok)).collect();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Returns a member's outcome as an element of its group's list.
+fn element(shared: &Shared, group: Id, outcome: Outcome, settled: bool) -> Element {
+    match outcome {
+        Outcome::Failure(failure) | Outcome::Revoked(failure) if !settled => {
+            Err(Error::Failed(failure))
+        }
+        outcome => Ok(shared.reader()?.element(group.root(), &outcome, settled)?),
+    }
+}
+
+fn decode<T: DeserializeOwned>(id: Id, payload: &Payload) -> Result<T> {
+    payload.decode().map_err(|what| Error::Decode { id, what })
+}
+
+impl<O> Clone for AsyncResult<O> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            id: self.id,
+            location: self.location.clone(),
+            guard: self.guard.clone(),
+            attempt: self.attempt.clone(),
+            types: PhantomData,
+        }
+    }
+}
+
+impl<O> fmt::Debug for AsyncResult<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncResult")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
