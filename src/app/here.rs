@@ -5,7 +5,8 @@ use std::sync::Arc;
 use actix::Actor;
 use tokio::task::LocalSet;
 
-use super::{App, AppBuilder, Running};
+use super::lifecycle::Running;
+use super::{App, AppBuilder};
 use crate::actors::commit::committer::StoreActor;
 use crate::actors::execute::user_runtime::UserRuntime;
 use crate::error::{Error, Result};

@@ -1,0 +1,496 @@
+//! The settings of an app, and its start.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use super::App;
+use super::lifecycle::{Engine, EngineThread, Running, SharedRuntime, Source};
+use super::runtime::MAX_WORKERS;
+use crate::actors::clock::Clock;
+use crate::actors::context::shared::Shared;
+use crate::actors::context::{Limits, TrialSettings};
+use crate::actors::dispatch::dispatcher::Slots;
+use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::quarantine::policy::{QuarantineHook, QuarantinePolicy, QuarantinedTask};
+use crate::error::{Error, Result};
+use crate::persistence::{Durability, LOCK_TIMEOUT};
+use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_over_long};
+
+/// Configures an [`App`]; created by [`App::open`], completed by [`start`](Self::start).
+#[derive(Debug)]
+#[must_use = "an app does nothing until it is started"]
+pub struct AppBuilder {
+    store: Source,
+    tasks: Vec<TaskEntry>,
+    durability: Durability,
+    retention: Duration,
+    pub(super) grace: Duration,
+    window: u64,
+    live: usize,
+    slots: Slots,
+    queues: HashMap<String, Slots>,
+    worker_threads: usize,
+    is_paused: bool,
+    trials: TrialSettings,
+    quarantine: QuarantinePolicy,
+    on_quarantine: Option<QuarantineHook>,
+    pending_limit: Load,
+    max_payload: u64,
+    clock: Clock,
+    lock_timeout: Duration,
+}
+
+impl AppBuilder {
+    pub(super) fn new(store: Source) -> Self {
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            store,
+            tasks: Vec::new(),
+            durability: Durability::default(),
+            retention: Duration::from_secs(24 * 60 * 60),
+            grace: Duration::from_secs(25),
+            window: 2_048,
+            live: 10_000,
+            slots: Slots {
+                asynchronous: 1_024,
+                blocking: cores,
+            },
+            queues: HashMap::new(),
+            worker_threads: cores,
+            is_paused: false,
+            trials: TrialSettings {
+                crashes: 3,
+                note_aborts: true,
+            },
+            quarantine: QuarantinePolicy::default(),
+            on_quarantine: None,
+            pending_limit: Load {
+                tasks: 10_000_000,
+                bytes: 10 << 30,
+            },
+            max_payload: PayloadLimit::DEFAULT,
+            clock: Clock::system(),
+            lock_timeout: LOCK_TIMEOUT,
+        }
+    }
+
+    /// Registers tasks, listed with [`tasks!`](crate::tasks!): every task that this store has
+    /// unfinished work for, and every task to be submitted. Work under a name that is no longer
+    /// registered, or with arguments that its task no longer takes, is [parked](App::parked).
+    pub fn tasks(mut self, tasks: impl IntoIterator<Item = TaskEntry>) -> Self {
+        self.tasks.extend(tasks);
+        self
+    }
+
+    /// Sets how much a crash may undo. Default: [`Durability::Power`], nothing.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().durability(chordal::Durability::Process);
+    /// ```
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Sets how long the results of a finished workflow are kept; a workflow with live handles is
+    /// kept at least as long as they exist. Default: one day, as in Celery.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().retention(Duration::from_secs(3_600));
+    /// ```
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Sets how long [`App::shutdown`] waits for running tasks, and how long a
+    /// [revoked](crate::TaskContext::cancelled) task may clean up. Default: 25 s.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().grace(Duration::from_secs(5));
+    /// ```
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Sets how many members of one group are in memory at once. Default: 2,048; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().window(100);
+    /// ```
+    pub fn window(mut self, members: u64) -> Self {
+        self.window = members.max(1);
+        self
+    }
+
+    /// Sets how many unfinished workflows whose first task goes to the same queue may be in memory
+    /// at once. Default: 10,000; at least 1.
+    ///
+    /// Workflows beyond that are as durable as all others, wait in the store, in state
+    /// [`Pending`](crate::State::Pending), and take no memory. They are loaded as others end:
+    /// within one queue the highest priority first, within one priority in the order of submission.
+    /// So priorities apply among all that wait, and again among all that are in memory, but a
+    /// workflow in memory is not sent back. A workflow that has begun stays in memory to its end,
+    /// whatever it waits for; one whose first task has a [`countdown`](crate::Signature::countdown)
+    /// or [`eta`](crate::Signature::eta) is not loaded before that time.
+    ///
+    /// A workflow that a running task waits for is loaded at once, over the limit if necessary: no
+    /// task holds capacity or a slot for a workflow that in turn waits for the task.
+    /// ([`AsyncResult::get`] defines which waits count.)
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().live_workflows(1_000);
+    /// ```
+    pub fn live_workflows(mut self, workflows: usize) -> Self {
+        self.live = workflows.max(1);
+        self
+    }
+
+    /// Sets how many async tasks of one queue run at once. Default: 1,024; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().concurrency(8);
+    /// ```
+    pub fn concurrency(mut self, tasks: usize) -> Self {
+        self.slots.asynchronous = tasks.max(1);
+        self
+    }
+
+    /// Sets how many blocking tasks of one queue run at once, each on its own thread. Default: the
+    /// number of cores; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().blocking_concurrency(2);
+    /// ```
+    pub fn blocking_concurrency(mut self, tasks: usize) -> Self {
+        self.slots.blocking = tasks.max(1);
+        self
+    }
+
+    /// Gives one queue its own slots: `tasks` async and `tasks` blocking ones; at least 1. Its name
+    /// has at most 255 bytes, as every queue's name has ([`Error::NameTooLong`] at the start).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().queue("mail", 4);
+    /// ```
+    pub fn queue(mut self, name: impl Into<String>, tasks: usize) -> Self {
+        let slots = Slots {
+            asynchronous: tasks.max(1),
+            blocking: tasks.max(1),
+        };
+        self.queues.insert(name.into(), slots);
+        self
+    }
+
+    /// Sets how many threads async tasks share. Default: the number of cores; at least 1, and at most
+    /// 32,767.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::in_memory().worker_threads(2);
+    /// ```
+    pub fn worker_threads(mut self, threads: usize) -> Self {
+        self.worker_threads = threads.max(1);
+        self
+    }
+
+    /// Sets how many tasks may be [pending](App::pending) before submitting more has to wait
+    /// ([`App::apply_async`]) or is refused ([`App::try_apply_async`]). Default: 10,000,000; at least 1.
+    ///
+    /// Every task, chain, group and chord of a canvas counts, including callbacks that may never
+    /// run. A workflow counts in full until it and its callbacks have ended, and pending work stays
+    /// counted over restarts. A submission that begins below the limit is admitted in full, however
+    /// large it is, and members of a lazy group count as they are drawn. A waiting submission takes
+    /// no space in the store, and waiting submissions are admitted in order. Dropping the future of
+    /// a waiting submission only gives up its position.
+    ///
+    /// A canvas that a task submits ([`TaskContext::apply_async`](crate::TaskContext::apply_async),
+    /// or [`App::apply_async`] in its body), calls, adds or is replaced by never waits, because
+    /// others may wait for the task. A submitted canvas counts; the others are part of their
+    /// workflow. Pending work takes no memory in any case: the limit protects the disk and the
+    /// callers.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().max_pending(100_000);
+    /// ```
+    pub fn max_pending(mut self, tasks: u64) -> Self {
+        self.pending_limit.tasks = tasks.max(1);
+        self
+    }
+
+    /// Sets how many bytes pending work may take in the store, as
+    /// [`max_pending`](Self::max_pending) does for tasks. Default: 10 GiB; at least 1.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().max_pending_bytes(100 << 20);
+    /// ```
+    pub fn max_pending_bytes(mut self, bytes: u64) -> Self {
+        self.pending_limit.bytes = bytes.max(1);
+        self
+    }
+
+    /// Sets how many bytes the arguments of one task, and its result, may take. Default: 1 MiB; at
+    /// least 1. From 256 KiB on there is a warning, once for each task: a payload is always in
+    /// memory as a whole, so keep large data elsewhere and pass on its location.
+    ///
+    /// Sizes are counted as stored, in MessagePack: for a map or starmap all items, and the list of
+    /// its values; for a fold the first value, and the accumulator whenever it is stored. Larger
+    /// arguments are refused before anything is acknowledged, also when a task calls, adds or
+    /// submits, and in lazily drawn members. A task with a larger result fails, with
+    /// [`FailureKind::PayloadTooLarge`](crate::FailureKind::PayloadTooLarge) and no retry; so does
+    /// one that asks for a retry with larger arguments, or for a replacement with such arguments.
+    /// The list of a group's values is no task's result and may have any size. Work submitted under
+    /// another limit continues.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use chordal::Error;
+    /// # #[task] async fn length(text: String) -> usize { text.len() }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().tasks(tasks![length]).max_payload(1_000).start().await?;
+    /// let refused = app.apply_async(length.s("x".repeat(1_000))).await;
+    /// assert!(matches!(refused, Err(Error::PayloadTooLarge { bytes: 1_003, limit: 1_000, .. })));
+    /// # app.shutdown().await }
+    /// ```
+    pub fn max_payload(mut self, bytes: u64) -> Self {
+        self.max_payload = bytes.max(1);
+        self
+    }
+
+    /// Sets how often the process may crash while a task is running, before the task is
+    /// [quarantined](App::quarantined). Default: 3, which is the minimum: the first crash shows
+    /// which tasks were running, the second accuses a few of them, the third proves it of one. A
+    /// crash that may have come from outside (`kill -9`, the OOM killer, and a segmentation fault,
+    /// which looks the same afterwards) counts half. `u32::MAX` never quarantines a task.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().quarantine_after(5);
+    /// ```
+    pub fn quarantine_after(mut self, crashes: u32) -> Self {
+        self.trials.crashes = crashes.max(3);
+        self
+    }
+
+    /// Sets whether the app records in its store's directory that the process aborts, so that the
+    /// next process knows that a task caused it. Default: `true`, on Unix.
+    ///
+    /// This needs a handler of the signal SIGABRT, which writes one byte and then does what the
+    /// process would have done without it. A handler that the program installed earlier runs first,
+    /// and alone decides how the process ends; one that is installed later replaces ours. Without
+    /// the record an abort counts as a crash that may have come from
+    /// [outside](Self::quarantine_after).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// // A program with a crash reporter of its own that wants no other handler.
+    /// let builder = App::open("data").note_aborts(false);
+    /// ```
+    pub fn note_aborts(mut self, note: bool) -> Self {
+        self.trials.note_aborts = note;
+        self
+    }
+
+    /// Sets the policy for a task that has crashed the process too often. Default:
+    /// [`QuarantinePolicy::Keep`], so that the cause can be found before the task runs again.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// use chordal::QuarantinePolicy;
+    ///
+    /// // A group of 5,000 does not wait for a human: its bad member fails.
+    /// let builder = App::in_memory().quarantine(QuarantinePolicy::Discard);
+    /// ```
+    pub fn quarantine(mut self, policy: QuarantinePolicy) -> Self {
+        self.quarantine = policy;
+        self
+    }
+
+    /// Sets a function that is called with each quarantined task: when the app that detects it
+    /// starts, and at each start while the task is [kept](QuarantinePolicy::Keep). It runs on its
+    /// own thread and may block.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let builder = App::in_memory().on_quarantine(|task| {
+    ///     eprintln!("{} {} has ended the process {} times", task.name, task.id, task.crashes);
+    /// });
+    /// ```
+    pub fn on_quarantine(
+        mut self,
+        hook: impl Fn(&QuarantinedTask) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_quarantine = Some(QuarantineHook::new(hook));
+        self
+    }
+
+    /// Starts the app without running a task: none begins before [`App::resume`]. Meanwhile work
+    /// can be submitted, inspected, revoked and forgotten as usual. An [eager](App::eager) app has
+    /// nothing to resume, and is never paused.
+    ///
+    /// For programs whose tasks need state that is only set up after [`start`](Self::start), which
+    /// otherwise runs unfinished tasks at once.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::sync::OnceLock;
+    /// static APP: OnceLock<App> = OnceLock::new();
+    ///
+    /// #[task]
+    /// async fn pending() -> u64 {
+    ///     APP.get().expect("set before the first task").pending()
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory().tasks(tasks![pending]).paused().start().await?;
+    /// let _ = APP.set(app.clone());
+    /// app.resume().await?;
+    /// assert_eq!(app.apply_async(pending.s()).await?.get().await?, 1);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn paused(mut self) -> Self {
+        self.is_paused = true;
+        self
+    }
+
+    /// Sets the clock; tests use one that they advance by hand.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::SystemTime;
+    /// let clock = chordal::Clock::manual(SystemTime::UNIX_EPOCH);
+    /// let builder = App::in_memory().clock(clock.clone());
+    /// ```
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets how long [`start`](Self::start) waits for another process that has the store open,
+    /// before it fails with [`StoreError::Locked`](crate::StoreError::Locked), which names that
+    /// process. Default: 5 seconds, because a killed process keeps its files locked until it has
+    /// fully exited. If this process itself has the store open, `start` fails without waiting.
+    ///
+    /// The setting applies to the store of [`App::open`]; a store passed to [`App::with_store`] is
+    /// already open ([`SledStore::open_within`](crate::persistence::SledStore::open_within)).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let builder = App::open("data").lock_timeout(Duration::from_secs(30));
+    /// ```
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Opens the store, resumes all unfinished work, and starts to run it.
+    ///
+    /// Unfinished tasks may run before this returns, so everything that they need must be set up
+    /// before the call. [`paused`](Self::paused) makes them wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DuplicateTask`], [`Error::InvalidTask`], [`Error::NameTooLong`]; [`Error::Store`]
+    /// if the store is locked by another process, is damaged, was written by a newer version, or
+    /// cannot be opened; [`Error::Start`] if the system does not provide the threads that the
+    /// engine needs, or a setting is out of its range.
+    pub async fn start(mut self) -> Result<App> {
+        let registry = self.registry()?;
+        if let Source::Eager = self.store {
+            return Ok(App(Arc::new(Running {
+                shared: Arc::new(Shared::in_place(registry, self.clock)),
+                grace: self.grace,
+                engine: None,
+            })));
+        }
+        if self.worker_threads > MAX_WORKERS {
+            let asked = self.worker_threads;
+            return Err(Error::Start(format!(
+                "worker_threads is {asked}, and at most {MAX_WORKERS}"
+            )));
+        }
+        let grace = self.grace;
+        let runtime = SharedRuntime::default();
+        let engine = self.engine(registry);
+        let (ready, started) = oneshot::channel();
+        let (ends, ended) = watch::channel(());
+        let thread_runtime = runtime.clone();
+        let handle = thread::Builder::new()
+            .name("chordal-engine".to_owned())
+            .spawn(move || {
+                engine.run(&thread_runtime, ready);
+                drop(ends);
+            })
+            .map_err(|error| Error::Start(format!("its thread: {error}")))?;
+        let started = started
+            .await
+            .unwrap_or_else(|_| Err(Error::Start("its thread panicked".to_owned())));
+        Ok(App(Arc::new(Running {
+            shared: started?,
+            grace,
+            engine: Some(EngineThread {
+                handle,
+                ended,
+                is_stopping: AtomicBool::new(false),
+                runtime,
+            }),
+        })))
+    }
+
+    pub(super) fn registry(&mut self) -> Result<Registry> {
+        let tasks = std::mem::take(&mut self.tasks);
+        for queue in self.queues.keys() {
+            refuse_over_long("queue", queue, "")?;
+        }
+        Registry::new(tasks, PayloadLimit::new(self.max_payload))
+    }
+
+    pub(super) fn engine(self, registry: Registry) -> Engine {
+        Engine {
+            store: self.store,
+            registry,
+            durability: self.durability,
+            retention: self.retention,
+            limits: Limits {
+                window: self.window,
+                live: self.live,
+                slots: self.slots,
+                queues: self.queues,
+                is_paused: self.is_paused,
+                quarantine: self.quarantine,
+                on_quarantine: self.on_quarantine,
+            },
+            trials: self.trials,
+            pending_limit: self.pending_limit,
+            clock: self.clock,
+            worker_threads: self.worker_threads,
+            grace: self.grace,
+            lock_timeout: self.lock_timeout,
+        }
+    }
+}

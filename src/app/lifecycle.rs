@@ -1,0 +1,290 @@
+//! The engine's threads: how they start and how they stop.
+
+#[cfg(feature = "sled")]
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Addr, Arbiter, System, SystemRunner};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use super::App;
+use super::runtime::Runtime;
+use crate::actors::clock::{Clock, Ids};
+use crate::actors::commit::committer::{Committer, StoreActor, WriteLock};
+use crate::actors::context::shared::{Backend, EngineHandle, Shared};
+use crate::actors::context::{EngineContext, Limits, RecoveredState, TrialSettings};
+use crate::actors::engine::EngineActor;
+use crate::actors::engine::admission_control::AdmissionControl;
+use crate::actors::engine::client::Client;
+use crate::actors::engine::sweeper;
+use crate::actors::execute::user_runtime::UserRuntime;
+use crate::actors::scheduler::SchedulerActor;
+use crate::canvas::admission::pending_limit::Load;
+use crate::error::{Error, Result};
+use crate::messages::engine::Shutdown;
+#[cfg(feature = "sled")]
+use crate::persistence::SledStore;
+use crate::persistence::records::reader::Reader;
+use crate::persistence::records::steady::ClockReading;
+use crate::persistence::{Durability, Store};
+use crate::task::Registry;
+
+/// How long dropping an app waits for its engine to close the store.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long blocking tasks that outlast the grace period may continue before they are abandoned.
+const BLOCKING_GRACE: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) shared: Arc<Shared>,
+    pub(super) grace: Duration,
+    /// `None` in an eager app.
+    pub(super) engine: Option<EngineThread>,
+}
+
+/// The engine's thread, which stops all others when it ends.
+#[derive(Debug)]
+pub(super) struct EngineThread {
+    pub(super) handle: thread::JoinHandle<()>,
+    /// Closed when everything has stopped.
+    pub(super) ended: watch::Receiver<()>,
+    /// Whether the engine has been told to stop.
+    pub(super) is_stopping: AtomicBool,
+    pub(super) runtime: SharedRuntime,
+}
+
+/// The runtime of user code. The engine's thread stops it at its end, or the dropped app stops it
+/// earlier.
+pub(super) type SharedRuntime = Arc<Mutex<Option<Runtime>>>;
+
+impl EngineThread {
+    /// Tells the engine to stop; returns whether this is the first time.
+    fn stop(&self, shared: &Shared, grace: Duration) -> bool {
+        let is_first = !self.is_stopping.swap(true, Ordering::SeqCst);
+        if is_first {
+            shared
+                .engine_handle()
+                .client()
+                .engine
+                .do_send(Shutdown { grace });
+        }
+        is_first
+    }
+
+    /// Waits until everything has stopped, whichever caller asked for it.
+    async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
+        // (If the engine's thread panicked, it has not stopped the runtime.)
+        drop(self.runtime.lock().take());
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Source {
+    #[cfg(feature = "sled")]
+    Sled(PathBuf),
+    Given(Arc<dyn Store>),
+    /// An own memory store, and all tasks run on the caller's thread.
+    Eager,
+}
+
+impl App {
+    /// Stops the app: starts no more tasks, waits for the running ones until the [grace
+    /// period](AppBuilder::grace) is over, and closes the store. Unfinished work resumes when the
+    /// store is opened again, including due callbacks that have not started; an interrupted task
+    /// runs again, with the next attempt number. Waiting handles get [`Error::ShutDown`].
+    ///
+    /// The first call begins the shutdown. A further call, even after the future of the first was
+    /// dropped, waits for the same end. The app stops whether or not the futures are polled.
+    ///
+    /// # Errors
+    ///
+    /// The [`Error::Store`] or [`Error::Halted`] that stopped the engine earlier.
+    pub async fn shutdown(&self) -> Result<()> {
+        let earlier = self.0.shared.ended();
+        match &self.0.engine {
+            Some(engine) => {
+                engine.stop(&self.0.shared, self.0.grace);
+                engine.ended().await;
+            }
+            None => self.0.close_in_place(),
+        }
+        match earlier.or_else(|| self.0.shared.ended()) {
+            None | Some(Error::ShutDown) => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+impl Running {
+    /// Closes an eager app, which has nothing to wait for.
+    fn close_in_place(&self) {
+        if let Backend::Eager(_) = self.shared.backend {
+            self.shared.close();
+            self.shared.end(Error::ShutDown);
+        }
+    }
+}
+
+impl Drop for Running {
+    /// Stops without waiting for running tasks, and waits a little for the store to close. An app
+    /// that is [shutting down](App::shutdown) continues to do so.
+    fn drop(&mut self) {
+        let Some(engine) = &self.engine else {
+            return self.close_in_place();
+        };
+        if !engine.stop(&self.shared, Duration::ZERO) {
+            return;
+        }
+        drop(engine.runtime.lock().take());
+        let deadline = Instant::now() + DROP_TIMEOUT;
+        while !engine.handle.is_finished() && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The settings that the engine's thread needs to start.
+pub(super) struct Engine {
+    pub(super) store: Source,
+    pub(super) registry: Registry,
+    pub(super) durability: Durability,
+    pub(super) retention: Duration,
+    pub(super) limits: Limits,
+    pub(super) trials: TrialSettings,
+    pub(super) pending_limit: Load,
+    pub(super) clock: Clock,
+    pub(super) worker_threads: usize,
+    pub(super) grace: Duration,
+    pub(super) lock_timeout: Duration,
+}
+
+/// Builds the runtime for the actors of one thread. It has timers but no I/O driver, because waking
+/// a thread that waits for I/O costs more.
+fn actors_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().build()
+}
+
+/// Stops the store's thread.
+fn stop(writer: Arbiter) {
+    writer.stop();
+    let _ = writer.join();
+}
+
+impl Engine {
+    /// Runs the engine's thread: an actix system of its own.
+    pub(super) fn run(self, runtime: &SharedRuntime, ready: oneshot::Sender<Result<Arc<Shared>>>) {
+        match self.start_threads(runtime) {
+            Ok((system, writer, shared)) => {
+                if ready.send(Ok(shared.clone())).is_ok()
+                    && let Err(error) = system.run()
+                {
+                    shared.end(Error::Halted(error.to_string()));
+                }
+                stop(writer);
+                shared.close();
+                shared.end(Error::ShutDown);
+                let runtime = runtime.lock().take();
+                if let Some(runtime) = runtime {
+                    runtime.stop_within(BLOCKING_GRACE);
+                }
+            }
+            // An error means that the caller no longer waits.
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    }
+
+    /// Starts all required threads, and on them the engine.
+    fn start_threads(
+        self,
+        runtime: &SharedRuntime,
+    ) -> Result<(SystemRunner, Arbiter, Arc<Shared>)> {
+        let no_thread = |error| Error::Start(format!("the store's thread: {error}"));
+        let user_runtime = Runtime::start(self.worker_threads)
+            .map_err(|error| Error::Start(format!("the threads of its workers: {error}")))?;
+        let workers = user_runtime.workers();
+        *runtime.lock() = Some(user_runtime);
+        let actors = actors_runtime().map_err(no_thread)?;
+        let system = System::with_tokio_rt(move || actors);
+        // The store blocks in fsync, so it has its own thread.
+        let writer = Arbiter::try_with_tokio_rt(actors_runtime).map_err(no_thread)?;
+        let at = writer.handle();
+        let start_store = move |actor| StoreActor::start_in_arbiter(&at, |_| actor);
+        match system.block_on(self.start(workers, start_store)) {
+            Ok(shared) => Ok((system, writer, shared)),
+            Err(error) => {
+                stop(writer);
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts the actors on this thread, and the store's actor through `start_store`.
+    pub(super) async fn start(
+        self,
+        workers: UserRuntime,
+        start_store: impl FnOnce(StoreActor) -> Addr<StoreActor>,
+    ) -> Result<Arc<Shared>> {
+        let store: Arc<dyn Store> = match self.store {
+            #[cfg(feature = "sled")]
+            Source::Sled(directory) => {
+                Arc::new(SledStore::open_within(directory, self.lock_timeout)?)
+            }
+            Source::Given(store) => store,
+            Source::Eager => unreachable!("an eager app has no engine"),
+        };
+        let reader = Reader::new(store.clone());
+        let clock = self.clock.going_on(ClockReading::last(&*store)?.as_ref());
+        let reading = clock.reading();
+        let recovered =
+            RecoveredState::take(&*store, &reader, self.durability, self.trials, &reading)?;
+        let admission = AdmissionControl::new(self.pending_limit);
+        admission.add(recovered.pending);
+        let garbage = sweeper::garbage(&reader)?;
+        let last = reader.last_id()?;
+        let durable = Arc::new(AtomicU64::new(recovered.last_commit()));
+        let shared = Arc::new(Shared::new(
+            reader.up_to(durable.clone()),
+            durable,
+            self.registry,
+            clock.clone(),
+            Backend::Engine(EngineHandle::new(
+                workers,
+                self.worker_threads,
+                admission,
+                self.grace,
+            )),
+        ));
+        let write_lock = WriteLock::new(store, self.durability);
+        let store = start_store(StoreActor::new(write_lock.clone()));
+        if !garbage.is_empty() {
+            let purge = sweeper::purge_all(shared.clone(), store.clone(), garbage);
+            shared.engine_handle().runtime.spawn(purge);
+        }
+        let scheduler = SchedulerActor::new(clock).start();
+        let context = EngineContext::new(
+            reader,
+            Committer {
+                write_lock,
+                store: store.clone(),
+            },
+            scheduler,
+            shared.clone(),
+            self.limits,
+            recovered,
+        );
+        let engine = EngineActor::new(context, self.retention).start();
+        let ids = Ids::after(last);
+        shared
+            .engine_handle()
+            .set_client(Client { engine, store, ids });
+        Ok(shared)
+    }
+}
