@@ -52,7 +52,13 @@ extern crate self as chordal;
 
 mod actors;
 mod app;
+mod backend;
 mod canvas;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock is where time and chance come in"
+)]
+mod clock;
 mod eager;
 mod error;
 mod messages;
@@ -62,7 +68,6 @@ mod result;
 mod task;
 mod testing;
 
-pub use actors::clock::Clock;
 pub use app::{App, AppBuilder};
 pub use canvas::id::Id;
 pub use canvas::outcome::{FailureKind, TaskFailure};
@@ -75,6 +80,7 @@ pub use canvas::{
     Accepts, Canvas, Header, Immutable, Members, Signature, chain, chord, group, group_of,
 };
 pub use chordal_macros::task;
+pub use clock::Clock;
 pub use error::{Error, Result};
 pub use persistence::{Durability, Holder, Store, StoreError};
 pub use result::{AsyncResult, Completions, GroupResult};

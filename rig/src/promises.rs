@@ -253,7 +253,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check(
         "missing threads of the pool",
         Unit,
-        &["execute::pool"],
+        &["backend::pool"],
         Fixed,
     ),
     check(

@@ -6,11 +6,6 @@
 //! caller) wait for the disk; decisions continue at once and share the batch being filled.
 
 mod barrier;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the clock is where time and chance come in"
-)]
-pub(crate) mod clock;
 pub(crate) mod commit;
 pub(crate) mod context;
 pub(crate) mod dispatch;

@@ -7,8 +7,8 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, SpawnHandle, WrapFuture,
 };
 
-use super::clock::Clock;
 use crate::canvas::time::{Earliest, Moment, Scale, Time};
+use crate::clock::Clock;
 use crate::messages::scheduler::{SetAlarm, Wake, WakeAt};
 
 /// By how many milliseconds the wall clock drifts from the steady scale before it counts as set.

@@ -8,7 +8,7 @@ use tokio::task::LocalSet;
 use super::lifecycle::Running;
 use super::{App, AppBuilder};
 use crate::actors::commit::committer::StoreActor;
-use crate::actors::execute::user_runtime::UserRuntime;
+use crate::backend::user_runtime::UserRuntime;
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 

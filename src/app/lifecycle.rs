@@ -13,17 +13,17 @@ use tokio::sync::{oneshot, watch};
 
 use super::App;
 use super::runtime::Runtime;
-use crate::actors::clock::{Clock, Ids};
 use crate::actors::commit::committer::{Committer, StoreActor, WriteLock};
-use crate::actors::context::shared::{Backend, EngineHandle, Shared};
 use crate::actors::context::{EngineContext, Limits, RecoveredState, TrialSettings};
 use crate::actors::engine::EngineActor;
 use crate::actors::engine::admission_control::AdmissionControl;
 use crate::actors::engine::client::Client;
 use crate::actors::engine::sweeper;
-use crate::actors::execute::user_runtime::UserRuntime;
 use crate::actors::scheduler::SchedulerActor;
+use crate::backend::user_runtime::UserRuntime;
+use crate::backend::view::{Backend, EngineHandle, Shared};
 use crate::canvas::admission::pending_limit::Load;
+use crate::clock::{Clock, Ids};
 use crate::error::{Error, Result};
 use crate::messages::engine::Shutdown;
 #[cfg(feature = "sled")]

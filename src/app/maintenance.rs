@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::App;
 use crate::actors::commit::committer;
-use crate::actors::context::shared::Backend;
+use crate::backend::view::Backend;
 use crate::error::{Error, Result};
 use crate::persistence;
 #[cfg(any(feature = "sled", feature = "redb"))]

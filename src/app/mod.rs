@@ -14,11 +14,11 @@ use std::sync::Arc;
 pub use self::builder::AppBuilder;
 use self::lifecycle::{Running, Source};
 
-use crate::actors::context::shared::Backend;
 use crate::actors::engine::client;
 use crate::actors::engine::client::WhenFull;
 use crate::actors::engine::parked;
 use crate::actors::execute::body;
+use crate::backend::view::Backend;
 use crate::canvas::Accepts;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;

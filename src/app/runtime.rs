@@ -5,8 +5,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::actors::execute::pool::STACK;
-use crate::actors::execute::user_runtime::UserRuntime;
+use crate::backend::pool::STACK;
+use crate::backend::user_runtime::UserRuntime;
 use crate::persistence::store::fs::threads;
 
 /// tokio counts its threads in 16 bits.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::EagerStore;
-use crate::actors::context::shared::{Backend, Shared};
+use crate::backend::view::{Backend, Shared};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::workflow::{Command, Workflow};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::actors::clock::Ids;
-use crate::actors::context::shared::Shared;
+use crate::backend::view::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
+use crate::clock::Ids;
 use crate::error::{Error, Result};
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;

@@ -14,12 +14,12 @@ use tracing::{Instrument, Span};
 
 use super::frame::{Next, Step, run_to_end};
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
-use crate::actors::context::shared::Shared;
 use crate::actors::execute::attempt::SoftLimit;
 use crate::actors::execute::call;
 use crate::actors::execute::call::{
     AttemptRef, CallArguments, CallInput, Limits, build_call, in_time, resolve_input,
 };
+use crate::backend::view::Shared;
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::subtasks;

@@ -4,7 +4,7 @@ use actix::Message;
 
 use tokio::sync::oneshot;
 
-use super::dispatcher::Permit;
+use crate::actors::dispatch::permit::Permit;
 use crate::canvas::machine::Purpose;
 use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::machine::task::AttemptOutcome;

@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use serde::de::DeserializeOwned;
 
 use super::{AsyncResult, Wait, decode};
-use crate::actors::context::shared::{Shared, Watch};
+use crate::backend::view::{Shared, Watch};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Record};
 use crate::canvas::outcome::Outcome;

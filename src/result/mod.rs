@@ -13,10 +13,10 @@ use serde::de::DeserializeOwned;
 pub use self::completions::Completions;
 pub(crate) use self::wait::Wait;
 
-use crate::actors::context::shared::Shared;
 use crate::actors::engine::client;
-use crate::actors::engine::retention_guard::RetentionGuard;
 use crate::actors::execute::attempt::Attempt;
+use crate::backend::retention_guard::RetentionGuard;
+use crate::backend::view::Shared;
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::{AsyncResult, decode};
-use crate::actors::context::shared::{Backend, Watch};
 use crate::actors::engine::client;
 use crate::actors::execute::attempt::Attempt;
 use crate::actors::execute::body;
+use crate::backend::view::{Backend, Watch};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::payload::Payload;

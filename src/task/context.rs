@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::{Replaced, Retry};
-use crate::actors::context::shared::Shared;
 use crate::actors::engine::client;
 use crate::actors::engine::client::WhenFull;
 use crate::actors::execute::attempt::Attempt;
+use crate::backend::view::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::outcome::Outcome;

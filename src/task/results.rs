@@ -9,7 +9,7 @@ use serde::ser::{Error as _, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::TaskContext;
-use crate::actors::context::shared::Shared;
+use crate::backend::view::Shared;
 use crate::canvas::payload::Payload;
 use crate::error::{Error, Result};
 use crate::persistence::records::reader::{Elements, ElementsError};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use actix::Recipient;
 use tokio::sync::oneshot;
 
-use crate::actors::context::shared::Shared;
-use crate::actors::engine::retention_guard::RetentionGuard;
 use crate::actors::engine::{Forget, RevocationDurable, Revoke};
 use crate::actors::execute::executor;
 use crate::actors::execute::executor::Invocation;
 use crate::actors::supervision::Child;
+use crate::backend::retention_guard::RetentionGuard;
+use crate::backend::view::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::outcome::Outcome;

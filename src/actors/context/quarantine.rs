@@ -5,15 +5,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::EngineContext;
 use crate::actors::dispatch::dispatcher::Ready;
-use crate::actors::execute::pool;
+use crate::actors::dispatch::permit::Slot;
 use crate::actors::task::slab::TaskKey;
+use crate::backend::pool;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask};
 use crate::canvas::quarantine::{Quarantine, Suspect, SuspectStatus, SuspectUpdate};
 use crate::canvas::time::Moment;
-use crate::messages::dispatcher::Slot;
 use crate::messages::scheduler::WakeAt;
 use crate::messages::task::Released;
 use crate::persistence::records::codec;

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::permit::{Permit, Returns, Slot};
 use crate::actors::supervision::Child;
 use crate::actors::task::slab::TaskKey;
 use crate::canvas::admission::queue::{Queue, SlotKind};
 use crate::canvas::admission::start_pacer::StartPacer;
 use crate::canvas::id::Id;
-use crate::messages::dispatcher::{Permit, Returns, Slot};
 
 /// The number of tasks of one queue that may run at once.
 #[derive(Clone, Copy, Debug)]

@@ -6,6 +6,7 @@ use actix::{Context, Handler};
 
 use super::{EngineActor, Submitted};
 use crate::actors::commit::journal::PostCommit;
+use crate::actors::dispatch::permit::Slot;
 use crate::canvas::admission::backlog::Lane;
 use crate::canvas::first_tasks;
 use crate::canvas::freeze::{Node, TaskDef};
@@ -13,7 +14,6 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::options::Options;
 use crate::canvas::time::{Earliest, Scale, Time};
-use crate::messages::dispatcher::Slot;
 use crate::messages::engine::{Stored, Wanted};
 use crate::persistence::StoreError;
 use crate::persistence::records::backlog::{WaitReason, Waiting};

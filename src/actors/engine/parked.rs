@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::actors::context::shared::Shared;
+use crate::backend::view::Shared;
 use crate::canvas::first_tasks;
 use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::{Id, Seq};

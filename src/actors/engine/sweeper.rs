@@ -7,7 +7,7 @@ use actix::Addr;
 
 use crate::actors::commit::committer;
 use crate::actors::commit::committer::StoreActor;
-use crate::actors::context::shared::Shared;
+use crate::backend::view::Shared;
 use crate::canvas::id::Id;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;

@@ -8,14 +8,14 @@ use tokio::sync::{Notify, oneshot};
 
 use super::cancellation::Cancellation;
 use super::inbox::AttemptMessage;
-use crate::actors::context::shared::Shared;
+use crate::actors::dispatch::permit::Permit;
 use crate::actors::task::slab::TaskKey;
+use crate::backend::view::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Purpose;
 use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::outcome::Outcome;
 use crate::error::{Error, Result};
-use crate::messages::dispatcher::Permit;
 use crate::messages::task::{ReacquireSlot, StartSubtask};
 
 /// An attempt that is running or has run.

@@ -10,7 +10,7 @@ use tracing::Span;
 
 use super::attempt::Attempt;
 use super::call::{Guarded, Outcome};
-use crate::actors::context::shared::Shared;
+use crate::backend::view::Shared;
 
 thread_local! {
     /// The attempt whose body is being polled on this thread.

@@ -13,8 +13,7 @@ use futures_util::future::CatchUnwind;
 use tracing::Span;
 
 use super::attempt::SoftLimit;
-use crate::actors::clock::Clock;
-use crate::actors::context::shared::Shared;
+use crate::backend::view::Shared;
 use crate::canvas::Mode;
 use crate::canvas::freeze;
 use crate::canvas::freeze::{Reason, SizeExceeded};
@@ -24,6 +23,7 @@ use crate::canvas::machine::fold::Run;
 use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::persistence::records::reader::Elements;
 use crate::task::{Call, Entry, Next, TaskContext, TaskError, TaskOptions};

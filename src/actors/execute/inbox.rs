@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::actors::context::EngineContext;
+use crate::actors::dispatch::permit::Returns;
 use crate::actors::task::slab::TaskKey;
-use crate::messages::dispatcher::Returns;
 use crate::messages::task::{Finished, ReacquireSlot, StartSubtask};
 
 /// A message from an attempt to its task's actor.

@@ -6,5 +6,3 @@ pub(crate) mod call;
 pub(crate) mod cancellation;
 pub(crate) mod executor;
 pub(crate) mod inbox;
-pub(crate) mod pool;
-pub(crate) mod user_runtime;

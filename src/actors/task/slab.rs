@@ -4,9 +4,9 @@
 use actix::Addr;
 
 use super::TaskActor;
+use crate::actors::dispatch::permit::Permit;
 use crate::actors::supervision::Child;
 use crate::canvas::id::Id;
-use crate::messages::dispatcher::Permit;
 
 /// Identifies one task's actor; a later task in the same entry has another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
