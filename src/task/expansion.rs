@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::TaskError;
-use super::data::Stored;
+use super::arguments::Stored;
 use super::error::IntoTaskError;
 use crate::canvas::parameter::ParameterType;
 use crate::canvas::payload::Payload;

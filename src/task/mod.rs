@@ -1,8 +1,8 @@
 //! The tasks that a user writes, their context and their errors.
 
+mod arguments;
 mod boxed;
 mod context;
-mod data;
 mod error;
 #[doc(hidden)]
 #[allow(missing_docs)]
@@ -23,10 +23,10 @@ use std::pin::Pin;
 
 use serde::Serialize;
 
+use self::arguments::{Stored, StoredArgs, Unreadable};
+pub use self::arguments::{TaskArg, TaskArgs, TaskOutput};
 pub(crate) use self::context::Host;
 pub use self::context::TaskContext;
-use self::data::{Stored, StoredArgs, Unreadable};
-pub use self::data::{TaskArg, TaskArgs, TaskOutput};
 pub(crate) use self::error::Next;
 pub use self::error::{IntoTaskError, TaskError};
 pub(crate) use self::limit::PayloadLimit;

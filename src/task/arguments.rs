@@ -1,4 +1,4 @@
-//! The stored data of a task: its arguments and its result.
+//! The arguments and the result of a task, and how they are stored.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
