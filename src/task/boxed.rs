@@ -1,59 +1,56 @@
-//! A task's error inside a `Box<dyn Error>`.
+//! A value inside a `Box<dyn Error>`, under an error's message.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use super::TaskError;
-
-/// The boxed error. [`TaskError`] itself does not implement [`Error`], so that `?` can convert
-/// every `Error` into one.
+/// The boxed error, which carries the value.
 #[derive(Debug)]
-struct Boxed(Inner);
+pub(super) struct Boxed<T>(Inner<T>);
 
 /// The source of the boxed error, where [`take`] finds it whatever the type of the box.
 #[derive(Debug)]
-struct Inner {
+struct Inner<T> {
     message: String,
-    error: Mutex<Option<TaskError>>,
+    value: Mutex<Option<T>>,
 }
 
-impl Boxed {
-    fn new(error: TaskError) -> Self {
+impl<T> Boxed<T> {
+    pub(super) fn new(message: String, value: T) -> Self {
         Self(Inner {
-            message: error.to_string(),
-            error: Mutex::new(Some(error)),
+            message,
+            value: Mutex::new(Some(value)),
         })
     }
 }
 
-impl Error for Boxed {
+impl<T: fmt::Debug + 'static> Error for Boxed<T> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.0)
     }
 }
 
-impl Error for Inner {}
+impl<T: fmt::Debug> Error for Inner<T> {}
 
-impl fmt::Display for Boxed {
+impl<T> fmt::Display for Boxed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl fmt::Display for Inner {
+impl<T> fmt::Display for Inner<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-/// Takes the task's error out of the box, or out of one of its sources.
-pub(super) fn take<E: Error + ?Sized>(error: &E) -> Option<TaskError> {
+/// Takes the value out of the box, or out of one of its sources.
+pub(super) fn take<T: fmt::Debug + 'static, E: Error + ?Sized>(error: &E) -> Option<T> {
     let mut source = error.source();
     while let Some(cause) = source {
-        if let Some(inner) = cause.downcast_ref::<Inner>() {
+        if let Some(inner) = cause.downcast_ref::<Inner<T>>() {
             return inner
-                .error
+                .value
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
@@ -61,18 +58,4 @@ pub(super) fn take<E: Error + ?Sized>(error: &E) -> Option<TaskError> {
         source = cause.source();
     }
     None
-}
-
-impl From<TaskError> for Box<dyn Error + Send + Sync> {
-    /// Boxes the error. A task that returns the box fails as with the error itself.
-    fn from(error: TaskError) -> Self {
-        Self::from(Boxed::new(error))
-    }
-}
-
-impl From<TaskError> for Box<dyn Error> {
-    /// Boxes the error. A task that returns the box fails as with the error itself.
-    fn from(error: TaskError) -> Self {
-        Self::from(Boxed::new(error))
-    }
 }

@@ -7,10 +7,11 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use super::boxed;
-use super::{Retry, TaskOptions};
+use super::boxed::Boxed;
 use crate::canvas::Canvas;
 use crate::canvas::id::Id;
 use crate::canvas::machine::task;
+use crate::canvas::options::When;
 use crate::canvas::outcome::{FailureKind, TaskFailure, shorten};
 use crate::canvas::parked::Misfit;
 
@@ -44,7 +45,7 @@ enum Then {
     /// Another attempt, if its options say so.
     Auto,
     /// Another attempt, if there are retries left.
-    Retry(Box<Retry>),
+    Retry(Box<task::Retry>),
     Fatal,
     /// Its arguments do not decode.
     Unfit(Misfit),
@@ -123,10 +124,11 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn retry(message: impl Into<String>, delay: Duration) -> Self {
-        Self {
-            then: Then::Retry(Box::new(Retry::new().countdown(delay))),
-            ..Self::new(message)
-        }
+        Self::new(message).asking_for(task::Retry::Asked {
+            when: Some(When::In(delay)),
+            args: None,
+            max_retries: None,
+        })
     }
 
     /// Makes the error final: the task is not retried however many retries are left.
@@ -205,6 +207,20 @@ impl TaskError {
         }
     }
 
+    /// Creates the error of a task that asked for a retry without a cause.
+    pub(super) fn no_retries_left() -> Self {
+        Self {
+            kind: FailureKind::MaxRetriesExceeded,
+            ..Self::new("no retries are left")
+        }
+    }
+
+    /// Makes the error a request for this retry.
+    pub(super) fn asking_for(mut self, retry: task::Retry) -> Self {
+        self.then = Then::Retry(Box::new(retry));
+        self
+    }
+
     /// Wraps a replacement as an error; the canvas replaces the task.
     pub(super) fn replaced_by(canvas: Canvas) -> Self {
         Self {
@@ -220,24 +236,28 @@ impl TaskError {
             Then::Replace(_) => {
                 Self::wrong_type(format!("an item of a {container} cannot be replaced"))
             }
-            Then::Retry(retry) if retry.has_args() => Self::wrong_type(format!(
-                "an item of a {container} cannot change the arguments of the {container}"
-            )),
+            Then::Retry(retry) => match **retry {
+                task::Retry::Asked { args: Some(_), .. } => Self::wrong_type(format!(
+                    "an item of a {container} cannot change the arguments of the {container}"
+                )),
+                _ => self,
+            },
             _ => self,
         }
     }
 
-    /// Returns the action that follows, for a task with these options.
-    pub(crate) fn next(&self, options: &TaskOptions) -> Next {
+    /// Returns the action that follows, for a task with this
+    /// [`retry_if`](super::TaskOptions::retry_if).
+    pub(crate) fn next(&self, retry_if: Option<fn(&Self) -> bool>) -> Next {
         Next::Retry(match &self.then {
             Then::Replace(canvas) => return Next::Replace(canvas.clone()),
             Then::Unfit(misfit) => return Next::Unfit(*misfit),
             Then::Fatal => task::Retry::Never,
-            Then::Auto => match options.retry_if {
+            Then::Auto => match retry_if {
                 Some(is_worth_it) if !is_worth_it(self) => task::Retry::Never,
                 _ => task::Retry::Auto,
             },
-            Then::Retry(retry) => retry.asked(),
+            Then::Retry(retry) => (**retry).clone(),
         })
     }
 
@@ -291,20 +311,17 @@ fn with_sources<E: Error + ?Sized>(error: &E) -> String {
     message
 }
 
-impl From<Retry> for TaskError {
-    fn from(mut retry: Retry) -> Self {
-        let mut error = match retry.take_cause() {
-            Some(cause) => cause,
-            None => Self {
-                kind: FailureKind::MaxRetriesExceeded,
-                ..Self::new("no retries are left")
-            },
-        };
-        error.then = match retry.take_fault() {
-            Some(fault) => return Self::wrong_type(fault),
-            None => Then::Retry(Box::new(retry)),
-        };
-        error
+impl From<TaskError> for Box<dyn Error + Send + Sync> {
+    /// Boxes the error. A task that returns the box fails as with the error itself.
+    fn from(error: TaskError) -> Self {
+        Self::from(Boxed::new(error.to_string(), error))
+    }
+}
+
+impl From<TaskError> for Box<dyn Error> {
+    /// Boxes the error. A task that returns the box fails as with the error itself.
+    fn from(error: TaskError) -> Self {
+        Self::from(Boxed::new(error.to_string(), error))
     }
 }
 

@@ -151,25 +151,19 @@ impl Retry {
         }
         self
     }
+}
 
-    pub(super) fn asked(&self) -> task::Retry {
-        task::Retry::Asked {
-            when: self.when,
-            args: self.args.clone().map(Value::Inline),
-            max_retries: self.max_retries,
+impl From<Retry> for TaskError {
+    fn from(retry: Retry) -> Self {
+        if let Some(fault) = retry.fault {
+            return Self::wrong_type(fault);
         }
-    }
-
-    pub(super) fn has_args(&self) -> bool {
-        self.args.is_some()
-    }
-
-    pub(super) fn take_cause(&mut self) -> Option<TaskError> {
-        self.cause.take()
-    }
-
-    pub(super) fn take_fault(&mut self) -> Option<String> {
-        self.fault.take()
+        let cause = retry.cause.unwrap_or_else(Self::no_retries_left);
+        cause.asking_for(task::Retry::Asked {
+            when: retry.when,
+            args: retry.args.map(Value::Inline),
+            max_retries: retry.max_retries,
+        })
     }
 }
 

@@ -397,7 +397,7 @@ impl AttemptRef {
 
     /// Returns the outcome of an attempt that returned an error.
     fn failed(&self, error: &TaskError, shared: &Shared) -> AttemptOutcome {
-        match error.next(&self.entry.options) {
+        match error.next(self.entry.options.retry_if) {
             Next::Replace(canvas) => match freeze::plan_subtask(*canvas, true, &shared.registry) {
                 Ok(plan) => AttemptOutcome::Replaced(plan),
                 Err(error) => {
