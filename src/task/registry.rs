@@ -1,0 +1,255 @@
+//! The registered tasks of an app: their names, their functions, and the call of a function with
+//! stored arguments.
+
+use std::any::TypeId;
+use std::collections::{HashMap, hash_map};
+use std::fmt;
+use std::marker::PhantomData;
+use std::pin::Pin;
+
+use super::arguments::{Stored, StoredArgs, TaskArgs, TaskOutput, Unreadable};
+use super::{PayloadLimit, Task, TaskContext, TaskError, TaskOptions};
+use crate::canvas::binding;
+use crate::canvas::freeze::{Catalogue, SizeExceeded, TaskDef, over_long};
+use crate::canvas::options::{Options, TimeLimits};
+use crate::canvas::parameter::{Parameter, complete, usage};
+use crate::canvas::parked::{Misfit, NOT_REGISTERED};
+use crate::canvas::payload::{Parts, Payload};
+use crate::error::{Error, Result};
+
+/// A call of a task's function.
+pub(crate) type Call = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
+
+/// A registered task: its name and its function. Created by [`tasks!`](crate::tasks!).
+#[derive(Clone, Copy)]
+pub struct TaskEntry(&'static Entry);
+
+/// The data of a registered task; every attempt refers to it.
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    pub(crate) parameters: &'static [Parameter],
+    pub(crate) options: TaskOptions,
+    task: TypeId,
+    /// The path of its type.
+    path: fn() -> &'static str,
+    call: fn(TaskContext, Parts) -> Call,
+}
+
+/// Holds the entry of task `T`.
+struct Of<T>(PhantomData<T>);
+
+impl<T: Task> Of<T> {
+    const ENTRY: Entry = Entry {
+        name: T::NAME,
+        parameters: T::PARAMS,
+        options: T::OPTIONS,
+        task: TypeId::of::<T>(),
+        path: std::any::type_name::<T>,
+        call: |context, args| Box::pin(call::<T>(context, args)),
+    };
+}
+
+impl TaskEntry {
+    /// Returns the entry of task `T`.
+    #[must_use]
+    pub fn of<T: Task>() -> Self {
+        Self(&Of::<T>::ENTRY)
+    }
+
+    /// Returns the entry of `task`; [`tasks!`](crate::tasks!) calls it with a task's name, which is
+    /// a value.
+    #[must_use]
+    pub fn of_task<T: Task>(_task: T) -> Self {
+        Self::of::<T>()
+    }
+}
+
+impl Entry {
+    /// Returns the priority of a task with these signature options.
+    pub(crate) fn priority(&self, own: Option<&Options>) -> u8 {
+        let own = own.and_then(|own| own.priority);
+        own.unwrap_or(self.options.priority)
+    }
+
+    /// Returns whether its first argument reads an upstream list as it goes.
+    pub(crate) fn streams(&self) -> bool {
+        self.parameters.first().is_some_and(Parameter::is_streamed)
+    }
+
+    /// Calls the function with an encoded list of arguments.
+    pub(crate) fn call(&self, context: TaskContext, args: Parts) -> Call {
+        (self.call)(context, args)
+    }
+}
+
+async fn call<T: Task>(context: TaskContext, args: Parts) -> Result<Payload, TaskError> {
+    let args = decode_args::<T>(args)?;
+    let value = T::run(context, args).await?;
+    value
+        .encode()
+        .map(|Stored(value)| value)
+        .map_err(|error| TaskError::wrong_type(format!("the result cannot be stored: {error}")))
+}
+
+/// Decodes the arguments; an error names the parameter.
+fn decode_args<T: Task>(args: Parts) -> Result<T::Args, TaskError> {
+    let unfit = |error: &str, misfit| {
+        let message = format!("arguments do not fit ({}): {error}", usage(T::PARAMS));
+        TaskError::unfit(message, misfit)
+    };
+    // A task without parameters takes `()`, which MessagePack writes as nil.
+    if T::PARAMS.is_empty() {
+        return match args.len() {
+            Ok(0) => Payload::encode(&()).and_then(|nil| {
+                let nil = T::Args::decode(StoredArgs(nil.into()));
+                nil.map_err(|unreadable| unreadable.error)
+            }),
+            Ok(given) => Err(format!("it takes none, and gets {given}")),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| unfit(&error, Misfit::Stored));
+    }
+    let args = complete(T::PARAMS, args).map_err(|error| unfit(&error, Misfit::Stored))?;
+    T::Args::decode(StoredArgs(args)).map_err(|Unreadable { error, args }| {
+        let misfit = args.map_or(Misfit::First, |args| misfit(T::PARAMS, &args));
+        unfit(&error, misfit)
+    })
+}
+
+/// Returns which of these arguments, one for each parameter, do not fit.
+fn misfit(parameters: &[Parameter], args: &Payload) -> Misfit {
+    let fits =
+        |(parameter, argument): (&Parameter, &Payload)| parameter.check_all(argument).is_ok();
+    let args = args.elements().unwrap_or_default();
+    let is_first = args.len() == parameters.len()
+        && parameters.iter().zip(&args).skip(1).all(fits)
+        && !parameters.iter().zip(&args).take(1).all(fits);
+    match is_first {
+        true => Misfit::First,
+        false => Misfit::Stored,
+    }
+}
+
+impl fmt::Debug for TaskEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskEntry")
+            .field("name", &self.name)
+            .field("parameters", &self.parameters)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lists tasks for [`AppBuilder::tasks`](crate::AppBuilder::tasks) by their names; a task that is
+/// implemented by hand is listed as a value.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// # #[task] async fn xsum(xs: Vec<i64>) -> i64 { xs.iter().sum() }
+/// let builder = App::in_memory().tasks(tasks![add, xsum]);
+/// ```
+#[macro_export]
+macro_rules! tasks {
+    ($($task:expr),* $(,)?) => {
+        [$($crate::TaskEntry::of_task($task)),*]
+    };
+}
+
+/// All tasks of an app, by name, and the limit on their payloads.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    tasks: HashMap<&'static str, &'static Entry>,
+    payloads: PayloadLimit,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        entries: impl IntoIterator<Item = TaskEntry>,
+        payloads: PayloadLimit,
+    ) -> Result<Self> {
+        let mut tasks = HashMap::new();
+        for TaskEntry(entry) in entries {
+            if let Err(reason) = entry.options.limits().check() {
+                return Err(Error::InvalidTask {
+                    name: entry.name.to_owned(),
+                    reason,
+                });
+            }
+            refuse_over_long("task", entry.name, "")?;
+            refuse_over_long("queue", entry.options.queue, entry.name)?;
+            match tasks.entry(entry.name) {
+                hash_map::Entry::Vacant(vacant) => {
+                    vacant.insert(entry);
+                }
+                // Listing one task twice is no mistake.
+                hash_map::Entry::Occupied(existing) if existing.get().task == entry.task => {}
+                hash_map::Entry::Occupied(existing) => {
+                    return Err(Error::DuplicateTask {
+                        name: entry.name.to_owned(),
+                        first: (existing.get().path)(),
+                        second: (entry.path)(),
+                    });
+                }
+            }
+        }
+        Ok(Self { tasks, payloads })
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&'static Entry> {
+        self.tasks.get(name).copied()
+    }
+
+    /// Returns why this task cannot be called with its stored arguments, if it cannot.
+    pub(crate) fn misfit(&self, task: &TaskDef) -> Option<String> {
+        let Some(entry) = self.get(&task.name) else {
+            return Some(NOT_REGISTERED.to_owned());
+        };
+        binding::check_stored(task, entry.parameters).err()
+    }
+
+    /// Checks that `part` of task `name` may take this many bytes.
+    pub(crate) fn check(
+        &self,
+        name: &str,
+        part: &'static str,
+        bytes: usize,
+    ) -> Result<(), SizeExceeded> {
+        self.payloads.check(name, part, bytes)
+    }
+}
+
+/// Refuses a name that is too long. `of`: `queue` or `task`. `task`: the task that is registered
+/// with a queue's name.
+pub(crate) fn refuse_over_long(of: &'static str, name: &str, task: &str) -> Result<()> {
+    let Some(SizeExceeded { bytes, limit }) = over_long(name) else {
+        return Ok(());
+    };
+    Err(Error::NameTooLong {
+        of,
+        path: task.to_owned(),
+        bytes,
+        limit,
+    })
+}
+
+impl Catalogue for Registry {
+    fn parameters(&self, name: &str) -> Option<&'static [Parameter]> {
+        self.get(name).map(|entry| entry.parameters)
+    }
+
+    fn admit(&self, name: &str, bytes: usize) -> Result<(), SizeExceeded> {
+        self.check(name, "arguments", bytes)
+    }
+
+    fn limits(&self, name: &str) -> TimeLimits {
+        self.get(name)
+            .map_or_else(TimeLimits::default, |entry| entry.options.limits())
+    }
+}
