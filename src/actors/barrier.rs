@@ -3,9 +3,9 @@
 
 use actix::{Actor, ActorContext, Context, Handler, Recipient};
 
+use super::child::{BARRIER, ExitGuard, is_orphaned};
 use super::context::EngineContext;
 use super::event_queue::EventQueue;
-use super::supervision::{BARRIER, ExitGuard, is_orphaned};
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{Barrier, Command};
 use crate::canvas::machine::{ChildProgress, Record};
@@ -13,6 +13,7 @@ use crate::canvas::revocation::node_key;
 use crate::messages::supervisor::{Arrived, ChildEvent, Decided, EventsReady};
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;
+use crate::testing::hooks;
 
 #[derive(Debug)]
 pub(crate) struct BarrierActor {
@@ -114,7 +115,7 @@ impl Handler<EventsReady> for BarrierActor {
             return context.stop();
         }
         for word in self.post.drain() {
-            super::fault("barrier");
+            hooks::fault("barrier");
             if let ChildEvent::Ended(ended) = word {
                 let commands = self.machine.arrive(ended.index, ended.report);
                 self.perform(commands, context);

@@ -12,6 +12,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
 use crate::canvas::revocation::NodeKey;
 use crate::messages::supervisor::{ChildEvent, EventsReady};
+use crate::testing::hooks;
 
 /// The number of empty lists that are kept, and the capacity of the largest; a larger list stays
 /// with its queue.
@@ -93,10 +94,8 @@ impl EventQueue {
     /// Takes all events since the last call, in order.
     pub(crate) fn drain(&self) -> Drain {
         let events = self.0.events.take();
-        #[cfg(feature = "__simulation")]
-        let events = crate::testing::simulation::events(events);
         Drain {
-            events,
+            events: hooks::events(events),
             queue: self.0.clone(),
         }
     }

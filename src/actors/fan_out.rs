@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 
 use super::barrier::BarrierActor;
+use super::child::{BARRIER, Child, ExitGuard, Resume};
 use super::context::EngineContext;
 use super::event_queue::EventQueue;
-use super::supervision::{BARRIER, Child, ExitGuard, Resume, abandoned_report};
+use super::supervision::abandoned_report;
 use crate::canvas::freeze::{Def, FanOutDef, Members};
 use crate::canvas::machine::barrier::Barrier;
 use crate::canvas::machine::fold::is_run;

@@ -6,12 +6,14 @@
 //! caller) wait for the disk; decisions continue at once and share the batch being filled.
 
 mod barrier;
+pub(crate) mod child;
 pub(crate) mod commit;
 pub(crate) mod context;
 pub(crate) mod dispatch;
 pub(crate) mod engine;
 mod event_queue;
 pub(crate) mod execute;
+pub(crate) mod factory;
 mod fan_out;
 pub(crate) mod scheduler;
 mod supervision;
@@ -19,13 +21,3 @@ mod supervisor;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;
-
-/// Kills the actor if a test or a simulation asks for that. Each kind of actor calls this at one of
-/// its events, because no user action kills an actor.
-#[inline]
-fn fault(_kind: &'static str) {
-    #[cfg(test)]
-    tests::fault(_kind);
-    #[cfg(feature = "__simulation")]
-    crate::testing::simulation::fault(_kind);
-}

@@ -3,11 +3,12 @@
 
 use actix::{Actor, ActorContext, Context, Handler};
 
+use super::child::{BARRIER, Child, Resume};
 use super::context::EngineContext;
 use super::event_queue::EventQueue;
 use super::fan_out;
 use super::fan_out::FanOut;
-use super::supervision::{BARRIER, Child, Resume, abandoned_report, restart_after_commit};
+use super::supervision::{abandoned_report, restart_after_commit};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chain::Chain;
 use crate::canvas::machine::chord::Chord;
@@ -23,6 +24,7 @@ use crate::persistence::StoreError;
 use crate::persistence::records::children;
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;
+use crate::testing::hooks;
 
 pub(crate) type ChainActor = Supervisor<Chain>;
 pub(crate) type GroupActor = Supervisor<Group>;
@@ -203,7 +205,7 @@ impl<M: Machine> Supervisor<M> {
     fn on_event(&mut self, event: ChildEvent, context: &mut Context<Self>) {
         match event {
             ChildEvent::Ended(ChildEnded { index, report, .. }) => {
-                super::fault(M::KIND);
+                hooks::fault(M::KIND);
                 self.decide(context, |machine| machine.child_ended(index, report));
                 if index == BODY {
                     failpoint::reach(Point::BodyEnded);
@@ -217,7 +219,7 @@ impl<M: Machine> Supervisor<M> {
             }
             ChildEvent::Exited(ChildExited { index, lost, .. }) => {
                 if self.running.as_ref().is_some_and(|it| it.has_member(index)) {
-                    super::fault(M::KIND);
+                    hooks::fault(M::KIND);
                 }
                 self.decide(context, |machine| machine.child_exited(index, lost));
             }

@@ -1,50 +1,22 @@
 //! Tests of supervision: workflows survive the death of an actor. No user action kills an actor, so
-//! each kind calls [`fault`] at one of its events.
+//! each kind calls [`fault`](crate::testing::hooks::fault) at one of its events.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::prelude::*;
+use crate::testing::faults;
 use crate::{Error, FailureKind};
 
-/// The kind of actor to kill, the number of events that it survives first, and how often it dies.
-static FAULT: Mutex<Option<Fault>> = Mutex::new(None);
 /// Serializes these tests: the fault belongs to the process.
 static SERIAL: Mutex<()> = Mutex::new(());
 static CALLS: AtomicU32 = AtomicU32::new(0);
-static DIED: AtomicBool = AtomicBool::new(false);
-
-struct Fault {
-    kind: &'static str,
-    survives: u32,
-    times: u32,
-}
-
-/// Panics in an actor of this kind if a test has armed that.
-pub(super) fn fault(kind: &'static str) {
-    let mut armed = FAULT.lock();
-    if let Some(fault) = armed.as_mut().filter(|fault| fault.kind == kind) {
-        if fault.survives > 0 {
-            fault.survives -= 1;
-        } else if fault.times > 0 {
-            fault.times -= 1;
-            DIED.store(true, Ordering::SeqCst);
-            drop(armed);
-            panic!("this {kind} actor dies because a test asked for it");
-        }
-    }
-}
 
 fn arm(kind: &'static str, survives: u32, times: u32) -> MutexGuard<'static, ()> {
     let guard = SERIAL.lock();
     CALLS.store(0, Ordering::SeqCst);
-    DIED.store(false, Ordering::SeqCst);
-    *FAULT.lock() = Some(Fault {
-        kind,
-        survives,
-        times,
-    });
+    faults::arm(kind, survives, times);
     guard
 }
 
@@ -85,7 +57,7 @@ fn run<T: serde::de::DeserializeOwned>(canvas: Signature<(), T>) -> Result<T, Er
         .start();
     let app = pollster::block_on(start)?;
     let result = pollster::block_on(app.apply_async(canvas))?.get_blocking();
-    *FAULT.lock() = None;
+    faults::disarm();
     result
 }
 
@@ -106,7 +78,7 @@ fn a_supervisor_that_dies_is_started_again_and_its_finished_children_are_not() {
             assert_eq!(run(canvas()).unwrap(), 240, "{kind} after {survives}");
             // With more events to survive than there are, no actor dies, and the run proves
             // nothing.
-            assert!(DIED.load(Ordering::SeqCst) || survives > 0, "{kind}");
+            assert!(faults::has_died() || survives > 0, "{kind}");
         }
     }
 }
@@ -119,7 +91,7 @@ fn a_fold_whose_actors_die_has_each_value_once() {
             let folded = group((0..6).map(|n| double.s(n))).fold(vec![], push);
             let all = run(folded).unwrap();
             assert_eq!(all, [0, 2, 4, 6, 8, 10], "{kind} after {survives}");
-            assert!(DIED.load(Ordering::SeqCst) || survives > 0, "{kind}");
+            assert!(faults::has_died() || survives > 0, "{kind}");
         }
     }
 }

@@ -37,7 +37,7 @@ impl App {
     /// Shuts down an app that was started with [`start_here`](AppBuilder::start_here).
     pub(crate) async fn shutdown_here(&self) -> Result<()> {
         let earlier = self.0.shared.ended();
-        let engine = &self.0.shared.engine_handle().client().engine;
+        let engine = &self.0.shared.engine_handle().client().shutdown;
         let grace = self.0.grace;
         // If the engine has stopped already, its error is recorded.
         let _ = engine.send(Shutdown { grace }).await;
@@ -48,4 +48,23 @@ impl App {
             Some(error) => Err(error),
         }
     }
+}
+
+/// Starts an app in this thread's actix system. Its store is written only when `store` is polled.
+/// Dropping the system is a crash.
+///
+/// # Errors
+///
+/// As [`AppBuilder::start`].
+pub async fn start(builder: AppBuilder, store: &LocalSet) -> Result<App> {
+    builder.start_here(store).await
+}
+
+/// Shuts down an app that was started by [`start`], as [`App::shutdown`] does others.
+///
+/// # Errors
+///
+/// As [`App::shutdown`].
+pub async fn shutdown(app: &App) -> Result<()> {
+    app.shutdown_here().await
 }

@@ -19,6 +19,7 @@ use crate::actors::engine::EngineActor;
 use crate::actors::engine::admission_control::AdmissionControl;
 use crate::actors::engine::client::Client;
 use crate::actors::engine::sweeper;
+use crate::actors::factory;
 use crate::actors::scheduler::SchedulerActor;
 use crate::backend::user_runtime::UserRuntime;
 use crate::backend::view::{Backend, EngineHandle, Shared};
@@ -70,7 +71,7 @@ impl EngineThread {
             shared
                 .engine_handle()
                 .client()
-                .engine
+                .shutdown
                 .do_send(Shutdown { grace });
         }
         is_first
@@ -279,12 +280,17 @@ impl Engine {
             shared.clone(),
             self.limits,
             recovered,
+            factory::ACTORS,
         );
         let engine = EngineActor::new(context, self.retention).start();
         let ids = Ids::after(last);
-        shared
-            .engine_handle()
-            .set_client(Client { engine, store, ids });
+        shared.engine_handle().set_client(Client {
+            submissions: engine.clone().recipient(),
+            engine: engine.clone().recipient(),
+            shutdown: engine.recipient(),
+            store,
+            ids,
+        });
         Ok(shared)
     }
 }

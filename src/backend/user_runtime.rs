@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::pool::{Job, Pool};
+use crate::testing::hooks;
 
 /// A handle to the runtime of user code, and to the thread pool.
 #[derive(Clone, Debug)]
@@ -61,8 +62,7 @@ impl UserRuntime {
 
     fn run_on_runtime(&self, job: Job) {
         self.runtime.spawn(async {
-            #[cfg(feature = "__simulation")]
-            crate::testing::simulation::free_thread().await;
+            hooks::free_thread().await;
             job();
         });
     }

@@ -16,7 +16,6 @@ use crate::actors::engine::client::Client;
 use crate::actors::execute::cancellation::Cancellations;
 use crate::actors::execute::executor::Executor;
 use crate::actors::execute::inbox::Inbox;
-use crate::actors::task::slab::TaskKey;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold::Run;
 use crate::canvas::outcome::Value;
@@ -26,6 +25,7 @@ use crate::canvas::quarantine::policy::QuarantinedTask;
 use crate::clock::Clock;
 use crate::eager::EagerStore;
 use crate::error::{Error, Result};
+use crate::messages::task::TaskKey;
 use crate::persistence::records::reader::{Elements, ElementsError, Progress, Reader};
 use crate::task::Registry;
 

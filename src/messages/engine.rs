@@ -1,32 +1,120 @@
-//! Messages to the engine. `Submit`, which starts a workflow, is defined beside the actor, because
-//! it carries a record.
+//! Messages to the engine.
 
 use actix::Message;
+use tokio::sync::oneshot;
 
+use crate::actors::engine::admission_control::Reservation;
+use crate::actors::engine::staging::Staged;
+use crate::backend::retention_guard::RetentionGuard;
 use crate::canvas::admission::backlog::Lane;
-use crate::canvas::id::Id;
-use crate::canvas::machine::PendingCallback;
+use crate::canvas::freeze::Node;
+use crate::canvas::id::{Id, Seq};
+use crate::canvas::parked::ParkedTask;
+use crate::canvas::revocation::NodeKey;
 use crate::canvas::time::Earliest;
+use crate::error::{Error, Result};
+use crate::messages::task::Released;
+
+/// A message to the engine.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) enum EngineMessage {
+    FindByKey(FindByKey),
+    Confirm(Confirm),
+    EndPause(EndPause),
+    Release(Release),
+    Forget(Forget),
+    Revoke(Revoke),
+    /// A running task waits for this workflow.
+    Wanted(Id),
+    Sweep(Sweep),
+    KeyIsDurable(KeyIsDurable),
+    Stored(Stored),
+    /// The decision on a [`Revoke`] is durable.
+    RevocationDurable(Revoke),
+}
+
+/// Stores and starts a workflow. `durable` receives, once that is durable, the guard of the
+/// workflow that the handle is for: this one, or an earlier one with the same idempotency key. It
+/// is dropped if the engine halts first.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Submit {
+    pub(crate) root_id: Id,
+    pub(crate) root: Node,
+    /// The encoded header, which is the commit marker.
+    pub(crate) header: Vec<u8>,
+    /// The first free node number.
+    pub(crate) next: Seq,
+    pub(crate) idempotency_key: Option<String>,
+    /// The task that submits the workflow, if one does.
+    pub(crate) by: Option<Id>,
+    /// The parts that are in the store already.
+    pub(crate) staged: Staged,
+    pub(crate) reservation: Reservation,
+    /// The guard keeps the workflow from being swept before the caller has its handle.
+    pub(crate) durable: oneshot::Sender<RetentionGuard>,
+}
+
+/// Looks up the workflow that was submitted with this key; `durable` is dropped if none was.
+#[derive(Debug)]
+pub(crate) struct FindByKey {
+    pub(crate) key: String,
+    /// As in [`Submit`].
+    pub(crate) durable: oneshot::Sender<RetentionGuard>,
+}
+
+/// Waits until everything that has been decided so far is durable.
+#[derive(Debug)]
+pub(crate) struct Confirm {
+    /// Dropped if the engine halts first.
+    pub(crate) done: oneshot::Sender<Result<(), Error>>,
+}
+
+/// Starts the ready tasks of an app that was started paused.
+#[derive(Debug)]
+pub(crate) struct EndPause {
+    pub(crate) done: oneshot::Sender<()>,
+}
+
+/// Releases a task from quarantine.
+#[derive(Debug)]
+pub(crate) struct Release {
+    pub(crate) id: Id,
+    pub(crate) released: Released,
+    /// The task, if it is not in quarantine but parked, or will be parked when it is admitted.
+    pub(crate) parked: Option<ParkedTask>,
+    /// Answered once the release is durable. Dropped if the engine halts first.
+    pub(crate) done: oneshot::Sender<Result<()>>,
+}
+
+/// Deletes a workflow's result as soon as it has ended.
+#[derive(Debug)]
+pub(crate) struct Forget {
+    pub(crate) root: Id,
+    /// Answered once that is durable. Dropped if the engine halts first.
+    pub(crate) done: oneshot::Sender<Result<()>>,
+}
+
+/// Revokes a node.
+#[derive(Debug)]
+pub(crate) struct Revoke {
+    pub(crate) root: Id,
+    pub(crate) node: NodeKey,
+    /// Answered once that is durable: whether every record that may have been on its way is
+    /// settled. Dropped if the engine halts first.
+    pub(crate) settled: oneshot::Sender<bool>,
+}
 
 /// The store shows which workflow this idempotency key stands for, or that it stands for none.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Clone, Debug)]
 pub(crate) struct KeyIsDurable {
     pub(crate) key: String,
     pub(crate) workflow: Option<Id>,
 }
 
-/// A recorded callback to run. Sent through the event queue, so that the end of its launcher cannot
-/// overtake it.
-#[derive(Clone, Debug)]
-pub(crate) struct Launch {
-    pub(crate) root: Id,
-    pub(crate) callback: PendingCallback,
-}
-
 /// The store shows a decision on a workflow that waits or is resumed.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Stored {
     /// The workflow waits for capacity in this lane, with this priority.
     Waits(Lane, Id, u8),
@@ -42,14 +130,8 @@ pub(crate) enum Stored {
     AllResumed,
 }
 
-/// A running task waits for this workflow.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Wanted(pub(crate) Id);
-
 /// Deletes the workflows whose retention has passed.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Sweep {
     Start,
     /// The store has applied the last sweep's deletions.

@@ -3,9 +3,8 @@
 
 use actix::Message;
 
-use super::engine::Launch;
 use crate::canvas::id::Id;
-use crate::canvas::machine::{Index, Report, Verdict};
+use crate::canvas::machine::{Index, PendingCallback, Report, Verdict};
 use crate::canvas::outcome::Outcome;
 
 /// The event queue holds [`ChildEvent`]s. They come in crowds, so that one message serves for many.
@@ -22,6 +21,14 @@ pub(crate) enum ChildEvent {
     Launch(Box<Launch>),
     /// To a fold only.
     Arrived(Arrived),
+}
+
+/// A recorded callback to run. Sent through the event queue, so that the end of its launcher cannot
+/// overtake it.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    pub(crate) root: Id,
+    pub(crate) callback: PendingCallback,
 }
 
 /// A child has ended. Children of a group or a header send it to their barrier, all others to their

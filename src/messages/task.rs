@@ -10,24 +10,36 @@ use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::machine::task::AttemptOutcome;
 use crate::canvas::outcome::Outcome;
 
-/// Gives the task a slot.
+/// Identifies one task's actor; a later task in the same entry has another key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TaskKey {
+    pub(crate) index: u32,
+    /// The number of earlier tasks in this entry.
+    pub(crate) generation: u32,
+}
+
+/// A message to a task's actor.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Granted(pub(crate) Permit);
+pub(crate) enum TaskMessage {
+    /// Assigns the task with this key to an idle actor.
+    Assign(TaskKey),
+    /// Gives the task a slot.
+    Granted(Permit),
+    Released(Released),
+    /// An actor above the task may be lost, or the task revoked. The task checks both before each
+    /// event, so this message needs no content.
+    Recheck,
+    /// From an attempt of the task with this key. The actor may run another task by now.
+    FromAttempt(TaskKey, AttemptMessage),
+}
 
 /// The task has left quarantine, to run again or to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Released {
     ToRun,
     ToFail,
 }
-
-/// An actor above the task may be lost, or the task revoked. The task checks both before each
-/// event, so this message needs no content.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Recheck;
 
 /// An attempt has ended.
 #[derive(Debug)]
@@ -53,3 +65,13 @@ pub(crate) struct StartSubtask {
 /// A running attempt that gave its slot back while it waited needs one again.
 #[derive(Debug)]
 pub(crate) struct ReacquireSlot(pub(crate) oneshot::Sender<Permit>);
+
+/// A message from an attempt to its task's actor.
+#[derive(Debug)]
+pub(crate) enum AttemptMessage {
+    Finished(Finished),
+    StartSubtask(StartSubtask),
+    /// The attempt waits for other tasks, without its slot.
+    WaitsForTasks,
+    ReacquireSlot(ReacquireSlot),
+}

@@ -14,7 +14,7 @@ use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::payload::Payload;
 use crate::error::{Error, Result};
-use crate::messages::engine::Wanted;
+use crate::messages::engine::EngineMessage;
 use crate::persistence::records::reader::Resolution;
 
 /// The bound of a wait.
@@ -86,7 +86,7 @@ impl<O> AsyncResult<O> {
             && let Backend::Engine(engine) = &self.shared.backend
             && self.reader()?.waiting(root)?.is_some()
         {
-            engine.client().engine.do_send(Wanted(root));
+            engine.client().engine.do_send(EngineMessage::Wanted(root));
         }
         Ok(self.shared.watch(ids))
     }

@@ -2,8 +2,11 @@
 //! the files that call them need no `cfg`.
 
 pub(crate) mod failpoint;
+#[cfg(test)]
+pub(crate) mod faults;
 #[cfg(feature = "__fuzzing")]
 pub mod fuzzing;
+pub(crate) mod hooks;
 pub(crate) mod negative_control;
 #[cfg(feature = "__simulation")]
-pub mod simulation;
+pub(crate) mod simulation;

@@ -2,7 +2,7 @@
 //! the driver.
 //!
 //! The engine itself runs here. A simulation decides when the store writes (its actor runs in a
-//! [`LocalSet`] of its own, and each inline write is asked for), when a blocking task gets its
+//! `LocalSet` of its own, and each inline write is asked for), when a blocking task gets its
 //! thread, which actors die, and which events arrive twice; the order of everything else follows
 //! from that.
 
@@ -11,14 +11,8 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use tokio::task::LocalSet;
-
-use crate::actors::execute::inbox::AttemptMessage;
-use crate::actors::task::slab::TaskKey;
-use crate::app::{App, AppBuilder};
-use crate::error::Result;
 use crate::messages::supervisor::ChildEvent;
-use crate::messages::task::Finished;
+use crate::messages::task::{AttemptMessage, Finished, TaskKey};
 
 /// Decides the events that the engine of this thread does not control.
 pub trait Chance {
@@ -51,40 +45,21 @@ pub fn set_chance(chance: Rc<dyn Chance>) {
     STATE.with(|state| *state.borrow_mut() = Some(State { chance, late }));
 }
 
-/// Starts an app in this thread's actix system. Its store is written only when `store` is polled.
-/// Dropping the system is a crash.
-///
-/// # Errors
-///
-/// As [`AppBuilder::start`].
-pub async fn start(builder: AppBuilder, store: &LocalSet) -> Result<App> {
-    builder.start_here(store).await
-}
-
-/// Shuts down an app that was started by [`start`], as [`App::shutdown`] does others.
-///
-/// # Errors
-///
-/// As [`App::shutdown`].
-pub async fn shutdown(app: &App) -> Result<()> {
-    app.shutdown_here().await
-}
-
 fn chance() -> Option<Rc<dyn Chance>> {
     STATE.with(|state| state.borrow().as_ref().map(|state| state.chance.clone()))
 }
 
-pub(crate) fn fault(kind: &'static str) {
+pub(super) fn fault(kind: &'static str) {
     if chance().is_some_and(|chance| chance.dies(kind)) {
         panic!("this {kind} actor dies because the simulation asked for it");
     }
 }
 
-pub(crate) fn writes_at_once() -> bool {
+pub(super) fn writes_at_once() -> bool {
     chance().is_none_or(|chance| chance.writes_at_once())
 }
 
-pub(crate) async fn free_thread() {
+pub(super) async fn free_thread() {
     let thread = chance().map(|chance| chance.free_thread());
     if let Some(thread) = thread {
         thread.await;
@@ -92,7 +67,7 @@ pub(crate) async fn free_thread() {
 }
 
 /// Returns the events of children with some of them repeated.
-pub(crate) fn events(mut events: VecDeque<ChildEvent>) -> VecDeque<ChildEvent> {
+pub(super) fn events(mut events: VecDeque<ChildEvent>) -> VecDeque<ChildEvent> {
     if let Some(chance) = chance() {
         let is_repeatable =
             |event: &&ChildEvent| matches!(event, ChildEvent::Ended(_) | ChildEvent::Arrived(_));
@@ -107,7 +82,7 @@ pub(crate) fn events(mut events: VecDeque<ChildEvent>) -> VecDeque<ChildEvent> {
 }
 
 /// Returns the messages of attempts, with some earlier ones repeated.
-pub(crate) fn messages(
+pub(super) fn messages(
     mut messages: Vec<(TaskKey, AttemptMessage)>,
 ) -> Vec<(TaskKey, AttemptMessage)> {
     let Some(chance) = chance() else {

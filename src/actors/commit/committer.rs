@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::persistence::{Batch, Durability, Store, StoreError};
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;
+use crate::testing::hooks;
 
 /// The most time that a crash undoes under [`Durability::Buffered`].
 const BUFFERED: Duration = Duration::from_millis(500);
@@ -95,8 +96,7 @@ impl WriteLock {
         if batch.len() > INLINE_COMMIT_MAX || self.durability == Durability::Buffered {
             return Err(batch);
         }
-        #[cfg(feature = "__simulation")]
-        if !crate::testing::simulation::writes_at_once() {
+        if !hooks::writes_at_once() {
             return Err(batch);
         }
         match self.failed.try_lock() {

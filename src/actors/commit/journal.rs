@@ -5,47 +5,32 @@ use std::sync::Arc;
 use actix::Recipient;
 use tokio::sync::oneshot;
 
-use crate::actors::engine::{Forget, RevocationDurable, Revoke};
 use crate::actors::execute::executor;
 use crate::actors::execute::executor::Invocation;
-use crate::actors::supervision::Child;
 use crate::backend::retention_guard::RetentionGuard;
 use crate::backend::view::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::outcome::Outcome;
 use crate::error::Result;
-use crate::messages::engine::{KeyIsDurable, Stored, Sweep, Wanted};
+use crate::messages::engine::EngineMessage;
 use crate::messages::supervisor::RestartChild;
 use crate::persistence::Batch;
 use crate::persistence::records::commit_builder::CommitBuilder;
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;
 
-/// An action that the engine performs after a commit.
+/// An action that the engine performs after a commit. A child that is to start has type `C`.
 #[derive(Debug)]
-pub(crate) enum PostCommit {
-    /// Notify the engine that the store shows the workflow of an idempotency key.
-    KeyIsDurable(KeyIsDurable),
+pub(crate) enum PostCommit<C> {
+    /// Notify the engine, or repeat a request to it.
+    Notify(EngineMessage),
     /// Send a caller the outcome of the canvas that it called.
     Answer(oneshot::Sender<Outcome>, Outcome),
     /// Start a child that reads its input from the store.
-    Start(Box<Child>),
+    Start(C),
     /// Restart a lost child.
     Restart(Recipient<RestartChild>, RestartChild),
-    /// Notify the engine that the store shows where a workflow waits, or that it does not wait any
-    /// more.
-    Stored(Stored),
-    /// Repeat the request to start a workflow early.
-    Wanted(Wanted),
-    /// Start a sweep, or finish one.
-    Sweep(Sweep),
-    /// Repeat the request to forget a workflow.
-    Forget(Forget),
-    /// Repeat the request to revoke a node.
-    Revoke(Revoke),
-    /// Notify the engine that a revocation is durable.
-    RevocationDurable(RevocationDurable),
     /// Notify a caller that its request is done.
     Done(oneshot::Sender<Result<()>>),
     /// Delete the remaining records of a workflow whose header is deleted.
@@ -53,22 +38,22 @@ pub(crate) enum PostCommit {
 }
 
 /// The batch being filled, and the actions that follow its commit.
-#[derive(Debug, Default)]
-pub(crate) struct Journal {
+#[derive(Debug)]
+pub(crate) struct Journal<C> {
     builder: CommitBuilder,
     invocations: Vec<Invocation>,
     acknowledged: Vec<(oneshot::Sender<RetentionGuard>, RetentionGuard)>,
-    actions: Vec<PostCommit>,
+    actions: Vec<PostCommit<C>>,
     /// Rises with every addition, which shows the engine when no more come.
     pub(crate) added: u64,
 }
 
 /// A batch that was taken out of the journal.
 #[derive(Debug)]
-pub(crate) struct SealedCommit {
+pub(crate) struct SealedCommit<C> {
     pub(crate) batch: Batch,
     pub(crate) notice: CommitNotice,
-    pub(crate) actions: Vec<PostCommit>,
+    pub(crate) actions: Vec<PostCommit<C>>,
 }
 
 /// The part of a commit that other threads wait for.
@@ -100,7 +85,19 @@ impl CommitNotice {
     }
 }
 
-impl Journal {
+impl<C> Default for Journal<C> {
+    fn default() -> Self {
+        Self {
+            builder: CommitBuilder::default(),
+            invocations: Vec::new(),
+            acknowledged: Vec::new(),
+            actions: Vec::new(),
+            added: 0,
+        }
+    }
+}
+
+impl<C> Journal<C> {
     pub(crate) fn record(&mut self, stream: Id, record: Record) {
         self.added += 1;
         self.builder.record(stream, record);
@@ -120,7 +117,7 @@ impl Journal {
         self.builder.touch(root);
     }
 
-    pub(crate) fn then(&mut self, action: PostCommit) {
+    pub(crate) fn then(&mut self, action: PostCommit<C>) {
         self.added += 1;
         self.actions.push(action);
     }
@@ -147,7 +144,7 @@ impl Journal {
     }
 
     /// Takes everything as commit number `commit`.
-    pub(crate) fn take(&mut self, commit: u64) -> SealedCommit {
+    pub(crate) fn take(&mut self, commit: u64) -> SealedCommit<C> {
         let (batch, touched) = self.builder.take(commit);
         SealedCommit {
             batch,

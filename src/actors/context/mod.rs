@@ -10,26 +10,24 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::{Actor, Addr};
+use actix::{Addr, Recipient};
 use tokio::sync::oneshot;
 
 use self::attempts::Superseded;
 use self::quarantine::{QuarantinedTasks, TrialCandidate};
 pub(crate) use self::quarantine::{RecoveredState, TrialSettings};
+use super::child::Child;
 use super::commit::committer::Committer;
 use super::commit::journal::{CommitNotice, Journal, PostCommit};
 use super::dispatch::dispatcher::{Dispatcher, Ready, Slots};
 use super::dispatch::permit::{Permit, Slot};
-use super::engine::EngineActor;
 use super::engine::sweeper;
 use super::event_queue::EventQueue;
 use super::execute::executor::Invocation;
-use super::execute::inbox::AttemptMessage;
+use super::execute::inbox::ended_attempt;
 use super::scheduler;
 use super::scheduler::SchedulerActor;
-use super::supervision::Child;
-use super::task::slab::{TaskKey, TaskSlab};
-use super::task::{Assign, FromAttempt, TaskActor};
+use super::task::slab::TaskSlab;
 use crate::backend::retention_guard::RetentionGuard;
 use crate::backend::view::Shared;
 use crate::canvas::admission::pending_limit::Load;
@@ -44,9 +42,11 @@ use crate::canvas::quarantine::policy::{QuarantineHook, QuarantinePolicy};
 use crate::canvas::revocation::Revocations;
 use crate::canvas::time::Time;
 use crate::error::Error;
-use crate::messages::engine::Launch;
-use crate::messages::supervisor::ChildEvent;
-use crate::messages::task::{Granted, Recheck};
+use crate::messages::engine::EngineMessage;
+use crate::messages::scheduler::Wake;
+use crate::messages::supervisor::{ChildEvent, Launch};
+use crate::messages::task::AttemptMessage;
+use crate::messages::task::{TaskKey, TaskMessage};
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::meta;
@@ -85,7 +85,7 @@ pub(crate) struct EngineContext(Rc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    journal: RefCell<Journal>,
+    journal: RefCell<Journal<Box<Child>>>,
     /// A batch is being filled or committed.
     busy: Cell<bool>,
     /// The number of the last sealed batch; it rises over all openings of the store.
@@ -102,9 +102,10 @@ struct Inner {
     reader: Reader,
     committer: Committer,
     scheduler: Addr<SchedulerActor>,
-    engine: OnceCell<(Addr<EngineActor>, EventQueue)>,
-    dispatcher: RefCell<Dispatcher>,
-    tasks: RefCell<TaskSlab>,
+    engine: OnceCell<EngineAddresses>,
+    dispatcher: RefCell<Dispatcher<Box<Child>>>,
+    actors: ActorFactory,
+    tasks: RefCell<TaskSlab<ReadyTask, Recipient<TaskMessage>>>,
     /// The tasks that were running when the previous process ended.
     quarantine: RefCell<Quarantine<TrialCandidate>>,
     quarantined_tasks: RefCell<QuarantinedTasks>,
@@ -123,6 +124,27 @@ struct Inner {
     entry: Cell<Option<&'static Entry>>,
     limits: Limits,
     shared: Arc<Shared>,
+}
+
+/// A task that an actor is to take, with its slot if it has one.
+type ReadyTask = (Box<Child>, Option<Permit>);
+
+/// Starts the actors of children. The composition root hands it in, because these actors use the
+/// context.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ActorFactory {
+    /// Starts an idle task actor.
+    pub(crate) start_task: fn(&EngineContext) -> Recipient<TaskMessage>,
+    /// Starts the supervisor of a chain, group, chord or fold.
+    pub(crate) start_supervisor: fn(&EngineContext, Box<Child>),
+}
+
+/// The addresses of the engine's actor.
+#[derive(Debug)]
+struct EngineAddresses {
+    messages: Recipient<EngineMessage>,
+    wake: Recipient<Wake>,
+    events: EventQueue,
 }
 
 /// The node numbers of a workflow.
@@ -159,6 +181,7 @@ impl EngineContext {
         shared: Arc<Shared>,
         limits: Limits,
         recovered: RecoveredState,
+        actors: ActorFactory,
     ) -> Self {
         let returns = shared.engine_handle().inbox.returns().clone();
         let pacer_limit =
@@ -177,6 +200,7 @@ impl EngineContext {
             scheduler,
             engine: OnceCell::new(),
             dispatcher: RefCell::new(Dispatcher::new(returns, pacer_limit, limits.is_paused)),
+            actors,
             tasks: RefCell::default(),
             quarantine: RefCell::new(recovered.quarantine),
             quarantined_tasks: RefCell::default(),
@@ -194,23 +218,48 @@ impl EngineContext {
         if !engine.is_paused() {
             engine.begin_trials();
         }
-        let receiver = engine.clone();
-        actix::spawn(async move {
-            let shared = receiver.shared().clone();
-            shared.engine_handle().inbox.deliver(receiver).await;
-        });
+        actix::spawn(engine.clone().deliver());
         engine
     }
 
-    pub(crate) fn set_engine(&self, engine: Addr<EngineActor>, events: EventQueue) {
-        let first = self.0.engine.set((engine, events));
+    pub(crate) fn set_engine(
+        &self,
+        messages: Recipient<EngineMessage>,
+        wake: Recipient<Wake>,
+        events: EventQueue,
+    ) {
+        let first = self.0.engine.set(EngineAddresses {
+            messages,
+            wake,
+            events,
+        });
         first.expect("there is one engine");
         self.advance_trials();
     }
 
-    pub(crate) fn engine_actor(&self) -> &Addr<EngineActor> {
+    fn engine(&self) -> &EngineAddresses {
         let engine = self.0.engine.get();
-        &engine.expect("set before anything runs").0
+        engine.expect("set before anything runs")
+    }
+
+    /// Returns the address at which timers wake the engine.
+    pub(crate) fn engine_wake(&self) -> &Recipient<Wake> {
+        &self.engine().wake
+    }
+
+    /// Delivers the messages of attempts and returned slots for ever.
+    async fn deliver(self) {
+        let shared = self.shared().clone();
+        let inbox = &shared.engine_handle().inbox;
+        loop {
+            let (slots, messages) = inbox.next().await;
+            for slot in slots {
+                self.release(slot);
+            }
+            for (task, message) in messages {
+                self.forward(task, message);
+            }
+        }
     }
 
     pub(crate) fn reader(&self) -> &Reader {
@@ -284,15 +333,15 @@ impl EngineContext {
 
     fn place_task(&self, child: Box<Child>, permit: Option<Permit>) {
         let mut tasks = self.0.tasks.borrow_mut();
-        let key = tasks.reserve(child, permit);
+        let key = tasks.reserve(child.root, (child, permit));
         let idle = tasks.idle();
-        let task = idle.unwrap_or_else(|| TaskActor::new(self.clone()).start());
-        task.do_send(Assign(key));
+        let task = idle.unwrap_or_else(|| (self.0.actors.start_task)(self));
+        task.do_send(TaskMessage::Assign(key));
         tasks.set_actor(key, task);
     }
 
     /// Takes the task that was reserved under this key.
-    pub(crate) fn take(&self, key: TaskKey) -> Option<(Box<Child>, Option<Permit>)> {
+    pub(crate) fn take(&self, key: TaskKey) -> Option<ReadyTask> {
         self.0.tasks.borrow_mut().take(key)
     }
 
@@ -317,16 +366,16 @@ impl EngineContext {
     /// task that waits for a slot finds out when the slot is granted.
     pub(crate) fn end_orphans(&self) {
         for task in self.0.tasks.borrow().all() {
-            task.do_send(Recheck);
+            task.do_send(TaskMessage::Recheck);
         }
     }
 
     /// Forwards an attempt's message to the task's actor, or drops it if the actor is gone.
     pub(crate) fn forward(&self, key: TaskKey, message: AttemptMessage) {
         match self.0.tasks.borrow().get(key) {
-            Some(task) => task.do_send(FromAttempt(key, message)),
+            Some(task) => task.do_send(TaskMessage::FromAttempt(key, message)),
             None => {
-                if let Some(attempt) = message.ended() {
+                if let Some(attempt) = ended_attempt(&message) {
                     self.forget_cancellation(key, attempt);
                 }
             }
@@ -362,7 +411,7 @@ impl EngineContext {
     }
 
     /// Requests a slot for a task.
-    pub(crate) fn request(&self, slot: Slot, priority: u8, task: Ready) {
+    pub(crate) fn request(&self, slot: Slot, priority: u8, task: Ready<Box<Child>>) {
         let granted = self.0.dispatcher.borrow_mut().request(slot, priority, task);
         self.grant(granted);
     }
@@ -399,7 +448,11 @@ impl EngineContext {
 
     /// Starts this workflow if its pacer delays it.
     pub(crate) fn start_delayed_workflow(&self, root: Id) {
-        let root = self.0.dispatcher.borrow_mut().take_workflow(root);
+        let root = self
+            .0
+            .dispatcher
+            .borrow_mut()
+            .take_workflow(|child| child.root == root);
         if let Some(root) = root {
             root.start(self);
         }
@@ -411,13 +464,13 @@ impl EngineContext {
         self.0.dispatcher.borrow_mut().count_live(workflows);
     }
 
-    fn grant(&self, granted: Option<(Ready, Permit)>) {
+    fn grant(&self, granted: Option<(Ready<Box<Child>>, Permit)>) {
         match granted {
             Some((Ready::New(child), permit)) => self.assign(Some((child, permit))),
             Some((Ready::Known(key), permit)) => {
                 // (If the task is gone, the permit is returned as it is dropped.)
                 if let Some(task) = self.0.tasks.borrow().get(key) {
-                    task.do_send(Granted(permit));
+                    task.do_send(TaskMessage::Granted(permit));
                 }
             }
             None => {}
@@ -507,8 +560,18 @@ impl EngineContext {
     }
 
     /// Performs this action once all that was recorded before it is durable.
-    pub(crate) fn then(&self, action: PostCommit) {
+    pub(crate) fn then(&self, action: PostCommit<Box<Child>>) {
         self.add(|journal| journal.then(action));
+    }
+
+    /// Notifies the engine once all that was recorded before is durable.
+    pub(crate) fn notify(&self, message: EngineMessage) {
+        self.then(PostCommit::Notify(message));
+    }
+
+    /// Starts the supervisor of a chain, group, chord or fold.
+    pub(crate) fn start_supervisor(&self, child: Box<Child>) {
+        (self.0.actors.start_supervisor)(self, child);
     }
 
     /// Records that these callbacks are to run, and sends them to the engine, unless the supervisor
@@ -520,8 +583,10 @@ impl EngineContext {
         for callback in callbacks {
             self.record_callback(root, &callback);
             failpoint::reach(Point::Launched);
-            if let Some((_, events)) = self.0.engine.get() {
-                events.send(ChildEvent::Launch(Box::new(Launch { root, callback })));
+            if let Some(engine) = self.0.engine.get() {
+                engine
+                    .events
+                    .send(ChildEvent::Launch(Box::new(Launch { root, callback })));
             }
         }
     }
@@ -625,7 +690,7 @@ impl EngineContext {
     }
 
     /// Records the pending load once for each batch, however many workflows it starts and ends.
-    fn count_pending(&self, journal: &mut Journal) {
+    fn count_pending(&self, journal: &mut Journal<Box<Child>>) {
         let (pending, stored) = self.0.pending.get();
         if pending != stored {
             self.0.pending.set((pending, pending));
@@ -688,7 +753,7 @@ impl EngineContext {
         self.close(why);
     }
 
-    fn add(&self, add: impl FnOnce(&mut Journal)) {
+    fn add(&self, add: impl FnOnce(&mut Journal<Box<Child>>)) {
         if self.0.halted.get() {
             return;
         }
@@ -773,19 +838,13 @@ impl EngineContext {
             .map_err(Error::from)
     }
 
-    fn perform(&self, action: PostCommit) {
+    fn perform(&self, action: PostCommit<Box<Child>>) {
         match action {
             // The attempt may have stopped waiting.
             PostCommit::Answer(caller, outcome) => drop(caller.send(outcome)),
-            PostCommit::KeyIsDurable(message) => self.engine_actor().do_send(message),
             PostCommit::Start(child) => child.start_now(self),
             PostCommit::Restart(supervisor, message) => supervisor.do_send(message),
-            PostCommit::Stored(message) => self.engine_actor().do_send(message),
-            PostCommit::Wanted(message) => self.engine_actor().do_send(message),
-            PostCommit::Sweep(message) => self.engine_actor().do_send(message),
-            PostCommit::Forget(message) => self.engine_actor().do_send(message),
-            PostCommit::Revoke(message) => self.engine_actor().do_send(message),
-            PostCommit::RevocationDurable(message) => self.engine_actor().do_send(message),
+            PostCommit::Notify(message) => self.engine().messages.do_send(message),
             PostCommit::Done(caller) => drop(caller.send(Ok(()))),
             PostCommit::Purge(root) => {
                 let store = self.0.committer.store.clone();

@@ -6,7 +6,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::EngineContext;
 use crate::actors::dispatch::dispatcher::Ready;
 use crate::actors::dispatch::permit::Slot;
-use crate::actors::task::slab::TaskKey;
 use crate::backend::pool;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
@@ -15,7 +14,8 @@ use crate::canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask};
 use crate::canvas::quarantine::{Quarantine, Suspect, SuspectStatus, SuspectUpdate};
 use crate::canvas::time::Moment;
 use crate::messages::scheduler::WakeAt;
-use crate::messages::task::Released;
+use crate::messages::task::TaskKey;
+use crate::messages::task::{Released, TaskMessage};
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::keys;
@@ -295,7 +295,7 @@ impl EngineContext {
             let left = at.saturating_sub(self.shared().clock.elapsed_ms());
             self.scheduler().do_send(WakeAt {
                 at: Moment::steady(self.steady_ms().saturating_add(left)),
-                recipient: self.engine_actor().clone().recipient(),
+                recipient: self.engine_wake().clone(),
             });
         }
     }
@@ -389,8 +389,9 @@ impl EngineContext {
     }
 
     fn notify_released(&self, key: Option<TaskKey>, released: Released) {
-        if let Some(task) = key.and_then(|key| self.0.tasks.borrow().get(key).cloned()) {
-            task.do_send(released);
+        let tasks = self.0.tasks.borrow();
+        if let Some(task) = key.and_then(|key| tasks.get(key)) {
+            task.do_send(TaskMessage::Released(released));
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Revocation: the marked nodes, and the tasks that are notified of them.
 
 use super::EngineContext;
+use crate::actors::child::Child;
 use crate::actors::dispatch::dispatcher::Ready;
-use crate::actors::task::slab::TaskKey;
 use crate::canvas::id::Id;
 use crate::canvas::revocation::NodeKey;
-use crate::messages::task::Recheck;
+use crate::messages::task::TaskKey;
+use crate::messages::task::TaskMessage;
 
 impl EngineContext {
     /// Returns whether any node is revoked; mostly none is.
@@ -40,7 +41,7 @@ impl EngineContext {
 
     /// Makes all waiting and running tasks of a workflow check whether they are revoked.
     pub(crate) fn announce_revocations(&self, root: Id) {
-        let is_revoked = |ready: &Ready| match ready {
+        let is_revoked = |ready: &Ready<Box<Child>>| match ready {
             Ready::New(child) => child.root == root && self.observe_revocation(root, child.path()),
             Ready::Known(_) => false,
         };
@@ -51,7 +52,7 @@ impl EngineContext {
             }
         }
         for task in self.0.tasks.borrow().of_workflow(root) {
-            task.do_send(Recheck);
+            task.do_send(TaskMessage::Recheck);
         }
     }
 

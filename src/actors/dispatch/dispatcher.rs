@@ -5,11 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::permit::{Permit, Returns, Slot};
-use crate::actors::supervision::Child;
-use crate::actors::task::slab::TaskKey;
 use crate::canvas::admission::queue::{Queue, SlotKind};
 use crate::canvas::admission::start_pacer::StartPacer;
-use crate::canvas::id::Id;
+use crate::messages::task::TaskKey;
 
 /// The number of tasks of one queue that may run at once.
 #[derive(Clone, Copy, Debug)]
@@ -21,10 +19,11 @@ pub(crate) struct Slots {
 /// At this many queues the idle ones are freed.
 const KEPT_QUEUES: usize = 64;
 
+/// Grants slots to tasks, and starts workflows, of type `C`.
 #[derive(Debug)]
-pub(crate) struct Dispatcher {
+pub(crate) struct Dispatcher<C> {
     /// The queues by number; `None` where one was freed.
-    queues: Vec<Option<Box<QueueState>>>,
+    queues: Vec<Option<Box<QueueState<C>>>>,
     /// The numbers of freed queues.
     free: Vec<u32>,
     numbers: HashMap<String, u32>,
@@ -55,32 +54,32 @@ pub(crate) struct Dispatcher {
 
 /// One queue: its slots of either kind and the tasks that wait for them.
 #[derive(Debug)]
-struct QueueState {
+struct QueueState<C> {
     name: String,
     /// The queue is listed in `paced`.
     is_paced: bool,
     /// The number of references to its slots from outside that are neither held nor waited for.
     pins: usize,
-    asynchronous: SlotPool,
-    blocking: SlotPool,
+    asynchronous: SlotPool<C>,
+    blocking: SlotPool<C>,
 }
 
 #[derive(Debug)]
-struct SlotPool {
-    queue: Queue<Ready>,
-    pacer: StartPacer<Box<Child>>,
+struct SlotPool<C> {
+    queue: Queue<Ready<C>>,
+    pacer: StartPacer<C>,
 }
 
 /// A task that waits for a slot.
 #[derive(Debug)]
-pub(crate) enum Ready {
+pub(crate) enum Ready<C> {
     /// A task without an actor: it gets one with the slot.
-    New(Box<Child>),
+    New(C),
     /// A task with an actor: it was delayed, or its attempt waited for a child.
     Known(TaskKey),
 }
 
-impl Dispatcher {
+impl<C> Dispatcher<C> {
     pub(crate) fn new(returns: Arc<Returns>, window: usize, is_paused: bool) -> Self {
         Self {
             queues: Vec::new(),
@@ -168,8 +167,8 @@ impl Dispatcher {
         &mut self,
         slot: Slot,
         priority: u8,
-        task: Ready,
-    ) -> Option<(Ready, Permit)> {
+        task: Ready<C>,
+    ) -> Option<(Ready<C>, Permit)> {
         self.waiting += 1;
         if self.grants_nothing() {
             self.of(slot).queue.wait(priority, task);
@@ -180,7 +179,7 @@ impl Dispatcher {
     }
 
     /// Releases a slot. Returns the task that gets it next, with its permit.
-    pub(crate) fn release(&mut self, slot: Slot) -> Option<(Ready, Permit)> {
+    pub(crate) fn release(&mut self, slot: Slot) -> Option<(Ready<C>, Permit)> {
         self.held -= 1;
         if self.grants_nothing() {
             self.of(slot).queue.put_back();
@@ -202,7 +201,7 @@ impl Dispatcher {
     }
 
     /// Ends the hold and grants the free slots to waiting tasks.
-    pub(crate) fn end_hold(&mut self) -> Vec<(Ready, Permit)> {
+    pub(crate) fn end_hold(&mut self) -> Vec<(Ready<C>, Permit)> {
         self.is_held = false;
         self.grant_all()
     }
@@ -212,7 +211,7 @@ impl Dispatcher {
     }
 
     /// Ends the pause and grants the free slots to waiting tasks.
-    pub(crate) fn resume(&mut self) -> Vec<(Ready, Permit)> {
+    pub(crate) fn resume(&mut self) -> Vec<(Ready<C>, Permit)> {
         self.is_paused = false;
         self.grant_all()
     }
@@ -221,7 +220,7 @@ impl Dispatcher {
         self.draining || self.is_held || self.is_paused
     }
 
-    fn grant_all(&mut self) -> Vec<(Ready, Permit)> {
+    fn grant_all(&mut self) -> Vec<(Ready<C>, Permit)> {
         let mut granted = Vec::new();
         if self.grants_nothing() {
             return granted;
@@ -252,12 +251,7 @@ impl Dispatcher {
 
     /// Admits a workflow whose first tasks wait in this queue. Returns it if it may start at once;
     /// otherwise the pacer keeps it.
-    pub(crate) fn start_or_delay(
-        &mut self,
-        slot: Slot,
-        priority: u8,
-        root: Box<Child>,
-    ) -> Option<Box<Child>> {
+    pub(crate) fn start_or_delay(&mut self, slot: Slot, priority: u8, root: C) -> Option<C> {
         let started = self.started();
         let pool = self.of(slot);
         let queued = pool.queue.waiting(priority);
@@ -271,8 +265,7 @@ impl Dispatcher {
     }
 
     /// Returns the paced workflows that may start now.
-    #[expect(clippy::vec_box, reason = "they are boxed as they came")]
-    pub(crate) fn admit_ready(&mut self) -> Vec<Box<Child>> {
+    pub(crate) fn admit_ready(&mut self) -> Vec<C> {
         let mut starting = Vec::new();
         if self.draining {
             return starting;
@@ -298,20 +291,23 @@ impl Dispatcher {
         starting
     }
 
-    /// Takes a workflow out of its pacer, so that it starts at once: a caller waits for it.
-    pub(crate) fn take_workflow(&mut self, root: Id) -> Option<Box<Child>> {
+    /// Takes a workflow that matches out of its pacer, so that it starts at once: a caller waits for it.
+    pub(crate) fn take_workflow(&mut self, matches: impl Fn(&C) -> bool) -> Option<C> {
         let mut pacers = self
             .queues
             .iter_mut()
             .flatten()
             .flat_map(|queue| [&mut queue.asynchronous.pacer, &mut queue.blocking.pacer]);
-        let root = pacers.find_map(|pacer| pacer.take(|child| child.root == root))?;
+        let root = pacers.find_map(|pacer| pacer.take(&matches))?;
         self.delayed -= 1;
         Some(root)
     }
 
     /// Removes and returns the waiting tasks that match, from all queues.
-    pub(crate) fn remove_waiting(&mut self, mut matches: impl FnMut(&Ready) -> bool) -> Vec<Ready> {
+    pub(crate) fn remove_waiting(
+        &mut self,
+        mut matches: impl FnMut(&Ready<C>) -> bool,
+    ) -> Vec<Ready<C>> {
         let mut out = Vec::new();
         for queue in self.queues.iter_mut().flatten() {
             for pool in [&mut queue.asynchronous, &mut queue.blocking] {
@@ -346,7 +342,7 @@ impl Dispatcher {
         self.held
     }
 
-    fn of(&mut self, slot: Slot) -> &mut SlotPool {
+    fn of(&mut self, slot: Slot) -> &mut SlotPool<C> {
         let queue = self.queue_of(slot);
         match slot.kind {
             SlotKind::Async => &mut queue.asynchronous,
@@ -354,7 +350,7 @@ impl Dispatcher {
         }
     }
 
-    fn queue_of(&mut self, slot: Slot) -> &mut QueueState {
+    fn queue_of(&mut self, slot: Slot) -> &mut QueueState<C> {
         let queue = self.queues[slot.queue as usize].as_mut();
         queue.expect("a queue with a slot that is held, waited for or pinned is kept")
     }
@@ -371,7 +367,7 @@ impl Dispatcher {
     }
 }
 
-impl QueueState {
+impl<C> QueueState<C> {
     /// Returns whether no slot of the queue is held, waited for or referenced.
     fn is_idle(&self) -> bool {
         let pools = [&self.asynchronous, &self.blocking];
@@ -379,7 +375,7 @@ impl QueueState {
     }
 }
 
-impl SlotPool {
+impl<C> SlotPool<C> {
     fn new(slots: usize, window: usize) -> Self {
         Self {
             queue: Queue::new(slots),
@@ -401,11 +397,11 @@ mod tests {
         blocking: 1,
     };
 
-    fn dispatcher() -> Dispatcher {
+    fn dispatcher() -> Dispatcher<()> {
         Dispatcher::new(Arc::new(Returns::new(Arc::new(Notify::new()))), 4, false)
     }
 
-    fn slot(dispatcher: &mut Dispatcher, name: &str) -> Slot {
+    fn slot(dispatcher: &mut Dispatcher<()>, name: &str) -> Slot {
         Slot {
             queue: dispatcher.queue(name, || SLOTS),
             kind: SlotKind::Async,

@@ -2,10 +2,7 @@
 
 use std::borrow::Cow;
 
-use actix::{Context, Handler};
-
 use super::{EngineActor, Submitted};
-use crate::actors::commit::journal::PostCommit;
 use crate::actors::dispatch::permit::Slot;
 use crate::canvas::admission::backlog::Lane;
 use crate::canvas::first_tasks;
@@ -14,7 +11,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::options::Options;
 use crate::canvas::time::{Earliest, Scale, Time};
-use crate::messages::engine::{Stored, Wanted};
+use crate::messages::engine::{EngineMessage, Stored};
 use crate::persistence::StoreError;
 use crate::persistence::records::backlog::{WaitReason, Waiting};
 use crate::persistence::records::keys;
@@ -264,7 +261,7 @@ impl EngineActor {
     }
 
     fn when_stored(&self, stored: Stored) {
-        self.engine.then(PostCommit::Stored(stored));
+        self.engine.notify(EngineMessage::Stored(stored));
     }
 
     fn requirements(
@@ -350,10 +347,9 @@ impl StartRequirements {
     }
 }
 
-impl Handler<Stored> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, stored: Stored, _: &mut Context<Self>) {
+impl EngineActor {
+    /// Handles that the store shows a decision on a workflow that waits or is resumed.
+    pub(super) fn on_stored(&mut self, stored: Stored) -> Result<(), StoreError> {
         match stored {
             Stored::Waits(lane, root, priority) => {
                 self.backlog.arrived(lane);
@@ -371,54 +367,40 @@ impl Handler<Stored> for EngineActor {
             Stored::Moved(root) => drop(self.moving.remove(&root)),
             Stored::Forgotten(root) => {
                 self.forgotten.remove(&root);
-                return;
+                return Ok(());
             }
-            Stored::Resumed => {
-                if let Err(error) = self.resume_some() {
-                    self.engine.halt(error.into());
-                }
+            Stored::Resumed => self.resume_some()?,
+            Stored::AllResumed => {
+                self.engine.finish_recovery();
+                return Ok(());
             }
-            Stored::AllResumed => return self.engine.finish_recovery(),
         }
         self.admit_waiting();
+        Ok(())
     }
-}
 
-impl Handler<Wanted> for EngineActor {
-    type Result = ();
-
-    /// Admits the workflow at once, ahead of all waiting ones: the task that waits for it may hold
-    /// what these wait for.
-    fn handle(&mut self, Wanted(root): Wanted, _: &mut Context<Self>) {
-        self.start_early(root);
-    }
-}
-
-impl EngineActor {
-    /// Starts a workflow at once, wherever it waits.
-    pub(super) fn start_early(&mut self, root: Id) {
+    /// Starts a workflow at once, wherever it waits and ahead of all others: the task that waits for
+    /// it may hold what these wait for.
+    pub(super) fn start_early(&mut self, root: Id) -> Result<(), StoreError> {
         if self.workflows.contains_key(&root) {
-            return self.engine.start_delayed_workflow(root);
+            self.engine.start_delayed_workflow(root);
+            return Ok(());
         }
         if self.moving.contains(&root) {
             // It may have been requeued in another lane: the request is repeated once the store
             // shows where it waits.
-            return self.engine.then(PostCommit::Wanted(Wanted(root)));
+            self.engine.notify(EngineMessage::Wanted(root));
+            return Ok(());
         }
-        let result = match self.engine.reader().waiting(root) {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => self.waiting(root).and_then(|(waiting, submitted)| {
-                let admission = self.admit_live(root, &submitted.node)?;
-                let admission = Admission {
-                    first_slot: None,
-                    ..admission
-                };
-                self.make_live(submitted, waiting, admission)
-            }),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = result {
-            self.engine.halt(error.into());
+        if self.engine.reader().waiting(root)?.is_some() {
+            let (waiting, submitted) = self.waiting(root)?;
+            let admission = self.admit_live(root, &submitted.node)?;
+            let admission = Admission {
+                first_slot: None,
+                ..admission
+            };
+            self.make_live(submitted, waiting, admission)?;
         }
+        Ok(())
     }
 }

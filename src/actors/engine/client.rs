@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use actix::prelude::SendError;
-use actix::{Addr, Handler, Message};
+use actix::{Addr, Recipient};
 use tokio::sync::oneshot;
 
 use super::admission_control::{AdmissionControl, Reservation};
 use super::parked::parked;
 use super::staging;
 use super::staging::stop_reason;
-use super::{Confirm, EndPause, EngineActor, FindByKey, Forget, Release, Revoke, Submit};
 use crate::actors::commit::committer::StoreActor;
 use crate::backend::retention_guard::RetentionGuard;
 use crate::backend::view::{Backend, EngineHandle, Shared};
@@ -23,6 +22,9 @@ use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::clock::Ids;
 use crate::eager;
 use crate::error::{Error, Result};
+use crate::messages::engine::{
+    Confirm, EndPause, EngineMessage, FindByKey, Forget, Release, Revoke, Shutdown, Submit,
+};
 use crate::messages::task::Released;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
@@ -35,7 +37,9 @@ const MAX_KEY: usize = 1_024;
 /// The addresses and the id source that every submission uses, whether the app submits or a task.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) engine: Addr<EngineActor>,
+    pub(crate) submissions: Recipient<Submit>,
+    pub(crate) engine: Recipient<EngineMessage>,
+    pub(crate) shutdown: Recipient<Shutdown>,
     pub(crate) store: Addr<StoreActor>,
     pub(crate) ids: Ids,
 }
@@ -127,7 +131,7 @@ async fn earlier(shared: &Arc<Shared>, key: &str) -> Result<Option<RetentionGuar
     let asked = engine
         .client()
         .engine
-        .send(FindByKey { key, durable })
+        .send(EngineMessage::FindByKey(FindByKey { key, durable }))
         .await;
     asked.map_err(|_| stop_reason(shared))?;
     // The engine drops the sender if the workflow has been swept or the engine has halted.
@@ -160,12 +164,12 @@ async fn send(
         reservation,
         durable,
     };
-    match client.engine.try_send(submit) {
+    match client.submissions.try_send(submit) {
         Ok(()) => {}
         // Waits for space in the mailbox, which slows down callers that submit faster than the
         // engine accepts.
         Err(SendError::Full(submit)) => {
-            let sent = client.engine.send(submit).await;
+            let sent = client.submissions.send(submit).await;
             sent.map_err(|_| stop_reason(shared))?;
         }
         Err(SendError::Closed(_)) => return Err(stop_reason(shared)),
@@ -174,15 +178,11 @@ async fn send(
 }
 
 /// Sends the engine a request and waits for its answer.
-async fn ask<M, T>(
+async fn ask<T>(
     shared: &Shared,
     engine: &EngineHandle,
-    message: impl FnOnce(oneshot::Sender<T>) -> M,
-) -> Result<T>
-where
-    M: Message<Result = ()> + Send + 'static,
-    EngineActor: Handler<M>,
-{
+    message: impl FnOnce(oneshot::Sender<T>) -> EngineMessage,
+) -> Result<T> {
     let (done, answer) = oneshot::channel();
     let sent = engine.client().engine.send(message(done)).await;
     sent.map_err(|_| stop_reason(shared))?;
@@ -203,11 +203,13 @@ pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) ->
         parked = self::parked(shared).into_iter().find(|task| task.id == id);
     }
     let is_met = parked.is_some() && shared.parked_key(id).is_some();
-    let release = |done| Release {
-        id,
-        released,
-        parked,
-        done,
+    let release = |done| {
+        EngineMessage::Release(Release {
+            id,
+            released,
+            parked,
+            done,
+        })
     };
     ask(shared, engine, release).await??;
     Ok(is_met)
@@ -218,7 +220,10 @@ pub(crate) async fn confirm(shared: &Arc<Shared>) -> Result<()> {
     let Backend::Engine(engine) = &shared.backend else {
         return Ok(());
     };
-    ask(shared, engine, |done| Confirm { done }).await?
+    ask(shared, engine, |done| {
+        EngineMessage::Confirm(Confirm { done })
+    })
+    .await?
 }
 
 /// Starts the waiting tasks of an app that was started paused.
@@ -227,7 +232,12 @@ pub(crate) async fn resume(shared: &Arc<Shared>) -> Result<()> {
         return Err(why);
     }
     match &shared.backend {
-        Backend::Engine(engine) => ask(shared, engine, |done| EndPause { done }).await,
+        Backend::Engine(engine) => {
+            ask(shared, engine, |done| {
+                EngineMessage::EndPause(EndPause { done })
+            })
+            .await
+        }
         Backend::Eager(_) => Ok(()),
     }
 }
@@ -241,7 +251,10 @@ pub(crate) async fn forget(shared: &Arc<Shared>, id: Id) -> Result<()> {
         Backend::Engine(engine) => engine,
         Backend::Eager(store) => return store.forget(shared, id),
     };
-    ask(shared, engine, |done| Forget { root: id, done }).await?
+    ask(shared, engine, |done| {
+        EngineMessage::Forget(Forget { root: id, done })
+    })
+    .await?
 }
 
 /// Revokes a node with everything below it.
@@ -284,10 +297,12 @@ async fn mark(shared: &Arc<Shared>, id: Id, node: NodeKey) -> Result<bool> {
         return Err(why);
     }
     let root = id.root();
-    let revoke = |settled| Revoke {
-        root,
-        node,
-        settled,
+    let revoke = |settled| {
+        EngineMessage::Revoke(Revoke {
+            root,
+            node,
+            settled,
+        })
     };
     ask(shared, engine, revoke).await
 }

@@ -4,31 +4,23 @@ mod admission;
 pub(crate) mod admission_control;
 pub(crate) mod client;
 pub(crate) mod parked;
-mod pause;
 mod quarantine;
 mod retention;
 mod revocation;
-mod staging;
+pub(crate) mod staging;
 pub(crate) mod sweeper;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
-use tokio::sync::oneshot;
+use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
 
 use self::admission::Admission;
-use self::admission_control::Reservation;
-pub(crate) use self::pause::EndPause;
-pub(crate) use self::quarantine::Release;
-pub(crate) use self::retention::Forget;
-pub(crate) use self::revocation::{RevocationDurable, Revoke};
-use self::staging::Staged;
+use super::child::{Child, Resume};
 use super::commit::journal::PostCommit;
 use super::context::EngineContext;
 use super::event_queue::EventQueue;
-use super::supervision::{Child, Resume, abandoned_report, restart_after_commit};
-use crate::backend::retention_guard::RetentionGuard;
+use super::supervision::{abandoned_report, restart_after_commit};
 use crate::canvas::admission::backlog::{Backlog, Lane};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::freeze::Node;
@@ -38,9 +30,13 @@ use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::canvas::time::{Earliest, Moment};
 use crate::error::Error;
-use crate::messages::engine::{KeyIsDurable, Launch, Shutdown, Stored, Sweep};
+use crate::messages::engine::{
+    Confirm, EndPause, EngineMessage, FindByKey, KeyIsDurable, Shutdown, Stored, Submit, Sweep,
+};
 use crate::messages::scheduler::{SetAlarm, Wake};
-use crate::messages::supervisor::{ChildEnded, ChildEvent, ChildExited, EventsReady, RestartChild};
+use crate::messages::supervisor::{
+    ChildEnded, ChildEvent, ChildExited, EventsReady, Launch, RestartChild,
+};
 use crate::persistence::StoreError;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
@@ -49,50 +45,12 @@ use crate::persistence::records::keys;
 use crate::persistence::records::reader::{Ended, History};
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;
+use crate::testing::hooks;
 
 /// The number of workflows that are resumed in one step after a restart.
 const RESUMED_AT_ONCE: usize = 256;
 /// The longest that a shutdown waits for the last commits.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
-
-/// Stores and starts a workflow. `durable` receives, once that is durable, the guard of the
-/// workflow that the handle is for: this one, or an earlier one with the same idempotency key. It
-/// is dropped if the engine halts first.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Submit {
-    pub(crate) root_id: Id,
-    pub(crate) root: Node,
-    /// The encoded header, which is the commit marker.
-    pub(crate) header: Vec<u8>,
-    /// The first free node number.
-    pub(crate) next: Seq,
-    pub(crate) idempotency_key: Option<String>,
-    /// The task that submits the workflow, if one does.
-    pub(crate) by: Option<Id>,
-    /// The parts that are in the store already.
-    pub(crate) staged: Staged,
-    pub(crate) reservation: Reservation,
-    /// The guard keeps the workflow from being swept before the caller has its handle.
-    pub(crate) durable: oneshot::Sender<RetentionGuard>,
-}
-
-/// Looks up the workflow that was submitted with this key; `durable` is dropped if none was.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct FindByKey {
-    pub(crate) key: String,
-    /// As in [`Submit`].
-    pub(crate) durable: oneshot::Sender<RetentionGuard>,
-}
-
-/// Waits until everything that has been decided so far is durable.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Confirm {
-    /// Dropped if the engine halts first.
-    pub(crate) done: oneshot::Sender<Result<(), Error>>,
-}
 
 #[derive(Debug)]
 pub(crate) struct EngineActor {
@@ -207,7 +165,7 @@ impl EngineActor {
         self.unresumed = last.map(|(last, _)| Unresumed::up_to(from, last));
         let (from, to) = keys::all(b'e');
         if reader.store().scan(&from, &to).next().is_some() {
-            context.notify(Sweep::Start);
+            context.notify(EngineMessage::Sweep(Sweep::Start));
         }
         self.recover_backlog()?;
         self.resume_some()
@@ -218,7 +176,8 @@ impl EngineActor {
     fn resume_some(&mut self) -> Result<(), StoreError> {
         let Some(mut unresumed) = self.unresumed.take() else {
             self.admit_waiting();
-            self.engine.then(PostCommit::Stored(Stored::AllResumed));
+            self.engine
+                .notify(EngineMessage::Stored(Stored::AllResumed));
             return Ok(());
         };
         let reader = self.engine.reader().clone();
@@ -250,7 +209,7 @@ impl EngineActor {
             Some(from) => self.unresumed = Some(Unresumed { from, ..unresumed }),
             None => tracing::info!(count = unresumed.count, "resumed the unfinished workflows"),
         }
-        self.engine.then(PostCommit::Stored(Stored::Resumed));
+        self.engine.notify(EngineMessage::Stored(Stored::Resumed));
         Ok(())
     }
 
@@ -504,7 +463,7 @@ impl EngineActor {
 
     fn set_scheduler_alarm(&mut self, at: Earliest) {
         self.alarm = at;
-        let recipient = self.engine.engine_actor().clone().recipient();
+        let recipient = self.engine.engine_wake().clone();
         self.engine.scheduler().do_send(SetAlarm { at, recipient });
     }
 
@@ -537,7 +496,7 @@ impl EngineActor {
     fn set_key(&mut self, key: String, workflow: Option<Id>) {
         self.keys.insert(key.clone(), workflow);
         self.engine
-            .then(PostCommit::KeyIsDurable(KeyIsDurable { key, workflow }));
+            .notify(EngineMessage::KeyIsDurable(KeyIsDurable { key, workflow }));
     }
 }
 
@@ -546,7 +505,12 @@ impl Actor for EngineActor {
 
     fn started(&mut self, context: &mut Self::Context) {
         let events = EventQueue::of(context, None);
-        self.engine.set_engine(context.address(), events.clone());
+        let address = context.address();
+        self.engine.set_engine(
+            address.clone().recipient(),
+            address.recipient(),
+            events.clone(),
+        );
         self.events = Some(events);
         // From now on the scheduler wakes the engine when the clock is set.
         self.set_scheduler_alarm(Earliest::default());
@@ -630,41 +594,56 @@ impl Handler<Submit> for EngineActor {
     }
 }
 
-impl Handler<FindByKey> for EngineActor {
+impl Handler<EngineMessage> for EngineActor {
     type Result = ();
 
-    fn handle(&mut self, FindByKey { key, durable }: FindByKey, _: &mut Context<Self>) {
-        match self.workflow_of_key(&key) {
-            Ok(Some(earlier)) => {
-                let guard = self.engine.shared().pin(earlier);
-                self.engine.acknowledge(durable, guard);
+    fn handle(&mut self, message: EngineMessage, context: &mut Context<Self>) {
+        let done = match message {
+            EngineMessage::FindByKey(request) => self.find_by_key(request),
+            EngineMessage::Confirm(Confirm { done }) => {
+                self.engine.then(PostCommit::Done(done));
+                Ok(())
             }
-            Ok(None) => {}
-            Err(error) => self.engine.halt(error.into()),
-        }
-    }
-}
-
-impl Handler<Confirm> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, Confirm { done }: Confirm, _: &mut Context<Self>) {
-        self.engine.then(PostCommit::Done(done));
-    }
-}
-
-impl Handler<KeyIsDurable> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, durable: KeyIsDurable, _: &mut Context<Self>) {
-        // The key may stand for a newer workflow than the one that has become durable.
-        if self.keys.get(&durable.key) == Some(&durable.workflow) {
-            self.keys.remove(&durable.key);
+            EngineMessage::EndPause(EndPause { done }) => {
+                self.engine.resume();
+                // The caller may have stopped waiting.
+                let _ = done.send(());
+                Ok(())
+            }
+            EngineMessage::Release(request) => self.release(request),
+            EngineMessage::Forget(request) => self.forget(request, context),
+            EngineMessage::Revoke(request) => self.revoke(request),
+            EngineMessage::Wanted(root) => self.start_early(root),
+            EngineMessage::Sweep(sweep) => self.on_sweep(sweep),
+            EngineMessage::KeyIsDurable(durable) => {
+                self.forget_durable_key(&durable);
+                Ok(())
+            }
+            EngineMessage::Stored(stored) => self.on_stored(stored),
+            EngineMessage::RevocationDurable(request) => self.answer_revocation(request),
+        };
+        if let Err(error) = done {
+            self.engine.halt(error.into());
         }
     }
 }
 
 impl EngineActor {
+    fn find_by_key(&self, FindByKey { key, durable }: FindByKey) -> Result<(), StoreError> {
+        if let Some(earlier) = self.workflow_of_key(&key)? {
+            let guard = self.engine.shared().pin(earlier);
+            self.engine.acknowledge(durable, guard);
+        }
+        Ok(())
+    }
+
+    /// The store shows which workflow the key stands for. It may stand for a newer one by now.
+    fn forget_durable_key(&mut self, durable: &KeyIsDurable) {
+        if self.keys.get(&durable.key) == Some(&durable.workflow) {
+            self.keys.remove(&durable.key);
+        }
+    }
+
     /// Records in both workflows that this task submitted the other. No record is written into the
     /// task's workflow if it has ended: it may be swept, and then nothing would delete the record.
     fn record_submitter(&self, task: Id, root: Id) {
@@ -701,7 +680,7 @@ impl Handler<EventsReady> for EngineActor {
             match event {
                 ChildEvent::Launch(launch) => {
                     let Launch { root, callback } = *launch;
-                    super::fault("engine");
+                    hooks::fault("engine");
                     if self.engine.has_revoked()
                         && let Err(error) = self.check_launch(root, callback.node.seq)
                     {
@@ -747,7 +726,7 @@ impl Handler<Wake> for EngineActor {
         if self.sweep_at.take_if(|at_ms| *at_ms <= now).is_some() {
             // Workflows that have just ended may not be in the store yet, which is where the sweep
             // looks for them.
-            self.engine.then(PostCommit::Sweep(Sweep::Start));
+            self.engine.notify(EngineMessage::Sweep(Sweep::Start));
         }
         self.engine.check_trials();
         self.admit_waiting();

@@ -1,8 +1,7 @@
 //! Retention: deletes the records of an ended workflow when its retention has passed, or when it
 //! was forgotten and has no handle left.
 
-use actix::{Context, Handler, Message};
-use tokio::sync::oneshot;
+use actix::Context;
 
 use super::EngineActor;
 use super::sweeper;
@@ -10,8 +9,8 @@ use super::sweeper::{Expired, Next};
 use crate::actors::commit::journal::PostCommit;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
-use crate::error::{Error, Result};
-use crate::messages::engine::{Stored, Sweep};
+use crate::error::Error;
+use crate::messages::engine::{EngineMessage, Forget, Stored, Sweep};
 use crate::persistence::StoreError;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
@@ -24,15 +23,6 @@ use crate::testing::failpoint::Point;
 const SWEEP_AFTER_MS: u64 = 100;
 /// The least time between two scans for workflows that only handles keep.
 const LOOK_EVERY_MS: u64 = 1_000;
-
-/// Deletes a workflow's result as soon as it has ended.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Forget {
-    pub(crate) root: Id,
-    /// Answered once that is durable. Dropped if the engine halts first.
-    pub(crate) done: oneshot::Sender<Result<()>>,
-}
 
 impl EngineActor {
     /// Schedules a sweep for when the retention of a workflow that ends now has passed, unless an
@@ -56,23 +46,18 @@ impl EngineActor {
 
     /// Deletes some of the expired workflows, and continues when the store has applied that: the
     /// sweep shares the thread with all other work.
-    pub(super) fn sweep(&mut self) {
+    fn sweep(&mut self) -> Result<(), StoreError> {
         if std::mem::replace(&mut self.is_sweeping, true) {
             self.is_sweep_requested = true;
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.try_sweep() {
-            self.engine.halt(error.into());
-        }
-        self.set_alarm();
-    }
-
-    fn try_sweep(&mut self) -> Result<(), StoreError> {
         // (The end of a forgotten workflow is set to 0.)
         let until_ms = self.engine.steady_ms().saturating_sub(self.retention_ms());
         let (reader, shared) = (self.engine.reader(), self.engine.shared());
         let expired = sweeper::expired(reader, shared, self.sweep_from.take(), until_ms)?;
-        self.delete_expired(expired)
+        self.delete_expired(expired)?;
+        self.set_alarm();
+        Ok(())
     }
 
     fn delete_expired(&mut self, expired: Expired) -> Result<(), StoreError> {
@@ -106,7 +91,7 @@ impl EngineActor {
             Next::None => {}
         }
         // A scan before the store has applied the deletions would find the same workflows again.
-        self.engine.then(PostCommit::Sweep(Sweep::Done));
+        self.engine.notify(EngineMessage::Sweep(Sweep::Done));
         Ok(())
     }
 
@@ -127,17 +112,22 @@ impl EngineActor {
         self.engine.put(keys::ended(0, root), header.to_vec());
         let header: WorkflowHeader = codec::decode(Kind::Head, &keys::header(root), header)?;
         self.free_key(root, header.idempotency_key)?;
-        self.engine.then(PostCommit::Sweep(Sweep::Start));
+        self.engine.notify(EngineMessage::Sweep(Sweep::Start));
         Ok(())
     }
 
-    fn forget(&mut self, forget: Forget, context: &mut Context<Self>) -> Result<(), StoreError> {
+    pub(super) fn forget(
+        &mut self,
+        forget: Forget,
+        context: &mut Context<Self>,
+    ) -> Result<(), StoreError> {
         let Forget { root, done } = forget;
         let reader = self.engine.reader().clone();
         if self.workflows.contains_key(&root) {
             self.decide(root, |machine| machine.forget(), context);
         } else if self.is_in_transition(root)? {
-            self.engine.then(PostCommit::Forget(Forget { root, done }));
+            self.engine
+                .notify(EngineMessage::Forget(Forget { root, done }));
             return Ok(());
         } else if reader.waiting(root)?.is_some() {
             self.engine
@@ -145,7 +135,7 @@ impl EngineActor {
             // The workflow may be admitted before the store shows that.
             self.forgotten.insert(root);
             self.engine
-                .then(PostCommit::Stored(Stored::Forgotten(root)));
+                .notify(EngineMessage::Stored(Stored::Forgotten(root)));
         } else if let Some(ended) = reader.ended(root)?
             && let key = keys::ended(ended.at_ms, root)
             && let Some(header) = reader.store().get(&key)?
@@ -159,12 +149,8 @@ impl EngineActor {
         self.engine.then(PostCommit::Done(done));
         Ok(())
     }
-}
 
-impl Handler<Sweep> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, sweep: Sweep, _: &mut Context<Self>) {
+    pub(super) fn on_sweep(&mut self, sweep: Sweep) -> Result<(), StoreError> {
         let continues = match sweep {
             Sweep::Start => true,
             Sweep::Done => {
@@ -174,17 +160,8 @@ impl Handler<Sweep> for EngineActor {
             }
         };
         if continues {
-            self.sweep();
+            self.sweep()?;
         }
-    }
-}
-
-impl Handler<Forget> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, forget: Forget, context: &mut Context<Self>) {
-        if let Err(error) = self.forget(forget, context) {
-            self.engine.halt(error.into());
-        }
+        Ok(())
     }
 }

@@ -1,39 +1,20 @@
 //! Revocation: marks a node and everything below it as revoked.
 
-use actix::{Context, Handler, Message};
-use tokio::sync::oneshot;
-
 use super::EngineActor;
-use crate::actors::commit::journal::PostCommit;
 use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
 use crate::canvas::machine::Record;
 use crate::canvas::machine::workflow::ROOT;
 use crate::canvas::revocation::NodeKey;
+use crate::messages::engine::{EngineMessage, Revoke};
 use crate::persistence::StoreError;
 use crate::persistence::records::reader::NodeLocation;
 
-/// Revokes a node.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Revoke {
-    pub(crate) root: Id,
-    pub(crate) node: NodeKey,
-    /// Answered once that is durable: whether every record that may have been on its way is
-    /// settled. Dropped if the engine halts first.
-    pub(crate) settled: oneshot::Sender<bool>,
-}
-
-/// The decision on a [`Revoke`] is durable.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct RevocationDurable(pub(crate) Revoke);
-
 impl EngineActor {
-    fn revoke(&mut self, revoke: Revoke) -> Result<(), StoreError> {
+    pub(super) fn revoke(&mut self, revoke: Revoke) -> Result<(), StoreError> {
         let Revoke { root, node, .. } = revoke;
         let is_live = self.workflows.contains_key(&root);
         if !is_live && self.is_in_transition(root)? {
-            self.engine.then(PostCommit::Revoke(revoke));
+            self.engine.notify(EngineMessage::Revoke(revoke));
             return Ok(());
         }
         let waits = !is_live && self.engine.reader().waiting(root)?.is_some();
@@ -44,15 +25,15 @@ impl EngineActor {
             self.engine.announce_revocations(root);
             if node == (WORKFLOW_STREAM, ROOT) {
                 // A revoked workflow waits neither for capacity nor for its time.
-                self.start_early(root);
+                self.start_early(root)?;
             }
         }
-        self.engine
-            .then(PostCommit::RevocationDurable(RevocationDurable(revoke)));
+        self.engine.notify(EngineMessage::RevocationDurable(revoke));
         Ok(())
     }
 
-    fn answer_revocation(&mut self, revoke: Revoke) -> Result<(), StoreError> {
+    /// Answers the caller: the revocation is durable.
+    pub(super) fn answer_revocation(&mut self, revoke: Revoke) -> Result<(), StoreError> {
         let Revoke {
             root,
             node,
@@ -124,25 +105,5 @@ impl EngineActor {
             }
         }
         Ok(())
-    }
-}
-
-impl Handler<Revoke> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, revoke: Revoke, _: &mut Context<Self>) {
-        if let Err(error) = self.revoke(revoke) {
-            self.engine.halt(error.into());
-        }
-    }
-}
-
-impl Handler<RevocationDurable> for EngineActor {
-    type Result = ();
-
-    fn handle(&mut self, RevocationDurable(revoke): RevocationDurable, _: &mut Context<Self>) {
-        if let Err(error) = self.answer_revocation(revoke) {
-            self.engine.halt(error.into());
-        }
     }
 }

@@ -7,15 +7,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::cancellation::Cancellation;
-use super::inbox::AttemptMessage;
 use crate::actors::dispatch::permit::Permit;
-use crate::actors::task::slab::TaskKey;
 use crate::backend::view::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Purpose;
 use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::outcome::Outcome;
 use crate::error::{Error, Result};
+use crate::messages::task::AttemptMessage;
+use crate::messages::task::TaskKey;
 use crate::messages::task::{ReacquireSlot, StartSubtask};
 
 /// An attempt that is running or has run.

@@ -12,8 +12,8 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::attempt::{Attempt, Signal};
-use crate::actors::task::slab::TaskKey;
 use crate::backend::view::Shared;
+use crate::messages::task::TaskKey;
 
 /// The cancellation of one attempt, as observed by its own code and by the future that polls it.
 #[derive(Debug, Default)]

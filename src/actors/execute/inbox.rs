@@ -6,30 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::actors::context::EngineContext;
-use crate::actors::dispatch::permit::Returns;
-use crate::actors::task::slab::TaskKey;
-use crate::messages::task::{Finished, ReacquireSlot, StartSubtask};
-
-/// A message from an attempt to its task's actor.
-#[derive(Debug)]
-pub(crate) enum AttemptMessage {
-    Finished(Finished),
-    StartSubtask(StartSubtask),
-    /// The attempt waits for other tasks, without its slot.
-    WaitsForTasks,
-    ReacquireSlot(ReacquireSlot),
-}
-
-impl AttemptMessage {
-    /// Returns the number of the attempt if this is its last message.
-    pub(crate) fn ended(&self) -> Option<u32> {
-        match self {
-            Self::Finished(finished) => Some(finished.attempt),
-            Self::StartSubtask(_) | Self::WaitsForTasks | Self::ReacquireSlot(_) => None,
-        }
-    }
-}
+use crate::actors::dispatch::permit::{Returns, Slot};
+use crate::messages::task::{AttemptMessage, TaskKey};
+use crate::testing::hooks;
 
 /// Invariant: at most a few messages per slot wait here.
 #[derive(Debug)]
@@ -67,19 +46,21 @@ impl Inbox {
         &self.returns
     }
 
-    /// Delivers messages and returned slots for ever; runs on the engine's thread.
-    pub(crate) async fn deliver(&self, engine: EngineContext) {
-        loop {
-            self.wake.notified().await;
-            for slot in self.returns.fetch() {
-                engine.release(slot);
-            }
-            let messages = std::mem::take(&mut *self.messages.lock());
-            #[cfg(feature = "__simulation")]
-            let messages = crate::testing::simulation::messages(messages);
-            for (task, message) in messages {
-                engine.forward(task, message);
-            }
-        }
+    /// Waits for returned slots and messages, and takes them.
+    pub(crate) async fn next(&self) -> (Vec<Slot>, Vec<(TaskKey, AttemptMessage)>) {
+        self.wake.notified().await;
+        let slots = self.returns.fetch();
+        let messages = std::mem::take(&mut *self.messages.lock());
+        (slots, hooks::attempt_messages(messages))
+    }
+}
+
+/// Returns the number of the attempt if this is its last message.
+pub(crate) fn ended_attempt(message: &AttemptMessage) -> Option<u32> {
+    match message {
+        AttemptMessage::Finished(finished) => Some(finished.attempt),
+        AttemptMessage::StartSubtask(_)
+        | AttemptMessage::WaitsForTasks
+        | AttemptMessage::ReacquireSlot(_) => None,
     }
 }

@@ -5,10 +5,10 @@ pub(crate) mod slab;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
 
-use self::slab::TaskKey;
+use super::child::{Child, Resume};
 use super::commit::journal::PostCommit;
 use super::context::EngineContext;
 use super::dispatch::dispatcher::Ready;
@@ -17,8 +17,8 @@ use super::event_queue::EventQueue;
 use super::execute::call;
 use super::execute::call::{CallInput, Limits};
 use super::execute::executor::Invocation;
-use super::execute::inbox::AttemptMessage;
-use super::supervision::{Child, Resume, abandoned_report, restart_after_commit};
+use super::execute::inbox::ended_attempt;
+use super::supervision::{abandoned_report, restart_after_commit};
 use crate::canvas::Mode;
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::subtasks;
@@ -31,10 +31,13 @@ use crate::canvas::quarantine::SuspectStatus;
 use crate::canvas::time::{Scale, Time};
 use crate::messages::scheduler::{Wake, WakeAt};
 use crate::messages::supervisor::{ChildEnded, ChildEvent, ChildExited, EventsReady, RestartChild};
-use crate::messages::task::{Finished, Granted, ReacquireSlot, Recheck, Released, StartSubtask};
+use crate::messages::task::{
+    AttemptMessage, Finished, ReacquireSlot, Released, StartSubtask, TaskKey, TaskMessage,
+};
 use crate::persistence::StoreError;
 use crate::persistence::records::definition;
 use crate::task::{Entry, TaskOptions};
+use crate::testing::hooks;
 
 /// Runs one task at a time. Starting an actor costs more than all other overhead of a task, so an
 /// actor whose task has ended waits for the next.
@@ -65,16 +68,6 @@ struct Job {
     /// The task that got the slot which this one released.
     next: Option<(Box<Child>, Permit)>,
 }
-
-/// Assigns the task with this key to an idle actor.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Assign(pub(crate) TaskKey);
-
-/// A message from an attempt of the task with this key. The actor may run another task by now.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct FromAttempt(pub(crate) TaskKey, pub(crate) AttemptMessage);
 
 #[derive(Debug)]
 struct Activation {
@@ -521,7 +514,7 @@ impl Job {
     }
 
     fn granted(&mut self, mut permit: Permit, context: &mut Context<TaskActor>) {
-        super::fault("task");
+        hooks::fault("task");
         let Some(activation) = &mut self.activation else {
             return;
         };
@@ -778,45 +771,31 @@ impl Actor for TaskActor {
     type Context = Context<Self>;
 }
 
-impl Handler<Assign> for TaskActor {
+impl Handler<TaskMessage> for TaskActor {
     type Result = ();
 
-    fn handle(&mut self, Assign(key): Assign, context: &mut Context<Self>) {
-        if let Some((child, permit)) = self.engine.take(key) {
-            self.take(child, permit, key, context);
+    fn handle(&mut self, message: TaskMessage, context: &mut Context<Self>) {
+        match message {
+            TaskMessage::Assign(key) => {
+                if let Some((child, permit)) = self.engine.take(key) {
+                    self.take(child, permit, key, context);
+                }
+            }
+            TaskMessage::Granted(permit) => {
+                self.with_job(context, |job, context| job.granted(permit, context));
+            }
+            TaskMessage::Released(released) => {
+                self.with_job(context, |job, context| job.released(released, context));
+            }
+            TaskMessage::Recheck => self.with_job(context, |_, _| ()),
+            TaskMessage::FromAttempt(key, message) => self.from_attempt(key, message, context),
         }
     }
 }
 
-impl Handler<Granted> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, Granted(permit): Granted, context: &mut Context<Self>) {
-        self.with_job(context, |job, context| job.granted(permit, context));
-    }
-}
-
-impl Handler<Released> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, released: Released, context: &mut Context<Self>) {
-        self.with_job(context, |job, context| job.released(released, context));
-    }
-}
-
-impl Handler<Recheck> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Recheck, context: &mut Context<Self>) {
-        self.with_job(context, |_, _| ());
-    }
-}
-
-impl Handler<FromAttempt> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, FromAttempt(key, message): FromAttempt, context: &mut Context<Self>) {
-        let ended = message.ended();
+impl TaskActor {
+    fn from_attempt(&mut self, key: TaskKey, message: AttemptMessage, context: &mut Context<Self>) {
+        let ended = ended_attempt(&message);
         if self.job.as_ref().is_some_and(|job| job.key == key) {
             self.with_job(context, |job, context| match message {
                 AttemptMessage::Finished(finished) => job.finished(finished, context),

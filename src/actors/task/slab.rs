@@ -1,53 +1,63 @@
 //! The task slab: the task actors that have a task, by key. Other parts of the engine refer to a
 //! task by its key: an actix address is expensive to copy, and a key crosses threads for free.
 
-use actix::Addr;
-
-use super::TaskActor;
-use crate::actors::dispatch::permit::Permit;
-use crate::actors::supervision::Child;
 use crate::canvas::id::Id;
+use crate::messages::task::TaskKey;
 
-/// Identifies one task's actor; a later task in the same entry has another key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TaskKey {
-    index: u32,
-    /// The number of earlier tasks in this entry.
-    generation: u32,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct TaskSlab {
-    entries: Vec<SlabEntry>,
+/// Tasks of type `T`, and the addresses `A` of their actors.
+#[derive(Debug)]
+pub(crate) struct TaskSlab<T, A> {
+    entries: Vec<SlabEntry<T, A>>,
     free: Vec<u32>,
     /// Idle actors, whose task has ended.
-    idle: Vec<Addr<TaskActor>>,
+    idle: Vec<A>,
 }
 
 /// The number of idle actors that are kept: about a kilobyte each.
 const IDLE: usize = 1_024;
 
-#[derive(Debug, Default)]
-struct SlabEntry {
+#[derive(Debug)]
+struct SlabEntry<T, A> {
     generation: u32,
     /// The task's workflow.
     root: Option<Id>,
-    task: Option<Addr<TaskActor>>,
-    /// The task for the actor to take, with its slot if it has one: an actix message cannot carry
-    /// values that belong to one thread.
-    child: Option<(Box<Child>, Option<Permit>)>,
+    actor: Option<A>,
+    /// The task for the actor to take: an actix message cannot carry values that belong to one
+    /// thread.
+    task: Option<T>,
 }
 
-impl TaskSlab {
-    /// Reserves an entry for a task; returns its key.
-    pub(crate) fn reserve(&mut self, child: Box<Child>, permit: Option<Permit>) -> TaskKey {
+impl<T, A> Default for TaskSlab<T, A> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            idle: Vec::new(),
+        }
+    }
+}
+
+impl<T, A> Default for SlabEntry<T, A> {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            root: None,
+            actor: None,
+            task: None,
+        }
+    }
+}
+
+impl<T, A> TaskSlab<T, A> {
+    /// Reserves an entry for a task of workflow `root`; returns its key.
+    pub(crate) fn reserve(&mut self, root: Id, task: T) -> TaskKey {
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(SlabEntry::default());
             (self.entries.len() - 1) as u32
         });
         let entry = &mut self.entries[index as usize];
-        entry.root = Some(child.root);
-        entry.child = Some((child, permit));
+        entry.root = Some(root);
+        entry.task = Some(task);
         TaskKey {
             index,
             generation: entry.generation,
@@ -55,41 +65,41 @@ impl TaskSlab {
     }
 
     /// Takes the task that was reserved under this key.
-    pub(crate) fn take(&mut self, key: TaskKey) -> Option<(Box<Child>, Option<Permit>)> {
-        self.entries[key.index as usize].child.take()
+    pub(crate) fn take(&mut self, key: TaskKey) -> Option<T> {
+        self.entries[key.index as usize].task.take()
     }
 
     /// Sets the actor of an entry. Actix stops an actor without addresses: the slab keeps it alive
     /// until it is removed, also while its task is parked, while no slot is granted any more, and
     /// when its body was dropped.
-    pub(crate) fn set_actor(&mut self, key: TaskKey, task: Addr<TaskActor>) {
-        self.entries[key.index as usize].task = Some(task);
+    pub(crate) fn set_actor(&mut self, key: TaskKey, actor: A) {
+        self.entries[key.index as usize].actor = Some(actor);
     }
 
-    pub(crate) fn get(&self, key: TaskKey) -> Option<&Addr<TaskActor>> {
+    pub(crate) fn get(&self, key: TaskKey) -> Option<&A> {
         let entry = self.entries.get(key.index as usize)?;
         entry
-            .task
+            .actor
             .as_ref()
             .filter(|_| entry.generation == key.generation)
     }
 
     /// Returns all actors that have a task.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Addr<TaskActor>> {
-        self.entries.iter().filter_map(|entry| entry.task.as_ref())
+    pub(crate) fn all(&self) -> impl Iterator<Item = &A> {
+        self.entries.iter().filter_map(|entry| entry.actor.as_ref())
     }
 
     /// Returns the actors that have a task of this workflow.
-    pub(crate) fn of_workflow(&self, root: Id) -> impl Iterator<Item = &Addr<TaskActor>> {
+    pub(crate) fn of_workflow(&self, root: Id) -> impl Iterator<Item = &A> {
         let entries = self
             .entries
             .iter()
             .filter(move |entry| entry.root == Some(root));
-        entries.filter_map(|entry| entry.task.as_ref())
+        entries.filter_map(|entry| entry.actor.as_ref())
     }
 
     /// Takes an idle actor.
-    pub(crate) fn idle(&mut self) -> Option<Addr<TaskActor>> {
+    pub(crate) fn idle(&mut self) -> Option<A> {
         self.idle.pop()
     }
 
@@ -107,24 +117,24 @@ impl TaskSlab {
 
     /// Parks the actor of a task that has ended. Returns false if enough actors are idle already.
     pub(crate) fn park_idle(&mut self, key: TaskKey) -> bool {
-        let Some(task) = self.remove(key) else {
+        let Some(actor) = self.remove(key) else {
             return false;
         };
         let is_kept = self.idle.len() < IDLE;
         if is_kept {
-            self.idle.push(task);
+            self.idle.push(actor);
         }
         is_kept
     }
 
     /// Removes a task; returns its actor.
-    pub(crate) fn remove(&mut self, key: TaskKey) -> Option<Addr<TaskActor>> {
+    pub(crate) fn remove(&mut self, key: TaskKey) -> Option<A> {
         let entry = &mut self.entries[key.index as usize];
         if entry.generation != key.generation {
             return None;
         }
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(key.index);
-        entry.task.take()
+        entry.actor.take()
     }
 }
