@@ -32,11 +32,11 @@ async fn main() -> chordal::Result<()> {
         |line: &str| parse.s(line.into()) | largest.partial() | describe.partial("largest".into());
 
     let good = app.apply_async(report("3 41 15")).await?;
-    println!("3 41 15: {}", good.get().await?);
+    println!("3 41 15: {}", good.await?);
 
     // A step that fails ends the chain; those behind it never run.
     let bad = app.apply_async(report("3 forty-one 15")).await?;
-    if let Err(chordal::Error::Failed(failure)) = bad.get().await {
+    if let Err(chordal::Error::Failed(failure)) = bad.await {
         println!(
             "3 forty-one 15: `{}` failed: {}",
             failure.name, failure.message

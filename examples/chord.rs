@@ -38,6 +38,6 @@ async fn main() -> chordal::Result<()> {
     let header = group(pages.map(|page| count_words.s(page.into())));
     // `settled`: the body gets every outcome. Without it the empty page would fail the chord.
     let words = chord(header.settled(), merge.partial());
-    println!("{:?}", app.apply_async(words).await?.get().await?);
+    println!("{:?}", app.apply_async(words).await?.await?);
     app.shutdown().await
 }

@@ -29,18 +29,19 @@ async fn main() -> chordal::Result<()> {
 
     let ranges = (0..4).map(|i| count_primes.s(i * 1_000, (i + 1) * 1_000));
     let primes = app.apply_async(group(ranges)).await?;
-    let mut done = primes.iter(); // as they end
-    while let Some((member, count)) = done.next().await {
-        println!("member {member} is done: {} primes", count?);
+    let mut completions = primes.completions(); // as they end
+    while let Some(completion) = completions.next().await {
+        let Completion { index, outcome } = completion?;
+        println!("member {index} is done: {} primes", outcome?);
     }
-    println!("in order: {:?}", primes.get().await?);
+    println!("in order: {:?}", (&primes).await?);
     println!("{} of 4 completed", primes.completed_count().await?);
 
     // Members of different types: a tuple.
     let both = app
         .apply_async(group!(count_primes.s(0, 100), shout.s("primes".into())))
         .await?;
-    let (count, text) = both.get().await?;
+    let (count, text) = both.await?;
     println!("{count} {text} below 100");
     app.shutdown().await
 }

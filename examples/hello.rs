@@ -16,7 +16,7 @@ async fn main() -> chordal::Result<()> {
 
     let greeting = app.apply_async(greet.s("world".into())).await?;
     println!("task {} is submitted", greeting.id());
-    println!("{}", greeting.get().await?);
+    println!("{}", greeting.await?);
 
     app.shutdown().await
 }

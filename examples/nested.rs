@@ -41,6 +41,6 @@ async fn main() -> chordal::Result<()> {
         category("tools", ["saw", "hammer"]),
     ];
     let total = app.apply_async(group(shop) | invoice.partial()).await?;
-    println!("{}", total.get().await?);
+    println!("{}", total.await?);
     app.shutdown().await
 }

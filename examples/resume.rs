@@ -33,7 +33,7 @@ async fn main() -> chordal::Result<()> {
     let work = step.s(vec![]) | chain((0..4).map(|_| step.partial()));
     let work = app.apply_async(work.idempotency_key("five steps")).await?;
 
-    for (i, time) in work.get().await?.into_iter().enumerate() {
+    for (i, time) in work.await?.into_iter().enumerate() {
         let when = if time < start {
             "was already done"
         } else {

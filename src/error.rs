@@ -235,6 +235,12 @@ impl From<CanvasError> for Error {
     }
 }
 
+impl From<TaskFailure> for Error {
+    fn from(failure: TaskFailure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

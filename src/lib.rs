@@ -21,7 +21,7 @@
 //! let app = App::open(data).tasks(tasks![add, xsum]).start().await?;
 //! let header = group((0..10).map(|i| add.s(i, i)));
 //! let sum = app.apply_async(chord(header, xsum.partial())).await?;
-//! assert_eq!(sum.get().await?, 90);
+//! assert_eq!(sum.await?, 90);
 //! app.shutdown().await
 //! # }
 //! ```
@@ -83,7 +83,7 @@ pub use chordal_macros::task;
 pub use clock::Clock;
 pub use error::{Error, Result};
 pub use persistence::{Durability, Holder, Store, StoreError};
-pub use result::{AsyncResult, Completions, GroupResult};
+pub use result::{AsyncResult, Completion, Completions, GroupResult};
 #[doc(hidden)]
 pub use task::expansion;
 pub use task::{

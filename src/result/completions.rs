@@ -1,14 +1,22 @@
 //! The elements of a group as they arrive.
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use futures_core::Stream;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::{AsyncResult, Wait, decode};
+use super::{AsyncResult, Wait};
 use crate::backend::view::{Shared, Watch};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Record};
-use crate::canvas::outcome::Outcome;
+use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::canvas::payload::Payload;
 use crate::error::{Error, Result};
 use crate::persistence::records::codec;
@@ -20,36 +28,156 @@ impl<T: DeserializeOwned> AsyncResult<Vec<T>> {
     ///
     /// ```
     /// # use chordal::prelude::*;
-    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
-    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
-    /// let group = app.apply_async(group((0..3).map(|i| add.s(i, i)))).await?;
-    /// let mut sums = group.iter();
-    /// while let Some((index, sum)) = sums.next().await {
-    ///     assert_eq!(sum?, 2 * index as i64);
+    /// # let app = App::in_memory().tasks(tasks![parse]).start().await?;
+    /// let members = ["1", "two", "3"].map(|text| parse.s(text.into()));
+    /// let mut completions = app.apply_async(group(members)).await?.completions();
+    /// while let Some(completion) = completions.next().await {
+    ///     let Completion { index, outcome } = completion?;
+    ///     match outcome {
+    ///         Ok(number) => println!("member {index} gave {number}"),
+    ///         Err(failure) => println!("member {index} failed: {}", failure.message),
+    ///     }
     /// }
     /// # app.shutdown().await }
     /// ```
-    pub fn iter(&self) -> Completions<T> {
+    pub fn completions(&self) -> Completions<T> {
         Completions {
-            handle: self.clone(),
-            source: Source::Unknown,
-            ready: VecDeque::new(),
+            id: self.id,
+            stage: Stage::Idle(Members {
+                handle: self.clone().cast(),
+                source: Source::Unknown,
+                ready: VecDeque::new(),
+            }),
+            types: PhantomData,
         }
     }
 }
 
-/// The elements of a group as they arrive; see [`AsyncResult::iter`].
-#[derive(Debug)]
-pub struct Completions<T> {
-    handle: AsyncResult<Vec<T>>,
-    source: Source,
-    ready: VecDeque<(u64, Element)>,
+/// The end of one member of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completion<T> {
+    /// The position of the member in its group, and of its value in the group's list, counted from
+    /// 0.
+    pub index: usize,
+    /// The value of the member, or its failure. The element of a
+    /// [settled](crate::Signature::settled) group is a `Result` itself, and always present.
+    pub outcome: Result<T, TaskFailure>,
 }
 
-type Element = Result<Payload>;
+/// The elements of a group as they arrive; see [`AsyncResult::completions`].
+///
+/// It is a [`Stream`], so the methods of `futures::StreamExt` apply; [`next`](Self::next) alone
+/// needs no other crate. An item is an error if the stream itself fails: the app has ended, a value
+/// has another type ([`Error::Decode`]), or the group never began because a step before it failed
+/// ([`Error::Failed`]). It is the last item.
+#[must_use = "a stream does nothing until it is polled"]
+pub struct Completions<T> {
+    id: Id,
+    stage: Stage,
+    types: PhantomData<fn() -> T>,
+}
 
-#[derive(Debug)]
+/// The stage of a stream.
+enum Stage {
+    Idle(Members),
+    /// A poll has begun to wait for the next member.
+    Waiting(NextMember),
+    Over,
+}
+
+type NextMember = Pin<Box<dyn Future<Output = (Members, Result<Option<Member>>)> + Send>>;
+
+/// An index, and the value as it is stored or the failure.
+type Member = (u64, Result<Payload, TaskFailure>);
+
+impl<T: DeserializeOwned> Completions<T> {
+    /// Waits for the next element; `None` after the last one, and after an error. If the future is
+    /// dropped, no element is lost.
+    pub async fn next(&mut self) -> Option<Result<Completion<T>>> {
+        match &mut self.stage {
+            // The wait belongs to this future: a task that gives it up gets its slot back.
+            Stage::Idle(members) => {
+                let next = members.next().await;
+                self.completion(next)
+            }
+            Stage::Waiting(_) | Stage::Over => {
+                poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+            }
+        }
+    }
+
+    /// Returns the member as an item; after anything else the stream is over.
+    fn completion(&mut self, next: Result<Option<Member>>) -> Option<Result<Completion<T>>> {
+        let completion = match next {
+            Ok(Some((index, outcome))) => self.decode(index, outcome).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        if !matches!(completion, Ok(Some(_))) {
+            self.stage = Stage::Over;
+        }
+        completion.transpose()
+    }
+
+    fn decode(&self, index: u64, outcome: Result<Payload, TaskFailure>) -> Result<Completion<T>> {
+        let decode = |payload: Payload| {
+            payload.decode().map_err(|what| Error::Decode {
+                id: self.id,
+                what: format!("element {index}: {what}"),
+            })
+        };
+        Ok(Completion {
+            index: index as usize,
+            outcome: match outcome {
+                Ok(payload) => Ok(decode(payload)?),
+                Err(failure) => Err(failure),
+            },
+        })
+    }
+}
+
+impl<T: DeserializeOwned> Stream for Completions<T> {
+    type Item = Result<Completion<T>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut wait = match mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Over => return Poll::Ready(None),
+            Stage::Waiting(wait) => wait,
+            Stage::Idle(mut members) => Box::pin(async move {
+                let next = members.next().await;
+                (members, next)
+            }),
+        };
+        match wait.as_mut().poll(context) {
+            Poll::Pending => {
+                self.stage = Stage::Waiting(wait);
+                Poll::Pending
+            }
+            Poll::Ready((members, next)) => {
+                self.stage = Stage::Idle(members);
+                Poll::Ready(self.completion(next))
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Completions<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completions")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the members of a group as they end.
+struct Members {
+    handle: AsyncResult<()>,
+    source: Source,
+    ready: VecDeque<Member>,
+}
+
 enum Source {
     /// The group has not been searched for yet.
     Unknown,
@@ -65,25 +193,17 @@ enum Source {
     Exhausted,
 }
 
-impl<T: DeserializeOwned> Completions<T> {
-    /// Waits for the next element; `None` after the last one. After an error that is not the
-    /// element's own (the app has ended) there is no further element.
-    pub async fn next(&mut self) -> Option<(usize, Result<T>)> {
+impl Members {
+    /// Waits for the next member; `None` after the last one.
+    async fn next(&mut self) -> Result<Option<Member>> {
         loop {
-            if let Some((index, element)) = self.ready.pop_front() {
-                let id = self.handle.id;
-                return Some((
-                    index as usize,
-                    element.and_then(|payload| decode(id, &payload)),
-                ));
+            if let Some(member) = self.ready.pop_front() {
+                return Ok(Some(member));
             }
-            if let Err(error) = self.more().await {
-                self.source = Source::Exhausted;
-                return Some((0, Err(error)));
+            if matches!(self.source, Source::Exhausted) {
+                return Ok(None);
             }
-            if self.ready.is_empty() && matches!(self.source, Source::Exhausted) {
-                return None;
-            }
+            self.more().await?;
         }
     }
 
@@ -133,7 +253,7 @@ impl<T: DeserializeOwned> Completions<T> {
                             shared.reader()?.flatten(group.root(), outcome, &mut all)?;
                             for outcome in all {
                                 let element = element(&shared, group, outcome, settled);
-                                self.ready.push_back((index, element));
+                                self.ready.push_back((index, element?));
                             }
                         }
                     }
@@ -187,26 +307,31 @@ impl<T: DeserializeOwned> Completions<T> {
     }
 
     async fn whole_list(&mut self) -> Result<()> {
-        self.source = Source::Exhausted;
-        match self.handle.wait(Wait::Open).await? {
-            Outcome::Failure(failure) | Outcome::Revoked(failure) => Err(Error::Failed(failure)),
-            Outcome::Success(value) => {
-                let id = self.handle.id;
-                let elements = self.handle.shared.load(id.root(), value).await?.elements();
-                let elements = elements.map_err(|what| Error::Decode { id, what })?;
-                self.ready = (0..).zip(elements.into_iter().map(Ok)).collect();
-                Ok(())
+        let id = self.handle.id;
+        let value = match self.handle.wait(Wait::Open).await? {
+            Outcome::Failure(failure) | Outcome::Revoked(failure) => {
+                return Err(Error::Failed(failure));
             }
-        }
+            Outcome::Success(value) => value,
+        };
+        let list = self.handle.shared.load(id.root(), value).await?;
+        let elements = list.elements().map_err(|what| Error::Decode { id, what })?;
+        self.ready = (0..).zip(elements.into_iter().map(Ok)).collect();
+        // Set last: if this future is dropped before, the list is read again.
+        self.source = Source::Exhausted;
+        Ok(())
     }
 }
 
 /// Returns a member's outcome as an element of its group's list.
-fn element(shared: &Shared, group: Id, outcome: Outcome, settled: bool) -> Element {
-    match outcome {
-        Outcome::Failure(failure) | Outcome::Revoked(failure) if !settled => {
-            Err(Error::Failed(failure))
-        }
+fn element(
+    shared: &Shared,
+    group: Id,
+    outcome: Outcome,
+    settled: bool,
+) -> Result<Result<Payload, TaskFailure>> {
+    Ok(match outcome {
+        Outcome::Failure(failure) | Outcome::Revoked(failure) if !settled => Err(*failure),
         outcome => Ok(shared.reader()?.element(group.root(), &outcome, settled)?),
-    }
+    })
 }

@@ -8,9 +8,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::de::DeserializeOwned;
-
-pub use self::completions::Completions;
+pub use self::completions::{Completion, Completions};
 pub(crate) use self::wait::Wait;
 
 use crate::actors::engine::client;
@@ -20,7 +18,6 @@ use crate::backend::view::Shared;
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
-use crate::canvas::payload::Payload;
 use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::canvas::state::State;
 use crate::error::{Error, Result};
@@ -42,7 +39,7 @@ use crate::persistence::records::reader::{NodeLocation, Reader, Resolution};
 /// assert!(sum.successful().await?);
 ///
 /// let again = app.async_result::<i64>(sum.id()).await?;
-/// assert_eq!(again.get().await?, 4);
+/// assert_eq!(again.await?, 4); // as `get`
 /// # app.shutdown().await }
 /// ```
 #[must_use = "a handle is how the result is found; `let _ =` says that it is not wanted"]
@@ -566,10 +563,6 @@ impl<O> AsyncResult<O> {
             false => Err(Error::UnknownId { id: self.id }),
         }
     }
-}
-
-fn decode<T: DeserializeOwned>(id: Id, payload: &Payload) -> Result<T> {
-    payload.decode().map_err(|what| Error::Decode { id, what })
 }
 
 impl<O> Clone for AsyncResult<O> {

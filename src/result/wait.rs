@@ -1,11 +1,12 @@
 //! Waiting for the end of a canvas, and for its value.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{AsyncResult, decode};
+use super::AsyncResult;
 use crate::actors::engine::client;
 use crate::actors::execute::attempt::Attempt;
 use crate::actors::execute::body;
@@ -270,6 +271,43 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     }
 
     fn decode(&self, payload: &Payload) -> Result<O> {
-        decode(self.id, payload)
+        let decoded = payload.decode();
+        decoded.map_err(|what| Error::Decode { id: self.id, what })
+    }
+}
+
+/// The future of [`AsyncResult::get`], as `handle.await` makes it.
+type Get<'a, O> = Pin<Box<dyn Future<Output = Result<O>> + Send + 'a>>;
+
+/// Waits for the value, as [`get`](AsyncResult::get) does; the handle is gone afterwards.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+/// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+/// assert_eq!(app.apply_async(add.s(2, 2)).await?.await?, 4);
+///
+/// let sums = app.apply_async(group([add.s(1, 1), add.s(2, 2)])).await?;
+/// assert_eq!((&sums).await?, [2, 4]); // the handle remains
+/// assert_eq!(sums.await?, [2, 4]);
+/// # app.shutdown().await }
+/// ```
+impl<O: DeserializeOwned + 'static> IntoFuture for AsyncResult<O> {
+    type Output = Result<O>;
+    type IntoFuture = Get<'static, O>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.get().await })
+    }
+}
+
+/// Waits for the value, as [`get`](AsyncResult::get) does.
+impl<'a, O: DeserializeOwned + 'a> IntoFuture for &'a AsyncResult<O> {
+    type Output = Result<O>;
+    type IntoFuture = Get<'a, O>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.get())
     }
 }

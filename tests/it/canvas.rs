@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use chordal::prelude::*;
 use chordal::{AppBuilder, Clock, Error, FailureKind, Id, State};
+use futures_util::{StreamExt, TryStreamExt};
 use serde_json::Value;
 use tokio::sync::watch;
 

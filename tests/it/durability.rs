@@ -93,8 +93,8 @@ fn what_is_applied_but_not_durable_is_told_to_nobody() {
         assert_eq!(member.state().await.unwrap(), State::Started);
         assert!(!result.ready().await.unwrap());
         assert_eq!(result.completed_count().await.unwrap(), 0);
-        let mut elements = result.iter();
-        let next = std::pin::pin!(elements.next());
+        let mut completions = result.completions();
+        let next = std::pin::pin!(completions.next());
         assert!(futures_util::poll!(next).is_pending());
         let again = app.async_result::<Vec<u64>>(result.id()).await.unwrap();
         assert!(!again.ready().await.unwrap());

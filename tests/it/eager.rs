@@ -119,10 +119,11 @@ fn what_is_submitted_has_ended_and_its_handle_says_all() {
         assert_eq!(members[3].get().await?, 13);
         let again = app.async_result::<i64>(members[2].id()).await?;
         assert_eq!(again.get_blocking()?, 12);
-        let mut elements = list.iter();
+        let mut completions = list.completions();
         let mut seen = Vec::new();
-        while let Some((index, element)) = elements.next().await {
-            seen.push((index, element?));
+        while let Some(completion) = completions.next().await {
+            let Completion { index, outcome } = completion?;
+            seen.push((index, outcome.unwrap()));
         }
         assert_eq!(seen, [(0, 10), (1, 11), (2, 12), (3, 13)]);
         assert!(app.parked().is_empty());

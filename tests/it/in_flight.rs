@@ -318,8 +318,8 @@ async fn a_waiter_whose_workflow_is_gone_is_told_so() {
     assert!(is_unknown(within(result.at_rest()).await.err()));
     assert!(is_unknown(within(children[0].get()).await.err()));
     assert!(is_unknown(within(children[1].at_rest()).await.err()));
-    let mut iter = result.iter();
-    let next = within(iter.next()).await.unwrap().1;
+    let mut completions = result.completions();
+    let next = within(completions.next()).await.unwrap();
     assert!(is_unknown(next.err()));
     drop(app);
 }

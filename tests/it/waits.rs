@@ -154,10 +154,10 @@ async fn joined(ctx: &TaskContext) -> Result<u64, TaskError> {
 #[task(name = "waits.collected")]
 async fn collected(ctx: &TaskContext) -> Result<u64, TaskError> {
     let group = group((1..=3).map(|n| double.s(n)));
-    let mut values = ctx.apply_async(group).await?.iter();
+    let mut completions = ctx.apply_async(group).await?.completions();
     let mut sum = 0;
-    while let Some((_, value)) = values.next().await {
-        sum += value?;
+    while let Some(completion) = completions.next().await {
+        sum += completion?.outcome?;
     }
     Ok(sum)
 }

@@ -169,31 +169,76 @@ async fn elements_come_as_they_end_each_with_its_index() {
         .zip(0..)
         .map(|(gate, n)| held.s(n * 10, gate.into()));
     let result = app.apply_async(group(members)).await.unwrap();
-    let mut elements = result.iter();
+    let mut completions = result.completions();
     for i in [2, 0, 1] {
         open(gates[i]);
-        let (index, element) = elements.next().await.unwrap();
-        assert_eq!((index, element.unwrap()), (i, i as i64 * 10));
+        let Completion { index, outcome } = completions.next().await.unwrap().unwrap();
+        assert_eq!((index, outcome.unwrap()), (i, i as i64 * 10));
     }
-    assert!(elements.next().await.is_none());
-    assert!(elements.next().await.is_none());
+    assert!(completions.next().await.is_none());
+    assert!(completions.next().await.is_none());
 }
 
-/// What `iter` gives, in member order.
+#[tokio::test]
+async fn completions_are_a_stream_and_none_is_lost_when_a_wait_is_given_up() {
+    let app = app().await;
+    let gates = ["handles: stream 0", "handles: stream 1"];
+    let members = gates
+        .into_iter()
+        .zip(0..)
+        .map(|(gate, n)| held.s(n, gate.into()));
+    let result = app.apply_async(group(members)).await.unwrap();
+    let mut completions = result.completions();
+    {
+        let next = std::pin::pin!(completions.next());
+        assert!(futures_util::poll!(next).is_pending());
+    }
+    // As `select!` does with a stream.
+    assert!(futures_util::poll!(StreamExt::next(&mut completions)).is_pending());
+    open(gates[1]);
+    let first = completions.next().await.unwrap().unwrap();
+    assert_eq!((first.index, first.outcome), (1, Ok(1)));
+    open(gates[0]);
+    let rest: Vec<Completion<i64>> = completions.try_collect().await.unwrap();
+    assert_eq!(rest.len(), 1);
+    assert_eq!((rest[0].index, &rest[0].outcome), (0, &Ok(0)));
+}
+
+#[tokio::test]
+async fn a_handle_and_a_reference_to_one_can_be_awaited() {
+    let app = app().await;
+    let sum = app.apply_async(add.s(2, 2)).await.unwrap();
+    assert_eq!((&sum).await.unwrap(), 4);
+    assert_eq!(sum.await.unwrap(), 4);
+    let failing = app.apply_async(fail.s("no".into())).await.unwrap();
+    let Err(Error::Failed(failure)) = (&failing).await else {
+        panic!("it fails");
+    };
+    assert_eq!(failure.message, "no");
+    let list = app.apply_async(group([add.s(1, 1), add.s(2, 2)]));
+    let other = app.apply_async(add.s(0, 1)).await.unwrap();
+    // Both on other threads: the futures are `Send`.
+    let list = tokio::spawn(list.await.unwrap().into_future());
+    let other = tokio::spawn(async move { other.await });
+    assert_eq!(list.await.unwrap().unwrap(), [2, 4]);
+    assert_eq!(other.await.unwrap().unwrap(), 1);
+}
+
+/// What `completions` gives, in member order, or the error of the stream.
 async fn elements<T: serde::de::DeserializeOwned>(
     result: &GroupResult<T>,
-) -> Vec<(usize, Result<T, String>)> {
+) -> Result<Vec<(usize, Result<T, String>)>, String> {
     let mut all = Vec::new();
-    let mut elements = result.iter();
-    while let Some((index, element)) = elements.next().await {
-        let element = element.map_err(|error| match error {
+    let mut completions = result.completions();
+    while let Some(completion) = completions.next().await {
+        let Completion { index, outcome } = completion.map_err(|error| match error {
             Error::Failed(failure) => failure.message,
             other => other.to_string(),
-        });
-        all.push((index, element));
+        })?;
+        all.push((index, outcome.map_err(|failure| failure.message)));
     }
     all.sort_by_key(|(index, _)| *index);
-    all
+    Ok(all)
 }
 
 #[tokio::test]
@@ -204,14 +249,14 @@ async fn a_failing_element_is_an_error_and_the_others_come_too() {
         .await
         .unwrap();
     assert_eq!(
-        elements(&result).await,
+        elements(&result).await.unwrap(),
         [(0, Ok(0)), (1, Err("1 is odd".into())), (2, Ok(2))]
     );
     let settled = app
         .apply_async(group((0..2).map(|n| even.s(n))).settled())
         .await
         .unwrap();
-    let all = elements(&settled).await;
+    let all = elements(&settled).await.unwrap();
     assert_eq!(all[0].1.as_ref().unwrap(), &Ok(0));
     assert_eq!(
         all[1].1.as_ref().unwrap().as_ref().unwrap_err().message,
@@ -232,20 +277,23 @@ async fn the_elements_of_every_list_can_be_had() {
     ];
     for canvas in canvases {
         let result = app.apply_async(canvas).await.unwrap();
-        assert_eq!(elements(&result).await, expected);
+        assert_eq!(elements(&result).await.unwrap(), expected);
         // And once more, when all is over.
-        assert_eq!(elements(&result).await, expected);
+        assert_eq!(elements(&result).await.unwrap(), expected);
     }
     let none = app
         .apply_async(group(Vec::<Signature<(), i64>>::new()))
         .await
         .unwrap();
-    assert_eq!(elements(&none).await, []);
+    assert_eq!(elements(&none).await.unwrap(), []);
     let large = app
         .apply_async(group([letters.s("x".into(), 100_000)]))
         .await
         .unwrap();
-    assert_eq!(elements(&large).await[0].1.as_ref().unwrap().len(), 100_000);
+    assert_eq!(
+        elements(&large).await.unwrap()[0].1.as_ref().unwrap().len(),
+        100_000
+    );
 }
 
 #[tokio::test]
@@ -261,9 +309,8 @@ async fn a_list_that_never_comes_ends_in_its_failure() {
     for canvas in canvases {
         let shape = format!("{canvas:?}");
         let result = app.apply_async(canvas).await.unwrap();
-        let all = elements(&result).await;
-        assert_eq!(all.len(), 1, "{shape}");
-        let why = all[0].1.as_ref().unwrap_err();
+        // Of the stream: it is no member's.
+        let why = elements(&result).await.unwrap_err();
         assert!(
             why.ends_with("no") || why.ends_with("('no')"),
             "{shape}: {why}"
@@ -352,8 +399,10 @@ async fn a_value_of_another_type_is_a_decode_error() {
     }
     let list = app.apply_async(group([shout.s("x".into())])).await.unwrap();
     let list = list.cast::<Vec<i64>>();
-    let (_, element) = list.iter().next().await.unwrap();
+    let mut completions = list.completions();
+    let element = completions.next().await.unwrap();
     assert!(matches!(element, Err(Error::Decode { .. })), "{element:?}");
+    assert!(completions.next().await.is_none(), "the stream is over");
 }
 
 #[tokio::test]
