@@ -135,17 +135,6 @@ pub fn import(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> 
     }
 }
 
-/// Fails if an import into this store was interrupted.
-pub(crate) fn check_import_complete(store: &dyn Store) -> Result<(), StoreError> {
-    match store.get(keys::IMPORTING)? {
-        None => Ok(()),
-        Some(_) => Err(damaged(
-            "the store",
-            "an import into it was cut short: import again",
-        )),
-    }
-}
-
 fn import_lines(store: &dyn Store, from: impl BufRead) -> Result<u64, StoreError> {
     let mut lines = LineReader::new(from);
     let header: ExportHeader = lines.next()?;

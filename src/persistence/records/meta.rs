@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::codec;
 use super::codec::Kind;
+use super::keys;
 use super::steady::ClockReading;
-use super::{export, keys};
 use crate::canvas::quarantine::LastEnd;
 use crate::persistence::{Batch, Durability, Pair, Store, StoreError};
 
@@ -103,7 +103,7 @@ pub(crate) fn open(
     has_aborted: bool,
     clock: &ClockReading,
 ) -> Result<(Opening, Session, LastEnd), StoreError> {
-    export::check_import_complete(store)?;
+    check_import_complete(store)?;
     let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
     let previous: Option<Session> = record(store, Kind::Life, keys::LIFE)?;
     let opening = Opening {
@@ -126,6 +126,17 @@ pub(crate) fn open(
     store.sync(durability)?;
     let last_end = session.end_of(previous.as_ref(), traces);
     Ok((opening, session, last_end))
+}
+
+/// Fails if an import into this store was interrupted.
+fn check_import_complete(store: &dyn Store) -> Result<(), StoreError> {
+    match store.get(keys::IMPORTING)? {
+        None => Ok(()),
+        Some(_) => Err(StoreError::Corrupt {
+            path_or_place: "the store".to_owned(),
+            what: "an import into it was cut short: import again".to_owned(),
+        }),
+    }
 }
 
 /// Makes the next opening number its commits above `commit`, if the store has not counted so far.

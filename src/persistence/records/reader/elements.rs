@@ -3,17 +3,31 @@
 use std::fmt;
 
 use super::collected_list::CollectedList;
-use super::members::ElementsError;
 use super::{Reader, missing};
+use crate::canvas::freeze::{FanOutDef, Members};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::Payload;
+use crate::persistence::StoreError;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::keys;
 
 /// The bytes of a value in pieces that are read at a time.
 const READ: usize = 64 * 1_024;
+
+/// Why the elements of a value cannot be read.
+#[derive(Debug)]
+pub(crate) enum ElementsError {
+    NotAList(String),
+    Store(StoreError),
+}
+
+impl From<StoreError> for ElementsError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
 
 /// A list that is read once, part by part. It holds no store: each call reads from the reader it is
 /// given.
@@ -40,6 +54,26 @@ pub(crate) struct ValueList {
     next: u32,
     /// The number of bytes from the next piece on.
     unread: u64,
+}
+
+impl Reader {
+    /// Returns the elements of the upstream list, if each member of the fan-out gets one of them.
+    pub(crate) fn elements(
+        &self,
+        root: Id,
+        fan: &FanOutDef,
+        input: Option<&Value>,
+    ) -> Result<Option<Vec<Payload>>, ElementsError> {
+        match (&fan.members, input) {
+            (Members::Each { .. }, Some(input)) => {
+                let mut list = Elements::open(self, root, input)?;
+                std::iter::from_fn(|| list.next(self))
+                    .collect::<Result<_, _>>()
+                    .map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 impl Elements {

@@ -2,49 +2,16 @@
 
 use std::collections::VecDeque;
 
-use super::{Elements, Reader, missing};
+use super::{Reader, missing};
 use crate::canvas::freeze::{FanOutDef, Members, Node};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::{Index, Purpose, Record};
-use crate::canvas::outcome::Value;
-use crate::canvas::payload::Payload;
 use crate::persistence::StoreError;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::{definition, keys};
 
-/// Why the elements of a value cannot be read.
-#[derive(Debug)]
-pub(crate) enum ElementsError {
-    NotAList(String),
-    Store(StoreError),
-}
-
-impl From<StoreError> for ElementsError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
 impl Reader {
-    /// Returns the elements of the upstream list, if each member of the fan-out gets one of them.
-    pub(crate) fn elements(
-        &self,
-        root: Id,
-        fan: &FanOutDef,
-        input: Option<&Value>,
-    ) -> Result<Option<Vec<Payload>>, ElementsError> {
-        match (&fan.members, input) {
-            (Members::Each { .. }, Some(input)) => {
-                let mut list = Elements::open(self, root, input)?;
-                std::iter::from_fn(|| list.next(self))
-                    .collect::<Result<_, _>>()
-                    .map(Some)
-            }
-            _ => Ok(None),
-        }
-    }
-
     /// Returns the stored members of `group` in the record that holds `index`: the index of the
     /// first, and the members.
     pub(crate) fn stored_members(

@@ -28,10 +28,10 @@ use crate::canvas::outcome::Outcome;
 use crate::canvas::quarantine::Suspect;
 use crate::persistence::{Pair, Store, StoreError};
 
-pub(crate) use self::elements::Elements;
+pub(crate) use self::elements::{Elements, ElementsError};
 pub(crate) use self::find::NodeLocation;
 pub(crate) use self::history::History;
-pub(crate) use self::members::{ElementsError, MemberCursor};
+pub(crate) use self::members::MemberCursor;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::resolution::Resolution;
 
