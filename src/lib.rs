@@ -38,8 +38,9 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `sled` | yes | `persistence::SledStore`; `App::open`, `App::verify` and `App::import`, which use it |
+//! | `sled` | yes | `persistence::SledStore`; `App::open`, which uses it |
 //! | `redb` | no | `persistence::RedbStore`, for [`App::with_store`] |
+//! | either | | `App::verify`, `App::salvage` and `App::import`, for stores of the engines that are there |
 //!
 //! Without either the store is memory ([`App::in_memory`]) or one of your own ([`Store`]). Features that
 //! begin with two underscores are for this repository's tests and tools, and may change at any time.

@@ -1,8 +1,8 @@
 //! Maintenance of a store: audits, salvage, backups, export and import.
 
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "redb"))]
 use std::fs::File;
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "redb"))]
 use std::io::BufReader;
 use std::path::PathBuf;
 use std::thread;
@@ -15,22 +15,20 @@ use crate::backend::view::Backend;
 use crate::error::{Error, Result};
 use crate::persistence;
 #[cfg(any(feature = "sled", feature = "redb"))]
-use crate::persistence::Salvaged;
-#[cfg(feature = "sled")]
-use crate::persistence::{Audit, SledStore};
+use crate::persistence::{Audit, Engine, Salvaged};
 use crate::persistence::{Store, StoreError};
 
 impl App {
-    /// Reads the whole closed store in this directory and reports its faults: in frames of the log,
-    /// checksums, and references between records.
+    /// Reads the whole closed store in this directory, of either engine, and reports its faults: in
+    /// frames of the log, checksums, and references between records.
     ///
-    /// Not one byte in the directory is changed. The changes that sled makes when it opens a store
-    /// are made to a copy, `<directory>.verify`, which takes as much space again while this runs
-    /// (less if the file system shares blocks between copies). If no directory can be created
+    /// Not one byte in the directory is changed. The changes that an engine makes when it opens a
+    /// store are made to a copy, `<directory>.verify`, which takes as much space again while this
+    /// runs (less if the file system shares blocks between copies). If no directory can be created
     /// beside the store, as on a read-only volume, the copy is in [`temp_dir`](std::env::temp_dir).
     /// An audit that is killed leaves its copy; the next audit removes it, and so does the next
-    /// start of an app over the store. This is for the default engine; for others use
-    /// [`Audit::of`](crate::persistence::Audit::of).
+    /// start of an app over the store. For a store of your own use
+    /// [`persistence::verify`](crate::persistence::verify()).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -51,20 +49,24 @@ impl App {
     /// # Errors
     ///
     /// [`StoreError::Locked`] if the store is open; [`StoreError::Io`] and [`StoreError::Full`] if
-    /// there is none, or if it cannot be copied; [`Error::NoThread`]. A fault of the store is no
-    /// error: it is in the audit.
-    #[cfg(feature = "sled")]
+    /// there is none, or if it cannot be copied; [`StoreError::WrongEngine`] if the crate was built
+    /// without the engine that made it; [`Error::NoThread`]. A fault of the store is no error: it is
+    /// in the audit.
+    #[cfg(any(feature = "sled", feature = "redb"))]
     pub async fn verify(directory: impl Into<PathBuf>) -> Result<Audit> {
         let directory = directory.into();
-        on_a_thread("chordal-verify", move || SledStore::verify(directory)).await
+        on_a_thread("chordal-verify", move || {
+            persistence::verify_directory(&directory)
+        })
+        .await
     }
 
     /// Copies everything that can still be read of the closed, damaged store in `from` into a new
     /// store in `to`, and returns what is missing. The store in `from` is read and not changed, and
     /// need not be openable; `to` must be empty or absent.
     ///
-    /// For the default engine all whole commits of the log and all whole pages of sled's file are
-    /// read, without sled. For redb everything that redb can open is read. Workflows with missing
+    /// The new store is of the same engine. For sled all whole commits of the log and all whole pages of
+    /// sled's file are read, without sled. For redb everything that redb can open is read. Workflows with missing
     /// parts are left out, and their ids are returned: the new store can be opened, and
     /// [`verify`](Self::verify) finds no fault in it. An unfinished workflow may be in an older
     /// state than before: read [`Salvaged`] before you open the new store.
@@ -108,8 +110,9 @@ impl App {
     ///
     /// The copy is built in `<directory>.part`, which is renamed at the end, so an interrupted
     /// backup leaves none. Meanwhile the log is not moved on into sled, so memory grows with each
-    /// commit; at eight times the usual amount, commits wait. A store is closed only when its
-    /// backups are done.
+    /// commit; at eight times the usual amount, commits wait. With redb commits never wait; its file
+    /// grows by what they replace meanwhile, and the copy has a store id of its own. A store is
+    /// closed only when its backups are done.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -144,6 +147,7 @@ impl App {
     /// Commits wait until it is done, so export a [backup](App::backup) of a large store instead.
     ///
     /// ```
+    /// use chordal::persistence::Engine;
     /// # use chordal::prelude::*;
     /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
@@ -154,7 +158,7 @@ impl App {
     /// sum.get().await?;
     /// app.export(&file).await?;
     ///
-    /// App::import(&file, &path).await?;
+    /// App::import(&file, &path, Engine::Sled).await?;
     /// let other = App::open(path).tasks(tasks![add]).start().await?;
     /// assert_eq!(other.async_result::<i64>(sum.id()).await?.get().await?, 4);
     /// # other.shutdown().await?;
@@ -179,9 +183,9 @@ impl App {
         }
     }
 
-    /// Imports an [export](App::export) into a new store in this directory, all of it or nothing:
-    /// an interrupted import is refused when it is opened, and completed by importing again.
-    /// Returns the number of records. For another kind of store use [`persistence::import`].
+    /// Imports an [export](App::export) into a new store of this engine in this directory, all of it
+    /// or nothing: an interrupted import is refused when it is opened, and completed by importing
+    /// again. Returns the number of records. For another kind of store use [`persistence::import`].
     ///
     /// [`export`](App::export) has an example.
     ///
@@ -190,14 +194,18 @@ impl App {
     /// [`StoreError::Corrupt`] if the file is incomplete or the store is not empty,
     /// [`StoreError::UnsupportedVersion`] if a later version wrote it, the errors of reading the
     /// file and opening the store, and [`Error::NoThread`].
-    #[cfg(feature = "sled")]
-    pub async fn import(file: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Result<u64> {
+    #[cfg(any(feature = "sled", feature = "redb"))]
+    pub async fn import(
+        file: impl Into<PathBuf>,
+        directory: impl Into<PathBuf>,
+        engine: Engine,
+    ) -> Result<u64> {
         let (file, directory) = (file.into(), directory.into());
         let read = move || {
             let operation = || format!("open {}", file.display());
             let text = File::open(&file).map_err(|e| StoreError::io(operation(), e))?;
-            let store = SledStore::open(directory)?;
-            persistence::import(&store, BufReader::new(text))
+            let store = engine.open(&directory)?;
+            persistence::import(&*store, BufReader::new(text))
         };
         on_a_thread("chordal-import", read).await
     }

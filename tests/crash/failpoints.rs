@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use chordal::persistence::{Audit, RedbStore, SledStore};
+use chordal::persistence::{RedbStore, SledStore, verify};
 use chordal::prelude::*;
 use chordal::{AppBuilder, Error, Id, Store};
 use serde_json::Value;
@@ -331,7 +331,7 @@ fn trial(engine: Engine, shape: Shape, kills: &[Kill]) -> Vec<String> {
 
 /// The store says what the book does, and nothing in it is wrong.
 async fn check(store: impl Store, shape: Shape, book: &[String]) {
-    let audit = Audit::of(&store);
+    let audit = verify(&store);
     assert!(audit.is_sound(), "{:?}", audit.findings);
     let acked = book.iter().find_map(|line| line.strip_prefix("acked "));
     let id: Id = acked.expect("it has no faults").parse().unwrap();

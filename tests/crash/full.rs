@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
-use chordal::persistence::{Audit, SledStore};
+use chordal::persistence::{SledStore, verify};
 use chordal::prelude::*;
 use chordal::{Error, Id, StoreError};
 use tempfile::TempDir;
@@ -363,7 +363,7 @@ fn listen(to: &mut impl BufRead, most: usize) -> Told {
 
 async fn check(home: &TempDir, told: &Told) {
     let store = SledStore::open(home.path().join("data")).unwrap();
-    let audit = Audit::of(&store);
+    let audit = verify(&store);
     assert!(audit.is_sound(), "{:?}", audit.findings);
     let app = App::with_store(store).tasks(tasks![letters, gated]);
     let app = app.start().await.unwrap();

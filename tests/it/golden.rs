@@ -251,11 +251,8 @@ fn open(version: &str, data: &Path, now: SystemTime) -> AppBuilder {
     set_up(builder, now)
 }
 
-async fn audit(version: &str, data: &Path) -> Audit {
-    match is_redb(version) {
-        true => Audit::of(&RedbStore::open(data).unwrap()),
-        false => App::verify(data).await.unwrap(),
-    }
+async fn audit(data: &Path) -> Audit {
+    App::verify(data).await.unwrap()
 }
 
 fn golden(version: &str) -> PathBuf {
@@ -312,7 +309,7 @@ async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
     for version in versions() {
         let home = restored(&version);
         let data = home.path().join("data");
-        let audit = self::audit(&version, &data).await;
+        let audit = self::audit(&data).await;
         is_sound(&audit);
         let all = canvases().len() as u64 + 1;
         assert_eq!(
@@ -358,7 +355,7 @@ async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
             assert_eq!(end(&app, key, canvas).await, value, "{version}: {key}");
         }
         app.shutdown().await.unwrap();
-        let audit = self::audit(&version, &data).await;
+        let audit = self::audit(&data).await;
         is_sound(&audit);
         // They were found by their keys, none was submitted once more.
         assert_eq!((audit.ended, audit.live, audit.waiting), (all, 0, 0));

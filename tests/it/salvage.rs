@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use chordal::persistence::{Audit, Batch, Finding, Pair, RedbStore, Salvaged, SledStore};
+use chordal::persistence::{Batch, Finding, Pair, RedbStore, Salvaged, SledStore, verify};
 use chordal::prelude::*;
 use chordal::{Durability, Error, Id, Store, StoreError};
 use tempfile::TempDir;
@@ -198,7 +198,7 @@ async fn a_store_of_redb_is_salvaged_as_far_as_redb_opens_it() {
         match App::salvage(&path, &new).await {
             Ok(_) => {
                 made += 1;
-                let audit = Audit::of(&RedbStore::open(&new).unwrap());
+                let audit = verify(&RedbStore::open(&new).unwrap());
                 is_sound(&audit);
                 fs::remove_dir_all(&new).unwrap();
             }

@@ -40,6 +40,22 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "crate::result",
         ],
     ),
+    // Bytes only.
+    (
+        "persistence/store",
+        &["crate::canvas", "persistence::records", "serde", "bincode"],
+    ),
+    // Workflows, in a store of any kind.
+    (
+        "persistence/records",
+        &[
+            "tokio",
+            "store::sled",
+            "store::redb",
+            "SledStore",
+            "RedbStore",
+        ],
+    ),
     (
         "messages",
         &[
@@ -79,15 +95,97 @@ fn arrows_point_one_way() {
         assert!(!files.is_empty(), "no code under src/{place}");
         for file in files {
             for (number, line) in code(&file) {
-                for word in *words {
-                    if names(&line, word) {
-                        found.push(format!("{}:{number}: {word}: {line}", file.display()));
-                    }
+                for word in forbidden(&line, words) {
+                    found.push(format!("{}:{number}: {word}: {line}", file.display()));
                 }
             }
         }
     }
     assert!(found.is_empty(), "forbidden:\n{}", found.join("\n"));
+}
+
+/// Returns the words that this line of code may not name and does.
+fn forbidden<'a>(line: &str, words: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    words.iter().copied().filter(|word| names(line, word))
+}
+
+#[test]
+fn a_line_that_points_the_other_way_is_found() {
+    for (place, line, is_forbidden) in [
+        ("persistence/store", "use super::error::StoreError;", false),
+        ("persistence/store", "let records = self.records()?;", false),
+        (
+            "persistence/store",
+            "use crate::persistence::records::keys;",
+            true,
+        ),
+        (
+            "persistence/store",
+            "fn id(key: &[u8]) -> crate::canvas::id::Id {",
+            true,
+        ),
+        (
+            "persistence/records",
+            "use crate::persistence::store::Engine;",
+            false,
+        ),
+        (
+            "persistence/records",
+            "let store = SledStore::open(to)?;",
+            true,
+        ),
+        (
+            "persistence/records",
+            "use crate::persistence::store::sled::salvage;",
+            true,
+        ),
+    ] {
+        let (_, words) = FORBIDDEN.iter().find(|(one, _)| *one == place).unwrap();
+        let found = forbidden(line, words).next().is_some();
+        assert_eq!(found, is_forbidden, "{place}: {line}");
+    }
+}
+
+/// Also by way of a facade, which a search for words does not see.
+#[test]
+fn stores_know_no_workflows() {
+    let modules = modules::read(&src());
+    let upward = |modules: &BTreeMap<Module, modules::Source>| -> Vec<String> {
+        let below = [
+            "persistence::store",
+            "testing::failpoint",
+            "testing::negative_control",
+        ];
+        let mut found = Vec::new();
+        for (from, targets) in modules::arrows(modules) {
+            let from = from.join("::");
+            if from.starts_with("persistence::store") {
+                let targets = targets.iter().map(|target| target.join("::"));
+                let upward = targets.filter(|to| !below.iter().any(|one| to.starts_with(one)));
+                found.extend(upward.map(|to| format!("{from} -> {to}")));
+            }
+        }
+        found
+    };
+    assert_eq!(upward(&modules), [""; 0]);
+    let planted = [
+        ("persistence", "pub use self::records::audit::Audit;"),
+        ("persistence::records::audit", "pub struct Audit;"),
+        ("persistence::store::sled", "use crate::persistence::Audit;"),
+    ];
+    assert_eq!(
+        upward(&planted.map(source_of).into()),
+        ["persistence::store::sled -> persistence::records::audit"]
+    );
+}
+
+/// A module, given by its path and its code.
+fn source_of((path, text): (&str, &str)) -> (Module, modules::Source) {
+    let source = modules::Source {
+        path: PathBuf::new(),
+        syntax: syn::parse_file(text).unwrap(),
+    };
+    (path.split("::").map(str::to_owned).collect(), source)
 }
 
 #[test]

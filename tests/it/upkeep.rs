@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chordal::persistence::{self, Audit, Batch, MemoryStore, Pair, SledStore};
+use chordal::persistence::{self, Audit, Batch, Engine, MemoryStore, Pair, RedbStore, SledStore};
 use chordal::prelude::*;
 use chordal::{Durability, Error, Id, Store, StoreError};
 use tempfile::TempDir;
@@ -420,7 +420,7 @@ async fn a_large_submission_is_sound_behind_each_commit_until_it_is_swept() {
     let mut remains = 0;
     for kept in 0..=disk.batches() {
         let store = disk.crashed_after(kept);
-        let audit = Audit::of(&store);
+        let audit = persistence::verify(&store);
         assert!(audit.is_sound(), "commit {kept}: {:?}", audit.findings);
         remains += usize::from(store.scan(b"x", b"y").next().is_some());
     }
@@ -471,7 +471,10 @@ async fn what_is_exported_and_imported_is_the_same() {
     assert!(app.export(&file).await.is_err(), "nothing is written over");
     app.shutdown().await.unwrap();
     let other = home.path().join("other");
-    assert_eq!(App::import(&file, &other).await.unwrap(), count);
+    assert_eq!(
+        App::import(&file, &other, Engine::Sled).await.unwrap(),
+        count
+    );
     let all = records(&other);
     assert_eq!(all.len() as u64, count);
     // The one was shut down after that, and has noted it.
@@ -489,9 +492,80 @@ async fn what_is_exported_and_imported_is_the_same() {
     persistence::export(&memory, &mut text).unwrap();
     assert!(text == fs::read(&file).unwrap());
 
-    let error = App::import(&file, &other).await.unwrap_err();
+    let error = App::import(&file, &other, Engine::Sled).await.unwrap_err();
     assert!(error.to_string().contains("not empty"), "{error}");
     assert!(records(&other) == all);
+}
+
+#[tokio::test]
+async fn a_store_of_redb_is_imported_audited_and_backed_up_like_one_of_sled() {
+    let home = filled().await;
+    let file = home.path().join("all.jsonl");
+    let app = builder(home.path().join("data")).start().await.unwrap();
+    let count = app.export(&file).await.unwrap();
+    app.shutdown().await.unwrap();
+    let path = home.path().join("redb");
+    let imported = App::import(&file, &path, Engine::Redb).await.unwrap();
+    assert_eq!(imported, count);
+    let before = bytes_of(home.path());
+    let audit = App::verify(&path).await.unwrap();
+    assert!(
+        bytes_of(home.path()) == before,
+        "and nothing is left beside it"
+    );
+    is_sound(&audit);
+    assert_eq!((audit.live, audit.waiting, audit.ended), (0, 1, 12));
+    assert_eq!((audit.records, audit.segments), (count, 0));
+    let error = App::import(&file, &path, Engine::Redb).await.unwrap_err();
+    assert!(error.to_string().contains("not empty"), "{error}");
+    let error = App::import(&file, &path, Engine::Sled).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Store(StoreError::WrongEngine { .. })),
+        "{error:?}"
+    );
+
+    // The app writes while it is copied, and the copy is as sound as it is.
+    let app = App::with_store(RedbStore::open(&path).unwrap()).tasks(tasks![label]);
+    let app = app.start().await.unwrap();
+    let error = App::verify(&path).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Store(StoreError::Locked { .. })),
+        "{error:?}"
+    );
+    let mut running = Vec::new();
+    for n in 0..50 {
+        running.push(app.apply_async(label.s(format!("{n}"))).await.unwrap());
+    }
+    let copy = home.path().join("copy");
+    app.backup(&copy).await.unwrap();
+    for result in &running {
+        result.get().await.unwrap();
+    }
+    app.shutdown().await.unwrap();
+    for path in [&path, &copy] {
+        is_sound(&App::verify(path).await.unwrap());
+    }
+    let app = App::with_store(RedbStore::open(&copy).unwrap()).tasks(tasks![label]);
+    let app = app.start().await.unwrap();
+    for (n, result) in running.iter().enumerate() {
+        let result = app.async_result::<String>(result.id()).await.unwrap();
+        assert_eq!(result.get().await.unwrap(), format!("{n}"));
+    }
+    app.shutdown().await.unwrap();
+
+    let db = path.join("redb/db");
+    let mut bytes = fs::read(&db).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[4096..used].fill(0xaa);
+    fs::write(&db, bytes).unwrap();
+    let before = bytes_of(home.path());
+    let audit = App::verify(&path).await.unwrap();
+    assert!(bytes_of(home.path()) == before);
+    let text = format!("{:?}", audit.findings);
+    assert!(
+        !audit.is_sound() && text.contains("were not read") && !text.contains(".verify"),
+        "{text}"
+    );
 }
 
 /// A small store, as text.

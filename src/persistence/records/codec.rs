@@ -15,10 +15,10 @@ use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::keys;
 use crate::canvas::machine::{AttemptHistory, BODY, ChildProgress, Index, Record};
 use crate::canvas::outcome::Outcome;
 use crate::persistence::StoreError;
+use crate::persistence::store::finding;
 
 const MAGIC: u8 = 0xC4;
 /// The format version that this build writes, and the newest that it reads.
@@ -193,7 +193,7 @@ pub(crate) fn corrupt(kind: Kind, key: &[u8], what: &str) -> StoreError {
 }
 
 fn place(kind: Kind, key: &[u8]) -> String {
-    format!("{kind:?} record {}", keys::shown(key))
+    format!("{kind:?} record {}", finding::shown(key))
 }
 
 /// Packs a stream's records of one commit into as few segments as fit [`MAX_RECORD`], in order.

@@ -156,16 +156,6 @@ pub(crate) fn of_workflow(tag: u8, root: Id) -> (Vec<u8>, Vec<u8>) {
     (with_id(tag, root, &[]), to)
 }
 
-/// Returns a key as messages show it: the first 32 bytes in hexadecimal digits.
-pub(crate) fn shown(key: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::new();
-    for byte in key.iter().take(32) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
 /// Returns the id in a key that has one behind its tag.
 pub(crate) fn id_of(key: &[u8]) -> Option<Id> {
     Some(Id::from_bytes(key.get(1..17)?.try_into().ok()?))

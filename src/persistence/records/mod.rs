@@ -15,3 +15,5 @@ pub(crate) mod reader;
 #[cfg(any(feature = "sled", feature = "redb"))]
 pub(crate) mod salvage;
 pub(crate) mod steady;
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(crate) mod verify;

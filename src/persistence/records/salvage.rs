@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::audit::{Audit, Broken, Finding};
+use super::audit::{Audit, Broken};
 use super::backlog::Waiting;
 use super::codec;
 use super::codec::Kind;
@@ -16,9 +16,11 @@ use super::reader::Ended;
 use super::{audit, keys, meta};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
+use crate::persistence::store::finding;
 use crate::persistence::store::fs::data_dir;
 use crate::persistence::store::fs::files::{begin_copy, failed, rename, sync_dir, with_ending};
-use crate::persistence::{Batch, Durability, Store, StoreError};
+use crate::persistence::store::salvage::SalvageSink;
+use crate::persistence::{Batch, Durability, Engine, Finding, Store, StoreError};
 
 /// The approximate number of bytes copied per batch.
 const BATCH: usize = 256 << 10;
@@ -82,25 +84,11 @@ pub(crate) fn salvage(dir: &Path, to: &Path) -> Result<Salvaged, StoreError> {
 }
 
 fn salvage_into(data_dir: &Path, to: &Path) -> Result<Salvaged, StoreError> {
-    #[cfg(feature = "sled")]
-    if data_dir.join("sled").is_dir() {
-        let store = crate::persistence::SledStore::open(to)?;
-        let mut salvage = Salvage::new(&store);
-        crate::persistence::store::sled::salvage(data_dir, &mut salvage)?;
-        return salvage.finish();
-    }
-    #[cfg(feature = "redb")]
-    if data_dir.join("redb").is_dir() {
-        let store = crate::persistence::RedbStore::open(to)?;
-        let mut salvage = Salvage::new(&store);
-        crate::persistence::store::redb::salvage(data_dir, to, &mut salvage)?;
-        return salvage.finish();
-    }
-    Err(failed(
-        "find a store in",
-        data_dir,
-        ErrorKind::NotFound.into(),
-    ))
+    let engine = Engine::of(data_dir)?;
+    let store = engine.open(to)?;
+    let mut salvage = Salvage::new(&*store);
+    engine.salvage(data_dir, to, &mut salvage)?;
+    salvage.finish()
 }
 
 /// Checks that a new store can be created in `to`, and that creating it changes nothing in `dir`.
@@ -123,11 +111,11 @@ fn check_target(dir: &Path, to: &Path) -> Result<PathBuf, StoreError> {
 }
 
 /// A new store that receives the readable records of an old one.
-pub(crate) struct Salvage<'a> {
+struct Salvage<'a> {
     store: &'a dyn Store,
     batch: Batch,
     audit: Audit,
-    pub(crate) report: Salvaged,
+    report: Salvaged,
 }
 
 impl<'a> Salvage<'a> {
@@ -140,46 +128,8 @@ impl<'a> Salvage<'a> {
         }
     }
 
-    pub(crate) fn find(&mut self, place: impl Into<String>, what: impl Into<String>) {
-        self.audit.find(place, what);
-    }
-
-    /// Adds an error that reading returned.
-    #[cfg(feature = "redb")]
-    pub(crate) fn fail(&mut self, error: &StoreError) {
-        self.audit.fail(error);
-    }
-
-    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
-        // A key that no store has would keep the new store from opening.
-        if key.first().is_none_or(|tag| *tag == 0 || *tag == 0xff) {
-            self.find(
-                format!("record {}", keys::shown(&key)),
-                "no record has such a key",
-            );
-            return Ok(());
-        }
-        if key == keys::IMPORTING {
-            self.find("the store", "an import into it was cut short");
-            return Ok(());
-        }
-        self.batch.put(key, value);
-        self.flush_when(BATCH)
-    }
-
-    /// Deletes all keys in `from..to`; an empty bound is no bound.
-    pub(crate) fn clear(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        self.flush_when(0)?;
-        let from = from.max(&[0]);
-        let to = if to.is_empty() { &[0xff][..] } else { to };
-        for pair in self.store.scan(from, to) {
-            self.batch.delete(pair?.0);
-        }
-        self.flush_when(BATCH)
-    }
-
-    /// Applies the changes of one commit.
-    pub(crate) fn apply(&mut self, batch: Batch) -> Result<(), StoreError> {
+    /// Applies a batch after the records added before.
+    fn apply(&mut self, batch: Batch) -> Result<(), StoreError> {
         self.flush_when(0)?;
         self.store.apply(batch)?;
         self.store.sync(Durability::Buffered)
@@ -212,8 +162,8 @@ impl<'a> Salvage<'a> {
                 });
             }
             self.audit.omitted += audit.omitted;
-            for Finding { place, what } in audit.findings {
-                self.audit.find(place, what);
+            for finding in audit.findings {
+                self.audit.add(finding);
             }
             self.remove(&broken)?;
             incomplete.extend(broken.workflows);
@@ -256,7 +206,7 @@ impl<'a> Salvage<'a> {
         for (root, key) in &headers.older {
             self.audit.find(
                 format!("workflow {root}"),
-                format!("an older header of it, {}, was left", keys::shown(key)),
+                format!("an older header of it, {}, was left", finding::shown(key)),
             );
             batch.delete(key.clone());
         }
@@ -324,6 +274,48 @@ impl<'a> Salvage<'a> {
             batch.put(key, codec::encode(Kind::Pending, &pending));
         }
         self.apply(batch)
+    }
+}
+
+impl SalvageSink for Salvage<'_> {
+    fn find(&mut self, finding: Finding) {
+        self.audit.add(finding);
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        // A key that no store has would keep the new store from opening.
+        if key.first().is_none_or(|tag| *tag == 0 || *tag == 0xff) {
+            let place = format!("record {}", finding::shown(&key));
+            self.audit.find(place, "no record has such a key");
+            return Ok(());
+        }
+        if key == keys::IMPORTING {
+            self.audit
+                .find("the store", "an import into it was cut short");
+            return Ok(());
+        }
+        self.batch.put(key, value);
+        self.flush_when(BATCH)
+    }
+
+    fn clear(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        self.flush_when(0)?;
+        let from = from.max(&[0]);
+        let to = if to.is_empty() { &[0xff][..] } else { to };
+        for pair in self.store.scan(from, to) {
+            self.batch.delete(pair?.0);
+        }
+        self.flush_when(BATCH)
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        self.apply(batch)?;
+        self.report.commits += 1;
+        Ok(())
+    }
+
+    fn miss_commits(&mut self, count: u64) {
+        self.report.missing_commits += count;
     }
 }
 

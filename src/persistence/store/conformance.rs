@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::persistence::{Batch, Durability, Pair, Store, StoreError};
+use crate::persistence::store::{Batch, Durability, Pair, Store, StoreError};
 
 /// Checks that a store keeps the contract of [`Store`]; panics with the broken rule if not.
 ///

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::persistence::{Batch, Durability, Op, Pair, Scan, Store, StoreError};
+use crate::persistence::store::{Batch, Durability, Op, Pair, Scan, Store, StoreError};
 
 type Pairs = RwLock<BTreeMap<Vec<u8>, Vec<u8>>>;
 type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);

@@ -5,16 +5,24 @@
 
 mod api;
 pub mod conformance;
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(crate) mod engine;
 mod error;
+pub(crate) mod finding;
 pub(crate) mod fs;
 pub(crate) mod memory;
 #[cfg(feature = "redb")]
 pub(crate) mod redb;
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(crate) mod salvage;
 #[cfg(feature = "sled")]
 pub(crate) mod sled;
 
 pub use self::api::{Batch, Durability, Op, Pair, Scan, Store};
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub use self::engine::Engine;
 pub use self::error::{Holder, StoreError};
+pub use self::finding::Finding;
 pub use self::memory::MemoryStore;
 // `self::`, because the crates sled and redb have the same names as our modules.
 #[cfg(feature = "redb")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chordal::RevokeOutcome;
-use chordal::persistence::{Audit, Store};
+use chordal::persistence::{Store, verify};
 
 use super::lives::{End, SECOND, World, becomes, failed, settle};
 use super::*;
@@ -582,7 +582,7 @@ async fn what_was_told_stays_true_over_a_crash_behind_any_batch() {
                 }
             }
             within(app.shutdown()).await.unwrap();
-            assert!(Audit::of(&store).is_sound(), "{place}");
+            assert!(verify(&store).is_sound(), "{place}");
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::persistence::records::definition;
 use crate::persistence::records::definition::WorkflowHeader;
 use crate::persistence::records::keys;
 use crate::persistence::records::reader::Ended;
+use crate::persistence::store::finding;
 use crate::persistence::{Store, StoreError};
 
 /// The parts of the records read so far that other records depend on.
@@ -194,8 +195,8 @@ impl<'a> CrossChecks<'a> {
         if let Some(other) = self.headers.insert(root, key.to_owned()) {
             let what = format!(
                 "it has two headers, {} and {}",
-                keys::shown(&other),
-                keys::shown(key)
+                finding::shown(&other),
+                finding::shown(key)
             );
             self.find(root, what);
         }
@@ -398,7 +399,7 @@ impl<'a> CrossChecks<'a> {
     fn check_headers(&mut self) {
         for (key, root) in std::mem::take(&mut self.keys) {
             if !self.headers.contains_key(&root) {
-                let what = format!("idempotency key {} names it", keys::shown(&key));
+                let what = format!("idempotency key {} names it", finding::shown(&key));
                 self.find(root, format!("it is not there, and {what}"));
                 self.broken.records.insert(key);
             }
@@ -432,7 +433,7 @@ impl Numbered {
 
 fn malformed_key(key: &[u8]) -> StoreError {
     StoreError::Corrupt {
-        path_or_place: format!("record {}", keys::shown(key)),
+        path_or_place: format!("record {}", finding::shown(key)),
         what: "its key is malformed".to_owned(),
     }
 }

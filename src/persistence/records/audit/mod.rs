@@ -3,7 +3,6 @@
 mod cross_checks;
 
 use std::collections::HashSet;
-use std::fmt;
 
 use self::cross_checks::CrossChecks;
 use super::backlog::Waiting;
@@ -17,6 +16,7 @@ use super::steady::ClockReading;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::quarantine::Suspect;
+use crate::persistence::store::{Finding, finding};
 use crate::persistence::{Store, StoreError};
 
 /// The most findings that are kept; all are counted.
@@ -26,7 +26,7 @@ const MAX_FINDINGS: usize = 1_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Audit {
-    /// Segments of the log that are in use.
+    /// Segments of the log that are in use; none in a store whose engine has no log of ours.
     pub segments: u64,
     /// Complete frames in these segments, one per commit.
     pub frames: u64,
@@ -46,43 +46,28 @@ pub struct Audit {
     pub omitted: u64,
 }
 
-/// One defect of a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Finding {
-    /// The file, the key, or the workflow.
-    pub place: String,
-    /// What is wrong there.
-    pub what: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.what)
-    }
+/// Reads all records of an open store of any kind and compares them with each other. Nothing may write to the
+/// store meanwhile. For a closed store in a directory see [`App::verify`](crate::App::verify).
+///
+/// # Examples
+/// ```
+/// # use chordal::persistence::{self, Batch, MemoryStore, Store};
+/// let store = MemoryStore::new();
+/// assert!(persistence::verify(&store).is_sound());
+/// let mut batch = Batch::new();
+/// batch.put("w without an id", "x");
+/// store.apply(batch)?;
+/// assert_eq!(persistence::verify(&store).findings.len(), 1);
+/// # Ok::<(), chordal::StoreError>(())
+/// ```
+#[must_use]
+pub fn verify(store: &dyn Store) -> Audit {
+    let mut audit = Audit::default();
+    let _ = audit.read(store);
+    audit
 }
 
 impl Audit {
-    /// Reads all records of a store, of any engine. The store must not be in use elsewhere.
-    ///
-    /// # Examples
-    /// ```
-    /// # use chordal::persistence::{Audit, Batch, MemoryStore, Store};
-    /// let store = MemoryStore::new();
-    /// assert!(Audit::of(&store).is_sound());
-    /// let mut batch = Batch::new();
-    /// batch.put("w of nobody", "x");
-    /// store.apply(batch)?;
-    /// assert_eq!(Audit::of(&store).findings.len(), 1);
-    /// # Ok::<(), chordal::StoreError>(())
-    /// ```
-    #[must_use]
-    pub fn of(store: &dyn Store) -> Self {
-        let mut audit = Self::default();
-        let _ = audit.read(store);
-        audit
-    }
-
     /// Returns whether no defect was found.
     #[must_use]
     pub fn is_sound(&self) -> bool {
@@ -90,34 +75,20 @@ impl Audit {
     }
 
     pub(crate) fn find(&mut self, place: impl Into<String>, what: impl Into<String>) {
-        if self.findings.len() == MAX_FINDINGS {
-            self.omitted += 1;
-            return;
-        }
-        self.findings.push(Finding {
-            place: place.into(),
-            what: what.into(),
-        });
+        self.add(Finding::new(place, what));
     }
 
     /// Adds an error that reading returned.
     pub(crate) fn fail(&mut self, error: &StoreError) {
-        match error {
-            StoreError::Corrupt {
-                path_or_place,
-                what,
-            } => self.find(path_or_place, what),
-            StoreError::RolledBack { path, .. } => {
-                self.find(path.display().to_string(), error.to_string());
-            }
-            StoreError::WrongStore { path, .. } => {
-                self.find(path.display().to_string(), error.to_string());
-            }
-            StoreError::UnsupportedVersion { path_or_place, .. } => {
-                self.find(path_or_place, error.to_string());
-            }
-            other => self.find("the store", other.to_string()),
+        self.add(error.into());
+    }
+
+    pub(crate) fn add(&mut self, finding: Finding) {
+        if self.findings.len() == MAX_FINDINGS {
+            self.omitted += 1;
+            return;
         }
+        self.findings.push(finding);
     }
 
     /// Reads all records of a store that no task writes to; returns the broken ones. The memory
@@ -191,7 +162,7 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
         Some(b'i') => drop(codec::decode::<Id>(Kind::Idempotency, key, record)?),
         _ => {
             return Err(StoreError::Corrupt {
-                path_or_place: format!("record {}", keys::shown(key)),
+                path_or_place: format!("record {}", finding::shown(key)),
                 what: "no record has such a key".to_owned(),
             });
         }

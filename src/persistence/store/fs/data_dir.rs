@@ -10,7 +10,7 @@ use tracing::info;
 use super::dir::has_a_name;
 use super::files::{UNFINISHED, damaged, failed, make_dir_durably, open_private};
 use super::identity::process_number;
-use crate::persistence::{Holder, StoreError};
+use crate::persistence::store::{Holder, StoreError};
 
 /// Creates the data directory and its missing ancestors, durably.
 pub(crate) fn create_data_dir(dir: &Path) -> Result<PathBuf, StoreError> {

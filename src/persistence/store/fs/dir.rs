@@ -14,7 +14,7 @@ use super::files::fsync;
 use super::files::{failed, refuse_link, unsynced};
 #[cfg(not(unix))]
 use super::files::{open_new, open_old};
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 
 /// A directory of the store, held open.
 #[derive(Debug)]

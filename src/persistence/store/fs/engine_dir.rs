@@ -13,7 +13,7 @@ use std::path::Path;
 use tracing::info;
 
 use super::files::{damaged, failed, list, make_dir, open_private, rename, sync_dir, sync_file};
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 
 const CREATING: &str = ".creating";
 const READY: &str = ".ready";

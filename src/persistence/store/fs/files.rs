@@ -2,10 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 use crate::testing::negative_control::Rule::H1;
 use crate::testing::negative_control::without;
 
@@ -72,6 +72,44 @@ pub(crate) fn begin_copy(part: &Path) -> Result<(), StoreError> {
     }
     make_dir(part)?;
     open_private(&mark).map(|_| ())
+}
+
+/// Builds a copy by `fill`, in `<to>.part`, and renames it to `to`, which must not exist. An interrupted copy
+/// is never taken for a store.
+pub(crate) fn make_copy(
+    to: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let to = std::path::absolute(to).map_err(|e| failed("resolve", to, e))?;
+    if fs::symlink_metadata(&to).is_ok() {
+        return Err(failed("back up to", &to, ErrorKind::AlreadyExists.into()));
+    }
+    let part = with_ending(&to, ".part");
+    begin_copy(&part)?;
+    let copied = fill(&part)
+        .and_then(|()| remove(&part.join(UNFINISHED)))
+        .and_then(|()| sync_dir(&part))
+        .and_then(|()| rename(&part, &to))
+        .and_then(|()| to.parent().map_or(Ok(()), sync_dir));
+    if copied.is_err() {
+        // The part that stays carries the mark of an unfinished copy.
+        let _ = remove_marked(&part, UNFINISHED);
+    }
+    copied
+}
+
+/// Copies the first `length` bytes of a file; the copy is on disk when this returns.
+pub(crate) fn copy_file(from: &Path, to: &Path, length: u64) -> Result<(), StoreError> {
+    let copy = || -> io::Result<File> {
+        let source = File::open(from)?;
+        let mut copied = open_new(to)?;
+        // (This shares blocks instead of copying them, where the file system supports that.)
+        io::copy(&mut source.take(length), &mut copied)?;
+        Ok(copied)
+    };
+    let doing = || format!("copy {} to {}", from.display(), to.display());
+    let copied = copy().map_err(|e| StoreError::io(doing(), e))?;
+    fsync(&copied).map_err(|e| StoreError::final_io(doing(), e))
 }
 
 /// Removes a directory and its content. The file that marks it as removable goes last, so that an

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 
 /// The id of a store.
 ///

@@ -2,6 +2,7 @@
 //! made durable, and errors say what and where.
 
 pub(crate) mod aborts;
+pub(crate) mod closed_copy;
 pub(crate) mod data_dir;
 pub(crate) mod dir;
 pub(crate) mod engine_dir;

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::files::damaged;
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 
 /// Runs a call into an engine and returns a panic as [`StoreError::Corrupt`] (H10).
 pub(crate) fn catch_panics<T>(

@@ -28,7 +28,7 @@ use super::dir::Dir;
 use super::dir::check_has_a_name;
 use super::files::{damaged, failed, fsync, open_old, unsynced};
 use super::identity::StoreId;
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 
 const MAGIC: [u8; 3] = *b"cfn";
 pub(crate) const VERSION: u8 = 2;

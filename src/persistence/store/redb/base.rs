@@ -19,7 +19,7 @@ use crate::persistence::store::fs::dir::check_has_a_name;
 use crate::persistence::store::fs::files::{damaged, failed, open_private, sync_file};
 use crate::persistence::store::fs::identity::Identity;
 use crate::persistence::store::fs::panic_guard::catch_panics;
-use crate::persistence::{Batch, Holder, Op, StoreError};
+use crate::persistence::store::{Batch, Holder, Op, StoreError};
 
 /// redb's own default of 1 GiB is too much for a library inside another program.
 const CACHE_BYTES: usize = 16 << 20;

@@ -16,6 +16,7 @@
 //!
 //! Both files carry the id of the store, so that files of two stores are not mixed up.
 
+mod backup;
 mod base;
 mod salvage;
 mod scan;
@@ -35,6 +36,7 @@ use ::redb::backends::FileBackend;
 use parking_lot::Mutex;
 use tracing::error;
 
+pub(crate) use self::backup::copy_closed;
 use self::base::Base;
 pub(crate) use self::salvage::salvage;
 use self::scan::RedbScan;
@@ -42,8 +44,8 @@ use super::fs::dir::Dir;
 use super::fs::identity::{Identity, wrong_store};
 use super::fs::watermark;
 use super::fs::watermark::Watermark;
-use super::fs::{data_dir, engine_dir, files};
-use crate::persistence::{Batch, Durability, Scan, Store, StoreError};
+use super::fs::{closed_copy, data_dir, engine_dir, files};
+use crate::persistence::store::{Batch, Durability, Scan, Store, StoreError};
 
 /// Keeps an ordered map of bytes in a directory, with redb 4 inside. Needs the feature `redb`.
 ///
@@ -128,21 +130,18 @@ impl RedbStore {
         let data_dir = data_dir::create_data_dir(dir)?;
         let lock = data_dir::lock(&data_dir, lock_timeout)?;
         engine_dir::check_engine(&data_dir, "redb")?;
+        refuse_links(&data_dir)?;
+        closed_copy::remove_killed_audit(&data_dir);
         let dir = data_dir.join("redb");
-        files::refuse_link(&dir)?;
-        files::refuse_links_in(&dir)?;
         let is_new = engine_dir::claim(&dir, |name| name == "db" || name == "fence")?;
-        let db = dir.join("db");
         let (watermark, base, identity) = if is_new {
-            let identity = Identity::draw(0);
-            let watermark = Watermark::create(&Dir::open(dir.clone())?, 0, identity.id)?;
-            let base = Base::create(db, identity, disk)?;
+            let (watermark, base, identity) = create(&dir, disk)?;
             engine_dir::finish(&data_dir, &dir)?;
             (watermark, base, Some(identity))
         } else {
             // The watermark first: redb writes to any file that it opens.
             let mut watermark = Watermark::read(dir.join(watermark::NAME))?;
-            let mut base = Base::open(db, disk)?;
+            let mut base = Base::open(dir.join("db"), disk)?;
             let identity = base.identity()?;
             match identity {
                 Some(identity) => {
@@ -225,6 +224,24 @@ impl RedbStore {
     }
 }
 
+/// Creates the files of a new store in `dir`.
+fn create<B: StorageBackend>(
+    dir: &Path,
+    disk: impl FnOnce(FileBackend) -> B,
+) -> Result<(Watermark, Base, Identity), StoreError> {
+    let identity = Identity::draw(0);
+    let watermark = Watermark::create(&Dir::open(dir.to_owned())?, 0, identity.id)?;
+    let base = Base::create(dir.join("db"), identity, disk)?;
+    Ok((watermark, base, identity))
+}
+
+/// Fails on symbolic links in place of the directory and files that the store writes to.
+fn refuse_links(data_dir: &Path) -> Result<(), StoreError> {
+    let dir = data_dir.join("redb");
+    files::refuse_link(&dir)?;
+    files::refuse_links_in(&dir)
+}
+
 impl Store for RedbStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.base.get(key)
@@ -251,6 +268,10 @@ impl Store for RedbStore {
 
     fn directory(&self) -> Option<&Path> {
         Some(&self.data_dir)
+    }
+
+    fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        files::make_copy(to, |part| self.copy_all(part))
     }
 
     fn sync(&self, durability: Durability) -> Result<(), StoreError> {

@@ -7,17 +7,17 @@ use std::sync::atomic::AtomicU64;
 
 use super::base::Base;
 use super::scan::RedbScan;
-use crate::persistence::StoreError;
-use crate::persistence::records::salvage::Salvage;
 use crate::persistence::store::fs::files::{failed, make_dir, with_ending};
 use crate::persistence::store::fs::watermark::Watermark;
+use crate::persistence::store::salvage::SalvageSink;
+use crate::persistence::store::{Finding, StoreError};
 
-/// Passes the readable records of the closed store in `data_dir` to `salvage`. redb writes to files
+/// Passes the readable records of the closed store in `data_dir` to `sink`. redb writes to files
 /// that it opens, so it opens a copy beside `to`.
 pub(crate) fn salvage(
     data_dir: &Path,
     to: &Path,
-    salvage: &mut Salvage<'_>,
+    sink: &mut dyn SalvageSink,
 ) -> Result<(), StoreError> {
     let from = data_dir.join("redb");
     let copy = with_ending(to, ".redb");
@@ -28,10 +28,10 @@ pub(crate) fn salvage(
     match (Watermark::peek(&from.join("fence")), base.last_commit()) {
         (Ok(expected), Ok(found)) if found < expected => {
             let what = format!("the commits {} to {expected} are missing", found + 1);
-            salvage.find(from.display().to_string(), what);
-            salvage.report.missing_commits += expected - found;
+            sink.find(Finding::new(from.display().to_string(), what));
+            sink.miss_commits(expected - found);
         }
-        (Err(error), _) | (_, Err(error)) => salvage.fail(&error),
+        (Err(error), _) | (_, Err(error)) => sink.find(Finding::from(&error)),
         _ => {}
     }
     // From the front up to the first unreadable record, then from the back.
@@ -42,13 +42,13 @@ pub(crate) fn salvage(
         match pair {
             Ok((key, value)) => {
                 last.clone_from(&key);
-                salvage.put(key, value)?;
+                sink.put(key, value)?;
             }
             Err(error) => {
-                salvage.fail(&error);
+                sink.find(Finding::from(&error));
                 let rest = all().rev().map_while(Result::ok);
                 for (key, value) in rest.take_while(|(key, _)| *key > last) {
-                    salvage.put(key, value)?;
+                    sink.put(key, value)?;
                 }
             }
         }

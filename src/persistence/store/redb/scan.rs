@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::base::{Base, RangeIter};
-use crate::persistence::{Pair, StoreError};
+use crate::persistence::store::{Pair, StoreError};
 
 /// Reads in one transaction of redb until something is written, then in a new one: so it returns
 /// current data, and a scan held for long retains no old pages.

@@ -6,7 +6,7 @@ use super::*;
 use crate::persistence::fault_tests::copy;
 use crate::persistence::store::conformance::conformance;
 use crate::persistence::store::fs::watermark;
-use crate::persistence::{Holder, Pair, SledStore};
+use crate::persistence::{Holder, MemoryStore, Pair, SledStore};
 
 mod disk;
 
@@ -368,4 +368,74 @@ fn a_symbolic_link_in_the_place_of_a_file_of_the_store_is_refused() {
         fs::rename(&target, &link).unwrap();
         holds_kept(home.path());
     }
+}
+
+/// Commits go on while the copy is made, and it holds the records of one moment.
+#[test]
+fn a_backup_equals_the_store_after_one_batch_while_writes_continue() {
+    let home = tempdir().unwrap();
+    let store = RedbStore::open(home.path()).unwrap();
+    let round = |n: u64| {
+        let mut batch = Batch::new();
+        for key in 0..20_u64 {
+            batch.put(format!("{:03}", (n * 7 + key * 13) % 200), n.to_be_bytes());
+        }
+        batch.put(format!("large {}", n % 50), vec![n as u8; 7_000]);
+        batch.put("round", n.to_be_bytes());
+        batch
+    };
+    let number = |bytes: Vec<u8>| u64::from_be_bytes(bytes.try_into().unwrap());
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let mut copies = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1.. {
+                store.apply(round(n)).unwrap();
+                store.sync(Durability::Buffered).unwrap();
+                if is_done.load(Ordering::Acquire) {
+                    break;
+                }
+            }
+        });
+        for copy in 0..8 {
+            let known = store.get(b"round").unwrap().map_or(0, number);
+            let to = home.path().join(format!("copy {copy}"));
+            store.backup(&to).unwrap();
+            copies.push((known, to));
+        }
+        is_done.store(true, Ordering::Release);
+    });
+    for (known, to) in copies {
+        let copy = RedbStore::open(&to).unwrap();
+        let last = copy.get(b"round").unwrap().map_or(0, number);
+        assert!(last >= known, "{last} of {known}");
+        let reference = MemoryStore::new();
+        (1..=last).for_each(|n| reference.apply(round(n)).unwrap());
+        let all: Vec<Pair> = reference
+            .scan(b"\0", &[0xFF; 32])
+            .map(Result::unwrap)
+            .collect();
+        assert!(copy.all().unwrap() == all, "after {last}");
+        drop(copy);
+        // A store like any other, also after its first session.
+        let copy = RedbStore::open(&to).unwrap();
+        copy.apply(batch(&[("kept", b"yes")])).unwrap();
+        drop(copy);
+        holds_kept(&to);
+    }
+}
+
+#[test]
+fn a_backup_has_an_id_of_its_own_and_goes_nowhere_where_something_is() {
+    let home = filled();
+    let store = RedbStore::open(home.path()).unwrap();
+    let to = home.path().join("copy");
+    store.backup(&to).unwrap();
+    let error = store.backup(&to).unwrap_err();
+    assert!(error.to_string().contains("copy"), "{error}");
+    drop(store);
+    holds_kept(&to);
+    fs::copy(home.path().join("redb/fence"), to.join("redb/fence")).unwrap();
+    let error = RedbStore::open(&to).unwrap_err();
+    assert!(matches!(error, StoreError::WrongStore { .. }), "{error:?}");
 }

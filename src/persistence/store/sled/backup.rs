@@ -4,40 +4,19 @@
 //! meanwhile are in the log. The log only grows at its end, so it is copied up to its end at one
 //! moment.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-use super::files::{
-    UNFINISHED, begin_copy, failed, fsync, list, make_dir, open_new, remove, remove_marked, rename,
-    sync_dir, with_ending,
-};
+use super::copy::copy_sled;
+use super::files::{copy_file, make_copy, make_dir, sync_dir};
 use super::log::name_of;
 use super::{SledStore, join};
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::dir::Dir;
 use crate::persistence::store::fs::watermark::Watermark;
 
 impl SledStore {
     pub(super) fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
-        let to = std::path::absolute(to).map_err(|e| failed("resolve", to, e))?;
-        if fs::symlink_metadata(&to).is_ok() {
-            return Err(failed("back up to", &to, ErrorKind::AlreadyExists.into()));
-        }
-        let part = with_ending(&to, ".part");
-        begin_copy(&part)?;
-        let copied = self
-            .copy_all(&part)
-            .and_then(|()| remove(&part.join(UNFINISHED)))
-            .and_then(|()| sync_dir(&part))
-            .and_then(|()| rename(&part, &to))
-            .and_then(|()| to.parent().map_or(Ok(()), sync_dir));
-        if copied.is_err() {
-            // The part that stays carries the mark of an unfinished copy.
-            let _ = remove_marked(&part, UNFINISHED);
-        }
-        copied
+        make_copy(to, |part| self.copy_all(part))
     }
 
     fn copy_all(&self, part: &Path) -> Result<(), StoreError> {
@@ -99,44 +78,4 @@ impl Drop for CopyGuard<'_> {
         self.0.writer.lock().is_copying = false;
         self.0.copy_ended.notify_all();
     }
-}
-
-/// Copies sled's directory; the file that marks it as complete goes last.
-pub(super) fn copy_sled(from: &Path, to: &Path) -> Result<(), StoreError> {
-    const READY: &str = ".ready";
-    make_dir(&to.join("blobs"))?;
-    for name in list(&from.join("blobs"))? {
-        copy_file(
-            &from.join("blobs").join(&name),
-            &to.join("blobs").join(&name),
-            u64::MAX,
-        )?;
-    }
-    sync_dir(&to.join("blobs"))?;
-    let names = list(from)?;
-    let is_file = |name: &&OsString| from.join(name).is_file();
-    let is_whole =
-        |name: &&OsString| *name != READY && !name.to_string_lossy().ends_with(".generating");
-    for name in names.iter().filter(is_file).filter(is_whole) {
-        copy_file(&from.join(name), &to.join(name), u64::MAX)?;
-    }
-    sync_dir(to)?;
-    if names.iter().any(|name| name == READY) {
-        copy_file(&from.join(READY), &to.join(READY), u64::MAX)?;
-    }
-    sync_dir(to)
-}
-
-/// Copies the first `length` bytes of a file; the copy is on disk when this returns.
-pub(super) fn copy_file(from: &Path, to: &Path, length: u64) -> Result<(), StoreError> {
-    let copy = || -> io::Result<File> {
-        let source = File::open(from)?;
-        let mut copied = open_new(to)?;
-        // (This shares blocks instead of copying them, where the file system supports that.)
-        io::copy(&mut source.take(length), &mut copied)?;
-        Ok(copied)
-    };
-    let doing = || format!("copy {} to {}", from.display(), to.display());
-    let copied = copy().map_err(|e| StoreError::io(doing(), e))?;
-    fsync(&copied).map_err(|e| StoreError::final_io(doing(), e))
 }

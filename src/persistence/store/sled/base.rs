@@ -15,12 +15,12 @@ use super::files::damaged;
 use super::memtable::{Entry, MaxKeys};
 use super::pool;
 use super::prepare::{prepare, sync_created_files};
-use super::replay::BaseState;
+use super::replay::{BaseState, Mark};
 use crate::persistence::store::fs::dir::Dir;
 use crate::persistence::store::fs::engine_dir;
 use crate::persistence::store::fs::identity::Identity;
 use crate::persistence::store::fs::panic_guard::catch_panics;
-use crate::persistence::{Holder, Pair, StoreError};
+use crate::persistence::store::{Holder, Pair, StoreError};
 use crate::testing::negative_control::Rule::H13;
 use crate::testing::negative_control::without;
 
@@ -45,16 +45,6 @@ const MARKS: &str = "log";
 pub(super) const MARK: &[u8] = b"checkpoint";
 pub(super) const IDENTITY: &[u8] = b"store";
 
-/// How much of the log sled holds: the mark that a checkpoint writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mark {
-    /// The last frame of the log that sled holds.
-    pub(super) seq: u64,
-    /// The generation of a segment that was started before sled received the last of these frames:
-    /// the log must have a segment of this generation or a later one.
-    pub(super) generation: u64,
-}
-
 /// sled, with the file handles that make its data durable.
 pub(super) struct Base {
     dir: PathBuf,
@@ -75,19 +65,6 @@ pub(super) struct Base {
 struct Trees {
     db: ::sled::Db,
     marks: ::sled::Tree,
-}
-
-impl Mark {
-    /// Decodes the record of a mark.
-    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
-        let ([seq, generation], []) = bytes.as_chunks::<8>() else {
-            return None;
-        };
-        Some(Self {
-            seq: u64::from_be_bytes(*seq),
-            generation: u64::from_be_bytes(*generation),
-        })
-    }
 }
 
 impl Base {

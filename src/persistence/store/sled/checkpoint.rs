@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::base::Mark;
 use super::log::{Rotated, name_of};
 use super::memtable::Memtable;
-use crate::persistence::StoreError;
+use super::replay::Mark;
+use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::dir::Dir;
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;

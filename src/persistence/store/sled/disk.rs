@@ -11,7 +11,7 @@ use tracing::warn;
 use super::files::{
     failed, fdatasync, list, make_private, open_private, sync_dir, sync_file, unsynced,
 };
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::dir::check_has_a_name;
 
 /// File handles of our own on sled's files, to fsync what sled only hands to the kernel (H1).

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::files::{damaged, failed, refuse_link};
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::dir::Dir;
 
 const NAME: &str = "ballast";

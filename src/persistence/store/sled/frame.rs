@@ -16,33 +16,33 @@
 //! A frame contains its own position, generation and number, so that the remains of an earlier use
 //! of the same file are never taken for a part of the log.
 
-use crate::persistence::{Batch, Op};
+use crate::persistence::store::{Batch, Op};
 
 const MAGIC: [u8; 4] = *b"clf\x01";
 const HEADER: usize = 40;
 /// Frames start at multiples of this.
-pub(super) const ALIGN: usize = 8;
+pub(crate) const ALIGN: usize = 8;
 const DELETE: u32 = 1 << 31;
 
 /// The identification of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub(super) generation: u64,
-    pub(super) seq: u64,
-    pub(super) synced: u64,
+pub(crate) struct Stamp {
+    pub(crate) generation: u64,
+    pub(crate) seq: u64,
+    pub(crate) synced: u64,
 }
 
 /// A complete frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
-    pub(super) stamp: Stamp,
-    body: &'a [u8],
+pub(crate) struct Frame<'a> {
+    pub(crate) stamp: Stamp,
+    pub(crate) body: &'a [u8],
     /// The position of the next frame.
-    pub(super) end: usize,
+    pub(crate) end: usize,
 }
 
 /// Appends the frame of `batch`, which will be at `position` of its file.
-pub(super) fn append(out: &mut Vec<u8>, position: u64, stamp: Stamp, batch: &Batch) {
+pub(crate) fn append(out: &mut Vec<u8>, position: u64, stamp: Stamp, batch: &Batch) {
     let start = out.len();
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[0; 4]);
@@ -78,7 +78,7 @@ pub(super) fn append(out: &mut Vec<u8>, position: u64, stamp: Stamp, batch: &Bat
 
 impl<'a> Frame<'a> {
     /// Returns the frame at `position` of this file, if it is complete and of this generation.
-    pub(super) fn at(file: &'a [u8], position: usize, generation: u64) -> Option<Self> {
+    pub(crate) fn at(file: &'a [u8], position: usize, generation: u64) -> Option<Self> {
         let header = file.get(position..position.checked_add(HEADER)?)?;
         let word = |from: usize| Some(u64::from_le_bytes(header[from..from + 8].try_into().ok()?));
         if header[..4] != MAGIC || word(8)? != generation {
@@ -103,53 +103,26 @@ impl<'a> Frame<'a> {
     }
 
     /// Returns the frame's batch; `None` if the body is not the output of [`append`].
-    pub(super) fn batch(&self) -> Option<Batch> {
-        let mut batch = Batch::new();
-        let mut rest = self.body;
-        while !rest.is_empty() {
-            let length = word(&mut rest)?;
-            if length & DELETE == 0 {
-                let size = word(&mut rest)?;
-                let key = rest.split_off(..length as usize)?;
-                batch.put(key, rest.split_off(..size as usize)?);
-            } else {
-                batch.delete(rest.split_off(..(length & !DELETE) as usize)?);
-            }
-        }
-        Some(batch)
+    pub(crate) fn batch(&self) -> Option<Batch> {
+        decode_batch(self.body)
     }
 }
 
-/// Decodes any bytes as frames, and as the body of a frame. See [`crate::testing::fuzzing`].
-#[cfg(feature = "__fuzzing")]
-pub(crate) fn fuzz(bytes: &[u8]) {
-    let again = |frame: &Frame<'_>, batch: &Batch| {
-        let mut file = Vec::new();
-        append(&mut file, 0, frame.stamp, batch);
-        let again = Frame::at(&file, 0, frame.stamp.generation).expect("it was written whole");
-        assert_eq!(again.body, frame.body);
-    };
-    for position in (0..bytes.len()).step_by(ALIGN) {
-        let generation = claimed_generation(bytes, position);
-        let frame = generation.and_then(|generation| Frame::at(bytes, position, generation));
-        if let Some(frame) = frame
-            && let Some(batch) = frame.batch()
-        {
-            again(&frame, &batch);
+/// Decodes the body of a frame.
+pub(crate) fn decode_batch(body: &[u8]) -> Option<Batch> {
+    let mut batch = Batch::new();
+    let mut rest = body;
+    while !rest.is_empty() {
+        let length = word(&mut rest)?;
+        if length & DELETE == 0 {
+            let size = word(&mut rest)?;
+            let key = rest.split_off(..length as usize)?;
+            batch.put(key, rest.split_off(..size as usize)?);
+        } else {
+            batch.delete(rest.split_off(..(length & !DELETE) as usize)?);
         }
     }
-    let frame = Frame {
-        stamp: Stamp {
-            generation: 1,
-            seq: 1,
-            synced: 0,
-        },
-        body: bytes,
-        end: bytes.len(),
-    };
-    if let Some(batch) = frame.batch() {
-        again(&frame, &batch);
-    }
+    Some(batch)
 }
 
 fn word(rest: &mut &[u8]) -> Option<u32> {
@@ -159,7 +132,7 @@ fn word(rest: &mut &[u8]) -> Option<u32> {
 }
 
 /// Returns the generation that bytes at `position` claim, whether they are a complete frame or not.
-pub(super) fn claimed_generation(file: &[u8], position: usize) -> Option<u64> {
+pub(crate) fn claimed_generation(file: &[u8], position: usize) -> Option<u64> {
     let header = file.get(position..position.checked_add(HEADER)?)?;
     let generation = u64::from_le_bytes(header[8..16].try_into().ok()?);
     (header[..4] == MAGIC).then_some(generation)

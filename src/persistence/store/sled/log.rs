@@ -4,16 +4,15 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::base::Mark;
 use super::files::{make_dir, make_private, sync_dir};
 use super::frame;
 use super::frame::Stamp;
-use super::replay::Replayed;
+use super::replay::{Mark, Replayed};
 use super::segment::{ENDING, KEEP, Segment, SegmentHeader};
 use crate::persistence::store::fs::dir::Dir;
 use crate::persistence::store::fs::identity::StoreId;
 use crate::persistence::store::fs::watermark::Watermark;
-use crate::persistence::{Batch, StoreError};
+use crate::persistence::store::{Batch, StoreError};
 
 /// Frames that no caller syncs are handed to the kernel when they reach this many bytes.
 const BUFFER: usize = 1 << 20;

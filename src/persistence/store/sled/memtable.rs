@@ -7,7 +7,7 @@ use std::iter::successors;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::persistence::{Batch, Op};
+use crate::persistence::store::{Batch, Op};
 
 /// The assumed memory overhead of an entry, in bytes.
 const ENTRY: usize = 100;

@@ -27,11 +27,10 @@
 mod backup;
 mod base;
 mod checkpoint;
+mod copy;
 mod disk;
-mod frame;
-#[cfg(feature = "__fuzzing")]
-pub(crate) use self::frame::fuzz as fuzz_frames;
 mod disk_reserve;
+pub(crate) mod frame;
 mod log;
 mod memtable;
 mod pages;
@@ -43,7 +42,6 @@ mod scan;
 mod segment;
 #[cfg(test)]
 mod tests;
-mod verify;
 
 use std::fmt;
 use std::fs::File;
@@ -57,17 +55,19 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use tracing::{error, info, warn};
 
-use self::base::{Base, Mark};
+use self::base::Base;
 use self::checkpoint::{Checkpoint, Ended};
+pub(crate) use self::copy::{copy_closed, inspect_log};
 use self::disk_reserve::DiskReserve;
 use self::log::Log;
 use self::memtable::Memtables;
+use self::replay::Mark;
 pub(crate) use self::salvage::salvage;
 use self::scan::SledScan;
 use super::fs::dir::Dir;
 use super::fs::identity::Identity;
-use super::fs::{data_dir, engine_dir, files};
-use crate::persistence::{Batch, Durability, Scan, Store, StoreError};
+use super::fs::{closed_copy, data_dir, engine_dir, files};
+use crate::persistence::store::{Batch, Durability, Scan, Store, StoreError};
 
 /// The size at which a memtable is frozen, in bytes of memory or of the log. Two memtables may
 /// exist at a time; an entry that is put and deleted within one never reaches sled.
@@ -202,7 +202,7 @@ impl SledStore {
         let lock = data_dir::lock(&data_dir, lock_timeout)?;
         engine_dir::check_engine(&data_dir, "sled")?;
         refuse_links(&data_dir)?;
-        verify::remove_killed_audit(&data_dir);
+        closed_copy::remove_killed_audit(&data_dir);
         let data_dir = Arc::new(Dir::open(data_dir)?);
         let reserve = DiskReserve::of(data_dir.clone())?;
         let (base, log, memtables) = reserve.make_for(|| open(data_dir.path()))?;

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use super::base::SEGMENT_BYTES;
 use super::files::failed;
-use crate::persistence::{Finding, StoreError};
+use crate::persistence::store::{Finding, StoreError};
 
 const SEGMENT_HEADER: usize = 20;
 /// No message begins in the last bytes of a segment.
@@ -120,10 +120,8 @@ impl Pages {
     }
 
     fn find(&mut self, position: u64, what: impl Into<String>) {
-        self.findings.push(Finding {
-            place: format!("{} at {position}", self.path.display()),
-            what: what.into(),
-        });
+        let place = format!("{} at {position}", self.path.display());
+        self.findings.push(Finding::new(place, what));
     }
 
     fn read_segment(&mut self, start: u64, segment: &[u8]) {

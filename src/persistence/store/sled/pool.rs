@@ -3,7 +3,7 @@
 
 use parking_lot::Mutex;
 
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::threads;
 
 /// How many threads sled wants at once (threadpool.rs, `DESIRED_WAITING_THREADS`).

@@ -6,7 +6,7 @@ use std::io::{self, BufReader};
 use std::path::Path;
 
 use super::files::{damaged, failed, list, make_dir, make_private, sync_dir, sync_file};
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::engine_dir;
 use crate::testing::negative_control::Rule::{H2, H3, H4};
 use crate::testing::negative_control::without;

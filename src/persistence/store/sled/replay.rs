@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 
 use tracing::info;
 
-use super::base::Mark;
 use super::files::{damaged, failed, list, refuse_link, sync_dir, sync_file};
 use super::frame::{ALIGN, Frame, claimed_generation};
 use super::memtable::{MaxKeys, Memtables};
 use super::segment::{ENDING, FRAMES, SegmentHeader};
+use crate::persistence::store::engine::LogReport;
 use crate::persistence::store::fs::identity::{Identity, wrong_store};
 use crate::persistence::store::fs::watermark;
 use crate::persistence::store::fs::watermark::Watermark;
-use crate::persistence::{Audit, StoreError};
+use crate::persistence::store::{Finding, StoreError};
 use crate::testing::negative_control::Rule::H4;
 use crate::testing::negative_control::without;
 
@@ -68,6 +68,29 @@ pub(super) fn refuse_links(dir: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// How much of the log sled holds: the mark that a checkpoint writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The last frame of the log that sled holds.
+    pub(super) seq: u64,
+    /// The generation of a segment that was started before sled received the last of these frames:
+    /// the log must have a segment of this generation or a later one.
+    pub(super) generation: u64,
+}
+
+impl Mark {
+    /// Decodes the record of a mark.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        let ([seq, generation], []) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        Some(Self {
+            seq: u64::from_be_bytes(*seq),
+            generation: u64::from_be_bytes(*generation),
+        })
+    }
 }
 
 /// What sled holds of a store.
@@ -293,9 +316,13 @@ fn read(
     Ok(())
 }
 
-/// Counts the segments and frames that sled does not hold, and adds their defects to the audit,
+/// Counts the segments and frames that sled does not hold, and adds their defects to the report,
 /// without stopping at the first one.
-pub(super) fn inspect(dir: &Path, base: BaseState, audit: &mut Audit) -> Result<(), StoreError> {
+pub(super) fn inspect(
+    dir: &Path,
+    base: BaseState,
+    report: &mut LogReport,
+) -> Result<(), StoreError> {
     let held = base.mark.unwrap_or_default();
     let mut replayed = Replayed {
         last: held.seq,
@@ -307,12 +334,12 @@ pub(super) fn inspect(dir: &Path, base: BaseState, audit: &mut Audit) -> Result<
             continue;
         }
         let next = segments.get(at + 1).map(|next| next.header.first);
-        audit.segments += 1;
+        report.segments += 1;
         let before = replayed.last;
         let whole = read(segment, next, &mut replayed);
-        audit.frames += replayed.last - before;
+        report.frames += replayed.last - before;
         if let Err(error) = whole {
-            audit.fail(&error);
+            report.findings.push(Finding::from(&error));
             // The next segment is read as if this one had been complete.
             replayed.last = next.map_or(replayed.last, |next| replayed.last.max(next - 1));
         }

@@ -4,36 +4,38 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::base::{IDENTITY, MARK, Mark};
+use super::base::{IDENTITY, MARK};
 use super::files::{failed, list};
 use super::frame::{ALIGN, Frame, claimed_generation};
 use super::pages::{Leaf, Pages};
-use super::replay::{check_versions, number};
+use super::replay::{Mark, check_versions, number};
 use super::segment::{FRAMES, SegmentHeader};
-use crate::persistence::StoreError;
-use crate::persistence::records::keys;
-use crate::persistence::records::salvage::Salvage;
 use crate::persistence::store::fs::watermark;
 use crate::persistence::store::fs::watermark::Watermark;
+use crate::persistence::store::salvage::SalvageSink;
+use crate::persistence::store::{Finding, StoreError, finding};
 
-/// Passes the readable records of the closed store in `data_dir` to `salvage`; changes nothing in
+/// Passes the readable records of the closed store in `data_dir` to `sink`; changes nothing in
 /// the store.
-pub(crate) fn salvage(data_dir: &Path, salvage: &mut Salvage<'_>) -> Result<(), StoreError> {
+pub(crate) fn salvage(data_dir: &Path, sink: &mut dyn SalvageSink) -> Result<(), StoreError> {
     let log = data_dir.join("wal");
     check_versions(&log)?;
-    let mark = read_pages(&data_dir.join("sled"), salvage)?;
-    read_log(&log, mark, salvage)
+    let mark = read_pages(&data_dir.join("sled"), sink)?;
+    read_log(&log, mark, sink)
 }
 
 /// Copies sled's records; returns how much of the log sled holds, if its mark can be read.
-fn read_pages(sled: &Path, salvage: &mut Salvage<'_>) -> Result<Option<Mark>, StoreError> {
+fn read_pages(sled: &Path, sink: &mut dyn SalvageSink) -> Result<Option<Mark>, StoreError> {
     let mut mark = None;
     let mut spans = Vec::new();
     let mut is_empty = false;
     let mut pages = match Pages::of(sled) {
         Ok(pages) => pages,
         Err(error) => {
-            salvage.find(sled.join("db").display().to_string(), error.to_string());
+            sink.find(Finding::new(
+                sled.join("db").display().to_string(),
+                error.to_string(),
+            ));
             return Ok(None);
         }
     };
@@ -52,15 +54,15 @@ fn read_pages(sled: &Path, salvage: &mut Salvage<'_>) -> Result<Option<Mark>, St
             is_empty = true;
             return Ok(());
         }
-        salvage.clear(&from, &to)?;
+        sink.clear(&from, &to)?;
         for (key, value) in records {
-            salvage.put(key, value)?;
+            sink.put(key, value)?;
         }
         spans.push((from, to));
         Ok(())
     })?;
     for finding in pages.findings {
-        salvage.find(finding.place, finding.what);
+        sink.find(finding);
     }
     if is_empty && spans.is_empty() {
         spans.push((Vec::new(), Vec::new()));
@@ -69,19 +71,19 @@ fn read_pages(sled: &Path, salvage: &mut Salvage<'_>) -> Result<Option<Mark>, St
         let to = if to.is_empty() {
             "the end".to_owned()
         } else {
-            keys::shown(&to)
+            finding::shown(&to)
         };
         let what = format!(
             "the records from {} up to {to} are missing",
-            keys::shown(&from)
+            finding::shown(&from)
         );
-        salvage.find(sled.display().to_string(), what);
+        sink.find(Finding::new(sled.display().to_string(), what));
     }
     if mark.is_none() {
-        salvage.find(
+        sink.find(Finding::new(
             sled.display().to_string(),
             "its mark of the log cannot be read",
-        );
+        ));
     }
     Ok(mark)
 }
@@ -127,7 +129,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn read(dir: &Path, salvage: &mut Salvage<'_>) -> Result<Self, StoreError> {
+    fn read(dir: &Path, sink: &mut dyn SalvageSink) -> Result<Self, StoreError> {
         let mut frames = Self::default();
         for name in list(dir)? {
             if name.to_str().and_then(number).is_some() {
@@ -137,7 +139,7 @@ impl Frames {
         for file in 0..frames.files.len() {
             if let Err(error) = frames.read_file(file) {
                 let location = frames.files[file].display().to_string();
-                salvage.find(location, error.to_string());
+                sink.find(Finding::new(location, error.to_string()));
             }
         }
         if let Ok(last) = Watermark::peek(&dir.join(watermark::NAME)) {
@@ -198,11 +200,14 @@ impl Frames {
 }
 
 /// Applies the remaining frames of the log, in order.
-fn read_log(dir: &Path, mark: Option<Mark>, salvage: &mut Salvage<'_>) -> Result<(), StoreError> {
-    let frames = Frames::read(dir, salvage)?;
+fn read_log(dir: &Path, mark: Option<Mark>, sink: &mut dyn SalvageSink) -> Result<(), StoreError> {
+    let frames = Frames::read(dir, sink)?;
     let synced = frames.synced();
     if mark.is_some_and(|mark| frames.generation < mark.generation) {
-        salvage.find(dir.display().to_string(), "the end of the log is missing");
+        sink.find(Finding::new(
+            dir.display().to_string(),
+            "the end of the log is missing",
+        ));
     }
     let mut next = frames.first(mark);
     let mut open: Option<(usize, Vec<u8>)> = None;
@@ -212,7 +217,7 @@ fn read_log(dir: &Path, mark: Option<Mark>, salvage: &mut Salvage<'_>) -> Result
                 // The frames that follow were never acknowledged.
                 return Ok(());
             }
-            report_missing(dir, next, seq - 1, salvage);
+            report_missing(dir, next, seq - 1, sink);
         }
         if open.as_ref().is_none_or(|(file, _)| *file != location.file) {
             let path = &frames.files[location.file];
@@ -222,25 +227,22 @@ fn read_log(dir: &Path, mark: Option<Mark>, salvage: &mut Salvage<'_>) -> Result
         let bytes = open.as_ref().map_or(&[][..], |(_, bytes)| bytes);
         let frame = Frame::at(bytes, location.start, location.generation);
         match frame.and_then(|frame| frame.batch()) {
-            Some(batch) => {
-                salvage.apply(batch)?;
-                salvage.report.commits += 1;
-            }
-            None => report_missing(dir, seq, seq, salvage),
+            Some(batch) => sink.commit(batch)?,
+            None => report_missing(dir, seq, seq, sink),
         }
         next = seq + 1;
     }
     if next <= synced {
-        report_missing(dir, next, synced, salvage);
+        report_missing(dir, next, synced, sink);
     }
     Ok(())
 }
 
-fn report_missing(dir: &Path, first: u64, last: u64, salvage: &mut Salvage<'_>) {
+fn report_missing(dir: &Path, first: u64, last: u64, sink: &mut dyn SalvageSink) {
     let what = match first == last {
         true => format!("commit {first} is missing"),
         false => format!("the commits {first} to {last} are missing"),
     };
-    salvage.find(dir.display().to_string(), what);
-    salvage.report.missing_commits += last - first + 1;
+    sink.find(Finding::new(dir.display().to_string(), what));
+    sink.miss_commits(last - first + 1);
 }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use super::Shared;
 use super::base::RangeIter;
 use super::memtable::{Bounds, End};
-use crate::persistence::{Pair, StoreError};
+use crate::persistence::store::{Pair, StoreError};
 
 /// Takes the lock for one step at a time, so that writers never wait for a scan that is held.
 ///

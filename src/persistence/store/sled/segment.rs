@@ -23,7 +23,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::files::{failed, fdatasync, fsync};
-use crate::persistence::StoreError;
+use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::dir::check_has_a_name;
 use crate::persistence::store::fs::identity::StoreId;
 

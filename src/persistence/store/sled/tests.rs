@@ -8,7 +8,7 @@ use super::*;
 use crate::persistence::fault_tests::{copy, noise};
 use crate::persistence::store::conformance::conformance;
 use crate::persistence::store::fs::watermark as watermark_file;
-use crate::persistence::{Holder, MemoryStore, Op, Pair};
+use crate::persistence::{Holder, MemoryStore, Op, Pair, verify_directory};
 
 mod backup;
 mod base;

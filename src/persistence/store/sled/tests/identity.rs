@@ -131,7 +131,7 @@ fn the_error_names_the_file_and_both_ids() {
     let text =
         format!("belongs to another store: its id is {its}, and that of this store is {ours}");
     assert!(error.ends_with(&text) && error.contains(name), "{error}");
-    let audit = SledStore::verify(home.path()).unwrap();
+    let audit = verify_directory(home.path()).unwrap();
     assert!(
         format!("{:?}", audit.findings).contains(&text),
         "{:?}",

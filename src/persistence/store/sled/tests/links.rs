@@ -28,7 +28,7 @@ fn a_symbolic_link_in_the_place_of_any_file_of_the_store_is_refused_and_not_writ
         let before = copy(elsewhere.path());
         for refused in [
             SledStore::open(home.path()).map(drop),
-            SledStore::verify(home.path()).map(drop),
+            verify_directory(home.path()).map(drop),
         ] {
             // (An audit does not open the ballast.)
             let Err(error) = refused else {

@@ -33,7 +33,7 @@ fn the_remains_of_a_killed_audit_are_removed_by_the_next_audit_and_by_an_open() 
     for has_mark in [true, false] {
         let (all, home) = alone();
         leave_remains(&beside(&home), has_mark);
-        SledStore::verify(&home).unwrap();
+        verify_directory(&home).unwrap();
         assert_eq!(files::list(all.path()).unwrap(), ["data"]);
     }
     let (all, home) = alone();
@@ -47,7 +47,7 @@ fn a_foreign_directory_at_the_path_of_the_copy_is_left_untouched() {
     let (_all, home) = alone();
     fs::create_dir(beside(&home)).unwrap();
     fs::write(beside(&home).join("notes.txt"), "mine").unwrap();
-    let error = SledStore::verify(&home).unwrap_err();
+    let error = verify_directory(&home).unwrap_err();
     assert!(error.to_string().contains("data.verify"), "{error}");
     holds_kept(&home);
     assert_eq!(fs::read(beside(&home).join("notes.txt")).unwrap(), b"mine");
@@ -59,7 +59,7 @@ fn a_copy_in_use_is_left_alone() {
     leave_remains(&beside(&home), true);
     let mark = File::open(beside(&home).join(".copy")).unwrap();
     mark.try_lock().unwrap();
-    let error = SledStore::verify(&home).unwrap_err();
+    let error = verify_directory(&home).unwrap_err();
     assert!(error.to_string().contains("another audit"), "{error}");
     holds_kept(&home);
     assert!(beside(&home).join("wal/00000001.segment").exists());
@@ -77,7 +77,7 @@ fn without_a_directory_beside_the_store_the_copy_is_made_elsewhere() {
         .unwrap();
     drop(store);
     for _ in 0..2 {
-        let audit = SledStore::verify(&home).unwrap();
+        let audit = verify_directory(&home).unwrap();
         assert_eq!(audit.records, 1);
         assert!(!audit.is_sound());
     }

@@ -162,7 +162,7 @@ fn a_backup_has_a_watermark_of_its_own() {
     let to = home.path().join("copy");
     store.backup(&to).unwrap();
     let is_loss_found = || {
-        let audit = SledStore::verify(&to).unwrap();
+        let audit = verify_directory(&to).unwrap();
         format!("{:?}", audit.findings).contains("commits are missing")
     };
     assert!(!is_loss_found());
