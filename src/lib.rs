@@ -32,6 +32,7 @@
 //! | `task` | what a user writes: [`macro@task`], [`Task`], [`TaskContext`], [`TaskError`] |
 //! | `result` | what a caller keeps: [`AsyncResult`] |
 //! | `canvas` | what a user composes: [`Signature`], [`chain()`], [`group()`], [`chord()`]; pure |
+//! | `text` | Celery's JSON of a canvas, and ids in text |
 //! | `persistence` | [`Store`], sled, redb (with the feature `redb`), memory, and the suite that every store must pass |
 //! | `messages`, `actors` | the engine |
 //! | `eager` | what [`App::eager`] has in its place |
@@ -68,6 +69,7 @@ pub mod prelude;
 mod result;
 mod task;
 mod testing;
+mod text;
 
 pub use app::{App, AppBuilder};
 pub use canvas::id::Id;

@@ -11,7 +11,7 @@ use super::event_queue::EventQueue;
 use super::supervision::abandoned_report;
 use crate::canvas::freeze::{Def, FanOutDef, Members};
 use crate::canvas::machine::barrier::Barrier;
-use crate::canvas::machine::fold::is_run;
+use crate::canvas::machine::fold_run::is_run;
 use crate::canvas::machine::{AttemptHistory, ChildProgress, Index, IndexSet, Record, Report};
 use crate::canvas::outcome::FailureKind;
 use crate::messages::supervisor::{ChildEnded, ChildEvent, Decided, EventsReady};

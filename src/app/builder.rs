@@ -19,7 +19,7 @@ use crate::canvas::quarantine::policy::{QuarantineHook, QuarantinePolicy, Quaran
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::persistence::{Durability, LOCK_TIMEOUT};
-use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_over_long};
+use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_long_name};
 
 /// Configures an [`App`]; created by [`App::open`], completed by [`start`](Self::start).
 #[derive(Debug)]
@@ -465,7 +465,7 @@ impl AppBuilder {
     pub(super) fn registry(&mut self) -> Result<Registry> {
         let tasks = std::mem::take(&mut self.tasks);
         for queue in self.queues.keys() {
-            refuse_over_long("queue", queue, "")?;
+            refuse_long_name("queue", queue, "")?;
         }
         Registry::new(tasks, PayloadLimit::new(self.max_payload))
     }

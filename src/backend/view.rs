@@ -17,7 +17,7 @@ use crate::actors::execute::cancellation::Cancellations;
 use crate::actors::execute::executor::Executor;
 use crate::actors::execute::inbox::Inbox;
 use crate::canvas::id::Id;
-use crate::canvas::machine::fold::Run;
+use crate::canvas::machine::fold_run::Run;
 use crate::canvas::outcome::Value;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::payload::{ListWriter, Payload};

@@ -1,9 +1,10 @@
 //! Binding: matches the arguments of a call with the task's parameters, or refuses them.
 
+use super::form::{Kwargs, Mode, TaskSig};
 use super::freeze::TaskDef;
 use super::parameter::{Parameter, default_of, fixed, usage};
 use super::payload::{ListWriter, Payload};
-use super::{Kwargs, Mode, TaskSig, arguments};
+use super::task::arguments;
 
 /// Binds the arguments of `sig` to the task's parameters: first by position, with the upstream
 /// value before all others, then by name. Returns the arguments to store if they differ from those

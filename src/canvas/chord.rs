@@ -1,6 +1,7 @@
 //! Chords: a group, and a body that runs once after all members have ended.
 
-use super::{Accepts, Canvas, Signature};
+use super::form::Canvas;
+use super::signature::{Accepts, Signature};
 
 /// Creates `header | body`: the body gets the header's values, in member order, once all of them
 /// are available. If a member fails, the others still run, then the chord fails with that member's
@@ -22,6 +23,29 @@ where
     B: Accepts<V, Output = O>, // not `B::Output`, of which the compiler would complain a second time
 {
     Signature::from_canvas(header.into_group().then(body.into_canvas()))
+}
+
+impl Canvas {
+    /// Creates a chord: the header's members run in parallel, then `body` runs with the list of
+    /// their values.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[task] async fn xsum(xs: Vec<i64>) -> i64 { xs.iter().sum() }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add, xsum]).start().await?;
+    /// let header = (0..3).map(|i| Canvas::task("add", (i, i)));
+    /// let canvas = Canvas::chord(header, Canvas::task("xsum", ()));
+    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(6));
+    /// # app.shutdown().await }
+    /// ```
+    pub fn chord(
+        header: impl IntoIterator<Item = Self, IntoIter: Send + 'static>,
+        body: Self,
+    ) -> Self {
+        Self::group(header).then(body)
+    }
 }
 
 /// The header of a chord: a group, or members that take the same upstream value `I`.

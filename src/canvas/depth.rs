@@ -6,7 +6,14 @@ use std::cell::Cell;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::freeze::{MAX_DEPTH, too_deep};
+/// The maximum depth of a canvas. Each level is a level of recursion here and in the codec, on a
+/// caller's thread of perhaps 2 MB, which an unoptimised build fills at about 230 levels.
+pub(crate) const MAX_DEPTH: usize = 128;
+
+/// Returns the reason for refusing a deeper canvas.
+pub(crate) fn too_deep() -> String {
+    format!("canvases nest at most {MAX_DEPTH} deep")
+}
 
 thread_local! {
     /// The number of values being decoded around the next one.

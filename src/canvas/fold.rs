@@ -2,40 +2,10 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::form::{Canvas, FoldSig, Form, Order};
 use super::payload::Payload;
-use super::{Canvas, Form};
-
-/// A group, and the task that folds the values of its members.
-#[derive(Clone)]
-pub(crate) struct FoldSig {
-    pub(crate) header: Canvas,
-    pub(crate) task: Cow<'static, str>,
-    pub(crate) init: Payload,
-    pub(crate) order: Order,
-    /// Whether the compiler has not checked the types.
-    pub(crate) dynamic: bool,
-}
-
-/// The order in which a fold takes the values of the members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Order {
-    /// In member order.
-    Members,
-    /// In the order in which the members end.
-    Arrivals,
-}
-
-impl Order {
-    /// Returns the name of the method that a user calls.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Members => "fold()",
-            Self::Arrivals => "fold_unordered()",
-        }
-    }
-}
 
 impl Canvas {
     /// Folds the values of the group, as [`Signature::fold`](crate::Signature::fold) does: `task`

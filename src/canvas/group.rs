@@ -1,6 +1,7 @@
 //! Groups: members in parallel, values in member order.
 
-use super::{Accepts, Canvas, Signature};
+use super::form::{Canvas, Form, LazyMembers};
+use super::signature::{Accepts, Signature};
 
 /// Runs the members in parallel, each with the same upstream value, and gives the list of their
 /// values in member order, whatever the order in which they end. If members fail, all others still
@@ -70,6 +71,73 @@ macro_rules! group {
     ($($member:expr),+ $(,)?) => {
         $crate::group_of(($($member,)+))
     };
+}
+
+impl Canvas {
+    /// Creates a group: the members run in parallel, and its value is the list of their values, in
+    /// member order. As with [`group`], the iterator is drawn when the canvas is submitted.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let canvas = Canvas::group((0..3).map(|i| Canvas::task("add", (i, i))));
+    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!([0, 2, 4]));
+    /// # app.shutdown().await }
+    /// ```
+    pub fn group(members: impl IntoIterator<Item = Self, IntoIter: Send + 'static>) -> Self {
+        Self::group_of(LazyMembers::new(members))
+    }
+
+    /// Creates a group from a list of members.
+    pub(crate) fn group_of_list(members: Vec<Self>) -> Self {
+        Self::group_of(members.into())
+    }
+
+    fn group_of(members: LazyMembers) -> Self {
+        Self::nested(Form::Group {
+            members,
+            settled: false,
+        })
+    }
+
+    /// Makes the group keep its failures, as [`Signature::settled`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn fail() -> Result<(), TaskError> { Err(TaskError::new("no")) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![fail]).start().await?;
+    /// let canvas = Canvas::group([Canvas::task("fail", ())]).settled();
+    /// let outcomes = app.apply_async(canvas).await?.get().await?;
+    /// assert_eq!(outcomes[0]["Err"]["message"], "no");
+    /// # app.shutdown().await }
+    /// ```
+    pub fn settled(mut self) -> Self {
+        let refusal = match &mut self.form {
+            Form::Group { settled, .. } | Form::Each { settled, .. } => {
+                *settled = true;
+                return self;
+            }
+            Form::Chain(steps, _) if !steps.is_empty() => {
+                let last = steps.pop().expect("not empty");
+                steps.push(last.settled());
+                return self;
+            }
+            Form::Chord { body, .. } => {
+                let unsettled = std::mem::replace(&mut **body, Self::refused(String::new()));
+                **body = unsettled.settled();
+                return self;
+            }
+            Form::Refused(_) => return self,
+            Form::Task(sig) => format!("settled() needs a group; `{}` is a task", sig.name),
+            Form::Fold(_) => "settled() goes on the group, before fold()".to_owned(),
+            Form::Chain(..) => "settled() needs a group; this is an empty chain".to_owned(),
+        };
+        self.form = Form::Refused(refusal);
+        self
+    }
 }
 
 /// A tuple of signatures that take the same `I` from upstream.

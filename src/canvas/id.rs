@@ -1,13 +1,9 @@
 //! Ids: one UUIDv7 per workflow. The id of a node is the workflow's id plus a number.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-
-use super::outcome::shorten;
-use crate::error::Error;
 
 /// The number of a node within its workflow. The root is 0.
 pub(crate) type Seq = u64;
@@ -54,6 +50,11 @@ impl Id {
     #[must_use]
     pub fn as_uuid(self) -> Uuid {
         self.0
+    }
+
+    /// Reads the text that [`Display`](fmt::Display) writes.
+    pub(crate) fn parse(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
     }
 
     /// Returns the node's number within its workflow.
@@ -140,26 +141,6 @@ impl fmt::Display for Id {
 impl fmt::Debug for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-impl FromStr for Id {
-    type Err = Error;
-
-    /// Parses the format that [`Display`](fmt::Display) writes.
-    ///
-    /// ```
-    /// let error = "order 7".parse::<chordal::Id>().unwrap_err();
-    /// assert!(matches!(error, chordal::Error::InvalidId { .. }));
-    /// assert!(error.to_string().starts_with("`order 7` is not an id: "));
-    /// ```
-    fn from_str(text: &str) -> Result<Self, Error> {
-        text.parse()
-            .map(Self)
-            .map_err(|error: uuid::Error| Error::InvalidId {
-                text: shorten(text),
-                reason: error.to_string(),
-            })
     }
 }
 

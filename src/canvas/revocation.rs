@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::id::{Id, Seq};
-use super::machine::fold::is_run;
+use super::machine::fold_run::is_run;
 use super::machine::{BODY, Index};
 use super::outcome::Outcome;
 use super::revoke_outcome::RevokeOutcome;

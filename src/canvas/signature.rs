@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::ops::BitOr;
 use std::time::{Duration, SystemTime};
 
-use super::Canvas;
+use super::form::Canvas;
 use super::outcome::TaskFailure;
 
 /// A task, chain, group or chord to run: it takes an `I` from upstream and gives an `O`.
@@ -86,6 +86,36 @@ impl<I> Accepts<I> for Canvas {
 
     fn into_canvas(self) -> Canvas {
         self
+    }
+}
+
+impl Canvas {
+    /// Gives the canvas types, which are not checked here: a wrong type shows as a failure of the
+    /// task, or as [`Error::Decode`](crate::Error::Decode).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = Canvas::task("add", (2, 2)).typed::<(), i64>() | add.partial(4);
+    /// assert_eq!(app.apply_async(sum).await?.get().await?, 8);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn typed<I, O>(self) -> Signature<I, O> {
+        Signature::from_canvas(self)
+    }
+}
+
+impl<I, O> From<Signature<I, O>> for Canvas {
+    fn from(signature: Signature<I, O>) -> Self {
+        signature.into_canvas()
+    }
+}
+
+impl<O> From<Immutable<O>> for Canvas {
+    fn from(signature: Immutable<O>) -> Self {
+        signature.into_canvas()
     }
 }
 

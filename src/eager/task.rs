@@ -21,9 +21,9 @@ use crate::actors::execute::call::{
 };
 use crate::backend::view::Shared;
 use crate::canvas::freeze::Node;
+use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::subtasks;
-use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};

@@ -5,8 +5,8 @@ use actix::Message;
 use tokio::sync::oneshot;
 
 use crate::actors::dispatch::permit::Permit;
+use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::machine::Purpose;
-use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::machine::task::AttemptOutcome;
 use crate::canvas::outcome::Outcome;
 

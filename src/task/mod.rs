@@ -24,7 +24,7 @@ pub use self::error::{IntoTaskError, TaskError};
 pub(crate) use self::limit::PayloadLimit;
 pub use self::options::{DEFAULT_QUEUE, TaskOptions};
 pub use self::registry::TaskEntry;
-pub(crate) use self::registry::{Call, Entry, Registry, refuse_over_long};
+pub(crate) use self::registry::{Call, Entry, Registry, refuse_long_name};
 pub use self::results::Results;
 pub use self::retry::Retry;
 pub use self::returned::{Replaced, TaskResult};

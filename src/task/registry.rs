@@ -10,7 +10,7 @@ use std::pin::Pin;
 use super::arguments::{Stored, StoredArgs, TaskArgs, TaskOutput, Unreadable};
 use super::{PayloadLimit, Task, TaskContext, TaskError, TaskOptions};
 use crate::canvas::binding;
-use crate::canvas::freeze::{Catalogue, SizeExceeded, TaskDef, over_long};
+use crate::canvas::freeze::{Catalogue, SizeExceeded, TaskDef, name_excess};
 use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::parked::{Misfit, NOT_REGISTERED};
@@ -182,8 +182,8 @@ impl Registry {
                     reason,
                 });
             }
-            refuse_over_long("task", entry.name, "")?;
-            refuse_over_long("queue", entry.options.queue, entry.name)?;
+            refuse_long_name("task", entry.name, "")?;
+            refuse_long_name("queue", entry.options.queue, entry.name)?;
             match tasks.entry(entry.name) {
                 hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(entry);
@@ -227,8 +227,8 @@ impl Registry {
 
 /// Refuses a name that is too long. `of`: `queue` or `task`. `task`: the task that is registered
 /// with a queue's name.
-pub(crate) fn refuse_over_long(of: &'static str, name: &str, task: &str) -> Result<()> {
-    let Some(SizeExceeded { bytes, limit }) = over_long(name) else {
+pub(crate) fn refuse_long_name(of: &'static str, name: &str, task: &str) -> Result<()> {
+    let Some(SizeExceeded { bytes, limit }) = name_excess(name) else {
         return Ok(());
     };
     Err(Error::NameTooLong {

@@ -27,6 +27,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "crate::app",
             "crate::task",
             "crate::result",
+            "crate::error",
         ],
     ),
     (

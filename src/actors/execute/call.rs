@@ -19,7 +19,7 @@ use crate::canvas::freeze;
 use crate::canvas::freeze::{Reason, SizeExceeded};
 use crate::canvas::id::Id;
 use crate::canvas::machine::child_spec::ChildSpec;
-use crate::canvas::machine::fold::Run;
+use crate::canvas::machine::fold_run::Run;
 use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Parts, Payload};

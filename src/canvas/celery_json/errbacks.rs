@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::write;
-use crate::canvas::{Canvas, Form};
+use crate::canvas::form::{Canvas, Form};
 
 /// Removes from the chords in a chord's header the errbacks that the chord itself has.
 ///

@@ -4,15 +4,16 @@
 //! chord is a task `celery.*` with its parts in `kwargs` (celery/canvas.py, `Signature`).
 
 mod errbacks;
+mod object;
 mod options;
 mod read;
 mod value;
 mod write;
 
-use super::Canvas;
-use super::freeze::{CanvasError, MAX_DEPTH, too_deep};
+use super::depth::{MAX_DEPTH, too_deep};
+use super::form::Canvas;
+use super::freeze::CanvasError;
 use super::options::Inherited;
-use crate::error::Result;
 
 /// The kind of a signature, determined by its task's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,81 +58,21 @@ impl Kind {
     }
 }
 
-impl Canvas {
-    /// Reads a signature as Celery serialises it: a task, `celery.chain`, `celery.group`,
-    /// `celery.chord`, `celery.map`, `celery.starmap` or `celery.chunks`, with nested signatures.
-    ///
-    /// As in Celery, a group directly in a group or in a chord's header gives its members to it, a
-    /// chain as a header gives its steps, an empty group is skipped in a chain, and a group of one
-    /// that is a step of a chain counts as its member; so does a submitted group of one whose
-    /// member gives the list of a group. Options of a chain apply to its first step, those of a
-    /// chord to its body, those of a group to all its members, and override theirs. Unlike in
-    /// Celery, a group always gives a list, even a group of one, and always in the order written.
-    /// An errback that a chord and a chord in its header both have, as Celery writes
-    /// `chord.link_error(…)`, runs once.
-    ///
-    /// Arguments may have the types that kombu tags (`{"__type__": "datetime", "__value__": …}`). A
-    /// datetime, date, time of day or decimal is given to the task as its text, a UUID as text with
-    /// hyphens, bytes as a list of numbers; Rust's types for these can be read from those forms.
-    /// Integers of up to 128 bits keep every digit: an integer of more than 64 bits fits only
-    /// `i128` or `u128`.
-    ///
-    /// ```
-    /// # use chordal::prelude::*;
-    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
-    /// # #[task] async fn xsum(xs: Vec<i64>, #[default] start: i64) -> i64 { start + xs.iter().sum::<i64>() }
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
-    /// # let app = App::in_memory().tasks(tasks![add, xsum]).start().await?;
-    /// let canvas = Canvas::from_json(
-    ///     r#"{"task": "celery.chord", "subtask_type": "chord", "kwargs": {
-    ///         "header": [{"task": "add", "args": [1, 1]}, {"task": "add", "args": [2, 2]}],
-    ///         "body": {"task": "xsum", "kwargs": {"start": 100}}}}"#,
-    /// )?;
-    /// assert_eq!(app.apply_async(canvas).await?.get().await?, serde_json::json!(106));
-    /// # app.shutdown().await }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Canvas`](crate::Error::Canvas) with the path and the expected value, if the text is
-    /// no signature, or has keys, options, tagged types or numbers that chordal does not know.
-    /// Names and arguments of tasks are checked when the canvas is submitted.
-    pub fn from_json(text: &str) -> Result<Self> {
-        read::read(text)
-            .map_err(CanvasError::outermost)
-            .map_err(Into::into)
-    }
+/// Reads a signature.
+pub(crate) fn from_json(text: &str) -> Result<Canvas, CanvasError> {
+    read::read(text).map_err(CanvasError::outermost)
+}
 
-    /// Writes the canvas as Celery's JSON; [`from_json`](Self::from_json) reads it again. Options
-    /// are written on the tasks to which they apply, because Celery passes those of a chain or
-    /// chord on differently than [`Signature::queue`](crate::Signature::queue).
-    ///
-    /// ```
-    /// # use chordal::prelude::*;
-    /// let json = Canvas::task("add", (2,)).queue("sums").to_json()?;
-    /// let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    /// assert_eq!(json["args"], serde_json::json!([2]));
-    /// assert_eq!(json["options"], serde_json::json!({"queue": "sums"}));
-    /// # Ok::<(), chordal::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Canvas`](crate::Error::Canvas) with the path of a part that has no form in Celery:
-    /// `each()`, `settled()`, `fold()`, an idempotency key, an empty group within a chain, a group
-    /// of one that Celery would take for its member, arguments that JSON cannot represent, integers
-    /// of more than 64 bits.
-    pub fn to_json(&self) -> Result<String> {
-        if self.is_deeper_than(MAX_DEPTH) {
-            return Err(CanvasError::at_top(&too_deep()).into());
-        }
-        let mut canvas = self.clone();
-        canvas.set_on_tasks(&Inherited::default());
-        write::write_outermost(&canvas)
-            .map(|value| value.to_string())
-            .map_err(CanvasError::outermost)
-            .map_err(Into::into)
+/// Writes a canvas, with the options on the tasks to which they apply.
+pub(crate) fn to_json(canvas: &Canvas) -> Result<String, CanvasError> {
+    if canvas.is_deeper_than(MAX_DEPTH) {
+        return Err(CanvasError::at_top(&too_deep()));
     }
+    let mut canvas = canvas.clone();
+    canvas.set_on_tasks(&Inherited::default());
+    write::write_outermost(&canvas)
+        .map(|value| value.to_string())
+        .map_err(CanvasError::outermost)
 }
 
 #[cfg(test)]
@@ -179,7 +120,7 @@ mod tests {
 
     /// Writes the canvas and reads it again.
     fn again(canvas: &Canvas) -> Canvas {
-        Canvas::from_json(&canvas.to_json().unwrap()).unwrap()
+        from_json(&to_json(canvas).unwrap()).unwrap()
     }
 
     #[test]
@@ -187,7 +128,7 @@ mod tests {
         let cases = include_str!("../../../tests/celery/cases_public.jsonl");
         for line in cases.lines() {
             let case: Value = serde_json::from_str(line).unwrap();
-            let canvas = Canvas::from_json(&case["canvas"].to_string()).unwrap();
+            let canvas = from_json(&case["canvas"].to_string()).unwrap();
             let canvas = match &case["apply"]["args"] {
                 Value::Null => canvas,
                 args => canvas.with_args(args),
@@ -298,9 +239,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_signature_stays_the_same_when_it_is_written_and_read_again(signature in signature()) {
-            let canvas = Canvas::from_json(&signature.to_string()).unwrap();
+            let canvas = from_json(&signature.to_string()).unwrap();
             // Some canvases that can be read cannot be written: empty chunks in a chain.
-            if canvas.to_json().is_ok() {
+            if to_json(&canvas).is_ok() {
                 prop_assert_eq!(frozen(again(&canvas)), frozen(canvas));
             }
         }
@@ -313,7 +254,7 @@ mod tests {
 
         #[test]
         fn reading_never_panics(text in r#"[\[\]{}:,"0-9a-z]{0,40}"#) {
-            let _ = Canvas::from_json(&text);
+            let _ = from_json(&text);
         }
     }
 }

@@ -8,11 +8,11 @@ use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
-use super::read::{Object, canvas, parse, parts_at, shown};
+use super::object::{Object, Read, parse, parts_at, shown};
 use super::value;
+use crate::canvas::form::{Canvas, Extras, Form};
 use crate::canvas::freeze::CanvasError;
 use crate::canvas::options::{Inherited, Options, When};
-use crate::canvas::{Canvas, Extras, Form};
 
 const KNOWN: [&str; 10] = [
     "link",
@@ -130,14 +130,18 @@ impl Canvas {
     }
 }
 
-/// Reads the options; a null option is absent (celery/canvas.py, `Signature._merge`).
-pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, CanvasError> {
+/// Reads the options; `callback` reads the callbacks. A null option is absent (celery/canvas.py,
+/// `Signature._merge`).
+pub(super) fn read(
+    object: &Object<'_>,
+    callback: impl Fn(&RawValue) -> Read<Canvas>,
+) -> Read<Settings> {
     let mut settings = Settings::default();
     let options = &mut settings.options;
     for (name, raw) in object.0.iter().filter(|(_, raw)| raw.get() != "null") {
         match name.as_str() {
-            "link" => settings.link = callbacks(raw, name, depth)?,
-            "link_error" => settings.link_error = callbacks(raw, name, depth)?,
+            "link" => settings.link = callbacks(raw, name, &callback)?,
+            "link_error" => settings.link_error = callbacks(raw, name, &callback)?,
             "queue" => options.queue = Some(parse::<String>(raw, name, "a text")?.into()),
             "priority" => {
                 let priority = parse(raw, name, "a number from 0 to 9")?;
@@ -170,14 +174,16 @@ pub(super) fn read(object: &Object<'_>, depth: usize) -> Result<Settings, Canvas
 const SECONDS: &str = "a number of seconds";
 
 /// Reads one signature or a list of them.
-fn callbacks(raw: &RawValue, name: &str, depth: usize) -> Result<Vec<Canvas>, CanvasError> {
+fn callbacks(
+    raw: &RawValue,
+    name: &str,
+    callback: impl Fn(&RawValue) -> Read<Canvas>,
+) -> Read<Vec<Canvas>> {
     if raw.get().starts_with('{') {
-        let callback = canvas(raw, depth);
-        return Ok(vec![
-            callback.map_err(|refusal| refusal.within(&format!("{name}[0]")))?,
-        ]);
+        let only = callback(raw).map_err(|error| error.within(&format!("{name}[0]")))?;
+        return Ok(vec![only]);
     }
-    parts_at(raw, name, name, |raw| canvas(raw, depth))
+    parts_at(raw, name, name, callback)
 }
 
 fn limit(raw: &RawValue, name: &str) -> Result<Duration, CanvasError> {

@@ -1,22 +1,22 @@
 //! Reads Celery's JSON one level at a time, so that hostile depth is an error and never deep
 //! recursion.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::object::{Object, Read, list, parse, parts_at, text};
 use super::options;
 use super::options::Settings;
 use super::value::payload;
 use super::{Kind, errbacks};
-use crate::canvas::freeze::{CanvasError, MAX_CALLBACKS, MAX_DEPTH, too_deep, too_many_callbacks};
+use crate::canvas::call::Call;
+use crate::canvas::depth::{MAX_DEPTH, too_deep};
+use crate::canvas::form::{Canvas, Form, Kwargs, Mode, Origin, TaskSig};
+use crate::canvas::freeze::CanvasError;
 use crate::canvas::payload::{ListWriter, Payload};
-use crate::canvas::{Call, Canvas, Form, Kwargs, Mode, Origin, TaskSig, arguments};
-
-type Read<T> = Result<T, CanvasError>;
+use crate::canvas::size::{MAX_CALLBACKS, too_many_callbacks};
+use crate::canvas::task::arguments;
 
 const KEYS: [&str; 7] = [
     "task",
@@ -93,7 +93,7 @@ struct Fields<'a> {
     immutable: bool,
 }
 
-pub(super) fn canvas(raw: &RawValue, depth: usize) -> Read<Canvas> {
+fn canvas(raw: &RawValue, depth: usize) -> Read<Canvas> {
     Ok(signature(raw, depth)?.canvas)
 }
 
@@ -103,7 +103,7 @@ fn signature(raw: &RawValue, depth: usize) -> Read<Part> {
         return Err(CanvasError::at_top(&too_deep()));
     }
     let fields = Fields::read(raw)?;
-    let settings = options::read(&fields.options, depth + 1)?;
+    let settings = options::read(&fields.options, |raw| canvas(raw, depth + 1))?;
     match fields.kind {
         Kind::Task => task(fields).map(|canvas| settings.on(canvas).into()),
         Kind::Map => map(fields, item).map(|canvas| settings.on(canvas).into()),
@@ -301,7 +301,7 @@ fn header(raw: &RawValue, depth: usize) -> Read<Vec<Canvas>> {
 /// Reads a chain as a header: its steps become the members. The chain's settings, which Celery
 /// drops, go to the steps to which they would go in a chain.
 fn steps_as_group(mut fields: Fields<'_>, depth: usize) -> Read<Part> {
-    let settings = options::read(&fields.options, depth)?;
+    let settings = options::read(&fields.options, |raw| canvas(raw, depth))?;
     let tasks = fields.parts(["tasks"])?[0];
     let mut steps = parts(tasks, "tasks", "chain", depth)?;
     let [of_first, of_last, of_every] = settings.of_steps();
@@ -479,23 +479,8 @@ fn lists(items: &[Payload]) -> Read<()> {
     }
 }
 
-/// Reads the signatures in a list, each with the path `path[i]`.
-pub(super) fn parts_at<T>(
-    raw: &RawValue,
-    key: &str,
-    path: &str,
-    each: impl Fn(&RawValue) -> Read<T>,
-) -> Read<Vec<T>> {
-    let at = |(i, raw)| each(raw).map_err(|error| error.within(&format!("{path}[{i}]")));
-    list(raw, key)?.into_iter().enumerate().map(at).collect()
-}
-
 fn parts(raw: &RawValue, key: &str, path: &str, depth: usize) -> Read<Vec<Part>> {
     parts_at(raw, key, path, |raw| signature(raw, depth))
-}
-
-fn list<'a>(raw: &'a RawValue, key: &str) -> Read<Vec<&'a RawValue>> {
-    parse(raw, key, "a list")
 }
 
 fn kwargs(object: &Object<'_>, key: &str) -> Read<Kwargs> {
@@ -503,100 +488,4 @@ fn kwargs(object: &Object<'_>, key: &str) -> Read<Kwargs> {
     entries
         .map(|(name, raw)| Ok((name.clone(), payload(raw, &format!("{key}.{name}"))?)))
         .collect()
-}
-
-fn text(raw: &RawValue, key: &str) -> Read<String> {
-    parse(raw, key, "a text")
-}
-
-/// Reads a value of a known type.
-pub(super) fn parse<'a, T: Deserialize<'a>>(
-    raw: &'a RawValue,
-    key: &str,
-    expected: &str,
-) -> Read<T> {
-    serde_json::from_str(raw.get()).map_err(|_| {
-        CanvasError::at_top(&format!(
-            "`{key}` must be {expected}, but is {}",
-            shown(raw)
-        ))
-    })
-}
-
-/// Describes a value for an error: a short value itself, or the kind of a longer one.
-pub(super) fn shown(raw: &RawValue) -> String {
-    match raw.get() {
-        text if text.starts_with('{') => "an object".to_owned(),
-        text if text.starts_with('[') => "a list".to_owned(),
-        text if text.len() <= 40 => text.to_owned(),
-        text if text.starts_with('"') => "a text".to_owned(),
-        _ => "a long number".to_owned(),
-    }
-}
-
-/// The unread entries of a JSON object.
-#[derive(Default)]
-pub(super) struct Object<'a>(pub(super) BTreeMap<String, &'a RawValue>);
-
-impl<'a> Object<'a> {
-    fn read(raw: &'a RawValue, object_name: &str) -> Read<Self> {
-        if !raw.get().starts_with('{') {
-            let actual = shown(raw);
-            return Err(CanvasError::at_top(&format!(
-                "{object_name} must be an object, but is {actual}"
-            )));
-        }
-        serde_json::from_str(raw.get())
-            .map_err(|error| CanvasError::at_top(&format!("{object_name} cannot be read: {error}")))
-    }
-
-    /// Takes an entry out; a null entry counts as absent.
-    fn take(&mut self, key: &str) -> Option<&'a RawValue> {
-        self.0.remove(key).filter(|raw| raw.get() != "null")
-    }
-
-    fn take_object(&mut self, key: &str) -> Read<Self> {
-        self.take(key).map_or_else(
-            || Ok(Self::default()),
-            |raw| Self::read(raw, &format!("`{key}`")),
-        )
-    }
-
-    /// Refuses unknown keys.
-    fn only(&self, object_name: &str, known: &[&str]) -> Read<()> {
-        match self.0.keys().find(|name| !known.contains(&name.as_str())) {
-            None => Ok(()),
-            Some(name) => Err(CanvasError::at_top(&format!(
-                "unknown key `{name}` in {object_name}; there can be {}",
-                known.join(", ")
-            ))),
-        }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Object<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-                let mut entries = BTreeMap::new();
-                while let Some((name, raw)) = map.next_entry::<String, &RawValue>()? {
-                    if entries.contains_key(&name) {
-                        return Err(serde::de::Error::custom(format!("`{name}` is given twice")));
-                    }
-                    entries.insert(name, raw);
-                }
-                Ok(Object(entries))
-            }
-        }
-
-        deserializer.deserialize_map(Entries)
-    }
 }

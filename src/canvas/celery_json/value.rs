@@ -15,7 +15,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::read::shown;
+use super::object::shown;
 use crate::canvas::freeze::CanvasError;
 use crate::canvas::payload::Payload;
 

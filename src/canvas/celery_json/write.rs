@@ -6,9 +6,9 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value, json};
 
 use super::{CHAIN, CHORD, GROUP, STARMAP, options};
+use crate::canvas::form::{Canvas, Extras, Form, Mode, TaskSig};
 use crate::canvas::freeze::CanvasError;
 use crate::canvas::payload::Payload;
-use crate::canvas::{Canvas, Extras, Form, Mode, TaskSig};
 
 type Written = Result<Value, CanvasError>;
 

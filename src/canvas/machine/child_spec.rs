@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fold::{Run, run_index};
+use super::fold_run::{Run, run_index};
 use super::workflow::ROOT;
 use super::{BODY, Index, PendingCallback, Purpose, Report};
 use crate::canvas::freeze::{Def, Node, TaskDef};

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::fold::Run;
+use super::fold_run::Run;
 use super::{BODY, ChildProgress, Index, PendingCallback, Record, Report, Verdict};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 

@@ -11,6 +11,7 @@ pub(crate) mod child_spec;
 pub(crate) mod chord;
 pub(crate) mod effect;
 pub(crate) mod fold;
+pub(crate) mod fold_run;
 pub(crate) mod group;
 pub(crate) mod subtasks;
 pub(crate) mod task;
@@ -105,7 +106,7 @@ impl ChildProgress {
 
 /// Says whether a child of a group, chord or fold is a member, which reports to the barrier.
 pub(crate) fn is_member(index: Index) -> bool {
-    index != BODY && !fold::is_run(index)
+    index != BODY && !fold_run::is_run(index)
 }
 
 /// The state that a task carries from one attempt to the next.

@@ -2,7 +2,7 @@
 
 use super::group::MAX_RESTARTS;
 use super::{ChildProgress, Index, PendingCallback, Purpose, Record, Report};
-use crate::canvas::freeze::Node;
+use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::outcome::Outcome;
 
 /// Invariant: within one purpose, a key identifies one child, however often the task uses it: an
@@ -21,14 +21,6 @@ struct Subtask {
     key: String,
     outcome: Option<Outcome>,
     restarts: u32,
-}
-
-/// A frozen canvas, numbered from 0, that becomes a child.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SubtaskPlan {
-    pub(crate) node: Box<Node>,
-    /// How many sequence numbers the canvas uses.
-    pub(crate) span: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]

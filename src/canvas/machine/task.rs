@@ -1,8 +1,9 @@
 //! The task: its attempts, from the request for a slot to the final outcome, and its subtasks.
 
 use super::subtasks;
-use super::subtasks::{SubtaskPlan, Subtasks};
+use super::subtasks::Subtasks;
 use super::{AttemptHistory, ChildProgress, Index, Purpose, Record, Report};
+use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::id::Seq;
 use crate::canvas::options::{Options, When};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};

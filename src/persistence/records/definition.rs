@@ -9,11 +9,11 @@ use super::codec::{Kind, MAX_RECORD};
 use super::keys;
 use crate::canvas::Canvas;
 use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::freeze::{
     Callbacks, CanvasError, Catalogue, Def, FanOutDef, MemberSink, Members, Node, TaskDef, freeze,
 };
 use crate::canvas::id::{Id, Seq};
-use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::machine::{Index, Purpose, Record};
 use crate::canvas::payload::Payload;
 use crate::persistence::{Pair, StoreError};

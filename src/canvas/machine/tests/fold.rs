@@ -4,7 +4,8 @@
 use super::*;
 use crate::canvas::Order;
 use crate::canvas::machine::AttemptHistory;
-use crate::canvas::machine::fold::{Fold, Intake, Run, is_run, run_index};
+use crate::canvas::machine::fold::{Fold, Intake};
+use crate::canvas::machine::fold_run::{Run, is_run, run_index};
 
 #[derive(Clone, Debug)]
 struct Spec {

@@ -2,9 +2,9 @@
 //! All interleavings of a few events, each event repeated and a crash after any.
 
 use super::*;
+use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::machine::Purpose;
 use crate::canvas::machine::subtasks;
-use crate::canvas::machine::subtasks::SubtaskPlan;
 use crate::canvas::options::When;
 use crate::canvas::time::{Moment, Scale, Time};
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::canvas::Order;
-use crate::canvas::machine::fold::{Fold, Intake, run_index};
+use crate::canvas::machine::fold::{Fold, Intake};
+use crate::canvas::machine::fold_run::run_index;
 use crate::canvas::revocation::{Revocations, answer, node_key};
 use crate::canvas::revoke_outcome::RevokeOutcome;
 

@@ -22,7 +22,7 @@ use super::keys;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
-use crate::canvas::machine::fold::is_run;
+use crate::canvas::machine::fold_run::is_run;
 use crate::canvas::machine::{BODY, ChildProgress, Index, Record};
 use crate::canvas::outcome::Outcome;
 use crate::canvas::quarantine::Suspect;

@@ -1,0 +1,201 @@
+//! The settings of a canvas: its options, callbacks and key.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use super::form::{Canvas, Extras};
+use super::options::When;
+
+impl Canvas {
+    /// Sets the queue of its tasks, as [`Signature::queue`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let canvas = Canvas::task("add", (2, 2)).queue("sums");
+    /// assert!(canvas.to_json().unwrap().contains(r#""queue":"sums""#));
+    /// ```
+    pub fn queue(mut self, queue: impl Into<Cow<'static, str>>) -> Self {
+        self.extras().options.queue = Some(queue.into());
+        self
+    }
+
+    /// Sets the priority, as [`Signature::priority`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let canvas = Canvas::task("add", (2, 2)).priority(9);
+    /// assert!(canvas.to_json().unwrap().contains(r#""priority":9"#));
+    /// ```
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.extras().options.priority = Some(priority);
+        self
+    }
+
+    /// Sets the number of retries, as [`Signature::max_retries`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let canvas = Canvas::task("add", (2, 2)).max_retries(3);
+    /// assert!(canvas.to_json().unwrap().contains(r#""max_retries":3"#));
+    /// ```
+    pub fn max_retries(mut self, max_retries: u32) -> Self {
+        self.extras().options.max_retries = Some(max_retries);
+        self
+    }
+
+    /// Sets the hard time limit, as [`Signature::time_limit`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let canvas = Canvas::task("add", (2, 2)).time_limit(Duration::from_secs(45));
+    /// assert!(canvas.to_json().unwrap().contains(r#""time_limit":45"#));
+    /// ```
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.extras().options.time_limit = Some(limit);
+        self
+    }
+
+    /// Sets the soft time limit, as [`Signature::soft_time_limit`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let canvas = Canvas::task("add", (2, 2)).soft_time_limit(Duration::from_secs(30));
+    /// assert!(canvas.to_json().unwrap().contains(r#""soft_time_limit":30"#));
+    /// ```
+    pub fn soft_time_limit(mut self, limit: Duration) -> Self {
+        self.extras().options.soft_time_limit = Some(limit);
+        self
+    }
+
+    /// Delays the start, as [`Signature::countdown`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let canvas = Canvas::task("add", (2, 2)).countdown(Duration::from_secs(60));
+    /// assert!(canvas.to_json().unwrap().contains(r#""countdown":60"#));
+    /// ```
+    pub fn countdown(mut self, delay: Duration) -> Self {
+        self.extras().options.eta = Some(When::In(delay));
+        self
+    }
+
+    /// Delays the start, as [`Signature::eta`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::SystemTime;
+    /// let canvas = Canvas::task("add", (2, 2)).eta(SystemTime::UNIX_EPOCH);
+    /// assert!(canvas.to_json().unwrap().contains(r#""eta":"1970-01-01T00:00:00Z""#));
+    /// ```
+    pub fn eta(mut self, time: SystemTime) -> Self {
+        self.extras().options.eta = Some(When::at(time));
+        self
+    }
+
+    /// Limits the wait for the start, as [`Signature::expires`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// let canvas = Canvas::task("add", (2, 2)).expires(Duration::from_secs(60));
+    /// assert!(canvas.to_json().unwrap().contains(r#""expires":60"#));
+    /// ```
+    pub fn expires(mut self, after: Duration) -> Self {
+        self.extras().options.expires = Some(When::In(after));
+        self
+    }
+
+    /// Limits the wait for the start, as [`Signature::expires_at`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::SystemTime;
+    /// let canvas = Canvas::task("add", (2, 2)).expires_at(SystemTime::UNIX_EPOCH);
+    /// assert!(canvas.to_json().unwrap().contains(r#""expires":"1970-01-01T00:00:00Z""#));
+    /// ```
+    pub fn expires_at(mut self, time: SystemTime) -> Self {
+        self.extras().options.expires = Some(When::at(time));
+        self
+    }
+
+    /// Adds a callback, as [`Signature::link`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let canvas = Canvas::task("add", (2, 2)).link(Canvas::task("add", (1,)));
+    /// let sum = app.apply_async(canvas).await?;
+    /// sum.get().await?;
+    /// assert_eq!(sum.children::<i64>().await?[0].get().await?, 5);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn link(mut self, callback: Self) -> Self {
+        let extras = self.extras();
+        extras.depth = extras.depth.max(callback.depth());
+        extras.link.push(callback);
+        self.bounded()
+    }
+
+    /// Adds an errback, as [`Signature::link_error`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn fail() -> Result<(), TaskError> { Err(TaskError::new("no")) }
+    /// # #[task] async fn why(failure: TaskFailure) -> String { failure.message }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![fail, why]).start().await?;
+    /// let canvas = Canvas::task("fail", ()).link_error(Canvas::task("why", ()));
+    /// let failed = app.apply_async(canvas).await?;
+    /// assert!(failed.get().await.is_err());
+    /// assert_eq!(failed.children::<String>().await?[0].get().await?, "no");
+    /// # app.shutdown().await }
+    /// ```
+    pub fn link_error(mut self, errback: Self) -> Self {
+        let extras = self.extras();
+        extras.depth = extras.depth.max(errback.depth());
+        extras.link_error.push(errback);
+        self.bounded()
+    }
+
+    /// Makes the second submission with `key` return the first one's handle, as
+    /// [`Signature::idempotency_key`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = || Canvas::task("add", (2, 2)).idempotency_key("sum");
+    /// assert_eq!(app.apply_async(sum()).await?.id(), app.apply_async(sum()).await?.id());
+    /// # app.shutdown().await }
+    /// ```
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.extras().idempotency_key = Some(key.into());
+        self
+    }
+
+    /// Adds the settings of the surrounding group; the group's options take precedence.
+    pub(crate) fn with_extras(mut self, outer: &Extras) -> Self {
+        let extras = self.extras();
+        extras.options = extras.options.merged_under(&outer.options);
+        extras.link.extend_from_slice(&outer.link);
+        extras.link_error.extend_from_slice(&outer.link_error);
+        extras.depth = extras.depth.max(outer.depth);
+        self.bounded()
+    }
+
+    pub(crate) fn with_errbacks(mut self, errbacks: &[Canvas]) -> Self {
+        if !errbacks.is_empty() {
+            self.extras
+                .get_or_insert_default()
+                .link_error
+                .extend_from_slice(errbacks);
+        }
+        self
+    }
+}
