@@ -1,4 +1,4 @@
-//! The errors that a caller of the library can receive.
+//! The errors that a caller of the library can receive, grouped by the call that returns them.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,24 +11,89 @@ use crate::persistence::StoreError;
 /// The result of a call of chordal.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The reason why a call failed.
+/// The reason why a call failed. Each variant but the last three belongs to one audience:
 ///
-/// `Debug` shows the same text as `Display`, because a `main` that returns the error prints it.
+/// | variant | returned by | means |
+/// |---|---|---|
+/// | [`Failed`](Self::Failed)([`TaskFailure`]) | `get` | the task failed, or the canvas that it belongs to |
+/// | [`Get`](Self::Get)([`GetError`]) | `get` | there is no value: not in time, not ever, or not of this type |
+/// | [`Id`](Self::Id)([`IdError`]) | calls with an id | the id is not known, or names nothing that the call can be about |
+/// | [`Submit`](Self::Submit)([`SubmitError`]) | `apply_async` and the like | the canvas is refused, and nothing of it is stored |
+/// | [`Start`](Self::Start)([`StartError`]) | [`start`](crate::AppBuilder::start) | a setting or a task is refused, or a thread is missing |
+/// | [`Context`](Self::Context)([`ContextError`]) | calls in a task | a task may not do this, or not here |
+/// | [`Store`](Self::Store)([`StoreError`]) | every call | the store cannot be opened, read or written |
+/// | [`Halted`](Self::Halted) | every call | an internal fault has stopped the engine |
+/// | [`ShutDown`](Self::ShutDown) | every call | the app has been shut down or dropped |
+/// | [`NoThread`](Self::NoThread) | calls that need a thread | the system refused one; the call may be repeated |
+///
+/// `{:?}` prints the text of `Display`, because a `main` that returns the error prints it so;
+/// `{:#?}` prints the fields.
+///
+/// ```
+/// use chordal::{Error, GetError};
+/// # use chordal::prelude::*;
+/// # use std::time::Duration;
+///
+/// # async fn f(sum: AsyncResult<i64>) {
+/// match sum.get_timeout(Duration::from_secs(5)).await {
+///     Ok(sum) => println!("{sum}"),
+///     Err(Error::Failed(failure)) => println!("{} failed: {}", failure.name, failure.message),
+///     Err(Error::Get(GetError::Timeout { .. })) => println!("it is still running"),
+///     Err(other) => println!("{other}"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The task, or the canvas it belongs to, failed.
     #[error(transparent)]
     Failed(Box<TaskFailure>),
-    /// The task will never run: it is a callback whose task failed, or an errback whose task did
-    /// not fail. (A task that expired or was revoked is [`Failed`](Self::Failed), with
-    /// [`FailureKind::Revoked`](crate::FailureKind::Revoked).)
-    #[error("task {id} will never run: what it waited for did not come")]
-    Revoked {
-        /// The id of the task.
-        id: Id,
+    /// There is no value to be had.
+    #[error(transparent)]
+    Get(#[from] GetError),
+    /// The call cannot be made with this id.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The canvas was refused; nothing of it stays in the store.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The app could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A task may not do this, or not here.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The store failed. [`StoreError::Full`] concerns this call alone: there is no space for new
+    /// work, and admitted work continues as far as space allows. After any other error of a write
+    /// the engine has halted: nothing more is acknowledged, and opening the store again recovers
+    /// everything acknowledged.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine stopped because of an internal fault; opening the store again recovers.
+    #[error("the engine has halted: {0}")]
+    Halted(String),
+    /// The app has been shut down; unfinished work resumes when the store is opened again.
+    #[error("the app has been shut down")]
+    ShutDown,
+    /// The system had no thread for this call (a limit on processes, or no memory). Nothing was
+    /// done; other work continues, and the call may be repeated.
+    #[error("no thread {purpose}: {reason}")]
+    NoThread {
+        /// The purpose of the thread.
+        purpose: &'static str,
+        /// The system's reason.
+        reason: String,
     },
-    /// The time given to `get_timeout` has passed; the work continues.
+}
+
+/// Why there is no value, although the task has not failed: returned by
+/// [`AsyncResult::get`](crate::AsyncResult::get) and its relatives.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GetError {
+    /// The time given to [`get_timeout`](crate::AsyncResult::get_timeout) has passed; the work
+    /// continues.
     #[error("no result of {id} within {waited:?}; the work goes on")]
     Timeout {
         /// The id of the task that was waited for.
@@ -36,17 +101,12 @@ pub enum Error {
         /// How long the call waited.
         waited: Duration,
     },
-    /// No task with this id is known: it was never submitted to this store, or its retention has
-    /// ended.
-    #[error("no task with id {id} is known")]
-    UnknownId {
-        /// The requested id.
-        id: Id,
-    },
-    /// Only a whole workflow can be forgotten, by the id of the submitted canvas.
-    #[error("{id} is a part of a workflow, which is kept or forgotten as a whole: {}", id.root())]
-    NotARoot {
-        /// The id of the part.
+    /// The task will never run: it is a callback whose task failed, or an errback whose task did
+    /// not fail. (A task that expired or was revoked is [`Failed`](Error::Failed), with
+    /// [`FailureKind::Revoked`](crate::FailureKind::Revoked).)
+    #[error("task {id} will never run: what it waited for did not come")]
+    NeverRuns {
+        /// The id of the task.
         id: Id,
     },
     /// The value is not of the requested type.
@@ -57,75 +117,24 @@ pub enum Error {
         /// The found and the expected type.
         what: String,
     },
-    /// The canvas was refused; nothing of it stays in the store.
-    #[error("canvas refused{}: {reason}", at(path))]
-    Canvas {
-        /// The path from the submitted canvas to the faulty part, for example
-        /// `chord.header[2].chain[1]`. A group that is followed by a step is a chord's header.
-        /// Empty for the submitted canvas itself.
-        path: String,
-        /// What is wrong with that part.
-        reason: String,
-    },
-    /// The arguments of a task exceed the [limit](crate::AppBuilder::max_payload); nothing of the
-    /// canvas stays in the store.
-    #[error(
-        "canvas refused{}: the arguments of `{task}` take {bytes} bytes, and the limit is {limit}",
-        at(path)
-    )]
-    PayloadTooLarge {
-        /// The path to the task, as in [`Canvas`](Self::Canvas).
-        path: String,
-        /// The task's name.
-        task: String,
-        /// The stored size of its arguments in bytes; for a map, of all its items.
-        bytes: u64,
-        /// The limit in bytes.
-        limit: u64,
-    },
-    /// The name of a queue or of a task is longer than 255 bytes, and such names become keys of the
-    /// store. A canvas with one is refused; an app that registers one does not start.
-    #[error(
-        "the name of a {of}{} takes {bytes} bytes, and the limit is {limit}",
-        at(path)
-    )]
-    NameTooLong {
-        /// The kind of name: `queue` or `task`.
-        of: &'static str,
-        /// Where it is used: the path to the canvas, as in [`Canvas`](Self::Canvas), or the
-        /// registered task.
-        path: String,
-        /// The size of the name in bytes.
-        bytes: u64,
-        /// The limit in bytes.
-        limit: u64,
-    },
-    /// A function that only a running task of an app can use was called elsewhere: in a task
-    /// function called directly, or after the attempt had ended.
-    #[error("only a running attempt of a task can do this")]
-    NotInTask,
-    /// A blocking task called a canvas. It could give its slot back while it waits, but not its
-    /// thread, and the threads would run out. Use `replace` or an async task instead.
-    #[error("a blocking task cannot call: it would hold its thread while it waits")]
-    CallInBlockingTask,
-    /// The function of a fold called a canvas, or added to a chord. It runs many times as one task,
-    /// which could not tell the subtasks of one run from those of another.
-    #[error("the function of a fold cannot call a canvas or add to a chord")]
-    WorkInFold,
-    /// The task is no member of a group or of a chord's header, so it cannot add to one.
-    #[error("task {id} is a member of no group and of no chord's header")]
-    NotInChord {
-        /// The id of the task.
+}
+
+/// Why a call cannot be made with an id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdError {
+    /// No task with this id is known: it was never submitted to this store, or its retention has
+    /// ended.
+    #[error("no task with id {id} is known")]
+    Unknown {
+        /// The requested id.
         id: Id,
     },
-    /// The limit on pending work is reached, and the caller did not want to wait
-    /// ([`App::try_apply_async`](crate::App::try_apply_async)).
-    #[error("the limit on pending work is reached: {tasks} tasks of {bytes} bytes are pending")]
-    Busy {
-        /// The number of pending tasks, chains, groups and chords.
-        tasks: u64,
-        /// The number of bytes that these take in the store.
-        bytes: u64,
+    /// Only a whole workflow can be forgotten, by the id of the submitted canvas.
+    #[error("{id} is a part of a workflow, which is kept or forgotten as a whole: {}", id.root())]
+    NotARoot {
+        /// The id of the part.
+        id: Id,
     },
     /// The task is not in [quarantine](crate::App::quarantined), nor, for a
     /// [discard](crate::App::discard), [parked](crate::App::parked).
@@ -141,6 +150,73 @@ pub enum Error {
         /// The id of the canvas or part to be revoked.
         id: Id,
     },
+    /// The text is not an id: it does not parse with `text.parse::<Id>()`.
+    #[error("`{text}` is not an id: {reason}")]
+    Invalid {
+        /// The text; if it is long, its beginning.
+        text: String,
+        /// Why it is not an id.
+        reason: String,
+    },
+}
+
+/// Why a canvas was refused; nothing of it stays in the store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The canvas is wrong.
+    #[error("canvas refused{}: {reason}", at(path))]
+    Canvas {
+        /// The path from the submitted canvas to the faulty part, for example
+        /// `chord.header[2].chain[1]`. A group that is followed by a step is a chord's header.
+        /// Empty for the submitted canvas itself.
+        path: String,
+        /// What is wrong with that part.
+        reason: String,
+    },
+    /// The arguments of a task exceed the [limit](crate::AppBuilder::max_payload).
+    #[error(
+        "canvas refused{}: the arguments of `{task}` take {bytes} bytes, and the limit is {limit}",
+        at(path)
+    )]
+    PayloadTooLarge {
+        /// The path to the task, as in [`Canvas`](Self::Canvas).
+        path: String,
+        /// The task's name.
+        task: String,
+        /// The stored size of its arguments in bytes; for a map, of all its items.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The name of a queue is longer than 255 bytes, and such names become keys of the store.
+    #[error(
+        "the name of a queue{} takes {bytes} bytes, and the limit is {limit}",
+        at(path)
+    )]
+    QueueNameTooLong {
+        /// The path to the canvas with that option, as in [`Canvas`](Self::Canvas).
+        path: String,
+        /// The size of the name in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The limit on pending work is reached, and the caller did not want to wait
+    /// ([`App::try_apply_async`](crate::App::try_apply_async)).
+    #[error("the limit on pending work is reached: {tasks} tasks of {bytes} bytes are pending")]
+    Busy {
+        /// The number of pending tasks, chains, groups and chords.
+        tasks: u64,
+        /// The number of bytes that these take in the store.
+        bytes: u64,
+    },
+}
+
+/// Why an app could not [start](crate::AppBuilder::start), apart from its store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
     /// Two tasks are registered under one name.
     #[error(
         "two tasks are registered as `{name}`: `{first}` and `{second}`; give one of them another name, `#[task(name = \"…\")]`"
@@ -161,38 +237,48 @@ pub enum Error {
         /// Why it cannot be registered.
         reason: String,
     },
-    /// The store failed. [`StoreError::Full`] concerns this call alone: there is no space for new
-    /// work, and admitted work continues as far as space allows. After any other error of a write
-    /// the engine has halted: nothing more is acknowledged, and opening the store again recovers
-    /// everything acknowledged.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The engine stopped because of an internal fault; opening the store again recovers.
-    #[error("the engine has halted: {0}")]
-    Halted(String),
-    /// The app has been shut down; unfinished work resumes when the store is opened again.
-    #[error("the app has been shut down")]
-    ShutDown,
-    /// The text is not an id: it does not parse with `text.parse::<Id>()`.
-    #[error("`{text}` is not an id: {reason}")]
-    InvalidId {
-        /// The text; if it is long, its beginning.
-        text: String,
-        /// Why it is not an id.
-        reason: String,
+    /// The name of a queue or of a task is longer than 255 bytes, and such names become keys of the
+    /// store.
+    #[error(
+        "the name of a {of}{} takes {bytes} bytes, and the limit is {limit}",
+        at(task)
+    )]
+    NameTooLong {
+        /// The kind of name: `queue` or `task`.
+        of: &'static str,
+        /// The registered task with that name or queue; empty for a queue of the app.
+        task: String,
+        /// The size of the name in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
     },
-    /// A thread or a runtime that the engine needs could not be started, or a setting is out of its
-    /// range.
+    /// A thread or a runtime that the engine needs could not be started.
     #[error("the engine could not start: {0}")]
-    Start(String),
-    /// The system had no thread for this call (a limit on processes, or no memory). Nothing was
-    /// done; other work continues, and the call may be repeated.
-    #[error("no thread {purpose}: {reason}")]
-    NoThread {
-        /// The purpose of the thread.
-        purpose: &'static str,
-        /// The system's reason.
-        reason: String,
+    Thread(String),
+}
+
+/// Why a task, or a function that only a task may call, was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContextError {
+    /// A function that only a running task of an app can use was called elsewhere: in a task
+    /// function called directly, or after the attempt had ended.
+    #[error("only a running attempt of a task can do this")]
+    NotInTask,
+    /// A blocking task called a canvas. It could give its slot back while it waits, but not its
+    /// thread, and the threads would run out. Use `replace` or an async task instead.
+    #[error("a blocking task cannot call: it would hold its thread while it waits")]
+    CallInBlockingTask,
+    /// The function of a fold called a canvas, or added to a chord. It runs many times as one task,
+    /// which could not tell the subtasks of one run from those of another.
+    #[error("the function of a fold cannot call a canvas or add to a chord")]
+    WorkInFold,
+    /// The task is no member of a group or of a chord's header, so it cannot add to one.
+    #[error("task {id} is a member of no group and of no chord's header")]
+    NotInChord {
+        /// The id of the task.
+        id: Id,
     },
     /// A running task waits for a result that cannot come while it waits: its own or that of a
     /// workflow it belongs to, or another task's while it holds a thread that this task may need.
@@ -214,24 +300,21 @@ impl Error {
 
 impl From<CanvasError> for Error {
     fn from(CanvasError { path, reason }: CanvasError) -> Self {
-        match reason {
-            Reason::Wrong(reason) => Self::Canvas { path, reason },
+        Self::Submit(match reason {
+            Reason::Wrong(reason) => SubmitError::Canvas { path, reason },
             Reason::TooLarge {
                 task,
                 excess: SizeExceeded { bytes, limit },
-            } => Self::PayloadTooLarge {
+            } => SubmitError::PayloadTooLarge {
                 path,
                 task,
                 bytes,
                 limit,
             },
-            Reason::QueueName(SizeExceeded { bytes, limit }) => Self::NameTooLong {
-                of: "queue",
-                path,
-                bytes,
-                limit,
-            },
-        }
+            Reason::QueueName(SizeExceeded { bytes, limit }) => {
+                SubmitError::QueueNameTooLong { path, bytes, limit }
+            }
+        })
     }
 }
 
@@ -243,7 +326,28 @@ impl From<TaskFailure> for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        let (name, fields): (_, &dyn fmt::Debug) = match self {
+            Self::Failed(failure) => ("Failed", failure),
+            Self::Get(error) => ("Get", error),
+            Self::Id(error) => ("Id", error),
+            Self::Submit(error) => ("Submit", error),
+            Self::Start(error) => ("Start", error),
+            Self::Context(error) => ("Context", error),
+            Self::Store(error) => ("Store", error),
+            Self::Halted(reason) => ("Halted", reason),
+            Self::ShutDown => return f.write_str("ShutDown"),
+            Self::NoThread { purpose, reason } => {
+                let mut fields = f.debug_struct("NoThread");
+                return fields
+                    .field("purpose", purpose)
+                    .field("reason", reason)
+                    .finish();
+            }
+        };
+        f.debug_tuple(name).field(fields).finish()
     }
 }
 

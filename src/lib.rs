@@ -43,8 +43,9 @@
 //! | `redb` | no | `persistence::RedbStore`, for [`App::with_store`] |
 //! | either | | `App::verify`, `App::salvage` and `App::import`, for stores of the engines that are there |
 //!
-//! Without either the store is memory ([`App::in_memory`]) or one of your own ([`Store`]). Features that
-//! begin with two underscores are for this repository's tests and tools, and may change at any time.
+//! Without either the store is memory ([`App::in_memory`]) or one of your own ([`Store`]). Features
+//! that begin with two underscores are for this repository's tests and tools, and may change at any
+//! time.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))] // see clippy.toml
 #![cfg_attr(not(feature = "sled"), allow(dead_code))] // helpers that only the sled store calls
@@ -84,7 +85,7 @@ pub use canvas::{
 };
 pub use chordal_macros::task;
 pub use clock::Clock;
-pub use error::{Error, Result};
+pub use error::{ContextError, Error, GetError, IdError, Result, StartError, SubmitError};
 pub use persistence::{Durability, Holder, Store, StoreError};
 pub use result::{AsyncResult, Completion, Completions, GroupResult};
 #[doc(hidden)]
@@ -121,6 +122,8 @@ struct FromCelery;
 mod guide {
     #[doc = include_str!("../docs/guide/lifecycle.md")]
     struct Lifecycle;
+    #[doc = include_str!("../docs/guide/errors.md")]
+    struct Errors;
     #[doc = include_str!("../docs/guide/retries.md")]
     struct Retries;
     #[doc = include_str!("../docs/guide/workflows.md")]

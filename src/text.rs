@@ -5,7 +5,9 @@ use std::str::FromStr;
 use crate::canvas::id::Id;
 use crate::canvas::outcome::shorten;
 use crate::canvas::{Canvas, celery_json};
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::SubmitError;
+use crate::error::{Error, IdError, Result};
 
 impl Canvas {
     /// Reads a signature as Celery serialises it: a task, `celery.chain`, `celery.group`,
@@ -43,7 +45,7 @@ impl Canvas {
     ///
     /// # Errors
     ///
-    /// [`Error::Canvas`](crate::Error::Canvas) with the path and the expected value, if the text is
+    /// [`SubmitError::Canvas`] with the path and the expected value, if the text is
     /// no signature, or has keys, options, tagged types or numbers that chordal does not know.
     /// Names and arguments of tasks are checked when the canvas is submitted.
     pub fn from_json(text: &str) -> Result<Self> {
@@ -65,7 +67,7 @@ impl Canvas {
     ///
     /// # Errors
     ///
-    /// [`Error::Canvas`](crate::Error::Canvas) with the path of a part that has no form in Celery:
+    /// [`SubmitError::Canvas`] with the path of a part that has no form in Celery:
     /// `each()`, `settled()`, `fold()`, an idempotency key, an empty group within a chain, a group
     /// of one that Celery would take for its member, arguments that JSON cannot represent, integers
     /// of more than 64 bits.
@@ -81,13 +83,15 @@ impl FromStr for Id {
     ///
     /// ```
     /// let error = "order 7".parse::<chordal::Id>().unwrap_err();
-    /// assert!(matches!(error, chordal::Error::InvalidId { .. }));
+    /// assert!(matches!(error, chordal::Error::Id(chordal::IdError::Invalid { .. })));
     /// assert!(error.to_string().starts_with("`order 7` is not an id: "));
     /// ```
     fn from_str(text: &str) -> Result<Self, Error> {
-        Self::parse(text).map_err(|error| Error::InvalidId {
-            text: shorten(text),
-            reason: error.to_string(),
+        Self::parse(text).map_err(|error| {
+            Error::Id(IdError::Invalid {
+                text: shorten(text),
+                reason: error.to_string(),
+            })
         })
     }
 }

@@ -38,7 +38,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use chordal::persistence::RedbStore;
-use chordal::{App, AppBuilder, AsyncResult, Durability, Error, Id};
+use chordal::{App, AppBuilder, AsyncResult, Durability, Error, Id, IdError};
 use clap::{Parser, ValueEnum};
 use indicatif::HumanCount;
 use plan::Plan;
@@ -228,7 +228,7 @@ async fn count(app: &App, args: &Args, plan: &Plan) -> anyhow::Result<Answer> {
 /// Removes the tables of runs that are no longer known.
 async fn clear_old(app: &App) -> anyhow::Result<()> {
     for run in shelf::runs().context("cannot read the tables")? {
-        if let Err(Error::UnknownId { .. }) = app.async_result::<Shelved>(run).await {
+        if let Err(Error::Id(IdError::Unknown { .. })) = app.async_result::<Shelved>(run).await {
             shelf::clear(run, None).context("cannot clear the tables away")?;
         }
     }

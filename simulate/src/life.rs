@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::System;
 use chordal::persistence::Store;
 use chordal::simulation;
-use chordal::{App, AsyncResult, Error, Id};
+use chordal::{App, AsyncResult, Error, Id, IdError};
 use serde_json::Value;
 use tokio::task::LocalSet;
 
@@ -144,7 +144,7 @@ impl Driver {
                 let (world, app) = (world.clone(), app.clone());
                 tokio::task::spawn_local(async move {
                     match app.requeue(task.id).await {
-                        Ok(()) | Err(Error::NotQuarantined { .. }) => {}
+                        Ok(()) | Err(Error::Id(IdError::NotQuarantined { .. })) => {}
                         Err(error) => check_error(&world, &error),
                     }
                 });
@@ -284,12 +284,12 @@ async fn check_after_opening(world: &World, app: &App) {
                 )),
             },
             Ok(_) => {}
-            Err(Error::UnknownId { .. }) if world.has_lost.get() => {
+            Err(Error::Id(IdError::Unknown { .. })) if world.has_lost.get() => {
                 let mut submitted = submitted.borrow_mut();
                 submitted.id = None;
                 submitted.done = false;
             }
-            Err(Error::UnknownId { .. }) if world.plan.sweeps_early() => {}
+            Err(Error::Id(IdError::Unknown { .. })) if world.plan.sweeps_early() => {}
             Err(error) => world.report_fault(format!("flow {number} was acknowledged: {error}")),
         }
     }
@@ -306,7 +306,7 @@ async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error
     if forgotten {
         let id = id.expect("a forgotten flow has an id");
         match app.forget(id).await {
-            Ok(()) | Err(Error::UnknownId { .. }) => {}
+            Ok(()) | Err(Error::Id(IdError::Unknown { .. })) => {}
             Err(error) => return Err(error),
         }
         submitted.borrow_mut().done = true;
@@ -314,7 +314,7 @@ async fn follow(world: &Rc<World>, app: &App, number: usize) -> Result<(), Error
     }
     let result = match id {
         Some(id) => match app.async_result::<Value>(id).await {
-            Err(Error::UnknownId { .. }) if world.plan.sweeps_early() => {
+            Err(Error::Id(IdError::Unknown { .. })) if world.plan.sweeps_early() => {
                 submitted.borrow_mut().done = true;
                 return Ok(());
             }

@@ -1,6 +1,6 @@
 //! Lookups: callers that look up a flow while it is swept. They find it complete, or not at all.
 
-use chordal::{App, Error, Id};
+use chordal::{App, Error, Id, IdError};
 use serde_json::Value;
 
 use crate::dice::Dice;
@@ -42,7 +42,7 @@ pub(crate) async fn look_up(world: &World, app: &App, flow: usize, id: Id) -> Re
                     ));
                 }
             }
-            Err(Error::UnknownId { .. }) => {
+            Err(Error::Id(IdError::Unknown { .. })) => {
                 world.log(|| format!("flow {flow} is gone"));
                 return Ok(());
             }

@@ -1,6 +1,6 @@
 //! Callers that revoke: the nodes that they revoke, the times, and the answers, which must hold.
 
-use chordal::{App, Error, Id, RevokeOutcome};
+use chordal::{App, Error, Id, IdError, RevokeOutcome};
 
 use crate::dice::Dice;
 use crate::world::World;
@@ -60,7 +60,7 @@ pub(crate) async fn ask(world: &World, app: &App, flow: usize, root: Id) -> Resu
     world.log(|| format!("flow {flow}: revoke {id}"));
     let answer = match app.revoke(id).await {
         Ok(answer) => answer,
-        Err(Error::UnknownId { .. }) => return Ok(()),
+        Err(Error::Id(IdError::Unknown { .. })) => return Ok(()),
         Err(error) => return Err(error),
     };
     world.log(|| format!("flow {flow}: answered {answer:?}"));

@@ -17,7 +17,7 @@ use crate::backend::view::Shared;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::quarantine::policy::{QuarantineHook, QuarantinePolicy, QuarantinedTask};
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StartError};
 use crate::persistence::{Durability, LOCK_TIMEOUT};
 use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_long_name};
 
@@ -188,7 +188,7 @@ impl AppBuilder {
     }
 
     /// Gives one queue its own slots: `tasks` async and `tasks` blocking ones; at least 1. Its name
-    /// has at most 255 bytes, as every queue's name has ([`Error::NameTooLong`] at the start).
+    /// has at most 255 bytes, as every queue's name has ([`StartError::NameTooLong`] at the start).
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -204,8 +204,8 @@ impl AppBuilder {
         self
     }
 
-    /// Sets how many threads async tasks share. Default: the number of cores; at least 1, and at most
-    /// 32,767.
+    /// Sets how many threads async tasks share. Default: the number of cores; at least 1, and at
+    /// most 32,767.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -218,7 +218,8 @@ impl AppBuilder {
     }
 
     /// Sets how many tasks may be [pending](App::pending) before submitting more has to wait
-    /// ([`App::apply_async`]) or is refused ([`App::try_apply_async`]). Default: 10,000,000; at least 1.
+    /// ([`App::apply_async`]) or is refused ([`App::try_apply_async`]). Default: 10,000,000; at
+    /// least 1.
     ///
     /// Every task, chain, group and chord of a canvas counts, including callbacks that may never
     /// run. A workflow counts in full until it and its callbacks have ended, and pending work stays
@@ -269,12 +270,16 @@ impl AppBuilder {
     ///
     /// ```
     /// # use chordal::prelude::*;
-    /// # use chordal::Error;
+    /// use chordal::{Error, SubmitError};
+    ///
     /// # #[task] async fn length(text: String) -> usize { text.len() }
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
     /// let app = App::in_memory().tasks(tasks![length]).max_payload(1_000).start().await?;
     /// let refused = app.apply_async(length.s("x".repeat(1_000))).await;
-    /// assert!(matches!(refused, Err(Error::PayloadTooLarge { bytes: 1_003, limit: 1_000, .. })));
+    /// let Err(Error::Submit(SubmitError::PayloadTooLarge { bytes, limit, .. })) = refused else {
+    ///     panic!("it is too large");
+    /// };
+    /// assert_eq!((bytes, limit), (1_003, 1_000));
     /// # app.shutdown().await }
     /// ```
     pub fn max_payload(mut self, bytes: u64) -> Self {
@@ -415,10 +420,10 @@ impl AppBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::DuplicateTask`], [`Error::InvalidTask`], [`Error::NameTooLong`]; [`Error::Store`]
-    /// if the store is locked by another process, is damaged, was written by a newer version, or
-    /// cannot be opened; [`Error::Start`] if the system does not provide the threads that the
-    /// engine needs, or a setting is out of its range.
+    /// [`StartError::DuplicateTask`], [`StartError::InvalidTask`], [`StartError::NameTooLong`];
+    /// [`Error::Store`] if the store is locked by another process, is damaged, was written by a
+    /// newer version, or cannot be opened; [`StartError::Thread`] if the system does not provide
+    /// the threads that the engine needs, or a setting is out of its range.
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
         if let Source::Eager = self.store {
@@ -430,9 +435,9 @@ impl AppBuilder {
         }
         if self.worker_threads > MAX_WORKERS {
             let asked = self.worker_threads;
-            return Err(Error::Start(format!(
+            return Err(Error::Start(StartError::Thread(format!(
                 "worker_threads is {asked}, and at most {MAX_WORKERS}"
-            )));
+            ))));
         }
         let grace = self.grace;
         let runtime = SharedRuntime::default();
@@ -446,10 +451,12 @@ impl AppBuilder {
                 engine.run(&thread_runtime, ready);
                 drop(ends);
             })
-            .map_err(|error| Error::Start(format!("its thread: {error}")))?;
-        let started = started
-            .await
-            .unwrap_or_else(|_| Err(Error::Start("its thread panicked".to_owned())));
+            .map_err(|error| Error::Start(StartError::Thread(format!("its thread: {error}"))))?;
+        let started = started.await.unwrap_or_else(|_| {
+            Err(Error::Start(StartError::Thread(
+                "its thread panicked".to_owned(),
+            )))
+        });
         Ok(App(Arc::new(Running {
             shared: started?,
             grace,

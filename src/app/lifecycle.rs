@@ -25,7 +25,7 @@ use crate::backend::user_runtime::UserRuntime;
 use crate::backend::view::{Backend, EngineHandle, Shared};
 use crate::canvas::admission::pending_limit::Load;
 use crate::clock::{Clock, Ids};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StartError};
 use crate::messages::engine::Shutdown;
 #[cfg(feature = "sled")]
 use crate::persistence::SledStore;
@@ -207,9 +207,13 @@ impl Engine {
         self,
         runtime: &SharedRuntime,
     ) -> Result<(SystemRunner, Arbiter, Arc<Shared>)> {
-        let no_thread = |error| Error::Start(format!("the store's thread: {error}"));
-        let user_runtime = Runtime::start(self.worker_threads)
-            .map_err(|error| Error::Start(format!("the threads of its workers: {error}")))?;
+        let no_thread =
+            |error| Error::Start(StartError::Thread(format!("the store's thread: {error}")));
+        let user_runtime = Runtime::start(self.worker_threads).map_err(|error| {
+            Error::Start(StartError::Thread(format!(
+                "the threads of its workers: {error}"
+            )))
+        })?;
         let workers = user_runtime.workers();
         *runtime.lock() = Some(user_runtime);
         let actors = actors_runtime().map_err(no_thread)?;

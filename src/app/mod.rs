@@ -25,9 +25,11 @@ use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::QuarantinedTask;
 use crate::canvas::revoke_outcome::RevokeOutcome;
-#[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
+#[cfg(doc)]
+#[cfg(doc)]
+use crate::error::{Error, GetError, IdError, SubmitError};
 use crate::messages::task::Released;
 use crate::persistence::{MemoryStore, Store};
 use crate::result::{AsyncResult, Wait};
@@ -68,8 +70,9 @@ impl App {
     /// chordal never logs the arguments and results of tasks. sled logs stored bytes at its level
     /// `TRACE`, and only there.
     ///
-    /// This exists with the feature `sled`, which is a default. With redb alone it does not: a directory
-    /// belongs to one engine, and what a name opens does not depend on which features are on.
+    /// This exists with the feature `sled`, which is a default. With redb alone it does not: a
+    /// directory belongs to one engine, and what a name opens does not depend on which features are
+    /// on.
     #[cfg(feature = "sled")]
     pub fn open(directory: impl Into<PathBuf>) -> AppBuilder {
         AppBuilder::new(Source::Sled(directory.into()))
@@ -145,25 +148,27 @@ impl App {
     ///
     /// ```
     /// # use chordal::prelude::*;
+    /// use chordal::{Error, SubmitError};
+    ///
     /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
     /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
     /// let sum = app.apply_async(add.s(2, 2)).await?;
-    /// assert_eq!(sum.get().await?, 4);
+    /// assert_eq!(sum.await?, 4);
     ///
     /// let refused = app.apply_async(Canvas::task("add", (2,))).await;
-    /// assert!(matches!(refused, Err(chordal::Error::Canvas { .. })));
+    /// assert!(matches!(refused, Err(Error::Submit(SubmitError::Canvas { .. }))));
     /// # app.shutdown().await }
     /// ```
     ///
     /// # Errors
     ///
-    /// Returns [`Error::Canvas`] if the canvas is refused, [`Error::PayloadTooLarge`] if arguments
-    /// are [too large](AppBuilder::max_payload), [`Error::Store`] if the store fails or the disk is
-    /// full, [`Error::NoThread`] if the system has no thread to draw a large canvas with, and
-    /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. A refused canvas
-    /// leaves nothing in the store, nor does a future that is dropped before the engine has the
-    /// whole canvas.
+    /// Returns [`SubmitError::Canvas`] if the canvas is refused, [`SubmitError::PayloadTooLarge`]
+    /// if arguments are [too large](AppBuilder::max_payload), [`Error::Store`] if the store fails
+    /// or the disk is full, [`Error::NoThread`] if the system has no thread to draw a large canvas
+    /// with, and [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs. A refused
+    /// canvas leaves nothing in the store, nor does a future that is dropped before the engine has
+    /// the whole canvas.
     ///
     /// # Panics
     ///
@@ -189,18 +194,21 @@ impl App {
     ///
     /// ```
     /// # use chordal::prelude::*;
+    /// use chordal::{Error, SubmitError};
+    ///
     /// # #[task] async fn forever() { std::future::pending().await }
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
     /// let app = App::in_memory().tasks(tasks![forever]).max_pending(1).start().await?;
     /// app.try_apply_async(forever.s()).await?;
     /// let more = app.try_apply_async(forever.s()).await;
-    /// assert!(matches!(more, Err(chordal::Error::Busy { tasks: 1, .. })));
+    /// assert!(matches!(more, Err(Error::Submit(SubmitError::Busy { tasks: 1, .. }))));
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`], also if other submissions wait; and as [`apply_async`](Self::apply_async).
+    /// [`SubmitError::Busy`], also if other submissions wait; and as
+    /// [`apply_async`](Self::apply_async).
     ///
     /// # Panics
     ///
@@ -249,7 +257,7 @@ impl App {
     }
 
     /// Returns the handle of a task, chain, group or chord that was submitted earlier, even before
-    /// a restart. The type is not checked here: a wrong type shows as [`Error::Decode`].
+    /// a restart. The type is not checked here: a wrong type shows as [`GetError::Decode`].
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -263,7 +271,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownId`] if it was never submitted to this store or its retention has ended.
+    /// [`IdError::Unknown`] if it was never submitted to this store or its retention has ended.
     pub async fn async_result<O>(&self, id: Id) -> Result<AsyncResult<O>> {
         AsyncResult::find(self.0.shared.clone(), id).await
     }
@@ -283,7 +291,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownId`] if the id was never submitted to this store, its retention has ended,
+    /// [`IdError::Unknown`] if the id was never submitted to this store, its retention has ended,
     /// or it is already forgotten; and as [`AsyncResult::forget`].
     pub async fn forget(&self, id: Id) -> Result<()> {
         client::forget(&self.0.shared, id).await
@@ -401,7 +409,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::NotQuarantined`] if the task is not in quarantine; [`Error::Store`],
+    /// [`IdError::NotQuarantined`] if the task is not in quarantine; [`Error::Store`],
     /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
     pub async fn requeue(&self, id: Id) -> Result<()> {
         client::release(&self.0.shared, id, Released::ToRun)
@@ -429,8 +437,8 @@ impl App {
     ///
     /// # Errors
     ///
-    /// As [`requeue`](Self::requeue); [`Error::NotQuarantined`] if it is neither in quarantine nor
-    /// parked.
+    /// As [`requeue`](Self::requeue); [`IdError::NotQuarantined`] if it is neither in quarantine
+    /// nor parked.
     pub async fn discard(&self, id: Id) -> Result<()> {
         let shared = &self.0.shared;
         if client::release(shared, id, Released::ToFail).await? {

@@ -24,7 +24,7 @@ use crate::canvas::payload::{ListWriter, Payload};
 use crate::canvas::quarantine::policy::QuarantinedTask;
 use crate::clock::Clock;
 use crate::eager::EagerStore;
-use crate::error::{Error, Result};
+use crate::error::{Error, IdError, Result};
 use crate::messages::task::TaskKey;
 use crate::persistence::records::reader::{Elements, ElementsError, Progress, Reader};
 use crate::task::Registry;
@@ -224,8 +224,12 @@ impl Shared {
 
     /// Returns the progress of a node.
     pub(crate) async fn progress(&self, id: Id) -> Result<Progress> {
-        self.read(move |reader| reader.progress(id)?.ok_or(Error::UnknownId { id }))
-            .await
+        self.read(move |reader| {
+            reader
+                .progress(id)?
+                .ok_or(Error::Id(IdError::Unknown { id }))
+        })
+        .await
     }
 
     /// Runs a read that may be large: in an engine on the pool, or on this thread if the system has

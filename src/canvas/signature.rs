@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use super::form::Canvas;
 use super::outcome::TaskFailure;
+#[cfg(doc)]
+use crate::error::GetError;
 
 /// A task, chain, group or chord to run: it takes an `I` from upstream and gives an `O`.
 ///
@@ -91,7 +93,7 @@ impl<I> Accepts<I> for Canvas {
 
 impl Canvas {
     /// Gives the canvas types, which are not checked here: a wrong type shows as a failure of the
-    /// task, or as [`Error::Decode`](crate::Error::Decode).
+    /// task, or as [`GetError::Decode`].
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -386,8 +388,8 @@ macro_rules! builders {
             /// runs it; on a chord the body runs it, even if the header fails (celery/canvas.py). A
             /// task that [expires](Self::expires) does not run it.
             ///
-            /// A method binds tighter than `|`: for the errback of a whole chain, write the chain in
-            /// parentheses.
+            /// A method binds tighter than `|`: for the errback of a whole chain, write the chain
+            /// in parentheses.
             ///
             /// ```
             /// # use chordal::prelude::*;

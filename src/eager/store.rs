@@ -8,7 +8,7 @@ use crate::backend::view::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::clock::Ids;
-use crate::error::{Error, Result};
+use crate::error::{Error, IdError, Result};
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::commit_builder::CommitBuilder;
@@ -21,8 +21,8 @@ use crate::persistence::{MemoryStore, StoreError};
 #[derive(Debug)]
 pub(crate) struct EagerStore {
     reader: Reader,
-    /// The number of the last commit; locked while a commit is written, so that commits are published
-    /// in order.
+    /// The number of the last commit; locked while a commit is written, so that commits are
+    /// published in order.
     last: Mutex<u64>,
     pub(crate) ids: Ids,
 }
@@ -73,10 +73,11 @@ impl EagerStore {
         Ok(None)
     }
 
-    /// Forgets a workflow that has ended; notes that one that has not ended is to be forgotten then.
+    /// Forgets a workflow that has ended; notes that one that has not ended is to be forgotten
+    /// then.
     pub(crate) fn forget(&self, shared: &Shared, root: Id) -> Result<()> {
         let Some(head) = self.reader.header(root)? else {
-            return Err(Error::UnknownId { id: root });
+            return Err(Error::Id(IdError::Unknown { id: root }));
         };
         let mut draft = CommitBuilder::default();
         match self.reader.ended(root)? {

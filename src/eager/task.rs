@@ -28,7 +28,7 @@ use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule
 use crate::canvas::machine::{ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::time::Time;
-use crate::error::{Error, Result};
+use crate::error::{ContextError, Error, Result};
 use crate::persistence::records::commit_builder;
 use crate::persistence::records::commit_builder::CommitBuilder;
 use crate::persistence::records::definition;
@@ -447,7 +447,7 @@ impl Attempt {
         let wants = state
             .machine
             .start_subtask(self.number, Purpose::Call, key, graft);
-        let (index, commands) = wants.ok_or(Error::NotInTask)?;
+        let (index, commands) = wants.ok_or(Error::Context(ContextError::NotInTask))?;
         let mut draft = CommitBuilder::default();
         task.perform(&mut state, commands, &mut draft);
         task.run.commit(draft)?;

@@ -18,7 +18,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Record};
 use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::canvas::payload::Payload;
-use crate::error::{Error, Result};
+use crate::error::{Error, GetError, Result};
 use crate::persistence::records::codec;
 use crate::persistence::records::keys;
 
@@ -70,8 +70,8 @@ pub struct Completion<T> {
 ///
 /// It is a [`Stream`], so the methods of `futures::StreamExt` apply; [`next`](Self::next) alone
 /// needs no other crate. An item is an error if the stream itself fails: the app has ended, a value
-/// has another type ([`Error::Decode`]), or the group never began because a step before it failed
-/// ([`Error::Failed`]). It is the last item.
+/// has another type ([`GetError::Decode`]), or the group never began because a step before it
+/// failed ([`Error::Failed`]). It is the last item.
 #[must_use = "a stream does nothing until it is polled"]
 pub struct Completions<T> {
     id: Id,
@@ -123,9 +123,11 @@ impl<T: DeserializeOwned> Completions<T> {
 
     fn decode(&self, index: u64, outcome: Result<Payload, TaskFailure>) -> Result<Completion<T>> {
         let decode = |payload: Payload| {
-            payload.decode().map_err(|what| Error::Decode {
-                id: self.id,
-                what: format!("element {index}: {what}"),
+            payload.decode().map_err(|what| {
+                Error::Get(GetError::Decode {
+                    id: self.id,
+                    what: format!("element {index}: {what}"),
+                })
             })
         };
         Ok(Completion {
@@ -315,7 +317,9 @@ impl Members {
             Outcome::Success(value) => value,
         };
         let list = self.handle.shared.load(id.root(), value).await?;
-        let elements = list.elements().map_err(|what| Error::Decode { id, what })?;
+        let elements = list
+            .elements()
+            .map_err(|what| Error::Get(GetError::Decode { id, what }))?;
         self.ready = (0..).zip(elements.into_iter().map(Ok)).collect();
         // Set last: if this future is dropped before, the list is read again.
         self.source = Source::Exhausted;

@@ -20,7 +20,7 @@ use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::canvas::state::State;
-use crate::error::{Error, Result};
+use crate::error::{Error, IdError, Result};
 use crate::persistence::records::reader::{NodeLocation, Reader, Resolution};
 
 /// The handle of a submitted task, chain, group or chord (Celery's `AsyncResult`).
@@ -98,9 +98,12 @@ impl<O> AsyncResult<O> {
         let Some(guard) = shared.retention_guards.pin_unless_leaving(id.root()) else {
             // The answer must not depend on records that are not durable yet.
             client::confirm(&shared).await?;
-            return Err(Error::UnknownId { id });
+            return Err(Error::Id(IdError::Unknown { id }));
         };
-        let location = shared.reader()?.find(id)?.ok_or(Error::UnknownId { id })?;
+        let location = shared
+            .reader()?
+            .find(id)?
+            .ok_or(Error::Id(IdError::Unknown { id }))?;
         Ok(if id == id.root() {
             Self::root(shared, guard)
         } else {
@@ -180,7 +183,7 @@ impl<O> AsyncResult<O> {
                 },
                 None => {
                     let location = reader.find(self.id)?;
-                    let location = location.ok_or(Error::UnknownId { id: self.id })?;
+                    let location = location.ok_or(Error::Id(IdError::Unknown { id: self.id }))?;
                     reader.state(self.id, &location)?
                 }
             },
@@ -288,7 +291,7 @@ impl<O> AsyncResult<O> {
     pub async fn children<T>(&self) -> Result<Vec<AsyncResult<T>>> {
         let reader = self.reader()?;
         let Some(parent) = reader.find(self.id)? else {
-            return Err(Error::UnknownId { id: self.id });
+            return Err(Error::Id(IdError::Unknown { id: self.id }));
         };
         let mut children = self.handles(reader.children(self.id, &parent)?);
         if let Some(task) = parent.task() {
@@ -333,7 +336,7 @@ impl<O> AsyncResult<O> {
         let reader = self.reader()?;
         let root = self.id.root();
         let location = reader.find(self.id)?;
-        let location = location.ok_or(Error::UnknownId { id: self.id })?;
+        let location = location.ok_or(Error::Id(IdError::Unknown { id: self.id }))?;
         let parent = match reader.parent(root, &location)? {
             Some(parent) => Some(root.node(parent.node.seq)),
             None => reader.submitter(root)?,
@@ -346,7 +349,7 @@ impl<O> AsyncResult<O> {
                 attempt: self.attempt.clone(),
                 ..parent
             })),
-            Err(Error::UnknownId { .. }) => Ok(None),
+            Err(Error::Id(IdError::Unknown { .. })) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -385,7 +388,7 @@ impl<O> AsyncResult<O> {
     pub async fn members<T>(&self) -> Result<Option<Vec<AsyncResult<T>>>> {
         let reader = self.reader()?;
         let Some(location) = reader.find(self.id)? else {
-            return Err(Error::UnknownId { id: self.id });
+            return Err(Error::Id(IdError::Unknown { id: self.id }));
         };
         let members = reader.members(self.id.root(), &location)?;
         Ok(members.map(|members| self.handles(members)))
@@ -414,7 +417,7 @@ impl<O> AsyncResult<O> {
     pub async fn eta(&self) -> Result<Option<SystemTime>> {
         let reader = self.reader()?;
         let Some(location) = reader.find(self.id)? else {
-            return Err(Error::UnknownId { id: self.id });
+            return Err(Error::Id(IdError::Unknown { id: self.id }));
         };
         let root = self.id.root();
         let due = match reader.waits_until(root, &location.node)? {
@@ -436,6 +439,8 @@ impl<O> AsyncResult<O> {
     ///
     /// ```
     /// # use chordal::prelude::*;
+    /// use chordal::{Error, IdError};
+    ///
     /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
     /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
@@ -443,13 +448,14 @@ impl<O> AsyncResult<O> {
     /// let id = sum.id();
     /// assert_eq!(sum.get().await?, 4);
     /// sum.forget().await?;
-    /// assert!(matches!(app.async_result::<i64>(id).await, Err(chordal::Error::UnknownId { .. })));
+    /// let found = app.async_result::<i64>(id).await;
+    /// assert!(matches!(found, Err(Error::Id(IdError::Unknown { .. }))));
     /// # app.shutdown().await }
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::NotARoot`] for a part of a workflow; [`Error::Store`], or [`Error::ShutDown`] and
+    /// [`IdError::NotARoot`] for a part of a workflow; [`Error::Store`], or [`Error::ShutDown`] and
     /// [`Error::Halted`] after the end of the app. To forget it twice is no error.
     pub async fn forget(self) -> Result<()> {
         let Self {
@@ -457,7 +463,7 @@ impl<O> AsyncResult<O> {
         } = self;
         drop(guard);
         match client::forget(&shared, id).await {
-            Err(Error::UnknownId { .. }) => Ok(()),
+            Err(Error::Id(IdError::Unknown { .. })) => Ok(()),
             result => result,
         }
     }
@@ -493,7 +499,7 @@ impl<O> AsyncResult<O> {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownId`] if it is forgotten; [`Error::NotRevocable`] in an eager app if it has
+    /// [`IdError::Unknown`] if it is forgotten; [`IdError::NotRevocable`] in an eager app if it has
     /// not ended; and as [`state`](Self::state).
     pub async fn revoke(&self) -> Result<RevokeOutcome> {
         client::revoke(&self.shared, self.id).await
@@ -532,7 +538,7 @@ impl<O> AsyncResult<O> {
             Some(location) => Ok(location.node.clone()),
             None => reader
                 .root(self.id)?
-                .ok_or(Error::UnknownId { id: self.id }),
+                .ok_or(Error::Id(IdError::Unknown { id: self.id })),
         }
     }
 
@@ -560,7 +566,7 @@ impl<O> AsyncResult<O> {
     fn check_there(&self, reader: &Reader) -> Result<()> {
         match reader.exists(self.id.root())? {
             true => Ok(()),
-            false => Err(Error::UnknownId { id: self.id }),
+            false => Err(Error::Id(IdError::Unknown { id: self.id })),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::backend::view::{Backend, Watch};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::payload::Payload;
-use crate::error::{Error, Result};
+use crate::error::{ContextError, Error, GetError, Result};
 use crate::messages::engine::EngineMessage;
 use crate::persistence::records::reader::Resolution;
 
@@ -96,7 +96,7 @@ impl<O> AsyncResult<O> {
         let watch = self.watch(self.decided_in())?;
         match self.until(&watch, || self.resolution(), wait).await? {
             Resolution::Ended(outcome) => Ok(outcome),
-            Resolution::Never => Err(Error::Revoked { id: self.id }),
+            Resolution::Never => Err(Error::Get(GetError::NeverRuns { id: self.id })),
         }
     }
 
@@ -142,7 +142,7 @@ impl<O> AsyncResult<O> {
     }
 
     fn no_wait(&self, why: &'static str) -> Error {
-        Error::WaitInTask { id: self.id, why }
+        Error::Context(ContextError::WaitInTask { id: self.id, why })
     }
 }
 
@@ -176,9 +176,9 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     /// [`Error::Failed`] with the task's failure. A group fails with the failure of its lowest
     /// failed member. A chord whose header has failed has a failure of its own, of the type
     /// `ChordError` and the kind [`FailureKind::Chord`](crate::FailureKind::Chord): it names the
-    /// failed member, whose failure is its `cause`. [`Error::Revoked`] for a callback that will
-    /// never run because of its task's outcome, [`Error::Decode`] if the value is not an `O`,
-    /// [`Error::WaitInTask`] in a task, as above, and as [`state`](Self::state).
+    /// failed member, whose failure is its `cause`. [`GetError::NeverRuns`] for a callback that
+    /// will never run because of its task's outcome, [`GetError::Decode`] if the value is not an
+    /// `O`, [`ContextError::WaitInTask`] in a task, as above, and as [`state`](Self::state).
     pub async fn get(&self) -> Result<O> {
         self.value(Wait::Open).await
     }
@@ -205,13 +205,13 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     /// # let app = App::in_memory().tasks(tasks![endless]).start().await?;
     /// let handle = app.apply_async(endless.s()).await?;
     /// let error = handle.get_timeout(Duration::from_millis(5)).await.unwrap_err();
-    /// assert!(matches!(error, chordal::Error::Timeout { .. }));
+    /// assert!(matches!(error, chordal::Error::Get(chordal::GetError::Timeout { .. })));
     /// # drop(app); Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`], and as [`get`](Self::get).
+    /// [`GetError::Timeout`], and as [`get`](Self::get).
     pub async fn get_timeout(&self, timeout: Duration) -> Result<O> {
         let engine = match &self.shared.backend {
             Backend::Engine(engine) => engine,
@@ -219,10 +219,10 @@ impl<O: DeserializeOwned> AsyncResult<O> {
             Backend::Eager(_) => {
                 return match self.ready().await? {
                     true => self.get().await,
-                    false => Err(Error::Timeout {
+                    false => Err(Error::Get(GetError::Timeout {
                         id: self.id,
                         waited: Duration::ZERO,
-                    }),
+                    })),
                 };
             }
         };
@@ -238,7 +238,7 @@ impl<O: DeserializeOwned> AsyncResult<O> {
             biased;
             result = self.value(Wait::Bounded) => result,
             fired = timer => Err(match fired {
-                Ok(()) => Error::Timeout { id: self.id, waited: timeout },
+                Ok(()) => Error::Get(GetError::Timeout { id: self.id, waited: timeout }),
                 Err(_) => self.shared.ended().unwrap_or(Error::ShutDown),
             }),
         };
@@ -261,8 +261,8 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get); [`Error::WaitInTask`] in every task, async or not, unless the value
-    /// is available.
+    /// As [`get`](Self::get); [`ContextError::WaitInTask`] in every task, async or not, unless the
+    /// value is available.
     pub fn get_blocking(&self) -> Result<O> {
         if body::current(&self.shared).is_some() && self.resolution()?.is_none() {
             return Err(self.no_wait(HOLDS_THREAD));
@@ -272,7 +272,7 @@ impl<O: DeserializeOwned> AsyncResult<O> {
 
     fn decode(&self, payload: &Payload) -> Result<O> {
         let decoded = payload.decode();
-        decoded.map_err(|what| Error::Decode { id: self.id, what })
+        decoded.map_err(|what| Error::Get(GetError::Decode { id: self.id, what }))
     }
 }
 

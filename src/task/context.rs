@@ -16,7 +16,7 @@ use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::{Accepts, freeze};
 use crate::eager;
-use crate::error::{Error, Result};
+use crate::error::{ContextError, Error, GetError, Result, SubmitError};
 use crate::persistence::records::reader::Elements;
 use crate::result::AsyncResult;
 
@@ -66,7 +66,7 @@ pub(crate) enum Host {
 impl Host {
     pub(crate) fn shared(&self) -> Result<&Arc<Shared>> {
         match self {
-            Self::Detached => Err(Error::NotInTask),
+            Self::Detached => Err(Error::Context(ContextError::NotInTask)),
             Self::Engine(attempt) => Ok(attempt.shared()),
             Self::Eager(attempt) => Ok(attempt.shared()),
         }
@@ -74,7 +74,7 @@ impl Host {
 
     async fn call(&self, key: &str, plan: SubtaskPlan) -> Result<Outcome> {
         match self {
-            Self::Detached => Err(Error::NotInTask),
+            Self::Detached => Err(Error::Context(ContextError::NotInTask)),
             Self::Engine(attempt) => attempt.call(key, plan).await,
             Self::Eager(attempt) => attempt.call(key, plan).await,
         }
@@ -91,7 +91,7 @@ impl Host {
 
 impl TaskContext {
     /// Creates a context outside any app, for calling a task's function directly. Operations that
-    /// need an app return [`Error::NotInTask`].
+    /// need an app return [`ContextError::NotInTask`].
     #[must_use]
     pub fn detached() -> Self {
         Self {
@@ -264,7 +264,7 @@ impl TaskContext {
     ///
     /// # Errors
     ///
-    /// As [`App::apply_async`](crate::App::apply_async); [`Error::NotInTask`].
+    /// As [`App::apply_async`](crate::App::apply_async); [`ContextError::NotInTask`].
     pub async fn apply_async<S: Accepts<()>>(
         &self,
         signature: S,
@@ -313,9 +313,9 @@ impl TaskContext {
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] with the failure of the called canvas, [`Error::Canvas`],
-    /// [`Error::Decode`]; [`Error::NotInTask`] outside a running attempt;
-    /// [`Error::CallInBlockingTask`]; [`Error::WorkInFold`].
+    /// [`Error::Failed`] with the failure of the called canvas, [`SubmitError::Canvas`],
+    /// [`GetError::Decode`]; [`ContextError::NotInTask`] outside a running attempt;
+    /// [`ContextError::CallInBlockingTask`]; [`ContextError::WorkInFold`].
     pub async fn call<S>(&self, key: &str, signature: S) -> Result<S::Output>
     where
         S: Accepts<()>,
@@ -323,17 +323,17 @@ impl TaskContext {
     {
         let shared = self.host.shared()?;
         if self.blocking {
-            return Err(Error::CallInBlockingTask);
+            return Err(Error::Context(ContextError::CallInBlockingTask));
         }
         if self.folds {
-            return Err(Error::WorkInFold);
+            return Err(Error::Context(ContextError::WorkInFold));
         }
         if key.len() > MAX_KEY {
             let reason = format!("the key of a call has at most {MAX_KEY} bytes");
-            return Err(Error::Canvas {
+            return Err(Error::Submit(SubmitError::Canvas {
                 path: String::new(),
                 reason,
-            });
+            }));
         }
         let plan = self.plan_subtask(signature)?;
         let key = match self.item {
@@ -345,7 +345,7 @@ impl TaskContext {
                 let payload = shared.load(self.root_id(), value).await?;
                 payload
                     .decode()
-                    .map_err(|what| Error::Decode { id: self.id, what })
+                    .map_err(|what| Error::Get(GetError::Decode { id: self.id, what }))
             }
             Outcome::Failure(failure) | Outcome::Revoked(failure) => Err(Error::Failed(failure)),
         }
@@ -388,13 +388,13 @@ impl TaskContext {
     /// canvas is refused.
     pub fn add_to_chord<S: Accepts<()>>(&self, signature: S) -> Result<()> {
         if let Host::Detached = self.host {
-            return Err(Error::NotInTask);
+            return Err(Error::Context(ContextError::NotInTask));
         }
         if self.folds {
-            return Err(Error::WorkInFold);
+            return Err(Error::Context(ContextError::WorkInFold));
         }
         if self.group_id.is_none() {
-            return Err(Error::NotInChord { id: self.id });
+            return Err(Error::Context(ContextError::NotInChord { id: self.id }));
         }
         self.host.add(self.plan_subtask(signature)?);
         Ok(())

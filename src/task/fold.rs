@@ -4,6 +4,8 @@ use serde::Serialize;
 
 use super::Task;
 use crate::canvas::{Immutable, Order, Signature};
+#[cfg(doc)]
+use crate::error::ContextError;
 
 impl<I, O> Signature<I, Vec<O>> {
     /// Folds the values of this group one after the other in member order, as [`Iterator::fold`]
@@ -34,7 +36,7 @@ impl<I, O> Signature<I, Vec<O>> {
     /// to members without their own; `countdown`, `eta` and `expires` apply to the first run of
     /// `task`. The accumulator is stored once per run and encoded once per call: keep it small.
     /// `task` cannot be replaced, call or add to a chord
-    /// ([`Error::WorkInFold`](crate::Error::WorkInFold)).
+    /// ([`ContextError::WorkInFold`]).
     ///
     /// If a member fails, no further value is folded, the other members still run, and the fold
     /// fails as a chord does, with a `ChordError` that names the lowest failed member; the

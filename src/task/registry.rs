@@ -15,7 +15,7 @@ use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::parked::{Misfit, NOT_REGISTERED};
 use crate::canvas::payload::{Parts, Payload};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StartError};
 
 /// A call of a task's function.
 pub(crate) type Call = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
@@ -177,10 +177,10 @@ impl Registry {
         let mut tasks = HashMap::new();
         for TaskEntry(entry) in entries {
             if let Err(reason) = entry.options.limits().check() {
-                return Err(Error::InvalidTask {
+                return Err(Error::Start(StartError::InvalidTask {
                     name: entry.name.to_owned(),
                     reason,
-                });
+                }));
             }
             refuse_long_name("task", entry.name, "")?;
             refuse_long_name("queue", entry.options.queue, entry.name)?;
@@ -191,11 +191,11 @@ impl Registry {
                 // Listing one task twice is no mistake.
                 hash_map::Entry::Occupied(existing) if existing.get().task == entry.task => {}
                 hash_map::Entry::Occupied(existing) => {
-                    return Err(Error::DuplicateTask {
+                    return Err(Error::Start(StartError::DuplicateTask {
                         name: entry.name.to_owned(),
                         first: (existing.get().path)(),
                         second: (entry.path)(),
-                    });
+                    }));
                 }
             }
         }
@@ -231,12 +231,12 @@ pub(crate) fn refuse_long_name(of: &'static str, name: &str, task: &str) -> Resu
     let Some(SizeExceeded { bytes, limit }) = name_excess(name) else {
         return Ok(());
     };
-    Err(Error::NameTooLong {
+    Err(Error::Start(StartError::NameTooLong {
         of,
-        path: task.to_owned(),
+        task: task.to_owned(),
         bytes,
         limit,
-    })
+    }))
 }
 
 impl Catalogue for Registry {

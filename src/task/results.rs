@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::TaskContext;
 use crate::backend::view::Shared;
 use crate::canvas::payload::Payload;
-use crate::error::{Error, Result};
+use crate::error::{Error, GetError, Result};
 use crate::persistence::records::reader::{Elements, ElementsError};
 
 /// The results of a group, in member order, read from the store as a task asks for them. A chord's
@@ -50,7 +50,7 @@ use crate::persistence::records::reader::{Elements, ElementsError};
 /// # Errors
 ///
 /// An item is an error if the store cannot be read ([`Error::Store`], [`Error::ShutDown`]), and
-/// then all later items are errors too; or [`Error::Decode`] if it is not a `T`. No item is left
+/// then all later items are errors too; or [`GetError::Decode`] if it is not a `T`. No item is left
 /// out, and `len` returns how many items are left.
 pub struct Results<T>(Source<T>);
 
@@ -134,7 +134,11 @@ impl Stored {
             }
         };
         let id = self.elements.id();
-        Some(payload.decode().map_err(|what| Error::Decode { id, what }))
+        Some(
+            payload
+                .decode()
+                .map_err(|what| Error::Get(GetError::Decode { id, what })),
+        )
     }
 
     fn read(&mut self) -> Result<Payload> {
@@ -144,11 +148,13 @@ impl Stored {
         match self.elements.next(&reader) {
             Some(Ok(payload)) => Ok(payload),
             Some(Err(ElementsError::Store(error))) => Err(error.into()),
-            Some(Err(ElementsError::NotAList(what))) => Err(Error::Decode { id, what }),
-            None => Err(Error::Decode {
+            Some(Err(ElementsError::NotAList(what))) => {
+                Err(Error::Get(GetError::Decode { id, what }))
+            }
+            None => Err(Error::Get(GetError::Decode {
                 id,
                 what: "the list ends too early".to_owned(),
-            }),
+            })),
         }
     }
 }

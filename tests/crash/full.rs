@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chordal::persistence::{SledStore, verify};
 use chordal::prelude::*;
-use chordal::{Error, Id, StoreError};
+use chordal::{Error, GetError, Id, StoreError};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -148,7 +148,10 @@ async fn on_a_full_disk_what_was_taken_in_goes_on_and_new_work_waits_for_room() 
         .get_timeout(Duration::from_millis(300))
         .await
         .unwrap_err();
-    assert!(matches!(waits, Error::Timeout { .. }), "{waits}");
+    assert!(
+        matches!(waits, Error::Get(GetError::Timeout { .. })),
+        "{waits}"
+    );
     for _ in 0..3 {
         let error = app.apply_async(letters.s(1)).await.unwrap_err();
         assert!(is_full(&error), "{error}");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use chordal::persistence::Audit;
 use chordal::prelude::*;
-use chordal::{Error, Results, State};
+use chordal::{Error, GetError, Results, StartError, State};
 use tempfile::TempDir;
 
 use crate::say;
@@ -122,7 +122,10 @@ async fn little(home: &Path) -> chordal::Result<()> {
         assert!(matches!(error, Error::NoThread { .. }), "{error}");
     }
     if let Err(error) = one.get_timeout(PATIENCE).await {
-        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        assert!(
+            matches!(error, Error::Get(GetError::Timeout { .. })),
+            "{error}"
+        );
         println!("\nwaits");
     }
     limit(MANY);
@@ -151,7 +154,10 @@ async fn lacking(home: &Path) -> chordal::Result<()> {
         .apply_async(blocking.s(7).on_error(undo.partial()))
         .await?;
     let timeout = waits.get_timeout(PATIENCE).await;
-    assert!(matches!(timeout, Err(Error::Timeout { .. })), "{timeout:?}");
+    assert!(
+        matches!(timeout, Err(Error::Get(GetError::Timeout { .. }))),
+        "{timeout:?}"
+    );
     assert_eq!(waits.state().await?, State::Started);
     assert_eq!(RUNS.load(Ordering::SeqCst), 0);
     // What is read for a body is read all the same.
@@ -196,7 +202,10 @@ async fn lacking(home: &Path) -> chordal::Result<()> {
     }
     assert!(checkpoints() > before || !cfg!(debug_assertions));
     let other = App::in_memory().start().await;
-    assert!(matches!(other, Err(Error::Start(_))), "{other:?}");
+    assert!(
+        matches!(other, Err(Error::Start(StartError::Thread(_)))),
+        "{other:?}"
+    );
 
     limit(MANY);
     assert_eq!(waits.get().await?, 7);
@@ -216,7 +225,10 @@ async fn lacking(home: &Path) -> chordal::Result<()> {
     let late = app.apply_async(number.s(1)).await;
     assert!(matches!(late, Err(Error::ShutDown)), "{late:?}");
     let refused = open(home).await;
-    assert!(matches!(refused, Err(Error::Start(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::Start(StartError::Thread(_)))),
+        "{refused:?}"
+    );
 
     limit(MANY);
     let app = open(home).await?;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use chordal::persistence::{MemoryStore, Store};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Error, Id, State};
+use chordal::{AppBuilder, Clock, Error, Id, IdError, State};
 use tokio::sync::watch;
 
 use crate::disk::Disk;
@@ -341,7 +341,9 @@ async fn a_crash_behind_any_batch_neither_loses_nor_doubles_what_waits() {
         for (n, (result, acknowledged)) in (0..).zip(&told) {
             match app.async_result::<u64>(result.id()).await {
                 Ok(result) => assert_eq!(within(result.get()).await.unwrap(), n),
-                Err(Error::UnknownId { .. }) => assert!(kept < *acknowledged, "{n} is lost"),
+                Err(Error::Id(IdError::Unknown { .. })) => {
+                    assert!(kept < *acknowledged, "{n} is lost")
+                }
                 Err(error) => panic!("{error}"),
             }
         }
@@ -364,7 +366,7 @@ mod forget {
     async fn is_unknown(app: &App, id: Id) -> bool {
         matches!(
             app.async_result::<u64>(id).await,
-            Err(Error::UnknownId { .. })
+            Err(Error::Id(IdError::Unknown { .. }))
         )
     }
 
@@ -382,7 +384,10 @@ mod forget {
         assert!(is_unknown(&app, id).await);
         assert_eq!(within(other.get()).await.unwrap(), 7);
         other.forget().await.unwrap();
-        assert!(matches!(app.forget(id).await, Err(Error::UnknownId { .. })));
+        assert!(matches!(
+            app.forget(id).await,
+            Err(Error::Id(IdError::Unknown { .. }))
+        ));
         let again = submit(&app, canvas()).await;
         assert_ne!(again.id(), id);
         within(again.at_rest()).await.unwrap();
@@ -442,8 +447,13 @@ mod forget {
             within(group.at_rest()).await.unwrap();
             let part = group.children::<u64>().await.unwrap().remove(0);
             let id = part.id();
-            assert!(matches!(app.forget(id).await, Err(Error::NotARoot { id: of }) if of == id));
-            assert!(matches!(part.forget().await, Err(Error::NotARoot { .. })));
+            assert!(
+                matches!(app.forget(id).await, Err(Error::Id(IdError::NotARoot { id: of })) if of == id)
+            );
+            assert!(matches!(
+                part.forget().await,
+                Err(Error::Id(IdError::NotARoot { .. }))
+            ));
             app.shutdown().await.unwrap();
         }
     }

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Error, FailureKind, Id, State};
+use chordal::{
+    AppBuilder, Clock, ContextError, Error, FailureKind, GetError, Id, IdError, State, SubmitError,
+};
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::Value;
 use tokio::sync::watch;

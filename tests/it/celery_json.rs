@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use chordal::Error;
 use chordal::persistence::{MemoryStore, Store};
 use chordal::prelude::*;
+use chordal::{Error, SubmitError};
 use serde_json::{Value, json};
 
 #[task]
@@ -544,7 +544,7 @@ fn what_is_set_on_a_group_within_goes_to_its_members() {
 
 fn refusal<T: std::fmt::Debug>(refused: chordal::Result<T>) -> (String, String) {
     match refused {
-        Err(Error::Canvas { path, reason }) => (path, reason),
+        Err(Error::Submit(SubmitError::Canvas { path, reason })) => (path, reason),
         other => panic!("not refused: {other:?}"),
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use chordal::prelude::*;
-use chordal::{Canvas, Clock, Error, FailureKind, State};
+use chordal::{Canvas, Clock, Error, FailureKind, State, SubmitError};
 use parking_lot::Mutex;
 
 static NOTES: Mutex<Vec<(&str, String)>> = Mutex::new(Vec::new());
@@ -373,10 +373,16 @@ fn a_key_submits_once_and_what_is_refused_runs_nothing() {
         assert_eq!(first.id(), second.id());
         assert_eq!(second.get().await?, 2);
         let unknown = app.apply_async(total.s(vec![1])).await;
-        assert!(matches!(unknown, Err(Error::Canvas { .. })));
+        assert!(matches!(
+            unknown,
+            Err(Error::Submit(SubmitError::Canvas { .. }))
+        ));
         let canvas = Canvas::from_json(r#"{"task": "nobody", "args": []}"#)?;
         let unknown = app.apply_async(canvas).await;
-        assert!(matches!(unknown, Err(Error::Canvas { .. })));
+        assert!(matches!(
+            unknown,
+            Err(Error::Submit(SubmitError::Canvas { .. }))
+        ));
         Ok(())
     });
 }

@@ -1,4 +1,4 @@
-//! Each error of a store as an app's user meets it: typed, and saying what and where.
+//! The errors as an app's user meets them: typed, and saying what and where.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,56 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chordal::persistence::{Batch, Scan, SledStore};
 use chordal::prelude::*;
-use chordal::{Durability, Error, Store, StoreError};
+use chordal::{Durability, Error, Id, IdError, Store, StoreError, SubmitError};
 use tempfile::TempDir;
+
+#[test]
+fn debug_is_the_text_and_alternate_debug_shows_the_fields() {
+    let id: Id = "01900000-0000-7000-8000-000000000000".parse().unwrap();
+    let busy = SubmitError::Busy {
+        tasks: 3,
+        bytes: 70,
+    };
+    for (error, fields) in [
+        (
+            Error::from(IdError::Unknown { id }),
+            "Id(\n    Unknown {\n        id: ",
+        ),
+        (
+            busy.into(),
+            "Submit(\n    Busy {\n        tasks: 3,\n        bytes: 70,\n    },\n)",
+        ),
+        (Error::Halted("why".into()), "Halted(\n    \"why\",\n)"),
+        (Error::ShutDown, "ShutDown"),
+    ] {
+        assert_eq!(format!("{error:?}"), error.to_string());
+        let shown = format!("{error:#?}");
+        assert!(shown.starts_with(fields), "{shown}");
+    }
+}
+
+/// The guide has a row for every variant, by the name under which it is matched.
+#[test]
+fn the_guide_lists_every_error() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/guide/errors.md")).unwrap();
+    let mut names = Vec::new();
+    for file in ["src/error.rs", "src/persistence/store/error.rs"] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        for item in syn::parse_file(&text).unwrap().items {
+            match item {
+                syn::Item::Enum(item) if item.ident.to_string().ends_with("Error") => {
+                    let variants = item.variants.iter();
+                    names.extend(variants.map(|of| format!("`{}::{}", item.ident, of.ident)));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(names.len() > 30, "{names:?}");
+    names.retain(|name| !page.contains(name));
+    assert!(names.is_empty(), "not in the guide: {names:?}");
+}
 
 #[task(name = "errors.echo")]
 async fn echo(text: String) -> String {

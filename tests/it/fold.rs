@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use chordal::persistence::{Batch, MemoryStore, Scan, Store};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Durability, Error, FailureKind, State, StoreError, TaskEntry};
+use chordal::{
+    AppBuilder, ContextError, Durability, Error, FailureKind, State, StoreError, SubmitError,
+    TaskEntry,
+};
 use proptest::prelude::*;
 use serde_json::json;
 use tokio::sync::watch;
@@ -153,7 +156,10 @@ async fn holds(state: (Vec<i64>, i64, String), item: i64) -> (Vec<i64>, i64, Str
 #[task(name = "fold.calls")]
 async fn tries_to_call(ctx: &TaskContext, acc: i64, item: i64) -> Result<i64, TaskError> {
     let added = ctx.add_to_chord(number.s(1)).unwrap_err();
-    assert!(matches!(added, Error::WorkInFold), "{added}");
+    assert!(
+        matches!(added, Error::Context(ContextError::WorkInFold)),
+        "{added}"
+    );
     Ok(acc + ctx.call("key", number.s(item)).await?)
 }
 
@@ -496,7 +502,9 @@ async fn what_cannot_be_folded_is_refused() {
         ),
     ] {
         match app.apply_async(canvas).await {
-            Err(Error::Canvas { reason: found, .. }) => assert_eq!(found, reason),
+            Err(Error::Submit(SubmitError::Canvas { reason: found, .. })) => {
+                assert_eq!(found, reason)
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -2,12 +2,12 @@
 //! (Hostile depth has a test in `celery_json.rs`.)
 
 use chordal::Canvas;
-use chordal::Error;
+use chordal::{Error, SubmitError};
 
 /// Why it is refused.
 fn refusal(text: &str) -> String {
     match Canvas::from_json(text) {
-        Err(Error::Canvas { reason, .. }) => reason,
+        Err(Error::Submit(SubmitError::Canvas { reason, .. })) => reason,
         other => format!("{other:?}"),
     }
 }
@@ -123,7 +123,7 @@ fn hundreds_of_thousands_of_members_are_read_and_a_fault_in_the_last_is_found() 
     let canvas = Canvas::from_json(&group(&format!(r#"{many}{{"task":"t"}}"#))).unwrap();
     assert_eq!(format!("{canvas:?}"), "group of 300001 (t, …)");
     match Canvas::from_json(&group(&format!(r#"{many}{{"task":7}}"#))) {
-        Err(Error::Canvas { path, reason }) => {
+        Err(Error::Submit(SubmitError::Canvas { path, reason })) => {
             assert_eq!(path, "group[300000]");
             assert_eq!(reason, "`task` must be a text, but is 7");
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use chordal::persistence::{Batch, MemoryStore, Op, Scan, Store};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Durability, Error, Id, StoreError};
+use chordal::{AppBuilder, Clock, Durability, Error, Id, IdError, StoreError};
 use futures_util::poll;
 use tokio::sync::watch;
 
@@ -161,7 +161,7 @@ async fn has_heard(app: &App, id: Id) {
     for _ in 0..3 {
         let asked = within(app.requeue(id)).await;
         assert!(
-            matches!(asked, Err(Error::NotQuarantined { .. })),
+            matches!(asked, Err(Error::Id(IdError::NotQuarantined { .. }))),
             "{asked:?}"
         );
     }
@@ -198,7 +198,10 @@ async fn a_waiting_workflow_that_comes_in_as_it_is_forgotten_is_forgotten() {
 
     store.has_none_of(b"bw").await;
     let found = app.async_result::<u64>(id).await;
-    assert!(matches!(found, Err(Error::UnknownId { .. })), "{found:?}");
+    assert!(
+        matches!(found, Err(Error::Id(IdError::Unknown { .. }))),
+        "{found:?}"
+    );
     let again = app.apply_async(canvas()).await.unwrap();
     assert_ne!(again.id(), id);
     app.shutdown().await.unwrap();
@@ -276,7 +279,10 @@ async fn a_lookup_of_a_result_that_is_being_swept_gives_no_handle() {
     assert!(poll!(find.as_mut()).is_pending());
     store.release();
     let found = within(find).await;
-    assert!(matches!(found, Err(Error::UnknownId { .. })), "{found:?}");
+    assert!(
+        matches!(found, Err(Error::Id(IdError::Unknown { .. }))),
+        "{found:?}"
+    );
     app.shutdown().await.unwrap();
 }
 
@@ -291,7 +297,7 @@ async fn what_is_being_swept_cannot_be_forgotten() {
     store.release();
     let forgotten = within(forget).await;
     assert!(
-        matches!(forgotten, Err(Error::UnknownId { .. })),
+        matches!(forgotten, Err(Error::Id(IdError::Unknown { .. }))),
         "{forgotten:?}"
     );
     store.has_none_of(b"er").await;
@@ -313,7 +319,8 @@ async fn a_waiter_whose_workflow_is_gone_is_told_so() {
         batch.delete(pair.unwrap().0);
     }
     store.1.apply(batch).unwrap();
-    let is_unknown = |error: Option<Error>| matches!(error, Some(Error::UnknownId { .. }));
+    let is_unknown =
+        |error: Option<Error>| matches!(error, Some(Error::Id(IdError::Unknown { .. })));
     assert!(is_unknown(within(result.get()).await.err()));
     assert!(is_unknown(within(result.at_rest()).await.err()));
     assert!(is_unknown(within(children[0].get()).await.err()));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 
 use chordal::persistence::{Batch, MemoryStore, Op, Scan, Store};
 use chordal::prelude::*;
-use chordal::{Clock, Durability, Error, Id, StoreError};
+use chordal::{Clock, Durability, Error, Id, IdError, StoreError, SubmitError};
 use futures_util::FutureExt;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
@@ -176,7 +176,7 @@ async fn a_refusal_late_in_a_group_leaves_nothing_behind() {
     ] {
         let before = store.staged.borrow().len();
         match app.apply_async(canvas).await {
-            Err(Error::Canvas { path, .. }) => assert_eq!(path, at),
+            Err(Error::Submit(SubmitError::Canvas { path, .. })) => assert_eq!(path, at),
             other => panic!("{other:?}"),
         }
         assert!(store.staged.borrow().len() > before, "nothing was staged");
@@ -255,7 +255,7 @@ async fn a_crash_in_a_submission_leaves_all_of_it_or_nothing() {
                 let all = within(result.get()).await.unwrap();
                 assert_eq!(all, vec![100; MANY as usize]);
             }
-            Err(Error::UnknownId { .. }) => {
+            Err(Error::Id(IdError::Unknown { .. })) => {
                 assert!(!submitted && count < acked, "after {count} batches");
                 store.is_swept().await;
             }

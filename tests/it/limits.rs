@@ -5,7 +5,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Error, FailureKind};
+use chordal::{AppBuilder, Clock, Error, FailureKind, StartError};
 
 use crate::recovery::within;
 
@@ -124,7 +124,10 @@ async fn more_threads_than_can_be_counted_are_refused_by_name() {
     for threads in [32_768, usize::MAX] {
         let app = App::in_memory().worker_threads(threads).start();
         let error = app.await.unwrap_err();
-        assert!(matches!(error, Error::Start(_)), "{error}");
+        assert!(
+            matches!(error, Error::Start(StartError::Thread(_))),
+            "{error}"
+        );
         assert!(error.to_string().contains("worker_threads"), "{error}");
     }
 }

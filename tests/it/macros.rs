@@ -455,7 +455,9 @@ async fn two_tasks_of_one_name_are_told_apart_by_their_paths() {
 fn a_text_that_is_no_id_is_an_error_of_chordals() {
     let read = |text: &str| -> chordal::Result<chordal::Id> { text.parse() };
     let error = read("order 7").unwrap_err();
-    assert!(matches!(&error, chordal::Error::InvalidId { text, .. } if text == "order 7"));
+    assert!(
+        matches!(&error, chordal::Error::Id(chordal::IdError::Invalid { text, .. }) if text == "order 7")
+    );
     assert!(
         error.to_string().starts_with("`order 7` is not an id: "),
         "{error}"

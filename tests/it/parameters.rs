@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chordal::persistence::MemoryStore;
 use chordal::prelude::*;
-use chordal::{Error, FailureKind, Parameter, Task};
+use chordal::{Error, FailureKind, Parameter, SubmitError, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ async fn refusal(canvas: Canvas) -> (String, String) {
     let refused = app.apply_async(canvas).await;
     app.shutdown().await.unwrap();
     match refused {
-        Err(Error::Canvas { path, reason }) => (path, reason),
+        Err(Error::Submit(SubmitError::Canvas { path, reason })) => (path, reason),
         other => panic!("{shape} is not refused: {other:?}"),
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use chordal::persistence::{MemoryStore, Store};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Error, FailureKind, Id, State, TaskEntry};
+use chordal::{AppBuilder, Clock, Error, FailureKind, Id, IdError, State, TaskEntry};
 use serde_json::json;
 
 use crate::recovery::within;
@@ -339,11 +339,11 @@ async fn a_parked_task_that_is_discarded_fails_and_its_errback_runs() {
             assert!(app.parked().is_empty());
             assert!(matches!(
                 app.discard(id).await,
-                Err(Error::NotQuarantined { .. })
+                Err(Error::Id(IdError::NotQuarantined { .. }))
             ));
             assert!(matches!(
                 app.requeue(id).await,
-                Err(Error::NotQuarantined { .. })
+                Err(Error::Id(IdError::NotQuarantined { .. }))
             ));
             app.shutdown().await.unwrap();
         }

@@ -2,7 +2,7 @@
 
 use chordal::persistence::{MemoryStore, Store};
 use chordal::prelude::*;
-use chordal::{Accepts, Error, FailureKind};
+use chordal::{Accepts, Error, FailureKind, SubmitError};
 use serde_json::json;
 
 /// In bytes, of which a text of this size takes three as its header.
@@ -50,7 +50,7 @@ async fn replaced(ctx: &TaskContext, size: usize) -> Result<usize, TaskError> {
 #[task(name = "payloads.calls")]
 async fn calls(ctx: &TaskContext, size: usize) -> Result<usize, TaskError> {
     match ctx.call("length", length.s("x".repeat(size))).await {
-        Err(Error::PayloadTooLarge { bytes, .. }) => Ok(bytes as usize),
+        Err(Error::Submit(SubmitError::PayloadTooLarge { bytes, .. })) => Ok(bytes as usize),
         value => Ok(value?),
     }
 }
@@ -111,7 +111,7 @@ async fn what_is_too_large_is_refused_wherever_it_stands_and_leaves_nothing() {
         .unwrap();
     for (place, canvas) in cases {
         match app.apply_async(canvas).await {
-            Err(Error::PayloadTooLarge { path, limit, .. }) => {
+            Err(Error::Submit(SubmitError::PayloadTooLarge { path, limit, .. })) => {
                 assert_eq!((&*path, limit), (place, LIMIT));
             }
             other => panic!("{place}: {other:?}"),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use chordal::persistence::MemoryStore;
 use chordal::prelude::*;
-use chordal::{AppBuilder, Error};
+use chordal::{AppBuilder, Error, SubmitError};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
@@ -83,7 +83,7 @@ async fn who_submits_more_than_may_be_pending_waits_and_comes_in_in_his_turn() {
     assert!(order.lock().unwrap().is_empty());
     assert!(matches!(
         app.try_apply_async(held.s(test, 0)).await,
-        Err(Error::Busy { tasks: 3, .. })
+        Err(Error::Submit(SubmitError::Busy { tasks: 3, .. }))
     ));
     // One ends, one comes in.
     for n in 0..9 {
@@ -147,10 +147,10 @@ async fn bytes_count_too_and_what_is_too_large_is_taken_if_it_begins_with_room()
     );
     assert!(matches!(
         app.try_apply_async(held.s(test, 0)).await,
-        Err(Error::Busy {
+        Err(Error::Submit(SubmitError::Busy {
             tasks: 1,
             bytes: 50_000..
-        })
+        }))
     ));
     let_end(test, 50_000);
     within(result.get()).await.unwrap();
@@ -186,7 +186,10 @@ async fn members_of_a_lazy_group_count_as_they_are_drawn() {
     })
     .await;
     let busy = app.try_apply_async(held.s(test, 0)).await;
-    assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
+    assert!(
+        matches!(busy, Err(Error::Submit(SubmitError::Busy { .. }))),
+        "{busy:?}"
+    );
     pause.send_modify(|go_on| *go_on = true);
     let all = within(submitting).await.unwrap().unwrap();
     assert_eq!(app.pending(), 20_001);
@@ -204,7 +207,10 @@ async fn what_is_refused_or_given_up_while_it_is_drawn_takes_no_room() {
         n => held.s(test, n).into(),
     });
     let refused = within(app.apply_async(Canvas::group(members))).await;
-    assert!(matches!(refused, Err(Error::Canvas { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::Submit(SubmitError::Canvas { .. }))),
+        "{refused:?}"
+    );
     assert_eq!((app.pending(), app.pending_bytes()), (0, 0));
     let known = held.s(test, 7).idempotency_key("once");
     drop(app.apply_async(known).await.unwrap());
@@ -251,7 +257,10 @@ async fn what_is_pending_is_counted_over_stops_and_crashes() {
         assert_eq!((app.pending(), app.pending_bytes()), full);
         let busy = app.try_apply_async(held.s(test, 0)).await;
         assert!(
-            matches!(busy, Err(Error::Busy { tasks: 50, .. })),
+            matches!(
+                busy,
+                Err(Error::Submit(SubmitError::Busy { tasks: 50, .. }))
+            ),
             "{busy:?}"
         );
         app.shutdown().await.unwrap();
@@ -284,7 +293,10 @@ async fn who_waits_when_the_app_stops_is_told() {
     let (stopped, waited) = within(stopped).await;
     stopped.unwrap();
     assert!(
-        !matches!(waited, Err(Error::Busy { .. } | Error::Halted(_))),
+        !matches!(
+            waited,
+            Err(Error::Submit(SubmitError::Busy { .. }) | Error::Halted(_))
+        ),
         "{waited:?}"
     );
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 
 use chordal::prelude::*;
-use chordal::{Error, Id, TaskEntry};
+use chordal::{Error, Id, IdError, TaskEntry};
 use serde_json::Value;
 
 use crate::disk::Disk;
@@ -136,7 +136,7 @@ impl Life {
                     self.is_as_meant(within(result.get()).await);
                     within(result.at_rest()).await.unwrap();
                 }
-                Err(Error::UnknownId { .. }) => assert_eq!(point, Point::Before),
+                Err(Error::Id(IdError::Unknown { .. })) => assert_eq!(point, Point::Before),
                 Err(error) => panic!("{error}"),
             }
             app.shutdown().await.unwrap();
@@ -163,7 +163,7 @@ impl Life {
     async fn point(&self, app: &App) -> Point {
         let result = match app.async_result::<Value>(self.id).await {
             Ok(result) => result,
-            Err(Error::UnknownId { .. }) => return Point::Before,
+            Err(Error::Id(IdError::Unknown { .. })) => return Point::Before,
             Err(error) => panic!("{error}"),
         };
         if result.ready().await.unwrap() {

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use chordal::prelude::*;
-use chordal::{Clock, Error, FailureKind, Id, QuarantinePolicy, State, TaskEntry};
+use chordal::{Clock, Error, FailureKind, Id, IdError, QuarantinePolicy, State, TaskEntry};
 use tokio::sync::watch;
 
 use crate::disk::Disk;
@@ -237,7 +237,7 @@ async fn a_requeued_task_runs_again_and_has_all_its_crashes_before_it() {
     for round in 0..2 {
         assert!(matches!(
             app.requeue(id).await,
-            Err(Error::NotQuarantined { id: of }) if of == id
+            Err(Error::Id(IdError::NotQuarantined { id: of })) if of == id
         ));
         app = stage.prove(app, POISON, round * ENOUGH).await;
         assert_eq!(app.quarantined()[0].id, id);

@@ -2,7 +2,7 @@
 
 use chordal::persistence::{MemoryStore, Store};
 use chordal::prelude::*;
-use chordal::{Error, Parameter, Task, TaskOptions};
+use chordal::{Error, Parameter, StartError, SubmitError, Task, TaskOptions};
 use serde_json::json;
 
 use crate::recovery::within;
@@ -55,14 +55,10 @@ async fn a_name_of_256_bytes_is_refused_wherever_it_is_given_and_one_of_255_is_n
     ];
     for (canvas, place) in canvases {
         match app.apply_async(canvas).await {
-            Err(Error::NameTooLong {
-                of,
-                path,
-                bytes,
-                limit,
-                ..
-            }) => {
-                assert_eq!((of, &*path, bytes, limit), ("queue", place, 256, 255));
+            Err(Error::Submit(SubmitError::QueueNameTooLong {
+                path, bytes, limit, ..
+            })) => {
+                assert_eq!((&*path, bytes, limit), (place, 256, 255));
             }
             other => panic!("{place}: {other:?}"),
         }
@@ -76,7 +72,7 @@ async fn a_name_of_256_bytes_is_refused_wherever_it_is_given_and_one_of_255_is_n
         (App::eager().tasks(tasks![Far::<true>]), "task"),
     ] {
         match builder.start().await.map(drop) {
-            Err(Error::NameTooLong { of: found, .. }) => assert_eq!(found, of),
+            Err(Error::Start(StartError::NameTooLong { of: found, .. })) => assert_eq!(found, of),
             other => panic!("{other:?}"),
         }
     }

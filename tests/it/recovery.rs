@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use chordal::persistence::{MemoryStore, RedbStore, Store};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Error, Id, State, StoreError, TaskEntry};
+use chordal::{AppBuilder, Clock, Error, Id, IdError, State, StoreError, TaskEntry};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -421,7 +421,7 @@ async fn what_is_past_its_retention_is_swept_unless_a_handle_is_held() {
             clock.advance(Duration::from_secs(2));
             within(submit().await.get()).await.unwrap();
             match app.async_result::<String>(id).await {
-                Err(Error::UnknownId { .. }) => return,
+                Err(Error::Id(IdError::Unknown { .. })) => return,
                 found => drop(found.unwrap()),
             }
         };
@@ -687,7 +687,7 @@ async fn check_crash(disk: &Disk, kept: usize, told: &[Told], ledger: Ledger) {
     for (told, (_, expected)) in told.iter().zip(workload(ledger)) {
         let result = match app.async_result::<Value>(told.id).await {
             Ok(result) => result,
-            Err(Error::UnknownId { .. }) => {
+            Err(Error::Id(IdError::Unknown { .. })) => {
                 assert!(
                     kept < told.acknowledged,
                     "an acknowledged submission is lost"

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chordal::persistence::{Batch, MemoryStore, Scan, Store};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Durability, Error, FailureKind, StoreError, TaskEntry};
+use chordal::{AppBuilder, Durability, Error, FailureKind, GetError, StoreError, TaskEntry};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -89,7 +89,7 @@ async fn hands_on(ctx: &TaskContext, mut all: Results<i64>) -> Result<Vec<i64>, 
 /// Counts the elements that are no numbers.
 #[task(name = "results.misfits")]
 async fn misfits(all: Results<i64>) -> usize {
-    all.filter(|one| matches!(one, Err(Error::Decode { .. })))
+    all.filter(|one| matches!(one, Err(Error::Get(GetError::Decode { .. }))))
         .count()
 }
 

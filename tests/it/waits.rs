@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use chordal::prelude::*;
-use chordal::{AppBuilder, Error, Id};
+use chordal::{AppBuilder, Error, GetError, Id};
 use tokio::sync::watch;
 
 use crate::recovery::within;
@@ -168,7 +168,7 @@ async fn given_up(ctx: &TaskContext) -> Result<u64, TaskError> {
     let never = ctx.apply_async(double.s(1).countdown(Duration::from_secs(3_600)));
     let never = never.await?;
     let waited = never.get_timeout(Duration::from_millis(1)).await;
-    assert!(matches!(waited, Err(Error::Timeout { .. })));
+    assert!(matches!(waited, Err(Error::Get(GetError::Timeout { .. }))));
     never.revoke().await?;
     Ok(ctx.apply_async(double.s(3)).await?.get().await?)
 }

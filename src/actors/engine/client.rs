@@ -21,7 +21,7 @@ use crate::canvas::revocation::{NodeKey, answer};
 use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::clock::Ids;
 use crate::eager;
-use crate::error::{Error, Result};
+use crate::error::{Error, IdError, Result, SubmitError};
 use crate::messages::engine::{
     Confirm, EndPause, EngineMessage, FindByKey, Forget, Release, Revoke, Shutdown, Submit,
 };
@@ -71,10 +71,10 @@ pub(crate) async fn submit(
     if let Some(key) = &key
         && (key.is_empty() || key.len() > MAX_KEY)
     {
-        return Err(Error::Canvas {
+        return Err(Error::Submit(SubmitError::Canvas {
             path: String::new(),
             reason: format!("an idempotency key has 1 to {MAX_KEY} bytes"),
-        });
+        }));
     }
     if let Some(why) = shared.ended() {
         return Err(why);
@@ -112,7 +112,7 @@ async fn acquire(
         WhenFull::Admit => Ok(admission.acquire_over_limit()),
         WhenFull::Reject => admission.try_acquire().ok_or_else(|| {
             let Load { tasks, bytes } = admission.taken();
-            Error::Busy { tasks, bytes }
+            Error::Submit(SubmitError::Busy { tasks, bytes })
         }),
     }
 }
@@ -193,7 +193,7 @@ async fn ask<T>(
 /// in memory: then it is about to end.
 pub(crate) async fn release(shared: &Arc<Shared>, id: Id, released: Released) -> Result<bool> {
     let Backend::Engine(engine) = &shared.backend else {
-        return Err(Error::NotQuarantined { id });
+        return Err(Error::Id(IdError::NotQuarantined { id }));
     };
     if let Some(why) = shared.ended() {
         return Err(why);
@@ -245,7 +245,7 @@ pub(crate) async fn resume(shared: &Arc<Shared>) -> Result<()> {
 /// Marks a workflow so that its result is deleted as soon as it has ended.
 pub(crate) async fn forget(shared: &Arc<Shared>, id: Id) -> Result<()> {
     if id != id.root() {
-        return Err(Error::NotARoot { id });
+        return Err(Error::Id(IdError::NotARoot { id }));
     }
     let engine = match &shared.backend {
         Backend::Engine(engine) => engine,
@@ -291,7 +291,7 @@ pub(crate) async fn revoke(shared: &Arc<Shared>, id: Id) -> Result<RevokeOutcome
 /// been on its way is settled.
 async fn mark(shared: &Arc<Shared>, id: Id, node: NodeKey) -> Result<bool> {
     let Backend::Engine(engine) = &shared.backend else {
-        return Err(Error::NotRevocable { id });
+        return Err(Error::Id(IdError::NotRevocable { id }));
     };
     if let Some(why) = shared.ended() {
         return Err(why);

@@ -2,7 +2,7 @@
 
 use super::EngineActor;
 use crate::actors::commit::journal::PostCommit;
-use crate::error::Error;
+use crate::error::{Error, IdError};
 use crate::messages::engine::Release;
 use crate::persistence::StoreError;
 
@@ -22,7 +22,7 @@ impl EngineActor {
             self.engine.then(PostCommit::Done(done));
         } else {
             // The caller may have stopped waiting.
-            let _ = done.send(Err(Error::NotQuarantined { id }));
+            let _ = done.send(Err(Error::Id(IdError::NotQuarantined { id })));
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::sweeper::{Expired, Next};
 use crate::actors::commit::journal::PostCommit;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
-use crate::error::Error;
+use crate::error::{Error, IdError};
 use crate::messages::engine::{EngineMessage, Forget, Stored, Sweep};
 use crate::persistence::StoreError;
 use crate::persistence::records::codec;
@@ -143,7 +143,7 @@ impl EngineActor {
             self.engine.delete(key);
             self.forget_ended(root, &header)?;
         } else {
-            let _ = done.send(Err(Error::UnknownId { id: root }));
+            let _ = done.send(Err(Error::Id(IdError::Unknown { id: root })));
             return Ok(());
         }
         self.engine.then(PostCommit::Done(done));

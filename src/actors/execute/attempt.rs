@@ -13,7 +13,7 @@ use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Purpose;
 use crate::canvas::outcome::Outcome;
-use crate::error::{Error, Result};
+use crate::error::{ContextError, Error, Result};
 use crate::messages::task::AttemptMessage;
 use crate::messages::task::TaskKey;
 use crate::messages::task::{ReacquireSlot, StartSubtask};
@@ -186,7 +186,7 @@ impl Attempt {
     async fn detached_error<T>(&self) -> Result<T> {
         match self.shared.ended() {
             Some(_) => std::future::pending().await,
-            None => Err(Error::NotInTask),
+            None => Err(Error::Context(ContextError::NotInTask)),
         }
     }
 }

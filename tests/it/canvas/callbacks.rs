@@ -278,7 +278,7 @@ async fn a_callback_whose_occasion_never_comes_is_revoked() {
     ];
     for callback in never {
         let got = callback.get().await;
-        assert!(matches!(got, Err(Error::Revoked { id }) if id == callback.id()));
+        assert!(matches!(got, Err(Error::Get(GetError::NeverRuns { id })) if id == callback.id()));
         assert_eq!(callback.state().await.unwrap(), State::Revoked);
         assert!(callback.ready().await.unwrap() && !callback.failed().await.unwrap());
     }

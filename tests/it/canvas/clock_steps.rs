@@ -275,7 +275,10 @@ async fn a_time_limit_and_a_timeout_are_delays() {
     world.clock.set(world.clock.now() - YEAR - DAYS);
     world.clock.advance(5 * SECOND);
     let timeout = within(waiting).await;
-    assert!(matches!(timeout, Err(Error::Timeout { .. })), "{timeout:?}");
+    assert!(
+        matches!(timeout, Err(Error::Get(GetError::Timeout { .. }))),
+        "{timeout:?}"
+    );
     world.clock.advance(5 * SECOND);
     let failure = within(failure_of(&result)).await;
     assert_eq!(failure.kind, FailureKind::TimeLimit);

@@ -343,10 +343,10 @@ async fn a_canvas_that_cannot_run_is_refused_with_the_place_and_the_reason() {
     for (canvas, path, reason) in cases {
         let shape: String = format!("{canvas:?}").chars().take(200).collect();
         match app.apply_async(canvas).await {
-            Err(Error::Canvas {
+            Err(Error::Submit(SubmitError::Canvas {
                 path: at,
                 reason: why,
-            }) => {
+            })) => {
                 assert_eq!((at.as_str(), &why), (path, &reason), "{shape}");
             }
             other => panic!("not refused: {shape}: {other:?}"),
@@ -434,7 +434,7 @@ async fn a_canvas_of_any_depth_is_built_refused_and_dropped() {
         let copy = canvas.clone();
         assert!(copy.with_args((1,)).to_json().is_err());
         match app.apply_async(canvas).await {
-            Err(Error::Canvas { reason, .. }) => {
+            Err(Error::Submit(SubmitError::Canvas { reason, .. })) => {
                 assert_eq!(reason, "canvases nest at most 128 deep", "{shape}");
             }
             other => panic!("not refused: {shape}: {other:?}"),

@@ -328,7 +328,9 @@ async fn waiting_has_a_limit_if_it_is_given_one_and_the_work_goes_on() {
     let (waited, ()) =
         tokio::join!(biased; result.get_timeout(limit), async { clock.advance(limit) });
     match waited {
-        Err(Error::Timeout { id, waited }) => assert_eq!((id, waited), (result.id(), limit)),
+        Err(Error::Get(GetError::Timeout { id, waited })) => {
+            assert_eq!((id, waited), (result.id(), limit))
+        }
         other => panic!("{other:?}"),
     }
     open(gate);
@@ -352,7 +354,10 @@ fn any_executor_will_do() {
         let canvas = group([held.s(1, gate.into()), add.s(1, 1)]) | xsum.partial();
         let result = app.apply_async(canvas).await.unwrap();
         let waited = result.get_timeout(Duration::from_millis(1)).await;
-        assert!(matches!(waited, Err(Error::Timeout { .. })), "{waited:?}");
+        assert!(
+            matches!(waited, Err(Error::Get(GetError::Timeout { .. }))),
+            "{waited:?}"
+        );
         open(gate);
         assert_eq!(result.get().await.unwrap(), 3);
         let members = result.children::<i64>().await.unwrap();
@@ -379,7 +384,7 @@ async fn an_id_that_was_never_given_is_unknown() {
         node(result.id(), 1 << 39),
     ] {
         match app.async_result::<i64>(id).await {
-            Err(Error::UnknownId { id: unknown }) => assert_eq!(unknown, id),
+            Err(Error::Id(IdError::Unknown { id: unknown })) => assert_eq!(unknown, id),
             other => panic!("{other:?}"),
         }
     }
@@ -391,7 +396,7 @@ async fn a_value_of_another_type_is_a_decode_error() {
     let result = app.apply_async(shout.s("x".into())).await.unwrap();
     let wrong = app.async_result::<i64>(result.id()).await.unwrap();
     match wrong.get().await {
-        Err(Error::Decode { id, what }) => {
+        Err(Error::Get(GetError::Decode { id, what })) => {
             assert_eq!(id, result.id());
             assert_eq!(what, "a string does not fit into i64");
         }
@@ -401,7 +406,10 @@ async fn a_value_of_another_type_is_a_decode_error() {
     let list = list.cast::<Vec<i64>>();
     let mut completions = list.completions();
     let element = completions.next().await.unwrap();
-    assert!(matches!(element, Err(Error::Decode { .. })), "{element:?}");
+    assert!(
+        matches!(element, Err(Error::Get(GetError::Decode { .. }))),
+        "{element:?}"
+    );
     assert!(completions.next().await.is_none(), "the stream is over");
 }
 

@@ -163,7 +163,7 @@ impl World {
                     assert_eq!(&self.end(&result).await, expected, "kept {kept}");
                     within(result.at_rest()).await.unwrap();
                 }
-                Err(Error::UnknownId { .. }) => {}
+                Err(Error::Id(IdError::Unknown { .. })) => {}
                 Err(other) => panic!("{other}"),
             }
             within(app.shutdown()).await.unwrap();

@@ -604,11 +604,17 @@ async fn a_callback_thousands_of_replacements_deep_is_found_after_a_restart() {
 async fn outside_a_task_nothing_can_be_started() {
     let ctx = TaskContext::detached();
     let call = ctx.call("k", add.s(1, 1)).await;
-    assert!(matches!(call, Err(Error::NotInTask)));
+    assert!(matches!(call, Err(Error::Context(ContextError::NotInTask))));
     let submitted = ctx.apply_async(add.s(1, 1)).await;
-    assert!(matches!(submitted, Err(Error::NotInTask)));
+    assert!(matches!(
+        submitted,
+        Err(Error::Context(ContextError::NotInTask))
+    ));
     let added = ctx.add_to_chord(add.s(1, 1));
-    assert!(matches!(added, Err(Error::NotInTask)));
+    assert!(matches!(
+        added,
+        Err(Error::Context(ContextError::NotInTask))
+    ));
 }
 
 #[tokio::test]

@@ -161,7 +161,7 @@ async fn what_has_ended_stays_as_it_is_and_what_is_unknown_is_so() {
     let nobody = node(sum.id(), 7);
     assert!(matches!(
         app.revoke(nobody).await,
-        Err(Error::UnknownId { id }) if id == nobody
+        Err(Error::Id(IdError::Unknown { id })) if id == nobody
     ));
     within(app.shutdown()).await.unwrap();
 }

@@ -607,7 +607,9 @@ async fn a_soft_limit_above_the_hard_one_is_refused() {
     ] {
         let canvas: Canvas = canvas;
         match app.apply_async(canvas).await {
-            Err(Error::Canvas { path, reason: why }) => assert_eq!((&*path, why), (place, reason)),
+            Err(Error::Submit(SubmitError::Canvas { path, reason: why })) => {
+                assert_eq!((&*path, why), (place, reason))
+            }
             other => panic!("not refused: {other:?}"),
         }
     }
