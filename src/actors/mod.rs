@@ -15,6 +15,7 @@ mod event_queue;
 pub(crate) mod execute;
 pub(crate) mod factory;
 mod fan_out;
+pub(crate) mod handle;
 pub(crate) mod scheduler;
 mod supervision;
 mod supervisor;

@@ -13,10 +13,10 @@ use super::lifecycle::{Engine, EngineThread, Running, SharedRuntime, Source};
 use super::runtime::MAX_WORKERS;
 use crate::actors::context::{Limits, TrialSettings};
 use crate::actors::dispatch::dispatcher::Slots;
-use crate::backend::view::Shared;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::quarantine::policy::{QuarantineHook, QuarantinePolicy, QuarantinedTask};
 use crate::clock::Clock;
+use crate::eager::EagerStore;
 use crate::error::{Error, Result, StartError};
 use crate::persistence::{Durability, LOCK_TIMEOUT};
 use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_long_name};
@@ -428,9 +428,10 @@ impl AppBuilder {
         let registry = self.registry()?;
         if let Source::Eager = self.store {
             return Ok(App(Arc::new(Running {
-                shared: Arc::new(Shared::in_place(registry, self.clock)),
+                backend: Arc::new(EagerStore::new(registry, self.clock)),
                 grace: self.grace,
                 engine: None,
+                stops_when_dropped: true,
             })));
         }
         if self.worker_threads > MAX_WORKERS {
@@ -458,7 +459,7 @@ impl AppBuilder {
             )))
         });
         Ok(App(Arc::new(Running {
-            shared: started?,
+            backend: started?,
             grace,
             engine: Some(EngineThread {
                 handle,
@@ -466,6 +467,7 @@ impl AppBuilder {
                 is_stopping: AtomicBool::new(false),
                 runtime,
             }),
+            stops_when_dropped: true,
         })))
     }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use actix::Actor;
 use tokio::task::LocalSet;
+use uuid::Uuid;
 
 use super::lifecycle::Running;
 use super::{App, AppBuilder};
 use crate::actors::commit::committer::StoreActor;
 use crate::backend::user_runtime::UserRuntime;
+use crate::canvas::id::Id;
 use crate::error::{Error, Result};
-use crate::messages::engine::Shutdown;
 
 impl AppBuilder {
     /// Starts the engine in this thread's actix system, whose runtime also runs user code. The
@@ -24,11 +25,12 @@ impl AppBuilder {
             let _there = store.enter();
             actor.start()
         };
-        let shared = self.engine(registry).start(workers, start_store).await?;
+        let engine = self.engine(registry).start(workers, start_store).await?;
         Ok(App(Arc::new(Running {
-            shared,
+            backend: engine,
             grace,
             engine: None,
+            stops_when_dropped: false,
         })))
     }
 }
@@ -36,14 +38,15 @@ impl AppBuilder {
 impl App {
     /// Shuts down an app that was started with [`start_here`](AppBuilder::start_here).
     pub(crate) async fn shutdown_here(&self) -> Result<()> {
-        let earlier = self.0.shared.ended();
-        let engine = &self.0.shared.engine_handle().client().shutdown;
-        let grace = self.0.grace;
-        // If the engine has stopped already, its error is recorded.
-        let _ = engine.send(Shutdown { grace }).await;
-        self.0.shared.close();
-        self.0.shared.end(Error::ShutDown);
-        match earlier.or_else(|| self.0.shared.ended()) {
+        let view = self.0.backend.view();
+        let earlier = view.ended();
+        // The end wakes every watch.
+        let watch = view.watch(vec![Id::from(Uuid::nil())]);
+        self.0.backend.stop(self.0.grace);
+        let _ = watch.until(|| Ok(None::<()>)).await;
+        view.close();
+        view.end(Error::ShutDown);
+        match earlier.or_else(|| view.ended()) {
             None | Some(Error::ShutDown) => Ok(()),
             Some(error) => Err(error),
         }

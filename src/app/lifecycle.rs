@@ -16,17 +16,18 @@ use super::runtime::Runtime;
 use crate::actors::commit::committer::{Committer, StoreActor, WriteLock};
 use crate::actors::context::{EngineContext, Limits, RecoveredState, TrialSettings};
 use crate::actors::engine::EngineActor;
-use crate::actors::engine::admission_control::AdmissionControl;
-use crate::actors::engine::client::Client;
 use crate::actors::engine::sweeper;
+use crate::actors::execute::executor::Executor;
 use crate::actors::factory;
+use crate::actors::handle::{Addresses, EngineHandle};
 use crate::actors::scheduler::SchedulerActor;
+use crate::backend::Backend;
+use crate::backend::admission_control::AdmissionControl;
+use crate::backend::durable_view::DurableView;
 use crate::backend::user_runtime::UserRuntime;
-use crate::backend::view::{Backend, EngineHandle, Shared};
 use crate::canvas::admission::pending_limit::Load;
 use crate::clock::{Clock, Ids};
 use crate::error::{Error, Result, StartError};
-use crate::messages::engine::Shutdown;
 #[cfg(feature = "sled")]
 use crate::persistence::SledStore;
 use crate::persistence::records::reader::Reader;
@@ -42,10 +43,12 @@ const BLOCKING_GRACE: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) shared: Arc<Shared>,
+    pub(super) backend: Arc<dyn Backend>,
     pub(super) grace: Duration,
-    /// `None` in an eager app.
+    /// `None` in an eager app, and in a simulation, whose engine has no thread.
     pub(super) engine: Option<EngineThread>,
+    /// False in a simulation, in which a dropped system is a crash.
+    pub(super) stops_when_dropped: bool,
 }
 
 /// The engine's thread, which stops all others when it ends.
@@ -65,14 +68,10 @@ pub(super) type SharedRuntime = Arc<Mutex<Option<Runtime>>>;
 
 impl EngineThread {
     /// Tells the engine to stop; returns whether this is the first time.
-    fn stop(&self, shared: &Shared, grace: Duration) -> bool {
+    fn stop(&self, backend: &dyn Backend, grace: Duration) -> bool {
         let is_first = !self.is_stopping.swap(true, Ordering::SeqCst);
         if is_first {
-            shared
-                .engine_handle()
-                .client()
-                .shutdown
-                .do_send(Shutdown { grace });
+            backend.stop(grace);
         }
         is_first
     }
@@ -108,27 +107,18 @@ impl App {
     ///
     /// The [`Error::Store`] or [`Error::Halted`] that stopped the engine earlier.
     pub async fn shutdown(&self) -> Result<()> {
-        let earlier = self.0.shared.ended();
+        let backend = &*self.0.backend;
+        let earlier = backend.view().ended();
         match &self.0.engine {
             Some(engine) => {
-                engine.stop(&self.0.shared, self.0.grace);
+                engine.stop(backend, self.0.grace);
                 engine.ended().await;
             }
-            None => self.0.close_in_place(),
+            None => backend.stop(self.0.grace),
         }
-        match earlier.or_else(|| self.0.shared.ended()) {
+        match earlier.or_else(|| backend.view().ended()) {
             None | Some(Error::ShutDown) => Ok(()),
             Some(error) => Err(error),
-        }
-    }
-}
-
-impl Running {
-    /// Closes an eager app, which has nothing to wait for.
-    fn close_in_place(&self) {
-        if let Backend::Eager(_) = self.shared.backend {
-            self.shared.close();
-            self.shared.end(Error::ShutDown);
         }
     }
 }
@@ -137,10 +127,13 @@ impl Drop for Running {
     /// Stops without waiting for running tasks, and waits a little for the store to close. An app
     /// that is [shutting down](App::shutdown) continues to do so.
     fn drop(&mut self) {
+        if !self.stops_when_dropped {
+            return;
+        }
         let Some(engine) = &self.engine else {
-            return self.close_in_place();
+            return self.backend.stop(Duration::ZERO);
         };
-        if !engine.stop(&self.shared, Duration::ZERO) {
+        if !engine.stop(&*self.backend, Duration::ZERO) {
             return;
         }
         drop(engine.runtime.lock().take());
@@ -181,17 +174,21 @@ fn stop(writer: Arbiter) {
 
 impl Engine {
     /// Runs the engine's thread: an actix system of its own.
-    pub(super) fn run(self, runtime: &SharedRuntime, ready: oneshot::Sender<Result<Arc<Shared>>>) {
+    pub(super) fn run(
+        self,
+        runtime: &SharedRuntime,
+        ready: oneshot::Sender<Result<Arc<EngineHandle>>>,
+    ) {
         match self.start_threads(runtime) {
-            Ok((system, writer, shared)) => {
-                if ready.send(Ok(shared.clone())).is_ok()
+            Ok((system, writer, engine)) => {
+                if ready.send(Ok(engine.clone())).is_ok()
                     && let Err(error) = system.run()
                 {
-                    shared.end(Error::Halted(error.to_string()));
+                    engine.view.end(Error::Halted(error.to_string()));
                 }
                 stop(writer);
-                shared.close();
-                shared.end(Error::ShutDown);
+                engine.view.close();
+                engine.view.end(Error::ShutDown);
                 let runtime = runtime.lock().take();
                 if let Some(runtime) = runtime {
                     runtime.stop_within(BLOCKING_GRACE);
@@ -206,7 +203,7 @@ impl Engine {
     fn start_threads(
         self,
         runtime: &SharedRuntime,
-    ) -> Result<(SystemRunner, Arbiter, Arc<Shared>)> {
+    ) -> Result<(SystemRunner, Arbiter, Arc<EngineHandle>)> {
         let no_thread =
             |error| Error::Start(StartError::Thread(format!("the store's thread: {error}")));
         let user_runtime = Runtime::start(self.worker_threads).map_err(|error| {
@@ -223,7 +220,7 @@ impl Engine {
         let at = writer.handle();
         let start_store = move |actor| StoreActor::start_in_arbiter(&at, |_| actor);
         match system.block_on(self.start(workers, start_store)) {
-            Ok(shared) => Ok((system, writer, shared)),
+            Ok(engine) => Ok((system, writer, engine)),
             Err(error) => {
                 stop(writer);
                 Err(error)
@@ -236,7 +233,7 @@ impl Engine {
         self,
         workers: UserRuntime,
         start_store: impl FnOnce(StoreActor) -> Addr<StoreActor>,
-    ) -> Result<Arc<Shared>> {
+    ) -> Result<Arc<EngineHandle>> {
         let store: Arc<dyn Store> = match self.store {
             #[cfg(feature = "sled")]
             Source::Sled(directory) => {
@@ -255,23 +252,20 @@ impl Engine {
         let garbage = sweeper::garbage(&reader)?;
         let last = reader.last_id()?;
         let durable = Arc::new(AtomicU64::new(recovered.last_commit()));
-        let shared = Arc::new(Shared::new(
+        let view = Arc::new(DurableView::new(
             reader.up_to(durable.clone()),
             durable,
-            self.registry,
             clock.clone(),
-            Backend::Engine(EngineHandle::new(
-                workers,
-                self.worker_threads,
-                admission,
-                self.grace,
-            )),
+            admission,
+            Some(workers.clone()),
         ));
+        let handle = EngineHandle::new(view.clone(), self.registry, workers, self.grace);
+        let handle = Arc::new(handle);
         let write_lock = WriteLock::new(store, self.durability);
         let store = start_store(StoreActor::new(write_lock.clone()));
         if !garbage.is_empty() {
-            let purge = sweeper::purge_all(shared.clone(), store.clone(), garbage);
-            shared.engine_handle().runtime.spawn(purge);
+            let purge = sweeper::purge_all(view, store.clone(), garbage);
+            handle.runtime.spawn(purge);
         }
         let scheduler = SchedulerActor::new(clock).start();
         let context = EngineContext::new(
@@ -281,20 +275,20 @@ impl Engine {
                 store: store.clone(),
             },
             scheduler,
-            shared.clone(),
+            Arc::new(Executor::new(handle.clone(), self.worker_threads)),
             self.limits,
             recovered,
             factory::ACTORS,
         );
         let engine = EngineActor::new(context, self.retention).start();
         let ids = Ids::after(last);
-        shared.engine_handle().set_client(Client {
+        handle.set_addresses(Addresses {
             submissions: engine.clone().recipient(),
             engine: engine.clone().recipient(),
             shutdown: engine.recipient(),
             store,
             ids,
         });
-        Ok(shared)
+        Ok(handle)
     }
 }

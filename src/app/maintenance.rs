@@ -10,8 +10,6 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use super::App;
-use crate::actors::commit::committer;
-use crate::backend::view::Backend;
 use crate::error::{Error, Result};
 use crate::persistence;
 #[cfg(any(feature = "sled", feature = "redb"))]
@@ -136,7 +134,7 @@ impl App {
     /// written, or if the store does not support backups; [`Error::NoThread`], [`Error::ShutDown`]
     /// or [`Error::Halted`].
     pub async fn backup(&self, directory: impl Into<PathBuf>) -> Result<()> {
-        let store = self.0.shared.reader()?.store().clone();
+        let store = self.0.backend.view().reader()?.store().clone();
         let directory = directory.into();
         on_a_thread("chordal-backup", move || store.backup(&directory)).await
     }
@@ -172,15 +170,7 @@ impl App {
     pub async fn export(&self, file: impl Into<PathBuf>) -> Result<u64> {
         let file = file.into();
         let write = move |store: &dyn Store| persistence::export_to_file(store, &file);
-        match &self.0.shared.backend {
-            Backend::Engine(engine) => {
-                self.0.shared.reader()?;
-                let result = committer::inspect(&engine.client().store, write).await;
-                let gone = |_| self.0.shared.ended().unwrap_or(Error::ShutDown);
-                Ok(result.map_err(gone)??)
-            }
-            Backend::Eager(_) => Ok(write(&**self.0.shared.reader()?.store())?),
-        }
+        self.0.backend.inspect(Box::new(write)).await
     }
 
     /// Imports an [export](App::export) into a new store of this engine in this directory, all of it

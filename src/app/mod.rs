@@ -14,20 +14,16 @@ use std::sync::Arc;
 pub use self::builder::AppBuilder;
 use self::lifecycle::{Running, Source};
 
-use crate::actors::engine::client;
-use crate::actors::engine::client::WhenFull;
-use crate::actors::engine::parked;
-use crate::actors::execute::body;
-use crate::backend::view::Backend;
+use crate::backend;
+use crate::backend::slot_holder;
+use crate::backend::{WhenFull, revocation};
 use crate::canvas::Accepts;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::QuarantinedTask;
 use crate::canvas::revoke_outcome::RevokeOutcome;
-use crate::error::Error;
 use crate::error::Result;
-#[cfg(doc)]
 #[cfg(doc)]
 use crate::error::{Error, GetError, IdError, SubmitError};
 use crate::messages::task::Released;
@@ -177,15 +173,16 @@ impl App {
         &self,
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
-        let shared = &self.0.shared;
-        let attempt = body::current(shared);
+        let backend = self.0.backend.clone();
+        let attempt = slot_holder::current(backend.view());
         let when_full = match attempt {
             Some(_) => WhenFull::Admit,
             None => WhenFull::Wait,
         };
         let submitter = attempt.as_ref().map(|attempt| attempt.id());
-        let guard = client::submit(shared, signature.into_canvas(), when_full, submitter).await?;
-        Ok(AsyncResult::of_task(shared.clone(), guard, attempt))
+        let canvas = signature.into_canvas();
+        let guard = backend.clone().submit(canvas, when_full, submitter).await?;
+        Ok(AsyncResult::of_task(backend, guard, attempt))
     }
 
     /// Submits as [`apply_async`](Self::apply_async) does, but if too much is
@@ -217,12 +214,12 @@ impl App {
         &self,
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
-        let shared = &self.0.shared;
-        let attempt = body::current(shared);
+        let backend = self.0.backend.clone();
+        let attempt = slot_holder::current(backend.view());
         let submitter = attempt.as_ref().map(|attempt| attempt.id());
         let canvas = signature.into_canvas();
-        let guard = client::submit(shared, canvas, WhenFull::Reject, submitter).await?;
-        Ok(AsyncResult::of_task(shared.clone(), guard, attempt))
+        let submitted = backend.clone().submit(canvas, WhenFull::Reject, submitter);
+        Ok(AsyncResult::of_task(backend, submitted.await?, attempt))
     }
 
     /// Returns how many tasks, chains, groups and chords are pending: those of all workflows that
@@ -250,10 +247,7 @@ impl App {
     }
 
     fn load(&self) -> Load {
-        match &self.0.shared.backend {
-            Backend::Engine(engine) => engine.admission.taken(),
-            Backend::Eager(_) => Load::default(),
-        }
+        self.0.backend.pending()
     }
 
     /// Returns the handle of a task, chain, group or chord that was submitted earlier, even before
@@ -273,7 +267,7 @@ impl App {
     ///
     /// [`IdError::Unknown`] if it was never submitted to this store or its retention has ended.
     pub async fn async_result<O>(&self, id: Id) -> Result<AsyncResult<O>> {
-        AsyncResult::find(self.0.shared.clone(), id).await
+        AsyncResult::find(self.0.backend.clone(), id).await
     }
 
     /// Deletes the result and all other records of a submitted canvas as soon as it has ended,
@@ -294,7 +288,7 @@ impl App {
     /// [`IdError::Unknown`] if the id was never submitted to this store, its retention has ended,
     /// or it is already forgotten; and as [`AsyncResult::forget`].
     pub async fn forget(&self, id: Id) -> Result<()> {
-        client::forget(&self.0.shared, id).await
+        backend::forget(&*self.0.backend, id).await
     }
 
     /// Revokes a submitted canvas or any part of it, whether it has been reached yet or not. As
@@ -318,7 +312,7 @@ impl App {
     ///
     /// As [`AsyncResult::revoke`].
     pub async fn revoke(&self, id: Id) -> Result<RevokeOutcome> {
-        client::revoke(&self.0.shared, id).await
+        revocation::revoke(&*self.0.backend, id).await
     }
 
     /// Lists the tasks that this build cannot run, each with the reason: no task is registered
@@ -349,7 +343,7 @@ impl App {
     /// ```
     #[must_use]
     pub fn parked(&self) -> Vec<ParkedTask> {
-        parked::parked(&self.0.shared)
+        self.0.backend.parked()
     }
 
     /// Lists the tasks that crash the process whenever they run: by an abort, a crash, a stack
@@ -392,7 +386,7 @@ impl App {
     /// ```
     #[must_use]
     pub fn quarantined(&self) -> Vec<QuarantinedTask> {
-        self.0.shared.quarantined()
+        self.0.backend.view().quarantined()
     }
 
     /// Runs a [quarantined](Self::quarantined) task again, with a clean record.
@@ -412,9 +406,7 @@ impl App {
     /// [`IdError::NotQuarantined`] if the task is not in quarantine; [`Error::Store`],
     /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
     pub async fn requeue(&self, id: Id) -> Result<()> {
-        client::release(&self.0.shared, id, Released::ToRun)
-            .await
-            .map(drop)
+        self.0.backend.release(id, Released::ToRun).await.map(drop)
     }
 
     /// Fails a [quarantined](Self::quarantined) or [parked](Self::parked) task, without a retry:
@@ -440,9 +432,9 @@ impl App {
     /// As [`requeue`](Self::requeue); [`IdError::NotQuarantined`] if it is neither in quarantine
     /// nor parked.
     pub async fn discard(&self, id: Id) -> Result<()> {
-        let shared = &self.0.shared;
-        if client::release(shared, id, Released::ToFail).await? {
-            let task = AsyncResult::<()>::find(shared.clone(), id).await?;
+        let backend = &self.0.backend;
+        if backend.release(id, Released::ToFail).await? {
+            let task = AsyncResult::<()>::find(backend.clone(), id).await?;
             drop(task.wait(Wait::Open).await?);
         }
         Ok(())
@@ -455,7 +447,7 @@ impl App {
     ///
     /// [`Error::Store`], [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
     pub async fn resume(&self) -> Result<()> {
-        client::resume(&self.0.shared).await
+        self.0.backend.resume().await
     }
 
     /// Returns how many unfinished workflows are in memory; all others
@@ -470,6 +462,6 @@ impl App {
     /// ```
     #[must_use]
     pub fn live_workflows(&self) -> usize {
-        self.0.shared.live()
+        self.0.backend.view().live()
     }
 }

@@ -1,7 +1,117 @@
-//! What handles and task contexts have of the engine, or of eager mode: the durable view that they read, and
-//! the runtime on which they read it.
+//! The backend of an app, the engine or eager mode, as handles and task contexts use it.
 
+pub(crate) mod admission_control;
+pub(crate) mod durable_view;
 pub(crate) mod pool;
 pub(crate) mod retention_guard;
+pub(crate) mod revocation;
+pub(crate) mod slot_holder;
 pub(crate) mod user_runtime;
-pub(crate) mod view;
+mod values;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use self::durable_view::DurableView;
+use self::retention_guard::RetentionGuard;
+pub(crate) use self::watch::Watch;
+use crate::canvas::Canvas;
+use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::id::Id;
+use crate::canvas::parked::ParkedTask;
+use crate::canvas::revocation::NodeKey;
+use crate::error::{Error, IdError, Result, SubmitError};
+use crate::messages::task::Released;
+use crate::persistence::{Store, StoreError};
+
+/// Runs what is submitted: the engine, on its threads, or eager mode, on the submitting thread.
+pub(crate) trait Backend: fmt::Debug + Send + Sync {
+    fn view(&self) -> &Arc<DurableView>;
+
+    /// Submits a canvas; `by` is the running task that submits it, if one does. The returned guard
+    /// names the workflow and keeps it from being swept.
+    fn submit(
+        self: Arc<Self>,
+        canvas: Canvas,
+        when_full: WhenFull,
+        by: Option<Id>,
+    ) -> BoxFuture<'static, Result<RetentionGuard>>;
+
+    /// Loads a workflow at once, wherever it waits: a running task waits for it.
+    fn load_early(&self, root: Id);
+
+    /// Marks a node as revoked. Returns, once the mark is durable, whether every record that may
+    /// have been on its way is settled.
+    fn mark_revoked(&self, id: Id, node: NodeKey) -> BoxFuture<'_, Result<bool>>;
+
+    /// As [`forget`], for the id of a workflow.
+    fn forget(&self, id: Id) -> BoxFuture<'_, Result<()>>;
+
+    /// Waits until everything that is visible in the store is durable.
+    fn confirm(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Releases a task from quarantine, or makes a parked one fail. Returns whether the task is
+    /// parked in memory: then it is about to end.
+    fn release(&self, id: Id, released: Released) -> BoxFuture<'_, Result<bool>>;
+
+    /// Starts the waiting tasks of an app that was started paused.
+    fn resume(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns all tasks that this build cannot run.
+    fn parked(&self) -> Vec<ParkedTask>;
+
+    /// Returns the pending load.
+    fn pending(&self) -> Load;
+
+    /// Calls a function with the store while nothing is written to it.
+    fn inspect(&self, inspect: Inspect) -> BoxFuture<'_, Result<u64>>;
+
+    /// Asks the engine to stop: it starts no more tasks, and lets running ones end until `grace` is
+    /// over. Eager mode ends at once.
+    fn stop(&self, grace: Duration);
+}
+
+/// A function that is called with a store, such as an export, which returns the number of records.
+pub(crate) type Inspect = Box<dyn FnOnce(&dyn Store) -> Result<u64, StoreError> + Send>;
+
+/// Marks a workflow so that its result is deleted as soon as it has ended.
+pub(crate) async fn forget(backend: &dyn Backend, id: Id) -> Result<()> {
+    if id != id.root() {
+        return Err(Error::Id(IdError::NotARoot { id }));
+    }
+    backend.forget(id).await
+}
+
+/// What a submission does when the limit of pending work is reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WhenFull {
+    /// The submission waits.
+    Wait,
+    /// The submission fails.
+    Reject,
+    /// The submission is admitted above the limit: a submitting task holds a slot that other tasks
+    /// wait for.
+    Admit,
+}
+
+/// The longest idempotency key, in bytes.
+const MAX_KEY: usize = 1_024;
+
+/// Takes the idempotency key out of the canvas.
+pub(crate) fn take_idempotency_key(canvas: &mut Canvas) -> Result<Option<String>> {
+    let extras = canvas.extras.as_mut();
+    let key = extras.and_then(|extras| extras.idempotency_key.take());
+    if let Some(key) = &key
+        && (key.is_empty() || key.len() > MAX_KEY)
+    {
+        return Err(Error::Submit(SubmitError::Canvas {
+            path: String::new(),
+            reason: format!("an idempotency key has 1 to {MAX_KEY} bytes"),
+        }));
+    }
+    Ok(key)
+}

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::run::Run;
+use super::step::{Call, Step};
 use super::supervisor::{FanOut, SupervisorFrame};
-use super::task::{Call, TaskFrame};
+use super::task::TaskFrame;
 use crate::canvas::freeze::Def;
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::task::AttemptOutcome;
@@ -17,17 +18,6 @@ use crate::persistence::records::children;
 use crate::persistence::records::commit_builder::CommitBuilder;
 use crate::persistence::records::reader::ElementsError;
 
-/// The next step of a frame.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// A child starts.
-    Start(ChildSpec),
-    /// The function of the task is called.
-    Call(Call),
-    /// The node has ended.
-    Ended(Report),
-}
-
 /// Runs a node to its end and returns its report.
 pub(crate) async fn run_to_end(run: &Arc<Run>, place: ChildSpec) -> Result<Report> {
     let mut stack = Stack::default();
@@ -37,7 +27,8 @@ pub(crate) async fn run_to_end(run: &Arc<Run>, place: ChildSpec) -> Result<Repor
         match stack.go_on(run, next)? {
             Halt::Call(call) => {
                 run.check_open()?;
-                next = call.carry_out().await;
+                let (attempt, outcome) = call.await;
+                next = Next::Called(attempt, outcome);
                 run.check_open()?;
             }
             Halt::End(report) => return Ok(*report),
@@ -46,8 +37,7 @@ pub(crate) async fn run_to_end(run: &Arc<Run>, place: ChildSpec) -> Result<Repor
 }
 
 /// The event with which a stack continues.
-#[derive(Debug)]
-pub(crate) enum Next {
+enum Next {
     Step(Step),
     /// The attempt of the task on top has ended.
     Called(u32, AttemptOutcome),

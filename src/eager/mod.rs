@@ -4,21 +4,24 @@
 //! The machines decide as they do in the engine; a stack of [frames](frame) carries out one effect
 //! after the other and writes the same records, without threads, timers or actix.
 
+mod backend;
 mod frame;
 mod run;
+mod step;
 mod store;
 mod supervisor;
 mod task;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use self::run::Run;
 pub(crate) use self::store::EagerStore;
-pub(crate) use self::task::Attempt;
 use crate::backend::retention_guard::RetentionGuard;
-use crate::backend::view::Shared;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
+use crate::canvas::machine::Report;
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::error::Result;
 use crate::persistence::Pair;
@@ -27,19 +30,18 @@ use crate::persistence::records::definition::Definition;
 
 /// Stores the workflow and runs it to its end: the root, then the callbacks. Returns an earlier
 /// workflow with the same idempotency key instead, if there is one.
-pub(crate) async fn run(
-    shared: &Arc<Shared>,
-    ledger: &EagerStore,
+async fn run(
+    store: &Arc<EagerStore>,
     root_id: Id,
     Definition { header: head, root }: Definition,
     by: Option<Id>,
     segments: Vec<Pair>,
 ) -> Result<RetentionGuard> {
-    if let Some(earlier) = ledger.submit(shared, root_id, &head, by, segments)? {
-        return Ok(shared.pin(earlier));
+    if let Some(earlier) = store.submit(root_id, &head, by, segments)? {
+        return Ok(store.view.pin(earlier));
     }
-    let pin = shared.pin(root_id);
-    let run = Arc::new(Run::new(shared.clone(), root_id, &root, head));
+    let pin = store.view.pin(root_id);
+    let run = Arc::new(Run::new(store.clone(), root_id, &root, head, run_to_end));
     let unfinished = Unfinished(Some(run.clone()));
     run_to_rest(&run, root).await?;
     unfinished.came_to_rest();
@@ -47,19 +49,23 @@ pub(crate) async fn run(
 }
 
 async fn run_to_rest(run: &Arc<Run>, root: Node) -> Result<()> {
-    let report = frame::run_to_end(run, ChildSpec::root(run.root, root)).await?;
+    let report = run.run_to_end(ChildSpec::root(run.root, root)).await?;
     let mut draft = CommitBuilder::default();
     run.root_ended(report, &mut draft);
     run.commit(draft)?;
     // Not earlier: a callback may wait for the workflow that it belongs to.
     while let Some(due) = run.next_callback() {
         let seq = due.node.seq;
-        let report = frame::run_to_end(run, ChildSpec::callback(run.root, due)).await?;
+        let report = run.run_to_end(ChildSpec::callback(run.root, due)).await?;
         let mut draft = CommitBuilder::default();
         run.callback_ended(seq, report, &mut draft);
         run.commit(draft)?;
     }
     Ok(())
+}
+
+fn run_to_end(run: Arc<Run>, spec: ChildSpec) -> BoxFuture<'static, Result<Report>> {
+    Box::pin(async move { frame::run_to_end(&run, spec).await })
 }
 
 /// Abandons a run whose future is dropped, so that no caller waits for it any more.

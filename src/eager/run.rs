@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::EagerStore;
-use crate::backend::view::{Backend, Shared};
+use super::store::EagerStore;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
+use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::workflow::{Command, Workflow};
 use crate::canvas::machine::{PendingCallback, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
@@ -22,13 +23,18 @@ use crate::persistence::records::definition::WorkflowHeader;
 use crate::persistence::records::keys;
 use crate::persistence::records::reader::{Ended, Reader};
 
+/// Runs a node to its end and returns its report.
+pub(super) type RunToEnd = fn(Arc<Run>, ChildSpec) -> BoxFuture<'static, Result<Report>>;
+
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Arc<EagerStore>,
     pub(crate) root: Id,
     /// The name of the root, for a failure of the workflow itself.
     name: String,
     head: WorkflowHeader,
+    /// Runs a child to its end: a called subtask has frames of its own, which use the run.
+    run_to_end: RunToEnd,
     /// Locked, because a called subtask may run in another thread than its task.
     state: Mutex<State>,
 }
@@ -45,9 +51,15 @@ struct State {
 }
 
 impl Run {
-    pub(crate) fn new(shared: Arc<Shared>, root: Id, node: &Node, head: WorkflowHeader) -> Self {
+    pub(super) fn new(
+        store: Arc<EagerStore>,
+        root: Id,
+        node: &Node,
+        head: WorkflowHeader,
+        run_to_end: RunToEnd,
+    ) -> Self {
         Self {
-            shared,
+            store,
             root,
             name: node.name().to_owned(),
             state: Mutex::new(State {
@@ -57,27 +69,29 @@ impl Run {
                 ended_ms: 0,
             }),
             head,
+            run_to_end,
         }
     }
 
-    fn ledger(&self) -> &EagerStore {
-        match &self.shared.backend {
-            Backend::Eager(ledger) => ledger,
-            Backend::Engine(_) => unreachable!("what an engine runs is no run"),
-        }
+    /// Runs a node to its end and returns its report.
+    pub(super) fn run_to_end(
+        self: &Arc<Self>,
+        spec: ChildSpec,
+    ) -> BoxFuture<'static, Result<Report>> {
+        (self.run_to_end)(self.clone(), spec)
     }
 
     pub(crate) fn reader(&self) -> &Reader {
-        self.ledger().reader()
+        self.store.reader()
     }
 
     /// Fails after the end of the app: nothing is started any more, and no end is recorded.
     pub(crate) fn check_open(&self) -> Result<()> {
-        self.shared.ended().map_or(Ok(()), Err)
+        self.store.view.ended().map_or(Ok(()), Err)
     }
 
     pub(crate) fn commit(&self, draft: CommitBuilder) -> Result<(), StoreError> {
-        self.ledger().commit(&self.shared, draft)
+        self.store.commit(draft)
     }
 
     /// Returns the first of `count` new node numbers.
@@ -136,7 +150,7 @@ impl Run {
 
     /// Stores the result and returns when that was, in milliseconds on the steady scale.
     fn put_result(&self, outcome: Outcome, draft: &mut CommitBuilder) -> u64 {
-        let at_ms = self.shared.clock.steady_ms();
+        let at_ms = self.store.view.clock.steady_ms();
         let ended = Ended {
             outcome,
             at_ms,
@@ -152,7 +166,7 @@ impl Run {
     fn put_to_rest(&self, ended_ms: u64, draft: &mut CommitBuilder) {
         draft.delete(keys::header(self.root));
         if self.is_forgotten() {
-            self.ledger().forgotten(self.root, &self.head, draft);
+            self.store.forgotten(self.root, &self.head, draft);
         } else {
             let head = codec::encode(Kind::Head, &self.head);
             draft.put(keys::ended(ended_ms, self.root), head);

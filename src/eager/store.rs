@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::backend::view::Shared;
+use crate::backend::admission_control::AdmissionControl;
+use crate::backend::durable_view::DurableView;
+use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
-use crate::clock::Ids;
+use crate::clock::{Clock, Ids};
 use crate::error::{Error, IdError, Result};
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
@@ -16,10 +18,13 @@ use crate::persistence::records::definition::WorkflowHeader;
 use crate::persistence::records::keys;
 use crate::persistence::records::reader::Reader;
 use crate::persistence::{MemoryStore, StoreError};
+use crate::task::Registry;
 
 /// The store of an eager app. Several callers may run workflows in it at once.
 #[derive(Debug)]
 pub(crate) struct EagerStore {
+    pub(crate) view: Arc<DurableView>,
+    pub(crate) registry: Registry,
     reader: Reader,
     /// The number of the last commit; locked while a commit is written, so that commits are
     /// published in order.
@@ -28,9 +33,17 @@ pub(crate) struct EagerStore {
 }
 
 impl EagerStore {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(registry: Registry, clock: Clock) -> Self {
+        let reader = Reader::new(Arc::new(MemoryStore::new()));
+        let durable = Arc::default();
+        let durable_reader = reader.up_to(Arc::clone(&durable));
+        // Each submission runs to its end at once, so that none is pending.
+        let admission = AdmissionControl::new(Load::default());
+        let view = DurableView::new(durable_reader, durable, clock.untimed(), admission, None);
         Self {
-            reader: Reader::new(Arc::new(MemoryStore::new())),
+            view: Arc::new(view),
+            registry,
+            reader,
             last: Mutex::new(0),
             ids: Ids::after(None),
         }
@@ -44,7 +57,6 @@ impl EagerStore {
     /// there is one.
     pub(crate) fn submit(
         &self,
-        shared: &Shared,
         root: Id,
         head: &WorkflowHeader,
         by: Option<Id>,
@@ -69,13 +81,12 @@ impl EagerStore {
             }
         }
         draft.put(keys::header(root), codec::encode(Kind::Head, head));
-        self.write(shared, &mut last, draft)?;
+        self.write(&mut last, draft)?;
         Ok(None)
     }
 
-    /// Forgets a workflow that has ended; notes that one that has not ended is to be forgotten
-    /// then.
-    pub(crate) fn forget(&self, shared: &Shared, root: Id) -> Result<()> {
+    /// Forgets a workflow that has ended; notes that one that has not ended is to be forgotten then.
+    pub(crate) fn forget(&self, root: Id) -> Result<()> {
         let Some(head) = self.reader.header(root)? else {
             return Err(Error::Id(IdError::Unknown { id: root }));
         };
@@ -87,7 +98,7 @@ impl EagerStore {
             }
             _ => draft.record(root.workflow_stream(), Record::Forgotten),
         }
-        Ok(self.commit(shared, draft)?)
+        Ok(self.commit(draft)?)
     }
 
     /// Keeps the workflow for its handles only: lookups do not find it any more.
@@ -101,23 +112,18 @@ impl EagerStore {
     }
 
     /// Writes the batch and wakes the watchers of the workflows that it touches.
-    pub(crate) fn commit(&self, shared: &Shared, draft: CommitBuilder) -> Result<(), StoreError> {
+    pub(crate) fn commit(&self, draft: CommitBuilder) -> Result<(), StoreError> {
         if draft.is_empty() {
             return Ok(());
         }
-        self.write(shared, &mut self.last.lock(), draft)
+        self.write(&mut self.last.lock(), draft)
     }
 
-    fn write(
-        &self,
-        shared: &Shared,
-        last: &mut u64,
-        mut draft: CommitBuilder,
-    ) -> Result<(), StoreError> {
+    fn write(&self, last: &mut u64, mut draft: CommitBuilder) -> Result<(), StoreError> {
         *last += 1;
         let (batch, touched) = draft.take(*last);
         self.reader.store().apply(batch)?;
-        shared.publish_commit(*last, &touched);
+        self.view.publish_commit(*last, &touched);
         Ok(())
     }
 }

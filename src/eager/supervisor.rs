@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::frame::Step;
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
+use super::step::Step;
 use crate::canvas::freeze::{Def, FanOutDef, Members};
 use crate::canvas::machine::barrier;
 use crate::canvas::machine::barrier::Barrier;

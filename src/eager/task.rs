@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use futures_util::FutureExt;
-use futures_util::future::Shared as Joint;
+use futures_util::future::{BoxFuture, Shared as Joint};
 use parking_lot::Mutex;
 use tracing::{Instrument, Span};
 
-use super::frame::{Next, Step, run_to_end};
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
-use crate::actors::execute::attempt::SoftLimit;
+use super::step::Step;
 use crate::actors::execute::call;
 use crate::actors::execute::call::{
     AttemptRef, CallArguments, CallInput, Limits, build_call, in_time, resolve_input,
 };
-use crate::backend::view::Shared;
-use crate::canvas::freeze::Node;
-use crate::canvas::freeze::SubtaskPlan;
+use crate::backend::Backend;
+use crate::backend::durable_view::DurableView;
+use crate::backend::slot_holder::SlotHolder;
+use crate::canvas::freeze::{Catalogue, Node, SizeExceeded, SubtaskPlan};
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::subtasks;
 use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
@@ -32,7 +32,7 @@ use crate::error::{ContextError, Error, Result};
 use crate::persistence::records::commit_builder;
 use crate::persistence::records::commit_builder::CommitBuilder;
 use crate::persistence::records::definition;
-use crate::task::{Entry, Host, TaskContext, TaskOptions};
+use crate::task::{Entry, SoftLimit, TaskContext, TaskHost, TaskOptions};
 
 #[derive(Debug)]
 pub(crate) struct TaskFrame {
@@ -71,10 +71,10 @@ impl TaskFrame {
     pub(crate) fn open(run: Arc<Run>, place: ChildSpec, draft: &mut CommitBuilder) -> (Self, Step) {
         let def = place.def();
         let own = def.options.as_deref();
-        let registered = run.shared.registry.get(&def.name);
+        let registered = run.store.registry.get(&def.name);
         let entry = registered.expect("what is not registered is refused at submission");
         let options = entry.options.with(own);
-        let now = run.shared.clock.time();
+        let now = run.store.view.clock.time();
         let schedule = Schedule::of(own, now.steady_ms);
         let (machine, commands) = Task::open(place.node.seq, options.retry_policy(), schedule, now);
         let task = Arc::new(Running {
@@ -144,7 +144,7 @@ impl TaskFrame {
         };
         let now = Now {
             time: task.time(&state),
-            random: task.run.shared.clock.random(),
+            random: task.run.store.view.clock.random(),
         };
         let kind = state.machine.failure(attempt, &end);
         let commands = state.machine.finished(attempt, end, now);
@@ -167,7 +167,7 @@ impl Drop for TaskFrame {
 impl Running {
     /// Returns the time as it would be if the delays of the task had been waited for.
     fn time(&self, state: &State) -> Time {
-        self.run.shared.clock.time().after(state.skipped_ms)
+        self.run.store.view.clock.time().after(state.skipped_ms)
     }
 
     /// Performs the commands and returns the next step, if they lead to one.
@@ -191,11 +191,12 @@ impl Running {
                     draft.record(self.place.stream, Record::Child { index, change });
                 }
                 Command::Run { attempt, args } => {
-                    next = Some(Step::Call(Call {
+                    let call = Call {
                         task: self.clone(),
                         attempt,
                         args,
-                    }));
+                    };
+                    next = Some(Step::Call(Box::pin(call.carry_out())));
                 }
                 Command::WakeAt(at) => {
                     let left_ms = self.time(state).left_ms(at);
@@ -316,7 +317,7 @@ impl Running {
 
     /// Runs a called subtask and tells the machine of the task its end.
     async fn run_called(self: Arc<Self>, index: Index, place: ChildSpec) -> Result<Outcome> {
-        let report = run_to_end(&self.run, place).await?;
+        let report = self.run.run_to_end(place).await?;
         let outcome = report.outcome.clone();
         let mut draft = CommitBuilder::default();
         let mut state = self.state.lock();
@@ -330,7 +331,7 @@ impl Running {
 
 /// A call of a task's function.
 #[derive(Debug)]
-pub(crate) struct Call {
+struct Call {
     task: Arc<Running>,
     attempt: u32,
     args: Option<Value>,
@@ -338,7 +339,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// Calls the function; returns the number of the attempt and its outcome.
-    pub(crate) async fn carry_out(self) -> Next {
+    async fn carry_out(self) -> (u32, AttemptOutcome) {
         let number = self.attempt;
         let caller = AttemptRef {
             id: self.task.place.id(),
@@ -354,14 +355,14 @@ impl Call {
             std::mem::forget(panic);
             caller.panicked_outside()
         });
-        Next::Called(number, end)
+        (number, end)
     }
 
     async fn call(self, caller: AttemptRef) -> AttemptOutcome {
         let Self { task, args, .. } = self;
-        let (shared, place) = (&task.run.shared, &task.place);
+        let (store, place) = (&task.run.store, &task.place);
         let given = CallInput::new(place, args);
-        let work = match resolve_input(shared, place.root, task.entry, given).await {
+        let work = match resolve_input(&store.view, place.root, task.entry, given).await {
             Ok(work) => work,
             Err(message) => return caller.failure(FailureKind::Engine, &message, Retry::Never),
         };
@@ -381,11 +382,11 @@ impl Call {
             blocking: task.entry.options.blocking,
             folds: false,
             upstream: None,
-            host: Host::Eager(attempt.clone()),
+            host: Some(attempt.clone()),
         };
         let body = body(task.entry, context, work, caller.span());
-        let done = in_time(body, limits, &attempt.soft_limit, &shared.clock).await;
-        caller.end_in_time(done, shared)
+        let done = in_time(body, limits, &attempt.soft_limit, &store.view.clock).await;
+        caller.end_in_time(done, &store.registry)
     }
 }
 
@@ -430,16 +431,55 @@ pub(crate) struct Attempt {
     additions: AtomicU64,
 }
 
+impl TaskHost for Attempt {
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.task.run.store.clone()
+    }
+
+    fn view(&self) -> &Arc<DurableView> {
+        &self.task.run.store.view
+    }
+
+    fn catalogue(&self) -> &dyn Catalogue {
+        &self.task.run.store.registry
+    }
+
+    fn check_size(&self, name: &str, of: &'static str, bytes: usize) -> Result<(), SizeExceeded> {
+        self.task.run.store.registry.check(name, of, bytes)
+    }
+
+    /// There are no slots.
+    fn slot_holder(self: Arc<Self>) -> Option<Arc<dyn SlotHolder>> {
+        None
+    }
+
+    fn call<'a>(
+        self: Arc<Self>,
+        key: &'a str,
+        plan: SubtaskPlan,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move { self.called(key, plan)?.await })
+    }
+
+    fn add(&self, plan: SubtaskPlan) {
+        Attempt::add(self, plan);
+    }
+
+    fn soft_limit(&self) -> &SoftLimit {
+        &self.soft_limit
+    }
+
+    /// Nothing is revoked.
+    fn observe_cancellation(&self) -> bool {
+        false
+    }
+
+    fn cancelled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
 impl Attempt {
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.task.run.shared
-    }
-
-    /// Runs this canvas, or joins the call with the same `key`.
-    pub(crate) async fn call(&self, key: &str, graft: SubtaskPlan) -> Result<Outcome> {
-        self.called(key, graft)?.await
-    }
-
     /// Returns the future that the call waits for. A function of its own, because calls nest.
     fn called(&self, key: &str, graft: SubtaskPlan) -> Result<Joint<Called>> {
         let task = &self.task;
@@ -475,7 +515,7 @@ impl Attempt {
             let mut draft = CommitBuilder::default();
             task.perform(&mut state, commands, &mut draft);
             if let Err(error) = task.run.commit(draft) {
-                task.run.shared.end(error.into());
+                task.run.store.view.end(error.into());
             }
         }
     }

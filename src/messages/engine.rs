@@ -3,8 +3,8 @@
 use actix::Message;
 use tokio::sync::oneshot;
 
-use crate::actors::engine::admission_control::Reservation;
-use crate::actors::engine::staging::Staged;
+use crate::actors::engine::staged::Staged;
+use crate::backend::admission_control::Reservation;
 use crate::backend::retention_guard::RetentionGuard;
 use crate::canvas::admission::backlog::Lane;
 use crate::canvas::freeze::Node;

@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{AsyncResult, Wait};
-use crate::backend::view::{Shared, Watch};
+use crate::backend::Watch;
+use crate::backend::durable_view::DurableView;
 use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Record};
 use crate::canvas::outcome::{Outcome, TaskFailure};
@@ -227,11 +228,11 @@ impl Members {
                 }
                 let (group, settled) = (*group, *settled);
                 let handle = &self.handle;
-                let shared = handle.shared.clone();
+                let view = handle.view().clone();
                 let check = || {
                     // Read first: if it has ended, all its pages are written.
                     let has_ended = handle.resolution()?.is_some();
-                    let pages = shared
+                    let pages = view
                         .reader()?
                         .segments_after(group, *after)
                         .collect::<Result<Vec<_>, _>>()?;
@@ -252,9 +253,9 @@ impl Members {
                             && seen.insert(index)
                         {
                             let mut all = Vec::new();
-                            shared.reader()?.flatten(group.root(), outcome, &mut all)?;
+                            view.reader()?.flatten(group.root(), outcome, &mut all)?;
                             for outcome in all {
-                                let element = element(&shared, group, outcome, settled);
+                                let element = element(&view, group, outcome, settled);
                                 self.ready.push_back((index, element?));
                             }
                         }
@@ -275,7 +276,7 @@ impl Members {
         };
         let group = root.node(seq);
         let fan = fan.clone();
-        let shared = self.handle.shared.clone();
+        let view = self.handle.view().clone();
         let mut ids = vec![group, root.workflow_stream()];
         if let Some(location) = &self.handle.location {
             ids.extend(location.decided_in(root));
@@ -286,7 +287,7 @@ impl Members {
             None => {
                 let watch = self.handle.watch(ids.clone())?;
                 let check = || {
-                    if let Some((_, size)) = shared.reader()?.expansion(group, &fan)? {
+                    if let Some((_, size)) = view.reader()?.expansion(group, &fan)? {
                         return Ok(Some(Some(size)));
                     }
                     Ok(self.handle.resolution()?.map(|_| None))
@@ -316,7 +317,7 @@ impl Members {
             }
             Outcome::Success(value) => value,
         };
-        let list = self.handle.shared.load(id.root(), value).await?;
+        let list = self.handle.view().load(id.root(), value).await?;
         let elements = list
             .elements()
             .map_err(|what| Error::Get(GetError::Decode { id, what }))?;
@@ -329,13 +330,13 @@ impl Members {
 
 /// Returns a member's outcome as an element of its group's list.
 fn element(
-    shared: &Shared,
+    view: &DurableView,
     group: Id,
     outcome: Outcome,
     settled: bool,
 ) -> Result<Result<Payload, TaskFailure>> {
     Ok(match outcome {
         Outcome::Failure(failure) | Outcome::Revoked(failure) if !settled => Err(*failure),
-        outcome => Ok(shared.reader()?.element(group.root(), &outcome, settled)?),
+        outcome => Ok(view.reader()?.element(group.root(), &outcome, settled)?),
     })
 }

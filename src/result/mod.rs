@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use self::completions::{Completion, Completions};
 pub(crate) use self::wait::Wait;
 
-use crate::actors::engine::client;
-use crate::actors::execute::attempt::Attempt;
+use crate::backend::durable_view::DurableView;
 use crate::backend::retention_guard::RetentionGuard;
-use crate::backend::view::Shared;
+use crate::backend::slot_holder::SlotHolder;
+use crate::backend::{Backend, revocation};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
@@ -44,14 +44,14 @@ use crate::persistence::records::reader::{NodeLocation, Reader, Resolution};
 /// ```
 #[must_use = "a handle is how the result is found; `let _ =` says that it is not wanted"]
 pub struct AsyncResult<O> {
-    shared: Arc<Shared>,
+    backend: Arc<dyn Backend>,
     id: Id,
     /// Where a node below the root is stored; `None` for a root.
     location: Option<Arc<NodeLocation>>,
     guard: RetentionGuard,
     /// The attempt that received this handle: while it waits it needs no slot, and the workflow it
     /// waits for is loaded at once.
-    attempt: Option<Arc<Attempt>>,
+    attempt: Option<Arc<dyn SlotHolder>>,
     types: PhantomData<fn() -> O>,
 }
 
@@ -59,10 +59,10 @@ pub struct AsyncResult<O> {
 pub type GroupResult<T> = AsyncResult<Vec<T>>;
 
 impl<O> AsyncResult<O> {
-    pub(crate) fn root(shared: Arc<Shared>, guard: RetentionGuard) -> Self {
+    pub(crate) fn root(backend: Arc<dyn Backend>, guard: RetentionGuard) -> Self {
         Self {
             id: guard.root(),
-            shared,
+            backend,
             location: None,
             guard,
             attempt: None,
@@ -72,20 +72,20 @@ impl<O> AsyncResult<O> {
 
     /// Creates the handle of a workflow that a running task has submitted.
     pub(crate) fn of_task(
-        shared: Arc<Shared>,
+        backend: Arc<dyn Backend>,
         guard: RetentionGuard,
-        attempt: Option<Arc<Attempt>>,
+        attempt: Option<Arc<dyn SlotHolder>>,
     ) -> Self {
         Self {
             attempt,
-            ..Self::root(shared, guard)
+            ..Self::root(backend, guard)
         }
     }
 
-    fn below(shared: Arc<Shared>, id: Id, location: NodeLocation) -> Self {
+    fn below(backend: Arc<dyn Backend>, id: Id, location: NodeLocation) -> Self {
         Self {
-            guard: shared.pin(id),
-            shared,
+            guard: backend.view().pin(id),
+            backend,
             id,
             location: Some(Arc::new(location)),
             attempt: None,
@@ -93,21 +93,30 @@ impl<O> AsyncResult<O> {
         }
     }
 
-    pub(crate) async fn find(shared: Arc<Shared>, id: Id) -> Result<Self> {
+    pub(super) fn view(&self) -> &Arc<DurableView> {
+        self.backend.view()
+    }
+
+    pub(crate) async fn find(backend: Arc<dyn Backend>, id: Id) -> Result<Self> {
         // Guarded first, so that it is not swept before the handle exists.
-        let Some(guard) = shared.retention_guards.pin_unless_leaving(id.root()) else {
+        let Some(guard) = backend
+            .view()
+            .retention_guards
+            .pin_unless_leaving(id.root())
+        else {
             // The answer must not depend on records that are not durable yet.
-            client::confirm(&shared).await?;
+            backend.confirm().await?;
             return Err(Error::Id(IdError::Unknown { id }));
         };
-        let location = shared
+        let location = backend
+            .view()
             .reader()?
             .find(id)?
             .ok_or(Error::Id(IdError::Unknown { id }))?;
         Ok(if id == id.root() {
-            Self::root(shared, guard)
+            Self::root(backend, guard)
         } else {
-            Self::below(shared, id, location)
+            Self::below(backend, id, location)
         })
     }
 
@@ -142,7 +151,7 @@ impl<O> AsyncResult<O> {
     /// ```
     pub fn cast<T>(self) -> AsyncResult<T> {
         AsyncResult {
-            shared: self.shared,
+            backend: self.backend,
             id: self.id,
             location: self.location,
             guard: self.guard,
@@ -169,7 +178,7 @@ impl<O> AsyncResult<O> {
     /// [`Error::Store`], or [`Error::ShutDown`] and [`Error::Halted`] after the end of the app; the
     /// same is true of all methods that read the store.
     pub async fn state(&self) -> Result<State> {
-        if self.shared.is_quarantined(self.id) {
+        if self.view().is_quarantined(self.id) {
             return Ok(State::Quarantined);
         }
         let reader = self.reader()?;
@@ -297,11 +306,11 @@ impl<O> AsyncResult<O> {
         if let Some(task) = parent.task() {
             for root in reader.submitted_by(self.id.node(task))? {
                 // Guarded first, so that it is not swept before the handle exists.
-                if let Some(guard) = self.shared.retention_guards.pin_unless_leaving(root)
+                if let Some(guard) = self.view().retention_guards.pin_unless_leaving(root)
                     && reader.header(root)?.is_some()
                 {
                     let attempt = self.attempt.clone();
-                    children.push(AsyncResult::of_task(self.shared.clone(), guard, attempt));
+                    children.push(AsyncResult::of_task(self.backend.clone(), guard, attempt));
                 }
             }
         }
@@ -344,7 +353,7 @@ impl<O> AsyncResult<O> {
         let Some(parent) = parent else {
             return Ok(None);
         };
-        match AsyncResult::find(self.shared.clone(), parent).await {
+        match AsyncResult::find(self.backend.clone(), parent).await {
             Ok(parent) => Ok(Some(AsyncResult {
                 attempt: self.attempt.clone(),
                 ..parent
@@ -359,7 +368,7 @@ impl<O> AsyncResult<O> {
             let id = self.id.node(location.node.seq);
             AsyncResult {
                 attempt: self.attempt.clone(),
-                ..AsyncResult::below(self.shared.clone(), id, location)
+                ..AsyncResult::below(self.backend.clone(), id, location)
             }
         };
         locations.into_iter().map(handle).collect()
@@ -424,7 +433,7 @@ impl<O> AsyncResult<O> {
             None => reader.due_at(root, &location)?,
             waits => waits,
         };
-        let now = self.shared.clock.time();
+        let now = self.view().clock.time();
         let shown = |due| UNIX_EPOCH + Duration::from_millis(now.on_the_wall(due));
         Ok(due.map(shown))
     }
@@ -459,10 +468,10 @@ impl<O> AsyncResult<O> {
     /// [`Error::Halted`] after the end of the app. To forget it twice is no error.
     pub async fn forget(self) -> Result<()> {
         let Self {
-            shared, id, guard, ..
+            backend, id, guard, ..
         } = self;
         drop(guard);
-        match client::forget(&shared, id).await {
+        match crate::backend::forget(&*backend, id).await {
             Err(Error::Id(IdError::Unknown { .. })) => Ok(()),
             result => result,
         }
@@ -502,7 +511,7 @@ impl<O> AsyncResult<O> {
     /// [`IdError::Unknown`] if it is forgotten; [`IdError::NotRevocable`] in an eager app if it has
     /// not ended; and as [`state`](Self::state).
     pub async fn revoke(&self) -> Result<RevokeOutcome> {
-        client::revoke(&self.shared, self.id).await
+        revocation::revoke(&*self.backend, self.id).await
     }
 
     /// Returns how many of its children (the members of a group or header, the steps of a chain)
@@ -543,7 +552,7 @@ impl<O> AsyncResult<O> {
     }
 
     fn reader(&self) -> Result<Reader> {
-        self.shared.reader()
+        self.view().reader()
     }
 
     fn resolution(&self) -> Result<Option<Resolution>> {
@@ -574,7 +583,7 @@ impl<O> AsyncResult<O> {
 impl<O> Clone for AsyncResult<O> {
     fn clone(&self) -> Self {
         Self {
-            shared: self.shared.clone(),
+            backend: self.backend.clone(),
             id: self.id,
             location: self.location.clone(),
             guard: self.guard.clone(),

@@ -7,15 +7,13 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::AsyncResult;
-use crate::actors::engine::client;
-use crate::actors::execute::attempt::Attempt;
-use crate::actors::execute::body;
-use crate::backend::view::{Backend, Watch};
+use crate::backend::Watch;
+use crate::backend::slot_holder;
+use crate::backend::slot_holder::SlotHolder;
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::payload::Payload;
 use crate::error::{ContextError, Error, GetError, Result};
-use crate::messages::engine::EngineMessage;
 use crate::persistence::records::reader::Resolution;
 
 /// The bound of a wait.
@@ -58,7 +56,7 @@ impl<O> AsyncResult<O> {
         }
         let watch = self.watch(vec![root.workflow_stream()])?;
         let check = || {
-            let reader = self.shared.reader()?;
+            let reader = self.view().reader()?;
             match reader.is_complete(root)? {
                 true => Ok(Some(())),
                 false => self.check_there(&reader).map(|()| None),
@@ -66,7 +64,7 @@ impl<O> AsyncResult<O> {
         };
         self.until(&watch, check, Wait::Open).await?;
         // The removal from the live workflows is visible before it is durable.
-        client::confirm(&self.shared).await
+        self.backend.confirm().await
     }
 
     /// Returns the streams that may record its outcome.
@@ -83,13 +81,10 @@ impl<O> AsyncResult<O> {
     /// a task waits.
     pub(super) fn watch(&self, ids: Vec<Id>) -> Result<Watch> {
         let root = self.id.root();
-        if self.attempt().is_some()
-            && let Backend::Engine(engine) = &self.shared.backend
-            && self.reader()?.waiting(root)?.is_some()
-        {
-            engine.client().engine.do_send(EngineMessage::Wanted(root));
+        if self.attempt().is_some() && self.reader()?.waiting(root)?.is_some() {
+            self.backend.load_early(root);
         }
-        Ok(self.shared.watch(ids))
+        Ok(self.view().watch(ids))
     }
 
     pub(crate) async fn wait(&self, wait: Wait) -> Result<Outcome> {
@@ -101,16 +96,16 @@ impl<O> AsyncResult<O> {
     }
 
     /// Returns the waiting attempt, if the caller is one.
-    fn attempt(&self) -> Option<Arc<Attempt>> {
-        body::current(&self.shared).or_else(|| self.attempt.clone())
+    fn attempt(&self) -> Option<Arc<dyn SlotHolder>> {
+        slot_holder::current(self.view()).or_else(|| self.attempt.clone())
     }
 
     /// Waits until `check` returns a value. An attempt of an async task gives its slot back
     /// meanwhile; a wait that could never end is an error.
-    pub(super) async fn until<T>(
+    pub(super) async fn until<T: Send>(
         &self,
         watch: &Watch,
-        check: impl Fn() -> Result<Option<T>>,
+        check: impl Fn() -> Result<Option<T>> + Send,
         wait: Wait,
     ) -> Result<T> {
         let Some(attempt) = self.attempt() else {
@@ -125,9 +120,16 @@ impl<O> AsyncResult<O> {
         match (attempt.is_blocking(), wait) {
             // The wait is bounded, or another thread than the body's waits.
             (true, Wait::Bounded) => watch.until(check).await,
-            (true, Wait::Open) if body::current(&self.shared).is_none() => watch.until(check).await,
+            (true, Wait::Open) if slot_holder::current(self.view()).is_none() => {
+                watch.until(check).await
+            }
             (true, Wait::Open) => Err(self.no_wait(HOLDS_THREAD)),
-            (false, _) => attempt.without_slot(watch.until(check)).await,
+            (false, _) => {
+                let mut seen = None;
+                let wait = async { seen = Some(watch.until(check).await) };
+                attempt.without_slot(Box::pin(wait)).await;
+                seen.expect("without_slot() awaits the wait")
+            }
         }
     }
 
@@ -186,7 +188,7 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     async fn value(&self, wait: Wait) -> Result<O> {
         match self.wait(wait).await? {
             Outcome::Success(value) => {
-                let payload = self.shared.load(self.id.root(), value).await?;
+                let payload = self.view().load(self.id.root(), value).await?;
                 self.decode(&payload)
             }
             Outcome::Failure(failure) | Outcome::Revoked(failure) => Err(Error::Failed(failure)),
@@ -213,33 +215,28 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     ///
     /// [`GetError::Timeout`], and as [`get`](Self::get).
     pub async fn get_timeout(&self, timeout: Duration) -> Result<O> {
-        let engine = match &self.shared.backend {
-            Backend::Engine(engine) => engine,
+        let Some(runtime) = &self.view().runtime else {
             // There are no timers. Unfinished work runs below this call or in another future.
-            Backend::Eager(_) => {
-                return match self.ready().await? {
-                    true => self.get().await,
-                    false => Err(Error::Get(GetError::Timeout {
-                        id: self.id,
-                        waited: Duration::ZERO,
-                    })),
-                };
-            }
+            return match self.ready().await? {
+                true => self.get().await,
+                false => Err(Error::Get(GetError::Timeout {
+                    id: self.id,
+                    waited: Duration::ZERO,
+                })),
+            };
         };
-        let clock = self.shared.clock.clone();
+        let clock = self.view().clock.clone();
         // Measured from here, not from the timer's first poll.
         let until = clock.after(timeout);
         // On the app's runtime, because the caller's executor may have no timers.
-        let timer = engine
-            .runtime
-            .spawn(async move { clock.wait_until(until).await });
+        let timer = runtime.spawn(async move { clock.wait_until(until).await });
         let stop_timer = timer.abort_handle();
         let result = tokio::select! {
             biased;
             result = self.value(Wait::Bounded) => result,
             fired = timer => Err(match fired {
                 Ok(()) => Error::Get(GetError::Timeout { id: self.id, waited: timeout }),
-                Err(_) => self.shared.ended().unwrap_or(Error::ShutDown),
+                Err(_) => self.view().stop_reason(),
             }),
         };
         stop_timer.abort();
@@ -264,7 +261,7 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     /// As [`get`](Self::get); [`ContextError::WaitInTask`] in every task, async or not, unless the
     /// value is available.
     pub fn get_blocking(&self) -> Result<O> {
-        if body::current(&self.shared).is_some() && self.resolution()?.is_none() {
+        if slot_holder::current(self.view()).is_some() && self.resolution()?.is_none() {
             return Err(self.no_wait(HOLDS_THREAD));
         }
         pollster::block_on(self.get())

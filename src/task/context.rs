@@ -1,21 +1,18 @@
 //! The context of a running task: its identity, and the operations that it can start.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::{Replaced, Retry};
-use crate::actors::engine::client;
-use crate::actors::engine::client::WhenFull;
-use crate::actors::execute::attempt::Attempt;
-use crate::backend::view::Shared;
+use super::host::TaskHost;
+use super::retry::Retry;
+use super::returned::Replaced;
+use crate::backend::WhenFull;
 use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::{Accepts, freeze};
-use crate::eager;
 use crate::error::{ContextError, Error, GetError, Result, SubmitError};
 use crate::persistence::records::reader::Elements;
 use crate::result::AsyncResult;
@@ -48,46 +45,12 @@ pub struct TaskContext {
     pub(crate) folds: bool,
     /// The list that its first argument reads as it goes.
     pub(crate) upstream: Option<Arc<Elements>>,
-    pub(crate) host: Host,
+    /// `None` if the function was called directly.
+    pub(crate) host: Option<Arc<dyn TaskHost>>,
 }
 
 /// The longest key of a call in bytes, because the key is part of a record.
 const MAX_KEY: usize = 1_024;
-
-/// The part of the system that carries out a task's requests.
-#[derive(Clone)]
-pub(crate) enum Host {
-    /// None: the function was called directly.
-    Detached,
-    Engine(Arc<Attempt>),
-    Eager(Arc<eager::Attempt>),
-}
-
-impl Host {
-    pub(crate) fn shared(&self) -> Result<&Arc<Shared>> {
-        match self {
-            Self::Detached => Err(Error::Context(ContextError::NotInTask)),
-            Self::Engine(attempt) => Ok(attempt.shared()),
-            Self::Eager(attempt) => Ok(attempt.shared()),
-        }
-    }
-
-    async fn call(&self, key: &str, plan: SubtaskPlan) -> Result<Outcome> {
-        match self {
-            Self::Detached => Err(Error::Context(ContextError::NotInTask)),
-            Self::Engine(attempt) => attempt.call(key, plan).await,
-            Self::Eager(attempt) => attempt.call(key, plan).await,
-        }
-    }
-
-    fn add(&self, plan: SubtaskPlan) {
-        match self {
-            Self::Detached => {}
-            Self::Engine(attempt) => attempt.add(plan),
-            Self::Eager(attempt) => attempt.add(plan),
-        }
-    }
-}
 
 impl TaskContext {
     /// Creates a context outside any app, for calling a task's function directly. Operations that
@@ -103,7 +66,7 @@ impl TaskContext {
             blocking: false,
             folds: false,
             upstream: None,
-            host: Host::Detached,
+            host: None,
         }
     }
 
@@ -269,14 +232,14 @@ impl TaskContext {
         &self,
         signature: S,
     ) -> Result<AsyncResult<S::Output>> {
-        let shared = self.host.shared()?;
-        let canvas = signature.into_canvas();
-        let guard = client::submit(shared, canvas, WhenFull::Admit, Some(self.id)).await?;
-        let attempt = match &self.host {
-            Host::Engine(attempt) => Some(attempt.clone()),
-            Host::Eager(_) | Host::Detached => None,
-        };
-        Ok(AsyncResult::of_task(shared.clone(), guard, attempt))
+        let host = self.host()?;
+        let backend = host.backend();
+        let submitted =
+            backend
+                .clone()
+                .submit(signature.into_canvas(), WhenFull::Admit, Some(self.id));
+        let attempt = host.clone().slot_holder();
+        Ok(AsyncResult::of_task(backend, submitted.await?, attempt))
     }
 
     /// Runs a canvas as a part of this task and waits for its value. While it waits, the task holds
@@ -321,7 +284,7 @@ impl TaskContext {
         S: Accepts<()>,
         S::Output: DeserializeOwned,
     {
-        let shared = self.host.shared()?;
+        let host = self.host()?;
         if self.blocking {
             return Err(Error::Context(ContextError::CallInBlockingTask));
         }
@@ -340,9 +303,9 @@ impl TaskContext {
             None => Cow::Borrowed(key),
             Some(item) => Cow::Owned(format!("{item} {key}")),
         };
-        match self.host.call(&key, plan).await? {
+        match host.clone().call(&key, plan).await? {
             Outcome::Success(value) => {
-                let payload = shared.load(self.root_id(), value).await?;
+                let payload = host.view().load(self.root_id(), value).await?;
                 payload
                     .decode()
                     .map_err(|what| Error::Get(GetError::Decode { id: self.id, what }))
@@ -351,12 +314,18 @@ impl TaskContext {
         }
     }
 
+    /// Returns the host of a running attempt.
+    pub(crate) fn host(&self) -> Result<&Arc<dyn TaskHost>> {
+        self.host
+            .as_ref()
+            .ok_or(Error::Context(ContextError::NotInTask))
+    }
+
     fn plan_subtask<S: Accepts<()>>(&self, signature: S) -> Result<SubtaskPlan> {
-        let registry = &self.host.shared()?.registry;
         Ok(freeze::plan_subtask(
             signature.into_canvas(),
             false,
-            registry,
+            self.host()?.catalogue(),
         )?)
     }
 
@@ -387,16 +356,14 @@ impl TaskContext {
     /// If the task is not a member of a group or of a chord's header, is a fold's function, or the
     /// canvas is refused.
     pub fn add_to_chord<S: Accepts<()>>(&self, signature: S) -> Result<()> {
-        if let Host::Detached = self.host {
-            return Err(Error::Context(ContextError::NotInTask));
-        }
+        let host = self.host()?;
         if self.folds {
             return Err(Error::Context(ContextError::WorkInFold));
         }
         if self.group_id.is_none() {
             return Err(Error::Context(ContextError::NotInChord { id: self.id }));
         }
-        self.host.add(self.plan_subtask(signature)?);
+        host.add(self.plan_subtask(signature)?);
         Ok(())
     }
 
@@ -416,9 +383,8 @@ impl TaskContext {
     /// ```
     pub async fn soft_time_limit(&self) {
         match &self.host {
-            Host::Engine(attempt) => attempt.soft_limit.wait().await,
-            Host::Eager(attempt) => attempt.soft_limit.wait().await,
-            Host::Detached => std::future::pending().await,
+            Some(host) => host.soft_limit().wait().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -439,11 +405,9 @@ impl TaskContext {
     /// ```
     #[must_use]
     pub fn is_over_soft_time_limit(&self) -> bool {
-        let now_ms = |shared: &Shared| shared.clock.elapsed_ms();
         match &self.host {
-            Host::Engine(attempt) => attempt.soft_limit.is_over(now_ms(attempt.shared())),
-            Host::Eager(attempt) => attempt.soft_limit.is_over(now_ms(attempt.shared())),
-            Host::Detached => false,
+            Some(host) => host.soft_limit().is_over(host.view().clock.elapsed_ms()),
+            None => false,
         }
     }
 
@@ -468,9 +432,8 @@ impl TaskContext {
     /// ```
     pub async fn cancelled(&self) {
         match &self.host {
-            Host::Engine(attempt) if attempt.observe_cancellation() => {}
-            Host::Engine(attempt) => attempt.cancellation.wait().await,
-            Host::Eager(_) | Host::Detached => std::future::pending().await,
+            Some(host) => host.cancelled().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -493,18 +456,8 @@ impl TaskContext {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         match &self.host {
-            Host::Engine(attempt) => attempt.observe_cancellation(),
-            Host::Eager(_) | Host::Detached => false,
+            Some(host) => host.observe_cancellation(),
+            None => false,
         }
-    }
-}
-
-impl fmt::Debug for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Detached => "detached",
-            Self::Engine(_) => "engine",
-            Self::Eager(_) => "eager",
-        })
     }
 }

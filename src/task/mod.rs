@@ -9,18 +9,20 @@ mod error;
 #[allow(missing_docs)]
 pub mod expansion;
 mod fold;
+mod host;
 mod limit;
 mod options;
 mod registry;
 mod results;
 mod retry;
 mod returned;
+mod signal;
 
 pub use self::arguments::{TaskArg, TaskArgs, TaskOutput};
-pub(crate) use self::context::Host;
 pub use self::context::TaskContext;
 pub(crate) use self::error::Next;
 pub use self::error::{IntoTaskError, TaskError};
+pub(crate) use self::host::TaskHost;
 pub(crate) use self::limit::PayloadLimit;
 pub use self::options::{DEFAULT_QUEUE, TaskOptions};
 pub use self::registry::TaskEntry;
@@ -28,6 +30,7 @@ pub(crate) use self::registry::{Call, Entry, Registry, refuse_long_name};
 pub use self::results::Results;
 pub use self::retry::Retry;
 pub use self::returned::{Replaced, TaskResult};
+pub(crate) use self::signal::{Signal, SoftLimit};
 use crate::canvas::parameter::Parameter;
 
 /// A function that can be run by name; [`#[task]`](crate::task) implements it for a function.

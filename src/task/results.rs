@@ -9,7 +9,7 @@ use serde::ser::{Error as _, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::TaskContext;
-use crate::backend::view::Shared;
+use crate::backend::durable_view::DurableView;
 use crate::canvas::payload::Payload;
 use crate::error::{Error, GetError, Result};
 use crate::persistence::records::reader::{Elements, ElementsError};
@@ -62,7 +62,7 @@ enum Source<T> {
 
 #[derive(Clone)]
 struct Stored {
-    shared: Arc<Shared>,
+    view: Arc<DurableView>,
     elements: Elements,
     left: usize,
     /// The error after which no more elements are read.
@@ -101,11 +101,11 @@ impl<T> Results<T> {
     /// ```
     #[must_use]
     pub fn within(self, context: &TaskContext) -> Self {
-        let (Some(upstream), Ok(shared)) = (&context.upstream, context.host.shared()) else {
+        let (Some(upstream), Some(host)) = (&context.upstream, &context.host) else {
             return self;
         };
         Self(Source::Stored(Stored {
-            shared: shared.clone(),
+            view: host.view().clone(),
             left: upstream.len() as usize,
             elements: Elements::clone(upstream),
             broken: None,
@@ -143,7 +143,7 @@ impl Stored {
 
     fn read(&mut self) -> Result<Payload> {
         // Requested each time, because the store closes even if a task keeps this.
-        let reader = self.shared.reader()?;
+        let reader = self.view.reader()?;
         let id = self.elements.id();
         match self.elements.next(&reader) {
             Some(Ok(payload)) => Ok(payload),

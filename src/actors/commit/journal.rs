@@ -5,10 +5,8 @@ use std::sync::Arc;
 use actix::Recipient;
 use tokio::sync::oneshot;
 
-use crate::actors::execute::executor;
-use crate::actors::execute::executor::Invocation;
+use crate::actors::execute::executor::{Executor, Invocation};
 use crate::backend::retention_guard::RetentionGuard;
-use crate::backend::view::Shared;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::canvas::outcome::Outcome;
@@ -71,11 +69,14 @@ pub(crate) struct CommitNotice {
 impl CommitNotice {
     /// Publishes the commit, which is durable: wakes watchers, calls functions, and answers
     /// callers.
-    pub(crate) fn publish(self, shared: &Arc<Shared>) {
-        shared.publish_commit(self.commit, &self.touched);
+    pub(crate) fn publish(self, executor: &Arc<Executor>) {
+        executor
+            .engine()
+            .view
+            .publish_commit(self.commit, &self.touched);
         failpoint::reach(Point::Shown);
         if !self.invocations.is_empty() {
-            executor::submit(shared, self.invocations);
+            executor.submit(self.invocations);
         }
         for (caller, guard) in self.acknowledged {
             // The caller may have stopped waiting.

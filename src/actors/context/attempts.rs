@@ -25,7 +25,7 @@ impl EngineContext {
     /// superseded by a later one. Deletes the commit's segments once all of their records have
     /// been.
     pub(crate) fn supersede(&self, stream: Id, commit: u64) -> Result<(), StoreError> {
-        let mut all = self.0.superseded.borrow_mut();
+        let mut all = self.0.workflows.superseded.borrow_mut();
         let of_workflow = all.entry(stream.root()).or_default();
         let segments = match of_workflow.remove(&(stream, commit)) {
             Some(segments) => segments,

@@ -1,5 +1,6 @@
 //! Quarantine: the tasks that were running when the previous process ended, and may have ended it.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -113,6 +114,26 @@ fn to_public((id, suspect): (Id, &Suspect)) -> QuarantinedTask {
     }
 }
 
+/// The tasks that were running when the previous process ended, and their trials.
+#[derive(Debug)]
+pub(super) struct Trials {
+    machine: RefCell<Quarantine<TrialCandidate>>,
+    /// The recovered tasks that are in quarantine.
+    quarantined: RefCell<HashMap<Id, TaskKey>>,
+    /// The time at which the engine is woken for the trials, on the scale of `Clock::elapsed_ms`.
+    alarm: Cell<Option<u64>>,
+}
+
+impl Trials {
+    pub(super) fn new(machine: Quarantine<TrialCandidate>) -> Self {
+        Self {
+            machine: RefCell::new(machine),
+            quarantined: RefCell::default(),
+            alarm: Cell::new(None),
+        }
+    }
+}
+
 impl EngineContext {
     /// Opens the quarantine. Must be called before any task is started.
     pub(super) fn open_quarantine(&self, notes: Vec<SuspectUpdate>) {
@@ -120,9 +141,9 @@ impl EngineContext {
             .into_iter()
             .for_each(|note| self.record_suspect(Some(note)));
         let quarantined: Vec<QuarantinedTask> = {
-            let quarantine = self.0.quarantine.borrow();
+            let quarantine = self.0.trials.machine.borrow();
             if quarantine.is_holding() {
-                self.0.dispatcher.borrow_mut().hold_back();
+                self.0.tasks.dispatcher.borrow_mut().hold_back();
             }
             quarantine.quarantined().map(to_public).collect()
         };
@@ -135,7 +156,7 @@ impl EngineContext {
             // The hook may block or panic.
             let call_hook = move || quarantined.iter().for_each(|task| hook.call(task));
             let (job, _) = pool::job(call_hook);
-            self.shared().engine_handle().runtime.run(job);
+            self.handle().runtime.run(job);
         }
     }
 
@@ -153,11 +174,11 @@ impl EngineContext {
                     "quarantined: the process ends when it runs; \
                      app.requeue({id}) runs it again, app.discard({id}) has it fail"
                 );
-                self.shared().quarantine(task.clone());
+                self.view().quarantine(task.clone());
             }
             QuarantinePolicy::Discard => {
                 tracing::error!(%id, name, crashes, "discarded: the process ends when it runs");
-                let note = self.0.quarantine.borrow_mut().discard(*id);
+                let note = self.0.trials.machine.borrow_mut().discard(*id);
                 self.record_suspect(note);
             }
         }
@@ -177,7 +198,7 @@ impl EngineContext {
     /// Returns whether this workflow must be admitted at once, because one of its tasks may have to
     /// be tried.
     pub(crate) fn may_need_trial(&self, root: Id) -> bool {
-        self.0.quarantine.borrow().awaits(root)
+        self.0.trials.machine.borrow().awaits(root)
     }
 
     /// Registers a recovered task whose attempt `attempt` was running when the process ended.
@@ -192,12 +213,13 @@ impl EngineContext {
         let now_ms = self.now_ms();
         let (status, note) = self
             .0
-            .quarantine
+            .trials
+            .machine
             .borrow_mut()
             .arrived(id, name, attempt, now_ms);
         self.record_suspect(note);
         if status == SuspectStatus::Quarantined {
-            self.0.quarantined_tasks.borrow_mut().insert(id, key);
+            self.0.trials.quarantined.borrow_mut().insert(id, key);
         }
         status
     }
@@ -209,37 +231,37 @@ impl EngineContext {
             priority,
             key,
         };
-        self.0.dispatcher.borrow_mut().pin(slot);
-        let lost = self.0.quarantine.borrow_mut().wait(id, candidate);
+        self.0.tasks.dispatcher.borrow_mut().pin(slot);
+        let lost = self.0.trials.machine.borrow_mut().wait(id, candidate);
         self.unpin_candidate(lost);
         self.advance_trials();
     }
 
     /// Notes that all tasks that were running have been recovered.
     pub(crate) fn finish_recovery(&self) {
-        self.0.quarantine.borrow_mut().gathered();
+        self.0.trials.machine.borrow_mut().gathered();
         self.advance_trials();
     }
 
     /// Starts the clock of the trials: tasks may start from now on.
     pub(super) fn begin_trials(&self) {
-        let now = self.shared().clock.elapsed_ms();
-        self.0.quarantine.borrow_mut().begin(now);
+        let now = self.clock().elapsed_ms();
+        self.0.trials.machine.borrow_mut().begin(now);
     }
 
     /// Ends the trials whose time has passed, and starts the suspects that are next.
     pub(super) fn advance_trials(&self) {
-        if self.is_draining() || self.0.dispatcher.borrow().is_paused() {
+        if self.is_draining() || self.0.tasks.dispatcher.borrow().is_paused() {
             return;
         }
-        let now = self.shared().clock.elapsed_ms();
-        let outlived = self.0.quarantine.borrow_mut().end_overdue(now);
+        let now = self.clock().elapsed_ms();
+        let outlived = self.0.trials.machine.borrow_mut().end_overdue(now);
         outlived
             .into_iter()
             .for_each(|note| self.record_suspect(Some(note)));
         self.end_hold();
         loop {
-            let next = self.0.quarantine.borrow_mut().next(now);
+            let next = self.0.trials.machine.borrow_mut().next(now);
             let Some(candidate) = next else { break };
             self.start_trial(candidate);
         }
@@ -249,7 +271,7 @@ impl EngineContext {
     /// Unpins the slot of a suspect that does not come to its trial.
     fn unpin_candidate(&self, candidate: Option<TrialCandidate>) {
         if let Some(TrialCandidate { slot, .. }) = candidate {
-            self.0.dispatcher.borrow_mut().unpin(slot);
+            self.0.tasks.dispatcher.borrow_mut().unpin(slot);
         }
     }
 
@@ -259,9 +281,9 @@ impl EngineContext {
             priority,
             key,
         } = candidate;
-        self.0.dispatcher.borrow_mut().unpin(slot);
-        let permit = match self.0.quarantine.borrow().is_holding() {
-            true => self.0.dispatcher.borrow_mut().grant_now(slot),
+        self.0.tasks.dispatcher.borrow_mut().unpin(slot);
+        let permit = match self.0.trials.machine.borrow().is_holding() {
+            true => self.0.tasks.dispatcher.borrow_mut().grant_now(slot),
             false => None,
         };
         match permit {
@@ -274,8 +296,8 @@ impl EngineContext {
 
     /// Starts the tasks that waited while a suspect was tried alone, if that trial is over.
     fn end_hold(&self) {
-        let mut dispatcher = self.0.dispatcher.borrow_mut();
-        if !dispatcher.is_held_back() || self.0.quarantine.borrow().is_holding() {
+        let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
+        if !dispatcher.is_held_back() || self.0.trials.machine.borrow().is_holding() {
             return;
         }
         let granted = dispatcher.end_hold();
@@ -286,13 +308,13 @@ impl EngineContext {
     }
 
     fn wake_for_trials(&self, now: u64) {
-        let Some(at) = self.0.quarantine.borrow().wake_at() else {
+        let Some(at) = self.0.trials.machine.borrow().wake_at() else {
             return;
         };
-        let alarm = &self.0.trial_alarm;
+        let alarm = &self.0.trials.alarm;
         if alarm.get().is_none_or(|set| at < set || set <= now) {
             alarm.set(Some(at));
-            let left = at.saturating_sub(self.shared().clock.elapsed_ms());
+            let left = at.saturating_sub(self.clock().elapsed_ms());
             self.scheduler().do_send(WakeAt {
                 at: Moment::steady(self.steady_ms().saturating_add(left)),
                 recipient: self.engine_wake().clone(),
@@ -302,22 +324,22 @@ impl EngineContext {
 
     /// Continues the trials if their alarm is due. Must be called whenever the engine is woken.
     pub(crate) fn check_trials(&self) {
-        if self.0.trial_alarm.take().is_some() {
+        if self.0.trials.alarm.take().is_some() {
             self.advance_trials();
         }
     }
 
     /// Starts the trial of a task whose attempt is about to be recorded.
     pub(crate) fn begin_trial(&self, id: Id) {
-        let now = self.shared().clock.elapsed_ms();
-        let note = self.0.quarantine.borrow_mut().started(id, now);
+        let now = self.clock().elapsed_ms();
+        let note = self.0.trials.machine.borrow_mut().started(id, now);
         self.record_suspect(note);
         self.wake_for_trials(now);
     }
 
     /// Ends the trial of a task that waits for another task.
     pub(crate) fn end_trial(&self, id: Id) {
-        let note = self.0.quarantine.borrow_mut().outlived(id);
+        let note = self.0.trials.machine.borrow_mut().outlived(id);
         if note.is_some() {
             self.record_suspect(note);
             self.advance_trials();
@@ -326,36 +348,36 @@ impl EngineContext {
 
     /// Clears a suspect whose attempt has ended without ending the process.
     pub(crate) fn clear_suspect(&self, id: Id) {
-        let (note, waited) = self.0.quarantine.borrow_mut().cleared(id);
+        let (note, waited) = self.0.trials.machine.borrow_mut().cleared(id);
         self.record_suspect(note);
         self.unpin_candidate(waited);
         // A task that was revoked may have been in quarantine until now.
-        if self.0.quarantined_tasks.borrow_mut().remove(&id).is_some() {
-            self.shared().release(id);
+        if self.0.trials.quarantined.borrow_mut().remove(&id).is_some() {
+            self.view().release(id);
         }
         self.advance_trials();
     }
 
     /// Returns the tasks of this workflow that are suspected or quarantined.
     pub(crate) fn suspects_of(&self, root: Id) -> Vec<Id> {
-        self.0.quarantine.borrow().suspects_of(root)
+        self.0.trials.machine.borrow().suspects_of(root)
     }
 
     /// As [`clear_suspect`](Self::clear_suspect), for a task that is not recovered any more.
     pub(crate) fn clear_absent(&self, id: Id) {
-        self.shared().release(id);
+        self.view().release(id);
         self.clear_suspect(id);
     }
 
     /// Returns the record of a discarded task.
     pub(crate) fn suspect(&self, id: Id) -> Option<Suspect> {
-        self.0.quarantine.borrow().suspect(id).cloned()
+        self.0.trials.machine.borrow().suspect(id).cloned()
     }
 
     /// Releases a task from quarantine, to run again or to fail. Returns whether it was there.
     pub(crate) fn release_quarantined(&self, id: Id, released: Released) -> bool {
         let note = {
-            let mut quarantine = self.0.quarantine.borrow_mut();
+            let mut quarantine = self.0.trials.machine.borrow_mut();
             match released {
                 Released::ToRun => quarantine.requeue(id),
                 Released::ToFail => quarantine.discard(id),
@@ -364,20 +386,20 @@ impl EngineContext {
         let was_quarantined = note.is_some();
         self.record_suspect(note);
         if was_quarantined {
-            self.shared().release(id);
+            self.view().release(id);
         }
         // A task that is not recovered yet finds its release on record.
-        let key = self.0.quarantined_tasks.borrow_mut().remove(&id);
-        self.notify_released(key.or_else(|| self.shared().parked_key(id)), released);
+        let key = self.0.trials.quarantined.borrow_mut().remove(&id);
+        self.notify_released(key.or_else(|| self.view().parked_key(id)), released);
         was_quarantined
     }
 
     /// Makes a parked task fail, or a task that would be parked, as soon as it is admitted.
     pub(crate) fn discard_parked(&self, task: &ParkedTask) {
-        if let Some(key) = self.shared().parked_key(task.id) {
+        if let Some(key) = self.view().parked_key(task.id) {
             return self.notify_released(Some(key), Released::ToFail);
         }
-        let mut quarantine = self.0.quarantine.borrow_mut();
+        let mut quarantine = self.0.trials.machine.borrow_mut();
         let note = quarantine.discard_unmet(task.id, &task.name, self.now_ms());
         drop(quarantine);
         self.record_suspect(Some(note));
@@ -385,16 +407,13 @@ impl EngineContext {
 
     /// Returns whether a task fails as soon as it is recovered.
     pub(crate) fn is_discarded(&self, id: Id) -> bool {
-        self.0.quarantine.borrow().is_discarded(id)
+        self.0.trials.machine.borrow().is_discarded(id)
     }
 
     fn notify_released(&self, key: Option<TaskKey>, released: Released) {
-        let tasks = self.0.tasks.borrow();
+        let tasks = self.0.tasks.slab.borrow();
         if let Some(task) = key.and_then(|key| tasks.get(key)) {
             task.do_send(TaskMessage::Released(released));
         }
     }
 }
-
-/// The recovered tasks that are in quarantine.
-pub(super) type QuarantinedTasks = HashMap<Id, TaskKey>;

@@ -45,39 +45,38 @@ impl EngineContext {
             Ready::New(child) => child.root == root && self.observe_revocation(root, child.path()),
             Ready::Known(_) => false,
         };
-        let waiting = self.0.dispatcher.borrow_mut().remove_waiting(is_revoked);
+        let waiting = self
+            .0
+            .tasks
+            .dispatcher
+            .borrow_mut()
+            .remove_waiting(is_revoked);
         for ready in waiting {
             if let Ready::New(mut child) = ready {
                 child.revoke();
             }
         }
-        for task in self.0.tasks.borrow().of_workflow(root) {
+        for task in self.0.tasks.slab.borrow().of_workflow(root) {
             task.do_send(TaskMessage::Recheck);
         }
     }
 
     /// Requests the cancellation of a running attempt.
     pub(crate) fn cancel(&self, key: TaskKey, attempt: u32) {
-        let cancellations = &self.shared().engine_handle().cancellations;
+        let cancellations = &self.handle().cancellations;
         cancellations.cancel(key, attempt);
     }
 
     /// Ends an attempt whose task has lost its actor.
     pub(crate) fn end_attempt(&self, key: TaskKey, attempt: u32) {
         if !self.is_closed() {
-            self.shared()
-                .engine_handle()
-                .cancellations
-                .end(key, attempt);
+            self.handle().cancellations.end(key, attempt);
         }
     }
 
     /// Drops a request to cancel an attempt that has ended; its task has received the end, or is
     /// gone.
     pub(crate) fn forget_cancellation(&self, key: TaskKey, attempt: u32) {
-        self.shared()
-            .engine_handle()
-            .cancellations
-            .forget(key, attempt);
+        self.handle().cancellations.forget(key, attempt);
     }
 }

@@ -1,13 +1,13 @@
 //! The engine: supervises all workflows; stores them, ends them, and sweeps them.
 
 mod admission;
-pub(crate) mod admission_control;
 pub(crate) mod client;
 pub(crate) mod parked;
 mod quarantine;
 mod retention;
 mod revocation;
-pub(crate) mod staging;
+pub(crate) mod staged;
+mod staging;
 pub(crate) mod sweeper;
 
 use std::collections::{HashMap, HashSet};
@@ -471,7 +471,7 @@ impl EngineActor {
     /// memory. Until the store has applied it, nothing more may be decided about the workflow.
     fn is_in_transition(&self, root: Id) -> Result<bool, StoreError> {
         let is_decided =
-            self.moving.contains(&root) || self.engine.shared().retention_guards.is_leaving(root);
+            self.moving.contains(&root) || self.engine.view().retention_guards.is_leaving(root);
         // A stored header without a live workflow: it has just ended, or, after a restart, is not
         // resumed yet.
         Ok(is_decided
@@ -525,8 +525,8 @@ impl Drop for EngineActor {
     /// thread must end, because no actor is left to receive a `Shutdown`.
     fn drop(&mut self) {
         if !self.engine.is_draining() {
-            let shared = self.engine.shared();
-            shared.end(Error::Halted("its actor was lost".to_owned()));
+            let view = self.engine.view();
+            view.end(Error::Halted("its actor was lost".to_owned()));
             if let Some(system) = actix::System::try_current() {
                 system.stop();
             }
@@ -552,13 +552,13 @@ impl Handler<Submit> for EngineActor {
         if self.engine.is_draining() {
             return;
         }
-        let shared = self.engine.shared().clone();
+        let view = self.engine.view().clone();
         if let Some(key) = idempotency_key {
             match self.workflow_of_key(&key) {
                 // Acknowledged after the earlier workflow's own record, in case that is not
                 // committed yet.
                 Ok(Some(earlier)) => {
-                    return self.engine.acknowledge(durable, shared.pin(earlier));
+                    return self.engine.acknowledge(durable, view.pin(earlier));
                 }
                 Ok(None) => {}
                 Err(error) => return self.engine.halt(error.into()),
@@ -575,7 +575,7 @@ impl Handler<Submit> for EngineActor {
         if let Some(task) = by {
             self.record_submitter(task, root_id);
         }
-        self.engine.acknowledge(durable, shared.pin(root_id));
+        self.engine.acknowledge(durable, view.pin(root_id));
         let load = reservation.hand_over();
         self.engine.add_pending(load);
         match self.admit(root_id, &root, &header) {
@@ -631,7 +631,7 @@ impl Handler<EngineMessage> for EngineActor {
 impl EngineActor {
     fn find_by_key(&self, FindByKey { key, durable }: FindByKey) -> Result<(), StoreError> {
         if let Some(earlier) = self.workflow_of_key(&key)? {
-            let guard = self.engine.shared().pin(earlier);
+            let guard = self.engine.view().pin(earlier);
             self.engine.acknowledge(durable, guard);
         }
         Ok(())

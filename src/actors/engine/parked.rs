@@ -3,20 +3,21 @@
 
 use std::collections::BTreeMap;
 
-use crate::backend::view::Shared;
+use crate::backend::durable_view::DurableView;
 use crate::canvas::first_tasks;
 use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::parked::ParkedTask;
 use crate::error::Result;
 use crate::persistence::records::reader::Reader;
+use crate::task::Registry;
 
 /// Returns all parked tasks, by id.
-pub(crate) fn parked(shared: &Shared) -> Vec<ParkedTask> {
-    let mut parked = shared.parked();
-    if let Err(error) = shared
+pub(crate) fn parked(view: &DurableView, registry: &Registry) -> Vec<ParkedTask> {
+    let mut parked = view.parked();
+    if let Err(error) = view
         .reader()
-        .and_then(|reader| add_unmet(shared, &reader, &mut parked))
+        .and_then(|reader| add_unmet(registry, &reader, &mut parked))
     {
         tracing::warn!(%error, "the store cannot be searched for tasks to be parked");
     }
@@ -26,7 +27,7 @@ pub(crate) fn parked(shared: &Shared) -> Vec<ParkedTask> {
 /// Adds the tasks that no actor has taken yet: the first tasks of workflows that wait, or that were
 /// live before a restart.
 fn add_unmet(
-    shared: &Shared,
+    registry: &Registry,
     reader: &Reader,
     parked: &mut BTreeMap<Id, ParkedTask>,
 ) -> Result<()> {
@@ -34,7 +35,7 @@ fn add_unmet(
         let (root, head) = unfinished?;
         let node = reader.root_of(root, head)?;
         let mut search = Search {
-            shared,
+            registry,
             root,
             found: Vec::new(),
             groups: Vec::new(),
@@ -60,7 +61,7 @@ fn add_unmet(
 
 /// A search through the first tasks of a workflow.
 struct Search<'a> {
-    shared: &'a Shared,
+    registry: &'a Registry,
     root: Id,
     /// The tasks that this build cannot run, whether they have ended or not.
     found: Vec<ParkedTask>,
@@ -71,13 +72,13 @@ struct Search<'a> {
 impl Search<'_> {
     fn visit(&mut self, node: &Node) {
         let Self {
-            shared,
+            registry,
             root,
             found,
             groups,
         } = self;
         let mut task = |seq: Seq, task: &TaskDef| {
-            if let Some(reason) = shared.registry.misfit(task) {
+            if let Some(reason) = registry.misfit(task) {
                 found.push(ParkedTask::new(root.node(seq), &task.name, &reason));
             }
         };

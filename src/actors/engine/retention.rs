@@ -53,8 +53,8 @@ impl EngineActor {
         }
         // (The end of a forgotten workflow is set to 0.)
         let until_ms = self.engine.steady_ms().saturating_sub(self.retention_ms());
-        let (reader, shared) = (self.engine.reader(), self.engine.shared());
-        let expired = sweeper::expired(reader, shared, self.sweep_from.take(), until_ms)?;
+        let (reader, view) = (self.engine.reader(), self.engine.view());
+        let expired = sweeper::expired(reader, view, self.sweep_from.take(), until_ms)?;
         self.delete_expired(expired)?;
         self.set_alarm();
         Ok(())
@@ -155,7 +155,7 @@ impl EngineActor {
             Sweep::Start => true,
             Sweep::Done => {
                 self.is_sweeping = false;
-                self.engine.shared().retention_guards.clear_leaving();
+                self.engine.view().retention_guards.clear_leaving();
                 self.sweep_from.is_some() || std::mem::take(&mut self.is_sweep_requested)
             }
         };

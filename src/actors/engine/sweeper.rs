@@ -7,7 +7,7 @@ use actix::Addr;
 
 use crate::actors::commit::committer;
 use crate::actors::commit::committer::StoreActor;
-use crate::backend::view::Shared;
+use crate::backend::durable_view::DurableView;
 use crate::canvas::id::Id;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
@@ -61,7 +61,7 @@ pub(crate) enum Next {
 /// on lookups of them return no handle.
 pub(crate) fn expired(
     reader: &Reader,
-    shared: &Shared,
+    view: &DurableView,
     from: Option<Vec<u8>>,
     until_ms: u64,
 ) -> Result<Expired, StoreError> {
@@ -83,7 +83,7 @@ pub(crate) fn expired(
             let next = Next::More(key);
             return Ok(Expired { workflows, next });
         }
-        if !shared.retention_guards.start_leaving(root) {
+        if !view.retention_guards.start_leaving(root) {
             kept.get_or_insert(at_ms);
             continue;
         }
@@ -124,18 +124,18 @@ pub(crate) fn garbage(reader: &Reader) -> Result<Vec<Id>, StoreError> {
         .collect()
 }
 
-pub(crate) async fn purge_all(shared: Arc<Shared>, store: Addr<StoreActor>, roots: Vec<Id>) {
+pub(crate) async fn purge_all(view: Arc<DurableView>, store: Addr<StoreActor>, roots: Vec<Id>) {
     for root in roots {
-        purge(shared.clone(), store.clone(), root).await;
+        purge(view.clone(), store.clone(), root).await;
     }
 }
 
 /// Deletes the remaining records of workflow `root`, whose header is deleted already. If the purge
 /// is cut short, the next opening of the store continues it.
-pub(crate) async fn purge(shared: Arc<Shared>, store: Addr<StoreActor>, root: Id) {
+pub(crate) async fn purge(view: Arc<DurableView>, store: Addr<StoreActor>, root: Id) {
     loop {
         // The store is not held across an await: it must be able to close before this has ended.
-        let Ok(reader) = shared.reader() else { return };
+        let Ok(reader) = view.reader() else { return };
         let batch = some_deletes(&reader, root);
         drop(reader);
         let (batch, is_last) = match batch {

@@ -1,15 +1,19 @@
 //! One attempt as seen by the task's own code: its slot, its soft limit, its children.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
-use super::cancellation::Cancellation;
+use super::cancellation::{Cancellable, Cancellation};
 use crate::actors::dispatch::permit::Permit;
-use crate::backend::view::Shared;
-use crate::canvas::freeze::SubtaskPlan;
+use crate::actors::handle::EngineHandle;
+use crate::backend::Backend;
+use crate::backend::durable_view::DurableView;
+use crate::backend::slot_holder::SlotHolder;
+use crate::canvas::freeze::{Catalogue, SizeExceeded, SubtaskPlan};
 use crate::canvas::id::Id;
 use crate::canvas::machine::Purpose;
 use crate::canvas::outcome::Outcome;
@@ -17,13 +21,14 @@ use crate::error::{ContextError, Error, Result};
 use crate::messages::task::AttemptMessage;
 use crate::messages::task::TaskKey;
 use crate::messages::task::{ReacquireSlot, StartSubtask};
+use crate::task::{SoftLimit, TaskHost};
 
 /// An attempt that is running or has run.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     /// The attempt goes through this for the store and the time only when it needs them: a
     /// long-running attempt must not keep the store open.
-    shared: Arc<Shared>,
+    engine: Arc<EngineHandle>,
     /// The task's id.
     id: Id,
     task_key: TaskKey,
@@ -57,14 +62,14 @@ enum Slot {
 
 impl Attempt {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        engine: Arc<EngineHandle>,
         id: Id,
         (task_key, number): (TaskKey, u32),
         kind: AttemptKind,
         permit: Permit,
     ) -> Self {
         Self {
-            shared,
+            engine,
             id,
             task_key,
             number,
@@ -76,38 +81,27 @@ impl Attempt {
         }
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(crate) fn engine(&self) -> &Arc<EngineHandle> {
+        &self.engine
     }
 
-    pub(crate) fn id(&self) -> Id {
-        self.id
-    }
-
-    pub(crate) fn is_blocking(&self) -> bool {
-        self.kind.is_blocking
+    pub(crate) fn view(&self) -> &Arc<DurableView> {
+        &self.engine.view
     }
 
     pub(crate) fn task_key(&self) -> TaskKey {
         self.task_key
     }
 
-    pub(crate) fn number(&self) -> u32 {
-        self.number
-    }
-
     /// Registers that the task observes its cancellation. Returns whether the attempt was
     /// cancelled.
     pub(crate) fn observe_cancellation(&self) -> bool {
-        self.cancellation.observe() || self.shared.engine_handle().cancellations.is_requested(self)
+        self.cancellation.observe() || self.engine.cancellations.is_requested(self)
     }
 
     /// Sends a message to the task's actor.
     pub(crate) fn send(&self, message: AttemptMessage) {
-        self.shared
-            .engine_handle()
-            .inbox
-            .push(self.task_key, message);
+        self.engine.inbox.push(self.task_key, message);
     }
 
     /// Starts this canvas as a child of the task, or joins the child that was started under `key`
@@ -136,7 +130,7 @@ impl Attempt {
         }
         let done = wait.await;
         if let Some(last) = waiting.unless_others_wait()
-            && self.shared.ended().is_none()
+            && self.engine.view.ended().is_none()
             && let Ok(permit) = self.ask_for_slot().await
         {
             last.take_back(permit);
@@ -184,10 +178,92 @@ impl Attempt {
     /// Returns the error for a request that the task's actor dropped. Never completes if the app
     /// has ended: the task's code must not take the end of the process for a failure.
     async fn detached_error<T>(&self) -> Result<T> {
-        match self.shared.ended() {
+        match self.engine.view.ended() {
             Some(_) => std::future::pending().await,
             None => Err(Error::Context(ContextError::NotInTask)),
         }
+    }
+}
+
+impl Cancellable for Attempt {
+    fn task_key(&self) -> TaskKey {
+        self.task_key
+    }
+
+    fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn cancellation(&self) -> &Cancellation {
+        &self.cancellation
+    }
+}
+
+impl SlotHolder for Attempt {
+    fn id(&self) -> Id {
+        self.id
+    }
+
+    fn is_blocking(&self) -> bool {
+        self.kind.is_blocking
+    }
+
+    fn view(&self) -> &Arc<DurableView> {
+        &self.engine.view
+    }
+
+    fn without_slot<'a>(self: Arc<Self>, wait: BoxFuture<'a, ()>) -> BoxFuture<'a, ()> {
+        Box::pin(async move { Attempt::without_slot(&self, wait).await })
+    }
+}
+
+impl TaskHost for Attempt {
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.engine.clone()
+    }
+
+    fn view(&self) -> &Arc<DurableView> {
+        &self.engine.view
+    }
+
+    fn catalogue(&self) -> &dyn Catalogue {
+        &self.engine.registry
+    }
+
+    fn check_size(&self, name: &str, of: &'static str, bytes: usize) -> Result<(), SizeExceeded> {
+        self.engine.registry.check(name, of, bytes)
+    }
+
+    fn slot_holder(self: Arc<Self>) -> Option<Arc<dyn SlotHolder>> {
+        Some(self)
+    }
+
+    fn call<'a>(
+        self: Arc<Self>,
+        key: &'a str,
+        plan: SubtaskPlan,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move { Attempt::call(&self, key, plan).await })
+    }
+
+    fn add(&self, plan: SubtaskPlan) {
+        Attempt::add(self, plan);
+    }
+
+    fn soft_limit(&self) -> &SoftLimit {
+        &self.soft_limit
+    }
+
+    fn observe_cancellation(&self) -> bool {
+        Attempt::observe_cancellation(self)
+    }
+
+    fn cancelled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if !Attempt::observe_cancellation(self) {
+                self.cancellation.wait().await;
+            }
+        })
     }
 }
 
@@ -248,91 +324,15 @@ impl Drop for Waiting<'_> {
     /// Handles a wait that the body gave up, for example by a timeout of its own: the body runs on
     /// at once, and the slot is reacquired in the background.
     fn drop(&mut self) {
-        if self.leave() && self.0.shared.ended().is_none() {
+        if self.leave() && self.0.engine.view.ended().is_none() {
             let attempt = self.0.clone();
             let permit = attempt.ask_for_slot();
-            let runtime = attempt.shared.engine_handle().runtime.clone();
+            let runtime = attempt.engine.runtime.clone();
             runtime.spawn(async move {
                 if let Ok(permit) = permit.await {
                     attempt.take(permit);
                 }
             });
         }
-    }
-}
-
-/// An event that a task may observe.
-#[derive(Debug, Default)]
-pub(crate) struct Signal {
-    /// The task observes the event, and so is not ended by it.
-    has_listener: AtomicBool,
-    reached: AtomicBool,
-    raised: Notify,
-}
-
-impl Signal {
-    /// Raises the signal. Returns whether the task observes it.
-    pub(crate) fn reach(&self) -> bool {
-        self.reached.store(true, Ordering::SeqCst);
-        self.raised.notify_waiters();
-        self.has_listener.load(Ordering::SeqCst)
-    }
-
-    /// Registers that the task observes the signal. Returns whether it was raised.
-    pub(crate) fn observe(&self) -> bool {
-        self.has_listener.store(true, Ordering::SeqCst);
-        self.reached.load(Ordering::SeqCst)
-    }
-
-    pub(crate) async fn wait(&self) {
-        loop {
-            let notified = self.raised.notified();
-            tokio::pin!(notified);
-            // Registered before the check, so that no signal is missed between check and wait.
-            notified.as_mut().enable();
-            if self.observe() {
-                return;
-            }
-            notified.await;
-        }
-    }
-}
-
-/// The soft time limit, as the task observes it.
-#[derive(Debug)]
-pub(crate) struct SoftLimit {
-    /// The time of the limit, on the scale of `Clock::elapsed_ms`.
-    at_ms: AtomicU64,
-    signal: Signal,
-}
-
-impl Default for SoftLimit {
-    /// Creates a limit that is never reached until it is [set](SoftLimit::set).
-    fn default() -> Self {
-        Self {
-            at_ms: AtomicU64::new(u64::MAX),
-            signal: Signal::default(),
-        }
-    }
-}
-
-impl SoftLimit {
-    pub(crate) fn set(&self, at_ms: u64) {
-        self.at_ms.store(at_ms, Ordering::SeqCst);
-    }
-
-    /// Registers that the task observes the limit. Returns whether it has passed: a task that
-    /// checks need not wait for the signal.
-    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
-        self.signal.observe() || self.at_ms.load(Ordering::SeqCst) <= now_ms
-    }
-
-    /// Raises the signal. Returns whether the task observes it.
-    pub(crate) fn reach(&self) -> bool {
-        self.signal.reach()
-    }
-
-    pub(crate) async fn wait(&self) {
-        self.signal.wait().await;
     }
 }

@@ -1,7 +1,6 @@
 //! The body of an attempt: code that it polls can look up the attempt, and logs in the attempt's
 //! span.
 
-use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,24 +9,13 @@ use tracing::Span;
 
 use super::attempt::Attempt;
 use super::call::{Guarded, Outcome};
-use crate::backend::view::Shared;
-
-thread_local! {
-    /// The attempt whose body is being polled on this thread.
-    static CURRENT: RefCell<Option<Arc<Attempt>>> = const { RefCell::new(None) };
-}
-
-/// Returns the attempt whose body calls this, if the attempt belongs to this app.
-pub(crate) fn current(shared: &Arc<Shared>) -> Option<Arc<Attempt>> {
-    let current = CURRENT.with_borrow(Option::clone);
-    current.filter(|attempt| Arc::ptr_eq(attempt.shared(), shared))
-}
+use crate::backend::slot_holder::{SlotHolder, replace_current};
 
 /// The call of an attempt's function.
 pub(crate) struct Body {
     call: Guarded,
-    /// `None` while the body is polled: then the attempt is in `CURRENT`.
-    attempt: Option<Arc<Attempt>>,
+    /// `None` while the body is polled: then it is the current attempt of the thread.
+    attempt: Option<Arc<dyn SlotHolder>>,
     span: Span,
 }
 
@@ -51,9 +39,9 @@ impl Future for Body {
             span,
         } = self.get_mut();
         let _entered = span.enter();
-        let outer = CURRENT.replace(attempt.take());
+        let outer = replace_current(attempt.take());
         let outcome = Pin::new(call).poll(context);
-        *attempt = CURRENT.replace(outer);
+        *attempt = replace_current(outer);
         outcome
     }
 }

@@ -12,8 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
 use tracing::Span;
 
-use super::attempt::SoftLimit;
-use crate::backend::view::Shared;
+use crate::backend::durable_view::DurableView;
 use crate::canvas::Mode;
 use crate::canvas::freeze;
 use crate::canvas::freeze::{Reason, SizeExceeded};
@@ -26,7 +25,7 @@ use crate::canvas::payload::{ListWriter, Parts, Payload};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::persistence::records::reader::Elements;
-use crate::task::{Call, Entry, Next, TaskContext, TaskError, TaskOptions};
+use crate::task::{Call, Entry, Next, Registry, SoftLimit, TaskContext, TaskError, TaskOptions};
 
 /// The input of a call.
 #[derive(Debug)]
@@ -213,7 +212,7 @@ async fn map(
     items: Payload,
     count: u32,
 ) -> Result<Payload, TaskError> {
-    let shared = context.host.shared().map_err(TaskError::from)?.clone();
+    let host = context.host().map_err(TaskError::from)?.clone();
     let mut values = ListWriter::new(count as usize, items.bytes().len());
     for (i, item) in (0..).zip(items.split(count).map_err(TaskError::new)?) {
         let mut context = context.clone();
@@ -221,7 +220,7 @@ async fn map(
         let value = entry.call(context, item.into()).await;
         values.push(value.map_err(|error| error.of_item("map"))?.bytes());
         // After the last item the result as a whole is too large, and the message says only that.
-        if let Err(size) = shared.registry.check(entry.name, "result", values.bytes()) {
+        if let Err(size) = host.check_size(entry.name, "result", values.bytes()) {
             let mut message = format!("its result takes {size}");
             if i + 1 < count {
                 message = format!("{message}: already after {} of {count} items", i + 1);
@@ -303,7 +302,7 @@ impl CallInput {
 
 /// Resolves the arguments: the input from upstream first, then the task's own.
 pub(crate) async fn resolve_input(
-    shared: &Shared,
+    view: &DurableView,
     root: Id,
     entry: &Entry,
     input: CallInput,
@@ -318,33 +317,33 @@ pub(crate) async fn resolve_input(
             let mut list = ListWriter::new(all, args.bytes().len());
             if let Some(input) = input {
                 if entry.streams() {
-                    upstream = shared.elements(root, &input).await.map_err(unreadable)?;
+                    upstream = view.elements(root, &input).await.map_err(unreadable)?;
                 }
                 match upstream {
                     // An empty list takes its position in the arguments.
                     Some(_) => list.begin(0),
-                    None => list = load(shared, root, input, list).await?,
+                    None => list = load(view, root, input, list).await?,
                 }
             }
             list.push(args.bytes());
             list
         }
         Err(CallInput::Fold(run)) => {
-            let (acc, items) = shared.fold_items(root, run).await.map_err(unreadable)?;
+            let (acc, items) = view.fold_items(root, run).await.map_err(unreadable)?;
             return Ok(CallArguments::Fold(acc, items));
         }
-        Err(CallInput::Again(all)) => load(shared, root, all, ListWriter::raw()).await?,
+        Err(CallInput::Again(all)) => load(view, root, all, ListWriter::raw()).await?,
     };
     Ok(CallArguments::Once(list.finish_parts(), upstream))
 }
 
 async fn load(
-    shared: &Shared,
+    view: &DurableView,
     root: Id,
     value: Value,
     list: ListWriter,
 ) -> Result<ListWriter, String> {
-    let loaded = shared.append(root, value, list).await;
+    let loaded = view.append(root, value, list).await;
     loaded.map_err(unreadable)
 }
 
@@ -371,34 +370,34 @@ impl AttemptRef {
     pub(crate) fn end_in_time(
         &self,
         done: Result<Outcome, LimitExceeded>,
-        shared: &Shared,
+        registry: &Registry,
     ) -> AttemptOutcome {
         match done {
-            Ok(outcome) => self.end(outcome, shared),
-            Err(exceeded) => self.too_late(exceeded, shared),
+            Ok(outcome) => self.end(outcome, registry),
+            Err(exceeded) => self.too_late(exceeded, registry),
         }
     }
 
-    pub(crate) fn end(&self, outcome: Outcome, shared: &Shared) -> AttemptOutcome {
+    pub(crate) fn end(&self, outcome: Outcome, registry: &Registry) -> AttemptOutcome {
         let error = match outcome {
-            Ok(Ok(payload)) => return self.value(payload, shared),
+            Ok(Ok(payload)) => return self.value(payload, registry),
             Ok(Err(error)) => error,
             Err(panic) => TaskError::panic(panic_text(&*panic)),
         };
-        self.failed(&error, shared)
+        self.failed(&error, registry)
     }
 
-    fn value(&self, payload: Payload, shared: &Shared) -> AttemptOutcome {
-        match self.check(shared, "result", &payload) {
+    fn value(&self, payload: Payload, registry: &Registry) -> AttemptOutcome {
+        match self.check(registry, "result", &payload) {
             Ok(()) => AttemptOutcome::Value(Value::Inline(payload)),
             Err(size) => self.too_large(&format!("its result takes {size}")),
         }
     }
 
     /// Returns the outcome of an attempt that returned an error.
-    fn failed(&self, error: &TaskError, shared: &Shared) -> AttemptOutcome {
+    fn failed(&self, error: &TaskError, registry: &Registry) -> AttemptOutcome {
         match error.next(self.entry.options.retry_if) {
-            Next::Replace(canvas) => match freeze::plan_subtask(*canvas, true, &shared.registry) {
+            Next::Replace(canvas) => match freeze::plan_subtask(*canvas, true, registry) {
                 Ok(plan) => AttemptOutcome::Replaced(plan),
                 Err(error) => {
                     let message = format!("its replacement is refused: {error}");
@@ -417,7 +416,7 @@ impl AttemptRef {
             Next::Retry(retry) => {
                 if let Retry::Asked { args, .. } = &retry
                     && let Some(Value::Inline(args)) = args
-                    && let Err(size) = self.check(shared, "arguments", args)
+                    && let Err(size) = self.check(registry, "arguments", args)
                 {
                     return self.too_large(&format!("the arguments of its retry take {size}"));
                 }
@@ -431,12 +430,12 @@ impl AttemptRef {
 
     fn check(
         &self,
-        shared: &Shared,
+        registry: &Registry,
         what: &'static str,
         payload: &Payload,
     ) -> Result<(), SizeExceeded> {
         let bytes = payload.bytes().len();
-        shared.registry.check(self.entry.name, what, bytes)
+        registry.check(self.entry.name, what, bytes)
     }
 
     /// Returns a failure that is never retried: another attempt would end the same way.
@@ -444,10 +443,10 @@ impl AttemptRef {
         self.failure(FailureKind::PayloadTooLarge, message, Retry::Never)
     }
 
-    pub(crate) fn too_late(&self, exceeded: LimitExceeded, shared: &Shared) -> AttemptOutcome {
+    pub(crate) fn too_late(&self, exceeded: LimitExceeded, registry: &Registry) -> AttemptOutcome {
         match exceeded {
             // Like any other error, this one may be retried.
-            LimitExceeded::Soft => self.failed(&TaskError::soft_time_limit(), shared),
+            LimitExceeded::Soft => self.failed(&TaskError::soft_time_limit(), registry),
             LimitExceeded::Hard(limit) => {
                 let message = format!("time limit of {limit:?} exceeded");
                 self.failure(FailureKind::TimeLimit, &message, Retry::Never)

@@ -1,6 +1,7 @@
 //! Cancellation: notifies a running attempt that its task is revoked, and ends the attempt.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use super::attempt::{Attempt, Signal};
-use crate::backend::view::Shared;
+use crate::backend::user_runtime::UserRuntime;
+use crate::clock::Clock;
 use crate::messages::task::TaskKey;
+use crate::task::Signal;
 
 /// The cancellation of one attempt, as observed by its own code and by the future that polls it.
 #[derive(Debug, Default)]
@@ -65,11 +67,23 @@ impl Cancellation {
     }
 }
 
+/// An attempt that can be cancelled.
+pub(crate) trait Cancellable: fmt::Debug + Send + Sync {
+    fn task_key(&self) -> TaskKey;
+
+    /// Returns the attempt's number.
+    fn number(&self) -> u32;
+
+    fn cancellation(&self) -> &Cancellation;
+}
+
 /// The attempts that can be cancelled: those that did not complete at their first poll.
 #[derive(Debug)]
 pub(crate) struct Cancellations {
     /// How long an attempt that observes its cancellation may clean up.
     grace: Duration,
+    clock: Clock,
+    runtime: UserRuntime,
     runs: Mutex<HashMap<TaskKey, RunningAttempt>>,
     /// How many entries of `runs` are requests without a registered attempt. Mostly zero; then no
     /// lookup is needed.
@@ -78,15 +92,17 @@ pub(crate) struct Cancellations {
 
 #[derive(Debug)]
 enum RunningAttempt {
-    Registered(Arc<Attempt>),
+    Registered(Arc<dyn Cancellable>),
     /// Cancellation of this attempt was requested before it registered.
     Requested(u32),
 }
 
 impl Cancellations {
-    pub(crate) fn new(grace: Duration) -> Self {
+    pub(crate) fn new(grace: Duration, clock: Clock, runtime: UserRuntime) -> Self {
         Self {
             grace,
+            clock,
+            runtime,
             runs: Mutex::default(),
             requests: AtomicUsize::new(0),
         }
@@ -94,13 +110,13 @@ impl Cancellations {
 
     /// Registers the attempt so that it can be cancelled, and cancels it if that was requested
     /// before.
-    pub(crate) fn register(&self, attempt: &Arc<Attempt>) {
+    pub(crate) fn register(&self, attempt: Arc<dyn Cancellable>) {
         let run = RunningAttempt::Registered(attempt.clone());
         let before = self.runs.lock().insert(attempt.task_key(), run);
         if let Some(RunningAttempt::Requested(number)) = before {
             self.requests.fetch_sub(1, Ordering::SeqCst);
             if number == attempt.number() {
-                self.notify(attempt);
+                self.notify(&attempt);
             }
         }
     }
@@ -124,12 +140,12 @@ impl Cancellations {
     /// attempt. The cancellation is not signalled, because the task is not revoked.
     pub(crate) fn end(&self, key: TaskKey, number: u32) {
         if let Some(attempt) = self.find_or_request(key, number) {
-            attempt.cancellation.end();
+            attempt.cancellation().end();
         }
     }
 
     /// Returns the attempt, or notes the request until the attempt registers.
-    fn find_or_request(&self, key: TaskKey, number: u32) -> Option<Arc<Attempt>> {
+    fn find_or_request(&self, key: TaskKey, number: u32) -> Option<Arc<dyn Cancellable>> {
         let mut runs = self.runs.lock();
         match runs.get(&key) {
             Some(RunningAttempt::Registered(attempt)) if attempt.number() == number => {
@@ -161,7 +177,7 @@ impl Cancellations {
     }
 
     /// Returns whether cancellation of this attempt was requested before it registered.
-    pub(crate) fn is_requested(&self, attempt: &Attempt) -> bool {
+    pub(crate) fn is_requested(&self, attempt: &dyn Cancellable) -> bool {
         if self.requests.load(Ordering::SeqCst) == 0 {
             return false;
         }
@@ -169,17 +185,15 @@ impl Cancellations {
         matches!(runs.get(&attempt.task_key()), Some(RunningAttempt::Requested(number)) if *number == attempt.number())
     }
 
-    fn notify(&self, attempt: &Arc<Attempt>) {
-        if !attempt.cancellation.requested.reach() {
-            return attempt.cancellation.end();
+    fn notify(&self, attempt: &Arc<dyn Cancellable>) {
+        if !attempt.cancellation().requested.reach() {
+            return attempt.cancellation().end();
         }
-        let attempt = attempt.clone();
-        let until = attempt.shared().clock.after(self.grace);
-        let runtime = attempt.shared().engine_handle().runtime.clone();
-        runtime.spawn(async move {
-            let shared: &Shared = attempt.shared();
-            shared.clock.wait_until(until).await;
-            attempt.cancellation.end();
+        let (attempt, clock) = (attempt.clone(), self.clock.clone());
+        let until = clock.after(self.grace);
+        self.runtime.spawn(async move {
+            clock.wait_until(until).await;
+            attempt.cancellation().end();
         });
     }
 }

@@ -18,14 +18,14 @@ use super::attempt::{Attempt, AttemptKind};
 use super::body::Body;
 use super::call::{AttemptRef, CallArguments, CallInput, Limits, build_call, resolve_input};
 use crate::actors::dispatch::permit::Permit;
-use crate::backend::view::Shared;
+use crate::actors::handle::EngineHandle;
 use crate::canvas::machine::child_spec::TaskIds;
 use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::FailureKind;
 use crate::messages::task::AttemptMessage;
 use crate::messages::task::Finished;
 use crate::messages::task::TaskKey;
-use crate::task::{Entry, Host, TaskContext};
+use crate::task::{Entry, TaskContext};
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;
 
@@ -53,6 +53,7 @@ pub(crate) struct Invocation {
 /// The invocations that wait for a worker.
 #[derive(Debug)]
 pub(crate) struct Executor {
+    engine: Arc<EngineHandle>,
     pending: Mutex<Pending>,
     /// The maximum number of workers: one per thread that polls.
     max_workers: usize,
@@ -66,10 +67,28 @@ struct Pending {
 }
 
 impl Executor {
-    pub(crate) fn new(max_workers: usize) -> Self {
+    pub(crate) fn new(engine: Arc<EngineHandle>, max_workers: usize) -> Self {
         Self {
+            engine,
             pending: Mutex::default(),
             max_workers,
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<EngineHandle> {
+        &self.engine
+    }
+
+    /// Queues invocations and starts workers for them.
+    pub(crate) fn submit(self: &Arc<Self>, invocations: Vec<Invocation>) {
+        let mut pending = self.pending.lock();
+        pending.waiting.extend(invocations);
+        let wanted = self.max_workers.min(pending.waiting.len());
+        let more = wanted.saturating_sub(pending.workers);
+        pending.workers += more;
+        drop(pending);
+        for _ in 0..more {
+            self.engine.runtime.spawn(worker_loop(self.clone()));
         }
     }
 
@@ -85,28 +104,16 @@ impl Executor {
     }
 }
 
-/// Queues invocations and starts workers for them.
-pub(crate) fn submit(shared: &Arc<Shared>, invocations: Vec<Invocation>) {
-    let engine = shared.engine_handle();
-    let mut pending = engine.executor.pending.lock();
-    pending.waiting.extend(invocations);
-    let wanted = engine.executor.max_workers.min(pending.waiting.len());
-    let more = wanted.saturating_sub(pending.workers);
-    pending.workers += more;
-    drop(pending);
-    for _ in 0..more {
-        engine.runtime.spawn(worker_loop(shared.clone()));
-    }
-}
-
-async fn worker_loop(shared: Arc<Shared>) {
+async fn worker_loop(executor: Arc<Executor>) {
     let mut done = 0;
-    while let Some(invocation) = shared.engine_handle().executor.next() {
+    while let Some(invocation) = executor.next() {
         let mut invocation = Some(invocation);
         poll_fn(|context| {
             if let Some(invocation) = invocation.take() {
                 // A panic is the task's own, and is reported by its guard.
-                let _ = catch_unwind(AssertUnwindSafe(|| begin(&shared, invocation, context)));
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    begin(&executor.engine, invocation, context)
+                }));
             }
             Poll::Ready(())
         })
@@ -119,7 +126,7 @@ async fn worker_loop(shared: Arc<Shared>) {
 }
 
 /// Starts an attempt. Its guard reports the outcome to the task's actor.
-fn begin(shared: &Arc<Shared>, invocation: Invocation, context: &mut Context<'_>) {
+fn begin(engine: &Arc<EngineHandle>, invocation: Invocation, context: &mut Context<'_>) {
     let Invocation {
         key,
         entry,
@@ -139,7 +146,7 @@ fn begin(shared: &Arc<Shared>, invocation: Invocation, context: &mut Context<'_>
         is_blocking,
         is_watched,
     };
-    let attempt = Attempt::new(shared.clone(), id, of_task, kind, permit);
+    let attempt = Attempt::new(engine.clone(), id, of_task, kind, permit);
     let attempt = Arc::new(attempt);
     let guard = CompletionGuard {
         attempt_ref: AttemptRef {
@@ -160,7 +167,7 @@ fn begin(shared: &Arc<Shared>, invocation: Invocation, context: &mut Context<'_>
         blocking: is_blocking,
         folds: false,
         upstream: None,
-        host: Host::Engine(attempt),
+        host: Some(attempt),
     };
     match input.at_hand() {
         Ok(arguments) => start(guard, task_context, limits, arguments, context),
@@ -178,7 +185,7 @@ async fn read_first(
     input: CallInput,
 ) {
     let (root, entry) = (task_context.root_id(), guard.attempt_ref.entry);
-    match resolve_input(guard.attempt.shared(), root, entry, input).await {
+    match resolve_input(guard.attempt.view(), root, entry, input).await {
         Ok(arguments) => {
             let mut all = Some((guard, task_context, arguments));
             poll_fn(|context| {
@@ -208,13 +215,8 @@ fn start(
     failpoint::reach(Point::Called);
     let entry = guard.attempt_ref.entry;
     // The task was revoked before the attempt started.
-    if guard
-        .attempt
-        .shared()
-        .engine_handle()
-        .cancellations
-        .is_requested(&guard.attempt)
-    {
+    let engine = guard.attempt.engine().clone();
+    if engine.cancellations.is_requested(&*guard.attempt) {
         return guard.send(guard.attempt_ref.cancelled());
     }
     let span = guard.attempt_ref.span();
@@ -224,24 +226,25 @@ fn start(
         tokio::spawn(run_blocking(body, limits, guard));
         return;
     }
-    let deadlines = limits.begin(&guard.attempt.soft_limit, &guard.attempt.shared().clock);
+    let deadlines = limits.begin(&guard.attempt.soft_limit, &engine.view.clock);
     match Pin::new(&mut body).poll(context) {
         Poll::Ready(outcome) => {
-            let shared = guard.attempt.shared();
-            let done = deadlines.in_time(outcome, &guard.attempt.soft_limit, &shared.clock);
-            guard.send(guard.attempt_ref.end_in_time(done, shared));
+            let done = deadlines.in_time(outcome, &guard.attempt.soft_limit, &engine.view.clock);
+            guard.send(guard.attempt_ref.end_in_time(done, &engine.registry));
         }
         Poll::Pending => {
             guard.register_for_cancellation();
             tokio::spawn(async move {
                 let attempt = guard.attempt.clone();
                 let done = {
-                    let clock = &attempt.shared().clock;
+                    let clock = &attempt.view().clock;
                     let done = pin!(deadlines.enforce(body, &attempt.soft_limit, clock));
                     attempt.cancellation.run_until_ended(done).await
                 };
                 guard.send(match done {
-                    Some(done) => guard.attempt_ref.end_in_time(done, attempt.shared()),
+                    Some(done) => guard
+                        .attempt_ref
+                        .end_in_time(done, &attempt.engine().registry),
                     None => guard.attempt_ref.cancelled(),
                 });
             });
@@ -256,14 +259,14 @@ async fn run_blocking(body: Body, limits: Limits, mut guard: CompletionGuard) {
     let (done, mut outcome) = oneshot::channel();
     guard.register_for_cancellation();
     let on_thread = guard.attempt.clone();
-    let runtime = &guard.attempt.shared().engine_handle().runtime;
+    let runtime = &guard.attempt.engine().runtime;
     runtime.run(Box::new(move || {
         if on_thread.cancellation.is_over() {
             // Ended before it had a thread: the slot is returned, and no receiver waits.
             return drop(on_thread.close());
         }
         if limits.are_set() {
-            let clock = &on_thread.shared().clock;
+            let clock = &on_thread.view().clock;
             let _ = report_start.send(limits.begin(&on_thread.soft_limit, clock));
         }
         let outcome = pollster::block_on(body);
@@ -280,7 +283,7 @@ async fn run_blocking(body: Body, limits: Limits, mut guard: CompletionGuard) {
         };
         match deadlines {
             Some(deadlines) => {
-                let clock = &attempt.shared().clock;
+                let clock = &attempt.view().clock;
                 deadlines
                     .enforce(&mut outcome, &attempt.soft_limit, clock)
                     .await
@@ -293,7 +296,7 @@ async fn run_blocking(body: Body, limits: Limits, mut guard: CompletionGuard) {
     };
     match done {
         Ok(Ok((outcome, permit))) => {
-            let outcome = guard.attempt_ref.end(outcome, attempt.shared());
+            let outcome = guard.attempt_ref.end(outcome, &attempt.engine().registry);
             guard.send_with(outcome, permit);
         }
         // It was ended just as it got a thread, and did not start.
@@ -302,9 +305,12 @@ async fn run_blocking(body: Body, limits: Limits, mut guard: CompletionGuard) {
         }
         // The pool drops work that it has not started when the app stops; no receiver waits then.
         Ok(Err(_)) => {}
-        Err(exceeded) => {
-            guard.send_with(guard.attempt_ref.too_late(exceeded, attempt.shared()), None)
-        }
+        Err(exceeded) => guard.send_with(
+            guard
+                .attempt_ref
+                .too_late(exceeded, &attempt.engine().registry),
+            None,
+        ),
     }
 }
 
@@ -321,13 +327,13 @@ impl CompletionGuard {
     /// Registers the attempt, which did not complete at once, so that it can be cancelled.
     fn register_for_cancellation(&mut self) {
         self.is_registered = true;
-        let cancellations = &self.attempt.shared().engine_handle().cancellations;
-        cancellations.register(&self.attempt);
+        let cancellations = &self.attempt.engine().cancellations;
+        cancellations.register(self.attempt.clone());
     }
 
     fn unregister(&mut self) {
         if std::mem::take(&mut self.is_registered) {
-            let cancellations = &self.attempt.shared().engine_handle().cancellations;
+            let cancellations = &self.attempt.engine().cancellations;
             cancellations.unregister(self.attempt.task_key());
         }
     }

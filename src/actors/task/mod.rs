@@ -238,7 +238,7 @@ impl Job {
                         _ => "it cannot be called",
                     };
                     // The same text as in the list while the task waits in the store.
-                    let reason = self.engine.shared().registry.misfit(self.child.def());
+                    let reason = self.engine.handle().registry.misfit(self.child.def());
                     self.park(&reason.unwrap_or(failure.message), what, context);
                 }
                 Command::Expire => {
@@ -417,7 +417,7 @@ impl Job {
         tracing::warn!(%id, %name, reason = what, "parked");
         self.is_parked = true;
         let task = ParkedTask::new(id, name, reason);
-        self.engine.shared().park(task, self.key);
+        self.engine.view().park(task, self.key);
         if self.engine.is_discarded(id) {
             self.discard_parked(reason, context);
         }
@@ -478,7 +478,7 @@ impl Job {
     /// Runs or fails the task after its release from quarantine, or fails a parked one.
     fn released(&mut self, released: Released, context: &mut Context<TaskActor>) {
         if self.is_parked && released == Released::ToFail {
-            let parked = self.engine.shared().unpark(self.child.id(), self.key);
+            let parked = self.engine.view().unpark(self.child.id(), self.key);
             let reason = parked.map_or_else(String::new, |task| task.reason);
             return self.discard_parked(&reason, context);
         }
@@ -633,7 +633,7 @@ impl Job {
     fn start(&mut self, context: &mut Context<TaskActor>) {
         let def = self.child.def();
         if self.is_untouched() && self.engine.is_discarded(self.child.id()) {
-            let reason = self.engine.shared().registry.misfit(def);
+            let reason = self.engine.handle().registry.misfit(def);
             let reason = reason.unwrap_or_else(|| "an earlier build could not run it".to_owned());
             return self.discard_parked(&reason, context);
         }
@@ -761,7 +761,7 @@ impl Drop for Job {
             self.engine.end_attempt(self.key, attempt);
         }
         if self.is_parked {
-            self.engine.shared().unpark(self.child.id(), self.key);
+            self.engine.view().unpark(self.child.id(), self.key);
         }
         self.engine.remove_task(self.key);
     }

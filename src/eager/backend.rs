@@ -1,0 +1,102 @@
+//! Eager mode as a backend: a submission runs to its end before it returns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+
+use super::store::EagerStore;
+use crate::backend::durable_view::DurableView;
+use crate::backend::retention_guard::RetentionGuard;
+use crate::backend::{Backend, Inspect, WhenFull, take_idempotency_key};
+use crate::canvas::Canvas;
+use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::id::Id;
+use crate::canvas::parked::ParkedTask;
+use crate::canvas::revocation::NodeKey;
+use crate::error::{Error, IdError, Result};
+use crate::messages::task::Released;
+use crate::persistence::records::definition::Definition;
+
+impl Backend for EagerStore {
+    fn view(&self) -> &Arc<DurableView> {
+        &self.view
+    }
+
+    fn submit(
+        self: Arc<Self>,
+        canvas: Canvas,
+        _: WhenFull,
+        by: Option<Id>,
+    ) -> BoxFuture<'static, Result<RetentionGuard>> {
+        submit(self, canvas, by).boxed()
+    }
+
+    /// Nothing waits.
+    fn load_early(&self, _: Id) {}
+
+    fn mark_revoked(&self, id: Id, _: NodeKey) -> BoxFuture<'_, Result<bool>> {
+        ready(Err(Error::Id(IdError::NotRevocable { id }))).boxed()
+    }
+
+    fn forget(&self, id: Id) -> BoxFuture<'_, Result<()>> {
+        ready(EagerStore::forget(self, id)).boxed()
+    }
+
+    /// What is visible is as durable as it will be.
+    fn confirm(&self) -> BoxFuture<'_, Result<()>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn release(&self, id: Id, _: Released) -> BoxFuture<'_, Result<bool>> {
+        ready(Err(Error::Id(IdError::NotQuarantined { id }))).boxed()
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<()>> {
+        ready(self.view.ended().map_or(Ok(()), Err)).boxed()
+    }
+
+    /// A canvas with a task that cannot run is refused.
+    fn parked(&self) -> Vec<ParkedTask> {
+        Vec::new()
+    }
+
+    fn pending(&self) -> Load {
+        Load::default()
+    }
+
+    fn inspect(&self, inspect: Inspect) -> BoxFuture<'_, Result<u64>> {
+        let result = || Ok(inspect(&**self.view.reader()?.store())?);
+        ready(result()).boxed()
+    }
+
+    fn stop(&self, _: Duration) {
+        self.view.close();
+        self.view.end(Error::ShutDown);
+    }
+}
+
+async fn submit(
+    store: Arc<EagerStore>,
+    mut canvas: Canvas,
+    by: Option<Id>,
+) -> Result<RetentionGuard> {
+    let key = take_idempotency_key(&mut canvas)?;
+    if let Some(why) = store.view.ended() {
+        return Err(why);
+    }
+    if let Some(key) = &key
+        && let Some(earlier) = store.reader().submitted_as(key)?
+    {
+        return Ok(store.view.pin(earlier));
+    }
+    let root_id = store.ids.next(&store.view.clock);
+    let mut segments = Vec::new();
+    let put = &mut |pair, _| {
+        segments.push(pair);
+        Ok(())
+    };
+    let definition = Definition::freeze(root_id, canvas, key, &store.registry, put)?;
+    super::run(&store, root_id, definition, by, segments).await
+}
