@@ -237,6 +237,26 @@ pub enum StartError {
         /// Why it cannot be registered.
         reason: String,
     },
+    /// The app has no [application data](crate::AppBuilder::data) of a type that a registered task
+    /// takes.
+    #[error(
+        "task `{task}` takes application data of type `{data}`, which the app does not have: give it with `.data(…)`"
+    )]
+    MissingData {
+        /// The name of the task.
+        task: &'static str,
+        /// The path of the type.
+        data: &'static str,
+    },
+    /// Two values of one type were given to the app as
+    /// [application data](crate::AppBuilder::data).
+    #[error(
+        "two values of type `{data}` are given as application data: wrap one in a type of its own"
+    )]
+    DuplicateData {
+        /// The path of the type.
+        data: &'static str,
+    },
     /// The name of a queue or of a task is longer than 255 bytes, and such names become keys of the
     /// store.
     #[error(
@@ -279,6 +299,13 @@ pub enum ContextError {
     NotInChord {
         /// The id of the task.
         id: Id,
+    },
+    /// The app has no [application data](crate::AppBuilder::data) of the type that
+    /// [`TaskContext::data`](crate::TaskContext::data) was called for, or there is no app.
+    #[error("the app has no application data of type `{data}`: give it with `.data(…)`")]
+    MissingData {
+        /// The path of the type.
+        data: &'static str,
     },
     /// A running task waits for a result that cannot come while it waits: its own or that of a
     /// workflow it belongs to, or another task's while it holds a thread that this task may need.

@@ -29,7 +29,7 @@
 //! | module | is about |
 //! |---|---|
 //! | `app` | [`App`]: open, register, submit, shut down |
-//! | `task` | what a user writes: [`macro@task`], [`Task`], [`TaskContext`], [`TaskError`] |
+//! | `task` | what a user writes: [`macro@task`], [`Task`], [`TaskContext`], [`Data`], [`TaskError`] |
 //! | `result` | what a caller keeps: [`AsyncResult`] |
 //! | `canvas` | what a user composes: [`Signature`], [`chain()`], [`group()`], [`chord()`]; pure |
 //! | `text` | Celery's JSON of a canvas, and ids in text |
@@ -91,8 +91,8 @@ pub use result::{AsyncResult, Completion, Completions, GroupResult};
 #[doc(hidden)]
 pub use task::expansion;
 pub use task::{
-    DEFAULT_QUEUE, IntoTaskError, Replaced, Results, Retry, Task, TaskArg, TaskArgs, TaskContext,
-    TaskEntry, TaskError, TaskOptions, TaskOutput, TaskResult,
+    DEFAULT_QUEUE, Data, DataType, IntoTaskError, Replaced, Results, Retry, Task, TaskArg,
+    TaskArgs, TaskContext, TaskEntry, TaskError, TaskOptions, TaskOutput, TaskResult,
 };
 #[cfg(feature = "__failpoints")]
 #[doc(hidden)]

@@ -215,14 +215,22 @@ impl<'a> Expansion<'a> {
                 (i == 0 && param.streams.is_some()).then(|| quote!(.within(&__chordal_context)));
             quote!(__chordal_args.#index #within)
         });
-        let uses_context = function.context.is_some() || function.streams();
+        let data = function.data.iter().map(|param| {
+            let ty = &param.ty;
+            quote_spanned! {generated_at(ty)=>
+                <#ty as ::chordal::expansion::ApplicationData>::find(&__chordal_context)?,
+            }
+        });
+        let uses_context =
+            function.context.is_some() || !function.data.is_empty() || function.streams();
         let await_ = function.is_async().then(|| quote!(.await));
-        let outcome = quote!(#holder::#ident(#given_context #(#arguments),*) #await_);
+        let outcome = quote!(#holder::#ident(#given_context #(#data)* #(#arguments),*) #await_);
         let result = match &function.output {
             Output::Unit => quote!({ #outcome; ::core::result::Result::Ok(()) }),
             Output::Value(_) => quote!(::core::result::Result::Ok(#outcome)),
             Output::Fallible { .. } => fallible(&outcome, *output_span),
         };
+        let data = self.data();
         let finished = quote_spanned! {*output_span=>
             ::core::result::Result<Self::Output, ::chordal::TaskError>
         };
@@ -237,6 +245,7 @@ impl<'a> Expansion<'a> {
                 type Output = #value;
                 const NAME: &'static str = #name;
                 const PARAMS: &'static [::chordal::Parameter] = &[#(#parameters),*];
+                #data
                 #constant
 
                 async fn run(#context: ::chordal::TaskContext, #unpacked: Self::Args) -> #finished {
@@ -244,6 +253,16 @@ impl<'a> Expansion<'a> {
                 }
             }
         }
+    }
+
+    /// Generates `const DATA`, or nothing if the function takes no application data.
+    fn data(&self) -> Option<TokenStream> {
+        let types = self.function.data.iter().map(|param| {
+            let ty = &param.ty;
+            quote_spanned!(generated_at(ty)=> <#ty as ::chordal::expansion::ApplicationData>::TYPE)
+        });
+        let is_some = !self.function.data.is_empty();
+        is_some.then(|| quote!(const DATA: &'static [::chordal::DataType] = &[#(#types),*];))
     }
 }
 

@@ -26,6 +26,9 @@ pub(crate) struct Function {
     /// The function itself, private and with its own attributes.
     pub(crate) body: ItemFn,
     pub(crate) context: Option<Param>,
+    /// The parameters that take application data.
+    pub(crate) data: Vec<Param>,
+    /// The arguments.
     pub(crate) params: Vec<Param>,
     pub(crate) output: Output,
 }
@@ -67,7 +70,11 @@ impl Function {
     pub(crate) fn read(mut item: ItemFn, blocking: bool, errors: &mut Errors) -> Self {
         check_free(&item, errors);
         check_header(&item.sig, blocking, errors);
-        let (context, params) = read_params(&item.sig, errors);
+        let Inputs {
+            context,
+            data,
+            params,
+        } = read_params(&item.sig, errors);
         parameter::strip(&mut item.sig);
         let output = read_output(&item.sig.output, errors);
         let attributes = Attributes::sort(std::mem::take(&mut item.attrs));
@@ -79,6 +86,7 @@ impl Function {
             ident: item.sig.ident.clone(),
             body: item,
             context,
+            data,
             params,
             output,
         }
@@ -168,9 +176,17 @@ fn check_header(sig: &Signature, blocking: bool, errors: &mut Errors) {
     }
 }
 
-fn read_params(sig: &Signature, errors: &mut Errors) -> (Option<Param>, Vec<Param>) {
+/// The parameters of the function, by the source of their values.
+struct Inputs {
+    context: Option<Param>,
+    data: Vec<Param>,
+    params: Vec<Param>,
+}
+
+fn read_params(sig: &Signature, errors: &mut Errors) -> Inputs {
     let mut context = None;
-    let mut params = Vec::new();
+    let mut data = Vec::new();
+    let mut params: Vec<Param> = Vec::new();
     for (index, input) in sig.inputs.iter().enumerate() {
         let input = match input {
             FnArg::Receiver(_) => continue, // reported already
@@ -188,6 +204,10 @@ fn read_params(sig: &Signature, errors: &mut Errors) -> (Option<Param>, Vec<Para
             parameter::check_context(input, errors);
             check_context(&input.ty, index, errors);
             context = Some(param);
+        } else if names_data(&input.ty) {
+            parameter::check_data(input, errors);
+            check_data(input, &param, params.first(), errors);
+            data.push(param);
         } else {
             OwnedCheck {
                 place: Place::Parameter,
@@ -207,10 +227,14 @@ fn read_params(sig: &Signature, errors: &mut Errors) -> (Option<Param>, Vec<Para
     if params.len() > MAX_PARAMS {
         errors.at(
             &params[MAX_PARAMS].ident,
-            format!("a task takes at most {MAX_PARAMS} parameters besides the context: put some of them in a struct"),
+            format!("a task takes at most {MAX_PARAMS} parameters besides the context and application data: put some of them in a struct"),
         );
     }
-    (context, params)
+    Inputs {
+        context,
+        data,
+        params,
+    }
 }
 
 fn check_attributes(attributes: &[Attribute], errors: &mut Errors) {
@@ -262,6 +286,36 @@ fn names_context(ty: &Type) -> bool {
     match peel(ty) {
         Type::Reference(TypeReference { elem, .. }) => names_context(elem),
         ty => last_segment_is(ty, "TaskContext"),
+    }
+}
+
+/// Returns whether the type is `Data<T>` or a reference to it.
+fn names_data(ty: &Type) -> bool {
+    match peel(ty) {
+        Type::Reference(TypeReference { elem, .. }) => names_data(elem),
+        ty => {
+            last_segment_is(ty, "Data")
+                && matches!(generic_arguments(ty)[..], [GenericArgument::Type(_)])
+        }
+    }
+}
+
+/// `argument`: the first argument before it.
+fn check_data(input: &PatType, param: &Param, argument: Option<&Param>, errors: &mut Errors) {
+    if let Type::Reference(ty) = peel(&input.ty) {
+        errors.at(
+            ty,
+            "application data is cheap to clone: take it as `Data<T>`, without a reference",
+        );
+    }
+    if let Some(argument) = argument {
+        errors.at(
+            input,
+            format!(
+                "application data comes before the arguments: move `{}` before `{}`, after the context if there is one (a type of your own that is called `Data<T>` needs another name here: `use … as`)",
+                param.ident, argument.ident
+            ),
+        );
     }
 }
 

@@ -253,7 +253,10 @@ impl Expansion<'_> {
         let await_ = function.is_async().then(|| quote_spanned!(*span=> .await));
         let output = &body.sig.output;
         let must_use = &attributes.call;
-        let inputs = || function.context.iter().chain(&function.params);
+        let inputs = || {
+            let own = function.context.iter().chain(&function.data);
+            own.chain(&function.params)
+        };
         let declared = inputs().map(|Param { ident, ty, .. }| quote!(#ident: #ty));
         let given = inputs().map(|param| &param.ident);
         let doc = format!(

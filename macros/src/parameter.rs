@@ -87,11 +87,25 @@ fn read_rest(attribute: &Attribute, ty: &Type, errors: &mut Errors) -> Kind {
 
 /// Refuses defaults and rest markers on the context, which is no argument.
 pub(crate) fn check_context(input: &PatType, errors: &mut Errors) {
+    refuse_own(
+        input,
+        "the context comes from the engine: it has no default and takes no arguments",
+        errors,
+    );
+}
+
+/// Refuses defaults and rest markers on application data, which is no argument.
+pub(crate) fn check_data(input: &PatType, errors: &mut Errors) {
+    refuse_own(
+        input,
+        "application data comes from the app: it has no default and takes no arguments",
+        errors,
+    );
+}
+
+fn refuse_own(input: &PatType, message: &str, errors: &mut Errors) {
     for attribute in input.attrs.iter().filter(|attribute| is_own(attribute)) {
-        errors.at(
-            attribute,
-            "the context comes from the engine: it has no default and takes no arguments",
-        );
+        errors.at(attribute, message);
     }
 }
 

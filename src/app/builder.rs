@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::eager::EagerStore;
 use crate::error::{Error, Result, StartError};
 use crate::persistence::{Durability, LOCK_TIMEOUT};
-use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_long_name};
+use crate::task::{AppData, PayloadLimit, Registry, TaskEntry, refuse_long_name};
 
 /// Configures an [`App`]; created by [`App::open`], completed by [`start`](Self::start).
 #[derive(Debug)]
@@ -27,6 +27,7 @@ use crate::task::{PayloadLimit, Registry, TaskEntry, refuse_long_name};
 pub struct AppBuilder {
     store: Source,
     tasks: Vec<TaskEntry>,
+    data: AppData,
     durability: Durability,
     retention: Duration,
     pub(super) grace: Duration,
@@ -51,6 +52,7 @@ impl AppBuilder {
         Self {
             store,
             tasks: Vec::new(),
+            data: AppData::default(),
             durability: Durability::default(),
             retention: Duration::from_secs(24 * 60 * 60),
             grace: Duration::from_secs(25),
@@ -84,6 +86,31 @@ impl AppBuilder {
     /// registered, or with arguments that its task no longer takes, is [parked](App::parked).
     pub fn tasks(mut self, tasks: impl IntoIterator<Item = TaskEntry>) -> Self {
         self.tasks.extend(tasks);
+        self
+    }
+
+    /// Gives a value to the tasks, which take it as a parameter [`Data<T>`](crate::Data) or with
+    /// [`TaskContext::data`](crate::TaskContext::data): a connection pool, a client, settings. An
+    /// app has one value of each type; for a second one of a type, wrap it in a type of its own.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # struct Pool; impl Pool { fn connect(_: &str) -> Self { Self } fn count(&self) -> u64 { 7 } }
+    /// #[task]
+    /// async fn count_users(pool: Data<Pool>) -> u64 {
+    ///     pool.count()
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory()
+    ///     .data(Pool::connect("postgres://localhost"))
+    ///     .tasks(tasks![count_users])
+    ///     .start()
+    ///     .await?;
+    /// assert_eq!(app.apply_async(count_users.s()).await?.get().await?, 7);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.data.insert(value);
         self
     }
 
@@ -421,6 +448,7 @@ impl AppBuilder {
     /// # Errors
     ///
     /// [`StartError::DuplicateTask`], [`StartError::InvalidTask`], [`StartError::NameTooLong`];
+    /// [`StartError::MissingData`], [`StartError::DuplicateData`];
     /// [`Error::Store`] if the store is locked by another process, is damaged, was written by a
     /// newer version, or cannot be opened; [`StartError::Thread`] if the system does not provide
     /// the threads that the engine needs, or a setting is out of its range.
@@ -476,7 +504,8 @@ impl AppBuilder {
         for queue in self.queues.keys() {
             refuse_long_name("queue", queue, "")?;
         }
-        Registry::new(tasks, PayloadLimit::new(self.max_payload))
+        let data = std::mem::take(&mut self.data);
+        Registry::new(tasks, PayloadLimit::new(self.max_payload), data)
     }
 
     pub(super) fn engine(self, registry: Registry) -> Engine {

@@ -9,8 +9,8 @@ use crate::canvas::payload::{Parts, Payload};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a parameter of a task: arguments are stored",
     label = "`{Self}` cannot be stored",
-    note = "data is owned, can be sent between threads, and derives `serde::Serialize` and `serde::Deserialize`",
-    note = "a pool, a client or another handle is no data: keep it in a `static`, such as a `OnceLock`, where the task finds it"
+    note = "an argument is owned, can be sent between threads, and derives `serde::Serialize` and `serde::Deserialize`",
+    note = "a pool, a client or another handle is no argument: give it to the app with `AppBuilder::data`, and take it before the arguments as `Data<T>`"
 )]
 pub trait TaskArg: Serialize + DeserializeOwned + Send + 'static {}
 

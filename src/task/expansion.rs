@@ -9,9 +9,10 @@ use std::ops::Deref;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::TaskError;
 use super::arguments::Stored;
+use super::data::{Data, DataType};
 use super::error::IntoTaskError;
+use super::{TaskContext, TaskError};
 use crate::canvas::parameter::ParameterType;
 use crate::canvas::payload::Payload;
 
@@ -69,6 +70,29 @@ pub trait NotEncoded {
 }
 
 impl<T> NotEncoded for Rest<'_, T> {}
+
+/// The type of a parameter that is called `Data<T>`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not chordal's `Data<T>`",
+    label = "called `Data`, but another type",
+    note = "a parameter `Data<T>` of a task is application data: give this type another name here, `use … as Payload`, or a type alias"
+)]
+pub trait ApplicationData: Sized {
+    const TYPE: DataType;
+
+    /// Returns the app's data of this type; only a context outside an app has none.
+    fn find(context: &TaskContext) -> Result<Self, TaskError>;
+}
+
+impl<T: Send + Sync + 'static> ApplicationData for Data<T> {
+    const TYPE: DataType = DataType::of::<T>();
+
+    fn find(context: &TaskContext) -> Result<Self, TaskError> {
+        context
+            .data()
+            .map_err(|error| TaskError::from(error).fatal())
+    }
+}
 
 /// The type of an error, which selects its conversion into a [`TaskError`]:
 /// `(&&&&ErrorOf::new(&error)).conversion().convert(error)`.

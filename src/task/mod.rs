@@ -4,6 +4,7 @@ mod arguments;
 mod boxed;
 mod constructors;
 mod context;
+mod data;
 mod error;
 #[doc(hidden)]
 #[allow(missing_docs)]
@@ -20,6 +21,8 @@ mod signal;
 
 pub use self::arguments::{TaskArg, TaskArgs, TaskOutput};
 pub use self::context::TaskContext;
+pub(crate) use self::data::AppData;
+pub use self::data::{Data, DataType};
 pub(crate) use self::error::Next;
 pub use self::error::{IntoTaskError, TaskError};
 pub(crate) use self::host::TaskHost;
@@ -71,6 +74,9 @@ pub trait Task: Send + Sync + 'static {
     /// The parameters, in the order of [`Args`](Self::Args): required ones, then those with a
     /// default, then at most one rest parameter.
     const PARAMS: &'static [Parameter];
+    /// The [application data](Data) that the function takes. An app that lacks some of it does not
+    /// start.
+    const DATA: &'static [DataType] = &[];
     /// The queue, the retries and the limits.
     const OPTIONS: TaskOptions = TaskOptions::new();
 

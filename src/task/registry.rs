@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use super::arguments::{Stored, StoredArgs, TaskArgs, TaskOutput, Unreadable};
+use super::data::{AppData, Data, DataType};
 use super::{PayloadLimit, Task, TaskContext, TaskError, TaskOptions};
 use crate::canvas::binding;
 use crate::canvas::freeze::{Catalogue, SizeExceeded, TaskDef, name_excess};
@@ -29,6 +30,7 @@ pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) parameters: &'static [Parameter],
     pub(crate) options: TaskOptions,
+    data: &'static [DataType],
     task: TypeId,
     /// The path of its type.
     path: fn() -> &'static str,
@@ -43,6 +45,7 @@ impl<T: Task> Of<T> {
         name: T::NAME,
         parameters: T::PARAMS,
         options: T::OPTIONS,
+        data: T::DATA,
         task: TypeId::of::<T>(),
         path: std::any::type_name::<T>,
         call: |context, args| Box::pin(call::<T>(context, args)),
@@ -162,18 +165,21 @@ macro_rules! tasks {
     };
 }
 
-/// All tasks of an app, by name, and the limit on their payloads.
+/// All tasks of an app, by name, with the limit on their payloads and the data that they take.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     tasks: HashMap<&'static str, &'static Entry>,
     payloads: PayloadLimit,
+    data: AppData,
 }
 
 impl Registry {
     pub(crate) fn new(
         entries: impl IntoIterator<Item = TaskEntry>,
         payloads: PayloadLimit,
+        data: AppData,
     ) -> Result<Self> {
+        data.check()?;
         let mut tasks = HashMap::new();
         for TaskEntry(entry) in entries {
             if let Err(reason) = entry.options.limits().check() {
@@ -181,6 +187,13 @@ impl Registry {
                     name: entry.name.to_owned(),
                     reason,
                 }));
+            }
+            if let Some(missing) = entry.data.iter().find(|of| !data.contains(**of)) {
+                return Err(StartError::MissingData {
+                    task: entry.name,
+                    data: missing.name(),
+                }
+                .into());
             }
             refuse_long_name("task", entry.name, "")?;
             refuse_long_name("queue", entry.options.queue, entry.name)?;
@@ -199,11 +212,20 @@ impl Registry {
                 }
             }
         }
-        Ok(Self { tasks, payloads })
+        Ok(Self {
+            tasks,
+            payloads,
+            data,
+        })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&'static Entry> {
         self.tasks.get(name).copied()
+    }
+
+    /// Returns the app's data of type `T`.
+    pub(crate) fn data<T: Send + Sync + 'static>(&self) -> Option<Data<T>> {
+        self.data.get()
     }
 
     /// Returns why this task cannot be called with its stored arguments, if it cannot.

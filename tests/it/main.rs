@@ -4,6 +4,7 @@ mod attempts;
 mod backlog;
 mod canvas;
 mod celery_json;
+mod data;
 mod dependencies;
 mod disk;
 mod drain;
