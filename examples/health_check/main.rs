@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use chordal::prelude::*;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use reqwest::Url;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -70,10 +71,10 @@ enum Status {
 }
 
 #[task]
-async fn check(service: Service, timeout: Duration) -> Component {
+async fn check(client: Data<Client>, service: Service, timeout: Duration) -> Component {
     let start = Instant::now();
     // It holds for the name look-up, the connection and the answer together, however they drip.
-    let outcome = match tokio::time::timeout(timeout, probe(&service.target)).await {
+    let outcome = match tokio::time::timeout(timeout, probe(&client, &service.target)).await {
         Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
         Err(_) => Err(format!(
             "no answer within {}",
@@ -105,17 +106,12 @@ async fn aggregate(components: Vec<Component>) -> Verdict {
     }
 }
 
-async fn probe(target: &Target) -> anyhow::Result<()> {
+async fn probe(client: &Client, target: &Target) -> anyhow::Result<()> {
     match target {
         Target::Tcp { host, port } => {
             TcpStream::connect((host.as_str(), *port)).await?;
         }
         Target::Http(url) => {
-            // A proxy or a redirect would answer for another service than the one asked for.
-            let client = reqwest::Client::builder()
-                .redirect(reqwest::redirect::Policy::none())
-                .no_proxy()
-                .build()?;
             let answer = client
                 .get(url)
                 .send()
@@ -162,7 +158,15 @@ async fn run(arguments: Arguments) -> anyhow::Result<Status> {
         arguments.services
     };
     let store = tempfile::tempdir()?;
+    // A proxy or a redirect would answer for another service than the one asked for, and a
+    // connection of an earlier check does not show that the service still accepts new ones.
+    let client = Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .build()?;
     let app = App::open(store.path())
+        .data(client)
         .tasks(tasks![check, aggregate])
         .start()
         .await?;

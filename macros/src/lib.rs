@@ -19,9 +19,9 @@ mod types;
 /// Turns a function into a task: a struct of the same name that implements `chordal::Task`, and a
 /// static of that type.
 ///
-/// The function is an `async fn`, or a plain `fn` with `blocking`. It may take the context first
-/// (`ctx: &TaskContext`) and up to 12 owned parameters that serde can store. It returns a value,
-/// nothing, or a `Result`.
+/// The function is an `async fn`, or a plain `fn` with `blocking`. It may take, in this order, the
+/// context (`ctx: &TaskContext`), [application data](#application-data) (`pool: Data<Pool>`), and up
+/// to 12 arguments: owned values that serde can store. It returns a value, nothing, or a `Result`.
 ///
 /// ```
 /// use chordal::prelude::*;
@@ -114,6 +114,30 @@ mod types;
 /// # app.shutdown().await }
 /// ```
 ///
+/// # Application data
+///
+/// A parameter `Data<T>` before the arguments gets the value of type `T` that the app was given with
+/// `AppBuilder::data`. It is no argument: the methods above do not take it, except `call`, and it is
+/// neither stored nor named by keyword arguments. An app that has no value of type `T` does not start.
+///
+/// ```
+/// # use chordal::prelude::*;
+/// # struct Pool; impl Pool { fn find(&self, user: u64) -> String { format!("user {user}") } }
+/// #[task]
+/// async fn name_of(pool: Data<Pool>, user: u64) -> String {
+///     pool.find(user)
+/// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+/// # let pool = Pool;
+/// let app = App::in_memory().data(pool).tasks(tasks![name_of]).start().await?;
+/// assert_eq!(app.apply_async(name_of.s(7)).await?.get().await?, "user 7");
+/// # app.shutdown().await }
+/// ```
+///
+/// The attribute recognizes the type by its name: `Data<T>`, or a path that ends with it. Another
+/// type of this name does not compile as a parameter, nor does chordal's under another name. A type
+/// `Data` without `<T>` is an argument.
+///
 /// # Options
 ///
 /// | option | default | |
@@ -175,6 +199,7 @@ mod types;
 ///
 /// # Errors
 ///
+/// The error of a returned `Result` is a `TaskError`, any `std::error::Error`, a text (`String`,
 /// `&'static str`), or a boxed error (`Box<dyn Error>`, `anyhow::Error`, `eyre::Report`). If it is
 /// a `TaskError`, `?` converts any `std::error::Error`; a text is converted with
 /// `.map_err(TaskError::new)?`, a boxed error with `.map_err(TaskError::from_boxed)?`. A task that
@@ -211,8 +236,9 @@ mod types;
 /// compiles. Give one of them another name.
 ///
 /// A macro may have its own variables. `#[tokio::main]` and `#[tokio::test]` have one called
-/// `body`, so they do not compile where a task `body` is in scope. Give the function another name,
-/// `#[task(name = "body")] async fn render(…)`, or move it into another module.
+/// `body`, so they do not compile where a task `body` is in scope, although a chord has one. Give the
+/// function another name, `#[task(name = "body")] async fn summarize(…)`, or move it into another
+/// module.
 ///
 /// A task is a free function. In an `impl` block the attribute does not compile.
 #[proc_macro_attribute]
