@@ -131,12 +131,7 @@ pub(crate) const CHECKS: &[Check] = &[
         &["row::"],
         Set("CHORDAL_CRASH_RUNS", 1, 240),
     ),
-    check(
-        "orphans",
-        It,
-        &["cut_short", "recovery::", "lives::"],
-        Fixed,
-    ),
+    check("orphans", It, &["cut_short", "recovery::"], Fixed),
     figure(
         "orphans in time",
         Figure::Requeued {
@@ -164,7 +159,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "locks",
         Unit,
         &[
-            "who_holds_the_lock",
+            "names_the_holder_of_the_lock",
             "lock_file_of",
             "persistence::store::fs::data_dir::",
         ],
@@ -449,3 +444,107 @@ pub(crate) const CONTROLS: &[Control] = &[
         rounds: 1,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::suite::root;
+
+    /// A filter that matches no test tries nothing, and its check is green by the other filters.
+    #[test]
+    fn every_filter_matches_a_test() {
+        let controls = CONTROLS.iter().map(|control| &control.check);
+        for check in CHECKS.iter().chain(controls) {
+            let folder = match check.suite {
+                Unit => "src",
+                It => "tests/it",
+                Crash => "tests/crash",
+                Logs => "tests/logs",
+                Simulate | Backlog | MapReduce => continue,
+            };
+            let mut names = Vec::new();
+            add_tests(&root().join(folder), &[], &mut names);
+            for filter in check.tests {
+                assert!(
+                    names.iter().any(|name| name.contains(filter)),
+                    "{}: no test in {folder} has {filter} in its name",
+                    check.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_test_is_named_by_its_modules() {
+        let text = "
+            #[test]
+            fn outer() {}
+
+            mod tests {
+                /// No test.
+                fn helper() {}
+
+                #[tokio::test(flavor = \"current_thread\")]
+                #[ignore]
+                async fn inner() {}
+            }
+
+            #[test]
+            fn last() {}
+        ";
+        let mut names = Vec::new();
+        add_tests_of(text, &["canvas".to_owned()], &mut names);
+        assert_eq!(
+            names,
+            ["canvas::outer", "canvas::tests::inner", "canvas::last"]
+        );
+    }
+
+    /// Adds the names of all tests below this folder, which holds the module at `path`.
+    fn add_tests(folder: &Path, path: &[String], names: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap().path();
+            let stem = entry.file_stem().unwrap().to_str().unwrap();
+            let module = match stem {
+                "mod" | "main" | "lib" => path.to_vec(),
+                stem => [path, &[stem.to_owned()]].concat(),
+            };
+            if entry.is_dir() {
+                add_tests(&entry, &module, names);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                add_tests_of(&fs::read_to_string(&entry).unwrap(), &module, names);
+            }
+        }
+    }
+
+    /// Adds the names of the tests in this text, which rustfmt has formatted.
+    fn add_tests_of(text: &str, path: &[String], names: &mut Vec<String>) {
+        let mut path = path.to_vec();
+        let mut open = Vec::new();
+        let mut is_test = false;
+        for line in text.lines() {
+            let code = line.trim_start();
+            let indent = line.len() - code.len();
+            let name = |code: &str| {
+                let end = code.find(|c: char| !c.is_alphanumeric() && c != '_');
+                code[..end.unwrap_or(code.len())].to_owned()
+            };
+            if let Some(module) = code.strip_prefix("mod ").filter(|_| code.ends_with('{')) {
+                path.push(name(module));
+                open.push(indent);
+            } else if code == "}" && open.last() == Some(&indent) {
+                path.pop();
+                open.pop();
+            } else if code.starts_with("#[test") || code.starts_with("#[tokio::test") {
+                is_test = true;
+            } else if let Some(function) = code.trim_start_matches("async ").strip_prefix("fn ") {
+                if std::mem::take(&mut is_test) {
+                    names.push([&path[..], &[name(function)]].concat().join("::"));
+                }
+            }
+        }
+    }
+}
