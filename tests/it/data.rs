@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chordal::prelude::*;
-use chordal::{AppBuilder, DataType, Error, Parameter, Task};
+use chordal::{
+    AppBuilder, ContextError, DataType, Error, Parameter, StartError, SubmitError, Task,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -128,7 +130,7 @@ async fn data_is_no_part_of_the_arguments() {
     for wrong in [Canvas::task("price", (1, 2)), Canvas::task("price", ())] {
         assert!(matches!(
             app.apply_async(wrong).await,
-            Err(Error::Canvas { .. })
+            Err(Error::Submit(SubmitError::Canvas { .. }))
         ));
     }
     app.shutdown().await.unwrap();
@@ -164,16 +166,13 @@ async fn an_app_without_the_data_of_a_task_does_not_start() {
         assert!(
             matches!(
                 error,
-                Error::MissingData {
-                    task: Some("label"),
-                    ..
-                }
+                Error::Start(StartError::MissingData { task: "label", .. })
             ),
             "{error}"
         );
         assert_eq!(
             error.to_string(),
-            "no application data of type `alloc::string::String`, which task `label` takes: give it to the app with `.data(…)`"
+            "task `label` takes application data of type `alloc::string::String`, which the app does not have: give it with `.data(…)`"
         );
     }
 }
@@ -184,7 +183,10 @@ async fn an_app_with_two_values_of_one_type_does_not_start() {
         let twice = builder.data(1_u64).data("one".to_owned()).data(2_u64);
         let error = twice.start().await.unwrap_err();
         assert!(
-            matches!(error, Error::DuplicateData { data: "u64" }),
+            matches!(
+                error,
+                Error::Start(StartError::DuplicateData { data: "u64" })
+            ),
             "{error}"
         );
         assert!(
@@ -213,7 +215,7 @@ async fn a_context_without_the_data_returns_an_error_that_names_the_type() {
     let missing = TaskContext::detached().data::<Prices>();
     assert!(matches!(
         missing,
-        Err(Error::MissingData { task: None, .. })
+        Err(Error::Context(ContextError::MissingData { .. }))
     ));
 }
 
@@ -285,10 +287,10 @@ async fn a_task_that_is_written_by_hand_declares_its_data() {
     assert!(
         matches!(
             error,
-            Error::MissingData {
-                task: Some("by_hand"),
+            Error::Start(StartError::MissingData {
+                task: "by_hand",
                 ..
-            }
+            })
         ),
         "{error}"
     );
