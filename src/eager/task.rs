@@ -32,7 +32,7 @@ use crate::error::{ContextError, Error, Result};
 use crate::persistence::records::commit_builder;
 use crate::persistence::records::commit_builder::CommitBuilder;
 use crate::persistence::records::definition;
-use crate::task::{Entry, SoftLimit, TaskContext, TaskHost, TaskOptions};
+use crate::task::{AppData, Entry, SoftLimit, TaskContext, TaskHost, TaskOptions};
 
 #[derive(Debug)]
 pub(crate) struct TaskFrame {
@@ -442,6 +442,10 @@ impl TaskHost for Attempt {
 
     fn catalogue(&self) -> &dyn Catalogue {
         &self.task.run.store.registry
+    }
+
+    fn data(&self) -> &AppData {
+        self.task.run.store.registry.data()
     }
 
     fn check_size(&self, name: &str, of: &'static str, bytes: usize) -> Result<(), SizeExceeded> {

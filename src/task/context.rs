@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::data::Data;
 use super::host::TaskHost;
 use super::retry::Retry;
 use super::returned::Replaced;
@@ -165,6 +166,37 @@ impl TaskContext {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Returns the app's [data](Data) of type `T`.
+    ///
+    /// A parameter `Data<T>` is checked when the app starts; this is not, because only the function
+    /// knows the type.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # struct Prices { cents: u64 }
+    /// #[task]
+    /// async fn total(ctx: &TaskContext, items: u64) -> Result<u64, TaskError> {
+    ///     let prices = ctx.data::<Prices>()?;
+    ///     Ok(items * prices.cents)
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().data(Prices { cents: 250 }).tasks(tasks![total]).start().await?;
+    /// # assert_eq!(app.apply_async(total.s(3)).await?.get().await?, 750);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ContextError::MissingData`], which names the type, if the app has no data of this type, and always
+    /// in a [detached](Self::detached) context.
+    pub fn data<T: Send + Sync + 'static>(&self) -> Result<Data<T>> {
+        let data = self.host.as_ref().and_then(|host| host.data().get());
+        let missing = || ContextError::MissingData {
+            data: std::any::type_name::<T>(),
+        };
+        Ok(data.ok_or_else(missing)?)
     }
 
     /// Requests another attempt; return it as the task's error. It can set the time, the number of

@@ -6,13 +6,12 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::TaskContext;
-use crate::error::{ContextError, Result, StartError};
+use crate::error::{Result, StartError};
 
 /// Application data: a value that the app gives to its tasks, such as a connection pool, a client or
 /// the settings of the program. It is passed to [`AppBuilder::data`](crate::AppBuilder::data), one
 /// value of each type. A task takes it as a parameter `Data<T>`, after the context and before the
-/// arguments, or asks for it with [`TaskContext::data`].
+/// arguments, or asks for it with [`TaskContext::data`](crate::TaskContext::data).
 ///
 /// ```
 /// use chordal::prelude::*;
@@ -83,42 +82,6 @@ impl<T> Deref for Data<T> {
 impl<T> fmt::Debug for Data<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Data<{}>", type_name::<T>())
-    }
-}
-
-impl TaskContext {
-    /// Returns the app's [data](Data) of type `T`.
-    ///
-    /// A parameter `Data<T>` is checked when the app starts; this is not, because only the function
-    /// knows the type.
-    ///
-    /// ```
-    /// # use chordal::prelude::*;
-    /// # struct Prices { cents: u64 }
-    /// #[task]
-    /// async fn total(ctx: &TaskContext, items: u64) -> Result<u64, TaskError> {
-    ///     let prices = ctx.data::<Prices>()?;
-    ///     Ok(items * prices.cents)
-    /// }
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
-    /// # let app = App::in_memory().data(Prices { cents: 250 }).tasks(tasks![total]).start().await?;
-    /// # assert_eq!(app.apply_async(total.s(3)).await?.get().await?, 750);
-    /// # app.shutdown().await }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ContextError::MissingData`], which names the type, if the app has no data of this type, and always
-    /// in a [detached](Self::detached) context.
-    pub fn data<T: Send + Sync + 'static>(&self) -> Result<Data<T>> {
-        let data = match self.host.shared() {
-            Ok(shared) => shared.registry.data(),
-            Err(_) => None,
-        };
-        let data = data.ok_or_else(|| ContextError::MissingData {
-            data: type_name::<T>(),
-        })?;
-        Ok(data)
     }
 }
 

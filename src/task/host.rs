@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use super::data::AppData;
 use super::signal::SoftLimit;
 use crate::backend::Backend;
 use crate::backend::durable_view::DurableView;
@@ -22,6 +23,9 @@ pub(crate) trait TaskHost: fmt::Debug + Send + Sync {
 
     /// Returns the registered tasks.
     fn catalogue(&self) -> &dyn Catalogue;
+
+    /// Returns the app's data.
+    fn data(&self) -> &AppData;
 
     /// Returns an error if a payload of task `name` is too large; `of` says what it is.
     fn check_size(&self, name: &str, of: &'static str, bytes: usize) -> Result<(), SizeExceeded>;

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use super::arguments::{Stored, StoredArgs, TaskArgs, TaskOutput, Unreadable};
-use super::data::{AppData, Data, DataType};
+use super::data::{AppData, DataType};
 use super::{PayloadLimit, Task, TaskContext, TaskError, TaskOptions};
 use crate::canvas::binding;
 use crate::canvas::freeze::{Catalogue, SizeExceeded, TaskDef, name_excess};
@@ -223,9 +223,8 @@ impl Registry {
         self.tasks.get(name).copied()
     }
 
-    /// Returns the app's data of type `T`.
-    pub(crate) fn data<T: Send + Sync + 'static>(&self) -> Option<Data<T>> {
-        self.data.get()
+    pub(crate) fn data(&self) -> &AppData {
+        &self.data
     }
 
     /// Returns why this task cannot be called with its stored arguments, if it cannot.

@@ -21,7 +21,7 @@ use crate::error::{ContextError, Error, Result};
 use crate::messages::task::AttemptMessage;
 use crate::messages::task::TaskKey;
 use crate::messages::task::{ReacquireSlot, StartSubtask};
-use crate::task::{SoftLimit, TaskHost};
+use crate::task::{AppData, SoftLimit, TaskHost};
 
 /// An attempt that is running or has run.
 #[derive(Debug)]
@@ -228,6 +228,10 @@ impl TaskHost for Attempt {
 
     fn catalogue(&self) -> &dyn Catalogue {
         &self.engine.registry
+    }
+
+    fn data(&self) -> &AppData {
+        self.engine.registry.data()
     }
 
     fn check_size(&self, name: &str, of: &'static str, bytes: usize) -> Result<(), SizeExceeded> {
