@@ -5,9 +5,9 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput};
 
 use crate::done;
-use crate::frame::{self, Frame, Stamp};
 use crate::persistence::Batch;
 use crate::persistence::records::codec::{MAX_RECORD, Packing, segment_counts, segment_records};
+use crate::persistence::store::wal::frame::{self, Frame, Stamp};
 
 const OUTCOMES: u64 = 1_000;
 const KEY: &[u8] = b"a segment's key";

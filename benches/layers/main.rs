@@ -20,15 +20,11 @@ mod canvas;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../src/error.rs"]
 mod error;
-#[allow(dead_code, unreachable_pub)]
-mod testing;
-// Private to the store on disk, so it stands here once more by itself.
-#[allow(clippy::duplicate_mod, dead_code)]
-#[path = "../../src/persistence/store/sled/frame.rs"]
-mod frame;
 #[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../../src/persistence/mod.rs"]
 mod persistence;
+#[allow(dead_code, unreachable_pub)]
+mod testing;
 
 use std::time::Duration;
 

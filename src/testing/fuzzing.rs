@@ -5,7 +5,6 @@
 use crate::Canvas;
 use crate::canvas::freeze::{Catalogue, SizeExceeded, plan_subtask};
 use crate::canvas::parameter::Parameter;
-#[cfg(feature = "sled")]
 use crate::persistence::Batch;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::definition::WorkflowHeader;
@@ -104,11 +103,10 @@ pub fn definition(bytes: &[u8]) {
     assert_eq!(again, nodes);
 }
 
-/// Fuzzes a segment of sled's log: frames at any position, and the body of a frame as if its
+/// Fuzzes a segment of the log: frames at any position, and the body of a frame as if its
 /// checksum were right.
-#[cfg(feature = "sled")]
 pub fn log(bytes: &[u8]) {
-    use crate::persistence::store::sled::frame::{ALIGN, Frame, claimed_generation, decode_batch};
+    use crate::persistence::store::wal::frame::{ALIGN, Frame, claimed_generation, decode_batch};
 
     for position in (0..bytes.len()).step_by(ALIGN) {
         let generation = claimed_generation(bytes, position);
@@ -125,9 +123,8 @@ pub fn log(bytes: &[u8]) {
 }
 
 /// Checks that the frame of the batch that was decoded from this body has this body.
-#[cfg(feature = "sled")]
 fn check_written_again(body: &[u8], batch: &Batch) {
-    use crate::persistence::store::sled::frame::{Frame, Stamp, append};
+    use crate::persistence::store::wal::frame::{Frame, Stamp, append};
 
     let stamp = Stamp {
         generation: 1,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::api::Store;
 use super::error::StoreError;
-use super::finding::Finding;
+use super::finding::LogReport;
 use super::fs::closed_copy::ClosedCopy;
 use super::fs::engine_dir;
 use super::fs::files::failed;
@@ -21,16 +21,6 @@ pub enum Engine {
     /// That of [`RedbStore`](crate::persistence::RedbStore).
     #[cfg(feature = "redb")]
     Redb,
-}
-
-/// The state of an engine's log, apart from the records in it.
-#[derive(Debug, Default)]
-pub(crate) struct LogReport {
-    /// Segments of the log that are in use.
-    pub(crate) segments: u64,
-    /// Complete frames in these segments.
-    pub(crate) frames: u64,
-    pub(crate) findings: Vec<Finding>,
 }
 
 impl Engine {

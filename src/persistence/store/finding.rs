@@ -1,4 +1,4 @@
-//! A defect of a store, as an audit or a salvage reports it.
+//! The defects of a store, as an audit or a salvage reports them.
 
 use std::fmt;
 
@@ -46,6 +46,16 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.what)
     }
+}
+
+/// The state of an engine's log, apart from the records in it.
+#[derive(Debug, Default)]
+pub(crate) struct LogReport {
+    /// Segments of the log that are in use.
+    pub(crate) segments: u64,
+    /// Complete frames in these segments.
+    pub(crate) frames: u64,
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// Returns a key as messages show it: the first 32 bytes in hexadecimal digits.

@@ -1,7 +1,6 @@
 //! sled itself: the durable base under the log, written only by checkpoints.
 
 use std::fmt;
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -10,16 +9,17 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::error;
 
+use super::copy::copy_sled;
 use super::disk::Disk;
-use super::files::damaged;
-use super::memtable::{Entry, MaxKeys};
 use super::pool;
 use super::prepare::{prepare, sync_created_files};
-use super::replay::{BaseState, Mark};
 use crate::persistence::store::fs::dir::Dir;
 use crate::persistence::store::fs::engine_dir;
+use crate::persistence::store::fs::files::damaged;
 use crate::persistence::store::fs::identity::Identity;
 use crate::persistence::store::fs::panic_guard::catch_panics;
+use crate::persistence::store::wal::base::{Base, Mark};
+use crate::persistence::store::wal::memtable::{Bounds, Entry};
 use crate::persistence::store::{Holder, Pair, StoreError};
 use crate::testing::negative_control::Rule::H13;
 use crate::testing::negative_control::without;
@@ -46,7 +46,7 @@ pub(super) const MARK: &[u8] = b"checkpoint";
 pub(super) const IDENTITY: &[u8] = b"store";
 
 /// sled, with the file handles that make its data durable.
-pub(super) struct Base {
+pub(super) struct SledBase {
     dir: PathBuf,
     /// The directory, held open: sled creates and removes files by their paths.
     handle: Dir,
@@ -67,7 +67,7 @@ struct Trees {
     marks: ::sled::Tree,
 }
 
-impl Base {
+impl SledBase {
     /// Opens sled in `<data_dir>/sled`. What it reads is on disk before this returns.
     pub(super) fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let dir = data_dir.join("sled");
@@ -81,7 +81,7 @@ impl Base {
             },
         )?;
         let marks = guarded(&dir, "open a tree", || db.open_tree(MARKS))?;
-        let base = Base {
+        let base = Self {
             trees: Some(Trees { db, marks }),
             disk: Mutex::new(disk),
             settled: AtomicI64::new(-1),
@@ -96,71 +96,6 @@ impl Base {
             engine_dir::finish(data_dir, &base.dir)?;
         }
         Ok(base)
-    }
-
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = guarded(&self.dir, "read", || self.trees().db.get(key))?;
-        Ok(value.map(|value| value.to_vec()))
-    }
-
-    /// Returns an iterator over the keys between the bounds; each pair is as new as the step that
-    /// reaches it, or a little older.
-    pub(super) fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> RangeIter<'_> {
-        RangeIter {
-            dir: &self.dir,
-            steps: self.trees().db.range::<&[u8], _>(bounds),
-        }
-    }
-
-    /// Returns the largest key under each first byte.
-    pub(super) fn max_keys(&self) -> Result<MaxKeys, StoreError> {
-        let mut max_keys = MaxKeys::default();
-        let mut end = None;
-        loop {
-            let to = match &end {
-                Some(first) => Bound::Excluded(std::slice::from_ref(first)),
-                None => Bound::Unbounded,
-            };
-            let last = self.range((Bound::Unbounded, to)).next_back();
-            let Some((last, _)) = last.transpose()? else {
-                return Ok(max_keys);
-            };
-            end = last.first().copied();
-            if end.is_none() {
-                return Ok(max_keys);
-            }
-            max_keys.raise(last);
-        }
-    }
-
-    /// Hands entries to sled and waits until they are written; they are durable only after
-    /// [`settle`](Self::settle). More entries at once would hang sled: a thread that appends to its
-    /// file waits, under its accountant's lock, for a pool thread to shorten the file, while all
-    /// pool threads may be waiting for that lock, each with a buffer to write (segment.rs:987,
-    /// iobuf.rs:470).
-    ///
-    /// Entries are written one by one, not as a batch of sled's: a crash may leave a part of
-    /// either, the log has all of them, and while sled applies a batch no other thread can read.
-    ///
-    /// The base is settled whenever an entry has taken sled's log into another segment (H13). sled
-    /// moves pages and then overwrites the segments where they were, in place, once the header of a
-    /// later segment names a position in its log behind the move. An open trusts these headers as
-    /// well: it does not miss anything before the segment that the latest header names. Both are
-    /// right as long as a header names nothing that is not on disk, except in the segment in which
-    /// it ends. When sled was last settled in segment `n`, the headers written since are those of
-    /// `n + 1`, and of `n + 2` if one entry has filled everything between. They name a position in
-    /// `n` at most, and all segments before `n` are on disk.
-    pub(super) fn write<'a>(
-        &self,
-        entries: impl IntoIterator<Item = Entry<'a>>,
-    ) -> Result<(), StoreError> {
-        for entry in entries {
-            let last = self.put(entry)?;
-            if last > self.settled.load(Ordering::Acquire) && !without(H13) {
-                self.settle()?;
-            }
-        }
-        self.flush().map(drop)
     }
 
     /// Hands one entry to sled; returns the segment in which sled's log then ends.
@@ -180,66 +115,6 @@ impl Base {
             let stopped = db.context.global_error().is_err();
             self.torn.fetch_or(!stopped, Ordering::AcqRel);
         })
-    }
-
-    /// Makes all entries written before survive power loss (H1, H5).
-    pub(super) fn settle(&self) -> Result<(), StoreError> {
-        let flushed = self.flush()?;
-        self.disk.lock().fsync()?;
-        self.settled.fetch_max(flushed, Ordering::AcqRel);
-        Ok(())
-    }
-
-    /// Fails if sled's directory is no longer at its path, or its file was deleted.
-    pub(super) fn check_in_place(&self) -> Result<(), StoreError> {
-        self.handle.check_in_place()?;
-        self.disk.lock().check_has_a_name()
-    }
-
-    /// Returns the identity of the store that sled belongs to; `None` if only versions without ids
-    /// have written to it.
-    pub(super) fn identity(&self) -> Result<Option<Identity>, StoreError> {
-        let found = guarded(&self.dir, "read", || self.trees().marks.get(IDENTITY))?;
-        found
-            .map(|bytes| {
-                let unreadable = || damaged(&self.dir, "the id of its store cannot be read");
-                Identity::from_bytes(&bytes).ok_or_else(unreadable)
-            })
-            .transpose()
-    }
-
-    /// Returns sled's mark of the log and its identity.
-    pub(super) fn held(&self) -> Result<BaseState, StoreError> {
-        let (mark, identity) = (self.mark()?, self.identity()?);
-        Ok(BaseState { mark, identity })
-    }
-
-    /// Durably records the identity of the store.
-    pub(super) fn set_identity(&self, identity: Identity) -> Result<(), StoreError> {
-        guarded(&self.dir, "write", || {
-            self.trees().marks.insert(IDENTITY, &identity.to_bytes())
-        })?;
-        self.settle()
-    }
-
-    /// Returns the mark, or `None` if there never was a log beside this base.
-    pub(super) fn mark(&self) -> Result<Option<Mark>, StoreError> {
-        let Some(bytes) = guarded(&self.dir, "read", || self.trees().marks.get(MARK))? else {
-            return Ok(None);
-        };
-        match Mark::of(&bytes) {
-            Some(mark) => Ok(Some(mark)),
-            None => Err(damaged(&self.dir, "its mark of the log cannot be read")),
-        }
-    }
-
-    /// Durably records how much of the log sled holds; that part must be settled.
-    pub(super) fn set_mark(&self, mark: Mark) -> Result<(), StoreError> {
-        let bytes = [mark.seq.to_be_bytes(), mark.generation.to_be_bytes()].concat();
-        guarded(&self.dir, "write", || {
-            self.trees().marks.insert(MARK, bytes)
-        })?;
-        self.settle()
     }
 
     /// Removes the identity, as in a store of a version without ids.
@@ -267,15 +142,117 @@ impl Base {
     }
 }
 
-impl fmt::Debug for Base {
+impl Base for SledBase {
+    type Range<'a> = RangeIter<'a>;
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = guarded(&self.dir, "read", || self.trees().db.get(key))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    /// Returns an iterator over the keys between the bounds; each pair is as new as the step that
+    /// reaches it, or a little older.
+    fn range(&self, bounds: Bounds<'_>) -> RangeIter<'_> {
+        RangeIter {
+            dir: &self.dir,
+            steps: self.trees().db.range::<&[u8], _>(bounds),
+        }
+    }
+
+    /// Hands entries to sled and waits until they are written; they are durable only after
+    /// [`settle`](Self::settle). More entries at once would hang sled: a thread that appends to its
+    /// file waits, under its accountant's lock, for a pool thread to shorten the file, while all
+    /// pool threads may be waiting for that lock, each with a buffer to write (segment.rs:987,
+    /// iobuf.rs:470).
+    ///
+    /// Entries are written one by one, not as a batch of sled's: a crash may leave a part of
+    /// either, the log has all of them, and while sled applies a batch no other thread can read.
+    ///
+    /// The base is settled whenever an entry has taken sled's log into another segment (H13). sled
+    /// moves pages and then overwrites the segments where they were, in place, once the header of a
+    /// later segment names a position in its log behind the move. An open trusts these headers as
+    /// well: it does not miss anything before the segment that the latest header names. Both are
+    /// right as long as a header names nothing that is not on disk, except in the segment in which
+    /// it ends. When sled was last settled in segment `n`, the headers written since are those of
+    /// `n + 1`, and of `n + 2` if one entry has filled everything between. They name a position in
+    /// `n` at most, and all segments before `n` are on disk.
+    fn write<'a>(&self, entries: impl IntoIterator<Item = Entry<'a>>) -> Result<(), StoreError> {
+        for entry in entries {
+            let last = self.put(entry)?;
+            if last > self.settled.load(Ordering::Acquire) && !without(H13) {
+                self.settle()?;
+            }
+        }
+        self.flush().map(drop)
+    }
+
+    /// Makes all entries written before survive power loss (H1, H5).
+    fn settle(&self) -> Result<(), StoreError> {
+        let flushed = self.flush()?;
+        self.disk.lock().fsync()?;
+        self.settled.fetch_max(flushed, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Returns the mark, or `None` if there never was a log beside this base.
+    fn mark(&self) -> Result<Option<Mark>, StoreError> {
+        let Some(bytes) = guarded(&self.dir, "read", || self.trees().marks.get(MARK))? else {
+            return Ok(None);
+        };
+        match Mark::of(&bytes) {
+            Some(mark) => Ok(Some(mark)),
+            None => Err(damaged(&self.dir, "its mark of the log cannot be read")),
+        }
+    }
+
+    /// Durably records how much of the log sled holds; that part must be settled.
+    fn set_mark(&self, mark: Mark) -> Result<(), StoreError> {
+        guarded(&self.dir, "write", || {
+            self.trees().marks.insert(MARK, mark.to_bytes())
+        })?;
+        self.settle()
+    }
+
+    /// Returns the identity of the store that sled belongs to; `None` if only versions without ids
+    /// have written to it.
+    fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        let found = guarded(&self.dir, "read", || self.trees().marks.get(IDENTITY))?;
+        found
+            .map(|bytes| {
+                let unreadable = || damaged(&self.dir, "the id of its store cannot be read");
+                Identity::from_bytes(&bytes).ok_or_else(unreadable)
+            })
+            .transpose()
+    }
+
+    /// Durably records the identity of the store.
+    fn set_identity(&self, identity: Identity) -> Result<(), StoreError> {
+        guarded(&self.dir, "write", || {
+            self.trees().marks.insert(IDENTITY, &identity.to_bytes())
+        })?;
+        self.settle()
+    }
+
+    /// Fails if sled's directory is no longer at its path, or its file was deleted.
+    fn check_in_place(&self) -> Result<(), StoreError> {
+        self.handle.check_in_place()?;
+        self.disk.lock().check_has_a_name()
+    }
+
+    fn copy_into(&self, part: &Path) -> Result<(), StoreError> {
+        copy_sled(&self.dir, &part.join("sled"))
+    }
+}
+
+impl fmt::Debug for SledBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Base")
+        f.debug_struct("SledBase")
             .field("dir", &self.dir)
             .finish_non_exhaustive()
     }
 }
 
-impl Drop for Base {
+impl Drop for SledBase {
     fn drop(&mut self) {
         let trees = self.trees.take();
         if self.torn.load(Ordering::Acquire) {
@@ -304,7 +281,7 @@ fn segment(lsn: ::sled::Lsn) -> i64 {
     lsn.div_euclid(SEGMENT_BYTES as i64)
 }
 
-/// The iterator of [`Base::range`]. After an error it must not be advanced: sled would return the
+/// The iterator of [`SledBase::range`]. After an error it must not be advanced: sled would return the
 /// same error forever.
 pub(super) struct RangeIter<'a> {
     dir: &'a Path,

@@ -1,13 +1,19 @@
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::persistence::fault_tests::{copy, noise};
 use crate::persistence::store::conformance::conformance;
 use crate::persistence::store::fs::watermark as watermark_file;
+use crate::persistence::store::wal;
+use crate::persistence::store::wal::base::Mark;
+use crate::persistence::store::wal::checkpoint::{Checkpoint, Ended};
+use crate::persistence::store::wal::{POSTPONED_LIMITS, Writer, frame, join, replay, segment};
 use crate::persistence::{Holder, MemoryStore, Op, Pair, verify_directory};
 
 mod backup;
@@ -30,11 +36,6 @@ mod verify;
 mod watermark;
 #[cfg(unix)]
 mod without;
-
-thread_local! {
-    /// Set if this thread cannot start the thread of a checkpoint.
-    pub(super) static NO_THREADS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
 
 fn batch(pairs: &[(&str, &[u8])]) -> Batch {
     let mut batch = Batch::new();
@@ -95,7 +96,7 @@ fn make_older(home: &Path, version: u8) {
             slots[offset + 16..offset + 36].fill(0);
         }
     });
-    Base::open(home).unwrap().forget_identity();
+    SledBase::open(home).unwrap().forget_identity();
 }
 
 fn change(home: &Path, name: &str, change: impl Fn(&mut Vec<u8>)) {
@@ -106,7 +107,7 @@ fn change(home: &Path, name: &str, change: impl Fn(&mut Vec<u8>)) {
 }
 
 /// Runs a checkpoint; returns the file that it frees.
-fn free(checkpoint: Checkpoint) -> Option<PathBuf> {
+fn free(checkpoint: Checkpoint<SledBase>) -> Option<PathBuf> {
     match checkpoint.run() {
         Ended::Free(free) => free,
         Ended::Postponed(_, error) => panic!("{error}"),
@@ -116,8 +117,8 @@ fn free(checkpoint: Checkpoint) -> Option<PathBuf> {
 impl SledStore {
     /// Makes sled take all entries of the log.
     fn checkpoint(&self) {
-        let mut writer = self.writer.lock();
-        let mut checkpoint = self.freeze(&mut writer, 0).unwrap();
+        let mut writer = self.wal.writer.lock();
+        let mut checkpoint = self.wal.freeze(&mut writer, 0).unwrap();
         while !checkpoint.is_done() {
             checkpoint.step().unwrap();
         }
@@ -126,13 +127,13 @@ impl SledStore {
 
     /// Returns whether a checkpoint is postponed by a shortage.
     pub(in crate::persistence) fn has_postponed_checkpoint(&self) -> bool {
-        self.writer.lock().shortage.is_some()
+        self.wal.writer.lock().shortage.is_some()
     }
 
     /// Returns the writer, ready for a first frame.
-    fn begun(&self) -> MutexGuard<'_, Writer> {
-        let mut writer = self.writer.lock();
-        self.begin(&mut writer).unwrap();
+    fn begun(&self) -> MutexGuard<'_, Writer<SledBase>> {
+        let mut writer = self.wal.writer.lock();
+        self.wal.begin(&mut writer).unwrap();
         writer
     }
 

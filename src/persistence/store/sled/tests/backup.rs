@@ -52,7 +52,7 @@ fn a_backup_equals_the_store_after_one_commit_while_writes_continue() {
         done.store(true, Ordering::Release);
     });
     assert!(
-        store.shared.memtables.read().epoch > 12,
+        store.wal.shared.layers.memtables.read().epoch > 12,
         "checkpoints went on"
     );
     for (path, before, after) in copies {
@@ -90,6 +90,7 @@ fn a_store_that_has_stopped_is_not_copied() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     store
+        .wal
         .shared
         .poison(StoreError::Poisoned("for a test".to_owned()));
     let error = store.backup(&home.path().join("copy")).unwrap_err();

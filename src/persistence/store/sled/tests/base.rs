@@ -92,7 +92,7 @@ fn a_base_that_has_lost_its_mark_is_refused() {
 #[test]
 fn a_store_from_before_the_log_existed_opens() {
     let home = tempdir().unwrap();
-    let base = Base::open(home.path()).unwrap();
+    let base = SledBase::open(home.path()).unwrap();
     base.write([(&b"kept"[..], Some(&b"yes"[..]))]).unwrap();
     base.settle().unwrap();
     drop(base);
@@ -135,7 +135,7 @@ fn records_up_to_8_kb_never_go_to_blob_files() {
 #[test]
 fn no_entry_takes_sleds_log_more_than_one_segment_past_the_last_settled_one() {
     let home = tempdir().unwrap();
-    let base = Base::open(home.path()).unwrap();
+    let base = SledBase::open(home.path()).unwrap();
     let mut noise = noise(3).map(|noise| noise >> 9);
     let (mut furthest, mut segments) = (0, 0);
     for n in 0..6_000_u64 {
@@ -163,7 +163,7 @@ fn no_entry_takes_sleds_log_more_than_one_segment_past_the_last_settled_one() {
 #[test]
 fn sled_is_settled_in_each_segment_of_its_log() {
     let home = tempdir().unwrap();
-    let base = Base::open(home.path()).unwrap();
+    let base = SledBase::open(home.path()).unwrap();
     let first = base.settled.load(Ordering::Acquire);
     let value = [7; 7_900];
     let keys: Vec<String> = (0..500).map(|n| format!("{n:04}")).collect();
@@ -177,7 +177,7 @@ fn sled_is_settled_in_each_segment_of_its_log() {
 #[test]
 fn a_blob_file_is_synced_twice_and_then_left_alone() {
     let home = tempdir().unwrap();
-    let base = Base::open(home.path()).unwrap();
+    let base = SledBase::open(home.path()).unwrap();
     base.write([(&b"large"[..], Some(&[7; 300_000][..]))])
         .unwrap();
     let settled = || -> Vec<bool> {

@@ -44,7 +44,10 @@ fn a_crash_at_any_step_of_a_checkpoint_loses_nothing() {
     // Through sled or, for all entries but the deletes, through the log once more.
     for keep in [0, usize::MAX, 0, 0, usize::MAX, usize::MAX, 0] {
         (0..20).for_each(|_| round(&store, &mut map, &mut dice));
-        let mut checkpoint = store.freeze(&mut store.writer.lock(), keep).unwrap();
+        let mut checkpoint = store
+            .wal
+            .freeze(&mut store.wal.writer.lock(), keep)
+            .unwrap();
         while !checkpoint.is_done() {
             holds(copy(home.path()).path(), &map);
             checkpoint.step().unwrap();
@@ -52,7 +55,7 @@ fn a_crash_at_any_step_of_a_checkpoint_loses_nothing() {
             // Newer values of keys that the checkpoint is moving into sled.
             round(&store, &mut map, &mut dice);
         }
-        store.writer.lock().log.reuse(free(checkpoint));
+        store.wal.writer.lock().log.reuse(free(checkpoint));
         holds(copy(home.path()).path(), &map);
     }
     assert!(steps > 4 * 5, "several batches each: {steps}");
@@ -72,7 +75,7 @@ fn repeated_kills_lose_nothing() {
         }
         // The copy is of a running session: a checkpoint may be in any step. Its files must belong
         // to one moment, so the test waits for the checkpoint.
-        if let Some(checkpoint) = store.writer.lock().checkpoint.take() {
+        if let Some(checkpoint) = store.wal.writer.lock().checkpoint.take() {
             join(checkpoint).unwrap();
         }
         let next = copy(home.path());
@@ -89,7 +92,7 @@ fn a_memtable_found_in_the_log_is_not_frozen_at_once() {
     const LIMIT: usize = 20_000;
     let home = tempdir().unwrap();
     let put = |store: &SledStore, n: u32| store.apply(batch(&[(&format!("{n}"), &[7; 900])]));
-    let is_frozen = |store: &SledStore| store.writer.lock().checkpoint.is_some();
+    let is_frozen = |store: &SledStore| store.wal.writer.lock().checkpoint.is_some();
     let store = SledStore::with_limit(home.path(), 10 * LIMIT).unwrap();
     (0..30).for_each(|n| put(&store, n).unwrap());
     drop(store);
@@ -139,7 +142,7 @@ fn an_entry_put_and_deleted_in_one_memtable_never_reaches_sled() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
     store.checkpoint();
-    let size = |store: &SledStore| store.shared.base.size_on_disk();
+    let size = |store: &SledStore| store.wal.shared.layers.base.size_on_disk();
     let before = size(&store);
     for n in 0..2_000_u32 {
         store
@@ -165,7 +168,7 @@ fn short_lived_entries_never_reach_sled() {
     let home = tempdir().unwrap();
     let store = SledStore::with_limit(home.path(), 100_000).unwrap();
     store.checkpoint();
-    let before = store.shared.base.size_on_disk();
+    let before = store.wal.shared.layers.base.size_on_disk();
     for n in 0..2_000_u32 {
         let mut batch = batch(&[(&format!("{n}"), &[7; 1_000])]);
         if let Some(gone) = n.checked_sub(20) {
@@ -175,7 +178,7 @@ fn short_lived_entries_never_reach_sled() {
     }
     assert_eq!(store.all().unwrap().len(), 20);
     let all = store.all().unwrap();
-    let grown = store.shared.base.size_on_disk() - before;
+    let grown = store.wal.shared.layers.base.size_on_disk() - before;
     assert!(grown < 50_000, "by {grown} for 2 MB");
     drop(store);
     assert_eq!(SledStore::open(home.path()).unwrap().all().unwrap(), all);
@@ -192,7 +195,7 @@ fn after_a_checkpoint_failed_nothing_is_accepted_and_the_log_has_everything() {
     (0..50).for_each(|n| batch.put(format!("large-{n}"), vec![7; 300_000]));
     store.apply(batch).unwrap();
     store.sync(Durability::Power).unwrap();
-    let checkpoint = store.freeze(&mut store.writer.lock(), 0).unwrap();
+    let checkpoint = store.wal.freeze(&mut store.wal.writer.lock(), 0).unwrap();
     assert_eq!(free(checkpoint), None);
     for durability in [Durability::Power, Durability::Process, Durability::Buffered] {
         assert!(matches!(
@@ -228,10 +231,10 @@ fn a_log_of_deleted_entries_stays_short() {
             store.apply(batch).unwrap();
         }
         store.sync(Durability::Process).unwrap();
-        let mut writer = store.writer.lock();
+        let mut writer = store.wal.writer.lock();
         if let Some(checkpoint) = writer.checkpoint.take() {
             let ended = join(checkpoint).unwrap();
-            store.finish_checkpoint(&mut writer, ended).unwrap();
+            store.wal.finish_checkpoint(&mut writer, ended).unwrap();
         }
         let files = std::fs::read_dir(home.path().join("wal")).unwrap();
         let bytes = files.map(|file| file.unwrap().metadata().unwrap().len());
@@ -250,7 +253,7 @@ fn a_log_of_deleted_entries_stays_short() {
 fn deleting_a_new_key_leaves_nothing_and_deleting_an_old_one_a_tombstone() {
     let home = tempdir().unwrap();
     let store = SledStore::open(home.path()).unwrap();
-    let size = |store: &SledStore| store.shared.memtables.read().active().size();
+    let size = |store: &SledStore| store.wal.shared.layers.memtables.read().active().size();
     let delete = |store: &SledStore, key: &str| {
         let mut batch = Batch::new();
         batch.delete(key);
@@ -288,7 +291,7 @@ fn deleting_a_new_key_leaves_nothing_and_deleting_an_old_one_a_tombstone() {
     let store = SledStore::open(home.path()).unwrap();
     assert_eq!(left(&store), ["a1"]);
     store.apply(batch(&[("a9", b"x")])).unwrap();
-    let frozen = store.freeze(&mut store.writer.lock(), 0).unwrap();
+    let frozen = store.wal.freeze(&mut store.wal.writer.lock(), 0).unwrap();
     delete(&store, "a9");
     assert_eq!(left(&store), ["a1"]);
     assert!(size(&store) > 0, "the key is being moved into sled");

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 
-use super::disk_reserve::BALLAST;
 use super::*;
+use crate::persistence::store::wal::disk_reserve::BALLAST;
 
 /// `ENOSPC`
 const NO_SPACE: i32 = rustix::io::Errno::NOSPC.raw_os_error();
@@ -97,7 +97,7 @@ fn a_file_of_another_program_with_the_name_of_the_ballast_is_left_untouched() {
         let file = store.begun().log.segment().redirect(device());
         store.apply(batch(&[("k", b"v")])).unwrap();
         assert!(store.sync(Durability::Power).is_err());
-        store.writer.lock().log.segment().redirect(file);
+        store.wal.writer.lock().log.segment().redirect(file);
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 }
@@ -121,7 +121,7 @@ fn without_space_for_a_ballast_new_work_is_refused() {
     let home = filled();
     fs::remove_file(home.path().join("ballast")).unwrap();
     let store = SledStore::open(home.path()).unwrap();
-    store.shared.data_dir.fail_with(Some(NO_SPACE));
+    store.wal.shared.data_dir.fail_with(Some(NO_SPACE));
     for _ in 0..2 {
         let error = store.room().unwrap_err();
         assert!(error.to_string().contains("ballast"), "{error}");
@@ -129,7 +129,7 @@ fn without_space_for_a_ballast_new_work_is_refused() {
     // Accepted work continues.
     store.apply(batch(&[("k", b"v")])).unwrap();
     store.sync(Durability::Power).unwrap();
-    store.shared.data_dir.fail_with(None);
+    store.wal.shared.data_dir.fail_with(None);
     store.room().unwrap();
     assert_eq!(ballast(home.path()), BALLAST);
 }
@@ -138,7 +138,7 @@ fn without_space_for_a_ballast_new_work_is_refused() {
 fn without_space_a_checkpoint_waits() {
     let home = filled();
     let store = SledStore::with_limit(home.path(), 10_000).unwrap();
-    store.shared.data_dir.fail_with(Some(NO_SPACE));
+    store.wal.shared.data_dir.fail_with(Some(NO_SPACE));
     let put = |n: u32| {
         store
             .apply(batch(&[(&format!("{n}"), &[7; 1_000])]))
@@ -146,11 +146,11 @@ fn without_space_a_checkpoint_waits() {
         store.sync(Durability::Process).unwrap();
     };
     (0..50).for_each(put);
-    assert!(store.writer.lock().checkpoint.is_none());
+    assert!(store.wal.writer.lock().checkpoint.is_none());
     assert!(store.room().is_err());
-    store.shared.data_dir.fail_with(None);
+    store.wal.shared.data_dir.fail_with(None);
     (50..100).for_each(put);
-    assert!(store.writer.lock().checkpoint.is_some());
+    assert!(store.wal.writer.lock().checkpoint.is_some());
     store.room().unwrap();
     let all = store.all().unwrap();
     assert_eq!(all.len(), 101);
@@ -163,7 +163,7 @@ fn a_segment_that_cannot_be_begun_leaves_no_file_and_the_log_continues() {
     let home = filled();
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("k", b"v")])).unwrap();
-    let mut writer = store.writer.lock();
+    let mut writer = store.wal.writer.lock();
     writer.log.dir().fail_with(Some(NO_SPACE));
     let error = writer.log.rotate().unwrap_err();
     assert!(error.is_full(), "{error:?}");

@@ -6,7 +6,7 @@ use crate::persistence::store::fs::identity::{Identity, StoreId};
 use crate::persistence::store::fs::watermark::Watermark;
 
 fn identity(home: &Path) -> Option<Identity> {
-    Base::open(home).unwrap().identity().unwrap()
+    SledBase::open(home).unwrap().identity().unwrap()
 }
 
 /// Returns the id of each segment, in the order of their generations.
@@ -82,7 +82,10 @@ fn a_crash_anywhere_while_a_store_gets_its_id_loses_nothing() {
     // sled has the id; then one slot of the watermark, or both, and then the segment.
     for slots in 0..=2 {
         let left = copy(home.path());
-        Base::open(left.path()).unwrap().set_identity(id).unwrap();
+        SledBase::open(left.path())
+            .unwrap()
+            .set_identity(id)
+            .unwrap();
         let named = fs::read(whole.path().join("wal/fence")).unwrap();
         change(left.path(), "wal/fence", |bytes| {
             for offset in [0, 4_096].into_iter().take(slots) {

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 
-use super::memtable::MaxKeys;
-use super::replay::{BaseState, Replayed, replay};
 use super::*;
+use crate::persistence::store::wal::memtable::MaxKeys;
+use crate::persistence::store::wal::replay::{Replayed, replay};
 
 /// A store that was killed after six commits, with the end of each frame in the file of its log.
 struct Killed {
@@ -39,7 +39,7 @@ fn killed() -> Killed {
     let copy = copy(home.path());
     let path = copy.path().join("wal/00000001.segment");
     let bytes = fs::read(&path).unwrap();
-    let held = store.shared.base.held().unwrap();
+    let held = store.wal.shared.layers.base.held().unwrap();
     Killed {
         home: copy,
         path,
@@ -240,6 +240,7 @@ fn the_remains_of_a_torn_tail_are_not_replayed_when_the_file_is_reused() {
     assert!(
         killed.path.ends_with(
             store
+                .wal
                 .writer
                 .lock()
                 .log
@@ -253,12 +254,12 @@ fn the_remains_of_a_torn_tail_are_not_replayed_when_the_file_is_reused() {
     let space = killed.ends[4] - 4096;
     let frame = |size| {
         let mut out = Vec::new();
-        let stamp = super::frame::Stamp {
+        let stamp = frame::Stamp {
             generation: 0,
             seq: 0,
             synced: 0,
         };
-        super::frame::append(&mut out, 4096, stamp, &batch(&[("new", &vec![7; size])]));
+        frame::append(&mut out, 4096, stamp, &batch(&[("new", &vec![7; size])]));
         out.len()
     };
     let size = (0..space).rfind(|size| frame(*size) == space).unwrap();
@@ -348,7 +349,7 @@ fn a_header_torn_while_its_file_was_created_or_reused_is_no_damage() {
     let left = copy(home.path());
     // The spare file, which contains frames that sled holds, and a new one.
     let log = left.path().join("wal");
-    let spare = store.writer.lock().log.spare().to_vec();
+    let spare = store.wal.writer.lock().log.spare().to_vec();
     assert_eq!(spare.len(), 1);
     let spare = log.join(spare[0].file_name().unwrap());
     let mut bytes = fs::read(&spare).unwrap();

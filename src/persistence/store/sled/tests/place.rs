@@ -108,8 +108,8 @@ fn a_checkpoint_stops_at_its_step_when_the_directory_is_renamed() {
     for steps in 0..6 {
         let moving = Moving::new();
         (0..5).for_each(|n| moving.put(n).unwrap());
-        let mut writer = moving.store.writer.lock();
-        let mut checkpoint = moving.store.freeze(&mut writer, 0).unwrap();
+        let mut writer = moving.store.wal.writer.lock();
+        let mut checkpoint = moving.store.wal.freeze(&mut writer, 0).unwrap();
         drop(writer);
         (0..steps).for_each(|_| checkpoint.step().unwrap());
         let was_done = checkpoint.is_done();

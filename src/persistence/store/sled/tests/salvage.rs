@@ -24,7 +24,7 @@ fn pages(home: &Path) -> (BTreeMap<Vec<u8>, Vec<u8>>, usize) {
 }
 
 /// Writes to sled as checkpoints do, with large and small records, deletions and reused segments.
-fn churn(base: &Base, rounds: u64, map: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+fn churn(base: &SledBase, rounds: u64, map: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
     let mut noise = noise(rounds).map(|noise| noise >> 9);
     for n in 0..rounds {
         let key = noise.next().unwrap() % 2_000;
@@ -47,7 +47,7 @@ fn the_pages_reader_returns_the_records_that_sled_returns() {
     let home = tempdir().unwrap();
     let mut map = BTreeMap::new();
     for session in 1..=4 {
-        let base = Base::open(home.path()).unwrap();
+        let base = SledBase::open(home.path()).unwrap();
         base.set_mark(Mark::default()).unwrap();
         churn(&base, 2_500 * session, &mut map);
         base.settle().unwrap();
@@ -65,7 +65,7 @@ fn the_pages_reader_returns_the_records_that_sled_returns() {
 fn records_around_damage_in_sleds_file_are_read_and_the_damage_is_reported() {
     let home = tempdir().unwrap();
     let mut map = BTreeMap::new();
-    let base = Base::open(home.path()).unwrap();
+    let base = SledBase::open(home.path()).unwrap();
     base.set_mark(Mark::default()).unwrap();
     churn(&base, 4_000, &mut map);
     base.settle().unwrap();
@@ -88,7 +88,7 @@ fn records_around_damage_in_sleds_file_are_read_and_the_damage_is_reported() {
 fn any_bytes_are_read_as_pages_without_a_panic() {
     let home = tempdir().unwrap();
     let mut map = BTreeMap::new();
-    let base = Base::open(home.path()).unwrap();
+    let base = SledBase::open(home.path()).unwrap();
     churn(&base, 1_200, &mut map);
     base.settle().unwrap();
     drop(base);

@@ -40,11 +40,11 @@ fn a_scan_returns_each_untouched_key_once_while_checkpoints_run() {
                 store.apply(one).unwrap();
             }
             if dice(3) == 0 {
-                let mut writer = store.writer.lock();
+                let mut writer = store.wal.writer.lock();
                 let keep = [0, usize::MAX][dice(2) as usize];
-                let mut checkpoint: Checkpoint = match frozen.take() {
+                let mut checkpoint: Checkpoint<SledBase> = match frozen.take() {
                     Some(checkpoint) => checkpoint,
-                    None => store.freeze(&mut writer, keep).unwrap(),
+                    None => store.wal.freeze(&mut writer, keep).unwrap(),
                 };
                 checkpoint.step().unwrap();
                 frozen = (!checkpoint.is_done()).then_some(checkpoint);

@@ -19,15 +19,17 @@ fn a_checkpoint_that_cannot_start_is_postponed_and_commits_continue() {
         let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
         put(&store, 0).unwrap();
         let fail_with = |errno| match is_data_dir {
-            true => store.shared.data_dir.fail_with(errno),
-            false => store.writer.lock().log.dir().fail_with(errno),
+            true => store.wal.shared.data_dir.fail_with(errno),
+            false => store.wal.writer.lock().log.dir().fail_with(errno),
         };
         fail_with(Some(NO_DESCRIPTOR));
         for n in 1..100 {
             put(&store, n).unwrap();
         }
-        let has_started = || store.writer.lock().checkpoint.is_some();
-        assert!(!has_started() && store.shared.memtables.read().active().size() > 3 * LIMIT);
+        let has_started = || store.wal.writer.lock().checkpoint.is_some();
+        assert!(
+            !has_started() && store.wal.shared.layers.memtables.read().active().size() > 3 * LIMIT
+        );
         store.room().unwrap();
         let left = copy(home.path());
         assert_eq!(
@@ -49,12 +51,18 @@ fn while_no_checkpoint_can_start_memory_is_bounded_and_applied_batches_wait() {
     let home = filled();
     let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
     put(&store, 0).unwrap();
-    store.writer.lock().log.dir().fail_with(Some(NO_DESCRIPTOR));
+    store
+        .wal
+        .writer
+        .lock()
+        .log
+        .dir()
+        .fail_with(Some(NO_DESCRIPTOR));
     let (n, error) = (1..10_000)
         .find_map(|n| put(&store, n).err().map(|error| (n, error)))
         .unwrap();
     assert!(matches!(&error, StoreError::Exhausted { .. }), "{error:?}");
-    let size = store.shared.memtables.read().active().size();
+    let size = store.wal.shared.layers.memtables.read().active().size();
     assert!(size < (POSTPONED_LIMITS + 1) * LIMIT, "{size}");
     for durability in [Durability::Power, Durability::Process, Durability::Buffered] {
         let error = store.sync(durability).unwrap_err();
@@ -62,9 +70,9 @@ fn while_no_checkpoint_can_start_memory_is_bounded_and_applied_batches_wait() {
     }
     assert!(store.get(b"kept").unwrap().is_some(), "reads go on");
 
-    store.writer.lock().log.dir().fail_with(None);
+    store.wal.writer.lock().log.dir().fail_with(None);
     store.sync(Durability::Power).unwrap();
-    assert!(store.writer.lock().checkpoint.is_some());
+    assert!(store.wal.writer.lock().checkpoint.is_some());
     put(&store, n + 1).unwrap();
     drop(store);
     let store = SledStore::open(home.path()).unwrap();
@@ -99,12 +107,13 @@ fn an_interrupted_checkpoint_is_postponed_and_resumed_before_the_next() {
         let home = filled();
         let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
         (0..10).for_each(|n| put(&store, n).unwrap());
-        let mut writer = store.writer.lock();
-        let checkpoint = store.freeze(&mut writer, 0).unwrap();
+        let mut writer = store.wal.writer.lock();
+        let checkpoint = store.wal.freeze(&mut writer, 0).unwrap();
         // The checkpoint finds no descriptor to list the files that sled has put into its
         // directory.
         files::fail_listings(Some(NO_DESCRIPTOR));
         store
+            .wal
             .finish_checkpoint(&mut writer, checkpoint.run())
             .unwrap_err();
         assert!(writer.postponed.is_some());
@@ -126,7 +135,7 @@ fn an_interrupted_checkpoint_is_postponed_and_resumed_before_the_next() {
             true => store.backup(&to).unwrap(),
             false => put(&store, 100).unwrap(),
         }
-        assert!(store.writer.lock().postponed.is_none());
+        assert!(store.wal.writer.lock().postponed.is_none());
         assert_eq!(
             store.all().unwrap().len(),
             if in_a_backup { 101 } else { 102 }
@@ -142,14 +151,14 @@ fn an_interrupted_checkpoint_is_postponed_and_resumed_before_the_next() {
 fn without_a_thread_a_checkpoint_runs_on_the_committing_thread() {
     let home = filled();
     let store = SledStore::with_limit(home.path(), LIMIT).unwrap();
-    NO_THREADS.set(true);
-    let epoch = || store.shared.memtables.read().epoch;
+    wal::tests::NO_THREADS.set(true);
+    let epoch = || store.wal.shared.layers.memtables.read().epoch;
     let before = epoch();
     for n in 0..200 {
         put(&store, n).unwrap();
-        assert!(store.writer.lock().checkpoint.is_none());
+        assert!(store.wal.writer.lock().checkpoint.is_none());
     }
-    NO_THREADS.set(false);
+    wal::tests::NO_THREADS.set(false);
     assert!(epoch() > before + 3, "several were run");
     assert!(
         segments(home.path()).len() <= 3,

@@ -5,7 +5,7 @@ use std::fs::File;
 use super::*;
 use crate::persistence::store::fs::watermark;
 use crate::persistence::store::fs::watermark::Watermark;
-use crate::persistence::store::sled::memtable::MaxKeys;
+use crate::persistence::store::wal::memtable::MaxKeys;
 
 fn path(home: &Path) -> PathBuf {
     home.join("wal").join(watermark::NAME)
@@ -51,7 +51,7 @@ fn after_a_clean_stop_a_log_cut_anywhere_is_detected() {
         fs::write(&last, &bytes[..cut]).unwrap();
         let found = replay::replay(
             &trial.path().join("wal"),
-            replay::BaseState::default(),
+            BaseState::default(),
             MaxKeys::default(),
         );
         assert!(
@@ -188,11 +188,11 @@ fn an_error_of_the_watermark_file_stops_the_store_unless_the_disk_is_full() {
     let store = SledStore::open(home.path()).unwrap();
     store.apply(batch(&[("more", b"yes")])).unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let file = store.writer.lock().log.watermark().redirect(full);
+    let file = store.wal.writer.lock().log.watermark().redirect(full);
     for _ in 0..2 {
         assert!(store.sync(Durability::Power).unwrap_err().is_full());
     }
-    store.writer.lock().log.watermark().redirect(file);
+    store.wal.writer.lock().log.watermark().redirect(file);
     store.sync(Durability::Power).unwrap();
     let left = copy(home.path());
     assert_eq!(
@@ -201,7 +201,7 @@ fn an_error_of_the_watermark_file_stops_the_store_unless_the_disk_is_full() {
     );
 
     let unwritable = File::open(path(home.path())).unwrap();
-    store.writer.lock().log.watermark().redirect(unwritable);
+    store.wal.writer.lock().log.watermark().redirect(unwritable);
     store.apply(batch(&[("most", b"yes")])).unwrap();
     let error = store.sync(Durability::Power).unwrap_err();
     assert!(matches!(error, StoreError::Io { .. }), "{error:?}");

@@ -1,30 +1,29 @@
 //! Backup: a copy of a store in use, equal to what a crash at one moment would have left.
 //!
-//! Only checkpoints write sled's files, so no checkpoint starts while they are copied; commits made
+//! Only checkpoints write the base's files, so no checkpoint starts while they are copied; commits made
 //! meanwhile are in the log. The log only grows at its end, so it is copied up to its end at one
 //! moment.
 
 use std::path::Path;
 
-use super::copy::copy_sled;
-use super::files::{copy_file, make_copy, make_dir, sync_dir};
+use super::base::Base;
 use super::log::name_of;
-use super::{SledStore, join};
+use super::{WalStore, join};
 use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::dir::Dir;
+use crate::persistence::store::fs::files::{copy_file, list, make_copy, make_dir, sync_dir};
 use crate::persistence::store::fs::watermark::Watermark;
 
-impl SledStore {
-    pub(super) fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+impl<B: Base> WalStore<B> {
+    pub(crate) fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
         make_copy(to, |part| self.copy_all(part))
     }
 
     fn copy_all(&self, part: &Path) -> Result<(), StoreError> {
-        let data_dir = self.shared.data_dir.path();
         let _guard = CopyGuard::acquire(self)?;
-        // sled must know of the log that is copied later.
+        // The base must know of the log that is copied later.
         self.begin(&mut self.writer.lock())?;
-        copy_sled(&data_dir.join("sled"), &part.join("sled"))?;
+        self.shared.layers.base.copy_into(part)?;
         let (segments, synced, id) = {
             let mut writer = self.writer.lock();
             self.shared.healthy()?;
@@ -40,16 +39,16 @@ impl SledStore {
         Watermark::create(&Dir::open(log.clone())?, synced, id)?;
         sync_dir(&log)?;
         // The files were copied by their paths.
-        self.shared.base.check_in_place()?;
+        self.shared.layers.base.check_in_place()?;
         self.shared.data_dir.check_in_place()
     }
 }
 
 /// Guard: no checkpoint runs while it lives.
-struct CopyGuard<'a>(&'a SledStore);
+struct CopyGuard<'a, B: Base>(&'a WalStore<B>);
 
-impl<'a> CopyGuard<'a> {
-    fn acquire(store: &'a SledStore) -> Result<Self, StoreError> {
+impl<'a, B: Base> CopyGuard<'a, B> {
+    fn acquire(store: &'a WalStore<B>) -> Result<Self, StoreError> {
         let mut writer = store.writer.lock();
         while writer.is_copying {
             store.copy_ended.wait(&mut writer);
@@ -63,7 +62,7 @@ impl<'a> CopyGuard<'a> {
             let ended = join(running)?;
             store.finish_checkpoint(&mut store.writer.lock(), ended)?;
         }
-        // The copy would lack the entries that the postponed checkpoint has not moved into sled.
+        // The copy would lack the entries that the postponed checkpoint has not moved into the base.
         let mut writer = store.writer.lock();
         if let Some(postponed) = writer.postponed.take() {
             store.finish_checkpoint(&mut writer, postponed.run())?;
@@ -73,9 +72,20 @@ impl<'a> CopyGuard<'a> {
     }
 }
 
-impl Drop for CopyGuard<'_> {
+impl<B: Base> Drop for CopyGuard<'_, B> {
     fn drop(&mut self) {
         self.0.writer.lock().is_copying = false;
         self.0.copy_ended.notify_all();
     }
+}
+
+/// Copies the log of a closed store.
+pub(crate) fn copy_log(from: &Path, to: &Path) -> Result<(), StoreError> {
+    make_dir(to)?;
+    for name in list(from)? {
+        if from.join(&name).is_file() {
+            copy_file(&from.join(&name), &to.join(&name), u64::MAX)?;
+        }
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Memtables: the entries that are in the log and not yet in sled.
+//! Memtables: the entries that are in the log and not yet in the base.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::{Occupied, Vacant};
@@ -13,20 +13,20 @@ use crate::persistence::store::{Batch, Op};
 const ENTRY: usize = 100;
 
 /// The bounds of the rest of a scan.
-pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 /// A key, and its value unless it was deleted.
-pub(super) type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
+pub(crate) type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// An end of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Front,
     Back,
 }
 
 /// The latest values of some keys.
 #[derive(Default)]
-pub(super) struct Memtable {
+pub(crate) struct Memtable {
     entries: BTreeMap<Vec<u8>, Latest>,
     /// The approximate memory that the entries take, in bytes.
     size: usize,
@@ -113,7 +113,7 @@ impl Memtable {
     }
 
     /// Returns all entries that are not deleted, as a batch.
-    pub(super) fn survivors(&self) -> Batch {
+    pub(crate) fn survivors(&self) -> Batch {
         let mut batch = Batch::new();
         for (key, last) in &self.entries {
             if let Some(value) = &last.value {
@@ -131,12 +131,12 @@ impl Memtable {
 
     /// Returns the value of a key: `Some(None)` for a deleted key, `None` if the memtable has no
     /// entry.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         self.entries.get(key).map(|last| last.value.as_deref())
     }
 
     /// Returns the entries in order, from a bound on.
-    pub(super) fn from(&self, from: Bound<&[u8]>) -> impl Iterator<Item = Entry<'_>> {
+    pub(crate) fn from(&self, from: Bound<&[u8]>) -> impl Iterator<Item = Entry<'_>> {
         self.entries
             .range::<[u8], _>((from, Bound::Unbounded))
             .map(as_entry)
@@ -161,11 +161,11 @@ impl Memtable {
         entry.map(as_entry)
     }
 
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    pub(super) fn live_size(&self) -> usize {
+    pub(crate) fn live_size(&self) -> usize {
         self.live_size
     }
 }
@@ -186,10 +186,10 @@ impl fmt::Debug for Memtable {
 
 /// The largest key under each first byte in the layers below. Ids rise, so most new keys are above.
 #[derive(Default)]
-pub(super) struct MaxKeys(BTreeMap<u8, Vec<u8>>);
+pub(crate) struct MaxKeys(BTreeMap<u8, Vec<u8>>);
 
 impl MaxKeys {
-    pub(super) fn raise(&mut self, key: Vec<u8>) {
+    pub(crate) fn raise(&mut self, key: Vec<u8>) {
         if let Some(first) = key.first()
             && self.are_below(&key)
         {
@@ -198,7 +198,7 @@ impl MaxKeys {
     }
 
     /// Returns whether the layers below cannot have this key.
-    pub(super) fn are_below(&self, key: &[u8]) -> bool {
+    pub(crate) fn are_below(&self, key: &[u8]) -> bool {
         match key.first() {
             Some(first) => self.0.get(first).is_none_or(|top| top.as_slice() < key),
             None => false,
@@ -206,7 +206,7 @@ impl MaxKeys {
     }
 
     /// Returns whether the layers below cannot have any key in these bounds.
-    pub(super) fn are_below_all(&self, bounds: Bounds<'_>) -> bool {
+    pub(crate) fn are_below_all(&self, bounds: Bounds<'_>) -> bool {
         use Bound::{Excluded, Included};
         let (Included(from) | Excluded(from), Excluded(to)) = bounds else {
             return false;
@@ -226,39 +226,39 @@ impl fmt::Debug for MaxKeys {
     }
 }
 
-/// The memtables over sled, the newer one first.
+/// The memtables over the base, the newer one first.
 #[derive(Debug, Default)]
-pub(super) struct Memtables {
+pub(crate) struct Memtables {
     active: Memtable,
-    /// The memtable that a checkpoint is moving into sled.
+    /// The memtable that a checkpoint is moving into the base.
     frozen: Option<Arc<Memtable>>,
-    /// The largest keys of the frozen memtable and of sled.
+    /// The largest keys of the frozen memtable and of the base.
     max_keys: MaxKeys,
-    /// Increased when the frozen memtable is dropped: pairs read from sled before that may be older
+    /// Increased when the frozen memtable is dropped: pairs read from the base before that may be older
     /// than its entries.
-    pub(super) epoch: u64,
+    pub(crate) epoch: u64,
 }
 
 impl Memtables {
-    /// Creates empty memtables over sled, whose largest keys are given.
-    pub(super) fn over(max_keys: MaxKeys) -> Self {
+    /// Creates empty memtables over the base, whose largest keys are given.
+    pub(crate) fn over(max_keys: MaxKeys) -> Self {
         Self {
             max_keys,
             ..Self::default()
         }
     }
 
-    pub(super) fn active(&self) -> &Memtable {
+    pub(crate) fn active(&self) -> &Memtable {
         &self.active
     }
 
-    pub(super) fn apply(&mut self, batch: Batch) {
+    pub(crate) fn apply(&mut self, batch: Batch) {
         self.active.apply(batch, &self.max_keys);
     }
 
     /// Freezes the active memtable and starts a new one. If there are `survivors`, they move to the
     /// new memtable; they must be all entries of the frozen one except its deletes.
-    pub(super) fn freeze(&mut self, survivors: Batch) -> Arc<Memtable> {
+    pub(crate) fn freeze(&mut self, survivors: Batch) -> Arc<Memtable> {
         assert!(self.frozen.is_none(), "one memtable is frozen at a time");
         let mut frozen = std::mem::take(&mut self.active);
         if !survivors.is_empty() {
@@ -274,27 +274,27 @@ impl Memtables {
         frozen
     }
 
-    /// Drops the frozen memtable, all of which sled holds now.
+    /// Drops the frozen memtable, all of which the base holds now.
     #[must_use = "it may be large: drop it without the lock"]
-    pub(super) fn drop_frozen(&mut self) -> Option<Arc<Memtable>> {
+    pub(crate) fn drop_frozen(&mut self) -> Option<Arc<Memtable>> {
         self.epoch += 1;
         self.frozen.take()
     }
 
-    /// Returns the value of a key as [`Memtable::get`] does; `None` if sled must be read.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+    /// Returns the value of a key as [`Memtable::get`] does; `None` if the base must be read.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         let below = || self.frozen.as_ref()?.get(key);
         let nowhere = || self.max_keys.are_below(key).then_some(None);
         self.active.get(key).or_else(below).or_else(nowhere)
     }
 
-    /// Returns whether sled can have a key in these bounds.
-    pub(super) fn reach_sled(&self, bounds: Bounds<'_>) -> bool {
+    /// Returns whether the base can have a key in these bounds.
+    pub(crate) fn reach_base(&self, bounds: Bounds<'_>) -> bool {
         !self.max_keys.are_below_all(bounds)
     }
 
     /// Returns the entry at one end of a range.
-    pub(super) fn end(&self, end: End, bounds: Bounds<'_>) -> Option<Entry<'_>> {
+    pub(crate) fn end(&self, end: End, bounds: Bounds<'_>) -> Option<Entry<'_>> {
         let below = self.frozen.as_ref().and_then(|o| o.end(end, bounds));
         match (self.active.end(end, bounds), below) {
             (Some(active), Some(below)) if end.is_nearer(below.0, active.0) => Some(below),
@@ -305,7 +305,7 @@ impl Memtables {
 
 impl End {
     /// Returns whether a scan from this end reaches `one` before `other`.
-    pub(super) fn is_nearer(self, one: &[u8], other: &[u8]) -> bool {
+    pub(crate) fn is_nearer(self, one: &[u8], other: &[u8]) -> bool {
         match self {
             End::Front => one < other,
             End::Back => one > other,

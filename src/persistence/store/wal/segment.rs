@@ -22,42 +22,42 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::files::{failed, fdatasync, fsync};
 use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::dir::check_has_a_name;
+use crate::persistence::store::fs::files::{failed, fdatasync, fsync};
 use crate::persistence::store::fs::identity::StoreId;
 
 /// The end of a segment's file name, behind a number.
-pub(super) const ENDING: &str = ".segment";
+pub(crate) const ENDING: &str = ".segment";
 const MAGIC: [u8; 8] = *b"chordlog";
 /// The format that this build writes, and the newest that it reads. It is raised with each change
-/// of the stored data, even of a record: it is checked before sled is opened, which writes when it
+/// of the stored data, even of a record: it is checked before the base is opened, which writes when it
 /// opens.
-pub(super) const VERSION: u64 = 3;
+pub(crate) const VERSION: u64 = 3;
 /// From this version on there is a watermark beside the segment.
 const WITH_WATERMARK: u64 = 2;
 /// From this version on the segment names its store.
 const WITH_ID: u64 = 3;
 /// The header has a disk block to itself: no write of a frame touches it.
-pub(super) const FRAMES: u64 = 4096;
+pub(crate) const FRAMES: u64 = 4096;
 /// The least and the greatest length of a reused file: a file that has grown larger, for one very
 /// large batch, is cut, and none is made shorter.
-pub(super) const KEEP: (u64, u64) = (1 << 20, 16 << 20);
+pub(crate) const KEEP: (u64, u64) = (1 << 20, 16 << 20);
 /// The least and the greatest growth of a file, which otherwise doubles.
 const GROWTH: (u64, u64) = (64 << 10, 1 << 20);
 
-pub(super) static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+pub(crate) static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SegmentHeader {
-    pub(super) generation: u64,
+pub(crate) struct SegmentHeader {
+    pub(crate) generation: u64,
     /// The number of its first frame. All frames before were on disk when the segment was begun.
-    pub(super) first: u64,
+    pub(crate) first: u64,
     /// Whether a watermark existed before the segment was begun.
-    pub(super) has_watermark: bool,
+    pub(crate) has_watermark: bool,
     /// The id of the store; `None` if an earlier version wrote the segment.
-    pub(super) id: Option<StoreId>,
+    pub(crate) id: Option<StoreId>,
 }
 
 impl SegmentHeader {
@@ -85,7 +85,7 @@ impl SegmentHeader {
     }
 
     /// Reads the header of a file; `None` if it has no complete one.
-    pub(super) fn of(path: &Path) -> Result<Option<Self>, StoreError> {
+    pub(crate) fn of(path: &Path) -> Result<Option<Self>, StoreError> {
         let mut bytes = Vec::with_capacity(Self::LENGTH);
         File::open(path)
             .and_then(|file| file.take(Self::LENGTH as u64).read_to_end(&mut bytes))
@@ -132,7 +132,7 @@ fn is_sealed(bytes: &[u8], at: usize) -> bool {
 
 /// The segment that is written to.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(crate) struct Segment {
     path: PathBuf,
     file: File,
     /// The position of the next frame, which is also the file's position.
@@ -144,7 +144,7 @@ pub(super) struct Segment {
 impl Segment {
     /// Turns a file into a segment without frames; durable except for its name when this returns.
     /// Of the file's length about `keep` bytes are kept.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         mut file: File,
         path: PathBuf,
         header: SegmentHeader,
@@ -170,25 +170,25 @@ impl Segment {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.end == FRAMES
     }
 
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
     /// Fails if the file has been deleted.
-    pub(super) fn check_has_a_name(&self) -> Result<(), StoreError> {
+    pub(crate) fn check_has_a_name(&self) -> Result<(), StoreError> {
         check_has_a_name(&self.file, &self.path)
     }
 
     /// Hands frames to the kernel.
-    pub(super) fn write(&mut self, frames: &[u8]) -> Result<(), StoreError> {
+    pub(crate) fn write(&mut self, frames: &[u8]) -> Result<(), StoreError> {
         self.try_write(frames)
             .map_err(|e| failed("write", &self.path, e))?;
         if self.end <= self.length {
@@ -202,7 +202,7 @@ impl Segment {
     }
 
     /// Makes the written frames durable.
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
         // Final, never repeated: the kernel reports a lost page once.
         let doing = || format!("fsync {}", self.path.display());
         fdatasync(&self.file).map_err(|e| StoreError::final_io(doing(), e))
@@ -241,7 +241,7 @@ impl Segment {
 
     /// Redirects all writes to another file, for tests of error handling; returns the file before.
     #[cfg(test)]
-    pub(super) fn redirect(&mut self, file: File) -> File {
+    pub(crate) fn redirect(&mut self, file: File) -> File {
         std::mem::replace(&mut self.file, file)
     }
 }

@@ -4,12 +4,13 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{make_dir, make_private, sync_dir};
+use super::base::Mark;
 use super::frame;
 use super::frame::Stamp;
-use super::replay::{Mark, Replayed};
+use super::replay::Replayed;
 use super::segment::{ENDING, KEEP, Segment, SegmentHeader};
 use crate::persistence::store::fs::dir::Dir;
+use crate::persistence::store::fs::files::{make_dir, make_private, sync_dir};
 use crate::persistence::store::fs::identity::StoreId;
 use crate::persistence::store::fs::watermark::Watermark;
 use crate::persistence::store::{Batch, StoreError};
@@ -25,13 +26,13 @@ const BEGUN: &str = "the log is begun before its first frame";
 
 /// The log, and its end that is written to.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(crate) struct Log {
     dir: PathBuf,
     /// The tail that is written to; `None` before the first frame of this session.
     tail: Option<Tail>,
     /// The generation of the segment that was begun last, in this session or an earlier one.
     generation: u64,
-    /// Earlier segments that are neither frozen nor in sled yet.
+    /// Earlier segments that are neither frozen nor in the base yet.
     older: Vec<PathBuf>,
     /// Segments without a frame, which are the end of the log until the next segment is begun.
     empty: Vec<PathBuf>,
@@ -66,18 +67,18 @@ struct Tail {
 
 /// The result of a rotation.
 #[derive(Debug)]
-pub(super) struct Rotated {
+pub(crate) struct Rotated {
     /// The segments of the frames in the frozen memtable.
-    pub(super) segments: Vec<PathBuf>,
+    pub(crate) segments: Vec<PathBuf>,
     /// The directory of the segments.
-    pub(super) dir: Arc<Dir>,
-    /// The mark that sled gets once it holds that memtable.
-    pub(super) mark: Mark,
+    pub(crate) dir: Arc<Dir>,
+    /// The mark that the base gets once it holds that memtable.
+    pub(crate) mark: Mark,
 }
 
 impl Log {
     /// Creates the log from its replay. Writes nothing.
-    pub(super) fn resume(dir: PathBuf, replayed: Replayed) -> Self {
+    pub(crate) fn resume(dir: PathBuf, replayed: Replayed) -> Self {
         let Replayed {
             last,
             generation,
@@ -109,7 +110,7 @@ impl Log {
     /// Prepares the log for the first frame, if it is not prepared: the frame gets a segment of its
     /// own, so that a torn tail is never overwritten and its frames never follow new ones. Returns
     /// the segment's generation. After a temporary error nothing has changed.
-    pub(super) fn begin(&mut self, id: StoreId) -> Result<u64, StoreError> {
+    pub(crate) fn begin(&mut self, id: StoreId) -> Result<u64, StoreError> {
         if self.tail.is_some() {
             return Ok(self.generation);
         }
@@ -175,37 +176,37 @@ impl Log {
         self.tail.as_mut().expect(BEGUN)
     }
 
-    pub(super) fn is_begun(&self) -> bool {
+    pub(crate) fn is_begun(&self) -> bool {
         self.tail.is_some()
     }
 
     /// Returns the generation of the segment that was begun last; 0 if there is none.
-    pub(super) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
     /// Returns the id of the store.
-    pub(super) fn id(&self) -> StoreId {
+    pub(crate) fn id(&self) -> StoreId {
         self.tail().id
     }
 
     /// Returns the number of the last frame that is on disk.
-    pub(super) fn synced(&self) -> u64 {
+    pub(crate) fn synced(&self) -> u64 {
         self.synced
     }
 
-    /// Returns the bytes of the log that are not in sled.
-    pub(super) fn bytes(&self) -> u64 {
+    /// Returns the bytes of the log that are not in the base.
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Returns whether the log should be moved into sled.
-    pub(super) fn is_full(&self, limit: u64) -> bool {
+    /// Returns whether the log should be moved into the base.
+    pub(crate) fn is_full(&self, limit: u64) -> bool {
         self.bytes >= limit || self.older.len() >= OLDER
     }
 
     /// Adds a batch, which is on disk only after [`sync`](Self::sync).
-    pub(super) fn append(&mut self, batch: &Batch) {
+    pub(crate) fn append(&mut self, batch: &Batch) {
         let before = self.buffer.len();
         let stamp = Stamp {
             generation: self.generation,
@@ -219,18 +220,18 @@ impl Log {
     }
 
     /// Returns whether the buffer should be handed to the kernel.
-    pub(super) fn is_backed_up(&self) -> bool {
+    pub(crate) fn is_backed_up(&self) -> bool {
         self.buffer.len() >= BUFFER
     }
 
     /// Returns whether the buffer is twice as full: it could not be handed over.
-    pub(super) fn is_overflowing(&self) -> bool {
+    pub(crate) fn is_overflowing(&self) -> bool {
         self.buffer.len() >= 2 * BUFFER
     }
 
     /// Hands the buffer to the kernel. After a temporary error the whole buffer is still to be
     /// handed over.
-    pub(super) fn write(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn write(&mut self) -> Result<(), StoreError> {
         if !self.buffer.is_empty() {
             self.unchecked += 1;
             if self.unchecked >= UNCHECKED {
@@ -251,7 +252,7 @@ impl Log {
     }
 
     /// Makes all frames durable.
-    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn sync(&mut self) -> Result<(), StoreError> {
         self.write()?;
         if self.synced < self.last {
             // Costs one system call, beside an fsync.
@@ -270,7 +271,7 @@ impl Log {
 
     /// Ends a clean session with a last frame that records that all frames before it are on disk,
     /// so that damage to any of these is distinguished from a tail torn by a crash.
-    pub(super) fn seal(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn seal(&mut self) -> Result<(), StoreError> {
         if !self.is_begun() {
             return Ok(());
         }
@@ -282,9 +283,9 @@ impl Log {
         self.tail().watermark.sync()
     }
 
-    /// Makes all frames durable and continues in another segment: sled may receive only frames that
+    /// Makes all frames durable and continues in another segment: the base may receive only frames that
     /// no crash can remove from the log. After a temporary error nothing has changed.
-    pub(super) fn rotate(&mut self) -> Result<Rotated, StoreError> {
+    pub(crate) fn rotate(&mut self) -> Result<Rotated, StoreError> {
         self.sync()?;
         let (dir, id) = (self.tail().dir.clone(), self.tail().id);
         // The next segment will most likely get about as long as this one.
@@ -305,7 +306,7 @@ impl Log {
 
     /// Returns the files whose frames no checkpoint has taken over, and how many bytes of each
     /// belong to the log.
-    pub(super) fn segments(&self) -> Vec<(PathBuf, u64)> {
+    pub(crate) fn segments(&self) -> Vec<(PathBuf, u64)> {
         let older = self.older.iter().map(|path| (path.clone(), u64::MAX));
         let segment = &self.tail().segment;
         let last = (segment.path().to_owned(), segment.end());
@@ -313,27 +314,27 @@ impl Log {
     }
 
     /// Takes back files that a checkpoint has freed.
-    pub(super) fn reuse(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+    pub(crate) fn reuse(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         self.spare.extend(files);
     }
 
     #[cfg(test)]
-    pub(super) fn spare(&self) -> &[PathBuf] {
+    pub(crate) fn spare(&self) -> &[PathBuf] {
         &self.spare
     }
 
     #[cfg(test)]
-    pub(super) fn watermark(&mut self) -> &mut Watermark {
+    pub(crate) fn watermark(&mut self) -> &mut Watermark {
         &mut self.tail_mut().watermark
     }
 
     #[cfg(test)]
-    pub(super) fn segment(&mut self) -> &mut Segment {
+    pub(crate) fn segment(&mut self) -> &mut Segment {
         &mut self.tail_mut().segment
     }
 
     #[cfg(test)]
-    pub(super) fn dir(&self) -> &Dir {
+    pub(crate) fn dir(&self) -> &Dir {
         &self.tail().dir
     }
 }
@@ -375,6 +376,6 @@ fn begin(
 }
 
 /// Returns the name of a segment's file.
-pub(super) fn name_of(path: &Path) -> &OsStr {
+pub(crate) fn name_of(path: &Path) -> &OsStr {
     path.file_name().expect("a segment's file has a name")
 }

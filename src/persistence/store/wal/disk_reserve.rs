@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use super::files::{damaged, failed, refuse_link};
 use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::dir::Dir;
+use crate::persistence::store::fs::files::{damaged, failed, refuse_link};
 
 const NAME: &str = "ballast";
-pub(super) const BALLAST: u64 = 16 << 20;
+pub(crate) const BALLAST: u64 = 16 << 20;
 /// The first line of the ballast. Earlier versions left zeroes there.
 const FIRST_LINE: &[u8] = b"chordal keeps this space free for a full disk\n";
 /// The space that must be free beside the ballast after it was released: the space of the ballast
@@ -28,7 +28,7 @@ const FIRST_LINE: &[u8] = b"chordal keeps this space free for a full disk\n";
 const MARGIN: u64 = BALLAST;
 
 #[derive(Debug)]
-pub(super) struct DiskReserve {
+pub(crate) struct DiskReserve {
     /// The directory of the ballast.
     data_dir: Arc<Dir>,
     /// Whether new work is refused.
@@ -41,7 +41,7 @@ pub(super) struct DiskReserve {
 impl DiskReserve {
     /// Creates the reserve of a store that is being opened, with or without a ballast. Fails on a
     /// file of that name that is no ballast, before it could be overwritten.
-    pub(super) fn of(data_dir: Arc<Dir>) -> Result<Self, StoreError> {
+    pub(crate) fn of(data_dir: Arc<Dir>) -> Result<Self, StoreError> {
         let reserve = Self {
             data_dir,
             tight: AtomicBool::new(true),
@@ -79,7 +79,7 @@ impl DiskReserve {
 
     /// Returns an error if new work must be refused; after a refusal, tries to restore the ballast
     /// first.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
         if !self.tight.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -93,7 +93,7 @@ impl DiskReserve {
     }
 
     /// Fails unless this many bytes are free beside the ballast.
-    pub(super) fn check_has(&self, bytes: u64) -> Result<(), StoreError> {
+    pub(crate) fn check_has(&self, bytes: u64) -> Result<(), StoreError> {
         let mut wanted = self.wanted.lock();
         let enough = self.allocate(bytes);
         match &enough {
@@ -109,7 +109,7 @@ impl DiskReserve {
     }
 
     /// Runs `work`, and once more with the ballast's space if the disk is full.
-    pub(super) fn make_for<T>(
+    pub(crate) fn make_for<T>(
         &self,
         mut work: impl FnMut() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {

@@ -1,35 +1,35 @@
-//! A scan of sled and the memtables over it.
+//! A scan of the base and the memtables over it.
 
 use std::ops::Bound;
 
-use super::Shared;
-use super::base::RangeIter;
+use super::base::Base;
+use super::layers::Layers;
 use super::memtable::{Bounds, End};
 use crate::persistence::store::{Pair, StoreError};
 
 /// Takes the lock for one step at a time, so that writers never wait for a scan that is held.
 ///
-/// Invariant: the pairs it keeps of sled were read in `epoch`, so a pair that is no longer true is
-/// superseded in a memtable. When the epoch has passed, the rest is read from sled again.
-pub(super) struct SledScan<'a> {
-    shared: &'a Shared,
+/// Invariant: the pairs it keeps of the base were read in `epoch`, so a pair that is no longer true is
+/// superseded in a memtable. When the epoch has passed, the rest is read from the base again.
+pub(crate) struct LayeredScan<'a, B: Base> {
+    layers: &'a Layers<B>,
     from: Bound<Vec<u8>>,
     to: Bound<Vec<u8>>,
     epoch: u64,
-    /// sled's part; `None` once sled has no more pairs between the two ends.
-    walk: Option<RangeIter<'a>>,
-    /// Pairs read from sled's ends and not yet returned.
+    /// The base's part; `None` once the base has no more pairs between the two ends.
+    walk: Option<B::Range<'a>>,
+    /// Pairs read from the base's ends and not yet returned.
     front: Option<Pair>,
     back: Option<Pair>,
     /// Set at the first error, which is the last item.
     failed: bool,
 }
 
-impl<'a> SledScan<'a> {
+impl<'a, B: Base> LayeredScan<'a, B> {
     /// Creates a scan over `[from, to)`, which is not empty.
-    pub(super) fn new(shared: &'a Shared, from: &[u8], to: &[u8]) -> Self {
+    pub(crate) fn new(layers: &'a Layers<B>, from: &[u8], to: &[u8]) -> Self {
         let mut scan = Self {
-            shared,
+            layers,
             from: Bound::Included(from.to_vec()),
             to: Bound::Excluded(to.to_vec()),
             epoch: 0,
@@ -44,12 +44,12 @@ impl<'a> SledScan<'a> {
 
     fn restart(&mut self) {
         (self.front, self.back) = (None, None);
-        let shared = self.shared;
-        let memtables = shared.memtables.read();
+        let layers = self.layers;
+        let memtables = layers.memtables.read();
         self.epoch = memtables.epoch;
-        let bounds = self.bounds().filter(|bounds| memtables.reach_sled(*bounds));
+        let bounds = self.bounds().filter(|bounds| memtables.reach_base(*bounds));
         drop(memtables);
-        self.walk = bounds.map(|bounds| shared.base.range(bounds));
+        self.walk = bounds.map(|bounds| layers.base.range(bounds));
     }
 
     /// Returns the bounds of the rest, if there can be any.
@@ -64,7 +64,7 @@ impl<'a> SledScan<'a> {
         }
     }
 
-    /// Reads sled's next pair at this end ahead.
+    /// Reads the base's next pair at this end ahead.
     fn peek(&mut self, end: End) -> Result<Option<&Pair>, StoreError> {
         let (mine, other) = match end {
             End::Front => (&mut self.front, &mut self.back),
@@ -114,11 +114,11 @@ impl<'a> SledScan<'a> {
     }
 
     fn step(&mut self, end: End) -> Result<Option<Pair>, StoreError> {
-        let shared = self.shared;
+        let layers = self.layers;
         loop {
-            // sled is read without the lock: it may have to read the disk.
+            // The base is read without the lock: it may have to read the disk.
             self.peek(end)?;
-            let memtables = shared.memtables.read();
+            let memtables = layers.memtables.read();
             if memtables.epoch != self.epoch {
                 drop(memtables);
                 self.restart();
@@ -144,7 +144,7 @@ impl<'a> SledScan<'a> {
                 .map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
             drop(memtables);
             let below = is_below.then(|| self.take(end)).flatten();
-            // A memtable's entry is newer than sled's.
+            // A memtable's entry is newer than the base's.
             let Some((key, value)) = over.or(below.map(|(key, value)| (key, Some(value)))) else {
                 unreachable!("one of the two is next");
             };
@@ -165,7 +165,7 @@ impl<'a> SledScan<'a> {
     }
 }
 
-impl Iterator for SledScan<'_> {
+impl<B: Base> Iterator for LayeredScan<'_, B> {
     type Item = Result<Pair, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -173,7 +173,7 @@ impl Iterator for SledScan<'_> {
     }
 }
 
-impl DoubleEndedIterator for SledScan<'_> {
+impl<B: Base> DoubleEndedIterator for LayeredScan<'_, B> {
     fn next_back(&mut self) -> Option<Self::Item> {
         self.item(End::Back)
     }

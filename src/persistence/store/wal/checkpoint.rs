@@ -1,4 +1,4 @@
-//! A checkpoint: moves a frozen memtable into sled while commits continue.
+//! A checkpoint: moves a frozen memtable into the base while commits continue.
 
 use std::ops::Bound;
 use std::path::PathBuf;
@@ -6,23 +6,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
+use super::base::{Base, Mark};
 use super::log::{Rotated, name_of};
 use super::memtable::Memtable;
-use super::replay::Mark;
 use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::dir::Dir;
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;
 
-/// The most entries and bytes handed to sled between two checks whether the store is closing.
+/// The most entries and bytes handed to the base between two checks whether the store is closing.
 const MAX_OPS: usize = 500;
 const MAX_BYTES: usize = 64 << 10;
 
 /// One checkpoint. It may stop after any step: entries that it has not marked are replayed from the
-/// log, over the part of them that sled has.
+/// log, over the part of them that the base has.
 #[derive(Debug)]
-pub(super) struct Checkpoint {
-    shared: Arc<Shared>,
+pub(crate) struct Checkpoint<B: Base> {
+    shared: Arc<Shared<B>>,
     memtable: Arc<Memtable>,
     segments: Vec<PathBuf>,
     /// The directory of these segments.
@@ -33,22 +33,22 @@ pub(super) struct Checkpoint {
 
 /// The end of a checkpoint.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(crate) enum Ended<B: Base> {
     /// The checkpoint completed, with a file to reuse; or, without a file, the store closes or has
     /// stopped.
     Free(Option<PathBuf>),
     /// A step needs a file descriptor or memory that the system does not have now: the checkpoint
     /// can be resumed.
-    Postponed(Box<Checkpoint>, StoreError),
+    Postponed(Box<Checkpoint<B>>, StoreError),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
-    /// Hand the next entries to sled.
+    /// Hand the next entries to the base.
     Write(Bound<Vec<u8>>),
     /// Make the entries durable.
     Settle,
-    /// Durably mark that they are in sled.
+    /// Durably mark that they are in the base.
     Mark,
     /// Drop the frozen memtable.
     Release,
@@ -57,8 +57,8 @@ enum Step {
     Done,
 }
 
-impl Checkpoint {
-    pub(super) fn new(shared: Arc<Shared>, memtable: Arc<Memtable>, rotated: Rotated) -> Self {
+impl<B: Base> Checkpoint<B> {
+    pub(crate) fn new(shared: Arc<Shared<B>>, memtable: Arc<Memtable>, rotated: Rotated) -> Self {
         Self {
             shared,
             memtable,
@@ -70,7 +70,7 @@ impl Checkpoint {
     }
 
     /// Runs to the end, or until the store closes or stops, or the system lacks a resource.
-    pub(super) fn run(mut self) -> Ended {
+    pub(crate) fn run(mut self) -> Ended<B> {
         while self.next != Step::Done {
             let is_closing = self.shared.closing.load(Ordering::Acquire);
             if is_closing || self.shared.healthy().is_err() {
@@ -92,12 +92,12 @@ impl Checkpoint {
 
     /// Returns whether no step is left.
     #[cfg(test)]
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.next == Step::Done
     }
 
     /// Runs the next step. After a temporary error the step can be repeated.
-    pub(super) fn step(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn step(&mut self) -> Result<(), StoreError> {
         let next = self.next.clone();
         self.next = match next {
             Step::Write(from) => {
@@ -106,18 +106,18 @@ impl Checkpoint {
             }
             Step::Settle => {
                 self.check_in_place()?;
-                self.shared.base.settle()?;
+                self.shared.layers.base.settle()?;
                 failpoint::reach(Point::Settled);
                 Step::Mark
             }
             Step::Mark => {
                 self.check_in_place()?;
-                self.shared.base.set_mark(self.mark)?;
+                self.shared.layers.base.set_mark(self.mark)?;
                 failpoint::reach(Point::Marked);
                 Step::Release
             }
             Step::Release => {
-                let memtable = self.shared.memtables.write().drop_frozen();
+                let memtable = self.shared.layers.memtables.write().drop_frozen();
                 drop(memtable);
                 Step::Remove
             }
@@ -136,9 +136,9 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Fails before sled could create a file in a directory that is not the store's.
+    /// Fails before the base could create a file in a directory that is not the store's.
     fn check_in_place(&self) -> Result<(), StoreError> {
-        self.shared.base.check_in_place()
+        self.shared.layers.base.check_in_place()
     }
 
     fn write(&self, from: Bound<Vec<u8>>) -> Result<Step, StoreError> {
@@ -152,7 +152,7 @@ impl Checkpoint {
             }
             fits
         });
-        self.shared.base.write(some)?;
+        self.shared.layers.base.write(some)?;
         let Some(last) = last else {
             return Ok(Step::Settle);
         };

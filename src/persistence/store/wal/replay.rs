@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 
 use tracing::info;
 
-use super::files::{damaged, failed, list, refuse_link, sync_dir, sync_file};
+use super::base::BaseState;
 use super::frame::{ALIGN, Frame, claimed_generation};
 use super::memtable::{MaxKeys, Memtables};
 use super::segment::{ENDING, FRAMES, SegmentHeader};
-use crate::persistence::store::engine::LogReport;
-use crate::persistence::store::fs::identity::{Identity, wrong_store};
+use crate::persistence::store::finding::LogReport;
+use crate::persistence::store::fs::files::{
+    damaged, failed, list, refuse_link, sync_dir, sync_file,
+};
+use crate::persistence::store::fs::identity::wrong_store;
 use crate::persistence::store::fs::watermark;
 use crate::persistence::store::fs::watermark::Watermark;
 use crate::persistence::store::{Finding, StoreError};
@@ -24,29 +27,29 @@ use crate::testing::negative_control::without;
 
 /// The content of a replayed log.
 #[derive(Debug, Default)]
-pub(super) struct Replayed {
-    /// The entries that sled does not hold.
-    pub(super) memtables: Memtables,
+pub(crate) struct Replayed {
+    /// The entries that the base does not hold.
+    pub(crate) memtables: Memtables,
     /// The segments of these entries.
-    pub(super) live: Vec<PathBuf>,
-    /// Segments without a frame that sled does not hold.
-    pub(super) empty: Vec<PathBuf>,
-    /// Files of segments that sled holds.
-    pub(super) spare: Vec<PathBuf>,
+    pub(crate) live: Vec<PathBuf>,
+    /// Segments without a frame that the base does not hold.
+    pub(crate) empty: Vec<PathBuf>,
+    /// Files of segments that the base holds.
+    pub(crate) spare: Vec<PathBuf>,
     /// The highest number in a file's name.
-    pub(super) files: u64,
+    pub(crate) files: u64,
     /// The highest generation of a segment; 0 if there is none.
-    pub(super) generation: u64,
-    /// The number of the last frame, in the log or in sled.
-    pub(super) last: u64,
+    pub(crate) generation: u64,
+    /// The number of the last frame, in the log or in the base.
+    pub(crate) last: u64,
     /// Bytes of the frames that were replayed.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// The watermark; `None` if it is to be created.
-    pub(super) watermark: Option<Watermark>,
+    pub(crate) watermark: Option<Watermark>,
 }
 
 /// Fails if a later version has written the log, before anything is written.
-pub(super) fn check_versions(dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn check_versions(dir: &Path) -> Result<(), StoreError> {
     for name in list(dir)? {
         if name.to_str().and_then(number).is_some() {
             SegmentHeader::of(&dir.join(name))?;
@@ -54,13 +57,13 @@ pub(super) fn check_versions(dir: &Path) -> Result<(), StoreError> {
     }
     match Watermark::read(dir.join(watermark::NAME)) {
         Err(newer @ StoreError::UnsupportedVersion { .. }) => Err(newer),
-        // The mark in sled tells whether the watermark must exist.
+        // The mark in the base tells whether the watermark must exist.
         _ => Ok(()),
     }
 }
 
 /// Fails on symbolic links in place of the log's files.
-pub(super) fn refuse_links(dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn refuse_links(dir: &Path) -> Result<(), StoreError> {
     let is_ours = |name: &str| name == watermark::NAME || number(name).is_some();
     for name in list(dir)? {
         if name.to_str().is_some_and(is_ours) {
@@ -68,56 +71,6 @@ pub(super) fn refuse_links(dir: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
-}
-
-/// How much of the log sled holds: the mark that a checkpoint writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mark {
-    /// The last frame of the log that sled holds.
-    pub(super) seq: u64,
-    /// The generation of a segment that was started before sled received the last of these frames:
-    /// the log must have a segment of this generation or a later one.
-    pub(super) generation: u64,
-}
-
-impl Mark {
-    /// Decodes the record of a mark.
-    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
-        let ([seq, generation], []) = bytes.as_chunks::<8>() else {
-            return None;
-        };
-        Some(Self {
-            seq: u64::from_be_bytes(*seq),
-            generation: u64::from_be_bytes(*generation),
-        })
-    }
-}
-
-/// What sled holds of a store.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct BaseState {
-    /// How much of the log sled holds; `None` if there never was one.
-    pub(super) mark: Option<Mark>,
-    /// The store that sled belongs to; `None` if only versions without ids have written to it.
-    pub(super) identity: Option<Identity>,
-}
-
-impl BaseState {
-    /// Returns whether sled has no mark of a log.
-    fn is_new(&self) -> bool {
-        self.mark.is_none() && self.identity.is_none()
-    }
-
-    /// Fails on a segment of another store.
-    fn check(&self, path: &Path, header: SegmentHeader) -> Result<(), StoreError> {
-        match self.identity {
-            _ if without(H4) => Ok(()),
-            Some(identity) => identity.check(path, header.generation, header.id),
-            // sled gets the id before the log does.
-            None if header.id.is_some() => Err(wrong_store(path, header.id, None)),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Reads the watermark, which a store from before there was one may lack.
@@ -129,13 +82,17 @@ fn read_watermark(dir: &Path, has_watermark: bool) -> Result<Option<Watermark>, 
     }
 }
 
-/// Reads the log in `dir`, of which sled holds the part that its mark names.
+/// Reads the log in `dir`, of which the base holds the part that its mark names.
 ///
 /// The log is on disk, not only in the kernel's cache, before this returns.
-pub(super) fn replay(dir: &Path, base: BaseState, sled: MaxKeys) -> Result<Replayed, StoreError> {
+pub(crate) fn replay(
+    dir: &Path,
+    base: BaseState,
+    base_keys: MaxKeys,
+) -> Result<Replayed, StoreError> {
     let held = base.mark.unwrap_or_default();
     let mut replayed = Replayed {
-        memtables: Memtables::over(sled),
+        memtables: Memtables::over(base_keys),
         last: held.seq,
         ..Replayed::default()
     };
@@ -167,7 +124,7 @@ pub(super) fn replay(dir: &Path, base: BaseState, sled: MaxKeys) -> Result<Repla
         }
     }
     if base.mark.is_none() && replayed.last > 0 && !without(H4) {
-        // sled records that there is a log before the first frame is written.
+        // The base records that there is a log before the first frame is written.
         return Err(StoreError::RolledBack {
             path: dir.to_owned(),
             expected: replayed.last,
@@ -221,8 +178,8 @@ struct FoundSegment {
     header: SegmentHeader,
 }
 
-/// Finds the segments, in order of generation. Fails on a segment of another store, unless sled is
-/// new: then sled lacks what the log says.
+/// Finds the segments, in order of generation. Fails on a segment of another store, unless the base is
+/// new: then the base lacks what the log says.
 fn find_segments(
     dir: &Path,
     base: BaseState,
@@ -244,7 +201,7 @@ fn find_segments(
                 replayed.generation = replayed.generation.max(header.generation);
                 segments.push(FoundSegment { path, header });
             }
-            // A crash has torn the header while the file was created or reused. Then sled holds all
+            // A crash has torn the header while the file was created or reused. Then the base holds all
             // frames of the file.
             None if !has_frames_since(&bytes_of(&path)?, held.generation) => {
                 replayed.spare.push(path)
@@ -268,7 +225,7 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, StoreError> {
 }
 
 /// Returns the number in a segment's name; `None` for other names.
-pub(super) fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     name.strip_suffix(ENDING)?.parse().ok()
 }
 
@@ -304,7 +261,7 @@ fn read(
         let batch = frame
             .batch()
             .ok_or_else(|| damaged(path, format!("frame {seq} is not a batch")))?;
-        // sled may hold a later state of the frames that it already has.
+        // The base may hold a later state of the frames that it already has.
         if seq > replayed.last {
             replayed.memtables.apply(batch);
             replayed.bytes += (frame.end - position) as u64;
@@ -316,9 +273,9 @@ fn read(
     Ok(())
 }
 
-/// Counts the segments and frames that sled does not hold, and adds their defects to the report,
+/// Counts the segments and frames that the base does not hold, and adds their defects to the report,
 /// without stopping at the first one.
-pub(super) fn inspect(
+pub(crate) fn inspect(
     dir: &Path,
     base: BaseState,
     report: &mut LogReport,
