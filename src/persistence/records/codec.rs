@@ -8,7 +8,7 @@
 //! bytes 7-    body: bincode 2, standard configuration
 //! ```
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use bincode::Encode;
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
@@ -52,7 +52,12 @@ pub(crate) enum Kind {
     Suspect = 13,
     Pending = 14,
     Clock = 15,
+    /// In the place of [`Meta`](Self::Meta), in a store that uses additions to the format.
+    Features = 16,
 }
+
+/// The numbers of kinds that later versions may add. A build that does not know one refuses it by its number.
+const LATER_KINDS: RangeInclusive<u8> = 17..=63;
 
 /// Encodes and frames `value`.
 pub(crate) fn encode<T: Serialize>(kind: Kind, value: &T) -> Vec<u8> {
@@ -81,7 +86,7 @@ fn new_record(body: usize) -> Vec<u8> {
 /// Fills in the frame of a record whose body has been written.
 fn seal(kind: Kind, mut record: Vec<u8>) -> Vec<u8> {
     let (header, body) = record.split_at_mut(HEADER);
-    let checksum = checksum(kind, body);
+    let checksum = checksum(kind as u8, body);
     header[..3].copy_from_slice(&[MAGIC, VERSION, kind as u8]);
     header[3..].copy_from_slice(&checksum.to_le_bytes());
     record
@@ -102,6 +107,11 @@ pub(crate) fn decode<T: DeserializeOwned>(
     decode_body(kind, key, body)
 }
 
+/// Returns whether the record says that it is of this kind.
+pub(crate) fn is_of(kind: Kind, record: &[u8]) -> bool {
+    record.get(2) == Some(&(kind as u8))
+}
+
 /// Checks the frame of the record under `key` and returns its body.
 pub(crate) fn unframe<'a>(
     kind: Kind,
@@ -118,10 +128,15 @@ pub(crate) fn unframe<'a>(
             supported: VERSION,
         });
     }
-    if *found != kind as u8 || checksum(kind, body).to_le_bytes() != [*a, *b, *c, *d] {
-        return Err(corrupt(kind, key, "its checksum is wrong"));
+    let is_sound = checksum(*found, body).to_le_bytes() == [*a, *b, *c, *d];
+    match is_sound {
+        true if *found == kind as u8 => Ok(body),
+        true if LATER_KINDS.contains(found) => Err(StoreError::UnsupportedFeature {
+            path_or_place: place(kind, key),
+            feature: format!("records of kind {found}"),
+        }),
+        _ => Err(corrupt(kind, key, "its checksum is wrong")),
     }
-    Ok(body)
 }
 
 /// Decodes a complete body.
@@ -178,9 +193,9 @@ pub(crate) fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.chunks(MAX_BODY)
 }
 
-fn checksum(kind: Kind, body: &[u8]) -> u32 {
+fn checksum(kind: u8, body: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&[kind as u8]);
+    hasher.update(&[kind]);
     hasher.update(body);
     hasher.finalize()
 }
@@ -634,6 +649,28 @@ mod tests {
             let _ = segment_records(b"k", &frame(Kind::Segment, &bytes));
             let _ = summaries(b"k", &frame(Kind::Segment, &bytes));
             let _ = decode::<crate::canvas::freeze::Node>(Kind::Head, b"k", &frame(Kind::Head, &bytes));
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_later_kind_is_refused_by_its_number_and_not_taken_for_a_damaged_one() {
+        let mut record = encode(Kind::Counter, &7u64);
+        let mut refused = |kind: u8| {
+            record[2] = kind;
+            let crc = checksum(kind, &record[HEADER..]);
+            record[3..HEADER].copy_from_slice(&crc.to_le_bytes());
+            decode::<u64>(Kind::Counter, b"c", &record).unwrap_err()
+        };
+        for kind in [17, 40, 63] {
+            let error = refused(kind);
+            let StoreError::UnsupportedFeature { feature, .. } = &error else {
+                panic!("{error:?}")
+            };
+            assert_eq!(*feature, format!("records of kind {kind}"));
+        }
+        for kind in [0, Kind::Clock as u8, 64, 255] {
+            let error = refused(kind);
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
         }
     }
 }

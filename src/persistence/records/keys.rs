@@ -19,6 +19,8 @@
 //! | `k` | task id | [`Suspect`](crate::canvas::quarantine::Suspect): a task that was running when a process ended |
 //! | `x` | root id | a garbage marker: the workflow has no header, or none yet, and its records are to be deleted |
 //!
+//! [`LATER`] are the tags that later versions may add.
+//!
 //! A header moves from `b` through `w` to `e`, in the batches that record these changes. So live
 //! workflows are found without reading waiting or ended ones, and ended ones are swept from the
 //! front. The workflow's own children, its root and its callbacks, are recorded under the largest
@@ -29,6 +31,11 @@ use crate::canvas::time::{Moment, Scale};
 
 /// The tags of a workflow's records except for its header, its result and its idempotency key.
 pub(crate) const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
+
+/// Tags for records that later versions may add: the clock of commits, an index of failed workflows, what a
+/// workflow's submission carries beside its header, and the last errors of retries. Records that exist stay as
+/// they are, so a build that knows such a tag reads every older store.
+pub(crate) const LATER: [u8; 4] = [b'a', b'f', b'h', b'l'];
 
 pub(crate) const META: &[u8] = b"m/store";
 pub(crate) const LIFE: &[u8] = b"m/life";

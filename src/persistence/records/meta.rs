@@ -21,11 +21,66 @@ pub(crate) struct Opening {
 /// Each opening numbers its commits in a range of its own: 2^40 commits in each of 2^24 openings.
 const COMMIT_BITS: u32 = 40;
 
+/// The additions to the format that this build knows. A store that uses some has their names in its record
+/// [`META`](keys::META), which every open reads first: so a later version can add records, under keys and of
+/// kinds of their own, and variants at the end of stored enums, without another version of the format. A build
+/// that lacks one of them refuses the store before it writes anything.
+const FEATURES: &[&str] = &[];
+
 impl Opening {
+    /// Decodes the record of the store's last opening.
+    pub(crate) fn of(record: &[u8]) -> Result<Self, StoreError> {
+        if !codec::is_of(Kind::Features, record) {
+            return codec::decode(Kind::Meta, keys::META, record);
+        }
+        let (opening, used): (Self, Vec<String>) =
+            codec::decode(Kind::Features, keys::META, record)?;
+        match used.into_iter().find(|one| !FEATURES.contains(&&**one)) {
+            None => Ok(opening),
+            Some(feature) => Err(StoreError::UnsupportedFeature {
+                path_or_place: "the store".to_owned(),
+                feature,
+            }),
+        }
+    }
+
+    /// Returns the store's last opening.
+    fn last(store: &dyn Store) -> Result<Option<Self>, StoreError> {
+        let record = store.get(keys::META)?;
+        record.map(|record| Self::of(&record)).transpose()
+    }
+
     /// Returns a number above all commits of earlier openings; the commits of this opening follow
     /// it.
     pub(crate) fn last_commit(self) -> u64 {
         self.number << COMMIT_BITS
+    }
+}
+
+/// Where a process runs. Crashes are classified for a process on a machine: another boot id is an outage only
+/// if it is that of the same machine. Of a process that died on another machine it is not known whether that
+/// machine went down with it. If each such death passed for an outage, a task that ends its process could go
+/// from machine to machine and would never be put into quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Host {
+    /// The machine's identity. No session records one yet: as long as one machine at a time opens a store, all
+    /// of its sessions are taken for those of one machine.
+    machine: Option<String>,
+    /// The boot id of the machine, where it can be read.
+    boot: Option<String>,
+}
+
+impl Host {
+    /// Returns whether the machine of a `previous` process has gone down since; `None` if that cannot be known
+    /// from here.
+    fn has_gone_down_since(&self, previous: &Self) -> Option<bool> {
+        if self.boot == previous.boot {
+            return Some(false);
+        }
+        match (&self.machine, &previous.machine) {
+            (Some(here), Some(there)) if here != there => None,
+            _ => Some(true),
+        }
     }
 }
 
@@ -55,6 +110,13 @@ impl Session {
         .record()
     }
 
+    fn host(&self) -> Host {
+        Host {
+            machine: None,
+            boot: self.boot.clone(),
+        }
+    }
+
     /// Returns how the previous session ended.
     fn end_of(&self, previous: Option<&Self>, traces: Traces) -> LastEnd {
         match previous {
@@ -62,10 +124,7 @@ impl Session {
             | Some(Self {
                 has_ended: true, ..
             }) => LastEnd::Clean,
-            Some(previous) if previous.boot != self.boot => LastEnd::Outside,
-            Some(_) if traces.has_aborted => LastEnd::Inside,
-            Some(_) if traces.was_stopping => LastEnd::Outside,
-            Some(_) => LastEnd::Unknown,
+            Some(previous) => end_of_process(&previous.host(), &self.host(), traces),
         }
     }
 
@@ -81,6 +140,16 @@ struct Traces {
     has_aborted: bool,
     /// The app was shutting down.
     was_stopping: bool,
+}
+
+/// Returns how a process ended that did not say so, as seen `here`.
+fn end_of_process(previous: &Host, here: &Host, traces: Traces) -> LastEnd {
+    match here.has_gone_down_since(previous) {
+        Some(true) => LastEnd::Outside,
+        _ if traces.has_aborted => LastEnd::Inside,
+        _ if traces.was_stopping => LastEnd::Outside,
+        Some(false) | None => LastEnd::Unknown,
+    }
 }
 
 /// Returns the record that the app is shutting down: a kill during the shutdown is no crash.
@@ -104,7 +173,7 @@ pub(crate) fn open(
     clock: &ClockReading,
 ) -> Result<(Opening, Session, LastEnd), StoreError> {
     check_import_complete(store)?;
-    let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
+    let last = Opening::last(store)?;
     let previous: Option<Session> = record(store, Kind::Life, keys::LIFE)?;
     let opening = Opening {
         number: last.map_or(1, |last| last.number + 1),
@@ -141,7 +210,7 @@ fn check_import_complete(store: &dyn Store) -> Result<(), StoreError> {
 
 /// Makes the next opening number its commits above `commit`, if the store has not counted so far.
 pub(crate) fn raise(store: &dyn Store, commit: u64, batch: &mut Batch) -> Result<(), StoreError> {
-    let last: Option<Opening> = record(store, Kind::Meta, keys::META)?;
+    let last = Opening::last(store)?;
     let number = commit >> COMMIT_BITS;
     if last.map_or(0, |last| last.number) < number {
         let opening = Opening { number };
@@ -196,5 +265,94 @@ mod tests {
         let boot = Some("another".to_owned());
         put(Session { boot, ..session }.record());
         assert_eq!(aborted().2, LastEnd::Outside);
+    }
+
+    #[test]
+    fn another_boot_is_an_outage_only_of_the_same_machine() {
+        let host = |machine: Option<&str>, boot: &str| Host {
+            machine: machine.map(str::to_owned),
+            boot: Some(boot.to_owned()),
+        };
+        let traces = Traces::default();
+        let aborted = Traces {
+            has_aborted: true,
+            ..traces
+        };
+        let here = host(Some("a"), "1");
+        for (previous, end, end_of_aborted) in [
+            (host(Some("a"), "1"), LastEnd::Unknown, LastEnd::Inside),
+            (host(Some("a"), "0"), LastEnd::Outside, LastEnd::Outside),
+            (host(None, "0"), LastEnd::Outside, LastEnd::Outside),
+            // Of another machine it is not known whether it went down.
+            (host(Some("b"), "0"), LastEnd::Unknown, LastEnd::Inside),
+        ] {
+            assert_eq!(end_of_process(&previous, &here, traces), end);
+            assert_eq!(end_of_process(&previous, &here, aborted), end_of_aborted);
+        }
+    }
+
+    /// This build is the old one; a later one has added labels and an index of failed workflows.
+    #[test]
+    fn a_store_with_additions_of_a_later_version_is_refused_by_their_names_and_left_unchanged() {
+        use crate::persistence::{export, import, verify};
+
+        let clock = ClockReading {
+            boot: None,
+            uptime_ms: 0,
+            wall_ms: 0,
+            steady_ms: 0,
+        };
+        let store = MemoryStore::new();
+        open(&store, Durability::Power, false, &clock).unwrap();
+        let mut older = Vec::new();
+        export(&store, &mut older).unwrap();
+        let all = |store: &MemoryStore| -> Vec<Pair> {
+            store.scan(&[0], &[0xff]).map(Result::unwrap).collect()
+        };
+        let used = |features: &[&str]| {
+            let body = (Opening { number: 7 }, features);
+            let mut batch = Batch::new();
+            batch.put(keys::META, codec::encode(Kind::Features, &body));
+            store.apply(batch).unwrap();
+            let before = all(&store);
+            let opened = open(&store, Durability::Power, false, &clock);
+            (opened, all(&store) == before)
+        };
+        let (opened, is_unchanged) = used(&["labels", "failed-index"]);
+        let error = opened.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::UnsupportedFeature { feature, .. } if feature == "labels"),
+            "{error:?}"
+        );
+        assert_eq!(
+            error.to_string(),
+            "the store needs labels, which this build does not know: a later version wrote it"
+        );
+        assert!(is_unchanged);
+        // An audit and an export say so, too, and name the keys that are new.
+        let mut batch = Batch::new();
+        batch.put("f of a workflow", "x");
+        store.apply(batch).unwrap();
+        let found: Vec<_> = verify(&store)
+            .findings
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert!(
+            found
+                .iter()
+                .any(|one| one.contains("keys that begin with `f`"))
+                && found.iter().any(|one| one.contains("needs labels")),
+            "{found:?}"
+        );
+        let error = export(&store, Vec::new()).unwrap_err();
+        assert!(
+            matches!(error, StoreError::UnsupportedFeature { .. }),
+            "{error:?}"
+        );
+        // A store that has listed the place for them and uses none is like one that has not.
+        let (opened, _) = used(&[]);
+        assert_eq!(opened.unwrap().0, Opening { number: 8 });
+        assert_eq!(import(&MemoryStore::new(), &older[..]).unwrap(), 3);
     }
 }

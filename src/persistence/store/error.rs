@@ -81,6 +81,17 @@ pub enum StoreError {
         /// The newest version understood.
         supported: u8,
     },
+    /// A later version wrote the store, with an addition to the format that this build does not know. It is
+    /// left untouched.
+    #[error(
+        "{path_or_place} needs {feature}, which this build does not know: a later version wrote it"
+    )]
+    UnsupportedFeature {
+        /// The file or key.
+        path_or_place: String,
+        /// The name of the addition.
+        feature: String,
+    },
     /// The disk, or the quota on it, is full. Nothing is lost; see [`Store::sync`] and
     /// [`Store::room`].
     #[error("the disk is full: cannot {doing}")]

@@ -34,7 +34,8 @@ impl From<&StoreError> for Finding {
             StoreError::RolledBack { path, .. } | StoreError::WrongStore { path, .. } => {
                 Self::new(path.display().to_string(), error.to_string())
             }
-            StoreError::UnsupportedVersion { path_or_place, .. } => {
+            StoreError::UnsupportedVersion { path_or_place, .. }
+            | StoreError::UnsupportedFeature { path_or_place, .. } => {
                 Self::new(path_or_place, error.to_string())
             }
             other => Self::new("the store", other.to_string()),

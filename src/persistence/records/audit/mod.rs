@@ -136,7 +136,7 @@ pub(crate) fn owner(key: &[u8]) -> Option<Id> {
 /// Checks one record as far as that is possible without the others.
 pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
     match key.first() {
-        Some(b'm') if key == keys::META => drop(codec::decode::<Opening>(Kind::Meta, key, record)?),
+        Some(b'm') if key == keys::META => drop(Opening::of(record)?),
         Some(b'm') if key == keys::LAST_SWEPT => {
             let _: Option<Id> = codec::decode(Kind::LastSwept, key, record)?;
         }
@@ -160,6 +160,12 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
         Some(b'r') => drop(codec::decode::<Ended>(Kind::Result, key, record)?),
         Some(b'c') => drop(codec::decode::<Seq>(Kind::Counter, key, record)?),
         Some(b'i') => drop(codec::decode::<Id>(Kind::Idempotency, key, record)?),
+        Some(tag) if keys::LATER.contains(tag) => {
+            return Err(StoreError::UnsupportedFeature {
+                path_or_place: format!("record {}", finding::shown(key)),
+                feature: format!("keys that begin with `{}`", char::from(*tag)),
+            });
+        }
         _ => {
             return Err(StoreError::Corrupt {
                 path_or_place: format!("record {}", finding::shown(key)),
