@@ -29,7 +29,7 @@ impl ParkedTask {
 }
 
 /// Which arguments of a task do not decode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Misfit {
     /// At most the first one, which may be the upstream value.
     First,

@@ -121,8 +121,8 @@ impl<C> Dispatcher<C> {
             name: name.to_owned(),
             is_paced: false,
             pins: 0,
-            asynchronous: SlotPool::new(slots.asynchronous, self.window),
-            blocking: SlotPool::new(slots.blocking, self.window),
+            asynchronous: SlotPool::new(self.window),
+            blocking: SlotPool::new(self.window),
         }));
         let number = self.free.pop().unwrap_or_else(|| {
             self.queues.push(None);
@@ -130,6 +130,8 @@ impl<C> Dispatcher<C> {
         });
         self.queues[number as usize] = queue;
         self.numbers.insert(name.to_owned(), number);
+        // (Nothing waits in a new queue.)
+        self.set_slots(number, slots);
         number
     }
 
@@ -216,28 +218,48 @@ impl<C> Dispatcher<C> {
         self.grant_all()
     }
 
+    /// Changes the number of slots of a queue. Returns the waiting tasks that get added slots. Slots
+    /// that are held and no longer there are not granted again when they are returned.
+    pub(crate) fn set_slots(&mut self, queue: u32, slots: Slots) -> Vec<(Ready<C>, Permit)> {
+        let mut granted = Vec::new();
+        let kinds = [
+            (SlotKind::Async, slots.asynchronous),
+            (SlotKind::Blocking, slots.blocking),
+        ];
+        for (kind, count) in kinds {
+            let slot = Slot { queue, kind };
+            self.of(slot).queue.set_slots(count);
+            self.grant_waiting(slot, &mut granted);
+        }
+        granted
+    }
+
     fn grants_nothing(&self) -> bool {
         self.draining || self.is_held || self.is_paused
     }
 
     fn grant_all(&mut self) -> Vec<(Ready<C>, Permit)> {
         let mut granted = Vec::new();
-        if self.grants_nothing() {
-            return granted;
-        }
         for queue in 0..self.queues.len() as u32 {
             for kind in [SlotKind::Async, SlotKind::Blocking] {
                 if self.queues[queue as usize].is_none() {
                     continue;
                 }
-                let slot = Slot { queue, kind };
-                while let Some(task) = self.of(slot).queue.next() {
-                    self.of(slot).pacer.note_grant();
-                    granted.push((task, self.grant(slot)));
-                }
+                self.grant_waiting(Slot { queue, kind }, &mut granted);
             }
         }
         granted
+    }
+
+    /// Grants the free slots to waiting tasks.
+    fn grant_waiting(&mut self, slot: Slot, granted: &mut Vec<(Ready<C>, Permit)>) {
+        if self.grants_nothing() {
+            return;
+        }
+        while let Some(task) = self.of(slot).queue.next() {
+            self.of(slot).pacer.note_grant();
+            granted.push((task, self.grant(slot)));
+        }
     }
 
     /// Grants a free slot ahead of all waiting tasks.
@@ -376,9 +398,9 @@ impl<C> QueueState<C> {
 }
 
 impl<C> SlotPool<C> {
-    fn new(slots: usize, window: usize) -> Self {
+    fn new(window: usize) -> Self {
         Self {
-            queue: Queue::new(slots),
+            queue: Queue::new(0),
             pacer: StartPacer::new(window),
         }
     }
@@ -451,5 +473,40 @@ mod tests {
         let _ = (0..2_000).map(|name| slot(&mut dispatcher, &format!("other {name}")));
         dispatcher.free_idle_queues();
         assert_eq!(dispatcher.numbers.len(), 0);
+    }
+
+    #[test]
+    fn slots_are_added_and_removed_while_tasks_hold_and_wait_for_them() {
+        let mut dispatcher = dispatcher();
+        let slot = slot(&mut dispatcher, "mail");
+        let slots = |asynchronous| Slots {
+            asynchronous,
+            blocking: 1,
+        };
+        drop(dispatcher.set_slots(slot.queue, slots(1)));
+        let held = dispatcher.request(slot, 0, Ready::New(()));
+        let first = held.expect("the slot is free").1;
+        for _ in 0..3 {
+            assert!(dispatcher.request(slot, 0, Ready::New(())).is_none());
+        }
+        // Two slots more are two tasks more.
+        let granted = dispatcher.set_slots(slot.queue, slots(3));
+        assert_eq!(
+            (granted.len(), dispatcher.held(), dispatcher.waiting()),
+            (2, 3, 1)
+        );
+        // Of three slots that are held one is left: the two that are returned first are gone.
+        assert!(dispatcher.set_slots(slot.queue, slots(1)).is_empty());
+        let mut permits = granted.into_iter().map(|(_, permit)| permit);
+        for _ in 0..2 {
+            let permit = permits.next().unwrap();
+            assert!(dispatcher.release(permit.into_slot()).is_none());
+        }
+        assert_eq!((dispatcher.held(), dispatcher.waiting()), (1, 1));
+        let (_, last) = dispatcher
+            .release(first.into_slot())
+            .expect("its slot is left");
+        assert!(dispatcher.release(last.into_slot()).is_none());
+        assert_eq!((dispatcher.held(), dispatcher.waiting()), (0, 0));
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
+use serde::{Deserialize, Serialize};
 use tracing::Span;
 
 use crate::backend::durable_view::DurableView;
@@ -17,7 +18,7 @@ use crate::canvas::Mode;
 use crate::canvas::freeze;
 use crate::canvas::freeze::{Reason, SizeExceeded};
 use crate::canvas::id::Id;
-use crate::canvas::machine::child_spec::ChildSpec;
+use crate::canvas::machine::child_spec::{ChildSpec, TaskIds};
 use crate::canvas::machine::fold_run::Run;
 use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
@@ -27,8 +28,22 @@ use crate::error::Error;
 use crate::persistence::records::reader::Elements;
 use crate::task::{Call, Entry, Next, Registry, SoftLimit, TaskContext, TaskError, TaskOptions};
 
+/// What an attempt calls its task's function with. It can be encoded, so that the function need not
+/// run where the engine does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CallSpec {
+    pub(crate) ids: TaskIds,
+    /// The attempt's number.
+    pub(crate) attempt: u32,
+    pub(crate) input: CallInput,
+    pub(crate) limits: Limits,
+    /// The task is suspected of ending the process, so its actor is notified when the attempt waits
+    /// for other tasks.
+    pub(crate) is_watched: bool,
+}
+
 /// The input of a call.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum CallInput {
     First {
         args: Payload,
@@ -61,7 +76,7 @@ impl CallInput {
 }
 
 /// The time limits of one attempt.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Limits {
     pub(crate) soft: Option<Duration>,
     pub(crate) hard: Option<Duration>,
@@ -505,5 +520,97 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         text.clone()
     } else {
         "a panic without a text".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::canvas::freeze::SubtaskPlan;
+    use crate::canvas::options::When;
+    use crate::canvas::parked::Misfit;
+    use crate::prelude::*;
+
+    #[task]
+    async fn double(n: i64) -> i64 {
+        2 * n
+    }
+
+    /// Returns the text of a value after its way through bytes.
+    fn sent<T: Serialize + DeserializeOwned + std::fmt::Debug>(value: &T) -> String {
+        let bytes = rmp_serde::to_vec_named(value).unwrap();
+        let back: T = rmp_serde::from_slice(&bytes).unwrap();
+        format!("{back:?}")
+    }
+
+    fn value(n: i64) -> Value {
+        Value::Inline(Payload::encode(&n).unwrap())
+    }
+
+    fn plan() -> SubtaskPlan {
+        let registry = Registry::new(tasks![double], Default::default()).unwrap();
+        let canvas = (group([double.s(1), double.s(2)])).into_canvas();
+        freeze::plan_subtask(canvas, false, &registry).unwrap()
+    }
+
+    #[test]
+    fn what_goes_to_a_call_and_comes_from_it_can_be_sent() {
+        let id = Id::next(None, 1, 2);
+        let inputs = [
+            CallInput::First {
+                args: Payload::encode(&7).unwrap(),
+                count: 1,
+                mode: Mode::Once,
+                input: Some(value(1)),
+            },
+            CallInput::Again(value(2)),
+            CallInput::Fold(Arc::new(Run {
+                first: 3,
+                acc: value(4),
+                outcomes: vec![crate::canvas::outcome::Outcome::Success(value(5))],
+                settled: true,
+            })),
+        ];
+        for input in inputs {
+            let spec = CallSpec {
+                ids: TaskIds {
+                    id,
+                    parent: Some(id),
+                    group: None,
+                },
+                attempt: 6,
+                input,
+                limits: Limits {
+                    soft: Some(Duration::from_millis(1)),
+                    hard: None,
+                },
+                is_watched: true,
+            };
+            assert_eq!(sent(&spec), format!("{spec:?}"));
+        }
+        let failure = || TaskFailure::new(FailureKind::Error, id, "double", 1, "no");
+        let asked = Retry::Asked {
+            when: Some(When::In(Duration::from_secs(1))),
+            args: Some(value(7)),
+            max_retries: Some(8),
+        };
+        let outcomes = [
+            AttemptOutcome::Value(value(9)),
+            AttemptOutcome::Failure {
+                failure: failure(),
+                retry: asked,
+            },
+            AttemptOutcome::Replaced(plan()),
+            AttemptOutcome::Unfit {
+                failure: failure(),
+                misfit: Misfit::Stored,
+            },
+        ];
+        for outcome in outcomes {
+            assert_eq!(sent(&outcome), format!("{outcome:?}"));
+        }
+        assert_eq!(sent(&plan()), format!("{:?}", plan()));
     }
 }

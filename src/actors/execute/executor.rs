@@ -16,10 +16,11 @@ use tokio::sync::oneshot;
 
 use super::attempt::{Attempt, AttemptKind};
 use super::body::Body;
-use super::call::{AttemptRef, CallArguments, CallInput, Limits, build_call, resolve_input};
+use super::call::{
+    AttemptRef, CallArguments, CallInput, CallSpec, Limits, build_call, resolve_input,
+};
 use crate::actors::dispatch::permit::Permit;
 use crate::actors::handle::EngineHandle;
-use crate::canvas::machine::child_spec::TaskIds;
 use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::FailureKind;
 use crate::messages::task::AttemptMessage;
@@ -33,21 +34,14 @@ use crate::testing::failpoint::Point;
 /// sockets.
 const YIELD_AFTER: u32 = 32;
 
-/// Everything that one attempt needs.
+/// Everything that one attempt needs in this process.
 #[derive(Debug)]
 pub(crate) struct Invocation {
     /// The key of its task.
     pub(crate) key: TaskKey,
     pub(crate) entry: &'static Entry,
-    pub(crate) ids: TaskIds,
-    /// The attempt's number.
-    pub(crate) attempt: u32,
     pub(crate) permit: Permit,
-    pub(crate) input: CallInput,
-    pub(crate) limits: Limits,
-    /// The task is suspected of ending the process, so its actor is notified when the attempt waits
-    /// for other tasks.
-    pub(crate) is_watched: bool,
+    pub(crate) call: CallSpec,
 }
 
 /// The invocations that wait for a worker.
@@ -130,13 +124,16 @@ fn begin(engine: &Arc<EngineHandle>, invocation: Invocation, context: &mut Conte
     let Invocation {
         key,
         entry,
+        permit,
+        call,
+    } = invocation;
+    let CallSpec {
         ids,
         attempt: number,
-        permit,
         input,
         limits,
         is_watched,
-    } = invocation;
+    } = call;
     let id = ids.id;
     // Allocated here and not by the task actor: memory that one thread allocates and another frees
     // costs both.

@@ -15,7 +15,7 @@ use super::dispatch::dispatcher::Ready;
 use super::dispatch::permit::Permit;
 use super::event_queue::EventQueue;
 use super::execute::call;
-use super::execute::call::{CallInput, Limits};
+use super::execute::call::{CallInput, CallSpec, Limits};
 use super::execute::executor::Invocation;
 use super::execute::inbox::ended_attempt;
 use super::supervision::{abandoned_report, restart_after_commit};
@@ -546,12 +546,14 @@ impl Job {
         self.engine.run(Invocation {
             key: self.key,
             entry: activation.entry,
-            ids: child.task_ids(),
-            attempt,
             permit,
-            input: CallInput::new(child, args),
-            limits: Limits::of(activation.options()),
-            is_watched: self.suspicion == SuspectStatus::Watched,
+            call: CallSpec {
+                ids: child.task_ids(),
+                attempt,
+                input: CallInput::new(child, args),
+                limits: Limits::of(activation.options()),
+                is_watched: self.suspicion == SuspectStatus::Watched,
+            },
         });
     }
 

@@ -10,13 +10,14 @@ pub(crate) enum SlotKind {
     Blocking,
 }
 
-/// Ready tasks `T` and free slots of one kind.
+/// Ready tasks `T` and the slots of one kind.
 ///
 /// Invariant: a task waits only while no slot is free, or while slots are withheld.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     slots: usize,
-    free: usize,
+    /// May exceed the number of slots after that was reduced, until slots are returned.
+    held: usize,
     ready: PriorityQueue<T>,
 }
 
@@ -31,20 +32,30 @@ impl<T> Queue<T> {
     pub(crate) fn new(slots: usize) -> Self {
         Self {
             slots,
-            free: slots,
+            held: 0,
             ready: PriorityQueue::default(),
         }
     }
 
+    /// Changes the number of slots. A slot that is held and no longer there is not granted again
+    /// when it is returned; for slots that are added the caller asks for the [next](Self::next)
+    /// tasks.
+    pub(crate) fn set_slots(&mut self, slots: usize) {
+        self.slots = slots;
+    }
+
+    fn has_free_slot(&self) -> bool {
+        self.held < self.slots
+    }
+
     /// Returns whether no slot is held and no task waits for one.
     pub(crate) fn is_idle(&self) -> bool {
-        self.free == self.slots && self.ready.len() == 0
+        self.held == 0 && self.ready.len() == 0
     }
 
     /// Requests a slot for `task`; returns the task if it gets a free slot now.
     pub(crate) fn request(&mut self, priority: u8, task: T) -> Option<T> {
-        if self.free > 0 {
-            self.free -= 1;
+        if self.take_slot() {
             return Some(task);
         }
         self.wait(priority, task);
@@ -58,30 +69,27 @@ impl<T> Queue<T> {
 
     /// Takes a free slot, if there is one, ahead of all waiting tasks.
     pub(crate) fn take_slot(&mut self) -> bool {
-        let free = self.free > 0;
-        self.free -= usize::from(free);
-        free
+        let is_free = self.has_free_slot();
+        self.held += usize::from(is_free);
+        is_free
     }
 
     /// Returns a slot without giving it to a waiting task.
     pub(crate) fn put_back(&mut self) {
-        self.free += 1;
+        self.held -= 1;
     }
 
     /// Gives a free slot to the next waiting task.
     pub(crate) fn next(&mut self) -> Option<T> {
-        let next = (self.free > 0).then(|| self.ready.pop()).flatten()?;
-        self.free -= 1;
+        let next = self.has_free_slot().then(|| self.ready.pop()).flatten()?;
+        self.held += 1;
         Some(next)
     }
 
     /// Returns a slot and passes it to the next waiting task, if there is one.
     pub(crate) fn release(&mut self) -> Option<T> {
-        let next = self.ready.pop();
-        if next.is_none() {
-            self.free += 1;
-        }
-        next
+        self.held -= 1;
+        self.next()
     }
 
     /// Removes the waiting tasks that match.

@@ -94,7 +94,7 @@ pub(crate) enum Members {
 }
 
 /// A frozen canvas, numbered from 0, that becomes a child.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SubtaskPlan {
     pub(crate) node: Box<Node>,
     /// How many sequence numbers the canvas uses.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::fold_run::{Run, run_index};
 use super::workflow::ROOT;
 use super::{BODY, Index, PendingCallback, Purpose, Report};
@@ -30,7 +32,7 @@ pub(crate) struct ChildSpec {
 }
 
 /// The ids that a task can ask for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct TaskIds {
     pub(crate) id: Id,
     pub(crate) parent: Option<Id>,

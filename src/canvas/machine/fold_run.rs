@@ -1,11 +1,13 @@
 //! The runs of a fold's function, each with an index among the children of the fold.
 
+use serde::{Deserialize, Serialize};
+
 use super::{BODY, Index};
 use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::payload::Payload;
 
 /// One run of the function: the outcomes that it takes in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Run {
     /// How many outcomes the accumulator holds before the run.
     pub(crate) first: u64,

@@ -1,5 +1,7 @@
 //! The task: its attempts, from the request for a slot to the final outcome, and its subtasks.
 
+use serde::{Deserialize, Serialize};
+
 use super::subtasks;
 use super::subtasks::Subtasks;
 use super::{AttemptHistory, ChildProgress, Index, Purpose, Record, Report};
@@ -97,7 +99,7 @@ impl Schedule {
 }
 
 /// The outcome of one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum AttemptOutcome {
     Value(Value),
     Failure {
@@ -116,7 +118,7 @@ pub(crate) enum AttemptOutcome {
 }
 
 /// Whether another attempt follows a failed one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Retry {
     /// If retries are left.
     Auto,
