@@ -38,7 +38,7 @@ impl EagerStore {
         let durable = Arc::default();
         let durable_reader = reader.up_to(Arc::clone(&durable));
         // Each submission runs to its end at once, so that none is pending.
-        let admission = AdmissionControl::new(Load::default());
+        let admission = AdmissionControl::new(Load::ONE);
         let view = DurableView::new(durable_reader, durable, clock.untimed(), admission, None);
         Self {
             view: Arc::new(view),

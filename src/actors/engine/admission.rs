@@ -1,10 +1,11 @@
 //! Admission: decides which workflows are live, and admits the waiting ones.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::{EngineActor, Submitted};
 use crate::actors::dispatch::permit::Slot;
-use crate::canvas::admission::backlog::Lane;
+use crate::canvas::admission::backlog::{Backlog, Lane};
 use crate::canvas::first_tasks;
 use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::Id;
@@ -45,6 +46,34 @@ pub(super) struct Admission {
     pub(super) counts: bool,
 }
 
+/// Which workflows are live, which wait, and what the store does not show yet of that.
+#[derive(Debug)]
+pub(super) struct AdmissionState {
+    /// Decides which workflows are live and which wait.
+    pub(super) backlog: Backlog,
+    /// Workflows have ended since the last admission, so lanes may have capacity.
+    pub(super) has_capacity: bool,
+    /// Workflows whose waiting records are deleted, while the store still shows them.
+    pub(super) moving: HashSet<Id>,
+    /// Waiting workflows that were forgotten, while the store does not show that yet.
+    pub(super) forgotten: HashSet<Id>,
+    /// The earliest time for which a workflow waits in the store.
+    pub(super) next_start: Earliest,
+}
+
+impl AdmissionState {
+    /// Creates the state for lanes of which each admits this many workflows.
+    pub(super) fn new(live_workflows: usize) -> Self {
+        Self {
+            backlog: Backlog::new(live_workflows),
+            has_capacity: false,
+            moving: HashSet::new(),
+            forgotten: HashSet::new(),
+            next_start: Earliest::default(),
+        }
+    }
+}
+
 impl EngineActor {
     /// Admits a new workflow and returns where it starts, or stores it as waiting.
     pub(super) fn admit(
@@ -66,8 +95,8 @@ impl EngineActor {
             self.when_stored(Stored::WaitsUntil(at));
             return Ok(None);
         }
-        let lane = self.backlog.lane(&requirements.lane);
-        if self.backlog.submitted(lane) {
+        let lane = self.admission.backlog.lane(&requirements.lane);
+        if self.admission.backlog.submitted(lane) {
             let admission = requirements.admission(lane);
             self.record_submission(root, admission, now.steady_ms);
             return Ok(Some(admission));
@@ -82,8 +111,8 @@ impl EngineActor {
     /// Makes a workflow live whether its lane has capacity or not; returns where it starts.
     pub(super) fn admit_live(&mut self, root: Id, node: &Node) -> Result<Admission, StoreError> {
         let requirements = self.requirements(root, node, 0)?;
-        let lane = self.backlog.lane(&requirements.lane);
-        self.backlog.admit_live(lane);
+        let lane = self.admission.backlog.lane(&requirements.lane);
+        self.admission.backlog.admit_live(lane);
         Ok(requirements.admission(lane))
     }
 
@@ -91,12 +120,12 @@ impl EngineActor {
     pub(super) fn recover_backlog(&mut self) -> Result<(), StoreError> {
         let reader = self.engine.reader().clone();
         for name in reader.lanes()? {
-            let lane = self.backlog.lane(&name);
-            self.backlog.note_stored(lane);
+            let lane = self.admission.backlog.lane(&name);
+            self.admission.backlog.note_stored(lane);
         }
         for scale in [Scale::Steady, Scale::Wall] {
             if let Some((first, _)) = reader.timed(scale).next().transpose()? {
-                self.next_start.add(first);
+                self.admission.next_start.add(first);
             }
         }
         Ok(())
@@ -115,7 +144,7 @@ impl EngineActor {
     pub(super) fn can_admit(&self) -> bool {
         // The scan skips workflows in `moving`, so these must be few. Workflows that were live
         // before a restart go first.
-        let busy = self.moving.len() > AT_ONCE / 2 || self.unresumed.is_some();
+        let busy = self.admission.moving.len() > AT_ONCE / 2 || self.unresumed.is_some();
         !busy && !self.engine.is_draining()
     }
 
@@ -125,18 +154,18 @@ impl EngineActor {
         }
         self.admit_due()?;
         let reader = self.engine.reader().clone();
-        for (lane, capacity) in self.backlog.free_capacity() {
-            let name = self.backlog.name(lane).to_owned();
-            let from = self.backlog.cursor(lane).cloned();
+        for (lane, capacity) in self.admission.backlog.free_capacity() {
+            let name = self.admission.backlog.name(lane).to_owned();
+            let from = self.admission.backlog.cursor(lane).cloned();
             let mut positions = reader.queued(&name, from);
-            let mut capacity = capacity.min(AT_ONCE.saturating_sub(self.moving.len()));
+            let mut capacity = capacity.min(AT_ONCE.saturating_sub(self.admission.moving.len()));
             while capacity > 0 {
                 let Some((position, root)) = positions.next().transpose()? else {
-                    self.backlog.mark_drained(lane);
+                    self.admission.backlog.mark_drained(lane);
                     break;
                 };
-                self.backlog.set_cursor(lane, position);
-                if !self.moving.contains(&root) {
+                self.admission.backlog.set_cursor(lane, position);
+                if !self.admission.moving.contains(&root) {
                     self.admit_next(root, lane)?;
                     capacity -= 1;
                 }
@@ -149,22 +178,22 @@ impl EngineActor {
     fn admit_next(&mut self, root: Id, lane: Lane) -> Result<(), StoreError> {
         let (waiting, submitted) = self.waiting(root)?;
         let requirements = self.requirements(root, &submitted.node, waiting.since_ms)?;
-        let own = self.backlog.lane(&requirements.lane);
-        if own == lane || self.backlog.has_capacity(own) {
-            self.backlog.admit_live(own);
+        let own = self.admission.backlog.lane(&requirements.lane);
+        if own == lane || self.admission.backlog.has_capacity(own) {
+            self.admission.backlog.admit_live(own);
             return self.make_live(submitted, waiting, requirements.admission(own));
         }
-        self.backlog.requeue(own);
+        self.admission.backlog.requeue(own);
         self.requeue(root, waiting, requirements, own);
         Ok(())
     }
 
     fn admit_due(&mut self) -> Result<(), StoreError> {
         let now = self.engine.time();
-        if !self.next_start.has_come(now) {
+        if !self.admission.next_start.has_come(now) {
             return Ok(());
         }
-        self.next_start = Earliest::default();
+        self.admission.next_start = Earliest::default();
         self.admit_due_on(Scale::Steady, now)?;
         self.admit_due_on(Scale::Wall, now)
     }
@@ -174,17 +203,17 @@ impl EngineActor {
         let reader = self.engine.reader().clone();
         for entry in reader.timed(scale) {
             let (at, root) = entry?;
-            if self.moving.contains(&root) {
+            if self.admission.moving.contains(&root) {
                 continue;
             }
-            if !now.has_reached(at) || self.moving.len() >= AT_ONCE {
-                self.next_start.add(at);
+            if !now.has_reached(at) || self.admission.moving.len() >= AT_ONCE {
+                self.admission.next_start.add(at);
                 break;
             }
             let (waiting, submitted) = self.waiting(root)?;
             let requirements = self.requirements(root, &submitted.node, waiting.since_ms)?;
-            let lane = self.backlog.lane(&requirements.lane);
-            if self.backlog.submitted(lane) {
+            let lane = self.admission.backlog.lane(&requirements.lane);
+            if self.admission.backlog.submitted(lane) {
                 self.make_live(submitted, waiting, requirements.admission(lane))?;
             } else {
                 self.requeue(root, waiting, requirements, lane);
@@ -221,7 +250,7 @@ impl EngineActor {
             unresumed.admitted.insert(root);
         }
         let mut history = self.engine.reader().histories().of(root)?;
-        if self.forgotten.contains(&root) {
+        if self.admission.forgotten.contains(&root) {
             history.records.push(Record::Forgotten);
         }
         self.resume(submitted, header, history, admission, since_ms)
@@ -256,7 +285,7 @@ impl EngineActor {
         for key in waiting.keys(root) {
             self.engine.delete(key);
         }
-        self.moving.insert(root);
+        self.admission.moving.insert(root);
         self.when_stored(Stored::Moved(root));
     }
 
@@ -352,21 +381,24 @@ impl EngineActor {
     pub(super) fn on_stored(&mut self, stored: Stored) -> Result<(), StoreError> {
         match stored {
             Stored::Waits(lane, root, priority) => {
-                self.backlog.arrived(lane);
-                let position = keys::queued(self.backlog.name(lane), priority, root);
+                self.admission.backlog.arrived(lane);
+                let position = keys::queued(self.admission.backlog.name(lane), priority, root);
                 // Its position is before those that were admitted already.
                 if self
+                    .admission
                     .backlog
                     .cursor(lane)
                     .is_some_and(|last| position < *last)
                 {
-                    self.backlog.set_cursor(lane, position);
+                    self.admission.backlog.set_cursor(lane, position);
                 }
             }
-            Stored::WaitsUntil(at) => at.moments().for_each(|moment| self.next_start.add(moment)),
-            Stored::Moved(root) => drop(self.moving.remove(&root)),
+            Stored::WaitsUntil(at) => at
+                .moments()
+                .for_each(|moment| self.admission.next_start.add(moment)),
+            Stored::Moved(root) => drop(self.admission.moving.remove(&root)),
             Stored::Forgotten(root) => {
-                self.forgotten.remove(&root);
+                self.admission.forgotten.remove(&root);
                 return Ok(());
             }
             Stored::Resumed => self.resume_some()?,
@@ -386,7 +418,7 @@ impl EngineActor {
             self.engine.start_delayed_workflow(root);
             return Ok(());
         }
-        if self.moving.contains(&root) {
+        if self.admission.moving.contains(&root) {
             // It may have been requeued in another lane: the request is repeated once the store
             // shows where it waits.
             self.engine.notify(EngineMessage::Wanted(root));

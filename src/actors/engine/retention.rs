@@ -1,6 +1,8 @@
 //! Retention: deletes the records of an ended workflow when its retention has passed, or when it
 //! was forgotten and has no handle left.
 
+use std::time::Duration;
+
 use actix::Context;
 
 use super::EngineActor;
@@ -24,6 +26,32 @@ const SWEEP_AFTER_MS: u64 = 100;
 /// The least time between two scans for workflows that only handles keep.
 const LOOK_EVERY_MS: u64 = 1_000;
 
+/// The sweeps: when the next one is due, and how far the last one got.
+#[derive(Debug)]
+pub(super) struct Sweeps {
+    pub(super) retention: Duration,
+    /// The time of the next sweep, in milliseconds on the steady scale.
+    pub(super) at: Option<u64>,
+    /// The store has not applied the last sweep's deletions yet.
+    pub(super) is_running: bool,
+    /// Another sweep was requested meanwhile.
+    pub(super) is_requested: bool,
+    /// The key at which the next sweep continues, if the last one did not reach the end.
+    pub(super) from: Option<Vec<u8>>,
+}
+
+impl Sweeps {
+    pub(super) fn new(retention: Duration) -> Self {
+        Self {
+            retention,
+            at: None,
+            is_running: false,
+            is_requested: false,
+            from: None,
+        }
+    }
+}
+
 impl EngineActor {
     /// Schedules a sweep for when the retention of a workflow that ends now has passed, unless an
     /// earlier one is scheduled.
@@ -37,24 +65,24 @@ impl EngineActor {
     fn sweep_when_due(&mut self, ended_ms: u64, least_ms: u64) {
         let least = self.engine.steady_ms().saturating_add(least_ms);
         let due = ended_ms.saturating_add(self.retention_ms()).max(least);
-        self.sweep_at = Some(self.sweep_at.map_or(due, |at_ms| at_ms.min(due)));
+        self.sweeps.at = Some(self.sweeps.at.map_or(due, |at_ms| at_ms.min(due)));
     }
 
     fn retention_ms(&self) -> u64 {
-        u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.sweeps.retention.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Deletes some of the expired workflows, and continues when the store has applied that: the
     /// sweep shares the thread with all other work.
     fn sweep(&mut self) -> Result<(), StoreError> {
-        if std::mem::replace(&mut self.is_sweeping, true) {
-            self.is_sweep_requested = true;
+        if std::mem::replace(&mut self.sweeps.is_running, true) {
+            self.sweeps.is_requested = true;
             return Ok(());
         }
         // (The end of a forgotten workflow is set to 0.)
         let until_ms = self.engine.steady_ms().saturating_sub(self.retention_ms());
         let (reader, view) = (self.engine.reader(), self.engine.view());
-        let expired = sweeper::expired(reader, view, self.sweep_from.take(), until_ms)?;
+        let expired = sweeper::expired(reader, view, self.sweeps.from.take(), until_ms)?;
         self.delete_expired(expired)?;
         self.set_alarm();
         Ok(())
@@ -86,7 +114,7 @@ impl EngineActor {
             self.engine.put(keys::LAST_SWEPT.to_vec(), record);
         }
         match expired.next {
-            Next::More(from) => self.sweep_from = Some(from),
+            Next::More(from) => self.sweeps.from = Some(from),
             Next::EndedAt(at_ms) => self.sweep_when_due(at_ms, LOOK_EVERY_MS),
             Next::None => {}
         }
@@ -133,7 +161,7 @@ impl EngineActor {
             self.engine
                 .record(root.workflow_stream(), Record::Forgotten);
             // The workflow may be admitted before the store shows that.
-            self.forgotten.insert(root);
+            self.admission.forgotten.insert(root);
             self.engine
                 .notify(EngineMessage::Stored(Stored::Forgotten(root)));
         } else if let Some(ended) = reader.ended(root)?
@@ -154,9 +182,9 @@ impl EngineActor {
         let continues = match sweep {
             Sweep::Start => true,
             Sweep::Done => {
-                self.is_sweeping = false;
+                self.sweeps.is_running = false;
                 self.engine.view().retention_guards.clear_leaving();
-                self.sweep_from.is_some() || std::mem::take(&mut self.is_sweep_requested)
+                self.sweeps.from.is_some() || std::mem::take(&mut self.sweeps.is_requested)
             }
         };
         if continues {
