@@ -134,7 +134,7 @@ fn src() -> PathBuf {
 }
 
 /// How many modules the largest circle has. It is to shrink until there is none.
-const LARGEST_CIRCLE: usize = 17;
+const LARGEST_CIRCLE: usize = 6;
 
 /// A module and those below it may name each other.
 #[test]
