@@ -140,6 +140,11 @@ pub(crate) const LAYERS: &[Layer] = &[
         "src/persistence/store",
         &["crate::canvas", "persistence::records", "serde", "bincode"],
     ),
+    // A log in front of any base.
+    layer(
+        "src/persistence/store/wal",
+        &["sled", "redb", "store::engine", "Engine"],
+    ),
     layer(
         "src/canvas",
         &[
@@ -275,6 +280,11 @@ fn a_name_of_another_layer_is_found_by_any_path() {
         (
             "src/persistence/store",
             "fn id(key: &[u8]) -> crate::canvas::id::Id {",
+            true,
+        ),
+        (
+            "src/persistence/store/wal",
+            "let base = sled::open(dir)?;",
             true,
         ),
         (
