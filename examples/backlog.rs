@@ -143,7 +143,7 @@ fn builder(options: &Options, directory: &Path) -> Result<AppBuilder> {
         .grace(Duration::ZERO);
     Ok(match options.shape {
         Shape::Singles | Shape::Group => builder,
-        Shape::Orphans => builder.live_workflows(options.n as usize),
+        Shape::Orphans => builder.live_workflows(options.n),
     })
 }
 
@@ -165,7 +165,7 @@ async fn build(options: &Options, directory: &Path) -> Result<()> {
         }
         Shape::Orphans => {
             BLOCKED_FROM.store(0, Ordering::Relaxed);
-            let app = builder(options, directory)?.concurrency(n as usize);
+            let app = builder(options, directory)?.concurrency(n);
             let app = app.start().await?;
             submit(&app, n).await?;
             come(&BEGUN, n).await;
@@ -208,7 +208,7 @@ async fn open(options: &Options, directory: &Path) -> Result<()> {
     come(&BEGUN, 1).await;
     let first = *FIRST.get().expect("one has run") - start;
     if options.shape == Shape::Orphans {
-        while (app.live_workflows() as u64) < options.n {
+        while app.live_workflows() < options.n {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

@@ -217,6 +217,17 @@ pub enum SubmitError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// A setting is out of its range.
+    #[error("the setting `{setting}` is {value}, and must be {allowed}")]
+    InvalidSetting {
+        /// The method of [`AppBuilder`](crate::AppBuilder) that set it; of a queue with its name,
+        /// `queue("mail")`.
+        setting: String,
+        /// The value.
+        value: u64,
+        /// The range, in words.
+        allowed: &'static str,
+    },
     /// Two tasks are registered under one name.
     #[error(
         "two tasks are registered as `{name}`: `{first}` and `{second}`; give one of them another name, `#[task(name = \"…\")]`"
@@ -229,7 +240,8 @@ pub enum StartError {
         /// The path of the other task.
         second: &'static str,
     },
-    /// A task cannot be registered: its soft time limit is above its time limit.
+    /// A task cannot be registered: its soft time limit is above its time limit, or its priority
+    /// above 9.
     #[error("task `{name}` cannot be registered: {reason}")]
     InvalidTask {
         /// The name of the task.

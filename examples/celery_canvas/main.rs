@@ -83,7 +83,7 @@ async fn run(file: &str) -> Result<()> {
     let lines = read(file).with_context(|| format!("cannot read {file}"))?;
     let app = App::in_memory()
         .tasks(tasks::all())
-        .concurrency(AT_A_TIME)
+        .concurrency(AT_A_TIME as u64)
         .start()
         .await?;
     let lines = lines.lines().filter(|line| !line.trim().is_empty());

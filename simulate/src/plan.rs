@@ -291,15 +291,15 @@ impl Plan {
             .durability(durability)
             .tasks(tasks::all())
             .clock(clock)
-            .concurrency(*concurrency)
-            .blocking_concurrency(*blocking)
+            .concurrency(*concurrency as u64)
+            .blocking_concurrency(*blocking as u64)
             .window(*window)
-            .live_workflows(*live)
-            .worker_threads(*threads)
+            .live_workflows(*live as u64)
+            .worker_threads(*threads as u64)
             .grace(*grace)
             .retention(self.retention);
         for (queue, slots) in QUEUES.iter().zip(own) {
-            builder = builder.queue(*queue, *slots);
+            builder = builder.queue(*queue, *slots as u64);
         }
         builder
     }

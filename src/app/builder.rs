@@ -32,10 +32,12 @@ pub struct AppBuilder {
     retention: Duration,
     pub(super) grace: Duration,
     window: u64,
-    live: usize,
-    slots: Slots,
-    queues: HashMap<String, Slots>,
-    worker_threads: usize,
+    live: u64,
+    async_slots: u64,
+    blocking_slots: u64,
+    /// Queues with slots of their own, and how many of either kind.
+    queues: HashMap<String, u64>,
+    worker_threads: u64,
     is_paused: bool,
     trials: TrialSettings,
     quarantine: QuarantinePolicy,
@@ -48,7 +50,7 @@ pub struct AppBuilder {
 
 impl AppBuilder {
     pub(super) fn new(store: Source) -> Self {
-        let cores = thread::available_parallelism().map_or(2, usize::from);
+        let cores = thread::available_parallelism().map_or(2, |cores| cores.get() as u64);
         Self {
             store,
             tasks: Vec::new(),
@@ -58,10 +60,8 @@ impl AppBuilder {
             grace: Duration::from_secs(25),
             window: 2_048,
             live: 10_000,
-            slots: Slots {
-                asynchronous: 1_024,
-                blocking: cores,
-            },
+            async_slots: 1_024,
+            blocking_slots: cores,
             queues: HashMap::new(),
             worker_threads: cores,
             is_paused: false,
@@ -160,7 +160,7 @@ impl AppBuilder {
     /// let builder = App::in_memory().window(100);
     /// ```
     pub fn window(mut self, members: u64) -> Self {
-        self.window = members.max(1);
+        self.window = members;
         self
     }
 
@@ -184,8 +184,8 @@ impl AppBuilder {
     /// # use std::time::Duration;
     /// let builder = App::in_memory().live_workflows(1_000);
     /// ```
-    pub fn live_workflows(mut self, workflows: usize) -> Self {
-        self.live = workflows.max(1);
+    pub fn live_workflows(mut self, workflows: u64) -> Self {
+        self.live = workflows;
         self
     }
 
@@ -196,8 +196,8 @@ impl AppBuilder {
     /// # use std::time::Duration;
     /// let builder = App::in_memory().concurrency(8);
     /// ```
-    pub fn concurrency(mut self, tasks: usize) -> Self {
-        self.slots.asynchronous = tasks.max(1);
+    pub fn concurrency(mut self, tasks: u64) -> Self {
+        self.async_slots = tasks;
         self
     }
 
@@ -209,8 +209,8 @@ impl AppBuilder {
     /// # use std::time::Duration;
     /// let builder = App::in_memory().blocking_concurrency(2);
     /// ```
-    pub fn blocking_concurrency(mut self, tasks: usize) -> Self {
-        self.slots.blocking = tasks.max(1);
+    pub fn blocking_concurrency(mut self, tasks: u64) -> Self {
+        self.blocking_slots = tasks;
         self
     }
 
@@ -222,12 +222,8 @@ impl AppBuilder {
     /// # use std::time::Duration;
     /// let builder = App::in_memory().queue("mail", 4);
     /// ```
-    pub fn queue(mut self, name: impl Into<String>, tasks: usize) -> Self {
-        let slots = Slots {
-            asynchronous: tasks.max(1),
-            blocking: tasks.max(1),
-        };
-        self.queues.insert(name.into(), slots);
+    pub fn queue(mut self, name: impl Into<String>, tasks: u64) -> Self {
+        self.queues.insert(name.into(), tasks);
         self
     }
 
@@ -239,8 +235,8 @@ impl AppBuilder {
     /// # use std::time::Duration;
     /// let builder = App::in_memory().worker_threads(2);
     /// ```
-    pub fn worker_threads(mut self, threads: usize) -> Self {
-        self.worker_threads = threads.max(1);
+    pub fn worker_threads(mut self, threads: u64) -> Self {
+        self.worker_threads = threads;
         self
     }
 
@@ -266,7 +262,7 @@ impl AppBuilder {
     /// let builder = App::in_memory().max_pending(100_000);
     /// ```
     pub fn max_pending(mut self, tasks: u64) -> Self {
-        self.pending_limit.tasks = tasks.max(1);
+        self.pending_limit.tasks = tasks;
         self
     }
 
@@ -278,7 +274,7 @@ impl AppBuilder {
     /// let builder = App::in_memory().max_pending_bytes(100 << 20);
     /// ```
     pub fn max_pending_bytes(mut self, bytes: u64) -> Self {
-        self.pending_limit.bytes = bytes.max(1);
+        self.pending_limit.bytes = bytes;
         self
     }
 
@@ -310,7 +306,7 @@ impl AppBuilder {
     /// # app.shutdown().await }
     /// ```
     pub fn max_payload(mut self, bytes: u64) -> Self {
-        self.max_payload = bytes.max(1);
+        self.max_payload = bytes;
         self
     }
 
@@ -325,7 +321,7 @@ impl AppBuilder {
     /// let builder = App::in_memory().quarantine_after(5);
     /// ```
     pub fn quarantine_after(mut self, crashes: u32) -> Self {
-        self.trials.crashes = crashes.max(3);
+        self.trials.crashes = crashes;
         self
     }
 
@@ -447,11 +443,12 @@ impl AppBuilder {
     ///
     /// # Errors
     ///
+    /// [`StartError::InvalidSetting`] if a setting is out of its range, which its method gives;
     /// [`StartError::DuplicateTask`], [`StartError::InvalidTask`], [`StartError::NameTooLong`];
     /// [`StartError::MissingData`], [`StartError::DuplicateData`];
     /// [`Error::Store`] if the store is locked by another process, is damaged, was written by a
     /// newer version, or cannot be opened; [`StartError::Thread`] if the system does not provide
-    /// the threads that the engine needs, or a setting is out of its range.
+    /// the threads that the engine needs.
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
         if let Source::Eager = self.store {
@@ -461,12 +458,6 @@ impl AppBuilder {
                 engine: None,
                 stops_when_dropped: true,
             })));
-        }
-        if self.worker_threads > MAX_WORKERS {
-            let asked = self.worker_threads;
-            return Err(Error::Start(StartError::Thread(format!(
-                "worker_threads is {asked}, and at most {MAX_WORKERS}"
-            ))));
         }
         let grace = self.grace;
         let runtime = SharedRuntime::default();
@@ -499,13 +490,43 @@ impl AppBuilder {
         })))
     }
 
+    /// Checks the settings, and returns the registry of the tasks.
     pub(super) fn registry(&mut self) -> Result<Registry> {
+        self.check()?;
         let tasks = std::mem::take(&mut self.tasks);
         for queue in self.queues.keys() {
             refuse_long_name("queue", queue, "")?;
         }
         let data = std::mem::take(&mut self.data);
         Registry::new(tasks, PayloadLimit::new(self.max_payload), data)
+    }
+
+    /// Refuses a setting that is out of its range.
+    fn check(&self) -> Result<(), StartError> {
+        let counts = [
+            ("window", self.window),
+            ("live_workflows", self.live),
+            ("concurrency", self.async_slots),
+            ("blocking_concurrency", self.blocking_slots),
+            ("max_pending", self.pending_limit.tasks),
+            ("max_pending_bytes", self.pending_limit.bytes),
+            ("max_payload", self.max_payload),
+        ];
+        for (setting, value) in counts {
+            check(setting, value, value >= 1, "at least 1")?;
+        }
+        for (name, slots) in &self.queues {
+            check(
+                &format!("queue({name:?})"),
+                *slots,
+                *slots >= 1,
+                "at least 1",
+            )?;
+        }
+        let (threads, crashes) = (self.worker_threads, u64::from(self.trials.crashes));
+        let is_countable = (1..=MAX_WORKERS).contains(&threads);
+        check("worker_threads", threads, is_countable, "1 to 32767")?;
+        check("quarantine_after", crashes, crashes >= 3, "at least 3")
     }
 
     pub(super) fn engine(self, registry: Registry) -> Engine {
@@ -516,9 +537,12 @@ impl AppBuilder {
             retention: self.retention,
             limits: Limits {
                 window: self.window,
-                live: self.live,
-                slots: self.slots,
-                queues: self.queues,
+                live: machine_count(self.live),
+                slots: Slots {
+                    asynchronous: machine_count(self.async_slots),
+                    blocking: machine_count(self.blocking_slots),
+                },
+                queues: self.queues.into_iter().map(own_slots).collect(),
                 is_paused: self.is_paused,
                 quarantine: self.quarantine,
                 on_quarantine: self.on_quarantine,
@@ -526,9 +550,38 @@ impl AppBuilder {
             trials: self.trials,
             pending_limit: self.pending_limit,
             clock: self.clock,
-            worker_threads: self.worker_threads,
+            worker_threads: machine_count(self.worker_threads),
             grace: self.grace,
             lock_timeout: self.lock_timeout,
         }
     }
+}
+
+fn check(
+    setting: &str,
+    value: u64,
+    is_valid: bool,
+    allowed: &'static str,
+) -> Result<(), StartError> {
+    match is_valid {
+        true => Ok(()),
+        false => Err(StartError::InvalidSetting {
+            setting: setting.to_owned(),
+            value,
+            allowed,
+        }),
+    }
+}
+
+fn own_slots((queue, tasks): (String, u64)) -> (String, Slots) {
+    let slots = Slots {
+        asynchronous: machine_count(tasks),
+        blocking: machine_count(tasks),
+    };
+    (queue, slots)
+}
+
+/// Returns the count as this machine counts what is in memory; a larger one limits nothing.
+fn machine_count(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }

@@ -461,7 +461,7 @@ impl App {
     /// # app.shutdown().await }
     /// ```
     #[must_use]
-    pub fn live_workflows(&self) -> usize {
-        self.0.backend.view().live()
+    pub fn live_workflows(&self) -> u64 {
+        self.0.backend.view().live() as u64
     }
 }

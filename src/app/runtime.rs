@@ -10,7 +10,7 @@ use crate::backend::user_runtime::UserRuntime;
 use crate::persistence::store::fs::threads;
 
 /// tokio counts its threads in 16 bits.
-pub(super) const MAX_WORKERS: usize = 32_767;
+pub(super) const MAX_WORKERS: u64 = 32_767;
 
 /// How often the start is checked for a refused thread, and after which time it is given up.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);

@@ -182,7 +182,11 @@ impl Registry {
         data.check()?;
         let mut tasks = HashMap::new();
         for TaskEntry(entry) in entries {
-            if let Err(reason) = entry.options.limits().check() {
+            let priority = match entry.options.priority {
+                0..=9 => Ok(()),
+                _ => Err("a priority is 0 to 9".to_owned()),
+            };
+            if let Err(reason) = priority.and_then(|()| entry.options.limits().check()) {
                 return Err(Error::Start(StartError::InvalidTask {
                     name: entry.name.to_owned(),
                     reason,

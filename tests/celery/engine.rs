@@ -182,7 +182,7 @@ async fn assert_none(differences: impl stream::Stream<Item = Option<String>>) {
 
 async fn open(store: MemoryStore) -> App {
     let app = App::with_store(store).tasks(tasks::all());
-    app.concurrency(AT_A_TIME).start().await.unwrap()
+    app.concurrency(AT_A_TIME as u64).start().await.unwrap()
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

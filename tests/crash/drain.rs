@@ -71,7 +71,7 @@ async fn live(home: &Path) {
     let slots = number(SLOTS).unwrap() as usize;
     let grace = number(GRACE);
     let app = App::open(home.join("data")).tasks(tasks![held]);
-    let app = app.concurrency(slots);
+    let app = app.concurrency(slots as u64);
     let app = app.grace(Duration::from_millis(grace.unwrap_or(LONG)));
     let app = app.start().await.unwrap();
     let mut all = Vec::new();

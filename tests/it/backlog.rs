@@ -63,14 +63,14 @@ impl Stage {
         }
     }
 
-    fn builder(&self, live: usize) -> AppBuilder {
+    fn builder(&self, live: u64) -> AppBuilder {
         App::with_store(self.store.clone())
             .clock(self.clock.clone())
             .live_workflows(live)
             .tasks(tasks![work, held, nested])
     }
 
-    async fn app(&self, live: usize) -> App {
+    async fn app(&self, live: u64) -> App {
         self.builder(live).start().await.unwrap()
     }
 

@@ -98,11 +98,11 @@ async fn an_eager_body_that_blocks_beyond_its_limit_fails_however_it_ends() {
 #[tokio::test]
 async fn the_largest_settings_are_taken() {
     let app = set_up(App::in_memory(), "largest")
-        .concurrency(usize::MAX)
-        .blocking_concurrency(usize::MAX)
-        .queue("mail", usize::MAX)
-        .queue("post", usize::MAX)
-        .live_workflows(usize::MAX)
+        .concurrency(u64::MAX)
+        .blocking_concurrency(u64::MAX)
+        .queue("mail", u64::MAX)
+        .queue("post", u64::MAX)
+        .live_workflows(u64::MAX)
         .window(u64::MAX)
         .max_pending(u64::MAX)
         .max_pending_bytes(u64::MAX)
@@ -121,13 +121,46 @@ async fn the_largest_settings_are_taken() {
 
 #[tokio::test]
 async fn more_threads_than_can_be_counted_are_refused_by_name() {
-    for threads in [32_768, usize::MAX] {
+    for threads in [32_768, u64::MAX] {
         let app = App::in_memory().worker_threads(threads).start();
         let error = app.await.unwrap_err();
         assert!(
-            matches!(error, Error::Start(StartError::Thread(_))),
+            matches!(error, Error::Start(StartError::InvalidSetting { value, .. }) if value == threads),
             "{error}"
         );
         assert!(error.to_string().contains("worker_threads"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_setting_out_of_its_range_is_refused_by_name() {
+    let set: [(&str, u64, fn(AppBuilder) -> AppBuilder); 11] = [
+        ("window", 0, |app| app.window(0)),
+        ("live_workflows", 0, |app| app.live_workflows(0)),
+        ("concurrency", 0, |app| app.concurrency(0)),
+        ("blocking_concurrency", 0, |app| app.blocking_concurrency(0)),
+        ("queue(\"mail\")", 0, |app| app.queue("mail", 0)),
+        ("worker_threads", 0, |app| app.worker_threads(0)),
+        ("worker_threads", 32_768, |app| app.worker_threads(32_768)),
+        ("max_pending", 0, |app| app.max_pending(0)),
+        ("max_pending_bytes", 0, |app| app.max_pending_bytes(0)),
+        ("max_payload", 0, |app| app.max_payload(0)),
+        ("quarantine_after", 2, |app| app.quarantine_after(2)),
+    ];
+    for (name, wrong, set) in set {
+        for app in [App::in_memory(), App::eager()] {
+            let error = set(app).start().await.unwrap_err();
+            let Error::Start(StartError::InvalidSetting {
+                setting,
+                value,
+                allowed,
+            }) = &error
+            else {
+                panic!("{name}: {error}");
+            };
+            assert_eq!((&**setting, *value), (name, wrong));
+            let text = format!("the setting `{name}` is {wrong}, and must be {allowed}");
+            assert_eq!(error.to_string(), text);
+        }
     }
 }

@@ -21,9 +21,9 @@ pub(super) struct World {
     store: MemoryStore,
     pub(super) clock: Clock,
     tasks: Vec<TaskEntry>,
-    slots: usize,
+    slots: u64,
     window: u64,
-    live: usize,
+    live: u64,
     grace: Duration,
 }
 
@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    pub(super) fn slots(mut self, slots: usize) -> Self {
+    pub(super) fn slots(mut self, slots: u64) -> Self {
         self.slots = slots;
         self
     }
@@ -52,7 +52,7 @@ impl World {
     }
 
     /// So many workflows are in memory at a time.
-    pub(super) fn live(mut self, live: usize) -> Self {
+    pub(super) fn live(mut self, live: u64) -> Self {
         self.live = live;
         self
     }
