@@ -1,6 +1,7 @@
 //! The settings of an app, and its start.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -421,7 +422,8 @@ impl AppBuilder {
     /// Sets how long [`start`](Self::start) waits for another process that has the store open,
     /// before it fails with [`StoreError::Locked`](crate::StoreError::Locked), which names that
     /// process. Default: 5 seconds, because a killed process keeps its files locked until it has
-    /// fully exited. If this process itself has the store open, `start` fails without waiting.
+    /// fully exited. If this process itself has the store open, `start` fails without waiting,
+    /// unless the app that has it is stopping.
     ///
     /// The setting applies to the store of [`App::open`]; a store passed to [`App::with_store`] is
     /// already open ([`SledStore::open_within`](crate::persistence::SledStore::open_within)).
@@ -465,7 +467,7 @@ impl AppBuilder {
         let (ready, started) = oneshot::channel();
         let (ends, ended) = watch::channel(());
         let thread_runtime = runtime.clone();
-        let handle = thread::Builder::new()
+        thread::Builder::new()
             .name("chordal-engine".to_owned())
             .spawn(move || {
                 engine.run(&thread_runtime, ready);
@@ -477,11 +479,14 @@ impl AppBuilder {
                 "its thread panicked".to_owned(),
             )))
         });
+        let backend = started?;
+        let reader = backend.view.reader().ok();
+        let directory = reader.and_then(|reader| reader.store().directory().map(Path::to_owned));
         Ok(App(Arc::new(Running {
-            backend: started?,
+            backend,
             grace,
             engine: Some(EngineThread {
-                handle,
+                directory,
                 ended,
                 is_stopping: AtomicBool::new(false),
                 runtime,

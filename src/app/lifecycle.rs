@@ -1,11 +1,9 @@
 //! The engine's threads: how they start and how they stop.
 
-#[cfg(feature = "sled")]
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter, System, SystemRunner};
 use parking_lot::Mutex;
@@ -28,6 +26,7 @@ use crate::backend::user_runtime::UserRuntime;
 use crate::canvas::admission::pending_limit::Load;
 use crate::clock::{Clock, Ids};
 use crate::error::{Error, Result, StartError};
+use crate::persistence;
 #[cfg(feature = "sled")]
 use crate::persistence::SledStore;
 use crate::persistence::records::reader::Reader;
@@ -35,8 +34,8 @@ use crate::persistence::records::steady::ClockReading;
 use crate::persistence::{Durability, Store};
 use crate::task::Registry;
 
-/// How long dropping an app waits for its engine to close the store.
-const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an app over a store without a directory waits for the engines of dropped apps.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long blocking tasks that outlast the grace period may continue before they are abandoned.
 const BLOCKING_GRACE: Duration = Duration::from_millis(500);
@@ -54,7 +53,8 @@ pub(super) struct Running {
 /// The engine's thread, which stops all others when it ends.
 #[derive(Debug)]
 pub(super) struct EngineThread {
-    pub(super) handle: thread::JoinHandle<()>,
+    /// The store's directory, if it has one.
+    pub(super) directory: Option<PathBuf>,
     /// Closed when everything has stopped.
     pub(super) ended: watch::Receiver<()>,
     /// Whether the engine has been told to stop.
@@ -71,6 +71,9 @@ impl EngineThread {
     fn stop(&self, backend: &dyn Backend, grace: Duration) -> bool {
         let is_first = !self.is_stopping.swap(true, Ordering::SeqCst);
         if is_first {
+            if let Some(directory) = &self.directory {
+                persistence::mark_closing(directory);
+            }
             backend.stop(grace);
         }
         is_first
@@ -124,8 +127,9 @@ impl App {
 }
 
 impl Drop for Running {
-    /// Stops without waiting for running tasks, and waits a little for the store to close. An app
-    /// that is [shutting down](App::shutdown) continues to do so.
+    /// Asks the engine to stop without waiting for running tasks. It does not wait, because the
+    /// thread may belong to an executor: the engine's threads end by themselves. An app that is
+    /// [shutting down](App::shutdown) continues to do so.
     fn drop(&mut self) {
         if !self.stops_when_dropped {
             return;
@@ -133,15 +137,34 @@ impl Drop for Running {
         let Some(engine) = &self.engine else {
             return self.backend.stop(Duration::ZERO);
         };
-        if !engine.stop(&*self.backend, Duration::ZERO) {
-            return;
-        }
-        drop(engine.runtime.lock().take());
-        let deadline = Instant::now() + DROP_TIMEOUT;
-        while !engine.handle.is_finished() && Instant::now() < deadline {
-            thread::park_timeout(Duration::from_millis(1));
+        if engine.stop(&*self.backend, Duration::ZERO) {
+            if engine.directory.is_none() {
+                let mut stopping = STOPPING.lock();
+                stopping.retain(is_running);
+                stopping.push(engine.ended.clone());
+            }
+            drop(engine.runtime.lock().take());
         }
     }
+}
+
+/// The engines of dropped apps over stores that have no directory, and so no lock.
+static STOPPING: Mutex<Vec<watch::Receiver<()>>> = Mutex::new(Vec::new());
+
+fn is_running(ended: &watch::Receiver<()>) -> bool {
+    ended.has_changed().is_ok()
+}
+
+/// Waits until these engines have ended: the store may be theirs.
+async fn wait_for_stopping() {
+    let stopping = STOPPING.lock().clone();
+    let all = async {
+        for mut ended in stopping {
+            while ended.changed().await.is_ok() {}
+        }
+    };
+    // (A store that never returns must not keep all others shut.)
+    let _ = tokio::time::timeout(STOP_TIMEOUT, all).await;
 }
 
 /// The settings that the engine's thread needs to start.
@@ -239,7 +262,12 @@ impl Engine {
             Source::Sled(directory) => {
                 Arc::new(SledStore::open_within(directory, self.lock_timeout)?)
             }
-            Source::Given(store) => store,
+            Source::Given(store) => {
+                if store.directory().is_none() {
+                    wait_for_stopping().await;
+                }
+                store
+            }
             Source::Eager => unreachable!("an eager app has no engine"),
         };
         let reader = Reader::new(store.clone());

@@ -32,6 +32,10 @@ use crate::result::{AsyncResult, Wait};
 
 /// A running engine over one store. Clones share it; it stops when the last clone is dropped.
 ///
+/// Dropping it blocks no thread and interrupts running tasks: the engine's threads end by
+/// themselves, soon afterwards, and an app that is started over the same store waits for them.
+/// [`shutdown`](Self::shutdown) lets running tasks end first, and tells when all has stopped.
+///
 /// It owns its threads, so any program can use it: under tokio, actix or any other executor, or,
 /// with [`get_blocking`](AsyncResult::get_blocking), from a plain `main`.
 ///

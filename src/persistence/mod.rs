@@ -21,7 +21,7 @@ pub use self::store::RedbStore;
 #[cfg(feature = "sled")]
 pub use self::store::SledStore;
 pub use self::store::conformance;
-pub(crate) use self::store::fs::data_dir::LOCK_TIMEOUT;
+pub(crate) use self::store::fs::data_dir::{LOCK_TIMEOUT, mark_closing};
 pub use self::store::{
     Batch, Durability, Finding, Holder, MemoryStore, Op, Pair, Scan, Store, StoreError,
 };

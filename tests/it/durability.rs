@@ -1,6 +1,7 @@
 //! Nobody is told of what is not durable yet.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chordal::persistence::{Batch, MemoryStore, Scan};
 use chordal::prelude::*;
@@ -147,4 +148,56 @@ fn that_all_is_at_rest_is_told_when_that_is_durable() {
         at_rest.await.unwrap();
         app.shutdown().await.unwrap();
     });
+}
+
+/// The engine of a dropped app cannot end while its store waits: the drop does not wait for it, and the
+/// next app over the store does.
+#[tokio::test]
+async fn dropping_the_last_app_blocks_no_thread_and_the_store_can_be_opened_again() {
+    let store = Gated::default();
+    let start = || {
+        let app = App::with_store(store.clone()).tasks(tasks![pass]);
+        app.start()
+    };
+    let app = start().await.unwrap();
+    let id = app.apply_async(pass.s(7)).await.unwrap().id();
+    let result = app.async_result::<u64>(id).await.unwrap();
+    assert_eq!((&result).await.unwrap(), 7);
+    store.shut();
+    {
+        let mut unheard = std::pin::pin!(app.apply_async(pass.s(8)));
+        assert!(futures_util::poll!(unheard.as_mut()).is_pending());
+        store.until_somebody_waits();
+    }
+    let dropped = Instant::now();
+    drop(app);
+    assert!(dropped.elapsed() < Duration::from_secs(1), "it has waited");
+    let mut next = std::pin::pin!(start());
+    assert!(futures_util::poll!(next.as_mut()).is_pending());
+    store.open();
+    let app = next.await.unwrap();
+    assert_eq!(app.async_result::<u64>(id).await.unwrap().await.unwrap(), 7);
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_on_disk_can_be_opened_at_once_after_its_app_was_dropped() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("data");
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let app = App::open(&path).tasks(tasks![pass]).start().await.unwrap();
+        for (n, id) in (0..).zip(&ids) {
+            assert_eq!(
+                app.async_result::<u64>(*id).await.unwrap().await.unwrap(),
+                n
+            );
+        }
+        let result = app.apply_async(pass.s(n)).await.unwrap();
+        assert_eq!((&result).await.unwrap(), n);
+        ids.push(result.id());
+        // `result` outlives the app, and keeps nothing open.
+        drop(app);
+    }
+    assert!(App::verify(&path).await.unwrap().is_sound());
 }

@@ -1,10 +1,12 @@
 //! The user's data directory and its lock.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::info;
 
 use super::dir::has_a_name;
@@ -35,10 +37,23 @@ pub(crate) fn create_data_dir(dir: &Path) -> Result<PathBuf, StoreError> {
 /// holds the lock until the system has reclaimed all of its memory and its last write has ended.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long this process waits for a lock that it holds itself. A process that it spawns has all of
+/// How long this process waits for a lock that it holds itself, and has not begun to release. A process that it spawns has all of
 /// its files open until it executes its own program, including files that this process closes
 /// meanwhile.
 const OWN_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The data directories whose stores this process has begun to close: an open waits for these as it
+/// waits for another process.
+static CLOSING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Notes that the store in this directory, which this process has open, is about to be closed.
+pub(crate) fn mark_closing(data_dir: &Path) {
+    CLOSING.lock().insert(data_dir.to_owned());
+}
+
+fn is_closing(data_dir: &Path) -> bool {
+    CLOSING.lock().contains(data_dir)
+}
 
 /// The first and the longest interval between two attempts to take the lock.
 const POLL_INTERVAL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
@@ -66,6 +81,7 @@ fn lock_with(
             break file;
         }
     };
+    CLOSING.lock().remove(data_dir);
     let text = read(&file).map_err(|e| failed("read", &path, e))?;
     if !is_ours(&text) {
         return Err(damaged(
@@ -94,7 +110,7 @@ fn wait_for_lock(
         }
         let holder = holder_of(file);
         let limit = match holder {
-            Holder::ThisProcess => OWN_LOCK_TIMEOUT,
+            Holder::ThisProcess if !is_closing(data_dir) => OWN_LOCK_TIMEOUT,
             _ => timeout,
         };
         if started.elapsed() >= limit {
@@ -277,6 +293,23 @@ mod tests {
         let (data_dir, _file) = held(&own_text());
         let holder = holder(lock(data_dir.path(), Duration::MAX));
         assert_eq!(holder, Holder::ThisProcess);
+    }
+
+    #[test]
+    fn an_open_waits_for_a_store_that_this_process_is_closing() {
+        let (data_dir, file) = held(&own_text());
+        mark_closing(data_dir.path());
+        let mut file = Some(file);
+        let mut waited = Duration::ZERO;
+        let locked = lock_with(data_dir.path(), Duration::MAX, |interval| {
+            waited += interval;
+            std::thread::sleep(interval);
+            if waited > 2 * OWN_LOCK_TIMEOUT {
+                file = None;
+            }
+        });
+        let _locked = locked.unwrap();
+        assert!(!is_closing(data_dir.path()), "it is open again");
     }
 
     #[cfg(unix)]
