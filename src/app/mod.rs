@@ -327,7 +327,8 @@ impl App {
     /// it is parked.
     ///
     /// The list also includes the first tasks of workflows that still wait in the store, so it is
-    /// complete right after `start`; for that it reads every unfinished workflow. A later task of a
+    /// complete right after `start`; for that it reads every unfinished workflow, on a thread of the
+    /// app. A later task of a
     /// workflow is listed once it is reached.
     ///
     /// If the workflow itself is wrong, and not an older build, the task fails instead of being
@@ -340,14 +341,18 @@ impl App {
     /// # use chordal::prelude::*;
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
     /// let app = App::in_memory().start().await?;
-    /// for task in app.parked() {
+    /// for task in app.parked().await? {
     ///     eprintln!("{} ({}) cannot run: {}", task.name, task.id, task.reason);
     /// }
     /// # app.shutdown().await }
     /// ```
-    #[must_use]
-    pub fn parked(&self) -> Vec<ParkedTask> {
-        self.0.backend.parked()
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if a workflow cannot be read; [`Error::ShutDown`] or [`Error::Halted`] if
+    /// the engine no longer runs.
+    pub async fn parked(&self) -> Result<Vec<ParkedTask>> {
+        self.0.backend.clone().parked().await
     }
 
     /// Lists the tasks that crash the process whenever they run: by an abort, a crash, a stack
@@ -410,7 +415,8 @@ impl App {
     /// [`IdError::NotQuarantined`] if the task is not in quarantine; [`Error::Store`],
     /// [`Error::ShutDown`] or [`Error::Halted`] if the engine no longer runs.
     pub async fn requeue(&self, id: Id) -> Result<()> {
-        self.0.backend.release(id, Released::ToRun).await.map(drop)
+        let backend = self.0.backend.clone();
+        backend.release(id, Released::ToRun).await.map(drop)
     }
 
     /// Fails a [quarantined](Self::quarantined) or [parked](Self::parked) task, without a retry:
@@ -437,7 +443,7 @@ impl App {
     /// nor parked.
     pub async fn discard(&self, id: Id) -> Result<()> {
         let backend = &self.0.backend;
-        if backend.release(id, Released::ToFail).await? {
+        if backend.clone().release(id, Released::ToFail).await? {
             let task = AsyncResult::<()>::find(backend.clone(), id).await?;
             drop(task.wait(Wait::Open).await?);
         }

@@ -56,13 +56,13 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// Releases a task from quarantine, or makes a parked one fail. Returns whether the task is
     /// parked in memory: then it is about to end.
-    fn release(&self, id: Id, released: Released) -> BoxFuture<'_, Result<bool>>;
+    fn release(self: Arc<Self>, id: Id, released: Released) -> BoxFuture<'static, Result<bool>>;
 
     /// Starts the waiting tasks of an app that was started paused.
     fn resume(&self) -> BoxFuture<'_, Result<()>>;
 
     /// Returns all tasks that this build cannot run.
-    fn parked(&self) -> Vec<ParkedTask>;
+    fn parked(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<ParkedTask>>>;
 
     /// Returns the pending load.
     fn pending(&self) -> Load;

@@ -49,7 +49,7 @@ impl Backend for EagerStore {
         ready(Ok(())).boxed()
     }
 
-    fn release(&self, id: Id, _: Released) -> BoxFuture<'_, Result<bool>> {
+    fn release(self: Arc<Self>, id: Id, _: Released) -> BoxFuture<'static, Result<bool>> {
         ready(Err(Error::Id(IdError::NotQuarantined { id }))).boxed()
     }
 
@@ -58,8 +58,8 @@ impl Backend for EagerStore {
     }
 
     /// A canvas with a task that cannot run is refused.
-    fn parked(&self) -> Vec<ParkedTask> {
-        Vec::new()
+    fn parked(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<ParkedTask>>> {
+        ready(self.view.ended().map_or(Ok(Vec::new()), Err)).boxed()
     }
 
     fn pending(&self) -> Load {

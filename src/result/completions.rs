@@ -231,7 +231,7 @@ impl Members {
                 let view = handle.view().clone();
                 let check = || {
                     // Read first: if it has ended, all its pages are written.
-                    let has_ended = handle.resolution()?.is_some();
+                    let has_ended = handle.resolution_now()?.is_some();
                     let pages = view
                         .reader()?
                         .segments_after(group, *after)
@@ -290,7 +290,7 @@ impl Members {
                     if let Some((_, size)) = view.reader()?.expansion(group, &fan)? {
                         return Ok(Some(Some(size)));
                     }
-                    Ok(self.handle.resolution()?.map(|_| None))
+                    Ok(self.handle.resolution_now()?.map(|_| None))
                 };
                 self.handle.until(&watch, check, Wait::Open).await?
             }

@@ -28,6 +28,9 @@ use crate::persistence::records::reader::{NodeLocation, Reader, Resolution};
 /// It reads durable records, so its answers survive a restart. Dropping it does not stop the work.
 /// While it exists, its workflow is kept even past its retention.
 ///
+/// Its async methods read the disk on threads of the app, not on the caller's executor; in an
+/// [eager](crate::App::eager) app, whose store is memory, they read at once.
+///
 /// ```
 /// # use chordal::prelude::*;
 /// # use std::time::Duration;
@@ -108,11 +111,7 @@ impl<O> AsyncResult<O> {
             backend.confirm().await?;
             return Err(Error::Id(IdError::Unknown { id }));
         };
-        let location = backend
-            .view()
-            .reader()?
-            .find(id)?
-            .ok_or(Error::Id(IdError::Unknown { id }))?;
+        let location = backend.view().read(move |reader| find(reader, id)).await?;
         Ok(if id == id.root() {
             Self::root(backend, guard)
         } else {
@@ -181,22 +180,7 @@ impl<O> AsyncResult<O> {
         if self.view().is_quarantined(self.id) {
             return Ok(State::Quarantined);
         }
-        let reader = self.reader()?;
-        Ok(match &self.location {
-            Some(location) => reader.state(self.id.root(), location)?,
-            None => match reader.ended(self.id)? {
-                Some(ended) => match ended.outcome {
-                    Outcome::Success(_) => State::Success,
-                    Outcome::Failure(_) => State::Failure,
-                    Outcome::Revoked(_) => State::Revoked,
-                },
-                None => {
-                    let location = reader.find(self.id)?;
-                    let location = location.ok_or(Error::Id(IdError::Unknown { id: self.id }))?;
-                    reader.state(self.id, &location)?
-                }
-            },
-        })
+        self.read(|target, reader| target.state(reader)).await
     }
 
     /// Returns whether it has ended, with a value or not.
@@ -216,7 +200,7 @@ impl<O> AsyncResult<O> {
     ///
     /// As [`state`](Self::state).
     pub async fn ready(&self) -> Result<bool> {
-        Ok(self.resolution()?.is_some())
+        Ok(self.resolution().await?.is_some())
     }
 
     /// Returns whether it has ended with a value.
@@ -237,7 +221,7 @@ impl<O> AsyncResult<O> {
     /// As [`state`](Self::state).
     pub async fn successful(&self) -> Result<bool> {
         Ok(matches!(
-            self.resolution()?,
+            self.resolution().await?,
             Some(Resolution::Ended(Outcome::Success(_)))
         ))
     }
@@ -260,7 +244,7 @@ impl<O> AsyncResult<O> {
     /// As [`state`](Self::state).
     pub async fn failed(&self) -> Result<bool> {
         Ok(matches!(
-            self.resolution()?,
+            self.resolution().await?,
             Some(Resolution::Ended(Outcome::Failure(_)))
         ))
     }
@@ -298,21 +282,37 @@ impl<O> AsyncResult<O> {
     ///
     /// As [`state`](Self::state).
     pub async fn children<T>(&self) -> Result<Vec<AsyncResult<T>>> {
-        let reader = self.reader()?;
-        let Some(parent) = reader.find(self.id)? else {
-            return Err(Error::Id(IdError::Unknown { id: self.id }));
-        };
-        let mut children = self.handles(reader.children(self.id, &parent)?);
-        if let Some(task) = parent.task() {
-            for root in reader.submitted_by(self.id.node(task))? {
-                // Guarded first, so that it is not swept before the handle exists.
-                if let Some(guard) = self.view().retention_guards.pin_unless_leaving(root)
-                    && reader.header(root)?.is_some()
-                {
-                    let attempt = self.attempt.clone();
-                    children.push(AsyncResult::of_task(self.backend.clone(), guard, attempt));
+        let (parts, submitted) = self
+            .read(|target, reader| {
+                let parent = target.find(reader)?;
+                let parts = reader.children(target.id, &parent)?;
+                let submitted = match parent.task() {
+                    Some(task) => reader.submitted_by(target.id.node(task))?,
+                    None => Vec::new(),
+                };
+                Ok((parts, submitted))
+            })
+            .await?;
+        let mut children = self.handles(parts);
+        // Guarded first, so that none is swept before its handle exists.
+        let guards: Vec<_> = submitted
+            .into_iter()
+            .filter_map(|root| self.view().retention_guards.pin_unless_leaving(root))
+            .collect();
+        let kept = self
+            .read(|_, reader| {
+                let mut kept = Vec::new();
+                for guard in guards {
+                    if reader.header(guard.root())?.is_some() {
+                        kept.push(guard);
+                    }
                 }
-            }
+                Ok(kept)
+            })
+            .await?;
+        for guard in kept {
+            let attempt = self.attempt.clone();
+            children.push(AsyncResult::of_task(self.backend.clone(), guard, attempt));
         }
         Ok(children)
     }
@@ -342,14 +342,15 @@ impl<O> AsyncResult<O> {
     ///
     /// As [`state`](Self::state).
     pub async fn parent<T>(&self) -> Result<Option<AsyncResult<T>>> {
-        let reader = self.reader()?;
-        let root = self.id.root();
-        let location = reader.find(self.id)?;
-        let location = location.ok_or(Error::Id(IdError::Unknown { id: self.id }))?;
-        let parent = match reader.parent(root, &location)? {
-            Some(parent) => Some(root.node(parent.node.seq)),
-            None => reader.submitter(root)?,
-        };
+        let parent = self
+            .read(|target, reader| {
+                let root = target.id.root();
+                Ok(match reader.parent(root, &target.find(reader)?)? {
+                    Some(parent) => Some(root.node(parent.node.seq)),
+                    None => reader.submitter(root)?,
+                })
+            })
+            .await?;
         let Some(parent) = parent else {
             return Ok(None);
         };
@@ -395,11 +396,12 @@ impl<O> AsyncResult<O> {
     ///
     /// As [`state`](Self::state).
     pub async fn members<T>(&self) -> Result<Option<Vec<AsyncResult<T>>>> {
-        let reader = self.reader()?;
-        let Some(location) = reader.find(self.id)? else {
-            return Err(Error::Id(IdError::Unknown { id: self.id }));
-        };
-        let members = reader.members(self.id.root(), &location)?;
+        let members = self
+            .read(|target, reader| {
+                let location = target.find(reader)?;
+                Ok(reader.members(target.id.root(), &location)?)
+            })
+            .await?;
         Ok(members.map(|members| self.handles(members)))
     }
 
@@ -424,15 +426,16 @@ impl<O> AsyncResult<O> {
     ///
     /// As [`state`](Self::state).
     pub async fn eta(&self) -> Result<Option<SystemTime>> {
-        let reader = self.reader()?;
-        let Some(location) = reader.find(self.id)? else {
-            return Err(Error::Id(IdError::Unknown { id: self.id }));
-        };
-        let root = self.id.root();
-        let due = match reader.waits_until(root, &location.node)? {
-            None => reader.due_at(root, &location)?,
-            waits => waits,
-        };
+        let due = self
+            .read(|target, reader| {
+                let location = target.find(reader)?;
+                let root = target.id.root();
+                Ok(match reader.waits_until(root, &location.node)? {
+                    None => reader.due_at(root, &location)?,
+                    waits => waits,
+                })
+            })
+            .await?;
         let now = self.view().clock.time();
         let shown = |due| UNIX_EPOCH + Duration::from_millis(now.on_the_wall(due));
         Ok(due.map(shown))
@@ -533,30 +536,94 @@ impl<O> AsyncResult<O> {
     ///
     /// As [`state`](Self::state).
     pub async fn completed_count(&self) -> Result<u64> {
-        let reader = self.reader()?;
-        let own = match self.node(&reader)?.def {
-            Def::Group(_) | Def::Chord { .. } | Def::Fold { .. } => 0,
-            // The last step's outcome is recorded as the chain's outcome.
-            Def::Task(_) | Def::Chain(_) => u64::from(self.successful().await?),
-        };
-        Ok(reader.counts_of(self.id)?.0 + own)
+        self.read(|target, reader| {
+            let own = match target.node(reader)?.def {
+                Def::Group(_) | Def::Chord { .. } | Def::Fold { .. } => false,
+                // The last step's outcome is recorded as the chain's outcome.
+                Def::Task(_) | Def::Chain(_) => {
+                    let resolution = target.resolution(reader)?;
+                    matches!(resolution, Some(Resolution::Ended(Outcome::Success(_))))
+                }
+            };
+            Ok(reader.counts_of(target.id)?.0 + u64::from(own))
+        })
+        .await
+    }
+
+    fn target(&self) -> Target {
+        Target {
+            id: self.id,
+            location: self.location.clone(),
+        }
+    }
+
+    /// Calls the function with the durable state, on a thread of the engine.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Target, &Reader) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let target = self.target();
+        self.view().read(move |reader| read(&target, reader)).await
+    }
+
+    async fn resolution(&self) -> Result<Option<Resolution>> {
+        self.read(|target, reader| target.resolution(reader)).await
+    }
+
+    /// Returns the resolution, read on this thread. For waits alone: they read what a commit has
+    /// just written, or what led to the handle, so it is in memory.
+    fn resolution_now(&self) -> Result<Option<Resolution>> {
+        self.target().resolution(&self.reader()?)
     }
 
     fn node(&self, reader: &Reader) -> Result<Node> {
-        match &self.location {
-            Some(location) => Ok(location.node.clone()),
-            None => reader
-                .root(self.id)?
-                .ok_or(Error::Id(IdError::Unknown { id: self.id })),
-        }
+        self.target().node(reader)
     }
 
     fn reader(&self) -> Result<Reader> {
         self.view().reader()
     }
+}
 
-    fn resolution(&self) -> Result<Option<Resolution>> {
-        let reader = self.reader()?;
+/// What a handle is about, as threads of the engine look it up.
+struct Target {
+    id: Id,
+    /// Where a node below the root is stored; `None` for a root.
+    location: Option<Arc<NodeLocation>>,
+}
+
+impl Target {
+    fn unknown(&self) -> Error {
+        IdError::Unknown { id: self.id }.into()
+    }
+
+    fn find(&self, reader: &Reader) -> Result<NodeLocation> {
+        find(reader, self.id)
+    }
+
+    fn state(&self, reader: &Reader) -> Result<State> {
+        let root = self.id.root();
+        if let Some(location) = &self.location {
+            return Ok(reader.state(root, location)?);
+        }
+        Ok(match reader.ended(root)? {
+            Some(ended) => match ended.outcome {
+                Outcome::Success(_) => State::Success,
+                Outcome::Failure(_) => State::Failure,
+                Outcome::Revoked(_) => State::Revoked,
+            },
+            None => reader.state(root, &self.find(reader)?)?,
+        })
+    }
+
+    fn node(&self, reader: &Reader) -> Result<Node> {
+        match &self.location {
+            Some(location) => Ok(location.node.clone()),
+            None => reader.root(self.id)?.ok_or_else(|| self.unknown()),
+        }
+    }
+
+    fn resolution(&self, reader: &Reader) -> Result<Option<Resolution>> {
         let resolution = match &self.location {
             Some(location) => reader.resolution(self.id.root(), location)?,
             None => {
@@ -565,7 +632,7 @@ impl<O> AsyncResult<O> {
             }
         };
         if resolution.is_none() {
-            self.check_there(&reader)?;
+            self.check_there(reader)?;
         }
         Ok(resolution)
     }
@@ -575,9 +642,14 @@ impl<O> AsyncResult<O> {
     fn check_there(&self, reader: &Reader) -> Result<()> {
         match reader.exists(self.id.root())? {
             true => Ok(()),
-            false => Err(Error::Id(IdError::Unknown { id: self.id })),
+            false => Err(self.unknown()),
         }
     }
+}
+
+fn find(reader: &Reader, id: Id) -> Result<NodeLocation> {
+    let location = reader.find(id)?;
+    location.ok_or_else(|| IdError::Unknown { id }.into())
 }
 
 impl<O> Clone for AsyncResult<O> {

@@ -59,7 +59,7 @@ impl<O> AsyncResult<O> {
             let reader = self.view().reader()?;
             match reader.is_complete(root)? {
                 true => Ok(Some(())),
-                false => self.check_there(&reader).map(|()| None),
+                false => self.target().check_there(&reader).map(|()| None),
             }
         };
         self.until(&watch, check, Wait::Open).await?;
@@ -89,7 +89,7 @@ impl<O> AsyncResult<O> {
 
     pub(crate) async fn wait(&self, wait: Wait) -> Result<Outcome> {
         let watch = self.watch(self.decided_in())?;
-        match self.until(&watch, || self.resolution(), wait).await? {
+        match self.until(&watch, || self.resolution_now(), wait).await? {
             Resolution::Ended(outcome) => Ok(outcome),
             Resolution::Never => Err(Error::Get(GetError::NeverRuns { id: self.id })),
         }
@@ -261,7 +261,7 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     /// As [`get`](Self::get); [`ContextError::WaitInTask`] in every task, async or not, unless the
     /// value is available.
     pub fn get_blocking(&self) -> Result<O> {
-        if slot_holder::current(self.view()).is_some() && self.resolution()?.is_none() {
+        if slot_holder::current(self.view()).is_some() && self.resolution_now()?.is_none() {
             return Err(self.no_wait(HOLDS_THREAD));
         }
         pollster::block_on(self.get())

@@ -126,7 +126,7 @@ fn what_is_submitted_has_ended_and_its_handle_says_all() {
             seen.push((index, outcome.unwrap()));
         }
         assert_eq!(seen, [(0, 10), (1, 11), (2, 12), (3, 13)]);
-        assert!(app.parked().is_empty());
+        assert!(app.parked().await?.is_empty());
         let none = app.apply_async(chord(
             group(Vec::<chordal::Signature<(), i64>>::new()),
             total.partial(),

@@ -321,12 +321,12 @@ async fn every_golden_store_is_sound_and_all_in_it_comes_to_its_end() {
         let app = open(&version, &data, then()).start().await.unwrap();
         // What was live is gone on with bit by bit.
         within(async {
-            while app.parked().is_empty() {
+            while app.parked().await.unwrap().is_empty() {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        let parked = app.parked();
+        let parked = app.parked().await.unwrap();
         let [parked] = &parked[..] else {
             panic!("{parked:?}");
         };

@@ -235,8 +235,8 @@ async fn met(world: &World, workflow: Id, often: usize) {
 }
 
 /// The list of what is parked, as names and reasons.
-fn listed(app: &App) -> BTreeMap<String, String> {
-    let parked = app.parked().into_iter();
+async fn listed(app: &App) -> BTreeMap<String, String> {
+    let parked = app.parked().await.unwrap().into_iter();
     parked.map(|task| (task.name, task.reason)).collect()
 }
 
@@ -254,7 +254,7 @@ async fn a_task_whose_signature_has_changed_is_parked_with_the_reason_and_runs_w
         for often in 0..3 {
             let app = world.open(changed(entry, "parked.work")).await;
             // Right after the start, and while it waits for its time in the store.
-            let parked = listed(&app);
+            let parked = listed(&app).await;
             let reason = parked.get("parked.work").unwrap_or_else(|| panic!("{why}"));
             assert!(reason.contains(why), "{reason}");
             met(&world, id, often).await;
@@ -271,7 +271,7 @@ async fn a_task_whose_signature_has_changed_is_parked_with_the_reason_and_runs_w
             1,
             "no attempt is used up"
         );
-        assert!(app.parked().is_empty());
+        assert!(app.parked().await.unwrap().is_empty());
         app.shutdown().await.unwrap();
     }
 }
@@ -288,7 +288,7 @@ async fn a_missing_field_and_a_renamed_variant_park_a_task() {
         let id = world.leave(old::paint.s(old::Color::Red, order)).await;
         world.later();
         let app = world.open(changed(entry, "parked.paint")).await;
-        let parked = app.parked();
+        let parked = app.parked().await.unwrap();
         let [task] = &parked[..] else {
             panic!("{parked:?}");
         };
@@ -336,7 +336,7 @@ async fn a_parked_task_that_is_discarded_fails_and_its_errback_runs() {
             };
             let words = within(errback.get()).await.unwrap();
             assert!(words.starts_with("3: discarded"), "{words}");
-            assert!(app.parked().is_empty());
+            assert!(app.parked().await.unwrap().is_empty());
             assert!(matches!(
                 app.discard(id).await,
                 Err(Error::Id(IdError::NotQuarantined { .. }))
@@ -394,12 +394,12 @@ async fn steps_bodies_callbacks_errbacks_and_folds_that_have_changed_are_parked(
         let app = world.open(changed(entry, name)).await;
         // They are met when it is their turn.
         within(async {
-            while !listed(&app).contains_key(name) {
+            while !listed(&app).await.contains_key(name) {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        let parked = app.parked();
+        let parked = app.parked().await.unwrap();
         app.shutdown().await.unwrap();
         let app = world.open(old::tasks()).await;
         let result = app.async_result::<i64>(id).await.unwrap();
@@ -450,7 +450,7 @@ async fn a_value_that_does_not_fit_fails_the_task_where_the_canvas_has_no_types(
             Err(Error::Failed(failure)) => assert_eq!(failure.kind, FailureKind::Type),
             other => panic!("{other:?}"),
         }
-        assert!(app.parked().is_empty());
+        assert!(app.parked().await.unwrap().is_empty());
         app.shutdown().await.unwrap();
     }
 }
@@ -468,7 +468,7 @@ async fn a_parked_task_whose_arguments_do_not_decode_is_revoked() {
     // It may have been met just then: the attempt that finds that its arguments do not decode ends first.
     drop(within(result.get()).await);
     assert_eq!(within(result.state()).await.unwrap(), State::Revoked);
-    assert!(app.parked().is_empty());
+    assert!(app.parked().await.unwrap().is_empty());
     app.shutdown().await.unwrap();
 }
 
@@ -485,7 +485,7 @@ async fn all_members_of_a_large_group_are_listed_and_any_of_them_can_be_discarde
 
     let retyped = changed(tasks![retyped::work][0], "parked.work");
     let app = open(retyped).start().await.unwrap();
-    let parked = app.parked();
+    let parked = app.parked().await.unwrap();
     assert_eq!(parked.len(), 2 * MEMBERS);
     let last = parked[2 * MEMBERS - 1].id;
     within(app.discard(last)).await.unwrap();
@@ -509,7 +509,7 @@ async fn a_discard_of_what_has_not_come_in_survives_a_restart_with_a_build_that_
 
     let retyped = changed(tasks![retyped::work][0], "parked.work");
     let app = open(retyped).start().await.unwrap();
-    let discarded = app.parked()[1].id;
+    let discarded = app.parked().await.unwrap()[1].id;
     within(app.discard(discarded)).await.unwrap();
     app.shutdown().await.unwrap();
 

@@ -457,7 +457,7 @@ async fn a_quarantined_task_that_is_not_registered_any_more_is_discarded_in_one_
     let app = stage.open_with(tasks![work]).await;
     assert_eq!(app.quarantined()[0].id, id);
     within(async {
-        while app.parked().is_empty() {
+        while app.parked().await.unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
     })
@@ -466,7 +466,7 @@ async fn a_quarantined_task_that_is_not_registered_any_more_is_discarded_in_one_
     let result = app.async_result::<u64>(id).await.unwrap();
     let failed = within(result.get()).await;
     assert!(matches!(failed, Err(Error::Failed(_))), "{failed:?}");
-    assert!(app.parked().is_empty() && app.quarantined().is_empty());
+    assert!(app.parked().await.unwrap().is_empty() && app.quarantined().is_empty());
     app.shutdown().await.unwrap();
 }
 

@@ -380,13 +380,19 @@ async fn a_task_of_an_unknown_name_is_parked_and_runs_when_it_is_registered_agai
                 .await
                 .unwrap();
             within(after.get()).await.unwrap();
-            let parked: Vec<_> = app.parked().into_iter().map(|task| task.name).collect();
+            let parked: Vec<_> = app
+                .parked()
+                .await
+                .unwrap()
+                .into_iter()
+                .map(|task| task.name)
+                .collect();
             assert_eq!(parked, ["recovery.gated"]);
             assert!(!result.ready().await.unwrap());
             app.shutdown().await.unwrap();
         }
         let app = place.open().await;
-        assert!(app.parked().is_empty());
+        assert!(app.parked().await.unwrap().is_empty());
         open_gate(ledger.0, "gate");
         let result = app.async_result::<String>(id).await.unwrap();
         assert_eq!(within(result.get()).await.unwrap(), "a+gate");

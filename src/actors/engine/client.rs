@@ -73,7 +73,7 @@ impl Backend for EngineHandle {
         async move { self.ask(confirm).await? }.boxed()
     }
 
-    fn release(&self, id: Id, released: Released) -> BoxFuture<'_, Result<bool>> {
+    fn release(self: Arc<Self>, id: Id, released: Released) -> BoxFuture<'static, Result<bool>> {
         release(self, id, released).boxed()
     }
 
@@ -86,8 +86,8 @@ impl Backend for EngineHandle {
         .boxed()
     }
 
-    fn parked(&self) -> Vec<ParkedTask> {
-        parked::parked(&self.view, &self.registry)
+    fn parked(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<ParkedTask>>> {
+        parked(self).boxed()
     }
 
     fn pending(&self) -> Load {
@@ -208,11 +208,19 @@ async fn send(
     guard.await.map_err(|_| engine.view.stop_reason())
 }
 
-async fn release(engine: &EngineHandle, id: Id, released: Released) -> Result<bool> {
+/// Reads all unfinished workflows, on the pool.
+async fn parked(engine: Arc<EngineHandle>) -> Result<Vec<ParkedTask>> {
+    let view = engine.view.clone();
+    view.read(move |reader| parked::parked(&engine.view, &engine.registry, reader))
+        .await
+}
+
+async fn release(engine: Arc<EngineHandle>, id: Id, released: Released) -> Result<bool> {
     engine.check_open()?;
     let mut parked = None;
     if released == Released::ToFail && !engine.view.is_quarantined(id) {
-        parked = engine.parked().into_iter().find(|task| task.id == id);
+        let all = self::parked(engine.clone()).await?;
+        parked = all.into_iter().find(|task| task.id == id);
     }
     let is_met = parked.is_some() && engine.view.parked_key(id).is_some();
     let release = |done| {

@@ -13,15 +13,14 @@ use crate::persistence::records::reader::Reader;
 use crate::task::Registry;
 
 /// Returns all parked tasks, by id.
-pub(crate) fn parked(view: &DurableView, registry: &Registry) -> Vec<ParkedTask> {
+pub(crate) fn parked(
+    view: &DurableView,
+    registry: &Registry,
+    reader: &Reader,
+) -> Result<Vec<ParkedTask>> {
     let mut parked = view.parked();
-    if let Err(error) = view
-        .reader()
-        .and_then(|reader| add_unmet(registry, &reader, &mut parked))
-    {
-        tracing::warn!(%error, "the store cannot be searched for tasks to be parked");
-    }
-    parked.into_values().collect()
+    add_unmet(registry, reader, &mut parked)?;
+    Ok(parked.into_values().collect())
 }
 
 /// Adds the tasks that no actor has taken yet: the first tasks of workflows that wait, or that were

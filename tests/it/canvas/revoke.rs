@@ -296,7 +296,7 @@ async fn a_parked_task_is_revoked() {
     within(app.shutdown()).await.unwrap();
     let app = App::with_store(store).start().await.unwrap();
     let result = app.async_result::<i64>(result.id()).await.unwrap();
-    while app.parked().is_empty() {
+    while app.parked().await.unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
     assert_eq!(
@@ -304,7 +304,7 @@ async fn a_parked_task_is_revoked() {
         RevokeOutcome::Cancelling
     );
     is_revoked(&result).await;
-    assert!(app.parked().is_empty());
+    assert!(app.parked().await.unwrap().is_empty());
     within(app.shutdown()).await.unwrap();
 }
 
