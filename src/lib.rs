@@ -33,7 +33,7 @@
 //! | `result` | what a caller keeps: [`AsyncResult`] |
 //! | `canvas` | what a user composes: [`Signature`], [`chain()`], [`group()`], [`chord()`]; pure |
 //! | `text` | Celery's JSON of a canvas, and ids in text |
-//! | `persistence` | [`Store`], sled, redb (with the feature `redb`), memory, and the suite that every store must pass |
+//! | `persistence` | [`Store`](persistence::Store), sled, redb (with the feature `redb`), memory, and the suite that every store must pass |
 //! | `messages`, `actors` | the engine |
 //! | `eager` | what [`App::eager`] has in its place |
 //!
@@ -43,7 +43,7 @@
 //! | `redb` | no | `persistence::RedbStore`, for [`App::with_store`] |
 //! | either | | `App::verify`, `App::salvage` and `App::import`, for stores of the engines that are there |
 //!
-//! Without either the store is memory ([`App::in_memory`]) or one of your own ([`Store`]). Features
+//! Without either the store is memory ([`App::in_memory`]) or one of your own ([`Store`](persistence::Store)). Features
 //! that begin with two underscores are for this repository's tests and tools, and may change at any
 //! time.
 
@@ -86,7 +86,7 @@ pub use canvas::{
 pub use chordal_macros::task;
 pub use clock::Clock;
 pub use error::{ContextError, Error, GetError, IdError, Result, StartError, SubmitError};
-pub use persistence::{Durability, Holder, Store, StoreError};
+pub use persistence::store::{Durability, Holder, StoreError};
 pub use result::{AsyncResult, Completion, Completions, GroupResult};
 #[doc(hidden)]
 pub use task::expansion;

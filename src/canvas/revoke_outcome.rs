@@ -1,9 +1,11 @@
 //! The answer to a revocation.
 
+use serde::{Deserialize, Serialize};
+
 /// How far a task or workflow had got when [`AsyncResult::revoke`](crate::AsyncResult::revoke) or
 /// [`App::revoke`](crate::App::revoke) was called. The answer is durable when the call returns, and
 /// holds across any crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RevokeOutcome {
     /// No function of it has been called, and none ever will be.
     BeforeStart,

@@ -22,6 +22,6 @@ pub use self::store::RedbStore;
 pub use self::store::SledStore;
 pub use self::store::conformance;
 pub(crate) use self::store::fs::data_dir::{LOCK_TIMEOUT, mark_closing};
-pub use self::store::{
-    Batch, Durability, Finding, Holder, MemoryStore, Op, Pair, Scan, Store, StoreError,
-};
+pub use self::store::{Batch, Finding, MemoryStore, Op, Pair, Scan, Store};
+// Public under the crate's own name, for programs that never name a store.
+pub(crate) use self::store::{Durability, Holder, StoreError};

@@ -54,6 +54,7 @@ impl<T: Task> Of<T> {
 
 impl TaskEntry {
     /// Returns the entry of task `T`.
+    #[doc(hidden)]
     #[must_use]
     pub fn of<T: Task>() -> Self {
         Self(&Of::<T>::ENTRY)
@@ -61,6 +62,7 @@ impl TaskEntry {
 
     /// Returns the entry of `task`; [`tasks!`](crate::tasks!) calls it with a task's name, which is
     /// a value.
+    #[doc(hidden)]
     #[must_use]
     pub fn of_task<T: Task>(_task: T) -> Self {
         Self::of::<T>()

@@ -8,9 +8,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use chordal::persistence::{RedbStore, SledStore, verify};
+use chordal::persistence::{RedbStore, SledStore, Store, verify};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Error, Id, Store};
+use chordal::{AppBuilder, Error, Id};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chordal::persistence::{Batch, MemoryStore, Scan};
+use chordal::persistence::{Batch, MemoryStore, Scan, Store};
 use chordal::prelude::*;
-use chordal::{Durability, State, Store, StoreError};
+use chordal::{Durability, State, StoreError};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Semaphore;
 

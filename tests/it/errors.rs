@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chordal::persistence::{Batch, Scan, SledStore};
+use chordal::persistence::{Batch, Scan, SledStore, Store};
 use chordal::prelude::*;
-use chordal::{Durability, Error, Id, IdError, Store, StoreError, SubmitError};
+use chordal::{Durability, Error, Id, IdError, StoreError, SubmitError};
 use tempfile::TempDir;
 
 #[test]

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use chordal::persistence::{self, MemoryStore, SledStore};
+use chordal::Clock;
+use chordal::persistence::{self, MemoryStore, SledStore, Store};
 use chordal::prelude::*;
-use chordal::{Clock, Store};
 
 use crate::golden::{VERSION, restored};
 use crate::recovery::within;

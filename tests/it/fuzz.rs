@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use chordal::Store;
 use chordal::fuzzing;
+use chordal::persistence::Store;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 

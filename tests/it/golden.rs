@@ -11,9 +11,9 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use chordal::persistence::{Audit, Batch, RedbStore, SledStore};
+use chordal::persistence::{Audit, Batch, RedbStore, SledStore, Store};
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Durability, Error, FailureKind, State, Store};
+use chordal::{AppBuilder, Clock, Durability, Error, FailureKind, State};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

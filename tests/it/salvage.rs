@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use chordal::persistence::{Batch, Finding, Pair, RedbStore, Salvaged, SledStore, verify};
+use chordal::persistence::{Batch, Finding, Pair, RedbStore, Salvaged, SledStore, Store, verify};
 use chordal::prelude::*;
-use chordal::{Durability, Error, Id, Store, StoreError};
+use chordal::{Durability, Error, Id, StoreError};
 use tempfile::TempDir;
 
 use crate::golden::{VERSION, restored};

@@ -5,9 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chordal::persistence::{self, Audit, Batch, Engine, MemoryStore, Pair, RedbStore, SledStore};
+use chordal::persistence::{
+    self, Audit, Batch, Engine, MemoryStore, Pair, RedbStore, SledStore, Store,
+};
 use chordal::prelude::*;
-use chordal::{Durability, Error, Id, Store, StoreError};
+use chordal::{Durability, Error, Id, StoreError};
 use tempfile::TempDir;
 
 use crate::disk::Disk;

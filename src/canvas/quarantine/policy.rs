@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use crate::canvas::id::Id;
 
 /// A task that has crashed the process too often. It waits until it is requeued or discarded.
 /// Listed by [`App::quarantined`](crate::App::quarantined).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct QuarantinedTask {
     /// The id of the task.
@@ -23,7 +25,7 @@ pub struct QuarantinedTask {
 
 /// The policy for a task that has crashed the process too often. Set with
 /// [`AppBuilder::quarantine`](crate::AppBuilder::quarantine).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum QuarantinePolicy {
     /// The task is kept in state [`Quarantined`](crate::State::Quarantined) until

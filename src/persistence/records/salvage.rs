@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::audit::{Audit, Broken};
@@ -32,7 +33,7 @@ const ROUNDS: usize = 8;
 /// An unfinished workflow may be copied in a state from some time before the damage: it resumes from
 /// there when the new store is opened, and may run tasks again that had run. These workflows are
 /// [`unfinished`](Self::unfinished).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Salvaged {
     /// Records in the new store.

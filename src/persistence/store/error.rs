@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// Why an operation on a store failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -196,7 +198,7 @@ fn is_shortage(error: &io::Error) -> bool {
 }
 
 /// The process that has a store open.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Holder {
     /// This process, which tried to open the store once more.

@@ -26,7 +26,7 @@ type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 /// store.apply(batch)?;
 /// drop(store);
 /// assert_eq!(reopened.get(b"k")?.as_deref(), Some(&b"v"[..]));
-/// # Ok::<(), chordal::persistence::StoreError>(())
+/// # Ok::<(), chordal::StoreError>(())
 /// ```
 #[derive(Clone, Default)]
 pub struct MemoryStore {

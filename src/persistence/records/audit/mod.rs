@@ -4,6 +4,8 @@ mod cross_checks;
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
+
 use self::cross_checks::CrossChecks;
 use super::backlog::Waiting;
 use super::codec;
@@ -23,7 +25,7 @@ use crate::persistence::{Store, StoreError};
 const MAX_FINDINGS: usize = 1_000;
 
 /// What [`App::verify`](crate::App::verify) found in a store.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Audit {
     /// Segments of the log that are in use; none in a store whose engine has no log of ours.

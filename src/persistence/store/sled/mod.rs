@@ -55,7 +55,8 @@ use super::{Batch, Durability, Scan, Store, StoreError};
 ///
 /// # Examples
 /// ```
-/// # use chordal::persistence::{Batch, Durability, SledStore, Store};
+/// # use chordal::Durability;
+/// # use chordal::persistence::{Batch, SledStore, Store};
 /// # let home = tempfile::tempdir().unwrap();
 /// let store = SledStore::open(home.path())?;
 /// let mut batch = Batch::new();
@@ -64,7 +65,7 @@ use super::{Batch, Durability, Scan, Store, StoreError};
 /// store.sync(Durability::Power)?; // now it survives power loss
 /// drop(store);
 /// assert_eq!(SledStore::open(home.path())?.get(b"k")?.as_deref(), Some(&b"v"[..]));
-/// # Ok::<(), chordal::persistence::StoreError>(())
+/// # Ok::<(), chordal::StoreError>(())
 /// ```
 pub struct SledStore {
     wal: WalStore<SledBase>,
