@@ -24,4 +24,4 @@ pub use self::store::conformance;
 pub(crate) use self::store::fs::data_dir::{LOCK_TIMEOUT, mark_closing};
 pub use self::store::{Batch, Finding, MemoryStore, Op, Pair, Scan, Store};
 // Public under the crate's own name, for programs that never name a store.
-pub(crate) use self::store::{Durability, Holder, StoreError};
+pub(crate) use self::store::{Durability, StoreError};

@@ -15,6 +15,24 @@ use tempfile::TempDir;
 use crate::disk::Disk;
 use crate::recovery::within;
 
+#[test]
+fn all_that_can_be_inspected_can_be_serialized() {
+    fn check<T: serde::Serialize + serde::de::DeserializeOwned>() {}
+    check::<Id>();
+    check::<chordal::State>();
+    check::<(chordal::ParkedTask, chordal::QuarantinedTask)>();
+    check::<(chordal::QuarantinePolicy, chordal::RevokeOutcome)>();
+    check::<(TaskFailure, chordal::FailureKind, Completion<u64>)>();
+    check::<(Audit, persistence::Finding, persistence::Salvaged)>();
+    check::<(Durability, chordal::Holder)>();
+    let completion = Completion {
+        index: 3,
+        outcome: Ok("x"),
+    };
+    let json = serde_json::to_string(&completion).unwrap();
+    assert_eq!(json, r#"{"index":3,"outcome":{"Ok":"x"}}"#);
+}
+
 #[task(name = "upkeep.label")]
 pub(crate) async fn label(text: String) -> String {
     text
