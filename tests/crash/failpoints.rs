@@ -148,7 +148,7 @@ fn live(engine: Engine, home: OsString) {
     let all = async {
         let app = builder(engine, home).tasks(tasks![member, join, undo, large]);
         // A few at a time: else all members end in one commit.
-        let app = app.concurrency((shape.size as usize / 10).max(3));
+        let app = app.concurrency((shape.size / 10).max(3));
         let app = app.start().await.unwrap();
         if shape.behind_much && !is_forgotten {
             let members = (0..LARGE.0).map(|_| large.s("x".repeat(LARGE.1)));

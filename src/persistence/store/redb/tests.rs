@@ -4,9 +4,10 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::persistence::fault_tests::copy;
+use crate::persistence::store::Holder;
 use crate::persistence::store::conformance::conformance;
 use crate::persistence::store::fs::watermark;
-use crate::persistence::{Holder, MemoryStore, Pair, SledStore};
+use crate::persistence::{MemoryStore, Pair, SledStore};
 
 mod disk;
 

@@ -8,13 +8,14 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::persistence::fault_tests::{copy, noise};
+use crate::persistence::store::Holder;
 use crate::persistence::store::conformance::conformance;
 use crate::persistence::store::fs::watermark as watermark_file;
 use crate::persistence::store::wal;
 use crate::persistence::store::wal::base::Mark;
 use crate::persistence::store::wal::checkpoint::{Checkpoint, Ended};
 use crate::persistence::store::wal::{POSTPONED_LIMITS, Writer, frame, join, replay, segment};
-use crate::persistence::{Holder, MemoryStore, Op, Pair, verify_directory};
+use crate::persistence::{MemoryStore, Op, Pair, verify_directory};
 
 mod backup;
 mod base;
