@@ -17,7 +17,7 @@ use crate::canvas::parked::ParkedTask;
 use crate::canvas::revocation::NodeKey;
 use crate::error::{Error, IdError, Result};
 use crate::messages::task::Released;
-use crate::persistence::records::definition::Definition;
+use crate::persistence::records::definition::DefinitionPages;
 
 impl Backend for EagerStore {
     fn view(&self) -> &Arc<DurableView> {
@@ -92,11 +92,7 @@ async fn submit(
         return Ok(store.view.pin(earlier));
     }
     let root_id = store.ids.next(&store.view.clock);
-    let mut segments = Vec::new();
-    let put = &mut |pair, _| {
-        segments.push(pair);
-        Ok(())
-    };
-    let definition = Definition::freeze(root_id, canvas, key, &store.registry, put)?;
+    let pages = DefinitionPages::new(root_id, canvas, key, &store.registry);
+    let (segments, definition) = pages.all()?;
     super::run(&store, root_id, definition, by, segments).await
 }

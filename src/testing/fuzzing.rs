@@ -8,7 +8,7 @@ use crate::canvas::parameter::Parameter;
 use crate::persistence::Batch;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::definition::WorkflowHeader;
-use crate::persistence::records::{audit, codec, definition, keys};
+use crate::persistence::records::{audit, codec, keys, member_pages};
 
 /// A catalogue that knows every task and accepts all arguments.
 struct Everything;
@@ -71,7 +71,7 @@ pub fn record(bytes: &[u8]) {
     let framed = codec::frame(kind, body);
     let whole = audit::check(key, &framed);
     match kind {
-        Kind::Members => drop(definition::decode_members(key, body.to_vec())),
+        Kind::Members => drop(member_pages::decode_members(key, body.to_vec())),
         Kind::Segment => {
             let summaries = codec::summaries(key, &framed);
             let counts = codec::segment_counts(key, &framed);
@@ -90,16 +90,16 @@ pub fn definition(bytes: &[u8]) {
         let again = codec::decode_body::<WorkflowHeader>(Kind::Head, key, &codec::body(&header));
         assert_eq!(again.expect("an encoded header is decoded"), header);
     }
-    let Ok(nodes) = definition::decode_members(key, bytes.to_vec()) else {
+    let Ok(nodes) = member_pages::decode_members(key, bytes.to_vec()) else {
         return;
     };
     let mut written = codec::body(&nodes.len());
     let mut last = None;
     for node in &nodes {
-        written.extend_from_slice(&definition::encode_member(last, node));
+        member_pages::encode_member(&mut written, node, last);
         last = Some(node);
     }
-    let again = definition::decode_members(key, written).expect("encoded members are decoded");
+    let again = member_pages::decode_members(key, written).expect("encoded members are decoded");
     assert_eq!(again, nodes);
 }
 

@@ -15,8 +15,8 @@ use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::freeze::CanvasError;
 use crate::canvas::id::{Id, Seq};
 use crate::error::{Error, Result};
-use crate::persistence::records::definition::Definition;
-use crate::persistence::{Batch, Pair};
+use crate::persistence::records::definition::{Definition, DefinitionPages};
+use crate::persistence::Batch;
 use crate::task::Registry;
 
 /// A submission is staged in batches of about this many bytes.
@@ -39,25 +39,23 @@ pub(crate) async fn stage(
     let store = engine.addresses().store.clone();
     let mut staged = Staged::new(engine.view.clone(), store, engine.runtime.clone());
     if canvas.has_at_most(SMALL) {
-        let mut batches = Vec::new();
-        let definition = freeze(&engine.registry, root, canvas, key, |batch, _| {
-            batches.push(batch);
-            Ok(())
-        })?;
+        let (batches, definition) = Batches::of(&engine.registry, root, canvas, key).all()?;
         reservation.set(definition.header.load());
         for batch in batches {
             staged.write(root, batch).await?;
         }
         return Ok((definition, staged));
     }
-    let (batches, mut written) = mpsc::channel(AHEAD);
+    let (sender, mut written) = mpsc::channel(AHEAD);
     let (job, definition) = pool::job({
         let engine = engine.clone();
         move || {
-            freeze(&engine.registry, root, canvas, key, |batch, drawn| {
+            let mut batches = Batches::of(&engine.registry, root, canvas, key);
+            for batch in &mut batches {
                 let dropped = |_| CanvasError::at_top("the submission was dropped");
-                pollster::block_on(batches.send((batch, drawn))).map_err(dropped)
-            })
+                pollster::block_on(sender.send(batch?)).map_err(dropped)?;
+            }
+            Ok::<_, CanvasError>(batches.finish())
         }
     });
     // Drawing waits for batches to be written, so it cannot run on this thread.
@@ -92,24 +90,39 @@ pub(crate) async fn stage(
     }
 }
 
-fn freeze(
-    registry: &Registry,
-    root: Id,
-    canvas: Canvas,
-    key: Option<String>,
-    mut send: impl FnMut(Batch, Seq) -> Result<(), CanvasError>,
-) -> Result<Definition, CanvasError> {
-    let mut batch = Batch::default();
-    let put = &mut |(key, value): Pair, drawn| {
-        batch.put(key, value);
-        if batch.bytes() >= BATCH {
-            send(std::mem::take(&mut batch), drawn)?;
-        }
-        Ok(())
-    };
-    let definition = Definition::freeze(root, canvas, key, registry, put)?;
-    if !batch.is_empty() {
-        send(batch, definition.header.next)?;
+/// The records of a submission, in batches: an iterator that draws the canvas as far as the next
+/// batch. Each batch comes with the number of nodes so far.
+struct Batches<'a>(DefinitionPages<'a>);
+
+impl<'a> Batches<'a> {
+    fn of(registry: &'a Registry, root: Id, canvas: Canvas, key: Option<String>) -> Self {
+        Self(DefinitionPages::new(root, canvas, key, registry))
     }
-    Ok(definition)
+
+    /// Draws the whole canvas.
+    fn all(mut self) -> Result<(Vec<Batch>, Definition), CanvasError> {
+        let batches = self.by_ref().map(|batch| Ok(batch?.0));
+        let batches = batches.collect::<Result<_, _>>()?;
+        Ok((batches, self.finish()))
+    }
+
+    fn finish(self) -> Definition {
+        self.0.finish()
+    }
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Result<(Batch, Seq), CanvasError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut batch = Batch::default();
+        while batch.bytes() < BATCH {
+            match self.0.next() {
+                Some(Ok(page)) => page.into_iter().for_each(|(k, v)| batch.put(k, v)),
+                Some(Err(error)) => return Some(Err(error)),
+                None => break,
+            }
+        }
+        (!batch.is_empty()).then(|| Ok((batch, self.0.drawn())))
+    }
 }

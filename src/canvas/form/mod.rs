@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use lazy_members::LazyMembers;
+pub(crate) use lazy_members::{Draw, LazyMembers};
 
 use super::options::Options;
 use super::payload::Payload;

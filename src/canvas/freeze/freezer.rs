@@ -1,6 +1,10 @@
-//! Turns a canvas into a tree of numbered nodes.
+//! The freezer: turns a canvas into a tree of numbered nodes, and gives the members of large groups
+//! out in pages as it draws them.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::vec;
 
 use super::catalogue::Catalogue;
 use super::check::check;
@@ -9,58 +13,38 @@ use super::node::{Callbacks, Def, FanOutDef, Members, Node, SubtaskPlan, TaskDef
 use crate::canvas::binding::bind;
 use crate::canvas::call::First;
 use crate::canvas::depth::{MAX_DEPTH, too_deep};
-use crate::canvas::form::{Canvas, Extras, FoldSig, Form, Kwargs, Mode, TaskSig};
+use crate::canvas::form::{Canvas, Draw, Extras, FoldSig, Form, Kwargs, Mode, Order, TaskSig};
 use crate::canvas::id::{ORIGIN_STREAM, Seq};
+use crate::canvas::name::Name;
 use crate::canvas::options::{Inherited, Options};
 use crate::canvas::parameter::{Parameter, takes_two, usage};
 use crate::canvas::payload::Payload;
 use crate::canvas::size::{MAX_CALLBACKS, too_many_callbacks};
 
-/// Receives the members of groups as they are frozen, so that they need not all be in memory.
-pub(crate) trait MemberSink {
-    /// The members of one group received so far.
-    type Fan: Default;
+/// Collects the members of one group: in the node, or in pages, so that they need not all be in
+/// memory.
+pub(crate) trait MemberBuffer: Default {
+    /// Some members of a group.
+    type Page;
 
-    /// Receives the next member of group or chord `seq`.
-    fn member(&mut self, seq: Seq, fan: &mut Self::Fan, node: Node) -> Result<(), CanvasError>;
+    /// Adds the next member of group or chord `group`. A page that is full goes to `pages`.
+    fn push(&mut self, group: Seq, member: Node, pages: &mut VecDeque<Self::Page>);
 
-    /// Ends the members of group or chord `seq`.
-    fn members(&mut self, seq: Seq, fan: Self::Fan) -> Result<Members, CanvasError>;
+    /// Ends the members of group or chord `group`. The last page goes to `pages`.
+    fn finish(self, group: Seq, pages: &mut VecDeque<Self::Page>) -> Members;
 }
 
 /// Keeps the members in their node.
-struct InPlace;
+impl MemberBuffer for Vec<Node> {
+    type Page = Infallible;
 
-impl MemberSink for InPlace {
-    type Fan = Vec<Node>;
-
-    fn member(&mut self, _: Seq, fan: &mut Vec<Node>, node: Node) -> Result<(), CanvasError> {
-        fan.push(node);
-        Ok(())
+    fn push(&mut self, _: Seq, member: Node, _: &mut VecDeque<Infallible>) {
+        self.push(member);
     }
 
-    fn members(&mut self, _: Seq, fan: Vec<Node>) -> Result<Members, CanvasError> {
-        Ok(Members::Inline(fan.into()))
+    fn finish(self, _: Seq, _: &mut VecDeque<Infallible>) -> Members {
+        Members::Inline(self.into())
     }
-}
-
-/// Freezes `canvas`: draws it, checks it and numbers every node; also returns the number of nodes.
-/// If the canvas is refused, the members in `sink` are useless.
-pub(crate) fn freeze(
-    canvas: Canvas,
-    catalogue: &dyn Catalogue,
-    sink: &mut impl MemberSink,
-) -> Result<(Node, Seq), CanvasError> {
-    let mut freezer = Freezer {
-        catalogue,
-        sink,
-        next: 0,
-        depth: 0,
-        within_callbacks: 0,
-        callbacks: 0,
-    };
-    let node = freezer.node(canvas, &Inherited::default(), false);
-    Ok((node.map_err(CanvasError::outermost)?, freezer.next))
 }
 
 /// Freezes a canvas that a running task starts, in one piece; it is numbered later.
@@ -71,50 +55,501 @@ pub(crate) fn plan_subtask(
     is_replacement: bool,
     catalogue: &dyn Catalogue,
 ) -> Result<SubtaskPlan, CanvasError> {
-    let (mut node, span) = freeze(canvas, catalogue, &mut InPlace)?;
+    let mut freezer = Freezer::<Vec<Node>>::new(canvas, catalogue);
+    let mut node = freezer.in_one_piece().map_err(CanvasError::outermost)?;
     if is_replacement {
         node.follow();
     }
     Ok(SubtaskPlan {
         node: Box::new(node),
-        span,
+        span: freezer.drawn(),
     })
 }
 
-struct Freezer<'a, G> {
-    catalogue: &'a dyn Catalogue,
-    sink: &'a mut G,
-    next: Seq,
+/// Draws a canvas, checks it and numbers every node. It is an iterator over the pages of its
+/// groups: each `next` draws only as far as the next page. After the last page
+/// [`root`](Self::root) returns the root. After an error there is none, and the pages before it are
+/// useless.
+pub(crate) struct Freezer<'a, B: MemberBuffer> {
+    numbers: Numbering<'a>,
+    /// The canvas, until it is begun.
+    canvas: Option<Canvas>,
+    /// What it gets from the nodes around it: those of an `each()`, if it is a template.
+    outer: Outer,
+    /// The nodes that are begun and not complete, from the root down.
+    open: Vec<OpenNode<B>>,
+    pages: VecDeque<B::Page>,
+    root: Option<Node>,
+}
+
+/// What a canvas gets from the nodes around it.
+#[derive(Default)]
+struct Outer {
+    inherited: Inherited,
+    has_upstream: bool,
+    in_callbacks: bool,
+    /// The number of nodes around it.
     depth: usize,
-    /// The number of callbacks around the node that is being frozen.
-    within_callbacks: usize,
+}
+
+/// Gives out the numbers of nodes; knows the registered tasks.
+struct Numbering<'a> {
+    catalogue: &'a dyn Catalogue,
+    next: Seq,
     /// The number of callback nodes so far.
     callbacks: u64,
 }
 
-impl<G: MemberSink> Freezer<'_, G> {
-    /// Freezes one node. `has_upstream`: it receives an upstream value. `outer`: the options passed
-    /// on by its parent.
-    fn node(
+/// A node that has its number and is not complete.
+struct OpenNode<B> {
+    seq: Seq,
+    /// Whether it is a callback or within one.
+    in_callbacks: bool,
+    part: Part<B>,
+    /// The callbacks that are frozen after its definition.
+    link: Vec<Canvas>,
+    link_error: Vec<Canvas>,
+    last_has_them: bool,
+}
+
+/// The part of a node that is being frozen.
+enum Part<B> {
+    Steps {
+        left: vec::IntoIter<Canvas>,
+        nodes: Vec<Node>,
+        /// What the first step inherits, and what the others do.
+        first: Inherited,
+        others: Inherited,
+        has_upstream: bool,
+    },
+    Members(FanOut<B>, AfterMembers),
+    Body {
+        header: FanOutDef,
+        body: Option<Canvas>,
+        inherited: Inherited,
+        node: Option<Node>,
+    },
+    Links(Def, CallbackList),
+    Errbacks {
+        def: Def,
+        link: Vec<Node>,
+        list: CallbackList,
+    },
+}
+
+/// The members of a group or of a header.
+struct FanOut<B> {
+    /// The name of the group in the path of an error.
+    path: &'static str,
+    settled: bool,
+    source: Source<B>,
+}
+
+enum Source<B> {
+    Group {
+        members: Draw,
+        /// The number of members in the buffer and in pages.
+        count: u64,
+        buffer: B,
+        inherited: Inherited,
+        has_upstream: bool,
+        errbacks: Vec<Canvas>,
+    },
+    Each {
+        template: Node,
+        span: u64,
+        errbacks: CallbackList,
+    },
+}
+
+/// What follows the members in a definition.
+enum AfterMembers {
+    /// Nothing: it is a group.
+    End,
+    /// The chord's body, and what it inherits.
+    Body(Canvas, Inherited),
+    /// The fold's function.
+    Function(FoldFunction),
+}
+
+struct FoldFunction {
+    task: Name,
+    init: Payload,
+    order: Order,
+    dynamic: bool,
+    options: Options,
+}
+
+/// A list of callbacks: those that are left, and those that are frozen.
+struct CallbackList {
+    left: vec::IntoIter<Canvas>,
+    nodes: Vec<Node>,
+}
+
+/// The next canvas within an open node.
+struct Child<'a> {
+    canvas: Canvas,
+    kind: ChildKind<'a>,
+}
+
+enum ChildKind<'a> {
+    /// A step, member or body: it inherits this, and may have an upstream value.
+    Part(&'a Inherited, bool),
+    Link,
+    Errback,
+}
+
+/// A canvas that is begun.
+enum Begun<B> {
+    /// It has no parts.
+    Node(Node),
+    Open(OpenNode<B>),
+}
+
+impl<'a, B: MemberBuffer> Freezer<'a, B> {
+    pub(crate) fn new(canvas: Canvas, catalogue: &'a dyn Catalogue) -> Self {
+        let numbers = Numbering {
+            catalogue,
+            next: 0,
+            callbacks: 0,
+        };
+        Self::within(canvas, numbers, Outer::default())
+    }
+
+    fn within(canvas: Canvas, numbers: Numbering<'a>, outer: Outer) -> Self {
+        Self {
+            numbers,
+            canvas: Some(canvas),
+            outer,
+            open: Vec::new(),
+            pages: VecDeque::new(),
+            root: None,
+        }
+    }
+
+    /// Returns the number of nodes so far.
+    pub(crate) fn drawn(&self) -> Seq {
+        self.numbers.next
+    }
+
+    /// Returns the root after the last page, once.
+    pub(crate) fn root(&mut self) -> Option<Node> {
+        self.root.take()
+    }
+
+    /// Draws as far as the next page. The path of an error begins at the canvas.
+    fn next_page(&mut self) -> Result<Option<B::Page>, CanvasError> {
+        while self.pages.is_empty() && (self.canvas.is_some() || !self.open.is_empty()) {
+            if let Err(error) = self.step() {
+                let open = std::mem::take(&mut self.open);
+                let path = open.iter().rev();
+                return Err(path.fold(error, |error, node| error.within(&node.path())));
+            }
+        }
+        Ok(self.pages.pop_front())
+    }
+
+    /// Begins the next canvas within the innermost open node, or completes a part of that node.
+    fn step(&mut self) -> Result<(), CanvasError> {
+        let depth = self.outer.depth + self.open.len();
+        let begun = match self.open.last_mut() {
+            None => {
+                let Some(canvas) = self.canvas.take() else {
+                    return Ok(());
+                };
+                let Outer {
+                    inherited,
+                    has_upstream,
+                    in_callbacks,
+                    ..
+                } = &self.outer;
+                self.numbers
+                    .begin(canvas, inherited, *has_upstream, *in_callbacks, depth)?
+            }
+            Some(node) => {
+                let in_callbacks = node.in_callbacks;
+                match node.next_child() {
+                    Some(child) => self.numbers.begin_child(child, in_callbacks, depth)?,
+                    None => {
+                        let node = self.open.pop().expect("it is the last one");
+                        node.proceed(&mut self.numbers, &mut self.pages)?
+                    }
+                }
+            }
+        };
+        match begun {
+            Begun::Open(node) => self.open.push(node),
+            Begun::Node(node) => match self.open.last_mut() {
+                Some(parent) => parent.take_in(node, &mut self.pages),
+                None => self.root = Some(node),
+            },
+        }
+        Ok(())
+    }
+}
+
+impl Freezer<'_, Vec<Node>> {
+    /// Freezes the whole canvas.
+    fn in_one_piece(&mut self) -> Result<Node, CanvasError> {
+        while let Some(page) = self.next_page()? {
+            match page {}
+        }
+        Ok(self.root().expect("without an error there is a root"))
+    }
+}
+
+impl<B: MemberBuffer> Iterator for Freezer<'_, B> {
+    type Item = Result<B::Page, CanvasError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let page = self.next_page().map_err(CanvasError::outermost);
+        page.transpose()
+    }
+}
+
+impl<B: MemberBuffer> OpenNode<B> {
+    /// Returns the next canvas of the part that is being frozen.
+    fn next_child(&mut self) -> Option<Child<'_>> {
+        let (canvas, kind) = match &mut self.part {
+            Part::Steps {
+                left,
+                nodes,
+                first,
+                others,
+                has_upstream,
+            } => match nodes.is_empty() {
+                true => (left.next()?, ChildKind::Part(first, *has_upstream)),
+                false => (left.next()?, ChildKind::Part(others, true)),
+            },
+            Part::Members(fan, _) => match &mut fan.source {
+                Source::Group {
+                    members,
+                    inherited,
+                    has_upstream,
+                    errbacks,
+                    ..
+                } => (
+                    members.next()?.with_errbacks(errbacks),
+                    ChildKind::Part(inherited, *has_upstream),
+                ),
+                Source::Each { errbacks, .. } => (errbacks.left.next()?, ChildKind::Errback),
+            },
+            Part::Body {
+                body, inherited, ..
+            } => (body.take()?, ChildKind::Part(inherited, true)),
+            Part::Links(_, list) => (list.left.next()?, ChildKind::Link),
+            Part::Errbacks { list, .. } => (list.left.next()?, ChildKind::Errback),
+        };
+        Some(Child { canvas, kind })
+    }
+
+    /// Returns the path of the canvas that is being frozen in this node.
+    fn path(&self) -> String {
+        match &self.part {
+            Part::Steps { nodes, .. } => format!("chain[{}]", nodes.len()),
+            Part::Members(FanOut { path, source, .. }, _) => match source {
+                Source::Group { count, .. } => format!("{path}[{count}]"),
+                Source::Each { errbacks, .. } => {
+                    format!("{path}.link_error[{}]", errbacks.nodes.len())
+                }
+            },
+            Part::Body { .. } => "chord.body".to_owned(),
+            Part::Links(_, list) => format!("link[{}]", list.nodes.len()),
+            Part::Errbacks { list, .. } => format!("link_error[{}]", list.nodes.len()),
+        }
+    }
+
+    /// Takes in the node that its last child has become.
+    fn take_in(&mut self, node: Node, pages: &mut VecDeque<B::Page>) {
+        match &mut self.part {
+            Part::Steps { nodes, .. } => {
+                if let Some(before) = nodes.last_mut() {
+                    Node::follow(before);
+                }
+                nodes.push(node);
+            }
+            Part::Members(fan, _) => match &mut fan.source {
+                Source::Group { buffer, count, .. } => {
+                    buffer.push(self.seq, node, pages);
+                    *count += 1;
+                }
+                Source::Each { errbacks, .. } => errbacks.nodes.push(node),
+            },
+            Part::Body { node: body, .. } => *body = Some(node),
+            Part::Links(_, list) | Part::Errbacks { list, .. } => list.nodes.push(node),
+        }
+    }
+
+    /// Goes on to the next part, when there is no other child in this one.
+    fn proceed(
+        self,
+        numbers: &mut Numbering<'_>,
+        pages: &mut VecDeque<B::Page>,
+    ) -> Result<Begun<B>, CanvasError> {
+        let def = match self.part {
+            Part::Steps { nodes, .. } => Def::Chain(nodes),
+            Part::Members(fan, after) => {
+                let header = fan.finish(self.seq, pages);
+                match after {
+                    AfterMembers::End => Def::Group(header),
+                    AfterMembers::Body(body, inherited) => {
+                        return Ok(Begun::Open(Self {
+                            part: Part::Body {
+                                header,
+                                body: Some(body),
+                                inherited,
+                                node: None,
+                            },
+                            ..self
+                        }));
+                    }
+                    AfterMembers::Function(function) => {
+                        numbers.fold(header, function, self.in_callbacks)?
+                    }
+                }
+            }
+            Part::Body { header, node, .. } => Def::Chord {
+                header,
+                body: Arc::new(node.expect("the body is frozen")),
+            },
+            Part::Links(def, list) => {
+                return Ok(Begun::Open(Self {
+                    part: Part::Errbacks {
+                        def,
+                        link: list.nodes,
+                        list: self.link_error.into(),
+                    },
+                    link_error: Vec::new(),
+                    ..self
+                }));
+            }
+            Part::Errbacks { def, link, list } => {
+                let callbacks = Callbacks {
+                    link,
+                    link_error: list.nodes,
+                    last_has_them: self.last_has_them,
+                };
+                return Ok(Begun::Node(Node {
+                    seq: self.seq,
+                    def,
+                    callbacks: Some(Box::new(callbacks)),
+                }));
+            }
+        };
+        if self.link.is_empty() && self.link_error.is_empty() {
+            return Ok(Begun::Node(Node {
+                seq: self.seq,
+                def,
+                callbacks: None,
+            }));
+        }
+        Ok(Begun::Open(Self {
+            part: Part::Links(def, self.link.into()),
+            link: Vec::new(),
+            ..self
+        }))
+    }
+}
+
+impl<B: MemberBuffer> FanOut<B> {
+    fn finish(self, group: Seq, pages: &mut VecDeque<B::Page>) -> FanOutDef {
+        let members = match self.source {
+            Source::Group { buffer, .. } => buffer.finish(group, pages),
+            Source::Each {
+                template,
+                span,
+                errbacks,
+            } => Members::Each {
+                template: Box::new(template),
+                span,
+                link_error: errbacks.nodes,
+            },
+        };
+        FanOutDef {
+            members,
+            settled: self.settled,
+            followed: false,
+        }
+    }
+}
+
+impl From<Vec<Canvas>> for CallbackList {
+    fn from(canvases: Vec<Canvas>) -> Self {
+        Self {
+            nodes: Vec::with_capacity(canvases.len()),
+            left: canvases.into_iter(),
+        }
+    }
+}
+
+impl Numbering<'_> {
+    fn begin_child<B: MemberBuffer>(
+        &mut self,
+        child: Child<'_>,
+        in_callbacks: bool,
+        depth: usize,
+    ) -> Result<Begun<B>, CanvasError> {
+        let mut canvas = child.canvas;
+        match child.kind {
+            ChildKind::Part(inherited, has_upstream) => {
+                return self.begin(canvas, inherited, has_upstream, in_callbacks, depth);
+            }
+            ChildKind::Errback => self.take_failure(&mut canvas),
+            ChildKind::Link => {}
+        }
+        self.begin(canvas, &Inherited::default(), true, true, depth)
+    }
+
+    /// Numbers one canvas. `outer`: the options passed on by its parent. `has_upstream`: it receives
+    /// an upstream value. `depth`: the number of nodes around it.
+    fn begin<B: MemberBuffer>(
         &mut self,
         canvas: Canvas,
         outer: &Inherited,
         has_upstream: bool,
-    ) -> Result<Node, CanvasError> {
+        in_callbacks: bool,
+        depth: usize,
+    ) -> Result<Begun<B>, CanvasError> {
         let Canvas { form, extras } = canvas;
         let extras = extras.map_or_else(Extras::default, |extras| *extras);
         let (options, effective) = outer.resolve(&extras.options);
         check(&effective, &extras)?;
-        if self.depth == MAX_DEPTH {
+        if depth == MAX_DEPTH {
             return Err(CanvasError::at_top(&too_deep()));
         }
-        self.depth += 1;
-        let seq = self.number()?;
+        let seq = self.number(in_callbacks)?;
         let mut link_error = extras.link_error;
         let mut last_has_them = false;
-        let def = match form {
+        let mut fan_out = |path, form, inherited, errbacks| {
+            let outer = Outer {
+                inherited,
+                has_upstream,
+                in_callbacks,
+                depth: depth + 1,
+            };
+            self.fan_out(path, form, outer, errbacks)
+        };
+        let part = match form {
             Form::Refused(reason) => return Err(CanvasError::at_top(&reason)),
-            Form::Task(sig) => self.task(sig, extras.kwargs, effective, has_upstream)?,
+            Form::Task(sig) => {
+                let def = self.task(sig, extras.kwargs, effective, has_upstream)?;
+                if extras.link.is_empty() && link_error.is_empty() {
+                    return Ok(Begun::Node(Node {
+                        seq,
+                        def,
+                        callbacks: None,
+                    }));
+                }
+                let link = extras.link.into();
+                return Ok(Begun::Open(OpenNode {
+                    seq,
+                    in_callbacks,
+                    part: Part::Links(def, link),
+                    link: Vec::new(),
+                    link_error,
+                    last_has_them,
+                }));
+            }
             Form::Chain(mut steps, _) => {
                 // (celery/canvas.py, `prepare_steps`: every step gets the chain's errbacks. Here
                 // they belong to the chain, but each member of a group at its end needs them.)
@@ -122,40 +557,66 @@ impl<G: MemberSink> Freezer<'_, G> {
                     last_has_them = !link_error.is_empty();
                     steps.push(last.with_errbacks(&link_error));
                 }
-                self.chain(steps, effective, has_upstream)?
+                // Its options apply to every step without its own; its times apply to the first
+                // step (celery/canvas.py, `_chain.run`, applies all of them there).
+                let (first, others) = Inherited::to_parts(effective);
+                Part::Steps {
+                    nodes: Vec::with_capacity(steps.len()),
+                    left: steps.into_iter(),
+                    first,
+                    others,
+                    has_upstream,
+                }
             }
             form @ (Form::Group { .. } | Form::Each { .. }) => {
                 if !extras.link.is_empty() {
                     return Err(CanvasError::at_top("cannot add link to group: use a chord"));
                 }
                 let errbacks = std::mem::take(&mut link_error);
-                let inherited = outer.to_members(options);
-                Def::Group(self.fan("group", seq, form, &inherited, has_upstream, &errbacks)?)
+                let fan = fan_out("group", form, outer.to_members(options), errbacks)?;
+                Part::Members(fan, AfterMembers::End)
             }
             Form::Chord { header, body } => {
                 let mut body = *body;
                 if body.ends_in_group() {
                     body = body.with_errbacks(&std::mem::take(&mut link_error));
                 }
-                self.chord(seq, *header, body, effective, has_upstream)?
+                // Its options apply to the members and the body without their own; its times apply
+                // to the body (celery/canvas.py, `_chord.run`, applies all of them there).
+                let (timed, others) = Inherited::to_parts(effective);
+                let fan = header_of("chord.header", *header, &others, fan_out)?;
+                Part::Members(fan, AfterMembers::Body(body, timed))
             }
-            Form::Fold(fold) => self.fold(seq, *fold, effective, has_upstream)?,
+            Form::Fold(fold) => {
+                let FoldSig {
+                    header,
+                    task,
+                    init,
+                    order,
+                    dynamic,
+                } = *fold;
+                // Its options apply to its members and its function, as a chord's do to its members
+                // and its body.
+                let (_, others) = Inherited::to_parts(effective.clone());
+                let fan = header_of("fold.header", header, &others, fan_out)?;
+                let function = FoldFunction {
+                    task: task.into(),
+                    init,
+                    order,
+                    dynamic,
+                    options: effective,
+                };
+                Part::Members(fan, AfterMembers::Function(function))
+            }
         };
-        let callbacks = if extras.link.is_empty() && link_error.is_empty() {
-            None
-        } else {
-            Some(Box::new(Callbacks {
-                link: self.callbacks("link", extras.link)?,
-                link_error: self.callbacks("link_error", link_error)?,
-                last_has_them,
-            }))
-        };
-        self.depth -= 1;
-        Ok(Node {
+        Ok(Begun::Open(OpenNode {
             seq,
-            def,
-            callbacks,
-        })
+            in_callbacks,
+            part,
+            link: extras.link,
+            link_error,
+            last_has_them,
+        }))
     }
 
     fn task(
@@ -207,97 +668,84 @@ impl<G: MemberSink> Freezer<'_, G> {
         }
     }
 
-    /// Freezes a chain. Its options apply to every step without its own; its times apply to the
-    /// first step (celery/canvas.py, `_chain.run`, applies all of them there).
-    fn chain(
+    /// Begins the members of a group. Its options and errbacks go to every member (celery/canvas.py,
+    /// `group.link_error`).
+    fn fan_out<B: MemberBuffer>(
         &mut self,
-        steps: Vec<Canvas>,
-        options: Options,
-        has_upstream: bool,
-    ) -> Result<Def, CanvasError> {
-        let (timed, others) = Inherited::to_parts(options);
-        let mut nodes = Vec::with_capacity(steps.len());
-        for (i, step) in steps.into_iter().enumerate() {
-            let (inherited, has_upstream) = if i == 0 {
-                (&timed, has_upstream)
-            } else {
-                (&others, true)
-            };
-            if let Some(before) = nodes.last_mut() {
-                Node::follow(before);
+        path: &'static str,
+        form: Form,
+        outer: Outer,
+        errbacks: Vec<Canvas>,
+    ) -> Result<FanOut<B>, CanvasError> {
+        let (settled, source) = match form {
+            Form::Group { members, settled } => (
+                settled,
+                Source::Group {
+                    members: members.into_iter(),
+                    count: 0,
+                    buffer: B::default(),
+                    inherited: outer.inherited,
+                    has_upstream: outer.has_upstream,
+                    errbacks,
+                },
+            ),
+            Form::Each { member, settled } => {
+                if !outer.has_upstream {
+                    return Err(
+                        CanvasError::at_top("each() needs a list from upstream").within(path)
+                    );
+                }
+                let (template, span) = self
+                    .template(member.with_errbacks(&errbacks), outer)
+                    .map_err(|error| error.within(&format!("{path}[each]")))?;
+                let errbacks = errbacks.into();
+                (
+                    settled,
+                    Source::Each {
+                        template,
+                        span,
+                        errbacks,
+                    },
+                )
             }
-            let node = self.node(step, inherited, has_upstream);
-            nodes.push(node.map_err(|error| error.within(&format!("chain[{i}]")))?);
-        }
-        Ok(Def::Chain(nodes))
-    }
-
-    /// Freezes a chord. Its options apply to the members and the body without their own; its times
-    /// apply to the body (celery/canvas.py, `_chord.run`, applies all of them there).
-    fn chord(
-        &mut self,
-        seq: Seq,
-        header: Canvas,
-        body: Canvas,
-        options: Options,
-        has_upstream: bool,
-    ) -> Result<Def, CanvasError> {
-        let (timed, others) = Inherited::to_parts(options);
-        let header = self.header("chord.header", seq, header, &others, has_upstream)?;
-        let body = self
-            .node(body, &timed, true)
-            .map_err(|error| error.within("chord.body"))?;
-        Ok(Def::Chord {
-            header,
-            body: Arc::new(body),
+            _ => unreachable!("only groups have members"),
+        };
+        Ok(FanOut {
+            path,
+            settled,
+            source,
         })
     }
 
-    /// Freezes the header of a chord or fold.
-    fn header(
-        &mut self,
-        path: &str,
-        seq: Seq,
-        header: Canvas,
-        outer: &Inherited,
-        has_upstream: bool,
-    ) -> Result<FanOutDef, CanvasError> {
-        let Canvas { form, extras } = header;
-        let extras = extras.map_or_else(Extras::default, |extras| *extras);
-        if !extras.link.is_empty() {
-            return Err(CanvasError::at_top("cannot add link to group: use a chord").within(path));
-        }
-        let (options, effective) = outer.resolve(&extras.options);
-        check(&effective, &extras).map_err(|error| error.within(path))?;
-        let inherited = outer.to_members(options);
-        self.fan(
-            path,
-            seq,
-            form,
-            &inherited,
-            has_upstream,
-            &extras.link_error,
-        )
+    /// Freezes the template of an `each()`; also returns the number of its nodes. It is numbered from
+    /// 0; its instances get their numbers at run time. It is instantiated in one piece, so its
+    /// members stay in the node.
+    fn template(&mut self, member: Canvas, outer: Outer) -> Result<(Node, Seq), CanvasError> {
+        let numbers = Numbering {
+            catalogue: self.catalogue,
+            next: 0,
+            callbacks: self.callbacks,
+        };
+        let mut freezer = Freezer::<Vec<Node>>::within(member, numbers, outer);
+        let template = freezer.in_one_piece()?;
+        self.callbacks = freezer.numbers.callbacks;
+        Ok((template, freezer.drawn()))
     }
 
-    /// Freezes a fold. Its options apply to its members and its function, as a chord's do to its
-    /// members and its body.
+    /// Freezes the function of a fold with this header.
     fn fold(
         &mut self,
-        seq: Seq,
-        fold: FoldSig,
-        options: Options,
-        has_upstream: bool,
+        header: FanOutDef,
+        function: FoldFunction,
+        in_callbacks: bool,
     ) -> Result<Def, CanvasError> {
-        let FoldSig {
-            header,
+        let FoldFunction {
             task,
             init,
             order,
             dynamic,
-        } = fold;
-        let (_, others) = Inherited::to_parts(options.clone());
-        let header = self.header("fold.header", seq, header, &others, has_upstream)?;
+            options,
+        } = function;
         let parameters = self.parameters(&task)?;
         if !takes_two(parameters) {
             let usage = usage(parameters);
@@ -316,9 +764,9 @@ impl<G: MemberSink> Freezer<'_, G> {
         self.admit(&task, &init)?;
         self.check_limits(&task, &options)?;
         let body = Node {
-            seq: self.number()?,
+            seq: self.number(in_callbacks)?,
             def: Def::Task(TaskDef {
-                name: task.into(),
+                name: task,
                 args: Payload::from(Vec::new()),
                 count: 0,
                 mode: match dynamic {
@@ -368,95 +816,32 @@ impl<G: MemberSink> Freezer<'_, G> {
         })
     }
 
-    /// Freezes a group. Its options and errbacks go to every member (celery/canvas.py,
-    /// `group.link_error`).
-    fn fan(
-        &mut self,
-        path: &str,
-        seq: Seq,
-        form: Form,
-        inherited: &Inherited,
-        has_upstream: bool,
-        errbacks: &[Canvas],
-    ) -> Result<FanOutDef, CanvasError> {
-        match form {
-            Form::Group { members, settled } => {
-                let mut drawn = G::Fan::default();
-                for (i, member) in members.into_iter().enumerate() {
-                    let member = self.node(member.with_errbacks(errbacks), inherited, has_upstream);
-                    let member = member.map_err(|error| error.within(&format!("{path}[{i}]")))?;
-                    self.sink.member(seq, &mut drawn, member)?;
-                }
-                Ok(FanOutDef {
-                    members: self.sink.members(seq, drawn)?,
-                    settled,
-                    followed: false,
-                })
-            }
-            Form::Each { member, settled } => {
-                if !has_upstream {
-                    return Err(
-                        CanvasError::at_top("each() needs a list from upstream").within(path)
-                    );
-                }
-                // A template is numbered from 0; its instances get their numbers at run time. It is
-                // instantiated in one piece, so its members stay in the node.
-                let mut freezer = Freezer {
-                    catalogue: self.catalogue,
-                    sink: &mut InPlace,
-                    next: 0,
-                    depth: self.depth,
-                    within_callbacks: self.within_callbacks,
-                    callbacks: self.callbacks,
-                };
-                let template = freezer
-                    .node(member.with_errbacks(errbacks), inherited, true)
-                    .map_err(|error| error.within(&format!("{path}[each]")))?;
-                let span = freezer.next;
-                self.callbacks = freezer.callbacks;
-                let link_error = self
-                    .callbacks("link_error", errbacks.to_vec())
-                    .map_err(|error| error.within(path))?;
-                Ok(FanOutDef {
-                    members: Members::Each {
-                        template: Box::new(template),
-                        span,
-                        link_error,
-                    },
-                    settled,
-                    followed: false,
-                })
-            }
-            _ => unreachable!("only groups become a fan"),
-        }
-    }
-
-    fn callbacks(&mut self, kind: &str, canvases: Vec<Canvas>) -> Result<Vec<Node>, CanvasError> {
-        self.within_callbacks += 1;
-        let nodes = canvases
-            .into_iter()
-            .enumerate()
-            .map(|(i, mut canvas)| {
-                if kind == "link_error" {
-                    self.take_failure(&mut canvas);
-                }
-                self.node(canvas, &Inherited::default(), true)
-                    .map_err(|error| error.within(&format!("{kind}[{i}]")))
-            })
-            .collect::<Result<_, _>>()?;
-        self.within_callbacks -= 1;
-        Ok(nodes)
-    }
-
-    fn number(&mut self) -> Result<Seq, CanvasError> {
+    fn number(&mut self, in_callbacks: bool) -> Result<Seq, CanvasError> {
         if self.next >= ORIGIN_STREAM {
             return Err(CanvasError::at_top("a workflow holds at most 2^40 tasks"));
         }
-        self.callbacks += u64::from(self.within_callbacks > 0);
+        self.callbacks += u64::from(in_callbacks);
         if self.callbacks > MAX_CALLBACKS {
             return Err(CanvasError::at_top(&too_many_callbacks()));
         }
         self.next += 1;
         Ok(self.next - 1)
     }
+}
+
+/// Begins the members of the header of a chord or fold.
+fn header_of<B>(
+    path: &'static str,
+    header: Canvas,
+    outer: &Inherited,
+    fan_out: impl FnOnce(&'static str, Form, Inherited, Vec<Canvas>) -> Result<FanOut<B>, CanvasError>,
+) -> Result<FanOut<B>, CanvasError> {
+    let Canvas { form, extras } = header;
+    let extras = extras.map_or_else(Extras::default, |extras| *extras);
+    if !extras.link.is_empty() {
+        return Err(CanvasError::at_top("cannot add link to group: use a chord").within(path));
+    }
+    let (options, effective) = outer.resolve(&extras.options);
+    check(&effective, &extras).map_err(|error| error.within(path))?;
+    fan_out(path, form, outer.to_members(options), extras.link_error)
 }

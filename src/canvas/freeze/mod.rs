@@ -9,5 +9,5 @@ mod node;
 pub(crate) use catalogue::Catalogue;
 pub(crate) use check::name_excess;
 pub(crate) use error::{CanvasError, Reason, SizeExceeded};
-pub(crate) use freezer::{MemberSink, freeze, plan_subtask};
+pub(crate) use freezer::{Freezer, MemberBuffer, plan_subtask};
 pub(crate) use node::{Callbacks, Def, FanOutDef, Members, Node, SubtaskPlan, TaskDef};

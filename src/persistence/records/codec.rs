@@ -92,7 +92,8 @@ fn seal(kind: Kind, mut record: Vec<u8>) -> Vec<u8> {
     record
 }
 
-fn write<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+/// Appends the encoded body of `value`.
+pub(crate) fn write<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
     bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
         .expect("a Vec accepts all of our own records");
 }

@@ -9,6 +9,7 @@ pub(crate) mod commit_builder;
 pub(crate) mod definition;
 pub(crate) mod export;
 pub(crate) mod keys;
+pub(crate) mod member_pages;
 pub(crate) mod member_table;
 pub(crate) mod meta;
 pub(crate) mod reader;

@@ -10,9 +10,9 @@ use crate::canvas::outcome::{Outcome, Value};
 use crate::persistence::records::backlog::Waiting;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
-use crate::persistence::records::definition;
 use crate::persistence::records::definition::WorkflowHeader;
 use crate::persistence::records::keys;
+use crate::persistence::records::member_pages;
 use crate::persistence::records::reader::Ended;
 use crate::persistence::store::finding;
 use crate::persistence::{Store, StoreError};
@@ -260,7 +260,7 @@ impl<'a> CrossChecks<'a> {
         let Some(pack) = self.pack.take() else {
             return;
         };
-        let nodes = match definition::decode_members(&pack.key, pack.parts) {
+        let nodes = match member_pages::decode_members(&pack.key, pack.parts) {
             Ok(nodes) => nodes,
             Err(error) => return self.unread.push((pack.group.root(), error)),
         };

@@ -9,7 +9,7 @@ use crate::canvas::machine::{Index, Purpose, Record};
 use crate::persistence::StoreError;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
-use crate::persistence::records::{definition, keys};
+use crate::persistence::records::{keys, member_pages};
 
 impl Reader {
     /// Returns the stored members of `group` in the record that holds `index`: the index of the
@@ -38,7 +38,7 @@ impl Reader {
             let (key, value) = part?;
             parts.extend_from_slice(codec::unframe(Kind::Members, &key, &value)?);
         }
-        Ok((first, definition::decode_members(&from, parts)?))
+        Ok((first, member_pages::decode_members(&from, parts)?))
     }
 
     pub(super) fn member(&self, group: Id, index: u64) -> Result<Node, StoreError> {
