@@ -52,8 +52,8 @@ fn arrivals(reports: Vec<Report>) {
 }
 
 fn tells(commands: &[barrier::Command]) -> usize {
-    let is_tell = |command: &&_| matches!(command, barrier::Command::Tell(Verdict::Released));
-    commands.iter().filter(is_tell).count()
+    let is_release = |command: &&_| matches!(command, barrier::Command::Notify(Verdict::Released));
+    commands.iter().filter(is_release).count()
 }
 
 pub(crate) fn group(criterion: &mut Criterion) {

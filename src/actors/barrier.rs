@@ -85,7 +85,7 @@ impl BarrierActor {
                     let owner = self.tether.supervisor();
                     self.engine.launch(self.group.root(), due, owner);
                 }
-                Command::Tell(verdict) => {
+                Command::Notify(verdict) => {
                     self.tether.release();
                     failpoint::reach(Point::Verdict);
                     self.owner.do_send(Decided(verdict));

@@ -263,7 +263,7 @@ impl FanOut {
             match command {
                 Command::Record(record) => commit.record(self.members.group(), record),
                 Command::Launch(due) => run.launch(due, commit),
-                Command::Tell(decided) => verdict = Some(decided),
+                Command::Notify(decided) => verdict = Some(decided),
             }
         }
         verdict

@@ -20,8 +20,8 @@ pub(crate) enum Command {
     Record(Record),
     /// Record these callbacks and run them.
     Launch(Vec<PendingCallback>),
-    /// Tell the owner, which may have been told before.
-    Tell(Verdict),
+    /// Notify the supervisor of the verdict, perhaps not for the first time.
+    Notify(Verdict),
 }
 
 impl Barrier {
@@ -54,11 +54,11 @@ impl Barrier {
         self.arrived.insert(index);
     }
 
-    /// Starts the barrier, or resumes it after the replay. A recorded verdict is told again; a
+    /// Starts the barrier, or resumes it after the replay. The supervisor is notified of a recorded verdict again; a
     /// barrier for no members releases at once.
     pub(crate) fn start(&mut self) -> Vec<Command> {
         match &self.verdict {
-            Some(verdict) => vec![Command::Tell(verdict.clone())],
+            Some(verdict) => vec![Command::Notify(verdict.clone())],
             None => self.decide(),
         }
     }
@@ -108,7 +108,7 @@ impl Barrier {
         self.verdict = Some(verdict.clone());
         vec![
             Command::Record(Record::Verdict(verdict.clone())),
-            Command::Tell(verdict),
+            Command::Notify(verdict),
         ]
     }
 }

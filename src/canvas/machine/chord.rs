@@ -16,7 +16,7 @@ pub(crate) enum Chord {
 }
 
 impl Chord {
-    /// Returns the chord of which these members have arrived. If all have, the barrier tells its
+    /// Returns the chord of which these members have arrived. If all have, the barrier sends its
     /// stored verdict again, which starts the body.
     pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Effect>) {
         let (group, effects) = Group::recover(arrived, window);

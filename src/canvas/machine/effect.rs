@@ -50,7 +50,7 @@ pub(crate) enum Finish {
     AsStep(Index, Report),
     /// As the barrier of the group has decided.
     AsBarrier(Verdict),
-    /// With this failure of a member of the header: the body never runs, a fold gives up its accumulator.
+    /// With this failure of a member of the header: the body never runs, a fold drops its accumulator.
     BrokenHeader(Box<TaskFailure>),
     /// With this outcome of its own.
     With(Outcome),
@@ -87,7 +87,7 @@ pub(crate) trait Supervise: fmt::Debug + Send {
         Vec::new()
     }
 
-    /// A member has ended, and its outcome is recorded. Only a fold is told.
+    /// A member has ended, and its outcome is recorded. Only a fold receives it.
     fn member_arrived(&mut self, _index: Index, _outcome: Outcome) -> Vec<Effect> {
         Vec::new()
     }
@@ -103,7 +103,7 @@ pub(crate) trait Supervise: fmt::Debug + Send {
     /// Returns child `index` as it was started, to start it again.
     fn running_child(&self, index: Index) -> Option<ChildStart>;
 
-    /// Replaces the accumulator by the place where it is kept: a large one is not held in memory.
+    /// Replaces the accumulator by a reference to its record: a large one is not held in memory.
     fn set_accumulator(&mut self, _acc: Value) {}
 
     /// Returns the accumulator of a fold.

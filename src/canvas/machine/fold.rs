@@ -43,8 +43,8 @@ pub(crate) struct Intake {
     /// Failures are taken in like other outcomes.
     settled: bool,
     size: u64,
-    /// A set, because an outcome may be told twice.
-    heard: IndexSet,
+    /// The members whose outcomes have arrived: a set, because an outcome may arrive twice.
+    arrived: IndexSet,
     folded: u64,
     acc: Value,
     /// Outcomes that wait to be taken in, by their position in the fold's order: the member's index,
@@ -79,7 +79,7 @@ impl Intake {
             order,
             settled,
             size,
-            heard: IndexSet::new(size),
+            arrived: IndexSet::new(size),
             folded: 0,
             acc: init,
             waiting: BTreeMap::new(),
@@ -109,11 +109,11 @@ impl Intake {
     }
 
     fn take_in(&mut self, index: Index, outcome: Outcome) {
-        let place = match self.order {
+        let position = match self.order {
             Order::Members => index,
-            Order::Arrivals => self.heard.len,
+            Order::Arrivals => self.arrived.len,
         };
-        if !self.heard.insert(index) {
+        if !self.arrived.insert(index) {
             return;
         }
         if outcome.failure().is_some() && !self.settled {
@@ -122,7 +122,7 @@ impl Intake {
         if self.is_over() {
             self.waiting.clear();
         } else {
-            self.waiting.insert(place, outcome);
+            self.waiting.insert(position, outcome);
         }
     }
 
@@ -167,9 +167,9 @@ impl Intake {
 
     /// Returns the outcomes that can be taken in now, in order.
     fn ready(&self) -> impl Iterator<Item = &Outcome> {
-        let places = self.waiting.iter().zip(self.folded..);
-        places
-            .take_while(|((place, _), next)| *place == next)
+        let positions = self.waiting.iter().zip(self.folded..);
+        positions
+            .take_while(|((position, _), next)| *position == next)
             .map(|((_, outcome), _)| outcome)
     }
 
@@ -200,10 +200,10 @@ fn weight(outcome: &Outcome) -> u64 {
 }
 
 impl Fold {
-    /// Returns the fold with these outcomes. The barrier tells its stored verdict again.
+    /// Returns the fold with these outcomes. The barrier sends its stored verdict again.
     pub(crate) fn recover(intake: Intake, window: u64) -> (Self, Vec<Effect>) {
         let limit = intake.limit(window);
-        let (group, mut effects) = Group::recover_below(intake.heard.clone(), window, limit);
+        let (group, mut effects) = Group::recover_below(intake.arrived.clone(), window, limit);
         let mut fold = Self {
             intake,
             group,

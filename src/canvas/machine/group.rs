@@ -20,7 +20,7 @@ pub(crate) struct Group {
     next: Index,
     /// Only members below this index may start.
     limit: Index,
-    /// The members that are materialised now: a set, because an end may be told twice.
+    /// The members that are materialised now: a set, because an end may be reported twice.
     alive: IndexSet,
     /// How often the actor of each member was lost: nearly always empty.
     restarts: HashMap<Index, u32>,

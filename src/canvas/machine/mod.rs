@@ -86,19 +86,31 @@ pub(crate) enum ChildProgress {
 
 impl ChildProgress {
     /// Returns the progress of a child that waits for this moment.
-    pub(crate) fn waiting(past: AttemptHistory, until: Moment) -> Self {
+    pub(crate) fn waiting(history: AttemptHistory, until: Moment) -> Self {
         let at_ms = until.ms;
         match until.scale {
-            Scale::Steady => Self::Waiting { past, at_ms },
-            Scale::Wall => Self::WaitingUntil { past, at_ms },
+            Scale::Steady => Self::Waiting {
+                past: history,
+                at_ms,
+            },
+            Scale::Wall => Self::WaitingUntil {
+                past: history,
+                at_ms,
+            },
         }
     }
 
     /// Returns the moment that the child waits for, if it waits.
     pub(crate) fn awaited(&self) -> Option<(&AttemptHistory, Moment)> {
         match self {
-            Self::Waiting { past, at_ms } => Some((past, Moment::steady(*at_ms))),
-            Self::WaitingUntil { past, at_ms } => Some((past, Moment::wall(*at_ms))),
+            Self::Waiting {
+                past: history,
+                at_ms,
+            } => Some((history, Moment::steady(*at_ms))),
+            Self::WaitingUntil {
+                past: history,
+                at_ms,
+            } => Some((history, Moment::wall(*at_ms))),
             Self::Started(_) | Self::Done(_) => None,
         }
     }

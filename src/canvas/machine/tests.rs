@@ -1,5 +1,5 @@
 //! The machines by exhaustion: all orders of arrival, each event again and late, a crash after
-//! every step. A small world plays supervisor, barrier and children, and carries out commands.
+//! every step. A small world stands for the supervisor, the barrier and the children, and carries out commands.
 
 mod fold;
 mod life;
@@ -66,10 +66,10 @@ struct Spec {
     /// Bit `i`: member `i` fails.
     fails: u64,
     chord: bool,
-    /// Who arrives first, of those that are alive.
+    /// The order in which members arrive, of those that are alive.
     order: Vec<Index>,
-    /// The supervisor hears of a member's end before it hears the barrier's verdict.
-    stops_first: bool,
+    /// The supervisor is notified of a member's exit before it receives the barrier's verdict.
+    exits_first: bool,
 }
 
 impl Spec {
@@ -87,7 +87,7 @@ impl Spec {
                             window,
                             settled: bits & 1 != 0,
                             chord: bits & 2 != 0,
-                            stops_first: bits & 4 != 0,
+                            exits_first: bits & 4 != 0,
                             fails,
                             order: order.clone(),
                         })
@@ -116,19 +116,19 @@ impl Spec {
     }
 }
 
-/// One life of a group or chord, over what earlier lives left on record.
+/// One life of a group or chord, over the records of earlier lives.
 #[derive(Debug)]
 struct World<'a> {
     spec: &'a Spec,
     barrier: Barrier,
-    owner: Box<dyn Supervise>,
+    supervisor: Box<dyn Supervise>,
     /// What each event recorded: one batch at least, so never cut.
     batches: Vec<Vec<Record>>,
     alive: BTreeSet<Index>,
     arrived_before: BTreeSet<Index>,
     spawned: BTreeMap<Index, u32>,
     bodies: u32,
-    /// The owner's last words.
+    /// How often the supervisor has finished.
     reports: u32,
 }
 
@@ -140,7 +140,7 @@ impl<'a> World<'a> {
         }
         let arrived: IndexSet = barrier.arrived().clone();
         let arrived_before = (0..spec.size).filter(|i| arrived.contains(*i)).collect();
-        let (owner, effects) = if spec.chord {
+        let (supervisor, effects) = if spec.chord {
             let (chord, effects) = Chord::recover(arrived, spec.window);
             (Box::new(chord) as Box<dyn Supervise>, effects)
         } else {
@@ -150,7 +150,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             spec,
             barrier,
-            owner,
+            supervisor,
             batches,
             alive: BTreeSet::new(),
             arrived_before,
@@ -166,15 +166,15 @@ impl<'a> World<'a> {
         world
     }
 
-    /// Every member arrives, in the order of the spec; after each, all that was said before is
-    /// said again, with another outcome.
+    /// Every member arrives, in the order of the spec; after each, all
+    /// earlier events come again, with another outcome.
     fn run(&mut self) {
         while let Some(index) = self.next() {
             self.arrive(index);
             self.repeat();
         }
         if self.bodies > 0 {
-            let chord = &mut self.owner;
+            let chord = &mut self.supervisor;
             let end = report(Outcome::Success(value(99)));
             let effects = chord.child_ended(BODY, end.clone());
             let finish = Effect::finish(Finish::AsLastChild(end.clone()));
@@ -200,13 +200,13 @@ impl<'a> World<'a> {
         let commands = self.barrier.arrive(index, report(self.spec.outcome(index)));
         let verdict = self.record(commands);
         self.alive.remove(&index);
-        if self.spec.stops_first {
+        if self.spec.exits_first {
             self.stopped(index, false);
         }
         if let Some(verdict) = verdict {
             self.decided(verdict);
         }
-        if !self.spec.stops_first {
+        if !self.spec.exits_first {
             self.stopped(index, false);
         }
     }
@@ -233,30 +233,30 @@ impl<'a> World<'a> {
     }
 
     fn stopped(&mut self, index: Index, lost: bool) {
-        let effects = self.owner.child_exited(index, lost);
+        let effects = self.supervisor.child_exited(index, lost);
         self.supervise(effects);
     }
 
     fn decided(&mut self, verdict: Verdict) {
-        let effects = self.owner.decided(verdict);
+        let effects = self.supervisor.decided(verdict);
         self.supervise(effects);
     }
 
-    /// Puts a barrier's records down as one batch; returns what it tells its owner.
+    /// Stores the records of a barrier as one batch; returns the verdict that the supervisor is notified of.
     fn record(&mut self, commands: Vec<barrier::Command>) -> Option<Verdict> {
         let mut batch = Vec::new();
-        let mut told = None;
+        let mut decided = None;
         for command in commands {
             match command {
                 barrier::Command::Record(record) => batch.push(record),
                 barrier::Command::Launch(_) => unreachable!("no callbacks here"),
-                barrier::Command::Tell(verdict) => told = Some(verdict),
+                barrier::Command::Notify(verdict) => decided = Some(verdict),
             }
         }
         if !batch.is_empty() {
             self.batches.push(batch);
         }
-        told
+        decided
     }
 
     fn supervise(&mut self, effects: Vec<Effect>) {
@@ -367,7 +367,7 @@ fn five_members_arrive_in_any_order_and_crash_anywhere() {
                 window: [1, 2, 5][bits % 3],
                 settled: fails.is_multiple_of(3),
                 chord: bits.is_multiple_of(2),
-                stops_first: i.is_multiple_of(2),
+                exits_first: i.is_multiple_of(2),
                 fails,
                 order: order.clone(),
             };
@@ -389,7 +389,7 @@ fn a_second_crash_in_the_middle_of_recovery_changes_nothing() {
         let mut first = World::open(&spec, Vec::new());
         first.run();
         for kept in 0..=first.batches.len() {
-            // The second life goes the other way round.
+            // In the second life members arrive in the reverse order.
             let mut turned = spec.clone();
             turned.order.reverse();
             let mut second = World::open(&turned, first.batches[..kept].to_vec());
@@ -405,7 +405,7 @@ fn a_second_crash_in_the_middle_of_recovery_changes_nothing() {
 }
 
 #[test]
-fn a_lost_member_is_started_again_three_times_and_then_given_up() {
+fn a_lost_member_is_started_again_three_times_and_then_abandoned() {
     for (size, window) in [(1, 1), (3, 1), (3, 2), (3, 3)] {
         for lost in 0..size {
             for times in 1..=MAX_RESTARTS + 1 {
@@ -422,11 +422,11 @@ fn a_lost_member_is_started_again_three_times_and_then_given_up() {
                     if time <= MAX_RESTARTS {
                         assert_eq!(effects, [Effect::Restart(lost)]);
                     } else {
-                        // Its place in the window goes to the next one.
+                        // The next member takes its room in the window.
                         let next = (lost + window < size).then(|| Effect::member(lost + window));
                         let expected = [Effect::Abandon(lost)].into_iter().chain(next);
                         assert_eq!(effects, expected.collect::<Vec<_>>());
-                        assert!(group.child_exited(lost, true).is_empty(), "given up twice");
+                        assert!(group.child_exited(lost, true).is_empty(), "abandoned twice");
                     }
                     assert_eq!(effects, chord.child_exited(lost, true));
                 }
@@ -436,7 +436,7 @@ fn a_lost_member_is_started_again_three_times_and_then_given_up() {
 }
 
 #[test]
-fn a_lost_body_is_started_again_three_times_and_then_given_up() {
+fn a_lost_body_is_started_again_three_times_and_then_abandoned() {
     let (mut chord, commands) = Chord::recover(IndexSet::new(0), 1);
     assert!(commands.is_empty());
     assert!(
@@ -453,7 +453,7 @@ fn a_lost_body_is_started_again_three_times_and_then_given_up() {
     assert_eq!(chord.child_exited(BODY, true), [Effect::Abandon(BODY)]);
 }
 
-/// Runs a chain over what is on record to its end; returns the reports.
+/// Runs a recorded chain to its end; returns the reports.
 fn run_chain(len: Index, fails: Option<Index>, batches: &mut Vec<Vec<Record>>) -> Vec<Report> {
     let outcome = |index: Index| match fails {
         Some(at) if at == index => Outcome::Failure(failure(index)),
@@ -494,7 +494,7 @@ fn run_chain(len: Index, fails: Option<Index>, batches: &mut Vec<Vec<Record>>) -
         if !batch.is_empty() {
             batches.push(batch);
         }
-        // Who does not run is not heard, whatever it says.
+        // Reports of steps that do not run change nothing.
         for index in (0..len + 2).filter(|index| Some(*index) != running) {
             for outcome in [outcome(index), Outcome::Failure(failure(77))] {
                 assert!(chain.child_ended(index, report(outcome)).is_empty());
@@ -511,7 +511,7 @@ fn run_chain(len: Index, fails: Option<Index>, batches: &mut Vec<Vec<Record>>) -
 }
 
 #[test]
-fn a_chain_hands_each_value_on_once_over_any_crash() {
+fn a_chain_passes_each_value_on_once_over_any_crash() {
     for len in 0..=5 {
         for fails in (0..len).map(Some).chain([None]) {
             let mut batches = Vec::new();
@@ -533,7 +533,7 @@ fn a_chain_hands_each_value_on_once_over_any_crash() {
 }
 
 #[test]
-fn a_lost_step_is_given_up_after_three_restarts() {
+fn a_lost_step_is_abandoned_after_three_restarts() {
     let (mut chain, _) = Chain::recover(2, None, value(0), []);
     for step in 0..2 {
         for _ in 0..MAX_RESTARTS {
@@ -550,12 +550,12 @@ enum Turn {
     Granted,
     Value,
     Fails,
-    /// An earlier attempt says something.
+    /// An earlier attempt reports.
     Stale,
     Due,
     /// A crash that leaves all that was recorded.
     Crash,
-    /// A crash that takes the last batch back, and what waited for it.
+    /// A crash that loses the last batch, and all that waited for it.
     LosingCrash,
 }
 
@@ -581,7 +581,7 @@ fn policy() -> RetryPolicy {
     }
 }
 
-/// A task's life, with what is on record and which attempts were really run.
+/// A task's life: its records, and the attempts that ran.
 #[derive(Debug, Default)]
 struct TaskLog {
     records: Vec<ChildProgress>,
@@ -685,9 +685,11 @@ fn a_tasks_attempts_rise_its_retries_are_counted_and_a_crash_uses_none() {
         );
         assert!(log.reports.len() <= 1, "{turns:?}");
         for change in &log.records {
-            if let ChildProgress::Started(past) | ChildProgress::Waiting { past, .. } = change {
-                assert!(past.retries <= past.attempt, "{turns:?}");
-                assert!(past.retries <= MAX_RETRIES);
+            if let ChildProgress::Started(history) | ChildProgress::Waiting { past: history, .. } =
+                change
+            {
+                assert!(history.retries <= history.attempt, "{turns:?}");
+                assert!(history.retries <= MAX_RETRIES);
             }
         }
         let retried: Vec<_> = log
@@ -713,7 +715,7 @@ fn a_tasks_attempts_rise_its_retries_are_counted_and_a_crash_uses_none() {
 }
 
 #[test]
-fn a_task_fails_for_good_behind_its_last_retry_whatever_crashes_between() {
+fn a_task_fails_for_good_after_its_last_retry_whatever_crashes_between() {
     use Turn::{Crash, Due, Fails, Granted};
     for crashes in 0..1u32 << 8 {
         let story = [Granted, Fails, Due, Granted, Fails, Due, Granted, Fails];
@@ -752,9 +754,9 @@ fn all_turns(turns: &mut Vec<Turn>, depth: usize, test: &mut impl FnMut(&[Turn])
 struct Flow {
     machine: Workflow,
     records: Vec<Record>,
-    /// The result is on record.
+    /// The result is recorded.
     result: bool,
-    /// Its end is on record; `forgotten`: as that of one that is forgotten.
+    /// Its end is recorded; `forgotten`: as the end of a forgotten workflow.
     ended: bool,
     forgotten: bool,
     running: BTreeSet<Index>,
@@ -829,7 +831,7 @@ impl Flow {
                 self.machine.root_ended(end(ROOT))
             }
             Happens::Launches => {
-                // The barrier records it with the member's end, and tells the engine.
+                // The barrier records it with the member's end, and notifies the engine.
                 if !self.known(4) {
                     self.records.push(Record::Due {
                         seq: 4,
@@ -914,8 +916,8 @@ impl Flow {
                 assert_eq!(done(seq), usize::from(flow.known(seq)), "{history:?}");
             }
             assert!([1, 2, 3].into_iter().all(|seq| flow.known(seq)));
-            let told = history.iter().any(|h| matches!(h, Happens::IsForgotten));
-            assert_eq!(flow.forgotten, told, "{history:?}");
+            let is_forgotten = history.iter().any(|h| matches!(h, Happens::IsForgotten));
+            assert_eq!(flow.forgotten, is_forgotten, "{history:?}");
             return;
         }
         assert!(!flow.running.is_empty(), "it will never end: {history:?}");
@@ -959,7 +961,7 @@ fn a_workflow_ends_once_when_root_and_callbacks_have_in_any_interleaving() {
 }
 
 #[test]
-fn a_lost_root_or_callback_is_started_again_three_times_and_then_given_up() {
+fn a_lost_root_or_callback_is_started_again_three_times_and_then_abandoned() {
     let mut machine = Workflow::default();
     machine.launch(due(4));
     for index in [ROOT, 4] {
@@ -975,7 +977,7 @@ fn a_lost_root_or_callback_is_started_again_three_times_and_then_given_up() {
             [workflow::Command::Abandon(index)]
         );
     }
-    assert!(machine.stopped(7, true).is_empty(), "nobody is 7");
+    assert!(machine.stopped(7, true).is_empty(), "there is no child 7");
 }
 
 #[test]
@@ -986,8 +988,8 @@ fn a_queue_grants_by_priority_then_age_and_never_more_than_its_slots() {
     {
         let mut queue = Queue::new(slots);
         let (mut free, mut waiting, mut held) = (slots, Vec::new(), 0);
-        for place in 0..8 {
-            match story / 4u32.pow(place) % 4 {
+        for request in 0..8 {
+            match story / 4u32.pow(request) % 4 {
                 3 if held == 0 => {}
                 3 => {
                     // The highest priority; of equals the first that came.
@@ -1004,14 +1006,14 @@ fn a_queue_grants_by_priority_then_age_and_never_more_than_its_slots() {
                     }
                 }
                 priority => {
-                    let granted = queue.request(priority as u8, place);
+                    let granted = queue.request(priority as u8, request);
                     if free > 0 {
-                        assert_eq!(granted, Some(place));
+                        assert_eq!(granted, Some(request));
                         free -= 1;
                         held += 1;
                     } else {
                         assert_eq!(granted, None);
-                        waiting.push((priority, place));
+                        waiting.push((priority, request));
                     }
                 }
             }

@@ -140,7 +140,7 @@ impl<'a> World<'a> {
         };
         world.perform(commands);
         let commands = world.barrier.start();
-        world.tell(commands);
+        world.notify(commands);
         world
     }
 
@@ -168,7 +168,7 @@ impl<'a> World<'a> {
     fn arrive(&mut self, index: Index) {
         self.alive.remove(&index);
         let commands = self.barrier.arrive(index, report(self.spec.outcome(index)));
-        self.tell(commands);
+        self.notify(commands);
         let again = self.fold.member_arrived(index, Outcome::Success(value(77)));
         assert_eq!(again, [], "{index} arrived twice");
         let commands = self.fold.child_exited(index, false);
@@ -176,10 +176,10 @@ impl<'a> World<'a> {
         assert_eq!(self.fold.child_exited(index, true), []);
     }
 
-    /// What the barrier says: each outcome, then its verdict.
-    fn tell(&mut self, commands: Vec<barrier::Command>) {
+    /// Carries out the commands of the barrier: each outcome goes to the fold, then the verdict.
+    fn notify(&mut self, commands: Vec<barrier::Command>) {
         let mut batch = Vec::new();
-        let mut told = Vec::new();
+        let mut arrived = Vec::new();
         for command in commands {
             match command {
                 barrier::Command::Record(record) => {
@@ -189,13 +189,13 @@ impl<'a> World<'a> {
                         change: ChildProgress::Done(outcome),
                     } = record
                     {
-                        told.push((index, outcome));
+                        arrived.push((index, outcome));
                     }
                 }
                 barrier::Command::Launch(_) => unreachable!("no callbacks here"),
-                barrier::Command::Tell(verdict) => {
+                barrier::Command::Notify(verdict) => {
                     self.batches.push(std::mem::take(&mut batch));
-                    for (index, outcome) in told.drain(..) {
+                    for (index, outcome) in arrived.drain(..) {
                         let commands = self.fold.member_arrived(index, outcome);
                         self.perform(commands);
                     }
@@ -206,7 +206,7 @@ impl<'a> World<'a> {
             }
         }
         self.batches.push(batch);
-        for (index, outcome) in told {
+        for (index, outcome) in arrived {
             let commands = self.fold.member_arrived(index, outcome);
             self.perform(commands);
         }
@@ -230,7 +230,7 @@ impl<'a> World<'a> {
         assert!(is_run(index));
         let commands = self.fold.child_ended(index, end.clone());
         self.perform(commands);
-        // A late word of it is not taken for the next one's.
+        // A late report of this run is not taken for that of the next one.
         assert_eq!(self.fold.child_ended(index, end), []);
         assert_eq!(self.fold.child_exited(index, false), []);
     }
@@ -415,13 +415,13 @@ fn a_lost_run_is_started_again_three_times_and_then_given_up() {
 }
 
 #[test]
-fn a_run_goes_on_where_its_attempts_had_got() {
+fn a_run_resumes_where_its_attempts_had_got() {
     let started = |attempt| {
-        let past = AttemptHistory {
+        let history = AttemptHistory {
             attempt,
             ..AttemptHistory::default()
         };
-        ChildProgress::Started(past)
+        ChildProgress::Started(history)
     };
     let records = |run: Index| {
         let mut records: Vec<_> = (0..2)

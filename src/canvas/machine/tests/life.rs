@@ -24,7 +24,7 @@ enum Event {
     ChildEnds(Index),
     ChildFails(Index),
     ChildIsLost(Index),
-    /// The task is marked as revoked, and the machine is told.
+    /// The task is marked as revoked, and the machine is notified.
     Revoke,
     Crash,
     /// A crash that loses the last event's records.
@@ -394,13 +394,13 @@ impl TaskWorld {
                     self.requested = true;
                 }
                 task::Command::Record(change) => {
-                    let past = match &change {
-                        ChildProgress::Started(past) => Some(past),
-                        change => change.awaited().map(|(past, _)| past),
+                    let history = match &change {
+                        ChildProgress::Started(history) => Some(history),
+                        change => change.awaited().map(|(history, _)| history),
                     };
-                    if let Some(past) = past {
+                    if let Some(history) = history {
                         let deadline = self.rules.timed.then_some(EXPIRES_MS);
-                        assert_eq!(past.expires_ms, deadline, "the deadline moved");
+                        assert_eq!(history.expires_ms, deadline, "the deadline moved");
                     }
                     self.changes.push(change);
                 }
@@ -430,11 +430,11 @@ impl TaskWorld {
         if self.rules.timed {
             assert!((ETA_MS..EXPIRES_MS).contains(&self.now_ms));
         }
-        let Some(ChildProgress::Started(past)) = self.changes.last() else {
+        let Some(ChildProgress::Started(history)) = self.changes.last() else {
             panic!("it runs before that is on record");
         };
-        assert_eq!((past.attempt, &past.args), (attempt, &args));
-        assert!(past.retries < past.attempt && past.retries <= MAX_RETRIES);
+        assert_eq!((history.attempt, &history.args), (attempt, &args));
+        assert!(history.retries < history.attempt && history.retries <= MAX_RETRIES);
         self.runs = Some(attempt);
         self.added = 0;
         self.ran.push(attempt);

@@ -1,4 +1,4 @@
-//! Groups, chords and folds that are revoked at any point of their lives; what is marked; what is told.
+//! Groups, chords and folds that are revoked at any point of their lives; the marks; the answers.
 
 use super::*;
 use crate::canvas::Order;
@@ -7,20 +7,20 @@ use crate::canvas::machine::fold_run::run_index;
 use crate::canvas::revocation::{Revocations, answer, node_key};
 use crate::canvas::revoke_outcome::RevokeOutcome;
 
-/// A group, or a chord's header, of which some have arrived when it is revoked.
-struct Fan {
+/// A group or chord that is revoked when some of its members have arrived.
+struct Revoked {
     barrier: Barrier,
-    owner: Box<dyn Supervise>,
+    supervisor: Box<dyn Supervise>,
     alive: BTreeSet<Index>,
     revoked: bool,
-    /// How often it said that it is revoked, and that is its last word.
+    /// How often it has finished as revoked.
     ends: u32,
 }
 
-impl Fan {
+impl Revoked {
     fn open(spec: &Spec) -> Self {
         let none = IndexSet::new(spec.size);
-        let (owner, effects) = match spec.chord {
+        let (supervisor, effects) = match spec.chord {
             true => {
                 let (chord, effects) = Chord::recover(none, spec.window);
                 (Box::new(chord) as Box<dyn Supervise>, effects)
@@ -30,15 +30,15 @@ impl Fan {
                 (Box::new(group) as Box<dyn Supervise>, effects)
             }
         };
-        let mut fan = Self {
+        let mut group = Self {
             barrier: Barrier::new(spec.size, spec.settled),
-            owner,
+            supervisor,
             alive: BTreeSet::new(),
             revoked: false,
             ends: 0,
         };
-        fan.perform(effects);
-        fan
+        group.perform(effects);
+        group
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {
@@ -52,7 +52,7 @@ impl Fan {
                     assert!(self.revoked && self.alive.is_empty(), "{:?}", self.alive);
                     self.ends += 1;
                 }
-                // What it says before it is revoked is on its way already.
+                // An effect from before it was revoked has been carried out already.
                 _ => assert!(!self.revoked, "{effect:?}"),
             }
         }
@@ -60,57 +60,57 @@ impl Fan {
 
     fn revoke(&mut self) {
         self.revoked = true;
-        let effects = self.owner.revoked();
+        let effects = self.supervisor.revoked();
         self.perform(effects);
     }
 
     fn decided(&mut self, verdict: Verdict) {
-        let effects = self.owner.decided(verdict);
+        let effects = self.supervisor.decided(verdict);
         self.perform(effects);
     }
 
-    /// A member ends; the supervisor hears of it, and of the verdict only if it `is_told`.
-    fn arrive(&mut self, index: Index, outcome: Outcome, is_told: bool) {
+    /// A member ends; the supervisor is notified of it, and of the verdict only if `is_notified`.
+    fn arrive(&mut self, index: Index, outcome: Outcome, is_notified: bool) {
         self.alive.remove(&index);
         let commands = self.barrier.arrive(index, outcome.into());
         let verdict = commands.into_iter().find_map(|command| match command {
-            barrier::Command::Tell(verdict) => Some(verdict),
+            barrier::Command::Notify(verdict) => Some(verdict),
             _ => None,
         });
         for _ in 0..2 {
-            let effects = self.owner.child_exited(index, false);
+            let effects = self.supervisor.child_exited(index, false);
             self.perform(effects);
         }
-        if let Some(verdict) = verdict.filter(|_| is_told) {
+        if let Some(verdict) = verdict.filter(|_| is_notified) {
             self.decided(verdict);
         }
     }
 }
 
 #[test]
-fn a_group_revoked_at_any_point_starts_nobody_more_and_ends_when_the_last_has() {
+fn a_group_revoked_at_any_point_starts_no_other_member_and_ends_when_the_last_has() {
     let mut trials = 0;
     for spec in Spec::all(4).filter(|spec| spec.size > 0) {
         for after in 0..spec.size {
-            for is_told in [true, false] {
-                let mut fan = Fan::open(&spec);
+            for is_notified in [true, false] {
+                let mut group = Revoked::open(&spec);
                 for _ in 0..after {
-                    let next = spec.order.iter().find(|index| fan.alive.contains(index));
+                    let next = spec.order.iter().find(|index| group.alive.contains(index));
                     let next = *next.expect("one is alive until all have ended");
-                    fan.arrive(next, spec.outcome(next), true);
+                    group.arrive(next, spec.outcome(next), true);
                 }
                 for _ in 0..2 {
-                    fan.revoke();
+                    group.revoke();
                 }
-                assert_eq!(fan.ends, 0, "{after} of {spec:?}");
+                assert_eq!(group.ends, 0, "{after} of {spec:?}");
                 for index in spec.order.iter().rev() {
-                    if fan.alive.contains(index) {
+                    if group.alive.contains(index) {
                         let outcome = Outcome::Revoked(failure(*index));
-                        fan.arrive(*index, outcome, is_told);
-                        fan.revoke();
+                        group.arrive(*index, outcome, is_notified);
+                        group.revoke();
                     }
                 }
-                assert_eq!(fan.ends, 1, "{after} of {spec:?}");
+                assert_eq!(group.ends, 1, "{after} of {spec:?}");
                 trials += 1;
             }
         }
@@ -128,15 +128,15 @@ fn a_group_whose_verdict_is_on_its_way_is_revoked_with_it() {
             fails: 0,
             chord,
             order: Vec::new(),
-            stops_first: false,
+            exits_first: false,
         };
-        let mut fan = Fan::open(&spec);
-        fan.revoke();
-        fan.revoke();
-        assert_eq!(fan.ends, 1);
-        fan.revoked = false;
-        fan.decided(Verdict::Released);
-        assert_eq!(fan.ends, 1);
+        let mut group = Revoked::open(&spec);
+        group.revoke();
+        group.revoke();
+        assert_eq!(group.ends, 1);
+        group.revoked = false;
+        group.decided(Verdict::Released);
+        assert_eq!(group.ends, 1);
     }
 }
 
@@ -164,7 +164,7 @@ fn a_fold_revoked_at_any_point_ends_when_its_members_and_its_run_have() {
                         }
                     };
                     perform(&mut effects, &mut alive, &mut runs);
-                    // The first run goes on all the time.
+                    // The first run runs all the time.
                     for _ in 0..after {
                         let index = alive.pop_first().expect("one is alive");
                         effects = machine.member_arrived(index, Outcome::Success(value(index)));
@@ -175,21 +175,21 @@ fn a_fold_revoked_at_any_point_ends_when_its_members_and_its_run_have() {
                     assert_eq!(machine.revoked(), []);
                     let end = || Outcome::Revoked(failure(9)).into();
                     let revoked = || Effect::finish(Finish::Revoked);
-                    let mut said = Vec::new();
+                    let mut effects_after = Vec::new();
                     if let Some(first) = runs.filter(|_| run_ends_first) {
-                        said.extend(machine.child_ended(run_index(first), end()));
+                        effects_after.extend(machine.child_ended(run_index(first), end()));
                     }
                     for index in alive {
-                        said.extend(machine.child_exited(index, false));
-                        said.extend(machine.child_exited(index, false));
+                        effects_after.extend(machine.child_exited(index, false));
+                        effects_after.extend(machine.child_exited(index, false));
                     }
                     if let Some(first) = runs.filter(|_| !run_ends_first) {
-                        assert!(!said.contains(&revoked()), "its run goes on");
-                        said.extend(machine.child_ended(run_index(first), end()));
-                        said.extend(machine.child_ended(run_index(first), end()));
+                        assert!(!effects_after.contains(&revoked()), "its run has not ended");
+                        effects_after.extend(machine.child_ended(run_index(first), end()));
+                        effects_after.extend(machine.child_ended(run_index(first), end()));
                     }
-                    said.retain(|effect| !matches!(effect, Effect::Record(_)));
-                    assert_eq!(said, [revoked()]);
+                    effects_after.retain(|effect| !matches!(effect, Effect::Record(_)));
+                    assert_eq!(effects_after, [revoked()]);
                     assert_eq!(machine.decided(Verdict::Released), []);
                 }
             }
@@ -198,7 +198,7 @@ fn a_fold_revoked_at_any_point_ends_when_its_members_and_its_run_have() {
 }
 
 #[test]
-fn what_is_marked_is_met_by_itself_and_by_all_below_it_until_its_workflow_has_ended() {
+fn a_mark_applies_to_its_node_and_all_below_it_until_its_workflow_has_ended() {
     let root = Id::from(uuid::Uuid::nil());
     let other = Id::next(Some(root), 1, 0);
     let path = |length: u64| (0..length).rev().map(|at| node_key(root.node(at), at));
@@ -222,7 +222,7 @@ fn what_is_marked_is_met_by_itself_and_by_all_below_it_until_its_workflow_has_en
 }
 
 #[test]
-fn what_is_told_is_what_the_record_says() {
+fn the_answer_follows_the_record() {
     let by_revocation = Outcome::Revoked(TaskFailure::revoked(Id::from(uuid::Uuid::nil()), "t"));
     let own = [
         Outcome::Success(value(1)),
@@ -232,8 +232,8 @@ fn what_is_told_is_what_the_record_says() {
     for is_settled in [false, true] {
         for has_begun in [false, true] {
             for outcome in &own {
-                let told = answer(Some(outcome), has_begun, is_settled);
-                assert_eq!(told, Some(RevokeOutcome::AlreadyDone));
+                let answered = answer(Some(outcome), has_begun, is_settled);
+                assert_eq!(answered, Some(RevokeOutcome::AlreadyDone));
             }
         }
         for outcome in [None, Some(&by_revocation)] {
@@ -241,8 +241,8 @@ fn what_is_told_is_what_the_record_says() {
                 answer(outcome, false, is_settled),
                 Some(RevokeOutcome::BeforeStart)
             );
-            let told = answer(outcome, true, is_settled);
-            assert_eq!(told, is_settled.then_some(RevokeOutcome::Cancelling));
+            let answered = answer(outcome, true, is_settled);
+            assert_eq!(answered, is_settled.then_some(RevokeOutcome::Cancelling));
         }
     }
 }
