@@ -12,6 +12,7 @@ use crate::canvas::id::Id;
 use crate::canvas::time::Time;
 use crate::persistence::records::meta;
 use crate::persistence::records::steady::ClockReading;
+use crate::split_mix;
 
 /// How often the scheduler reads the clocks while any timer is pending: the wall clock may be set,
 /// or the machine suspended, without any timer firing.
@@ -61,7 +62,7 @@ struct Manual {
     /// random.
     changed: Notify,
     /// The count of random numbers drawn: the sequence is the same in each run of a test.
-    draws: AtomicU64,
+    random: AtomicU64,
 }
 
 impl Clock {
@@ -81,7 +82,7 @@ impl Clock {
             passed_ms: AtomicU64::new(millis(start)),
             set_ms: AtomicI64::new(0),
             changed: Notify::new(),
-            draws: AtomicU64::new(0),
+            random: AtomicU64::new(0),
         };
         Self::over(Source::Manual(Arc::new(manual)), Some("manual".into()))
     }
@@ -231,13 +232,9 @@ impl Clock {
     pub(crate) fn random(&self) -> u64 {
         match &self.source {
             Source::System(_) | Source::Untimed(_) => rand::random(),
-            // SplitMix64 (Steele, Lea and Flood, 2014).
             Source::Manual(manual) => {
-                let draw = manual.draws.fetch_add(1, Ordering::Relaxed) + 1;
-                let mut z = draw.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                z ^ (z >> 31)
+                let state = manual.random.fetch_add(split_mix::STEP, Ordering::Relaxed);
+                split_mix::number(state.wrapping_add(split_mix::STEP))
             }
         }
     }

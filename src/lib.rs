@@ -68,6 +68,7 @@ mod messages;
 pub mod persistence;
 pub mod prelude;
 mod result;
+mod split_mix;
 mod task;
 mod testing;
 mod text;

@@ -85,7 +85,7 @@ fn map_reduce_counts_a_text_whose_words_are_too_many_for_a_value() {
     let long = "x".repeat(2 << 20);
     let mut words = String::new();
     for n in 0..150_000u64 {
-        let word = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let word = n.reverse_bits();
         words.push_str(&format!("{word:016x} "));
     }
     words.push_str(&format!("{long} {long} {long}, twice twice\n"));

@@ -23,6 +23,9 @@ mod error;
 #[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../../src/persistence/mod.rs"]
 mod persistence;
+#[allow(dead_code)]
+#[path = "../../src/split_mix.rs"]
+mod split_mix;
 #[allow(dead_code, unreachable_pub)]
 mod testing;
 

@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
+use crate::split_mix;
+
 #[derive(Debug)]
 pub(crate) struct Dice(Cell<u64>);
 
@@ -12,11 +13,8 @@ impl Dice {
     }
 
     pub(crate) fn next(&self) -> u64 {
-        self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
-        let mut z = self.0.get();
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.set(self.0.get().wrapping_add(split_mix::STEP));
+        split_mix::number(self.0.get())
     }
 
     /// Returns one of `0..count`.

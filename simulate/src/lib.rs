@@ -91,6 +91,8 @@ mod model;
 mod plan;
 mod revoke;
 mod run;
+#[path = "../../src/split_mix.rs"]
+mod split_mix;
 mod tasks;
 mod world;
 

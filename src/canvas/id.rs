@@ -153,6 +153,7 @@ impl From<Uuid> for Id {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::split_mix;
 
     #[test]
     fn ids_are_version_7_and_keep_their_parts() {
@@ -179,12 +180,9 @@ mod tests {
 
     #[test]
     fn a_million_ids_rise_over_restarts_with_clocks_that_jump() {
-        let (mut last, mut now, mut noise) = (None, 1_700_000_000_000_u64, 7_u64);
+        let (mut last, mut now) = (None, 1_700_000_000_000_u64);
         for n in 0..1_000_000_u64 {
-            // xorshift, so that a failure can be repeated.
-            noise ^= noise << 13;
-            noise ^= noise >> 7;
-            noise ^= noise << 17;
+            let noise = split_mix::number(n);
             now = match noise % 1_000 {
                 0 => now - noise % 90_000_000,
                 1 => now + noise % 90_000_000,

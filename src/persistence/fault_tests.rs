@@ -5,6 +5,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::{Batch, Durability, MemoryStore, Pair, RedbStore, SledStore, Store, StoreError};
+use crate::split_mix;
 
 mod damage;
 #[cfg(target_os = "linux")]
@@ -143,13 +144,10 @@ fn copy_into(from: &Path, to: &Path) {
     }
 }
 
-/// Returns xorshift numbers, so that a failure can be repeated.
+/// Returns random numbers that the seed determines, so that a failure can be repeated.
 pub(super) fn noise(seed: u64) -> impl Iterator<Item = u64> {
-    std::iter::successors(Some(seed * 2 + 1), |x| {
-        let x = x ^ (x << 13);
-        let x = x ^ (x >> 7);
-        Some(x ^ (x << 17))
-    })
+    let next = |state: &u64| Some(state.wrapping_add(split_mix::STEP));
+    std::iter::successors(next(&seed), next).map(split_mix::number)
 }
 
 /// Returns the `n`th batch of a small load.

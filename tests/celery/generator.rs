@@ -10,6 +10,7 @@ use crate::build::{
     chain, chord, chord_over, group, immutable, kind, linked, map, on_err, raw_chain, s, si,
     starmap, with_callback, with_kwargs, with_option,
 };
+use crate::split_mix;
 
 /// A canvas, and what its outermost `apply_async` is given.
 pub(crate) struct Generated {
@@ -474,15 +475,13 @@ fn list_of(members: &[Type]) -> Type {
     }
 }
 
-/// SplitMix64: the same canvases everywhere, for ever.
+/// Random numbers that the seed determines: the same canvases everywhere, for ever.
 struct Rng(u64);
 
 impl Rng {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0 = self.0.wrapping_add(split_mix::STEP);
+        split_mix::number(self.0)
     }
 
     fn fork(&mut self) -> Self {

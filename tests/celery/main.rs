@@ -11,6 +11,9 @@ mod model;
 mod program;
 mod quirks;
 
+#[path = "../../src/split_mix.rs"]
+mod split_mix;
+
 // One vocabulary: the example's tasks, and its own unit tests, which cargo runs only here.
 #[path = "../../examples/celery_canvas/python.rs"]
 mod python;

@@ -30,6 +30,9 @@ mod strace;
 mod submit;
 mod threads;
 
+#[path = "../../src/split_mix.rs"]
+mod split_mix;
+
 // The example's own unit tests run here: an example that cargo tests is not built as a program,
 // and the program is what this test needs.
 #[allow(dead_code)]
@@ -71,16 +74,13 @@ fn seed() -> u64 {
     seed
 }
 
-/// splitmix64, so that a seed says all.
+/// Random numbers that the seed determines.
 struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
+        self.0 = self.0.wrapping_add(split_mix::STEP);
+        split_mix::number(self.0) % limit
     }
 }
 

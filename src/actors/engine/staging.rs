@@ -15,8 +15,8 @@ use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::freeze::CanvasError;
 use crate::canvas::id::{Id, Seq};
 use crate::error::{Error, Result};
-use crate::persistence::records::definition::{Definition, DefinitionPages};
 use crate::persistence::Batch;
+use crate::persistence::records::definition::{Definition, DefinitionPages};
 use crate::task::Registry;
 
 /// A submission is staged in batches of about this many bytes.
