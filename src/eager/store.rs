@@ -37,8 +37,12 @@ impl EagerStore {
         let reader = Reader::new(Arc::new(MemoryStore::new()));
         let durable = Arc::default();
         let durable_reader = reader.up_to(Arc::clone(&durable));
-        // Each submission runs to its end at once, so that none is pending.
-        let admission = AdmissionControl::new(Load::ONE);
+        // Each submission runs to its end at once, so that none is pending and no limit is needed.
+        let limit = Load {
+            tasks: u64::MAX,
+            bytes: u64::MAX,
+        };
+        let admission = AdmissionControl::new(limit);
         let view = DurableView::new(durable_reader, durable, clock.untimed(), admission, None);
         Self {
             view: Arc::new(view),
