@@ -103,10 +103,7 @@ pub use testing::failpoint::reached;
 pub use testing::fuzzing;
 #[cfg(feature = "__simulation")]
 #[doc(hidden)]
-pub mod simulation {
-    pub use crate::app::here::{shutdown, start};
-    pub use crate::testing::simulation::{Chance, set_chance};
-}
+pub mod simulation;
 
 /// The examples in the README compile, and run where they can.
 #[cfg(doctest)]

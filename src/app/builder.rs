@@ -31,7 +31,7 @@ pub struct AppBuilder {
     data: AppData,
     durability: Durability,
     retention: Duration,
-    pub(super) grace: Duration,
+    pub(crate) grace: Duration,
     window: u64,
     live: u64,
     async_slots: u64,
@@ -496,7 +496,7 @@ impl AppBuilder {
     }
 
     /// Checks the settings, and returns the registry of the tasks.
-    pub(super) fn registry(&mut self) -> Result<Registry> {
+    pub(crate) fn registry(&mut self) -> Result<Registry> {
         self.check()?;
         let tasks = std::mem::take(&mut self.tasks);
         for queue in self.queues.keys() {
@@ -534,7 +534,7 @@ impl AppBuilder {
         check("quarantine_after", crashes, crashes >= 3, "at least 3")
     }
 
-    pub(super) fn engine(self, registry: Registry) -> Engine {
+    pub(crate) fn engine(self, registry: Registry) -> Engine {
         Engine {
             store: self.store,
             registry,

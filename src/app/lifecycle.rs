@@ -41,18 +41,18 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const BLOCKING_GRACE: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
-pub(super) struct Running {
-    pub(super) backend: Arc<dyn Backend>,
-    pub(super) grace: Duration,
+pub(crate) struct Running {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) grace: Duration,
     /// `None` in an eager app, and in a simulation, whose engine has no thread.
-    pub(super) engine: Option<EngineThread>,
+    pub(crate) engine: Option<EngineThread>,
     /// False in a simulation, in which a dropped system is a crash.
-    pub(super) stops_when_dropped: bool,
+    pub(crate) stops_when_dropped: bool,
 }
 
 /// The engine's thread, which stops all others when it ends.
 #[derive(Debug)]
-pub(super) struct EngineThread {
+pub(crate) struct EngineThread {
     /// The store's directory, if it has one.
     pub(super) directory: Option<PathBuf>,
     /// Closed when everything has stopped.
@@ -168,7 +168,7 @@ async fn wait_for_stopping() {
 }
 
 /// The settings that the engine's thread needs to start.
-pub(super) struct Engine {
+pub(crate) struct Engine {
     pub(super) store: Source,
     pub(super) registry: Registry,
     pub(super) durability: Durability,
@@ -252,7 +252,7 @@ impl Engine {
     }
 
     /// Starts the actors on this thread, and the store's actor through `start_store`.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         self,
         workers: UserRuntime,
         start_store: impl FnOnce(StoreActor) -> Addr<StoreActor>,

@@ -1,8 +1,6 @@
 //! The app: opens a store, starts the engine over it, and submits canvases.
 
 mod builder;
-#[cfg(feature = "__simulation")]
-pub(crate) mod here;
 mod lifecycle;
 mod maintenance;
 mod runtime;
@@ -12,7 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::builder::AppBuilder;
-use self::lifecycle::{Running, Source};
+pub(crate) use self::lifecycle::Running;
+use self::lifecycle::Source;
 
 use crate::backend;
 use crate::backend::slot_holder;
@@ -57,7 +56,7 @@ use crate::result::{AsyncResult, Wait};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct App(Arc<Running>);
+pub struct App(pub(crate) Arc<Running>);
 
 impl App {
     /// Configures an app over the sled store in this directory, which is created if it does not

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::backend::pool::STACK;
+use crate::backend::pool::{Pool, STACK};
 use crate::backend::user_runtime::UserRuntime;
 use crate::persistence::store::fs::threads;
 
@@ -53,8 +53,9 @@ impl Runtime {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(count).thread_name("chordal-worker");
         let tokio = builder.thread_stack_size(STACK).enable_all().build()?;
+        let pool = Pool::new(tokio.handle().clone());
         Ok(Self {
-            workers: UserRuntime::new(tokio.handle().clone()),
+            workers: UserRuntime::new(tokio.handle().clone(), Some(pool)),
             tokio: Some(tokio),
         })
     }

@@ -19,18 +19,8 @@ pub(crate) struct UserRuntime {
 }
 
 impl UserRuntime {
-    pub(crate) fn new(runtime: Handle) -> Self {
-        let pool = Some(Pool::new(runtime.clone()));
+    pub(crate) fn new(runtime: Handle, pool: Option<Arc<Pool>>) -> Self {
         Self { runtime, pool }
-    }
-
-    /// Returns a handle to a single-threaded runtime that the engine shares.
-    #[cfg(feature = "__simulation")]
-    pub(crate) fn on_this_thread(runtime: Handle) -> Self {
-        Self {
-            runtime,
-            pool: None,
-        }
     }
 
     pub(crate) fn spawn<T: Send + 'static>(
