@@ -121,7 +121,8 @@ impl Stage {
     /// The process ends, and the next one opens what is left.
     async fn crash(&mut self, app: App) -> App {
         self.disk = self.disk.crashed();
-        drop(app);
+        // (What it still writes goes to the disk of before.)
+        let _ = app.shutdown().await;
         self.open().await
     }
 
@@ -492,7 +493,7 @@ async fn while_suspects_wait_for_their_trials_all_other_work_runs() {
             stage.entered_in_all(before + 2).await;
             if kill < kills {
                 stage.disk = stage.disk.crashed();
-                drop(app);
+                let _ = app.shutdown().await;
                 before = stage.times_in_all();
                 app = stage.open().await;
             }

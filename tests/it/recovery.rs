@@ -827,7 +827,7 @@ async fn nothing_is_told_between_a_write_and_its_sync() {
         let (disk, seen, result) = (disk.clone(), seen.clone(), result.clone());
         move || {
             let written = disk.scan(b"r", b"s").count() > 0;
-            let ready = pollster(result.ready()).unwrap();
+            let ready = pollster::block_on(result.ready()).unwrap();
             seen.lock().unwrap().push((written, ready));
             if written {
                 let mut state = disk.0.lock().unwrap();
