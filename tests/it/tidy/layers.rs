@@ -135,10 +135,17 @@ pub(crate) const LAYERS: &[Layer] = &[
             "RedbStore",
         ],
     ),
-    // Bytes only.
+    // Bytes only. (What a program may inspect of a store implements serde's traits.)
     layer(
         "src/persistence/store",
-        &["crate::canvas", "persistence::records", "serde", "bincode"],
+        &[
+            "crate::canvas",
+            "persistence::records",
+            "bincode",
+            "rmp",
+            "rmp_serde",
+            "serde_json",
+        ],
     ),
     // A log in front of any base.
     layer(
