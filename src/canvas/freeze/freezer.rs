@@ -200,6 +200,10 @@ enum ChildKind<'a> {
 }
 
 /// A canvas that is begun.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation for each chain or group in a group"
+)]
 enum Begun<B> {
     /// It has no parts.
     Node(Node),
@@ -291,7 +295,7 @@ impl<'a, B: MemberBuffer> Freezer<'a, B> {
 impl Freezer<'_, Vec<Node>> {
     /// Freezes the whole canvas.
     fn in_one_piece(&mut self) -> Result<Node, CanvasError> {
-        while let Some(page) = self.next_page()? {
+        if let Some(page) = self.next_page()? {
             match page {}
         }
         Ok(self.root().expect("without an error there is a root"))
