@@ -540,10 +540,10 @@ mod tests {
                 open.pop();
             } else if code.starts_with("#[test") || code.starts_with("#[tokio::test") {
                 is_test = true;
-            } else if let Some(function) = code.trim_start_matches("async ").strip_prefix("fn ") {
-                if std::mem::take(&mut is_test) {
-                    names.push([&path[..], &[name(function)]].concat().join("::"));
-                }
+            } else if let Some(function) = code.trim_start_matches("async ").strip_prefix("fn ")
+                && std::mem::take(&mut is_test)
+            {
+                names.push([&path[..], &[name(function)]].concat().join("::"));
             }
         }
     }
