@@ -8,6 +8,7 @@ use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::actors::commit::committer::StoreActor;
+use crate::app::node::Node;
 use crate::app::{App, AppBuilder, Running};
 use crate::backend::user_runtime::UserRuntime;
 use crate::canvas::id::Id;
@@ -29,7 +30,9 @@ pub async fn start(mut builder: AppBuilder, store: &LocalSet) -> Result<App> {
         actor.start()
     };
     let workers = UserRuntime::new(Handle::current(), None);
-    let engine = builder.engine(registry).start(workers, start_store).await?;
+    let (settings, seat) = builder.settings(registry);
+    let node = Node::on(workers, settings);
+    let engine = seat.start(&node, start_store).await?;
     Ok(App(Arc::new(Running {
         backend: engine,
         grace,

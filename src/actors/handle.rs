@@ -18,7 +18,7 @@ use crate::task::Registry;
 #[derive(Debug)]
 pub(crate) struct EngineHandle {
     pub(crate) view: Arc<DurableView>,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     /// Runs user code and timers.
     pub(crate) runtime: UserRuntime,
     pub(crate) inbox: Inbox,
@@ -41,7 +41,7 @@ impl EngineHandle {
     /// Creates the handle. A cancelled task that observes its cancellation has `grace` to clean up.
     pub(crate) fn new(
         view: Arc<DurableView>,
-        registry: Registry,
+        registry: Arc<Registry>,
         runtime: UserRuntime,
         grace: Duration,
     ) -> Self {

@@ -10,10 +10,13 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::App;
-use super::lifecycle::{Engine, EngineThread, Running, SharedRuntime, Source};
+use super::lifecycle;
+use super::lifecycle::{EngineThread, Running};
+use super::node::NodeSettings;
 use super::runtime::MAX_WORKERS;
+use super::seat::{Seat, Source};
 use crate::actors::context::{Limits, TrialSettings};
-use crate::actors::dispatch::dispatcher::Slots;
+use crate::actors::dispatch::dispatcher::{QueueSlots, Slots};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::quarantine::policy::{QuarantineHook, QuarantinePolicy, QuarantinedTask};
 use crate::clock::Clock;
@@ -462,15 +465,13 @@ impl AppBuilder {
             })));
         }
         let grace = self.grace;
-        let runtime = SharedRuntime::default();
-        let engine = self.engine(registry);
+        let (node, seat) = self.settings(registry);
         let (ready, started) = oneshot::channel();
         let (ends, ended) = watch::channel(());
-        let thread_runtime = runtime.clone();
         thread::Builder::new()
             .name("chordal-engine".to_owned())
             .spawn(move || {
-                engine.run(&thread_runtime, ready);
+                lifecycle::run(node, seat, ready);
                 drop(ends);
             })
             .map_err(|error| Error::Start(StartError::Thread(format!("its thread: {error}"))))?;
@@ -479,7 +480,7 @@ impl AppBuilder {
                 "its thread panicked".to_owned(),
             )))
         });
-        let backend = started?;
+        let (node, backend) = started?;
         let reader = backend.view.reader().ok();
         let directory = reader.and_then(|reader| reader.store().directory().map(Path::to_owned));
         Ok(App(Arc::new(Running {
@@ -489,7 +490,7 @@ impl AppBuilder {
                 directory,
                 ended,
                 is_stopping: AtomicBool::new(false),
-                runtime,
+                node,
             }),
             stops_when_dropped: true,
         })))
@@ -534,20 +535,27 @@ impl AppBuilder {
         check("quarantine_after", crashes, crashes >= 3, "at least 3")
     }
 
-    pub(crate) fn engine(self, registry: Registry) -> Engine {
-        Engine {
-            store: self.store,
+    /// Returns the settings of the node and those of its engine.
+    pub(crate) fn settings(self, registry: Registry) -> (NodeSettings, Seat) {
+        let slots = QueueSlots {
+            default: Slots {
+                asynchronous: machine_count(self.async_slots),
+                blocking: machine_count(self.blocking_slots),
+            },
+            own: self.queues.into_iter().map(own_slots).collect(),
+        };
+        let node = NodeSettings {
             registry,
+            slots,
+            worker_threads: machine_count(self.worker_threads),
+        };
+        let seat = Seat {
+            store: self.store,
             durability: self.durability,
             retention: self.retention,
             limits: Limits {
                 window: self.window,
                 live: machine_count(self.live),
-                slots: Slots {
-                    asynchronous: machine_count(self.async_slots),
-                    blocking: machine_count(self.blocking_slots),
-                },
-                queues: self.queues.into_iter().map(own_slots).collect(),
                 is_paused: self.is_paused,
                 quarantine: self.quarantine,
                 on_quarantine: self.on_quarantine,
@@ -555,10 +563,10 @@ impl AppBuilder {
             trials: self.trials,
             pending_limit: self.pending_limit,
             clock: self.clock,
-            worker_threads: machine_count(self.worker_threads),
             grace: self.grace,
             lock_timeout: self.lock_timeout,
-        }
+        };
+        (node, seat)
     }
 }
 

@@ -3,7 +3,9 @@
 mod builder;
 mod lifecycle;
 mod maintenance;
+pub(crate) mod node;
 mod runtime;
+mod seat;
 
 #[cfg(feature = "sled")]
 use std::path::PathBuf;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 
 pub use self::builder::AppBuilder;
 pub(crate) use self::lifecycle::Running;
-use self::lifecycle::Source;
+use self::seat::Source;
 
 use crate::backend;
 use crate::backend::slot_holder;

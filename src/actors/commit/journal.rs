@@ -6,6 +6,7 @@ use actix::Recipient;
 use tokio::sync::oneshot;
 
 use crate::actors::execute::executor::{Executor, Invocation};
+use crate::actors::handle::EngineHandle;
 use crate::backend::retention_guard::RetentionGuard;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
@@ -69,14 +70,11 @@ pub(crate) struct CommitNotice {
 impl CommitNotice {
     /// Publishes the commit, which is durable: wakes watchers, calls functions, and answers
     /// callers.
-    pub(crate) fn publish(self, executor: &Arc<Executor>) {
-        executor
-            .engine()
-            .view
-            .publish_commit(self.commit, &self.touched);
+    pub(crate) fn publish(self, engine: &Arc<EngineHandle>, executor: &Arc<Executor>) {
+        engine.view.publish_commit(self.commit, &self.touched);
         failpoint::reach(Point::Shown);
         if !self.invocations.is_empty() {
-            executor.submit(self.invocations);
+            executor.submit(engine, self.invocations);
         }
         for (caller, guard) in self.acknowledged {
             // The caller may have stopped waiting.

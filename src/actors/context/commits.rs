@@ -144,7 +144,7 @@ impl EngineContext {
             };
             failpoint::reach(Point::Decided);
             if sealed.batch.is_empty() {
-                sealed.notice.publish(&self.0.executor);
+                sealed.notice.publish(self.handle(), &self.0.executor);
             } else if let Err(error) = self.commit(sealed.batch, sealed.notice).await {
                 self.halt(error);
                 return;
@@ -184,12 +184,12 @@ impl EngineContext {
     }
 
     pub(super) async fn commit(&self, batch: Batch, notice: CommitNotice) -> Result<(), Error> {
-        let executor = self.0.executor.clone();
+        let (handle, executor) = (self.handle().clone(), self.0.executor.clone());
         let on_committed = move |done: &Result<(), StoreError>| match done {
-            Ok(()) => notice.publish(&executor),
+            Ok(()) => notice.publish(&handle, &executor),
             // Set before the callers see that their senders are dropped, because they read the
             // reason then.
-            Err(error) => executor.engine().view.end(error.clone().into()),
+            Err(error) => handle.view.end(error.clone().into()),
         };
         let done = self.0.commits.committer.commit(batch, on_committed).await;
         done.ok_or_else(|| Error::Halted("the store was lost".to_owned()))?

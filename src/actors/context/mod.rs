@@ -11,7 +11,6 @@ mod values;
 mod workflows;
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,7 +24,7 @@ use self::tasks::Tasks;
 use self::workflows::Workflows;
 use super::child::Child;
 use super::commit::committer::Committer;
-use super::dispatch::dispatcher::Slots;
+use super::dispatch::dispatcher::QueueSlots;
 use super::event_queue::EventQueue;
 use super::execute::executor::Executor;
 use super::handle::EngineHandle;
@@ -57,8 +56,10 @@ struct Inner {
     scheduler: Addr<SchedulerActor>,
     engine: OnceCell<EngineAddresses>,
     actors: ActorFactory,
+    handle: Arc<EngineHandle>,
     executor: Arc<Executor>,
     limits: Limits,
+    slots: QueueSlots,
 }
 
 /// Starts the actors of children. The composition root hands it in, because these actors use the
@@ -79,16 +80,13 @@ struct EngineAddresses {
     events: EventQueue,
 }
 
-/// The limits on concurrent work.
+/// The limits on concurrent work, apart from the slots.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// The number of members of one group that are materialised at once.
     pub(crate) window: u64,
     /// The number of live workflows that start in one queue.
     pub(crate) live: usize,
-    pub(crate) slots: Slots,
-    /// Queues with slots of their own.
-    pub(crate) queues: HashMap<String, Slots>,
     /// No task runs before [`EngineContext::resume`].
     pub(crate) is_paused: bool,
     /// The policy for quarantined tasks, and the hook that is called for them.
@@ -101,13 +99,15 @@ impl EngineContext {
         reader: Reader,
         committer: Committer,
         scheduler: Addr<SchedulerActor>,
+        handle: Arc<EngineHandle>,
         executor: Arc<Executor>,
         limits: Limits,
+        slots: QueueSlots,
         recovered: RecoveredState,
         actors: ActorFactory,
     ) -> Self {
-        let handle = executor.engine();
         let returns = handle.inbox.returns().clone();
+        let now = handle.view.clock.time();
         let engine = Self(Rc::new(Inner {
             commits: Commits::new(committer, recovered.last_commit),
             workflows: Workflows::default(),
@@ -118,15 +118,17 @@ impl EngineContext {
                 recovered.abort_note,
                 recovered.last_root,
                 recovered.pending,
-                handle.view.clock.time(),
+                now,
             ),
             revocations: RefCell::default(),
             reader,
             scheduler,
             engine: OnceCell::new(),
             actors,
+            handle,
             executor,
             limits,
+            slots,
         }));
         engine.open_quarantine(recovered.notes);
         if !engine.is_paused() {
@@ -180,7 +182,7 @@ impl EngineContext {
     }
 
     pub(crate) fn handle(&self) -> &Arc<EngineHandle> {
-        self.0.executor.engine()
+        &self.0.handle
     }
 
     pub(crate) fn view(&self) -> &Arc<DurableView> {

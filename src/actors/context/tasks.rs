@@ -156,8 +156,7 @@ impl EngineContext {
     pub(crate) fn slot(&self, entry: &Entry, own: Option<&Options>) -> Slot {
         let own = own.and_then(|own| own.queue.as_deref());
         let name = own.unwrap_or(entry.options.queue);
-        let limits = &self.0.limits;
-        let slots = || *limits.queues.get(name).unwrap_or(&limits.slots);
+        let slots = || self.0.slots.of(name);
         Slot {
             queue: self.0.tasks.dispatcher.borrow_mut().queue(name, slots),
             kind: match entry.options.blocking {

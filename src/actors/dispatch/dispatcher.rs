@@ -16,6 +16,21 @@ pub(crate) struct Slots {
     pub(crate) blocking: usize,
 }
 
+/// The slots of each queue.
+#[derive(Clone, Debug)]
+pub(crate) struct QueueSlots {
+    /// Of a queue without slots of its own.
+    pub(crate) default: Slots,
+    pub(crate) own: HashMap<String, Slots>,
+}
+
+impl QueueSlots {
+    /// Returns the slots of the queue with this name.
+    pub(crate) fn of(&self, name: &str) -> Slots {
+        *self.own.get(name).unwrap_or(&self.default)
+    }
+}
+
 /// At this many queues the idle ones are freed.
 const KEPT_QUEUES: usize = 64;
 

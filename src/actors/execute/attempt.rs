@@ -227,7 +227,7 @@ impl TaskHost for Attempt {
     }
 
     fn catalogue(&self) -> &dyn Catalogue {
-        &self.engine.registry
+        &*self.engine.registry
     }
 
     fn data(&self) -> &AppData {

@@ -21,6 +21,7 @@ use super::call::{
 };
 use crate::actors::dispatch::permit::Permit;
 use crate::actors::handle::EngineHandle;
+use crate::backend::user_runtime::UserRuntime;
 use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::FailureKind;
 use crate::messages::task::AttemptMessage;
@@ -47,7 +48,7 @@ pub(crate) struct Invocation {
 /// The invocations that wait for a worker.
 #[derive(Debug)]
 pub(crate) struct Executor {
-    engine: Arc<EngineHandle>,
+    runtime: UserRuntime,
     pending: Mutex<Pending>,
     /// The maximum number of workers: one per thread that polls.
     max_workers: usize,
@@ -56,39 +57,43 @@ pub(crate) struct Executor {
 /// Invariant: while invocations wait, at least one worker will take them.
 #[derive(Debug, Default)]
 struct Pending {
-    waiting: VecDeque<Invocation>,
+    /// Each with the engine that its attempt belongs to.
+    waiting: VecDeque<(Arc<EngineHandle>, Invocation)>,
     workers: usize,
 }
 
 impl Executor {
-    pub(crate) fn new(engine: Arc<EngineHandle>, max_workers: usize) -> Self {
+    pub(crate) fn new(runtime: UserRuntime, max_workers: usize) -> Self {
         Self {
-            engine,
+            runtime,
             pending: Mutex::default(),
             max_workers,
         }
     }
 
-    pub(crate) fn engine(&self) -> &Arc<EngineHandle> {
-        &self.engine
-    }
-
     /// Queues invocations and starts workers for them.
-    pub(crate) fn submit(self: &Arc<Self>, invocations: Vec<Invocation>) {
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        engine: &Arc<EngineHandle>,
+        invocations: Vec<Invocation>,
+    ) {
         let mut pending = self.pending.lock();
-        pending.waiting.extend(invocations);
+        let invocations = invocations.into_iter();
+        pending
+            .waiting
+            .extend(invocations.map(|invocation| (engine.clone(), invocation)));
         let wanted = self.max_workers.min(pending.waiting.len());
         let more = wanted.saturating_sub(pending.workers);
         pending.workers += more;
         drop(pending);
         for _ in 0..more {
-            self.engine.runtime.spawn(worker_loop(self.clone()));
+            self.runtime.spawn(worker_loop(self.clone()));
         }
     }
 
     /// Returns the next invocation. Without one, the calling worker must end, and is no longer
     /// counted.
-    fn next(&self) -> Option<Invocation> {
+    fn next(&self) -> Option<(Arc<EngineHandle>, Invocation)> {
         let mut pending = self.pending.lock();
         let next = pending.waiting.pop_front();
         if next.is_none() {
@@ -103,11 +108,9 @@ async fn worker_loop(executor: Arc<Executor>) {
     while let Some(invocation) = executor.next() {
         let mut invocation = Some(invocation);
         poll_fn(|context| {
-            if let Some(invocation) = invocation.take() {
+            if let Some((engine, invocation)) = invocation.take() {
                 // A panic is the task's own, and is reported by its guard.
-                let _ = catch_unwind(AssertUnwindSafe(|| {
-                    begin(&executor.engine, invocation, context)
-                }));
+                let _ = catch_unwind(AssertUnwindSafe(|| begin(engine, invocation, context)));
             }
             Poll::Ready(())
         })
@@ -120,7 +123,7 @@ async fn worker_loop(executor: Arc<Executor>) {
 }
 
 /// Starts an attempt. Its guard reports the outcome to the task's actor.
-fn begin(engine: &Arc<EngineHandle>, invocation: Invocation, context: &mut Context<'_>) {
+fn begin(engine: Arc<EngineHandle>, invocation: Invocation, context: &mut Context<'_>) {
     let Invocation {
         key,
         entry,
@@ -143,7 +146,7 @@ fn begin(engine: &Arc<EngineHandle>, invocation: Invocation, context: &mut Conte
         is_blocking,
         is_watched,
     };
-    let attempt = Attempt::new(engine.clone(), id, of_task, kind, permit);
+    let attempt = Attempt::new(engine, id, of_task, kind, permit);
     let attempt = Arc::new(attempt);
     let guard = CompletionGuard {
         attempt_ref: AttemptRef {
