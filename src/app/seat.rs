@@ -1,8 +1,18 @@
 //! The seat: one engine over one store, on the threads of a node.
 
+#[cfg(feature = "sled")]
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
 use super::node::Node;
 use crate::actors::commit::committer::{Committer, StoreActor, WriteLock};
-use crate::actors::context::{EngineContext, Limits, RecoveredState, TrialSettings};
+use crate::actors::context::{EngineContext, EngineParts, Limits, RecoveredState, TrialSettings};
 use crate::actors::engine::EngineActor;
 use crate::actors::engine::sweeper;
 use crate::actors::factory;
@@ -18,13 +28,6 @@ use crate::persistence::SledStore;
 use crate::persistence::records::reader::Reader;
 use crate::persistence::records::steady::ClockReading;
 use crate::persistence::{Durability, Store};
-use actix::{Actor, Addr};
-use parking_lot::Mutex;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
-use tokio::sync::watch;
 
 /// How long an app over a store without a directory waits for the engines of dropped apps.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -121,20 +124,20 @@ impl Seat {
             handle.runtime.spawn(purge);
         }
         let scheduler = SchedulerActor::new(clock).start();
-        let context = EngineContext::new(
+        let parts = EngineParts {
             reader,
-            Committer {
+            committer: Committer {
                 write_lock,
                 store: store.clone(),
             },
             scheduler,
-            handle.clone(),
-            node.executor.clone(),
-            self.limits,
-            node.slots.clone(),
-            recovered,
-            factory::ACTORS,
-        );
+            handle: handle.clone(),
+            executor: node.executor.clone(),
+            limits: self.limits,
+            slots: node.slots.clone(),
+            actors: factory::ACTORS,
+        };
+        let context = EngineContext::new(parts, recovered);
         let engine = EngineActor::new(context, self.retention).start();
         let ids = Ids::after(last);
         handle.set_addresses(Addresses {

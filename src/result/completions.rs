@@ -81,6 +81,10 @@ pub struct Completions<T> {
 }
 
 /// The stage of a stream.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a caller has one stream, not many"
+)]
 enum Stage {
     Idle(Members),
     /// A poll has begun to wait for the next member.

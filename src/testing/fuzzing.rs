@@ -105,6 +105,7 @@ pub fn definition(bytes: &[u8]) {
 
 /// Fuzzes a segment of the log: frames at any position, and the body of a frame as if its
 /// checksum were right.
+#[cfg(feature = "sled")]
 pub fn log(bytes: &[u8]) {
     use crate::persistence::store::wal::frame::{ALIGN, Frame, claimed_generation, decode_batch};
 
@@ -123,6 +124,7 @@ pub fn log(bytes: &[u8]) {
 }
 
 /// Checks that the frame of the batch that was decoded from this body has this body.
+#[cfg(feature = "sled")]
 fn check_written_again(body: &[u8], batch: &Batch) {
     use crate::persistence::store::wal::frame::{Frame, Stamp, append};
 

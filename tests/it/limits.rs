@@ -134,7 +134,8 @@ async fn more_threads_than_can_be_counted_are_refused_by_name() {
 
 #[tokio::test]
 async fn a_setting_out_of_its_range_is_refused_by_name() {
-    let set: [(&str, u64, fn(AppBuilder) -> AppBuilder); 11] = [
+    type Set = fn(AppBuilder) -> AppBuilder;
+    let set: [(&str, u64, Set); 11] = [
         ("window", 0, |app| app.window(0)),
         ("live_workflows", 0, |app| app.live_workflows(0)),
         ("concurrency", 0, |app| app.concurrency(0)),

@@ -850,12 +850,3 @@ async fn nothing_is_told_between_a_write_and_its_sync() {
     );
     assert!(app.shutdown().await.is_err());
 }
-
-/// For futures that are ready at once.
-fn pollster<T>(future: impl Future<Output = T>) -> T {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match std::pin::pin!(future).poll(&mut context) {
-        std::task::Poll::Ready(value) => value,
-        std::task::Poll::Pending => panic!("it waits"),
-    }
-}

@@ -1,6 +1,10 @@
 //! Commits: collects the decisions of the actors, writes them batch by batch, and performs the actions that wait
 //! for that.
 
+use std::cell::{Cell, RefCell};
+
+use tokio::sync::oneshot;
+
 use super::EngineContext;
 use crate::actors::child::Child;
 use crate::actors::commit::committer::Committer;
@@ -14,8 +18,6 @@ use crate::messages::engine::EngineMessage;
 use crate::persistence::{Batch, StoreError};
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;
-use std::cell::{Cell, RefCell};
-use tokio::sync::oneshot;
 
 /// A batch is committed when it holds this many changes, even if more keep coming.
 const BATCH_LIMIT: u64 = 4_096;

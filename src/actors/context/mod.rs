@@ -94,41 +94,45 @@ pub(crate) struct Limits {
     pub(crate) on_quarantine: Option<QuarantineHook>,
 }
 
+/// What a context is made of.
+#[derive(Debug)]
+pub(crate) struct EngineParts {
+    pub(crate) reader: Reader,
+    pub(crate) committer: Committer,
+    pub(crate) scheduler: Addr<SchedulerActor>,
+    pub(crate) handle: Arc<EngineHandle>,
+    pub(crate) executor: Arc<Executor>,
+    pub(crate) limits: Limits,
+    pub(crate) slots: QueueSlots,
+    pub(crate) actors: ActorFactory,
+}
+
 impl EngineContext {
-    pub(crate) fn new(
-        reader: Reader,
-        committer: Committer,
-        scheduler: Addr<SchedulerActor>,
-        handle: Arc<EngineHandle>,
-        executor: Arc<Executor>,
-        limits: Limits,
-        slots: QueueSlots,
-        recovered: RecoveredState,
-        actors: ActorFactory,
-    ) -> Self {
-        let returns = handle.inbox.returns().clone();
-        let now = handle.view.clock.time();
+    pub(crate) fn new(parts: EngineParts, recovered: RecoveredState) -> Self {
+        let view = &parts.handle.view;
+        let returns = parts.handle.inbox.returns().clone();
+        let session = SessionState::new(
+            recovered.session,
+            recovered.abort_note,
+            recovered.last_root,
+            recovered.pending,
+            view.clock.time(),
+        );
         let engine = Self(Rc::new(Inner {
-            commits: Commits::new(committer, recovered.last_commit),
+            commits: Commits::new(parts.committer, recovered.last_commit),
             workflows: Workflows::default(),
-            tasks: Tasks::new(returns, &limits),
+            tasks: Tasks::new(returns, &parts.limits),
             trials: Trials::new(recovered.quarantine),
-            session: SessionState::new(
-                recovered.session,
-                recovered.abort_note,
-                recovered.last_root,
-                recovered.pending,
-                now,
-            ),
+            session,
             revocations: RefCell::default(),
-            reader,
-            scheduler,
+            reader: parts.reader,
+            scheduler: parts.scheduler,
             engine: OnceCell::new(),
-            actors,
-            handle,
-            executor,
-            limits,
-            slots,
+            actors: parts.actors,
+            handle: parts.handle,
+            executor: parts.executor,
+            limits: parts.limits,
+            slots: parts.slots,
         }));
         engine.open_quarantine(recovered.notes);
         if !engine.is_paused() {

@@ -1,6 +1,8 @@
 //! The session of this process with the store: when it began, how it ends, the clock readings beside delays, and
 //! the pending load.
 
+use std::cell::Cell;
+
 use super::EngineContext;
 use crate::actors::child::Child;
 use crate::actors::commit::journal::Journal;
@@ -13,7 +15,6 @@ use crate::persistence::records::codec::Kind;
 use crate::persistence::records::keys;
 use crate::persistence::records::meta::Session;
 use crate::persistence::store::fs::aborts::AbortNote;
-use std::cell::Cell;
 
 /// A reading of the clocks is recorded beside delays, but at most this often, in milliseconds. A
 /// delay may be longer by as much if the machine goes down and its clock is behind when it comes

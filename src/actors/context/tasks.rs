@@ -1,5 +1,10 @@
 //! Tasks: gives each a slot and an actor, and forwards the messages of its attempts.
 
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use actix::Recipient;
+
 use super::{EngineContext, Limits};
 use crate::actors::child::Child;
 use crate::actors::dispatch::dispatcher::{Dispatcher, Ready};
@@ -13,9 +18,6 @@ use crate::messages::task::AttemptMessage;
 use crate::messages::task::{TaskKey, TaskMessage};
 use crate::persistence::records::meta;
 use crate::task::Entry;
-use actix::Recipient;
-use std::cell::{Cell, RefCell};
-use std::sync::Arc;
 
 /// The pacers' limit, however large the window is: a workflow is delayed if this many tasks wait
 /// before it in its queue. This keeps the running workflows in the processor's caches.

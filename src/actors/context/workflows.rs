@@ -1,5 +1,8 @@
 //! The engine's notes on each live workflow: its node numbers, and which of its records are superseded.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use super::EngineContext;
 use super::attempts::Superseded;
 use crate::canvas::id::{Id, Seq};
@@ -8,8 +11,6 @@ use crate::persistence::StoreError;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::keys;
-use std::cell::RefCell;
-use std::collections::HashMap;
 
 /// Notes on the live workflows.
 #[derive(Debug, Default)]

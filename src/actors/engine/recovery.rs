@@ -1,5 +1,9 @@
 //! Recovery: resumes the workflows that were live when the store was last open.
 
+use std::collections::{HashMap, HashSet};
+
+use actix::{AsyncContext, Context};
+
 use super::{Admission, EngineActor};
 use crate::actors::child::Resume;
 use crate::canvas::admission::pending_limit::Load;
@@ -17,8 +21,6 @@ use crate::persistence::records::keys;
 use crate::persistence::records::reader::History;
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;
-use actix::{AsyncContext, Context};
-use std::collections::{HashMap, HashSet};
 
 /// The number of workflows that are resumed in one step after a restart.
 const RESUMED_AT_ONCE: usize = 256;

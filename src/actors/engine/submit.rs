@@ -1,5 +1,7 @@
 //! Submissions: stores and starts a workflow, and knows which workflow an idempotency key stands for.
 
+use actix::{Context, Handler};
+
 use super::EngineActor;
 use crate::actors::child::Resume;
 use crate::canvas::id::Id;
@@ -11,7 +13,6 @@ use crate::persistence::StoreError;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::keys;
-use actix::{Context, Handler};
 
 impl EngineActor {
     pub(super) fn find_by_key(

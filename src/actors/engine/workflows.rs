@@ -1,5 +1,7 @@
 //! The live workflows: starts their roots and callbacks, carries out what their machines decide, and ends them.
 
+use actix::Context;
+
 use super::{Admission, EngineActor};
 use crate::actors::child::{Child, Resume};
 use crate::actors::supervision::{abandoned_report, restart_after_commit};
@@ -17,7 +19,6 @@ use crate::persistence::records::keys;
 use crate::persistence::records::reader::Ended;
 use crate::testing::failpoint;
 use crate::testing::failpoint::Point;
-use actix::Context;
 
 /// A workflow that has not ended.
 #[derive(Debug)]

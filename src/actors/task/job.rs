@@ -1,5 +1,9 @@
 //! The task that an actor runs: passes events to its machine, and performs the machine's commands.
 
+use std::collections::{BTreeMap, VecDeque};
+
+use actix::{AsyncContext, Context};
+
 use super::TaskActor;
 use super::subtask_waiters::SubtaskWaiters;
 use crate::actors::child::{Child, Resume};
@@ -21,8 +25,6 @@ use crate::messages::task::{Finished, TaskKey};
 use crate::persistence::StoreError;
 use crate::task::{Entry, TaskOptions};
 use crate::testing::hooks;
-use actix::{AsyncContext, Context};
-use std::collections::{BTreeMap, VecDeque};
 
 /// The number of a task's latest records that are kept; a reader of a slightly older durable state
 /// finds one among them.

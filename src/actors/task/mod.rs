@@ -7,10 +7,9 @@ pub(crate) mod slab;
 mod subtask_waiters;
 mod subtasks;
 
-use self::job::Job;
-
 use actix::{Actor, ActorContext, Context, Handler};
 
+use self::job::Job;
 use super::child::Child;
 use super::context::EngineContext;
 use super::dispatch::permit::Permit;
@@ -104,13 +103,20 @@ impl Handler<TaskMessage> for TaskActor {
                 self.with_job(context, |job, context| job.released(released, context));
             }
             TaskMessage::Recheck => self.with_job(context, |_, _| ()),
-            TaskMessage::FromAttempt(key, message) => self.from_attempt(key, message, context),
+            TaskMessage::FromAttempt(key, message) => {
+                self.on_attempt_message(key, message, context)
+            }
         }
     }
 }
 
 impl TaskActor {
-    fn from_attempt(&mut self, key: TaskKey, message: AttemptMessage, context: &mut Context<Self>) {
+    fn on_attempt_message(
+        &mut self,
+        key: TaskKey,
+        message: AttemptMessage,
+        context: &mut Context<Self>,
+    ) {
         let ended = ended_attempt(&message);
         if self.job.as_ref().is_some_and(|job| job.key == key) {
             self.with_job(context, |job, context| match message {

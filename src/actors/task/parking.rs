@@ -1,5 +1,7 @@
 //! Tasks that do not run: parked because this build cannot run them, discarded, in quarantine, or revoked.
 
+use actix::Context;
+
 use super::TaskActor;
 use super::job::{Activation, Job};
 use crate::actors::child::Resume;
@@ -10,7 +12,6 @@ use crate::canvas::outcome::{FailureKind, Outcome};
 use crate::canvas::parked::{Misfit, ParkedTask};
 use crate::canvas::quarantine::SuspectStatus;
 use crate::messages::task::Released;
-use actix::Context;
 
 impl Job {
     /// Checks whether the task is revoked, before each other event, so that no decision after the

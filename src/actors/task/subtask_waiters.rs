@@ -1,12 +1,14 @@
 //! What waits for the subtasks of a task.
 
+use std::collections::{BTreeMap, VecDeque};
+
+use tokio::sync::oneshot;
+
 use crate::actors::dispatch::permit::Permit;
 use crate::actors::event_queue::EventQueue;
 use crate::canvas::freeze::Node;
 use crate::canvas::machine::Index;
 use crate::canvas::outcome::Outcome;
-use std::collections::{BTreeMap, VecDeque};
-use tokio::sync::oneshot;
 
 /// The subtasks of a task and the calls that wait for them.
 #[derive(Debug)]

@@ -1,5 +1,8 @@
 //! The subtasks that a task's function starts: the task supervises them, and answers the calls that wait for them.
 
+use actix::Context;
+use tokio::sync::oneshot;
+
 use super::TaskActor;
 use super::job::Job;
 use crate::actors::child::{Child, Resume};
@@ -12,8 +15,6 @@ use crate::messages::supervisor::{ChildEnded, ChildEvent, ChildExited};
 use crate::messages::task::StartSubtask;
 use crate::persistence::StoreError;
 use crate::persistence::records::definition;
-use actix::Context;
-use tokio::sync::oneshot;
 
 impl Job {
     pub(super) fn perform_child(

@@ -17,6 +17,7 @@ pub(crate) mod redb;
 pub(crate) mod salvage;
 #[cfg(feature = "sled")]
 pub(crate) mod sled;
+#[cfg(feature = "sled")]
 pub(crate) mod wal;
 
 pub use self::api::{Batch, Durability, Op, Pair, Scan, Store};
