@@ -5,6 +5,7 @@
 use crate::Canvas;
 use crate::canvas::freeze::{Catalogue, SizeExceeded, plan_subtask};
 use crate::canvas::parameter::Parameter;
+#[cfg(feature = "sled")]
 use crate::persistence::Batch;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::definition::WorkflowHeader;
