@@ -24,8 +24,8 @@ pub(crate) struct BarrierActor {
     owner: Recipient<Decided>,
     /// The queue of a fold, which is told of each outcome.
     follower: Option<EventQueue>,
-    tether: ExitGuard,
-    post: EventQueue,
+    exit_guard: ExitGuard,
+    events: EventQueue,
 }
 
 impl BarrierActor {
@@ -37,12 +37,12 @@ impl BarrierActor {
         machine: Barrier,
         owner: Recipient<Decided>,
         follower: Option<EventQueue>,
-        tether: ExitGuard,
+        exit_guard: ExitGuard,
     ) -> EventQueue {
         let context = Context::new();
-        let post = EventQueue::of(
+        let events = EventQueue::of(
             &context,
-            Some((node_key(group, BARRIER), tether.supervisor().clone())),
+            Some((node_key(group, BARRIER), exit_guard.supervisor().clone())),
         );
         let barrier = Self {
             engine,
@@ -50,14 +50,14 @@ impl BarrierActor {
             machine,
             owner,
             follower,
-            tether,
-            post: post.clone(),
+            exit_guard,
+            events: events.clone(),
         };
         let _ = context.run(barrier);
-        post
+        events
     }
 
-    fn tell_follower(&self, record: &Record) {
+    fn notify_follower(&self, record: &Record) {
         if let Some(follower) = &self.follower
             && let Record::Child {
                 index,
@@ -72,21 +72,21 @@ impl BarrierActor {
     }
 
     fn perform(&mut self, commands: Vec<Command>, context: &mut Context<Self>) {
-        if is_orphaned(&self.post) {
+        if is_orphaned(&self.events) {
             return context.terminate();
         }
         for command in commands {
             match command {
                 Command::Record(record) => {
-                    self.tell_follower(&record);
+                    self.notify_follower(&record);
                     self.engine.record(self.group, record);
                 }
                 Command::Launch(due) => {
-                    let owner = self.tether.supervisor();
+                    let owner = self.exit_guard.supervisor();
                     self.engine.launch(self.group.root(), due, owner);
                 }
                 Command::Notify(verdict) => {
-                    self.tether.release();
+                    self.exit_guard.release();
                     failpoint::reach(Point::Verdict);
                     self.owner.do_send(Decided(verdict));
                     failpoint::reach(Point::Told);
@@ -110,13 +110,13 @@ impl Handler<EventsReady> for BarrierActor {
     type Result = ();
 
     fn handle(&mut self, _: EventsReady, context: &mut Context<Self>) {
-        if self.post.is_closed() {
-            self.tether.release();
+        if self.events.is_closed() {
+            self.exit_guard.release();
             return context.stop();
         }
-        for word in self.post.drain() {
+        for event in self.events.drain() {
             hooks::fault("barrier");
-            if let ChildEvent::Ended(ended) = word {
+            if let ChildEvent::Ended(ended) = event {
                 let commands = self.machine.arrive(ended.index, ended.report);
                 self.perform(commands, context);
             }

@@ -101,15 +101,15 @@ impl Drop for ExitGuard {
 impl Child {
     /// Returns a child that reports to `reports_to`; `supervisor` is told when its actor is gone.
     pub(crate) fn new(
-        place: ChildSpec,
+        spec: ChildSpec,
         resume: Resume,
         reports_to: EventQueue,
         supervisor: EventQueue,
     ) -> Box<Self> {
         // It is large and moved often.
         Box::new(Self {
-            exit_guard: ExitGuard::new(place.root, place.index, supervisor),
-            spec: place,
+            exit_guard: ExitGuard::new(spec.root, spec.index, supervisor),
+            spec,
             resume,
             reports_to,
         })

@@ -39,7 +39,7 @@ pub(crate) fn open<A>(
     engine: &EngineContext,
     child: &Child,
     fan: FanOutDef,
-    post: EventQueue,
+    events: EventQueue,
     context: &mut Context<A>,
 ) -> Result<(FanOut, IndexSet), Option<Report>>
 where
@@ -51,7 +51,7 @@ where
     }
     let owner = context.address().recipient();
     let errbacks = fan.own_errbacks().to_vec();
-    FanOut::open(engine, child, fan, owner, post).map_err(|error| match error {
+    FanOut::open(engine, child, fan, owner, events).map_err(|error| match error {
         ElementsError::Store(error) => {
             engine.halt(error.into());
             None
@@ -135,10 +135,11 @@ impl FanOut {
             engine.record(group, Record::Reached { at_ms: since_ms });
         }
         let arrived = machine.arrived().clone();
-        let tether = ExitGuard::new(child.root, BARRIER, supervisor.clone());
+        let exit_guard = ExitGuard::new(child.root, BARRIER, supervisor.clone());
         // A fold is told of each outcome.
         let follower = matches!(child.node.def, Def::Fold { .. }).then(|| supervisor.clone());
-        let barrier = BarrierActor::start(engine.clone(), group, machine, owner, follower, tether);
+        let barrier =
+            BarrierActor::start(engine.clone(), group, machine, owner, follower, exit_guard);
         let fan_out = Self {
             members: MemberTable::new(group, fan, (first, size), elements, child.input.clone()),
             barrier,

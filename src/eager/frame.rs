@@ -19,9 +19,9 @@ use crate::persistence::records::commit_builder::CommitBuilder;
 use crate::persistence::records::reader::ElementsError;
 
 /// Runs a node to its end and returns its report.
-pub(crate) async fn run_to_end(run: &Arc<Run>, place: ChildSpec) -> Result<Report> {
+pub(crate) async fn run_to_end(run: &Arc<Run>, spec: ChildSpec) -> Result<Report> {
     let mut stack = Stack::default();
-    let mut next = Next::Step(Step::Start(place));
+    let mut next = Next::Step(Step::Start(spec));
     // Calls nest here, so `go_on` does everything that needs much of the caller's stack.
     loop {
         match stack.go_on(run, next)? {
@@ -55,21 +55,21 @@ struct Stack(Vec<Frame>);
 
 impl Stack {
     fn go_on(&mut self, run: &Arc<Run>, next: Next) -> Result<Halt, StoreError> {
-        let mut draft = CommitBuilder::default();
+        let mut commit = CommitBuilder::default();
         let mut step = match (next, self.0.last_mut()) {
             (Next::Step(step), _) => step,
             (Next::Called(attempt, end), Some(Frame::Task(task))) => {
-                task.called(attempt, end, &mut draft)
+                task.called(attempt, end, &mut commit)
             }
             _ => unreachable!("only a task has its function called"),
         };
         loop {
             // The decisions of a step are written before the next step reads them.
-            run.commit(std::mem::take(&mut draft))?;
+            run.commit(std::mem::take(&mut commit))?;
             step = match step {
                 Step::Call(call) => return Ok(Halt::Call(call)),
-                Step::Start(place) => {
-                    let (frame, step) = Frame::open(run, place, &mut draft)?;
+                Step::Start(spec) => {
+                    let (frame, step) = Frame::open(run, spec, &mut commit)?;
                     self.0.push(frame);
                     step
                 }
@@ -77,7 +77,7 @@ impl Stack {
                     let ended = self.0.pop().map(|frame| frame.spec().index);
                     match (ended, self.0.last_mut()) {
                         (Some(index), Some(waits)) => {
-                            waits.ended(run, index, report, &mut draft)?
+                            waits.ended(run, index, report, &mut commit)?
                         }
                         _ => return Ok(Halt::End(Box::new(report))),
                     }

@@ -50,16 +50,16 @@ async fn run(
 
 async fn run_to_rest(run: &Arc<Run>, root: Node) -> Result<()> {
     let report = run.run_to_end(ChildSpec::root(run.root, root)).await?;
-    let mut draft = CommitBuilder::default();
-    run.root_ended(report, &mut draft);
-    run.commit(draft)?;
+    let mut commit = CommitBuilder::default();
+    run.root_ended(report, &mut commit);
+    run.commit(commit)?;
     // Not earlier: a callback may wait for the workflow that it belongs to.
     while let Some(due) = run.next_callback() {
         let seq = due.node.seq;
         let report = run.run_to_end(ChildSpec::callback(run.root, due)).await?;
-        let mut draft = CommitBuilder::default();
-        run.callback_ended(seq, report, &mut draft);
-        run.commit(draft)?;
+        let mut commit = CommitBuilder::default();
+        run.callback_ended(seq, report, &mut commit);
+        run.commit(commit)?;
     }
     Ok(())
 }

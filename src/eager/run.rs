@@ -90,66 +90,66 @@ impl Run {
         self.store.view.ended().map_or(Ok(()), Err)
     }
 
-    pub(crate) fn commit(&self, draft: CommitBuilder) -> Result<(), StoreError> {
-        self.store.commit(draft)
+    pub(crate) fn commit(&self, commit: CommitBuilder) -> Result<(), StoreError> {
+        self.store.commit(commit)
     }
 
     /// Returns the first of `count` new node numbers.
-    pub(crate) fn number(&self, count: u64, draft: &mut CommitBuilder) -> Seq {
+    pub(crate) fn number(&self, count: u64, commit: &mut CommitBuilder) -> Seq {
         let mut state = self.state.lock();
         let first = state.next;
         state.next += count;
         let next = codec::encode(Kind::Counter, &state.next);
-        draft.put(keys::counter(self.root), next);
+        commit.put(keys::counter(self.root), next);
         first
     }
 
     /// Records that these callbacks are to run. They run when the root has ended.
-    pub(crate) fn launch(&self, due: Vec<PendingCallback>, draft: &mut CommitBuilder) {
+    pub(crate) fn launch(&self, due: Vec<PendingCallback>, commit: &mut CommitBuilder) {
         let mut state = self.state.lock();
-        self.perform(&mut state, vec![Command::Launch(due)], draft);
+        self.perform(&mut state, vec![Command::Launch(due)], commit);
     }
 
     pub(crate) fn next_callback(&self) -> Option<PendingCallback> {
         self.state.lock().due.pop_front()
     }
 
-    pub(crate) fn root_ended(&self, report: Report, draft: &mut CommitBuilder) {
+    pub(crate) fn root_ended(&self, report: Report, commit: &mut CommitBuilder) {
         let mut state = self.state.lock();
         let commands = state.machine.root_ended(report);
-        self.perform(&mut state, commands, draft);
+        self.perform(&mut state, commands, commit);
     }
 
-    pub(crate) fn callback_ended(&self, seq: Seq, report: Report, draft: &mut CommitBuilder) {
+    pub(crate) fn callback_ended(&self, seq: Seq, report: Report, commit: &mut CommitBuilder) {
         let mut state = self.state.lock();
         let commands = state.machine.callback_ended(seq, report);
-        self.perform(&mut state, commands, draft);
+        self.perform(&mut state, commands, commit);
     }
 
-    fn perform(&self, state: &mut State, commands: Vec<Command>, draft: &mut CommitBuilder) {
+    fn perform(&self, state: &mut State, commands: Vec<Command>, commit: &mut CommitBuilder) {
         for command in commands {
             match command {
-                Command::Record(record) => draft.record(self.root.workflow_stream(), record),
+                Command::Record(record) => commit.record(self.root.workflow_stream(), record),
                 Command::Launch(all) => {
                     for due in all {
-                        draft.record(
+                        commit.record(
                             self.root.workflow_stream(),
                             commit_builder::callback_record(&due),
                         );
                         let commands = state.machine.launch(due);
-                        self.perform(state, commands, draft);
+                        self.perform(state, commands, commit);
                     }
                 }
-                Command::Result(outcome) => state.ended_ms = self.put_result(outcome, draft),
+                Command::Result(outcome) => state.ended_ms = self.put_result(outcome, commit),
                 Command::Spawn(due) => state.due.push_back(due),
-                Command::End { .. } => self.put_to_rest(state.ended_ms, draft),
+                Command::End { .. } => self.put_to_rest(state.ended_ms, commit),
                 Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
             }
         }
     }
 
     /// Stores the result and returns when that was, in milliseconds on the steady scale.
-    fn put_result(&self, outcome: Outcome, draft: &mut CommitBuilder) -> u64 {
+    fn put_result(&self, outcome: Outcome, commit: &mut CommitBuilder) -> u64 {
         let at_ms = self.store.view.clock.steady_ms();
         let ended = Ended {
             outcome,
@@ -158,20 +158,20 @@ impl Run {
             commit: 0,
         };
         let result = codec::encode(Kind::Result, &ended);
-        draft.put(keys::result(self.root), result);
-        draft.touch(self.root);
+        commit.put(keys::result(self.root), result);
+        commit.touch(self.root);
         at_ms
     }
 
-    fn put_to_rest(&self, ended_ms: u64, draft: &mut CommitBuilder) {
-        draft.delete(keys::header(self.root));
+    fn put_to_rest(&self, ended_ms: u64, commit: &mut CommitBuilder) {
+        commit.delete(keys::header(self.root));
         if self.is_forgotten() {
-            self.store.forgotten(self.root, &self.head, draft);
+            self.store.forgotten(self.root, &self.head, commit);
         } else {
             let head = codec::encode(Kind::Head, &self.head);
-            draft.put(keys::ended(ended_ms, self.root), head);
+            commit.put(keys::ended(ended_ms, self.root), head);
         }
-        draft.touch(self.root);
+        commit.touch(self.root);
     }
 
     /// Says whether the workflow was forgotten by its id while it ran.
@@ -183,18 +183,18 @@ impl Run {
     /// Ends a workflow that is not run to its end: its waiters are told, and its idempotency key is
     /// free.
     pub(crate) fn abandon(&self) {
-        let mut draft = CommitBuilder::default();
+        let mut commit = CommitBuilder::default();
         let mut ended_ms = self.state.lock().ended_ms;
         if let Ok(None) = self.reader().ended(self.root) {
             let what = "its caller stopped running it before its end";
             let failure = TaskFailure::new(FailureKind::Engine, self.root, &self.name, 1, what);
-            ended_ms = self.put_result(Outcome::Failure(failure), &mut draft);
+            ended_ms = self.put_result(Outcome::Failure(failure), &mut commit);
             if let Some(key) = &self.head.idempotency_key {
-                draft.delete(keys::idempotency(key));
+                commit.delete(keys::idempotency(key));
             }
         }
-        self.put_to_rest(ended_ms, &mut draft);
-        if let Err(error) = self.commit(draft) {
+        self.put_to_rest(ended_ms, &mut commit);
+        if let Err(error) = self.commit(commit) {
             tracing::error!(root = %self.root, %error, "a workflow that was cut short has no end");
         }
     }

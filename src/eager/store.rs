@@ -67,25 +67,25 @@ impl EagerStore {
         segments: Vec<(Vec<u8>, Vec<u8>)>,
     ) -> Result<Option<Id>, StoreError> {
         let mut last = self.last.lock();
-        let mut draft = CommitBuilder::default();
+        let mut commit = CommitBuilder::default();
         if let Some(key) = &head.idempotency_key {
             if let Some(earlier) = self.reader.submitted_as(key)? {
                 return Ok(Some(earlier));
             }
             let workflow = codec::encode(Kind::Idempotency, &root);
-            draft.put(keys::idempotency(key), workflow);
+            commit.put(keys::idempotency(key), workflow);
         }
         for (key, value) in segments {
-            draft.put(key, value);
+            commit.put(key, value);
         }
         if let Some(task) = by {
-            draft.record(root.origin_stream(), Record::SubmittedBy { task });
+            commit.record(root.origin_stream(), Record::SubmittedBy { task });
             if self.reader.exists(task.root())? {
-                draft.record(task, Record::Submitted { root });
+                commit.record(task, Record::Submitted { root });
             }
         }
-        draft.put(keys::header(root), codec::encode(Kind::Head, head));
-        self.write(&mut last, draft)?;
+        commit.put(keys::header(root), codec::encode(Kind::Head, head));
+        self.write(&mut last, commit)?;
         Ok(None)
     }
 
@@ -94,38 +94,38 @@ impl EagerStore {
         let Some(head) = self.reader.header(root)? else {
             return Err(Error::Id(IdError::Unknown { id: root }));
         };
-        let mut draft = CommitBuilder::default();
+        let mut commit = CommitBuilder::default();
         match self.reader.ended(root)? {
             Some(ended) if self.reader.is_complete(root)? => {
-                draft.delete(keys::ended(ended.at_ms, root));
-                self.forgotten(root, &head, &mut draft);
+                commit.delete(keys::ended(ended.at_ms, root));
+                self.forgotten(root, &head, &mut commit);
             }
-            _ => draft.record(root.workflow_stream(), Record::Forgotten),
+            _ => commit.record(root.workflow_stream(), Record::Forgotten),
         }
-        Ok(self.commit(draft)?)
+        Ok(self.commit(commit)?)
     }
 
     /// Keeps the workflow for its handles only: lookups do not find it any more.
-    pub(super) fn forgotten(&self, root: Id, head: &WorkflowHeader, draft: &mut CommitBuilder) {
-        draft.put(keys::ended(0, root), codec::encode(Kind::Head, head));
+    pub(super) fn forgotten(&self, root: Id, head: &WorkflowHeader, commit: &mut CommitBuilder) {
+        commit.put(keys::ended(0, root), codec::encode(Kind::Head, head));
         if let Some(key) = &head.idempotency_key
             && matches!(self.reader.submitted_as(key), Ok(Some(of)) if of == root)
         {
-            draft.delete(keys::idempotency(key));
+            commit.delete(keys::idempotency(key));
         }
     }
 
     /// Writes the batch and wakes the watchers of the workflows that it touches.
-    pub(crate) fn commit(&self, draft: CommitBuilder) -> Result<(), StoreError> {
-        if draft.is_empty() {
+    pub(crate) fn commit(&self, commit: CommitBuilder) -> Result<(), StoreError> {
+        if commit.is_empty() {
             return Ok(());
         }
-        self.write(&mut self.last.lock(), draft)
+        self.write(&mut self.last.lock(), commit)
     }
 
-    fn write(&self, last: &mut u64, mut draft: CommitBuilder) -> Result<(), StoreError> {
+    fn write(&self, last: &mut u64, mut commit: CommitBuilder) -> Result<(), StoreError> {
         *last += 1;
-        let (batch, touched) = draft.take(*last);
+        let (batch, touched) = commit.take(*last);
         self.reader.store().apply(batch)?;
         self.view.publish_commit(*last, &touched);
         Ok(())

@@ -45,7 +45,7 @@ pub(crate) struct TaskFrame {
 #[derive(Debug)]
 struct Running {
     run: Arc<Run>,
-    place: ChildSpec,
+    spec: ChildSpec,
     entry: &'static Entry,
     options: TaskOptions,
     state: Mutex<State>,
@@ -68,18 +68,18 @@ struct State {
 type Called = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
 
 impl TaskFrame {
-    pub(crate) fn open(run: Arc<Run>, place: ChildSpec, draft: &mut CommitBuilder) -> (Self, Step) {
-        let def = place.def();
+    pub(crate) fn open(run: Arc<Run>, spec: ChildSpec, commit: &mut CommitBuilder) -> (Self, Step) {
+        let def = spec.def();
         let own = def.options.as_deref();
         let registered = run.store.registry.get(&def.name);
         let entry = registered.expect("what is not registered is refused at submission");
         let options = entry.options.with(own);
         let now = run.store.view.clock.time();
         let schedule = Schedule::of(own, now.steady_ms);
-        let (machine, commands) = Task::open(place.node.seq, options.retry_policy(), schedule, now);
+        let (machine, commands) = Task::open(spec.node.seq, options.retry_policy(), schedule, now);
         let task = Arc::new(Running {
             run,
-            place,
+            spec,
             entry,
             options,
             state: Mutex::new(State {
@@ -91,14 +91,14 @@ impl TaskFrame {
             }),
         });
         let mut state = task.state.lock();
-        let step = task.perform(&mut state, commands, draft);
+        let step = task.perform(&mut state, commands, commit);
         drop(state);
         let step = step.expect("a task starts or expires");
         (Self { task, ended: None }, step)
     }
 
     pub(crate) fn spec(&self) -> &ChildSpec {
-        &self.task.place
+        &self.task.spec
     }
 
     /// Handles the end of attempt `attempt`.
@@ -106,10 +106,10 @@ impl TaskFrame {
         &mut self,
         attempt: u32,
         end: AttemptOutcome,
-        draft: &mut CommitBuilder,
+        commit: &mut CommitBuilder,
     ) -> Step {
         self.ended = Some((attempt, end));
-        self.go_on(draft)
+        self.go_on(commit)
     }
 
     /// Handles the end of child `index`, an addition or a replacement.
@@ -117,17 +117,17 @@ impl TaskFrame {
         &mut self,
         index: Index,
         report: Report,
-        draft: &mut CommitBuilder,
+        commit: &mut CommitBuilder,
     ) -> Step {
         let mut state = self.task.state.lock();
         let commands = state.machine.child_ended(index, report);
-        let step = self.task.perform(&mut state, commands, draft);
+        let step = self.task.perform(&mut state, commands, commit);
         drop(state);
-        step.unwrap_or_else(|| self.go_on(draft))
+        step.unwrap_or_else(|| self.go_on(commit))
     }
 
     /// Runs the additions of the attempt first, and then handles its outcome.
-    fn go_on(&mut self, draft: &mut CommitBuilder) -> Step {
+    fn go_on(&mut self, commit: &mut CommitBuilder) -> Step {
         let task = &self.task;
         let mut state = task.state.lock();
         if let Some(index) = state.additions.pop_front() {
@@ -149,9 +149,9 @@ impl TaskFrame {
         let kind = state.machine.failure(attempt, &end);
         let commands = state.machine.finished(attempt, end, now);
         if let Some(kind) = kind {
-            call::log_failed(&task.place, attempt, kind, state.machine.is_delayed());
+            call::log_failed(&task.spec, attempt, kind, state.machine.is_delayed());
         }
-        let step = task.perform(&mut state, commands, draft);
+        let step = task.perform(&mut state, commands, commit);
         step.expect("all that it waited for has ended")
     }
 }
@@ -175,7 +175,7 @@ impl Running {
         self: &Arc<Self>,
         state: &mut State,
         commands: Vec<Command>,
-        draft: &mut CommitBuilder,
+        commit: &mut CommitBuilder,
     ) -> Option<Step> {
         let mut next = None;
         let mut commands = VecDeque::from(commands);
@@ -186,9 +186,9 @@ impl Running {
                     commands.extend(state.machine.granted(now));
                 }
                 Command::Record(change) => {
-                    let index = self.place.index;
-                    let change = self.keep_args(state, change, draft);
-                    draft.record(self.place.stream, Record::Child { index, change });
+                    let index = self.spec.index;
+                    let change = self.keep_args(state, change, commit);
+                    commit.record(self.spec.stream, Record::Child { index, change });
                 }
                 Command::Run { attempt, args } => {
                     let call = Call {
@@ -205,23 +205,23 @@ impl Running {
                     commands.extend(state.machine.due(now));
                 }
                 Command::Report(mut report) => {
-                    if self.place.run.is_none()
+                    if self.spec.run.is_none()
                         && let Outcome::Success(value) = report.outcome
                     {
-                        report.outcome = Outcome::Success(self.spill(value, draft));
+                        report.outcome = Outcome::Success(self.spill(value, commit));
                     }
-                    next = Some(Step::Ended(self.place.final_report(report, true)));
+                    next = Some(Step::Ended(self.spec.final_report(report, true)));
                 }
                 Command::Expire => {
-                    call::log_expired(&self.place, state.machine.attempt() + 1);
-                    let failure = self.place.failure(FailureKind::Revoked, "expired");
+                    call::log_expired(&self.spec, state.machine.attempt() + 1);
+                    let failure = self.spec.failure(FailureKind::Revoked, "expired");
                     let report = Outcome::Revoked(failure).into();
-                    next = Some(Step::Ended(self.place.final_report(report, false)));
+                    next = Some(Step::Ended(self.spec.final_report(report, false)));
                 }
                 Command::Park(_) => unreachable!("nothing is parked in an eager app"),
                 Command::Cancel { .. } | Command::Revoke => nothing_is_revoked(),
                 Command::Child(command) => {
-                    next = self.perform_child(state, command, draft).or(next);
+                    next = self.perform_child(state, command, commit).or(next);
                 }
             }
         }
@@ -232,24 +232,23 @@ impl Running {
         &self,
         state: &mut State,
         command: subtasks::Command,
-        draft: &mut CommitBuilder,
+        commit: &mut CommitBuilder,
     ) -> Option<Step> {
         use subtasks::Command;
-        let task = self.place.id();
+        let task = self.spec.id();
         match command {
             Command::Start {
                 index,
                 purpose,
                 key,
-                plan: graft,
+                plan,
             } => {
-                let first = self.run.number(graft.span, draft);
-                let child =
-                    definition::StoredSubtask::new(task, index, purpose, key, &graft, first);
+                let first = self.run.number(plan.span, commit);
+                let child = definition::StoredSubtask::new(task, index, purpose, key, &plan, first);
                 for (key, value) in child.segments {
-                    draft.put(key, value);
+                    commit.put(key, value);
                 }
-                draft.record(task, child.record);
+                commit.record(task, child.record);
                 state.offspring.insert(index, child.node);
                 match purpose {
                     Purpose::Replacement => return Some(Step::Start(self.child(state, index))),
@@ -258,8 +257,8 @@ impl Running {
                     Purpose::Call => {}
                 }
             }
-            Command::Record(record) => draft.record(task, record),
-            Command::Launch(due) => self.run.launch(due, draft),
+            Command::Record(record) => commit.record(task, record),
+            Command::Launch(due) => self.run.launch(due, commit),
             // The call returns the outcome itself.
             Command::Answer(..) => {}
             Command::Spawn(_) | Command::Restart(_) | Command::Abandon(_) => nothing_is_lost(),
@@ -270,13 +269,12 @@ impl Running {
     /// Returns the subtask that it has started as number `index`.
     fn child(&self, state: &State, index: Index) -> ChildSpec {
         let node = state.offspring[&index].clone();
-        self.place
-            .subtask(index, node, state.machine.purpose(index))
+        self.spec.subtask(index, node, state.machine.purpose(index))
     }
 
-    fn spill(&self, value: Value, draft: &mut CommitBuilder) -> Value {
-        commit_builder::spill(self.place.id(), value, &mut |key, piece| {
-            draft.put(key, piece);
+    fn spill(&self, value: Value, commit: &mut CommitBuilder) -> Value {
+        commit_builder::spill(self.spec.id(), value, &mut |key, piece| {
+            commit.put(key, piece);
         })
     }
 
@@ -285,14 +283,14 @@ impl Running {
         &self,
         state: &mut State,
         mut change: ChildProgress,
-        draft: &mut CommitBuilder,
+        commit: &mut CommitBuilder,
     ) -> ChildProgress {
         if let ChildProgress::Waiting { past, .. } | ChildProgress::WaitingUntil { past, .. } =
             &mut change
             && let Some(args) = past.args.take()
         {
-            let kept = commit_builder::spill_args(self.place.id(), args, &mut |key, piece| {
-                draft.put(key, piece);
+            let kept = commit_builder::spill_args(self.spec.id(), args, &mut |key, piece| {
+                commit.put(key, piece);
             });
             past.args = Some(kept.clone());
             state.machine.args_are_kept(kept);
@@ -316,15 +314,15 @@ impl Running {
     }
 
     /// Runs a called subtask and tells the machine of the task its end.
-    async fn run_called(self: Arc<Self>, index: Index, place: ChildSpec) -> Result<Outcome> {
-        let report = self.run.run_to_end(place).await?;
+    async fn run_called(self: Arc<Self>, index: Index, spec: ChildSpec) -> Result<Outcome> {
+        let report = self.run.run_to_end(spec).await?;
         let outcome = report.outcome.clone();
-        let mut draft = CommitBuilder::default();
+        let mut commit = CommitBuilder::default();
         let mut state = self.state.lock();
         let commands = state.machine.child_ended(index, report);
-        self.perform(&mut state, commands, &mut draft);
+        self.perform(&mut state, commands, &mut commit);
         drop(state);
-        self.run.commit(draft)?;
+        self.run.commit(commit)?;
         Ok(outcome)
     }
 }
@@ -342,7 +340,7 @@ impl Call {
     async fn carry_out(self) -> (u32, AttemptOutcome) {
         let number = self.attempt;
         let caller = AttemptRef {
-            id: self.task.place.id(),
+            id: self.task.spec.id(),
             entry: self.task.entry,
             attempt: number,
         };
@@ -360,9 +358,9 @@ impl Call {
 
     async fn call(self, caller: AttemptRef) -> AttemptOutcome {
         let Self { task, args, .. } = self;
-        let (store, place) = (&task.run.store, &task.place);
-        let given = CallInput::new(place, args);
-        let work = match resolve_input(&store.view, place.root, task.entry, given).await {
+        let (store, spec) = (&task.run.store, &task.spec);
+        let given = CallInput::new(spec, args);
+        let work = match resolve_input(&store.view, spec.root, task.entry, given).await {
             Ok(work) => work,
             Err(message) => return caller.failure(FailureKind::Engine, &message, Retry::Never),
         };
@@ -375,8 +373,8 @@ impl Call {
         });
         let context = TaskContext {
             id: caller.id,
-            parent_id: place.parent(),
-            group_id: place.group,
+            parent_id: spec.parent(),
+            group_id: spec.group,
             attempt: caller.attempt,
             item: None,
             blocking: task.entry.options.blocking,
@@ -485,40 +483,40 @@ impl TaskHost for Attempt {
 
 impl Attempt {
     /// Returns the future that the call waits for. A function of its own, because calls nest.
-    fn called(&self, key: &str, graft: SubtaskPlan) -> Result<Joint<Called>> {
+    fn called(&self, key: &str, plan: SubtaskPlan) -> Result<Joint<Called>> {
         let task = &self.task;
         let mut state = task.state.lock();
         let wants = state
             .machine
-            .start_subtask(self.number, Purpose::Call, key, graft);
+            .start_subtask(self.number, Purpose::Call, key, plan);
         let (index, commands) = wants.ok_or(Error::Context(ContextError::NotInTask))?;
-        let mut draft = CommitBuilder::default();
-        task.perform(&mut state, commands, &mut draft);
-        task.run.commit(draft)?;
+        let mut commit = CommitBuilder::default();
+        task.perform(&mut state, commands, &mut commit);
+        task.run.commit(commit)?;
         // Ended calls are kept as long as the task is.
         if let Some(called) = state.calls.get(&index) {
             return Ok(called.clone());
         }
-        let place = task.child(&state, index);
-        let called: Called = Box::pin(task.clone().run_called(index, place));
+        let spec = task.child(&state, index);
+        let called: Called = Box::pin(task.clone().run_called(index, spec));
         let called = called.shared();
         state.calls.insert(index, called.clone());
         Ok(called)
     }
 
     /// Adds one more member to the task's group.
-    pub(crate) fn add(&self, graft: SubtaskPlan) {
+    pub(crate) fn add(&self, plan: SubtaskPlan) {
         // Its number in the attempt: the next attempt adds the same again, and joins it.
         let number = self.additions.fetch_add(1, Ordering::Relaxed).to_string();
         let task = &self.task;
         let mut state = task.state.lock();
         let wants = state
             .machine
-            .start_subtask(self.number, Purpose::Addition, &number, graft);
+            .start_subtask(self.number, Purpose::Addition, &number, plan);
         if let Some((_, commands)) = wants {
-            let mut draft = CommitBuilder::default();
-            task.perform(&mut state, commands, &mut draft);
-            if let Err(error) = task.run.commit(draft) {
+            let mut commit = CommitBuilder::default();
+            task.perform(&mut state, commands, &mut commit);
+            if let Err(error) = task.run.commit(commit) {
                 task.run.store.view.end(error.into());
             }
         }
