@@ -23,11 +23,11 @@ use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::QuarantinedTask;
+use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::error::Result;
 #[cfg(doc)]
 use crate::error::{Error, GetError, IdError, SubmitError};
-use crate::messages::task::Released;
 use crate::persistence::{MemoryStore, Store};
 use crate::result::{AsyncResult, Wait};
 

@@ -23,9 +23,9 @@ use crate::canvas::Canvas;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
+use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
 use crate::error::{Error, IdError, Result, SubmitError};
-use crate::messages::task::Released;
 use crate::persistence::{Store, StoreError};
 
 /// Runs what is submitted: the engine, on its threads, or eager mode, on the submitting thread.

@@ -14,9 +14,9 @@ use crate::canvas::Canvas;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
+use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
 use crate::error::{Error, IdError, Result};
-use crate::messages::task::Released;
 use crate::persistence::records::definition::DefinitionPages;
 
 impl Backend for EagerStore {

@@ -10,10 +10,10 @@ use crate::canvas::admission::backlog::Lane;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::parked::ParkedTask;
+use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
 use crate::canvas::time::Earliest;
 use crate::error::{Error, Result};
-use crate::messages::task::Released;
 
 /// A message to the engine.
 #[derive(Debug, Message)]

@@ -9,6 +9,7 @@ use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::machine::Purpose;
 use crate::canvas::machine::task::AttemptOutcome;
 use crate::canvas::outcome::Outcome;
+use crate::canvas::quarantine::policy::Released;
 
 /// Identifies one task's actor; a later task in the same entry has another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,13 +33,6 @@ pub(crate) enum TaskMessage {
     Recheck,
     /// From an attempt of the task with this key. The actor may run another task by now.
     FromAttempt(TaskKey, AttemptMessage),
-}
-
-/// The task has left quarantine, to run again or to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Released {
-    ToRun,
-    ToFail,
 }
 
 /// An attempt has ended.

@@ -19,12 +19,12 @@ use crate::canvas::Canvas;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
+use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
 use crate::error::{Error, Result, SubmitError};
 use crate::messages::engine::{
     Confirm, EndPause, EngineMessage, FindByKey, Forget, Release, Revoke, Shutdown, Submit,
 };
-use crate::messages::task::Released;
 use crate::persistence::records::codec;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::definition::Definition;

@@ -11,7 +11,7 @@ use crate::canvas::machine::task::Task;
 use crate::canvas::outcome::{FailureKind, Outcome};
 use crate::canvas::parked::{Misfit, ParkedTask};
 use crate::canvas::quarantine::SuspectStatus;
-use crate::messages::task::Released;
+use crate::canvas::quarantine::policy::Released;
 
 impl Job {
     /// Checks whether the task is revoked, before each other event, so that no decision after the

@@ -57,3 +57,10 @@ impl fmt::Debug for QuarantineHook {
         f.write_str("QuarantineHook")
     }
 }
+
+/// A task has left quarantine, to run again or to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Released {
+    ToRun,
+    ToFail,
+}
