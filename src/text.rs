@@ -79,7 +79,7 @@ impl Canvas {
 impl FromStr for Id {
     type Err = Error;
 
-    /// Parses the format that [`Display`](fmt::Display) writes.
+    /// Parses the format that [`Display`](std::fmt::Display) writes.
     ///
     /// ```
     /// let error = "order 7".parse::<chordal::Id>().unwrap_err();

@@ -11,8 +11,7 @@ use crate::canvas::machine::barrier::{Barrier, Command};
 use crate::canvas::machine::{ChildProgress, Record};
 use crate::canvas::revocation::node_key;
 use crate::messages::supervisor::{Arrived, ChildEvent, Decided, EventsReady};
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 use crate::testing::hooks;
 
 #[derive(Debug)]

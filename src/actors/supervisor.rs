@@ -6,8 +6,7 @@ use actix::{Actor, ActorContext, Context, Handler};
 use super::child::{BARRIER, Child, Resume};
 use super::context::EngineContext;
 use super::event_queue::EventQueue;
-use super::fan_out;
-use super::fan_out::FanOut;
+use super::fan_out::{self, FanOut};
 use super::supervision::{abandoned_report, restart_after_commit};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::machine::chain::Chain;
@@ -22,8 +21,7 @@ use crate::messages::supervisor::{
 };
 use crate::persistence::StoreError;
 use crate::persistence::records::children;
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 use crate::testing::hooks;
 
 pub(crate) type ChainActor = Supervisor<Chain>;

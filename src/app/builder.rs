@@ -10,8 +10,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::App;
-use super::lifecycle;
-use super::lifecycle::{EngineThread, Running};
+use super::lifecycle::{self, EngineThread, Running};
 use super::node::NodeSettings;
 use super::runtime::MAX_WORKERS;
 use super::seat::{Seat, Source};
@@ -181,7 +180,7 @@ impl AppBuilder {
     ///
     /// A workflow that a running task waits for is loaded at once, over the limit if necessary: no
     /// task holds capacity or a slot for a workflow that in turn waits for the task.
-    /// ([`AsyncResult::get`] defines which waits count.)
+    /// ([`AsyncResult::get`](crate::AsyncResult::get) defines which waits count.)
     ///
     /// ```
     /// # use chordal::prelude::*;

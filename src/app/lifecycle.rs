@@ -66,7 +66,7 @@ impl EngineThread {
 
 impl App {
     /// Stops the app: starts no more tasks, waits for the running ones until the [grace
-    /// period](AppBuilder::grace) is over, and closes the store. Unfinished work resumes when the
+    /// period](crate::AppBuilder::grace) is over, and closes the store. Unfinished work resumes when the
     /// store is opened again, including due callbacks that have not started; an interrupted task
     /// runs again, with the next attempt number. Waiting handles get [`Error::ShutDown`].
     ///

@@ -15,15 +15,12 @@ pub use self::builder::AppBuilder;
 pub(crate) use self::lifecycle::Running;
 use self::seat::Source;
 
-use crate::backend;
-use crate::backend::slot_holder;
-use crate::backend::{WhenFull, revocation};
+use crate::backend::{self, WhenFull, revocation, slot_holder};
 use crate::canvas::Accepts;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
-use crate::canvas::quarantine::policy::QuarantinedTask;
-use crate::canvas::quarantine::policy::Released;
+use crate::canvas::quarantine::policy::{QuarantinedTask, Released};
 use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::error::Result;
 #[cfg(doc)]
@@ -104,7 +101,7 @@ impl App {
     /// - Delays (`countdown`, `eta`, retry delays) are skipped without moving the clock. A task
     ///   that would have expired during its delay has expired.
     /// - No task is interrupted at its time limit: the limit is noticed when the task next wakes,
-    ///   or, if it is a blocking task, returns. A [manual clock](Clock::manual) wakes it.
+    ///   or, if it is a blocking task, returns. A [manual clock](crate::Clock::manual) wakes it.
     /// - Queues, priorities, concurrency, window, durability, retention and grace have no effect:
     ///   results are kept until the app is dropped.
     /// - If the future of `apply_async` is dropped, everything that it has not run fails.
@@ -381,7 +378,7 @@ impl App {
     /// A task that crashes the process later than a second after its start is not found, unless few
     /// other tasks are suspects: then the time may be up to four seconds.
     ///
-    /// With [`Durability::Buffered`] a crash may undo the record of a task's start, and with it the
+    /// With [`Durability::Buffered`](crate::Durability::Buffered) a crash may undo the record of a task's start, and with it the
     /// suspicion.
     ///
     /// ```

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::canvas::admission::pending_limit;
-use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::admission::pending_limit::{self, Load};
 
 #[derive(Debug)]
 pub(crate) struct AdmissionControl(Mutex<State>);

@@ -75,7 +75,7 @@ macro_rules! group {
 
 impl Canvas {
     /// Creates a group: the members run in parallel, and its value is the list of their values, in
-    /// member order. As with [`group`], the iterator is drawn when the canvas is submitted.
+    /// member order. As with [`group()`], the iterator is drawn when the canvas is submitted.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -7,7 +7,7 @@ use super::form::{Canvas, Extras};
 use super::options::When;
 
 impl Canvas {
-    /// Sets the queue of its tasks, as [`Signature::queue`] does.
+    /// Sets the queue of its tasks, as [`Signature::queue`](crate::Signature::queue) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -19,7 +19,7 @@ impl Canvas {
         self
     }
 
-    /// Sets the priority, as [`Signature::priority`] does.
+    /// Sets the priority, as [`Signature::priority`](crate::Signature::priority) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -31,7 +31,7 @@ impl Canvas {
         self
     }
 
-    /// Sets the number of retries, as [`Signature::max_retries`] does.
+    /// Sets the number of retries, as [`Signature::max_retries`](crate::Signature::max_retries) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -43,7 +43,7 @@ impl Canvas {
         self
     }
 
-    /// Sets the hard time limit, as [`Signature::time_limit`] does.
+    /// Sets the hard time limit, as [`Signature::time_limit`](crate::Signature::time_limit) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -56,7 +56,7 @@ impl Canvas {
         self
     }
 
-    /// Sets the soft time limit, as [`Signature::soft_time_limit`] does.
+    /// Sets the soft time limit, as [`Signature::soft_time_limit`](crate::Signature::soft_time_limit) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -69,7 +69,7 @@ impl Canvas {
         self
     }
 
-    /// Delays the start, as [`Signature::countdown`] does.
+    /// Delays the start, as [`Signature::countdown`](crate::Signature::countdown) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -82,7 +82,7 @@ impl Canvas {
         self
     }
 
-    /// Delays the start, as [`Signature::eta`] does.
+    /// Delays the start, as [`Signature::eta`](crate::Signature::eta) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -95,7 +95,7 @@ impl Canvas {
         self
     }
 
-    /// Limits the wait for the start, as [`Signature::expires`] does.
+    /// Limits the wait for the start, as [`Signature::expires`](crate::Signature::expires) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -108,7 +108,7 @@ impl Canvas {
         self
     }
 
-    /// Limits the wait for the start, as [`Signature::expires_at`] does.
+    /// Limits the wait for the start, as [`Signature::expires_at`](crate::Signature::expires_at) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -121,7 +121,7 @@ impl Canvas {
         self
     }
 
-    /// Adds a callback, as [`Signature::link`] does.
+    /// Adds a callback, as [`Signature::link`](crate::Signature::link) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -141,7 +141,7 @@ impl Canvas {
         self.bounded()
     }
 
-    /// Adds an errback, as [`Signature::link_error`] does.
+    /// Adds an errback, as [`Signature::link_error`](crate::Signature::link_error) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -163,7 +163,7 @@ impl Canvas {
     }
 
     /// Makes the second submission with `key` return the first one's handle, as
-    /// [`Signature::idempotency_key`] does.
+    /// [`Signature::idempotency_key`](crate::Signature::idempotency_key) does.
     ///
     /// ```
     /// # use chordal::prelude::*;

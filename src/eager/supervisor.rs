@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use super::step::Step;
 use crate::canvas::freeze::{Def, FanOutDef, Members};
-use crate::canvas::machine::barrier;
-use crate::canvas::machine::barrier::Barrier;
+use crate::canvas::machine::barrier::{self, Barrier};
 use crate::canvas::machine::chain::Chain;
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::chord::Chord;
@@ -17,8 +16,7 @@ use crate::canvas::machine::{Index, PendingCallback, Record, Report, Verdict, is
 use crate::canvas::outcome::{Outcome, Value};
 use crate::persistence::StoreError;
 use crate::persistence::records::children;
-use crate::persistence::records::commit_builder;
-use crate::persistence::records::commit_builder::CommitBuilder;
+use crate::persistence::records::commit_builder::{self, CommitBuilder};
 use crate::persistence::records::member_table::MemberTable;
 use crate::persistence::records::reader::ElementsError;
 

@@ -14,9 +14,8 @@ use tracing::{Instrument, Span};
 
 use super::run::{Run, nothing_is_lost, nothing_is_revoked};
 use super::step::Step;
-use crate::actors::execute::call;
 use crate::actors::execute::call::{
-    AttemptRef, CallArguments, CallInput, Limits, build_call, in_time, resolve_input,
+    self, AttemptRef, CallArguments, CallInput, Limits, build_call, in_time, resolve_input,
 };
 use crate::backend::Backend;
 use crate::backend::durable_view::DurableView;
@@ -29,8 +28,7 @@ use crate::canvas::machine::{ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
 use crate::canvas::time::Time;
 use crate::error::{ContextError, Error, Result};
-use crate::persistence::records::commit_builder;
-use crate::persistence::records::commit_builder::CommitBuilder;
+use crate::persistence::records::commit_builder::{self, CommitBuilder};
 use crate::persistence::records::definition;
 use crate::task::{AppData, Entry, SoftLimit, TaskContext, TaskHost, TaskOptions};
 

@@ -20,8 +20,7 @@ use crate::canvas::machine::{ChildProgress, Record};
 use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::canvas::payload::Payload;
 use crate::error::{Error, GetError, Result};
-use crate::persistence::records::codec;
-use crate::persistence::records::keys;
+use crate::persistence::records::{codec, keys};
 
 impl<T: DeserializeOwned> AsyncResult<Vec<T>> {
     /// Returns the elements as they arrive: a group's members in the order in which they end, each

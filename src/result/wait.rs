@@ -8,8 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::AsyncResult;
 use crate::backend::Watch;
-use crate::backend::slot_holder;
-use crate::backend::slot_holder::SlotHolder;
+use crate::backend::slot_holder::{self, SlotHolder};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
 use crate::canvas::payload::Payload;

@@ -6,8 +6,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::boxed;
-use super::boxed::Boxed;
+use super::boxed::{self, Boxed};
 use crate::canvas::Canvas;
 use crate::canvas::id::Id;
 use crate::canvas::machine::task;

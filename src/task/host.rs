@@ -10,8 +10,7 @@ use super::signal::SoftLimit;
 use crate::backend::Backend;
 use crate::backend::durable_view::DurableView;
 use crate::backend::slot_holder::SlotHolder;
-use crate::canvas::freeze::SubtaskPlan;
-use crate::canvas::freeze::{Catalogue, SizeExceeded};
+use crate::canvas::freeze::{Catalogue, SizeExceeded, SubtaskPlan};
 use crate::canvas::outcome::Outcome;
 use crate::error::Result;
 

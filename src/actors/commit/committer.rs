@@ -14,8 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::persistence::{Batch, Durability, Store, StoreError};
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 use crate::testing::hooks;
 
 /// The most time that a crash undoes under [`Durability::Buffered`].

@@ -16,8 +16,7 @@ use crate::messages::engine::EngineMessage;
 use crate::messages::supervisor::RestartChild;
 use crate::persistence::Batch;
 use crate::persistence::records::commit_builder::CommitBuilder;
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 
 /// An action that the engine performs after a commit. A child that is to start has type `C`.
 #[derive(Debug)]

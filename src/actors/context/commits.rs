@@ -16,8 +16,7 @@ use crate::canvas::id::Id;
 use crate::error::Error;
 use crate::messages::engine::EngineMessage;
 use crate::persistence::{Batch, StoreError};
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 
 /// A batch is committed when it holds this many changes, even if more keep coming.
 const BATCH_LIMIT: u64 = 4_096;

@@ -11,22 +11,17 @@ use crate::backend::pool;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
-use crate::canvas::quarantine::policy::Released;
-use crate::canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask};
+use crate::canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask, Released};
 use crate::canvas::quarantine::{Quarantine, Suspect, SuspectStatus, SuspectUpdate};
 use crate::canvas::time::Moment;
 use crate::messages::scheduler::WakeAt;
-use crate::messages::task::TaskKey;
-use crate::messages::task::TaskMessage;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::messages::task::{TaskKey, TaskMessage};
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
-use crate::persistence::records::meta;
-use crate::persistence::records::meta::Session;
+use crate::persistence::records::meta::{self, Session};
 use crate::persistence::records::reader::Reader;
 use crate::persistence::records::steady::ClockReading;
-use crate::persistence::store::fs::aborts;
-use crate::persistence::store::fs::aborts::AbortNote;
+use crate::persistence::store::fs::aborts::{self, AbortNote};
 use crate::persistence::{Durability, Store, StoreError};
 
 /// The state that earlier sessions left to this one.

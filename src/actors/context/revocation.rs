@@ -5,8 +5,7 @@ use crate::actors::child::Child;
 use crate::actors::dispatch::dispatcher::Ready;
 use crate::canvas::id::Id;
 use crate::canvas::revocation::NodeKey;
-use crate::messages::task::TaskKey;
-use crate::messages::task::TaskMessage;
+use crate::messages::task::{TaskKey, TaskMessage};
 
 impl EngineContext {
     /// Returns whether any node is revoked; mostly none is.

@@ -14,8 +14,7 @@ use crate::actors::task::slab::TaskSlab;
 use crate::canvas::admission::queue::SlotKind;
 use crate::canvas::id::Id;
 use crate::canvas::options::Options;
-use crate::messages::task::AttemptMessage;
-use crate::messages::task::{TaskKey, TaskMessage};
+use crate::messages::task::{AttemptMessage, TaskKey, TaskMessage};
 use crate::persistence::records::meta;
 use crate::task::Entry;
 

@@ -7,8 +7,7 @@ use crate::canvas::machine::PendingCallback;
 use crate::canvas::outcome::{Outcome, Value};
 use crate::messages::supervisor::{ChildEvent, Launch};
 use crate::persistence::records::commit_builder;
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 
 impl EngineContext {
     /// Records that these callbacks are to run, and sends them to the engine, unless the supervisor

@@ -8,8 +8,7 @@ use super::attempts::Superseded;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::Record;
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
 
 /// Notes on the live workflows.

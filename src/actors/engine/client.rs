@@ -25,8 +25,7 @@ use crate::error::{Error, Result, SubmitError};
 use crate::messages::engine::{
     Confirm, EndPause, EngineMessage, FindByKey, Forget, Release, Revoke, Shutdown, Submit,
 };
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::definition::Definition;
 
 impl Backend for EngineHandle {

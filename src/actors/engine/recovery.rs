@@ -14,13 +14,11 @@ use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::workflow::{ROOT, Workflow};
 use crate::messages::engine::{EngineMessage, Stored, Sweep};
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::definition::WorkflowHeader;
 use crate::persistence::records::keys;
 use crate::persistence::records::reader::History;
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 
 /// The number of workflows that are resumed in one step after a restart.
 const RESUMED_AT_ONCE: usize = 256;

@@ -6,20 +6,17 @@ use std::time::Duration;
 use actix::Context;
 
 use super::EngineActor;
-use super::sweeper;
-use super::sweeper::{Expired, Next};
+use super::sweeper::{self, Expired, Next};
 use crate::actors::commit::journal::PostCommit;
 use crate::canvas::id::Id;
 use crate::canvas::machine::Record;
 use crate::error::{Error, IdError};
 use crate::messages::engine::{EngineMessage, Forget, Stored, Sweep};
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::definition::WorkflowHeader;
 use crate::persistence::records::keys;
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 
 /// The least time from the end of a workflow to a sweep, so that one sweep takes many.
 const SWEEP_AFTER_MS: u64 = 100;

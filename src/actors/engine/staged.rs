@@ -5,18 +5,15 @@ use std::sync::Arc;
 use actix::Addr;
 
 use super::sweeper;
-use crate::actors::commit::committer;
-use crate::actors::commit::committer::StoreActor;
+use crate::actors::commit::committer::{self, StoreActor};
 use crate::backend::durable_view::DurableView;
 use crate::backend::user_runtime::UserRuntime;
 use crate::canvas::id::Id;
 use crate::error::Result;
 use crate::persistence::Batch;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 
 /// The stored parts of a workflow whose header is not stored. Dropping this deletes them, unless
 /// they are [handed over](Self::hand_over).

@@ -10,8 +10,7 @@ use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::workflow::Workflow;
 use crate::messages::engine::{EngineMessage, FindByKey, KeyIsDurable, Submit};
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
 
 impl EngineActor {

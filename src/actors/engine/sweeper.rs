@@ -5,18 +5,15 @@ use std::sync::Arc;
 
 use actix::Addr;
 
-use crate::actors::commit::committer;
-use crate::actors::commit::committer::StoreActor;
+use crate::actors::commit::committer::{self, StoreActor};
 use crate::backend::durable_view::DurableView;
 use crate::canvas::id::Id;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::definition::WorkflowHeader;
 use crate::persistence::records::keys;
 use crate::persistence::records::reader::Reader;
 use crate::persistence::{Batch, StoreError};
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 
 /// Sled is slow on larger batches.
 const MAX_DELETES: usize = 500;

@@ -13,12 +13,10 @@ use crate::canvas::machine::workflow::{Command, ROOT, Workflow};
 use crate::canvas::machine::{Index, Record};
 use crate::messages::supervisor::{ChildEnded, ChildEvent};
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
 use crate::persistence::records::reader::Ended;
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 
 /// A workflow that has not ended.
 #[derive(Debug)]

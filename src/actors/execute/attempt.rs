@@ -18,9 +18,7 @@ use crate::canvas::id::Id;
 use crate::canvas::machine::Purpose;
 use crate::canvas::outcome::Outcome;
 use crate::error::{ContextError, Error, Result};
-use crate::messages::task::AttemptMessage;
-use crate::messages::task::TaskKey;
-use crate::messages::task::{ReacquireSlot, StartSubtask};
+use crate::messages::task::{AttemptMessage, ReacquireSlot, StartSubtask, TaskKey};
 use crate::task::{AppData, SoftLimit, TaskHost};
 
 /// An attempt that is running or has run.

@@ -15,8 +15,7 @@ use tracing::Span;
 
 use crate::backend::durable_view::DurableView;
 use crate::canvas::Mode;
-use crate::canvas::freeze;
-use crate::canvas::freeze::{Reason, SizeExceeded};
+use crate::canvas::freeze::{self, Reason, SizeExceeded};
 use crate::canvas::id::Id;
 use crate::canvas::machine::child_spec::{ChildSpec, TaskIds};
 use crate::canvas::machine::fold_run::Run;

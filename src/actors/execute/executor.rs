@@ -24,12 +24,9 @@ use crate::actors::handle::EngineHandle;
 use crate::backend::user_runtime::UserRuntime;
 use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::FailureKind;
-use crate::messages::task::AttemptMessage;
-use crate::messages::task::Finished;
-use crate::messages::task::TaskKey;
+use crate::messages::task::{AttemptMessage, Finished, TaskKey};
 use crate::task::{Entry, TaskContext};
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 
 /// After this many invocations a worker yields, so that the runtime can poll its timers and
 /// sockets.

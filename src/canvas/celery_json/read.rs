@@ -6,8 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::object::{Object, Read, list, parse, parts_at, text};
-use super::options;
-use super::options::Settings;
+use super::options::{self, Settings};
 use super::value::payload;
 use super::{Kind, errbacks};
 use crate::canvas::call::Call;

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::subtasks;
-use super::subtasks::Subtasks;
+use super::subtasks::{self, Subtasks};
 use super::{AttemptHistory, ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::id::Seq;

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::codec;
-use super::codec::Kind;
+use super::codec::{self, Kind};
 use super::definition::WorkflowHeader;
 use super::keys;
 use super::reader::Reader;

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::codec;
-use super::codec::{Kind, Packing};
+use super::codec::{self, Kind, Packing};
 use super::keys;
 use crate::canvas::id::Id;
 use crate::canvas::machine::{PendingCallback, Record};

@@ -11,8 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::codec;
-use super::codec::Kind;
+use super::codec::{self, Kind};
 use super::{audit, keys};
 use crate::persistence::store::fs::files;
 use crate::persistence::{Batch, Durability, Store, StoreError};

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::codec;
-use super::codec::{Kind, MAX_RECORD};
+use super::codec::{self, Kind, MAX_RECORD};
 use super::keys;
 use crate::canvas::freeze::{Callbacks, Def, FanOutDef, MemberBuffer, Members, Node, TaskDef};
 use crate::canvas::id::{Id, Seq};

@@ -4,8 +4,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::codec;
-use super::codec::Kind;
+use super::codec::{self, Kind};
 use super::keys;
 use super::steady::ClockReading;
 use crate::canvas::quarantine::LastEnd;

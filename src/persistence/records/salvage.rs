@@ -10,8 +10,7 @@ use tracing::warn;
 
 use super::audit::{Audit, Broken};
 use super::backlog::Waiting;
-use super::codec;
-use super::codec::Kind;
+use super::codec::{self, Kind};
 use super::definition::WorkflowHeader;
 use super::reader::Ended;
 use super::{audit, keys, meta};

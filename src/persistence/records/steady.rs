@@ -8,8 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::codec;
-use super::codec::Kind;
+use super::codec::{self, Kind};
 use super::keys;
 use crate::persistence::{Pair, Store, StoreError};
 

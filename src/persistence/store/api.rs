@@ -157,7 +157,7 @@ pub type Scan<'a> = Box<dyn DoubleEndedIterator<Item = Result<Pair, StoreError>>
 /// Keys are never empty and at most a few hundred bytes; a value is at most 8 KB, because
 /// some engines keep larger ones in a less safe place (see [`sled`]).
 ///
-/// Every implementation must pass [`conformance::conformance`].
+/// Every implementation must pass [`conformance::conformance`](crate::persistence::conformance::conformance).
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Reads one value.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;

@@ -94,15 +94,15 @@ pub enum StoreError {
         /// The name of the addition.
         feature: String,
     },
-    /// The disk, or the quota on it, is full. Nothing is lost; see [`Store::sync`] and
-    /// [`Store::room`].
+    /// The disk, or the quota on it, is full. Nothing is lost; see [`Store::sync`](crate::persistence::Store::sync) and
+    /// [`Store::room`](crate::persistence::Store::room).
     #[error("the disk is full: cannot {doing}")]
     Full {
         /// The operation, and its path.
         doing: String,
     },
     /// The system has no file descriptor or no memory to spare at the moment. Nothing is lost; see
-    /// [`Store::sync`].
+    /// [`Store::sync`](crate::persistence::Store::sync).
     #[error("the system is short of resources: cannot {doing}: {source}")]
     Exhausted {
         /// The operation, and its path.

@@ -3,8 +3,7 @@
 
 use super::*;
 use crate::canvas::freeze::SubtaskPlan;
-use crate::canvas::machine::Purpose;
-use crate::canvas::machine::subtasks;
+use crate::canvas::machine::{Purpose, subtasks};
 use crate::canvas::options::When;
 use crate::canvas::time::{Moment, Scale, Time};
 

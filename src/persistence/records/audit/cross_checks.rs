@@ -8,12 +8,10 @@ use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::{AttemptHistory, ChildProgress, Index, Record};
 use crate::canvas::outcome::{Outcome, Value};
 use crate::persistence::records::backlog::Waiting;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::definition::WorkflowHeader;
-use crate::persistence::records::keys;
-use crate::persistence::records::member_pages;
 use crate::persistence::records::reader::Ended;
+use crate::persistence::records::{keys, member_pages};
 use crate::persistence::store::finding;
 use crate::persistence::{Store, StoreError};
 

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use self::cross_checks::CrossChecks;
 use super::backlog::Waiting;
-use super::codec;
-use super::codec::Kind;
+use super::codec::{self, Kind};
 use super::definition::WorkflowHeader;
 use super::keys;
 use super::meta::{Opening, Session};

@@ -10,8 +10,7 @@ use crate::canvas::machine::{ChildProgress, Index, Purpose, Record};
 use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::payload::Payload;
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::LineContent;
+use crate::persistence::records::codec::{self, LineContent};
 use crate::persistence::records::keys;
 
 /// The number of members read at a time: they started in order, so their outcomes are close

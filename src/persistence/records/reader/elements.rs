@@ -9,8 +9,7 @@ use crate::canvas::id::Id;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::Payload;
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
 
 /// The bytes of a value in pieces that are read at a time.

@@ -5,8 +5,7 @@ use std::iter::Peekable;
 use super::{Ended, Reader};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::Record;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
 use crate::persistence::{Pair, Scan, Store, StoreError};
 

@@ -7,8 +7,7 @@ use crate::canvas::freeze::{FanOutDef, Members, Node};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::{Index, Purpose, Record};
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::{keys, member_pages};
 
 impl Reader {

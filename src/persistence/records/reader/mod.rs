@@ -15,8 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::codec;
-use super::codec::{Kind, RecordSummary};
+use super::codec::{self, Kind, RecordSummary};
 use super::definition::WorkflowHeader;
 use super::keys;
 use crate::canvas::admission::pending_limit::Load;

@@ -10,8 +10,7 @@ use crate::canvas::machine::workflow::ROOT;
 use crate::canvas::machine::{BODY, ChildProgress, Record};
 use crate::canvas::revocation::NodeKey;
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
-use crate::persistence::records::keys;
+use crate::persistence::records::{codec, keys};
 
 /// The key of a node, and its progress.
 #[derive(Debug)]

@@ -6,8 +6,7 @@ use crate::canvas::id::Id;
 use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
-use crate::persistence::records::codec::Kind;
+use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
 
 impl Reader {

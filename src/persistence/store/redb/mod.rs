@@ -42,8 +42,7 @@ pub(crate) use self::salvage::salvage;
 use self::scan::RedbScan;
 use super::fs::dir::Dir;
 use super::fs::identity::{Identity, wrong_store};
-use super::fs::watermark;
-use super::fs::watermark::Watermark;
+use super::fs::watermark::{self, Watermark};
 use super::fs::{closed_copy, data_dir, engine_dir, files};
 use crate::persistence::store::{Batch, Durability, Scan, Store, StoreError};
 

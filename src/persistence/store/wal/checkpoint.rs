@@ -11,8 +11,7 @@ use super::log::{Rotated, name_of};
 use super::memtable::Memtable;
 use crate::persistence::store::StoreError;
 use crate::persistence::store::fs::dir::Dir;
-use crate::testing::failpoint;
-use crate::testing::failpoint::Point;
+use crate::testing::failpoint::{self, Point};
 
 /// The most entries and bytes handed to the base between two checks whether the store is closing.
 const MAX_OPS: usize = 500;

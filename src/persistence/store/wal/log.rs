@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::base::Mark;
-use super::frame;
-use super::frame::Stamp;
+use super::frame::{self, Stamp};
 use super::replay::Replayed;
 use super::segment::{ENDING, KEEP, Segment, SegmentHeader};
 use crate::persistence::store::fs::dir::Dir;

@@ -19,8 +19,7 @@ use crate::persistence::store::fs::files::{
     damaged, failed, list, refuse_link, sync_dir, sync_file,
 };
 use crate::persistence::store::fs::identity::wrong_store;
-use crate::persistence::store::fs::watermark;
-use crate::persistence::store::fs::watermark::Watermark;
+use crate::persistence::store::fs::watermark::{self, Watermark};
 use crate::persistence::store::{Finding, StoreError};
 use crate::testing::negative_control::Rule::H4;
 use crate::testing::negative_control::without;

@@ -9,8 +9,7 @@ use super::frame::{ALIGN, Frame, claimed_generation};
 use super::replay::number;
 use super::segment::{FRAMES, SegmentHeader};
 use crate::persistence::store::fs::files::{failed, list};
-use crate::persistence::store::fs::watermark;
-use crate::persistence::store::fs::watermark::Watermark;
+use crate::persistence::store::fs::watermark::{self, Watermark};
 use crate::persistence::store::salvage::SalvageSink;
 use crate::persistence::store::{Finding, StoreError};
 

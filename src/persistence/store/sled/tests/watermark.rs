@@ -3,8 +3,7 @@
 use std::fs::File;
 
 use super::*;
-use crate::persistence::store::fs::watermark;
-use crate::persistence::store::fs::watermark::Watermark;
+use crate::persistence::store::fs::watermark::{self, Watermark};
 use crate::persistence::store::wal::memtable::MaxKeys;
 
 fn path(home: &Path) -> PathBuf {
