@@ -13,7 +13,8 @@ use super::App;
 use crate::error::{Error, Result};
 use crate::persistence;
 #[cfg(any(feature = "sled", feature = "redb"))]
-use crate::persistence::{Audit, Engine, Salvaged, Store, StoreError};
+use crate::persistence::{Audit, Engine, Salvaged};
+use crate::persistence::{Store, StoreError};
 
 impl App {
     /// Reads the whole closed store in this directory, of either engine, and reports its faults: in
