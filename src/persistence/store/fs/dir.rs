@@ -10,7 +10,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 #[cfg(unix)]
-use super::files::{failed, fsync, refuse_link, unsynced};
+use super::files::fsync;
+use super::files::{failed, refuse_link, unsynced};
 #[cfg(not(unix))]
 use super::files::{open_new, open_old};
 use crate::persistence::store::StoreError;
