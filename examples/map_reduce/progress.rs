@@ -57,18 +57,18 @@ impl Progress {
 
     /// How many chunks have been counted.
     pub(crate) async fn done(&mut self) -> chordal::Result<u64> {
-        let mut under_way = 0;
-        let mut unfinished = Vec::new();
-        for chord in self.unfinished.drain(..) {
+        let (mut under_way, mut at) = (0, 0);
+        // (The future may be dropped at each wait.)
+        while let Some(chord) = self.unfinished.get(at) {
             let done = chord.completed_count().await?;
             if chord.ready().await? {
                 self.finished += done;
+                drop(self.unfinished.remove(at));
             } else {
                 under_way += done;
-                unfinished.push(chord);
+                at += 1;
             }
         }
-        self.unfinished = unfinished;
         Ok(self.finished + under_way)
     }
 
@@ -94,16 +94,17 @@ impl Progress {
         self.tell_ledger().await
     }
 
+    /// The future may be dropped at each wait, so nothing is taken out before the ledger has it.
     async fn tell_ledger(&mut self) -> anyhow::Result<()> {
-        let mut unacked = Vec::new();
-        for task in self.unacked.drain(..) {
+        let mut at = 0;
+        while let Some(task) = self.unacked.get(at) {
             if task.successful().await? {
                 ledger::acked(task.id())?;
+                drop(self.unacked.remove(at));
             } else {
-                unacked.push(task);
+                at += 1;
             }
         }
-        self.unacked = unacked;
         Ok(())
     }
 }

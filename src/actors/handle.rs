@@ -27,7 +27,7 @@ pub(crate) struct EngineHandle {
     addresses: OnceLock<Addresses>,
 }
 
-/// The addresses and the id source that every submission uses, whether the app submits or a task.
+/// The addresses of the engine and its store, and the source of ids.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     pub(crate) submissions: Recipient<Submit>,

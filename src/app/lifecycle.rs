@@ -47,8 +47,13 @@ impl EngineThread {
     fn stop(&self, backend: &dyn Backend, grace: Duration) -> bool {
         let is_first = !self.is_stopping.swap(true, Ordering::SeqCst);
         if is_first {
-            if let Some(directory) = &self.directory {
-                persistence::mark_closing(directory);
+            match &self.directory {
+                Some(directory) => persistence::mark_closing(directory),
+                None => {
+                    let mut stopping = STOPPING.lock();
+                    stopping.retain(is_running);
+                    stopping.push(self.ended.clone());
+                }
             }
             backend.stop(grace);
         }
@@ -105,11 +110,6 @@ impl Drop for Running {
             return self.backend.stop(Duration::ZERO);
         };
         if engine.stop(&*self.backend, Duration::ZERO) {
-            if engine.directory.is_none() {
-                let mut stopping = STOPPING.lock();
-                stopping.retain(is_running);
-                stopping.push(engine.ended.clone());
-            }
             engine.node.stop();
         }
     }

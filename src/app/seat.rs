@@ -59,7 +59,7 @@ async fn wait_for_stopping() {
     let _ = tokio::time::timeout(STOP_TIMEOUT, all).await;
 }
 
-/// The settings of an engine.
+/// The settings of one engine, and its store.
 pub(crate) struct Seat {
     pub(super) store: Source,
     pub(super) durability: Durability,

@@ -212,8 +212,8 @@ fn start(
     failpoint::reach(Point::Called);
     let entry = guard.attempt_ref.entry;
     // The task was revoked before the attempt started.
-    let engine = guard.attempt.engine().clone();
-    if engine.cancellations.is_requested(&*guard.attempt) {
+    let cancellations = &guard.attempt.engine().cancellations;
+    if cancellations.is_requested(&*guard.attempt) {
         return guard.send(guard.attempt_ref.cancelled());
     }
     let span = guard.attempt_ref.span();
@@ -223,11 +223,15 @@ fn start(
         tokio::spawn(run_blocking(body, limits, guard));
         return;
     }
-    let deadlines = limits.begin(&guard.attempt.soft_limit, &engine.view.clock);
+    let deadlines = limits.begin(&guard.attempt.soft_limit, &guard.attempt.view().clock);
     match Pin::new(&mut body).poll(context) {
         Poll::Ready(outcome) => {
-            let done = deadlines.in_time(outcome, &guard.attempt.soft_limit, &engine.view.clock);
-            guard.send(guard.attempt_ref.end_in_time(done, &engine.registry));
+            let attempt = &guard.attempt;
+            let done = deadlines.in_time(outcome, &attempt.soft_limit, &attempt.view().clock);
+            let outcome = guard
+                .attempt_ref
+                .end_in_time(done, &attempt.engine().registry);
+            guard.send(outcome);
         }
         Poll::Pending => {
             guard.register_for_cancellation();

@@ -17,7 +17,8 @@ pub enum Durability {
     Power,
     /// Survives `kill -9`: data is handed to the kernel, without fsync.
     Process,
-    /// Survives a clean stop; up to 500 ms may be lost.
+    /// Survives a clean stop ([`App::shutdown`](crate::App::shutdown)); otherwise up to 500 ms may be
+    /// lost.
     Buffered,
 }
 
