@@ -94,7 +94,14 @@ impl Driver {
                 return Ended::Crashed;
             }
         };
-        check_after_opening(&world, &app).await;
+        // (It reads on the app's threads, which get their turns in the steps.)
+        let check = tokio::task::spawn_local({
+            let (world, app) = (world.clone(), app.clone());
+            async move { check_after_opening(&world, &app).await }
+        });
+        while !check.is_finished() && !self.disk.has_failed() {
+            self.step().await;
+        }
         for flow in 0..world.plan.flows.len() {
             let (world, app) = (world.clone(), app.clone());
             tokio::task::spawn_local(async move {
@@ -279,6 +286,7 @@ async fn check_after_opening(world: &World, app: &App) {
             Ok(result) if reported => match result.ready().await {
                 Ok(true) => {}
                 Ok(false) if world.has_lost.get() => {}
+                Err(error) => check_error(world, &error),
                 other => world.report_fault(format!(
                     "the end of flow {number} was reported, and now: {other:?}"
                 )),
@@ -290,7 +298,10 @@ async fn check_after_opening(world: &World, app: &App) {
                 submitted.done = false;
             }
             Err(Error::Id(IdError::Unknown { .. })) if world.plan.sweeps_early() => {}
-            Err(error) => world.report_fault(format!("flow {number} was acknowledged: {error}")),
+            Err(error @ Error::Id(_)) => {
+                world.report_fault(format!("flow {number} was acknowledged: {error}"));
+            }
+            Err(error) => check_error(world, &error),
         }
     }
 }
