@@ -249,7 +249,7 @@ impl App {
     }
 
     fn load(&self) -> Load {
-        self.0.backend.pending()
+        self.0.backend.view().admission.taken()
     }
 
     /// Returns the handle of a task, chain, group or chord that was submitted earlier, even before
@@ -325,9 +325,8 @@ impl App {
     /// it is parked.
     ///
     /// The list also includes the first tasks of workflows that still wait in the store, so it is
-    /// complete right after `start`; for that it reads every unfinished workflow, on a thread of the
-    /// app. A later task of a
-    /// workflow is listed once it is reached.
+    /// complete right after `start`; for that it reads every unfinished workflow, on a thread of
+    /// the app. A later task of a workflow is listed once it is reached.
     ///
     /// If the workflow itself is wrong, and not an older build, the task fails instead of being
     /// parked, with [`FailureKind::Type`](crate::FailureKind::Type), as Celery's does with a
@@ -378,8 +377,8 @@ impl App {
     /// A task that crashes the process later than a second after its start is not found, unless few
     /// other tasks are suspects: then the time may be up to four seconds.
     ///
-    /// With [`Durability::Buffered`](crate::Durability::Buffered) a crash may undo the record of a task's start, and with it the
-    /// suspicion.
+    /// With [`Durability::Buffered`](crate::Durability::Buffered) a crash may undo the record of a
+    /// task's start, and with it the suspicion.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::messages::task::TaskKey;
 use crate::persistence::records::reader::Reader;
 
-/// What a store durably has, as handles, contexts and the engine's own threads read it, and what they wait for
-/// in it.
+/// What a store durably has, as handles, contexts and the engine's own threads read it, and what
+/// they wait for in it.
 #[derive(Debug)]
 pub(crate) struct DurableView {
     /// Reads the durable state only, not the pending changes. Taken at the end, so that the store
@@ -86,10 +86,17 @@ impl DurableView {
         self.ended().unwrap_or(Error::ShutDown)
     }
 
+    /// Fails with the reason why the engine has stopped, if it has.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.ended().map_or(Ok(()), Err)
+    }
+
     /// Stops everything with this reason and wakes every waiter. The first reason stays.
     pub(crate) fn end(&self, why: Error) {
-        self.watches.end(why);
+        // The waiters that are woken find both: the reason, and no more admission.
+        self.watches.note_end(why);
         self.admission.close();
+        self.watches.wake_all();
     }
 
     /// Releases the store.

@@ -20,7 +20,6 @@ use self::durable_view::DurableView;
 use self::retention_guard::RetentionGuard;
 pub(crate) use self::watch::Watch;
 use crate::canvas::Canvas;
-use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
@@ -63,9 +62,6 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// Returns all tasks that this build cannot run.
     fn parked(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<ParkedTask>>>;
-
-    /// Returns the pending load.
-    fn pending(&self) -> Load;
 
     /// Calls a function with the store while nothing is written to it.
     fn inspect(&self, inspect: Inspect) -> BoxFuture<'_, Result<u64>>;

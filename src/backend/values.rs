@@ -93,8 +93,8 @@ impl DurableView {
         .await
     }
 
-    /// Runs a read that may be large: on the pool, or on this thread in eager mode and if the system
-    /// has no other.
+    /// Runs a read that may be large: on the pool, or on this thread in eager mode and if the
+    /// system has no other.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
@@ -109,7 +109,7 @@ impl DurableView {
                 }
                 match done.await {
                     Ok(Ok(read)) => read,
-                    Ok(Err(_)) | Err(_) => Err(self.ended().unwrap_or(Error::ShutDown)),
+                    Ok(Err(_)) | Err(_) => Err(self.stop_reason()),
                 }
             }
         }

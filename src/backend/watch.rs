@@ -26,9 +26,13 @@ impl WatchList {
         self.ended.lock().clone()
     }
 
-    /// Notes the end and wakes every waiter. The first reason stays.
-    pub(super) fn end(&self, why: Error) {
+    /// Notes the reason of the end. The first one stays.
+    pub(super) fn note_end(&self, why: Error) {
         self.ended.lock().get_or_insert(why);
+    }
+
+    /// Wakes every watch.
+    pub(super) fn wake_all(&self) {
         let watching = self.watches.lock().all();
         watching.iter().for_each(|notify| notify.notify_waiters());
     }

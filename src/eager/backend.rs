@@ -11,7 +11,6 @@ use crate::backend::durable_view::DurableView;
 use crate::backend::retention_guard::RetentionGuard;
 use crate::backend::{Backend, Inspect, WhenFull, take_idempotency_key};
 use crate::canvas::Canvas;
-use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
@@ -54,16 +53,12 @@ impl Backend for EagerStore {
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<()>> {
-        ready(self.view.ended().map_or(Ok(()), Err)).boxed()
+        ready(self.view.check_open()).boxed()
     }
 
     /// A canvas with a task that cannot run is refused.
     fn parked(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<ParkedTask>>> {
-        ready(self.view.ended().map_or(Ok(Vec::new()), Err)).boxed()
-    }
-
-    fn pending(&self) -> Load {
-        Load::default()
+        ready(self.view.check_open().map(|()| Vec::new())).boxed()
     }
 
     fn inspect(&self, inspect: Inspect) -> BoxFuture<'_, Result<u64>> {
@@ -83,9 +78,7 @@ async fn submit(
     by: Option<Id>,
 ) -> Result<RetentionGuard> {
     let key = take_idempotency_key(&mut canvas)?;
-    if let Some(why) = store.view.ended() {
-        return Err(why);
-    }
+    store.view.check_open()?;
     if let Some(key) = &key
         && let Some(earlier) = store.reader().submitted_as(key)?
     {

@@ -85,7 +85,7 @@ impl Run {
 
     /// Fails after the end of the app: nothing is started any more, and no end is recorded.
     pub(crate) fn check_open(&self) -> Result<()> {
-        self.store.view.ended().map_or(Ok(()), Err)
+        self.store.view.check_open()
     }
 
     pub(crate) fn commit(&self, commit: CommitBuilder) -> Result<(), StoreError> {

@@ -56,7 +56,7 @@ impl Backend for EngineHandle {
             })
         };
         async move {
-            self.check_open()?;
+            self.view.check_open()?;
             self.ask(revoke).await
         }
         .boxed()
@@ -78,7 +78,7 @@ impl Backend for EngineHandle {
 
     fn resume(&self) -> BoxFuture<'_, Result<()>> {
         async move {
-            self.check_open()?;
+            self.view.check_open()?;
             self.ask(|done| EngineMessage::EndPause(EndPause { done }))
                 .await
         }
@@ -87,10 +87,6 @@ impl Backend for EngineHandle {
 
     fn parked(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<ParkedTask>>> {
         parked(self).boxed()
-    }
-
-    fn pending(&self) -> Load {
-        self.view.admission.taken()
     }
 
     fn inspect(&self, inspect: Inspect) -> BoxFuture<'_, Result<u64>> {
@@ -108,10 +104,6 @@ impl Backend for EngineHandle {
 }
 
 impl EngineHandle {
-    fn check_open(&self) -> Result<()> {
-        self.view.ended().map_or(Ok(()), Err)
-    }
-
     /// Sends the engine a request and waits for its answer.
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> EngineMessage) -> Result<T> {
         let (done, answer) = oneshot::channel();
@@ -158,7 +150,7 @@ async fn submit(
     by: Option<Id>,
 ) -> Result<RetentionGuard> {
     let key = take_idempotency_key(&mut canvas)?;
-    engine.check_open()?;
+    engine.view.check_open()?;
     if let Some(key) = &key
         && let Some(earlier) = engine.earlier(key).await?
     {
@@ -215,7 +207,7 @@ async fn parked(engine: Arc<EngineHandle>) -> Result<Vec<ParkedTask>> {
 }
 
 async fn release(engine: Arc<EngineHandle>, id: Id, released: Released) -> Result<bool> {
-    engine.check_open()?;
+    engine.view.check_open()?;
     let mut parked = None;
     if released == Released::ToFail && !engine.view.is_quarantined(id) {
         let all = self::parked(engine.clone()).await?;
