@@ -3,26 +3,13 @@
 //! when it is encoded again. Each function panics if that does not hold.
 
 use crate::Canvas;
-use crate::canvas::freeze::{Catalogue, SizeExceeded, plan_subtask};
-use crate::canvas::parameter::Parameter;
+use crate::canvas::freeze::plan_subtask;
 #[cfg(feature = "sled")]
 use crate::persistence::Batch;
 use crate::persistence::records::codec::Kind;
 use crate::persistence::records::definition::WorkflowHeader;
 use crate::persistence::records::{audit, codec, keys, member_pages};
-
-/// A catalogue that knows every task and accepts all arguments.
-struct Everything;
-
-impl Catalogue for Everything {
-    fn parameters(&self, _: &str) -> Option<&'static [Parameter]> {
-        Some(const { &[Parameter::rest::<serde_json::Value>("args")] })
-    }
-
-    fn admit(&self, _: &str, _: usize) -> Result<(), SizeExceeded> {
-        Ok(())
-    }
-}
+use crate::testing::catalogue::Everything;
 
 /// Fuzzes Celery's JSON: decodes, prints and freezes a canvas, and decodes its encoding again.
 pub fn celery_json(bytes: &[u8]) {

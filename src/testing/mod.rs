@@ -1,6 +1,8 @@
-//! Hooks for this repository's tests and tools. Each does nothing in a build without its private feature, so that
-//! the files that call them need no `cfg`.
+//! Hooks for this repository's tests and tools. Each does nothing in a build without its private
+//! feature, so that the files that call them need no `cfg`.
 
+#[cfg(any(test, feature = "__fuzzing"))]
+pub(crate) mod catalogue;
 pub(crate) mod failpoint;
 #[cfg(test)]
 pub(crate) mod faults;

@@ -282,18 +282,21 @@ async fn a_backup_goes_nowhere_where_something_is_and_leaves_nothing_when_it_fai
     app.shutdown().await.unwrap();
 }
 
+/// Verifies a store with the workflows of [`filled`], which changes nothing in `home`.
+async fn audit_of_filled(home: &Path, store: &Path) -> Audit {
+    let before = bytes_of(home);
+    let audit = App::verify(store).await.unwrap();
+    assert!(bytes_of(home) == before, "and nothing is left beside it");
+    is_sound(&audit);
+    assert_eq!((audit.live, audit.waiting, audit.ended), (0, 1, 12));
+    audit
+}
+
 #[tokio::test]
 async fn an_audit_counts_everything_and_changes_nothing() {
     let home = filled().await;
     let path = home.path().join("data");
-    let before = bytes_of(home.path());
-    let audit = App::verify(&path).await.unwrap();
-    assert!(
-        bytes_of(home.path()) == before,
-        "and nothing is left beside it"
-    );
-    is_sound(&audit);
-    assert_eq!((audit.live, audit.waiting, audit.ended), (0, 1, 12));
+    let audit = audit_of_filled(home.path(), &path).await;
     let all = records(&path);
     let bytes: usize = all.iter().map(|(key, value)| key.len() + value.len()).sum();
     assert_eq!(
@@ -527,14 +530,7 @@ async fn a_store_of_redb_is_imported_audited_and_backed_up_like_one_of_sled() {
     let path = home.path().join("redb");
     let imported = App::import(&file, &path, Engine::Redb).await.unwrap();
     assert_eq!(imported, count);
-    let before = bytes_of(home.path());
-    let audit = App::verify(&path).await.unwrap();
-    assert!(
-        bytes_of(home.path()) == before,
-        "and nothing is left beside it"
-    );
-    is_sound(&audit);
-    assert_eq!((audit.live, audit.waiting, audit.ended), (0, 1, 12));
+    let audit = audit_of_filled(home.path(), &path).await;
     assert_eq!((audit.records, audit.segments), (count, 0));
     let error = App::import(&file, &path, Engine::Redb).await.unwrap_err();
     assert!(error.to_string().contains("not empty"), "{error}");

@@ -301,21 +301,8 @@ mod tests {
 
     use super::*;
     use crate::canvas::Canvas;
-    use crate::canvas::freeze::{Catalogue, SizeExceeded};
-    use crate::canvas::parameter::Parameter;
     use crate::persistence::records::definition::DefinitionPages;
-
-    struct Everything;
-
-    impl Catalogue for Everything {
-        fn parameters(&self, _: &str) -> Option<&'static [Parameter]> {
-            Some(const { &[Parameter::rest::<serde_json::Value>("args")] })
-        }
-
-        fn admit(&self, _: &str, _: usize) -> Result<(), SizeExceeded> {
-            Ok(())
-        }
-    }
+    use crate::testing::catalogue::Everything;
 
     /// Freezes and stores a canvas; returns its root and the records beside the header.
     fn stored(canvas: Canvas) -> (Node, Vec<Pair>) {

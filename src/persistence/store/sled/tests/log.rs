@@ -56,6 +56,13 @@ impl Killed {
         replay(&self.home.path().join("wal"), self.held, MaxKeys::default())
             .map(|replayed| commits(&replayed))
     }
+
+    /// Tears commit 5 in the file; commit 6 stays complete. Both are lost.
+    fn tear_tail(&self) {
+        let mut bytes = self.bytes.clone();
+        bytes[self.ends[3]..self.ends[3] + 50].fill(0);
+        fs::write(&self.path, bytes).unwrap();
+    }
 }
 
 /// Checks that exactly the first commits were replayed, and returns their number.
@@ -207,10 +214,7 @@ fn any_part_of_the_unsynced_frames_may_remain() {
 #[test]
 fn the_remains_of_a_torn_tail_are_not_replayed_behind_new_frames() {
     let killed = killed();
-    let mut bytes = killed.bytes.clone();
-    // Commit 5 is torn and commit 6 complete: both are lost.
-    bytes[killed.ends[3]..killed.ends[3] + 50].fill(0);
-    fs::write(&killed.path, bytes).unwrap();
+    killed.tear_tail();
     let home = killed.home.path();
     let store = SledStore::open(home).unwrap();
     assert_eq!(store.get(b"last").unwrap(), Some(vec![3]));
@@ -229,9 +233,7 @@ fn the_remains_of_a_torn_tail_are_not_replayed_behind_new_frames() {
 #[test]
 fn the_remains_of_a_torn_tail_are_not_replayed_when_the_file_is_reused() {
     let killed = killed();
-    let mut bytes = killed.bytes.clone();
-    bytes[killed.ends[3]..killed.ends[3] + 50].fill(0);
-    fs::write(&killed.path, bytes).unwrap();
+    killed.tear_tail();
     let home = killed.home.path();
     let store = SledStore::open(home).unwrap();
     // The file is free after the first checkpoint and in use after the second.
