@@ -43,9 +43,9 @@
 //! | `redb` | no | `persistence::RedbStore`, for [`App::with_store`] |
 //! | either | | `App::verify`, `App::salvage` and `App::import`, for stores of the engines that are there |
 //!
-//! Without either the store is memory ([`App::in_memory`]) or one of your own ([`Store`](persistence::Store)). Features
-//! that begin with two underscores are for this repository's tests and tools, and may change at any
-//! time.
+//! Without either the store is memory ([`App::in_memory`]) or one of your own
+//! ([`Store`](persistence::Store)). Features that begin with two underscores are for this
+//! repository's tests and tools, and may change at any time.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))] // see clippy.toml
 #![cfg_attr(not(feature = "sled"), allow(dead_code))] // helpers that only the sled store calls

@@ -1,5 +1,5 @@
-//! Supervision: how a child starts and reports through the engine's context, and what a supervisor does about
-//! a lost child.
+//! Supervision: how a child starts and reports through the engine's context, and what a supervisor
+//! does about a lost child.
 
 use actix::{Actor, AsyncContext, Context, Handler};
 

@@ -71,9 +71,10 @@ impl EngineThread {
 
 impl App {
     /// Stops the app: starts no more tasks, waits for the running ones until the [grace
-    /// period](crate::AppBuilder::grace) is over, and closes the store. Unfinished work resumes when the
-    /// store is opened again, including due callbacks that have not started; an interrupted task
-    /// runs again, with the next attempt number. Waiting handles get [`Error::ShutDown`].
+    /// period](crate::AppBuilder::grace) is over, and closes the store. Unfinished work resumes
+    /// when the store is opened again, including due callbacks that have not started; an
+    /// interrupted task runs again, with the next attempt number. Waiting handles get
+    /// [`Error::ShutDown`].
     ///
     /// The first call begins the shutdown. A further call, even after the future of the first was
     /// dropped, waits for the same end. The app stops whether or not the futures are polled.

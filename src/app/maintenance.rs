@@ -48,8 +48,8 @@ impl App {
     ///
     /// [`StoreError::Locked`] if the store is open; [`StoreError::Io`] and [`StoreError::Full`] if
     /// there is none, or if it cannot be copied; [`StoreError::WrongEngine`] if the crate was built
-    /// without the engine that made it; [`Error::NoThread`]. A fault of the store is no error: it is
-    /// in the audit.
+    /// without the engine that made it; [`Error::NoThread`]. A fault of the store is no error: it
+    /// is in the audit.
     #[cfg(any(feature = "sled", feature = "redb"))]
     pub async fn verify(directory: impl Into<PathBuf>) -> Result<Audit> {
         let directory = directory.into();
@@ -63,11 +63,11 @@ impl App {
     /// store in `to`, and returns what is missing. The store in `from` is read and not changed, and
     /// need not be openable; `to` must be empty or absent.
     ///
-    /// The new store is of the same engine. For sled all whole commits of the log and all whole pages of
-    /// sled's file are read, without sled. For redb everything that redb can open is read. Workflows with missing
-    /// parts are left out, and their ids are returned: the new store can be opened, and
-    /// [`verify`](Self::verify) finds no fault in it. An unfinished workflow may be in an older
-    /// state than before: read [`Salvaged`] before you open the new store.
+    /// The new store is of the same engine. For sled all whole commits of the log and all whole
+    /// pages of sled's file are read, without sled. For redb everything that redb can open is read.
+    /// Workflows with missing parts are left out, and their ids are returned: the new store can be
+    /// opened, and [`verify`](Self::verify) finds no fault in it. An unfinished workflow may be in
+    /// an older state than before: read [`Salvaged`] before you open the new store.
     ///
     /// The new store is built in `<to>.part`, which is renamed at the end.
     ///
@@ -108,9 +108,9 @@ impl App {
     ///
     /// The copy is built in `<directory>.part`, which is renamed at the end, so an interrupted
     /// backup leaves none. Meanwhile the log is not moved on into sled, so memory grows with each
-    /// commit; at eight times the usual amount, commits wait. With redb commits never wait; its file
-    /// grows by what they replace meanwhile, and the copy has a store id of its own. A store is
-    /// closed only when its backups are done.
+    /// commit; at eight times the usual amount, commits wait. With redb commits never wait; its
+    /// file grows by what they replace meanwhile, and the copy has a store id of its own. A store
+    /// is closed only when its backups are done.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -173,9 +173,10 @@ impl App {
         self.0.backend.inspect(Box::new(write)).await
     }
 
-    /// Imports an [export](App::export) into a new store of this engine in this directory, all of it
-    /// or nothing: an interrupted import is refused when it is opened, and completed by importing
-    /// again. Returns the number of records. For another kind of store use [`persistence::import`].
+    /// Imports an [export](App::export) into a new store of this engine in this directory, all of
+    /// it or nothing: an interrupted import is refused when it is opened, and completed by
+    /// importing again. Returns the number of records. For another kind of store use
+    /// [`persistence::import`].
     ///
     /// [`export`](App::export) has an example.
     ///

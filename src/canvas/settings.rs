@@ -31,7 +31,8 @@ impl Canvas {
         self
     }
 
-    /// Sets the number of retries, as [`Signature::max_retries`](crate::Signature::max_retries) does.
+    /// Sets the number of retries, as [`Signature::max_retries`](crate::Signature::max_retries)
+    /// does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -56,7 +57,8 @@ impl Canvas {
         self
     }
 
-    /// Sets the soft time limit, as [`Signature::soft_time_limit`](crate::Signature::soft_time_limit) does.
+    /// Sets the soft time limit, as
+    /// [`Signature::soft_time_limit`](crate::Signature::soft_time_limit) does.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -108,7 +110,8 @@ impl Canvas {
         self
     }
 
-    /// Limits the wait for the start, as [`Signature::expires_at`](crate::Signature::expires_at) does.
+    /// Limits the wait for the start, as [`Signature::expires_at`](crate::Signature::expires_at)
+    /// does.
     ///
     /// ```
     /// # use chordal::prelude::*;

@@ -189,8 +189,8 @@ impl TaskContext {
     ///
     /// # Errors
     ///
-    /// [`ContextError::MissingData`], which names the type, if the app has no data of this type, and always
-    /// in a [detached](Self::detached) context.
+    /// [`ContextError::MissingData`], which names the type, if the app has no data of this type,
+    /// and always in a [detached](Self::detached) context.
     pub fn data<T: Send + Sync + 'static>(&self) -> Result<Data<T>> {
         let data = self.host.as_ref().and_then(|host| host.data().get());
         let missing = || ContextError::MissingData {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use crate::error::{Result, StartError};
 
-/// Application data: a value that the app gives to its tasks, such as a connection pool, a client or
-/// the settings of the program. It is passed to [`AppBuilder::data`](crate::AppBuilder::data), one
-/// value of each type. A task takes it as a parameter `Data<T>`, after the context and before the
-/// arguments, or asks for it with [`TaskContext::data`](crate::TaskContext::data).
+/// Application data: a value that the app gives to its tasks, such as a connection pool, a client
+/// or the settings of the program. It is passed to [`AppBuilder::data`](crate::AppBuilder::data),
+/// one value of each type. A task takes it as a parameter `Data<T>`, after the context and before
+/// the arguments, or asks for it with [`TaskContext::data`](crate::TaskContext::data).
 ///
 /// ```
 /// use chordal::prelude::*;

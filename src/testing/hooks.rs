@@ -1,5 +1,5 @@
-//! The hooks of the engine's tests and of its simulation: production code calls them, and each does nothing in a
-//! build without tests and without the feature `__simulation`.
+//! The hooks of the engine's tests and of its simulation: production code calls them, and each does
+//! nothing in a build without tests and without the feature `__simulation`.
 
 use std::collections::VecDeque;
 

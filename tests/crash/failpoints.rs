@@ -1,5 +1,5 @@
-//! The process ends at a point with a name (`src/testing/failpoint.rs`), where a crash hurts, also while it goes
-//! on after such an end: each chord has one body, or fails and has one errback.
+//! The process ends at a point with a name (`src/testing/failpoint.rs`), where a crash hurts, also
+//! while it goes on after such an end: each chord has one body, or fails and has one errback.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;

@@ -150,8 +150,8 @@ fn that_all_is_at_rest_is_told_when_that_is_durable() {
     });
 }
 
-/// The engine of a dropped app cannot end while its store waits: the drop does not wait for it, and the
-/// next app over the store does.
+/// The engine of a dropped app cannot end while its store waits: the drop does not wait for it, and
+/// the next app over the store does.
 #[tokio::test]
 async fn dropping_the_last_app_blocks_no_thread_and_the_store_can_be_opened_again() {
     let store = Gated::default();

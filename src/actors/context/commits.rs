@@ -1,5 +1,5 @@
-//! Commits: collects the decisions of the actors, writes them batch by batch, and performs the actions that wait
-//! for that.
+//! Commits: collects the decisions of the actors, writes them batch by batch, and performs the
+//! actions that wait for that.
 
 use std::cell::{Cell, RefCell};
 

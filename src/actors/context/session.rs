@@ -1,5 +1,5 @@
-//! The session of this process with the store: when it began, how it ends, the clock readings beside delays, and
-//! the pending load.
+//! The session of this process with the store: when it began, how it ends, the clock readings
+//! beside delays, and the pending load.
 
 use std::cell::Cell;
 

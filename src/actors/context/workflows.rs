@@ -1,4 +1,5 @@
-//! The engine's notes on each live workflow: its node numbers, and which of its records are superseded.
+//! The engine's notes on each live workflow: its node numbers, and which of its records are
+//! superseded.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

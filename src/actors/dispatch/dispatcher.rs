@@ -233,8 +233,8 @@ impl<C> Dispatcher<C> {
         self.grant_all()
     }
 
-    /// Changes the number of slots of a queue. Returns the waiting tasks that get added slots. Slots
-    /// that are held and no longer there are not granted again when they are returned.
+    /// Changes the number of slots of a queue. Returns the waiting tasks that get added slots.
+    /// Slots that are held and no longer there are not granted again when they are returned.
     pub(crate) fn set_slots(&mut self, queue: u32, slots: Slots) -> Vec<(Ready<C>, Permit)> {
         let mut granted = Vec::new();
         let kinds = [
@@ -328,7 +328,8 @@ impl<C> Dispatcher<C> {
         starting
     }
 
-    /// Takes a workflow that matches out of its pacer, so that it starts at once: a caller waits for it.
+    /// Takes a workflow that matches out of its pacer, so that it starts at once: a caller waits
+    /// for it.
     pub(crate) fn take_workflow(&mut self, matches: impl Fn(&C) -> bool) -> Option<C> {
         let mut pacers = self
             .queues

@@ -411,8 +411,8 @@ impl EngineActor {
         Ok(())
     }
 
-    /// Starts a workflow at once, wherever it waits and ahead of all others: the task that waits for
-    /// it may hold what these wait for.
+    /// Starts a workflow at once, wherever it waits and ahead of all others: the task that waits
+    /// for it may hold what these wait for.
     pub(super) fn start_early(&mut self, root: Id) -> Result<(), StoreError> {
         if self.workflows.contains_key(&root) {
             self.engine.start_delayed_workflow(root);

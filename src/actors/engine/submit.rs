@@ -1,4 +1,5 @@
-//! Submissions: stores and starts a workflow, and knows which workflow an idempotency key stands for.
+//! Submissions: stores and starts a workflow, and knows which workflow an idempotency key stands
+//! for.
 
 use actix::{Context, Handler};
 

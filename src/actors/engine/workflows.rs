@@ -1,4 +1,5 @@
-//! The live workflows: starts their roots and callbacks, carries out what their machines decide, and ends them.
+//! The live workflows: starts their roots and callbacks, carries out what their machines decide,
+//! and ends them.
 
 use actix::Context;
 

@@ -1,4 +1,5 @@
-//! Tasks that do not run: parked because this build cannot run them, discarded, in quarantine, or revoked.
+//! Tasks that do not run: parked because this build cannot run them, discarded, in quarantine, or
+//! revoked.
 
 use actix::Context;
 
@@ -17,8 +18,8 @@ impl Job {
     /// Checks whether the task is revoked, before each other event, so that no decision after the
     /// mark ignores it.
     pub(super) fn check_revoked(&mut self, context: &mut Context<TaskActor>) {
-        let is_referenced = |activation: &Activation| activation.machine.is_revoked();
-        if self.activation.as_ref().is_some_and(is_referenced)
+        let is_revoked = |activation: &Activation| activation.machine.is_revoked();
+        if self.activation.as_ref().is_some_and(is_revoked)
             || !self
                 .engine
                 .observe_revocation(self.child.root, self.child.path())

@@ -1,4 +1,5 @@
-//! The subtasks that a task's function starts: the task supervises them, and answers the calls that wait for them.
+//! The subtasks that a task's function starts: the task supervises them, and answers the calls that
+//! wait for them.
 
 use actix::Context;
 use tokio::sync::oneshot;

@@ -16,9 +16,9 @@ use crate::error::SubmitError;
 
 /// An untyped canvas, for shapes known only at run time.
 ///
-/// Every [`Signature`](crate::Signature) wraps one. The compiler checks a signature; a `Canvas` is checked when it is
-/// submitted. An unknown task, a wrong number or type of arguments, or a link on a group returns an
-/// [`SubmitError::Canvas`] with the path to the faulty part, and nothing stays
+/// Every [`Signature`](crate::Signature) wraps one. The compiler checks a signature; a `Canvas` is
+/// checked when it is submitted. An unknown task, a wrong number or type of arguments, or a link on
+/// a group returns a [`SubmitError::Canvas`] with the path to the faulty part, and nothing stays
 /// stored. A value from upstream is checked when a task decodes it.
 ///
 /// ```

@@ -504,8 +504,8 @@ impl Numbering<'_> {
         self.begin(canvas, &Inherited::default(), true, true, depth)
     }
 
-    /// Numbers one canvas. `outer`: the options passed on by its parent. `has_upstream`: it receives
-    /// an upstream value. `depth`: the number of nodes around it.
+    /// Numbers one canvas. `outer`: the options passed on by its parent. `has_upstream`: it
+    /// receives an upstream value. `depth`: the number of nodes around it.
     fn begin<B: MemberBuffer>(
         &mut self,
         canvas: Canvas,
@@ -672,8 +672,8 @@ impl Numbering<'_> {
         }
     }
 
-    /// Begins the members of a group. Its options and errbacks go to every member (celery/canvas.py,
-    /// `group.link_error`).
+    /// Begins the members of a group. Its options and errbacks go to every member
+    /// (celery/canvas.py, `group.link_error`).
     fn fan_out<B: MemberBuffer>(
         &mut self,
         path: &'static str,
@@ -721,8 +721,8 @@ impl Numbering<'_> {
         })
     }
 
-    /// Freezes the template of an `each()`; also returns the number of its nodes. It is numbered from
-    /// 0; its instances get their numbers at run time. It is instantiated in one piece, so its
+    /// Freezes the template of an `each()`; also returns the number of its nodes. It is numbered
+    /// from 0; its instances get their numbers at run time. It is instantiated in one piece, so its
     /// members stay in the node.
     fn template(&mut self, member: Canvas, outer: Outer) -> Result<(Node, Seq), CanvasError> {
         let numbers = Numbering {

@@ -54,8 +54,8 @@ impl Barrier {
         self.arrived.insert(index);
     }
 
-    /// Starts the barrier, or resumes it after the replay. The supervisor is notified of a recorded verdict again; a
-    /// barrier for no members releases at once.
+    /// Starts the barrier, or resumes it after the replay. The supervisor is notified of a recorded
+    /// verdict again; a barrier for no members releases at once.
     pub(crate) fn start(&mut self) -> Vec<Command> {
         match &self.verdict {
             Some(verdict) => vec![Command::Notify(verdict.clone())],

@@ -50,7 +50,8 @@ pub(crate) enum Finish {
     AsStep(Index, Report),
     /// As the barrier of the group has decided.
     AsBarrier(Verdict),
-    /// With this failure of a member of the header: the body never runs, a fold drops its accumulator.
+    /// With this failure of a member of the header: the body never runs, a fold drops its
+    /// accumulator.
     BrokenHeader(Box<TaskFailure>),
     /// With this outcome of its own.
     With(Outcome),

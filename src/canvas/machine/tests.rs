@@ -1,5 +1,6 @@
 //! The machines by exhaustion: all orders of arrival, each event again and late, a crash after
-//! every step. A small world stands for the supervisor, the barrier and the children, and carries out commands.
+//! every step. A small world stands for the supervisor, the barrier and the children, and carries
+//! out commands.
 
 mod fold;
 mod life;
@@ -239,7 +240,8 @@ impl<'a> World<'a> {
         self.supervise(effects);
     }
 
-    /// Stores the records of a barrier as one batch; returns the verdict that the supervisor is notified of.
+    /// Stores the records of a barrier as one batch; returns the verdict that the supervisor is
+    /// notified of.
     fn record(&mut self, commands: Vec<barrier::Command>) -> Option<Verdict> {
         let mut batch = Vec::new();
         let mut decided = None;

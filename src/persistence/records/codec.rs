@@ -56,7 +56,8 @@ pub(crate) enum Kind {
     Features = 16,
 }
 
-/// The numbers of kinds that later versions may add. A build that does not know one refuses it by its number.
+/// The numbers of kinds that later versions may add. A build that does not know one refuses it by
+/// its number.
 const LATER_KINDS: RangeInclusive<u8> = 17..=63;
 
 /// Encodes and frames `value`.

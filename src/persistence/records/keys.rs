@@ -32,9 +32,10 @@ use crate::canvas::time::{Moment, Scale};
 /// The tags of a workflow's records except for its header, its result and its idempotency key.
 pub(crate) const PARTS: [u8; 4] = [b'd', b's', b'p', b'c'];
 
-/// Tags for records that later versions may add: the clock of commits, an index of failed workflows, what a
-/// workflow's submission carries beside its header, and the last errors of retries. Records that exist stay as
-/// they are, so a build that knows such a tag reads every older store.
+/// Tags for records that later versions may add: the clock of commits, an index of failed
+/// workflows, what a workflow's submission carries beside its header, and the last errors of
+/// retries. Records that exist stay as they are, so a build that knows such a tag reads every older
+/// store.
 pub(crate) const LATER: [u8; 4] = [b'a', b'f', b'h', b'l'];
 
 pub(crate) const META: &[u8] = b"m/store";

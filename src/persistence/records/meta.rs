@@ -20,10 +20,11 @@ pub(crate) struct Opening {
 /// Each opening numbers its commits in a range of its own: 2^40 commits in each of 2^24 openings.
 const COMMIT_BITS: u32 = 40;
 
-/// The additions to the format that this build knows. A store that uses some has their names in its record
-/// [`META`](keys::META), which every open reads first: so a later version can add records, under keys and of
-/// kinds of their own, and variants at the end of stored enums, without another version of the format. A build
-/// that lacks one of them refuses the store before it writes anything.
+/// The additions to the format that this build knows. A store that uses some has their names in its
+/// record [`META`](keys::META), which every open reads first: so a later version can add records,
+/// under keys and of kinds of their own, and variants at the end of stored enums, without another
+/// version of the format. A build that lacks one of them refuses the store before it writes
+/// anything.
 const FEATURES: &[&str] = &[];
 
 impl Opening {
@@ -56,22 +57,23 @@ impl Opening {
     }
 }
 
-/// Where a process runs. Crashes are classified for a process on a machine: another boot id is an outage only
-/// if it is that of the same machine. Of a process that died on another machine it is not known whether that
-/// machine went down with it. If each such death passed for an outage, a task that ends its process could go
-/// from machine to machine and would never be put into quarantine.
+/// Where a process runs. Crashes are classified for a process on a machine: another boot id is an
+/// outage only if it is that of the same machine. Of a process that died on another machine it is
+/// not known whether that machine went down with it. If each such death passed for an outage, a
+/// task that ends its process could go from machine to machine and would never be put into
+/// quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Host {
-    /// The machine's identity. No session records one yet: as long as one machine at a time opens a store, all
-    /// of its sessions are taken for those of one machine.
+    /// The machine's identity. No session records one yet: as long as one machine at a time opens a
+    /// store, all of its sessions are taken for those of one machine.
     machine: Option<String>,
     /// The boot id of the machine, where it can be read.
     boot: Option<String>,
 }
 
 impl Host {
-    /// Returns whether the machine of a `previous` process has gone down since; `None` if that cannot be known
-    /// from here.
+    /// Returns whether the machine of a `previous` process has gone down since; `None` if that
+    /// cannot be known from here.
     fn has_gone_down_since(&self, previous: &Self) -> Option<bool> {
         if self.boot == previous.boot {
             return Some(false);

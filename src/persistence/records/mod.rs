@@ -1,5 +1,5 @@
-//! Workflows as records in a store: their keys and encodings, the commits that write them, and the readers
-//! that read them back.
+//! Workflows as records in a store: their keys and encodings, the commits that write them, and the
+//! readers that read them back.
 
 pub(crate) mod audit;
 pub(crate) mod backlog;

@@ -7,7 +7,8 @@ use crate::persistence::store::fs::data_dir::lock_read_only;
 use crate::persistence::store::fs::files::failed;
 use crate::persistence::{Engine, StoreError};
 
-/// Reads all of the closed store in `dir`, of either engine; see [`App::verify`](crate::App::verify).
+/// Reads all of the closed store in `dir`, of either engine; see
+/// [`App::verify`](crate::App::verify).
 pub(crate) fn verify_directory(dir: &Path) -> Result<Audit, StoreError> {
     let data_dir = dir.canonicalize().map_err(|e| failed("verify", dir, e))?;
     let _lock = lock_read_only(&data_dir)?;

@@ -17,8 +17,8 @@ pub enum Durability {
     Power,
     /// Survives `kill -9`: data is handed to the kernel, without fsync.
     Process,
-    /// Survives a clean stop ([`App::shutdown`](crate::App::shutdown)); otherwise up to 500 ms may be
-    /// lost.
+    /// Survives a clean stop ([`App::shutdown`](crate::App::shutdown)); otherwise up to 500 ms may
+    /// be lost.
     Buffered,
 }
 
@@ -158,7 +158,8 @@ pub type Scan<'a> = Box<dyn DoubleEndedIterator<Item = Result<Pair, StoreError>>
 /// Keys are never empty and at most a few hundred bytes; a value is at most 8 KB, because
 /// some engines keep larger ones in a less safe place (see [`sled`]).
 ///
-/// Every implementation must pass [`conformance::conformance`](crate::persistence::conformance::conformance).
+/// Every implementation must pass
+/// [`conformance::conformance`](crate::persistence::conformance::conformance).
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Reads one value.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;

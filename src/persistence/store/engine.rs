@@ -11,7 +11,8 @@ use super::fs::engine_dir;
 use super::fs::files::failed;
 use super::salvage::SalvageSink;
 
-/// An engine that keeps a store in a directory. A variant exists if the crate's feature of its name is on.
+/// An engine that keeps a store in a directory. A variant exists if the crate's feature of its name
+/// is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {
@@ -46,7 +47,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if there is no store; [`StoreError::WrongEngine`] if this build lacks its engine.
+    /// [`StoreError::Io`] if there is no store; [`StoreError::WrongEngine`] if this build lacks its
+    /// engine.
     pub(crate) fn of(data_dir: &Path) -> Result<Self, StoreError> {
         let is_finished = |one: &&Self| engine_dir::is_finished(&data_dir.join(one.name()));
         let is_there = |one: &&Self| data_dir.join(one.name()).is_dir();
@@ -83,8 +85,8 @@ impl Engine {
         }
     }
 
-    /// Reads the log of the closed store in `data_dir`, where the engine has one, whether the store can be
-    /// opened or not. An error is what keeps it from being opened.
+    /// Reads the log of the closed store in `data_dir`, where the engine has one, whether the store
+    /// can be opened or not. An error is what keeps it from being opened.
     pub(crate) fn inspect_log(self, data_dir: &Path) -> (LogReport, Result<(), StoreError>) {
         match self {
             #[cfg(feature = "sled")]
@@ -97,8 +99,8 @@ impl Engine {
         }
     }
 
-    /// Passes what can be read of the closed store in `data_dir` to `sink`; changes nothing in the store.
-    /// A copy that the engine needs is made beside `to`.
+    /// Passes what can be read of the closed store in `data_dir` to `sink`; changes nothing in the
+    /// store. A copy that the engine needs is made beside `to`.
     pub(crate) fn salvage(
         self,
         data_dir: &Path,

@@ -83,8 +83,8 @@ pub enum StoreError {
         /// The newest version understood.
         supported: u8,
     },
-    /// A later version wrote the store, with an addition to the format that this build does not know. It is
-    /// left untouched.
+    /// A later version wrote the store, with an addition to the format that this build does not
+    /// know. It is left untouched.
     #[error(
         "{path_or_place} needs {feature}, which this build does not know: a later version wrote it"
     )]
@@ -94,7 +94,8 @@ pub enum StoreError {
         /// The name of the addition.
         feature: String,
     },
-    /// The disk, or the quota on it, is full. Nothing is lost; see [`Store::sync`](crate::persistence::Store::sync) and
+    /// The disk, or the quota on it, is full. Nothing is lost; see
+    /// [`Store::sync`](crate::persistence::Store::sync) and
     /// [`Store::room`](crate::persistence::Store::room).
     #[error("the disk is full: cannot {doing}")]
     Full {

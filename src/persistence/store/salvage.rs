@@ -4,8 +4,8 @@ use super::api::Batch;
 use super::error::StoreError;
 use super::finding::Finding;
 
-/// Receives what an engine can still read of a damaged store, oldest first: a later change of a key replaces
-/// an earlier one.
+/// Receives what an engine can still read of a damaged store, oldest first: a later change of a key
+/// replaces an earlier one.
 pub(crate) trait SalvageSink {
     /// Adds a defect.
     fn find(&mut self, finding: Finding);

@@ -173,7 +173,8 @@ pub(crate) const LAYERS: &[Layer] = &[
     ),
 ];
 
-/// Files that still name what their layer may not. An exception that is no longer needed is a fault.
+/// Files that still name what their layer may not. An exception that is no longer needed is a
+/// fault.
 pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     ("src/messages/engine.rs", "crate::actors"),
     ("src/messages/task.rs", "crate::actors"),
@@ -207,8 +208,8 @@ pub(crate) struct Fault {
     pub(crate) line: String,
 }
 
-/// Returns the lines of a file that are code, without comments, what only documentation imports, and
-/// the test module at its end.
+/// Returns the lines of a file that are code, without comments, what only documentation imports,
+/// and the test module at its end.
 pub(crate) fn code(text: &str) -> Vec<(usize, String)> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let mut code = Vec::new();

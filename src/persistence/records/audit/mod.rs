@@ -47,8 +47,9 @@ pub struct Audit {
     pub omitted: u64,
 }
 
-/// Reads all records of an open store of any kind and compares them with each other. Nothing may write to the
-/// store meanwhile. For a closed store in a directory see [`App::verify`](crate::App::verify).
+/// Reads all records of an open store of any kind and compares them with each other. Nothing may
+/// write to the store meanwhile. For a closed store in a directory see
+/// [`App::verify`](crate::App::verify).
 ///
 /// # Examples
 /// ```

@@ -27,7 +27,8 @@ pub(crate) struct ClosedCopy {
 }
 
 impl ClosedCopy {
-    /// Makes a copy of the store in `data_dir`, whose files `fill` copies into the directory it is given.
+    /// Makes a copy of the store in `data_dir`, whose files `fill` copies into the directory it is
+    /// given.
     pub(crate) fn new(
         data_dir: &Path,
         fill: impl FnOnce(&Path) -> Result<(), StoreError>,

@@ -37,9 +37,9 @@ pub(crate) fn create_data_dir(dir: &Path) -> Result<PathBuf, StoreError> {
 /// holds the lock until the system has reclaimed all of its memory and its last write has ended.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long this process waits for a lock that it holds itself, and has not begun to release. A process that it spawns has all of
-/// its files open until it executes its own program, including files that this process closes
-/// meanwhile.
+/// How long this process waits for a lock that it holds itself, and has not begun to release. A
+/// process that it spawns has all of its files open until it executes its own program, including
+/// files that this process closes meanwhile.
 const OWN_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The data directories whose stores this process has begun to close: an open waits for these as it

@@ -74,8 +74,8 @@ pub(crate) fn begin_copy(part: &Path) -> Result<(), StoreError> {
     open_private(&mark).map(|_| ())
 }
 
-/// Builds a copy by `fill`, in `<to>.part`, and renames it to `to`, which must not exist. An interrupted copy
-/// is never taken for a store.
+/// Builds a copy by `fill`, in `<to>.part`, and renames it to `to`, which must not exist. An
+/// interrupted copy is never taken for a store.
 pub(crate) fn make_copy(
     to: &Path,
     fill: impl FnOnce(&Path) -> Result<(), StoreError>,

@@ -1,5 +1,5 @@
-//! Files and directories that both engines on disk use: what is opened stays opened, what is written is
-//! made durable, and errors say what and where.
+//! Files and directories that both engines on disk use: what is opened stays opened, what is
+//! written is made durable, and errors say what and where.
 
 pub(crate) mod aborts;
 pub(crate) mod closed_copy;

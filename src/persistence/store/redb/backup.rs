@@ -10,14 +10,15 @@ use crate::persistence::store::fs::files::{copy_file, list, make_dir, sync_file}
 use crate::persistence::store::fs::watermark::Watermark;
 use crate::persistence::store::{Batch, StoreError};
 
-/// The approximate number of bytes written per transaction, and per commit: redb frees the pages that
-/// transactions have replaced only at a commit.
+/// The approximate number of bytes written per transaction, and per commit: redb frees the pages
+/// that transactions have replaced only at a commit.
 const BATCH: usize = 256 << 10;
 const COMMIT: usize = 16 << 20;
 
 impl RedbStore {
-    /// Copies all records into a new store in `<part>/redb`, which has an id of its own. They are read in
-    /// one transaction of redb, so the copy equals the store after some batch while others are applied.
+    /// Copies all records into a new store in `<part>/redb`, which has an id of its own. They are
+    /// read in one transaction of redb, so the copy equals the store after some batch while others
+    /// are applied.
     pub(super) fn copy_all(&self, part: &Path) -> Result<(), StoreError> {
         self.healthy()?;
         let dir = part.join("redb");

@@ -281,8 +281,8 @@ fn segment(lsn: ::sled::Lsn) -> i64 {
     lsn.div_euclid(SEGMENT_BYTES as i64)
 }
 
-/// The iterator of [`SledBase::range`]. After an error it must not be advanced: sled would return the
-/// same error forever.
+/// The iterator of [`SledBase::range`]. After an error it must not be advanced: sled would return
+/// the same error forever.
 pub(super) struct RangeIter<'a> {
     dir: &'a Path,
     steps: ::sled::Iter,

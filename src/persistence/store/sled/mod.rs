@@ -1,7 +1,7 @@
 //! A store on disk: a log of our own in front of sled 0.34.7, which makes sled durable.
 //!
-//! A commit is one append to the log and one `fdatasync`; checkpoints move the entries of the log into sled.
-//! The log is the same for every base: see `wal/`. This folder is about sled.
+//! A commit is one append to the log and one `fdatasync`; checkpoints move the entries of the log
+//! into sled. The log is the same for every base: see `wal/`. This folder is about sled.
 //!
 //! sled alone never calls fsync on Linux, does not open after a kill at the wrong moment, and
 //! panics on some damaged files. The rules of RELIABILITY.md close these gaps, except for those it
@@ -88,10 +88,11 @@ impl SledStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] if another process, or this one, has it open; [`StoreError::WrongEngine`] if
-    /// it is another engine's; [`StoreError::Corrupt`], [`StoreError::RolledBack`],
-    /// [`StoreError::WrongStore`] or [`StoreError::UnsupportedVersion`] for what must not be served;
-    /// [`StoreError::Full`], [`StoreError::Exhausted`] and [`StoreError::Io`].
+    /// [`StoreError::Locked`] if another process, or this one, has it open;
+    /// [`StoreError::WrongEngine`] if it is another engine's; [`StoreError::Corrupt`],
+    /// [`StoreError::RolledBack`], [`StoreError::WrongStore`] or [`StoreError::UnsupportedVersion`]
+    /// for what must not be served; [`StoreError::Full`], [`StoreError::Exhausted`] and
+    /// [`StoreError::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_within(dir, data_dir::LOCK_TIMEOUT)
     }

@@ -1,8 +1,8 @@
 //! Backup: a copy of a store in use, equal to what a crash at one moment would have left.
 //!
-//! Only checkpoints write the base's files, so no checkpoint starts while they are copied; commits made
-//! meanwhile are in the log. The log only grows at its end, so it is copied up to its end at one
-//! moment.
+//! Only checkpoints write the base's files, so no checkpoint starts while they are copied; commits
+//! made meanwhile are in the log. The log only grows at its end, so it is copied up to its end at
+//! one moment.
 
 use std::path::Path;
 
@@ -62,7 +62,8 @@ impl<'a, B: Base> CopyGuard<'a, B> {
             let ended = join(running)?;
             store.finish_checkpoint(&mut store.writer.lock(), ended)?;
         }
-        // The copy would lack the entries that the postponed checkpoint has not moved into the base.
+        // The copy would lack the entries that the postponed checkpoint has not moved into the
+        // base.
         let mut writer = store.writer.lock();
         if let Some(postponed) = writer.postponed.take() {
             store.finish_checkpoint(&mut writer, postponed.run())?;

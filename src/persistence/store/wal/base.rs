@@ -11,7 +11,8 @@ use crate::persistence::store::{Pair, StoreError};
 use crate::testing::negative_control::Rule::H4;
 use crate::testing::negative_control::without;
 
-/// An ordered map of bytes under a log. Only checkpoints write to it, one at a time; reads go on meanwhile.
+/// An ordered map of bytes under a log. Only checkpoints write to it, one at a time; reads go on
+/// meanwhile.
 ///
 /// A crash may leave a part of what was written and not settled: the log has all of it.
 pub(crate) trait Base: fmt::Debug + Send + Sync + 'static {
@@ -22,8 +23,8 @@ pub(crate) trait Base: fmt::Debug + Send + Sync + 'static {
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Returns an iterator over the keys between the bounds; each pair is as new as the step that reaches it,
-    /// or a little older.
+    /// Returns an iterator over the keys between the bounds; each pair is as new as the step that
+    /// reaches it, or a little older.
     fn range(&self, bounds: Bounds<'_>) -> Self::Range<'_>;
 
     /// Writes entries, in order: a value, or none to delete the key. They are durable only after
@@ -39,8 +40,8 @@ pub(crate) trait Base: fmt::Debug + Send + Sync + 'static {
     /// Durably records how much of the log the base holds; that part must be settled.
     fn set_mark(&self, mark: Mark) -> Result<(), StoreError>;
 
-    /// Returns the identity of the store that the base belongs to; `None` if only versions without ids have
-    /// written to it.
+    /// Returns the identity of the store that the base belongs to; `None` if only versions without
+    /// ids have written to it.
     fn identity(&self) -> Result<Option<Identity>, StoreError>;
 
     /// Durably records the identity of the store.
@@ -49,7 +50,8 @@ pub(crate) trait Base: fmt::Debug + Send + Sync + 'static {
     /// Fails if a write would not reach the store: its files were moved or deleted.
     fn check_in_place(&self) -> Result<(), StoreError>;
 
-    /// Copies the base into the directory of a backup, durably. Nothing is written to the base meanwhile.
+    /// Copies the base into the directory of a backup, durably. Nothing is written to the base
+    /// meanwhile.
     fn copy_into(&self, part: &Path) -> Result<(), StoreError>;
 
     /// Returns the largest key under each first byte.
@@ -85,8 +87,8 @@ pub(crate) trait Base: fmt::Debug + Send + Sync + 'static {
 pub(crate) struct Mark {
     /// The last frame of the log that the base holds.
     pub(crate) seq: u64,
-    /// The generation of a segment that was started before the base received the last of these frames:
-    /// the log must have a segment of this generation or a later one.
+    /// The generation of a segment that was started before the base received the last of these
+    /// frames: the log must have a segment of this generation or a later one.
     pub(crate) generation: u64,
 }
 

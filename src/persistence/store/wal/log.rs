@@ -282,8 +282,8 @@ impl Log {
         self.tail().watermark.sync()
     }
 
-    /// Makes all frames durable and continues in another segment: the base may receive only frames that
-    /// no crash can remove from the log. After a temporary error nothing has changed.
+    /// Makes all frames durable and continues in another segment: the base may receive only frames
+    /// that no crash can remove from the log. After a temporary error nothing has changed.
     pub(crate) fn rotate(&mut self) -> Result<Rotated, StoreError> {
         self.sync()?;
         let (dir, id) = (self.tail().dir.clone(), self.tail().id);

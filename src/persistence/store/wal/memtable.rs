@@ -234,8 +234,8 @@ pub(crate) struct Memtables {
     frozen: Option<Arc<Memtable>>,
     /// The largest keys of the frozen memtable and of the base.
     max_keys: MaxKeys,
-    /// Increased when the frozen memtable is dropped: pairs read from the base before that may be older
-    /// than its entries.
+    /// Increased when the frozen memtable is dropped: pairs read from the base before that may be
+    /// older than its entries.
     pub(crate) epoch: u64,
 }
 

@@ -1,13 +1,14 @@
 //! A log in front of a durable base: a commit is one frame appended to the log and one `fdatasync`.
 //!
-//! Entries that are in the log and not yet in the base are in a memtable, which reads consult first. A full
-//! memtable is frozen: a thread moves it into the base while a new one fills, and the log's file is reused.
+//! Entries that are in the log and not yet in the base are in a memtable, which reads consult
+//! first. A full memtable is frozen: a thread moves it into the base while a new one fills, and the
+//! log's file is reused.
 //!
-//! [`WalStore`] is generic over its [`Base`], so that the calls between them are compiled for each base. What
-//! reads see, [`Layers`] and the scan of them, knows nothing of the log.
+//! [`WalStore`] is generic over its [`Base`], so that the calls between them are compiled for each
+//! base. What reads see, [`Layers`] and the scan of them, knows nothing of the log.
 //!
-//! Segments, watermark and base carry the id of the store, so that files of two stores are not mixed up. The
-//! files are accessed through the directories that were opened.
+//! Segments, watermark and base carry the id of the store, so that files of two stores are not
+//! mixed up. The files are accessed through the directories that were opened.
 //!
 //! ```text
 //! <dir>/ballast        space that is kept free
@@ -68,7 +69,8 @@ const RECOVERED_LIMITS: usize = 2;
 pub(crate) const POSTPONED_LIMITS: usize = 8;
 
 /// The free space that a checkpoint requires, as a multiple of the bytes it moves (measured: sled's
-/// file grows by up to twice that). An error of the base is final, so it should not meet a full disk.
+/// file grows by up to twice that). An error of the base is final, so it should not meet a full
+/// disk.
 const CHECKPOINT_SPACE: u64 = 3;
 
 /// A store of a log and a base.
@@ -126,8 +128,8 @@ impl<B> Shared<B> {
 }
 
 impl<B: Base> WalStore<B> {
-    /// Opens the log and the base in `data_dir`, which the caller has locked. `limit`: the size at which a
-    /// memtable is frozen.
+    /// Opens the log and the base in `data_dir`, which the caller has locked. `limit`: the size at
+    /// which a memtable is frozen.
     pub(crate) fn open(
         data_dir: PathBuf,
         limit: usize,
@@ -187,8 +189,8 @@ impl<B: Base> WalStore<B> {
         Ok(())
     }
 
-    /// Returns the store's identity, which is drawn before the first write. The base has it before any
-    /// file that carries it is created.
+    /// Returns the store's identity, which is drawn before the first write. The base has it before
+    /// any file that carries it is created.
     fn identity(&self, writer: &Writer<B>) -> Result<Identity, StoreError> {
         let base = &self.shared.layers.base;
         if let Some(known) = base.identity()? {
@@ -493,8 +495,8 @@ impl<B: Base> fmt::Debug for WalStore<B> {
     }
 }
 
-/// Writes the remaining batches to the log, not to the base: closing is as fast as a commit, and every
-/// open reads the log, whichever way the last session ended.
+/// Writes the remaining batches to the log, not to the base: closing is as fast as a commit, and
+/// every open reads the log, whichever way the last session ended.
 impl<B: Base> Drop for WalStore<B> {
     fn drop(&mut self) {
         let writer = self.writer.get_mut();

@@ -177,8 +177,8 @@ struct FoundSegment {
     header: SegmentHeader,
 }
 
-/// Finds the segments, in order of generation. Fails on a segment of another store, unless the base is
-/// new: then the base lacks what the log says.
+/// Finds the segments, in order of generation. Fails on a segment of another store, unless the base
+/// is new: then the base lacks what the log says.
 fn find_segments(
     dir: &Path,
     base: BaseState,
@@ -200,8 +200,8 @@ fn find_segments(
                 replayed.generation = replayed.generation.max(header.generation);
                 segments.push(FoundSegment { path, header });
             }
-            // A crash has torn the header while the file was created or reused. Then the base holds all
-            // frames of the file.
+            // A crash has torn the header while the file was created or reused. Then the base holds
+            // all frames of the file.
             None if !has_frames_since(&bytes_of(&path)?, held.generation) => {
                 replayed.spare.push(path)
             }
@@ -272,8 +272,8 @@ fn read(
     Ok(())
 }
 
-/// Counts the segments and frames that the base does not hold, and adds their defects to the report,
-/// without stopping at the first one.
+/// Counts the segments and frames that the base does not hold, and adds their defects to the
+/// report, without stopping at the first one.
 pub(crate) fn inspect(
     dir: &Path,
     base: BaseState,

@@ -88,8 +88,8 @@ impl Frames {
         Ok(())
     }
 
-    /// Returns the first frame to apply: the one behind the frames that the base holds, or an earlier
-    /// one if none is missing from there on.
+    /// Returns the first frame to apply: the one behind the frames that the base holds, or an
+    /// earlier one if none is missing from there on.
     fn first(&self, mark: Option<Mark>) -> u64 {
         let last = self.locations.keys().next_back().copied().unwrap_or(0);
         let mut first = mark.map_or(last.max(1), |mark| mark.seq + 1);
@@ -105,8 +105,8 @@ impl Frames {
     }
 }
 
-/// Passes the remaining frames of the log in `dir` to `sink`, in order. `mark`: how much of the log the base
-/// holds, if its mark can be read.
+/// Passes the remaining frames of the log in `dir` to `sink`, in order. `mark`: how much of the log
+/// the base holds, if its mark can be read.
 pub(crate) fn salvage_log(
     dir: &Path,
     mark: Option<Mark>,

@@ -9,8 +9,8 @@ use crate::persistence::store::{Pair, StoreError};
 
 /// Takes the lock for one step at a time, so that writers never wait for a scan that is held.
 ///
-/// Invariant: the pairs it keeps of the base were read in `epoch`, so a pair that is no longer true is
-/// superseded in a memtable. When the epoch has passed, the rest is read from the base again.
+/// Invariant: the pairs it keeps of the base were read in `epoch`, so a pair that is no longer true
+/// is superseded in a memtable. When the epoch has passed, the rest is read from the base again.
 pub(crate) struct LayeredScan<'a, B: Base> {
     layers: &'a Layers<B>,
     from: Bound<Vec<u8>>,

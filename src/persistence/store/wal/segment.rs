@@ -31,8 +31,8 @@ use crate::persistence::store::fs::identity::StoreId;
 pub(crate) const ENDING: &str = ".segment";
 const MAGIC: [u8; 8] = *b"chordlog";
 /// The format that this build writes, and the newest that it reads. It is raised with each change
-/// of the stored data, even of a record: it is checked before the base is opened, which writes when it
-/// opens.
+/// of the stored data, even of a record: it is checked before the base is opened, which writes when
+/// it opens.
 pub(crate) const VERSION: u64 = 3;
 /// From this version on there is a watermark beside the segment.
 const WITH_WATERMARK: u64 = 2;

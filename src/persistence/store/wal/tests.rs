@@ -32,7 +32,8 @@ struct State {
 }
 
 impl MemoryBase {
-    /// Returns what a crash leaves of the base: with all that was written since it was settled, or without.
+    /// Returns what a crash leaves of the base: with all that was written since it was settled, or
+    /// without.
     fn crashed(&self, keeps_unsettled: bool) -> Self {
         let mut state = self.0.lock().clone();
         if !keeps_unsettled {
