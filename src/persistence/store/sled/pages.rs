@@ -25,7 +25,8 @@ use super::files::failed;
 use crate::persistence::store::{Finding, StoreError};
 
 const SEGMENT_HEADER: usize = 20;
-/// No message begins in the last bytes of a segment.
+/// No message begins in the last bytes of a segment. In the last segment of the file a message may
+/// end with the file, which is then shorter than the segment.
 const RED_ZONE: usize = 32;
 /// So many segments before the newest may be cut off after a crash: nothing depends on them before
 /// they are settled (H13).
@@ -303,7 +304,7 @@ impl Parsed {
         number: u64,
         torn: &mut Option<usize>,
     ) -> Option<Self> {
-        while *position + RED_ZONE <= segment.len() {
+        while *position < segment.len().min(SEGMENT_BYTES - RED_ZONE + 1) {
             let message = Self::at(segment, *position).filter(|found| found.segment == number);
             if let Some(message) = message {
                 *position = message.body + message.length;
