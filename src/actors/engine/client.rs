@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use super::staged::Staged;
 use super::{parked, staging};
 use crate::actors::commit::committer;
 use crate::actors::handle::EngineHandle;
@@ -152,7 +153,7 @@ async fn submit(
     let key = take_idempotency_key(&mut canvas)?;
     engine.view.check_open()?;
     if let Some(key) = &key
-        && let Some(earlier) = engine.earlier(key).await?
+        && let Some(earlier) = Box::pin(engine.earlier(key)).await?
     {
         return Ok(earlier);
     }
@@ -171,10 +172,33 @@ async fn send(
     engine.view.reader()?.store().room()?;
     let addresses = engine.addresses();
     let root_id = addresses.ids.next(&engine.view.clock);
-    let (Definition { header, root }, staged) =
+    let (definition, staged) =
         staging::stage(engine, root_id, canvas, key, &mut reservation).await?;
     let (durable, guard) = oneshot::channel();
-    let submit = Submit {
+    let submit = submission(root_id, definition, by, staged, reservation, durable);
+    let full = match addresses.submissions.try_send(submit) {
+        Ok(()) => None,
+        // Boxed, as the message is large and the future of every submission would hold it.
+        Err(SendError::Full(submit)) => Some(Box::pin(addresses.submissions.send(submit))),
+        Err(SendError::Closed(_)) => return Err(engine.view.stop_reason()),
+    };
+    // Waits for space in the mailbox, which slows down callers that submit faster than the engine
+    // accepts.
+    if let Some(sent) = full {
+        sent.await.map_err(|_| engine.view.stop_reason())?;
+    }
+    guard.await.map_err(|_| engine.view.stop_reason())
+}
+
+fn submission(
+    root_id: Id,
+    Definition { header, root }: Definition,
+    by: Option<Id>,
+    staged: Staged,
+    reservation: Reservation,
+    durable: oneshot::Sender<RetentionGuard>,
+) -> Submit {
+    Submit {
         root_id,
         root,
         next: header.next,
@@ -185,18 +209,7 @@ async fn send(
         staged,
         reservation,
         durable,
-    };
-    match addresses.submissions.try_send(submit) {
-        Ok(()) => {}
-        // Waits for space in the mailbox, which slows down callers that submit faster than the
-        // engine accepts.
-        Err(SendError::Full(submit)) => {
-            let sent = addresses.submissions.send(submit).await;
-            sent.map_err(|_| engine.view.stop_reason())?;
-        }
-        Err(SendError::Closed(_)) => return Err(engine.view.stop_reason()),
     }
-    guard.await.map_err(|_| engine.view.stop_reason())
 }
 
 /// Reads all unfinished workflows, on the pool.

@@ -37,15 +37,42 @@ pub(crate) async fn stage(
     reservation: &mut Reservation,
 ) -> Result<(Definition, Staged)> {
     let store = engine.addresses().store.clone();
-    let mut staged = Staged::new(engine.view.clone(), store, engine.runtime.clone());
-    if canvas.has_at_most(SMALL) {
-        let (batches, definition) = Batches::of(&engine.registry, root, canvas, key).all()?;
-        reservation.set(definition.header.load());
-        for batch in batches {
-            staged.write(root, batch).await?;
-        }
+    let staged = Staged::new(engine.view.clone(), store, engine.runtime.clone());
+    // What waits for the disk or for a thread is boxed: its state would make the future of every
+    // small submission too large for malloc's fast path.
+    if !canvas.has_at_most(SMALL) {
+        let drawn = stage_from_pool(engine, root, canvas, key, staged, reservation);
+        return Box::pin(drawn).await;
+    }
+    let (batches, definition) = Batches::of(&engine.registry, root, canvas, key).all()?;
+    reservation.set(definition.header.load());
+    if batches.is_empty() {
         return Ok((definition, staged));
     }
+    Box::pin(write_all(root, batches, definition, staged)).await
+}
+
+async fn write_all(
+    root: Id,
+    batches: Vec<Batch>,
+    definition: Definition,
+    mut staged: Staged,
+) -> Result<(Definition, Staged)> {
+    for batch in batches {
+        staged.write(root, batch).await?;
+    }
+    Ok((definition, staged))
+}
+
+/// Draws the canvas on a thread of the pool and writes its batches as they come.
+async fn stage_from_pool(
+    engine: &Arc<EngineHandle>,
+    root: Id,
+    canvas: Canvas,
+    key: Option<String>,
+    mut staged: Staged,
+    reservation: &mut Reservation,
+) -> Result<(Definition, Staged)> {
     let (sender, mut written) = mpsc::channel(AHEAD);
     let (job, definition) = pool::job({
         let engine = engine.clone();
