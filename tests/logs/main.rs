@@ -479,6 +479,10 @@ async fn halted() {
         Error::Store(StoreError::Io { .. } | StoreError::Poisoned(_))
     ));
     assert_no_leak("Error::Store", &error);
+    // The callers learn of it before the engine's thread says so, and a drop does not wait for that
+    // thread.
+    let stopped = app.shutdown().await;
+    assert!(matches!(stopped, Err(Error::Store(_))), "{stopped:?}");
 }
 
 /// How often it was said that a task is parked.
