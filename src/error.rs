@@ -260,6 +260,24 @@ pub enum StartError {
         /// The path of the type.
         data: &'static str,
     },
+    /// A limit on starts allows none, or its period or burst is out of its range.
+    #[error("the limit `{name}`: {reason}")]
+    InvalidLimit {
+        /// The name of the limit.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A task shares a limit that the app does not have.
+    #[error(
+        "task `{task}` shares the limit `{limit}`, which the app does not have: set it with `.limit({limit:?}, …)`"
+    )]
+    UnknownLimit {
+        /// The name of the task.
+        task: &'static str,
+        /// The name of the limit.
+        limit: &'static str,
+    },
     /// Two values of one type were given to the app as
     /// [application data](crate::AppBuilder::data).
     #[error(

@@ -79,6 +79,7 @@ pub use canvas::outcome::{FailureKind, TaskFailure};
 pub use canvas::parameter::Parameter;
 pub use canvas::parked::ParkedTask;
 pub use canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask};
+pub use canvas::rate_limit::{InvalidRateLimit, RateLimit};
 pub use canvas::revoke_outcome::RevokeOutcome;
 pub use canvas::state::State;
 pub use canvas::{

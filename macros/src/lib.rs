@@ -14,6 +14,7 @@ mod function;
 mod methods;
 mod options;
 mod parameter;
+mod rate;
 mod types;
 
 /// Turns a function into a task: a struct of the same name that implements `chordal::Task`, and a
@@ -153,6 +154,9 @@ mod types;
 /// | `retry_if = \|error\| …` | all | which errors (`&TaskError`) are retried |
 /// | `soft_time_limit = "30s"` | none | when the task is notified, or ended if it does not listen |
 /// | `time_limit = "45s"` | none | how long one attempt may take |
+/// | `rate_limit = "10/m"` | none | how many attempts may start in a period, in the whole app; `"100/15s"` for a period of several units |
+/// | `burst = 5` | 1 | how many of these may start at once, instead of evenly spread |
+/// | `limit = "stripe"` | none | the name of a limit on starts that the task shares, set with `AppBuilder::limit` |
 /// | `blocking` | no | a plain `fn`, run on the blocking pool |
 ///
 /// A duration is a number and a unit (`ms`, `s`, `m`, `h`, `d`), or several from large to small:

@@ -5,9 +5,10 @@ use proc_macro2::{Literal, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::{Expr, Lit, Meta};
 
+use crate::rate::{self, Rate};
 use crate::{duration, errors::Errors};
 
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 15] = [
     "name",
     "queue",
     "priority",
@@ -19,6 +20,9 @@ const KNOWN: [&str; 12] = [
     "retry_if",
     "soft_time_limit",
     "time_limit",
+    "rate_limit",
+    "burst",
+    "limit",
     "blocking",
 ];
 
@@ -48,6 +52,12 @@ pub(crate) struct Options {
     soft_time_limit: Option<u64>,
     #[darling(with = read_limit)]
     time_limit: Option<u64>,
+    #[darling(with = read_rate)]
+    rate_limit: Option<Rate>,
+    #[darling(with = read_burst)]
+    burst: Option<u32>,
+    #[darling(with = read_text)]
+    limit: Option<String>,
     #[darling(with = read_word)]
     pub(crate) blocking: bool,
 }
@@ -92,20 +102,32 @@ impl Options {
         }
     }
 
-    /// Refuses a soft limit above the hard one.
+    /// Refuses a soft limit above the hard one, and a burst above the rate or without one.
     fn check_limits(&self, given: &[NestedMeta]) -> darling::Result<()> {
-        let (Some(soft), Some(hard)) = (self.soft_time_limit, self.time_limit) else {
-            return Ok(());
+        let refused = |option: &str, message: &str| {
+            let given = given.iter().find_map(|one| match one {
+                NestedMeta::Meta(meta) if path_of(meta) == option => Some(meta),
+                _ => None,
+            });
+            given.map_or(Ok(()), |meta| Err(at_value(meta, message.to_owned())))
         };
-        let given = given.iter().find_map(|option| match option {
-            NestedMeta::Meta(meta) if path_of(meta) == "soft_time_limit" => Some(meta),
-            _ => None,
-        });
-        match given {
-            Some(meta) if soft > hard => Err(at_value(
-                meta,
-                "`soft_time_limit` is above `time_limit`, so no attempt would reach it".to_owned(),
-            )),
+        if let (Some(soft), Some(hard)) = (self.soft_time_limit, self.time_limit)
+            && soft > hard
+        {
+            refused(
+                "soft_time_limit",
+                "`soft_time_limit` is above `time_limit`, so no attempt would reach it",
+            )?;
+        }
+        match (self.burst, self.rate_limit) {
+            (Some(_), None) => refused(
+                "burst",
+                "`burst` is the number of starts at once under a `rate_limit`: add `rate_limit = \"10/m\"`",
+            ),
+            (Some(burst), Some(rate)) if burst > rate.starts => refused(
+                "burst",
+                "`burst` is above the starts of `rate_limit`, which holds in every period",
+            ),
             _ => Ok(()),
         }
     }
@@ -124,10 +146,18 @@ impl Options {
         let retry_if = self.retry_if.as_ref().map(|f| quote!(.retry_if(#f)));
         let soft_time_limit = time(self.soft_time_limit).map(|d| quote!(.soft_time_limit(#d)));
         let time_limit = time(self.time_limit).map(|d| quote!(.time_limit(#d)));
+        let rate_limit = self.rate_limit.map(|rate| {
+            let starts = Literal::u32_unsuffixed(rate.starts);
+            let period = time(Some(rate.period_ms));
+            let burst = number(self.burst).map(|n| quote!(.burst(#n)));
+            quote!(.rate_limit(::chordal::RateLimit::new(#starts, #period) #burst))
+        });
+        let limit = self.limit.as_ref().map(|limit| quote!(.limit(#limit)));
         let blocking = self.blocking.then(|| quote!(.blocking()));
         let calls = quote! {
             #queue #priority #max_retries #retry_backoff #retry_backoff_max #retry_jitter
-            #default_retry_delay #retry_if #soft_time_limit #time_limit #blocking
+            #default_retry_delay #retry_if #soft_time_limit #time_limit #rate_limit #limit
+            #blocking
         };
         if calls.is_empty() {
             return calls;
@@ -229,6 +259,23 @@ fn read_limit(meta: &Meta) -> darling::Result<Option<u64>> {
             Err(at_value(meta, message))
         }
         limit => Ok(limit),
+    }
+}
+
+fn read_rate(meta: &Meta) -> darling::Result<Option<Rate>> {
+    let Some(Lit::Str(text)) = literal(meta) else {
+        return Err(expected(meta, "a rate in a string", "\"10/m\""));
+    };
+    rate::parse(&text.value()).map(Some).map_err(|reason| {
+        let option = path_of(meta);
+        Error::custom(format!("invalid rate for `{option}`: {reason}")).with_span(text)
+    })
+}
+
+fn read_burst(meta: &Meta) -> darling::Result<Option<u32>> {
+    match read_count(meta)? {
+        Some(0) => Err(at_value(meta, "`burst` is at least 1".to_owned())),
+        burst => Ok(burst),
     }
 }
 

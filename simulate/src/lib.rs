@@ -85,6 +85,7 @@ mod dice;
 mod disk;
 mod failing;
 mod life;
+mod limits;
 mod lookups;
 #[path = "../../tests/it/property/model.rs"]
 mod model;

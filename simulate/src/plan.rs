@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::dice::Dice;
 use crate::disk::Disk;
+use crate::limits;
 use crate::lookups;
 use crate::model::{self, Form, Node};
 use crate::tasks::{self, source};
@@ -25,6 +26,7 @@ const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug)]
 pub(crate) struct Plan {
+    seed: u64,
     pub(crate) flows: Vec<Flow>,
     pub(crate) roles: BTreeMap<u64, Role>,
     /// The nodes whose tasks start more as they run.
@@ -74,7 +76,9 @@ pub(crate) struct Role {
     /// The failures of its attempts before the last.
     pub(crate) detours: Vec<Detour>,
     pub(crate) end: End,
-    blocking: bool,
+    pub(crate) blocking: bool,
+    /// The task takes no input from upstream, and does not fail at last.
+    pub(crate) alone: bool,
     pub(crate) queue: Option<&'static str>,
     pub(crate) priority: Option<u8>,
     pub(crate) countdown_ms: Option<u64>,
@@ -189,6 +193,7 @@ impl Plan {
             });
         }
         Self {
+            seed,
             flows,
             roles,
             nodes,
@@ -237,9 +242,10 @@ impl Plan {
         let Some(role) = self.roles.get(&key) else {
             return task;
         };
-        let mut task = match role.blocking {
-            true => Canvas::immutable("simulate.blocking", (key,)),
-            false => task,
+        let mut task = match limits::task_of(self.seed, key, role) {
+            Some(limited) => Canvas::immutable(limited, (key,)),
+            None if role.blocking => Canvas::immutable("simulate.blocking", (key,)),
+            None => task,
         };
         if let Some(queue) = role.queue {
             task = task.queue(queue);
@@ -297,7 +303,8 @@ impl Plan {
             .live_workflows(*live as u64)
             .worker_threads(*threads as u64)
             .grace(*grace)
-            .retention(self.retention);
+            .retention(self.retention)
+            .limit(limits::SHARED, limits::shared(self.seed));
         for (queue, slots) in QUEUES.iter().zip(own) {
             builder = builder.queue(*queue, *slots as u64);
         }
@@ -448,6 +455,7 @@ impl Role {
     /// Draws a role; `alone`: the task takes no input from upstream.
     fn of(dice: &Dice, fails: bool, alone: bool) -> Self {
         let mut role = Self::idle(dice);
+        role.alone = alone && !fails;
         if dice.percent(30) {
             role.queue = Some(dice.pick(&QUEUES));
         }

@@ -8,8 +8,10 @@ use crate::model::{Acc, Form, fold_in, give};
 use crate::plan::{Detour, End};
 use crate::world::{self, Presence};
 
-pub(crate) fn all() -> [TaskEntry; 7] {
-    tasks![source, relay, blocking, calling, replaced, adding, fold]
+pub(crate) fn all() -> [TaskEntry; 9] {
+    tasks![
+        source, relay, blocking, limited, sharing, calling, replaced, adding, fold
+    ]
 }
 
 #[task(name = "property.source")]
@@ -33,6 +35,25 @@ pub(crate) async fn relay(
 pub(crate) fn blocking(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
     let _presence = world::enter(ctx, key, true);
     give(None, key, false).map_err(TaskError::new)
+}
+
+/// Under the [limits](crate::limits) of its own and of all.
+#[task(
+    name = "simulate.limited",
+    rate_limit = "2/3s",
+    limit = "simulate.shared"
+)]
+async fn limited(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
+    world::start_limited("simulate.limited");
+    let _presence = attend(ctx, key).await?;
+    end(ctx, key, give(None, key, false)).await
+}
+
+#[task(name = "simulate.sharing", limit = "simulate.shared")]
+async fn sharing(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
+    world::start_limited("simulate.sharing");
+    let _presence = attend(ctx, key).await?;
+    end(ctx, key, give(None, key, false)).await
 }
 
 #[task(name = "property.calling")]

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::Options;
 use crate::clock_steps::{self, ClockStep};
 use crate::dice::Dice;
+use crate::limits;
 use crate::model::Node;
 use crate::plan::{Detour, Plan};
 use crate::revoke::{self, Asked};
@@ -60,6 +61,7 @@ pub(crate) struct World {
     pub(crate) has_lost: Cell<bool>,
     /// Of each group that waits in one queue: the members that have started in this life.
     ranks: RefCell<BTreeMap<Id, Vec<(u8, usize)>>>,
+    limited_starts: limits::Starts,
     /// The tasks that the store showed as ended at its last opening.
     pub(crate) ended: RefCell<BTreeSet<Id>>,
     /// The number of failures of each task so far that its role asked for.
@@ -120,6 +122,7 @@ impl World {
             attempts: RefCell::default(),
             has_lost: Cell::new(false),
             ranks: RefCell::default(),
+            limited_starts: limits::Starts::default(),
             ended: RefCell::default(),
             detours: RefCell::default(),
             turns: RefCell::default(),
@@ -159,6 +162,7 @@ impl World {
     pub(crate) fn note_loss(&self) {
         self.log(|| "acknowledged submissions are lost".to_owned());
         self.has_lost.set(true);
+        self.limited_starts.clear();
         self.attempts.borrow_mut().clear();
     }
 
@@ -306,6 +310,16 @@ async fn turn_given(turn: oneshot::Receiver<()>) {
 
 fn wait(turn: oneshot::Receiver<()>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(turn_given(turn))
+}
+
+/// Notes the start of a task under limits, and checks them.
+pub(crate) fn start_limited(task: &str) {
+    now(|world| {
+        let starts = &world.limited_starts;
+        if let Some(fault) = starts.note(world.seed, task, world.passed_ms.get()) {
+            world.report_fault(fault);
+        }
+    });
 }
 
 /// Notes the start of a body, and checks that it may start now.

@@ -1,6 +1,7 @@
 //! The settings of an app, and its start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,6 +19,7 @@ use crate::actors::context::{Limits, TrialSettings};
 use crate::actors::dispatch::dispatcher::{QueueSlots, Slots};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::quarantine::policy::{QuarantineHook, QuarantinePolicy, QuarantinedTask};
+use crate::canvas::rate_limit::RateLimit;
 use crate::clock::Clock;
 use crate::eager::EagerStore;
 use crate::error::{Error, Result, StartError};
@@ -31,6 +33,8 @@ pub struct AppBuilder {
     store: Source,
     tasks: Vec<TaskEntry>,
     data: AppData,
+    /// The limits that tasks share; the error of one that is refused.
+    limits: BTreeMap<String, Result<RateLimit, String>>,
     durability: Durability,
     retention: Duration,
     pub(crate) grace: Duration,
@@ -58,6 +62,7 @@ impl AppBuilder {
             store,
             tasks: Vec::new(),
             data: AppData::default(),
+            limits: BTreeMap::new(),
             durability: Durability::default(),
             retention: Duration::from_secs(24 * 60 * 60),
             grace: Duration::from_secs(25),
@@ -114,6 +119,41 @@ impl AppBuilder {
     /// ```
     pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
         self.data.insert(value);
+        self
+    }
+
+    /// Sets a limit that tasks share: at most so many attempts of all tasks that name it start in
+    /// a period, in the whole app, over restarts. Setting it again replaces it.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use chordal::RateLimit;
+    /// #[task(limit = "stripe")]
+    /// async fn charge(order: u64) -> u64 { order }
+    ///
+    /// #[task(limit = "stripe", rate_limit = "1/s")]
+    /// async fn refund(order: u64) -> u64 { order }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    ///
+    /// let app = App::in_memory()
+    ///     .limit("stripe", "100/s")
+    ///     .limit("mail", RateLimit::per_minute(600).burst(50))
+    ///     .tasks(tasks![charge, refund])
+    ///     .start()
+    ///     .await?;
+    /// assert_eq!(app.apply_async(charge.s(7)).await?.get().await?, 7);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// `start()` fails with [`StartError::InvalidLimit`] if the limit allows nothing or is no
+    /// [rate](RateLimit), and with [`StartError::UnknownLimit`] if a task names a limit that is not
+    /// set.
+    pub fn limit<L>(mut self, name: impl Into<String>, limit: L) -> Self
+    where
+        L: TryInto<RateLimit, Error: fmt::Display>,
+    {
+        let limit = limit.try_into().map_err(|error| error.to_string());
+        self.limits.insert(name.into(), limit);
         self
     }
 
@@ -450,6 +490,7 @@ impl AppBuilder {
     /// [`StartError::InvalidSetting`] if a setting is out of its range, which its method gives;
     /// [`StartError::DuplicateTask`], [`StartError::InvalidTask`], [`StartError::NameTooLong`];
     /// [`StartError::MissingData`], [`StartError::DuplicateData`];
+    /// [`StartError::InvalidLimit`], [`StartError::UnknownLimit`];
     /// [`Error::Store`] if the store is locked by another process, is damaged, was written by a
     /// newer version, or cannot be opened; [`StartError::Thread`] if the system does not provide
     /// the threads that the engine needs.
@@ -503,7 +544,22 @@ impl AppBuilder {
             refuse_long_name("queue", queue, "")?;
         }
         let data = std::mem::take(&mut self.data);
-        Registry::new(tasks, PayloadLimit::new(self.max_payload), data)
+        let limits = self.limits()?;
+        Registry::new(tasks, PayloadLimit::new(self.max_payload), data, limits)
+    }
+
+    /// Takes the limits that tasks share; refuses one that no task could meet.
+    fn limits(&mut self) -> Result<BTreeMap<String, RateLimit>> {
+        let limits = std::mem::take(&mut self.limits).into_iter();
+        let checked = limits.map(|(name, limit)| {
+            refuse_long_name("limit", &name, "")?;
+            let limit = limit.and_then(|limit| limit.check().map(|()| limit));
+            match limit {
+                Ok(limit) => Ok((name, limit)),
+                Err(reason) => Err(StartError::InvalidLimit { name, reason }.into()),
+            }
+        });
+        checked.collect()
     }
 
     /// Refuses a setting that is out of its range.

@@ -95,8 +95,15 @@ impl Seat {
         let reader = Reader::new(store.clone());
         let clock = self.clock.going_on(ClockReading::last(&*store)?.as_ref());
         let reading = clock.reading();
-        let recovered =
-            RecoveredState::take(&*store, &reader, self.durability, self.trials, &reading)?;
+        let is_limited = node.registry.limits().next().is_some();
+        let recovered = RecoveredState::take(
+            &*store,
+            &reader,
+            self.durability,
+            self.trials,
+            &reading,
+            is_limited,
+        )?;
         let admission = AdmissionControl::new(self.pending_limit);
         admission.add(recovered.pending);
         let garbage = sweeper::garbage(&reader)?;

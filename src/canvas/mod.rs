@@ -23,6 +23,7 @@ pub(crate) mod parameter;
 pub(crate) mod parked;
 pub(crate) mod payload;
 pub(crate) mod quarantine;
+pub(crate) mod rate_limit;
 pub(crate) mod retry;
 pub(crate) mod revocation;
 pub(crate) mod revoke_outcome;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::TaskError;
 use crate::canvas::options::{Options, TimeLimits};
+use crate::canvas::rate_limit::RateLimit;
 use crate::canvas::retry::RetryPolicy;
 
 /// The queue of a task without one of its own (Celery's `task_default_queue`).
@@ -52,6 +53,11 @@ pub struct TaskOptions {
     pub soft_time_limit: Option<Duration>,
     /// The hard limit on one attempt, from the start of its body. Default: none.
     pub time_limit: Option<Duration>,
+    /// How many attempts of the task may start in a period, in the whole app. Default: no limit.
+    pub rate_limit: Option<RateLimit>,
+    /// The name of a limit that the task shares with others, set with
+    /// [`AppBuilder::limit`](crate::AppBuilder::limit). Default: none.
+    pub limit: Option<&'static str>,
 }
 
 impl TaskOptions {
@@ -70,6 +76,8 @@ impl TaskOptions {
             retry_if: None,
             soft_time_limit: None,
             time_limit: None,
+            rate_limit: None,
+            limit: None,
         }
     }
 
@@ -224,6 +232,32 @@ impl TaskOptions {
     #[must_use]
     pub const fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);
+        self
+    }
+
+    /// Sets how many attempts may start in a period.
+    ///
+    /// ```
+    /// # use chordal::{RateLimit, TaskOptions};
+    /// let options = TaskOptions::new().rate_limit(RateLimit::per_minute(10));
+    /// assert_eq!(options.rate_limit, Some("10/m".parse().unwrap()));
+    /// ```
+    #[must_use]
+    pub const fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.rate_limit = Some(limit);
+        self
+    }
+
+    /// Sets the name of a limit that the task shares with others.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// let options = TaskOptions::new().limit("stripe");
+    /// assert_eq!(options.limit, Some("stripe"));
+    /// ```
+    #[must_use]
+    pub const fn limit(mut self, name: &'static str) -> Self {
+        self.limit = Some(name);
         self
     }
 }

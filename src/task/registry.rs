@@ -2,7 +2,7 @@
 //! stored arguments.
 
 use std::any::TypeId;
-use std::collections::{HashMap, hash_map};
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -10,12 +10,14 @@ use std::pin::Pin;
 use super::arguments::{Stored, StoredArgs, TaskArgs, TaskOutput, Unreadable};
 use super::data::{AppData, DataType};
 use super::{PayloadLimit, Task, TaskContext, TaskError, TaskOptions};
+use crate::canvas::admission::start_limits::LimitName;
 use crate::canvas::binding;
 use crate::canvas::freeze::{Catalogue, SizeExceeded, TaskDef, name_excess};
 use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::parked::{Misfit, NOT_REGISTERED};
 use crate::canvas::payload::{Parts, Payload};
+use crate::canvas::rate_limit::RateLimit;
 use crate::error::{Error, Result, StartError};
 
 /// A call of a task's function.
@@ -74,6 +76,24 @@ impl Entry {
     pub(crate) fn priority(&self, own: Option<&Options>) -> u8 {
         let own = own.and_then(|own| own.priority);
         own.unwrap_or(self.options.priority)
+    }
+
+    /// Returns whether a limit on starts applies to it.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.options.rate_limit.is_some() || self.options.limit.is_some()
+    }
+
+    /// Returns the limits on its starts.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = LimitName> {
+        let own = self
+            .options
+            .rate_limit
+            .map(|_| LimitName::Task(self.name.to_owned()));
+        let named = self
+            .options
+            .limit
+            .map(|name| LimitName::Named(name.to_owned()));
+        own.into_iter().chain(named)
     }
 
     /// Returns whether its first argument reads an upstream list as it goes.
@@ -173,6 +193,8 @@ pub(crate) struct Registry {
     tasks: HashMap<&'static str, &'static Entry>,
     payloads: PayloadLimit,
     data: AppData,
+    /// The limits that tasks may share.
+    limits: BTreeMap<String, RateLimit>,
 }
 
 impl Registry {
@@ -180,6 +202,7 @@ impl Registry {
         entries: impl IntoIterator<Item = TaskEntry>,
         payloads: PayloadLimit,
         data: AppData,
+        limits: BTreeMap<String, RateLimit>,
     ) -> Result<Self> {
         data.check()?;
         let mut tasks = HashMap::new();
@@ -188,7 +211,9 @@ impl Registry {
                 0..=9 => Ok(()),
                 _ => Err("a priority is 0 to 9".to_owned()),
             };
-            if let Err(reason) = priority.and_then(|()| entry.options.limits().check()) {
+            let rate = entry.options.rate_limit.map_or(Ok(()), RateLimit::check);
+            let options = priority.and_then(|()| entry.options.limits().check());
+            if let Err(reason) = options.and(rate) {
                 return Err(Error::Start(StartError::InvalidTask {
                     name: entry.name.to_owned(),
                     reason,
@@ -198,6 +223,15 @@ impl Registry {
                 return Err(StartError::MissingData {
                     task: entry.name,
                     data: missing.name(),
+                }
+                .into());
+            }
+            if let Some(limit) = entry.options.limit
+                && !limits.contains_key(limit)
+            {
+                return Err(StartError::UnknownLimit {
+                    task: entry.name,
+                    limit,
                 }
                 .into());
             }
@@ -222,11 +256,27 @@ impl Registry {
             tasks,
             payloads,
             data,
+            limits,
         })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&'static Entry> {
         self.tasks.get(name).copied()
+    }
+
+    /// Returns all registered tasks.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &'static Entry> {
+        self.tasks.values().copied()
+    }
+
+    /// Returns all limits on starts: those of single tasks, and those that tasks share.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = (LimitName, RateLimit)> {
+        let own = self.entries().filter_map(|entry| {
+            let limit = entry.options.rate_limit?;
+            Some((LimitName::Task(entry.name.to_owned()), limit))
+        });
+        let shared = self.limits.iter();
+        own.chain(shared.map(|(name, limit)| (LimitName::Named(name.clone()), *limit)))
     }
 
     pub(crate) fn data(&self) -> &AppData {

@@ -25,6 +25,7 @@ mod ledger;
 mod locks;
 mod poison;
 mod program;
+mod rate;
 mod row;
 mod strace;
 mod submit;

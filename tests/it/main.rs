@@ -31,6 +31,7 @@ mod points;
 mod property;
 mod quarantine;
 mod queues;
+mod rate_limits;
 mod recovery;
 mod results;
 mod salvage;

@@ -140,6 +140,7 @@ impl EngineContext {
                     return;
                 }
                 self.count_pending(&mut journal);
+                self.store_starts(&mut journal);
                 self.0.commits.last.set(self.next_commit());
                 journal.take(self.0.commits.last.get())
             };

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod commits;
+mod limits;
 mod quarantine;
 mod revocation;
 mod session;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use actix::{Addr, Recipient};
 
 use self::commits::Commits;
+use self::limits::TaskLimits;
 use self::quarantine::Trials;
 pub(crate) use self::quarantine::{RecoveredState, TrialSettings};
 use self::session::SessionState;
@@ -39,6 +41,7 @@ use crate::messages::engine::EngineMessage;
 use crate::messages::scheduler::Wake;
 use crate::messages::task::TaskMessage;
 use crate::persistence::records::reader::Reader;
+use crate::persistence::records::starts;
 
 /// Gives an actor access to the journal and to the other actors.
 #[derive(Clone, Debug)]
@@ -118,10 +121,16 @@ impl EngineContext {
             recovered.pending,
             view.clock.time(),
         );
+        let (task_limits, start_limits, outdated) = TaskLimits::new(
+            &parts.handle.registry,
+            recovered.starts,
+            view.clock.steady_ms(),
+        );
+        let tasks = Tasks::new(returns, &parts.limits, task_limits, start_limits);
         let engine = Self(Rc::new(Inner {
             commits: Commits::new(parts.committer, recovered.last_commit),
             workflows: Workflows::default(),
-            tasks: Tasks::new(returns, &parts.limits),
+            tasks,
             trials: Trials::new(recovered.quarantine),
             session,
             revocations: RefCell::default(),
@@ -135,6 +144,9 @@ impl EngineContext {
             slots: parts.slots,
         }));
         engine.open_quarantine(recovered.notes);
+        for name in outdated {
+            engine.delete(starts::key(&name));
+        }
         if !engine.is_paused() {
             engine.begin_trials();
         }
@@ -171,9 +183,10 @@ impl EngineContext {
     async fn deliver(self) {
         let handle = self.handle().clone();
         loop {
-            let (slots, messages) = handle.inbox.next().await;
-            for slot in slots {
-                self.release(slot);
+            let (returned, messages) = handle.inbox.next().await;
+            self.count_starts(handle.inbox.returns().fetch_called());
+            for returned in returned {
+                self.release(returned);
             }
             for (task, message) in messages {
                 self.forward(task, message);

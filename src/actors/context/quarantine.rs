@@ -9,6 +9,8 @@ use crate::actors::dispatch::dispatcher::Ready;
 use crate::actors::dispatch::permit::Slot;
 use crate::backend::pool;
 use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::admission::rate_window::StoredStarts;
+use crate::canvas::admission::start_limits::{LimitName, LimitSet};
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask, Released};
@@ -23,6 +25,7 @@ use crate::persistence::records::reader::Reader;
 use crate::persistence::records::steady::ClockReading;
 use crate::persistence::store::fs::aborts::{self, AbortNote};
 use crate::persistence::{Durability, Store, StoreError};
+use crate::task::Entry;
 
 /// The state that earlier sessions left to this one.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub(crate) struct RecoveredState {
     pub(super) quarantine: Quarantine<TrialCandidate>,
     /// Changes to the suspects' records, to be written before any task starts.
     pub(super) notes: Vec<SuspectUpdate>,
+    /// The starts under each limit.
+    pub(super) starts: HashMap<LimitName, StoredStarts>,
     /// The pending load.
     pub(crate) pending: Load,
     /// The latest workflow that an earlier session stored.
@@ -55,22 +60,29 @@ pub(crate) struct TrialSettings {
 #[derive(Debug)]
 pub(crate) struct TrialCandidate {
     slot: Slot,
+    limits: Option<LimitSet>,
     priority: u8,
     key: TaskKey,
 }
 
 impl RecoveredState {
-    /// Opens the store for a new session.
+    /// Opens the store for a new session. `is_limited`: the app has limits on starts.
     pub(crate) fn take(
         store: &dyn Store,
         reader: &Reader,
         durability: Durability,
         trials: TrialSettings,
         clock: &ClockReading,
+        is_limited: bool,
     ) -> Result<Self, StoreError> {
         let directory = store.directory();
         let has_aborted = directory.is_some_and(aborts::is_noted);
-        let (opening, session, last_end) = meta::open(store, durability, has_aborted, clock)?;
+        let needs: &[&str] = match is_limited {
+            true => &[meta::START_LIMITS],
+            false => &[],
+        };
+        let (opening, session, last_end) =
+            meta::open(store, durability, has_aborted, clock, needs)?;
         let directory = directory.filter(|_| trials.note_aborts);
         let mut suspects = Vec::new();
         let mut notes = Vec::new();
@@ -89,6 +101,7 @@ impl RecoveredState {
             session,
             quarantine,
             notes,
+            starts: reader.starts()?,
             pending: reader.pending()?,
             abort_note: directory.and_then(AbortNote::make),
             last_root: reader.last_id()?,
@@ -221,9 +234,17 @@ impl EngineContext {
     }
 
     /// Queues the task for its trial.
-    pub(crate) fn await_trial(&self, id: Id, slot: Slot, priority: u8, key: TaskKey) {
+    pub(crate) fn await_trial(
+        &self,
+        id: Id,
+        entry: &Entry,
+        slot: Slot,
+        priority: u8,
+        key: TaskKey,
+    ) {
         let candidate = TrialCandidate {
             slot,
+            limits: self.limits_of(entry),
             priority,
             key,
         };
@@ -274,19 +295,24 @@ impl EngineContext {
     fn start_trial(&self, candidate: TrialCandidate) {
         let TrialCandidate {
             slot,
+            limits,
             priority,
             key,
         } = candidate;
         self.0.tasks.dispatcher.borrow_mut().unpin(slot);
         let permit = match self.0.trials.machine.borrow().is_holding() {
-            true => self.0.tasks.dispatcher.borrow_mut().grant_now(slot),
+            true => {
+                let now_ms = self.steady_ms();
+                let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
+                dispatcher.grant_now(slot, limits, now_ms)
+            }
             false => None,
         };
         match permit {
             Some(permit) => self.grant(Some((Ready::Known(key), permit))),
-            // Other tasks may start, too; or the task's actor was lost, and its previous attempt
-            // still holds the slot.
-            None => self.request(slot, priority, Ready::Known(key)),
+            // Other tasks may start, too; or its limits allow no start now; or the task's actor was
+            // lost, and its previous attempt still holds the slot.
+            None => self.request_within(limits, slot, priority, Ready::Known(key)),
         }
     }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use actix::Recipient;
 
+use super::limits::TaskLimits;
 use super::{EngineContext, Limits};
 use crate::actors::child::Child;
-use crate::actors::dispatch::dispatcher::{Dispatcher, Ready};
-use crate::actors::dispatch::permit::{Permit, Returns, Slot};
+use crate::actors::dispatch::dispatcher::{Dispatcher, Ready, SlotLimits};
+use crate::actors::dispatch::permit::{Permit, Returned, Returns, Slot};
 use crate::actors::execute::inbox::ended_attempt;
 use crate::actors::task::slab::TaskSlab;
 use crate::canvas::admission::queue::SlotKind;
@@ -31,6 +32,7 @@ const CROWDED: u64 = 8;
 #[derive(Debug)]
 pub(super) struct Tasks {
     pub(super) dispatcher: RefCell<Dispatcher<Box<Child>>>,
+    pub(super) limits: TaskLimits,
     pub(super) slab: RefCell<TaskSlab<ReadyTask, Recipient<TaskMessage>>>,
     /// The registered task of the last lookup.
     last_entry: Cell<Option<&'static Entry>>,
@@ -40,11 +42,17 @@ pub(super) struct Tasks {
 type ReadyTask = (Box<Child>, Option<Permit>);
 
 impl Tasks {
-    pub(super) fn new(returns: Arc<Returns>, limits: &Limits) -> Self {
+    pub(super) fn new(
+        returns: Arc<Returns>,
+        limits: &Limits,
+        task_limits: TaskLimits,
+        start_limits: SlotLimits<Box<Child>>,
+    ) -> Self {
         let pacer_limit =
             usize::try_from(limits.window).map_or(PACER_LIMIT, |window| window.min(PACER_LIMIT));
-        let dispatcher = Dispatcher::new(returns, pacer_limit, limits.is_paused);
+        let dispatcher = Dispatcher::new(returns, pacer_limit, limits.is_paused, start_limits);
         Self {
+            limits: task_limits,
             dispatcher: RefCell::new(dispatcher),
             slab: RefCell::default(),
             last_entry: Cell::new(None),
@@ -76,7 +84,7 @@ impl EngineContext {
                 let own = child.def().options.as_deref();
                 let slot = self.slot(entry, own);
                 let priority = entry.priority(own);
-                self.request(slot, priority, Ready::New(child));
+                self.request_start(entry, slot, priority, Ready::New(child));
             }
             _ => self.place_task(child, None),
         }
@@ -179,16 +187,18 @@ impl EngineContext {
     }
 
     /// Releases a slot, and starts the task that gets it.
-    pub(crate) fn release(&self, slot: Slot) {
-        let granted = self.0.tasks.dispatcher.borrow_mut().release(slot);
+    pub(crate) fn release(&self, returned: Returned) {
+        self.return_start(returned.start);
+        let granted = self.0.tasks.dispatcher.borrow_mut().release(returned.slot);
         self.grant(granted);
     }
 
     /// Releases a slot. Returns the task that gets it, if that has no actor yet: the actor that
     /// releases the slot has most likely just finished its own task, and taking the next one saves
     /// a message.
-    pub(crate) fn release_to_new(&self, slot: Slot) -> Option<(Box<Child>, Permit)> {
-        let granted = self.0.tasks.dispatcher.borrow_mut().release(slot);
+    pub(crate) fn release_to_new(&self, returned: Returned) -> Option<(Box<Child>, Permit)> {
+        self.return_start(returned.start);
+        let granted = self.0.tasks.dispatcher.borrow_mut().release(returned.slot);
         match granted {
             Some((Ready::New(child), permit)) => Some((child, permit)),
             granted => {

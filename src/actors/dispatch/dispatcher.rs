@@ -1,11 +1,12 @@
-//! The dispatcher: grants the slots of each queue to ready tasks by priority. It is called directly
-//! and not by messages, because every task would send it two.
+//! The dispatcher: grants the slots of each queue to ready tasks by priority, within the limits on
+//! starts. It is called directly and not by messages, because every task would send it two.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::permit::{Permit, Returns, Slot};
 use crate::canvas::admission::queue::{Queue, SlotKind};
+use crate::canvas::admission::start_limits::{LimitSet, StartLimits};
 use crate::canvas::admission::start_pacer::StartPacer;
 use crate::messages::task::TaskKey;
 
@@ -34,6 +35,9 @@ impl QueueSlots {
 /// At this many queues the idle ones are freed.
 const KEPT_QUEUES: usize = 64;
 
+/// The limits on starts, and the tasks that wait for them, with the slots that these need next.
+pub(crate) type SlotLimits<C> = StartLimits<(Slot, Ready<C>)>;
+
 /// Grants slots to tasks, and starts workflows, of type `C`.
 #[derive(Debug)]
 pub(crate) struct Dispatcher<C> {
@@ -48,11 +52,13 @@ pub(crate) struct Dispatcher<C> {
     paced: Vec<u32>,
     /// The queue of the last lookup.
     last: u32,
+    /// The limits on starts. The tasks that wait for them have no slot, and are in no queue.
+    limits: SlotLimits<C>,
     /// The list that dropped permits return their slots to.
     returns: Arc<Returns>,
     /// The number of slots held in all queues.
     held: usize,
-    /// The number of tasks that wait in all queues.
+    /// The number of tasks that wait, for a slot or for a limit.
     waiting: usize,
     /// No slot is granted except by [`grant_now`](Dispatcher::grant_now), until
     /// [`end_hold`](Dispatcher::end_hold).
@@ -81,8 +87,15 @@ struct QueueState<C> {
 
 #[derive(Debug)]
 struct SlotPool<C> {
-    queue: Queue<Ready<C>>,
+    queue: Queue<Queued<C>>,
     pacer: StartPacer<C>,
+}
+
+/// A task in a queue, and the limits that have granted it a start.
+#[derive(Debug)]
+struct Queued<C> {
+    task: Ready<C>,
+    limits: Option<LimitSet>,
 }
 
 /// A task that waits for a slot.
@@ -95,8 +108,14 @@ pub(crate) enum Ready<C> {
 }
 
 impl<C> Dispatcher<C> {
-    pub(crate) fn new(returns: Arc<Returns>, window: usize, is_paused: bool) -> Self {
+    pub(crate) fn new(
+        returns: Arc<Returns>,
+        window: usize,
+        is_paused: bool,
+        limits: SlotLimits<C>,
+    ) -> Self {
         Self {
+            limits,
             queues: Vec::new(),
             free: Vec::new(),
             numbers: HashMap::new(),
@@ -187,12 +206,54 @@ impl<C> Dispatcher<C> {
         task: Ready<C>,
     ) -> Option<(Ready<C>, Permit)> {
         self.waiting += 1;
+        let limits = None;
+        self.enqueue(slot, priority, Queued { task, limits })
+    }
+
+    fn enqueue(
+        &mut self,
+        slot: Slot,
+        priority: u8,
+        queued: Queued<C>,
+    ) -> Option<(Ready<C>, Permit)> {
         if self.grants_nothing() {
-            self.of(slot).queue.wait(priority, task);
+            self.of(slot).queue.wait(priority, queued);
             return None;
         }
-        let task = self.of(slot).queue.request(priority, task)?;
-        Some((task, self.grant(slot)))
+        let queued = self.of(slot).queue.request(priority, queued)?;
+        Some(self.grant(slot, queued))
+    }
+
+    /// Makes a ready task wait until its limits grant it a start; only then does it
+    /// [wait for a slot](Self::admit_limited).
+    pub(crate) fn request_within(
+        &mut self,
+        limits: LimitSet,
+        slot: Slot,
+        priority: u8,
+        task: Ready<C>,
+    ) {
+        self.waiting += 1;
+        // Its queue may be idle meanwhile.
+        self.pin(slot);
+        self.limits.wait(limits, priority, (slot, task));
+    }
+
+    /// Requests slots for the tasks to which their limits grant a start now. Returns the tasks that
+    /// get one at once.
+    pub(crate) fn admit_limited(&mut self, now_ms: u64) -> Vec<(Ready<C>, Permit)> {
+        let mut granted = Vec::new();
+        while let Some((limits, priority, (slot, task))) = self.limits.next(now_ms) {
+            self.unpin(slot);
+            let limits = Some(limits);
+            granted.extend(self.enqueue(slot, priority, Queued { task, limits }));
+        }
+        granted
+    }
+
+    /// Returns the limits on starts.
+    pub(crate) fn limits(&mut self) -> &mut SlotLimits<C> {
+        &mut self.limits
     }
 
     /// Releases a slot. Returns the task that gets it next, with its permit.
@@ -203,9 +264,9 @@ impl<C> Dispatcher<C> {
             return None;
         }
         let pool = self.of(slot);
-        let task = pool.queue.release()?;
+        let queued = pool.queue.release()?;
         pool.pacer.note_grant();
-        Some((task, self.grant(slot)))
+        Some(self.grant(slot, queued))
     }
 
     /// Stops granting slots until [`end_hold`](Self::end_hold).
@@ -271,19 +332,33 @@ impl<C> Dispatcher<C> {
         if self.grants_nothing() {
             return;
         }
-        while let Some(task) = self.of(slot).queue.next() {
+        while let Some(queued) = self.of(slot).queue.next() {
             self.of(slot).pacer.note_grant();
-            granted.push((task, self.grant(slot)));
+            granted.push(self.grant(slot, queued));
         }
     }
 
-    /// Grants a free slot ahead of all waiting tasks.
-    pub(crate) fn grant_now(&mut self, slot: Slot) -> Option<Permit> {
-        if self.draining || self.is_paused || !self.of(slot).queue.take_slot() {
+    /// Grants a free slot ahead of all waiting tasks, if the limits allow a start now.
+    pub(crate) fn grant_now(
+        &mut self,
+        slot: Slot,
+        limits: Option<LimitSet>,
+        now_ms: u64,
+    ) -> Option<Permit> {
+        if self.draining
+            || self.is_paused
+            || limits.is_some_and(|limits| !self.limits.try_grant(limits, now_ms))
+        {
+            return None;
+        }
+        if !self.of(slot).queue.take_slot() {
+            if let Some(limits) = limits {
+                self.limits.withdraw(limits);
+            }
             return None;
         }
         self.held += 1;
-        Some(Permit::new(slot, self.returns.clone()))
+        Some(Permit::new(slot, limits, self.returns.clone()))
     }
 
     /// Admits a workflow whose first tasks wait in this queue. Returns it if it may start at once;
@@ -349,8 +424,17 @@ impl<C> Dispatcher<C> {
         let mut out = Vec::new();
         for queue in self.queues.iter_mut().flatten() {
             for pool in [&mut queue.asynchronous, &mut queue.blocking] {
-                out.extend(pool.queue.remove_waiting(&mut matches));
+                for queued in pool.queue.remove_waiting(|queued| matches(&queued.task)) {
+                    if let Some(limits) = queued.limits {
+                        self.limits.withdraw(limits);
+                    }
+                    out.push(queued.task);
+                }
             }
+        }
+        for (slot, task) in self.limits.remove_waiting(|(_, task)| matches(task)) {
+            self.unpin(slot);
+            out.push(task);
         }
         self.waiting -= out.len();
         out
@@ -393,15 +477,16 @@ impl<C> Dispatcher<C> {
         queue.expect("a queue with a slot that is held, waited for or pinned is kept")
     }
 
-    /// Returns the number of tasks that wait for a slot in all queues.
+    /// Returns the number of tasks that wait, for a slot or for a limit.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    fn grant(&mut self, slot: Slot) -> Permit {
+    fn grant(&mut self, slot: Slot, queued: Queued<C>) -> (Ready<C>, Permit) {
         self.waiting -= 1;
         self.held += 1;
-        Permit::new(slot, self.returns.clone())
+        let Queued { task, limits } = queued;
+        (task, Permit::new(slot, limits, self.returns.clone()))
     }
 }
 
@@ -436,7 +521,8 @@ mod tests {
     };
 
     fn dispatcher() -> Dispatcher<()> {
-        Dispatcher::new(Arc::new(Returns::new(Arc::new(Notify::new()))), 4, false)
+        let returns = Arc::new(Returns::new(Arc::new(Notify::new())));
+        Dispatcher::new(returns, 4, false, StartLimits::default())
     }
 
     fn slot(dispatcher: &mut Dispatcher<()>, name: &str) -> Slot {
@@ -450,23 +536,23 @@ mod tests {
     fn idle_queues_are_freed_and_the_others_keep_their_numbers() {
         let mut dispatcher = dispatcher();
         let held = slot(&mut dispatcher, "held");
-        let permit = dispatcher.grant_now(held).unwrap();
+        let permit = dispatcher.grant_now(held, None, 0).unwrap();
         let pinned = slot(&mut dispatcher, "pinned");
         dispatcher.pin(pinned);
         for name in 0..10_000 {
             let slot = slot(&mut dispatcher, &format!("queue {name}"));
-            let permit = dispatcher.grant_now(slot).unwrap();
-            dispatcher.release(permit.into_slot());
+            let permit = dispatcher.grant_now(slot, None, 0).unwrap();
+            dispatcher.release(permit.into_returned().slot);
         }
         assert!(dispatcher.queues.len() <= KEPT_QUEUES);
         assert!(dispatcher.numbers.len() <= KEPT_QUEUES);
         assert_eq!(slot(&mut dispatcher, "held"), held);
         assert_eq!(slot(&mut dispatcher, "pinned"), pinned);
         // One of the two slots is held.
-        assert!(dispatcher.grant_now(held).is_some());
-        assert!(dispatcher.grant_now(held).is_none());
-        dispatcher.release(permit.into_slot());
-        assert!(dispatcher.grant_now(held).is_some());
+        assert!(dispatcher.grant_now(held, None, 0).is_some());
+        assert!(dispatcher.grant_now(held, None, 0).is_none());
+        dispatcher.release(permit.into_returned().slot);
+        assert!(dispatcher.grant_now(held, None, 0).is_some());
         dispatcher.unpin(pinned);
     }
 
@@ -476,15 +562,18 @@ mod tests {
         let held: Vec<_> = (0..1_000)
             .map(|name| {
                 let slot = slot(&mut dispatcher, &format!("queue {name}"));
-                (name, dispatcher.grant_now(slot).unwrap().into_slot())
+                (
+                    name,
+                    dispatcher.grant_now(slot, None, 0).unwrap().into_returned(),
+                )
             })
             .collect();
         for (name, of) in &held {
-            assert_eq!(slot(&mut dispatcher, &format!("queue {name}")), *of);
+            assert_eq!(slot(&mut dispatcher, &format!("queue {name}")), of.slot);
         }
         assert_eq!(dispatcher.held(), 1_000);
-        for (_, slot) in held {
-            dispatcher.release(slot);
+        for (_, of) in held {
+            dispatcher.release(of.slot);
         }
         let _ = (0..2_000).map(|name| slot(&mut dispatcher, &format!("other {name}")));
         dispatcher.free_idle_queues();
@@ -516,13 +605,13 @@ mod tests {
         let mut permits = granted.into_iter().map(|(_, permit)| permit);
         for _ in 0..2 {
             let permit = permits.next().unwrap();
-            assert!(dispatcher.release(permit.into_slot()).is_none());
+            assert!(dispatcher.release(permit.into_returned().slot).is_none());
         }
         assert_eq!((dispatcher.held(), dispatcher.waiting()), (1, 1));
         let (_, last) = dispatcher
-            .release(first.into_slot())
+            .release(first.into_returned().slot)
             .expect("its slot is left");
-        assert!(dispatcher.release(last.into_slot()).is_none());
+        assert!(dispatcher.release(last.into_returned().slot).is_none());
         assert_eq!((dispatcher.held(), dispatcher.waiting()), (0, 0));
     }
 }

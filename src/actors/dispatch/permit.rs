@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::canvas::admission::queue::SlotKind;
+use crate::canvas::admission::start_limits::LimitSet;
 
 /// A slot of a queue, for one running attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,41 +16,94 @@ pub(crate) struct Slot {
     pub(crate) kind: SlotKind,
 }
 
-/// A held slot. Dropping the permit returns the slot, on any thread and however its holder ended.
+/// A held slot, and a start that was granted with it. Dropping the permit returns both, on any
+/// thread and however its holder ended.
 #[derive(Debug)]
 pub(crate) struct Permit {
     slot: Slot,
+    /// The start that its task's limits have granted, until the function is called.
+    start: Option<Start>,
     returns: Option<Arc<Returns>>,
+}
+
+/// A start that limits have granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) limits: LimitSet,
+    /// The start is on record, or will be with the next batch.
+    pub(crate) is_recorded: bool,
+}
+
+/// What a permit returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Returned {
+    pub(crate) slot: Slot,
+    /// A start that did not come to a call of the function.
+    pub(crate) start: Option<Start>,
 }
 
 /// Returned slots that the engine has not fetched yet.
 #[derive(Debug)]
 pub(crate) struct Returns {
-    slots: Mutex<Vec<Slot>>,
-    /// Notified when a slot is returned.
+    slots: Mutex<Vec<Returned>>,
+    /// The limits of the tasks whose functions have been called.
+    called: Mutex<Vec<LimitSet>>,
+    /// Notified when a slot is returned, or a function under limits is called.
     wake: Arc<Notify>,
 }
 
 impl Permit {
-    pub(crate) fn new(slot: Slot, returns: Arc<Returns>) -> Self {
+    pub(crate) fn new(slot: Slot, limits: Option<LimitSet>, returns: Arc<Returns>) -> Self {
+        let is_recorded = false;
         Self {
             slot,
+            start: limits.map(|limits| Start {
+                limits,
+                is_recorded,
+            }),
             returns: Some(returns),
         }
     }
 
+    /// Notes that the start is being recorded. Returns the limits that have granted it.
+    pub(crate) fn record_start(&mut self) -> Option<LimitSet> {
+        let start = self.start.as_mut()?;
+        start.is_recorded = true;
+        Some(start.limits)
+    }
+
+    /// Notes that the function is called now: the start counts from now on.
+    pub(crate) fn count_start(&mut self) {
+        if let (Some(start), Some(returns)) = (self.start.take(), &self.returns) {
+            returns.called.lock().push(start.limits);
+            returns.wake.notify_one();
+        }
+    }
+
+    /// Returns whether limits have granted the start of its task.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.start.is_some()
+    }
+
     /// Returns the slot without notifying the engine: the caller releases it at the dispatcher
     /// itself.
-    pub(crate) fn into_slot(mut self) -> Slot {
+    pub(crate) fn into_returned(mut self) -> Returned {
         self.returns = None;
-        self.slot
+        self.returned()
+    }
+
+    fn returned(&self) -> Returned {
+        Returned {
+            slot: self.slot,
+            start: self.start,
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(returns) = &self.returns {
-            returns.slots.lock().push(self.slot);
+            returns.slots.lock().push(self.returned());
             returns.wake.notify_one();
         }
     }
@@ -59,11 +113,17 @@ impl Returns {
     pub(crate) fn new(wake: Arc<Notify>) -> Self {
         Self {
             slots: Mutex::default(),
+            called: Mutex::default(),
             wake,
         }
     }
 
-    pub(crate) fn fetch(&self) -> Vec<Slot> {
+    pub(crate) fn fetch(&self) -> Vec<Returned> {
         std::mem::take(&mut self.slots.lock())
+    }
+
+    /// Returns the limits of each task whose function has been called since the last time.
+    pub(crate) fn fetch_called(&self) -> Vec<LimitSet> {
+        std::mem::take(&mut self.called.lock())
     }
 }

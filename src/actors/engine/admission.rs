@@ -339,8 +339,8 @@ impl EngineActor {
     }
 
     /// Returns the lane of a workflow that starts with this task (the task's queue), the task's
-    /// priority, and its slot. Tasks that are not registered get lanes of their own, so that they
-    /// use no other workflow's capacity.
+    /// priority, and its slot. Tasks that are not registered get lanes of their own, and so do tasks
+    /// under a limit: those that wait for it use no other workflow's capacity.
     fn lane_of<'a>(&self, task: &'a TaskDef) -> (Cow<'a, str>, u8, Option<Slot>) {
         let Some(entry) = self.engine.entry(&task.name) else {
             return (format!("\0{}", task.name).into(), 0, None);
@@ -349,7 +349,11 @@ impl EngineActor {
         let queue = own.and_then(|own| own.queue.as_deref());
         let slot = self.engine.slot(entry, own);
         let queue = queue.unwrap_or(entry.options.queue);
-        (queue.into(), entry.priority(own), Some(slot))
+        let lane = match entry.is_limited() {
+            true => format!("{queue}\0{}", entry.name).into(),
+            false => queue.into(),
+        };
+        (lane, entry.priority(own), Some(slot))
     }
 }
 

@@ -218,6 +218,7 @@ impl Handler<Wake> for EngineActor {
             self.engine.notify(EngineMessage::Sweep(Sweep::Start));
         }
         self.engine.check_trials();
+        self.engine.check_limits();
         self.admit_waiting();
     }
 }

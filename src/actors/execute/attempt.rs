@@ -45,6 +45,8 @@ pub(crate) struct AttemptKind {
     /// The task is suspected of ending the process, so its actor is notified when the attempt waits
     /// for other tasks.
     pub(crate) is_watched: bool,
+    /// Limits have granted its start.
+    pub(crate) is_limited: bool,
 }
 
 /// Invariant: the slot is not held while any part of the body waits for other tasks, because those
@@ -95,6 +97,15 @@ impl Attempt {
     /// cancelled.
     pub(crate) fn observe_cancellation(&self) -> bool {
         self.cancellation.observe() || self.engine.cancellations.is_requested(self)
+    }
+
+    /// Counts the start under its limits: the function is called now.
+    pub(crate) fn count_start(&self) {
+        if self.kind.is_limited
+            && let Slot::Held(permit) = &mut *self.slot.lock()
+        {
+            permit.count_start();
+        }
     }
 
     /// Sends a message to the task's actor.

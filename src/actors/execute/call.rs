@@ -549,8 +549,13 @@ mod tests {
     }
 
     fn plan() -> SubtaskPlan {
-        let registry =
-            Registry::new(tasks![double], Default::default(), Default::default()).unwrap();
+        let registry = Registry::new(
+            tasks![double],
+            Default::default(),
+            Default::default(),
+            Default::default(),
+        )
+        .unwrap();
         let canvas = (group([double.s(1), double.s(2)])).into_canvas();
         freeze::plan_subtask(canvas, false, &registry).unwrap()
     }

@@ -142,6 +142,7 @@ fn begin(engine: Arc<EngineHandle>, invocation: Invocation, context: &mut Contex
     let kind = AttemptKind {
         is_blocking,
         is_watched,
+        is_limited: permit.is_limited(),
     };
     let attempt = Attempt::new(engine, id, of_task, kind, permit);
     let attempt = Arc::new(attempt);
@@ -224,6 +225,7 @@ fn start(
         return;
     }
     let deadlines = limits.begin(&guard.attempt.soft_limit, &guard.attempt.view().clock);
+    guard.attempt.count_start();
     match Pin::new(&mut body).poll(context) {
         Poll::Ready(outcome) => {
             let attempt = &guard.attempt;
@@ -270,6 +272,7 @@ async fn run_blocking(body: Body, limits: Limits, mut guard: CompletionGuard) {
             let clock = &on_thread.view().clock;
             let _ = report_start.send(limits.begin(&on_thread.soft_limit, clock));
         }
+        on_thread.count_start();
         let outcome = pollster::block_on(body);
         // If no receiver waits any more, the permit is dropped here, with the outcome.
         let _ = done.send((outcome, on_thread.close()));

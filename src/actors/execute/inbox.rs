@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::actors::dispatch::permit::{Returns, Slot};
+use crate::actors::dispatch::permit::{Returned, Returns};
 use crate::messages::task::{AttemptMessage, TaskKey};
 use crate::testing::hooks;
 
@@ -47,7 +47,7 @@ impl Inbox {
     }
 
     /// Waits for returned slots and messages, and takes them.
-    pub(crate) async fn next(&self) -> (Vec<Slot>, Vec<(TaskKey, AttemptMessage)>) {
+    pub(crate) async fn next(&self) -> (Vec<Returned>, Vec<(TaskKey, AttemptMessage)>) {
         self.wake.notified().await;
         let slots = self.returns.fetch();
         let messages = std::mem::take(&mut *self.messages.lock());

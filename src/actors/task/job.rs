@@ -226,11 +226,18 @@ impl Job {
         let priority = activation.options().priority;
         match self.suspicion {
             SuspectStatus::Free | SuspectStatus::Watched => {
-                self.engine.request(slot, priority, Ready::Known(self.key));
+                let task = Ready::Known(self.key);
+                self.engine
+                    .request_start(activation.entry, slot, priority, task);
             }
             SuspectStatus::Trial => {
-                self.engine
-                    .await_trial(self.child.id(), slot, priority, self.key);
+                self.engine.await_trial(
+                    self.child.id(),
+                    activation.entry,
+                    slot,
+                    priority,
+                    self.key,
+                );
             }
             SuspectStatus::Quarantined => {}
             SuspectStatus::Discarded => self.discard(context),
@@ -263,9 +270,12 @@ impl Job {
     }
 
     pub(super) fn run(&self, attempt: u32, args: Option<Value>, permit: Option<Permit>) {
-        let (Some(activation), Some(permit)) = (&self.activation, permit) else {
+        let (Some(activation), Some(mut permit)) = (&self.activation, permit) else {
             return;
         };
+        if let Some(limits) = permit.record_start() {
+            self.engine.record_start(limits);
+        }
         let child = &self.child;
         self.engine.run(Invocation {
             key: self.key,
@@ -376,7 +386,7 @@ impl Job {
             }
         }
         if let Some(permit) = permit {
-            self.next = self.engine.release_to_new(permit.into_slot());
+            self.next = self.engine.release_to_new(permit.into_returned());
         }
         // (After the release of its slot: the next trial may need it.)
         self.clear();

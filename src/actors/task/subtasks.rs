@@ -8,6 +8,7 @@ use super::TaskActor;
 use super::job::Job;
 use crate::actors::child::{Child, Resume};
 use crate::actors::commit::journal::PostCommit;
+use crate::actors::dispatch::dispatcher::Ready;
 use crate::actors::dispatch::permit::Permit;
 use crate::actors::supervision::{abandoned_report, restart_after_commit};
 use crate::canvas::machine::{Index, subtasks};
@@ -137,7 +138,11 @@ impl Job {
             self.is_referenced = true;
             let waiters = activation.waiters(&self.child, context);
             waiters.returning.push_back(slot);
-            self.request(context);
+            // The attempt has started: no limit on starts applies.
+            let own = self.child.def().options.as_deref();
+            let (entry, priority) = (activation.entry, activation.options().priority);
+            let slot = self.engine.slot(entry, own);
+            self.engine.request(slot, priority, Ready::Known(self.key));
         }
     }
 

@@ -3,4 +3,6 @@
 pub(crate) mod backlog;
 pub(crate) mod pending_limit;
 pub(crate) mod queue;
+pub(crate) mod rate_window;
+pub(crate) mod start_limits;
 pub(crate) mod start_pacer;

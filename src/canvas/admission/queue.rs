@@ -126,13 +126,20 @@ impl<T> PriorityQueue<T> {
         next.map(|priority| priority as u8)
     }
 
+    /// Returns the next item and its priority.
+    pub(crate) fn first(&self) -> Option<(u8, &T)> {
+        let priority = self.next()?;
+        let first = self.priorities[index(priority)].front()?;
+        Some((priority, first))
+    }
+
     /// Returns how many items have this priority or a higher one.
     pub(crate) fn count(&self, priority: u8) -> usize {
         let queue = &self.priorities[index(priority)..];
         queue.iter().map(VecDeque::len).sum()
     }
 
-    fn remove_all(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {
+    pub(crate) fn remove_all(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut out = Vec::new();
         for queue in &mut self.priorities {
             if queue.iter().any(&mut is_it) {

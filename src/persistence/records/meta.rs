@@ -25,27 +25,38 @@ const COMMIT_BITS: u32 = 40;
 /// under keys and of kinds of their own, and variants at the end of stored enums, without another
 /// version of the format. A build that lacks one of them refuses the store before it writes
 /// anything.
-const FEATURES: &[&str] = &[];
+const FEATURES: &[&str] = &[START_LIMITS];
+
+/// The addition of [records of starts](super::starts) under limits.
+pub(crate) const START_LIMITS: &str = "start-limits";
 
 impl Opening {
-    /// Decodes the record of the store's last opening.
-    pub(crate) fn of(record: &[u8]) -> Result<Self, StoreError> {
+    /// Decodes the record of the store's last opening, with the additions that the store uses.
+    pub(crate) fn of(record: &[u8]) -> Result<(Self, Vec<String>), StoreError> {
         if !codec::is_of(Kind::Features, record) {
-            return codec::decode(Kind::Meta, keys::META, record);
+            return Ok((codec::decode(Kind::Meta, keys::META, record)?, Vec::new()));
         }
         let (opening, used): (Self, Vec<String>) =
             codec::decode(Kind::Features, keys::META, record)?;
-        match used.into_iter().find(|one| !FEATURES.contains(&&**one)) {
-            None => Ok(opening),
+        match used.iter().find(|one| !FEATURES.contains(&&***one)) {
+            None => Ok((opening, used)),
             Some(feature) => Err(StoreError::UnsupportedFeature {
                 path_or_place: "the store".to_owned(),
-                feature,
+                feature: feature.clone(),
             }),
         }
     }
 
-    /// Returns the store's last opening.
-    fn last(store: &dyn Store) -> Result<Option<Self>, StoreError> {
+    /// Returns the record of this opening of a store that uses these additions.
+    fn record(self, used: &[String]) -> Vec<u8> {
+        match used {
+            [] => codec::encode(Kind::Meta, &self),
+            used => codec::encode(Kind::Features, &(self, used)),
+        }
+    }
+
+    /// Returns the store's last opening, with the additions that the store uses.
+    fn last(store: &dyn Store) -> Result<Option<(Self, Vec<String>)>, StoreError> {
         let record = store.get(keys::META)?;
         record.map(|record| Self::of(&record)).transpose()
     }
@@ -166,18 +177,25 @@ pub(crate) fn boot_id() -> Option<String> {
 
 /// Records that the store is being opened, and the reading of the clocks. Fails before it writes
 /// anything if a newer version wrote the store. `has_aborted`: the previous process noted that it
-/// aborted.
+/// aborted. `needs`: the additions to the format that the app will use.
 pub(crate) fn open(
     store: &dyn Store,
     durability: Durability,
     has_aborted: bool,
     clock: &ClockReading,
+    needs: &[&str],
 ) -> Result<(Opening, Session, LastEnd), StoreError> {
     check_import_complete(store)?;
-    let last = Opening::last(store)?;
+    let (last, mut used) = Opening::last(store)?.unzip();
+    let used: &mut Vec<String> = used.get_or_insert_default();
+    for feature in needs {
+        if !used.iter().any(|one| one == feature) {
+            used.push((*feature).to_owned());
+        }
+    }
     let previous: Option<Session> = record(store, Kind::Life, keys::LIFE)?;
     let opening = Opening {
-        number: last.map_or(1, |last| last.number + 1),
+        number: last.map_or(1, |last: Opening| last.number + 1),
     };
     let session = Session::begin();
     let traces = Traces {
@@ -188,7 +206,7 @@ pub(crate) fn open(
     if traces.was_stopping {
         batch.delete(keys::STOPPING.to_vec());
     }
-    batch.put(keys::META.to_vec(), codec::encode(Kind::Meta, &opening));
+    batch.put(keys::META.to_vec(), opening.record(used));
     for (key, value) in [session.record(), clock.record()] {
         batch.put(key, value);
     }
@@ -211,11 +229,11 @@ fn check_import_complete(store: &dyn Store) -> Result<(), StoreError> {
 
 /// Makes the next opening number its commits above `commit`, if the store has not counted so far.
 pub(crate) fn raise(store: &dyn Store, commit: u64, batch: &mut Batch) -> Result<(), StoreError> {
-    let last = Opening::last(store)?;
+    let (last, used) = Opening::last(store)?.unzip();
     let number = commit >> COMMIT_BITS;
-    if last.map_or(0, |last| last.number) < number {
-        let opening = Opening { number };
-        batch.put(keys::META.to_vec(), codec::encode(Kind::Meta, &opening));
+    if last.map_or(0, |last: Opening| last.number) < number {
+        let record = Opening { number }.record(&used.unwrap_or_default());
+        batch.put(keys::META.to_vec(), record);
     }
     Ok(())
 }
@@ -245,8 +263,8 @@ mod tests {
             wall_ms: 0,
             steady_ms: 0,
         };
-        let opened = || open(&store, Durability::Power, false, &clock).unwrap();
-        let aborted = || open(&store, Durability::Power, true, &clock).unwrap();
+        let opened = || open(&store, Durability::Power, false, &clock, &[]).unwrap();
+        let aborted = || open(&store, Durability::Power, true, &clock, &[]).unwrap();
         let (_, session, first) = opened();
         assert_eq!(first, LastEnd::Clean);
         assert_eq!(opened().2, LastEnd::Unknown);
@@ -304,7 +322,7 @@ mod tests {
             steady_ms: 0,
         };
         let store = MemoryStore::new();
-        open(&store, Durability::Power, false, &clock).unwrap();
+        open(&store, Durability::Power, false, &clock, &[]).unwrap();
         let mut older = Vec::new();
         export(&store, &mut older).unwrap();
         let all = |store: &MemoryStore| -> Vec<Pair> {
@@ -316,7 +334,7 @@ mod tests {
             batch.put(keys::META, codec::encode(Kind::Features, &body));
             store.apply(batch).unwrap();
             let before = all(&store);
-            let opened = open(&store, Durability::Power, false, &clock);
+            let opened = open(&store, Durability::Power, false, &clock, &[]);
             (opened, all(&store) == before)
         };
         let (opened, is_unchanged) = used(&["labels", "failed-index"]);
@@ -351,6 +369,13 @@ mod tests {
             matches!(error, StoreError::UnsupportedFeature { .. }),
             "{error:?}"
         );
+        // An addition that this build knows stays on record.
+        let (opened, _) = used(&[START_LIMITS]);
+        assert_eq!(opened.unwrap().0, Opening { number: 8 });
+        let listed = |store: &MemoryStore| Opening::last(store).unwrap().unwrap().1;
+        assert_eq!(listed(&store), [START_LIMITS]);
+        open(&store, Durability::Power, false, &clock, &[START_LIMITS]).unwrap();
+        assert_eq!(listed(&store), [START_LIMITS]);
         // A store that has listed the place for them and uses none is like one that has not.
         let (opened, _) = used(&[]);
         assert_eq!(opened.unwrap().0, Opening { number: 8 });

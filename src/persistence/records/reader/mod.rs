@@ -10,6 +10,7 @@ mod progress;
 mod resolution;
 mod values;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,8 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind, RecordSummary};
 use super::definition::WorkflowHeader;
-use super::keys;
+use super::{keys, starts};
 use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::admission::rate_window::StoredStarts;
+use crate::canvas::admission::start_limits::LimitName;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold_run::is_run;
@@ -196,6 +199,16 @@ impl Reader {
             Ok((id, suspect))
         });
         suspects.collect()
+    }
+
+    /// Returns the starts that are stored under each limit.
+    pub(crate) fn starts(&self) -> Result<HashMap<LimitName, StoredStarts>, StoreError> {
+        let (from, to) = keys::all_starts();
+        let starts = self.store.scan(&from, &to).map(|pair| {
+            let (key, record) = pair?;
+            starts::decode(&key, &record)
+        });
+        starts.collect()
     }
 
     /// Returns the records of the children of supervisor `stream`, in order.

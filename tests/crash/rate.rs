@@ -1,0 +1,99 @@
+//! Kills of a process whose tasks are under a rate limit: the limit holds over all of its lives.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, UNIX_EPOCH};
+
+use chordal::RateLimit;
+use chordal::prelude::*;
+use tempfile::TempDir;
+
+use crate::{Dice, book, own, say, seed, trials};
+
+/// Where the program that is killed, this test itself, has its store and its book.
+const HOME: &str = "CHORDAL_CRASH_RATE";
+const TEST: &str = "rate::a_rate_limit_holds_over_kills";
+/// So many starts in so many milliseconds, and so many tasks.
+const STARTS: usize = 5;
+const PERIOD_MS: u64 = 500;
+const TASKS: usize = 16;
+/// A kill that forgets starts lets five follow at once, behind a restart that takes less than half a
+/// period. What a thread is late by is not meant.
+const LATE_MS: u64 = 50;
+
+#[task(name = "rate.limited", limit = "rate")]
+async fn limited(n: usize) -> usize {
+    let now = UNIX_EPOCH.elapsed().unwrap();
+    book::note(format_args!("call {n} {}", now.as_millis()));
+    n
+}
+
+/// One life: to the end of all, if nobody kills it.
+async fn live(home: &Path) {
+    book::open(home);
+    let limit = RateLimit::new(STARTS as u32, Duration::from_millis(PERIOD_MS));
+    let app = App::open(home.join("data"))
+        .limit("rate", limit.burst(STARTS as u32))
+        .tasks(tasks![limited]);
+    let app = app.start().await.unwrap();
+    let all = group((0..TASKS).map(|n| limited.s(n))).into_canvas();
+    let all = app.apply_async(all.idempotency_key("all")).await.unwrap();
+    let all = all.cast::<Vec<usize>>();
+    assert_eq!(all.get().await.unwrap().len(), TASKS);
+    book::note(format_args!("done"));
+    app.shutdown().await.unwrap();
+}
+
+/// Lives and dies until one life comes to the end; returns the number of kills.
+fn run(home: &TempDir, dice: &mut Dice) -> u64 {
+    for kills in 0.. {
+        let mut command = own(TEST);
+        command.env(HOME, home.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        // The last life is left alone.
+        if kills < 6 {
+            std::thread::sleep(Duration::from_millis(30 + dice.below(PERIOD_MS)));
+            child.kill().unwrap();
+        }
+        let _ = child.wait().unwrap();
+        if book::read(home.path()).iter().any(|line| line == "done") {
+            return kills;
+        }
+        assert!(
+            kills < 6,
+            "a life that nobody killed did not come to its end"
+        );
+    }
+    unreachable!("it ends")
+}
+
+#[test]
+fn a_rate_limit_holds_over_kills() {
+    if let Some(home) = std::env::var_os(HOME) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        return runtime.block_on(live(Path::new(&home)));
+    }
+    let trials = trials().div_ceil(4);
+    let seed = seed();
+    let mut dice = Dice(seed);
+    let (mut kills, mut calls) = (0, 0);
+    for _ in 0..trials {
+        let home = tempfile::tempdir().unwrap();
+        kills += run(&home, &mut dice);
+        let book = book::read(home.path());
+        let times = book.iter().filter_map(|line| line.strip_prefix("call "));
+        let times = times.map(|line| line.split_once(' ').unwrap().1.parse().unwrap());
+        let times: Vec<u64> = times.collect();
+        calls += times.len();
+        for window in times.windows(STARTS + 1) {
+            let apart_ms = window[STARTS] - window[0];
+            assert!(apart_ms + LATE_MS >= PERIOD_MS, "{window:?}: {book:#?}");
+        }
+    }
+    say(format_args!(
+        "crash: {trials} trials of a rate limit, {kills} kills, {calls} calls; CHORDAL_CRASH_SEED={seed}"
+    ));
+    assert!(kills > 0);
+}
