@@ -1,4 +1,4 @@
-//! cargo run --release --example throughput -- --shape group|chord|chain|latency|chords|singles --n N
+//! cargo run --release --example throughput -- --shape group|limited|chord|chain|latency|chords|singles --n N
 //!
 //! The project's speedometer: no-op tasks through the whole engine, one process, a fresh temporary
 //! store each time. A group is timed from its submission to all results in the caller, a chord to
@@ -51,6 +51,8 @@ struct Options {
 #[derive(Clone, Copy, ValueEnum)]
 enum Shape {
     Group,
+    /// A group under a rate limit of a million starts a second.
+    Limited,
     Chord,
     Chain,
     Latency,
@@ -97,6 +99,11 @@ type Load = serde_bytes::ByteBuf;
 
 #[task]
 async fn noop(load: Load) -> Load {
+    load
+}
+
+#[task(rate_limit = "1000000/s")]
+async fn limited(load: Load) -> Load {
     load
 }
 
@@ -171,7 +178,10 @@ async fn start(directory: &Path, options: &Options) -> Result<App> {
         1 => builder,
         _ => builder.retention(Duration::ZERO),
     };
-    Ok(builder.tasks(tasks![noop, pass, count]).start().await?)
+    Ok(builder
+        .tasks(tasks![noop, limited, pass, count])
+        .start()
+        .await?)
 }
 
 /// Submits, waits and checks; returns how long each submission took.
@@ -182,6 +192,11 @@ async fn run(app: &App, options: &Options) -> Result<Vec<Duration>> {
     match options.shape {
         Shape::Group => {
             let group = group((0..n).map(move |_| noop.s(load())));
+            let results = app.apply_async(group).await?.get().await?;
+            ensure!(results.len() as u64 == n, "{} results", results.len());
+        }
+        Shape::Limited => {
+            let group = group((0..n).map(move |_| limited.s(load())));
             let results = app.apply_async(group).await?.get().await?;
             ensure!(results.len() as u64 == n, "{} results", results.len());
         }

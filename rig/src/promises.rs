@@ -141,6 +141,19 @@ pub(crate) const CHECKS: &[Check] = &[
         3,
         20,
     ),
+    check(
+        "rate limits",
+        Unit,
+        &["rate_window::", "start_limits::", "rate_limit::"],
+        Fixed,
+    ),
+    check("rate limits in an app", It, &["rate_limits::"], Fixed),
+    check(
+        "rate limits over kills",
+        Crash,
+        &["rate::"],
+        Set("CHORDAL_CRASH_RUNS", 4, 200),
+    ),
     check("drain", It, &["drain::"], Fixed),
     check(
         "processes told to stop",
@@ -348,7 +361,7 @@ pub(crate) const PROMISES: &[Promise] = &[
     promise("G20", "what is passed on is not shown", &["canaries", "what is shown"]),
     promise("G24", "any bytes are read without a panic; unknown names wait", &["any bytes", "mutations", "unknown names"]),
     promise("G25", "periodic tasks", &[]),
-    promise("G26", "limits of rate", &[]),
+    promise("G26", "a rate limit holds in every period, over restarts", &["rate limits", "rate limits in an app", "rate limits over kills", "seeds"]),
     promise("G28", "no starvation under priorities", &[]),
     promise("G29", "without threads work waits or is refused, and nothing runs that was said to have failed", &["missing threads", "missing threads of the pool"]),
     promise("G30", "a directory that is moved or deleted stops the engine, and nothing else is written to", &["moved directories", "moved directories of an app"]),

@@ -5,7 +5,7 @@ async fn later(x: i64) -> i64 {
     x
 }
 
-#[task(retries = 3, rate_limit = "10/m", serde::rename = "x")]
+#[task(retries = 3, trail = true, serde::rename = "x")]
 async fn several(x: i64) -> i64 {
     x
 }
