@@ -21,7 +21,10 @@ pub(crate) fn queue(criterion: &mut Criterion) {
                 let request = |task| queue.request((task * 7 % priorities) as u8, task);
                 let mut started = (0..TASKS).filter_map(request).count();
                 assert_eq!(started, SLOTS);
-                while let Some(task) = queue.release() {
+                while let Some(task) = {
+                    queue.put_back();
+                    queue.next()
+                } {
                     black_box(task);
                     started += 1;
                 }

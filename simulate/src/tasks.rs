@@ -44,14 +44,14 @@ pub(crate) fn blocking(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> 
     limit = "simulate.shared"
 )]
 async fn limited(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
-    world::start_limited("simulate.limited");
+    world::start_limited(ctx, "simulate.limited");
     let _presence = attend(ctx, key).await?;
     end(ctx, key, give(None, key, false)).await
 }
 
 #[task(name = "simulate.sharing", limit = "simulate.shared")]
 async fn sharing(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
-    world::start_limited("simulate.sharing");
+    world::start_limited(ctx, "simulate.sharing");
     let _presence = attend(ctx, key).await?;
     end(ctx, key, give(None, key, false)).await
 }

@@ -312,11 +312,14 @@ fn wait(turn: oneshot::Receiver<()>) -> Pin<Box<dyn Future<Output = ()> + Send>>
     Box::pin(turn_given(turn))
 }
 
-/// Notes the start of a task under limits, and checks them.
-pub(crate) fn start_limited(task: &str) {
+/// Notes the start of a task under limits, and checks them. A task that was running at a crash may
+/// start at once, to find out whether it ends the process.
+pub(crate) fn start_limited(ctx: &TaskContext, task: &str) {
     now(|world| {
         let starts = &world.limited_starts;
-        if let Some(fault) = starts.note(world.seed, task, world.passed_ms.get()) {
+        let fault = starts.note(world.seed, task, world.passed_ms.get());
+        let may_be_a_trial = ctx.attempt() > 1 && world.lives.get() > 1;
+        if let Some(fault) = fault.filter(|_| !may_be_a_trial) {
             world.report_fault(fault);
         }
     });

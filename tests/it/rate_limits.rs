@@ -59,6 +59,52 @@ async fn free(key: String) {
     call(&key);
 }
 
+/// Starts one after the other, as soon as there is a slot.
+#[task(name = "rates.quick", rate_limit = "100/s", queue = "one")]
+async fn quick(key: String) {
+    call(&key);
+}
+
+/// Gives up a call, so that it asks for its slot twice, and then fails.
+#[task(
+    name = "rates.impatient",
+    rate_limit = "1/h",
+    queue = "one",
+    max_retries = 1,
+    default_retry_delay = "0s"
+)]
+async fn impatient(ctx: &TaskContext, key: String) -> Result<(), TaskError> {
+    call(&key);
+    if ctx.attempt() == 1 {
+        let called = ctx.call("inner", elsewhere.s(key.clone()));
+        let given_up = async {
+            let mut all = CALLS.subscribe();
+            let open = format!("give up {key}");
+            drop(all.wait_for(|calls| calls.contains(&open)).await);
+        };
+        tokio::select! {
+            _ = called => {}
+            () = given_up => {}
+        }
+        return Err(TaskError::new("not yet"));
+    }
+    Ok(())
+}
+
+#[task(name = "rates.elsewhere", queue = "two")]
+async fn elsewhere(key: String) {
+    call(&format!("{key} elsewhere"));
+}
+
+/// Holds its slot until it is opened.
+#[task(name = "rates.hold", queue = "one")]
+async fn hold(key: String) {
+    call(&key);
+    let mut all = CALLS.subscribe();
+    let open = format!("open {key}");
+    drop(all.wait_for(|calls| calls.contains(&open)).await);
+}
+
 #[task(name = "rates.charge", limit = "stripe")]
 async fn charge(key: String) {
     call(&key);
@@ -102,7 +148,8 @@ fn builder(store: impl chordal::persistence::Store, clock: &Clock) -> AppBuilder
         .queue("one", 1)
         .grace(Duration::ZERO)
         .tasks(tasks![
-            per_minute, at_once, free, charge, refund, failing, waiting
+            per_minute, at_once, free, quick, impatient, elsewhere, hold, charge, refund, failing,
+            waiting
         ])
 }
 
@@ -238,6 +285,98 @@ async fn a_task_that_is_revoked_or_expires_while_it_waits_uses_no_start() {
     }
     let _ = app.apply_async(at_once.s(key.into())).await.unwrap();
     called(&app, key, 6).await;
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_start_of_a_task_that_is_revoked_while_it_waits_for_a_slot_goes_to_the_next() {
+    let clock = clock();
+    let app = start(&clock).await;
+    let held = app.apply_async(hold.s("held".into())).await.unwrap();
+    let mut all = CALLS.subscribe();
+    let is_held = all.wait_for(|calls| calls.iter().any(|of| of == "held"));
+    drop(within(is_held).await.unwrap());
+    // The first has a start and no slot, the second has neither.
+    let first = app.apply_async(quick.s("first".into())).await.unwrap();
+    let second = app.apply_async(quick.s("second".into())).await.unwrap();
+    first.revoke().await.unwrap();
+    clock.advance(SECOND);
+    call("open held");
+    within(held.get()).await.unwrap();
+    within(second.get()).await.unwrap();
+    assert_eq!((calls("first"), calls("second")), (0, 1));
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_a_slot_keeps_no_task_of_another_queue_from_starting() {
+    let clock = clock();
+    let app = start(&clock).await;
+    let held = app.apply_async(hold.s("narrow".into())).await.unwrap();
+    let mut all = CALLS.subscribe();
+    let is_held = all.wait_for(|calls| calls.iter().any(|of| of == "narrow"));
+    drop(within(is_held).await.unwrap());
+    let stuck = app.apply_async(quick.s("stuck".into())).await.unwrap();
+    for _ in 0..3 {
+        let other = quick.s("other queue".into()).queue("two");
+        let other = app.apply_async(other).await.unwrap();
+        within(other.get()).await.unwrap();
+        clock.advance(SECOND);
+    }
+    assert_eq!(calls("stuck"), 0);
+    call("open narrow");
+    within(held.get()).await.unwrap();
+    within(stuck.get()).await.unwrap();
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn limited_and_other_tasks_of_one_priority_take_turns_for_a_slot() {
+    let clock = clock();
+    let app = start(&clock).await;
+    let held = app.apply_async(hold.s("turns".into())).await.unwrap();
+    let mut all = CALLS.subscribe();
+    let is_held = all.wait_for(|calls| calls.iter().any(|of| of == "turns"));
+    drop(within(is_held).await.unwrap());
+    let others = group((0..40).map(|_| free.s("free turn".into())));
+    let others = app.apply_async(others).await.unwrap();
+    let limited = app
+        .apply_async(quick.s("limited turn".into()))
+        .await
+        .unwrap();
+    call("open turns");
+    within(held.get()).await.unwrap();
+    within(limited.get()).await.unwrap();
+    within(others.get()).await.unwrap();
+    let order: Vec<_> = CALLS
+        .borrow()
+        .iter()
+        .filter(|of| of.ends_with(" turn"))
+        .cloned()
+        .collect();
+    let position = order.iter().position(|of| of == "limited turn").unwrap();
+    assert!(position < 3, "{position}");
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slot_that_an_earlier_attempt_asked_for_is_no_start_of_the_next() {
+    let clock = clock();
+    let app = start(&clock).await;
+    let task = app
+        .apply_async(impatient.s("impatient".into()))
+        .await
+        .unwrap();
+    let mut all = CALLS.subscribe();
+    let inner = all.wait_for(|calls| calls.iter().any(|of| of == "impatient elsewhere"));
+    drop(within(inner).await.unwrap());
+    call("give up impatient");
+    called(&app, "impatient", 1).await;
+    clock.advance(60 * MINUTE);
+    called(&app, "impatient", 1).await;
+    clock.advance(MOMENT);
+    within(task.get()).await.unwrap();
+    called(&app, "impatient", 2).await;
     app.shutdown().await.unwrap();
 }
 

@@ -1,8 +1,8 @@
 //! Limits on starts: which tasks are under which, when waiting tasks are admitted, and what is
 //! stored of the starts.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 
 use super::EngineContext;
 use crate::actors::child::Child;
@@ -16,12 +16,12 @@ use crate::messages::scheduler::WakeAt;
 use crate::persistence::records::starts;
 use crate::task::{Entry, Registry};
 
-/// The limits of each task, and the alarm for the tasks that wait for one.
+/// The limits of each task, and the alarms for the tasks that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct TaskLimits {
     of: HashMap<&'static str, LimitSet>,
-    /// When the engine is woken for the next start, on the steady scale.
-    alarm: Cell<Option<u64>>,
+    /// When the engine is woken for a start, on the steady scale.
+    alarms: RefCell<BTreeSet<u64>>,
 }
 
 impl TaskLimits {
@@ -47,8 +47,8 @@ impl TaskLimits {
             .into_iter()
             .filter(|(_, starts)| starts.are_over(now_ms));
         let outdated = outdated.map(|(name, _)| name).collect();
-        let alarm = Cell::new(None);
-        (Self { of, alarm }, limits, outdated)
+        let alarms = RefCell::default();
+        (Self { of, alarms }, limits, outdated)
     }
 }
 
@@ -61,7 +61,7 @@ impl EngineContext {
         }
     }
 
-    /// Requests a start for a task: first its limits must allow one, then it needs a slot.
+    /// Requests a start for a task: its limits must allow one, and it needs a slot.
     pub(crate) fn request_start(
         &self,
         entry: &Entry,
@@ -104,11 +104,9 @@ impl EngineContext {
             .borrow_mut()
             .limits()
             .wake_at(now_ms);
-        let alarm = &self.0.tasks.limits.alarm;
         if let Some(at) = wake_at
-            && alarm.get().is_none_or(|set| at < set || set <= now_ms)
+            && self.0.tasks.limits.alarms.borrow_mut().insert(at)
         {
-            alarm.set(Some(at));
             self.scheduler().do_send(WakeAt {
                 at: Moment::steady(at),
                 recipient: self.engine_wake().clone(),
@@ -116,9 +114,14 @@ impl EngineContext {
         }
     }
 
-    /// Admits waiting tasks if the alarm is due. Must be called whenever the engine is woken.
+    /// Admits waiting tasks if an alarm is due. Must be called whenever the engine is woken.
     pub(crate) fn check_limits(&self) {
-        if self.0.tasks.limits.alarm.take().is_some() {
+        let now_ms = self.steady_ms();
+        let mut alarms = self.0.tasks.limits.alarms.borrow_mut();
+        let later = alarms.split_off(&(now_ms + 1));
+        let due = std::mem::replace(&mut *alarms, later);
+        drop(alarms);
+        if !due.is_empty() {
             self.admit_limited();
         }
     }

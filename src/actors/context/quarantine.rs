@@ -301,6 +301,7 @@ impl EngineContext {
         } = candidate;
         self.0.tasks.dispatcher.borrow_mut().unpin(slot);
         let permit = match self.0.trials.machine.borrow().is_holding() {
+            // Nothing else starts meanwhile, so the trial waits for no limit.
             true => {
                 let now_ms = self.steady_ms();
                 let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
@@ -310,8 +311,8 @@ impl EngineContext {
         };
         match permit {
             Some(permit) => self.grant(Some((Ready::Known(key), permit))),
-            // Other tasks may start, too; or its limits allow no start now; or the task's actor was
-            // lost, and its previous attempt still holds the slot.
+            // Other tasks may start, too; or the task's actor was lost, and its previous attempt
+            // still holds the slot.
             None => self.request_within(limits, slot, priority, Ready::Known(key)),
         }
     }
@@ -327,6 +328,7 @@ impl EngineContext {
         for granted in granted {
             self.grant(Some(granted));
         }
+        self.admit_limited();
     }
 
     fn wake_for_trials(&self, now: u64) {

@@ -188,17 +188,21 @@ impl EngineContext {
 
     /// Releases a slot, and starts the task that gets it.
     pub(crate) fn release(&self, returned: Returned) {
-        self.return_start(returned.start);
-        let granted = self.0.tasks.dispatcher.borrow_mut().release(returned.slot);
+        let granted = self.release_slot(returned);
         self.grant(granted);
+    }
+
+    fn release_slot(&self, returned: Returned) -> Option<(Ready<Box<Child>>, Permit)> {
+        self.return_start(returned.start);
+        let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
+        dispatcher.release(returned.slot, || self.steady_ms())
     }
 
     /// Releases a slot. Returns the task that gets it, if that has no actor yet: the actor that
     /// releases the slot has most likely just finished its own task, and taking the next one saves
     /// a message.
     pub(crate) fn release_to_new(&self, returned: Returned) -> Option<(Box<Child>, Permit)> {
-        self.return_start(returned.start);
-        let granted = self.0.tasks.dispatcher.borrow_mut().release(returned.slot);
+        let granted = self.release_slot(returned);
         match granted {
             Some((Ready::New(child), permit)) => Some((child, permit)),
             granted => {
@@ -260,6 +264,7 @@ impl EngineContext {
         for granted in granted {
             self.grant(Some(granted));
         }
+        self.admit_limited();
         self.advance_trials();
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::permit::{Permit, Returns, Slot};
 use crate::canvas::admission::queue::{Queue, SlotKind};
-use crate::canvas::admission::start_limits::{LimitSet, StartLimits};
+use crate::canvas::admission::start_limits::{Allowed, LimitSet, StartLimits};
 use crate::canvas::admission::start_pacer::StartPacer;
 use crate::messages::task::TaskKey;
 
@@ -35,8 +35,8 @@ impl QueueSlots {
 /// At this many queues the idle ones are freed.
 const KEPT_QUEUES: usize = 64;
 
-/// The limits on starts, and the tasks that wait for them, with the slots that these need next.
-pub(crate) type SlotLimits<C> = StartLimits<(Slot, Ready<C>)>;
+/// The limits on starts, and the tasks that wait for them and for slots.
+pub(crate) type SlotLimits<C> = StartLimits<Slot, Ready<C>>;
 
 /// Grants slots to tasks, and starts workflows, of type `C`.
 #[derive(Debug)]
@@ -87,15 +87,10 @@ struct QueueState<C> {
 
 #[derive(Debug)]
 struct SlotPool<C> {
-    queue: Queue<Queued<C>>,
+    queue: Queue<Ready<C>>,
+    /// The last slot that both could have had went to a task under a limit.
+    was_limited: bool,
     pacer: StartPacer<C>,
-}
-
-/// A task in a queue, and the limits that have granted it a start.
-#[derive(Debug)]
-struct Queued<C> {
-    task: Ready<C>,
-    limits: Option<LimitSet>,
 }
 
 /// A task that waits for a slot.
@@ -206,26 +201,15 @@ impl<C> Dispatcher<C> {
         task: Ready<C>,
     ) -> Option<(Ready<C>, Permit)> {
         self.waiting += 1;
-        let limits = None;
-        self.enqueue(slot, priority, Queued { task, limits })
-    }
-
-    fn enqueue(
-        &mut self,
-        slot: Slot,
-        priority: u8,
-        queued: Queued<C>,
-    ) -> Option<(Ready<C>, Permit)> {
         if self.grants_nothing() {
-            self.of(slot).queue.wait(priority, queued);
+            self.of(slot).queue.wait(priority, task);
             return None;
         }
-        let queued = self.of(slot).queue.request(priority, queued)?;
-        Some(self.grant(slot, queued))
+        let task = self.of(slot).queue.request(priority, task)?;
+        Some((task, self.grant(slot, None)))
     }
 
-    /// Makes a ready task wait until its limits grant it a start; only then does it
-    /// [wait for a slot](Self::admit_limited).
+    /// Makes a ready task wait until its limits allow a start and a slot is free.
     pub(crate) fn request_within(
         &mut self,
         limits: LimitSet,
@@ -236,19 +220,37 @@ impl<C> Dispatcher<C> {
         self.waiting += 1;
         // Its queue may be idle meanwhile.
         self.pin(slot);
-        self.limits.wait(limits, priority, (slot, task));
+        self.limits.wait(limits, slot, priority, task);
     }
 
-    /// Requests slots for the tasks to which their limits grant a start now. Returns the tasks that
-    /// get one at once.
+    /// Grants the free slots to the tasks that their limits allow to start now.
     pub(crate) fn admit_limited(&mut self, now_ms: u64) -> Vec<(Ready<C>, Permit)> {
         let mut granted = Vec::new();
-        while let Some((limits, priority, (slot, task))) = self.limits.next(now_ms) {
-            self.unpin(slot);
-            let limits = Some(limits);
-            granted.extend(self.enqueue(slot, priority, Queued { task, limits }));
+        if self.grants_nothing() {
+            return granted;
+        }
+        // (A slot is free only if no task waits for it in its queue.)
+        while let Some(next) = {
+            let queues = &self.queues;
+            let has_slot =
+                |slot| pool_of(queues, slot).is_some_and(|pool| pool.queue.has_free_slot());
+            self.limits.next(now_ms, has_slot)
+        } {
+            granted.push(self.grant_limited(next));
         }
         granted
+    }
+
+    fn grant_limited(&mut self, next: Allowed<Slot, Ready<C>>) -> (Ready<C>, Permit) {
+        let Allowed {
+            limits,
+            place: slot,
+            task,
+        } = next;
+        let has_slot = self.of(slot).queue.take_slot();
+        debug_assert!(has_slot, "a start is granted with a slot");
+        self.unpin(slot);
+        (task, self.grant(slot, Some(limits)))
     }
 
     /// Returns the limits on starts.
@@ -256,17 +258,46 @@ impl<C> Dispatcher<C> {
         &mut self.limits
     }
 
-    /// Releases a slot. Returns the task that gets it next, with its permit.
-    pub(crate) fn release(&mut self, slot: Slot) -> Option<(Ready<C>, Permit)> {
+    /// Releases a slot. Returns the task that gets it next, with its permit. `now_ms` is called if
+    /// tasks under limits wait for the slot.
+    pub(crate) fn release(
+        &mut self,
+        slot: Slot,
+        now_ms: impl FnOnce() -> u64,
+    ) -> Option<(Ready<C>, Permit)> {
         self.held -= 1;
+        self.of(slot).queue.put_back();
         if self.grants_nothing() {
-            self.of(slot).queue.put_back();
             return None;
         }
+        if self.limits.has_waiting(slot) {
+            let now_ms = now_ms();
+            let is_limited = self.is_turn_of_limited(slot, now_ms);
+            self.of(slot).was_limited = is_limited;
+            if is_limited {
+                let next = self.limits.next(now_ms, |at| at == slot)?;
+                return Some(self.grant_limited(next));
+            }
+        }
         let pool = self.of(slot);
-        let queued = pool.queue.release()?;
+        let task = pool.queue.next()?;
         pool.pacer.note_grant();
-        Some(self.grant(slot, queued))
+        Some((task, self.grant(slot, None)))
+    }
+
+    /// Returns whether a free slot goes to a task under a limit: by priority; of equals, to one of
+    /// the queue and to one under a limit in turn, so that neither kind starves.
+    fn is_turn_of_limited(&self, slot: Slot, now_ms: u64) -> bool {
+        let limited = self.limits.next_at(slot, now_ms);
+        let pool = pool_of(&self.queues, slot);
+        let (Some(limited), Some(pool)) = (limited, pool) else {
+            return false;
+        };
+        match pool.queue.next_priority() {
+            None => true,
+            Some(other) if limited != other => limited > other,
+            Some(_) => !pool.was_limited,
+        }
     }
 
     /// Stops granting slots until [`end_hold`](Self::end_hold).
@@ -332,30 +363,24 @@ impl<C> Dispatcher<C> {
         if self.grants_nothing() {
             return;
         }
-        while let Some(queued) = self.of(slot).queue.next() {
+        while let Some(task) = self.of(slot).queue.next() {
             self.of(slot).pacer.note_grant();
-            granted.push(self.grant(slot, queued));
+            granted.push((task, self.grant(slot, None)));
         }
     }
 
-    /// Grants a free slot ahead of all waiting tasks, if the limits allow a start now.
+    /// Grants a free slot ahead of all waiting tasks, and a start whatever the limits allow.
     pub(crate) fn grant_now(
         &mut self,
         slot: Slot,
         limits: Option<LimitSet>,
         now_ms: u64,
     ) -> Option<Permit> {
-        if self.draining
-            || self.is_paused
-            || limits.is_some_and(|limits| !self.limits.try_grant(limits, now_ms))
-        {
+        if self.draining || self.is_paused || !self.of(slot).queue.take_slot() {
             return None;
         }
-        if !self.of(slot).queue.take_slot() {
-            if let Some(limits) = limits {
-                self.limits.withdraw(limits);
-            }
-            return None;
+        if let Some(limits) = limits {
+            self.limits.grant_over_limit(limits, now_ms);
         }
         self.held += 1;
         Some(Permit::new(slot, limits, self.returns.clone()))
@@ -389,7 +414,7 @@ impl<C> Dispatcher<C> {
             let Some(state) = &mut queues[*number as usize] else {
                 return false;
             };
-            for SlotPool { queue, pacer } in [&mut state.asynchronous, &mut state.blocking] {
+            for SlotPool { queue, pacer, .. } in [&mut state.asynchronous, &mut state.blocking] {
                 pacer.begin_round();
                 while let Some(root) = pacer.next(started, |priority| queue.waiting(priority)) {
                     started += 1;
@@ -424,15 +449,10 @@ impl<C> Dispatcher<C> {
         let mut out = Vec::new();
         for queue in self.queues.iter_mut().flatten() {
             for pool in [&mut queue.asynchronous, &mut queue.blocking] {
-                for queued in pool.queue.remove_waiting(|queued| matches(&queued.task)) {
-                    if let Some(limits) = queued.limits {
-                        self.limits.withdraw(limits);
-                    }
-                    out.push(queued.task);
-                }
+                out.extend(pool.queue.remove_waiting(&mut matches));
             }
         }
-        for (slot, task) in self.limits.remove_waiting(|(_, task)| matches(task)) {
+        for (slot, task) in self.limits.remove_waiting(matches) {
             self.unpin(slot);
             out.push(task);
         }
@@ -482,12 +502,19 @@ impl<C> Dispatcher<C> {
         self.waiting
     }
 
-    fn grant(&mut self, slot: Slot, queued: Queued<C>) -> (Ready<C>, Permit) {
+    fn grant(&mut self, slot: Slot, limits: Option<LimitSet>) -> Permit {
         self.waiting -= 1;
         self.held += 1;
-        let Queued { task, limits } = queued;
-        (task, Permit::new(slot, limits, self.returns.clone()))
+        Permit::new(slot, limits, self.returns.clone())
     }
+}
+
+fn pool_of<C>(queues: &[Option<Box<QueueState<C>>>], slot: Slot) -> Option<&SlotPool<C>> {
+    let queue = queues[slot.queue as usize].as_ref()?;
+    Some(match slot.kind {
+        SlotKind::Async => &queue.asynchronous,
+        SlotKind::Blocking => &queue.blocking,
+    })
 }
 
 impl<C> QueueState<C> {
@@ -502,6 +529,7 @@ impl<C> SlotPool<C> {
     fn new(window: usize) -> Self {
         Self {
             queue: Queue::new(0),
+            was_limited: false,
             pacer: StartPacer::new(window),
         }
     }
@@ -522,7 +550,7 @@ mod tests {
 
     fn dispatcher() -> Dispatcher<()> {
         let returns = Arc::new(Returns::new(Arc::new(Notify::new())));
-        Dispatcher::new(returns, 4, false, StartLimits::default())
+        Dispatcher::new(returns, 4, false, SlotLimits::default())
     }
 
     fn slot(dispatcher: &mut Dispatcher<()>, name: &str) -> Slot {
@@ -542,7 +570,7 @@ mod tests {
         for name in 0..10_000 {
             let slot = slot(&mut dispatcher, &format!("queue {name}"));
             let permit = dispatcher.grant_now(slot, None, 0).unwrap();
-            dispatcher.release(permit.into_returned().slot);
+            dispatcher.release(permit.into_returned().slot, || 0);
         }
         assert!(dispatcher.queues.len() <= KEPT_QUEUES);
         assert!(dispatcher.numbers.len() <= KEPT_QUEUES);
@@ -551,7 +579,7 @@ mod tests {
         // One of the two slots is held.
         assert!(dispatcher.grant_now(held, None, 0).is_some());
         assert!(dispatcher.grant_now(held, None, 0).is_none());
-        dispatcher.release(permit.into_returned().slot);
+        dispatcher.release(permit.into_returned().slot, || 0);
         assert!(dispatcher.grant_now(held, None, 0).is_some());
         dispatcher.unpin(pinned);
     }
@@ -573,7 +601,7 @@ mod tests {
         }
         assert_eq!(dispatcher.held(), 1_000);
         for (_, of) in held {
-            dispatcher.release(of.slot);
+            dispatcher.release(of.slot, || 0);
         }
         let _ = (0..2_000).map(|name| slot(&mut dispatcher, &format!("other {name}")));
         dispatcher.free_idle_queues();
@@ -605,13 +633,21 @@ mod tests {
         let mut permits = granted.into_iter().map(|(_, permit)| permit);
         for _ in 0..2 {
             let permit = permits.next().unwrap();
-            assert!(dispatcher.release(permit.into_returned().slot).is_none());
+            assert!(
+                dispatcher
+                    .release(permit.into_returned().slot, || 0)
+                    .is_none()
+            );
         }
         assert_eq!((dispatcher.held(), dispatcher.waiting()), (1, 1));
         let (_, last) = dispatcher
-            .release(first.into_returned().slot)
+            .release(first.into_returned().slot, || 0)
             .expect("its slot is left");
-        assert!(dispatcher.release(last.into_returned().slot).is_none());
+        assert!(
+            dispatcher
+                .release(last.into_returned().slot, || 0)
+                .is_none()
+        );
         assert_eq!((dispatcher.held(), dispatcher.waiting()), (0, 0));
     }
 }

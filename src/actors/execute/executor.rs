@@ -225,8 +225,11 @@ fn start(
         return;
     }
     let deadlines = limits.begin(&guard.attempt.soft_limit, &guard.attempt.view().clock);
+    let polled = Pin::new(&mut body).poll(context);
+    // After the function was called, and not before: a limit must not take a late call for an
+    // earlier one.
     guard.attempt.count_start();
-    match Pin::new(&mut body).poll(context) {
+    match polled {
         Poll::Ready(outcome) => {
             let attempt = &guard.attempt;
             let done = deadlines.in_time(outcome, &attempt.soft_limit, &attempt.view().clock);

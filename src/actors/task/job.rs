@@ -249,14 +249,21 @@ impl Job {
         let Some(activation) = &mut self.activation else {
             return;
         };
+        // A slot without a start was asked for by an attempt of a limited task, and is for that one.
+        let is_for_attempt = activation.entry.is_limited() && !permit.is_limited();
         // The slot goes to a waiting call whose attempt still runs, if there is one.
-        if let Some(waiters) = &mut activation.waiters {
+        if !permit.is_limited()
+            && let Some(waiters) = &mut activation.waiters
+        {
             while let Some(call) = waiters.returning.pop_front() {
                 match call.send(permit) {
                     Ok(()) => return,
                     Err(back) => permit = back,
                 }
             }
+        }
+        if is_for_attempt {
+            return;
         }
         if self.suspicion == SuspectStatus::Trial {
             self.suspicion = SuspectStatus::Watched;

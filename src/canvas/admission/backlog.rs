@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-/// The number of a lane. A lane holds the workflows whose first tasks go to one queue.
+/// The number of a lane. A lane holds the workflows whose first tasks go to one queue; a task under a
+/// rate limit has a lane of its own.
 pub(crate) type Lane = usize;
 
 /// The number of lanes kept, idle ones included. Above it, idle lanes are freed.

@@ -44,7 +44,7 @@ impl<T> Queue<T> {
         self.slots = slots;
     }
 
-    fn has_free_slot(&self) -> bool {
+    pub(crate) fn has_free_slot(&self) -> bool {
         self.held < self.slots
     }
 
@@ -86,10 +86,9 @@ impl<T> Queue<T> {
         Some(next)
     }
 
-    /// Returns a slot and passes it to the next waiting task, if there is one.
-    pub(crate) fn release(&mut self) -> Option<T> {
-        self.held -= 1;
-        self.next()
+    /// Returns the priority of the next waiting task.
+    pub(crate) fn next_priority(&self) -> Option<u8> {
+        self.ready.next()
     }
 
     /// Removes the waiting tasks that match.

@@ -16,9 +16,9 @@ const POINTS: u64 = 64;
 
 /// The starts under one rate limit that are not a period old.
 ///
-/// A start is *granted* to a task, which then waits for a slot; it is *recorded* when the task has
-/// the slot, and *counted* when the record is durable and the function is called. Invariant: the
-/// starts counted in any period and those granted or recorded are never more than the limit allows.
+/// A start is *granted* to a task with its slot; it is *recorded* when the task's start goes into a
+/// batch, and *counted* when the function is called. Invariant: the starts counted in any period and
+/// those granted or recorded are never more than the limit allows.
 ///
 /// Two rules decide. The window holds the times of the last starts, so that the limit is exact in
 /// every period; and a generic cell rate algorithm spaces the grants, so that they are spread over
@@ -31,7 +31,7 @@ pub(crate) struct RateWindow {
     counted: VecDeque<(u64, u32)>,
     /// The sum of the starts in `counted`.
     in_window: u32,
-    /// Granted to tasks that wait for a slot.
+    /// Granted to tasks whose actors have not recorded them yet.
     granted: u32,
     /// Recorded and not counted.
     recorded: u32,
@@ -46,8 +46,8 @@ pub(crate) struct StoredStarts {
     pub(crate) period_ms: u64,
     /// Times and counts, oldest first.
     pub(crate) counted: Vec<(u64, u32)>,
-    /// Starts in the same batch as this record, or in the one before it: they may have been called
-    /// at any time until the record is read.
+    /// Starts that are on record and were not counted when this record was made: they may have been
+    /// called at any time until it is read.
     pub(crate) uncounted: u32,
 }
 
@@ -86,9 +86,8 @@ impl RateWindow {
         window
     }
 
-    /// Grants a start, which must be [allowed](Self::allowed_at) now.
+    /// Grants a start, which should be [allowed](Self::allowed_at) now.
     pub(crate) fn grant(&mut self, now_ms: u64) {
-        debug_assert_eq!(self.allowed_at(now_ms), Some(now_ms));
         self.forget_old(now_ms);
         self.granted += 1;
         self.next_us = self.next_us.max(now_ms * 1_000) + self.spacing_us();
@@ -100,7 +99,7 @@ impl RateWindow {
         self.next_us -= self.spacing_us();
     }
 
-    /// Notes that a task with a grant has a slot, and that its start is being recorded.
+    /// Notes that a granted start is being recorded.
     pub(crate) fn record(&mut self) {
         self.granted -= 1;
         self.recorded += 1;
@@ -108,6 +107,7 @@ impl RateWindow {
 
     /// Counts recorded starts: their functions are called from now on.
     pub(crate) fn count(&mut self, starts: u32, now_ms: u64) {
+        self.forget_old(now_ms);
         self.recorded -= starts;
         self.push(now_ms, starts);
     }
@@ -115,7 +115,7 @@ impl RateWindow {
     /// Returns the earliest time, from `now_ms` on, at which a start is allowed; `None` while that
     /// depends on granted or recorded ones.
     pub(crate) fn allowed_at(&self, now_ms: u64) -> Option<u64> {
-        // Tasks that wait for a slot would otherwise start together when slots are free.
+        // The tasks that have them would otherwise start together.
         if self.granted >= self.burst() {
             return None;
         }
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_waits_for_a_slot_holds_up_the_next_grant() {
+    fn a_start_that_is_not_recorded_yet_holds_up_the_next_grant() {
         let mut window = RateWindow::new(RateLimit::per_second(10));
         window.grant(5_000);
         assert_eq!(window.allowed_at(9_000), None);

@@ -20,18 +20,23 @@ pub(crate) enum LimitName {
     Named(String),
 }
 
-/// All limits on starts, and the tasks `T` that wait for them.
+/// All limits on starts, and the tasks `T` that wait for them, each at a place `P`, which is where it
+/// needs a slot.
 ///
-/// Tasks under the same limits start by priority, and within one priority in order of arrival. A
-/// task never waits for a limit that it is not under.
+/// A start is granted only together with a slot: a start that waited for one would keep those from
+/// starting that need another. Tasks under the same limits start by priority, and within one
+/// priority in order of arrival, except that no task waits for the place of another. A task never
+/// waits for a limit that it is not under.
 #[derive(Debug)]
-pub(crate) struct StartLimits<T> {
+pub(crate) struct StartLimits<P, T> {
     limits: Vec<Limit>,
     numbers: HashMap<LimitName, usize>,
-    sets: Vec<SetState<T>>,
-    /// The number of tasks that have arrived: their order over all sets.
+    /// The limits of each set.
+    sets: Vec<Vec<usize>>,
+    /// The lines that are not empty.
+    lines: Vec<Line<P, T>>,
+    /// The number of tasks that have arrived: their order over all lines.
     arrived: u64,
-    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -42,25 +47,35 @@ struct Limit {
     is_changed: bool,
 }
 
+/// The tasks of one set that wait at one place.
 #[derive(Debug)]
-struct SetState<T> {
-    limits: Vec<usize>,
+struct Line<P, T> {
+    set: LimitSet,
+    place: P,
     waiting: PriorityQueue<(u64, T)>,
 }
 
-impl<T> Default for StartLimits<T> {
+/// A task that its limits allow to start.
+#[derive(Debug)]
+pub(crate) struct Allowed<P, T> {
+    pub(crate) limits: LimitSet,
+    pub(crate) place: P,
+    pub(crate) task: T,
+}
+
+impl<P, T> Default for StartLimits<P, T> {
     fn default() -> Self {
         Self {
             limits: Vec::new(),
             numbers: HashMap::new(),
             sets: Vec::new(),
+            lines: Vec::new(),
             arrived: 0,
-            waiting: 0,
         }
     }
 }
 
-impl<T> StartLimits<T> {
+impl<P: Copy + PartialEq, T> StartLimits<P, T> {
     /// Adds a limit, with what is stored of it.
     pub(crate) fn add(
         &mut self,
@@ -91,12 +106,9 @@ impl<T> StartLimits<T> {
         if limits.is_empty() {
             return None;
         }
-        let number = self.sets.iter().position(|set| set.limits == limits);
+        let number = self.sets.iter().position(|set| *set == limits);
         let number = number.unwrap_or_else(|| {
-            self.sets.push(SetState {
-                limits,
-                waiting: PriorityQueue::default(),
-            });
+            self.sets.push(limits);
             self.sets.len() - 1
         });
         // More sets than numbers would be more than 65,535 limited tasks in one program.
@@ -104,42 +116,75 @@ impl<T> StartLimits<T> {
         Some(LimitSet(number.expect("a program has few limited tasks")))
     }
 
-    /// Makes a task wait until its limits allow a start.
-    pub(crate) fn wait(&mut self, set: LimitSet, priority: u8, task: T) {
+    /// Makes a task wait until its limits allow a start and there is a slot at `place`.
+    pub(crate) fn wait(&mut self, set: LimitSet, place: P, priority: u8, task: T) {
         self.arrived += 1;
-        self.waiting += 1;
-        let arrived = self.arrived;
-        self.set_mut(set).waiting.push(priority, (arrived, task));
+        let mut lines = self.lines.iter_mut();
+        let line = match lines.position(|line| (line.set, line.place) == (set, place)) {
+            Some(index) => &mut self.lines[index],
+            None => {
+                let waiting = PriorityQueue::default();
+                self.lines.push(Line {
+                    set,
+                    place,
+                    waiting,
+                });
+                self.lines.last_mut().expect("it was just added")
+            }
+        };
+        line.waiting.push(priority, (self.arrived, task));
     }
 
-    /// Grants a start to the next task that its limits allow; returns its set, its priority and the
-    /// task.
-    pub(crate) fn next(&mut self, now_ms: u64) -> Option<(LimitSet, u8, T)> {
-        if self.waiting == 0 {
-            return None;
+    /// Returns the priority of the next task that its limits allow to start now and that waits at
+    /// `place`.
+    pub(crate) fn next_at(&self, place: P, now_ms: u64) -> Option<u8> {
+        self.find(now_ms, |at| at == place)
+            .map(|((priority, _), _)| priority)
+    }
+
+    /// Grants a start to the next task that its limits allow to start now and that waits at a place
+    /// with a free slot.
+    pub(crate) fn next(
+        &mut self,
+        now_ms: u64,
+        has_slot: impl Fn(P) -> bool,
+    ) -> Option<Allowed<P, T>> {
+        let (_, index) = self.find(now_ms, has_slot)?;
+        let line = &mut self.lines[index];
+        let (limits, place) = (line.set, line.place);
+        let (_, task) = line.waiting.pop()?;
+        if line.waiting.len() == 0 {
+            self.lines.swap_remove(index);
         }
-        let numbers = 0..self.sets.len();
-        let allowed = numbers.filter_map(|number| {
-            let (priority, (arrived, _)) = self.sets[number].waiting.first()?;
-            let order = (priority, u64::MAX - arrived);
-            (self.allowed_at(number, now_ms) == Some(now_ms)).then_some((order, number))
+        self.grant(limits, now_ms);
+        Some(Allowed {
+            limits,
+            place,
+            task,
+        })
+    }
+
+    /// Returns the order and the line of the next task that may start.
+    fn find(&self, now_ms: u64, has_slot: impl Fn(P) -> bool) -> Option<((u8, u64), usize)> {
+        let lines = self.lines.iter().enumerate();
+        let allowed = lines.filter(|(_, line)| {
+            has_slot(line.place) && self.allowed_at(line.set, now_ms) == Some(now_ms)
         });
-        let (_, number) = allowed.max()?;
-        let set = LimitSet(NonZeroU16::new(number as u16 + 1)?);
-        let priority = self.sets[number].waiting.next()?;
-        let (_, task) = self.sets[number].waiting.pop()?;
-        self.waiting -= 1;
-        self.grant(set, now_ms);
-        Some((set, priority, task))
+        let order = allowed.filter_map(|(index, line)| {
+            let (priority, (arrived, _)) = line.waiting.first()?;
+            Some(((priority, u64::MAX - arrived), index))
+        });
+        order.max()
     }
 
-    /// Grants a start ahead of all waiting tasks, if the limits allow one now.
-    pub(crate) fn try_grant(&mut self, set: LimitSet, now_ms: u64) -> bool {
-        let is_allowed = self.allowed_at(index(set), now_ms) == Some(now_ms);
-        if is_allowed {
-            self.grant(set, now_ms);
-        }
-        is_allowed
+    /// Returns whether a task waits at `place`.
+    pub(crate) fn has_waiting(&self, place: P) -> bool {
+        self.lines.iter().any(|line| line.place == place)
+    }
+
+    /// Grants a start ahead of all waiting tasks, whatever the limits allow.
+    pub(crate) fn grant_over_limit(&mut self, set: LimitSet, now_ms: u64) {
+        self.grant(set, now_ms);
     }
 
     fn grant(&mut self, set: LimitSet, now_ms: u64) {
@@ -178,46 +223,39 @@ impl<T> StartLimits<T> {
         })
     }
 
-    /// Returns the earliest time at which a waiting task may start; `None` if none waits for a
-    /// time.
+    /// Returns the earliest time from which on the limits of a waiting task allow a start that they
+    /// do not allow now.
     pub(crate) fn wake_at(&self, now_ms: u64) -> Option<u64> {
-        if self.waiting == 0 {
-            return None;
-        }
-        let waiting = (0..self.sets.len()).filter(|set| self.sets[*set].waiting.len() > 0);
-        waiting.filter_map(|set| self.allowed_at(set, now_ms)).min()
+        let lines = self.lines.iter();
+        let times = lines.filter_map(|line| self.allowed_at(line.set, now_ms));
+        times.filter(|at_ms| *at_ms > now_ms).min()
     }
 
-    /// Removes the waiting tasks that match.
-    pub(crate) fn remove_waiting(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {
-        let sets = self.sets.iter_mut();
-        let removed: Vec<_> = sets
-            .flat_map(|set| set.waiting.remove_all(|(_, task)| is_it(task)))
-            .map(|(_, task)| task)
-            .collect();
-        self.waiting -= removed.len();
+    /// Removes the waiting tasks that match; returns each with its place.
+    pub(crate) fn remove_waiting(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<(P, T)> {
+        let mut removed = Vec::new();
+        for line in &mut self.lines {
+            let tasks = line.waiting.remove_all(|(_, task)| is_it(task));
+            removed.extend(tasks.into_iter().map(|(_, task)| (line.place, task)));
+        }
+        self.lines.retain(|line| line.waiting.len() > 0);
         removed
     }
 
     /// Returns the earliest time at which all limits of this set allow a start, if that depends on
     /// the time alone.
-    fn allowed_at(&self, set: usize, now_ms: u64) -> Option<u64> {
-        let limits = self.sets[set].limits.iter();
+    fn allowed_at(&self, set: LimitSet, now_ms: u64) -> Option<u64> {
         let mut at = now_ms;
-        for limit in limits {
+        for limit in &self.sets[index(set)] {
             at = at.max(self.limits[*limit].window.allowed_at(now_ms)?);
         }
         Some(at)
     }
 
     fn each(&mut self, set: LimitSet, mut change: impl FnMut(&mut Limit)) {
-        for limit in &self.sets[index(set)].limits {
+        for limit in &self.sets[index(set)] {
             change(&mut self.limits[*limit]);
         }
-    }
-
-    fn set_mut(&mut self, set: LimitSet) -> &mut SetState<T> {
-        &mut self.sets[index(set)]
     }
 }
 
@@ -235,7 +273,7 @@ mod tests {
 
     /// Limits of two tasks and one that they share, and the sets of both tasks and of a third one
     /// that has the shared limit alone.
-    fn limits(rates: [&str; 3]) -> (StartLimits<u32>, [LimitSet; 3]) {
+    fn limits(rates: [&str; 3]) -> (StartLimits<u8, u32>, [LimitSet; 3]) {
         let mut limits = StartLimits::default();
         let shared = LimitName::Named("shared".to_owned());
         let names = [task("a"), task("b"), shared.clone()];
@@ -254,9 +292,12 @@ mod tests {
     }
 
     /// Starts all tasks that may start now.
-    fn start(limits: &mut StartLimits<u32>, now_ms: u64) -> Vec<u32> {
+    fn start(limits: &mut StartLimits<u8, u32>, now_ms: u64) -> Vec<u32> {
         let mut started = Vec::new();
-        while let Some((set, _, task)) = limits.next(now_ms) {
+        while let Some(Allowed {
+            limits: set, task, ..
+        }) = limits.next(now_ms, |_| true)
+        {
             limits.record(set);
             limits.count(set, now_ms);
             started.push(task);
@@ -271,10 +312,10 @@ mod tests {
             .into_iter()
             .enumerate()
         {
-            limits.wait(set, priority, task as u32);
+            limits.wait(set, 0, priority, task as u32);
         }
-        let mut order = Vec::new();
         let mut now_ms = 10_000;
+        let mut order = start(&mut limits, now_ms);
         while let Some(at_ms) = limits.wake_at(now_ms) {
             now_ms = at_ms;
             let started = start(&mut limits, now_ms);
@@ -289,7 +330,7 @@ mod tests {
     fn a_task_waits_for_no_limit_that_it_is_not_under() {
         let (mut limits, [a, b, shared]) = limits(["1/d", "100/s", "100/s"]);
         for (task, set) in [a, a, a, b, shared].into_iter().enumerate() {
-            limits.wait(set, 9, task as u32);
+            limits.wait(set, 0, 9, task as u32);
         }
         assert_eq!(start(&mut limits, 5_000), [0]);
         // The second of `a` waits for a day, and the others only for the shared limit.
@@ -297,7 +338,7 @@ mod tests {
         assert_eq!(start(&mut limits, 5_010), [3]);
         assert_eq!(start(&mut limits, 5_020), [4]);
         assert_eq!(limits.wake_at(5_020), Some(86_405_001));
-        assert_eq!(limits.remove_waiting(|task| *task == 1), [1]);
+        assert_eq!(limits.remove_waiting(|task| *task == 1), [(0, 1)]);
         assert_eq!(start(&mut limits, 86_405_001), [2]);
         assert_eq!(limits.wake_at(86_405_001), None);
     }
@@ -305,7 +346,7 @@ mod tests {
     #[test]
     fn a_batch_has_the_starts_of_its_tasks_and_the_next_one_when_they_were_called() {
         let (mut limits, [a, _, shared]) = limits(["5/s", "5/s", "9/s"]);
-        assert!(limits.try_grant(a, 1_000));
+        limits.grant_over_limit(a, 1_000);
         limits.record(a);
         let sealed = limits.seal();
         let sealed: Vec<_> = sealed
@@ -315,7 +356,7 @@ mod tests {
         assert_eq!(names, [task("a"), LimitName::Named("shared".into())]);
         assert!(sealed.iter().all(|(_, starts)| starts.uncounted == 1));
         // Granted while the batch is on its way to the disk.
-        assert!(limits.try_grant(shared, 1_200));
+        limits.grant_over_limit(shared, 1_200);
         limits.record(shared);
         limits.count(a, 1_300);
         let stored: Vec<_> = limits.seal().map(|(_, starts)| starts).collect();
@@ -326,9 +367,40 @@ mod tests {
         assert_eq!(limits.seal().count(), 1);
         assert_eq!(limits.seal().count(), 0);
         // A grant that is taken back leaves no trace.
-        assert!(limits.try_grant(a, 2_000));
+        limits.grant_over_limit(a, 2_000);
         limits.withdraw(a);
         assert_eq!(limits.seal().count(), 0);
-        assert!(limits.try_grant(a, 2_000));
+    }
+
+    #[test]
+    fn a_task_whose_place_has_no_slot_keeps_no_other_from_starting() {
+        let (mut limits, [a, _, shared]) = limits(["1/s", "1/s", "1/s"]);
+        limits.wait(a, 1, 9, 0);
+        limits.wait(a, 2, 0, 1);
+        limits.wait(shared, 3, 5, 2);
+        let is_free = |place| place == 2;
+        assert_eq!(limits.next_at(1, 7_000), Some(9));
+        let next = limits.next(7_000, is_free).unwrap();
+        assert_eq!((next.place, next.task), (2, 1));
+        assert!(limits.has_waiting(1) && !limits.has_waiting(2));
+        limits.record(a);
+        limits.count(a, 7_000);
+        assert_eq!(limits.next_at(1, 8_000), None);
+        assert_eq!(limits.wake_at(8_000), Some(8_001));
+        // From then on they wait for slots alone.
+        assert_eq!(limits.wake_at(8_001), None);
+        assert_eq!(limits.next_at(3, 8_001), Some(5));
+    }
+
+    #[test]
+    fn starts_that_no_task_waits_for_are_forgotten_after_a_period() {
+        let (mut limits, [_, _, shared]) = limits(["1/s", "1/s", "1000/m"]);
+        for n in 0..1_000 {
+            limits.grant_over_limit(shared, 0);
+            limits.record(shared);
+            limits.count(shared, n * 1_000);
+        }
+        let stored: Vec<_> = limits.seal().map(|(_, starts)| starts).collect();
+        assert!(stored[0].counted.len() < 130, "{}", stored[0].counted.len());
     }
 }

@@ -664,7 +664,7 @@ mod tests {
             record[3..HEADER].copy_from_slice(&crc.to_le_bytes());
             decode::<u64>(Kind::Counter, b"c", &record).unwrap_err()
         };
-        for kind in [17, 40, 63] {
+        for kind in [18, 40, 63] {
             let error = refused(kind);
             let StoreError::UnsupportedFeature { feature, .. } = &error else {
                 panic!("{error:?}")
