@@ -75,7 +75,7 @@ fn a_rate_limit_holds_over_kills() {
         let runtime = runtime.enable_all().build().unwrap();
         return runtime.block_on(live(Path::new(&home)));
     }
-    let trials = trials().div_ceil(4);
+    let trials = trials().div_ceil(8);
     let seed = seed();
     let mut dice = Dice(seed);
     let (mut kills, mut calls) = (0, 0);
