@@ -51,7 +51,7 @@ fn run(home: &TempDir, dice: &mut Dice) -> u64 {
         command.env(HOME, home.path());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
-        // The last life is left alone.
+        // This is when the kill comes; the last life is left alone.
         if kills < 6 {
             std::thread::sleep(Duration::from_millis(30 + dice.below(PERIOD_MS)));
             child.kill().unwrap();

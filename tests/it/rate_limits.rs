@@ -14,6 +14,9 @@ use tokio::sync::watch;
 use crate::disk::Disk;
 use crate::recovery::within;
 
+#[path = "../../macros/src/rate.rs"]
+mod rate;
+
 const MOMENT: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -29,11 +32,16 @@ fn calls(key: &str) -> usize {
     CALLS.borrow().iter().filter(|of| *of == key).count()
 }
 
-/// Waits for so many calls, and checks that there are no more.
-async fn called(app: &App, key: &str, count: usize) {
+/// Waits for so many calls.
+async fn reached(key: &str, count: usize) {
     let mut all = CALLS.subscribe();
     let enough = all.wait_for(|calls| calls.iter().filter(|of| *of == key).count() >= count);
-    drop(within(enough).await.unwrap());
+    drop(enough.await.unwrap());
+}
+
+/// Waits for so many calls, and checks that there are no more.
+async fn called(app: &App, key: &str, count: usize) {
+    within(reached(key, count)).await;
     // The functions are called before the engine has counted their starts. It has done so when a
     // later task has ended.
     for _ in 0..2 {
@@ -77,14 +85,10 @@ async fn impatient(ctx: &TaskContext, key: String) -> Result<(), TaskError> {
     call(&key);
     if ctx.attempt() == 1 {
         let called = ctx.call("inner", elsewhere.s(key.clone()));
-        let given_up = async {
-            let mut all = CALLS.subscribe();
-            let open = format!("give up {key}");
-            drop(all.wait_for(|calls| calls.contains(&open)).await);
-        };
+        let give_up = format!("give up {key}");
         tokio::select! {
             _ = called => {}
-            () = given_up => {}
+            () = reached(&give_up, 1) => {}
         }
         return Err(TaskError::new("not yet"));
     }
@@ -100,9 +104,7 @@ async fn elsewhere(key: String) {
 #[task(name = "rates.hold", queue = "one")]
 async fn hold(key: String) {
     call(&key);
-    let mut all = CALLS.subscribe();
-    let open = format!("open {key}");
-    drop(all.wait_for(|calls| calls.contains(&open)).await);
+    reached(&format!("open {key}"), 1).await;
 }
 
 #[task(name = "rates.charge", limit = "stripe")]
@@ -293,9 +295,7 @@ async fn a_start_of_a_task_that_is_revoked_while_it_waits_for_a_slot_goes_to_the
     let clock = clock();
     let app = start(&clock).await;
     let held = app.apply_async(hold.s("held".into())).await.unwrap();
-    let mut all = CALLS.subscribe();
-    let is_held = all.wait_for(|calls| calls.iter().any(|of| of == "held"));
-    drop(within(is_held).await.unwrap());
+    within(reached("held", 1)).await;
     // The first has a start and no slot, the second has neither.
     let first = app.apply_async(quick.s("first".into())).await.unwrap();
     let second = app.apply_async(quick.s("second".into())).await.unwrap();
@@ -313,9 +313,7 @@ async fn a_task_that_waits_for_a_slot_keeps_no_task_of_another_queue_from_starti
     let clock = clock();
     let app = start(&clock).await;
     let held = app.apply_async(hold.s("narrow".into())).await.unwrap();
-    let mut all = CALLS.subscribe();
-    let is_held = all.wait_for(|calls| calls.iter().any(|of| of == "narrow"));
-    drop(within(is_held).await.unwrap());
+    within(reached("narrow", 1)).await;
     let stuck = app.apply_async(quick.s("stuck".into())).await.unwrap();
     for _ in 0..3 {
         let other = quick.s("other queue".into()).queue("two");
@@ -335,9 +333,7 @@ async fn limited_and_other_tasks_of_one_priority_take_turns_for_a_slot() {
     let clock = clock();
     let app = start(&clock).await;
     let held = app.apply_async(hold.s("turns".into())).await.unwrap();
-    let mut all = CALLS.subscribe();
-    let is_held = all.wait_for(|calls| calls.iter().any(|of| of == "turns"));
-    drop(within(is_held).await.unwrap());
+    within(reached("turns", 1)).await;
     let others = group((0..40).map(|_| free.s("free turn".into())));
     let others = app.apply_async(others).await.unwrap();
     let limited = app
@@ -367,9 +363,7 @@ async fn a_slot_that_an_earlier_attempt_asked_for_is_no_start_of_the_next() {
         .apply_async(impatient.s("impatient".into()))
         .await
         .unwrap();
-    let mut all = CALLS.subscribe();
-    let inner = all.wait_for(|calls| calls.iter().any(|of| of == "impatient elsewhere"));
-    drop(within(inner).await.unwrap());
+    within(reached("impatient elsewhere", 1)).await;
     call("give up impatient");
     called(&app, "impatient", 1).await;
     clock.advance(60 * MINUTE);
@@ -499,4 +493,42 @@ async fn a_limit_that_allows_nothing_or_is_not_set_is_an_error_of_the_start() {
         matches!(error, Error::Start(StartError::NameTooLong { .. })),
         "{error:?}"
     );
+}
+
+/// The macro's reader is in another crate, which the library cannot share with it.
+#[test]
+fn the_macro_and_the_library_read_the_same_rates() {
+    for text in [
+        "1/ms",
+        "10/s",
+        "10/m",
+        "2/h",
+        "4294967295/d",
+        "100/15s",
+        "1/366d",
+        "",
+        "/",
+        "10",
+        "10/",
+        "/m",
+        "10/x",
+        "10/M",
+        "-1/s",
+        "+1/s",
+        "0.5/s",
+        " 1/s",
+        "1/ s",
+        "0/s",
+        "1/0s",
+        "1/367d",
+        "4294967296/s",
+        "1/4294967296s",
+        "1//s",
+        "1/1s30s",
+    ] {
+        let in_macro = rate::parse(text).ok();
+        let in_macro =
+            in_macro.map(|rate| RateLimit::new(rate.starts, Duration::from_millis(rate.period_ms)));
+        assert_eq!(in_macro, text.parse().ok(), "{text}");
+    }
 }

@@ -1,5 +1,5 @@
-//! Limits on starts: which tasks are under which, when waiting tasks are admitted, and what is
-//! stored of the starts.
+//! Limits on starts: the limits of each task, the admission of the tasks that wait for them, and the
+//! records of starts.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -93,17 +93,13 @@ impl EngineContext {
     /// next one.
     pub(super) fn admit_limited(&self) {
         let now_ms = self.steady_ms();
-        let granted = self.0.tasks.dispatcher.borrow_mut().admit_limited(now_ms);
+        let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
+        let granted = dispatcher.admit_limited(now_ms);
+        let wake_at = dispatcher.limits().wake_at(now_ms);
+        drop(dispatcher);
         for granted in granted {
             self.grant(Some(granted));
         }
-        let wake_at = self
-            .0
-            .tasks
-            .dispatcher
-            .borrow_mut()
-            .limits()
-            .wake_at(now_ms);
         if let Some(at) = wake_at
             && self.0.tasks.limits.alarms.borrow_mut().insert(at)
         {

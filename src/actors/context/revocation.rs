@@ -58,8 +58,6 @@ impl EngineContext {
         for task in self.0.tasks.slab.borrow().of_workflow(root) {
             task.do_send(TaskMessage::Recheck);
         }
-        // Some of these may have had a start that others wait for.
-        self.admit_limited();
     }
 
     /// Requests the cancellation of a running attempt.

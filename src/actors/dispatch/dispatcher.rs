@@ -380,7 +380,7 @@ impl<C> Dispatcher<C> {
             return None;
         }
         if let Some(limits) = limits {
-            self.limits.grant_over_limit(limits, now_ms);
+            self.limits.grant(limits, now_ms);
         }
         self.held += 1;
         Some(Permit::new(slot, limits, self.returns.clone()))

@@ -105,11 +105,11 @@ impl RateWindow {
         self.recorded += 1;
     }
 
-    /// Counts recorded starts: their functions are called from now on.
-    pub(crate) fn count(&mut self, starts: u32, now_ms: u64) {
+    /// Counts a recorded start: its function is called.
+    pub(crate) fn count(&mut self, now_ms: u64) {
         self.forget_old(now_ms);
-        self.recorded -= starts;
-        self.push(now_ms, starts);
+        self.recorded -= 1;
+        self.push(now_ms, 1);
     }
 
     /// Returns the earliest time, from `now_ms` on, at which a start is allowed; `None` while that
@@ -261,7 +261,7 @@ mod tests {
             let now_ms = self.now_ms;
             let written = self.writing.take_if(|writing| writing.until_ms <= now_ms);
             if let Some(Writing { starts, record, .. }) = written {
-                self.window.count(starts, self.now_ms);
+                (0..starts).for_each(|_| self.window.count(self.now_ms));
                 self.call(starts, record);
             }
         }
@@ -413,7 +413,7 @@ mod tests {
         window.record();
         let stored = window.to_stored();
         assert_eq!((stored.counted.len(), stored.uncounted), (0, 1));
-        window.count(1, 1_200);
+        window.count(1_200);
         let counted = window.to_stored();
         assert_eq!((counted.counted, counted.uncounted), (vec![(1_200, 1)], 0));
         let mut restored = RateWindow::restore(limit, stored, 40_000);
@@ -421,7 +421,7 @@ mod tests {
         restored.grant(70_000);
         assert_eq!(restored.allowed_at(70_000), None);
         restored.record();
-        restored.count(1, 70_000);
+        restored.count(70_000);
         assert_eq!(restored.allowed_at(70_000), Some(100_001));
         // A machine whose clock was behind at its boot.
         let future = StoredStarts {

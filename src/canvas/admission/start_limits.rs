@@ -76,7 +76,7 @@ impl<P, T> Default for StartLimits<P, T> {
 }
 
 impl<P: Copy + PartialEq, T> StartLimits<P, T> {
-    /// Adds a limit, with what is stored of it.
+    /// Adds a limit with its stored starts.
     pub(crate) fn add(
         &mut self,
         name: LimitName,
@@ -183,14 +183,8 @@ impl<P: Copy + PartialEq, T> StartLimits<P, T> {
     }
 
     /// Grants a start ahead of all waiting tasks, whatever the limits allow.
-    pub(crate) fn grant_over_limit(&mut self, set: LimitSet, now_ms: u64) {
-        self.grant(set, now_ms);
-    }
-
-    fn grant(&mut self, set: LimitSet, now_ms: u64) {
-        self.each(set, |limit| {
-            limit.window.grant(now_ms);
-        });
+    pub(crate) fn grant(&mut self, set: LimitSet, now_ms: u64) {
+        self.each(set, |limit| limit.window.grant(now_ms));
     }
 
     /// Takes back a grant that does not become a start.
@@ -209,12 +203,12 @@ impl<P: Copy + PartialEq, T> StartLimits<P, T> {
     /// Counts a recorded start: the function is called.
     pub(crate) fn count(&mut self, set: LimitSet, now_ms: u64) {
         self.each(set, |limit| {
-            limit.window.count(1, now_ms);
+            limit.window.count(now_ms);
             limit.is_changed = true;
         });
     }
 
-    /// Seals the batch: returns what is to be stored of the limits that have changed.
+    /// Seals the batch: returns the starts to store, for each limit that has changed.
     pub(crate) fn seal(&mut self) -> impl Iterator<Item = (&LimitName, StoredStarts)> {
         let changed = self.limits.iter_mut().filter(|limit| limit.is_changed);
         changed.map(|limit| {
@@ -346,7 +340,7 @@ mod tests {
     #[test]
     fn a_batch_has_the_starts_of_its_tasks_and_the_next_one_when_they_were_called() {
         let (mut limits, [a, _, shared]) = limits(["5/s", "5/s", "9/s"]);
-        limits.grant_over_limit(a, 1_000);
+        limits.grant(a, 1_000);
         limits.record(a);
         let sealed = limits.seal();
         let sealed: Vec<_> = sealed
@@ -356,7 +350,7 @@ mod tests {
         assert_eq!(names, [task("a"), LimitName::Named("shared".into())]);
         assert!(sealed.iter().all(|(_, starts)| starts.uncounted == 1));
         // Granted while the batch is on its way to the disk.
-        limits.grant_over_limit(shared, 1_200);
+        limits.grant(shared, 1_200);
         limits.record(shared);
         limits.count(a, 1_300);
         let stored: Vec<_> = limits.seal().map(|(_, starts)| starts).collect();
@@ -367,7 +361,7 @@ mod tests {
         assert_eq!(limits.seal().count(), 1);
         assert_eq!(limits.seal().count(), 0);
         // A grant that is taken back leaves no trace.
-        limits.grant_over_limit(a, 2_000);
+        limits.grant(a, 2_000);
         limits.withdraw(a);
         assert_eq!(limits.seal().count(), 0);
     }
@@ -396,7 +390,7 @@ mod tests {
     fn starts_that_no_task_waits_for_are_forgotten_after_a_period() {
         let (mut limits, [_, _, shared]) = limits(["1/s", "1/s", "1000/m"]);
         for n in 0..1_000 {
-            limits.grant_over_limit(shared, 0);
+            limits.grant(shared, 0);
             limits.record(shared);
             limits.count(shared, n * 1_000);
         }

@@ -56,9 +56,12 @@ impl Opening {
     }
 
     /// Returns the store's last opening, with the additions that the store uses.
-    fn last(store: &dyn Store) -> Result<Option<(Self, Vec<String>)>, StoreError> {
+    fn last(store: &dyn Store) -> Result<(Option<Self>, Vec<String>), StoreError> {
         let record = store.get(keys::META)?;
-        record.map(|record| Self::of(&record)).transpose()
+        match record {
+            Some(record) => Self::of(&record).map(|(last, used)| (Some(last), used)),
+            None => Ok((None, Vec::new())),
+        }
     }
 
     /// Returns a number above all commits of earlier openings; the commits of this opening follow
@@ -186,8 +189,7 @@ pub(crate) fn open(
     needs: &[&str],
 ) -> Result<(Opening, Session, LastEnd), StoreError> {
     check_import_complete(store)?;
-    let (last, mut used) = Opening::last(store)?.unzip();
-    let used: &mut Vec<String> = used.get_or_insert_default();
+    let (last, mut used) = Opening::last(store)?;
     for feature in needs {
         if !used.iter().any(|one| one == feature) {
             used.push((*feature).to_owned());
@@ -195,7 +197,7 @@ pub(crate) fn open(
     }
     let previous: Option<Session> = record(store, Kind::Life, keys::LIFE)?;
     let opening = Opening {
-        number: last.map_or(1, |last: Opening| last.number + 1),
+        number: last.map_or(1, |last| last.number + 1),
     };
     let session = Session::begin();
     let traces = Traces {
@@ -206,7 +208,7 @@ pub(crate) fn open(
     if traces.was_stopping {
         batch.delete(keys::STOPPING.to_vec());
     }
-    batch.put(keys::META.to_vec(), opening.record(used));
+    batch.put(keys::META.to_vec(), opening.record(&used));
     for (key, value) in [session.record(), clock.record()] {
         batch.put(key, value);
     }
@@ -229,11 +231,10 @@ fn check_import_complete(store: &dyn Store) -> Result<(), StoreError> {
 
 /// Makes the next opening number its commits above `commit`, if the store has not counted so far.
 pub(crate) fn raise(store: &dyn Store, commit: u64, batch: &mut Batch) -> Result<(), StoreError> {
-    let (last, used) = Opening::last(store)?.unzip();
+    let (last, used) = Opening::last(store)?;
     let number = commit >> COMMIT_BITS;
-    if last.map_or(0, |last: Opening| last.number) < number {
-        let record = Opening { number }.record(&used.unwrap_or_default());
-        batch.put(keys::META.to_vec(), record);
+    if last.map_or(0, |last| last.number) < number {
+        batch.put(keys::META.to_vec(), Opening { number }.record(&used));
     }
     Ok(())
 }
@@ -372,7 +373,7 @@ mod tests {
         // An addition that this build knows stays on record.
         let (opened, _) = used(&[START_LIMITS]);
         assert_eq!(opened.unwrap().0, Opening { number: 8 });
-        let listed = |store: &MemoryStore| Opening::last(store).unwrap().unwrap().1;
+        let listed = |store: &MemoryStore| Opening::last(store).unwrap().1;
         assert_eq!(listed(&store), [START_LIMITS]);
         open(&store, Durability::Power, false, &clock, &[START_LIMITS]).unwrap();
         assert_eq!(listed(&store), [START_LIMITS]);
