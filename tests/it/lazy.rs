@@ -217,11 +217,15 @@ async fn a_submission_that_is_given_up_ends_its_iterator_and_leaves_nothing_behi
             let _held = &alive;
             length.s(text())
         });
+        // Before the submission is dropped: from then on other threads delete its parts.
+        let is_staged = async {
+            store.staged(batches).await;
+            assert_ne!(store.keys(), [[0; 0]; 0]);
+        };
         tokio::select! {
             refused = app.apply_async(group(endless)) => panic!("{refused:?}"),
-            () = store.staged(batches) => {}
+            () = is_staged => {}
         }
-        assert_ne!(store.keys(), [[0; 0]; 0]);
         store.shut(false);
         within(ended).await.unwrap_err();
         store.is_swept().await;
