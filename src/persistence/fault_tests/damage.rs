@@ -234,6 +234,17 @@ fn is_after_some_round(found: &[Pair]) -> bool {
 }
 
 #[test]
+fn a_redb_file_without_its_head_is_corrupt() {
+    let test_store = TestStore::make(Engine::Redb, End::Closed);
+    let path = test_store.home.path().join("redb/db");
+    let mut file = fs::read(&path).unwrap();
+    file[..PAGE].fill(0);
+    fs::write(&path, file).unwrap();
+    let error = Engine::Redb.open(test_store.home.path()).err();
+    assert!(matches!(error, Some(StoreError::Corrupt { .. })), "{error:?}");
+}
+
+#[test]
 fn a_damaged_redb_store_is_served_unchanged_or_refused_after_a_clean_stop() {
     expect_served_or_refused(Engine::Redb, End::Closed);
 }

@@ -293,6 +293,8 @@ fn guarded<T>(
         Error::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
             damaged(path, "it ends before what it refers to")
         }
+        // redb's own error of a file without its head.
+        Error::Io(e) if e.kind() == ErrorKind::InvalidData => damaged(path, e.to_string()),
         // redb does not continue after an error.
         Error::Io(e) => StoreError::io_once(format!("{doing} {}", path.display()), e),
         Error::DatabaseAlreadyOpen => StoreError::Locked {
