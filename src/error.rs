@@ -260,7 +260,7 @@ pub enum StartError {
         /// The path of the type.
         data: &'static str,
     },
-    /// A limit on starts allows none, or its period or burst is out of its range.
+    /// A limit allows nothing, or its period or burst is out of its range.
     #[error("the limit `{name}`: {reason}")]
     InvalidLimit {
         /// The name of the limit.
@@ -270,7 +270,7 @@ pub enum StartError {
     },
     /// A task shares a limit that the app does not have.
     #[error(
-        "task `{task}` shares the limit `{limit}`, which the app does not have: set it with `.limit({limit:?}, …)`"
+        "task `{task}` shares the limit `{limit}`, which the app does not have: set it with `.limit({limit:?}, …)` or `.limit_concurrency({limit:?}, …)`"
     )]
     UnknownLimit {
         /// The name of the task.

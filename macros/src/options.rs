@@ -8,7 +8,7 @@ use syn::{Expr, Lit, Meta};
 use crate::rate::{self, Rate};
 use crate::{duration, errors::Errors};
 
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 18] = [
     "name",
     "queue",
     "priority",
@@ -23,6 +23,9 @@ const KNOWN: [&str; 15] = [
     "rate_limit",
     "burst",
     "limit",
+    "limit_by",
+    "concurrency",
+    "concurrency_by",
     "blocking",
 ];
 
@@ -58,6 +61,12 @@ pub(crate) struct Options {
     burst: Option<u32>,
     #[darling(with = read_text)]
     limit: Option<String>,
+    #[darling(with = read_text)]
+    limit_by: Option<String>,
+    #[darling(with = read_concurrency)]
+    concurrency: Option<u32>,
+    #[darling(with = read_text)]
+    concurrency_by: Option<String>,
     #[darling(with = read_word)]
     pub(crate) blocking: bool,
 }
@@ -102,7 +111,8 @@ impl Options {
         }
     }
 
-    /// Refuses a soft limit above the hard one, and a burst above the rate or without one.
+    /// Refuses a soft limit above the hard one, a burst above the rate, and what divides a limit that
+    /// is not set.
     fn check_limits(&self, given: &[NestedMeta]) -> darling::Result<()> {
         let refused = |option: &str, message: &str| {
             let given = given.iter().find_map(|one| match one {
@@ -117,6 +127,18 @@ impl Options {
             refused(
                 "soft_time_limit",
                 "`soft_time_limit` is above `time_limit`, so no attempt would reach it",
+            )?;
+        }
+        if self.limit_by.is_some() && self.rate_limit.is_none() {
+            refused(
+                "limit_by",
+                "`limit_by` divides a `rate_limit`: add `rate_limit = \"10/m\"`",
+            )?;
+        }
+        if self.concurrency_by.is_some() && self.concurrency.is_none() {
+            refused(
+                "concurrency_by",
+                "`concurrency_by` divides a `concurrency`: add `concurrency = 1`",
             )?;
         }
         match (self.burst, self.rate_limit) {
@@ -153,11 +175,15 @@ impl Options {
             quote!(.rate_limit(::chordal::RateLimit::new(#starts, #period) #burst))
         });
         let limit = self.limit.as_ref().map(|limit| quote!(.limit(#limit)));
+        let limit_by = self.limit_by.as_ref().map(|by| quote!(.limit_by(#by)));
+        let concurrency = number(self.concurrency).map(|n| quote!(.concurrency(#n)));
+        let concurrency_by = self.concurrency_by.as_ref();
+        let concurrency_by = concurrency_by.map(|by| quote!(.concurrency_by(#by)));
         let blocking = self.blocking.then(|| quote!(.blocking()));
         let calls = quote! {
             #queue #priority #max_retries #retry_backoff #retry_backoff_max #retry_jitter
             #default_retry_delay #retry_if #soft_time_limit #time_limit #rate_limit #limit
-            #blocking
+            #limit_by #concurrency #concurrency_by #blocking
         };
         if calls.is_empty() {
             return calls;
@@ -276,6 +302,13 @@ fn read_burst(meta: &Meta) -> darling::Result<Option<u32>> {
     match read_count(meta)? {
         Some(0) => Err(at_value(meta, "`burst` is at least 1".to_owned())),
         burst => Ok(burst),
+    }
+}
+
+fn read_concurrency(meta: &Meta) -> darling::Result<Option<u32>> {
+    match read_count(meta)? {
+        Some(0) => Err(at_value(meta, "`concurrency` is at least 1".to_owned())),
+        concurrency => Ok(concurrency),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The settings of an app, and its start.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::eager::EagerStore;
 use crate::error::{Error, Result, StartError};
 use crate::persistence::{Durability, LOCK_TIMEOUT};
-use crate::task::{AppData, PayloadLimit, Registry, TaskEntry, refuse_long_name};
+use crate::task::{AppData, PayloadLimit, Registry, SharedLimits, TaskEntry, refuse_long_name};
 
 /// Configures an [`App`]; created by [`App::open`], completed by [`start`](Self::start).
 #[derive(Debug)]
@@ -33,8 +33,7 @@ pub struct AppBuilder {
     store: Source,
     tasks: Vec<TaskEntry>,
     data: AppData,
-    /// The limits that tasks share; the error of one that is refused.
-    limits: BTreeMap<String, Result<RateLimit, String>>,
+    limits: SharedLimits,
     durability: Durability,
     retention: Duration,
     pub(crate) grace: Duration,
@@ -62,7 +61,7 @@ impl AppBuilder {
             store,
             tasks: Vec::new(),
             data: AppData::default(),
-            limits: BTreeMap::new(),
+            limits: SharedLimits::default(),
             durability: Durability::default(),
             retention: Duration::from_secs(24 * 60 * 60),
             grace: Duration::from_secs(25),
@@ -153,7 +152,56 @@ impl AppBuilder {
         L: TryInto<RateLimit, Error: fmt::Display>,
     {
         let limit = limit.try_into().map_err(|error| error.to_string());
-        self.limits.insert(name.into(), limit);
+        self.limits.rates.insert(name.into(), limit);
+        self
+    }
+
+    /// Sets how many attempts of the tasks that [name](crate::TaskOptions::limit) this limit run at
+    /// once, in the whole app and whatever their queues; at least 1. The limit may have a
+    /// [rate](Self::limit) besides.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// #[task(limit = "database")]
+    /// async fn export(table: String) -> u64 { table.len() as u64 }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    ///
+    /// let app = App::in_memory()
+    ///     .limit_concurrency("database", 4)
+    ///     .tasks(tasks![export])
+    ///     .start()
+    ///     .await?;
+    /// assert_eq!(app.apply_async(export.s("orders".to_owned())).await?.get().await?, 6);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn limit_concurrency(mut self, name: impl Into<String>, attempts: u32) -> Self {
+        self.limits.concurrency.insert(name.into(), attempts);
+        self
+    }
+
+    /// Lets a queue serve the values of one parameter in turn, so that a tenant with a million tasks
+    /// does not hold up one with three. Of the waiting tasks those of the highest priority go first,
+    /// and among these the values take turns. Tasks of the queue that lack the parameter are served
+    /// as one value more.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// #[task(queue = "mail")]
+    /// async fn send(tenant: String, to: String) -> String { format!("{tenant}: {to}") }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    ///
+    /// let app = App::in_memory()
+    ///     .queue("mail", 4)
+    ///     .fair_by("mail", "tenant")
+    ///     .tasks(tasks![send])
+    ///     .start()
+    ///     .await?;
+    /// let sent = app.apply_async(send.s("acme".to_owned(), "ada".to_owned())).await?;
+    /// assert_eq!(sent.get().await?, "acme: ada");
+    /// # app.shutdown().await }
+    /// ```
+    pub fn fair_by(mut self, queue: impl Into<String>, parameter: impl Into<String>) -> Self {
+        self.limits.fair.insert(queue.into(), parameter.into());
         self
     }
 
@@ -544,22 +592,8 @@ impl AppBuilder {
             refuse_long_name("queue", queue, "")?;
         }
         let data = std::mem::take(&mut self.data);
-        let limits = self.limits()?;
+        let limits = std::mem::take(&mut self.limits);
         Registry::new(tasks, PayloadLimit::new(self.max_payload), data, limits)
-    }
-
-    /// Takes the limits that tasks share; refuses one that no task could meet.
-    fn limits(&mut self) -> Result<BTreeMap<String, RateLimit>> {
-        let limits = std::mem::take(&mut self.limits).into_iter();
-        let checked = limits.map(|(name, limit)| {
-            refuse_long_name("limit", &name, "")?;
-            let limit = limit.and_then(|limit| limit.check().map(|()| limit));
-            match limit {
-                Ok(limit) => Ok((name, limit)),
-                Err(reason) => Err(StartError::InvalidLimit { name, reason }.into()),
-            }
-        });
-        checked.collect()
     }
 
     /// Refuses a setting that is out of its range.

@@ -1,5 +1,6 @@
 //! The seat: one engine over one store, on the threads of a node.
 
+use std::collections::BTreeSet;
 #[cfg(feature = "sled")]
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,10 +21,12 @@ use crate::actors::scheduler::SchedulerActor;
 use crate::backend::admission_control::AdmissionControl;
 use crate::backend::durable_view::DurableView;
 use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::admission::start_limits::Rule;
 use crate::clock::{Clock, Ids};
 use crate::error::Result;
 #[cfg(feature = "sled")]
 use crate::persistence::SledStore;
+use crate::persistence::records::meta;
 use crate::persistence::records::reader::Reader;
 use crate::persistence::records::steady::ClockReading;
 use crate::persistence::{Durability, Store};
@@ -95,14 +98,22 @@ impl Seat {
         let reader = Reader::new(store.clone());
         let clock = self.clock.going_on(ClockReading::last(&*store)?.as_ref());
         let reading = clock.reading();
-        let is_limited = node.registry.limits().next().is_some();
+        let rates = node.registry.limits();
+        let rates = rates.filter(|limit| matches!(limit.rule, Rule::Rate(_)));
+        let additions: BTreeSet<_> = rates
+            .flat_map(|limit| {
+                let keyed = limit.by.map(|_| meta::KEYED_LIMITS);
+                std::iter::once(meta::START_LIMITS).chain(keyed)
+            })
+            .collect();
+        let additions: Vec<_> = additions.into_iter().collect();
         let recovered = RecoveredState::take(
             &*store,
             &reader,
             self.durability,
             self.trials,
             &reading,
-            is_limited,
+            &additions,
         )?;
         let admission = AdmissionControl::new(self.pending_limit);
         admission.add(recovered.pending);

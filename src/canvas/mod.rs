@@ -15,6 +15,7 @@ mod form;
 pub(crate) mod freeze;
 mod group;
 pub(crate) mod id;
+pub(crate) mod limit_key;
 pub(crate) mod machine;
 pub(crate) mod name;
 pub(crate) mod options;

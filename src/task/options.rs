@@ -58,6 +58,14 @@ pub struct TaskOptions {
     /// The name of a limit that the task shares with others, set with
     /// [`AppBuilder::limit`](crate::AppBuilder::limit). Default: none.
     pub limit: Option<&'static str>,
+    /// The parameter that divides `rate_limit`: tasks with equal arguments for it share the rate.
+    /// Default: none, all do.
+    pub limit_by: Option<&'static str>,
+    /// How many attempts of the task run at once, in the whole app. Default: as many as its queue
+    /// has slots.
+    pub concurrency: Option<u32>,
+    /// The parameter that divides `concurrency`, as `limit_by` does the rate. Default: none.
+    pub concurrency_by: Option<&'static str>,
 }
 
 impl TaskOptions {
@@ -78,6 +86,9 @@ impl TaskOptions {
             time_limit: None,
             rate_limit: None,
             limit: None,
+            limit_by: None,
+            concurrency: None,
+            concurrency_by: None,
         }
     }
 
@@ -258,6 +269,50 @@ impl TaskOptions {
     #[must_use]
     pub const fn limit(mut self, name: &'static str) -> Self {
         self.limit = Some(name);
+        self
+    }
+
+    /// Sets the parameter that divides the rate limit: each value of it has the whole rate. At the
+    /// start of the app it must be one of the task's parameters, and a rate must be set.
+    ///
+    /// ```
+    /// # use chordal::{RateLimit, TaskOptions};
+    /// let options = TaskOptions::new()
+    ///     .rate_limit(RateLimit::per_second(5))
+    ///     .limit_by("tenant");
+    /// assert_eq!(options.limit_by, Some("tenant"));
+    /// ```
+    #[must_use]
+    pub const fn limit_by(mut self, parameter: &'static str) -> Self {
+        self.limit_by = Some(parameter);
+        self
+    }
+
+    /// Sets how many attempts run at once.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// let options = TaskOptions::new().concurrency(4);
+    /// assert_eq!(options.concurrency, Some(4));
+    /// ```
+    #[must_use]
+    pub const fn concurrency(mut self, attempts: u32) -> Self {
+        self.concurrency = Some(attempts);
+        self
+    }
+
+    /// Sets the parameter that divides the concurrency: each value of it may have as many attempts.
+    /// At the start of the app it must be one of the task's parameters, and a concurrency must be
+    /// set.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// let options = TaskOptions::new().concurrency(1).concurrency_by("tenant");
+    /// assert_eq!(options.concurrency_by, Some("tenant"));
+    /// ```
+    #[must_use]
+    pub const fn concurrency_by(mut self, parameter: &'static str) -> Self {
+        self.concurrency_by = Some(parameter);
         self
     }
 }

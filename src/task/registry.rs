@@ -2,17 +2,20 @@
 //! stored arguments.
 
 use std::any::TypeId;
-use std::collections::{BTreeMap, HashMap, hash_map};
+use std::borrow::Cow;
+use std::collections::{HashMap, hash_map};
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
 use super::arguments::{Stored, StoredArgs, TaskArgs, TaskOutput, Unreadable};
 use super::data::{AppData, DataType};
+use super::limits::{DeclaredLimit, SharedLimits};
+use super::name_length::refuse_long_name;
 use super::{PayloadLimit, Task, TaskContext, TaskError, TaskOptions};
-use crate::canvas::admission::start_limits::LimitName;
+use crate::canvas::admission::start_limits::{LimitName, Rule};
 use crate::canvas::binding;
-use crate::canvas::freeze::{Catalogue, SizeExceeded, TaskDef, name_excess};
+use crate::canvas::freeze::{Catalogue, SizeExceeded, TaskDef};
 use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::parked::{Misfit, NOT_REGISTERED};
@@ -78,24 +81,6 @@ impl Entry {
         own.unwrap_or(self.options.priority)
     }
 
-    /// Returns whether a limit on starts applies to it.
-    pub(crate) fn is_limited(&self) -> bool {
-        self.options.rate_limit.is_some() || self.options.limit.is_some()
-    }
-
-    /// Returns the limits on its starts.
-    pub(crate) fn limits(&self) -> impl Iterator<Item = LimitName> {
-        let own = self
-            .options
-            .rate_limit
-            .map(|_| LimitName::Task(self.name.to_owned()));
-        let named = self
-            .options
-            .limit
-            .map(|name| LimitName::Named(name.to_owned()));
-        own.into_iter().chain(named)
-    }
-
     /// Returns whether its first argument reads an upstream list as it goes.
     pub(crate) fn streams(&self) -> bool {
         self.parameters.first().is_some_and(Parameter::is_streamed)
@@ -155,6 +140,85 @@ fn misfit(parameters: &[Parameter], args: &Payload) -> Misfit {
     }
 }
 
+impl Entry {
+    /// Returns whether it has a limit of its own or shares one.
+    pub(crate) fn is_limited(&self) -> bool {
+        let options = &self.options;
+        options.rate_limit.is_some() || options.limit.is_some() || options.concurrency.is_some()
+    }
+
+    /// Returns the limits that it has alone.
+    pub(crate) fn own_limits(&self) -> impl Iterator<Item = DeclaredLimit> {
+        let options = &self.options;
+        let rate = options.rate_limit.map(Rule::Rate);
+        let concurrency = options.concurrency.map(Rule::Concurrency);
+        let rules = [
+            (rate, options.limit_by),
+            (concurrency, options.concurrency_by),
+        ];
+        rules.into_iter().filter_map(|(rule, by)| {
+            Some(DeclaredLimit {
+                name: LimitName::Task(self.name.to_owned()),
+                rule: rule?,
+                by: by.map(Cow::Borrowed),
+            })
+        })
+    }
+
+    /// Returns the names of all its limits.
+    pub(crate) fn limit_names(&self) -> impl Iterator<Item = LimitName> {
+        let own = LimitName::Task(self.name.to_owned());
+        let named = self.options.limit;
+        let named = named.map(|name| LimitName::Named(name.to_owned()));
+        std::iter::once(own).chain(named)
+    }
+
+    /// Refuses limits that no task could meet, or whose key is no parameter.
+    pub(crate) fn check_limits(&self) -> Result<(), String> {
+        let options = &self.options;
+        options.rate_limit.map_or(Ok(()), RateLimit::check)?;
+        if options.concurrency == Some(0) {
+            return Err("a concurrency limit lets at least 1 attempt run".to_owned());
+        }
+        let keys = [
+            (
+                "limit_by",
+                options.limit_by,
+                "rate_limit",
+                options.rate_limit.is_some(),
+            ),
+            (
+                "concurrency_by",
+                options.concurrency_by,
+                "concurrency",
+                options.concurrency.is_some(),
+            ),
+        ];
+        for (option, by, of, is_set) in keys {
+            let Some(by) = by else { continue };
+            if !is_set {
+                return Err(format!("`{option}` divides its `{of}`, which is not set"));
+            }
+            if !self
+                .parameters
+                .iter()
+                .any(|parameter| parameter.name() == by)
+            {
+                let names = self
+                    .parameters
+                    .iter()
+                    .map(|one| format!("`{}`", one.name()));
+                let names: Vec<_> = names.collect();
+                return Err(format!(
+                    "`{option}` names the parameter `{by}`, which it does not have; its parameters are {}",
+                    names.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for TaskEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -193,8 +257,7 @@ pub(crate) struct Registry {
     tasks: HashMap<&'static str, &'static Entry>,
     payloads: PayloadLimit,
     data: AppData,
-    /// The limits that tasks may share.
-    limits: BTreeMap<String, RateLimit>,
+    limits: SharedLimits,
 }
 
 impl Registry {
@@ -202,18 +265,18 @@ impl Registry {
         entries: impl IntoIterator<Item = TaskEntry>,
         payloads: PayloadLimit,
         data: AppData,
-        limits: BTreeMap<String, RateLimit>,
+        limits: SharedLimits,
     ) -> Result<Self> {
         data.check()?;
+        limits.check()?;
         let mut tasks = HashMap::new();
         for TaskEntry(entry) in entries {
             let priority = match entry.options.priority {
                 0..=9 => Ok(()),
                 _ => Err("a priority is 0 to 9".to_owned()),
             };
-            let rate = entry.options.rate_limit.map_or(Ok(()), RateLimit::check);
             let options = priority.and_then(|()| entry.options.limits().check());
-            if let Err(reason) = options.and(rate) {
+            if let Err(reason) = options.and_then(|()| entry.check_limits()) {
                 return Err(Error::Start(StartError::InvalidTask {
                     name: entry.name.to_owned(),
                     reason,
@@ -227,7 +290,7 @@ impl Registry {
                 .into());
             }
             if let Some(limit) = entry.options.limit
-                && !limits.contains_key(limit)
+                && !limits.contains(limit)
             {
                 return Err(StartError::UnknownLimit {
                     task: entry.name,
@@ -269,14 +332,10 @@ impl Registry {
         self.tasks.values().copied()
     }
 
-    /// Returns all limits on starts: those of single tasks, and those that tasks share.
-    pub(crate) fn limits(&self) -> impl Iterator<Item = (LimitName, RateLimit)> {
-        let own = self.entries().filter_map(|entry| {
-            let limit = entry.options.rate_limit?;
-            Some((LimitName::Task(entry.name.to_owned()), limit))
-        });
-        let shared = self.limits.iter();
-        own.chain(shared.map(|(name, limit)| (LimitName::Named(name.clone()), *limit)))
+    /// Returns all limits on what starts: those of single tasks, and those that tasks share.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = DeclaredLimit> {
+        let own = self.entries().flat_map(Entry::own_limits);
+        own.chain(self.limits.declared())
     }
 
     pub(crate) fn data(&self) -> &AppData {
@@ -300,20 +359,6 @@ impl Registry {
     ) -> Result<(), SizeExceeded> {
         self.payloads.check(name, part, bytes)
     }
-}
-
-/// Refuses a name that is too long. `of`: `queue` or `task`. `task`: the task that is registered
-/// with a queue's name.
-pub(crate) fn refuse_long_name(of: &'static str, name: &str, task: &str) -> Result<()> {
-    let Some(SizeExceeded { bytes, limit }) = name_excess(name) else {
-        return Ok(());
-    };
-    Err(Error::Start(StartError::NameTooLong {
-        of,
-        task: task.to_owned(),
-        bytes,
-        limit,
-    }))
 }
 
 impl Catalogue for Registry {

@@ -471,7 +471,7 @@ async fn a_limit_that_allows_nothing_or_is_not_set_is_an_error_of_the_start() {
     assert_eq!(
         error.to_string(),
         "task `rates.options` shares the limit `nowhere`, which the app does not have: \
-         set it with `.limit(\"nowhere\", …)`"
+         set it with `.limit(\"nowhere\", …)` or `.limit_concurrency(\"nowhere\", …)`"
     );
     let error = started(app().limit("mail", "10 a minute")).await;
     assert!(

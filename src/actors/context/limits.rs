@@ -1,6 +1,7 @@
-//! Limits on starts: the limits of each task, the admission of the tasks that wait for them, and the
-//! records of starts.
+//! Limits on what starts: the limits of each task, the admission of the tasks that wait for them, and
+//! the records of starts.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,56 +9,223 @@ use super::EngineContext;
 use crate::actors::child::Child;
 use crate::actors::commit::journal::Journal;
 use crate::actors::dispatch::dispatcher::{Ready, SlotLimits};
-use crate::actors::dispatch::permit::{Slot, Start};
-use crate::canvas::admission::rate_window::StoredStarts;
-use crate::canvas::admission::start_limits::{LimitName, LimitSet};
+use crate::actors::dispatch::permit::{Returned, Slot, Start};
+use crate::canvas::admission::start_limits::{LimitName, LimitNumber, LimitSet, Rule};
+use crate::canvas::freeze::TaskDef;
+use crate::canvas::limit_key;
+use crate::canvas::machine::child_spec::ChildSpec;
+use crate::canvas::options::Options;
 use crate::canvas::time::Moment;
 use crate::messages::scheduler::WakeAt;
-use crate::persistence::records::starts;
-use crate::task::{Entry, Registry};
+use crate::persistence::records::starts::{self, StoredLimit};
+use crate::task::{DeclaredLimit, Entry, Registry};
 
 /// The limits of each task, and the alarms for the tasks that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct TaskLimits {
-    of: HashMap<&'static str, LimitSet>,
+    of: HashMap<&'static str, LimitsOfTask>,
+    /// The queues that serve keys in turn.
+    fair: HashMap<String, LimitOfTask>,
     /// When the engine is woken for a start, on the steady scale.
     alarms: RefCell<BTreeSet<u64>>,
 }
 
+/// The limits of one task.
+#[derive(Debug)]
+struct LimitsOfTask {
+    all: Vec<LimitOfTask>,
+    /// The sets of these limits, if none is divided by keys.
+    fixed: Option<FixedSets>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FixedSets {
+    start: Option<LimitSet>,
+    goes_on: Option<LimitSet>,
+}
+
+impl FixedSets {
+    fn of(self, purpose: Purpose) -> Option<LimitSet> {
+        match purpose {
+            Purpose::Start => self.start,
+            Purpose::GoesOn => self.goes_on,
+        }
+    }
+}
+
+/// One limit of a task.
+#[derive(Clone, Debug)]
+struct LimitOfTask {
+    number: LimitNumber,
+    /// The parameter whose argument is the key.
+    by: Option<Cow<'static, str>>,
+    /// It restricts starts alone: an attempt that has waited goes on without it.
+    is_rate: bool,
+}
+
+/// What an attempt needs its limits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Start,
+    GoesOn,
+}
+
 impl TaskLimits {
     /// Returns the limits of all registered tasks, with the starts that are stored of them, and the
-    /// names of stored limits that no task is under any more.
+    /// stored limits that are over and that no task is under any more.
     pub(super) fn new(
         registry: &Registry,
-        mut stored: HashMap<LimitName, StoredStarts>,
+        stored: Vec<StoredLimit>,
         now_ms: u64,
-    ) -> (Self, SlotLimits<Box<Child>>, Vec<LimitName>) {
+    ) -> (Self, SlotLimits<Box<Child>>, Vec<Vec<u8>>) {
         let mut limits = SlotLimits::default();
-        for (name, limit) in registry.limits() {
-            let starts = stored.remove(&name);
-            limits.add(name, limit, starts, now_ms);
+        let mut rates = HashMap::new();
+        let mut declared: HashMap<LimitName, Vec<LimitOfTask>> = HashMap::new();
+        let mut fair = HashMap::new();
+        for DeclaredLimit { name, rule, by } in registry.limits() {
+            let number = limits.declare(name.clone(), rule, by.is_some());
+            let is_rate = matches!(rule, Rule::Rate(_));
+            if is_rate {
+                rates.insert(name.clone(), number);
+            }
+            let limit = LimitOfTask {
+                number,
+                by,
+                is_rate,
+            };
+            match name {
+                LimitName::Queue(queue) => drop(fair.insert(queue, limit)),
+                name => declared.entry(name).or_default().push(limit),
+            }
         }
         let mut of = HashMap::new();
         for entry in registry.entries() {
-            if let Some(set) = limits.set_of(entry.limits()) {
-                of.insert(entry.name, set);
+            let all = entry.limit_names();
+            let all = all.filter_map(|name| declared.get(&name));
+            let all: Vec<_> = all.flatten().cloned().collect();
+            if !all.is_empty() {
+                of.insert(entry.name, LimitsOfTask::new(all, &mut limits));
             }
         }
-        let outdated = stored
-            .into_iter()
-            .filter(|(_, starts)| starts.are_over(now_ms));
-        let outdated = outdated.map(|(name, _)| name).collect();
+        let mut outdated = Vec::new();
+        for StoredLimit { name, key, starts } in stored {
+            let is_over = starts.are_over(now_ms);
+            let is_restored = rates.get(&name).is_some_and(|number| {
+                !(is_over && key.is_some())
+                    && limits.restore(*number, key.as_deref(), starts, now_ms)
+            });
+            if is_over && !is_restored {
+                outdated.push(starts::key(&name, key.as_deref()));
+            }
+        }
         let alarms = RefCell::default();
-        (Self { of, alarms }, limits, outdated)
+        (Self { of, fair, alarms }, limits, outdated)
+    }
+}
+
+impl LimitsOfTask {
+    fn new(all: Vec<LimitOfTask>, limits: &mut SlotLimits<Box<Child>>) -> Self {
+        let mut set_for = |purpose| {
+            let these = all.iter().filter(|limit| limit.is_for(purpose));
+            limits.acquire(these.map(|limit| (limit.number, "")))
+        };
+        let has_keys = all.iter().any(|limit| limit.by.is_some());
+        let fixed = (!has_keys).then(|| FixedSets {
+            start: set_for(Purpose::Start),
+            goes_on: set_for(Purpose::GoesOn),
+        });
+        Self { all, fixed }
+    }
+}
+
+impl LimitOfTask {
+    fn is_for(&self, purpose: Purpose) -> bool {
+        purpose == Purpose::Start || !self.is_rate
     }
 }
 
 impl EngineContext {
-    /// Returns the limits that a task is under.
-    pub(super) fn limits_of(&self, entry: &Entry) -> Option<LimitSet> {
-        match entry.is_limited() {
-            true => self.0.tasks.limits.of.get(entry.name).copied(),
-            false => None,
+    /// Returns whether a task with these options is under a limit.
+    pub(crate) fn is_limited(&self, entry: &Entry, own: Option<&Options>) -> bool {
+        entry.is_limited() || self.turns_of(entry, own).is_some()
+    }
+
+    /// Returns how the queue of a task serves keys in turn, if it does.
+    fn turns_of(&self, entry: &Entry, own: Option<&Options>) -> Option<&LimitOfTask> {
+        let fair = &self.0.tasks.limits.fair;
+        if fair.is_empty() {
+            return None;
+        }
+        let queue = own.and_then(|own| own.queue.as_deref());
+        fair.get(queue.unwrap_or(entry.options.queue))
+    }
+
+    /// Returns what the name of a lane has besides that of the queue, if the workflow's first task is
+    /// this one and under limits: the task's name, unless only its queue has limits, and the keys.
+    pub(crate) fn lane_under_limits(&self, entry: &Entry, task: &TaskDef) -> Option<String> {
+        let turns = self.turns_of(entry, task.options.as_deref());
+        if turns.is_none() && !entry.is_limited() {
+            return None;
+        }
+        let own = self.0.tasks.limits.of.get(entry.name);
+        let own = own.map(|of| &of.all[..]).unwrap_or_default();
+        let mut lane = match entry.is_limited() {
+            true => format!("\0{}", entry.name),
+            false => "\0".to_owned(),
+        };
+        for by in own
+            .iter()
+            .chain(turns)
+            .filter_map(|limit| limit.by.as_deref())
+        {
+            lane.push('\0');
+            lane.push_str(&limit_key::of(task, None, entry.parameters, by));
+        }
+        Some(lane)
+    }
+
+    /// Returns the limits that a task is under; they must be released.
+    pub(super) fn acquire_limits(
+        &self,
+        entry: &Entry,
+        child: &ChildSpec,
+        purpose: Purpose,
+    ) -> Option<LimitSet> {
+        let turns = self.turns_of(entry, child.def().options.as_deref());
+        if turns.is_none() && !entry.is_limited() {
+            return None;
+        }
+        let of_task = self.0.tasks.limits.of.get(entry.name);
+        let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
+        let limits = dispatcher.limits();
+        let own = match (of_task, turns) {
+            (
+                Some(LimitsOfTask {
+                    fixed: Some(sets), ..
+                }),
+                None,
+            ) => {
+                return sets.of(purpose).map(|set| limits.share(set));
+            }
+            (of_task, _) => of_task.map(|of| &of.all[..]).unwrap_or_default(),
+        };
+        let all = own.iter().filter(|limit| limit.is_for(purpose));
+        let keyed = all.chain(turns).map(|limit| {
+            let key = limit.by.as_deref().map(|by| {
+                let input = child.input.as_ref();
+                limit_key::of(child.def(), input, entry.parameters, by)
+            });
+            (limit.number, key.unwrap_or_default())
+        });
+        let keyed: Vec<_> = keyed.collect();
+        limits.acquire(keyed.iter().map(|(number, key)| (*number, &**key)))
+    }
+
+    /// Releases limits that no task takes over.
+    pub(super) fn release_limits(&self, limits: Option<LimitSet>) {
+        if let Some(limits) = limits {
+            let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
+            dispatcher.limits().release(limits);
         }
     }
 
@@ -68,11 +236,27 @@ impl EngineContext {
         slot: Slot,
         priority: u8,
         task: Ready<Box<Child>>,
+        child: &ChildSpec,
     ) {
-        self.request_within(self.limits_of(entry), slot, priority, task);
+        let limits = self.acquire_limits(entry, child, Purpose::Start);
+        self.request_within(limits, slot, priority, task);
     }
 
-    /// As [`request_start`](Self::request_start), within these limits.
+    /// Requests a slot for an attempt that has waited for another task and goes on: no limit on
+    /// starts applies to it.
+    pub(crate) fn request_slot_again(
+        &self,
+        entry: &Entry,
+        slot: Slot,
+        priority: u8,
+        task: Ready<Box<Child>>,
+        child: &ChildSpec,
+    ) {
+        let limits = self.acquire_limits(entry, child, Purpose::GoesOn);
+        self.request_within(limits, slot, priority, task);
+    }
+
+    /// Requests a slot within these limits, which the task takes over.
     pub(super) fn request_within(
         &self,
         limits: Option<LimitSet>,
@@ -95,12 +279,12 @@ impl EngineContext {
         let now_ms = self.steady_ms();
         let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
         let granted = dispatcher.admit_limited(now_ms);
-        let wake_at = dispatcher.limits().wake_at(now_ms);
+        let wake_at = dispatcher.limits().wake_at();
         drop(dispatcher);
         for granted in granted {
             self.grant(Some(granted));
         }
-        if let Some(at) = wake_at
+        if let Some(at) = wake_at.filter(|at| *at > now_ms)
             && self.0.tasks.limits.alarms.borrow_mut().insert(at)
         {
             self.scheduler().do_send(WakeAt {
@@ -124,21 +308,31 @@ impl EngineContext {
 
     /// Notes that the start of a task is recorded in the batch that is being filled.
     pub(crate) fn record_start(&self, limits: LimitSet) {
-        self.0.tasks.dispatcher.borrow_mut().limits().record(limits);
+        let now_ms = self.steady_ms();
+        let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
+        dispatcher.limits().record(limits, now_ms);
+        drop(dispatcher);
         self.admit_limited();
     }
 
     /// Stores the starts beside the records of the tasks that start in this batch.
     pub(super) fn store_starts(&self, journal: &mut Journal<Box<Child>>) {
         let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
-        for (name, stored) in dispatcher.limits().seal() {
-            let (key, record) = starts::record(name, &stored);
-            journal.put(key, record);
+        if !dispatcher.limits().are_declared() {
+            return;
+        }
+        for change in dispatcher.limits().seal(self.steady_ms()) {
+            let key = starts::key(&change.name, change.key.as_deref());
+            match change.starts {
+                Some(stored) => journal.put(key, starts::record(&stored)),
+                None => journal.delete(key),
+            }
         }
     }
 
     /// Counts the starts of tasks whose functions have been called.
-    pub(super) fn count_starts(&self, called: Vec<LimitSet>) {
+    pub(super) fn count_starts(&self) {
+        let called = self.handle().inbox.returns().fetch_called();
         if called.is_empty() {
             return;
         }
@@ -151,20 +345,20 @@ impl EngineContext {
         self.admit_limited();
     }
 
-    /// Takes back a start that did not come to a call. One that is on record counts all the same.
-    pub(super) fn return_start(&self, start: Option<Start>) {
-        match start {
+    /// Takes back a start that did not come to a call, before its limits are released. One that is on
+    /// record counts all the same.
+    pub(super) fn return_start(&self, returned: &Returned) {
+        let Some(limits) = returned.limits else {
+            return;
+        };
+        // (The permit's own start may have been counted on another thread just now.)
+        self.count_starts();
+        let now_ms = self.steady_ms();
+        let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
+        match returned.start {
             None => {}
-            Some(Start {
-                limits,
-                is_recorded: true,
-            }) => self.count_starts(vec![limits]),
-            Some(Start { limits, .. }) => {
-                let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
-                dispatcher.limits().withdraw(limits);
-                drop(dispatcher);
-                self.admit_limited();
-            }
+            Some(Start::Granted) => dispatcher.limits().withdraw(limits, now_ms),
+            Some(Start::Recorded) => dispatcher.limits().count(limits, now_ms),
         }
     }
 }

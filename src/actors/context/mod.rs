@@ -41,7 +41,6 @@ use crate::messages::engine::EngineMessage;
 use crate::messages::scheduler::Wake;
 use crate::messages::task::TaskMessage;
 use crate::persistence::records::reader::Reader;
-use crate::persistence::records::starts;
 
 /// Gives an actor access to the journal and to the other actors.
 #[derive(Clone, Debug)]
@@ -144,8 +143,8 @@ impl EngineContext {
             slots: parts.slots,
         }));
         engine.open_quarantine(recovered.notes);
-        for name in outdated {
-            engine.delete(starts::key(&name));
+        for key in outdated {
+            engine.delete(key);
         }
         if !engine.is_paused() {
             engine.begin_trials();
@@ -184,7 +183,7 @@ impl EngineContext {
         let handle = self.handle().clone();
         loop {
             let (returned, messages) = handle.inbox.next().await;
-            self.count_starts(handle.inbox.returns().fetch_called());
+            self.count_starts();
             for returned in returned {
                 self.release(returned);
             }

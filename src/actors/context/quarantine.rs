@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::EngineContext;
+use super::limits::Purpose;
 use crate::actors::dispatch::dispatcher::Ready;
 use crate::actors::dispatch::permit::Slot;
 use crate::backend::pool;
 use crate::canvas::admission::pending_limit::Load;
-use crate::canvas::admission::rate_window::StoredStarts;
-use crate::canvas::admission::start_limits::{LimitName, LimitSet};
+use crate::canvas::admission::start_limits::LimitSet;
 use crate::canvas::id::Id;
+use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask, Released};
 use crate::canvas::quarantine::{Quarantine, Suspect, SuspectStatus, SuspectUpdate};
@@ -22,6 +23,7 @@ use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
 use crate::persistence::records::meta::{self, Session};
 use crate::persistence::records::reader::Reader;
+use crate::persistence::records::starts::StoredLimit;
 use crate::persistence::records::steady::ClockReading;
 use crate::persistence::store::fs::aborts::{self, AbortNote};
 use crate::persistence::{Durability, Store, StoreError};
@@ -38,7 +40,7 @@ pub(crate) struct RecoveredState {
     /// Changes to the suspects' records, to be written before any task starts.
     pub(super) notes: Vec<SuspectUpdate>,
     /// The starts under each limit.
-    pub(super) starts: HashMap<LimitName, StoredStarts>,
+    pub(super) starts: Vec<StoredLimit>,
     /// The pending load.
     pub(crate) pending: Load,
     /// The latest workflow that an earlier session stored.
@@ -66,23 +68,19 @@ pub(crate) struct TrialCandidate {
 }
 
 impl RecoveredState {
-    /// Opens the store for a new session. `is_limited`: the app has limits on starts.
+    /// Opens the store for a new session. `additions`: those of the format that the app needs.
     pub(crate) fn take(
         store: &dyn Store,
         reader: &Reader,
         durability: Durability,
         trials: TrialSettings,
         clock: &ClockReading,
-        is_limited: bool,
+        additions: &[&str],
     ) -> Result<Self, StoreError> {
         let directory = store.directory();
         let has_aborted = directory.is_some_and(aborts::is_noted);
-        let needs: &[&str] = match is_limited {
-            true => &[meta::START_LIMITS],
-            false => &[],
-        };
         let (opening, session, last_end) =
-            meta::open(store, durability, has_aborted, clock, needs)?;
+            meta::open(store, durability, has_aborted, clock, additions)?;
         let directory = directory.filter(|_| trials.note_aborts);
         let mut suspects = Vec::new();
         let mut notes = Vec::new();
@@ -236,7 +234,7 @@ impl EngineContext {
     /// Queues the task for its trial.
     pub(crate) fn await_trial(
         &self,
-        id: Id,
+        child: &ChildSpec,
         entry: &Entry,
         slot: Slot,
         priority: u8,
@@ -244,12 +242,17 @@ impl EngineContext {
     ) {
         let candidate = TrialCandidate {
             slot,
-            limits: self.limits_of(entry),
+            limits: self.acquire_limits(entry, child, Purpose::Start),
             priority,
             key,
         };
         self.0.tasks.dispatcher.borrow_mut().pin(slot);
-        let lost = self.0.trials.machine.borrow_mut().wait(id, candidate);
+        let lost = self
+            .0
+            .trials
+            .machine
+            .borrow_mut()
+            .wait(child.id(), candidate);
         self.unpin_candidate(lost);
         self.advance_trials();
     }
@@ -287,8 +290,9 @@ impl EngineContext {
 
     /// Unpins the slot of a suspect that does not come to its trial.
     fn unpin_candidate(&self, candidate: Option<TrialCandidate>) {
-        if let Some(TrialCandidate { slot, .. }) = candidate {
+        if let Some(TrialCandidate { slot, limits, .. }) = candidate {
             self.0.tasks.dispatcher.borrow_mut().unpin(slot);
+            self.release_limits(limits);
         }
     }
 

@@ -42,14 +42,14 @@ impl EngineContext {
     pub(crate) fn announce_revocations(&self, root: Id) {
         let is_revoked = |ready: &Ready<Box<Child>>| match ready {
             Ready::New(child) => child.root == root && self.observe_revocation(root, child.path()),
-            Ready::Known(_) => false,
+            Ready::Known(_) | Ready::Waited(_) => false,
         };
         let waiting = self
             .0
             .tasks
             .dispatcher
             .borrow_mut()
-            .remove_waiting(is_revoked);
+            .remove_waiting(self.steady_ms(), is_revoked);
         for ready in waiting {
             if let Ready::New(mut child) = ready {
                 child.revoke();

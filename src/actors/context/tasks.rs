@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix::Recipient;
 
-use super::limits::TaskLimits;
+use super::limits::{Purpose, TaskLimits};
 use super::{EngineContext, Limits};
 use crate::actors::child::Child;
 use crate::actors::dispatch::dispatcher::{Dispatcher, Ready, SlotLimits};
@@ -84,7 +84,8 @@ impl EngineContext {
                 let own = child.def().options.as_deref();
                 let slot = self.slot(entry, own);
                 let priority = entry.priority(own);
-                self.request_start(entry, slot, priority, Ready::New(child));
+                let limits = self.acquire_limits(entry, &child, Purpose::Start);
+                self.request_within(limits, slot, priority, Ready::New(child));
             }
             _ => self.place_task(child, None),
         }
@@ -193,9 +194,16 @@ impl EngineContext {
     }
 
     fn release_slot(&self, returned: Returned) -> Option<(Ready<Box<Child>>, Permit)> {
-        self.return_start(returned.start);
+        self.return_start(&returned);
         let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
-        dispatcher.release(returned.slot, || self.steady_ms())
+        let granted = dispatcher.release(returned, || self.steady_ms());
+        let concerns_limits =
+            returned.limits.is_some() || dispatcher.limits().has_waiting(returned.slot);
+        drop(dispatcher);
+        if concerns_limits {
+            self.admit_limited();
+        }
+        granted
     }
 
     /// Releases a slot. Returns the task that gets it, if that has no actor yet: the actor that
@@ -244,7 +252,7 @@ impl EngineContext {
     pub(super) fn grant(&self, granted: Option<(Ready<Box<Child>>, Permit)>) {
         match granted {
             Some((Ready::New(child), permit)) => self.assign(Some((child, permit))),
-            Some((Ready::Known(key), permit)) => {
+            Some((Ready::Known(key) | Ready::Waited(key), permit)) => {
                 // (If the task is gone, the permit is returned as it is dropped.)
                 if let Some(task) = self.0.tasks.slab.borrow().get(key) {
                     task.do_send(TaskMessage::Granted(permit));

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::permit::{Permit, Returns, Slot};
-use crate::canvas::admission::queue::{Queue, SlotKind};
+use super::permit::{Permit, Returned, Returns, Slot};
+use crate::canvas::admission::queue::{PASSES, Queue, SlotKind};
 use crate::canvas::admission::start_limits::{Allowed, LimitSet, StartLimits};
 use crate::canvas::admission::start_pacer::StartPacer;
 use crate::messages::task::TaskKey;
@@ -35,7 +35,7 @@ impl QueueSlots {
 /// At this many queues the idle ones are freed.
 const KEPT_QUEUES: usize = 64;
 
-/// The limits on starts, and the tasks that wait for them and for slots.
+/// The limits on what starts, and the tasks that wait for them and for slots.
 pub(crate) type SlotLimits<C> = StartLimits<Slot, Ready<C>>;
 
 /// Grants slots to tasks, and starts workflows, of type `C`.
@@ -88,8 +88,10 @@ struct QueueState<C> {
 #[derive(Debug)]
 struct SlotPool<C> {
     queue: Queue<Ready<C>>,
-    /// The last slot that both could have had went to a task under a limit.
+    /// The last slot that both could have had went to a task under a limit, as did so many before
+    /// it, or to one of the queue.
     was_limited: bool,
+    in_a_row: u32,
     pacer: StartPacer<C>,
 }
 
@@ -98,8 +100,17 @@ struct SlotPool<C> {
 pub(crate) enum Ready<C> {
     /// A task without an actor: it gets one with the slot.
     New(C),
-    /// A task with an actor: it was delayed, or its attempt waited for a child.
+    /// A task with an actor: it was delayed.
     Known(TaskKey),
+    /// A running attempt that has waited for another task and goes on.
+    Waited(TaskKey),
+}
+
+impl<C> Ready<C> {
+    /// Returns whether an attempt starts with the slot.
+    fn is_start(&self) -> bool {
+        !matches!(self, Self::Waited(_))
+    }
 }
 
 impl<C> Dispatcher<C> {
@@ -206,10 +217,11 @@ impl<C> Dispatcher<C> {
             return None;
         }
         let task = self.of(slot).queue.request(priority, task)?;
-        Some((task, self.grant(slot, None)))
+        Some(self.grant(slot, None, task))
     }
 
-    /// Makes a ready task wait until its limits allow a start and a slot is free.
+    /// Makes a ready task wait until its limits allow a start and a slot is free. The task takes
+    /// over the caller's reference to them.
     pub(crate) fn request_within(
         &mut self,
         limits: LimitSet,
@@ -250,10 +262,10 @@ impl<C> Dispatcher<C> {
         let has_slot = self.of(slot).queue.take_slot();
         debug_assert!(has_slot, "a start is granted with a slot");
         self.unpin(slot);
-        (task, self.grant(slot, Some(limits)))
+        self.grant(slot, Some(limits), task)
     }
 
-    /// Returns the limits on starts.
+    /// Returns the limits on what starts.
     pub(crate) fn limits(&mut self) -> &mut SlotLimits<C> {
         &mut self.limits
     }
@@ -262,19 +274,22 @@ impl<C> Dispatcher<C> {
     /// tasks under limits wait for the slot.
     pub(crate) fn release(
         &mut self,
-        slot: Slot,
-        now_ms: impl FnOnce() -> u64,
+        returned: Returned,
+        now_ms: impl Fn() -> u64,
     ) -> Option<(Ready<C>, Permit)> {
+        let slot = returned.slot;
         self.held -= 1;
         self.of(slot).queue.put_back();
+        if let Some(limits) = returned.limits {
+            self.limits.put_back(limits, now_ms());
+            self.limits.release(limits);
+        }
         if self.grants_nothing() {
             return None;
         }
         if self.limits.has_waiting(slot) {
             let now_ms = now_ms();
-            let is_limited = self.is_turn_of_limited(slot, now_ms);
-            self.of(slot).was_limited = is_limited;
-            if is_limited {
+            if self.give_turn(slot, now_ms) {
                 let next = self.limits.next(now_ms, |at| at == slot)?;
                 return Some(self.grant_limited(next));
             }
@@ -282,22 +297,28 @@ impl<C> Dispatcher<C> {
         let pool = self.of(slot);
         let task = pool.queue.next()?;
         pool.pacer.note_grant();
-        Some((task, self.grant(slot, None)))
+        Some(self.grant(slot, None, task))
     }
 
-    /// Returns whether a free slot goes to a task under a limit: by priority; of equals, to one of
-    /// the queue and to one under a limit in turn, so that neither kind starves.
-    fn is_turn_of_limited(&self, slot: Slot, now_ms: u64) -> bool {
-        let limited = self.limits.next_at(slot, now_ms);
-        let pool = pool_of(&self.queues, slot);
-        let (Some(limited), Some(pool)) = (limited, pool) else {
-            return false;
+    /// Decides whether a free slot goes to a task under a limit or to one of the queue: by priority,
+    /// and of equals in turn. Neither kind is passed over more than [`PASSES`] times in a row.
+    fn give_turn(&mut self, slot: Slot, now_ms: u64) -> bool {
+        let limited = self.limits.settle(slot, now_ms);
+        let pool = self.of(slot);
+        let (limited, other) = match (limited, pool.queue.next_priority()) {
+            (Some(limited), Some(other)) => (limited, other),
+            (limited, _) => return limited.is_some(),
         };
-        match pool.queue.next_priority() {
-            None => true,
-            Some(other) if limited != other => limited > other,
-            Some(_) => !pool.was_limited,
+        let is_limited = match pool.in_a_row >= PASSES || limited == other {
+            true => !pool.was_limited,
+            false => limited > other,
+        };
+        match is_limited == pool.was_limited {
+            true => pool.in_a_row += 1,
+            false => pool.in_a_row = 1,
         }
+        pool.was_limited = is_limited;
+        is_limited
     }
 
     /// Stops granting slots until [`end_hold`](Self::end_hold).
@@ -365,11 +386,12 @@ impl<C> Dispatcher<C> {
         }
         while let Some(task) = self.of(slot).queue.next() {
             self.of(slot).pacer.note_grant();
-            granted.push((task, self.grant(slot, None)));
+            granted.push(self.grant(slot, None, task));
         }
     }
 
-    /// Grants a free slot ahead of all waiting tasks, and a start whatever the limits allow.
+    /// Grants a free slot ahead of all waiting tasks, and a start whatever the limits allow. The
+    /// permit takes over the caller's reference to them.
     pub(crate) fn grant_now(
         &mut self,
         slot: Slot,
@@ -383,7 +405,7 @@ impl<C> Dispatcher<C> {
             self.limits.grant(limits, now_ms);
         }
         self.held += 1;
-        Some(Permit::new(slot, limits, self.returns.clone()))
+        Some(Permit::new(slot, limits, true, self.returns.clone()))
     }
 
     /// Admits a workflow whose first tasks wait in this queue. Returns it if it may start at once;
@@ -444,6 +466,7 @@ impl<C> Dispatcher<C> {
     /// Removes and returns the waiting tasks that match, from all queues.
     pub(crate) fn remove_waiting(
         &mut self,
+        now_ms: u64,
         mut matches: impl FnMut(&Ready<C>) -> bool,
     ) -> Vec<Ready<C>> {
         let mut out = Vec::new();
@@ -452,7 +475,7 @@ impl<C> Dispatcher<C> {
                 out.extend(pool.queue.remove_waiting(&mut matches));
             }
         }
-        for (slot, task) in self.limits.remove_waiting(matches) {
+        for (slot, task) in self.limits.remove_waiting(now_ms, matches) {
             self.unpin(slot);
             out.push(task);
         }
@@ -502,10 +525,16 @@ impl<C> Dispatcher<C> {
         self.waiting
     }
 
-    fn grant(&mut self, slot: Slot, limits: Option<LimitSet>) -> Permit {
+    fn grant(
+        &mut self,
+        slot: Slot,
+        limits: Option<LimitSet>,
+        task: Ready<C>,
+    ) -> (Ready<C>, Permit) {
         self.waiting -= 1;
         self.held += 1;
-        Permit::new(slot, limits, self.returns.clone())
+        let permit = Permit::new(slot, limits, task.is_start(), self.returns.clone());
+        (task, permit)
     }
 }
 
@@ -530,6 +559,7 @@ impl<C> SlotPool<C> {
         Self {
             queue: Queue::new(0),
             was_limited: false,
+            in_a_row: 0,
             pacer: StartPacer::new(window),
         }
     }
@@ -570,7 +600,7 @@ mod tests {
         for name in 0..10_000 {
             let slot = slot(&mut dispatcher, &format!("queue {name}"));
             let permit = dispatcher.grant_now(slot, None, 0).unwrap();
-            dispatcher.release(permit.into_returned().slot, || 0);
+            dispatcher.release(permit.into_returned(), || 0);
         }
         assert!(dispatcher.queues.len() <= KEPT_QUEUES);
         assert!(dispatcher.numbers.len() <= KEPT_QUEUES);
@@ -579,7 +609,7 @@ mod tests {
         // One of the two slots is held.
         assert!(dispatcher.grant_now(held, None, 0).is_some());
         assert!(dispatcher.grant_now(held, None, 0).is_none());
-        dispatcher.release(permit.into_returned().slot, || 0);
+        dispatcher.release(permit.into_returned(), || 0);
         assert!(dispatcher.grant_now(held, None, 0).is_some());
         dispatcher.unpin(pinned);
     }
@@ -601,7 +631,7 @@ mod tests {
         }
         assert_eq!(dispatcher.held(), 1_000);
         for (_, of) in held {
-            dispatcher.release(of.slot, || 0);
+            dispatcher.release(of, || 0);
         }
         let _ = (0..2_000).map(|name| slot(&mut dispatcher, &format!("other {name}")));
         dispatcher.free_idle_queues();
@@ -633,21 +663,13 @@ mod tests {
         let mut permits = granted.into_iter().map(|(_, permit)| permit);
         for _ in 0..2 {
             let permit = permits.next().unwrap();
-            assert!(
-                dispatcher
-                    .release(permit.into_returned().slot, || 0)
-                    .is_none()
-            );
+            assert!(dispatcher.release(permit.into_returned(), || 0).is_none());
         }
         assert_eq!((dispatcher.held(), dispatcher.waiting()), (1, 1));
         let (_, last) = dispatcher
-            .release(first.into_returned().slot, || 0)
+            .release(first.into_returned(), || 0)
             .expect("its slot is left");
-        assert!(
-            dispatcher
-                .release(last.into_returned().slot, || 0)
-                .is_none()
-        );
+        assert!(dispatcher.release(last.into_returned(), || 0).is_none());
         assert_eq!((dispatcher.held(), dispatcher.waiting()), (0, 0));
     }
 }

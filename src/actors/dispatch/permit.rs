@@ -9,35 +9,39 @@ use crate::canvas::admission::queue::SlotKind;
 use crate::canvas::admission::start_limits::LimitSet;
 
 /// A slot of a queue, for one running attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Slot {
     /// The queue's number.
     pub(crate) queue: u32,
     pub(crate) kind: SlotKind,
 }
 
-/// A held slot, and a start that was granted with it. Dropping the permit returns both, on any
-/// thread and however its holder ended.
+/// A held slot, with what the limits of its task have granted. Dropping the permit returns all, on
+/// any thread and however its holder ended.
 #[derive(Debug)]
 pub(crate) struct Permit {
     slot: Slot,
-    /// The start that its task's limits have granted, until the function is called.
+    limits: Option<LimitSet>,
+    /// The start that the limits have granted, until the function is called. An attempt that goes on
+    /// after a wait has none.
     start: Option<Start>,
     returns: Option<Arc<Returns>>,
 }
 
 /// A start that limits have granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Start {
-    pub(crate) limits: LimitSet,
+pub(crate) enum Start {
+    /// It may be taken back.
+    Granted,
     /// The start is on record, or will be with the next batch.
-    pub(crate) is_recorded: bool,
+    Recorded,
 }
 
 /// What a permit returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Returned {
     pub(crate) slot: Slot,
+    pub(crate) limits: Option<LimitSet>,
     /// A start that did not come to a call of the function.
     pub(crate) start: Option<Start>,
 }
@@ -53,35 +57,40 @@ pub(crate) struct Returns {
 }
 
 impl Permit {
-    pub(crate) fn new(slot: Slot, limits: Option<LimitSet>, returns: Arc<Returns>) -> Self {
-        let is_recorded = false;
+    /// Returns a permit for a slot, under these limits. `is_start`: they have granted a start.
+    pub(crate) fn new(
+        slot: Slot,
+        limits: Option<LimitSet>,
+        is_start: bool,
+        returns: Arc<Returns>,
+    ) -> Self {
+        let is_start = is_start && limits.is_some();
         Self {
             slot,
-            start: limits.map(|limits| Start {
-                limits,
-                is_recorded,
-            }),
+            limits,
+            start: is_start.then_some(Start::Granted),
             returns: Some(returns),
         }
     }
 
     /// Notes that the start is being recorded. Returns the limits that have granted it.
     pub(crate) fn record_start(&mut self) -> Option<LimitSet> {
-        let start = self.start.as_mut()?;
-        start.is_recorded = true;
-        Some(start.limits)
+        *self.start.as_mut()? = Start::Recorded;
+        self.limits
     }
 
     /// Notes that the function is called now: the start counts from now on.
     pub(crate) fn count_start(&mut self) {
-        if let (Some(start), Some(returns)) = (self.start.take(), &self.returns) {
-            returns.called.lock().push(start.limits);
+        if let (Some(_), Some(limits), Some(returns)) =
+            (self.start.take(), self.limits, &self.returns)
+        {
+            returns.called.lock().push(limits);
             returns.wake.notify_one();
         }
     }
 
-    /// Returns whether limits have granted the start of its task.
-    pub(crate) fn is_limited(&self) -> bool {
+    /// Returns whether it includes a start that limits have granted.
+    pub(crate) fn has_start(&self) -> bool {
         self.start.is_some()
     }
 
@@ -95,6 +104,7 @@ impl Permit {
     fn returned(&self) -> Returned {
         Returned {
             slot: self.slot,
+            limits: self.limits,
             start: self.start,
         }
     }

@@ -160,18 +160,48 @@ impl EngineActor {
             let mut positions = reader.queued(&name, from);
             let mut capacity = capacity.min(AT_ONCE.saturating_sub(self.admission.moving.len()));
             while capacity > 0 {
+                if self.admission.backlog.is_turn_of_oldest(lane) {
+                    capacity -= usize::from(self.admit_oldest(lane)?);
+                    continue;
+                }
                 let Some((position, root)) = positions.next().transpose()? else {
                     self.admission.backlog.mark_drained(lane);
                     break;
                 };
                 self.admission.backlog.set_cursor(lane, position);
                 if !self.admission.moving.contains(&root) {
+                    self.admission.backlog.count_pass(lane, false);
                     self.admit_next(root, lane)?;
                     capacity -= 1;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Admits the workflow that has waited longest in a lane, if there is one.
+    fn admit_oldest(&mut self, lane: Lane) -> Result<bool, StoreError> {
+        let (reader, backlog) = (self.engine.reader().clone(), &self.admission.backlog);
+        let mut oldest: Option<(Id, u8, Vec<u8>)> = None;
+        for priority in 0..=9 {
+            // All that wait are behind the cursor, and those of lower priorities not only there.
+            let from = backlog.cursor(lane).max(backlog.aged(lane, priority));
+            let mut queued = reader.queued_at(backlog.name(lane), priority, from.cloned());
+            let is_moving = |root: &Id| self.admission.moving.contains(root);
+            let first = queued.find(|one| !matches!(one, Ok((_, root)) if is_moving(root)));
+            if let Some((position, root)) = first.transpose()?
+                && oldest.as_ref().is_none_or(|(other, ..)| root < *other)
+            {
+                oldest = Some((root, priority, position));
+            }
+        }
+        self.admission.backlog.count_pass(lane, true);
+        let Some((root, priority, position)) = oldest else {
+            return Ok(false);
+        };
+        self.admission.backlog.set_aged(lane, priority, position);
+        self.admit_next(root, lane)?;
+        Ok(true)
     }
 
     /// Admits the next workflow of a lane, unless the registry assigns it to another lane by now.
@@ -340,7 +370,7 @@ impl EngineActor {
 
     /// Returns the lane of a workflow that starts with this task (the task's queue), the task's
     /// priority, and its slot. Tasks that are not registered get lanes of their own, and so do tasks
-    /// under a limit: those that wait for it use no other workflow's capacity.
+    /// under limits, by key: those that wait for a limit use no other workflow's capacity.
     fn lane_of<'a>(&self, task: &'a TaskDef) -> (Cow<'a, str>, u8, Option<Slot>) {
         let Some(entry) = self.engine.entry(&task.name) else {
             return (format!("\0{}", task.name).into(), 0, None);
@@ -349,9 +379,9 @@ impl EngineActor {
         let queue = own.and_then(|own| own.queue.as_deref());
         let slot = self.engine.slot(entry, own);
         let queue = queue.unwrap_or(entry.options.queue);
-        let lane = match entry.is_limited() {
-            true => format!("{queue}\0{}", entry.name).into(),
-            false => queue.into(),
+        let lane = match self.engine.lane_under_limits(entry, task) {
+            Some(lane) => format!("{queue}{lane}").into(),
+            None => queue.into(),
         };
         (lane, entry.priority(own), Some(slot))
     }
@@ -394,7 +424,11 @@ impl EngineActor {
                     .cursor(lane)
                     .is_some_and(|last| position < *last)
                 {
-                    self.admission.backlog.set_cursor(lane, position);
+                    self.admission.backlog.set_cursor(lane, position.clone());
+                }
+                let aged = self.admission.backlog.aged(lane, priority);
+                if aged.is_some_and(|last| position < *last) {
+                    self.admission.backlog.set_aged(lane, priority, position);
                 }
             }
             Stored::WaitsUntil(at) => at

@@ -142,7 +142,7 @@ fn begin(engine: Arc<EngineHandle>, invocation: Invocation, context: &mut Contex
     let kind = AttemptKind {
         is_blocking,
         is_watched,
-        is_limited: permit.is_limited(),
+        is_limited: permit.has_start(),
     };
     let attempt = Attempt::new(engine, id, of_task, kind, permit);
     let attempt = Arc::new(attempt);

@@ -228,16 +228,11 @@ impl Job {
             SuspectStatus::Free | SuspectStatus::Watched => {
                 let task = Ready::Known(self.key);
                 self.engine
-                    .request_start(activation.entry, slot, priority, task);
+                    .request_start(activation.entry, slot, priority, task, &self.child);
             }
             SuspectStatus::Trial => {
-                self.engine.await_trial(
-                    self.child.id(),
-                    activation.entry,
-                    slot,
-                    priority,
-                    self.key,
-                );
+                self.engine
+                    .await_trial(&self.child, activation.entry, slot, priority, self.key);
             }
             SuspectStatus::Quarantined => {}
             SuspectStatus::Discarded => self.discard(context),
@@ -250,9 +245,11 @@ impl Job {
             return;
         };
         // A slot without a start was asked for by an attempt of a limited task, and is for that one.
-        let is_for_attempt = activation.entry.is_limited() && !permit.is_limited();
+        let own = self.child.def().options.as_deref();
+        let is_limited = self.engine.is_limited(activation.entry, own);
+        let is_for_attempt = is_limited && !permit.has_start();
         // The slot goes to a waiting call whose attempt still runs, if there is one.
-        if !permit.is_limited()
+        if !permit.has_start()
             && let Some(waiters) = &mut activation.waiters
         {
             while let Some(call) = waiters.returning.pop_front() {

@@ -138,11 +138,12 @@ impl Job {
             self.is_referenced = true;
             let waiters = activation.waiters(&self.child, context);
             waiters.returning.push_back(slot);
-            // The attempt has started: no limit on starts applies.
             let own = self.child.def().options.as_deref();
             let (entry, priority) = (activation.entry, activation.options().priority);
             let slot = self.engine.slot(entry, own);
-            self.engine.request(slot, priority, Ready::Known(self.key));
+            let task = Ready::Waited(self.key);
+            self.engine
+                .request_slot_again(entry, slot, priority, task, &self.child);
         }
     }
 

@@ -1,9 +1,11 @@
 //! The backlog: counts the live workflows of each lane and decides which workflows wait.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// The number of a lane. A lane holds the workflows whose first tasks go to one queue; a task under a
-/// rate limit has a lane of its own.
+use super::queue::PASSES;
+
+/// The number of a lane. A lane holds the workflows whose first tasks go to one queue; a task under
+/// limits has a lane of its own, and so has each key of a limit that is divided by keys.
 pub(crate) type Lane = usize;
 
 /// The number of lanes kept, idle ones included. Above it, idle lanes are freed.
@@ -17,8 +19,11 @@ const KEPT_LANES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Backlog {
     /// How many workflows may be live in each lane. Lanes do not share capacity, so a lane whose
-    /// tasks never finish does not block the others.
+    /// tasks never finish does not block the others. The lanes of keys have an equal part each, and
+    /// at least one workflow.
     capacity: usize,
+    /// The number of lanes of each limit that is divided by keys.
+    families: HashMap<String, usize>,
     /// Indexed by lane number; `None` where a lane was freed.
     lanes: Vec<Option<State>>,
     /// Free lane numbers.
@@ -28,11 +33,15 @@ pub(crate) struct Backlog {
     max_lanes: usize,
     /// The lanes that may have waiting workflows in the store.
     waiting: BTreeSet<Lane>,
+    /// Those of `waiting` that may have free capacity.
+    open: BTreeSet<Lane>,
 }
 
 #[derive(Debug)]
 struct State {
     name: String,
+    /// The length of the part of the name that the lanes of all keys share.
+    family: Option<usize>,
     /// May exceed the capacity, because workflows that cannot be kept waiting are admitted over it.
     live: usize,
     /// Workflows whose wait record is submitted but not yet durable.
@@ -40,6 +49,10 @@ struct State {
     /// The queue position that was admitted last. Every waiting workflow is behind it, so each scan
     /// starts here instead of passing over the deleted positions before it.
     cursor: Option<Vec<u8>>,
+    /// By priority, the last positions that were admitted out of order.
+    aged: BTreeMap<u8, Vec<u8>>,
+    /// How many workflows were admitted since the one that had waited longest was.
+    passed: u32,
 }
 
 impl Backlog {
@@ -49,9 +62,11 @@ impl Backlog {
             capacity,
             lanes: Vec::new(),
             free: Vec::new(),
+            families: HashMap::new(),
             numbers: HashMap::new(),
             max_lanes: KEPT_LANES,
             waiting: BTreeSet::new(),
+            open: BTreeSet::new(),
         }
     }
 
@@ -69,12 +84,19 @@ impl Backlog {
             self.lanes.len() - 1
         });
         self.numbers.insert(name.to_owned(), lane);
-        self.lanes[lane] = Some(State {
+        let state = State {
             name: name.to_owned(),
+            family: family_of(name),
             live: 0,
             arriving: 0,
             cursor: None,
-        });
+            aged: BTreeMap::new(),
+            passed: 0,
+        };
+        if let Some(family) = state.family() {
+            *self.families.entry(family.to_owned()).or_default() += 1;
+        }
+        self.lanes[lane] = Some(state);
         lane
     }
 
@@ -87,8 +109,15 @@ impl Backlog {
                 && let Some(idle) = state.take_if(is_idle)
             {
                 self.numbers.remove(&idle.name);
+                let lanes = idle.family().map(|family| self.families.get_mut(family));
+                if let Some(lanes) = lanes.flatten() {
+                    *lanes -= 1;
+                }
             }
         }
+        self.families.retain(|_, lanes| *lanes > 0);
+        // (The lanes of keys that are left have more capacity each.)
+        self.open.clone_from(&self.waiting);
         let used = self.lanes.iter().rposition(Option::is_some);
         self.lanes.truncate(used.map_or(0, |last| last + 1));
         self.lanes.shrink_to_fit();
@@ -151,36 +180,88 @@ impl Backlog {
     pub(crate) fn arrived(&mut self, lane: Lane) {
         let state = self.state_mut(lane);
         state.arriving = state.arriving.saturating_sub(1);
-        self.waiting.insert(lane);
+        self.note_stored(lane);
     }
 
     /// Notes that workflows of this lane wait in a store that has just been opened.
     pub(crate) fn note_stored(&mut self, lane: Lane) {
         self.waiting.insert(lane);
+        self.open.insert(lane);
     }
 
     /// Notes that a live workflow has ended.
     pub(crate) fn ended(&mut self, lane: Lane) {
         let state = self.state_mut(lane);
         state.live = state.live.saturating_sub(1);
+        if self.waiting.contains(&lane) {
+            self.open.insert(lane);
+        }
     }
 
     /// Notes that the store holds no more waiting workflows of this lane.
     pub(crate) fn mark_drained(&mut self, lane: Lane) {
         self.waiting.remove(&lane);
+        self.open.remove(&lane);
     }
 
     pub(crate) fn has_capacity(&self, lane: Lane) -> bool {
-        self.state(lane).live < self.capacity
+        self.capacity_of(lane) > 0
+    }
+
+    fn capacity_of(&self, lane: Lane) -> usize {
+        let state = self.state(lane);
+        let lanes = state.family().and_then(|family| self.families.get(family));
+        let part = self.capacity / lanes.copied().unwrap_or(1);
+        part.max(1).saturating_sub(state.live)
     }
 
     /// Returns the lanes with waiting workflows and free capacity, and how much of it.
-    pub(crate) fn free_capacity(&self) -> Vec<(Lane, usize)> {
-        let waiting = self.waiting.iter();
-        let free =
-            waiting.map(|lane| (*lane, self.capacity.saturating_sub(self.state(*lane).live)));
-        free.filter(|(_, free)| *free > 0).collect()
+    pub(crate) fn free_capacity(&mut self) -> Vec<(Lane, usize)> {
+        let open = std::mem::take(&mut self.open).into_iter();
+        let free = open.map(|lane| (lane, self.capacity_of(lane)));
+        let free: Vec<_> = free.filter(|(_, free)| *free > 0).collect();
+        self.open = free.iter().map(|(lane, _)| *lane).collect();
+        free
     }
+
+    /// Decides whether the next workflow of a lane is the one that has waited longest, whatever its
+    /// priority: that one is passed over at most [`PASSES`] times.
+    pub(crate) fn is_turn_of_oldest(&self, lane: Lane) -> bool {
+        self.state(lane).passed >= PASSES
+    }
+
+    /// Notes that the next workflow of a lane was admitted, or the one that had waited longest.
+    pub(crate) fn count_pass(&mut self, lane: Lane, was_oldest: bool) {
+        let state = self.state_mut(lane);
+        match was_oldest {
+            true => state.passed = 0,
+            false => state.passed += 1,
+        }
+    }
+
+    /// Returns the last position of this priority that was admitted out of order.
+    pub(crate) fn aged(&self, lane: Lane, priority: u8) -> Option<&Vec<u8>> {
+        self.state(lane).aged.get(&priority)
+    }
+
+    /// Notes that a position was admitted out of order, and that all of its priority wait behind it.
+    pub(crate) fn set_aged(&mut self, lane: Lane, priority: u8, position: Vec<u8>) {
+        self.state_mut(lane).aged.insert(priority, position);
+    }
+}
+
+impl State {
+    /// Returns the part of the name that the lanes of all keys share.
+    fn family(&self) -> Option<&str> {
+        self.family.map(|length| &self.name[..length])
+    }
+}
+
+/// Returns the length of the part of a lane's name that the lanes of all keys share: its queue and
+/// its task.
+fn family_of(name: &str) -> Option<usize> {
+    let mut ends = name.match_indices('\0').map(|(at, _)| at);
+    ends.nth(1)
 }
 
 #[cfg(test)]
@@ -280,6 +361,36 @@ mod tests {
         assert_eq!(backlog.lane("arrives"), arrives);
         assert!(!backlog.has_capacity(live));
         assert_eq!(backlog.free_capacity(), [(waits, 1)]);
+        assert_eq!(backlog.free_capacity(), [(waits, 1)]);
         assert_eq!(backlog.cursor(waits), Some(&vec![7]));
+    }
+
+    #[test]
+    fn the_lanes_of_keys_share_the_capacity_of_one_and_each_has_some() {
+        let mut backlog = Backlog::new(100);
+        let other = backlog.lane("mail\0send");
+        assert!(backlog.submitted(other));
+        let lanes = (0..400).map(|key| {
+            let lane = backlog.lane(&format!("mail\0greet\0{key}"));
+            assert!(backlog.submitted(lane));
+            lane
+        });
+        let lanes: Vec<_> = lanes.collect();
+        for lane in &lanes {
+            assert!(!backlog.submitted(*lane));
+            backlog.arrived(*lane);
+        }
+        assert_eq!(backlog.free_capacity(), []);
+        assert!(backlog.has_capacity(other));
+        backlog.ended(lanes[7]);
+        assert_eq!(backlog.free_capacity(), [(lanes[7], 1)]);
+        // The fewer keys, the more each has.
+        for lane in &lanes[4..] {
+            backlog.ended(*lane);
+            backlog.mark_drained(*lane);
+        }
+        backlog.free_idle_lanes();
+        let free: Vec<_> = lanes[..4].iter().map(|lane| (*lane, 24)).collect();
+        assert_eq!(backlog.free_capacity(), free);
     }
 }

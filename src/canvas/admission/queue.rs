@@ -1,10 +1,10 @@
 //! The queue: hands out slots to ready tasks by priority, and in order of arrival within one
-//! priority.
+//! priority. A task that is passed over too often goes first.
 
 use std::collections::VecDeque;
 
 /// The kind of slot that a task uses: a blocking body holds a thread, an async one does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SlotKind {
     Async,
     Blocking,
@@ -22,11 +22,29 @@ pub(crate) struct Queue<T> {
 }
 
 /// Waiting items, by priority.
+///
+/// The longest-waiting item is passed over at most [`PASSES`] times before it goes first, whatever
+/// its priority. So an item before which `n` others wait longer leaves after at most
+/// `(n + 1) * (PASSES + 1)` items.
 #[derive(Debug)]
 pub(crate) struct PriorityQueue<T> {
-    priorities: [VecDeque<T>; 10],
+    /// The priorities that have been used, highest first, with their items by arrival.
+    levels: Vec<Level<T>>,
     len: usize,
+    /// The number of items that have arrived: their order over all priorities.
+    arrived: u64,
+    /// How often the longest-waiting item has been passed over.
+    passed: u32,
 }
+
+#[derive(Debug)]
+struct Level<T> {
+    priority: u8,
+    items: VecDeque<(u64, T)>,
+}
+
+/// How often the longest-waiting task is passed over by tasks of higher priority.
+pub(crate) const PASSES: u32 = 31;
 
 impl<T> Queue<T> {
     pub(crate) fn new(slots: usize) -> Self {
@@ -104,15 +122,32 @@ impl<T> Queue<T> {
 
 impl<T> PriorityQueue<T> {
     pub(crate) fn push(&mut self, priority: u8, one: T) {
-        self.priorities[index(priority)].push_back(one);
+        let levels = &mut self.levels;
+        let index = levels.partition_point(|level| level.priority > priority);
+        if levels
+            .get(index)
+            .is_none_or(|level| level.priority != priority)
+        {
+            // Most queues have one priority.
+            levels.reserve_exact(1);
+            let items = VecDeque::new();
+            levels.insert(index, Level { priority, items });
+        }
+        self.arrived += 1;
+        levels[index].items.push_back((self.arrived, one));
         self.len += 1;
     }
 
+    /// Removes the next item.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let mut queues = self.priorities.iter_mut().rev();
-        let next = queues.find_map(VecDeque::pop_front)?;
+        let next = self.next_level()?;
+        match self.oldest_level() == Some(next) {
+            true => self.passed = 0,
+            false => self.passed += 1,
+        }
+        let (_, one) = self.levels[next].items.pop_front()?;
         self.len -= 1;
-        Some(next)
+        Some(one)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -121,30 +156,31 @@ impl<T> PriorityQueue<T> {
 
     /// Returns the priority of the next item.
     pub(crate) fn next(&self) -> Option<u8> {
-        let next = self.priorities.iter().rposition(|queue| !queue.is_empty());
-        next.map(|priority| priority as u8)
+        self.next_level().map(|index| self.levels[index].priority)
     }
 
     /// Returns the next item and its priority.
     pub(crate) fn first(&self) -> Option<(u8, &T)> {
-        let priority = self.next()?;
-        let first = self.priorities[index(priority)].front()?;
-        Some((priority, first))
+        let level = &self.levels[self.next_level()?];
+        let (_, first) = level.items.front()?;
+        Some((level.priority, first))
     }
 
     /// Returns how many items have this priority or a higher one.
     pub(crate) fn count(&self, priority: u8) -> usize {
-        let queue = &self.priorities[index(priority)..];
-        queue.iter().map(VecDeque::len).sum()
+        let levels = self.levels.iter();
+        let from = levels.take_while(|level| level.priority >= priority);
+        from.map(|level| level.items.len()).sum()
     }
 
     pub(crate) fn remove_all(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut out = Vec::new();
-        for queue in &mut self.priorities {
-            if queue.iter().any(&mut is_it) {
-                let (these, others) = std::mem::take(queue).into_iter().partition(&mut is_it);
-                *queue = others;
-                out.extend::<VecDeque<T>>(these);
+        for Level { items, .. } in &mut self.levels {
+            if items.iter().any(|(_, one)| is_it(one)) {
+                let all = std::mem::take(items).into_iter();
+                let (these, others): (VecDeque<_>, _) = all.partition(|(_, one)| is_it(one));
+                *items = others;
+                out.extend(these.into_iter().map(|(_, one)| one));
             }
         }
         self.len -= out.len();
@@ -153,25 +189,85 @@ impl<T> PriorityQueue<T> {
 
     /// Removes one matching item out of order.
     pub(crate) fn take(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
-        let taken = self.priorities.iter_mut().find_map(|queue| {
-            let index = queue.iter().position(&is_it)?;
-            queue.remove(index)
+        let (_, taken) = self.levels.iter_mut().find_map(|Level { items, .. }| {
+            let index = items.iter().position(|(_, one)| is_it(one))?;
+            items.remove(index)
         })?;
         self.len -= 1;
         Some(taken)
     }
-}
 
-/// Returns the index of a priority, which is 0 to 9.
-fn index(priority: u8) -> usize {
-    usize::from(priority).min(9)
+    /// Returns the level of the next item.
+    fn next_level(&self) -> Option<usize> {
+        match self.passed >= PASSES {
+            true => self.oldest_level(),
+            false => self.levels.iter().position(|level| !level.items.is_empty()),
+        }
+    }
+
+    /// Returns the level of the item that has waited longest.
+    fn oldest_level(&self) -> Option<usize> {
+        let fronts = self.levels.iter().enumerate();
+        let arrived = fronts.filter_map(|(index, level)| {
+            let (arrived, _) = level.items.front()?;
+            Some((*arrived, index))
+        });
+        arrived.min().map(|(_, index)| index)
+    }
 }
 
 impl<T> Default for PriorityQueue<T> {
     fn default() -> Self {
         Self {
-            priorities: Default::default(),
+            levels: Vec::new(),
             len: 0,
+            arrived: 0,
+            passed: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_priority_goes_first_and_equals_in_order_of_arrival() {
+        let mut queue = PriorityQueue::default();
+        for (n, priority) in [0, 5, 9, 5, 0, 9].into_iter().enumerate() {
+            queue.push(priority, n);
+        }
+        assert_eq!((queue.count(9), queue.count(5), queue.count(1)), (2, 4, 4));
+        assert_eq!(queue.first(), Some((9, &2)));
+        assert_eq!(queue.take(|n| *n == 3), Some(3));
+        assert_eq!(queue.remove_all(|n| *n == 5), [5]);
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, [2, 1, 0, 4]);
+        assert_eq!((queue.len(), queue.next()), (0, None));
+    }
+
+    /// The promise of a bounded wait: items of the highest priority arrive all the time.
+    #[test]
+    fn an_item_waits_for_a_bounded_number_of_others_whatever_their_priority() {
+        let mut queue = PriorityQueue::default();
+        let older = 20;
+        for n in 0..=older {
+            queue.push(n as u8 % 3, n);
+        }
+        let mut left = 0;
+        loop {
+            queue.push(9, u32::MAX);
+            queue.push(9, u32::MAX);
+            let first = queue.first().map(|(_, one)| *one);
+            let one = queue.pop();
+            assert_eq!(one, first);
+            left += 1;
+            if one == Some(older) {
+                break;
+            }
+            assert!(left <= (older + 1) * (PASSES + 1), "{left}");
+        }
+        // And the others are hardly held up.
+        assert!(left > 9 * PASSES, "{left}");
     }
 }

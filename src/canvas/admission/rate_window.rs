@@ -138,6 +138,12 @@ impl RateWindow {
         None
     }
 
+    /// Returns when all starts that are counted now have left the window.
+    pub(crate) fn empty_at(&self) -> u64 {
+        let last = self.counted.back();
+        last.map_or(0, |(at_ms, _)| self.leaves_at(*at_ms))
+    }
+
     /// Returns the starts to store, in the batch that records the new ones.
     pub(crate) fn to_stored(&self) -> StoredStarts {
         StoredStarts {

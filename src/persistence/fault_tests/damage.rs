@@ -241,7 +241,10 @@ fn a_redb_file_without_its_head_is_corrupt() {
     file[..PAGE].fill(0);
     fs::write(&path, file).unwrap();
     let error = Engine::Redb.open(test_store.home.path()).err();
-    assert!(matches!(error, Some(StoreError::Corrupt { .. })), "{error:?}");
+    assert!(
+        matches!(error, Some(StoreError::Corrupt { .. })),
+        "{error:?}"
+    );
 }
 
 #[test]

@@ -161,8 +161,26 @@ impl Reader {
         lane: &str,
         from: Option<Vec<u8>>,
     ) -> impl Iterator<Item = Result<(Vec<u8>, Id), StoreError>> + '_ {
-        let (first, to) = keys::queued_in(lane);
-        let queued = self.store().scan(&from.unwrap_or(first), &to);
+        self.positions(keys::queued_in(lane), from)
+    }
+
+    /// As [`queued`](Self::queued), of one priority.
+    pub(crate) fn queued_at(
+        &self,
+        lane: &str,
+        priority: u8,
+        from: Option<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Id), StoreError>> + '_ {
+        self.positions(keys::queued_at(lane, priority), from)
+    }
+
+    fn positions(
+        &self,
+        (first, to): (Vec<u8>, Vec<u8>),
+        from: Option<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Id), StoreError>> + '_ {
+        let from = from.unwrap_or_default().max(first).min(to.clone());
+        let queued = self.store().scan(&from, &to);
         queued.filter_map(|pair| match pair {
             Ok((key, _)) => {
                 let root = keys::queued_of(&key)?.1;

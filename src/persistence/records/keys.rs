@@ -133,6 +133,15 @@ pub(crate) fn queued_in(lane: &str) -> (Vec<u8>, Vec<u8>) {
     (from, to)
 }
 
+/// Returns the range of the [queue positions](queued) of one priority in a lane.
+pub(crate) fn queued_at(lane: &str, priority: u8) -> (Vec<u8>, Vec<u8>) {
+    let mut from = lane_prefix(lane);
+    let mut to = from.clone();
+    from.push(9u8.saturating_sub(priority));
+    to.push(10u8.saturating_sub(priority));
+    (from, to)
+}
+
 /// Returns the lane and the workflow in a key of [`queued`].
 pub(crate) fn queued_of(key: &[u8]) -> Option<(&str, Id)> {
     let len = u32::from_be_bytes(key.get(1..5)?.try_into().ok()?) as usize;

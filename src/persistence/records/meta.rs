@@ -25,10 +25,13 @@ const COMMIT_BITS: u32 = 40;
 /// under keys and of kinds of their own, and variants at the end of stored enums, without another
 /// version of the format. A build that lacks one of them refuses the store before it writes
 /// anything.
-const FEATURES: &[&str] = &[START_LIMITS];
+const FEATURES: &[&str] = &[START_LIMITS, KEYED_LIMITS];
 
 /// The addition of [records of starts](super::starts) under limits.
 pub(crate) const START_LIMITS: &str = "start-limits";
+
+/// The addition of such records for single keys of a limit.
+pub(crate) const KEYED_LIMITS: &str = "keyed-limits";
 
 impl Opening {
     /// Decodes the record of the store's last opening, with the additions that the store uses.

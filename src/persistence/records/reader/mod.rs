@@ -10,7 +10,6 @@ mod progress;
 mod resolution;
 mod values;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,10 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind, RecordSummary};
 use super::definition::WorkflowHeader;
+use super::starts::StoredLimit;
 use super::{keys, starts};
 use crate::canvas::admission::pending_limit::Load;
-use crate::canvas::admission::rate_window::StoredStarts;
-use crate::canvas::admission::start_limits::LimitName;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold_run::is_run;
@@ -202,7 +200,7 @@ impl Reader {
     }
 
     /// Returns the starts that are stored under each limit.
-    pub(crate) fn starts(&self) -> Result<HashMap<LimitName, StoredStarts>, StoreError> {
+    pub(crate) fn starts(&self) -> Result<Vec<StoredLimit>, StoreError> {
         let (from, to) = keys::all_starts();
         let starts = self.store.scan(&from, &to).map(|pair| {
             let (key, record) = pair?;
