@@ -20,6 +20,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// | [`Id`](Self::Id)([`IdError`]) | calls with an id | the id is not known, or names nothing that the call can be about |
 /// | [`Submit`](Self::Submit)([`SubmitError`]) | `apply_async` and the like | the canvas is refused, and nothing of it is stored |
 /// | [`Start`](Self::Start)([`StartError`]) | [`start`](crate::AppBuilder::start) | a setting or a task is refused, or a thread is missing |
+/// | [`Control`](Self::Control)([`ControlError`]) | [`pause_queue`](crate::App::pause_queue) and the like | a queue or a task cannot be changed so |
 /// | [`Context`](Self::Context)([`ContextError`]) | calls in a task | a task may not do this, or not here |
 /// | [`Store`](Self::Store)([`StoreError`]) | every call | the store cannot be opened, read or written |
 /// | [`Halted`](Self::Halted) | every call | an internal fault has stopped the engine |
@@ -61,6 +62,9 @@ pub enum Error {
     /// The app could not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A queue or a task cannot be paused or changed so.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// A task may not do this, or not here.
     #[error(transparent)]
     Context(#[from] ContextError),
@@ -85,6 +89,36 @@ pub enum Error {
         /// The system's reason.
         reason: String,
     },
+}
+
+/// Why a queue or a task is not paused, resumed or changed: returned by
+/// [`App::pause_queue`](crate::App::pause_queue) and its relatives.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// No task is registered under this name.
+    #[error("no task is registered as `{name}`")]
+    UnknownTask {
+        /// The name.
+        name: String,
+    },
+    /// With no slot nothing would ever run.
+    #[error("{of} needs a concurrency of at least 1; to stop it, pause it")]
+    NoConcurrency {
+        /// The kind and the name: "queue `mail`", "task `send`".
+        of: String,
+    },
+    /// The name of a queue is longer than 255 bytes.
+    #[error("the name of a queue takes {bytes} bytes, and the limit is {limit}")]
+    NameTooLong {
+        /// The length of the name, in bytes.
+        bytes: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// An eager app runs each task at its call: it has no queues, and nothing waits.
+    #[error("an eager app has no queues, and runs each task at its call")]
+    Eager,
 }
 
 /// Why there is no value, although the task has not failed: returned by
@@ -392,6 +426,7 @@ impl fmt::Debug for Error {
             Self::Id(error) => ("Id", error),
             Self::Submit(error) => ("Submit", error),
             Self::Start(error) => ("Start", error),
+            Self::Control(error) => ("Control", error),
             Self::Context(error) => ("Context", error),
             Self::Store(error) => ("Store", error),
             Self::Halted(reason) => ("Halted", reason),

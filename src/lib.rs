@@ -74,6 +74,7 @@ mod testing;
 mod text;
 
 pub use app::{App, AppBuilder};
+pub use canvas::admission::control::{Control, ControlTarget};
 pub use canvas::id::Id;
 pub use canvas::outcome::{FailureKind, TaskFailure};
 pub use canvas::parameter::Parameter;
@@ -87,7 +88,9 @@ pub use canvas::{
 };
 pub use chordal_macros::task;
 pub use clock::Clock;
-pub use error::{ContextError, Error, GetError, IdError, Result, StartError, SubmitError};
+pub use error::{
+    ContextError, ControlError, Error, GetError, IdError, Result, StartError, SubmitError,
+};
 pub use persistence::store::{Durability, Holder, StoreError};
 pub use result::{AsyncResult, Completion, Completions, GroupResult};
 #[doc(hidden)]

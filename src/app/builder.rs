@@ -627,11 +627,12 @@ impl AppBuilder {
     /// Returns the settings of the node and those of its engine.
     pub(crate) fn settings(self, registry: Registry) -> (NodeSettings, Seat) {
         let slots = QueueSlots {
-            default: Slots {
-                asynchronous: machine_count(self.async_slots),
-                blocking: machine_count(self.blocking_slots),
-            },
-            own: self.queues.into_iter().map(own_slots).collect(),
+            default: Slots::new(self.async_slots, self.blocking_slots),
+            own: self
+                .queues
+                .into_iter()
+                .map(|(queue, tasks)| (queue, Slots::of_either_kind(tasks)))
+                .collect(),
         };
         let node = NodeSettings {
             registry,
@@ -673,14 +674,6 @@ fn check(
             allowed,
         }),
     }
-}
-
-fn own_slots((queue, tasks): (String, u64)) -> (String, Slots) {
-    let slots = Slots {
-        asynchronous: machine_count(tasks),
-        blocking: machine_count(tasks),
-    };
-    (queue, slots)
 }
 
 /// Returns the count as this machine counts what is in memory; a larger one limits nothing.

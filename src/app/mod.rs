@@ -1,6 +1,7 @@
 //! The app: opens a store, starts the engine over it, and submits canvases.
 
 mod builder;
+mod control;
 mod lifecycle;
 mod maintenance;
 pub(crate) mod node;

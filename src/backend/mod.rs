@@ -20,6 +20,7 @@ use self::durable_view::DurableView;
 use self::retention_guard::RetentionGuard;
 pub(crate) use self::watch::Watch;
 use crate::canvas::Canvas;
+use crate::canvas::admission::control::{ControlChange, ControlTarget};
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
@@ -59,6 +60,9 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// Starts the waiting tasks of an app that was started paused.
     fn resume(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Changes the settings of a queue or a task. Returns when that is durable.
+    fn control(&self, target: ControlTarget, change: ControlChange) -> BoxFuture<'_, Result<()>>;
 
     /// Returns all tasks that this build cannot run.
     fn parked(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<ParkedTask>>>;

@@ -11,11 +11,12 @@ use crate::backend::durable_view::DurableView;
 use crate::backend::retention_guard::RetentionGuard;
 use crate::backend::{Backend, Inspect, WhenFull, take_idempotency_key};
 use crate::canvas::Canvas;
+use crate::canvas::admission::control::{ControlChange, ControlTarget};
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
-use crate::error::{Error, IdError, Result};
+use crate::error::{ControlError, Error, IdError, Result};
 use crate::persistence::records::definition::DefinitionPages;
 
 impl Backend for EagerStore {
@@ -54,6 +55,10 @@ impl Backend for EagerStore {
 
     fn resume(&self) -> BoxFuture<'_, Result<()>> {
         ready(self.view.check_open()).boxed()
+    }
+
+    fn control(&self, _: ControlTarget, _: ControlChange) -> BoxFuture<'_, Result<()>> {
+        ready(Err(ControlError::Eager.into())).boxed()
     }
 
     /// A canvas with a task that cannot run is refused.

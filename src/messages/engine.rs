@@ -7,6 +7,7 @@ use crate::actors::engine::staged::Staged;
 use crate::backend::admission_control::Reservation;
 use crate::backend::retention_guard::RetentionGuard;
 use crate::canvas::admission::backlog::Lane;
+use crate::canvas::admission::control::{ControlChange, ControlTarget};
 use crate::canvas::freeze::Node;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::parked::ParkedTask;
@@ -22,6 +23,7 @@ pub(crate) enum EngineMessage {
     FindByKey(FindByKey),
     Confirm(Confirm),
     EndPause(EndPause),
+    Control(Control),
     Release(Release),
     Forget(Forget),
     Revoke(Revoke),
@@ -75,6 +77,15 @@ pub(crate) struct Confirm {
 #[derive(Debug)]
 pub(crate) struct EndPause {
     pub(crate) done: oneshot::Sender<()>,
+}
+
+/// Changes the settings of a queue or a task.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) target: ControlTarget,
+    pub(crate) change: ControlChange,
+    /// Answered once that is durable. Dropped if the engine halts first.
+    pub(crate) done: oneshot::Sender<Result<()>>,
 }
 
 /// Releases a task from quarantine.

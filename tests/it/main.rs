@@ -2,8 +2,10 @@
 
 mod attempts;
 mod backlog;
+mod calls;
 mod canvas;
 mod celery_json;
+mod control;
 mod data;
 mod dependencies;
 mod disk;
@@ -17,6 +19,7 @@ mod fuzz;
 mod golden;
 mod hostile;
 mod in_flight;
+mod keyed_limits;
 mod lazy;
 mod limits;
 mod links;

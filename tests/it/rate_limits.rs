@@ -1,6 +1,5 @@
 //! Limits on how many tasks start in a period.
 
-use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use chordal::persistence::MemoryStore;
@@ -9,8 +8,8 @@ use chordal::{
     AppBuilder, Clock, Error, FailureKind, Parameter, RateLimit, StartError, State, Task,
     TaskOptions,
 };
-use tokio::sync::watch;
 
+use crate::calls::{CALLS, call, calls, reached};
 use crate::disk::Disk;
 use crate::recovery::within;
 
@@ -20,24 +19,6 @@ mod rate;
 const MOMENT: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// The keys of the calls so far, in order. Each test has keys of its own.
-static CALLS: LazyLock<watch::Sender<Vec<String>>> = LazyLock::new(Default::default);
-
-fn call(key: &str) {
-    CALLS.send_modify(|calls| calls.push(key.to_owned()));
-}
-
-fn calls(key: &str) -> usize {
-    CALLS.borrow().iter().filter(|of| *of == key).count()
-}
-
-/// Waits for so many calls.
-async fn reached(key: &str, count: usize) {
-    let mut all = CALLS.subscribe();
-    let enough = all.wait_for(|calls| calls.iter().filter(|of| *of == key).count() >= count);
-    drop(enough.await.unwrap());
-}
 
 /// Waits for so many calls, and checks that there are no more.
 async fn called(app: &App, key: &str, count: usize) {

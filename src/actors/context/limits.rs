@@ -147,7 +147,9 @@ impl LimitOfTask {
 impl EngineContext {
     /// Returns whether a task with these options is under a limit.
     pub(crate) fn is_limited(&self, entry: &Entry, own: Option<&Options>) -> bool {
-        entry.is_limited() || self.turns_of(entry, own).is_some()
+        entry.is_limited()
+            || self.turns_of(entry, own).is_some()
+            || self.controls_of(entry).is_some()
     }
 
     /// Returns how the queue of a task serves keys in turn, if it does.
@@ -192,23 +194,20 @@ impl EngineContext {
         purpose: Purpose,
     ) -> Option<LimitSet> {
         let turns = self.turns_of(entry, child.def().options.as_deref());
-        if turns.is_none() && !entry.is_limited() {
+        let controlled = self.controls_of(entry);
+        if turns.is_none() && controlled.is_none() && !entry.is_limited() {
             return None;
         }
         let of_task = self.0.tasks.limits.of.get(entry.name);
         let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
         let limits = dispatcher.limits();
-        let own = match (of_task, turns) {
-            (
-                Some(LimitsOfTask {
-                    fixed: Some(sets), ..
-                }),
-                None,
-            ) => {
-                return sets.of(purpose).map(|set| limits.share(set));
-            }
-            (of_task, _) => of_task.map(|of| &of.all[..]).unwrap_or_default(),
-        };
+        if turns.is_none()
+            && controlled.is_none()
+            && let Some(sets) = of_task.and_then(|of| of.fixed)
+        {
+            return sets.of(purpose).map(|set| limits.share(set));
+        }
+        let own = of_task.map(|of| &of.all[..]).unwrap_or_default();
         let all = own.iter().filter(|limit| limit.is_for(purpose));
         let keyed = all.chain(turns).map(|limit| {
             let key = limit.by.as_deref().map(|by| {
@@ -218,7 +217,14 @@ impl EngineContext {
             (limit.number, key.unwrap_or_default())
         });
         let keyed: Vec<_> = keyed.collect();
-        limits.acquire(keyed.iter().map(|(number, key)| (*number, &**key)))
+        let pause = controlled.filter(|_| purpose == Purpose::Start);
+        let controls = [
+            pause.map(|of| of.pause),
+            controlled.map(|of| of.concurrency),
+        ];
+        let controls = controls.into_iter().flatten().map(|number| (number, ""));
+        let keyed = keyed.iter().map(|(number, key)| (*number, &**key));
+        limits.acquire(keyed.chain(controls))
     }
 
     /// Releases limits that no task takes over.

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod commits;
+mod controls;
 mod limits;
 mod quarantine;
 mod revocation;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use actix::{Addr, Recipient};
 
 use self::commits::Commits;
+use self::controls::Controls;
 use self::limits::TaskLimits;
 use self::quarantine::Trials;
 pub(crate) use self::quarantine::{RecoveredState, TrialSettings};
@@ -61,7 +63,7 @@ struct Inner {
     handle: Arc<EngineHandle>,
     executor: Arc<Executor>,
     limits: Limits,
-    slots: QueueSlots,
+    controls: Controls,
 }
 
 /// Starts the actors of children. The composition root hands it in, because these actors use the
@@ -115,6 +117,7 @@ impl EngineContext {
         let returns = parts.handle.inbox.returns().clone();
         let session = SessionState::new(
             recovered.session,
+            recovered.additions,
             recovered.abort_note,
             recovered.last_root,
             recovered.pending,
@@ -126,6 +129,7 @@ impl EngineContext {
             view.clock.steady_ms(),
         );
         let tasks = Tasks::new(returns, &parts.limits, task_limits, start_limits);
+        let controls = Controls::new(parts.slots, recovered.controls);
         let engine = Self(Rc::new(Inner {
             commits: Commits::new(parts.committer, recovered.last_commit),
             workflows: Workflows::default(),
@@ -140,9 +144,10 @@ impl EngineContext {
             handle: parts.handle,
             executor: parts.executor,
             limits: parts.limits,
-            slots: parts.slots,
+            controls,
         }));
         engine.open_quarantine(recovered.notes);
+        engine.open_controls();
         for key in outdated {
             engine.delete(key);
         }

@@ -9,6 +9,7 @@ use super::limits::Purpose;
 use crate::actors::dispatch::dispatcher::Ready;
 use crate::actors::dispatch::permit::Slot;
 use crate::backend::pool;
+use crate::canvas::admission::control::{ControlTarget, Settings};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::admission::start_limits::LimitSet;
 use crate::canvas::id::Id;
@@ -21,7 +22,7 @@ use crate::messages::scheduler::WakeAt;
 use crate::messages::task::{TaskKey, TaskMessage};
 use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
-use crate::persistence::records::meta::{self, Session};
+use crate::persistence::records::meta::{self, Additions, Session};
 use crate::persistence::records::reader::Reader;
 use crate::persistence::records::starts::StoredLimit;
 use crate::persistence::records::steady::ClockReading;
@@ -34,6 +35,7 @@ use crate::task::Entry;
 pub(crate) struct RecoveredState {
     /// An upper bound of their commit numbers.
     pub(super) last_commit: u64,
+    pub(super) additions: Additions,
     /// This session, whose end is still to be recorded.
     pub(super) session: Session,
     pub(super) quarantine: Quarantine<TrialCandidate>,
@@ -41,6 +43,8 @@ pub(crate) struct RecoveredState {
     pub(super) notes: Vec<SuspectUpdate>,
     /// The starts under each limit.
     pub(super) starts: Vec<StoredLimit>,
+    /// What was set for queues and tasks.
+    pub(super) controls: Vec<(ControlTarget, Settings)>,
     /// The pending load.
     pub(crate) pending: Load,
     /// The latest workflow that an earlier session stored.
@@ -79,7 +83,7 @@ impl RecoveredState {
     ) -> Result<Self, StoreError> {
         let directory = store.directory();
         let has_aborted = directory.is_some_and(aborts::is_noted);
-        let (opening, session, last_end) =
+        let (used, session, last_end) =
             meta::open(store, durability, has_aborted, clock, additions)?;
         let directory = directory.filter(|_| trials.note_aborts);
         let mut suspects = Vec::new();
@@ -95,11 +99,13 @@ impl RecoveredState {
         let (quarantine, more) = Quarantine::open(suspects, last_end, trials.crashes, wall_ms);
         notes.extend(more);
         Ok(Self {
-            last_commit: opening.last_commit(),
+            last_commit: used.last_commit(),
+            additions: used,
             session,
             quarantine,
             notes,
             starts: reader.starts()?,
+            controls: reader.controls()?,
             pending: reader.pending()?,
             abort_note: directory.and_then(AbortNote::make),
             last_root: reader.last_id()?,

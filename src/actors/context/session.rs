@@ -1,7 +1,7 @@
 //! The session of this process with the store: when it began, how it ends, the clock readings
 //! beside delays, and the pending load.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use super::EngineContext;
 use crate::actors::child::Child;
@@ -12,7 +12,7 @@ use crate::canvas::id::Id;
 use crate::canvas::time::Time;
 use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
-use crate::persistence::records::meta::Session;
+use crate::persistence::records::meta::{Additions, Session};
 use crate::persistence::store::fs::aborts::AbortNote;
 
 /// A reading of the clocks is recorded beside delays, but at most this often, in milliseconds. A
@@ -34,11 +34,13 @@ pub(super) struct SessionState {
     pending: Cell<(Load, Load)>,
     /// The time of the last recorded clock reading.
     recorded: Cell<Time>,
+    additions: RefCell<Additions>,
 }
 
 impl SessionState {
     pub(super) fn new(
         session: Session,
+        additions: Additions,
         abort_note: Option<AbortNote>,
         last_root: Option<Id>,
         pending: Load,
@@ -50,6 +52,7 @@ impl SessionState {
             last_root,
             pending: Cell::new((pending, pending)),
             recorded: Cell::new(now),
+            additions: RefCell::new(additions),
         }
     }
 }
@@ -58,6 +61,14 @@ impl EngineContext {
     /// Returns whether a workflow was submitted in this session, and so to this build.
     pub(crate) fn is_of_this_session(&self, root: Id) -> bool {
         Some(root) > self.0.session.last_root
+    }
+
+    /// Notes in the batch that is being filled that the store uses an addition to the format.
+    pub(super) fn use_addition(&self, addition: &str) {
+        let record = self.0.session.additions.borrow_mut().add(addition);
+        if let Some((key, record)) = record {
+            self.put(key, record);
+        }
     }
 
     /// Adds to the pending load. The caller adds the workflow's record to the same batch.

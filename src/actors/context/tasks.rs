@@ -166,7 +166,7 @@ impl EngineContext {
     pub(crate) fn slot(&self, entry: &Entry, own: Option<&Options>) -> Slot {
         let own = own.and_then(|own| own.queue.as_deref());
         let name = own.unwrap_or(entry.options.queue);
-        let slots = || self.0.slots.of(name);
+        let slots = || self.slots_of(name);
         Slot {
             queue: self.0.tasks.dispatcher.borrow_mut().queue(name, slots),
             kind: match entry.options.blocking {

@@ -15,6 +15,25 @@ use crate::messages::task::TaskKey;
 pub(crate) struct Slots {
     pub(crate) asynchronous: usize,
     pub(crate) blocking: usize,
+    /// None of them is granted.
+    pub(crate) are_paused: bool,
+}
+
+impl Slots {
+    /// Returns this many slots for async tasks and as many for blocking ones.
+    pub(crate) fn of_either_kind(tasks: u64) -> Self {
+        Self::new(tasks, tasks)
+    }
+
+    /// Returns so many slots. More than this machine can count limit nothing.
+    pub(crate) fn new(asynchronous: u64, blocking: u64) -> Self {
+        let count = |tasks| usize::try_from(tasks).unwrap_or(usize::MAX);
+        Self {
+            asynchronous: count(asynchronous),
+            blocking: count(blocking),
+            are_paused: false,
+        }
+    }
 }
 
 /// The slots of each queue.
@@ -79,6 +98,8 @@ struct QueueState<C> {
     name: String,
     /// The queue is listed in `paced`.
     is_paced: bool,
+    /// No slot is granted.
+    is_paused: bool,
     /// The number of references to its slots from outside that are neither held nor waited for.
     pins: usize,
     asynchronous: SlotPool<C>,
@@ -160,6 +181,7 @@ impl<C> Dispatcher<C> {
         let queue = Some(Box::new(QueueState {
             name: name.to_owned(),
             is_paced: false,
+            is_paused: slots.are_paused,
             pins: 0,
             asynchronous: SlotPool::new(self.window),
             blocking: SlotPool::new(self.window),
@@ -212,7 +234,7 @@ impl<C> Dispatcher<C> {
         task: Ready<C>,
     ) -> Option<(Ready<C>, Permit)> {
         self.waiting += 1;
-        if self.grants_nothing() {
+        if self.grants_nothing() || self.is_paused_at(slot) {
             self.of(slot).queue.wait(priority, task);
             return None;
         }
@@ -244,8 +266,10 @@ impl<C> Dispatcher<C> {
         // (A slot is free only if no task waits for it in its queue.)
         while let Some(next) = {
             let queues = &self.queues;
-            let has_slot =
-                |slot| pool_of(queues, slot).is_some_and(|pool| pool.queue.has_free_slot());
+            let has_slot = |slot| {
+                let is_paused = is_paused_at(queues, slot);
+                !is_paused && pool_of(queues, slot).is_some_and(|pool| pool.queue.has_free_slot())
+            };
             self.limits.next(now_ms, has_slot)
         } {
             granted.push(self.grant_limited(next));
@@ -284,7 +308,7 @@ impl<C> Dispatcher<C> {
             self.limits.put_back(limits, now_ms());
             self.limits.release(limits);
         }
-        if self.grants_nothing() {
+        if self.grants_nothing() || self.is_paused_at(slot) {
             return None;
         }
         if self.limits.has_waiting(slot) {
@@ -350,6 +374,9 @@ impl<C> Dispatcher<C> {
     /// Slots that are held and no longer there are not granted again when they are returned.
     pub(crate) fn set_slots(&mut self, queue: u32, slots: Slots) -> Vec<(Ready<C>, Permit)> {
         let mut granted = Vec::new();
+        if let Some(state) = &mut self.queues[queue as usize] {
+            state.is_paused = slots.are_paused;
+        }
         let kinds = [
             (SlotKind::Async, slots.asynchronous),
             (SlotKind::Blocking, slots.blocking),
@@ -364,6 +391,15 @@ impl<C> Dispatcher<C> {
 
     fn grants_nothing(&self) -> bool {
         self.draining || self.is_held || self.is_paused
+    }
+
+    fn is_paused_at(&self, slot: Slot) -> bool {
+        is_paused_at(&self.queues, slot)
+    }
+
+    /// Returns the number of a queue if it has been used.
+    pub(crate) fn number_of(&self, queue: &str) -> Option<u32> {
+        self.numbers.get(queue).copied()
     }
 
     fn grant_all(&mut self) -> Vec<(Ready<C>, Permit)> {
@@ -381,7 +417,7 @@ impl<C> Dispatcher<C> {
 
     /// Grants the free slots to waiting tasks.
     fn grant_waiting(&mut self, slot: Slot, granted: &mut Vec<(Ready<C>, Permit)>) {
-        if self.grants_nothing() {
+        if self.grants_nothing() || self.is_paused_at(slot) {
             return;
         }
         while let Some(task) = self.of(slot).queue.next() {
@@ -398,7 +434,11 @@ impl<C> Dispatcher<C> {
         limits: Option<LimitSet>,
         now_ms: u64,
     ) -> Option<Permit> {
-        if self.draining || self.is_paused || !self.of(slot).queue.take_slot() {
+        let is_closed = limits.is_some_and(|set| self.limits.is_closed(set));
+        if self.draining || self.is_paused || self.is_paused_at(slot) || is_closed {
+            return None;
+        }
+        if !self.of(slot).queue.take_slot() {
             return None;
         }
         if let Some(limits) = limits {
@@ -538,6 +578,11 @@ impl<C> Dispatcher<C> {
     }
 }
 
+fn is_paused_at<C>(queues: &[Option<Box<QueueState<C>>>], slot: Slot) -> bool {
+    let queue = queues[slot.queue as usize].as_ref();
+    queue.is_some_and(|queue| queue.is_paused)
+}
+
 fn pool_of<C>(queues: &[Option<Box<QueueState<C>>>], slot: Slot) -> Option<&SlotPool<C>> {
     let queue = queues[slot.queue as usize].as_ref()?;
     Some(match slot.kind {
@@ -576,6 +621,7 @@ mod tests {
     const SLOTS: Slots = Slots {
         asynchronous: 2,
         blocking: 1,
+        are_paused: false,
     };
 
     fn dispatcher() -> Dispatcher<()> {
@@ -645,6 +691,7 @@ mod tests {
         let slots = |asynchronous| Slots {
             asynchronous,
             blocking: 1,
+            are_paused: false,
         };
         drop(dispatcher.set_slots(slot.queue, slots(1)));
         let held = dispatcher.request(slot, 0, Ready::New(()));

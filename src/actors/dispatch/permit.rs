@@ -22,6 +22,8 @@ pub(crate) struct Slot {
 pub(crate) struct Permit {
     slot: Slot,
     limits: Option<LimitSet>,
+    /// It was granted for an attempt that starts, and not for one that has waited and goes on.
+    is_for_start: bool,
     /// The start that the limits have granted, until the function is called. An attempt that goes on
     /// after a wait has none.
     start: Option<Start>,
@@ -57,18 +59,18 @@ pub(crate) struct Returns {
 }
 
 impl Permit {
-    /// Returns a permit for a slot, under these limits. `is_start`: they have granted a start.
+    /// Returns a permit for a slot, under these limits. `is_for_start`: for an attempt that starts.
     pub(crate) fn new(
         slot: Slot,
         limits: Option<LimitSet>,
-        is_start: bool,
+        is_for_start: bool,
         returns: Arc<Returns>,
     ) -> Self {
-        let is_start = is_start && limits.is_some();
         Self {
             slot,
             limits,
-            start: is_start.then_some(Start::Granted),
+            is_for_start,
+            start: (is_for_start && limits.is_some()).then_some(Start::Granted),
             returns: Some(returns),
         }
     }
@@ -87,6 +89,16 @@ impl Permit {
             returns.called.lock().push(limits);
             returns.wake.notify_one();
         }
+    }
+
+    /// Returns the limits that it is under.
+    pub(crate) fn limits(&self) -> Option<LimitSet> {
+        self.limits
+    }
+
+    /// Returns whether it was granted for an attempt that starts.
+    pub(crate) fn is_for_start(&self) -> bool {
+        self.is_for_start
     }
 
     /// Returns whether it includes a start that limits have granted.

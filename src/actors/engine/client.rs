@@ -17,14 +17,15 @@ use crate::backend::durable_view::DurableView;
 use crate::backend::retention_guard::RetentionGuard;
 use crate::backend::{Backend, Inspect, WhenFull, take_idempotency_key};
 use crate::canvas::Canvas;
+use crate::canvas::admission::control::{ControlChange, ControlTarget};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
-use crate::error::{Error, Result, SubmitError};
+use crate::error::{ControlError, Error, Result, SubmitError};
 use crate::messages::engine::{
-    Confirm, EndPause, EngineMessage, FindByKey, Forget, Release, Revoke, Shutdown, Submit,
+    Confirm, Control, EndPause, EngineMessage, FindByKey, Forget, Release, Revoke, Shutdown, Submit,
 };
 use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::definition::Definition;
@@ -82,6 +83,27 @@ impl Backend for EngineHandle {
             self.view.check_open()?;
             self.ask(|done| EngineMessage::EndPause(EndPause { done }))
                 .await
+        }
+        .boxed()
+    }
+
+    fn control(&self, target: ControlTarget, change: ControlChange) -> BoxFuture<'_, Result<()>> {
+        async move {
+            self.view.check_open()?;
+            if let ControlTarget::Task(name) = &target
+                && self.registry.get(name).is_none()
+            {
+                let name = name.clone();
+                return Err(ControlError::UnknownTask { name }.into());
+            }
+            let control = |done| {
+                EngineMessage::Control(Control {
+                    target,
+                    change,
+                    done,
+                })
+            };
+            self.ask(control).await?
         }
         .boxed()
     }

@@ -29,7 +29,7 @@ use super::event_queue::EventQueue;
 use crate::canvas::id::Id;
 use crate::canvas::time::{Earliest, Moment};
 use crate::error::Error;
-use crate::messages::engine::{Confirm, EndPause, EngineMessage, Shutdown, Sweep};
+use crate::messages::engine::{Confirm, Control, EndPause, EngineMessage, Shutdown, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
 use crate::messages::supervisor::{ChildEvent, ChildExited, EventsReady, Launch, RestartChild};
 use crate::testing::hooks;
@@ -140,6 +140,15 @@ impl Handler<EngineMessage> for EngineActor {
                 self.engine.resume();
                 // The caller may have stopped waiting.
                 let _ = done.send(());
+                Ok(())
+            }
+            EngineMessage::Control(Control {
+                target,
+                change,
+                done,
+            }) => {
+                self.engine.control(target, change);
+                self.engine.then(PostCommit::Done(done));
                 Ok(())
             }
             EngineMessage::Release(request) => self.release(request),

@@ -244,10 +244,10 @@ impl Job {
         let Some(activation) = &mut self.activation else {
             return;
         };
-        // A slot without a start was asked for by an attempt of a limited task, and is for that one.
+        // An attempt of a limited task has asked for it.
         let own = self.child.def().options.as_deref();
         let is_limited = self.engine.is_limited(activation.entry, own);
-        let is_for_attempt = is_limited && !permit.has_start();
+        let is_for_attempt = is_limited && !permit.is_for_start();
         // The slot goes to a waiting call whose attempt still runs, if there is one.
         if !permit.has_start()
             && let Some(waiters) = &mut activation.waiters
@@ -261,6 +261,10 @@ impl Job {
         }
         if is_for_attempt {
             return;
+        }
+        if !self.engine.is_under_controls(activation.entry, &permit) {
+            self.engine.release(permit.into_returned());
+            return self.request(context);
         }
         if self.suspicion == SuspectStatus::Trial {
             self.suspicion = SuspectStatus::Watched;

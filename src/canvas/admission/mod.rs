@@ -1,6 +1,7 @@
 //! The limits on what is in memory and on what runs, as pure state machines.
 
 pub(crate) mod backlog;
+pub(crate) mod control;
 pub(crate) mod pending_limit;
 pub(crate) mod queue;
 pub(crate) mod rate_window;

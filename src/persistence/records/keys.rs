@@ -48,11 +48,24 @@ pub(crate) const IMPORTING: &[u8] = b"m/importing";
 /// Before the kind and the name of a [limit](super::starts).
 pub(crate) const STARTS: &[u8] = b"m/starts/";
 
+/// Before the kind and the name of a queue or task that is [controlled](super::controls).
+pub(crate) const CONTROLS: &[u8] = b"m/controls/";
+
 /// Returns the range of all records of [starts](super::starts).
 pub(crate) fn all_starts() -> (Vec<u8>, Vec<u8>) {
-    let mut end = STARTS.to_vec();
+    all_behind(STARTS)
+}
+
+/// Returns the range of all records of [controls](super::controls).
+pub(crate) fn all_controls() -> (Vec<u8>, Vec<u8>) {
+    all_behind(CONTROLS)
+}
+
+/// Returns the range of all keys that begin with `prefix`, which ends in a slash.
+fn all_behind(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let mut end = prefix.to_vec();
     *end.last_mut().expect("it is not empty") += 1;
-    (STARTS.to_vec(), end)
+    (prefix.to_vec(), end)
 }
 
 /// Returns the smallest key of `tag` and the end of its keys, as a range for `Store::scan`.

@@ -25,13 +25,41 @@ const COMMIT_BITS: u32 = 40;
 /// under keys and of kinds of their own, and variants at the end of stored enums, without another
 /// version of the format. A build that lacks one of them refuses the store before it writes
 /// anything.
-const FEATURES: &[&str] = &[START_LIMITS, KEYED_LIMITS];
+const FEATURES: &[&str] = &[START_LIMITS, KEYED_LIMITS, CONTROLS];
 
 /// The addition of [records of starts](super::starts) under limits.
 pub(crate) const START_LIMITS: &str = "start-limits";
 
 /// The addition of such records for single keys of a limit.
 pub(crate) const KEYED_LIMITS: &str = "keyed-limits";
+
+/// The addition of [what was set](super::controls) for queues and tasks.
+pub(crate) const CONTROLS: &str = "controls";
+
+/// This opening of the store, and the additions to the format that the store uses.
+#[derive(Clone, Debug)]
+pub(crate) struct Additions {
+    opening: Opening,
+    used: Vec<String>,
+}
+
+impl Additions {
+    /// Returns a number above all commits of earlier openings; the commits of this opening follow
+    /// it.
+    pub(crate) fn last_commit(&self) -> u64 {
+        self.opening.number << COMMIT_BITS
+    }
+
+    /// Adds one that is about to be used. Returns the record for the same batch, unless the store
+    /// uses it already.
+    pub(crate) fn add(&mut self, addition: &str) -> Option<Pair> {
+        if self.used.iter().any(|one| one == addition) {
+            return None;
+        }
+        self.used.push(addition.to_owned());
+        Some((keys::META.to_vec(), self.opening.record(&self.used)))
+    }
+}
 
 impl Opening {
     /// Decodes the record of the store's last opening, with the additions that the store uses.
@@ -65,12 +93,6 @@ impl Opening {
             Some(record) => Self::of(&record).map(|(last, used)| (Some(last), used)),
             None => Ok((None, Vec::new())),
         }
-    }
-
-    /// Returns a number above all commits of earlier openings; the commits of this opening follow
-    /// it.
-    pub(crate) fn last_commit(self) -> u64 {
-        self.number << COMMIT_BITS
     }
 }
 
@@ -190,7 +212,7 @@ pub(crate) fn open(
     has_aborted: bool,
     clock: &ClockReading,
     needs: &[&str],
-) -> Result<(Opening, Session, LastEnd), StoreError> {
+) -> Result<(Additions, Session, LastEnd), StoreError> {
     check_import_complete(store)?;
     let (last, mut used) = Opening::last(store)?;
     for feature in needs {
@@ -218,7 +240,7 @@ pub(crate) fn open(
     store.apply(batch)?;
     store.sync(durability)?;
     let last_end = session.end_of(previous.as_ref(), traces);
-    Ok((opening, session, last_end))
+    Ok((Additions { opening, used }, session, last_end))
 }
 
 /// Fails if an import into this store was interrupted.
@@ -375,14 +397,14 @@ mod tests {
         );
         // An addition that this build knows stays on record.
         let (opened, _) = used(&[START_LIMITS]);
-        assert_eq!(opened.unwrap().0, Opening { number: 8 });
+        assert_eq!(opened.unwrap().0.opening, Opening { number: 8 });
         let listed = |store: &MemoryStore| Opening::last(store).unwrap().1;
         assert_eq!(listed(&store), [START_LIMITS]);
         open(&store, Durability::Power, false, &clock, &[START_LIMITS]).unwrap();
         assert_eq!(listed(&store), [START_LIMITS]);
         // A store that has listed the place for them and uses none is like one that has not.
         let (opened, _) = used(&[]);
-        assert_eq!(opened.unwrap().0, Opening { number: 8 });
+        assert_eq!(opened.unwrap().0.opening, Opening { number: 8 });
         assert_eq!(import(&MemoryStore::new(), &older[..]).unwrap(), 3);
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod backlog;
 pub(crate) mod children;
 pub(crate) mod codec;
 pub(crate) mod commit_builder;
+pub(crate) mod controls;
 pub(crate) mod definition;
 pub(crate) mod export;
 pub(crate) mod keys;

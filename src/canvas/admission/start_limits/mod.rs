@@ -191,6 +191,18 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         }
     }
 
+    /// Returns whether a set includes this limit, which is not divided by keys.
+    pub(crate) fn is_in(&self, number: LimitNumber, set: LimitSet) -> bool {
+        let budget = self.declared[number.0].budget;
+        budget.is_some_and(|budget| self.sets[set.0].budgets.contains(&budget))
+    }
+
+    /// Returns whether one of these limits lets no attempt run at all.
+    pub(crate) fn is_closed(&self, set: LimitSet) -> bool {
+        let mut budgets = self.sets[set.0].budgets.iter();
+        budgets.any(|budget| matches!(self.budgets[*budget].used, Used::Slots { of: 0, .. }))
+    }
+
     /// Returns the set of these limits, with a key for each that is divided by keys; `None` if there
     /// are none. The caller must [release](Self::release) it, or hand it to a task that does.
     pub(crate) fn acquire<'a>(

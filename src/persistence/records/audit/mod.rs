@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use self::cross_checks::CrossChecks;
 use super::backlog::Waiting;
 use super::codec::{self, Kind};
+use super::controls;
 use super::definition::WorkflowHeader;
 use super::keys;
 use super::meta::{Opening, Session};
@@ -151,6 +152,7 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
             let _: Load = codec::decode(Kind::Pending, key, record)?;
         }
         Some(b'm') if key.starts_with(keys::STARTS) => drop(starts::decode(key, record)?),
+        Some(b'm') if key.starts_with(keys::CONTROLS) => drop(controls::decode(key, record)?),
         Some(b'k') => drop(codec::decode::<Suspect>(Kind::Suspect, key, record)?),
         Some(b'm') if key == keys::IMPORTING || key == keys::STOPPING => {
             codec::decode::<()>(Kind::Mark, key, record)?;
