@@ -26,6 +26,7 @@ pub(crate) fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     let mut refusals = Errors::default();
     let in_impl = function::in_impl(&item).is_some();
     let function = Function::read(item, options.blocking, &mut refusals);
+    options.check_parameters(&function.parameters(), &mut errors);
 
     // A function that cannot be a task still defines its name, so that imports of it resolve. An
     // `impl` block cannot contain a struct.

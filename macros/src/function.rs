@@ -103,6 +103,12 @@ impl Function {
             .is_some_and(|first| first.streams.is_some())
     }
 
+    /// Returns the names of its parameters, as callers refer to them.
+    pub(crate) fn parameters(&self) -> Vec<String> {
+        let names = self.params.iter();
+        names.map(|param| param.ident.unraw().to_string()).collect()
+    }
+
     /// Returns the default name under which the task is registered.
     pub(crate) fn name(&self) -> String {
         self.ident.unraw().to_string()

@@ -145,7 +145,7 @@ mod types;
 /// |---|---|---|
 /// | `name = "shop.charge"` | the function's name | the name under which it is registered and stored |
 /// | `queue = "payments"` | `"default"` | the queue in which it waits for a slot |
-/// | `priority = 5` | 0 | 0 to 9; among the tasks that wait in one queue the highest starts first |
+/// | `priority = 5` | 0 | 0 to 9; among the tasks that wait in one queue the highest starts first, and one that waits longest is passed over 31 times at most |
 /// | `max_retries = 3` | 0 | how often a failed attempt is retried; without it the five options below have no effect |
 /// | `retry_backoff = "5s"` | `"1s"` | the first delay; each further one doubles |
 /// | `retry_backoff_max = "2m"` | `"10m"` | the maximum of the doubling delay |
@@ -156,7 +156,10 @@ mod types;
 /// | `time_limit = "45s"` | none | how long one attempt may take |
 /// | `rate_limit = "10/m"` | none | how many attempts may start in a period, in the whole app; `"100/15s"` for a period of several units |
 /// | `burst = 5` | 1 | how many of these may start at once, instead of evenly spread |
-/// | `limit = "stripe"` | none | the name of a limit on starts that the task shares, set with `AppBuilder::limit` |
+/// | `limit_by = "tenant"` | none | the parameter that divides the rate: each value of it has the whole rate |
+/// | `limit = "stripe"` | none | the name of a limit that the task shares, set with `AppBuilder::limit` or `AppBuilder::limit_concurrency` |
+/// | `concurrency = 4` | none | how many attempts run at once, in the whole app |
+/// | `concurrency_by = "tenant"` | none | the parameter that divides the concurrency |
 /// | `blocking` | no | a plain `fn`, run on the blocking pool |
 ///
 /// A duration is a number and a unit (`ms`, `s`, `m`, `h`, `d`), or several from large to small:

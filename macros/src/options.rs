@@ -3,7 +3,7 @@
 use darling::{Error, FromMeta, ast::NestedMeta};
 use proc_macro2::{Literal, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
-use syn::{Expr, Lit, Meta};
+use syn::{Expr, Lit, LitStr, Meta};
 
 use crate::rate::{self, Rate};
 use crate::{duration, errors::Errors};
@@ -61,12 +61,12 @@ pub(crate) struct Options {
     burst: Option<u32>,
     #[darling(with = read_text)]
     limit: Option<String>,
-    #[darling(with = read_text)]
-    limit_by: Option<String>,
+    #[darling(with = read_parameter)]
+    limit_by: Option<LitStr>,
     #[darling(with = read_concurrency)]
     concurrency: Option<u32>,
-    #[darling(with = read_text)]
-    concurrency_by: Option<String>,
+    #[darling(with = read_parameter)]
+    concurrency_by: Option<LitStr>,
     #[darling(with = read_word)]
     pub(crate) blocking: bool,
 }
@@ -151,6 +151,31 @@ impl Options {
                 "`burst` is above the starts of `rate_limit`, which holds in every period",
             ),
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses a limit that is divided by a parameter which the function does not have.
+    pub(crate) fn check_parameters(&self, parameters: &[String], errors: &mut Errors) {
+        let keys = [
+            ("limit_by", &self.limit_by),
+            ("concurrency_by", &self.concurrency_by),
+        ];
+        for (option, by) in keys {
+            let Some(by) = by else { continue };
+            if !parameters.contains(&by.value()) {
+                let listed: Vec<_> = parameters.iter().map(|name| format!("`{name}`")).collect();
+                let listed = match listed.is_empty() {
+                    true => "the task takes no arguments".to_owned(),
+                    false => format!("its parameters are {}", listed.join(", ")),
+                };
+                errors.at(
+                    by,
+                    format!(
+                        "`{option}` names a parameter, and `{}` is none: {listed}",
+                        by.value()
+                    ),
+                );
+            }
         }
     }
 
@@ -241,6 +266,13 @@ fn read_text(meta: &Meta) -> darling::Result<Option<String>> {
         .with_span(text)),
         Some(Lit::Str(text)) => Ok(Some(text.value())),
         _ => Err(expected(meta, "a string", "\"shop.orders\"")),
+    }
+}
+
+fn read_parameter(meta: &Meta) -> darling::Result<Option<LitStr>> {
+    match literal(meta) {
+        Some(Lit::Str(name)) => Ok(Some(name.clone())),
+        _ => Err(expected(meta, "the name of a parameter", "\"tenant\"")),
     }
 }
 

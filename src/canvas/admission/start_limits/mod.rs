@@ -459,7 +459,8 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         let line = &mut self.lines[number];
         let (set, place, position) = (line.set, line.place, line.position);
         let grants = self.places.get(&place).map_or(0, |place| place.grants);
-        let passed = u64::from(line.passed) + (grants - line.ready_since) + 1;
+        // If nothing started at its place meanwhile, the budget went to another place.
+        let passed = u64::from(line.passed) + (grants - line.ready_since).max(1);
         line.passed = u32::try_from(passed).unwrap_or(u32::MAX);
         line.state = LineState::Blocked(blocking);
         self.place(place).ready.remove(number, position);
