@@ -18,7 +18,8 @@
 //! - each task of a workflow runs under one id, and each attempt of it once: one body per chord,
 //!   one errback per failure, and no task that was not submitted;
 //! - no task that the store shows as ended starts again, and attempts are bounded;
-//! - no queue runs more tasks than it has slots, no task starts before its time, and of the tasks
+//! - no queue runs more tasks than it has slots, a paused queue starts nothing, though the process
+//!   ends meanwhile (an operator pauses queues in every seventh seed), no task starts before its time, and of the tasks
 //!   that wait in one queue the one with the highest priority starts first, and among equals the
 //!   oldest;
 //! - a store that has failed is not called again, and a clean stop leaves no unsynced write;
@@ -79,6 +80,7 @@
 //! feature, rate limits, belongs in `plan.rs` as an option of a role.
 
 mod clock_steps;
+mod controls;
 mod dice;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/it/disk.rs"]

@@ -13,6 +13,7 @@ use chordal::{App, AsyncResult, Error, Id, IdError};
 use serde_json::Value;
 use tokio::task::LocalSet;
 
+use crate::controls;
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::lookups;
@@ -110,6 +111,14 @@ impl Driver {
                 }
             });
         }
+        tokio::task::spawn_local({
+            let (world, app) = (world.clone(), app.clone());
+            async move {
+                if let Err(error) = controls::operate(&world, &app).await {
+                    check_error(&world, &error);
+                }
+            }
+        });
         let mut stopping = None;
         let mut steps_left = None;
         for step in 0..MAX_STEPS {

@@ -25,7 +25,40 @@ pub(crate) fn task_of(seed: u64, key: u64, role: &Role) -> Option<&'static str> 
         None,
         Some("simulate.limited"),
         Some("simulate.sharing"),
+        Some(KEYED),
     ])
+}
+
+/// The task whose limits are divided by its argument `tenant`.
+pub(crate) const KEYED: &str = "simulate.keyed";
+
+/// Returns the tenant of a task.
+pub(crate) fn tenant_of(key: u64) -> u64 {
+    key % 2
+}
+
+/// The running attempts of each tenant.
+#[derive(Debug, Default)]
+pub(crate) struct Tenants(RefCell<BTreeMap<u64, usize>>);
+
+impl Tenants {
+    /// Notes that an attempt runs; returns a fault if another of its tenant runs.
+    pub(crate) fn enter(&self, tenant: u64) -> Option<String> {
+        let mut all = self.0.borrow_mut();
+        let running = all.entry(tenant).or_default();
+        *running += 1;
+        (*running > 1).then(|| format!("{running} attempts of tenant {tenant} run at once"))
+    }
+
+    pub(crate) fn leave(&self, tenant: u64) {
+        if let Some(running) = self.0.borrow_mut().get_mut(&tenant) {
+            *running = running.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.borrow_mut().clear();
+    }
 }
 
 /// Returns the shared limit of a seed: starts, milliseconds and the starts at once.
@@ -48,26 +81,39 @@ pub(crate) fn shared(seed: u64) -> RateLimit {
 
 /// The starts of limited tasks, over all lives.
 #[derive(Debug, Default)]
-pub(crate) struct Starts(RefCell<BTreeMap<&'static str, Vec<u64>>>);
+pub(crate) struct Starts(RefCell<BTreeMap<(&'static str, Option<u64>), Vec<u64>>>);
 
 impl Starts {
     /// Notes a start; returns a fault if there were too many in a period.
-    pub(crate) fn note(&self, seed: u64, task: &str, now_ms: u64) -> Option<String> {
+    pub(crate) fn note(
+        &self,
+        seed: u64,
+        task: &str,
+        tenant: Option<u64>,
+        now_ms: u64,
+    ) -> Option<String> {
         let (starts, period_ms, _) = shared_of(seed);
-        let mut limits = vec![(SHARED, starts, period_ms)];
-        if task == "simulate.limited" {
-            limits.push((OWN, 2, 3_000));
-        }
+        let limits = match task {
+            KEYED => vec![((KEYED, tenant), 1, 2_000)],
+            "simulate.limited" => {
+                vec![((SHARED, None), starts, period_ms), ((OWN, None), 2, 3_000)]
+            }
+            _ => vec![((SHARED, None), starts, period_ms)],
+        };
         let mut all = self.0.borrow_mut();
-        limits.into_iter().find_map(|(name, starts, period_ms)| {
-            let times = all.entry(name).or_default();
-            times.push(now_ms);
-            let in_period = times.iter().filter(|at_ms| **at_ms + period_ms >= now_ms);
-            let in_period = in_period.count();
-            (in_period > starts as usize).then(|| {
-                format!("{in_period} starts under the limit {name}, {starts} in {period_ms} ms")
+        limits
+            .into_iter()
+            .find_map(|(name, starts, period_ms): (_, u32, u64)| {
+                let times = all.entry(name).or_default();
+                times.push(now_ms);
+                let in_period = times.iter().filter(|at_ms| **at_ms + period_ms >= now_ms);
+                let in_period = in_period.count();
+                (in_period > starts as usize).then(|| {
+                    format!(
+                        "{in_period} starts under the limit {name:?}, {starts} in {period_ms} ms"
+                    )
+                })
             })
-        })
     }
 
     /// Forgets all starts: the store has lost some.

@@ -243,6 +243,7 @@ impl Plan {
             return task;
         };
         let mut task = match limits::task_of(self.seed, key, role) {
+            Some(limits::KEYED) => Canvas::immutable(limits::KEYED, (key, limits::tenant_of(key))),
             Some(limited) => Canvas::immutable(limited, (key,)),
             None if role.blocking => Canvas::immutable("simulate.blocking", (key,)),
             None => task,

@@ -4,13 +4,14 @@ use chordal::TaskEntry;
 use chordal::prelude::*;
 use serde_json::Value;
 
+use crate::limits;
 use crate::model::{Acc, Form, fold_in, give};
 use crate::plan::{Detour, End};
 use crate::world::{self, Presence};
 
-pub(crate) fn all() -> [TaskEntry; 9] {
+pub(crate) fn all() -> [TaskEntry; 10] {
     tasks![
-        source, relay, blocking, limited, sharing, calling, replaced, adding, fold
+        source, relay, blocking, limited, sharing, keyed, calling, replaced, adding, fold
     ]
 }
 
@@ -44,14 +45,29 @@ pub(crate) fn blocking(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> 
     limit = "simulate.shared"
 )]
 async fn limited(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
-    world::start_limited(ctx, "simulate.limited");
+    world::start_limited(ctx, "simulate.limited", None);
     let _presence = attend(ctx, key).await?;
     end(ctx, key, give(None, key, false)).await
 }
 
 #[task(name = "simulate.sharing", limit = "simulate.shared")]
 async fn sharing(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
-    world::start_limited(ctx, "simulate.sharing");
+    world::start_limited(ctx, "simulate.sharing", None);
+    let _presence = attend(ctx, key).await?;
+    end(ctx, key, give(None, key, false)).await
+}
+
+/// Each tenant has a rate, and one attempt at once.
+#[task(
+    name = "simulate.keyed",
+    rate_limit = "1/2s",
+    limit_by = "tenant",
+    concurrency = 1,
+    concurrency_by = "tenant"
+)]
+async fn keyed(ctx: &TaskContext, key: u64, tenant: u64) -> Result<Value, TaskError> {
+    world::start_limited(ctx, limits::KEYED, Some(tenant));
+    let _tenant = world::enter_as(tenant);
     let _presence = attend(ctx, key).await?;
     end(ctx, key, give(None, key, false)).await
 }

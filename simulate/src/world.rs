@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::Options;
 use crate::clock_steps::{self, ClockStep};
+use crate::controls;
 use crate::dice::Dice;
 use crate::limits;
 use crate::model::Node;
@@ -62,6 +63,8 @@ pub(crate) struct World {
     /// Of each group that waits in one queue: the members that have started in this life.
     ranks: RefCell<BTreeMap<Id, Vec<(u8, usize)>>>,
     limited_starts: limits::Starts,
+    pub(crate) paused: controls::Paused,
+    tenants: limits::Tenants,
     /// The tasks that the store showed as ended at its last opening.
     pub(crate) ended: RefCell<BTreeSet<Id>>,
     /// The number of failures of each task so far that its role asked for.
@@ -123,6 +126,8 @@ impl World {
             has_lost: Cell::new(false),
             ranks: RefCell::default(),
             limited_starts: limits::Starts::default(),
+            paused: controls::Paused::default(),
+            tenants: limits::Tenants::default(),
             ended: RefCell::default(),
             detours: RefCell::default(),
             turns: RefCell::default(),
@@ -154,6 +159,7 @@ impl World {
         self.turns.borrow_mut().clear();
         self.sleepers.borrow_mut().clear();
         self.present.borrow_mut().clear();
+        self.tenants.clear();
         self.ended.borrow_mut().clear();
         self.ranks.borrow_mut().clear();
     }
@@ -163,6 +169,7 @@ impl World {
         self.log(|| "acknowledged submissions are lost".to_owned());
         self.has_lost.set(true);
         self.limited_starts.clear();
+        self.paused.clear();
         self.attempts.borrow_mut().clear();
     }
 
@@ -314,15 +321,35 @@ fn wait(turn: oneshot::Receiver<()>) -> Pin<Box<dyn Future<Output = ()> + Send>>
 
 /// Notes the start of a task under limits, and checks them. A task that was running at a crash may
 /// start at once, to find out whether it ends the process.
-pub(crate) fn start_limited(ctx: &TaskContext, task: &str) {
+pub(crate) fn start_limited(ctx: &TaskContext, task: &str, tenant: Option<u64>) {
     now(|world| {
         let starts = &world.limited_starts;
-        let fault = starts.note(world.seed, task, world.passed_ms.get());
+        let fault = starts.note(world.seed, task, tenant, world.passed_ms.get());
         let may_be_a_trial = ctx.attempt() > 1 && world.lives.get() > 1;
         if let Some(fault) = fault.filter(|_| !may_be_a_trial) {
             world.report_fault(fault);
         }
     });
+}
+
+/// A running attempt of a tenant.
+#[derive(Debug)]
+pub(crate) struct Tenancy(u64);
+
+/// Notes that an attempt of a tenant runs, and checks that it is the only one.
+pub(crate) fn enter_as(tenant: u64) -> Tenancy {
+    now(|world| {
+        if let Some(fault) = world.tenants.enter(tenant) {
+            world.report_fault(fault);
+        }
+    });
+    Tenancy(tenant)
+}
+
+impl Drop for Tenancy {
+    fn drop(&mut self) {
+        now(|world| world.tenants.leave(self.0));
+    }
 }
 
 /// Notes the start of a body, and checks that it may start now.
@@ -353,6 +380,13 @@ pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
         let most = 1 + role.retries() + world.lives.get() + world.deaths.get() as u32;
         if attempt > most {
             world.report_fault(format!("attempt {attempt} of task {key}, which has {most}"));
+        }
+        // (Other attempts may have started before the pause, and have read their arguments since.)
+        if role.alone
+            && !blocking
+            && let Some(fault) = world.paused.check_start(role.queue)
+        {
+            world.report_fault(fault);
         }
         let queue = (role.queue, blocking);
         let mut present = world.present.borrow_mut();

@@ -77,16 +77,22 @@ impl EngineContext {
         }
     }
 
-    /// Returns whether a permit for a start is under the limits that follow the task's settings. It
-    /// is not if the task waited for its slot before it was paused.
-    pub(crate) fn is_under_controls(&self, entry: &Entry, permit: &Permit) -> bool {
-        let Some(controlled) = self.controls_of(entry) else {
+    /// Returns whether an attempt may start with this permit. It may not if its queue or its task
+    /// was paused since the slot was granted, nor if it waited for the slot before there were
+    /// settings of the task: then it is not under the limits that follow them.
+    pub(crate) fn may_start(&self, entry: &Entry, permit: &Permit) -> bool {
+        if self.0.controls.settings.borrow().is_empty() {
             return true;
-        };
+        }
         let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
+        if dispatcher.is_paused_at(permit.slot()) {
+            return false;
+        }
         let limits = dispatcher.limits();
-        let is_in = |set| limits.is_in(controlled.pause, set);
-        permit.limits().is_some_and(is_in)
+        self.controls_of(entry).is_none_or(|controlled| {
+            let is_open = |set| limits.is_in(controlled.pause, set) && !limits.is_closed(set);
+            permit.limits().is_some_and(is_open)
+        })
     }
 
     /// Changes the settings of a queue or a task: at once, and in the batch that is being filled.

@@ -308,7 +308,9 @@ impl<C> Dispatcher<C> {
             self.limits.put_back(limits, now_ms());
             self.limits.release(limits);
         }
-        if self.grants_nothing() || self.is_paused_at(slot) {
+        // (The queue may have fewer slots by now.)
+        let has_slot = self.of(slot).queue.has_free_slot();
+        if !has_slot || self.grants_nothing() || self.is_paused_at(slot) {
             return None;
         }
         if self.limits.has_waiting(slot) {
@@ -389,12 +391,13 @@ impl<C> Dispatcher<C> {
         granted
     }
 
-    fn grants_nothing(&self) -> bool {
-        self.draining || self.is_held || self.is_paused
+    /// Returns whether no attempt may start in the queue of a slot.
+    pub(crate) fn is_paused_at(&self, slot: Slot) -> bool {
+        is_paused_at(&self.queues, slot)
     }
 
-    fn is_paused_at(&self, slot: Slot) -> bool {
-        is_paused_at(&self.queues, slot)
+    fn grants_nothing(&self) -> bool {
+        self.draining || self.is_held || self.is_paused
     }
 
     /// Returns the number of a queue if it has been used.
@@ -617,6 +620,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::canvas::admission::start_limits::{LimitName, Rule};
 
     const SLOTS: Slots = Slots {
         asynchronous: 2,
@@ -718,5 +722,35 @@ mod tests {
             .expect("its slot is left");
         assert!(dispatcher.release(last.into_returned(), || 0).is_none());
         assert_eq!((dispatcher.held(), dispatcher.waiting()), (0, 0));
+    }
+
+    #[test]
+    fn a_task_under_a_limit_gets_no_slot_that_was_removed() {
+        let mut dispatcher = dispatcher();
+        let slot = slot(&mut dispatcher, "mail");
+        let name = LimitName::Task("send".to_owned());
+        let limit = dispatcher
+            .limits()
+            .declare(name, Rule::Concurrency(9), false);
+        let mut granted = Vec::new();
+        for _ in 0..3 {
+            let limits = dispatcher.limits().acquire([(limit, "")]).unwrap();
+            dispatcher.request_within(limits, slot, 0, Ready::New(()));
+            granted.extend(dispatcher.admit_limited(0));
+        }
+        assert_eq!((dispatcher.held(), dispatcher.waiting()), (2, 1));
+        let slots = Slots {
+            asynchronous: 1,
+            ..SLOTS
+        };
+        assert!(dispatcher.set_slots(slot.queue, slots).is_empty());
+        let mut permits = granted
+            .into_iter()
+            .map(|(_, permit)| permit.into_returned());
+        assert!(dispatcher.release(permits.next().unwrap(), || 0).is_none());
+        assert_eq!((dispatcher.held(), dispatcher.waiting()), (1, 1));
+        let last = dispatcher.release(permits.next().unwrap(), || 0);
+        assert!(last.is_some());
+        assert_eq!((dispatcher.held(), dispatcher.waiting()), (1, 0));
     }
 }

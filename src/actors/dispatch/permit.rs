@@ -91,6 +91,10 @@ impl Permit {
         }
     }
 
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
     /// Returns the limits that it is under.
     pub(crate) fn limits(&self) -> Option<LimitSet> {
         self.limits

@@ -262,7 +262,7 @@ impl Job {
         if is_for_attempt {
             return;
         }
-        if !self.engine.is_under_controls(activation.entry, &permit) {
+        if !self.engine.may_start(activation.entry, &permit) {
             self.engine.release(permit.into_returned());
             return self.request(context);
         }
