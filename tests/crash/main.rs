@@ -16,6 +16,7 @@
 
 mod book;
 mod cli;
+mod control;
 mod corpus;
 mod drain;
 mod failpoints;

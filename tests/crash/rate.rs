@@ -1,4 +1,5 @@
-//! Kills of a process whose tasks are under a rate limit: the limit holds over all of its lives.
+//! Kills of a process whose tasks are under rate limits, one of them divided by keys: the limits hold
+//! over all of its lives.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -28,17 +29,34 @@ async fn limited(n: usize) -> usize {
     n
 }
 
+/// Each tenant has the rate.
+#[task(
+    name = "rate.keyed",
+    rate_limit = "5/500ms",
+    burst = 5,
+    limit_by = "tenant"
+)]
+async fn keyed(n: usize, tenant: usize) -> usize {
+    let now = UNIX_EPOCH.elapsed().unwrap();
+    book::note(format_args!("tenant{tenant} {n} {}", now.as_millis()));
+    n
+}
+
 /// One life: to the end of all, if nobody kills it.
 async fn live(home: &Path) {
     book::open(home);
     let limit = RateLimit::new(STARTS as u32, Duration::from_millis(PERIOD_MS));
     let app = App::open(home.join("data"))
         .limit("rate", limit.burst(STARTS as u32))
-        .tasks(tasks![limited]);
+        .tasks(tasks![limited, keyed]);
     let app = app.start().await.unwrap();
     let all = group((0..TASKS).map(|n| limited.s(n))).into_canvas();
     let all = app.apply_async(all.idempotency_key("all")).await.unwrap();
     let all = all.cast::<Vec<usize>>();
+    let of_tenants = group((0..TASKS).map(|n| keyed.s(n, n % 2))).into_canvas();
+    let of_tenants = app.apply_async(of_tenants.idempotency_key("tenants")).await;
+    let of_tenants = of_tenants.unwrap().cast::<Vec<usize>>();
+    assert_eq!(of_tenants.get().await.unwrap().len(), TASKS);
     assert_eq!(all.get().await.unwrap().len(), TASKS);
     book::note(format_args!("done"));
     app.shutdown().await.unwrap();
@@ -83,17 +101,22 @@ fn a_rate_limit_holds_over_kills() {
         let home = tempfile::tempdir().unwrap();
         kills += run(&home, &mut dice);
         let book = book::read(home.path());
-        let times = book.iter().filter_map(|line| line.strip_prefix("call "));
-        let times = times.map(|line| line.split_once(' ').unwrap().1.parse().unwrap());
-        let times: Vec<u64> = times.collect();
-        calls += times.len();
-        for window in times.windows(STARTS + 1) {
-            let apart_ms = window[STARTS] - window[0];
-            assert!(apart_ms + LATE_MS >= PERIOD_MS, "{window:?}: {book:#?}");
+        for limit in ["call ", "tenant0 ", "tenant1 "] {
+            let times = book.iter().filter_map(|line| line.strip_prefix(limit));
+            let times = times.map(|line| line.split_once(' ').unwrap().1.parse().unwrap());
+            let times: Vec<u64> = times.collect();
+            calls += times.len();
+            for window in times.windows(STARTS + 1) {
+                let apart_ms = window[STARTS] - window[0];
+                assert!(
+                    apart_ms + LATE_MS >= PERIOD_MS,
+                    "{limit} {window:?}: {book:#?}"
+                );
+            }
         }
     }
     say(format_args!(
-        "crash: {trials} trials of a rate limit, {kills} kills, {calls} calls; CHORDAL_CRASH_SEED={seed}"
+        "crash: {trials} trials of rate limits, {kills} kills, {calls} calls; CHORDAL_CRASH_SEED={seed}"
     ));
     assert!(kills > 0);
 }
