@@ -1,4 +1,4 @@
-//! cargo run --release --example throughput -- --shape group|limited|chord|chain|latency|chords|singles --n N
+//! cargo run --release --example throughput -- --shape group|limited|keyed|chord|chain|latency|chords|singles --n N
 //!
 //! The project's speedometer: no-op tasks through the whole engine, one process, a fresh temporary
 //! store each time. A group is timed from its submission to all results in the caller, a chord to
@@ -53,6 +53,8 @@ enum Shape {
     Group,
     /// A group under a rate limit of a million starts a second.
     Limited,
+    /// A group under a rate limit of one start a second for each key; each member has a key.
+    Keyed,
     Chord,
     Chain,
     Latency,
@@ -104,6 +106,12 @@ async fn noop(load: Load) -> Load {
 
 #[task(rate_limit = "1000000/s")]
 async fn limited(load: Load) -> Load {
+    load
+}
+
+#[task(rate_limit = "1/s", limit_by = "key")]
+async fn keyed(key: u64, load: Load) -> Load {
+    let _ = key;
     load
 }
 
@@ -179,7 +187,7 @@ async fn start(directory: &Path, options: &Options) -> Result<App> {
         _ => builder.retention(Duration::ZERO),
     };
     Ok(builder
-        .tasks(tasks![noop, limited, pass, count])
+        .tasks(tasks![noop, limited, keyed, pass, count])
         .start()
         .await?)
 }
@@ -197,6 +205,11 @@ async fn run(app: &App, options: &Options) -> Result<Vec<Duration>> {
         }
         Shape::Limited => {
             let group = group((0..n).map(move |_| limited.s(load())));
+            let results = app.apply_async(group).await?.get().await?;
+            ensure!(results.len() as u64 == n, "{} results", results.len());
+        }
+        Shape::Keyed => {
+            let group = group((0..n).map(move |key| keyed.s(key, load())));
             let results = app.apply_async(group).await?.get().await?;
             ensure!(results.len() as u64 == n, "{} results", results.len());
         }

@@ -166,7 +166,13 @@ impl RateWindow {
         };
         match self.counted.back_mut() {
             Some((last_ms, count)) if *last_ms >= at_ms => *count += starts,
-            _ => self.counted.push_back((at_ms, starts)),
+            _ => {
+                if self.counted.is_empty() {
+                    // There may be a window for each of very many keys.
+                    self.counted.reserve_exact(1);
+                }
+                self.counted.push_back((at_ms, starts));
+            }
         }
     }
 

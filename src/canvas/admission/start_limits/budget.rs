@@ -14,10 +14,9 @@ pub(super) struct Budget<P> {
     pub(super) used: Used,
     /// The lines that wait for it, by place.
     pub(super) blocked: Vec<(P, Lines)>,
-    /// When the budget has something left again for its blocked lines, if that is known.
-    pub(super) wake_ms: Option<u64>,
-    /// When the budget of a key that no task is under is forgotten.
-    pub(super) forget_ms: Option<u64>,
+    /// Of a budget that a task is under: when it has something left again for its blocked lines, if
+    /// that is known. Of any other, which is a key's: when it is forgotten.
+    pub(super) timer_ms: Option<u64>,
     /// The number of sets that it is in.
     pub(super) sets: u32,
     /// The store does not show it as it is.
@@ -69,8 +68,7 @@ impl<P: Copy + PartialEq> Budget<P> {
             key,
             used,
             blocked: Vec::new(),
-            wake_ms: None,
-            forget_ms: None,
+            timer_ms: None,
             sets: 0,
             is_changed: false,
             is_stored: false,

@@ -228,7 +228,9 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
             let budget_id = *budget;
             let budget = &mut self.budgets[budget_id];
             budget.sets += 1;
-            if let Some(at_ms) = budget.forget_ms.take() {
+            if budget.sets == 1
+                && let Some(at_ms) = budget.timer_ms.take()
+            {
                 self.forgets.remove(&(at_ms, budget_id));
             }
         }
@@ -262,6 +264,9 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         let Set { budgets, .. } = self.sets.remove(set.0);
         self.set_numbers.remove(&budgets);
         for budget in budgets.iter() {
+            if self.budgets[*budget].blocked.is_empty() {
+                self.set_wake(*budget, None);
+            }
             self.budgets[*budget].sets -= 1;
             self.plan_to_forget(*budget);
         }
@@ -278,14 +283,14 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
     /// Plans to forget the budget of a key that no task is under.
     fn plan_to_forget(&mut self, number: BudgetId) {
         let budget = &mut self.budgets[number];
-        if budget.sets > 0 || budget.key.is_none() || budget.forget_ms.is_some() {
+        if budget.sets > 0 || budget.key.is_none() || budget.timer_ms.is_some() {
             return;
         }
         let at_ms = match &budget.used {
             Used::Starts(window) => window.empty_at(),
             Used::Slots { .. } | Used::Nothing => 0,
         };
-        budget.forget_ms = Some(at_ms);
+        budget.timer_ms = Some(at_ms);
         self.forgets.insert((at_ms, number));
     }
 
@@ -513,10 +518,10 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
 
     fn set_wake(&mut self, number: BudgetId, at_ms: Option<u64>) {
         let budget = &mut self.budgets[number];
-        if budget.wake_ms == at_ms {
+        if budget.sets == 0 || budget.timer_ms == at_ms {
             return;
         }
-        if let Some(before_ms) = std::mem::replace(&mut budget.wake_ms, at_ms) {
+        if let Some(before_ms) = std::mem::replace(&mut budget.timer_ms, at_ms) {
             self.wakes.remove(&(before_ms, number));
         }
         if let Some(at_ms) = at_ms {
@@ -617,9 +622,6 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
             let budget = self.budgets.remove(number);
             if budget.is_stored {
                 changes.push(change(&self.declared, &budget, None));
-            }
-            if let Some(at_ms) = budget.wake_ms {
-                self.wakes.remove(&(at_ms, number));
             }
             if let Some(key) = budget.key {
                 self.keyed.remove(&(budget.limit, key));
