@@ -1,6 +1,7 @@
 //! The handle of a submitted canvas.
 
 mod completions;
+mod results;
 mod wait;
 
 use std::fmt;

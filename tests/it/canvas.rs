@@ -24,6 +24,7 @@ mod lives;
 mod maps;
 mod offspring;
 mod options;
+mod partial_results;
 mod retries;
 mod revoke;
 mod schedule;

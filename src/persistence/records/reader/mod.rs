@@ -5,6 +5,7 @@ mod elements;
 mod errbacks;
 mod find;
 mod history;
+mod member_outcomes;
 mod members;
 mod progress;
 mod resolution;
