@@ -141,6 +141,11 @@ impl EngineContext {
                 }
                 self.count_pending(&mut journal);
                 self.store_starts(&mut journal);
+                if let Err(error) = self.store_updates(&mut journal) {
+                    drop(journal);
+                    self.halt(error.into());
+                    return;
+                }
                 self.0.commits.last.set(self.next_commit());
                 journal.take(self.0.commits.last.get())
             };

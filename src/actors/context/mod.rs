@@ -8,10 +8,11 @@ mod quarantine;
 mod revocation;
 mod session;
 mod tasks;
+mod updates;
 mod values;
 mod workflows;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -55,6 +56,8 @@ struct Inner {
     trials: Trials,
     session: SessionState,
     revocations: RefCell<Revocations>,
+    /// The store is known to use the addition of updates.
+    has_updates: Cell<bool>,
     reader: Reader,
     scheduler: Addr<SchedulerActor>,
     engine: OnceCell<EngineAddresses>,
@@ -134,6 +137,7 @@ impl EngineContext {
             trials: Trials::new(recovered.quarantine),
             session,
             revocations: RefCell::default(),
+            has_updates: Cell::new(false),
             reader: parts.reader,
             scheduler: parts.scheduler,
             engine: OnceCell::new(),
@@ -144,6 +148,7 @@ impl EngineContext {
             slots: parts.slots,
         }));
         engine.open_quarantine(recovered.notes);
+        engine.restore_updates(recovered.updates);
         for name in outdated {
             engine.delete(starts::key(&name));
         }

@@ -15,6 +15,7 @@ use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask, Released};
 use crate::canvas::quarantine::{Quarantine, Suspect, SuspectStatus, SuspectUpdate};
+use crate::canvas::task_update::TaskUpdate;
 use crate::canvas::time::Moment;
 use crate::messages::scheduler::WakeAt;
 use crate::messages::task::{TaskKey, TaskMessage};
@@ -39,6 +40,8 @@ pub(crate) struct RecoveredState {
     pub(super) notes: Vec<SuspectUpdate>,
     /// The starts under each limit.
     pub(super) starts: HashMap<LimitName, StoredStarts>,
+    /// The updates of tasks that were running.
+    pub(super) updates: Vec<(Id, TaskUpdate)>,
     /// The pending load.
     pub(crate) pending: Load,
     /// The latest workflow that an earlier session stored.
@@ -102,6 +105,7 @@ impl RecoveredState {
             quarantine,
             notes,
             starts: reader.starts()?,
+            updates: reader.updates()?,
             pending: reader.pending()?,
             abort_note: directory.and_then(AbortNote::make),
             last_root: reader.last_id()?,

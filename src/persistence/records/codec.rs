@@ -55,11 +55,12 @@ pub(crate) enum Kind {
     /// In the place of [`Meta`](Self::Meta), in a store that uses additions to the format.
     Features = 16,
     Starts = 17,
+    Update = 18,
 }
 
 /// The numbers of kinds that later versions may add. A build that does not know one refuses it by
 /// its number.
-const LATER_KINDS: RangeInclusive<u8> = 18..=63;
+const LATER_KINDS: RangeInclusive<u8> = 19..=63;
 
 /// Encodes and frames `value`.
 pub(crate) fn encode<T: Serialize>(kind: Kind, value: &T) -> Vec<u8> {

@@ -25,10 +25,13 @@ const COMMIT_BITS: u32 = 40;
 /// under keys and of kinds of their own, and variants at the end of stored enums, without another
 /// version of the format. A build that lacks one of them refuses the store before it writes
 /// anything.
-const FEATURES: &[&str] = &[START_LIMITS];
+const FEATURES: &[&str] = &[START_LIMITS, TASK_UPDATES];
 
 /// The addition of [records of starts](super::starts) under limits.
 pub(crate) const START_LIMITS: &str = "start-limits";
+
+/// The addition of [records of updates](super::updates) that running tasks report.
+pub(crate) const TASK_UPDATES: &str = "task-updates";
 
 impl Opening {
     /// Decodes the record of the store's last opening, with the additions that the store uses.
@@ -216,6 +219,18 @@ pub(crate) fn open(
     store.sync(durability)?;
     let last_end = session.end_of(previous.as_ref(), traces);
     Ok((opening, session, last_end))
+}
+
+/// Returns the record that the open store uses this addition from now on, unless it does already.
+pub(crate) fn using(store: &dyn Store, addition: &str) -> Result<Option<Pair>, StoreError> {
+    let (last, mut used) = Opening::last(store)?;
+    Ok(match last {
+        Some(opening) if !used.iter().any(|one| one == addition) => {
+            used.push(addition.to_owned());
+            Some((keys::META.to_vec(), opening.record(&used)))
+        }
+        _ => None,
+    })
 }
 
 /// Fails if an import into this store was interrupted.

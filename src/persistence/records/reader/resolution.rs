@@ -134,7 +134,7 @@ impl Reader {
     }
 
     /// Returns whether any node within a chain, group or chord has started.
-    fn any_record(&self, root: Id, node: &Node) -> Result<bool, StoreError> {
+    pub(super) fn any_record(&self, root: Id, node: &Node) -> Result<bool, StoreError> {
         let own = match &node.def {
             Def::Task(_) => return Ok(false),
             _ => self
