@@ -364,6 +364,15 @@ pub enum ContextError {
         /// The id of the task.
         id: Id,
     },
+    /// A task reported a [state](crate::TaskContext::update_state) that cannot be one, or a value
+    /// that cannot be stored with it.
+    #[error("the state `{state}` cannot be reported: {reason}")]
+    State {
+        /// The name of the state.
+        state: String,
+        /// What is wrong with it or with its value.
+        reason: String,
+    },
     /// The app has no [application data](crate::AppBuilder::data) of the type that
     /// [`TaskContext::data`](crate::TaskContext::data) was called for, or there is no app.
     #[error("the app has no application data of type `{data}`: give it with `.data(…)`")]

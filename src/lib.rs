@@ -83,6 +83,7 @@ pub use canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask};
 pub use canvas::rate_limit::{InvalidRateLimit, RateLimit};
 pub use canvas::revoke_outcome::RevokeOutcome;
 pub use canvas::state::State;
+pub use canvas::task_update::TaskProgress;
 pub use canvas::{
     Accepts, Canvas, Header, Immutable, Members, Signature, chain, chord, group, group_of,
 };
@@ -92,7 +93,9 @@ pub use error::{
     ContextError, ControlError, Error, GetError, IdError, Result, StartError, SubmitError,
 };
 pub use persistence::store::{Durability, Holder, StoreError};
-pub use result::{AsyncResult, Completion, Completions, GroupResult};
+pub use result::{
+    AsyncResult, Change, Changes, Completion, Completions, GroupResult, Progress, TaskInfo,
+};
 #[doc(hidden)]
 pub use task::expansion;
 pub use task::{

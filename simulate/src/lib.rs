@@ -33,6 +33,8 @@
 //!   is swept at that moment (in one of four seeds);
 //! - after [`forget`](chordal::AsyncResult::forget), before the end of a flow or after it, the
 //!   store keeps the flow for its handles alone once it has ended, and its idempotency key is free;
+//! - what a task reports of itself goes on record at most once a second, and never in a batch of its
+//!   own, and is deleted with the task (in one of four seeds);
 //! - after the retention the store is empty.
 //!
 //! With [`Durability::Buffered`](chordal::Durability) a crash may lose acknowledged submissions and
@@ -92,6 +94,7 @@ mod lookups;
 #[path = "../../tests/it/property/model.rs"]
 mod model;
 mod plan;
+mod progress;
 mod revoke;
 mod run;
 #[path = "../../src/split_mix.rs"]

@@ -19,6 +19,7 @@ use crate::disk::Disk;
 use crate::lookups;
 use crate::model::{origin, plain};
 use crate::plan::{Forgets, LifeEnd, Plan};
+use crate::progress::Records;
 use crate::revoke;
 use crate::world::{World, WorldChance};
 
@@ -65,6 +66,7 @@ pub(crate) fn live(
         disk: disk.clone(),
         store: LocalSet::new(),
         last,
+        records: Records::since(world.passed_ms()),
     };
     let ended = system.block_on(driver.drive(end));
     if ended == Ended::Crashed {
@@ -80,6 +82,7 @@ struct Driver {
     /// The store's actor runs in it.
     store: LocalSet,
     last: bool,
+    records: Records,
 }
 
 impl Driver {
@@ -123,6 +126,9 @@ impl Driver {
         let mut steps_left = None;
         for step in 0..MAX_STEPS {
             self.step().await;
+            if let Some(fault) = self.records.look(&self.disk, world.passed_ms()) {
+                world.report_fault(fault);
+            }
             if self.disk.has_failed() {
                 if self.disk.was_called_after_failure() {
                     world.report_fault("it was written to a store that had failed".to_owned());

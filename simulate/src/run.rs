@@ -9,6 +9,7 @@ use chordal::persistence::Op;
 
 use crate::disk::Disk;
 use crate::life::{Ended, live};
+use crate::progress;
 use crate::revoke;
 use crate::world::World;
 
@@ -55,6 +56,12 @@ pub fn run(seed: u64, options: Options) -> Run {
                 disk.synced()
             )
         });
+        if batches[before..]
+            .iter()
+            .any(|batch| progress::is_for_reports(batch.into_iter()))
+        {
+            world.report_fault("a batch was written for reports alone".to_owned());
+        }
         for op in batches[before..].iter().flatten() {
             match op {
                 Op::Put(key, value) => (key, value).hash(&mut trace),

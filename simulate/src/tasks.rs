@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::limits;
 use crate::model::{Acc, Form, fold_in, give};
 use crate::plan::{Detour, End};
+use crate::progress;
 use crate::world::{self, Presence};
 
 pub(crate) fn all() -> [TaskEntry; 10] {
@@ -119,17 +120,25 @@ async fn fold(acc: Acc, item: Value) -> Result<Acc, TaskError> {
 async fn attend(ctx: &TaskContext, key: u64) -> Result<Presence, TaskError> {
     let presence = world::enter(ctx, key, false);
     let role = world::now(|world| world.plan.roles[&key].clone());
-    for pause in role.pauses {
+    let turns = role.pauses.len();
+    for (turn, pause) in role.pauses.into_iter().enumerate() {
+        world::now(|world| progress::report(world.seed, ctx, turn, turns));
         match pause {
             None => world::now(|world| world.turn()).await,
             Some(ms) => world::now(|world| world.sleep(ms)).await,
         }
     }
+    world::now(|world| progress::report(world.seed, ctx, turns, turns));
     match world::now(|world| world.next_detour(ctx.id(), &role.detours)) {
         None => Ok(presence),
         Some(Detour::Retry(ms)) => {
             let delay = std::time::Duration::from_millis(ms);
-            Err(TaskError::retry("not yet", delay))
+            Err(
+                match world::now(|world| progress::asks_for_free_retries(world.seed)) {
+                    true => TaskError::retry_after(delay).without_counting(),
+                    false => TaskError::retry("not yet", delay),
+                },
+            )
         }
         Some(Detour::Error) => Err(TaskError::new("not yet")),
         Some(Detour::Panic) => panic!("boom, but only once"),

@@ -8,11 +8,13 @@ use parking_lot::{Mutex, RwLock};
 
 use super::admission_control::AdmissionControl;
 use super::retention_guard::{RetentionGuard, RetentionGuards};
+use super::updates::{UpdateBoard, UpdateCell};
 use super::user_runtime::UserRuntime;
 use super::watch::{Watch, WatchList};
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::QuarantinedTask;
+use crate::canvas::task_update::TaskUpdate;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::messages::task::TaskKey;
@@ -29,6 +31,8 @@ pub(crate) struct DurableView {
     durable: Arc<AtomicU64>,
     watches: Arc<WatchList>,
     pub(crate) retention_guards: Arc<RetentionGuards>,
+    /// What running tasks report. Not durable: it is shown before it is on record.
+    pub(crate) updates: UpdateBoard,
     /// The number of workflows in memory.
     live: AtomicUsize,
     /// Tasks in memory that this build cannot run.
@@ -54,6 +58,7 @@ impl DurableView {
             durable,
             watches: Arc::default(),
             retention_guards: Arc::default(),
+            updates: UpdateBoard::default(),
             live: AtomicUsize::new(0),
             parked: Mutex::default(),
             quarantined: Mutex::default(),
@@ -115,6 +120,18 @@ impl DurableView {
     pub(crate) fn publish_commit(&self, commit: u64, touched: &[Id]) {
         self.durable.store(commit, Ordering::SeqCst);
         self.watches.wake(touched);
+    }
+
+    /// Writes an update of a running task, and wakes the watches of the task.
+    pub(crate) fn update(&self, task: Id, cell: &UpdateCell, update: TaskUpdate) {
+        self.updates.update(cell, update);
+        self.watches.wake(&[task]);
+    }
+
+    /// Shows the updates of a task's new attempt, and wakes the watches of the task.
+    pub(crate) fn show_updates(&self, task: Id, cell: Arc<UpdateCell>) {
+        self.updates.show(task, cell);
+        self.watches.wake(&[task]);
     }
 
     /// Keeps a workflow from being swept as long as the guard lives.

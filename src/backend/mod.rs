@@ -6,6 +6,7 @@ pub(crate) mod pool;
 pub(crate) mod retention_guard;
 pub(crate) mod revocation;
 pub(crate) mod slot_holder;
+pub(crate) mod updates;
 pub(crate) mod user_runtime;
 mod values;
 mod watch;

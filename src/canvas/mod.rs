@@ -33,6 +33,7 @@ mod signature;
 mod size;
 pub(crate) mod state;
 mod task;
+pub(crate) mod task_update;
 pub(crate) mod time;
 
 pub use chain::chain;

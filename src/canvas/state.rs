@@ -14,7 +14,8 @@ pub enum State {
     Pending,
     /// An attempt has started (for a chain, group or chord: one of its tasks has).
     Started,
-    /// The last attempt failed and the next one waits for its time.
+    /// An attempt has failed, or was cut short and cannot run again yet, and the next one waits for
+    /// its time.
     Retry,
     /// The process has [crashed too often](crate::App::quarantined) while the task was running. The
     /// task waits until it is requeued or discarded.

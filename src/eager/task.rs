@@ -20,12 +20,14 @@ use crate::actors::execute::call::{
 use crate::backend::Backend;
 use crate::backend::durable_view::DurableView;
 use crate::backend::slot_holder::SlotHolder;
+use crate::backend::updates::UpdateCell;
 use crate::canvas::freeze::{Catalogue, Node, SizeExceeded, SubtaskPlan};
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::subtasks;
 use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
+use crate::canvas::task_update::TaskUpdate;
 use crate::canvas::time::Time;
 use crate::error::{ContextError, Error, Result};
 use crate::persistence::records::commit_builder::{self, CommitBuilder};
@@ -155,8 +157,10 @@ impl TaskFrame {
 }
 
 impl Drop for TaskFrame {
-    /// Breaks the reference cycle between the task and calls that are not awaited any more.
+    /// Breaks the reference cycle between the task and calls that are not awaited any more, and
+    /// forgets what the task has reported.
     fn drop(&mut self) {
+        self.task.run.store.view.updates.remove(self.task.spec.id());
         let calls = std::mem::take(&mut self.task.state.lock().calls);
         drop(calls);
     }
@@ -463,6 +467,17 @@ impl TaskHost for Attempt {
 
     fn add(&self, plan: SubtaskPlan) {
         Attempt::add(self, plan);
+    }
+
+    /// (There is no record of it: nothing is resumed.)
+    fn update(&self, update: TaskUpdate) {
+        let state = self.task.state.lock();
+        if state.machine.is_running(self.number) {
+            let cell = Arc::new(UpdateCell::default());
+            let view = &self.task.run.store.view;
+            view.update(self.task.spec.id(), &cell, update);
+            view.show_updates(self.task.spec.id(), cell);
+        }
     }
 
     fn soft_limit(&self) -> &SoftLimit {

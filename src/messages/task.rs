@@ -1,10 +1,13 @@
 //! Messages to a task.
 
+use std::sync::Arc;
+
 use actix::Message;
 
 use tokio::sync::oneshot;
 
 use crate::actors::dispatch::permit::Permit;
+use crate::backend::updates::UpdateCell;
 use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::machine::Purpose;
 use crate::canvas::machine::task::AttemptOutcome;
@@ -68,4 +71,6 @@ pub(crate) enum AttemptMessage {
     /// The attempt waits for other tasks, without its slot.
     WaitsForTasks,
     ReacquireSlot(ReacquireSlot),
+    /// The attempt with this number has reported its first update, in this cell.
+    Updates(u32, Arc<UpdateCell>),
 }

@@ -1,6 +1,9 @@
 //! The handle of a submitted canvas.
 
+mod changes;
 mod completions;
+mod progress;
+mod results;
 mod wait;
 
 use std::fmt;
@@ -8,7 +11,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use self::changes::{Change, Changes};
 pub use self::completions::{Completion, Completions};
+pub use self::progress::{Progress, TaskInfo};
 pub(crate) use self::wait::Wait;
 
 use crate::backend::durable_view::DurableView;

@@ -67,7 +67,7 @@ impl<O> AsyncResult<O> {
     }
 
     /// Returns the streams that may record its outcome.
-    fn decided_in(&self) -> Vec<Id> {
+    pub(super) fn decided_in(&self) -> Vec<Id> {
         let root = self.id.root();
         match &self.location {
             Some(location) => location.decided_in(root),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::data::Data;
@@ -13,6 +14,7 @@ use crate::backend::WhenFull;
 use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
+use crate::canvas::task_update::{PROGRESS, TaskProgress, TaskUpdate};
 use crate::canvas::{Accepts, freeze};
 use crate::error::{ContextError, Error, GetError, Result, SubmitError};
 use crate::persistence::records::reader::Elements;
@@ -197,6 +199,83 @@ impl TaskContext {
             data: std::any::type_name::<T>(),
         };
         Ok(data.ok_or_else(missing)?)
+    }
+
+    /// Reports how far the task has got: `done` of `total`, in units of its own. Handles see it at
+    /// once, as the state `PROGRESS` with a [`TaskProgress`](crate::TaskProgress):
+    /// [`AsyncResult::info`](crate::AsyncResult::info), [`changes`](crate::AsyncResult::changes).
+    ///
+    /// Call it as often as you like. It waits for nothing, and adds no write to the disk: at most
+    /// one report per second and task goes on record, with the next batch that the engine writes
+    /// for any other reason. So a crash may lose the last reports, and if no batch is written
+    /// before it, none of them is on record. A report stays until the next one, over retries and
+    /// restarts, and is deleted when the task has ended. In a [detached](Self::detached) context,
+    /// and after the attempt has ended, it does nothing.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// #[task]
+    /// async fn index(ctx: &TaskContext, pages: Vec<String>) -> usize {
+    ///     for (done, page) in pages.iter().enumerate() {
+    ///         ctx.progress(done as u64, pages.len() as u64);
+    ///         // … work on the page
+    ///         # let _ = page;
+    ///     }
+    ///     pages.len()
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![index]).start().await?;
+    /// # let pages = vec!["a".into(), "b".into()];
+    /// assert_eq!(app.apply_async(index.s(pages)).await?.get().await?, 2);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn progress(&self, done: u64, total: u64) {
+        let update = TaskUpdate::new(PROGRESS, &TaskProgress { done, total });
+        if let (Some(host), Ok(update)) = (&self.host, update) {
+            host.update(update);
+        }
+    }
+
+    /// Gives the task a state of its own with a value, as Celery's `update_state` does, which
+    /// handles read with [`AsyncResult::info`](crate::AsyncResult::info). It replaces the report
+    /// before it; what else is true of reports is said at [`progress`](Self::progress).
+    /// [`AsyncResult::state`](crate::AsyncResult::state) remains [`Started`](crate::State::Started).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// #[derive(serde::Serialize)]
+    /// struct Query<'a> {
+    ///     table: &'a str,
+    /// }
+    ///
+    /// #[task]
+    /// async fn report(ctx: &TaskContext, table: String) -> Result<u64, TaskError> {
+    ///     ctx.update_state("QUERYING", &Query { table: &table })?;
+    ///     // …
+    ///     ctx.update_state("RENDERING", &())?;
+    ///     Ok(7)
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![report]).start().await?;
+    /// assert_eq!(app.apply_async(report.s("users".into())).await?.get().await?, 7);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ContextError::State`] if the name is empty, longer than 64 bytes, or that of a
+    /// [`State`](crate::State); or if the value cannot be encoded or takes more than 4,096 bytes.
+    pub fn update_state<T: Serialize + ?Sized>(&self, state: &str, meta: &T) -> Result<()> {
+        let update = TaskUpdate::new(state, meta).map_err(|reason| {
+            Error::Context(ContextError::State {
+                state: state.to_owned(),
+                reason,
+            })
+        })?;
+        if let Some(host) = &self.host {
+            host.update(update);
+        }
+        Ok(())
     }
 
     /// Requests another attempt; return it as the task's error. It can set the time, the number of

@@ -127,7 +127,118 @@ impl TaskError {
             when: Some(When::In(delay)),
             args: None,
             max_retries: None,
+            is_free: false,
         })
+    }
+
+    /// Creates an error that requests the next attempt after `delay`, as a service asks for that
+    /// answers 429 or 503 with a `Retry-After`. The message is "the service asks to wait", unless
+    /// [`with_reason`](Self::with_reason) gives another.
+    ///
+    /// The delay is exact: neither the task's backoff nor its jitter changes it, and
+    /// [`retry_if`](crate::TaskOptions::retry_if) is not asked. It is stored when the attempt ends,
+    /// so it goes on over a restart, and the task holds no slot meanwhile. The next attempt has its
+    /// whole time limits. It uses up one of the task's retries, and without any left the task fails
+    /// with this error, unless [`without_counting`](Self::without_counting) is called. (For a point
+    /// in time there is [`Retry::eta`](crate::Retry::eta).)
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// # struct Response { status: u16, retry_after: Option<Duration> }
+    /// # async fn post(amount: u64) -> Response {
+    /// #     Response { status: 429, retry_after: Some(Duration::from_secs(30)) }
+    /// # }
+    /// #[task(max_retries = 5)]
+    /// async fn charge(amount: u64) -> Result<(), TaskError> {
+    ///     let response = post(amount).await;
+    ///     match (response.status, response.retry_after) {
+    ///         (200, _) => Ok(()),
+    ///         (429, Some(wait)) => Err(TaskError::retry_after(wait)
+    ///             .with_reason("too many charges")
+    ///             .without_counting()),
+    ///         (status, _) => Err(TaskError::new(format!("status {status}"))),
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let error = charge.call(7).await.unwrap_err();
+    /// assert_eq!(error.to_string(), "too many charges");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn retry_after(delay: Duration) -> Self {
+        Self::retry("the service asks to wait", delay)
+    }
+
+    /// Lets the retry that the error requests use up none of the task's `max_retries`, and take
+    /// place even if none are left: being asked to wait is no failure. On an error that requests
+    /// nothing, or that was [`fatal`](Self::fatal), this is such a request, with the delay that
+    /// [`TaskContext::retry`](crate::TaskContext::retry) has by default.
+    ///
+    /// Nothing bounds such retries but the task's [`expires`](crate::Signature::expires): give it
+    /// one, if the service may ask for ever. The backoff of later failures does not grow by them,
+    /// while [`TaskContext::attempt`](crate::TaskContext::attempt) counts them.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::Duration;
+    /// #[task] // without retries
+    /// async fn third(ctx: &TaskContext) -> Result<u32, TaskError> {
+    ///     match ctx.attempt() {
+    ///         3 => Ok(3),
+    ///         _ => Err(TaskError::retry_after(Duration::ZERO).without_counting()),
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![third]).start().await?;
+    /// assert_eq!(app.apply_async(third.s()).await?.get().await?, 3);
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn without_counting(self) -> Self {
+        let asked = match self.then {
+            Then::Retry(retry) => *retry,
+            // Neither is an error that could be retried.
+            Then::Replace(_) | Then::Unfit(_) => return self,
+            Then::Auto | Then::Fatal => task::Retry::Asked {
+                when: None,
+                args: None,
+                max_retries: None,
+                is_free: true,
+            },
+        };
+        let free = match asked {
+            task::Retry::Asked {
+                when,
+                args,
+                max_retries,
+                ..
+            } => task::Retry::Asked {
+                when,
+                args,
+                max_retries,
+                is_free: true,
+            },
+            other => other,
+        };
+        Self {
+            then: Then::Retry(Box::new(free)),
+            ..self
+        }
+    }
+
+    /// Replaces the message, and keeps what the error requests.
+    ///
+    /// ```
+    /// # use chordal::TaskError;
+    /// # use std::time::Duration;
+    /// let error = TaskError::retry_after(Duration::from_secs(9)).with_reason("429 from stripe");
+    /// assert_eq!(error.to_string(), "429 from stripe");
+    /// ```
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
+        self.message = reason.into();
+        self
     }
 
     /// Makes the error final: the task is not retried however many retries are left.

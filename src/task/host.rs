@@ -12,6 +12,7 @@ use crate::backend::durable_view::DurableView;
 use crate::backend::slot_holder::SlotHolder;
 use crate::canvas::freeze::{Catalogue, SizeExceeded, SubtaskPlan};
 use crate::canvas::outcome::Outcome;
+use crate::canvas::task_update::TaskUpdate;
 use crate::error::Result;
 
 /// Carries out the requests of one attempt.
@@ -39,6 +40,9 @@ pub(crate) trait TaskHost: fmt::Debug + Send + Sync {
 
     /// Adds one more member to the task's group.
     fn add(&self, plan: SubtaskPlan);
+
+    /// Reports an update of the task. Ignored if the attempt is over.
+    fn update(&self, update: TaskUpdate);
 
     fn soft_limit(&self) -> &SoftLimit;
 

@@ -33,6 +33,7 @@ use crate::canvas::payload::Payload;
 pub struct Retry {
     when: Option<When>,
     max_retries: Option<u32>,
+    is_free: bool,
     args: Option<Payload>,
     /// Why the arguments cannot be stored.
     fault: Option<String>,
@@ -44,6 +45,7 @@ impl Retry {
         Self {
             when: None,
             max_retries: None,
+            is_free: false,
             args: None,
             fault: None,
             cause: None,
@@ -132,6 +134,29 @@ impl Retry {
         self
     }
 
+    /// Lets the retry use up none of the task's retries, and take place even if none are left; see
+    /// [`TaskError::without_counting`].
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::time::{Duration, SystemTime};
+    /// #[task]
+    /// async fn third(ctx: &TaskContext) -> Result<u32, TaskError> {
+    ///     match ctx.attempt() {
+    ///         3 => Ok(3),
+    ///         _ => Err(ctx.retry().eta(SystemTime::UNIX_EPOCH).without_counting().into()),
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![third]).start().await?;
+    /// assert_eq!(app.apply_async(third.s()).await?.get().await?, 3); // it has no retries
+    /// # app.shutdown().await }
+    /// ```
+    pub fn without_counting(mut self) -> Self {
+        self.is_free = true;
+        self
+    }
+
     /// Sets the arguments of the next attempts: a tuple of all of them.
     ///
     /// ```
@@ -163,6 +188,7 @@ impl From<Retry> for TaskError {
             when: retry.when,
             args: retry.args.map(Value::Inline),
             max_retries: retry.max_retries,
+            is_free: retry.is_free,
         })
     }
 }

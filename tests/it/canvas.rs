@@ -24,6 +24,8 @@ mod lives;
 mod maps;
 mod offspring;
 mod options;
+mod partial_results;
+mod progress;
 mod retries;
 mod revoke;
 mod schedule;

@@ -134,6 +134,11 @@ impl<C> Journal<C> {
         self.acknowledged.push((caller, guard));
     }
 
+    /// Returns whether the batch changes the store.
+    pub(crate) fn is_written(&self) -> bool {
+        !self.builder.is_empty()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.builder.is_empty()
             && self.invocations.is_empty()

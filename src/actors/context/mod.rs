@@ -9,6 +9,7 @@ mod quarantine;
 mod revocation;
 mod session;
 mod tasks;
+mod updates;
 mod values;
 mod workflows;
 
@@ -148,6 +149,7 @@ impl EngineContext {
         }));
         engine.open_quarantine(recovered.notes);
         engine.open_controls();
+        engine.restore_updates(recovered.updates);
         for key in outdated {
             engine.delete(key);
         }

@@ -17,6 +17,7 @@ use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask, Released};
 use crate::canvas::quarantine::{Quarantine, Suspect, SuspectStatus, SuspectUpdate};
+use crate::canvas::task_update::TaskUpdate;
 use crate::canvas::time::Moment;
 use crate::messages::scheduler::WakeAt;
 use crate::messages::task::{TaskKey, TaskMessage};
@@ -45,6 +46,8 @@ pub(crate) struct RecoveredState {
     pub(super) starts: Vec<StoredLimit>,
     /// What was set for queues and tasks.
     pub(super) controls: Vec<(ControlTarget, Settings)>,
+    /// The updates of tasks that were running.
+    pub(super) updates: Vec<(Id, TaskUpdate)>,
     /// The pending load.
     pub(crate) pending: Load,
     /// The latest workflow that an earlier session stored.
@@ -106,6 +109,7 @@ impl RecoveredState {
             notes,
             starts: reader.starts()?,
             controls: reader.controls()?,
+            updates: reader.updates()?,
             pending: reader.pending()?,
             abort_note: directory.and_then(AbortNote::make),
             last_root: reader.last_id()?,

@@ -10,6 +10,7 @@ use crate::actors::scheduler;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::time::Time;
+use crate::persistence::Pair;
 use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
 use crate::persistence::records::meta::{Additions, Session};
@@ -63,10 +64,15 @@ impl EngineContext {
         Some(root) > self.0.session.last_root
     }
 
-    /// Notes in the batch that is being filled that the store uses an addition to the format.
+    /// Notes that the store uses an addition to the format. Returns the record of that for the same
+    /// batch, unless the store has it already.
+    pub(super) fn add_addition(&self, addition: &str) -> Option<Pair> {
+        self.0.session.additions.borrow_mut().add(addition)
+    }
+
+    /// As [`add_addition`](Self::add_addition), for the batch that is being filled.
     pub(super) fn use_addition(&self, addition: &str) {
-        let record = self.0.session.additions.borrow_mut().add(addition);
-        if let Some((key, record)) = record {
+        if let Some((key, record)) = self.add_addition(addition) {
             self.put(key, record);
         }
     }

@@ -173,6 +173,7 @@ impl EngineActor {
         self.engine.remove_pending(live.load);
         self.engine
             .finish_workflow(root, live.machine.has_callbacks());
+        self.engine.end_all_updates(root);
         self.engine.delete(keys::header(root));
         if forgotten {
             self.forget_ended(root, &live.header)?;

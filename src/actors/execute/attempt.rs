@@ -1,7 +1,7 @@
 //! One attempt as seen by the task's own code: its slot, its soft limit, its children.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -13,10 +13,12 @@ use crate::actors::handle::EngineHandle;
 use crate::backend::Backend;
 use crate::backend::durable_view::DurableView;
 use crate::backend::slot_holder::SlotHolder;
+use crate::backend::updates::UpdateCell;
 use crate::canvas::freeze::{Catalogue, SizeExceeded, SubtaskPlan};
 use crate::canvas::id::Id;
 use crate::canvas::machine::Purpose;
 use crate::canvas::outcome::Outcome;
+use crate::canvas::task_update::TaskUpdate;
 use crate::error::{ContextError, Error, Result};
 use crate::messages::task::{AttemptMessage, ReacquireSlot, StartSubtask, TaskKey};
 use crate::task::{AppData, SoftLimit, TaskHost};
@@ -36,6 +38,8 @@ pub(crate) struct Attempt {
     pub(crate) soft_limit: SoftLimit,
     pub(crate) cancellation: Cancellation,
     additions: AtomicU64,
+    /// What the task reports of itself; set with the first update.
+    updates: OnceLock<Arc<UpdateCell>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +82,7 @@ impl Attempt {
             soft_limit: SoftLimit::default(),
             cancellation: Cancellation::default(),
             additions: AtomicU64::new(0),
+            updates: OnceLock::new(),
         }
     }
 
@@ -261,6 +266,18 @@ impl TaskHost for Attempt {
 
     fn add(&self, plan: SubtaskPlan) {
         Attempt::add(self, plan);
+    }
+
+    fn update(&self, update: TaskUpdate) {
+        let mut is_first = false;
+        let cell = self.updates.get_or_init(|| {
+            is_first = true;
+            Arc::default()
+        });
+        self.engine.view.update(self.id, cell, update);
+        if is_first {
+            self.send(AttemptMessage::Updates(self.number, cell.clone()));
+        }
     }
 
     fn soft_limit(&self) -> &SoftLimit {

@@ -600,6 +600,7 @@ mod tests {
             when: Some(When::In(Duration::from_secs(1))),
             args: Some(value(7)),
             max_retries: Some(8),
+            is_free: true,
         };
         let outcomes = [
             AttemptOutcome::Value(value(9)),

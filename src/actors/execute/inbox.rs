@@ -61,6 +61,7 @@ pub(crate) fn ended_attempt(message: &AttemptMessage) -> Option<u32> {
         AttemptMessage::Finished(finished) => Some(finished.attempt),
         AttemptMessage::StartSubtask(_)
         | AttemptMessage::WaitsForTasks
-        | AttemptMessage::ReacquireSlot(_) => None,
+        | AttemptMessage::ReacquireSlot(_)
+        | AttemptMessage::Updates(..) => None,
     }
 }

@@ -1,6 +1,7 @@
 //! The task that an actor runs: passes events to its machine, and performs the machine's commands.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use actix::{AsyncContext, Context};
 
@@ -12,6 +13,7 @@ use crate::actors::dispatch::dispatcher::Ready;
 use crate::actors::dispatch::permit::Permit;
 use crate::actors::execute::call::{self, CallInput, CallSpec, Limits};
 use crate::actors::execute::executor::Invocation;
+use crate::backend::updates::UpdateCell;
 use crate::canvas::machine::ChildProgress;
 use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
 use crate::canvas::options::Options;
@@ -398,6 +400,15 @@ impl Job {
         }
         // (After the release of its slot: the next trial may need it.)
         self.clear();
+    }
+
+    /// Shows what an attempt reports, if it still runs.
+    pub(super) fn show_updates(&self, attempt: u32, cell: Arc<UpdateCell>) {
+        if let Some(activation) = &self.activation
+            && activation.machine.is_running(attempt)
+        {
+            self.engine.show_updates(self.child.id(), cell);
+        }
     }
 
     pub(super) fn failed(

@@ -53,6 +53,7 @@ impl TaskActor {
         // (A suspicion against an orphan now applies to the task that has replaced it.)
         if job.is_over {
             job.clear();
+            self.engine.end_updates(job.child.id());
         }
         let (key, is_referenced) = (job.key, job.is_referenced);
         match next {
@@ -126,6 +127,7 @@ impl TaskActor {
                 AttemptMessage::ReacquireSlot(ReacquireSlot(slot)) => {
                     job.reacquire_slot(slot, context)
                 }
+                AttemptMessage::Updates(attempt, cell) => job.show_updates(attempt, cell),
             });
         }
         if let Some(attempt) = ended {

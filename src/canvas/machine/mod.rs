@@ -126,7 +126,8 @@ pub(crate) fn is_member(index: Index) -> bool {
 pub(crate) struct AttemptHistory {
     /// The latest attempt, counted from 1; 0 before the first.
     pub(crate) attempt: u32,
-    /// How many attempts failed; attempts that a crash cut short do not count.
+    /// How many retries were used up: failed attempts, but not those whose retry is free, nor those
+    /// that a crash cut short.
     pub(crate) retries: u32,
     /// No attempt starts from then on, in milliseconds; on which scale, the task's options say.
     pub(crate) expires_ms: Option<u64>,

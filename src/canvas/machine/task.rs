@@ -128,6 +128,8 @@ pub(crate) enum Retry {
         args: Option<Value>,
         /// Replaces the policy's limit.
         max_retries: Option<u32>,
+        /// It does not use up a retry, and needs none to be left.
+        is_free: bool,
     },
     Never,
 }
@@ -304,27 +306,30 @@ impl Task {
             AttemptOutcome::Failure { failure, retry } => (failure, retry),
         };
         let retries = self.history.retries;
-        let (max_retries, when, args) = match retry {
+        let (max_retries, when, args, is_free) = match retry {
             Retry::Never => return self.end(Outcome::Failure(failure).into()),
             Retry::Auto => {
                 let delay = self.policy.delay(retries, now.random);
-                (self.policy.max_retries, When::In(delay), None)
+                (self.policy.max_retries, When::In(delay), None, false)
             }
             Retry::Asked {
                 when,
                 args,
                 max_retries,
+                is_free,
             } => {
                 let when =
                     when.unwrap_or_else(|| When::In(self.policy.delay_asked(retries, now.random)));
                 let max_retries = max_retries.unwrap_or(self.policy.max_retries);
-                (max_retries, when, args)
+                (max_retries, when, args, is_free)
             }
         };
-        if retries >= max_retries {
-            return self.end(Outcome::Failure(failure).into());
+        if !is_free {
+            if retries >= max_retries {
+                return self.end(Outcome::Failure(failure).into());
+            }
+            self.history.retries += 1;
         }
-        self.history.retries += 1;
         if args.is_some() {
             self.history.args = args;
         }

@@ -4,6 +4,7 @@
 
 mod fold;
 mod life;
+mod retry;
 mod revocation;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -56,11 +56,12 @@ pub(crate) enum Kind {
     Features = 16,
     Starts = 17,
     Control = 18,
+    Update = 19,
 }
 
 /// The numbers of kinds that later versions may add. A build that does not know one refuses it by
 /// its number.
-const LATER_KINDS: RangeInclusive<u8> = 19..=63;
+const LATER_KINDS: RangeInclusive<u8> = 20..=63;
 
 /// Encodes and frames `value`.
 pub(crate) fn encode<T: Serialize>(kind: Kind, value: &T) -> Vec<u8> {

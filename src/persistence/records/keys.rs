@@ -17,6 +17,7 @@
 //! | `c` | root id | how many node numbers are taken |
 //! | `i` | idempotency key | root id |
 //! | `k` | task id | [`Suspect`](crate::canvas::quarantine::Suspect): a task that was running when a process ended |
+//! | `g` | task id | the latest [update](super::updates) of a running task |
 //! | `x` | root id | a garbage marker: the workflow has no header, or none yet, and its records are to be deleted |
 //!
 //! [`LATER`] are the tags that later versions may add.
@@ -165,6 +166,10 @@ pub(crate) fn queued_of(key: &[u8]) -> Option<(&str, Id)> {
 
 pub(crate) fn suspect(task: Id) -> Vec<u8> {
     with_id(b'k', task, &[])
+}
+
+pub(crate) fn update(task: Id) -> Vec<u8> {
+    with_id(b'g', task, &[])
 }
 
 pub(crate) fn garbage_marker(root: Id) -> Vec<u8> {

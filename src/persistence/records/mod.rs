@@ -18,5 +18,6 @@ pub(crate) mod reader;
 pub(crate) mod salvage;
 pub(crate) mod starts;
 pub(crate) mod steady;
+pub(crate) mod updates;
 #[cfg(any(feature = "sled", feature = "redb"))]
 pub(crate) mod verify;

@@ -128,8 +128,52 @@ async fn trips(ctx: &TaskContext, n: i64, key: String) -> Result<i64, TaskError>
     }
 }
 
+fn is_worth_nothing(_: &TaskError) -> bool {
+    false
+}
+
+/// What it asks for in attempt `attempt` of the task: `f`ree or `c`ounted, after so many seconds;
+/// `p`olicy's delay and free; an `e`rror; `x` is an error that was final.
+fn asked(plan: &str, attempt: u32) -> Result<u32, TaskError> {
+    let Some(step) = plan.split(' ').nth(attempt as usize - 1) else {
+        return Ok(attempt);
+    };
+    let wait = |secs: &str| TaskError::retry_after(Duration::from_secs(secs.parse().unwrap()));
+    Err(match step.split_at(1) {
+        ("f", secs) => wait(secs).without_counting().with_reason("429"),
+        ("c", secs) => wait(secs).with_reason("429"),
+        ("p", _) => TaskError::new("503").without_counting(),
+        ("x", _) => TaskError::new("503").fatal().without_counting(),
+        _ => TaskError::new("error"),
+    })
+}
+
+#[task(
+    max_retries = 2,
+    retry_backoff = "1s",
+    retry_backoff_max = "5s",
+    retry_jitter = true
+)]
+async fn waits(ctx: &TaskContext, plan: String) -> Result<u32, TaskError> {
+    asked(&plan, ctx.attempt())
+}
+
+#[task(blocking, max_retries = 2, default_retry_delay = "7s", retry_if = is_worth_nothing)]
+fn waits_blocking(ctx: &TaskContext, plan: String) -> Result<u32, TaskError> {
+    asked(&plan, ctx.attempt())
+}
+
+/// It has no retries at all.
+#[task(soft_time_limit = "5s")]
+async fn waits_once(ctx: &TaskContext, plan: String) -> Result<u32, TaskError> {
+    asked(&plan, ctx.attempt())
+}
+
 fn world() -> World {
     World::of(tasks![
+        waits,
+        waits_blocking,
+        waits_once,
         plain,
         backing_off,
         steady,
@@ -404,4 +448,112 @@ async fn a_map_is_tried_again_as_a_whole_and_no_item_changes_it() {
         assert_eq!(kind, "TypeError");
         assert!(message.contains(what), "{message}");
     }
+}
+
+#[tokio::test]
+async fn a_service_that_asks_to_wait_is_asked_again_after_exactly_that_time() {
+    let failed = || failed("TaskError", "429");
+    let cases = [
+        // The delay is no backoff: it is exact, and longer than the longest one.
+        ("c30 c40", vec![30_000, 40_000], Ok(json!(3))),
+        ("c30 c30 c30", vec![30_000, 30_000], failed()),
+        // Those that count nothing leave the two retries, in any order.
+        (
+            "f9 f9 f9 f9 c1 c2",
+            vec![9_000, 9_000, 9_000, 9_000, 1_000, 2_000],
+            Ok(json!(7)),
+        ),
+        (
+            "c1 f9 c2 f8",
+            vec![1_000, 9_000, 2_000, 8_000],
+            Ok(json!(5)),
+        ),
+        ("c1 f9 c2 f8 c1", vec![1_000, 9_000, 2_000, 8_000], failed()),
+        ("f0 f0", vec![], Ok(json!(3))),
+    ];
+    let world = world();
+    for (plan, expected, end) in cases {
+        let got = delays(&world, waits.s(plan.into())).await;
+        assert_eq!(got, (expected.clone(), end.clone()), "{plan}");
+        // `retry_if` refuses every error, and is not asked.
+        let got = delays(&world, waits_blocking.s(plan.into())).await;
+        assert_eq!(got, (expected, end), "{plan}, blocking");
+    }
+}
+
+#[tokio::test]
+async fn a_task_without_retries_may_wait_if_that_counts_nothing() {
+    let world = world();
+    let once = |plan: &str| delays(&world, waits_once.s(plan.into()));
+    assert_eq!(once("f60 f60").await, (vec![60_000, 60_000], Ok(json!(3))));
+    assert_eq!(once("c60").await, (vec![], failed("TaskError", "429")));
+    assert_eq!(
+        once("f60 e").await,
+        (vec![60_000], failed("TaskError", "error"))
+    );
+    // An error that asks for no time, final or not, gets the task's delay.
+    assert_eq!(once("p x").await, (vec![1_000, 1_000], Ok(json!(3))));
+    let constant = delays(&world, waits_blocking.s("p p p c1".into())).await;
+    assert_eq!(constant, (vec![7_000, 7_000, 7_000, 1_000], Ok(json!(5))));
+}
+
+#[tokio::test]
+async fn the_time_that_a_service_asked_for_goes_on_over_restarts_and_is_bounded_by_the_expiry() {
+    let world = world();
+    let mut app = world.start().await;
+    let plan = "f60 f60 f60";
+    let id = app
+        .apply_async(waits_once.s(plan.into()))
+        .await
+        .unwrap()
+        .id();
+    for _ in 0..3 {
+        let result = app.async_result::<u32>(id).await.unwrap();
+        becomes(&result, State::Retry).await;
+        world.clock.advance(20 * SECOND);
+        app = world.restart(app).await;
+        let result = app.async_result::<u32>(id).await.unwrap();
+        let eta = result.eta().await.unwrap().expect("it waits");
+        assert_eq!(eta.duration_since(world.clock.now()).unwrap(), 40 * SECOND);
+        assert_eq!(result.state().await.unwrap(), State::Retry);
+        world.clock.advance(40 * SECOND);
+        within(async {
+            while result.eta().await.unwrap() == Some(eta) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    let result = app.async_result::<u32>(id).await.unwrap();
+    assert_eq!(within(result.get()).await.unwrap(), 4);
+
+    let expiring = waits_once.s("f60 f60 f60".into()).expires(100 * SECOND);
+    let expiring = app.apply_async(expiring).await.unwrap();
+    let expected = failed("TaskRevokedError", "expired");
+    assert_eq!(world.end(&expiring).await, expected);
+    assert_eq!(expiring.state().await.unwrap(), State::Revoked);
+    within(app.shutdown()).await.unwrap();
+    // (An attempt that a crash cuts short counts as an attempt, and as no retry.)
+    world
+        .ends_over_any_crash(waits_once.s(plan.into()) | add.si(1, 1), &Ok(json!(2)))
+        .await;
+    let exhausted = waits.s("c1 c1 c1 c1 c1 c1".into());
+    world
+        .ends_over_any_crash(exhausted, &failed("TaskError", "429"))
+        .await;
+}
+
+#[test]
+fn an_eager_task_counts_no_retry_either() {
+    pollster::block_on(async {
+        let app = App::eager().tasks(tasks![waits_once, waits_blocking]);
+        let app = app.start().await.unwrap();
+        let value = app.apply_async(waits_once.s("f60 f60".into())).await;
+        assert_eq!(value.unwrap().get().await.unwrap(), 3);
+        let value = app.apply_async(waits_blocking.s("f9 c1 f9 c1".into()));
+        assert_eq!(value.await.unwrap().get().await.unwrap(), 5);
+        let refused = app.apply_async(waits_once.s("c60".into())).await.unwrap();
+        assert_eq!(failure_of(&refused).await.message, "429");
+        app.shutdown().await.unwrap();
+    });
 }

@@ -227,6 +227,7 @@ impl TaskWorld {
                         when: Some(When::In(Duration::ZERO)),
                         args: Some(value(5)),
                         max_retries: None,
+                        is_free: false,
                     }),
                 };
                 self.machine.finished(attempt, outcome, now)

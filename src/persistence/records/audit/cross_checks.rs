@@ -118,8 +118,8 @@ impl<'a> CrossChecks<'a> {
             (b'm', _) if key == keys::IMPORTING => {
                 self.audit.find("the store", "it was imported in part only");
             }
-            // (A suspect may belong to a workflow that is gone: the next open deletes it.)
-            (b'm' | b'k', _) => {}
+            // (A suspect or an update may belong to a workflow that is gone: the next open deletes it.)
+            (b'm' | b'k' | b'g', _) => {}
             (b'b', Some(root)) => {
                 let waiting: Waiting = codec::decode(Kind::Waiting, key, record)?;
                 self.audit.waiting += 1;

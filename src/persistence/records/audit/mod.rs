@@ -16,6 +16,7 @@ use super::meta::{Opening, Session};
 use super::reader::Ended;
 use super::starts;
 use super::steady::ClockReading;
+use super::updates;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::quarantine::Suspect;
@@ -129,7 +130,7 @@ impl Broken {
 /// Returns the workflow that a record belongs to, if its key tells.
 pub(crate) fn owner(key: &[u8]) -> Option<Id> {
     let id = match key.first()? {
-        b'b' | b'w' | b'd' | b's' | b'p' | b'r' | b'c' | b'k' | b'x' => keys::id_of(key),
+        b'b' | b'w' | b'd' | b's' | b'p' | b'r' | b'c' | b'k' | b'g' | b'x' => keys::id_of(key),
         b'e' | b't' | b'u' => keys::timed_of(key).map(|(_, root)| root),
         b'q' => keys::queued_of(key).map(|(_, root)| root),
         _ => None,
@@ -153,6 +154,7 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
         }
         Some(b'm') if key.starts_with(keys::STARTS) => drop(starts::decode(key, record)?),
         Some(b'm') if key.starts_with(keys::CONTROLS) => drop(controls::decode(key, record)?),
+        Some(b'g') => drop(updates::decode(key, record)?),
         Some(b'k') => drop(codec::decode::<Suspect>(Kind::Suspect, key, record)?),
         Some(b'm') if key == keys::IMPORTING || key == keys::STOPPING => {
             codec::decode::<()>(Kind::Mark, key, record)?;

@@ -166,8 +166,8 @@ fn location_of(group: Id, key: &[u8]) -> Result<(u64, u32), StoreError> {
 }
 
 /// The end of a child, as a line of a segment records it.
-struct End<'a> {
-    index: Index,
+pub(super) struct End<'a> {
+    pub(super) index: Index,
     with: Ending<'a>,
 }
 
@@ -178,7 +178,7 @@ enum Ending<'a> {
 }
 
 impl<'a> End<'a> {
-    fn of(line: LineContent<'a>) -> Option<Self> {
+    pub(super) fn of(line: LineContent<'a>) -> Option<Self> {
         let (index, with) = match line {
             LineContent::Value(index, value) => (index, Ending::Value(value)),
             LineContent::Record(Record::Child {
@@ -191,7 +191,7 @@ impl<'a> End<'a> {
     }
 
     /// Converts to an outcome that shares the bytes of the segment.
-    fn into_outcome(self, segment: &Payload) -> Outcome {
+    pub(super) fn into_outcome(self, segment: &Payload) -> Outcome {
         match self.with {
             Ending::Value(value) => Outcome::Success(Value::Inline(segment.part(value))),
             Ending::Outcome(outcome) => outcome,

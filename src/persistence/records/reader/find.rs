@@ -170,32 +170,75 @@ impl Reader {
         (0..size).map(member).collect()
     }
 
-    /// Returns the members of the group whose list is the value of a node, also of a group that
-    /// replaced a task; `None` if the value is not a group's list.
+    /// Returns the members of the group whose list is the value of a node; `None` if the value is
+    /// not a group's list.
     pub(crate) fn members(
         &self,
         root: Id,
         of: &NodeLocation,
     ) -> Result<Option<Vec<NodeLocation>>, StoreError> {
+        let group = self.last_group(root, of)?;
+        group.map(|group| self.children(root, &group)).transpose()
+    }
+
+    /// Returns the group whose list is the value of a node, also a group that replaced a task.
+    pub(crate) fn last_group(
+        &self,
+        root: Id,
+        of: &NodeLocation,
+    ) -> Result<Option<NodeLocation>, StoreError> {
         let mut location = of.clone();
         loop {
-            let seq = location.node.seq;
-            let (index, node) = match location.node.def {
-                Def::Task(_) => match self.replacement(root.node(seq))? {
-                    Some((index, node)) => (index, node),
-                    None => return Ok(None),
-                },
-                Def::Group(_) => return self.children(root, &location).map(Some),
-                Def::Chain(mut steps) => match (steps.len(), steps.pop()) {
-                    (len, Some(last)) => (len as Index - 1, last),
-                    (_, None) => return Ok(None),
-                },
-                Def::Chord { body, .. } => (BODY, Arc::unwrap_or_clone(body)),
-                Def::Fold { .. } => return Ok(None),
+            if let Def::Group(_) = location.node.def {
+                return Ok(Some(location));
+            }
+            location = match self.last_child(root, location)? {
+                Some(last) => last,
+                None => return Ok(None),
             };
-            location.path.push(Step::of(seq, index, Link::Last, &node));
-            location.node = node;
         }
+    }
+
+    /// Returns the chord or fold whose value is the value of a node, also one that replaced a task.
+    pub(crate) fn last_chord(
+        &self,
+        root: Id,
+        of: &NodeLocation,
+    ) -> Result<Option<NodeLocation>, StoreError> {
+        let mut location = of.clone();
+        loop {
+            if let Def::Chord { .. } | Def::Fold { .. } = location.node.def {
+                return Ok(Some(location));
+            }
+            location = match self.last_child(root, location)? {
+                Some(last) => last,
+                None => return Ok(None),
+            };
+        }
+    }
+
+    /// Returns the child whose value is the value of a node, if one child's is.
+    fn last_child(
+        &self,
+        root: Id,
+        mut location: NodeLocation,
+    ) -> Result<Option<NodeLocation>, StoreError> {
+        let seq = location.node.seq;
+        let (index, node) = match location.node.def {
+            Def::Task(_) => match self.replacement(root.node(seq))? {
+                Some((index, node)) => (index, node),
+                None => return Ok(None),
+            },
+            Def::Chain(mut steps) => match (steps.len(), steps.pop()) {
+                (len, Some(last)) => (len as Index - 1, last),
+                (_, None) => return Ok(None),
+            },
+            Def::Chord { body, .. } => (BODY, Arc::unwrap_or_clone(body)),
+            Def::Group(_) | Def::Fold { .. } => return Ok(None),
+        };
+        location.path.push(Step::of(seq, index, Link::Last, &node));
+        location.node = node;
+        Ok(Some(location))
     }
 }
 

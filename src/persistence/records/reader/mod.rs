@@ -5,6 +5,8 @@ mod elements;
 mod errbacks;
 mod find;
 mod history;
+mod member_counts;
+mod member_outcomes;
 mod members;
 mod progress;
 mod resolution;
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, Kind, RecordSummary};
 use super::definition::WorkflowHeader;
 use super::starts::StoredLimit;
-use super::{keys, starts};
+use super::{keys, starts, updates};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
@@ -26,11 +28,13 @@ use crate::canvas::machine::fold_run::is_run;
 use crate::canvas::machine::{BODY, ChildProgress, Index, Record};
 use crate::canvas::outcome::Outcome;
 use crate::canvas::quarantine::Suspect;
+use crate::canvas::task_update::TaskUpdate;
 use crate::persistence::{Pair, Store, StoreError};
 
 pub(crate) use self::elements::{Elements, ElementsError};
 pub(crate) use self::find::NodeLocation;
 pub(crate) use self::history::History;
+pub(crate) use self::member_counts::MemberCounts;
 pub(crate) use self::members::MemberCursor;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::resolution::Resolution;
@@ -207,6 +211,16 @@ impl Reader {
             starts::decode(&key, &record)
         });
         starts.collect()
+    }
+
+    /// Returns the stored updates of running tasks.
+    pub(crate) fn updates(&self) -> Result<Vec<(Id, TaskUpdate)>, StoreError> {
+        let (from, to) = keys::all(b'g');
+        let updates = self.store.scan(&from, &to).map(|pair| {
+            let (key, record) = pair?;
+            updates::decode(&key, &record)
+        });
+        updates.collect()
     }
 
     /// Returns the records of the children of supervisor `stream`, in order.

@@ -104,7 +104,8 @@ impl Reader {
         };
         let last = self.last_change(root.node(step.stream), step.index)?;
         if let Some((history, _)) = last.as_ref().and_then(ChildProgress::awaited) {
-            return Ok(match history.retries {
+            // (Not by the retries: a retry may use up none.)
+            return Ok(match history.attempt {
                 0 => State::Pending,
                 _ => State::Retry,
             });
@@ -133,7 +134,7 @@ impl Reader {
     }
 
     /// Returns whether any node within a chain, group or chord has started.
-    fn any_record(&self, root: Id, node: &Node) -> Result<bool, StoreError> {
+    pub(super) fn any_record(&self, root: Id, node: &Node) -> Result<bool, StoreError> {
         let own = match &node.def {
             Def::Task(_) => return Ok(false),
             _ => self
