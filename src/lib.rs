@@ -81,6 +81,9 @@ pub use canvas::parked::ParkedTask;
 pub use canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask};
 pub use canvas::rate_limit::{InvalidRateLimit, RateLimit};
 pub use canvas::revoke_outcome::RevokeOutcome;
+pub use canvas::schedule::{
+    Crontab, InvalidSchedule, Missed, Overlap, Schedule, cron, crontab, every,
+};
 pub use canvas::state::State;
 pub use canvas::{
     Accepts, Canvas, Header, Immutable, Members, Signature, chain, chord, group, group_of,
