@@ -5,6 +5,7 @@ mod lifecycle;
 mod maintenance;
 pub(crate) mod node;
 mod runtime;
+mod schedules;
 mod seat;
 
 #[cfg(feature = "sled")]
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub use self::builder::AppBuilder;
 pub(crate) use self::lifecycle::Running;
+pub use self::schedules::Schedules;
 use self::seat::Source;
 
 use crate::backend::{self, WhenFull, revocation, slot_holder};

@@ -35,6 +35,7 @@ mod rate_limits;
 mod recovery;
 mod results;
 mod salvage;
+mod schedules;
 mod tidy;
 mod upkeep;
 mod waits;

@@ -32,14 +32,14 @@ pub(crate) struct Progress {
     decided_ms: u64,
     is_paused: bool,
     /// The last tick whose work was submitted.
-    pub(crate) last_ms: Option<u64>,
+    last_ms: Option<u64>,
 }
 
 /// What is to be done for a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Submission {
     /// The time of the tick, without jitter, on the scale of the entry.
-    pub(crate) tick_ms: u64,
+    tick_ms: u64,
     /// The work of the tick before is to be revoked, if it has not ended.
     pub(crate) cancels_previous: bool,
 }
@@ -87,6 +87,21 @@ impl Entry {
             progress.decided_ms = progress.anchor_ms;
         }
         Self::restore(name, schedule, progress)
+    }
+
+    pub(crate) fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.progress.is_paused
+    }
+
+    /// Returns the last tick whose work was submitted.
+    pub(crate) fn last(&self) -> Option<Moment> {
+        let scale = self.schedule.scale();
+        let ms = self.progress.last_ms?;
+        Some(Moment { scale, ms })
     }
 
     pub(crate) fn progress(&self) -> Progress {

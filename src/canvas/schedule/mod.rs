@@ -1,10 +1,6 @@
 //! Schedules: when work is submitted again and again.
 
 mod calendar;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the engine does not keep entries yet")
-)]
 pub(crate) mod entry;
 mod fields;
 
@@ -15,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use self::calendar::Calendar;
 use self::fields::Days;
+use crate::canvas::freeze::Node;
+use crate::canvas::id::{Id, Seq};
 
 /// The longest interval.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 86_400);
@@ -68,11 +66,11 @@ const MAX_MADE_UP: u32 = 10_000;
 /// A day that does not exist, such as 29 February in most years, has no tick. Time zones are those
 /// of the system, or, where it has none, those of the IANA database that is built into the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schedule(Definition);
+pub struct Schedule(pub(crate) Definition);
 
 /// A schedule as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Definition {
+pub(crate) struct Definition {
     timing: Timing,
     missed: Missed,
     overlap: Overlap,
@@ -120,6 +118,51 @@ pub enum Overlap {
     Queue,
     /// The work before is revoked.
     CancelPrevious,
+}
+
+/// An entry of an app's schedules, as [`Schedules::list`](crate::Schedules::list) returns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScheduleEntry {
+    /// Its name.
+    pub name: String,
+    /// When it is due.
+    pub schedule: Schedule,
+    /// It is [paused](crate::Schedules::pause).
+    pub is_paused: bool,
+    /// It is [declared in code](crate::AppBuilder::schedule), and not
+    /// [added](crate::Schedules::add) at run time.
+    pub is_declared: bool,
+    /// The last tick whose work was submitted.
+    pub last: Option<SystemTime>,
+    /// The id of the work that was submitted last, by a tick or by a
+    /// [trigger](crate::Schedules::trigger).
+    pub last_id: Option<Id>,
+    /// When the next tick's work is submitted, with jitter; for an interval, unless the clock is
+    /// set before. `None`: never, or not before it is resumed.
+    pub next: Option<SystemTime>,
+}
+
+/// The frozen work of an entry: the same in each workflow that is submitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Work {
+    pub(crate) root: Node,
+    /// The first free node number.
+    pub(crate) next: Seq,
+    /// The bytes that it takes in the store.
+    pub(crate) bytes: u64,
+}
+
+/// A change of an entry at run time.
+#[derive(Debug)]
+pub(crate) enum Change<W> {
+    /// Adds it, or replaces its schedule and its work.
+    Add(Schedule, W),
+    Remove,
+    Pause,
+    Resume,
+    /// Submits its work now.
+    Trigger,
 }
 
 /// The error of a [`Schedule`] that is never due or cannot be read. It names the field and its

@@ -55,11 +55,12 @@ pub(crate) enum Kind {
     /// In the place of [`Meta`](Self::Meta), in a store that uses additions to the format.
     Features = 16,
     Starts = 17,
+    Schedule = 18,
 }
 
 /// The numbers of kinds that later versions may add. A build that does not know one refuses it by
 /// its number.
-const LATER_KINDS: RangeInclusive<u8> = 18..=63;
+const LATER_KINDS: RangeInclusive<u8> = 19..=63;
 
 /// Encodes and frames `value`.
 pub(crate) fn encode<T: Serialize>(kind: Kind, value: &T) -> Vec<u8> {
@@ -664,7 +665,7 @@ mod tests {
             record[3..HEADER].copy_from_slice(&crc.to_le_bytes());
             decode::<u64>(Kind::Counter, b"c", &record).unwrap_err()
         };
-        for kind in [18, 40, 63] {
+        for kind in [19, 40, 63] {
             let error = refused(kind);
             let StoreError::UnsupportedFeature { feature, .. } = &error else {
                 panic!("{error:?}")

@@ -25,10 +25,13 @@ const COMMIT_BITS: u32 = 40;
 /// under keys and of kinds of their own, and variants at the end of stored enums, without another
 /// version of the format. A build that lacks one of them refuses the store before it writes
 /// anything.
-const FEATURES: &[&str] = &[START_LIMITS];
+const FEATURES: &[&str] = &[START_LIMITS, SCHEDULES];
 
 /// The addition of [records of starts](super::starts) under limits.
 pub(crate) const START_LIMITS: &str = "start-limits";
+
+/// The addition of [records of entries](super::schedules) of schedules.
+pub(crate) const SCHEDULES: &str = "schedules";
 
 impl Opening {
     /// Decodes the record of the store's last opening, with the additions that the store uses.
@@ -227,6 +230,17 @@ fn check_import_complete(store: &dyn Store) -> Result<(), StoreError> {
             what: "an import into it was cut short: import again".to_owned(),
         }),
     }
+}
+
+/// Returns the record of this opening of the store with one more addition; `None` if the store uses
+/// it already.
+pub(crate) fn with_addition(store: &dyn Store, addition: &str) -> Result<Option<Pair>, StoreError> {
+    let (last, mut used) = Opening::last(store)?;
+    let opening = last.filter(|_| !used.iter().any(|one| one == addition));
+    Ok(opening.map(|opening| {
+        used.push(addition.to_owned());
+        (keys::META.to_vec(), opening.record(&used))
+    }))
 }
 
 /// Makes the next opening number its commits above `commit`, if the store has not counted so far.

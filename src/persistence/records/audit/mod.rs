@@ -13,6 +13,7 @@ use super::definition::WorkflowHeader;
 use super::keys;
 use super::meta::{Opening, Session};
 use super::reader::Ended;
+use super::schedules;
 use super::starts;
 use super::steady::ClockReading;
 use crate::canvas::admission::pending_limit::Load;
@@ -150,6 +151,7 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
         Some(b'm') if key == keys::PENDING => {
             let _: Load = codec::decode(Kind::Pending, key, record)?;
         }
+        Some(b'm') if key.starts_with(keys::SCHEDULES) => drop(schedules::decode(key, record)?),
         Some(b'm') if key.starts_with(keys::STARTS) => drop(starts::decode(key, record)?),
         Some(b'k') => drop(codec::decode::<Suspect>(Kind::Suspect, key, record)?),
         Some(b'm') if key == keys::IMPORTING || key == keys::STOPPING => {

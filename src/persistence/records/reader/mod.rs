@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind, RecordSummary};
 use super::definition::WorkflowHeader;
-use super::{keys, starts};
+use super::schedules::StoredEntry;
+use super::{keys, schedules, starts};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::admission::rate_window::StoredStarts;
 use crate::canvas::admission::start_limits::LimitName;
@@ -209,6 +210,16 @@ impl Reader {
             starts::decode(&key, &record)
         });
         starts.collect()
+    }
+
+    /// Returns the entries of schedules, by name.
+    pub(crate) fn schedules(&self) -> Result<Vec<(String, StoredEntry)>, StoreError> {
+        let (from, to) = keys::all_schedules();
+        let entries = self.store.scan(&from, &to).map(|pair| {
+            let (key, record) = pair?;
+            schedules::decode(&key, &record)
+        });
+        entries.collect()
     }
 
     /// Returns the records of the children of supervisor `stream`, in order.
