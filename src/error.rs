@@ -236,6 +236,20 @@ pub enum SubmitError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// A schedule is invalid: the reason names the field and its allowed values.
+    #[error("the schedule `{name}`: {reason}")]
+    InvalidSchedule {
+        /// The name of the entry.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no entry of this name.
+    #[error("there is no schedule `{name}`")]
+    UnknownSchedule {
+        /// The name.
+        name: String,
+    },
     /// The limit on pending work is reached, and the caller did not want to wait
     /// ([`App::try_apply_async`](crate::App::try_apply_async)).
     #[error("the limit on pending work is reached: {tasks} tasks of {bytes} bytes are pending")]
@@ -300,6 +314,14 @@ pub enum StartError {
         /// The name of the limit.
         name: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// A schedule is invalid, or its work is refused.
+    #[error("the schedule `{name}`: {reason}")]
+    InvalidSchedule {
+        /// The name of the entry.
+        name: String,
+        /// What is wrong; of a field, with its allowed values.
         reason: String,
     },
     /// A task shares a limit that the app does not have.

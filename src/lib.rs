@@ -73,7 +73,7 @@ mod task;
 mod testing;
 mod text;
 
-pub use app::{App, AppBuilder};
+pub use app::{App, AppBuilder, Schedules};
 pub use canvas::admission::control::{Control, ControlTarget};
 pub use canvas::id::Id;
 pub use canvas::outcome::{FailureKind, TaskFailure};
@@ -82,6 +82,9 @@ pub use canvas::parked::ParkedTask;
 pub use canvas::quarantine::policy::{QuarantinePolicy, QuarantinedTask};
 pub use canvas::rate_limit::{InvalidRateLimit, RateLimit};
 pub use canvas::revoke_outcome::RevokeOutcome;
+pub use canvas::schedule::{
+    Crontab, InvalidSchedule, Missed, Overlap, Schedule, ScheduleEntry, cron, crontab, every,
+};
 pub use canvas::state::State;
 pub use canvas::task_update::TaskProgress;
 pub use canvas::{
@@ -135,6 +138,8 @@ mod guide {
     struct Workflows;
     #[doc = include_str!("../docs/guide/limits.md")]
     struct Limits;
+    #[doc = include_str!("../docs/guide/schedules.md")]
+    struct Schedules;
     #[doc = include_str!("../docs/guide/operations.md")]
     struct Operations;
     #[doc = include_str!("../docs/guide/testing.md")]

@@ -178,6 +178,14 @@ pub(crate) const CHECKS: &[Check] = &[
         &["rate::"],
         Set("CHORDAL_CRASH_RUNS", 4, 200),
     ),
+    check("schedules", Unit, &["schedule::"], Fixed),
+    check("schedules of an app", It, &["schedules::"], Fixed),
+    check(
+        "schedules over kills",
+        Crash,
+        &["schedule::"],
+        Set("CHORDAL_CRASH_RUNS", 16, 200),
+    ),
     check("drain", It, &["drain::"], Fixed),
     check(
         "processes told to stop",
@@ -384,7 +392,7 @@ pub(crate) const PROMISES: &[Promise] = &[
     promise("G19", "what is passed on is no larger than the limit", &["payloads"]),
     promise("G20", "what is passed on is not shown", &["canaries", "what is shown"]),
     promise("G24", "any bytes are read without a panic; unknown names wait", &["any bytes", "mutations", "unknown names"]),
-    promise("G25", "periodic tasks", &[]),
+    promise("G25", "each tick of a schedule is submitted exactly once", &["schedules", "schedules of an app", "schedules over kills"]),
     promise("G26", "a rate limit holds in every period, over restarts", &["rate limits", "rate limits in an app", "rate limits over kills", "seeds"]),
     promise("G28", "nothing starves under priorities, and a paused queue starts nothing", &["starvation", "starvation in an app", "pauses", "pauses over kills", "seeds"]),
     promise("G29", "without threads work waits or is refused, and nothing runs that was said to have failed", &["missing threads", "missing threads of the pool"]),

@@ -81,7 +81,10 @@ pub(crate) fn shared(seed: u64) -> RateLimit {
 
 /// The starts of limited tasks, over all lives.
 #[derive(Debug, Default)]
-pub(crate) struct Starts(RefCell<BTreeMap<(&'static str, Option<u64>), Vec<u64>>>);
+pub(crate) struct Starts(RefCell<BTreeMap<Budget, Vec<u64>>>);
+
+/// A limit, and the tenant if it is divided by tenants.
+type Budget = (&'static str, Option<u64>);
 
 impl Starts {
     /// Notes a start; returns a fault if there were too many in a period.

@@ -1,6 +1,6 @@
 //! The settings of an app, and its start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use crate::actors::dispatch::dispatcher::{QueueSlots, Slots};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::quarantine::policy::{QuarantineHook, QuarantinePolicy, QuarantinedTask};
 use crate::canvas::rate_limit::RateLimit;
+use crate::canvas::schedule::Schedule;
+use crate::canvas::{Accepts, Canvas};
 use crate::clock::Clock;
 use crate::eager::EagerStore;
 use crate::error::{Error, Result, StartError};
@@ -52,6 +54,7 @@ pub struct AppBuilder {
     max_payload: u64,
     clock: Clock,
     lock_timeout: Duration,
+    schedules: BTreeMap<String, (Schedule, Canvas)>,
 }
 
 impl AppBuilder {
@@ -85,6 +88,7 @@ impl AppBuilder {
             max_payload: PayloadLimit::DEFAULT,
             clock: Clock::system(),
             lock_timeout: LOCK_TIMEOUT,
+            schedules: BTreeMap::new(),
         }
     }
 
@@ -202,6 +206,55 @@ impl AppBuilder {
     /// ```
     pub fn fair_by(mut self, queue: impl Into<String>, parameter: impl Into<String>) -> Self {
         self.limits.fair.insert(queue.into(), parameter.into());
+        self
+    }
+
+    /// Submits work again and again: a signature with all its arguments, whenever the schedule is
+    /// due ([`cron`](crate::cron()), [`crontab`](crate::crontab()) or [`every`](crate::every())).
+    ///
+    /// Each tick is submitted exactly once, over restarts, kills and changes of the clock: the tick
+    /// and its submission are one commit. Setting a name again replaces the entry.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// use chordal::{cron, every};
+    /// use std::time::Duration;
+    ///
+    /// #[task]
+    /// async fn report(kind: String) {}
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// let app = App::in_memory()
+    ///     .schedule("nightly", cron("0 3 * * *").tz("Europe/Berlin"), report.s("sales".into()))
+    ///     .schedule("status", every(Duration::from_secs(60)), report.s("status".into()))
+    ///     .tasks(tasks![report])
+    ///     .start()
+    ///     .await?;
+    /// let entries = app.schedules().list().await?;
+    /// assert_eq!(entries[0].name, "nightly");
+    /// assert!(entries[0].next.is_some() && entries[0].last.is_none());
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// At each start the entries that the code declares are compared by name with those in the
+    /// store. A new entry begins then, and one that the code no longer has is dropped. Of an entry
+    /// that the store has, the code's schedule, options and work take effect; its ticks go on from
+    /// the last one, also those that were missed meanwhile, unless it is due at other times than
+    /// before. Entries that are [added](crate::Schedules::add) at run time stay.
+    ///
+    /// The work is frozen when the app starts, and must fit into 2 KB of the store; larger work is
+    /// submitted by a task. It waits for nothing that is [pending](Self::max_pending).
+    ///
+    /// `start()` fails with [`StartError::InvalidSchedule`] if the schedule or its work is refused,
+    /// and if the app is [eager](App::eager).
+    pub fn schedule<S: Accepts<()>>(
+        mut self,
+        name: impl Into<String>,
+        schedule: impl Into<Schedule>,
+        signature: S,
+    ) -> Self {
+        let entry = (schedule.into(), signature.into_canvas());
+        self.schedules.insert(name.into(), entry);
         self
     }
 
@@ -539,12 +592,17 @@ impl AppBuilder {
     /// [`StartError::DuplicateTask`], [`StartError::InvalidTask`], [`StartError::NameTooLong`];
     /// [`StartError::MissingData`], [`StartError::DuplicateData`];
     /// [`StartError::InvalidLimit`], [`StartError::UnknownLimit`];
+    /// [`StartError::InvalidSchedule`];
     /// [`Error::Store`] if the store is locked by another process, is damaged, was written by a
     /// newer version, or cannot be opened; [`StartError::Thread`] if the system does not provide
     /// the threads that the engine needs.
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
         if let Source::Eager = self.store {
+            if let Some((name, _)) = self.schedules.pop_first() {
+                let reason = "an eager app submits nothing by itself".to_owned();
+                return Err(StartError::InvalidSchedule { name, reason }.into());
+            }
             return Ok(App(Arc::new(Running {
                 backend: Arc::new(EagerStore::new(registry, self.clock)),
                 grace: self.grace,
@@ -655,6 +713,7 @@ impl AppBuilder {
             clock: self.clock,
             grace: self.grace,
             lock_timeout: self.lock_timeout,
+            schedules: self.schedules,
         };
         (node, seat)
     }

@@ -6,6 +6,7 @@ mod lifecycle;
 mod maintenance;
 pub(crate) mod node;
 mod runtime;
+mod schedules;
 mod seat;
 
 #[cfg(feature = "sled")]
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub use self::builder::AppBuilder;
 pub(crate) use self::lifecycle::Running;
+pub use self::schedules::Schedules;
 use self::seat::Source;
 
 use crate::backend::{self, WhenFull, revocation, slot_holder};

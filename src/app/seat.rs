@@ -1,6 +1,6 @@
 //! The seat: one engine over one store, on the threads of a node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 #[cfg(feature = "sled")]
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,22 +14,27 @@ use tokio::sync::watch;
 use super::node::Node;
 use crate::actors::commit::committer::{Committer, StoreActor, WriteLock};
 use crate::actors::context::{EngineContext, EngineParts, Limits, RecoveredState, TrialSettings};
+use crate::actors::engine::schedules::{Declarations, Declared};
 use crate::actors::engine::{EngineActor, sweeper};
 use crate::actors::factory;
 use crate::actors::handle::{Addresses, EngineHandle};
 use crate::actors::scheduler::SchedulerActor;
 use crate::backend::admission_control::AdmissionControl;
 use crate::backend::durable_view::DurableView;
+use crate::canvas::Canvas;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::admission::start_limits::Rule;
+use crate::canvas::schedule::Schedule;
 use crate::clock::{Clock, Ids};
-use crate::error::Result;
+use crate::error::{Result, StartError};
 #[cfg(feature = "sled")]
 use crate::persistence::SledStore;
 use crate::persistence::records::meta;
 use crate::persistence::records::reader::Reader;
+use crate::persistence::records::schedules;
 use crate::persistence::records::steady::ClockReading;
 use crate::persistence::{Durability, Store};
+use crate::task::{Registry, refuse_long_name};
 
 /// How long an app over a store without a directory waits for the engines of dropped apps.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,6 +78,8 @@ pub(crate) struct Seat {
     pub(super) clock: Clock,
     pub(super) grace: Duration,
     pub(super) lock_timeout: Duration,
+    /// The entries of schedules that are declared in code.
+    pub(super) schedules: BTreeMap<String, (Schedule, Canvas)>,
 }
 
 impl Seat {
@@ -82,6 +89,7 @@ impl Seat {
         node: &Node,
         start_store: impl FnOnce(StoreActor) -> Addr<StoreActor>,
     ) -> Result<Arc<EngineHandle>> {
+        let declared = declared(self.schedules, &node.registry)?;
         let store: Arc<dyn Store> = match self.store {
             #[cfg(feature = "sled")]
             Source::Sled(directory) => {
@@ -140,6 +148,10 @@ impl Seat {
             let purge = sweeper::purge_all(view, store.clone(), garbage);
             handle.runtime.spawn(purge);
         }
+        let declarations = Declarations {
+            at: clock.time(),
+            entries: declared,
+        };
         let scheduler = SchedulerActor::new(clock).start();
         let parts = EngineParts {
             reader,
@@ -155,7 +167,7 @@ impl Seat {
             actors: factory::ACTORS,
         };
         let context = EngineContext::new(parts, recovered);
-        let engine = EngineActor::new(context, self.retention).start();
+        let engine = EngineActor::new(context, self.retention, declarations).start();
         let ids = Ids::after(last);
         handle.set_addresses(Addresses {
             submissions: engine.clone().recipient(),
@@ -166,4 +178,28 @@ impl Seat {
         });
         Ok(handle)
     }
+}
+
+/// Checks and freezes the entries that are declared in code.
+fn declared(
+    entries: BTreeMap<String, (Schedule, Canvas)>,
+    registry: &Registry,
+) -> Result<Vec<Declared>> {
+    let entries = entries.into_iter().map(|(name, (schedule, canvas))| {
+        refuse_long_name("schedule", &name, "")?;
+        let checked = schedule.check().map_err(|error| error.to_string());
+        let work = checked.and_then(|()| {
+            let work = schedules::freeze(&schedule, canvas, registry);
+            work.map_err(|error| error.to_string())
+        });
+        match work {
+            Ok(work) => Ok(Declared {
+                name,
+                schedule,
+                work,
+            }),
+            Err(reason) => Err(StartError::InvalidSchedule { name, reason }.into()),
+        }
+    });
+    entries.collect()
 }

@@ -26,6 +26,7 @@ use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
+use crate::canvas::schedule::{Change, ScheduleEntry};
 use crate::error::{Error, IdError, Result, SubmitError};
 use crate::persistence::{Store, StoreError};
 
@@ -67,6 +68,17 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// Returns all tasks that this build cannot run.
     fn parked(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<ParkedTask>>>;
+
+    /// Changes an entry of the schedules. Returns, once that is durable, the workflow that a trigger
+    /// submitted.
+    fn change_schedule(
+        self: Arc<Self>,
+        name: String,
+        change: Change<Canvas>,
+    ) -> BoxFuture<'static, Result<Option<Id>>>;
+
+    /// Lists the entries of the schedules.
+    fn schedules(&self) -> BoxFuture<'_, Result<Vec<ScheduleEntry>>>;
 
     /// Calls a function with the store while nothing is written to it.
     fn inspect(&self, inspect: Inspect) -> BoxFuture<'_, Result<u64>>;

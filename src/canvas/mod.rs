@@ -28,6 +28,7 @@ pub(crate) mod rate_limit;
 pub(crate) mod retry;
 pub(crate) mod revocation;
 pub(crate) mod revoke_outcome;
+pub(crate) mod schedule;
 mod settings;
 mod signature;
 mod size;

@@ -16,7 +16,8 @@ use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
-use crate::error::{ControlError, Error, IdError, Result};
+use crate::canvas::schedule::{Change, ScheduleEntry};
+use crate::error::{ControlError, Error, IdError, Result, SubmitError};
 use crate::persistence::records::definition::DefinitionPages;
 
 impl Backend for EagerStore {
@@ -63,6 +64,20 @@ impl Backend for EagerStore {
 
     /// A canvas with a task that cannot run is refused.
     fn parked(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<ParkedTask>>> {
+        ready(self.view.check_open().map(|()| Vec::new())).boxed()
+    }
+
+    fn change_schedule(
+        self: Arc<Self>,
+        name: String,
+        _: Change<Canvas>,
+    ) -> BoxFuture<'static, Result<Option<Id>>> {
+        let reason = "an eager app submits nothing by itself".to_owned();
+        let refused = SubmitError::InvalidSchedule { name, reason };
+        ready(self.view.check_open().and(Err(refused.into()))).boxed()
+    }
+
+    fn schedules(&self) -> BoxFuture<'_, Result<Vec<ScheduleEntry>>> {
         ready(self.view.check_open().map(|()| Vec::new())).boxed()
     }
 

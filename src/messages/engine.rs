@@ -13,6 +13,7 @@ use crate::canvas::id::{Id, Seq};
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
+use crate::canvas::schedule::{Change, ScheduleEntry, Work};
 use crate::canvas::time::Earliest;
 use crate::error::{Error, Result};
 
@@ -26,6 +27,9 @@ pub(crate) enum EngineMessage {
     Control(Control),
     Release(Release),
     Forget(Forget),
+    ChangeSchedule(Box<ChangeSchedule>),
+    /// Lists the entries of all schedules.
+    ListSchedules(oneshot::Sender<Vec<ScheduleEntry>>),
     Revoke(Revoke),
     /// A running task waits for this workflow.
     Wanted(Id),
@@ -97,6 +101,16 @@ pub(crate) struct Release {
     pub(crate) parked: Option<ParkedTask>,
     /// Answered once the release is durable. Dropped if the engine halts first.
     pub(crate) done: oneshot::Sender<Result<()>>,
+}
+
+/// Changes an entry of the schedules.
+#[derive(Debug)]
+pub(crate) struct ChangeSchedule {
+    pub(crate) name: String,
+    pub(crate) change: Change<Work>,
+    /// Answered once that is durable, with the workflow that a trigger submitted. Dropped if the
+    /// engine halts first.
+    pub(crate) done: oneshot::Sender<Result<Option<Id>>>,
 }
 
 /// Deletes a workflow's result as soon as it has ended.

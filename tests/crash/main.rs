@@ -28,6 +28,7 @@ mod poison;
 mod program;
 mod rate;
 mod row;
+mod schedule;
 mod strace;
 mod submit;
 mod threads;

@@ -38,6 +38,7 @@ mod rate_limits;
 mod recovery;
 mod results;
 mod salvage;
+mod schedules;
 mod starvation;
 mod tidy;
 mod upkeep;

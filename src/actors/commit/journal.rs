@@ -31,6 +31,9 @@ pub(crate) enum PostCommit<C> {
     Restart(Recipient<RestartChild>, RestartChild),
     /// Notify a caller that its request is done.
     Done(oneshot::Sender<Result<()>>),
+    /// Notify a caller that an entry of the schedules is changed, and of the workflow that this
+    /// submitted.
+    Changed(oneshot::Sender<Result<Option<Id>>>, Option<Id>),
     /// Delete the remaining records of a workflow whose header is deleted.
     Purge(Id),
 }

@@ -207,6 +207,7 @@ impl EngineContext {
             PostCommit::Restart(supervisor, message) => supervisor.do_send(message),
             PostCommit::Notify(message) => self.engine().messages.do_send(message),
             PostCommit::Done(caller) => drop(caller.send(Ok(()))),
+            PostCommit::Changed(caller, submitted) => drop(caller.send(Ok(submitted))),
             PostCommit::Purge(root) => {
                 let store = self.0.commits.committer.store.clone();
                 let purge = sweeper::purge(self.view().clone(), store, root);

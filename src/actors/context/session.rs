@@ -71,7 +71,7 @@ impl EngineContext {
     }
 
     /// As [`add_addition`](Self::add_addition), for the batch that is being filled.
-    pub(super) fn use_addition(&self, addition: &str) {
+    pub(crate) fn use_addition(&self, addition: &str) {
         if let Some((key, record)) = self.add_addition(addition) {
             self.put(key, record);
         }

@@ -23,12 +23,15 @@ use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
+use crate::canvas::schedule::{Change, ScheduleEntry};
 use crate::error::{ControlError, Error, Result, SubmitError};
 use crate::messages::engine::{
-    Confirm, Control, EndPause, EngineMessage, FindByKey, Forget, Release, Revoke, Shutdown, Submit,
+    ChangeSchedule, Confirm, Control, EndPause, EngineMessage, FindByKey, Forget, Release, Revoke,
+    Shutdown, Submit,
 };
 use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::definition::Definition;
+use crate::persistence::records::schedules;
 
 impl Backend for EngineHandle {
     fn view(&self) -> &Arc<DurableView> {
@@ -110,6 +113,40 @@ impl Backend for EngineHandle {
 
     fn parked(self: Arc<Self>) -> BoxFuture<'static, Result<Vec<ParkedTask>>> {
         parked(self).boxed()
+    }
+
+    fn change_schedule(
+        self: Arc<Self>,
+        name: String,
+        change: Change<Canvas>,
+    ) -> BoxFuture<'static, Result<Option<Id>>> {
+        async move {
+            self.view.check_open()?;
+            let change = match change {
+                Change::Add(schedule, canvas) => {
+                    self.view.reader()?.store().room()?;
+                    let work = schedules::freeze(&schedule, canvas, &*self.registry)?;
+                    Change::Add(schedule, work)
+                }
+                Change::Remove => Change::Remove,
+                Change::Pause => Change::Pause,
+                Change::Resume => Change::Resume,
+                Change::Trigger => Change::Trigger,
+            };
+            let request = |done| {
+                EngineMessage::ChangeSchedule(Box::new(ChangeSchedule { name, change, done }))
+            };
+            self.ask(request).await?
+        }
+        .boxed()
+    }
+
+    fn schedules(&self) -> BoxFuture<'_, Result<Vec<ScheduleEntry>>> {
+        async move {
+            self.view.check_open()?;
+            self.ask(EngineMessage::ListSchedules).await
+        }
+        .boxed()
     }
 
     fn inspect(&self, inspect: Inspect) -> BoxFuture<'_, Result<u64>> {

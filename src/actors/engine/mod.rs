@@ -7,6 +7,7 @@ mod quarantine;
 mod recovery;
 mod retention;
 mod revocation;
+pub(crate) mod schedules;
 pub(crate) mod staged;
 mod staging;
 mod submit;
@@ -21,6 +22,7 @@ use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
 use self::admission::{Admission, AdmissionState};
 use self::recovery::{Submitted, Unresumed};
 use self::retention::Sweeps;
+use self::schedules::{Declarations, Timetable};
 use self::workflows::Live;
 use super::child::Resume;
 use super::commit::journal::PostCommit;
@@ -50,15 +52,24 @@ pub(crate) struct EngineActor {
     unresumed: Option<Unresumed>,
     admission: AdmissionState,
     sweeps: Sweeps,
+    timetable: Timetable,
+    /// The entries that are declared in code, until the stored ones are read.
+    declarations: Declarations,
     /// The alarm that was set with the scheduler.
     alarm: Earliest,
 }
 
 impl EngineActor {
-    pub(crate) fn new(engine: EngineContext, retention: Duration) -> Self {
+    pub(crate) fn new(
+        engine: EngineContext,
+        retention: Duration,
+        declarations: Declarations,
+    ) -> Self {
         Self {
             admission: AdmissionState::new(engine.live_workflows()),
             sweeps: Sweeps::new(retention),
+            timetable: Timetable::default(),
+            declarations,
             engine,
             events: None,
             workflows: HashMap::new(),
@@ -68,8 +79,8 @@ impl EngineActor {
         }
     }
 
-    /// Sets the alarm for the next sweep or for the next workflow that waits for its time,
-    /// whichever is earlier.
+    /// Sets the alarm for the next sweep, the next entry that is due or the next workflow that waits
+    /// for its time, whichever is earliest.
     fn set_alarm(&mut self) {
         // If the engine were woken for a workflow that it cannot admit, it would be woken again at
         // once, over and over.
@@ -77,6 +88,7 @@ impl EngineActor {
             true => self.admission.next_start,
             false => Earliest::default(),
         };
+        self.timetable.first().moments().for_each(|due| at.add(due));
         if let Some(sweep_at) = self.sweeps.at {
             at.add(Moment::steady(sweep_at));
         }
@@ -153,6 +165,12 @@ impl Handler<EngineMessage> for EngineActor {
             }
             EngineMessage::Release(request) => self.release(request),
             EngineMessage::Forget(request) => self.forget(request, context),
+            EngineMessage::ChangeSchedule(request) => self.change_schedule(*request),
+            EngineMessage::ListSchedules(done) => {
+                // The caller may have stopped waiting.
+                let _ = done.send(self.list_schedules());
+                Ok(())
+            }
             EngineMessage::Revoke(request) => self.revoke(request),
             EngineMessage::Wanted(root) => self.start_early(root),
             EngineMessage::Sweep(sweep) => self.on_sweep(sweep),
@@ -228,6 +246,7 @@ impl Handler<Wake> for EngineActor {
         }
         self.engine.check_trials();
         self.engine.check_limits();
+        self.run_schedules();
         self.admit_waiting();
     }
 }

@@ -71,7 +71,8 @@ impl EngineActor {
             context.notify(EngineMessage::Sweep(Sweep::Start));
         }
         self.recover_backlog()?;
-        self.resume_some()
+        self.resume_some()?;
+        self.recover_schedules()
     }
 
     /// Resumes some of the workflows that were live, and more when that is committed: the first

@@ -5,7 +5,9 @@ use actix::{Context, Handler};
 
 use super::EngineActor;
 use crate::actors::child::Resume;
-use crate::canvas::id::Id;
+use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::freeze::Node;
+use crate::canvas::id::{Id, Seq};
 use crate::canvas::machine::Record;
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::machine::workflow::Workflow;
@@ -24,6 +26,29 @@ impl EngineActor {
             self.engine.acknowledge(durable, guard);
         }
         Ok(())
+    }
+
+    /// Stores a workflow, and starts it unless it waits; returns whether it starts.
+    pub(super) fn begin(
+        &mut self,
+        root_id: Id,
+        root: Node,
+        header: Vec<u8>,
+        next: Seq,
+        load: Load,
+    ) -> Result<bool, StoreError> {
+        self.engine.add_pending(load);
+        let Some(admission) = self.admit(root_id, &root, &header)? else {
+            return Ok(false);
+        };
+        self.engine.put(keys::header(root_id), header.clone());
+        self.engine.start_numbers(root_id, next, None);
+        let own = (header, load);
+        self.insert(root_id, Workflow::default(), own, admission.lane, None);
+        let mut spec = ChildSpec::root(root_id, root);
+        spec.since_ms = admission.counts.then(|| self.engine.steady_ms());
+        self.start_root(spec, Resume::Fresh, admission);
+        Ok(true)
     }
 
     /// The store shows which workflow the key stands for. It may stand for a newer one by now.
@@ -103,18 +128,9 @@ impl Handler<Submit> for EngineActor {
         }
         self.engine.acknowledge(durable, view.pin(root_id));
         let load = reservation.hand_over();
-        self.engine.add_pending(load);
-        match self.admit(root_id, &root, &header) {
-            Ok(Some(admission)) => {
-                self.engine.put(keys::header(root_id), header.clone());
-                self.engine.start_numbers(root_id, next, None);
-                let own = (header, load);
-                self.insert(root_id, Workflow::default(), own, admission.lane, None);
-                let mut spec = ChildSpec::root(root_id, root);
-                spec.since_ms = admission.counts.then(|| self.engine.steady_ms());
-                self.start_root(spec, Resume::Fresh, admission);
-            }
-            Ok(None) => self.set_alarm(),
+        match self.begin(root_id, root, header, next, load) {
+            Ok(true) => {}
+            Ok(false) => self.set_alarm(),
             Err(error) => self.engine.halt(error.into()),
         }
     }

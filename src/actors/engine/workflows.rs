@@ -186,7 +186,7 @@ impl EngineActor {
         failpoint::reach(Point::Moved);
         self.admission.backlog.ended(live.lane);
         self.admission.has_capacity = true;
-        Ok(())
+        self.note_scheduled_end(root)
     }
 
     /// Returns whether the store does not show yet what was decided about a workflow that is not in

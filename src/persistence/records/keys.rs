@@ -3,7 +3,7 @@
 //!
 //! | tag | rest of the key | value |
 //! |---|---|---|
-//! | `m` | name | meta: how often the store was opened, and how the last app over it ended; how much is pending; the latest id that was swept; what the clocks showed; the last starts under each limit; the mark of an unfinished import |
+//! | `m` | name | meta: how often the store was opened, and how the last app over it ended; how much is pending; the latest id that was swept; what the clocks showed; the last starts under each limit; the entries of schedules; the mark of an unfinished import |
 //! | `b` | root id | [`Waiting`](super::backlog::Waiting): a workflow that waits for lane capacity or for its time |
 //! | `w` | root id | [`WorkflowHeader`](super::definition::WorkflowHeader) of a live workflow, as submitted; its commit marker |
 //! | `e` | end in ms on the steady scale, root id | the header of a workflow that has ended, including its callbacks |
@@ -51,6 +51,13 @@ pub(crate) const STARTS: &[u8] = b"m/starts/";
 
 /// Before the kind and the name of a queue or task that is [controlled](super::controls).
 pub(crate) const CONTROLS: &[u8] = b"m/controls/";
+/// Before the name of an [entry](super::schedules).
+pub(crate) const SCHEDULES: &[u8] = b"m/schedules/";
+
+/// Returns the range of all records of [entries](super::schedules).
+pub(crate) fn all_schedules() -> (Vec<u8>, Vec<u8>) {
+    all_behind(SCHEDULES)
+}
 
 /// Returns the range of all records of [starts](super::starts).
 pub(crate) fn all_starts() -> (Vec<u8>, Vec<u8>) {

@@ -25,7 +25,13 @@ const COMMIT_BITS: u32 = 40;
 /// under keys and of kinds of their own, and variants at the end of stored enums, without another
 /// version of the format. A build that lacks one of them refuses the store before it writes
 /// anything.
-const FEATURES: &[&str] = &[START_LIMITS, KEYED_LIMITS, CONTROLS, TASK_UPDATES];
+const FEATURES: &[&str] = &[
+    START_LIMITS,
+    KEYED_LIMITS,
+    CONTROLS,
+    TASK_UPDATES,
+    SCHEDULES,
+];
 
 /// The addition of [records of starts](super::starts) under limits.
 pub(crate) const START_LIMITS: &str = "start-limits";
@@ -38,6 +44,9 @@ pub(crate) const CONTROLS: &str = "controls";
 
 /// The addition of [records of updates](super::updates) that running tasks report.
 pub(crate) const TASK_UPDATES: &str = "task-updates";
+
+/// The addition of [records of entries](super::schedules) of schedules.
+pub(crate) const SCHEDULES: &str = "schedules";
 
 /// This opening of the store, and the additions to the format that the store uses.
 #[derive(Clone, Debug)]

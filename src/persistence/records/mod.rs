@@ -16,6 +16,7 @@ pub(crate) mod meta;
 pub(crate) mod reader;
 #[cfg(any(feature = "sled", feature = "redb"))]
 pub(crate) mod salvage;
+pub(crate) mod schedules;
 pub(crate) mod starts;
 pub(crate) mod steady;
 pub(crate) mod updates;

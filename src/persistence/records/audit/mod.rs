@@ -14,6 +14,7 @@ use super::definition::WorkflowHeader;
 use super::keys;
 use super::meta::{Opening, Session};
 use super::reader::Ended;
+use super::schedules;
 use super::starts;
 use super::steady::ClockReading;
 use super::updates;
@@ -152,6 +153,7 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
         Some(b'm') if key == keys::PENDING => {
             let _: Load = codec::decode(Kind::Pending, key, record)?;
         }
+        Some(b'm') if key.starts_with(keys::SCHEDULES) => drop(schedules::decode(key, record)?),
         Some(b'm') if key.starts_with(keys::STARTS) => drop(starts::decode(key, record)?),
         Some(b'm') if key.starts_with(keys::CONTROLS) => drop(controls::decode(key, record)?),
         Some(b'g') => drop(updates::decode(key, record)?),

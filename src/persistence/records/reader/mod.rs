@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Kind, RecordSummary};
 use super::definition::WorkflowHeader;
+use super::schedules::StoredEntry;
 use super::starts::StoredLimit;
-use super::{keys, starts, updates};
+use super::{keys, schedules, starts, updates};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
@@ -221,6 +222,16 @@ impl Reader {
             updates::decode(&key, &record)
         });
         updates.collect()
+    }
+
+    /// Returns the entries of schedules, by name.
+    pub(crate) fn schedules(&self) -> Result<Vec<(String, StoredEntry)>, StoreError> {
+        let (from, to) = keys::all_schedules();
+        let entries = self.store.scan(&from, &to).map(|pair| {
+            let (key, record) = pair?;
+            schedules::decode(&key, &record)
+        });
+        entries.collect()
     }
 
     /// Returns the records of the children of supervisor `stream`, in order.
