@@ -158,7 +158,7 @@ impl EngineActor {
                         next: None,
                     };
                     if scheduled.stored() != stored {
-                        self.store_entry(&name, &scheduled)?;
+                        self.store_entry(&name, &scheduled);
                     }
                     self.timetable.insert(name, scheduled, now);
                 }
@@ -169,7 +169,7 @@ impl EngineActor {
         }
         for (name, own) in declared {
             match Entry::new(&name, own.schedule, now) {
-                Ok(entry) => self.add_entry(name, entry, own.work, true, now)?,
+                Ok(entry) => self.add_entry(name, entry, own.work, true, now),
                 Err(error) => tracing::error!(schedule = name, %error, "an entry is refused"),
             }
         }
@@ -183,14 +183,7 @@ impl EngineActor {
         Ok(is_live || reader.waiting(root)?.is_some())
     }
 
-    fn add_entry(
-        &mut self,
-        name: String,
-        entry: Entry,
-        work: Work,
-        is_declared: bool,
-        now: Time,
-    ) -> Result<(), StoreError> {
+    fn add_entry(&mut self, name: String, entry: Entry, work: Work, is_declared: bool, now: Time) {
         let scheduled = Scheduled {
             entry,
             work,
@@ -198,17 +191,15 @@ impl EngineActor {
             is_declared,
             next: None,
         };
-        self.store_entry(&name, &scheduled)?;
+        self.store_entry(&name, &scheduled);
         self.timetable.insert(name, scheduled, now);
-        Ok(())
     }
 
     /// Stores an entry in the batch that is being filled.
-    fn store_entry(&mut self, name: &str, scheduled: &Scheduled) -> Result<(), StoreError> {
+    fn store_entry(&self, name: &str, scheduled: &Scheduled) {
         self.engine.use_addition(meta::SCHEDULES);
         let (key, record) = schedules::record(name, &scheduled.stored());
         self.engine.put(key, record);
-        Ok(())
     }
 
     /// Submits the work of all entries that are due, and sets the alarm for the next.
@@ -239,7 +230,7 @@ impl EngineActor {
             self.submit_work(name, &mut scheduled)?;
         }
         if scheduled.entry.progress() != before {
-            self.store_entry(name, &scheduled)?;
+            self.store_entry(name, &scheduled);
         }
         self.timetable.insert(name.to_owned(), scheduled, now);
         Ok(())
@@ -306,7 +297,7 @@ impl EngineActor {
         let mut submitted = None;
         match (self.timetable.take(&name), change) {
             (None, Change::Add(schedule, work)) => match Entry::new(&name, schedule, now) {
-                Ok(entry) => self.add_entry(name, entry, work, false, now)?,
+                Ok(entry) => self.add_entry(name, entry, work, false, now),
                 Err(error) => {
                     refuse(done, invalid(name, &error));
                     return Ok(());
@@ -327,14 +318,12 @@ impl EngineActor {
                     Err(error) => (before, Some(error)),
                 };
                 if error.is_none() {
-                    self.store_entry(&name, &scheduled)?;
+                    self.store_entry(&name, &scheduled);
                 }
                 self.timetable.insert(name.clone(), scheduled, now);
                 if let Some(error) = error {
-                    {
-                        refuse(done, invalid(name, &error));
-                        return Ok(());
-                    };
+                    refuse(done, invalid(name, &error));
+                    return Ok(());
                 }
             }
             (None, _) => {
@@ -356,7 +345,7 @@ impl EngineActor {
                     }
                     Change::Add(..) | Change::Remove => unreachable!("handled above"),
                 }
-                self.store_entry(&name, &scheduled)?;
+                self.store_entry(&name, &scheduled);
                 self.timetable.insert(name, scheduled, now);
             }
         }
