@@ -13,6 +13,7 @@ use crate::disk::Disk;
 use crate::limits;
 use crate::lookups;
 use crate::model::{self, Form, Node};
+use crate::progress;
 use crate::tasks::{self, source};
 use crate::world;
 
@@ -98,6 +99,14 @@ enum Expires {
     At(u64),
     /// It has expired, whatever the clock shows.
     Before,
+}
+
+/// The retries that a task needs.
+pub(crate) struct Retries {
+    /// Its `max_retries` allows these alone.
+    pub(crate) counted: u32,
+    /// A service asks for these, and they use up none.
+    pub(crate) uncounted: u32,
 }
 
 /// How an attempt fails before the last one.
@@ -272,11 +281,30 @@ impl Plan {
         if role.end == End::Overrun {
             task = task.time_limit(Duration::from_millis(key));
         }
-        let retries = role.retries();
-        if retries > 0 {
-            task = task.max_retries(retries);
+        let Retries { counted, .. } = self.retries(role);
+        if counted > 0 {
+            task = task.max_retries(counted);
         }
         task
+    }
+
+    /// Returns the retries that a task needs.
+    pub(crate) fn retries(&self, role: &Role) -> Retries {
+        let is_asked = |detour: &&Detour| matches!(detour, Detour::Retry(_));
+        let asked = role.detours.iter().filter(is_asked).count() as u32;
+        let uncounted = match progress::asks_for_free_retries(self.seed) {
+            true => asked,
+            false => 0,
+        };
+        let detours = role.detours.len() as u32;
+        let end = match role.end {
+            End::Exhausted | End::Panic => 1,
+            End::Plain | End::Overrun | End::Listens => 0,
+        };
+        Retries {
+            counted: detours - uncounted + end,
+            uncounted,
+        }
     }
 
     pub(crate) fn builder(&self, disk: Disk, clock: Clock) -> AppBuilder {
@@ -505,15 +533,6 @@ impl Role {
             role.pauses.clear();
         }
         role
-    }
-
-    /// Returns the number of retries of the task.
-    pub(crate) fn retries(&self) -> u32 {
-        let all = self.detours.len() as u32;
-        match self.end {
-            End::Exhausted | End::Panic => all + 1,
-            End::Plain | End::Overrun | End::Listens => all,
-        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::controls;
 use crate::dice::Dice;
 use crate::limits;
 use crate::model::Node;
-use crate::plan::{Detour, Plan};
+use crate::plan::{Detour, Plan, Retries};
 use crate::revoke::{self, Asked};
 
 thread_local! {
@@ -377,7 +377,9 @@ pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
             world.report_fault(format!("task {key} begins before its countdown has ended"));
         }
         world.check_start_order(id, key);
-        let most = 1 + role.retries() + world.lives.get() + world.deaths.get() as u32;
+        let Retries { counted, uncounted } = world.plan.retries(role);
+        let retries = counted + uncounted;
+        let most = 1 + retries + world.lives.get() + world.deaths.get() as u32;
         if attempt > most {
             world.report_fault(format!("attempt {attempt} of task {key}, which has {most}"));
         }
