@@ -192,26 +192,23 @@ async fn start(directory: &Path, options: &Options) -> Result<App> {
         .await?)
 }
 
+async fn run_group(app: &App, n: u64, group: Signature<(), Vec<Load>>) -> Result<()> {
+    let results = app.apply_async(group).await?.get().await?;
+    ensure!(results.len() as u64 == n, "{} results", results.len());
+    Ok(())
+}
+
 /// Submits, waits and checks; returns how long each submission took.
 async fn run(app: &App, options: &Options) -> Result<Vec<Duration>> {
     let (n, payload) = (options.n, options.payload);
     let load = move || Load::from(vec![0x5a; payload]);
     let start = Instant::now();
     match options.shape {
-        Shape::Group => {
-            let group = group((0..n).map(move |_| noop.s(load())));
-            let results = app.apply_async(group).await?.get().await?;
-            ensure!(results.len() as u64 == n, "{} results", results.len());
-        }
-        Shape::Limited => {
-            let group = group((0..n).map(move |_| limited.s(load())));
-            let results = app.apply_async(group).await?.get().await?;
-            ensure!(results.len() as u64 == n, "{} results", results.len());
-        }
+        Shape::Group => run_group(app, n, group((0..n).map(move |_| noop.s(load())))).await?,
+        Shape::Limited => run_group(app, n, group((0..n).map(move |_| limited.s(load())))).await?,
         Shape::Keyed => {
-            let group = group((0..n).map(move |key| keyed.s(key, load())));
-            let results = app.apply_async(group).await?.get().await?;
-            ensure!(results.len() as u64 == n, "{} results", results.len());
+            let members = (0..n).map(move |key| keyed.s(key, load()));
+            run_group(app, n, group(members)).await?;
         }
         Shape::Chord => {
             let chord = chord(group((0..n).map(move |_| noop.s(load()))), count.partial());

@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,8 +10,10 @@ use futures_core::Stream;
 use serde::de::DeserializeOwned;
 
 use super::progress::{Progress, TaskInfo};
+use super::stage::{self, Stage};
 use super::{AsyncResult, Wait};
 use crate::backend::Watch;
+use crate::canvas::id::Id;
 use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::canvas::payload::Payload;
 use crate::canvas::state::State;
@@ -70,6 +70,7 @@ impl<O: DeserializeOwned> AsyncResult<O> {
     /// ```
     pub fn changes(&self) -> Changes<O> {
         Changes {
+            id: self.id,
             stage: Stage::Idle(Seen {
                 handle: self.clone().cast(),
                 subject: None,
@@ -91,55 +92,29 @@ impl<O: DeserializeOwned> AsyncResult<O> {
 /// ([`GetError::NeverRuns`]). It is the last item.
 #[must_use = "a stream does nothing until it is polled"]
 pub struct Changes<O> {
-    stage: Stage,
+    id: Id,
+    stage: Stage<Seen>,
     types: PhantomData<fn() -> O>,
 }
-
-/// The stage of a stream.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a caller has one stream, not many"
-)]
-enum Stage {
-    Idle(Seen),
-    /// A poll has begun to wait for the next change.
-    Waiting(NextChange),
-    Over,
-}
-
-type NextChange = Pin<Box<dyn Future<Output = (Seen, Result<Change<Payload>>)> + Send>>;
 
 impl<O: DeserializeOwned> Changes<O> {
     /// Waits for the next change; `None` after the outcome, and after an error. If the future is
     /// dropped, no change is lost.
     pub async fn next(&mut self) -> Option<Result<Change<O>>> {
-        match &mut self.stage {
-            // The wait belongs to this future: a task that gives it up gets its slot back.
-            Stage::Idle(seen) => {
-                let next = seen.next().await;
-                Some(self.item(next))
-            }
-            Stage::Waiting(_) | Stage::Over => {
-                poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
-            }
-        }
+        let next = self.stage.next().await?;
+        Some(self.item(next))
     }
 
     /// Returns the change as an item; after the outcome or an error the stream is over.
     fn item(&mut self, next: Result<Change<Payload>>) -> Result<Change<O>> {
-        let id = match &self.stage {
-            Stage::Idle(seen) => Some(seen.handle.id),
-            Stage::Waiting(_) | Stage::Over => None,
-        };
         let item = match next {
             Ok(Change::State(state)) => return Ok(Change::State(state)),
             Ok(Change::Info(info)) => return Ok(Change::Info(info)),
             Ok(Change::Progress(progress)) => return Ok(Change::Progress(progress)),
             Ok(Change::Ended(Err(failure))) => Ok(Change::Ended(Err(failure))),
-            Ok(Change::Ended(Ok(value))) => match (value.decode(), id) {
-                (Ok(value), _) => Ok(Change::Ended(Ok(value))),
-                (Err(what), Some(id)) => Err(Error::Get(GetError::Decode { id, what })),
-                (Err(_), None) => unreachable!("an item is made of an idle stream"),
+            Ok(Change::Ended(Ok(value))) => match value.decode() {
+                Ok(value) => Ok(Change::Ended(Ok(value))),
+                Err(what) => Err(Error::Get(GetError::Decode { id: self.id, what })),
             },
             Err(error) => Err(error),
         };
@@ -152,24 +127,8 @@ impl<O: DeserializeOwned> Stream for Changes<O> {
     type Item = Result<Change<O>>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut wait = match mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Over => return Poll::Ready(None),
-            Stage::Waiting(wait) => wait,
-            Stage::Idle(mut seen) => Box::pin(async move {
-                let next = seen.next().await;
-                (seen, next)
-            }),
-        };
-        match wait.as_mut().poll(context) {
-            Poll::Pending => {
-                self.stage = Stage::Waiting(wait);
-                Poll::Pending
-            }
-            Poll::Ready((seen, next)) => {
-                self.stage = Stage::Idle(seen);
-                Poll::Ready(Some(self.item(next)))
-            }
-        }
+        let next = self.stage.poll_next(context);
+        next.map(|next| Some(self.item(next?)))
     }
 }
 
@@ -208,7 +167,9 @@ struct News {
     pages: Vec<Pair>,
 }
 
-impl Seen {
+impl stage::Source for Seen {
+    type Item = Result<Change<Payload>>;
+
     async fn next(&mut self) -> Result<Change<Payload>> {
         loop {
             if let Some(change) = self.ready.pop_front() {
@@ -221,7 +182,9 @@ impl Seen {
             self.take(news).await?;
         }
     }
+}
 
+impl Seen {
     fn subject(&self) -> Result<Subject> {
         let (handle, root) = (&self.handle, self.handle.id.root());
         let location = handle.target().find(&handle.reader()?)?;
@@ -240,7 +203,7 @@ impl Seen {
     async fn news(&self) -> Result<News> {
         let (handle, root) = (&self.handle, self.handle.id.root());
         let subject = self.subject.as_ref().expect("set by the caller");
-        let is_group = subject.location.fan_out().is_some();
+        let is_group = subject.location.node.def.header().is_some();
         let check = || {
             // One snapshot: what has ended has all its pages.
             let reader = handle.reader()?;

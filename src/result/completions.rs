@@ -2,9 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,7 +10,8 @@ use futures_core::Stream;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{AsyncResult, Wait};
+use super::stage::{self, Stage};
+use super::{AsyncResult, Wait, decode_element};
 use crate::backend::Watch;
 use crate::backend::durable_view::DurableView;
 use crate::canvas::id::Id;
@@ -75,23 +74,9 @@ pub struct Completion<T> {
 #[must_use = "a stream does nothing until it is polled"]
 pub struct Completions<T> {
     id: Id,
-    stage: Stage,
+    stage: Stage<Members>,
     types: PhantomData<fn() -> T>,
 }
-
-/// The stage of a stream.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a caller has one stream, not many"
-)]
-enum Stage {
-    Idle(Members),
-    /// A poll has begun to wait for the next member.
-    Waiting(NextMember),
-    Over,
-}
-
-type NextMember = Pin<Box<dyn Future<Output = (Members, Result<Option<Member>>)> + Send>>;
 
 /// An index, and the value as it is stored or the failure.
 type Member = (u64, Result<Payload, TaskFailure>);
@@ -100,16 +85,8 @@ impl<T: DeserializeOwned> Completions<T> {
     /// Waits for the next element; `None` after the last one, and after an error. If the future is
     /// dropped, no element is lost.
     pub async fn next(&mut self) -> Option<Result<Completion<T>>> {
-        match &mut self.stage {
-            // The wait belongs to this future: a task that gives it up gets its slot back.
-            Stage::Idle(members) => {
-                let next = members.next().await;
-                self.completion(next)
-            }
-            Stage::Waiting(_) | Stage::Over => {
-                poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
-            }
-        }
+        let next = self.stage.next().await?;
+        self.completion(next)
     }
 
     /// Returns the member as an item; after anything else the stream is over.
@@ -126,18 +103,10 @@ impl<T: DeserializeOwned> Completions<T> {
     }
 
     fn decode(&self, index: u64, outcome: Result<Payload, TaskFailure>) -> Result<Completion<T>> {
-        let decode = |payload: Payload| {
-            payload.decode().map_err(|what| {
-                Error::Get(GetError::Decode {
-                    id: self.id,
-                    what: format!("element {index}: {what}"),
-                })
-            })
-        };
         Ok(Completion {
             index: index as usize,
             outcome: match outcome {
-                Ok(payload) => Ok(decode(payload)?),
+                Ok(payload) => Ok(decode_element(self.id, index, &payload)?),
                 Err(failure) => Err(failure),
             },
         })
@@ -148,24 +117,8 @@ impl<T: DeserializeOwned> Stream for Completions<T> {
     type Item = Result<Completion<T>>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut wait = match mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Over => return Poll::Ready(None),
-            Stage::Waiting(wait) => wait,
-            Stage::Idle(mut members) => Box::pin(async move {
-                let next = members.next().await;
-                (members, next)
-            }),
-        };
-        match wait.as_mut().poll(context) {
-            Poll::Pending => {
-                self.stage = Stage::Waiting(wait);
-                Poll::Pending
-            }
-            Poll::Ready((members, next)) => {
-                self.stage = Stage::Idle(members);
-                Poll::Ready(self.completion(next))
-            }
-        }
+        let next = self.stage.poll_next(context);
+        next.map(|next| self.completion(next?))
     }
 }
 
@@ -199,8 +152,10 @@ enum Source {
     Exhausted,
 }
 
-impl Members {
-    /// Waits for the next member; `None` after the last one.
+impl stage::Source for Members {
+    /// `None` after the last member.
+    type Item = Result<Option<Member>>;
+
     async fn next(&mut self) -> Result<Option<Member>> {
         loop {
             if let Some(member) = self.ready.pop_front() {
@@ -212,7 +167,9 @@ impl Members {
             self.more().await?;
         }
     }
+}
 
+impl Members {
     async fn more(&mut self) -> Result<()> {
         match &mut self.source {
             Source::Exhausted => Ok(()),

@@ -4,12 +4,15 @@ mod changes;
 mod completions;
 mod progress;
 mod results;
+mod stage;
 mod wait;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::de::DeserializeOwned;
 
 pub use self::changes::{Change, Changes};
 pub use self::completions::{Completion, Completions};
@@ -23,10 +26,19 @@ use crate::backend::{Backend, revocation};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
+use crate::canvas::payload::Payload;
 use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::canvas::state::State;
-use crate::error::{Error, IdError, Result};
+use crate::error::{Error, GetError, IdError, Result};
 use crate::persistence::records::reader::{NodeLocation, Reader, Resolution};
+
+/// Decodes an element of a list, the result of `id`.
+fn decode_element<T: DeserializeOwned>(id: Id, index: u64, element: &Payload) -> Result<T> {
+    element.decode().map_err(|what| {
+        let what = format!("element {index}: {what}");
+        Error::Get(GetError::Decode { id, what })
+    })
+}
 
 /// The handle of a submitted task, chain, group or chord (Celery's `AsyncResult`).
 ///

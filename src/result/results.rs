@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use super::AsyncResult;
+use super::{AsyncResult, decode_element};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::canvas::payload::Payload;
@@ -148,12 +148,7 @@ impl<O> AsyncResult<O> {
             Ok(match element {
                 None => None,
                 Some(Err(failure)) => Some(Err(*failure)),
-                Some(Ok(payload)) => Some(Ok(payload.decode().map_err(|what| {
-                    Error::Get(GetError::Decode {
-                        id: self.id,
-                        what: format!("element {index}: {what}"),
-                    })
-                })?)),
+                Some(Ok(payload)) => Some(Ok(decode_element(self.id, index as u64, &payload)?)),
             })
         };
         stored.into_iter().enumerate().map(decode).collect()
@@ -162,7 +157,7 @@ impl<O> AsyncResult<O> {
 
 /// Returns what exists of the members of a group, chord or fold.
 fn members_now(reader: &Reader, of: &NodeLocation, root: Id) -> Result<Stored> {
-    let Some(fan) = of.fan_out() else {
+    let Some(fan) = of.node.def.header() else {
         return Ok(Vec::new());
     };
     let Some(outcomes) = reader.member_outcomes(root, of, fan)? else {

@@ -195,36 +195,25 @@ impl TaskError {
     /// # app.shutdown().await }
     /// ```
     #[must_use]
-    pub fn without_counting(self) -> Self {
-        let asked = match self.then {
-            Then::Retry(retry) => *retry,
+    pub fn without_counting(mut self) -> Self {
+        match &mut self.then {
+            Then::Retry(retry) => {
+                if let task::Retry::Asked { is_free, .. } = &mut **retry {
+                    *is_free = true;
+                }
+            }
             // Neither is an error that could be retried.
-            Then::Replace(_) | Then::Unfit(_) => return self,
-            Then::Auto | Then::Fatal => task::Retry::Asked {
-                when: None,
-                args: None,
-                max_retries: None,
-                is_free: true,
-            },
-        };
-        let free = match asked {
-            task::Retry::Asked {
-                when,
-                args,
-                max_retries,
-                ..
-            } => task::Retry::Asked {
-                when,
-                args,
-                max_retries,
-                is_free: true,
-            },
-            other => other,
-        };
-        Self {
-            then: Then::Retry(Box::new(free)),
-            ..self
+            Then::Replace(_) | Then::Unfit(_) => {}
+            Then::Auto | Then::Fatal => {
+                self.then = Then::Retry(Box::new(task::Retry::Asked {
+                    when: None,
+                    args: None,
+                    max_retries: None,
+                    is_free: true,
+                }));
+            }
         }
+        self
     }
 
     /// Replaces the message, and keeps what the error requests.

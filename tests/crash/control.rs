@@ -1,15 +1,13 @@
 //! Kills of a process whose queue is paused and resumed: a pause and a concurrency that were acknowledged
 //! hold in all later lives.
 
-use std::path::Path;
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chordal::ControlTarget;
 use chordal::prelude::*;
-use tempfile::TempDir;
 
-use crate::{Dice, book, own, say, seed, trials};
+use crate::{Dice, book, lives, say, seed, trials};
 
 /// Where the program that is killed, this test itself, has its store and its book.
 const HOME: &str = "CHORDAL_CRASH_CONTROL";
@@ -44,9 +42,9 @@ async fn settled(app: &App) {
 }
 
 /// One life: to the end of all, if nobody kills it.
-async fn live(home: &Path) {
-    let before = book::read(home);
-    book::open(home);
+async fn live(home: PathBuf) {
+    let before = book::read(&home);
+    book::open(&home);
     book::note(format_args!("life"));
     let app = App::open(home.join("data")).tasks(tasks![counted, elsewhere]);
     let app = app.queue(QUEUE, 4).start().await.unwrap();
@@ -96,32 +94,6 @@ fn is_paused(book: &[String]) -> bool {
     last.is_some_and(|line| line == "paused")
 }
 
-/// Lives and dies until one life comes to the end; returns the number of kills.
-fn run(home: &TempDir, dice: &mut Dice) -> u64 {
-    for kills in 0..=KILLS {
-        let mut command = own(TEST);
-        command.env(HOME, home.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        // This is when the kill comes; the last life is left alone.
-        if kills < KILLS {
-            std::thread::sleep(Duration::from_millis(20 + dice.below(LONGEST_MS)));
-            child.kill().unwrap();
-        }
-        let status = child.wait().unwrap();
-        let book = book::read(home.path());
-        if book.iter().any(|line| line == "done") {
-            return kills;
-        }
-        // A life that was not killed has failed.
-        assert!(
-            status.code().is_none() && kills < KILLS,
-            "{status}: {book:#?}"
-        );
-    }
-    unreachable!("the last life ends or fails")
-}
-
 fn check(book: &[String]) {
     let (mut is_paused, mut is_narrow, mut running) = (false, false, 0);
     for (number, line) in book.iter().enumerate() {
@@ -143,10 +115,8 @@ fn check(book: &[String]) {
 
 #[test]
 fn a_pause_and_a_concurrency_hold_over_kills() {
-    if let Some(home) = std::env::var_os(HOME) {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().build().unwrap();
-        return runtime.block_on(live(Path::new(&home)));
+    if lives::is_one(HOME, live) {
+        return;
     }
     let trials = trials().div_ceil(8);
     let seed = seed();
@@ -154,7 +124,10 @@ fn a_pause_and_a_concurrency_hold_over_kills() {
     let (mut kills, mut pauses) = (0, 0);
     for _ in 0..trials {
         let home = tempfile::tempdir().unwrap();
-        kills += run(&home, &mut dice);
+        kills += lives::run(TEST, (HOME, home.path()), KILLS + 1, |life| {
+            let after_ms = 20 + dice.below(LONGEST_MS);
+            (life < KILLS).then(|| Duration::from_millis(after_ms))
+        });
         let book = book::read(home.path());
         pauses += book.iter().filter(|line| *line == "paused").count();
         check(&book);

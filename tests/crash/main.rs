@@ -23,6 +23,7 @@ mod failpoints;
 mod files;
 mod full;
 mod ledger;
+mod lives;
 mod locks;
 mod poison;
 mod program;

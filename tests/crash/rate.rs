@@ -1,15 +1,13 @@
 //! Kills of a process whose tasks are under rate limits, one of them divided by keys: the limits hold
 //! over all of its lives.
 
-use std::path::Path;
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use chordal::RateLimit;
 use chordal::prelude::*;
-use tempfile::TempDir;
 
-use crate::{Dice, book, own, say, seed, trials};
+use crate::{Dice, book, lives, say, seed, trials};
 
 /// Where the program that is killed, this test itself, has its store and its book.
 const HOME: &str = "CHORDAL_CRASH_RATE";
@@ -18,6 +16,8 @@ const TEST: &str = "rate::a_rate_limit_holds_over_kills";
 const STARTS: usize = 5;
 const PERIOD_MS: u64 = 500;
 const TASKS: usize = 16;
+/// So many lives are killed at most; the next one is left alone.
+const KILLS: u64 = 6;
 /// A kill that forgets starts lets five follow at once, behind a restart that takes less than half a
 /// period. What a thread is late by is not meant.
 const LATE_MS: u64 = 50;
@@ -43,8 +43,8 @@ async fn keyed(n: usize, tenant: usize) -> usize {
 }
 
 /// One life: to the end of all, if nobody kills it.
-async fn live(home: &Path) {
-    book::open(home);
+async fn live(home: PathBuf) {
+    book::open(&home);
     let limit = RateLimit::new(STARTS as u32, Duration::from_millis(PERIOD_MS));
     let app = App::open(home.join("data"))
         .limit("rate", limit.burst(STARTS as u32))
@@ -62,36 +62,10 @@ async fn live(home: &Path) {
     app.shutdown().await.unwrap();
 }
 
-/// Lives and dies until one life comes to the end; returns the number of kills.
-fn run(home: &TempDir, dice: &mut Dice) -> u64 {
-    for kills in 0.. {
-        let mut command = own(TEST);
-        command.env(HOME, home.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        // This is when the kill comes; the last life is left alone.
-        if kills < 6 {
-            std::thread::sleep(Duration::from_millis(30 + dice.below(PERIOD_MS)));
-            child.kill().unwrap();
-        }
-        let _ = child.wait().unwrap();
-        if book::read(home.path()).iter().any(|line| line == "done") {
-            return kills;
-        }
-        assert!(
-            kills < 6,
-            "a life that nobody killed did not come to its end"
-        );
-    }
-    unreachable!("it ends")
-}
-
 #[test]
 fn a_rate_limit_holds_over_kills() {
-    if let Some(home) = std::env::var_os(HOME) {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().build().unwrap();
-        return runtime.block_on(live(Path::new(&home)));
+    if lives::is_one(HOME, live) {
+        return;
     }
     let trials = trials().div_ceil(8);
     let seed = seed();
@@ -99,7 +73,10 @@ fn a_rate_limit_holds_over_kills() {
     let (mut kills, mut calls) = (0, 0);
     for _ in 0..trials {
         let home = tempfile::tempdir().unwrap();
-        kills += run(&home, &mut dice);
+        kills += lives::run(TEST, (HOME, home.path()), KILLS + 1, |life| {
+            let after_ms = 30 + dice.below(PERIOD_MS);
+            (life < KILLS).then(|| Duration::from_millis(after_ms))
+        });
         let book = book::read(home.path());
         for limit in ["call ", "tenant0 ", "tenant1 "] {
             let times = book.iter().filter_map(|line| line.strip_prefix(limit));

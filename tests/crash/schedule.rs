@@ -1,15 +1,13 @@
 //! Kills of a process with a schedule: each tick is submitted once, over all of its lives.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use chordal::prelude::*;
 use chordal::{Missed, ScheduleEntry, cron};
-use tempfile::TempDir;
 
-use crate::{Dice, book, own, say, seed, trials};
+use crate::{Dice, book, lives, say, seed, trials};
 
 /// Where the program that is killed, this test itself, has its store and its book.
 const HOME: &str = "CHORDAL_CRASH_SCHEDULE";
@@ -33,9 +31,14 @@ fn seconds(time: SystemTime) -> u64 {
     since.as_secs()
 }
 
+/// The ticks come with the clock of the machine, and nothing reports them to this process.
+async fn a_moment() {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+}
+
 /// One life: the first adds the entry, the last comes to the end, and others are killed.
-async fn live(home: &Path) {
-    book::open(home);
+async fn live(home: PathBuf) {
+    book::open(&home);
     let app = App::open(home.join("data"))
         .schedule(
             "tick",
@@ -44,7 +47,7 @@ async fn live(home: &Path) {
         )
         .tasks(tasks![tick]);
     let app = app.start().await.unwrap();
-    let lines = book::read(home);
+    let lines = book::read(&home);
     let first = lines.iter().find_map(|line| line.strip_prefix("first "));
     let Some(first) = first else {
         let first = seconds(entry(&app).await.next.unwrap());
@@ -58,48 +61,21 @@ async fn live(home: &Path) {
         .last
         .is_none_or(|last| seconds(last) < enough)
     {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        a_moment().await;
     }
     app.schedules().pause("tick").await.unwrap();
     let last = seconds(entry(&app).await.last.unwrap());
     while app.pending() > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        a_moment().await;
     }
     book::note(format_args!("done {last}"));
     app.shutdown().await.unwrap();
 }
 
-/// Lives and dies until one life comes to the end; returns the number of kills.
-fn run(home: &TempDir, dice: &mut Dice) -> u64 {
-    for life in 0.. {
-        let mut command = own(TEST);
-        command.env(HOME, home.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let is_killed = (1..=KILLS).contains(&life);
-        if is_killed {
-            std::thread::sleep(Duration::from_millis(30 + dice.below(900)));
-            child.kill().unwrap();
-        }
-        let _ = child.wait().unwrap();
-        let book = book::read(home.path());
-        if book.iter().any(|line| line.starts_with("done ")) {
-            return life.saturating_sub(1);
-        }
-        assert!(
-            life <= KILLS,
-            "a life that nobody killed did not come to its end"
-        );
-    }
-    unreachable!("it ends")
-}
-
 #[test]
 fn each_tick_is_submitted_once_over_kills() {
-    if let Some(home) = std::env::var_os(HOME) {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().build().unwrap();
-        return runtime.block_on(live(Path::new(&home)));
+    if lives::is_one(HOME, live) {
+        return;
     }
     let trials = trials().div_ceil(16);
     let seed = seed();
@@ -107,7 +83,11 @@ fn each_tick_is_submitted_once_over_kills() {
     let (mut kills, mut ticks) = (0, 0);
     for _ in 0..trials {
         let home = tempfile::tempdir().unwrap();
-        kills += run(&home, &mut dice);
+        kills += lives::run(TEST, (HOME, home.path()), KILLS + 2, |life| {
+            let after_ms = 30 + dice.below(900);
+            let is_killed = (1..=KILLS).contains(&life);
+            is_killed.then(|| Duration::from_millis(after_ms))
+        });
         let book = book::read(home.path());
         let noted = |what| book.iter().find_map(|line| line.strip_prefix(what));
         let [first, last] =

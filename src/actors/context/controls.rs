@@ -55,11 +55,7 @@ impl EngineContext {
     pub(super) fn slots_of(&self, queue: &str) -> Slots {
         let slots = self.0.controls.declared.of(queue);
         let settings = self.0.controls.settings.borrow();
-        if settings.is_empty() {
-            return slots;
-        }
-        let settings = settings.get(&ControlTarget::Queue(queue.to_owned()));
-        let Some(settings) = settings else {
+        let Some(settings) = settings.get(&ControlTarget::Queue(queue.to_owned())) else {
             return slots;
         };
         Slots {
@@ -70,11 +66,7 @@ impl EngineContext {
 
     /// Returns the limits of a task that follow its settings.
     pub(super) fn controls_of(&self, entry: &Entry) -> Option<ControlledTask> {
-        let tasks = self.0.controls.tasks.borrow();
-        match tasks.is_empty() {
-            true => None,
-            false => tasks.get(entry.name).copied(),
-        }
+        self.0.controls.tasks.borrow().get(entry.name).copied()
     }
 
     /// Returns whether an attempt may start with this permit. It may not if its queue or its task

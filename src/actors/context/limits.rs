@@ -79,15 +79,11 @@ impl TaskLimits {
         now_ms: u64,
     ) -> (Self, SlotLimits<Box<Child>>, Vec<Vec<u8>>) {
         let mut limits = SlotLimits::default();
-        let mut rates = HashMap::new();
         let mut declared: HashMap<LimitName, Vec<LimitOfTask>> = HashMap::new();
         let mut fair = HashMap::new();
         for DeclaredLimit { name, rule, by } in registry.limits() {
             let number = limits.declare(name.clone(), rule, by.is_some());
             let is_rate = matches!(rule, Rule::Rate(_));
-            if is_rate {
-                rates.insert(name.clone(), number);
-            }
             let limit = LimitOfTask {
                 number,
                 by,
@@ -110,9 +106,11 @@ impl TaskLimits {
         let mut outdated = Vec::new();
         for StoredLimit { name, key, starts } in stored {
             let is_over = starts.are_over(now_ms);
-            let is_restored = rates.get(&name).is_some_and(|number| {
+            let rate = declared.get(&name);
+            let rate = rate.and_then(|all| all.iter().find(|limit| limit.is_rate));
+            let is_restored = rate.is_some_and(|rate| {
                 !(is_over && key.is_some())
-                    && limits.restore(*number, key.as_deref(), starts, now_ms)
+                    && limits.restore(rate.number, key.as_deref(), starts, now_ms)
             });
             if is_over && !is_restored {
                 outdated.push(starts::key(&name, key.as_deref()));
@@ -154,11 +152,8 @@ impl EngineContext {
 
     /// Returns how the queue of a task serves keys in turn, if it does.
     fn turns_of(&self, entry: &Entry, own: Option<&Options>) -> Option<&LimitOfTask> {
-        let fair = &self.0.tasks.limits.fair;
-        if fair.is_empty() {
-            return None;
-        }
         let queue = own.and_then(|own| own.queue.as_deref());
+        let fair = &self.0.tasks.limits.fair;
         fair.get(queue.unwrap_or(entry.options.queue))
     }
 
@@ -235,8 +230,9 @@ impl EngineContext {
         }
     }
 
-    /// Requests a start for a task: its limits must allow one, and it needs a slot.
-    pub(crate) fn request_start(
+    /// Requests a slot for a task: its limits must allow a start, or, if an attempt has waited for
+    /// another task, that it goes on.
+    pub(crate) fn request_slot(
         &self,
         entry: &Entry,
         slot: Slot,
@@ -244,21 +240,11 @@ impl EngineContext {
         task: Ready<Box<Child>>,
         child: &ChildSpec,
     ) {
-        let limits = self.acquire_limits(entry, child, Purpose::Start);
-        self.request_within(limits, slot, priority, task);
-    }
-
-    /// Requests a slot for an attempt that has waited for another task and goes on: no limit on
-    /// starts applies to it.
-    pub(crate) fn request_slot_again(
-        &self,
-        entry: &Entry,
-        slot: Slot,
-        priority: u8,
-        task: Ready<Box<Child>>,
-        child: &ChildSpec,
-    ) {
-        let limits = self.acquire_limits(entry, child, Purpose::GoesOn);
+        let purpose = match task.is_start() {
+            true => Purpose::Start,
+            false => Purpose::GoesOn,
+        };
+        let limits = self.acquire_limits(entry, child, purpose);
         self.request_within(limits, slot, priority, task);
     }
 

@@ -129,7 +129,7 @@ pub(crate) enum Ready<C> {
 
 impl<C> Ready<C> {
     /// Returns whether an attempt starts with the slot.
-    fn is_start(&self) -> bool {
+    pub(crate) fn is_start(&self) -> bool {
         !matches!(self, Self::Waited(_))
     }
 }

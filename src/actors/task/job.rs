@@ -230,7 +230,7 @@ impl Job {
             SuspectStatus::Free | SuspectStatus::Watched => {
                 let task = Ready::Known(self.key);
                 self.engine
-                    .request_start(activation.entry, slot, priority, task, &self.child);
+                    .request_slot(activation.entry, slot, priority, task, &self.child);
             }
             SuspectStatus::Trial => {
                 self.engine
@@ -248,8 +248,8 @@ impl Job {
         };
         // An attempt of a limited task has asked for it.
         let own = self.child.def().options.as_deref();
-        let is_limited = self.engine.is_limited(activation.entry, own);
-        let is_for_attempt = is_limited && !permit.is_for_start();
+        let is_for_attempt =
+            !permit.is_for_start() && self.engine.is_limited(activation.entry, own);
         // The slot goes to a waiting call whose attempt still runs, if there is one.
         if !permit.has_start()
             && let Some(waiters) = &mut activation.waiters

@@ -143,7 +143,7 @@ impl Job {
             let slot = self.engine.slot(entry, own);
             let task = Ready::Waited(self.key);
             self.engine
-                .request_slot_again(entry, slot, priority, task, &self.child);
+                .request_slot(entry, slot, priority, task, &self.child);
         }
     }
 

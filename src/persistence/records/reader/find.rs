@@ -187,16 +187,7 @@ impl Reader {
         root: Id,
         of: &NodeLocation,
     ) -> Result<Option<NodeLocation>, StoreError> {
-        let mut location = of.clone();
-        loop {
-            if let Def::Group(_) = location.node.def {
-                return Ok(Some(location));
-            }
-            location = match self.last_child(root, location)? {
-                Some(last) => last,
-                None => return Ok(None),
-            };
-        }
+        self.last(root, of, |def| matches!(def, Def::Group(_)))
     }
 
     /// Returns the chord or fold whose value is the value of a node, also one that replaced a task.
@@ -205,16 +196,25 @@ impl Reader {
         root: Id,
         of: &NodeLocation,
     ) -> Result<Option<NodeLocation>, StoreError> {
+        let is_chord = |def: &Def| matches!(def, Def::Chord { .. } | Def::Fold { .. });
+        self.last(root, of, is_chord)
+    }
+
+    /// Returns the first node that matches, from a node on down to the one whose value it has.
+    fn last(
+        &self,
+        root: Id,
+        of: &NodeLocation,
+        is_it: impl Fn(&Def) -> bool,
+    ) -> Result<Option<NodeLocation>, StoreError> {
         let mut location = of.clone();
-        loop {
-            if let Def::Chord { .. } | Def::Fold { .. } = location.node.def {
-                return Ok(Some(location));
-            }
+        while !is_it(&location.node.def) {
             location = match self.last_child(root, location)? {
                 Some(last) => last,
                 None => return Ok(None),
             };
         }
+        Ok(Some(location))
     }
 
     /// Returns the child whose value is the value of a node, if one child's is.

@@ -94,7 +94,7 @@ impl Reader {
         root: Id,
         of: &NodeLocation,
     ) -> Result<Option<u64>, StoreError> {
-        let Some(fan) = of.fan_out() else {
+        let Some(fan) = of.node.def.header() else {
             return Ok(None);
         };
         let expansion = self.expansion(root.node(of.node.seq), fan)?;
@@ -109,7 +109,7 @@ impl Reader {
         counts: &MemberCounts,
     ) -> Result<u64, StoreError> {
         let group = root.node(of.node.seq);
-        let Some(fan) = of.fan_out() else {
+        let Some(fan) = of.node.def.header() else {
             return Ok(0);
         };
         let Some((first, _)) = self.expansion(group, fan)? else {

@@ -3,7 +3,7 @@
 use super::collected_list::End;
 use super::find::{Link, NodeLocation, Step};
 use super::{Reader, Resolution};
-use crate::canvas::freeze::{Def, FanOutDef};
+use crate::canvas::freeze::FanOutDef;
 use crate::canvas::id::Id;
 use crate::canvas::outcome::{Outcome, Value};
 use crate::canvas::payload::Payload;
@@ -57,16 +57,6 @@ fn own(outcome: Outcome) -> Outcome {
 }
 
 impl NodeLocation {
-    /// Returns the members of a group, chord or fold.
-    pub(crate) fn fan_out(&self) -> Option<&FanOutDef> {
-        match &self.node.def {
-            Def::Group(fan) | Def::Chord { header: fan, .. } | Def::Fold { header: fan, .. } => {
-                Some(fan)
-            }
-            Def::Task(_) | Def::Chain(_) => None,
-        }
-    }
-
     /// Returns the path of a member. (Its own number is not on it: only its index finds records.)
     fn path_of_member(&self, index: u64) -> Vec<Step> {
         let mut path = self.path.clone();
