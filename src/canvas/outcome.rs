@@ -41,12 +41,11 @@ pub(crate) enum Value {
     Inline(Payload),
     /// Stored in pieces under node `seq`.
     Stored { seq: Seq, len: u64 },
-    /// The list of the members' values of group or chord `seq`, in member order.
+    /// The list of the `size` members of group or chord `seq`, in member order.
     Gathered {
         seq: Seq,
         size: u64,
-        /// Each member's outcome (a `Result`), failures included.
-        settled: bool,
+        of: ListOf,
     },
     /// The arguments that a retry gave task `seq`, stored in pieces.
     Args { seq: Seq, len: u64 },
@@ -57,6 +56,18 @@ pub(crate) enum Value {
         own: Box<Value>,
         seqs: Vec<Seq>,
     },
+}
+
+/// What the list of a group consists of. Stored in the place of a `bool` that told whether the group is
+/// settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ListOf {
+    /// The value of each member: all have succeeded.
+    Values,
+    /// The outcome of each member (a `Result`), failures included.
+    Outcomes,
+    /// The values of the members whose success was recorded before the verdict.
+    Successes,
 }
 
 /// The failure of a task, as its caller sees it.

@@ -31,6 +31,7 @@ const FEATURES: &[&str] = &[
     CONTROLS,
     TASK_UPDATES,
     SCHEDULES,
+    GROUP_POLICIES,
 ];
 
 /// The addition of [records of starts](super::starts) under limits.
@@ -47,6 +48,10 @@ pub(crate) const TASK_UPDATES: &str = "task-updates";
 
 /// The addition of [records of entries](super::schedules) of schedules.
 pub(crate) const SCHEDULES: &str = "schedules";
+
+/// The addition of [policies](crate::canvas::group_policy::GroupPolicy) of groups that decide early or
+/// bear failures.
+pub(crate) const GROUP_POLICIES: &str = "group-policies";
 
 /// This opening of the store, and the additions to the format that the store uses.
 #[derive(Clone, Debug)]

@@ -26,7 +26,7 @@ use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold_run::is_run;
-use crate::canvas::machine::{BODY, ChildProgress, Index, Record};
+use crate::canvas::machine::{BODY, ChildProgress, Index, Record, is_member};
 use crate::canvas::outcome::Outcome;
 use crate::canvas::quarantine::Suspect;
 use crate::canvas::task_update::TaskUpdate;
@@ -308,6 +308,35 @@ impl Reader {
         Ok(None)
     }
 
+    /// Returns how far child `index` of supervisor `stream` has got. (See
+    /// [`last_change`](Self::last_change), which it is apart from members that are left out.)
+    fn standing(&self, stream: Id, index: Index) -> Result<Standing, StoreError> {
+        let mut is_decided = false;
+        for segment in self.segments_after(stream, None).rev() {
+            let (key, segment) = segment?;
+            for record in codec::segment_records(&key, &segment)?.into_iter().rev() {
+                match record {
+                    // Among the records of a group or a header, after those of all members.
+                    Record::Verdict(_) => is_decided = is_member(index),
+                    Record::Child { index: of, change }
+                        if of == index || index == BODY && is_run(of) =>
+                    {
+                        return Ok(match change {
+                            ChildProgress::Done(_) => Standing::At(change),
+                            _ if is_decided => Standing::LeftOut,
+                            change => Standing::At(change),
+                        });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(match is_decided {
+            true => Standing::LeftOut,
+            false => Standing::Unstarted,
+        })
+    }
+
     fn record<T: serde::de::DeserializeOwned>(
         &self,
         kind: Kind,
@@ -318,6 +347,17 @@ impl Reader {
             .map(|record| codec::decode(kind, key, &record))
             .transpose()
     }
+}
+
+/// How far the records of a supervisor say that one of its children has got.
+#[derive(Debug)]
+enum Standing {
+    /// No record is about it.
+    Unstarted,
+    /// This is the latest record of it.
+    At(ChildProgress),
+    /// The barrier has decided before this member had ended, which revoked it.
+    LeftOut,
 }
 
 fn missing(id: Id, what: &str) -> StoreError {
