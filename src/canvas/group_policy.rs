@@ -117,7 +117,10 @@ mod tests {
         }
         for none in [First(0), AtLeast(0)] {
             let error = none.over(All).unwrap_err();
-            assert!(error.ends_with("asks for no value; the least is 1"), "{error}");
+            assert!(
+                error.ends_with("asks for no value; the least is 1"),
+                "{error}"
+            );
         }
         assert_eq!(First(3).check_size(3), Ok(()));
         let error = AtLeast(2).check_size(1).unwrap_err();

@@ -42,11 +42,7 @@ pub(crate) enum Value {
     /// Stored in pieces under node `seq`.
     Stored { seq: Seq, len: u64 },
     /// The list of the `size` members of group or chord `seq`, in member order.
-    Gathered {
-        seq: Seq,
-        size: u64,
-        of: ListOf,
-    },
+    Gathered { seq: Seq, size: u64, of: ListOf },
     /// The arguments that a retry gave task `seq`, stored in pieces.
     Args { seq: Seq, len: u64 },
     /// `own`, followed in its list by the values that these tasks, a task and its replacements,

@@ -34,9 +34,7 @@ async fn run(
     store: &Arc<EagerStore>,
     root_id: Id,
     Definition {
-        header: head,
-        root,
-        ..
+        header: head, root, ..
     }: Definition,
     by: Option<Id>,
     segments: Vec<Pair>,

@@ -65,7 +65,10 @@ impl EngineContext {
     /// Revokes the members of this group that have not ended: its barrier has decided without them.
     pub(crate) fn leave_out_rest(&self, group: Id) -> Result<(), StoreError> {
         let root = group.root();
-        self.0.revocations.borrow_mut().leave_out_rest(root, group.seq());
+        self.0
+            .revocations
+            .borrow_mut()
+            .leave_out_rest(root, group.seq());
         self.announce_revocations(root);
         self.clear_suspects(root, |suspect| suspect.is_below_member(group.seq()))
     }

@@ -177,7 +177,9 @@ fn header_of(header: &Canvas) -> Written {
 
 fn check_group(policy: GroupPolicy, extras: &Extras) -> Result<(), CanvasError> {
     if let Some(call) = policy.call() {
-        return Err(CanvasError::at_top(&format!("{call} has no form in Celery")));
+        return Err(CanvasError::at_top(&format!(
+            "{call} has no form in Celery"
+        )));
     }
     if !extras.link.is_empty() {
         return Err(CanvasError::at_top("cannot add link to group: use a chord"));

@@ -72,7 +72,12 @@ impl Intake {
         else {
             unreachable!("only a fold takes in outcomes")
         };
-        Self::new(*order, header.policy.is_settled(), size, Value::Inline(init.clone()))
+        Self::new(
+            *order,
+            header.policy.is_settled(),
+            size,
+            Value::Inline(init.clone()),
+        )
     }
 
     /// Returns the empty intake of `size` members.

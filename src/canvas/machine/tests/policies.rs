@@ -230,7 +230,11 @@ impl<'a> World<'a> {
         for index in 0..self.spec.size + 2 {
             if !self.alive.contains(&index) && self.barrier.arrived().contains(index) {
                 let again = report(Outcome::Failure(failure(77)));
-                assert_eq!(self.barrier.arrive(index, again), [], "{index} arrived twice");
+                assert_eq!(
+                    self.barrier.arrive(index, again),
+                    [],
+                    "{index} arrived twice"
+                );
                 self.exited(index, false);
             }
         }
@@ -240,7 +244,12 @@ impl<'a> World<'a> {
                 self.decided(Some(Decision::Complete(verdict)));
             }
         }
-        assert_eq!((self.bodies, self.finishes.len()), before, "{:?}", self.spec);
+        assert_eq!(
+            (self.bodies, self.finishes.len()),
+            before,
+            "{:?}",
+            self.spec
+        );
     }
 
     fn exited(&mut self, index: Index, lost: bool) {
@@ -269,7 +278,10 @@ impl<'a> World<'a> {
             self.batches.push(batch);
         }
         let is_early = matches!(decided, Some(Decision::Early(_)));
-        assert_eq!(is_early, self.revoked_rest, "the rest is revoked with the decision");
+        assert_eq!(
+            is_early, self.revoked_rest,
+            "the rest is revoked with the decision"
+        );
         decided
     }
 
@@ -280,12 +292,19 @@ impl<'a> World<'a> {
                 Effect::Start(ChildStart::Member(index)) => {
                     assert!(!self.was_decided, "{index} starts after the verdict");
                     // (Until the supervisor is told, one more may start: it finds out that it is revoked.)
-                    assert!(self.spec.exits_first || !self.is_decided(), "{index} starts");
+                    assert!(
+                        self.spec.exits_first || !self.is_decided(),
+                        "{index} starts"
+                    );
                     assert!(!self.barrier.arrived().contains(index));
                     assert!(self.alive.insert(index), "{index} twice");
                 }
                 Effect::Start(ChildStart::Body) => {
-                    assert!(self.alive.is_empty(), "{:?} run beside the body", self.alive);
+                    assert!(
+                        self.alive.is_empty(),
+                        "{:?} run beside the body",
+                        self.alive
+                    );
                     assert!(self.is_decided(), "the body came too early");
                     self.bodies += 1;
                 }
@@ -301,16 +320,24 @@ impl<'a> World<'a> {
                 other => panic!("unexpected {other:?}"),
             }
             let alive = self.alive.len() as u64;
-            assert!(alive <= self.spec.window, "{alive} alive in {:?}", self.spec);
+            assert!(
+                alive <= self.spec.window,
+                "{alive} alive in {:?}",
+                self.spec
+            );
         }
     }
 
     /// The verdict on record.
     fn verdict(&self) -> Verdict {
-        let verdicts = self.batches.iter().flatten().filter_map(|record| match record {
-            Record::Verdict(verdict) => Some(verdict),
-            _ => None,
-        });
+        let verdicts = self
+            .batches
+            .iter()
+            .flatten()
+            .filter_map(|record| match record {
+                Record::Verdict(verdict) => Some(verdict),
+                _ => None,
+            });
         let verdicts: Vec<_> = verdicts.collect();
         assert_eq!(verdicts.len(), 1, "{:?}", self.spec);
         verdicts[0].clone()
@@ -321,10 +348,16 @@ impl<'a> World<'a> {
         let verdict = self.verdict();
         let mut arrived = Vec::new();
         for batch in &self.batches {
-            let decides = batch.iter().any(|record| matches!(record, Record::Verdict(_)));
+            let decides = batch
+                .iter()
+                .any(|record| matches!(record, Record::Verdict(_)));
             for record in batch {
                 if let Record::Child { index, change } = record {
-                    assert_eq!(spec.verdict(&arrived), None, "{index} came after the verdict");
+                    assert_eq!(
+                        spec.verdict(&arrived),
+                        None,
+                        "{index} came after the verdict"
+                    );
                     assert_eq!(*change, ChildProgress::Done(spec.outcome(*index)));
                     assert!(!arrived.contains(index));
                     arrived.push(*index);
@@ -332,7 +365,10 @@ impl<'a> World<'a> {
             }
             if decides {
                 let is_alone = spec.size == 0 && batch.len() == 1;
-                assert!(batch.len() == 2 || is_alone, "the last arrival and the verdict");
+                assert!(
+                    batch.len() == 2 || is_alone,
+                    "the last arrival and the verdict"
+                );
                 assert_eq!(spec.verdict(&arrived), Some(verdict.clone()), "{spec:?}");
             }
         }
@@ -443,7 +479,10 @@ fn members_that_are_left_out_are_revoked_with_all_below_them_and_nothing_else_is
     assert!(!revocations.is_empty());
     assert!(revocations.observe(root, [member, above]));
     assert!(revocations.observe(root, [below, member, above]));
-    assert!(!revocations.observe(root, [below, body, above]), "the body runs");
+    assert!(
+        !revocations.observe(root, [below, body, above]),
+        "the body runs"
+    );
     assert!(!revocations.observe(root, [above]));
     assert!(!revocations.observe(other, [member, above]));
     assert!(revocations.of(root).is_empty(), "no node is marked");
@@ -454,7 +493,10 @@ fn members_that_are_left_out_are_revoked_with_all_below_them_and_nothing_else_is
     assert!(revocations.forget(root) && revocations.is_empty());
     revocations.leave_out_rest(root, 3);
     revocations.forget_left_out(root, 3);
-    assert!(revocations.is_empty(), "nothing is kept of a group that has ended");
+    assert!(
+        revocations.is_empty(),
+        "nothing is kept of a group that has ended"
+    );
 }
 
 #[test]

@@ -120,7 +120,8 @@ impl Elements {
             Self::Gathered { list, of } => {
                 let outcome = list.next(reader)?;
                 let root = list.group().root();
-                let element = outcome.and_then(|one| reader.element(root, &one, *of == ListOf::Outcomes));
+                let element =
+                    outcome.and_then(|one| reader.element(root, &one, *of == ListOf::Outcomes));
                 Some(element.map_err(ElementsError::Store))
             }
             Self::ValueList(list) if list.left == 0 => None,

@@ -1,7 +1,7 @@
 //! The resolution of a node, and its state.
 
-use super::{Reader, Standing};
 use super::find::{Link, NodeLocation, Step};
+use super::{Reader, Standing};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Record};
@@ -82,7 +82,9 @@ impl Reader {
     /// Returns the outcome of this node, a member that its group's verdict has left out.
     fn left_out(&self, id: Id) -> Result<Outcome, StoreError> {
         let location = self.find(id)?;
-        let name = location.as_ref().map_or("", |location| location.node.name());
+        let name = location
+            .as_ref()
+            .map_or("", |location| location.node.name());
         Ok(Outcome::Revoked(TaskFailure::revoked(id, name)))
     }
 
