@@ -451,6 +451,8 @@ macro_rules! builders {
             ///
             /// ```
             /// # use chordal::prelude::*;
+            /// use chordal::{Error, State};
+            ///
             /// # #[task] async fn copy(part: u64) -> Result<u64, TaskError> { if part == 1 { Err(TaskError::new("full")) } else { std::future::pending().await } }
             /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
             /// # let app = App::in_memory().tasks(tasks![copy]).start().await?;
