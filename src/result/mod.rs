@@ -5,6 +5,7 @@ mod completions;
 mod progress;
 mod results;
 mod stage;
+mod stamps;
 mod wait;
 
 use std::fmt;

@@ -31,6 +31,7 @@ const FEATURES: &[&str] = &[
     CONTROLS,
     TASK_UPDATES,
     SCHEDULES,
+    SIGNATURE_OPTIONS,
 ];
 
 /// The addition of [records of starts](super::starts) under limits.
@@ -47,6 +48,9 @@ pub(crate) const TASK_UPDATES: &str = "task-updates";
 
 /// The addition of [records of entries](super::schedules) of schedules.
 pub(crate) const SCHEDULES: &str = "schedules";
+
+/// The addition of [rates, keys and stamps](crate::canvas::stored_options) in the options of tasks.
+pub(crate) const SIGNATURE_OPTIONS: &str = "signature-options";
 
 /// This opening of the store, and the additions to the format that the store uses.
 #[derive(Clone, Debug)]
