@@ -128,6 +128,11 @@ impl Reader {
         let Some(step) = location.path.last() else {
             return Ok(None);
         };
+        // The records of a root that has ended, and of a part that was revoked with the rest, end
+        // with their last wait.
+        if self.resolution(root, location)?.is_some() {
+            return Ok(None);
+        }
         let last = self.last_change(root.node(step.stream), step.index)?;
         let awaited = last.as_ref().and_then(ChildProgress::awaited);
         Ok(awaited.map(|(_, until)| until))
