@@ -1,5 +1,6 @@
 //! The clock: the only place that reads the time of day or draws randomness.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -315,22 +316,55 @@ fn millis(time: SystemTime) -> u64 {
 
 /// Assigns workflow ids, each later than all before it.
 #[derive(Debug)]
-pub(crate) struct Ids {
-    last: Mutex<Option<Id>>,
+pub(crate) struct Ids(Mutex<IdState>);
+
+#[derive(Debug)]
+struct IdState {
+    last: Option<Id>,
+    /// The ids that callers chose for submissions whose end is not known.
+    taken: HashSet<Id>,
+}
+
+/// Why a caller cannot choose an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IdRefusal {
+    /// It is no id of a workflow, or is later than the clock.
+    Unassigned,
+    /// It is being used.
+    Taken,
 }
 
 impl Ids {
     /// Continues after `last`, the latest id in the store.
     pub(crate) fn after(last: Option<Id>) -> Self {
-        Self {
-            last: Mutex::new(last.map(Id::root)),
-        }
+        Self(Mutex::new(IdState {
+            last: last.map(Id::root),
+            taken: HashSet::new(),
+        }))
     }
 
     pub(crate) fn next(&self, clock: &Clock) -> Id {
-        let mut last = self.last.lock();
-        let next = Id::next(*last, clock.now_ms(), clock.random());
-        *last = Some(next);
+        let mut state = self.0.lock();
+        let next = Id::next(state.last, clock.now_ms(), clock.random());
+        state.last = Some(next);
         next
+    }
+
+    /// Takes an id that a caller chose, until it is [released](Self::release).
+    pub(crate) fn take(&self, id: Id, clock: &Clock) -> Result<(), IdRefusal> {
+        let mut state = self.0.lock();
+        let is_past = Some(id) <= state.last || id.submitted_ms() <= clock.now_ms();
+        if !id.is_of_workflow() || !is_past {
+            return Err(IdRefusal::Unassigned);
+        }
+        if !state.taken.insert(id) {
+            return Err(IdRefusal::Taken);
+        }
+        state.last = state.last.max(Some(id));
+        Ok(())
+    }
+
+    pub(crate) fn release(&self, id: Id) {
+        self.0.lock().taken.remove(&id);
     }
 }

@@ -236,6 +236,13 @@ pub enum SubmitError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The store has a workflow with the [chosen id](crate::Signature::task_id), or one is being
+    /// submitted or deleted.
+    #[error("the task id {id} is used already")]
+    DuplicateId {
+        /// The id.
+        id: Id,
+    },
     /// A schedule is invalid: the reason names the field and its allowed values.
     #[error("the schedule `{name}`: {reason}")]
     InvalidSchedule {

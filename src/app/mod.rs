@@ -18,13 +18,14 @@ pub(crate) use self::lifecycle::Running;
 pub use self::schedules::Schedules;
 use self::seat::Source;
 
+use crate::backend::slot_holder::SlotHolder;
 use crate::backend::{self, WhenFull, revocation, slot_holder};
-use crate::canvas::Accepts;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::{QuarantinedTask, Released};
 use crate::canvas::revoke_outcome::RevokeOutcome;
+use crate::canvas::{Accepts, Canvas};
 use crate::error::Result;
 #[cfg(doc)]
 use crate::error::{Error, GetError, IdError, SubmitError};
@@ -59,6 +60,14 @@ use crate::result::{AsyncResult, Wait};
 /// ```
 #[derive(Clone, Debug)]
 pub struct App(pub(crate) Arc<Running>);
+
+/// Returns what a running attempt submits, with its stamps.
+fn stamped(canvas: Canvas, attempt: Option<&dyn SlotHolder>) -> Canvas {
+    match attempt {
+        Some(attempt) => canvas.stamped(attempt.stamps()),
+        None => canvas,
+    }
+}
 
 impl App {
     /// Configures an app over the sled store in this directory, which is created if it does not
@@ -185,7 +194,7 @@ impl App {
             None => WhenFull::Wait,
         };
         let submitter = attempt.as_ref().map(|attempt| attempt.id());
-        let canvas = signature.into_canvas();
+        let canvas = stamped(signature.into_canvas(), attempt.as_deref());
         let guard = backend.clone().submit(canvas, when_full, submitter).await?;
         Ok(AsyncResult::of_task(backend, guard, attempt))
     }
@@ -222,9 +231,29 @@ impl App {
         let backend = self.0.backend.clone();
         let attempt = slot_holder::current(backend.view());
         let submitter = attempt.as_ref().map(|attempt| attempt.id());
-        let canvas = signature.into_canvas();
+        let canvas = stamped(signature.into_canvas(), attempt.as_deref());
         let submitted = backend.clone().submit(canvas, WhenFull::Reject, submitter);
         Ok(AsyncResult::of_task(backend, submitted.await?, attempt))
+    }
+
+    /// Returns a new id, which one submission can take with
+    /// [`task_id`](crate::Signature::task_id): so that it can be stored elsewhere before the
+    /// submission.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let id = app.new_id();
+    /// // … store it
+    /// let sum = app.apply_async(add.s(2, 2).task_id(id)).await?;
+    /// assert_eq!(sum.id(), id);
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn new_id(&self) -> Id {
+        self.0.backend.new_id()
     }
 
     /// Returns how many tasks, chains, groups and chords are pending: those of all workflows that

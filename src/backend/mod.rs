@@ -27,6 +27,7 @@ use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
 use crate::canvas::schedule::{Change, ScheduleEntry};
+use crate::clock::{IdRefusal, Ids};
 use crate::error::{Error, IdError, Result, SubmitError};
 use crate::persistence::{Store, StoreError};
 
@@ -42,6 +43,9 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         when_full: WhenFull,
         by: Option<Id>,
     ) -> BoxFuture<'static, Result<RetentionGuard>>;
+
+    /// Returns an id that a submission may choose.
+    fn new_id(&self) -> Id;
 
     /// Loads a workflow at once, wherever it waits: a running task waits for it.
     fn load_early(&self, root: Id);
@@ -113,6 +117,32 @@ pub(crate) enum WhenFull {
 
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 1_024;
+
+/// Takes the id that the caller chose out of the canvas.
+pub(crate) fn take_task_id(canvas: &mut Canvas) -> Option<Id> {
+    let extras = canvas.extras.as_mut();
+    extras.and_then(|extras| extras.task_id.take())
+}
+
+/// Takes an id that a caller chose for a submission, which must release it at its end.
+pub(crate) fn choose_id(ids: &Ids, view: &DurableView, id: Id) -> Result<()> {
+    let duplicate = || SubmitError::DuplicateId { id };
+    ids.take(id, &view.clock).map_err(|refusal| match refusal {
+        IdRefusal::Taken => duplicate(),
+        IdRefusal::Unassigned => SubmitError::Canvas {
+            path: String::new(),
+            reason: format!("the task id {id} is none that `App::new_id` has given"),
+        },
+    })?;
+    let is_used = view.reader().and_then(|reader| Ok(reader.is_used(id)?));
+    if !matches!(is_used, Ok(false)) {
+        ids.release(id);
+    }
+    match is_used? {
+        true => Err(duplicate().into()),
+        false => Ok(()),
+    }
+}
 
 /// Takes the idempotency key out of the canvas.
 pub(crate) fn take_idempotency_key(canvas: &mut Canvas) -> Result<Option<String>> {

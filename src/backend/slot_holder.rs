@@ -8,11 +8,15 @@ use futures_util::future::BoxFuture;
 
 use super::durable_view::DurableView;
 use crate::canvas::id::Id;
+use crate::canvas::stamps::Stamps;
 
 /// A running attempt, as a wait within it needs it.
 pub(crate) trait SlotHolder: fmt::Debug + Send + Sync {
     /// Returns the task's id.
     fn id(&self) -> Id;
+
+    /// Returns the stamps of the task.
+    fn stamps(&self) -> &Stamps;
 
     /// Returns whether the body blocks a thread.
     fn is_blocking(&self) -> bool;

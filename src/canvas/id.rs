@@ -62,6 +62,11 @@ impl Id {
         (self.0.as_u128() & SEQ_MASK) as Seq
     }
 
+    /// Returns whether it has the form of a workflow's own id.
+    pub(crate) fn is_of_workflow(self) -> bool {
+        self == Self::from_parts(self.submitted_ms(), self.counter())
+    }
+
     /// Returns the id of node `seq` of the same workflow.
     pub(crate) fn node(self, seq: Seq) -> Self {
         assert!(seq <= MAX_SEQ, "a workflow holds at most 2^40 nodes");

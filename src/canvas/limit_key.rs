@@ -9,16 +9,26 @@ use super::payload::Payload;
 /// A longer text is shortened, because keys are part of store keys.
 const MAX_BYTES: usize = 160;
 
-/// Returns the key of a task: its argument for this parameter as text. It is empty if the task lacks
-/// the argument, is a map, or takes the argument from upstream and that is a large value or a list.
+/// Returns the key that the signature of a task gives.
+pub(crate) fn given(task: &TaskDef) -> Option<String> {
+    let key = task.options.as_ref()?.limit_key.as_deref()?;
+    Some(shortened(key.to_owned()))
+}
+
+/// Returns the key of a task: the one that its signature [gives](given), or else its argument for
+/// this parameter as text. It is empty if the task lacks the argument, is a map, or takes the
+/// argument from upstream and that is a large value or a list.
 pub(crate) fn of(
     task: &TaskDef,
     input: Option<&Value>,
     parameters: &[Parameter],
     name: &str,
 ) -> String {
-    let argument = argument(task, input, parameters, name);
-    argument.map(|argument| text(&argument)).unwrap_or_default()
+    given(task).unwrap_or_else(|| {
+        let argument = argument(task, input, parameters, name);
+        let text = argument.map(|argument| text(&argument));
+        text.map(shortened).unwrap_or_default()
+    })
 }
 
 fn argument(
@@ -47,11 +57,14 @@ fn argument(
 /// Returns the text of a string or number, and of any other value its JSON.
 fn text(argument: &Payload) -> String {
     let value = argument.decode().unwrap_or(serde_json::Value::Null);
-    let text = match value {
+    match value {
         serde_json::Value::Null => String::new(),
         serde_json::Value::String(text) => text,
         value => value.to_string(),
-    };
+    }
+}
+
+fn shortened(text: String) -> String {
     if text.len() <= MAX_BYTES {
         return text;
     }

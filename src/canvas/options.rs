@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::rate_limit::RateLimit;
+use super::stamps::Stamps;
 use super::time::{Moment, Scale};
 
 /// The maximum length of a queue's or task's name, in bytes, because names are part of store keys.
@@ -22,6 +24,15 @@ pub(crate) struct Options {
     pub(crate) eta: Option<When>,
     /// No attempt starts from this time on.
     pub(crate) expires: Option<When>,
+    // [Stored](super::stored_options) behind the fields above, which older stores have alone.
+    /// A limit besides those with which the task is registered.
+    #[serde(skip)]
+    pub(crate) rate_limit: Option<RateLimit>,
+    /// The key of the task for its limits, in place of an argument.
+    #[serde(skip)]
+    pub(crate) limit_key: Option<Cow<'static, str>>,
+    #[serde(skip)]
+    pub(crate) stamps: Stamps,
 }
 
 /// The limits on one attempt of a task.
@@ -94,8 +105,11 @@ impl Inherited {
     /// Returns the options that a canvas with these own options passes on, and the ones that apply
     /// to it.
     pub(crate) fn resolve(&self, own: &Options) -> (Options, Options) {
-        let options = own.merged_under(&self.winning);
-        let effective = self.fallback.merged_under(&options);
+        let mut options = own.merged_under(&self.winning);
+        let mut effective = self.fallback.merged_under(&options);
+        // Of a stamp, the innermost value counts.
+        options.stamps = options.stamps.over(&self.fallback.stamps);
+        effective.stamps = options.stamps.clone();
         (options, effective)
     }
 
@@ -155,7 +169,7 @@ impl Options {
     }
 
     /// Merges as Celery does: options set outside (by the call or the enclosing group) take
-    /// precedence (celery/canvas.py, `Signature._merge`).
+    /// precedence (celery/canvas.py, `Signature._merge`). Stamps that are set inside stay.
     pub(crate) fn merged_under(&self, outer: &Self) -> Self {
         Self {
             queue: outer.queue.clone().or_else(|| self.queue.clone()),
@@ -165,6 +179,9 @@ impl Options {
             soft_time_limit: outer.soft_time_limit.or(self.soft_time_limit),
             eta: outer.eta.or(self.eta),
             expires: outer.expires.or(self.expires),
+            rate_limit: outer.rate_limit.or(self.rate_limit),
+            limit_key: outer.limit_key.clone().or_else(|| self.limit_key.clone()),
+            stamps: self.stamps.over(&outer.stamps),
         }
     }
 }

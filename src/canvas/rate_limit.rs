@@ -108,6 +108,10 @@ impl RateLimit {
         self
     }
 
+    pub(crate) fn of_stored(starts: u32, period_ms: u64, burst: u32) -> Self {
+        Self::new(starts, Duration::from_millis(period_ms)).burst(burst)
+    }
+
     pub(crate) fn starts(self) -> u32 {
         self.starts
     }

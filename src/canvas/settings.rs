@@ -1,10 +1,14 @@
 //! The settings of a canvas: its options, callbacks and key.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::form::{Canvas, Extras};
+use super::form::{Canvas, Extras, Form};
+use super::id::Id;
 use super::options::When;
+use super::rate_limit::RateLimit;
+use super::stamps::Stamps;
 
 impl Canvas {
     /// Sets the queue of its tasks, as [`Signature::queue`](crate::Signature::queue) does.
@@ -124,6 +128,67 @@ impl Canvas {
         self
     }
 
+    /// Limits the rate of the starts, as [`Signature::rate_limit`](crate::Signature::rate_limit)
+    /// does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let sum = app.apply_async(Canvas::task("add", (2, 2)).rate_limit("10/s")).await?;
+    /// assert_eq!(sum.get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn rate_limit<L>(mut self, limit: L) -> Self
+    where
+        L: TryInto<RateLimit, Error: fmt::Display>,
+    {
+        match limit.try_into() {
+            Ok(limit) => self.extras().options.rate_limit = Some(limit),
+            Err(error) => self.form = Form::Refused(error.to_string()),
+        }
+        self
+    }
+
+    /// Sets the key of its tasks for their limits, as
+    /// [`Signature::limit_key`](crate::Signature::limit_key) does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let canvas = Canvas::task("charge", (7,)).rate_limit("5/s").limit_key("acme");
+    /// ```
+    pub fn limit_key(mut self, key: impl Into<Cow<'static, str>>) -> Self {
+        self.extras().options.limit_key = Some(key.into());
+        self
+    }
+
+    /// Sets a stamp, as [`Signature::stamp`](crate::Signature::stamp) does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// let canvas = Canvas::task("add", (2, 2)).stamp("tenant", "acme");
+    /// assert!(canvas.to_json().unwrap().contains(r#""stamped_headers":["tenant"]"#));
+    /// ```
+    pub fn stamp(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let stamps = &mut self.extras().options.stamps;
+        stamps.set(name.into(), value.into());
+        self
+    }
+
+    /// Sets those of these stamps that it does not have.
+    pub(crate) fn stamped(mut self, stamps: &Stamps) -> Self {
+        self.add_stamps(stamps);
+        self
+    }
+
+    fn add_stamps(&mut self, stamps: &Stamps) {
+        if !stamps.is_empty() {
+            let own = &mut self.extras().options.stamps;
+            *own = own.over(stamps);
+        }
+    }
+
     /// Adds a callback, as [`Signature::link`](crate::Signature::link) does.
     ///
     /// ```
@@ -182,6 +247,23 @@ impl Canvas {
         self
     }
 
+    /// Sets the id of the submission, as [`Signature::task_id`](crate::Signature::task_id) does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let id = app.new_id();
+    /// let sum = app.apply_async(Canvas::task("add", (2, 2)).task_id(id)).await?;
+    /// assert_eq!(sum.id(), id);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn task_id(mut self, id: Id) -> Self {
+        self.extras().task_id = Some(id);
+        self
+    }
+
     /// Adds the settings of the surrounding group; the group's options take precedence.
     pub(crate) fn with_extras(mut self, outer: &Extras) -> Self {
         let extras = self.extras();
@@ -200,5 +282,13 @@ impl Canvas {
                 .extend_from_slice(errbacks);
         }
         self
+    }
+}
+
+impl Extras {
+    /// Gives the callbacks the stamps of the canvas that they belong to.
+    pub(crate) fn stamp_callbacks(&mut self, stamps: &Stamps) {
+        let callbacks = self.link.iter_mut().chain(&mut self.link_error);
+        callbacks.for_each(|callback| callback.add_stamps(stamps));
     }
 }

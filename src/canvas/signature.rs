@@ -7,7 +7,9 @@ use std::ops::BitOr;
 use std::time::{Duration, SystemTime};
 
 use super::form::Canvas;
+use super::id::Id;
 use super::outcome::TaskFailure;
+use super::rate_limit::RateLimit;
 #[cfg(doc)]
 use crate::error::GetError;
 
@@ -370,6 +372,80 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.expires_at(time))
             }
 
+            /// Limits the rate at which the task starts, besides the limits with which it is
+            /// registered: a [`RateLimit`](crate::RateLimit) or a text such as `"10/m"`. All calls
+            /// of one task with the same rate share it, and those with a
+            /// [`limit_key`](Self::limit_key) share it by key. It holds in every period, for the
+            /// whole app and over restarts. On a chain, a chord or a fold it is for each task in it
+            /// that has none of its own. A rate that is invalid is refused when the signature is
+            /// submitted.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # #[task] async fn fetch(url: String) -> usize { url.len() }
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![fetch]).start().await?;
+            /// let urls = ["https://a.example", "https://b.example"];
+            /// let polite = group(urls.map(|url| fetch.s(url.into()))).rate_limit("100/s");
+            /// assert_eq!(app.apply_async(polite).await?.get().await?, [17, 17]);
+            /// # app.shutdown().await }
+            /// ```
+            pub fn rate_limit<L>(self, limit: L) -> Self
+            where
+                L: TryInto<RateLimit, Error: fmt::Display>,
+            {
+                Self::from_canvas(self.canvas.rate_limit(limit))
+            }
+
+            /// Sets the key of the task for its limits: for its own
+            /// [`rate_limit`](Self::rate_limit) and for the rate and the concurrency with which it is
+            /// registered, so that each key has all that they allow; and for the turn of its
+            /// [queue](crate::AppBuilder::fair_by). It takes the place of the argument that
+            /// `limit_by`, `concurrency_by` or `fair_by` names. The limits that tasks share by name
+            /// are not divided by it.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// #[task(rate_limit = "5/s")]
+            /// async fn notify(text: String) {}
+            ///
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![notify]).start().await?;
+            /// // Each tenant has five starts a second.
+            /// let first = app.apply_async(notify.s("hello".into()).limit_key("acme")).await?;
+            /// let other = app.apply_async(notify.s("hello".into()).limit_key("umbrella")).await?;
+            /// first.get().await?;
+            /// other.get().await?;
+            /// # app.shutdown().await }
+            /// ```
+            pub fn limit_key(self, key: impl Into<Cow<'static, str>>) -> Self {
+                Self::from_canvas(self.canvas.limit_key(key))
+            }
+
+            /// Sets a stamp: a name with a value that all work in the canvas carries, its callbacks
+            /// and what its tasks start included (Celery's `stamp`). Tasks read their stamps with
+            /// [`TaskContext::stamps`](crate::TaskContext::stamps), and handles with
+            /// [`AsyncResult::stamps`](crate::AsyncResult::stamps). If a stamp is set inside too,
+            /// the value inside stays. The stamps of a task have at most 1,024 bytes together.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// #[task]
+            /// async fn tenant(ctx: &TaskContext) -> Option<String> {
+            ///     ctx.stamps().get("tenant").cloned()
+            /// }
+            ///
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![tenant]).start().await?;
+            /// let stamped = app.apply_async(tenant.s().stamp("tenant", "acme")).await?;
+            /// assert_eq!(stamped.get().await?.as_deref(), Some("acme"));
+            /// assert_eq!(stamped.stamps().await?["tenant"], "acme");
+            /// # app.shutdown().await }
+            /// ```
+            pub fn stamp(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+                Self::from_canvas(self.canvas.stamp(name, value))
+            }
+
             /// Runs `callback` with the value, once, after success. The callback's outcome does not
             /// change this task's. On a group it is refused at submission: use a chord.
             ///
@@ -463,6 +539,30 @@ macro_rules! builders {
             /// ```
             pub fn fail_fast(self) -> Self {
                 Self::from_canvas(self.canvas.fail_fast())
+            }
+
+            /// Sets the id of the submission (Celery's `task_id`): one that
+            /// [`App::new_id`](crate::App::new_id) has given for this store, in this process or an
+            /// earlier one. A second submission with it is refused with
+            /// [`SubmitError::DuplicateId`](crate::SubmitError::DuplicateId) as long as the store
+            /// has the first. (To get the first one's handle instead, use an
+            /// [idempotency key](Self::idempotency_key).) It belongs on what is submitted, not on
+            /// a part of it.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// # use chordal::{Error, SubmitError};
+            /// # #[task] async fn pay(cents: u64) -> u64 { cents }
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![pay]).start().await?;
+            /// let id = app.new_id();
+            /// app.apply_async(pay.s(250).task_id(id)).await?;
+            /// let again = app.apply_async(pay.s(250).task_id(id)).await;
+            /// assert!(matches!(again, Err(Error::Submit(SubmitError::DuplicateId { .. }))));
+            /// # app.shutdown().await }
+            /// ```
+            pub fn task_id(self, id: Id) -> Self {
+                Self::from_canvas(self.canvas.task_id(id))
             }
         }
 

@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, ready};
 use super::store::EagerStore;
 use crate::backend::durable_view::DurableView;
 use crate::backend::retention_guard::RetentionGuard;
-use crate::backend::{Backend, Inspect, WhenFull, take_idempotency_key};
+use crate::backend::{Backend, Inspect, WhenFull, choose_id, take_idempotency_key, take_task_id};
 use crate::canvas::Canvas;
 use crate::canvas::admission::control::{ControlChange, ControlTarget};
 use crate::canvas::id::Id;
@@ -32,6 +32,10 @@ impl Backend for EagerStore {
         by: Option<Id>,
     ) -> BoxFuture<'static, Result<RetentionGuard>> {
         submit(self, canvas, by).boxed()
+    }
+
+    fn new_id(&self) -> Id {
+        self.ids.next(&self.view.clock)
     }
 
     /// Nothing waits.
@@ -98,14 +102,31 @@ async fn submit(
     by: Option<Id>,
 ) -> Result<RetentionGuard> {
     let key = take_idempotency_key(&mut canvas)?;
+    let id = take_task_id(&mut canvas);
     store.view.check_open()?;
     if let Some(key) = &key
         && let Some(earlier) = store.reader().submitted_as(key)?
     {
         return Ok(store.view.pin(earlier));
     }
-    let root_id = store.ids.next(&store.view.clock);
+    let Some(id) = id else {
+        let root_id = store.ids.next(&store.view.clock);
+        return submit_as(&store, root_id, canvas, key, by).await;
+    };
+    choose_id(&store.ids, &store.view, id)?;
+    let submitted = submit_as(&store, id, canvas, key, by).await;
+    store.ids.release(id);
+    submitted
+}
+
+async fn submit_as(
+    store: &Arc<EagerStore>,
+    root_id: Id,
+    canvas: Canvas,
+    key: Option<String>,
+    by: Option<Id>,
+) -> Result<RetentionGuard> {
     let pages = DefinitionPages::new(root_id, canvas, key, &store.registry);
     let (segments, definition) = pages.all()?;
-    super::run(&store, root_id, definition, by, segments).await
+    super::run(store, root_id, definition, by, segments).await
 }

@@ -27,6 +27,7 @@ use crate::canvas::machine::subtasks;
 use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
 use crate::canvas::machine::{ChildProgress, Index, Purpose, Record, Report};
 use crate::canvas::outcome::{FailureKind, Outcome, Value};
+use crate::canvas::stamps::Stamps;
 use crate::canvas::task_update::TaskUpdate;
 use crate::canvas::time::Time;
 use crate::error::{ContextError, Error, Result};
@@ -438,6 +439,10 @@ impl TaskHost for Attempt {
 
     fn view(&self) -> &Arc<DurableView> {
         &self.task.run.store.view
+    }
+
+    fn stamps(&self) -> &Stamps {
+        self.task.spec.def().stamps()
     }
 
     fn catalogue(&self) -> &dyn Catalogue {

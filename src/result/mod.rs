@@ -5,6 +5,7 @@ mod completions;
 mod progress;
 mod results;
 mod stage;
+mod stamps;
 mod wait;
 
 use std::fmt;
@@ -424,7 +425,8 @@ impl<O> AsyncResult<O> {
 
     /// Returns when the next attempt of a delayed task is due, by the machine's clock as it is set
     /// now: the end of its [`countdown`](crate::Signature::countdown), or, in state
-    /// [`Retry`](crate::State::Retry), the time of its next attempt.
+    /// [`Retry`](crate::State::Retry), the time of its next attempt. `None` if it does not wait for a
+    /// time.
     ///
     /// ```
     /// # use chordal::prelude::*;

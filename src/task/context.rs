@@ -1,6 +1,7 @@
 //! The context of a running task: its identity, and the operations that it can start.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -14,8 +15,9 @@ use crate::backend::WhenFull;
 use crate::canvas::freeze::SubtaskPlan;
 use crate::canvas::id::Id;
 use crate::canvas::outcome::Outcome;
+use crate::canvas::stamps::Stamps;
 use crate::canvas::task_update::{PROGRESS, TaskProgress, TaskUpdate};
-use crate::canvas::{Accepts, freeze};
+use crate::canvas::{Accepts, Canvas, freeze};
 use crate::error::{ContextError, Error, GetError, Result, SubmitError};
 use crate::persistence::records::reader::Elements;
 use crate::result::AsyncResult;
@@ -151,6 +153,32 @@ impl TaskContext {
     #[must_use]
     pub fn group_id(&self) -> Option<Id> {
         self.group_id
+    }
+
+    /// Returns the [stamps](crate::Signature::stamp) of the task by their names. What it starts has
+    /// them too.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// #[task]
+    /// async fn tenant(ctx: &TaskContext) -> Option<String> {
+    ///     ctx.stamps().get("tenant").cloned()
+    /// }
+    ///
+    /// #[task]
+    /// async fn asks(ctx: &TaskContext) -> Result<Option<String>, TaskError> {
+    ///     Ok(ctx.call("tenant", tenant.s()).await?)
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![tenant, asks]).start().await?;
+    /// let asked = app.apply_async(asks.s().stamp("tenant", "acme")).await?;
+    /// assert_eq!(asked.get().await?.as_deref(), Some("acme"));
+    /// # app.shutdown().await }
+    /// ```
+    #[must_use]
+    pub fn stamps(&self) -> &BTreeMap<String, String> {
+        let host = self.host.as_ref();
+        host.map_or(Stamps::NONE, |host| host.stamps()).as_map()
     }
 
     /// Returns the number of this attempt, from 1. Attempts that a crash interrupted count.
@@ -313,7 +341,7 @@ impl TaskContext {
         S: Accepts<()>,
         ReturnedByTheTask: Replaced<S::Output>, // write `return ctx.replace(..)`, without `?`
     {
-        ReturnedByTheTask::by(signature.into_canvas())
+        ReturnedByTheTask::by(self.stamped(signature))
     }
 
     /// Submits a separate workflow, as [`App::apply_async`](crate::App::apply_async) does. It is
@@ -348,7 +376,7 @@ impl TaskContext {
         let submitted =
             backend
                 .clone()
-                .submit(signature.into_canvas(), WhenFull::Admit, Some(self.id));
+                .submit(self.stamped(signature), WhenFull::Admit, Some(self.id));
         let attempt = host.clone().slot_holder();
         Ok(AsyncResult::of_task(backend, submitted.await?, attempt))
     }
@@ -434,10 +462,19 @@ impl TaskContext {
 
     fn plan_subtask<S: Accepts<()>>(&self, signature: S) -> Result<SubtaskPlan> {
         Ok(freeze::plan_subtask(
-            signature.into_canvas(),
+            self.stamped(signature),
             false,
             self.host()?.catalogue(),
         )?)
+    }
+
+    /// Returns the canvas of what the task starts, with the stamps of the task.
+    fn stamped<S: Accepts<()>>(&self, signature: S) -> Canvas {
+        let canvas = signature.into_canvas();
+        match &self.host {
+            Some(host) => canvas.stamped(host.stamps()),
+            None => canvas,
+        }
     }
 
     /// Adds a member to the group or chord's header that the task is a member of. Its value follows

@@ -12,6 +12,7 @@ use crate::backend::durable_view::DurableView;
 use crate::backend::slot_holder::SlotHolder;
 use crate::canvas::freeze::{Catalogue, SizeExceeded, SubtaskPlan};
 use crate::canvas::outcome::Outcome;
+use crate::canvas::stamps::Stamps;
 use crate::canvas::task_update::TaskUpdate;
 use crate::error::Result;
 
@@ -20,6 +21,9 @@ pub(crate) trait TaskHost: fmt::Debug + Send + Sync {
     fn backend(&self) -> Arc<dyn Backend>;
 
     fn view(&self) -> &Arc<DurableView>;
+
+    /// Returns the stamps of the task.
+    fn stamps(&self) -> &Stamps;
 
     /// Returns the registered tasks.
     fn catalogue(&self) -> &dyn Catalogue;

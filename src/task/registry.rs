@@ -7,6 +7,7 @@ use std::collections::{HashMap, hash_map};
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::arguments::{Stored, StoredArgs, TaskArgs, TaskOutput, Unreadable};
 use super::data::{AppData, DataType};
@@ -258,6 +259,8 @@ pub(crate) struct Registry {
     payloads: PayloadLimit,
     data: AppData,
     limits: SharedLimits,
+    /// A canvas has been frozen with options of which stores have to know.
+    has_extended_options: AtomicBool,
 }
 
 impl Registry {
@@ -320,7 +323,12 @@ impl Registry {
             payloads,
             data,
             limits,
+            has_extended_options: AtomicBool::new(false),
         })
+    }
+
+    pub(crate) fn has_extended_options(&self) -> bool {
+        self.has_extended_options.load(Ordering::Relaxed)
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&'static Entry> {
@@ -368,6 +376,10 @@ impl Catalogue for Registry {
 
     fn admit(&self, name: &str, bytes: usize) -> Result<(), SizeExceeded> {
         self.check(name, "arguments", bytes)
+    }
+
+    fn note_extended_options(&self) {
+        self.has_extended_options.store(true, Ordering::Relaxed);
     }
 
     fn limits(&self, name: &str) -> TimeLimits {

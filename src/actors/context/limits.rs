@@ -10,11 +10,14 @@ use crate::actors::child::Child;
 use crate::actors::commit::journal::Journal;
 use crate::actors::dispatch::dispatcher::{Ready, SlotLimits};
 use crate::actors::dispatch::permit::{Returned, Slot, Start};
+use crate::canvas::admission::signature_rate;
 use crate::canvas::admission::start_limits::{LimitName, LimitNumber, LimitSet, Rule};
 use crate::canvas::freeze::TaskDef;
 use crate::canvas::limit_key;
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::options::Options;
+use crate::canvas::outcome::Value;
+use crate::canvas::rate_limit::RateLimit;
 use crate::canvas::time::Moment;
 use crate::messages::scheduler::WakeAt;
 use crate::persistence::records::starts::{self, StoredLimit};
@@ -26,6 +29,8 @@ pub(super) struct TaskLimits {
     of: HashMap<&'static str, LimitsOfTask>,
     /// The queues that serve keys in turn.
     fair: HashMap<String, LimitOfTask>,
+    /// The limit on the tasks whose signatures have rates of their own.
+    signatures: Option<LimitNumber>,
     /// When the engine is woken for a start, on the steady scale.
     alarms: RefCell<BTreeSet<u64>>,
 }
@@ -59,6 +64,8 @@ struct LimitOfTask {
     number: LimitNumber,
     /// The parameter whose argument is the key.
     by: Option<Cow<'static, str>>,
+    /// It is the task's alone, so that a key that the signature gives divides it.
+    is_own: bool,
     /// It restricts starts alone: an attempt that has waited goes on without it.
     is_rate: bool,
 }
@@ -81,13 +88,19 @@ impl TaskLimits {
         let mut limits = SlotLimits::default();
         let mut declared: HashMap<LimitName, Vec<LimitOfTask>> = HashMap::new();
         let mut fair = HashMap::new();
-        for DeclaredLimit { name, rule, by } in registry.limits() {
-            let number = limits.declare(name.clone(), rule, by.is_some());
-            let is_rate = matches!(rule, Rule::Rate(_));
+        let signatures = DeclaredLimit {
+            name: LimitName::Signatures,
+            rule: Rule::RateOfKey,
+            by: None,
+        };
+        for DeclaredLimit { name, rule, by } in registry.limits().chain([signatures]) {
+            let is_of_keys = by.is_some() || rule == Rule::RateOfKey;
+            let number = limits.declare(name.clone(), rule, is_of_keys);
             let limit = LimitOfTask {
                 number,
                 by,
-                is_rate,
+                is_own: matches!(name, LimitName::Task(_)),
+                is_rate: matches!(rule, Rule::Rate(_) | Rule::RateOfKey),
             };
             match name {
                 LimitName::Queue(queue) => drop(fair.insert(queue, limit)),
@@ -116,8 +129,16 @@ impl TaskLimits {
                 outdated.push(starts::key(&name, key.as_deref()));
             }
         }
-        let alarms = RefCell::default();
-        (Self { of, fair, alarms }, limits, outdated)
+        let of_signatures = declared
+            .get(&LimitName::Signatures)
+            .and_then(|all| all.first());
+        let limits_of_tasks = Self {
+            of,
+            fair,
+            signatures: of_signatures.map(|limit| limit.number),
+            alarms: RefCell::default(),
+        };
+        (limits_of_tasks, limits, outdated)
     }
 }
 
@@ -125,7 +146,7 @@ impl LimitsOfTask {
     fn new(all: Vec<LimitOfTask>, limits: &mut SlotLimits<Box<Child>>) -> Self {
         let mut set_for = |purpose| {
             let these = all.iter().filter(|limit| limit.is_for(purpose));
-            limits.acquire(these.map(|limit| (limit.number, "")))
+            limits.acquire(these.map(|limit| (limit.number, None)))
         };
         let has_keys = all.iter().any(|limit| limit.by.is_some());
         let fixed = (!has_keys).then(|| FixedSets {
@@ -140,12 +161,28 @@ impl LimitOfTask {
     fn is_for(&self, purpose: Purpose) -> bool {
         purpose == Purpose::Start || !self.is_rate
     }
+
+    /// Returns the key of a task for this limit, if the limit is divided by keys.
+    fn key_of(&self, entry: &Entry, task: &TaskDef, input: Option<&Value>) -> Option<String> {
+        match self.by.as_deref() {
+            Some(by) => Some(limit_key::of(task, input, entry.parameters, by)),
+            None if self.is_own => limit_key::given(task),
+            None => None,
+        }
+    }
+}
+
+/// Returns the key of the starts under a rate that the signature of a task sets.
+fn rate_key(entry: &Entry, task: &TaskDef, rate: RateLimit) -> String {
+    let key = limit_key::given(task).unwrap_or_default();
+    signature_rate::key(entry.name, rate, &key)
 }
 
 impl EngineContext {
     /// Returns whether a task with these options is under a limit.
     pub(crate) fn is_limited(&self, entry: &Entry, own: Option<&Options>) -> bool {
         entry.is_limited()
+            || own.is_some_and(|own| own.rate_limit.is_some())
             || self.turns_of(entry, own).is_some()
             || self.controls_of(entry).is_some()
     }
@@ -160,23 +197,24 @@ impl EngineContext {
     /// Returns what the name of a lane has besides that of the queue, if the workflow's first task is
     /// this one and under limits: the task's name, unless only its queue has limits, and the keys.
     pub(crate) fn lane_under_limits(&self, entry: &Entry, task: &TaskDef) -> Option<String> {
-        let turns = self.turns_of(entry, task.options.as_deref());
-        if turns.is_none() && !entry.is_limited() {
+        let options = task.options.as_deref();
+        let turns = self.turns_of(entry, options);
+        let rate = options.and_then(|own| own.rate_limit);
+        let is_limited = entry.is_limited() || rate.is_some();
+        if turns.is_none() && !is_limited {
             return None;
         }
         let own = self.0.tasks.limits.of.get(entry.name);
         let own = own.map(|of| &of.all[..]).unwrap_or_default();
-        let mut lane = match entry.is_limited() {
+        let mut lane = match is_limited {
             true => format!("\0{}", entry.name),
             false => "\0".to_owned(),
         };
-        for by in own
-            .iter()
-            .chain(turns)
-            .filter_map(|limit| limit.by.as_deref())
-        {
+        let keys = own.iter().chain(turns);
+        let keys = keys.filter_map(|limit| limit.key_of(entry, task, None));
+        for key in keys.chain(rate.map(|rate| rate_key(entry, task, rate))) {
             lane.push('\0');
-            lane.push_str(&limit_key::of(task, None, entry.parameters, by));
+            lane.push_str(&key);
         }
         Some(lane)
     }
@@ -188,37 +226,46 @@ impl EngineContext {
         child: &ChildSpec,
         purpose: Purpose,
     ) -> Option<LimitSet> {
-        let turns = self.turns_of(entry, child.def().options.as_deref());
-        let controlled = self.controls_of(entry);
-        if turns.is_none() && controlled.is_none() && !entry.is_limited() {
+        let (task, input) = (child.def(), child.input.as_ref());
+        let options = task.options.as_deref();
+        if !self.is_limited(entry, options) {
             return None;
         }
-        let of_task = self.0.tasks.limits.of.get(entry.name);
+        let turns = self.turns_of(entry, options);
+        let controlled = self.controls_of(entry);
+        let rate = options.and_then(|own| own.rate_limit);
+        let limits_of_tasks = &self.0.tasks.limits;
+        let of_task = limits_of_tasks.of.get(entry.name);
         let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
         let limits = dispatcher.limits();
+        let is_key_given = options.is_some_and(|own| own.limit_key.is_some());
         if turns.is_none()
             && controlled.is_none()
+            && rate.is_none()
+            && !is_key_given
             && let Some(sets) = of_task.and_then(|of| of.fixed)
         {
             return sets.of(purpose).map(|set| limits.share(set));
         }
         let own = of_task.map(|of| &of.all[..]).unwrap_or_default();
         let all = own.iter().filter(|limit| limit.is_for(purpose));
-        let keyed = all.chain(turns).map(|limit| {
-            let key = limit.by.as_deref().map(|by| {
-                let input = child.input.as_ref();
-                limit_key::of(child.def(), input, entry.parameters, by)
-            });
-            (limit.number, key.unwrap_or_default())
+        let keyed = all
+            .chain(turns)
+            .map(|limit| (limit.number, limit.key_of(entry, task, input)));
+        let is_start = purpose == Purpose::Start;
+        let of_signature = rate.filter(|_| is_start).and_then(|rate| {
+            let number = limits_of_tasks.signatures?;
+            Some((number, Some(rate_key(entry, task, rate))))
         });
-        let keyed: Vec<_> = keyed.collect();
-        let pause = controlled.filter(|_| purpose == Purpose::Start);
+        let keyed: Vec<_> = keyed.chain(of_signature).collect();
+        let pause = controlled.filter(|_| is_start);
         let controls = [
             pause.map(|of| of.pause),
             controlled.map(|of| of.concurrency),
         ];
-        let controls = controls.into_iter().flatten().map(|number| (number, ""));
-        let keyed = keyed.iter().map(|(number, key)| (*number, &**key));
+        let controls = controls.into_iter().flatten().map(|number| (number, None));
+        let keyed = keyed.iter();
+        let keyed = keyed.map(|(number, key)| (*number, key.as_deref()));
         limits.acquire(keyed.chain(controls))
     }
 
@@ -310,7 +357,7 @@ impl EngineContext {
     /// Stores the starts beside the records of the tasks that start in this batch.
     pub(super) fn store_starts(&self, journal: &mut Journal<Box<Child>>) {
         let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
-        if !dispatcher.limits().are_declared() {
+        if !dispatcher.limits().are_used() {
             return;
         }
         for change in dispatcher.limits().seal(self.steady_ms()) {

@@ -13,7 +13,7 @@ use crate::canvas::time::Time;
 use crate::persistence::Pair;
 use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
-use crate::persistence::records::meta::{Additions, Session};
+use crate::persistence::records::meta::{self, Additions, Session};
 use crate::persistence::store::fs::aborts::AbortNote;
 
 /// A reading of the clocks is recorded beside delays, but at most this often, in milliseconds. A
@@ -74,6 +74,16 @@ impl EngineContext {
     pub(crate) fn use_addition(&self, addition: &str) {
         if let Some((key, record)) = self.add_addition(addition) {
             self.put(key, record);
+        }
+    }
+
+    /// Notes that the store uses the additional options of signatures, beside the first records of
+    /// this session that may have some. (Pages that are staged before are no workflow yet.)
+    pub(super) fn note_extended_options(&self, journal: &mut Journal<Box<Child>>) {
+        if self.handle().registry.has_extended_options()
+            && let Some((key, record)) = self.add_addition(meta::SIGNATURE_OPTIONS)
+        {
+            journal.put(key, record);
         }
     }
 

@@ -734,7 +734,7 @@ mod tests {
             .declare(name, Rule::Concurrency(9), false);
         let mut granted = Vec::new();
         for _ in 0..3 {
-            let limits = dispatcher.limits().acquire([(limit, "")]).unwrap();
+            let limits = dispatcher.limits().acquire([(limit, None)]).unwrap();
             dispatcher.request_within(limits, slot, 0, Ready::New(()));
             granted.extend(dispatcher.admit_limited(0));
         }

@@ -274,11 +274,12 @@ impl EngineActor {
         self.dequeue(root, &waiting);
         let since_ms = waiting.since_ms;
         let header = waiting.into_head_record();
-        self.engine.put(keys::header(root), header.clone());
-        self.record_submission(root, admission, since_ms);
+        let key = keys::header(root);
         if let Some(unresumed) = &mut self.unresumed {
-            unresumed.admitted.insert(root);
+            unresumed.note_admitted(root, &key);
         }
+        self.engine.put(key, header.clone());
+        self.record_submission(root, admission, since_ms);
         let mut history = self.engine.reader().histories().of(root)?;
         if self.admission.forgotten.contains(&root) {
             history.records.push(Record::Forgotten);

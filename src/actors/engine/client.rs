@@ -15,7 +15,7 @@ use crate::actors::handle::EngineHandle;
 use crate::backend::admission_control::Reservation;
 use crate::backend::durable_view::DurableView;
 use crate::backend::retention_guard::RetentionGuard;
-use crate::backend::{Backend, Inspect, WhenFull, take_idempotency_key};
+use crate::backend::{Backend, Inspect, WhenFull, choose_id, take_idempotency_key, take_task_id};
 use crate::canvas::Canvas;
 use crate::canvas::admission::control::{ControlChange, ControlTarget};
 use crate::canvas::admission::pending_limit::Load;
@@ -45,6 +45,10 @@ impl Backend for EngineHandle {
         by: Option<Id>,
     ) -> BoxFuture<'static, Result<RetentionGuard>> {
         submit(self, canvas, when_full, by).boxed()
+    }
+
+    fn new_id(&self) -> Id {
+        self.addresses().ids.next(&self.view.clock)
     }
 
     fn load_early(&self, root: Id) {
@@ -217,6 +221,7 @@ async fn submit(
     by: Option<Id>,
 ) -> Result<RetentionGuard> {
     let key = take_idempotency_key(&mut canvas)?;
+    let id = take_task_id(&mut canvas);
     engine.view.check_open()?;
     if let Some(key) = &key
         && let Some(earlier) = Box::pin(engine.earlier(key)).await?
@@ -224,12 +229,22 @@ async fn submit(
         return Ok(earlier);
     }
     let reservation = engine.acquire(when_full).await?;
-    send(&engine, canvas, key, by, reservation).await
+    let ids = &engine.addresses().ids;
+    let Some(id) = id else {
+        let root_id = ids.next(&engine.view.clock);
+        return send(&engine, root_id, canvas, key, by, reservation).await;
+    };
+    choose_id(ids, &engine.view, id)?;
+    // (If this future is dropped, the submission may still come to its end, and the id stays taken.)
+    let sent = Box::pin(send(&engine, id, canvas, key, by, reservation)).await;
+    ids.release(id);
+    sent
 }
 
 /// Stages the workflow and sends it to the engine.
 async fn send(
     engine: &Arc<EngineHandle>,
+    root_id: Id,
     canvas: Canvas,
     key: Option<String>,
     by: Option<Id>,
@@ -237,7 +252,6 @@ async fn send(
 ) -> Result<RetentionGuard> {
     engine.view.reader()?.store().room()?;
     let addresses = engine.addresses();
-    let root_id = addresses.ids.next(&engine.view.clock);
     let (definition, staged) =
         staging::stage(engine, root_id, canvas, key, &mut reservation).await?;
     let (durable, guard) = oneshot::channel();

@@ -41,7 +41,7 @@ pub(super) struct Unresumed {
     /// The end of the key range: workflows that are submitted from now on have later keys.
     to: Vec<u8>,
     /// Workflows of the range that were admitted meanwhile and need not be resumed.
-    pub(super) admitted: HashSet<Id>,
+    admitted: HashSet<Id>,
     /// The number of workflows resumed so far.
     count: usize,
 }
@@ -55,6 +55,13 @@ impl Unresumed {
             to,
             admitted: HashSet::new(),
             count: 0,
+        }
+    }
+
+    /// Notes that a workflow was admitted whose header will be under this key.
+    pub(super) fn note_admitted(&mut self, root: Id, key: &[u8]) {
+        if key < &*self.to {
+            self.admitted.insert(root);
         }
     }
 }

@@ -42,7 +42,12 @@ impl EngineActor {
         let Some(admission) = self.admit(root_id, &root, &header)? else {
             return Ok(false);
         };
-        self.engine.put(keys::header(root_id), header.clone());
+        let key = keys::header(root_id);
+        if let Some(unresumed) = &mut self.unresumed {
+            // (An id that the caller chose may be older than the last one of the life before.)
+            unresumed.note_admitted(root_id, &key);
+        }
+        self.engine.put(key, header.clone());
         self.engine.start_numbers(root_id, next, None);
         let own = (header, load);
         self.insert(root_id, Workflow::default(), own, admission.lane, None);

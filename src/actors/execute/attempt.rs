@@ -18,6 +18,7 @@ use crate::canvas::freeze::{Catalogue, SizeExceeded, SubtaskPlan};
 use crate::canvas::id::Id;
 use crate::canvas::machine::Purpose;
 use crate::canvas::outcome::Outcome;
+use crate::canvas::stamps::Stamps;
 use crate::canvas::task_update::TaskUpdate;
 use crate::error::{ContextError, Error, Result};
 use crate::messages::task::{AttemptMessage, ReacquireSlot, StartSubtask, TaskKey};
@@ -33,6 +34,7 @@ pub(crate) struct Attempt {
     id: Id,
     task_key: TaskKey,
     number: u32,
+    stamps: Stamps,
     kind: AttemptKind,
     slot: Mutex<Slot>,
     pub(crate) soft_limit: SoftLimit,
@@ -69,6 +71,7 @@ impl Attempt {
         engine: Arc<EngineHandle>,
         id: Id,
         (task_key, number): (TaskKey, u32),
+        stamps: Stamps,
         kind: AttemptKind,
         permit: Permit,
     ) -> Self {
@@ -77,6 +80,7 @@ impl Attempt {
             id,
             task_key,
             number,
+            stamps,
             kind,
             slot: Mutex::new(Slot::Held(permit)),
             soft_limit: SoftLimit::default(),
@@ -218,6 +222,10 @@ impl SlotHolder for Attempt {
         self.id
     }
 
+    fn stamps(&self) -> &Stamps {
+        &self.stamps
+    }
+
     fn is_blocking(&self) -> bool {
         self.kind.is_blocking
     }
@@ -238,6 +246,10 @@ impl TaskHost for Attempt {
 
     fn view(&self) -> &Arc<DurableView> {
         &self.engine.view
+    }
+
+    fn stamps(&self) -> &Stamps {
+        &self.stamps
     }
 
     fn catalogue(&self) -> &dyn Catalogue {

@@ -22,6 +22,7 @@ use crate::canvas::machine::fold_run::Run;
 use crate::canvas::machine::task::{AttemptOutcome, Retry};
 use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
 use crate::canvas::payload::{ListWriter, Parts, Payload};
+use crate::canvas::stamps::Stamps;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::persistence::records::reader::Elements;
@@ -36,6 +37,7 @@ pub(crate) struct CallSpec {
     pub(crate) attempt: u32,
     pub(crate) input: CallInput,
     pub(crate) limits: Limits,
+    pub(crate) stamps: Stamps,
     /// The task is suspected of ending the process, so its actor is notified when the attempt waits
     /// for other tasks.
     pub(crate) is_watched: bool,
@@ -590,6 +592,11 @@ mod tests {
                 limits: Limits {
                     soft: Some(Duration::from_millis(1)),
                     hard: None,
+                },
+                stamps: {
+                    let mut stamps = Stamps::default();
+                    stamps.set("tenant".into(), "acme".into());
+                    stamps
                 },
                 is_watched: true,
             };

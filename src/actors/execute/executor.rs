@@ -132,6 +132,7 @@ fn begin(engine: Arc<EngineHandle>, invocation: Invocation, context: &mut Contex
         attempt: number,
         input,
         limits,
+        stamps,
         is_watched,
     } = call;
     let id = ids.id;
@@ -144,7 +145,7 @@ fn begin(engine: Arc<EngineHandle>, invocation: Invocation, context: &mut Contex
         is_watched,
         is_limited: permit.has_start(),
     };
-    let attempt = Attempt::new(engine, id, of_task, kind, permit);
+    let attempt = Attempt::new(engine, id, of_task, stamps, kind, permit);
     let attempt = Arc::new(attempt);
     let guard = CompletionGuard {
         attempt_ref: AttemptRef {

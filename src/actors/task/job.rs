@@ -296,6 +296,7 @@ impl Job {
                 attempt,
                 input: CallInput::new(child, args),
                 limits: Limits::of(activation.options()),
+                stamps: child.def().stamps().clone(),
                 is_watched: self.suspicion == SuspectStatus::Watched,
             },
         });

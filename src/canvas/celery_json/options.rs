@@ -14,7 +14,7 @@ use crate::canvas::form::{Canvas, Extras, Form};
 use crate::canvas::freeze::CanvasError;
 use crate::canvas::options::{Inherited, Options, When};
 
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "link",
     "link_error",
     "queue",
@@ -25,7 +25,12 @@ const KNOWN: [&str; 10] = [
     "eta",
     "expires",
     "max_retries",
+    STAMPED,
 ];
+
+/// The names of the stamps; each stamp is an option under its name (celery/canvas.py,
+/// `Signature.stamp`).
+const STAMPED: &str = "stamped_headers";
 
 /// The settings of a canvas in `options`.
 #[derive(Default)]
@@ -99,6 +104,7 @@ impl Canvas {
         let (options, effective) = inherited.resolve(own.unwrap_or(&Options::default()));
         if let Some(extras) = &mut self.extras {
             extras.options = Options::default();
+            extras.stamp_callbacks(&effective.stamps);
             let callbacks = extras.link.iter_mut().chain(&mut extras.link_error);
             callbacks.for_each(|callback| callback.set_on_tasks(&Inherited::default()));
         }
@@ -138,6 +144,9 @@ pub(super) fn read(
 ) -> Read<Settings> {
     let mut settings = Settings::default();
     let options = &mut settings.options;
+    let stamped = object.0.iter().find(|(name, _)| *name == STAMPED);
+    let stamped = stamped.map(|(name, raw)| parse::<Vec<String>>(raw, name, "a list of names"));
+    let stamped = stamped.transpose()?.unwrap_or_default();
     for (name, raw) in object.0.iter().filter(|(_, raw)| raw.get() != "null") {
         match name.as_str() {
             "link" => settings.link = callbacks(raw, name, &callback)?,
@@ -159,6 +168,13 @@ pub(super) fn read(
             "expires" => options.expires = Some(expires(raw, name)?),
             "max_retries" => {
                 options.max_retries = Some(parse(raw, name, "a whole number, 0 or more")?);
+            }
+            STAMPED => {}
+            name if stamped.iter().any(|stamp| stamp == name) => {
+                // (Celery's stamps may be any value.)
+                let value = serde_json::from_str(raw.get());
+                let value = value.unwrap_or_else(|_| raw.get().to_owned());
+                options.stamps.set(name.to_owned(), value);
             }
             _ => {
                 return Err(CanvasError::at_top(&format!(
@@ -245,13 +261,26 @@ pub(super) fn write(
         soft_time_limit,
         eta,
         expires,
+        rate_limit,
+        limit_key,
+        stamps,
     } = &extras.options;
+    if rate_limit.is_some() || limit_key.is_some() {
+        return Err(CanvasError::at_top(
+            "Celery's JSON has no rate_limit or limit_key of a signature",
+        ));
+    }
     let mut map = Map::new();
     let mut put = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             map.insert(name.to_owned(), value);
         }
     };
+    let names: Vec<Value> = stamps.iter().map(|(name, _)| name.into()).collect();
+    put(STAMPED, (!names.is_empty()).then(|| names.into()));
+    for (name, value) in stamps.iter() {
+        put(name, Some(value.into()));
+    }
     put("queue", queue.as_deref().map(Value::from));
     put("priority", priority.map(Value::from));
     put("max_retries", max_retries.map(Value::from));

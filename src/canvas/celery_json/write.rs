@@ -31,11 +31,7 @@ pub(super) fn write_outermost(canvas: &Canvas) -> Written {
 pub(super) fn write(canvas: &Canvas) -> Written {
     let none = Extras::default();
     let extras = canvas.extras.as_deref().unwrap_or(&none);
-    if extras.idempotency_key.is_some() {
-        return Err(CanvasError::at_top(
-            "an idempotency key has no form in Celery",
-        ));
-    }
+    check_identity(extras)?;
     let options = options::write(extras, write)?;
     match &canvas.form {
         Form::Task(sig) => task(sig, extras, options),
@@ -184,12 +180,23 @@ fn check_group(policy: GroupPolicy, extras: &Extras) -> Result<(), CanvasError> 
     if !extras.link.is_empty() {
         return Err(CanvasError::at_top("cannot add link to group: use a chord"));
     }
-    if extras.idempotency_key.is_some() {
-        return Err(CanvasError::at_top(
-            "an idempotency key has no form in Celery",
-        ));
-    }
+    check_identity(extras)?;
     Ok(())
+}
+
+/// Refuses what belongs to one submission, and not to a signature.
+fn check_identity(extras: &Extras) -> Result<(), CanvasError> {
+    let of_submission = match extras {
+        Extras {
+            idempotency_key: Some(_),
+            ..
+        } => "an idempotency key has no form in Celery",
+        Extras {
+            task_id: Some(_), ..
+        } => "a task id belongs to one submission, not to a signature in JSON",
+        _ => return Ok(()),
+    };
+    Err(CanvasError::at_top(of_submission))
 }
 
 fn at(path: &str, i: usize, error: CanvasError) -> CanvasError {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use lazy_members::{Draw, LazyMembers};
 
 use super::group_policy::GroupPolicy;
+use super::id::Id;
 use super::options::Options;
 use super::payload::Payload;
 #[cfg(doc)]
@@ -50,6 +51,7 @@ pub(crate) struct Extras {
     pub(crate) link: Vec<Canvas>,
     pub(crate) link_error: Vec<Canvas>,
     pub(crate) idempotency_key: Option<String>,
+    pub(crate) task_id: Option<Id>,
     /// The depth of the deepest callback.
     pub(crate) depth: usize,
 }

@@ -12,6 +12,9 @@ pub(crate) trait Catalogue {
     /// Checks that task `name` may be called with this many bytes.
     fn admit(&self, name: &str, bytes: usize) -> Result<(), SizeExceeded>;
 
+    /// Notes that a canvas has [options](crate::canvas::stored_options) of which stores have to know.
+    fn note_extended_options(&self) {}
+
     /// Returns the limits with which task `name` is registered.
     fn limits(&self, _name: &str) -> TimeLimits {
         TimeLimits::default()

@@ -29,9 +29,20 @@ pub(super) fn check(options: &Options, extras: &Extras) -> Result<(), CanvasErro
     if limits.iter().flatten().any(Duration::is_zero) {
         return Err(CanvasError::at_top("a time limit of zero lets nothing run"));
     }
+    if let Some(rate) = options.rate_limit {
+        rate.check()
+            .map_err(|reason| CanvasError::at_top(&reason))?;
+    }
+    let stamps = options.stamps.check();
+    stamps.map_err(|reason| CanvasError::at_top(&reason))?;
     if extras.idempotency_key.is_some() {
         return Err(CanvasError::at_top(
             "an idempotency key belongs on the canvas that is submitted, not inside it",
+        ));
+    }
+    if extras.task_id.is_some() {
+        return Err(CanvasError::at_top(
+            "a task id belongs on the canvas that is submitted, not inside it",
         ));
     }
     Ok(())

@@ -21,6 +21,7 @@ use crate::canvas::options::{Inherited, Options};
 use crate::canvas::parameter::{Parameter, takes_two, usage};
 use crate::canvas::payload::Payload;
 use crate::canvas::size::{MAX_CALLBACKS, too_many_callbacks};
+use crate::canvas::stored_options;
 
 /// Collects the members of one group: in the node, or in pages, so that they need not all be in
 /// memory.
@@ -154,7 +155,7 @@ enum Source<B> {
         /// The number of members in the buffer and in pages.
         count: u64,
         buffer: B,
-        inherited: Inherited,
+        inherited: Box<Inherited>,
         has_upstream: bool,
         errbacks: Vec<Canvas>,
     },
@@ -536,9 +537,10 @@ impl Numbering<'_> {
         depth: usize,
     ) -> Result<Begun<B>, CanvasError> {
         let Canvas { form, extras } = canvas;
-        let extras = extras.map_or_else(Extras::default, |extras| *extras);
+        let mut extras = extras.map_or_else(Extras::default, |extras| *extras);
         let (options, effective) = outer.resolve(&extras.options);
         check(&effective, &extras)?;
+        extras.stamp_callbacks(&effective.stamps);
         if depth == MAX_DEPTH {
             return Err(CanvasError::at_top(&too_deep()));
         }
@@ -668,7 +670,7 @@ impl Numbering<'_> {
             count,
             mode,
             takes_upstream,
-            options: (options != Options::default()).then(|| Box::new(options)),
+            options: self.stored(options),
         }))
     }
 
@@ -709,7 +711,7 @@ impl Numbering<'_> {
                     members: members.into_iter(),
                     count: 0,
                     buffer: B::default(),
-                    inherited: outer.inherited,
+                    inherited: Box::new(outer.inherited),
                     has_upstream: outer.has_upstream,
                     errbacks,
                 },
@@ -802,7 +804,7 @@ impl Numbering<'_> {
                     false => Mode::Once,
                 },
                 takes_upstream: true,
-                options: (options != Options::default()).then(|| Box::new(options)),
+                options: self.stored(options),
             }),
             callbacks: None,
         };
@@ -812,6 +814,14 @@ impl Numbering<'_> {
             init,
             order,
         })
+    }
+
+    /// Returns the options as they are stored.
+    fn stored(&self, options: Options) -> Option<Box<Options>> {
+        if stored_options::are_extended(&options) {
+            self.catalogue.note_extended_options();
+        }
+        (options != Options::default()).then(|| Box::new(options))
     }
 
     fn admit(&self, task: &str, payload: &Payload) -> Result<(), CanvasError> {

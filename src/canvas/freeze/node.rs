@@ -12,6 +12,7 @@ use crate::canvas::name::Name;
 use crate::canvas::options::Options;
 use crate::canvas::outcome::Value;
 use crate::canvas::payload::Payload;
+use crate::canvas::stamps::Stamps;
 
 /// One stored node of a workflow: a task, chain, group or chord.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,7 @@ pub(crate) struct TaskDef {
     /// Whether the upstream value is the first argument.
     pub(crate) takes_upstream: bool,
     /// Rare, so boxed.
+    #[serde(with = "crate::canvas::stored_options")]
     pub(crate) options: Option<Box<Options>>,
 }
 
@@ -100,6 +102,13 @@ pub(crate) struct SubtaskPlan {
     pub(crate) node: Box<Node>,
     /// How many sequence numbers the canvas uses.
     pub(crate) span: u64,
+}
+
+impl TaskDef {
+    pub(crate) fn stamps(&self) -> &Stamps {
+        let options = self.options.as_ref();
+        options.map_or(Stamps::NONE, |options| &options.stamps)
+    }
 }
 
 impl Def {

@@ -473,8 +473,36 @@ mod tests {
     use super::*;
     use crate::canvas::id::Id;
     use crate::canvas::machine::{AttemptHistory, Verdict};
+    use crate::canvas::options::Options;
     use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
     use crate::canvas::payload::Payload;
+
+    #[test]
+    fn options_without_an_extension_are_stored_as_an_optional_struct() {
+        #[derive(Serialize)]
+        struct Before(Option<Box<Options>>);
+        #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+        struct Now(#[serde(with = "crate::canvas::stored_options")] Option<Box<Options>>);
+        let plain = Options {
+            queue: Some("mail".into()),
+            priority: Some(9),
+            ..Options::default()
+        };
+        for options in [None, Some(plain.clone())] {
+            let options = options.map(Box::new);
+            let before = encode(Kind::Head, &Before(options.clone()));
+            let now = encode(Kind::Head, &Now(options.clone()));
+            assert_eq!(before, now);
+            assert_eq!(decode::<Now>(Kind::Head, b"", &now).unwrap(), Now(options));
+        }
+        let mut extended = Box::new(plain);
+        extended.rate_limit = Some("10/m".parse().unwrap());
+        extended.limit_key = Some("acme".into());
+        extended.stamps.set("tenant".into(), "acme".into());
+        let now = Now(Some(extended));
+        let record = encode(Kind::Head, &now);
+        assert_eq!(decode::<Now>(Kind::Head, b"", &record).unwrap(), now);
+    }
 
     fn done(index: u64, bytes: usize) -> Record {
         Record::Child {

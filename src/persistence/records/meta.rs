@@ -32,6 +32,7 @@ const FEATURES: &[&str] = &[
     TASK_UPDATES,
     SCHEDULES,
     GROUP_POLICIES,
+    SIGNATURE_OPTIONS,
 ];
 
 /// The addition of [records of starts](super::starts) under limits.
@@ -52,6 +53,9 @@ pub(crate) const SCHEDULES: &str = "schedules";
 /// The addition of [policies](crate::canvas::group_policy::GroupPolicy) of groups that decide early or
 /// bear failures.
 pub(crate) const GROUP_POLICIES: &str = "group-policies";
+
+/// The addition of [rates, keys and stamps](crate::canvas::stored_options) in the options of tasks.
+pub(crate) const SIGNATURE_OPTIONS: &str = "signature-options";
 
 /// This opening of the store, and the additions to the format that the store uses.
 #[derive(Clone, Debug)]

@@ -22,9 +22,10 @@ pub(crate) fn record(starts: &StoredStarts) -> Vec<u8> {
 /// Returns the key of the record of a limit.
 pub(crate) fn key(name: &LimitName, key: Option<&str>) -> Vec<u8> {
     let (of, of_keys, name) = match name {
-        LimitName::Task(name) => (b't', b'T', name),
-        LimitName::Named(name) => (b'n', b'N', name),
-        LimitName::Queue(name) => (b'q', b'Q', name),
+        LimitName::Task(name) => (b't', b'T', &**name),
+        LimitName::Named(name) => (b'n', b'N', &**name),
+        LimitName::Queue(name) => (b'q', b'Q', &**name),
+        LimitName::Signatures => (b's', b'S', ""),
     };
     match key {
         None => [keys::STARTS, &[of], name.as_bytes()].concat(),
@@ -42,7 +43,7 @@ pub(crate) fn decode(key: &[u8], record: &[u8]) -> Result<StoredLimit, StoreErro
     let limit = key.strip_prefix(keys::STARTS).and_then(|rest| {
         let (of, rest) = rest.split_first()?;
         let (name, key) = match of {
-            b't' | b'n' | b'q' => (rest, None),
+            b't' | b'n' | b'q' | b's' => (rest, None),
             _ => {
                 let (length, rest) = rest.split_first()?;
                 let (name, key) = rest.split_at_checked(usize::from(*length))?;
@@ -54,6 +55,7 @@ pub(crate) fn decode(key: &[u8], record: &[u8]) -> Result<StoredLimit, StoreErro
             b't' | b'T' => LimitName::Task(name),
             b'n' | b'N' => LimitName::Named(name),
             b'q' | b'Q' => LimitName::Queue(name),
+            b's' | b'S' if name.is_empty() => LimitName::Signatures,
             _ => return None,
         };
         Some((name, key))
@@ -76,7 +78,11 @@ mod tests {
         let record = record(&starts);
         for name in ["mail.send", "", "t"] {
             for limit_key in [None, Some(""), Some("acme"), Some("ä\0b")] {
-                for name in [LimitName::Task(name.into()), LimitName::Named(name.into())] {
+                for name in [
+                    LimitName::Task(name.into()),
+                    LimitName::Named(name.into()),
+                    LimitName::Signatures,
+                ] {
                     let stored = StoredLimit {
                         name: name.clone(),
                         key: limit_key.map(str::to_owned),

@@ -498,6 +498,62 @@ async fn a_task_without_retries_may_wait_if_that_counts_nothing() {
 }
 
 #[tokio::test]
+async fn the_time_that_a_service_asked_for_goes_on_over_restarts() {
+    let world = world();
+    let mut app = world.start().await;
+    let plan = "f60 f60 f60";
+    let id = app
+        .apply_async(waits_once.s(plan.into()))
+        .await
+        .unwrap()
+        .id();
+    for _ in 0..3 {
+        let result = app.async_result::<u32>(id).await.unwrap();
+        becomes(&result, State::Retry).await;
+        world.clock.advance(20 * SECOND);
+        app = world.restart(app).await;
+        let result = app.async_result::<u32>(id).await.unwrap();
+        let eta = result.eta().await.unwrap().expect("it waits");
+        assert_eq!(eta.duration_since(world.clock.now()).unwrap(), 40 * SECOND);
+        assert_eq!(result.state().await.unwrap(), State::Retry);
+        world.clock.advance(40 * SECOND);
+        within(async {
+            while result.eta().await.unwrap() == Some(eta) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    let result = app.async_result::<u32>(id).await.unwrap();
+    assert_eq!(within(result.get()).await.unwrap(), 4);
+    assert_eq!(result.eta().await.unwrap(), None);
+    within(app.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_has_ended_or_is_revoked_waits_for_no_time() {
+    let world = world();
+    let app = world.start().await;
+    let waiting = group([waits_once.s("f60".into()), waits_once.s("f60".into())]);
+    let waiting = app.apply_async(waiting).await.unwrap();
+    for member in waiting.children::<u32>().await.unwrap() {
+        becomes(&member, State::Retry).await;
+        assert!(member.eta().await.unwrap().is_some());
+    }
+    let _ = within(waiting.revoke()).await.unwrap();
+    within(waiting.get()).await.unwrap_err();
+    for member in waiting.children::<u32>().await.unwrap() {
+        assert_eq!(member.eta().await.unwrap(), None);
+    }
+    let once = app.apply_async(waits_once.s("f60".into())).await.unwrap();
+    becomes(&once, State::Retry).await;
+    world.clock.advance(60 * SECOND);
+    assert_eq!(within(once.get()).await.unwrap(), 2);
+    assert_eq!(once.eta().await.unwrap(), None);
+    within(app.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_time_that_a_service_asked_for_holds_over_any_crash_and_is_bounded_by_the_expiry() {
     let world = world();
     let app = world.start().await;

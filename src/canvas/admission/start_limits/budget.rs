@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::lines::{Lines, Position};
 use super::{LimitNumber, LineId, Rule};
 use crate::canvas::admission::rate_window::RateWindow;
+use crate::canvas::admission::signature_rate;
 
 /// What is left of a limit, for one key if the limit is divided by keys.
 #[derive(Debug)]
@@ -38,7 +39,18 @@ impl Used {
         match rule {
             Rule::Rate(limit) => Self::Starts(RateWindow::new(limit)),
             Rule::Concurrency(of) => Self::Slots { of, held: 0 },
-            Rule::Turns => Self::Nothing,
+            Rule::Turns | Rule::RateOfKey => Self::Nothing,
+        }
+    }
+
+    /// Returns that nothing is used of what the rule allows this key.
+    pub(super) fn of_key(rule: Rule, key: &str) -> Self {
+        match rule {
+            Rule::RateOfKey => match signature_rate::of_key(key) {
+                Some(limit) => Self::Starts(RateWindow::new(limit)),
+                None => Self::Nothing,
+            },
+            rule => Self::none_of(rule),
         }
     }
 

@@ -15,6 +15,7 @@ use self::budget::{Budget, Used};
 use self::lines::{Line, LineState, Place, Position};
 use super::queue::{PASSES, PriorityQueue};
 use super::rate_window::{RateWindow, StoredStarts};
+use super::signature_rate;
 use crate::canvas::rate_limit::RateLimit;
 
 type BudgetId = usize;
@@ -37,6 +38,9 @@ pub(crate) enum LimitName {
     Named(String),
     /// The attempts of all tasks of this queue.
     Queue(String),
+    /// The attempts of tasks whose signatures have rates of their own: the key names the task and
+    /// the rate.
+    Signatures,
 }
 
 /// What a limit allows.
@@ -48,6 +52,8 @@ pub(crate) enum Rule {
     Concurrency(u32),
     /// Any number of attempts; those of different keys start in turn.
     Turns,
+    /// For each key the rate that it [names](super::signature_rate).
+    RateOfKey,
 }
 
 /// All limits, and the tasks `T` that wait for them, each at a place `P`, which is where it needs a
@@ -150,13 +156,13 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         number
     }
 
-    /// Returns whether there is any limit.
-    pub(crate) fn are_declared(&self) -> bool {
-        !self.declared.is_empty()
+    /// Returns whether any limit is in use.
+    pub(crate) fn are_used(&self) -> bool {
+        !self.budgets.is_empty()
     }
 
-    /// Restores the starts that are stored of a declared rate limit. Returns false if it is not
-    /// divided by keys as these starts are.
+    /// Restores the starts that are stored of a declared rate limit. Returns false if it has no
+    /// budget like theirs.
     pub(crate) fn restore(
         &mut self,
         number: LimitNumber,
@@ -165,13 +171,15 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         now_ms: u64,
     ) -> bool {
         let Declared { rule, budget, .. } = &self.declared[number.0];
-        let Rule::Rate(limit) = *rule else {
-            return false;
+        let limit = match (*rule, key) {
+            (Rule::Rate(limit), _) => limit,
+            (Rule::RateOfKey, Some(key)) if let Some(limit) = signature_rate::of_key(key) => limit,
+            _ => return false,
         };
         let budget = match (key, *budget) {
-            (Some(key), None) => self.budget_of_key(number, key),
+            (Some(key), _) => self.budget_of_key(number, key),
             (None, Some(budget)) => budget,
-            (Some(_), Some(_)) | (None, None) => return false,
+            (None, None) => return false,
         };
         let window = RateWindow::restore(limit, stored, now_ms);
         self.budgets[budget].used = Used::Starts(window);
@@ -203,19 +211,21 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         budgets.any(|budget| matches!(self.budgets[*budget].used, Used::Slots { of: 0, .. }))
     }
 
-    /// Returns the set of these limits, with a key for each that is divided by keys; `None` if there
-    /// are none. The caller must [release](Self::release) it, or hand it to a task that does.
+    /// Returns the set of these limits, each with a key if the task is under its key's budget; `None`
+    /// if there are none. The caller must [release](Self::release) it, or hand it to a task that does.
     pub(crate) fn acquire<'a>(
         &mut self,
-        limits: impl IntoIterator<Item = (LimitNumber, &'a str)>,
+        limits: impl IntoIterator<Item = (LimitNumber, Option<&'a str>)>,
     ) -> Option<LimitSet> {
         let mut takes_turns = false;
         let mut budgets: Vec<BudgetId> = Vec::new();
         for (number, key) in limits {
             let declared = &self.declared[number.0];
             takes_turns |= declared.rule == Rule::Turns;
-            let budget = declared.budget;
-            budgets.push(budget.unwrap_or_else(|| self.budget_of_key(number, key)));
+            budgets.push(match (key, declared.budget) {
+                (None, Some(budget)) => budget,
+                (key, _) => self.budget_of_key(number, key.unwrap_or_default()),
+            });
         }
         if budgets.is_empty() {
             return None;
@@ -276,7 +286,10 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         let key: Rc<str> = key.into();
         let (budgets, rule) = (&mut self.budgets, self.declared[number.0].rule);
         let budget = self.keyed.entry((number, key.clone()));
-        let new = || budgets.insert(Budget::new(number, Some(key), Used::none_of(rule)));
+        let new = || {
+            let used = Used::of_key(rule, &key);
+            budgets.insert(Budget::new(number, Some(key), used))
+        };
         *budget.or_insert_with(new)
     }
 

@@ -19,9 +19,9 @@ fn limits(rates: [&str; 3]) -> (StartLimits<u8, u32>, [LimitSet; 3]) {
     let names = [task("a"), task("b"), shared];
     let [a, b, shared] = [0, 1, 2].map(|n| limits.declare(names[n].clone(), rate(rates[n]), false));
     let sets = [&[a, shared][..], &[b, shared], &[shared]];
-    let sets = sets.map(|set| limits.acquire(set.iter().map(|one| (*one, ""))).unwrap());
+    let sets = sets.map(|set| limits.acquire(set.iter().map(|one| (*one, None))).unwrap());
     assert_eq!(limits.acquire([]), None);
-    assert_eq!(limits.acquire([(a, ""), (shared, "")]), Some(sets[0]));
+    assert_eq!(limits.acquire([(a, None), (shared, None)]), Some(sets[0]));
     (limits, sets)
 }
 
@@ -145,7 +145,7 @@ fn starts_that_no_task_waits_for_are_forgotten_after_a_period() {
 fn at_most_so_many_attempts_run_at_once_and_the_next_starts_as_one_ends() {
     let mut limits = StartLimits::<u8, u32>::default();
     let number = limits.declare(task("a"), Rule::Concurrency(2), false);
-    let set = limits.acquire([(number, "")]).unwrap();
+    let set = limits.acquire([(number, None)]).unwrap();
     for task in 0..5 {
         wait(&mut limits, set, 0, 0, task);
     }
@@ -176,7 +176,7 @@ fn each_key_has_a_budget_of_its_own_that_is_forgotten_when_its_starts_are_over()
     let shared = limits.declare(LimitName::Named("x".into()), rate("1000/s"), false);
     for n in 0..30 {
         let key = ["acme", "blue", "core"][n as usize % 3];
-        let set = limits.acquire([(own, key), (shared, "")]).unwrap();
+        let set = limits.acquire([(own, Some(key)), (shared, None)]).unwrap();
         limits.wait(set, 0, 0, n);
     }
     let mut now_ms = 1_000_000;
@@ -213,7 +213,7 @@ fn the_stored_starts_of_a_key_hold_it_up_after_a_restart_and_are_forgotten_after
     // The limit is divided by keys, and these starts are not.
     assert!(!limits.restore(own, None, stored, 5_500));
     for (n, key) in ["acme", "blue"].into_iter().enumerate() {
-        let set = limits.acquire([(own, key)]).unwrap();
+        let set = limits.acquire([(own, Some(key))]).unwrap();
         limits.wait(set, 0, 0, n as u32);
     }
     assert_eq!(start(&mut limits, 5_500), [1]);
@@ -231,7 +231,7 @@ fn keys_start_in_turn_whatever_one_of_them_has_waiting() {
     let number = limits.declare(LimitName::Queue("mail".into()), Rule::Turns, true);
     let arrive = |limits: &mut StartLimits<u8, u32>, key, tasks: std::ops::Range<u32>| {
         for task in tasks {
-            let set = limits.acquire([(number, key)]).unwrap();
+            let set = limits.acquire([(number, Some(key))]).unwrap();
             limits.wait(set, 0, 0, task);
         }
     };
@@ -254,7 +254,9 @@ fn a_line_of_low_priority_is_passed_over_a_bounded_number_of_times() {
         let mut limits = StartLimits::<u8, u32>::default();
         let shared = limits.declare(LimitName::Named("x".into()), rule, false);
         let turns = limits.declare(task("a"), Rule::Turns, true);
-        let low = limits.acquire([(turns, "low"), (shared, "")]).unwrap();
+        let low = limits
+            .acquire([(turns, Some("low")), (shared, None)])
+            .unwrap();
         limits.wait(low, 0, 0, 7);
         let mut now_ms = 1_000;
         let mut before = 0;
@@ -262,7 +264,9 @@ fn a_line_of_low_priority_is_passed_over_a_bounded_number_of_times() {
         loop {
             for n in 0..3 {
                 let key = format!("{now_ms} {n}");
-                let high = limits.acquire([(turns, &*key), (shared, "")]).unwrap();
+                let high = limits
+                    .acquire([(turns, Some(&*key)), (shared, None)])
+                    .unwrap();
                 limits.wait(high, n % 2, 9, 1);
             }
             let next = limits
@@ -301,7 +305,7 @@ struct Waiting {
     task: u32,
     priority: u8,
     place: u8,
-    limits: Vec<(LimitNumber, String)>,
+    limits: Vec<(LimitNumber, Option<String>)>,
 }
 
 impl World {
@@ -313,6 +317,7 @@ impl World {
             limits.declare(LimitName::Named("x".into()), rate("40/s"), false),
             limits.declare(LimitName::Named("x".into()), Rule::Concurrency(5), false),
             limits.declare(LimitName::Queue("q".into()), Rule::Turns, true),
+            limits.declare(LimitName::Signatures, Rule::RateOfKey, true),
         ];
         Self {
             limits,
@@ -326,14 +331,27 @@ impl World {
     }
 
     fn arrive(&mut self, random: &mut impl FnMut(u64) -> u64) {
-        let which = random(31) + 1;
+        let which = random(63) + 1;
         let numbers = self.numbers.iter().enumerate();
         let numbers = numbers.filter(|(bit, _)| which & (1 << bit) > 0);
         let key = format!("key {}", random(6));
-        let limits: Vec<_> = numbers.map(|(_, number)| (*number, key.clone())).collect();
+        // A signature may divide a limit that is not declared as divided.
+        let is_divided = random(4) == 0;
+        let key_of = |bit| match bit {
+            2 | 3 => is_divided.then(|| key.clone()),
+            5 => {
+                let rate = ["20/s", "30/s"][usize::from(is_divided)].parse().unwrap();
+                Some(signature_rate::key("a", rate, &key))
+            }
+            _ => Some(key.clone()),
+        };
+        let limits: Vec<_> = numbers
+            .map(|(bit, number)| (*number, key_of(bit)))
+            .collect();
         let (priority, place) = (random(3) as u8 * 4, random(3) as u8);
         self.arrived += 1;
-        let keys = limits.iter().map(|(number, key)| (*number, &**key));
+        let keys = limits.iter();
+        let keys = keys.map(|(number, key)| (*number, key.as_deref()));
         let set = self.limits.acquire(keys).unwrap();
         self.limits.wait(set, place, priority, self.arrived);
         self.waiting.push(Waiting {
@@ -345,8 +363,9 @@ impl World {
     }
 
     /// Returns whether all limits of a task allow a start now.
-    fn is_allowed(&mut self, limits: &[(LimitNumber, String)]) -> bool {
-        let keys = limits.iter().map(|(number, key)| (*number, &**key));
+    fn is_allowed(&mut self, limits: &[(LimitNumber, Option<String>)]) -> bool {
+        let keys = limits.iter();
+        let keys = keys.map(|(number, key)| (*number, key.as_deref()));
         let set = self.limits.acquire(keys).unwrap();
         let budgets = self.limits.sets[set.0].budgets.clone();
         let is_allowed = |budget: &BudgetId| {

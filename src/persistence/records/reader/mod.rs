@@ -10,6 +10,7 @@ mod member_outcomes;
 mod members;
 mod progress;
 mod resolution;
+mod stamps;
 mod values;
 
 use std::sync::Arc;
@@ -109,6 +110,13 @@ impl Reader {
     }
 
     /// Returns the workflow's header, or `None` if there is no such workflow.
+    /// Returns whether the store has a workflow of this id, or parts of one that is not complete
+    /// or not deleted yet.
+    pub(crate) fn is_used(&self, root: Id) -> Result<bool, StoreError> {
+        let is_garbage = self.store.get(&keys::garbage_marker(root))?.is_some();
+        Ok(is_garbage || self.header(root)?.is_some())
+    }
+
     pub(crate) fn header(&self, root: Id) -> Result<Option<WorkflowHeader>, StoreError> {
         // In the order in which a header moves: it may move between two reads.
         if let Some(waiting) = self.waiting(root)? {

@@ -138,10 +138,14 @@ impl Reader {
         let Some(step) = location.path.last() else {
             return Ok(None);
         };
-        Ok(match self.standing(root.node(step.stream), step.index)? {
-            Standing::At(change) => change.awaited().map(|(_, until)| until),
-            Standing::LeftOut | Standing::Unstarted => None,
-        })
+        // The records of a root that has ended, and of a part that was revoked with the rest, end
+        // with their last wait.
+        if self.resolution(root, location)?.is_some() {
+            return Ok(None);
+        }
+        let last = self.last_change(root.node(step.stream), step.index)?;
+        let awaited = last.as_ref().and_then(ChildProgress::awaited);
+        Ok(awaited.map(|(_, until)| until))
     }
 
     /// Returns whether any node within a chain, group or chord has started.
