@@ -116,8 +116,9 @@ pub enum FailureKind {
     /// The task [asked](crate::TaskContext::retry) for another attempt, had none left, and gave no
     /// [cause](crate::Retry::cause).
     MaxRetriesExceeded,
-    /// The task expired before it could start, or was [revoked](crate::AsyncResult::revoke)
-    /// (Celery's `TaskRevokedError`); the message tells which.
+    /// The task expired before it could start, or was [revoked](crate::AsyncResult::revoke), by a caller
+    /// or because its group ended without it (Celery's `TaskRevokedError`); the message tells whether
+    /// it expired.
     Revoked,
     /// A member of a chord's header failed, so the body never ran (Celery's `ChordError`).
     Chord,

@@ -318,7 +318,7 @@ impl Reader {
 
     /// Returns how far child `index` of supervisor `stream` has got. (See
     /// [`last_change`](Self::last_change), which it is apart from members that are left out.)
-    fn standing(&self, stream: Id, index: Index) -> Result<Standing, StoreError> {
+    fn child_status(&self, stream: Id, index: Index) -> Result<ChildStatus, StoreError> {
         let mut is_decided = false;
         for segment in self.segments_after(stream, None).rev() {
             let (key, segment) = segment?;
@@ -330,9 +330,9 @@ impl Reader {
                         if of == index || index == BODY && is_run(of) =>
                     {
                         return Ok(match change {
-                            ChildProgress::Done(_) => Standing::At(change),
-                            _ if is_decided => Standing::LeftOut,
-                            change => Standing::At(change),
+                            ChildProgress::Done(_) => ChildStatus::At(change),
+                            _ if is_decided => ChildStatus::LeftOut,
+                            change => ChildStatus::At(change),
                         });
                     }
                     _ => {}
@@ -340,8 +340,8 @@ impl Reader {
             }
         }
         Ok(match is_decided {
-            true => Standing::LeftOut,
-            false => Standing::Unstarted,
+            true => ChildStatus::LeftOut,
+            false => ChildStatus::Unstarted,
         })
     }
 
@@ -359,7 +359,7 @@ impl Reader {
 
 /// How far the records of a supervisor say that one of its children has got.
 #[derive(Debug)]
-enum Standing {
+enum ChildStatus {
     /// No record is about it.
     Unstarted,
     /// This is the latest record of it.

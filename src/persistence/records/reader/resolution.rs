@@ -1,7 +1,7 @@
 //! The resolution of a node, and its state.
 
 use super::find::{Link, NodeLocation, Step};
-use super::{Reader, Standing};
+use super::{ChildStatus, Reader};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Record};
@@ -43,10 +43,10 @@ impl Reader {
             resolution = match above {
                 0 => self.ended(root)?.map(|ended| ended.outcome),
                 _ if step.link == Link::Last => None,
-                _ => match self.standing(root.node(step.stream), step.index)? {
-                    Standing::At(ChildProgress::Done(outcome)) => Some(outcome),
-                    Standing::LeftOut => Some(self.left_out(root.node(step.seq))?),
-                    Standing::At(_) | Standing::Unstarted => None,
+                _ => match self.child_status(root.node(step.stream), step.index)? {
+                    ChildStatus::At(ChildProgress::Done(outcome)) => Some(outcome),
+                    ChildStatus::LeftOut => Some(self.left_out(root.node(step.seq))?),
+                    ChildStatus::At(_) | ChildStatus::Unstarted => None,
                 },
             }
             .map(Resolution::Ended);
