@@ -1,6 +1,6 @@
 //! The settings of an app, and its start.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub struct AppBuilder {
     max_payload: u64,
     clock: Clock,
     lock_timeout: Duration,
-    schedules: BTreeMap<String, (Schedule, Canvas)>,
+    schedules: Vec<(String, Schedule, Canvas)>,
 }
 
 impl AppBuilder {
@@ -88,7 +88,7 @@ impl AppBuilder {
             max_payload: PayloadLimit::DEFAULT,
             clock: Clock::system(),
             lock_timeout: LOCK_TIMEOUT,
-            schedules: BTreeMap::new(),
+            schedules: Vec::new(),
         }
     }
 
@@ -242,10 +242,11 @@ impl AppBuilder {
     /// the last one, also those that were missed meanwhile, unless it is due at other times than
     /// before. Entries that are [added](crate::Schedules::add) at run time stay.
     ///
-    /// The work is frozen when the app starts, and must fit into 2 KB of the store; larger work is
+    /// The work is frozen when the app starts, and takes at most 2,048 bytes in the store; larger work is
     /// submitted by a task. It waits for nothing that is [pending](Self::max_pending).
     ///
-    /// `start()` fails with [`StartError::InvalidSchedule`] if the schedule or its work is refused,
+    /// `start()` fails with [`StartError::InvalidSchedule`] if the schedule or its work is refused or
+    /// two schedules have this name,
     /// and if the app is [eager](App::eager).
     pub fn schedule<S: Accepts<()>>(
         mut self,
@@ -253,8 +254,8 @@ impl AppBuilder {
         schedule: impl Into<Schedule>,
         signature: S,
     ) -> Self {
-        let entry = (schedule.into(), signature.into_canvas());
-        self.schedules.insert(name.into(), entry);
+        let entry = (name.into(), schedule.into(), signature.into_canvas());
+        self.schedules.push(entry);
         self
     }
 
@@ -599,7 +600,7 @@ impl AppBuilder {
     pub async fn start(mut self) -> Result<App> {
         let registry = self.registry()?;
         if let Source::Eager = self.store {
-            if let Some((name, _)) = self.schedules.pop_first() {
+            if let Some((name, ..)) = self.schedules.pop() {
                 let reason = "an eager app submits nothing by itself".to_owned();
                 return Err(StartError::InvalidSchedule { name, reason }.into());
             }

@@ -72,7 +72,7 @@ impl Schedules<'_> {
     /// # Errors
     ///
     /// [`SubmitError::InvalidSchedule`], [`SubmitError::Canvas`] if the work is refused or takes
-    /// more than 2 KB in the store; [`StartError::NameTooLong`](crate::StartError::NameTooLong);
+    /// more than 2,048 bytes in the store; [`StartError::NameTooLong`](crate::StartError::NameTooLong);
     /// and as [`list`](Self::list).
     pub async fn add<S: Accepts<()>>(
         self,

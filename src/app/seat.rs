@@ -1,6 +1,6 @@
 //! The seat: one engine over one store, on the threads of a node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 #[cfg(feature = "sled")]
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ pub(crate) struct Seat {
     pub(super) grace: Duration,
     pub(super) lock_timeout: Duration,
     /// The entries of schedules that are declared in code.
-    pub(super) schedules: BTreeMap<String, (Schedule, Canvas)>,
+    pub(super) schedules: Vec<(String, Schedule, Canvas)>,
 }
 
 impl Seat {
@@ -182,12 +182,16 @@ impl Seat {
 
 /// Checks and freezes the entries that are declared in code.
 fn declared(
-    entries: BTreeMap<String, (Schedule, Canvas)>,
+    entries: Vec<(String, Schedule, Canvas)>,
     registry: &Registry,
 ) -> Result<Vec<Declared>> {
-    let entries = entries.into_iter().map(|(name, (schedule, canvas))| {
+    let mut names = BTreeSet::new();
+    let entries = entries.into_iter().map(|(name, schedule, canvas)| {
         refuse_long_name("schedule", &name, "")?;
-        let checked = schedule.check().map_err(|error| error.to_string());
+        let checked = match names.insert(name.clone()) {
+            true => schedule.check().map_err(|error| error.to_string()),
+            false => Err("two schedules have this name".to_owned()),
+        };
         let work = checked.and_then(|()| {
             let work = schedules::freeze(&schedule, canvas, registry);
             work.map_err(|error| error.to_string())

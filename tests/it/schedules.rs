@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use chordal::persistence::{MemoryStore, Store};
+use chordal::persistence::{Batch, MemoryStore, Store};
 use chordal::prelude::*;
 use chordal::{
     AppBuilder, Clock, Error, Missed, Overlap, Schedule, ScheduleEntry, StartError, SubmitError,
@@ -336,8 +336,19 @@ async fn an_entry_that_is_wrong_is_refused_by_name() {
     );
     let reason = refused(cron("@daily"), tick.s("x".repeat(3_000))).await;
     assert!(
-        reason.contains("it takes more than 2 KB in the store"),
+        reason.contains("it takes more than 2048 bytes in the store"),
         "{reason}"
+    );
+
+    let twice = App::in_memory().tasks(tasks![tick]);
+    let twice = twice.schedule("nightly", cron("@daily"), tick.s("x".into()));
+    let twice = twice.schedule("nightly", cron("@hourly"), tick.s("y".into()));
+    let error = twice.start().await.expect_err("two have one name");
+    assert!(
+        error
+            .to_string()
+            .ends_with("`nightly`: two schedules have this name"),
+        "{error}"
     );
 
     let app = App::in_memory().tasks(tasks![tick]).start().await.unwrap();
@@ -378,5 +389,49 @@ async fn of_ten_thousand_entries_those_that_are_due_are_submitted() {
         settled(&app, &format!("{hour} hours"), start + hour * HOUR).await;
         assert_eq!(noted("ten thousand"), calls, "each hour has its divisors");
     }
+    app.shutdown().await.unwrap();
+}
+
+/// An entry of a store whose time zone this build does not know.
+#[tokio::test]
+async fn an_entry_in_an_unknown_zone_is_listed_and_can_be_replaced_or_removed() {
+    let (store, clock) = (MemoryStore::new(), clock());
+    let app = builder(store.clone(), &clock).start().await.unwrap();
+    for name in ["first", "second"] {
+        let daily = cron("@daily").tz("Europe/Berlin");
+        let work = tick.s("zone".into());
+        app.schedules().add(name, daily, work).await.unwrap();
+    }
+    app.shutdown().await.unwrap();
+    for name in ["first", "second"] {
+        let key = format!("m/schedules/{name}").into_bytes();
+        let mut record = store.get(&key).unwrap().unwrap();
+        let zone = record.windows(13).position(|at| at == b"Europe/Berlin");
+        let end = zone.expect("it is stored") + 12;
+        record[end] = b'x';
+        // The checksum of the kind and the body, in bytes 3 to 6.
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&record[2..3]);
+        crc.update(&record[7..]);
+        record[3..7].copy_from_slice(&crc.finalize().to_le_bytes());
+        let mut batch = Batch::default();
+        batch.put(key, record);
+        store.apply(batch).unwrap();
+    }
+    let app = builder(store, &clock).start().await.unwrap();
+    clock.advance(Duration::from_secs(3 * 86_400));
+    let entries = app.schedules().list().await.unwrap();
+    let shown = entries.iter().map(|entry| (&*entry.name, entry.next));
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        [("first", None), ("second", None)]
+    );
+    app.schedules().remove("first").await.unwrap();
+    let known = cron("@daily").tz("Europe/Paris");
+    let added = app.schedules().add("second", known, tick.s("zone".into()));
+    added.await.unwrap();
+    let entries = app.schedules().list().await.unwrap();
+    assert_eq!(entries.len(), 1);
+    assert!(entries[0].next.is_some());
     app.shutdown().await.unwrap();
 }

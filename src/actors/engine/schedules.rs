@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::EngineActor;
 use crate::actors::commit::journal::PostCommit;
+use crate::actors::scheduler::DRIFT_MS;
 use crate::canvas::id::{Id, WORKFLOW_STREAM};
 use crate::canvas::machine::workflow::ROOT;
 use crate::canvas::schedule::entry::Entry;
@@ -45,6 +46,8 @@ pub(super) struct Timetable {
     wall: BTreeSet<(u64, String)>,
     /// The entries of workflows that have not ended, of those that an entry submitted last.
     running: HashMap<Id, String>,
+    /// By how much the wall clock was ahead of the steady scale when the order was made.
+    ahead_ms: i64,
 }
 
 #[derive(Debug)]
@@ -81,6 +84,22 @@ impl Timetable {
         match scale {
             Scale::Steady => &mut self.steady,
             Scale::Wall => &mut self.wall,
+        }
+    }
+
+    /// Orders the entries anew whose moments depend on both scales, if the clock has been set.
+    fn note_clock(&mut self, now: Time) {
+        if self.ahead_ms.abs_diff(now.ahead_ms()) <= DRIFT_MS {
+            return;
+        }
+        self.ahead_ms = now.ahead_ms();
+        let entries = self.entries.iter();
+        let moved = entries.filter(|(_, scheduled)| scheduled.entry.follows_both_scales());
+        let moved: Vec<_> = moved.map(|(name, _)| name.clone()).collect();
+        for name in moved {
+            if let Some(scheduled) = self.take(&name) {
+                self.insert(name, scheduled, now);
+            }
         }
     }
 
@@ -135,37 +154,27 @@ impl EngineActor {
                 self.timetable.running.insert(last, name.clone());
             }
             let schedule = Schedule(stored.definition.clone());
-            let entry = match (Entry::restore(&name, schedule, stored.progress), own) {
-                (Ok(entry), None) => Ok((entry, stored.work.clone(), false)),
-                (Ok(entry), Some(own)) => {
-                    let entry = entry.redefine(&name, own.schedule, now);
-                    entry.map(|entry| (entry, own.work, true))
-                }
-                // Its time zone is not known any more, but the new one is.
-                (Err(_), Some(own)) => {
-                    let entry = Entry::new(&name, own.schedule, now);
-                    entry.map(|entry| (entry, own.work, true))
-                }
-                (Err(error), None) => Err(error),
-            };
-            match entry {
-                Ok((entry, work, is_declared)) => {
-                    let scheduled = Scheduled {
-                        entry,
-                        work,
-                        last: stored.last,
-                        is_declared,
-                        next: None,
-                    };
-                    if scheduled.stored() != stored {
-                        self.store_entry(&name, &scheduled);
-                    }
-                    self.timetable.insert(name, scheduled, now);
-                }
-                Err(error) => {
-                    tracing::error!(schedule = name, %error, "an entry is not due any more");
-                }
+            let before = Entry::restore(&name, schedule, stored.progress);
+            let redefined = own.and_then(|own| {
+                let entry = before.clone().redefine(&name, own.schedule, now);
+                entry.ok().map(|entry| (entry, own.work, true))
+            });
+            let (entry, work, is_declared) =
+                redefined.unwrap_or_else(|| (before, stored.work.clone(), stored.is_declared));
+            if let Some(error) = entry.error() {
+                tracing::error!(schedule = name, %error, "an entry has no ticks");
             }
+            let scheduled = Scheduled {
+                entry,
+                work,
+                last: stored.last,
+                is_declared,
+                next: None,
+            };
+            if scheduled.stored() != stored {
+                self.store_entry(&name, &scheduled);
+            }
+            self.timetable.insert(name, scheduled, now);
         }
         for (name, own) in declared {
             match Entry::new(&name, own.schedule, now) {
@@ -208,6 +217,7 @@ impl EngineActor {
     /// Submits the work of all entries that are due, and sets the alarm for the next.
     pub(super) fn run_schedules(&mut self) {
         let now = self.engine.time();
+        self.timetable.note_clock(now);
         while !self.engine.is_draining()
             && let Some(name) = self.timetable.first_due(now)
         {

@@ -1,5 +1,7 @@
 //! An entry: one schedule under a name, and the decision on each of its ticks.
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
 use super::{InvalidSchedule, Missed, Overlap, Schedule, Ticks, Timing};
@@ -8,6 +10,8 @@ use crate::split_mix;
 
 /// A tick that is decided on later than this after its time was missed, in milliseconds.
 const MISSED_AFTER_MS: u64 = 60_000;
+/// The anchor of an interval whose start is still to come.
+const NOT_BEGUN: u64 = u64::MAX;
 
 /// A schedule under a name, and how far its ticks have been decided.
 ///
@@ -17,16 +21,21 @@ const MISSED_AFTER_MS: u64 = 60_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     schedule: Schedule,
-    ticks: Ticks,
+    /// `None` if this build cannot read the schedule: it may have been stored where another time zone
+    /// is known. Such an entry has no ticks.
+    ticks: Option<Ticks>,
     /// Of the name, so that entries with the same schedule have different jitter.
     seed: u64,
     progress: Progress,
+    /// The ticks that are due and not decided, in order, as far as they are known: while they wait for
+    /// the work of the tick before, only what comes behind them is looked for.
+    due: VecDeque<u64>,
 }
 
 /// How far the ticks of an entry have been decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
-    /// The moment from which an interval counts.
+    /// The moment from which an interval counts, or [`NOT_BEGUN`].
     anchor_ms: u64,
     /// All ticks up to this moment have been decided.
     decided_ms: u64,
@@ -47,30 +56,27 @@ pub(crate) struct Submission {
 impl Entry {
     /// Creates an entry whose first tick comes after `now`.
     pub(crate) fn new(name: &str, schedule: Schedule, now: Time) -> Result<Self, InvalidSchedule> {
-        let now_ms = now.on(schedule.scale());
+        schedule.check()?;
         let progress = Progress {
-            anchor_ms: now_ms,
-            decided_ms: now_ms,
+            anchor_ms: schedule.anchor_ms(now),
+            decided_ms: now.on(schedule.scale()),
             is_paused: false,
             last_ms: None,
         };
-        Self::restore(name, schedule, progress)
+        Ok(Self::restore(name, schedule, progress))
     }
 
     /// Restores an entry from what is stored of it.
-    pub(crate) fn restore(
-        name: &str,
-        schedule: Schedule,
-        progress: Progress,
-    ) -> Result<Self, InvalidSchedule> {
-        Ok(Self {
-            ticks: schedule.ticks()?,
+    pub(crate) fn restore(name: &str, schedule: Schedule, progress: Progress) -> Self {
+        Self {
+            ticks: schedule.ticks().ok(),
             schedule,
             seed: name.bytes().fold(0, |seed, byte| {
                 split_mix::number(seed ^ u64::from(byte)).wrapping_add(split_mix::STEP)
             }),
             progress,
-        })
+            due: VecDeque::new(),
+        }
     }
 
     /// Takes over another definition under the same name. If it is due at other times, its ticks
@@ -81,12 +87,16 @@ impl Entry {
         schedule: Schedule,
         now: Time,
     ) -> Result<Self, InvalidSchedule> {
+        schedule.check()?;
+        let (before, after) = (&self.schedule.0, &schedule.0);
         let mut progress = self.progress;
-        if schedule.0.timing != self.schedule.0.timing {
-            progress.anchor_ms = now.on(schedule.scale());
-            progress.decided_ms = progress.anchor_ms;
+        if after.timing != before.timing {
+            progress.decided_ms = now.on(schedule.scale());
         }
-        Self::restore(name, schedule, progress)
+        if after.timing != before.timing || after.starts_ms != before.starts_ms {
+            progress.anchor_ms = schedule.anchor_ms(now);
+        }
+        Ok(Self::restore(name, schedule, progress))
     }
 
     pub(crate) fn schedule(&self) -> &Schedule {
@@ -108,6 +118,11 @@ impl Entry {
         self.progress
     }
 
+    /// Returns why it has no ticks, if this build cannot read its schedule.
+    pub(crate) fn error(&self) -> Option<InvalidSchedule> {
+        self.schedule.check().err()
+    }
+
     /// Decides on all ticks that are due; returns the work to be submitted, in order. `is_running`:
     /// the work of the last tick has not ended.
     pub(crate) fn decide(&mut self, now: Time, is_running: bool) -> Vec<Submission> {
@@ -115,15 +130,11 @@ impl Entry {
         if self.progress.is_paused || self.waits_for_previous(is_running) {
             return submissions;
         }
-        let now_ms = now.on(self.schedule.scale());
-        if !self.is_open(now) {
-            // Ticks of an interval that come outside of its dates are none.
-            self.progress.decided_ms = self.progress.decided_ms.max(now_ms);
-            return submissions;
-        }
-        self.pass_over_missed(now_ms);
+        self.begin(now);
+        self.find_due(now);
+        self.pass_over_missed(now);
         let mut is_running = is_running;
-        while let Some(tick_ms) = self.next_due(self.progress.decided_ms, now_ms) {
+        while let Some(tick_ms) = self.due.pop_front() {
             self.progress.decided_ms = tick_ms;
             let overlap = self.schedule.0.overlap;
             if is_running && overlap == Overlap::Skip {
@@ -149,14 +160,19 @@ impl Entry {
         if self.progress.is_paused || self.waits_for_previous(is_running) {
             return None;
         }
-        let scale = self.schedule.scale();
-        if scale == Scale::Steady && !self.is_open(now) {
-            let start_ms = self.schedule.0.starts_ms?;
-            return (now.wall_ms < start_ms).then(|| Moment::wall(start_ms));
+        if self.progress.anchor_ms == NOT_BEGUN {
+            return self.schedule.0.starts_ms.map(Moment::wall);
         }
-        let tick_ms = self.next_after(self.progress.decided_ms)?;
+        let tick_ms = self.next_after(self.progress.decided_ms, now)?;
         let ms = self.due_ms(tick_ms);
+        let scale = self.schedule.scale();
         Some(Moment { scale, ms })
+    }
+
+    /// Returns whether the moment of its next decision changes when the clock is set: an interval
+    /// counts on the steady scale, and its end is a point in time.
+    pub(crate) fn follows_both_scales(&self) -> bool {
+        self.schedule.scale() == Scale::Steady && self.schedule.0.ends_ms.is_some()
     }
 
     pub(crate) fn pause(&mut self) {
@@ -168,6 +184,7 @@ impl Entry {
         if std::mem::take(&mut self.progress.is_paused) {
             let now_ms = now.on(self.schedule.scale());
             self.progress.decided_ms = self.progress.decided_ms.max(now_ms);
+            self.due.clear();
         }
     }
 
@@ -175,71 +192,112 @@ impl Entry {
         is_running && self.schedule.0.overlap == Overlap::Queue
     }
 
-    /// Returns whether an interval is within its dates. A calendar has its dates in its ticks.
-    fn is_open(&self, now: Time) -> bool {
-        let definition = &self.schedule.0;
-        self.schedule.scale() == Scale::Wall
-            || definition
-                .starts_ms
-                .is_none_or(|start| now.wall_ms >= start)
-                && definition.ends_ms.is_none_or(|end| now.wall_ms < end)
+    /// Begins to count an interval whose start has come.
+    fn begin(&mut self, now: Time) {
+        if self.progress.anchor_ms == NOT_BEGUN {
+            self.progress.anchor_ms = match self.schedule.0.starts_ms {
+                Some(start_ms) if start_ms <= now.wall_ms => now.steady_at(start_ms),
+                Some(_) => NOT_BEGUN,
+                None => now.steady_ms,
+            };
+        }
+    }
+
+    /// Finds the ticks that are due: all of the last minute, and of the missed ones before as many as
+    /// are made up, and one more.
+    fn find_due(&mut self, now: Time) {
+        let now_ms = now.on(self.schedule.scale());
+        let look_back_ms = MISSED_AFTER_MS + self.jitter_ms();
+        let last_ms = self.due.back().copied();
+        let is_near = last_ms.is_some_and(|last| last <= now_ms && now_ms - last <= look_back_ms);
+        if let Some(last_ms) = last_ms.filter(|_| is_near) {
+            let later = self.due_after(last_ms, now);
+            self.due.extend(later);
+            return;
+        }
+        let decided_ms = self.progress.decided_ms;
+        let first = self.next_due(decided_ms, now);
+        if !first.is_some_and(|tick| self.is_missed(tick, now_ms)) {
+            self.due = self.due_after(decided_ms, now).into();
+            return;
+        }
+        let mut look_back_ms = look_back_ms;
+        loop {
+            let from_ms = decided_ms.max(now_ms.saturating_sub(look_back_ms));
+            let due = self.due_after(from_ms, now);
+            let missed = due.iter().take_while(|tick| self.is_missed(**tick, now_ms));
+            if missed.count() > self.most_made_up() || from_ms == decided_ms {
+                self.due = due.into();
+                return;
+            }
+            look_back_ms = look_back_ms.saturating_mul(4);
+        }
     }
 
     /// Passes over the missed ticks that are not made up.
-    fn pass_over_missed(&mut self, now_ms: u64) {
-        let is_missed =
-            |tick_ms: u64| self.due_ms(tick_ms).saturating_add(MISSED_AFTER_MS) < now_ms;
-        let decided_ms = self.progress.decided_ms;
-        let first = self.next_due(decided_ms, now_ms);
-        if !first.is_some_and(is_missed) {
+    fn pass_over_missed(&mut self, now: Time) {
+        let (most, is_one) = (self.most_made_up(), self.schedule.0.missed == Missed::One);
+        if self.due.len() <= most && !is_one {
             return;
         }
-        let most = match self.schedule.0.missed {
+        let now_ms = now.on(self.schedule.scale());
+        let missed = self.due.iter();
+        let missed = missed.take_while(|tick| self.is_missed(**tick, now_ms));
+        let missed = missed.count();
+        let is_current = is_one && missed < self.due.len();
+        let made_up = if is_current { 0 } else { most };
+        let mut passed_over = self.due.drain(..missed.saturating_sub(made_up));
+        if let Some(last) = passed_over.next_back() {
+            self.progress.decided_ms = last;
+        }
+    }
+
+    fn most_made_up(&self) -> usize {
+        match self.schedule.0.missed {
             Missed::Skip => 0,
             Missed::One => 1,
             Missed::All(count) => count as usize,
-        };
-        // Only as much of the past is looked at as has the ticks that are made up, and one more.
-        let mut look_back_ms = MISSED_AFTER_MS + self.jitter_ms();
-        loop {
-            let from_ms = decided_ms.max(now_ms.saturating_sub(look_back_ms));
-            let next = |after_ms: &u64| self.next_due(*after_ms, now_ms);
-            let due: Vec<u64> = std::iter::successors(next(&from_ms), next).collect();
-            let missed = due.iter().take_while(|tick| is_missed(**tick)).count();
-            if missed <= most && from_ms > decided_ms {
-                look_back_ms = look_back_ms.saturating_mul(4);
-                continue;
-            }
-            let is_current = missed < due.len() && self.schedule.0.missed == Missed::One;
-            let made_up = if is_current { 0 } else { most };
-            if let Some(last) = missed.checked_sub(made_up + 1) {
-                self.progress.decided_ms = due[last];
-            }
-            return;
         }
+    }
+
+    fn is_missed(&self, tick_ms: u64, now_ms: u64) -> bool {
+        self.due_ms(tick_ms).saturating_add(MISSED_AFTER_MS) < now_ms
+    }
+
+    /// Returns the ticks after `after_ms` that are due.
+    fn due_after(&self, after_ms: u64, now: Time) -> Vec<u64> {
+        let next = |after_ms: &u64| self.next_due(*after_ms, now);
+        std::iter::successors(next(&after_ms), next).collect()
     }
 
     /// Returns the first tick after `after_ms`, if it is due.
-    fn next_due(&self, after_ms: u64, now_ms: u64) -> Option<u64> {
-        let tick_ms = self.next_after(after_ms)?;
-        (self.due_ms(tick_ms) <= now_ms).then_some(tick_ms)
+    fn next_due(&self, after_ms: u64, now: Time) -> Option<u64> {
+        let tick_ms = self.next_after(after_ms, now)?;
+        (self.due_ms(tick_ms) <= now.on(self.schedule.scale())).then_some(tick_ms)
     }
 
-    fn next_after(&self, ms: u64) -> Option<u64> {
-        let tick_ms = self.ticks.next_after(ms, self.progress.anchor_ms)?;
-        let ends_ms = self.schedule.0.ends_ms;
-        match self.schedule.scale() {
-            Scale::Wall => ends_ms.is_none_or(|end| tick_ms < end).then_some(tick_ms),
-            Scale::Steady => Some(tick_ms),
+    fn next_after(&self, ms: u64, now: Time) -> Option<u64> {
+        if self.progress.anchor_ms == NOT_BEGUN {
+            return None;
         }
+        let ticks = self.ticks.as_ref()?;
+        let tick_ms = ticks.next_after(ms, self.progress.anchor_ms)?;
+        let is_before = |end_ms| match self.schedule.scale() {
+            Scale::Wall => tick_ms < end_ms,
+            Scale::Steady => now.on_the_wall(Moment::steady(tick_ms)) < end_ms,
+        };
+        let is_tick = self.schedule.0.ends_ms.is_none_or(is_before);
+        is_tick.then_some(tick_ms)
     }
 
     /// Returns when the work of a tick is submitted: the jitter of a tick is always the same.
     fn due_ms(&self, tick_ms: u64) -> u64 {
-        let random = split_mix::number(self.seed ^ split_mix::number(tick_ms));
         match self.jitter_ms() {
             0 => tick_ms,
-            most => tick_ms.saturating_add(random % (most + 1)),
+            most => {
+                let random = split_mix::number(self.seed ^ split_mix::number(tick_ms));
+                tick_ms.saturating_add(random % (most + 1))
+            }
         }
     }
 
@@ -249,6 +307,15 @@ impl Entry {
 }
 
 impl Schedule {
+    /// Returns the moment from which an interval counts that is new at `now`.
+    fn anchor_ms(&self, now: Time) -> u64 {
+        let scale = self.scale();
+        match self.0.starts_ms {
+            Some(start_ms) if scale == Scale::Steady && start_ms > now.wall_ms => NOT_BEGUN,
+            _ => now.on(scale),
+        }
+    }
+
     /// Returns the scale of its ticks.
     fn scale(&self) -> Scale {
         match self.0.timing {
@@ -385,18 +452,103 @@ mod tests {
     fn nothing_is_due_outside_of_the_dates() {
         let (start, end) = (START + 2 * DAY, START + 4 * DAY);
         let date = |ms| UNIX_EPOCH + Duration::from_millis(ms);
-        for schedule in [cron("@daily"), every(Duration::from_secs(86_400))] {
+        for (schedule, expected) in [
+            (cron("@daily"), vec![2 * DAY, 3 * DAY]),
+            // One interval after the start.
+            (every(Duration::from_secs(86_400)), vec![3 * DAY]),
+        ] {
             let mut entry = entry(schedule.starts_at(date(start)).ends_at(date(end)));
             let mut found = Vec::new();
             for hour in 1..200 {
                 let now = at(hour * HOUR);
                 found.extend(submitted(&mut entry, now, false));
             }
-            assert_eq!(found, [2 * DAY, 3 * DAY]);
+            assert_eq!(found, expected);
             assert_eq!(entry.wake_at(at(200 * HOUR), false), None);
         }
         let late = entry(every(Duration::from_secs(60)).starts_at(date(start)));
         assert_eq!(late.wake_at(at(0), false), Some(Moment::wall(start)));
+    }
+
+    /// Returns all ticks, each decided when the entry asks to be woken or `late_ms` after that.
+    fn all_ticks(entry: &mut Entry, late_ms: u64) -> Vec<u64> {
+        let (mut now, mut found) = (at(0), Vec::new());
+        while let Some(wake) = entry.wake_at(now, false) {
+            now = now.after(now.left_ms(wake) + late_ms);
+            found.extend(submitted(entry, now, false));
+        }
+        found
+    }
+
+    #[test]
+    fn an_interval_begins_at_its_start_and_has_all_ticks_before_its_end() {
+        let date = |ms| UNIX_EPOCH + Duration::from_millis(START + ms);
+        let hourly = || every(Duration::from_secs(3_600)).missed(Missed::All(9));
+        let (start, end) = (10 * HOUR + HOUR / 2, 13 * HOUR + HOUR / 2 + SECOND);
+        let dated = || entry(hourly().starts_at(date(start)).ends_at(date(end)));
+        let expected = [1, 2, 3].map(|hours| start + hours * HOUR);
+        for late_ms in [0, 30 * SECOND, 5 * HOUR] {
+            assert_eq!(all_ticks(&mut dated(), late_ms), expected, "{late_ms}");
+        }
+        // A start that has passed is none.
+        let mut begun = entry(hourly().starts_at(date(0)).ends_at(date(3 * HOUR)));
+        assert_eq!(all_ticks(&mut begun, 0), [HOUR, 2 * HOUR]);
+        // A new start is waited for, and one that is removed no longer.
+        let later = hourly().starts_at(date(start));
+        let mut moved = entry(hourly()).redefine("entry", later, at(1)).unwrap();
+        assert_eq!(
+            moved.wake_at(at(1), false),
+            Some(Moment::wall(START + start))
+        );
+        assert_eq!(submitted(&mut moved, at(5 * HOUR), false), [0; 0]);
+        let mut now = moved.redefine("entry", hourly(), at(5 * HOUR)).unwrap();
+        assert_eq!(submitted(&mut now, at(6 * HOUR), false), [6 * HOUR]);
+    }
+
+    #[test]
+    fn a_clock_that_is_past_the_end_for_a_while_ends_nothing() {
+        let end = UNIX_EPOCH + Duration::from_millis(START + 9 * HOUR);
+        let mut hourly = entry(every(Duration::from_secs(3_600)).ends_at(end));
+        let ahead = |time: Time| Time {
+            wall_ms: time.wall_ms + DAY,
+            ..time
+        };
+        assert_eq!(submitted(&mut hourly, at(HOUR), false), [HOUR]);
+        assert_eq!(hourly.wake_at(ahead(at(HOUR)), false), None);
+        assert_eq!(submitted(&mut hourly, ahead(at(2 * HOUR)), false), [0; 0]);
+        let next = Some(Moment::steady(START + 2 * HOUR));
+        assert_eq!(hourly.wake_at(at(2 * HOUR), false), next);
+        assert_eq!(submitted(&mut hourly, at(2 * HOUR), false), [2 * HOUR]);
+    }
+
+    #[test]
+    fn many_ticks_that_wait_for_each_other_are_looked_for_once() {
+        let schedule = cron("* * * * *").overlap(Overlap::Queue);
+        let mut entry = entry(schedule.missed(Missed::All(10_000)));
+        let mut found = Vec::new();
+        for step in 0..10_000 {
+            // One more becomes due each ten seconds or so.
+            let now = at(10 * DAY + step * 6 * SECOND);
+            found.extend(submitted(&mut entry, now, false));
+            assert!(entry.due.len() <= 10_001, "{}", entry.due.len());
+        }
+        assert_eq!(found.len(), 10_000);
+        assert!(found.is_sorted_by(|a, b| a + 60 * SECOND == *b));
+    }
+
+    #[test]
+    fn an_entry_in_a_zone_that_is_not_known_here_has_no_ticks_and_is_replaced() {
+        let unknown = cron("@daily").tz("Mars/Olympus");
+        let progress = entry(cron("@daily")).progress();
+        let mut stored = Entry::restore("entry", unknown.clone(), progress);
+        assert!(stored.error().is_some());
+        assert_eq!(stored.wake_at(at(3 * DAY), false), None);
+        assert_eq!(submitted(&mut stored, at(3 * DAY), false), [0; 0]);
+        assert!(stored.clone().redefine("entry", unknown, at(0)).is_err());
+        let known = stored.redefine("entry", cron("@daily"), at(DAY)).unwrap();
+        assert_eq!(known.error(), None);
+        let next = Some(Moment::wall(START + 2 * DAY));
+        assert_eq!(known.wake_at(at(DAY), false), next);
     }
 
     #[test]
@@ -507,11 +659,11 @@ mod tests {
                     Step::Crash => {
                         let stored = entry.progress();
                         entry.decide(now, false);
-                        entry = Entry::restore("entry", schedule.clone(), stored).unwrap();
+                        entry = Entry::restore("entry", schedule.clone(), stored);
                     }
                     Step::Restart => {
                         let stored = entry.progress();
-                        entry = Entry::restore("entry", schedule.clone(), stored).unwrap();
+                        entry = Entry::restore("entry", schedule.clone(), stored);
                     }
                 }
                 latest_ms = latest_ms.max(now.on(scale));
@@ -521,7 +673,8 @@ mod tests {
                 prop_assert!(!now.has_reached(wake), "it would be woken for nothing");
             }
             let reference = Entry::new("entry", schedule, at(start * DAY)).unwrap();
-            let next = |tick: &u64| reference.next_due(*tick, latest_ms);
+            let latest = Time::both(latest_ms);
+            let next = |tick: &u64| reference.next_due(*tick, latest);
             let expected: Vec<_> = std::iter::successors(next(&from_ms), next).collect();
             prop_assert_eq!(found, expected);
         }
@@ -546,7 +699,7 @@ mod tests {
                     Step::Crash | Step::Restart => {}
                 }
                 let before = entry.clone();
-                let next = |tick: &u64| before.next_due(*tick, now.on(scale));
+                let next = |tick: &u64| before.next_due(*tick, now);
                 let first = next(&before.progress.decided_ms);
                 let due: Vec<_> = std::iter::successors(first, next).collect();
                 let on_time = due

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::codec::{self, Kind, MAX_RECORD};
 use super::definition::{Definition, DefinitionPages};
 use super::keys;
+use super::member_pages::INLINE;
 use crate::canvas::Canvas;
 use crate::canvas::freeze::{CanvasError, Catalogue};
 use crate::canvas::id::Id;
@@ -44,19 +45,21 @@ pub(crate) fn decode(key: &[u8], record: &[u8]) -> Result<(String, StoredEntry),
     Ok((name, entry))
 }
 
+/// Behind the definition and the work of an entry are the progress, with numbers of at most nine
+/// bytes, and an id.
+const PROGRESS: usize = 64;
+
 /// Freezes the work of an entry. It must fit into one record.
 pub(crate) fn freeze(
     schedule: &Schedule,
     canvas: Canvas,
     catalogue: &dyn Catalogue,
 ) -> Result<Work, CanvasError> {
-    let has_key = canvas
-        .extras
-        .as_ref()
-        .is_some_and(|extras| extras.idempotency_key.is_some());
-    if has_key {
+    if let Some(extras) = &canvas.extras
+        && (extras.idempotency_key.is_some() || extras.task_id.is_some())
+    {
         return Err(CanvasError::at_top(
-            "work that is submitted again and again has no idempotency key",
+            "work that is submitted again and again has no idempotency key and no task id",
         ));
     }
     let pages = DefinitionPages::new(Id::from(Uuid::nil()), canvas, None, catalogue);
@@ -67,13 +70,14 @@ pub(crate) fn freeze(
         bytes: header.bytes,
     };
     let bytes = codec::encode(Kind::Schedule, &(&schedule.0, &work)).len();
-    // Behind them are the progress, with numbers of at most nine bytes, and an id.
-    if !records.is_empty() || bytes + 64 > MAX_RECORD {
-        return Err(CanvasError::at_top(
-            "it takes more than 2 KB in the store: schedule a task that submits it",
-        ));
-    }
-    Ok(work)
+    let exceeded = match (records.is_empty(), bytes + PROGRESS <= MAX_RECORD) {
+        (true, true) => return Ok(work),
+        (false, _) => INLINE,
+        (true, false) => MAX_RECORD - PROGRESS,
+    };
+    Err(CanvasError::at_top(&format!(
+        "it takes more than {exceeded} bytes in the store: schedule a task that submits it"
+    )))
 }
 
 #[cfg(test)]
