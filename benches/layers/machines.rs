@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 
+use crate::canvas::group_policy::GroupPolicy;
 use crate::canvas::id::Id;
 use crate::canvas::machine::barrier::{self, Barrier};
 use crate::canvas::machine::effect::{Effect, Finish, Supervise};
 use crate::canvas::machine::group::Group;
 use crate::canvas::machine::task::{self, AttemptOutcome, Now, Retry, Schedule, Task};
-use crate::canvas::machine::{IndexSet, Report, Verdict};
+use crate::canvas::machine::{Decision, IndexSet, Report, Verdict};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure};
 use crate::canvas::retry::RetryPolicy;
 use crate::canvas::time::Time;
@@ -34,7 +35,7 @@ pub(crate) fn barrier(criterion: &mut Criterion) {
     let records: Vec<_> = (0..MEMBERS).map(done).collect();
     group.bench_function("replay", |bencher| {
         bencher.iter(|| {
-            let mut barrier = Barrier::new(MEMBERS, false);
+            let mut barrier = Barrier::new(MEMBERS, GroupPolicy::All);
             records.iter().for_each(|record| barrier.replay(record));
             assert_eq!(tells(&barrier.start()), 1);
         });
@@ -43,7 +44,7 @@ pub(crate) fn barrier(criterion: &mut Criterion) {
 }
 
 fn arrivals(reports: Vec<Report>) {
-    let mut barrier = Barrier::new(MEMBERS, false);
+    let mut barrier = Barrier::new(MEMBERS, GroupPolicy::All);
     let mut commands = barrier.start();
     for (index, report) in (0..).zip(reports) {
         commands = black_box(barrier.arrive(index, report));
@@ -52,7 +53,9 @@ fn arrivals(reports: Vec<Report>) {
 }
 
 fn tells(commands: &[barrier::Command]) -> usize {
-    let is_release = |command: &&_| matches!(command, barrier::Command::Notify(Verdict::Released));
+    let released = Decision::Complete(Verdict::Released);
+    let is_release =
+        |command: &&_| matches!(command, barrier::Command::Notify(told) if *told == released);
     commands.iter().filter(is_release).count()
 }
 
@@ -67,7 +70,7 @@ pub(crate) fn group(criterion: &mut Criterion) {
                 spawned += black_box(group.child_exited(index, false)).len() as u64;
             }
             assert_eq!(spawned, MEMBERS);
-            let last = group.decided(Verdict::Released);
+            let last = group.decided(Decision::Complete(Verdict::Released));
             let finish = Finish::AsBarrier(Verdict::Released);
             assert_eq!(last, [Effect::Finish(Box::new(finish))]);
         });

@@ -178,6 +178,14 @@ pub(crate) const CHECKS: &[Check] = &[
         &["rate::"],
         Set("CHORDAL_CRASH_RUNS", 4, 200),
     ),
+    check("policies", Unit, &["machine::tests::policies"], Fixed),
+    check("policies in an app", It, &["canvas::policies::"], Fixed),
+    check(
+        "policies over kills",
+        Crash,
+        &["policies::"],
+        Set("CHORDAL_CRASH_RUNS", 2, 400),
+    ),
     check("schedules", Unit, &["schedule::"], Fixed),
     check("schedules of an app", It, &["schedules::"], Fixed),
     check(
@@ -373,7 +381,7 @@ const fn promise(
 pub(crate) const PROMISES: &[Promise] = &[
     promise("G1", "what was acknowledged starts, or has ended", &["kills", "crashes", "seeds"]),
     promise("G2", "one end per task; late and doubled words are refused", &["seeds"]),
-    promise("G3", "one body per chord, at most one errback", &["points", "points by name", "kills"]),
+    promise("G3", "one body per chord, at most one errback", &["points", "points by name", "kills", "policies", "policies in an app", "policies over kills"]),
     promise("G4", "what was acknowledged survives kills and power cuts", &["kills", "kills of a store", "kills in openings", "power cuts", "power cuts of a simulated disk"]),
     promise("G5", "a submission is there as a whole or not at all", &["submissions", "submissions cut short"]),
     promise("G6", "results stand in member order", &["order", "random canvases"]),

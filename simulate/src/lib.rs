@@ -33,6 +33,8 @@
 //!   is swept at that moment (in one of four seeds);
 //! - after [`forget`](chordal::AsyncResult::forget), before the end of a flow or after it, the
 //!   store keeps the flow for its handles alone once it has ended, and its idempotency key is free;
+//! - a group that ends with its first values has as many as it waits for, the same in every later life,
+//!   and starts no member after its end (in one of five seeds);
 //! - what a task reports of itself goes on record at most once a second, and never in a batch of its
 //!   own, and is deleted with the task (in one of four seeds);
 //! - after the retention the store is empty.
@@ -95,6 +97,7 @@ mod lookups;
 mod model;
 mod plan;
 mod progress;
+mod races;
 mod revoke;
 mod run;
 #[path = "../../src/split_mix.rs"]

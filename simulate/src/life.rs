@@ -20,6 +20,7 @@ use crate::lookups;
 use crate::model::{origin, plain};
 use crate::plan::{Forgets, LifeEnd, Plan};
 use crate::progress::Records;
+use crate::races;
 use crate::revoke;
 use crate::world::{World, WorldChance};
 
@@ -422,7 +423,12 @@ async fn check_outcome(
     world.log(|| format!("flow {number} has ended: {outcome:?}"));
     let expected = &world.plan.flows[number].outcome;
     revoke::check_end(world, number, &outcome);
-    if outcome != *expected && !revoke::is_asked(world, number) {
+    let is_won = races::is_won(&world.plan, number, &outcome);
+    let is_right = match world.plan.race(&world.plan.flows[number]) {
+        Some(_) => is_won,
+        None => outcome == *expected,
+    };
+    if !is_right && !revoke::is_asked(world, number) {
         world.report_fault(format!(
             "flow {number} ended as {outcome:?}, not as {expected:?}"
         ));

@@ -14,6 +14,7 @@ use crate::limits;
 use crate::lookups;
 use crate::model::{self, Form, Node};
 use crate::progress;
+use crate::races;
 use crate::tasks::{self, source};
 use crate::world;
 
@@ -27,7 +28,7 @@ const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug)]
 pub(crate) struct Plan {
-    seed: u64,
+    pub(crate) seed: u64,
     pub(crate) flows: Vec<Flow>,
     pub(crate) roles: BTreeMap<u64, Role>,
     /// The nodes whose tasks start more as they run.
@@ -234,15 +235,27 @@ impl Plan {
             Shape::Node(node) => node.canvas(false, &apply_role),
             Shape::Lazy(keys) => {
                 let mut members = keys.iter().map(single).collect::<Vec<_>>().into_iter();
-                Canvas::group(std::iter::from_fn(move || members.next()))
+                let group = Canvas::group(std::iter::from_fn(move || members.next()));
+                races::with_policy(self, keys, group)
             }
-            Shape::Ranked(keys) => Canvas::group(keys.iter().map(single).collect::<Vec<_>>()),
+            Shape::Ranked(keys) => {
+                let group = Canvas::group(keys.iter().map(single).collect::<Vec<_>>());
+                races::with_policy(self, keys, group)
+            }
             Shape::Starmap(keys) => source.starmap(args(keys)).into_canvas(),
             Shape::Chunks(keys, size) => source.chunks(args(keys), *size).into_canvas(),
         };
         match &flow.idempotency_key {
             Some(key) => canvas.idempotency_key(key),
             None => canvas,
+        }
+    }
+
+    /// Returns how many values the group of a flow waits for, if it is a race.
+    pub(crate) fn race(&self, flow: &Flow) -> Option<usize> {
+        match &flow.shape {
+            Shape::Lazy(keys) | Shape::Ranked(keys) => races::wanted(self, keys),
+            Shape::Node(_) | Shape::Starmap(_) | Shape::Chunks(..) => None,
         }
     }
 

@@ -3,6 +3,7 @@
 use chordal::{App, Error, Id, IdError, RevokeOutcome};
 
 use crate::dice::Dice;
+use crate::races;
 use crate::world::World;
 
 /// A revocation of a flow or a part of it, after some turns of its caller.
@@ -125,7 +126,11 @@ fn check(world: &World, flow: usize, outcome: &Result<serde_json::Value, String>
     let is_revoked = *outcome == Err("revoked".to_owned());
     let is_true = match answer {
         // The caller's own earlier request may have ended the flow.
-        RevokeOutcome::AlreadyDone => *outcome == world.plan.flows[flow].outcome || times > 1,
+        RevokeOutcome::AlreadyDone => {
+            *outcome == world.plan.flows[flow].outcome
+                || races::is_won(&world.plan, flow, outcome)
+                || times > 1
+        }
         RevokeOutcome::BeforeStart | RevokeOutcome::Cancelling => is_revoked,
     };
     if !is_true {

@@ -19,6 +19,7 @@ use crate::dice::Dice;
 use crate::limits;
 use crate::model::Node;
 use crate::plan::{Detour, Plan, Retries};
+use crate::races;
 use crate::revoke::{self, Asked};
 
 thread_local! {
@@ -362,6 +363,7 @@ pub(crate) fn enter(ctx: &TaskContext, key: u64, blocking: bool) -> Presence {
             world.report_fault(format!("attempt {attempt} of task {key} ran twice"));
         }
         revoke::check_start(world, id);
+        races::check_start(world, id);
         if world.ended.borrow().contains(&id) {
             world.report_fault(format!("task {key} had ended, and ran again"));
         }

@@ -84,10 +84,15 @@ impl BarrierActor {
                     let owner = self.exit_guard.supervisor();
                     self.engine.launch(self.group.root(), due, owner);
                 }
-                Command::Notify(verdict) => {
+                Command::RevokeRest => {
+                    if let Err(error) = self.engine.leave_out_rest(self.group) {
+                        self.engine.halt(error.into());
+                    }
+                }
+                Command::Notify(decision) => {
                     self.exit_guard.release();
                     failpoint::reach(Point::Verdict);
-                    self.owner.do_send(Decided(verdict));
+                    self.owner.do_send(Decided(decision));
                     failpoint::reach(Point::Told);
                     context.stop();
                 }

@@ -56,7 +56,7 @@ where
             engine.halt(error.into());
             None
         }
-        ElementsError::NotAList(what) => {
+        ElementsError::Unusable(what) => {
             let failure = child.failure(FailureKind::Type, &what);
             Some(Report::calling_for(&errbacks, failure))
         }
@@ -64,7 +64,7 @@ where
 }
 
 impl FanOut {
-    /// Reads the records of the group and starts its barrier. Returns which members have arrived.
+    /// Reads the records of the group and starts its barrier. Returns the members that are not to start.
     fn open(
         engine: &EngineContext,
         child: &Child,
@@ -91,7 +91,9 @@ impl FanOut {
             (None, _) => unreachable!("only each() has members that are not known"),
         };
 
-        let mut machine = Barrier::new(size, fan.settled);
+        let checked = fan.policy.check_size(size);
+        checked.map_err(ElementsError::Unusable)?;
+        let mut machine = Barrier::new(size, fan.policy);
         let mut resumed = resumes.then(HashMap::new);
         let mut reached = None;
         if let Some(resumed) = &mut resumed {
@@ -134,7 +136,7 @@ impl FanOut {
         if reached.is_none() && size > engine.window() {
             engine.record(group, Record::Reached { at_ms: since_ms });
         }
-        let arrived = machine.arrived().clone();
+        let settled = machine.settled_members();
         let exit_guard = ExitGuard::new(child.root, BARRIER, supervisor.clone());
         // A fold is told of each outcome.
         let follower = matches!(child.node.def, Def::Fold { .. }).then(|| supervisor.clone());
@@ -146,7 +148,7 @@ impl FanOut {
             since_ms,
             resumed,
         };
-        Ok((fan_out, arrived))
+        Ok((fan_out, settled))
     }
 
     /// Returns how many members may be materialised at first: at least those that had started before a

@@ -61,7 +61,8 @@ pub(crate) trait Machine: Supervise + Sized + Unpin + 'static {
 /// The members of a group or header when its supervisor starts.
 #[derive(Debug)]
 pub(crate) struct Members {
-    arrived: IndexSet,
+    /// Those that are not to start.
+    settled: IndexSet,
     size: u64,
     window: u64,
 }
@@ -94,7 +95,7 @@ impl Machine for Group {
         _: &Child,
         members: Members,
     ) -> Result<(Self, Vec<Effect>), StoreError> {
-        Ok(Self::recover(members.arrived, members.window))
+        Ok(Self::recover(members.settled, members.window))
     }
 }
 
@@ -106,7 +107,7 @@ impl Machine for Chord {
         _: &Child,
         members: Members,
     ) -> Result<(Self, Vec<Effect>), StoreError> {
-        Ok(Self::recover(members.arrived, members.window))
+        Ok(Self::recover(members.settled, members.window))
     }
 }
 
@@ -141,15 +142,15 @@ impl<M: Machine> Supervisor<M> {
     fn open(&mut self, context: &mut Context<Self>) -> Result<(), StoreError> {
         let queue = self.child.event_queue(context);
         let mut members = Members {
-            arrived: IndexSet::new(0),
+            settled: IndexSet::new(0),
             size: 0,
             window: self.engine.window(),
         };
         let mut fan_out = None;
         if let Some(header) = self.child.node.def.header().cloned() {
             match fan_out::open(&self.engine, &self.child, header, queue.clone(), context) {
-                Ok((opened, arrived)) => {
-                    members.arrived = arrived;
+                Ok((opened, settled)) => {
+                    members.settled = settled;
                     members.size = opened.members().size();
                     members.window = opened.window(&self.engine);
                     fan_out = Some(opened);
@@ -388,6 +389,8 @@ impl<M: Machine> Host for ActorHost<'_, M> {
                 self.child.revoke();
             }
         }
+        // None of its members runs any more.
+        self.engine.forget_left_out(self.child.id());
         self.context.stop();
         Ok(())
     }
@@ -421,9 +424,9 @@ impl<M: Machine> Handler<EventsReady> for Supervisor<M> {
 impl<M: Machine> Handler<Decided> for Supervisor<M> {
     type Result = ();
 
-    fn handle(&mut self, Decided(verdict): Decided, context: &mut Context<Self>) {
+    fn handle(&mut self, Decided(decision): Decided, context: &mut Context<Self>) {
         self.check_revoked(context);
-        self.decide(context, |machine| machine.decided(verdict));
+        self.decide(context, |machine| machine.decided(decision));
     }
 }
 

@@ -57,7 +57,7 @@ impl DurableView {
         let value = value.clone();
         self.read(move |reader| match Elements::open(reader, root, &value) {
             Ok(elements) => Ok(Some(elements)),
-            Err(ElementsError::NotAList(_)) => Ok(None),
+            Err(ElementsError::Unusable(_)) => Ok(None),
             Err(ElementsError::Store(error)) => Err(error.into()),
         })
         .await

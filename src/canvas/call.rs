@@ -112,24 +112,24 @@ impl Canvas {
     }
 
     /// Returns the part that receives the upstream value.
-    pub(crate) fn first(&mut self) -> Option<First<'_>> {
+    pub(crate) fn first_part(&mut self) -> Option<First<'_>> {
         match &mut self.form {
             Form::Task(sig) => Some(First::Task(sig, &mut self.extras)),
             Form::Refused(_) => None,
             Form::Chain(steps, _) => {
                 let first = steps.iter_mut().find(|step| !step.is_empty_chain());
-                first.and_then(Self::first)
+                first.and_then(Self::first_part)
             }
             Form::Group { members, .. } => Some(First::Members(members)),
-            Form::Each { member, .. } => member.first(),
-            Form::Chord { header, .. } => header.first(),
-            Form::Fold(fold) => fold.header.first(),
+            Form::Each { member, .. } => member.first_part(),
+            Form::Chord { header, .. } => header.first_part(),
+            Form::Fold(fold) => fold.header.first_part(),
         }
     }
 
     /// Applies a call to the first tasks.
     pub(crate) fn call(&mut self, call: &Arc<Call>) {
-        match self.first() {
+        match self.first_part() {
             Some(First::Task(sig, extras)) => call.apply(sig, extras),
             Some(First::Members(members)) => {
                 let call = Arc::clone(call);

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::form::{Canvas, FoldSig, Form, Order};
+use super::outcome::ListOf;
 use super::payload::Payload;
 
 impl Canvas {
@@ -63,7 +64,14 @@ impl Canvas {
         dynamic: bool,
     ) -> Self {
         let reason = match &mut self.form {
-            Form::Group { .. } | Form::Each { .. } => {
+            Form::Group { policy, .. } | Form::Each { policy, .. } => {
+                if policy.list_of() == ListOf::Successes {
+                    return Self::refused(format!(
+                        "{} takes in every value as it comes, and {} chooses among them at the end",
+                        order.name(),
+                        policy.call().unwrap_or_default()
+                    ));
+                }
                 return Self::nested(Form::Fold(Box::new(FoldSig {
                     header: self,
                     task,

@@ -1,6 +1,7 @@
 //! Groups: members in parallel, values in member order.
 
 use super::form::{Canvas, Form, LazyMembers};
+use super::group_policy::GroupPolicy;
 use super::signature::{Accepts, Signature};
 
 /// Runs the members in parallel, each with the same upstream value, and gives the list of their
@@ -98,7 +99,7 @@ impl Canvas {
     fn group_of(members: LazyMembers) -> Self {
         Self::nested(Form::Group {
             members,
-            settled: false,
+            policy: GroupPolicy::All,
         })
     }
 
@@ -114,26 +115,83 @@ impl Canvas {
     /// assert_eq!(outcomes[0]["Err"]["message"], "no");
     /// # app.shutdown().await }
     /// ```
-    pub fn settled(mut self) -> Self {
+    pub fn settled(self) -> Self {
+        self.with_policy(GroupPolicy::Settled)
+    }
+
+    /// Makes the group fail with its first failure, as [`Signature::fail_fast`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn fail() -> Result<(), TaskError> { Err(TaskError::new("no")) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![fail]).start().await?;
+    /// let canvas = Canvas::group((0..3).map(|_| Canvas::task("fail", ()))).fail_fast();
+    /// assert!(app.apply_async(canvas).await?.get().await.is_err());
+    /// # app.shutdown().await }
+    /// ```
+    pub fn fail_fast(self) -> Self {
+        self.with_policy(GroupPolicy::FailFast)
+    }
+
+    /// Makes the group end with its first `k` values, as [`Signature::first`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add]).start().await?;
+    /// let canvas = Canvas::group((0..3).map(|i| Canvas::task("add", (i, i)))).first(1);
+    /// let values = app.apply_async(canvas).await?.get().await?;
+    /// assert_eq!(values.as_array().unwrap().len(), 1);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn first(self, k: usize) -> Self {
+        self.with_policy(GroupPolicy::First(k as u64))
+    }
+
+    /// Makes the group succeed if at least `k` members do, as [`Signature::at_least`] does.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # #[task] async fn fail() -> Result<(), TaskError> { Err(TaskError::new("no")) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![add, fail]).start().await?;
+    /// let members = [Canvas::task("fail", ()), Canvas::task("add", (1, 1))];
+    /// let values = app.apply_async(Canvas::group(members).at_least(1)).await?.get().await?;
+    /// assert_eq!(values, serde_json::json!([2]));
+    /// # app.shutdown().await }
+    /// ```
+    pub fn at_least(self, k: usize) -> Self {
+        self.with_policy(GroupPolicy::AtLeast(k as u64))
+    }
+
+    /// Sets the policy of this group, or of the group that it ends in.
+    fn with_policy(mut self, new: GroupPolicy) -> Self {
+        let call = new.call().unwrap_or_default();
         let refusal = match &mut self.form {
-            Form::Group { settled, .. } | Form::Each { settled, .. } => {
-                *settled = true;
-                return self;
-            }
+            Form::Group { policy, .. } | Form::Each { policy, .. } => match new.over(*policy) {
+                Ok(new) => {
+                    *policy = new;
+                    return self;
+                }
+                Err(why) => why,
+            },
             Form::Chain(steps, _) if !steps.is_empty() => {
                 let last = steps.pop().expect("not empty");
-                steps.push(last.settled());
+                steps.push(last.with_policy(new));
                 return self;
             }
             Form::Chord { body, .. } => {
-                let unsettled = std::mem::replace(&mut **body, Self::refused(String::new()));
-                **body = unsettled.settled();
+                let before = std::mem::replace(&mut **body, Self::refused(String::new()));
+                **body = before.with_policy(new);
                 return self;
             }
             Form::Refused(_) => return self,
-            Form::Task(sig) => format!("settled() needs a group; `{}` is a task", sig.name),
-            Form::Fold(_) => "settled() goes on the group, before fold()".to_owned(),
-            Form::Chain(..) => "settled() needs a group; this is an empty chain".to_owned(),
+            Form::Task(sig) => format!("{call} needs a group; `{}` is a task", sig.name),
+            Form::Fold(_) => format!("{call} goes on the group, before fold()"),
+            Form::Chain(..) => format!("{call} needs a group; this is an empty chain"),
         };
         self.form = Form::Refused(refusal);
         self

@@ -14,6 +14,7 @@ mod fold;
 mod form;
 pub(crate) mod freeze;
 mod group;
+pub(crate) mod group_policy;
 pub(crate) mod id;
 pub(crate) mod limit_key;
 pub(crate) mod machine;

@@ -41,13 +41,8 @@ pub(crate) enum Value {
     Inline(Payload),
     /// Stored in pieces under node `seq`.
     Stored { seq: Seq, len: u64 },
-    /// The list of the members' values of group or chord `seq`, in member order.
-    Gathered {
-        seq: Seq,
-        size: u64,
-        /// Each member's outcome (a `Result`), failures included.
-        settled: bool,
-    },
+    /// The list of the `size` members of group or chord `seq`, in member order.
+    Gathered { seq: Seq, size: u64, of: ListOf },
     /// The arguments that a retry gave task `seq`, stored in pieces.
     Args { seq: Seq, len: u64 },
     /// `own`, followed in its list by the values that these tasks, a task and its replacements,
@@ -57,6 +52,18 @@ pub(crate) enum Value {
         own: Box<Value>,
         seqs: Vec<Seq>,
     },
+}
+
+/// What the list of a group consists of. Stored in the place of a `bool` that told whether the group is
+/// settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ListOf {
+    /// The value of each member: all have succeeded.
+    Values,
+    /// The outcome of each member (a `Result`), failures included.
+    Outcomes,
+    /// The values of the members whose success was recorded before the verdict.
+    Successes,
 }
 
 /// The failure of a task, as its caller sees it.
@@ -109,8 +116,9 @@ pub enum FailureKind {
     /// The task [asked](crate::TaskContext::retry) for another attempt, had none left, and gave no
     /// [cause](crate::Retry::cause).
     MaxRetriesExceeded,
-    /// The task expired before it could start, or was [revoked](crate::AsyncResult::revoke)
-    /// (Celery's `TaskRevokedError`); the message tells which.
+    /// The task expired before it could start, or was [revoked](crate::AsyncResult::revoke), by a caller
+    /// or because its group ended without it (Celery's `TaskRevokedError`); the message tells whether
+    /// it expired.
     Revoked,
     /// A member of a chord's header failed, so the body never ran (Celery's `ChordError`).
     Chord,

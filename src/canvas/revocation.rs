@@ -1,11 +1,11 @@
 //! Revocation: the revoked nodes of the workflows in memory, and the outcome that the caller of
 //! `revoke` receives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::id::{Id, Seq};
 use super::machine::fold_run::is_run;
-use super::machine::{BODY, Index};
+use super::machine::{BODY, Index, is_member};
 use super::outcome::Outcome;
 use super::revoke_outcome::RevokeOutcome;
 
@@ -23,7 +23,12 @@ pub(crate) fn node_key(stream: Id, index: Index) -> NodeKey {
 ///
 /// Invariant: a mark stays until its workflow has ended.
 #[derive(Debug, Default)]
-pub(crate) struct Revocations(HashMap<Id, HashMap<NodeKey, Mark>>);
+pub(crate) struct Revocations {
+    marks: HashMap<Id, HashMap<NodeKey, Mark>>,
+    /// The groups whose barriers have decided early, by workflow, until the last of their members
+    /// has ended: all members that have not ended are revoked.
+    decided_early: HashMap<Id, HashSet<Seq>>,
+}
 
 #[derive(Debug, Default)]
 struct Mark {
@@ -35,12 +40,12 @@ struct Mark {
 impl Revocations {
     /// Returns whether no node is revoked, which is the common case and saves the look-up.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.marks.is_empty() && self.decided_early.is_empty()
     }
 
     /// Marks a node of workflow `root` as revoked; returns whether the mark is new.
     pub(crate) fn mark(&mut self, root: Id, node_key: NodeKey) -> bool {
-        let marks = self.0.entry(root).or_default();
+        let marks = self.marks.entry(root).or_default();
         let new = !marks.contains_key(&node_key);
         marks.entry(node_key).or_default();
         new
@@ -49,34 +54,54 @@ impl Revocations {
     /// Returns whether an unended node or one of its ancestors is revoked, and notes on their marks
     /// that an unended node was found. `path`: the keys of the node and its ancestors.
     pub(crate) fn observe(&mut self, root: Id, path: impl IntoIterator<Item = NodeKey>) -> bool {
-        let Some(marks) = self.0.get_mut(&root) else {
+        let decided_early = self.decided_early.get(&root);
+        let mut marks = self.marks.get_mut(&root);
+        if marks.is_none() && decided_early.is_none() {
             return false;
-        };
+        }
         let mut is_revoked = false;
-        for node_key in path {
-            if let Some(mark) = marks.get_mut(&node_key) {
+        for node_key @ (stream, index) in path {
+            if let Some(mark) = marks.as_mut().and_then(|marks| marks.get_mut(&node_key)) {
                 mark.is_met = true;
                 is_revoked = true;
             }
+            let is_left_out = decided_early.is_some_and(|groups| groups.contains(&stream));
+            is_revoked |= is_left_out && is_member(index);
         }
         is_revoked
     }
 
     /// Returns whether an unended part of this node was found since it was marked.
     pub(crate) fn has_met(&self, root: Id, node_key: NodeKey) -> bool {
-        let mark = self.0.get(&root).and_then(|marks| marks.get(&node_key));
+        let mark = self.marks.get(&root).and_then(|marks| marks.get(&node_key));
         mark.is_some_and(|mark| mark.is_met)
     }
 
     /// Returns the marks of a workflow.
     pub(crate) fn of(&self, root: Id) -> Vec<NodeKey> {
-        let marks = self.0.get(&root).into_iter().flatten();
+        let marks = self.marks.get(&root).into_iter().flatten();
         marks.map(|(node_key, _)| *node_key).collect()
     }
 
     /// Removes the marks of an ended workflow; returns whether it had any.
     pub(crate) fn forget(&mut self, root: Id) -> bool {
-        self.0.remove(&root).is_some()
+        let decided_early = self.decided_early.remove(&root);
+        self.marks.remove(&root).is_some() || decided_early.is_some()
+    }
+
+    /// Revokes the members of group `group` that have not ended.
+    pub(crate) fn leave_out_rest(&mut self, root: Id, group: Seq) {
+        self.decided_early.entry(root).or_default().insert(group);
+    }
+
+    /// Forgets the members of a group: none of them runs any more.
+    pub(crate) fn forget_left_out(&mut self, root: Id, group: Seq) {
+        if let Some(groups) = self.decided_early.get_mut(&root) {
+            groups.remove(&group);
+            if groups.is_empty() {
+                self.decided_early.remove(&root);
+            }
+        }
     }
 }
 

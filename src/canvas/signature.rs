@@ -519,6 +519,28 @@ macro_rules! builders {
                 Self::from_canvas(self.canvas.idempotency_key(key))
             }
 
+            /// Makes a group fail with the first failure of a member, and revokes the members that have
+            /// not ended by then: those that have not started never do, and running ones are cancelled
+            /// as by [`revoke`](crate::AsyncResult::revoke). The group fails when these have stopped.
+            /// The body of a chord never runs then. Without it all members run to their end, and the
+            /// failure is that of the lowest failed index. Refused at submission if there is no group.
+            ///
+            /// ```
+            /// # use chordal::prelude::*;
+            /// use chordal::{Error, State};
+            ///
+            /// # #[task] async fn copy(part: u64) -> Result<u64, TaskError> { if part == 1 { Err(TaskError::new("full")) } else { std::future::pending().await } }
+            /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+            /// # let app = App::in_memory().tasks(tasks![copy]).start().await?;
+            /// let parts = app.apply_async(group((0..3).map(|part| copy.s(part))).fail_fast()).await?;
+            /// assert!(matches!(parts.get().await, Err(Error::Failed(failure)) if failure.message == "full"));
+            /// assert_eq!(parts.children::<u64>().await?[2].state().await?, State::Revoked);
+            /// # app.shutdown().await }
+            /// ```
+            pub fn fail_fast(self) -> Self {
+                Self::from_canvas(self.canvas.fail_fast())
+            }
+
             /// Sets the id of the submission (Celery's `task_id`): one that
             /// [`App::new_id`](crate::App::new_id) has given for this store, in this process or an
             /// earlier one. A second submission with it is refused with
@@ -575,6 +597,52 @@ impl<I, O> Signature<I, Vec<O>> {
     pub fn settled(self) -> Signature<I, Vec<Result<O, TaskFailure>>> {
         Signature::from_canvas(self.canvas.settled())
     }
+
+    /// Makes a group end with its first `k` values, which are the values that its body gets, and revokes
+    /// the members that have not ended by then. The list is shorter than the group; its values are in
+    /// member order. Which members are in it is recorded with the last of them, so a restart does not
+    /// change it. The group fails as soon as fewer than `k` members can succeed, with the failure of
+    /// the lowest failed index. The group, or its body, goes on when the members that were running
+    /// have stopped; they are cancelled as by [`revoke`](crate::AsyncResult::revoke).
+    ///
+    /// Refused at submission if `k` is 0 or larger than the group, or if there is no group. With
+    /// [`each`](Signature::each), whose list is known later, the group fails with kind
+    /// [`Type`](crate::FailureKind::Type) if the list is shorter than `k`.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn ask(mirror: String) -> String { if mirror == "b" { mirror } else { std::future::pending().await } }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![ask]).start().await?;
+    /// let fastest = group(["a", "b", "c"].map(|mirror| ask.s(mirror.into()))).first(1);
+    /// assert_eq!(app.apply_async(fastest).await?.get().await?, ["b"]);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn first(self, k: usize) -> Self {
+        Self::from_canvas(self.canvas.first(k))
+    }
+
+    /// Makes a group succeed if at least `k` of its members do: it waits for all of them, and gives the
+    /// values of those that succeeded, in member order. The list may be shorter than the group. If
+    /// fewer succeed, the group fails with the failure of the lowest failed index.
+    ///
+    /// Refused at submission, and with [`each`](Signature::each) a failure, as [`first`](Self::first)
+    /// says.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+    /// # #[task] async fn xsum(xs: Vec<i64>) -> i64 { xs.iter().sum() }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parse, xsum]).start().await?;
+    /// let numbers = group(["1", "x", "3"].map(|text| parse.s(text.into())));
+    /// let sum = numbers.at_least(2) | xsum.partial();
+    /// assert_eq!(app.apply_async(sum).await?.get().await?, 4);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn at_least(self, k: usize) -> Self {
+        Self::from_canvas(self.canvas.at_least(k))
+    }
 }
 
 impl<O> Immutable<Vec<O>> {
@@ -593,5 +661,35 @@ impl<O> Immutable<Vec<O>> {
     /// ```
     pub fn settled(self) -> Immutable<Vec<Result<O, TaskFailure>>> {
         Immutable::from_canvas(self.canvas.settled())
+    }
+
+    /// As [`Signature::first`].
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn double(x: i64) -> i64 { 2 * x }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![double]).start().await?;
+    /// let some = double.chunks([(1,), (2,), (3,)], 1).first(2);
+    /// assert_eq!(app.apply_async(some).await?.get().await?.len(), 2);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn first(self, k: usize) -> Self {
+        Self::from_canvas(self.canvas.first(k))
+    }
+
+    /// As [`Signature::at_least`].
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # #[task] async fn parse(text: String) -> Result<i64, TaskError> { Ok(text.parse()?) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![parse]).start().await?;
+    /// let chunks = parse.chunks(["1", "x"].map(|text| (text.into(),)), 1).at_least(1);
+    /// assert_eq!(app.apply_async(chunks).await?.get().await?, [vec![1]]);
+    /// # app.shutdown().await }
+    /// ```
+    pub fn at_least(self, k: usize) -> Self {
+        Self::from_canvas(self.canvas.at_least(k))
     }
 }

@@ -112,7 +112,7 @@ impl Frame {
             fan_out = match FanOut::open(run, &spec, header, commit) {
                 Ok(fan_out) => Some(fan_out),
                 Err(ElementsError::Store(error)) => return Err(error),
-                Err(ElementsError::NotAList(what)) => {
+                Err(ElementsError::Unusable(what)) => {
                     let failure = spec.failure(FailureKind::Type, &what);
                     let report = Report::calling_for(&errbacks, failure);
                     let report = children::with_body(&spec, run.reader(), report)?;

@@ -33,7 +33,9 @@ use crate::persistence::records::definition::Definition;
 async fn run(
     store: &Arc<EagerStore>,
     root_id: Id,
-    Definition { header: head, root }: Definition,
+    Definition {
+        header: head, root, ..
+    }: Definition,
     by: Option<Id>,
     segments: Vec<Pair>,
 ) -> Result<RetentionGuard> {

@@ -12,7 +12,7 @@ use crate::canvas::machine::chord::Chord;
 use crate::canvas::machine::effect::{ChildStart, Effect, Finish, Host, Supervise, carry_out};
 use crate::canvas::machine::fold::{Fold, Intake};
 use crate::canvas::machine::group::Group;
-use crate::canvas::machine::{Index, PendingCallback, Record, Report, Verdict, is_member};
+use crate::canvas::machine::{Decision, Index, PendingCallback, Record, Report, is_member};
 use crate::canvas::outcome::{Outcome, Value};
 use crate::persistence::StoreError;
 use crate::persistence::records::children;
@@ -41,14 +41,14 @@ impl SupervisorFrame {
         commit: &mut CommitBuilder,
     ) -> Result<(Self, Step), StoreError> {
         let (machine, mut effects) = recover(&spec, fan_out.as_ref());
-        let verdict = fan_out.as_mut().and_then(|it| it.start(run, commit));
+        let decision = fan_out.as_mut().and_then(|it| it.start(run, commit));
         let mut frame = Self {
             spec,
             machine,
             fan_out,
             next: VecDeque::new(),
         };
-        effects.extend(frame.decided(verdict));
+        effects.extend(frame.decided(decision));
         let step = frame.carry_out(run, effects, commit)?;
         Ok((frame, step))
     }
@@ -68,10 +68,11 @@ impl SupervisorFrame {
         let effects = match &mut self.fan_out {
             Some(fan_out) if is_member(index) => {
                 let outcome = report.outcome.clone();
-                let verdict = fan_out.arrive(run, index, report, commit);
+                let decision = fan_out.arrive(run, index, report, commit);
                 let mut effects = self.machine.member_arrived(index, outcome);
+                // The machine must know an early verdict before it starts the next member.
+                effects.extend(self.decided(decision));
                 effects.extend(self.machine.child_exited(index, false));
-                effects.extend(self.decided(verdict));
                 effects
             }
             _ => self.machine.child_ended(index, report),
@@ -79,8 +80,8 @@ impl SupervisorFrame {
         self.carry_out(run, effects, commit)
     }
 
-    fn decided(&mut self, verdict: Option<Verdict>) -> Vec<Effect> {
-        verdict.map_or_else(Vec::new, |verdict| self.machine.decided(verdict))
+    fn decided(&mut self, decision: Option<Decision>) -> Vec<Effect> {
+        decision.map_or_else(Vec::new, |decision| self.machine.decided(decision))
     }
 
     /// Nothing waits in eager mode, so that a machine always has a next child, or has ended.
@@ -226,13 +227,15 @@ impl FanOut {
             }
             _ => reader.expansion(group, &fan)?.unwrap_or_default(),
         };
-        let barrier = Barrier::new(size, fan.settled);
+        let checked = fan.policy.check_size(size);
+        checked.map_err(ElementsError::Unusable)?;
+        let barrier = Barrier::new(size, fan.policy);
         let members = MemberTable::new(group, fan, (first, size), elements, spec.input.clone());
         Ok(Self { members, barrier })
     }
 
-    /// Returns the verdict of the barrier of a group that is empty.
-    fn start(&mut self, run: &Run, commit: &mut CommitBuilder) -> Option<Verdict> {
+    /// Returns the decision of the barrier of a group that is empty.
+    fn start(&mut self, run: &Run, commit: &mut CommitBuilder) -> Option<Decision> {
         let commands = self.barrier.start();
         self.perform(run, commands, commit)
     }
@@ -243,27 +246,29 @@ impl FanOut {
         index: Index,
         report: Report,
         commit: &mut CommitBuilder,
-    ) -> Option<Verdict> {
+    ) -> Option<Decision> {
         let commands = self.barrier.arrive(index, report);
         self.perform(run, commands, commit)
     }
 
-    /// Returns the barrier's verdict, if it has one.
+    /// Returns the barrier's decision, if it has made one.
     fn perform(
         &self,
         run: &Run,
         commands: Vec<barrier::Command>,
         commit: &mut CommitBuilder,
-    ) -> Option<Verdict> {
+    ) -> Option<Decision> {
         use barrier::Command;
-        let mut verdict = None;
+        let mut decision = None;
         for command in commands {
             match command {
                 Command::Record(record) => commit.record(self.members.group(), record),
                 Command::Launch(due) => run.launch(due, commit),
-                Command::Notify(decided) => verdict = Some(decided),
+                // One member runs at a time, and it has just ended.
+                Command::RevokeRest => {}
+                Command::Notify(decided) => decision = Some(decided),
             }
         }
-        verdict
+        decision
     }
 }

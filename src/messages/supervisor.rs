@@ -4,7 +4,7 @@
 use actix::Message;
 
 use crate::canvas::id::Id;
-use crate::canvas::machine::{Index, PendingCallback, Report, Verdict};
+use crate::canvas::machine::{Decision, Index, PendingCallback, Report};
 use crate::canvas::outcome::Outcome;
 
 /// The event queue holds [`ChildEvent`]s. They come in crowds, so that one message serves for many.
@@ -67,4 +67,4 @@ pub(crate) struct Arrived {
 /// The barrier has decided.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Decided(pub(crate) Verdict);
+pub(crate) struct Decided(pub(crate) Decision);

@@ -23,7 +23,9 @@ use crate::persistence::records::{codec, keys};
 
 impl<T: DeserializeOwned> AsyncResult<Vec<T>> {
     /// Returns the elements as they arrive: a group's members in the order in which they end, each
-    /// with its index. A list that is not a group's arrives all at once.
+    /// with its index. A list that is not a group's arrives all at once. Members that the group's policy
+    /// revokes ([`fail_fast`](crate::Signature::fail_fast), [`first`](crate::Signature::first)) do not
+    /// arrive: the stream ends with the member that decides.
     ///
     /// ```
     /// # use chordal::prelude::*;
@@ -203,9 +205,11 @@ impl Members {
                     // A step before the group failed, so the group never began.
                     return self.whole_list().await;
                 }
+                let mut is_decided = false;
                 for (key, page) in pages {
                     *after = keys::number_of(&key);
                     for record in codec::segment_records(&key, &page)? {
+                        is_decided |= matches!(record, Record::Verdict(_));
                         if let Record::Child {
                             index,
                             change: ChildProgress::Done(outcome),
@@ -220,6 +224,10 @@ impl Members {
                             }
                         }
                     }
+                }
+                if is_decided {
+                    // Members that the verdict has left out have no outcome of their own.
+                    self.source = Source::Exhausted;
                 }
                 Ok(())
             }
@@ -262,7 +270,7 @@ impl Members {
             watch: self.handle.watch(ids)?,
             group,
             size,
-            settled: fan.settled,
+            settled: fan.policy.is_settled(),
             seen: HashSet::new(),
             after: None,
         };

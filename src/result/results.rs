@@ -82,7 +82,7 @@ impl<T: DeserializeOwned> AsyncResult<Vec<T>> {
                 };
                 let not_a_list = |error| match error {
                     ElementsError::Store(error) => error.into(),
-                    ElementsError::NotAList(what) => Error::Get(GetError::Decode {
+                    ElementsError::Unusable(what) => Error::Get(GetError::Decode {
                         id: target.id,
                         what,
                     }),
@@ -168,13 +168,14 @@ fn members_now(reader: &Reader, of: &NodeLocation, root: Id) -> Result<Stored> {
             _ => Ok(Vec::new()),
         };
     };
+    let is_settled = fan.policy.is_settled();
     let element = |outcome| {
         Ok(match outcome {
             None => None,
-            Some(Outcome::Failure(failure) | Outcome::Revoked(failure)) if !fan.settled => {
+            Some(Outcome::Failure(failure) | Outcome::Revoked(failure)) if !is_settled => {
                 Some(Err(failure))
             }
-            Some(outcome) => Some(Ok(reader.element(root, &outcome, fan.settled)?)),
+            Some(outcome) => Some(Ok(reader.element(root, &outcome, is_settled)?)),
         })
     };
     outcomes.into_iter().map(element).collect()

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Task;
 use super::arguments::{Stored, TaskArgs};
+use crate::canvas::group_policy::GroupPolicy;
 use crate::canvas::payload::{ListWriter, Payload, not_readable};
 use crate::canvas::{Canvas, Form, Immutable, Mode, Origin, Signature, TaskSig, arguments};
 
@@ -176,7 +177,7 @@ impl<I: Iterator> Iterator for Chunks<I> {
 fn each(member: Canvas) -> Canvas {
     Canvas::nested(Form::Each {
         member: Box::new(member),
-        settled: false,
+        policy: GroupPolicy::All,
     })
 }
 

@@ -148,7 +148,7 @@ impl Stored {
         match self.elements.next(&reader) {
             Some(Ok(payload)) => Ok(payload),
             Some(Err(ElementsError::Store(error))) => Err(error.into()),
-            Some(Err(ElementsError::NotAList(what))) => {
+            Some(Err(ElementsError::Unusable(what))) => {
                 Err(Error::Get(GetError::Decode { id, what }))
             }
             None => Err(Error::Get(GetError::Decode {

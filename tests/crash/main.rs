@@ -26,6 +26,7 @@ mod ledger;
 mod lives;
 mod locks;
 mod poison;
+mod policies;
 mod program;
 mod rate;
 mod row;

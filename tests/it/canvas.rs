@@ -25,6 +25,7 @@ mod maps;
 mod offspring;
 mod options;
 mod partial_results;
+mod policies;
 mod progress;
 mod retries;
 mod revoke;

@@ -6,6 +6,8 @@ use crate::actors::dispatch::dispatcher::Ready;
 use crate::canvas::id::Id;
 use crate::canvas::revocation::NodeKey;
 use crate::messages::task::{TaskKey, TaskMessage};
+use crate::persistence::StoreError;
+use crate::persistence::records::reader::NodeLocation;
 
 impl EngineContext {
     /// Returns whether any node is revoked; mostly none is.
@@ -58,6 +60,48 @@ impl EngineContext {
         for task in self.0.tasks.slab.borrow().of_workflow(root) {
             task.do_send(TaskMessage::Recheck);
         }
+    }
+
+    /// Revokes the members of this group that have not ended: its barrier has decided without them.
+    pub(crate) fn leave_out_rest(&self, group: Id) -> Result<(), StoreError> {
+        let root = group.root();
+        self.0
+            .revocations
+            .borrow_mut()
+            .leave_out_rest(root, group.seq());
+        self.announce_revocations(root);
+        self.clear_suspects(root, |suspect| suspect.is_below_member(group.seq()))
+    }
+
+    /// Forgets that members of this group were left out: none of them runs any more.
+    pub(crate) fn forget_left_out(&self, group: Id) {
+        if self.has_revoked() {
+            let mut revocations = self.0.revocations.borrow_mut();
+            revocations.forget_left_out(group.root(), group.seq());
+        }
+    }
+
+    /// Clears the suspects below revoked nodes: they are not admitted any more.
+    pub(crate) fn clear_revoked_suspects(&self, root: Id) -> Result<(), StoreError> {
+        let marks = self.marks(root);
+        match marks.is_empty() {
+            true => Ok(()),
+            false => self.clear_suspects(root, |suspect| suspect.is_of(&marks)),
+        }
+    }
+
+    fn clear_suspects(
+        &self,
+        root: Id,
+        is_revoked: impl Fn(&NodeLocation) -> bool,
+    ) -> Result<(), StoreError> {
+        for suspect in self.suspects_of(root) {
+            let location = self.reader().find(suspect)?;
+            if location.is_some_and(|location| is_revoked(&location)) {
+                self.clear_absent(suspect);
+            }
+        }
+        Ok(())
     }
 
     /// Requests the cancellation of a running attempt.

@@ -181,7 +181,7 @@ impl EngineActor {
                 | Record::SubmittedBy { .. } => {}
             }
         }
-        self.clear_revoked_suspects(root)?;
+        self.engine.clear_revoked_suspects(root)?;
         if ended_ms.is_none() {
             let resume = Resume::Stored(changes.remove(&ROOT));
             let mut spec = ChildSpec::root(root, node);

@@ -91,19 +91,4 @@ impl EngineActor {
         }
         Ok(())
     }
-
-    /// Clears the suspects below revoked nodes: they are not admitted any more.
-    pub(super) fn clear_revoked_suspects(&self, root: Id) -> Result<(), StoreError> {
-        let marks = self.engine.marks(root);
-        if marks.is_empty() {
-            return Ok(());
-        }
-        for suspect in self.engine.suspects_of(root) {
-            let location = self.engine.reader().find(suspect)?;
-            if location.is_some_and(|location| location.is_of(&marks)) {
-                self.engine.clear_absent(suspect);
-            }
-        }
-        Ok(())
-    }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Number, Value, json};
 use super::{CHAIN, CHORD, GROUP, STARMAP, options};
 use crate::canvas::form::{Canvas, Extras, Form, Mode, TaskSig};
 use crate::canvas::freeze::CanvasError;
+use crate::canvas::group_policy::GroupPolicy;
 use crate::canvas::payload::Payload;
 
 type Written = Result<Value, CanvasError>;
@@ -42,10 +43,8 @@ pub(super) fn write(canvas: &Canvas) -> Written {
                 .collect::<Result<Vec<_>, _>>()?;
             Ok(composed(CHAIN, "chain", json!({ "tasks": tasks }), options))
         }
-        Form::Group {
-            members, settled, ..
-        } => {
-            check_group(*settled, extras)?;
+        Form::Group { members, policy } => {
+            check_group(*policy, extras)?;
             let tasks = members_of(members.list(), "group")?;
             Ok(composed(GROUP, "group", json!({ "tasks": tasks }), options))
         }
@@ -159,13 +158,10 @@ fn header_of(header: &Canvas) -> Written {
     let none = Extras::default();
     let extras = header.extras.as_deref().unwrap_or(&none);
     let here = |error: CanvasError| error.within("chord.header");
-    let Form::Group {
-        members, settled, ..
-    } = &header.form
-    else {
+    let Form::Group { members, policy } = &header.form else {
         return Err(here(CanvasError::at_top("each() has no form in Celery")));
     };
-    check_group(*settled, extras).map_err(here)?;
+    check_group(*policy, extras).map_err(here)?;
     let members = members_of(members.list(), "chord.header")?;
     let options = options::write(extras, write).map_err(here)?;
     Ok(if options == json!({}) {
@@ -175,9 +171,11 @@ fn header_of(header: &Canvas) -> Written {
     })
 }
 
-fn check_group(settled: bool, extras: &Extras) -> Result<(), CanvasError> {
-    if settled {
-        return Err(CanvasError::at_top("settled() has no form in Celery"));
+fn check_group(policy: GroupPolicy, extras: &Extras) -> Result<(), CanvasError> {
+    if let Some(call) = policy.call() {
+        return Err(CanvasError::at_top(&format!(
+            "{call} has no form in Celery"
+        )));
     }
     if !extras.link.is_empty() {
         return Err(CanvasError::at_top("cannot add link to group: use a chord"));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use lazy_members::{Draw, LazyMembers};
 
+use super::group_policy::GroupPolicy;
 use super::id::Id;
 use super::options::Options;
 use super::payload::Payload;
@@ -65,12 +66,12 @@ pub(crate) enum Form {
     Chain(Vec<Canvas>, usize),
     Group {
         members: LazyMembers,
-        settled: bool,
+        policy: GroupPolicy,
     },
     /// A group with one member per element of the list upstream.
     Each {
         member: Box<Canvas>,
-        settled: bool,
+        policy: GroupPolicy,
     },
     Chord {
         header: Box<Canvas>,

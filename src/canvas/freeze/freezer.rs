@@ -14,6 +14,7 @@ use crate::canvas::binding::bind;
 use crate::canvas::call::First;
 use crate::canvas::depth::{MAX_DEPTH, too_deep};
 use crate::canvas::form::{Canvas, Draw, Extras, FoldSig, Form, Kwargs, Mode, Order, TaskSig};
+use crate::canvas::group_policy::GroupPolicy;
 use crate::canvas::id::{ORIGIN_STREAM, Seq};
 use crate::canvas::name::Name;
 use crate::canvas::options::{Inherited, Options};
@@ -99,6 +100,8 @@ struct Numbering<'a> {
     next: Seq,
     /// The number of callback nodes so far.
     callbacks: u64,
+    /// Whether a group so far has a policy that is an addition to the format.
+    uses_policies: bool,
 }
 
 /// A node that has its number and is not complete.
@@ -142,7 +145,7 @@ enum Part<B> {
 struct FanOut<B> {
     /// The name of the group in the path of an error.
     path: &'static str,
-    settled: bool,
+    policy: GroupPolicy,
     source: Source<B>,
 }
 
@@ -217,6 +220,7 @@ impl<'a, B: MemberBuffer> Freezer<'a, B> {
             catalogue,
             next: 0,
             callbacks: 0,
+            uses_policies: false,
         };
         Self::within(canvas, numbers, Outer::default())
     }
@@ -235,6 +239,11 @@ impl<'a, B: MemberBuffer> Freezer<'a, B> {
     /// Returns the number of nodes so far.
     pub(crate) fn drawn(&self) -> Seq {
         self.numbers.next
+    }
+
+    /// Returns whether a group so far has a policy that is an addition to the format.
+    pub(crate) fn uses_policies(&self) -> bool {
+        self.numbers.uses_policies
     }
 
     /// Returns the root after the last page, once.
@@ -394,6 +403,18 @@ impl<B: MemberBuffer> OpenNode<B> {
         let def = match self.part {
             Part::Steps { nodes, .. } => Def::Chain(nodes),
             Part::Members(fan, after) => {
+                if let Source::Group { count, .. } = &fan.source {
+                    let checked = fan.policy.check_size(*count);
+                    checked.map_err(|reason| {
+                        let error = CanvasError::at_top(&reason);
+                        match after {
+                            AfterMembers::End => error,
+                            AfterMembers::Body(..) | AfterMembers::Function(_) => {
+                                error.within(fan.path)
+                            }
+                        }
+                    })?;
+                }
                 let header = fan.finish(self.seq, pages);
                 match after {
                     AfterMembers::End => Def::Group(header),
@@ -472,7 +493,7 @@ impl<B: MemberBuffer> FanOut<B> {
         };
         FanOutDef {
             members,
-            settled: self.settled,
+            policy: self.policy,
             followed: false,
         }
     }
@@ -656,7 +677,7 @@ impl Numbering<'_> {
     /// Lets an immutable errback from JSON whose task takes a failure receive the failure, although
     /// Celery never passes it. An errback with a failure of its own keeps that one.
     fn take_failure(&self, errback: &mut Canvas) {
-        match errback.first() {
+        match errback.first_part() {
             Some(First::Task(sig, _)) => {
                 if sig.is_dynamic()
                     && let Some([first, ..]) = self.catalogue.parameters(&sig.name)
@@ -683,9 +704,9 @@ impl Numbering<'_> {
         outer: Outer,
         errbacks: Vec<Canvas>,
     ) -> Result<FanOut<B>, CanvasError> {
-        let (settled, source) = match form {
-            Form::Group { members, settled } => (
-                settled,
+        let (policy, source) = match form {
+            Form::Group { members, policy } => (
+                policy,
                 Source::Group {
                     members: members.into_iter(),
                     count: 0,
@@ -695,7 +716,7 @@ impl Numbering<'_> {
                     errbacks,
                 },
             ),
-            Form::Each { member, settled } => {
+            Form::Each { member, policy } => {
                 if !outer.has_upstream {
                     return Err(
                         CanvasError::at_top("each() needs a list from upstream").within(path)
@@ -706,7 +727,7 @@ impl Numbering<'_> {
                     .map_err(|error| error.within(&format!("{path}[each]")))?;
                 let errbacks = errbacks.into();
                 (
-                    settled,
+                    policy,
                     Source::Each {
                         template,
                         span,
@@ -716,9 +737,10 @@ impl Numbering<'_> {
             }
             _ => unreachable!("only groups have members"),
         };
+        self.uses_policies |= policy.is_addition();
         Ok(FanOut {
             path,
-            settled,
+            policy,
             source,
         })
     }
@@ -731,10 +753,12 @@ impl Numbering<'_> {
             catalogue: self.catalogue,
             next: 0,
             callbacks: self.callbacks,
+            uses_policies: self.uses_policies,
         };
         let mut freezer = Freezer::<Vec<Node>>::within(member, numbers, outer);
         let template = freezer.in_one_piece()?;
         self.callbacks = freezer.numbers.callbacks;
+        self.uses_policies = freezer.numbers.uses_policies;
         Ok((template, freezer.drawn()))
     }
 

@@ -1,17 +1,19 @@
 //! The barrier: collects which members of a group have arrived, as a set and never as a count.
 
-use super::{ChildProgress, Index, IndexSet, PendingCallback, Record, Report, Verdict};
+use super::{ChildProgress, Decision, Index, IndexSet, PendingCallback, Record, Report, Verdict};
+use crate::canvas::group_policy::GroupPolicy;
 use crate::canvas::outcome::Outcome;
 
-/// Invariant: `verdict` is set by the arrival that completes `arrived`, in the same commands.
+/// Invariant: `verdict` is set by the arrival that decides, in the same commands.
 #[derive(Debug)]
 pub(crate) struct Barrier {
     /// A set, because a member may arrive twice.
     arrived: IndexSet,
+    /// How many of these have failed.
+    failed: u64,
     /// The failed member with the lowest index so far, which the verdict names.
     broken: Option<Verdict>,
-    /// Whether failures count as values. The verdict is then always `Released`.
-    settled: bool,
+    policy: GroupPolicy,
     verdict: Option<Verdict>,
 }
 
@@ -20,17 +22,21 @@ pub(crate) enum Command {
     Record(Record),
     /// Record these callbacks and run them.
     Launch(Vec<PendingCallback>),
+    /// The verdict came early: revoke the members that have not arrived.
+    RevokeRest,
     /// Notify the supervisor of the verdict, perhaps not for the first time.
-    Notify(Verdict),
+    Notify(Decision),
 }
 
 impl Barrier {
-    /// Creates a barrier for `size` members.
-    pub(crate) fn new(size: u64, settled: bool) -> Self {
+    /// Creates a barrier for `size` members, [no fewer](GroupPolicy::check_size) than the policy
+    /// needs.
+    pub(crate) fn new(size: u64, policy: GroupPolicy) -> Self {
         Self {
             arrived: IndexSet::new(size),
+            failed: 0,
             broken: None,
-            settled,
+            policy,
             verdict: None,
         }
     }
@@ -57,8 +63,8 @@ impl Barrier {
     /// Starts the barrier, or resumes it after the replay. The supervisor is notified of a recorded
     /// verdict again; a barrier for no members releases at once.
     pub(crate) fn start(&mut self) -> Vec<Command> {
-        match &self.verdict {
-            Some(verdict) => vec![Command::Notify(verdict.clone())],
+        match self.verdict.clone() {
+            Some(verdict) => self.tell(verdict),
             None => self.decide(),
         }
     }
@@ -84,31 +90,66 @@ impl Barrier {
         &self.arrived
     }
 
+    /// Returns the members that are not to start: those that have arrived, and all once there is a
+    /// verdict.
+    pub(crate) fn settled_members(&self) -> IndexSet {
+        match self.verdict {
+            Some(_) => IndexSet::full(self.arrived.size),
+            None => self.arrived.clone(),
+        }
+    }
+
     /// Notes an arrival; returns whether it is the first one of `index`.
     fn note(&mut self, index: Index, outcome: &Outcome) -> bool {
         let first = self.arrived.insert(index);
         if let Some(failure) = outcome.failure()
             && first
-            && !self.settled
-            && !matches!(self.broken, Some(Verdict::Broken { index: lowest, .. }) if lowest < index)
         {
-            self.broken = Some(Verdict::Broken {
-                index,
-                failure: Box::new(failure.clone()),
-            });
+            self.failed += 1;
+            let is_lowest = !matches!(self.broken, Some(Verdict::Broken { index: lowest, .. }) if lowest < index);
+            if is_lowest && !self.policy.is_settled() {
+                self.broken = Some(Verdict::Broken {
+                    index,
+                    failure: Box::new(failure.clone()),
+                });
+            }
         }
         first
     }
 
     fn decide(&mut self) -> Vec<Command> {
-        if !self.arrived.is_full() {
+        let Some(verdict) = self.decision() else {
             return Vec::new();
-        }
-        let verdict = self.broken.take().unwrap_or(Verdict::Released);
+        };
         self.verdict = Some(verdict.clone());
-        vec![
-            Command::Record(Record::Verdict(verdict.clone())),
-            Command::Notify(verdict),
-        ]
+        let mut commands = vec![Command::Record(Record::Verdict(verdict.clone()))];
+        commands.extend(self.tell(verdict));
+        commands
+    }
+
+    /// Returns the verdict as soon as no arrival can change it.
+    fn decision(&mut self) -> Option<Verdict> {
+        let IndexSet { size, len, .. } = self.arrived;
+        let succeeded = len - self.failed;
+        let has_failed = match self.policy {
+            GroupPolicy::FailFast if self.failed > 0 => true,
+            GroupPolicy::First(k) if succeeded >= k => false,
+            GroupPolicy::First(k) if size - self.failed < k => true,
+            _ if !self.arrived.is_full() => return None,
+            GroupPolicy::AtLeast(k) => succeeded < k,
+            _ => self.broken.is_some(),
+        };
+        let broken = self.broken.take().filter(|_| has_failed);
+        Some(broken.unwrap_or(Verdict::Released))
+    }
+
+    fn tell(&self, verdict: Verdict) -> Vec<Command> {
+        match self.arrived.is_full() {
+            true => vec![Command::Notify(Decision::Complete(verdict))],
+            false => vec![
+                Command::RevokeRest,
+                Command::Notify(Decision::Early(verdict)),
+            ],
+        }
     }
 }

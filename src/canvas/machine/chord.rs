@@ -2,7 +2,7 @@
 
 use super::effect::{ChildStart, Effect, Finish, Supervise};
 use super::group::{Group, MAX_RESTARTS};
-use super::{BODY, Index, IndexSet, Report, Verdict};
+use super::{BODY, Decision, Index, IndexSet, Report, Verdict};
 
 #[derive(Debug)]
 pub(crate) enum Chord {
@@ -16,11 +16,32 @@ pub(crate) enum Chord {
 }
 
 impl Chord {
-    /// Returns the chord of which these members have arrived. If all have, the barrier sends its
-    /// stored verdict again, which starts the body.
+    /// Returns the chord of which these members need no materialising. If it has a verdict on record,
+    /// the barrier sends that again, which starts the body.
     pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Effect>) {
         let (group, effects) = Group::recover(arrived, window);
         (Self::Header(group), effects)
+    }
+
+    /// Handles what the group of the header asks for: its end with a verdict starts the body, or is
+    /// the chord's.
+    fn of_header(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
+        let is_end = |effect: &mut Effect| matches!(effect, Effect::Finish(finish) if matches!(**finish, Finish::AsBarrier(_)));
+        if let Some(Effect::Finish(finish)) = effects.pop_if(is_end)
+            && let Finish::AsBarrier(verdict) = *finish
+        {
+            effects.push(match verdict {
+                Verdict::Released => {
+                    *self = Self::Body { restarts: 0 };
+                    Effect::Start(ChildStart::Body)
+                }
+                Verdict::Broken { failure, .. } => {
+                    *self = Self::Ended;
+                    Effect::finish(Finish::BrokenHeader(failure))
+                }
+            });
+        }
+        effects
     }
 }
 
@@ -33,7 +54,10 @@ impl Supervise for Chord {
 
     fn child_exited(&mut self, index: Index, lost: bool) -> Vec<Effect> {
         match self {
-            Self::Header(group) if index != BODY => group.child_exited(index, lost),
+            Self::Header(group) if index != BODY => {
+                let effects = group.child_exited(index, lost);
+                self.of_header(effects)
+            }
             Self::Body { restarts } if index == BODY && lost => {
                 *restarts += 1;
                 match *restarts <= MAX_RESTARTS {
@@ -53,23 +77,12 @@ impl Supervise for Chord {
         }
     }
 
-    fn decided(&mut self, verdict: Verdict) -> Vec<Effect> {
+    fn decided(&mut self, decision: Decision) -> Vec<Effect> {
         let Self::Header(group) = self else {
             return Vec::new();
         };
-        if group.is_revoked() {
-            return group.decided(verdict);
-        }
-        match verdict {
-            Verdict::Released => {
-                *self = Self::Body { restarts: 0 };
-                vec![Effect::Start(ChildStart::Body)]
-            }
-            Verdict::Broken { failure, .. } => {
-                *self = Self::Ended;
-                vec![Effect::finish(Finish::BrokenHeader(failure))]
-            }
-        }
+        let effects = group.decided(decision);
+        self.of_header(effects)
     }
 
     fn child_ended(&mut self, index: Index, report: Report) -> Vec<Effect> {

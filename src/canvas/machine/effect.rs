@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::fold_run::Run;
-use super::{BODY, ChildProgress, Index, PendingCallback, Record, Report, Verdict};
+use super::{BODY, ChildProgress, Decision, Index, PendingCallback, Record, Report, Verdict};
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 
 /// What a supervisor's machine asks for.
@@ -83,8 +83,9 @@ pub(crate) trait Supervise: fmt::Debug + Send {
     /// The actor of a child is gone; `lost`: before the child had reported.
     fn child_exited(&mut self, index: Index, lost: bool) -> Vec<Effect>;
 
-    /// The barrier has decided.
-    fn decided(&mut self, _verdict: Verdict) -> Vec<Effect> {
+    /// The barrier has decided. If it has done so early, the members that have not arrived are revoked:
+    /// none of them starts, and the supervisor goes on when those that run have ended.
+    fn decided(&mut self, _decision: Decision) -> Vec<Effect> {
         Vec::new()
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::effect::{ChildStart, Effect, Finish, Supervise};
 use super::fold_run::{Run, is_run, run_index};
 use super::group::{Group, MAX_RESTARTS};
-use super::{BODY, ChildProgress, Index, IndexSet, Record, Report, Verdict};
+use super::{BODY, ChildProgress, Decision, Index, IndexSet, Record, Report, Verdict};
 use crate::canvas::Order;
 use crate::canvas::freeze::Def;
 use crate::canvas::outcome::{Outcome, Value};
@@ -56,6 +56,8 @@ pub(crate) struct Intake {
     failed: Option<Outcome>,
     /// The progress of the next run before a restart.
     resumed: Option<ChildProgress>,
+    /// The barrier has decided: no member starts any more.
+    is_decided: bool,
 }
 
 impl Intake {
@@ -70,7 +72,12 @@ impl Intake {
         else {
             unreachable!("only a fold takes in outcomes")
         };
-        Self::new(*order, header.settled, size, Value::Inline(init.clone()))
+        Self::new(
+            *order,
+            header.policy.is_settled(),
+            size,
+            Value::Inline(init.clone()),
+        )
     }
 
     /// Returns the empty intake of `size` members.
@@ -86,6 +93,7 @@ impl Intake {
             broken: false,
             failed: None,
             resumed: None,
+            is_decided: false,
         }
     }
 
@@ -104,6 +112,7 @@ impl Intake {
                 self.resumed = Some(change);
             }
             Record::Folded { folded, acc } => self.advance(folded, acc),
+            Record::Verdict(_) => self.is_decided = true,
             _ => {}
         }
     }
@@ -203,7 +212,11 @@ impl Fold {
     /// Returns the fold with these outcomes. The barrier sends its stored verdict again.
     pub(crate) fn recover(intake: Intake, window: u64) -> (Self, Vec<Effect>) {
         let limit = intake.limit(window);
-        let (group, mut effects) = Group::recover_below(intake.arrived.clone(), window, limit);
+        let taken = match intake.is_decided {
+            true => IndexSet::full(intake.size),
+            false => intake.arrived.clone(),
+        };
+        let (group, mut effects) = Group::recover_below(taken, window, limit);
         let mut fold = Self {
             intake,
             group,
@@ -219,13 +232,17 @@ impl Fold {
         (fold, effects)
     }
 
-    /// Handles what the group of the members asks for. If nothing of it runs any more because the fold is
-    /// revoked, the fold ends when its run has.
-    fn of_members(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
-        if effects == [Effect::finish(Finish::Revoked)] {
-            self.is_alone = true;
-            return self.advance_runs();
+    /// Handles what the group of the members asks for. If nothing of it runs any more, because the fold is
+    /// revoked or the barrier has decided early, the fold ends when its run has.
+    fn of_members(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
+        match effects.pop_if(|effect| matches!(effect, Effect::Finish(_))) {
+            Some(Effect::Finish(finish)) => match *finish {
+                Finish::AsBarrier(verdict) => self.verdict = Some(verdict),
+                _ => self.is_alone = true,
+            },
+            _ => return effects,
         }
+        effects.extend(self.advance_runs());
         effects
     }
 
@@ -318,12 +335,20 @@ impl Supervise for Fold {
         self.of_members(effects)
     }
 
-    fn decided(&mut self, verdict: Verdict) -> Vec<Effect> {
-        if self.verdict.is_some() {
+    fn decided(&mut self, decision: Decision) -> Vec<Effect> {
+        if self.verdict.is_some() || self.ended {
             return Vec::new();
         }
-        self.verdict = Some(verdict);
-        self.advance_runs()
+        match decision {
+            Decision::Early(_) => {
+                let effects = self.group.decided(decision);
+                self.of_members(effects)
+            }
+            Decision::Complete(verdict) => {
+                self.verdict = Some(verdict);
+                self.advance_runs()
+            }
+        }
     }
 
     /// Handles the end of a run of the function.

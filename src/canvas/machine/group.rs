@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::effect::{ChildStart, Effect, Finish, Supervise};
-use super::{Index, IndexSet, Report, Verdict};
+use super::{Decision, Index, IndexSet, Report, Verdict};
 use crate::canvas::id::Id;
 use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 
@@ -26,11 +26,14 @@ pub(crate) struct Group {
     restarts: HashMap<Index, u32>,
     /// No member starts any more, and the materialised members are about to end.
     revoked: bool,
+    /// An early verdict: the other members are revoked, and the group ends with it when those that
+    /// are materialised have ended.
+    verdict: Option<Verdict>,
     ended: bool,
 }
 
 impl Group {
-    /// Returns the group of which these members have arrived.
+    /// Returns the group of which these members need no materialising.
     pub(crate) fn recover(arrived: IndexSet, window: u64) -> (Self, Vec<Effect>) {
         Self::recover_below(arrived, window, Index::MAX)
     }
@@ -51,20 +54,27 @@ impl Group {
             limit,
             restarts: HashMap::new(),
             revoked: false,
+            verdict: None,
             ended: false,
         };
         let commands = group.fill();
         (group, commands)
     }
 
-    pub(crate) fn is_revoked(&self) -> bool {
-        self.revoked
+    /// Returns whether no other member starts and the group ends with its last materialised one.
+    fn is_ending(&self) -> bool {
+        self.revoked || self.verdict.is_some()
     }
 
     fn fill(&mut self) -> Vec<Effect> {
-        if self.revoked {
+        if self.is_ending() {
             let is_last = self.alive.len == 0 && !std::mem::replace(&mut self.ended, true);
-            let end = is_last.then(|| Effect::finish(Finish::Revoked));
+            let end = is_last.then(|| {
+                Effect::finish(match self.verdict.take().filter(|_| !self.revoked) {
+                    Some(verdict) => Finish::AsBarrier(verdict),
+                    None => Finish::Revoked,
+                })
+            });
             return end.into_iter().collect();
         }
         let mut effects = Vec::new();
@@ -82,7 +92,7 @@ impl Group {
 
     /// Lets members below `limit` start.
     pub(crate) fn raise(&mut self, limit: Index) -> Vec<Effect> {
-        if limit <= self.limit {
+        if limit <= self.limit || self.is_ending() {
             return Vec::new();
         }
         self.limit = limit;
@@ -100,7 +110,7 @@ impl Supervise for Group {
         if self.ended || !self.alive.contains(index) {
             return Vec::new();
         }
-        if lost && !self.revoked {
+        if lost && !self.is_ending() {
             let restarts = self.restarts.entry(index).or_default();
             *restarts += 1;
             if *restarts <= MAX_RESTARTS {
@@ -119,13 +129,22 @@ impl Supervise for Group {
         self.window = window;
     }
 
-    fn decided(&mut self, verdict: Verdict) -> Vec<Effect> {
-        if std::mem::replace(&mut self.ended, true) {
+    fn decided(&mut self, decision: Decision) -> Vec<Effect> {
+        if self.verdict.is_some() || self.ended {
             return Vec::new();
         }
-        match self.revoked {
-            true => vec![Effect::finish(Finish::Revoked)],
-            false => vec![Effect::finish(Finish::AsBarrier(verdict))],
+        match decision {
+            Decision::Early(verdict) => {
+                self.verdict = Some(verdict);
+                self.fill()
+            }
+            Decision::Complete(verdict) => {
+                self.ended = true;
+                match self.revoked {
+                    true => vec![Effect::finish(Finish::Revoked)],
+                    false => vec![Effect::finish(Finish::AsBarrier(verdict))],
+                }
+            }
         }
     }
 

@@ -37,7 +37,7 @@ pub(crate) const BODY: Index = Index::MAX;
 pub(crate) enum Record {
     /// The progress of child `index`.
     Child { index: Index, change: ChildProgress },
-    /// All members have ended: the barrier's decision, stored once and never made again.
+    /// The barrier's decision, stored once and never made again.
     Verdict(Verdict),
     /// The list upstream has `size` elements; member 0 is numbered `first`.
     Expanded { first: Seq, size: u64 },
@@ -168,16 +168,27 @@ pub(crate) enum Purpose {
     Replacement,
 }
 
-/// The decision of a barrier when its last member has arrived.
+/// The decision of a barrier: when its last member has arrived, or before, if the group's policy says
+/// so. Members that have not arrived by then are left out: they are revoked, and have no records of
+/// their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Verdict {
-    /// All members have succeeded.
+    /// All members have succeeded, or as many as the policy asks for.
     Released,
-    /// At least one member has failed; this one has the lowest index of them.
+    /// A member has failed, or too many have; this one has the lowest index of them.
     Broken {
         index: Index,
         failure: Box<TaskFailure>,
     },
+}
+
+/// What a barrier tells its supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// All members have arrived.
+    Complete(Verdict),
+    /// Members that have not arrived are left out.
+    Early(Verdict),
 }
 
 /// A callback that is to run because of an outcome.
@@ -272,6 +283,27 @@ impl IndexSet {
             self.len += 1;
         }
         new
+    }
+
+    /// Returns the set of all indices below `size`.
+    pub(crate) fn full(size: u64) -> Self {
+        let mut all = Self::new(size);
+        all.fill();
+        all
+    }
+
+    /// Adds all indices.
+    pub(crate) fn fill(&mut self) {
+        self.words.fill(u64::MAX);
+        if let (Some(last), 1..) = (self.words.last_mut(), self.size % 64) {
+            *last = (1 << (self.size % 64)) - 1;
+        }
+        self.len = self.size;
+    }
+
+    /// Returns how many indices are not in the set.
+    pub(crate) fn missing(&self) -> u64 {
+        self.size - self.len
     }
 
     pub(crate) fn remove(&mut self, index: Index) {

@@ -4,6 +4,7 @@
 
 mod fold;
 mod life;
+mod policies;
 mod retry;
 mod revocation;
 
@@ -17,9 +18,12 @@ use super::effect::{ChildStart, Effect, Finish, Supervise};
 use super::group::{Group, MAX_RESTARTS};
 use super::task::{self, AttemptOutcome, Now, Retry, Schedule, Task};
 use super::workflow::{self, ROOT, Workflow};
-use super::{BODY, ChildProgress, Index, IndexSet, PendingCallback, Record, Report, Verdict};
+use super::{
+    BODY, ChildProgress, Decision, Index, IndexSet, PendingCallback, Record, Report, Verdict,
+};
 use crate::canvas::admission::queue::Queue;
 use crate::canvas::freeze::{Def, Node};
+use crate::canvas::group_policy::GroupPolicy;
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::outcome::{FailureKind, Outcome, TaskFailure, Value};
 use crate::canvas::payload::Payload;
@@ -37,6 +41,13 @@ fn failure(n: u64) -> Box<TaskFailure> {
 
 fn report(outcome: Outcome) -> Report {
     outcome.into()
+}
+
+fn all_or_settled(settled: bool) -> GroupPolicy {
+    match settled {
+        true => GroupPolicy::Settled,
+        false => GroupPolicy::All,
+    }
 }
 
 fn permutations(size: u64) -> Vec<Vec<Index>> {
@@ -133,7 +144,7 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn open(spec: &'a Spec, batches: Vec<Vec<Record>>) -> Self {
-        let mut barrier = Barrier::new(spec.size, spec.settled);
+        let mut barrier = Barrier::new(spec.size, all_or_settled(spec.settled));
         for record in batches.iter().flatten() {
             barrier.replay(record);
         }
@@ -237,7 +248,7 @@ impl<'a> World<'a> {
     }
 
     fn decided(&mut self, verdict: Verdict) {
-        let effects = self.supervisor.decided(verdict);
+        let effects = self.supervisor.decided(Decision::Complete(verdict));
         self.supervise(effects);
     }
 
@@ -250,7 +261,8 @@ impl<'a> World<'a> {
             match command {
                 barrier::Command::Record(record) => batch.push(record),
                 barrier::Command::Launch(_) => unreachable!("no callbacks here"),
-                barrier::Command::Notify(verdict) => decided = Some(verdict),
+                barrier::Command::Notify(Decision::Complete(verdict)) => decided = Some(verdict),
+                early => panic!("unexpected {early:?}"),
             }
         }
         if !batch.is_empty() {
@@ -444,7 +456,7 @@ fn a_lost_body_is_started_again_three_times_and_then_abandoned() {
         "there was no body yet"
     );
     assert_eq!(
-        chord.decided(Verdict::Released),
+        chord.decided(Decision::Complete(Verdict::Released)),
         [Effect::Start(ChildStart::Body)]
     );
     for _ in 0..MAX_RESTARTS {

@@ -31,6 +31,7 @@ const FEATURES: &[&str] = &[
     CONTROLS,
     TASK_UPDATES,
     SCHEDULES,
+    GROUP_POLICIES,
     SIGNATURE_OPTIONS,
 ];
 
@@ -48,6 +49,10 @@ pub(crate) const TASK_UPDATES: &str = "task-updates";
 
 /// The addition of [records of entries](super::schedules) of schedules.
 pub(crate) const SCHEDULES: &str = "schedules";
+
+/// The addition of [policies](crate::canvas::group_policy::GroupPolicy) of groups that decide early or
+/// bear failures.
+pub(crate) const GROUP_POLICIES: &str = "group-policies";
 
 /// The addition of [rates, keys and stamps](crate::canvas::stored_options) in the options of tasks.
 pub(crate) const SIGNATURE_OPTIONS: &str = "signature-options";

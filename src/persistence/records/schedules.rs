@@ -63,7 +63,7 @@ pub(crate) fn freeze(
         ));
     }
     let pages = DefinitionPages::new(Id::from(Uuid::nil()), canvas, None, catalogue);
-    let (records, Definition { header, root }) = pages.all()?;
+    let (records, Definition { header, root, .. }) = pages.all()?;
     let work = Work {
         root,
         next: header.next,

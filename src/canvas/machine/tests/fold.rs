@@ -116,7 +116,7 @@ fn current(fold: &Fold) -> Option<Run> {
 
 impl<'a> World<'a> {
     fn open(spec: &'a Spec, batches: Vec<Vec<Record>>) -> Self {
-        let mut barrier = Barrier::new(spec.size, spec.settled);
+        let mut barrier = Barrier::new(spec.size, all_or_settled(spec.settled));
         let mut intake = Intake::new(spec.order, spec.settled, spec.size, list(&[]));
         let mut folded = 0;
         for record in batches.iter().flatten() {
@@ -193,15 +193,16 @@ impl<'a> World<'a> {
                     }
                 }
                 barrier::Command::Launch(_) => unreachable!("no callbacks here"),
-                barrier::Command::Notify(verdict) => {
+                barrier::Command::RevokeRest => unreachable!("all members are waited for"),
+                barrier::Command::Notify(decision) => {
                     self.batches.push(std::mem::take(&mut batch));
                     for (index, outcome) in arrived.drain(..) {
                         let commands = self.fold.member_arrived(index, outcome);
                         self.perform(commands);
                     }
-                    let commands = self.fold.decided(verdict.clone());
+                    let commands = self.fold.decided(decision.clone());
                     self.perform(commands);
-                    assert_eq!(self.fold.decided(verdict), []);
+                    assert_eq!(self.fold.decided(decision), []);
                 }
             }
         }
@@ -277,7 +278,8 @@ impl<'a> World<'a> {
             );
             assert_eq!(self.fold.child_exited(index, true), []);
         }
-        assert_eq!(self.fold.decided(Verdict::Released), []);
+        let released = Decision::Complete(Verdict::Released);
+        assert_eq!(self.fold.decided(released), []);
         let end = report(Outcome::Success(list(&[])));
         let late = self.fold.child_ended(run_index(self.folded), end);
         assert_eq!(late, []);
@@ -411,7 +413,8 @@ fn a_lost_run_is_started_again_three_times_and_then_given_up() {
     let effects = fold.child_ended(index, report(failed.clone()));
     assert!(matches!(&effects[..], [Effect::Record(_)]), "{effects:?}");
     let finish = Effect::finish(Finish::With(failed));
-    assert_eq!(fold.decided(Verdict::Released), [finish]);
+    let released = Decision::Complete(Verdict::Released);
+    assert_eq!(fold.decided(released), [finish]);
 }
 
 #[test]

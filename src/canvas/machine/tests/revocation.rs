@@ -31,7 +31,7 @@ impl Revoked {
             }
         };
         let mut group = Self {
-            barrier: Barrier::new(spec.size, spec.settled),
+            barrier: Barrier::new(spec.size, all_or_settled(spec.settled)),
             supervisor,
             alive: BTreeSet::new(),
             revoked: false,
@@ -65,7 +65,7 @@ impl Revoked {
     }
 
     fn decided(&mut self, verdict: Verdict) {
-        let effects = self.supervisor.decided(verdict);
+        let effects = self.supervisor.decided(Decision::Complete(verdict));
         self.perform(effects);
     }
 
@@ -74,7 +74,7 @@ impl Revoked {
         self.alive.remove(&index);
         let commands = self.barrier.arrive(index, outcome.into());
         let verdict = commands.into_iter().find_map(|command| match command {
-            barrier::Command::Notify(verdict) => Some(verdict),
+            barrier::Command::Notify(Decision::Complete(verdict)) => Some(verdict),
             _ => None,
         });
         for _ in 0..2 {
@@ -190,7 +190,7 @@ fn a_fold_revoked_at_any_point_ends_when_its_members_and_its_run_have() {
                     }
                     effects_after.retain(|effect| !matches!(effect, Effect::Record(_)));
                     assert_eq!(effects_after, [revoked()]);
-                    assert_eq!(machine.decided(Verdict::Released), []);
+                    assert_eq!(machine.decided(Decision::Complete(Verdict::Released)), []);
                 }
             }
         }

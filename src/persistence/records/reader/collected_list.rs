@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Reader, missing};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Index, Purpose, Record};
-use crate::canvas::outcome::{Outcome, Value};
+use crate::canvas::outcome::{ListOf, Outcome, Value};
 use crate::canvas::payload::Payload;
 use crate::persistence::StoreError;
 use crate::persistence::records::codec::{self, LineContent};
@@ -22,6 +22,7 @@ const BATCH: usize = 1_024;
 #[derive(Clone)]
 pub(crate) struct CollectedList {
     group: Id,
+    of: ListOf,
     locations: Arc<Locations>,
     /// The number of outcomes that have not been taken.
     left: u64,
@@ -38,12 +39,18 @@ struct Locations {
     of_member: Vec<u32>,
 }
 
-/// The position of a member that has not ended.
+/// The position of a member that is not in the list.
 const NOWHERE: u32 = u32::MAX;
 
 impl CollectedList {
-    /// Opens the list of `group`, which had `size` members at first, all of which have ended.
-    pub(crate) fn open(reader: &Reader, group: Id, size: u64) -> Result<Self, StoreError> {
+    /// Opens the list of `group`, which had `size` members at first. All of them have ended, unless it is a
+    /// list [of successes](ListOf::Successes).
+    pub(crate) fn open(
+        reader: &Reader,
+        group: Id,
+        size: u64,
+        of: ListOf,
+    ) -> Result<Self, StoreError> {
         let size = size as usize;
         let mut locations = Locations {
             segments: Vec::new(),
@@ -51,19 +58,22 @@ impl CollectedList {
         };
         // Most groups are small: for them, this pass is the only one.
         let mut first: Vec<Option<Outcome>> = vec![None; size.min(BATCH)];
-        let mut left = size as u64;
+        let mut left = 0;
         for segment in reader.segments_after(group, None) {
             let (key, value) = segment?;
             let position = locations.segments.len() as u32;
             locations.segments.push(location_of(group, &key)?);
             let value = Payload::from(value);
             for line in codec::lines(&key, value.bytes())? {
-                let Some(end) = End::of(line?) else { continue };
+                let Some(end) = End::in_list(line?, of) else {
+                    continue;
+                };
                 let index = end.index as usize;
                 if locations.of_member.get(index) != Some(&NOWHERE) {
                     continue;
                 }
                 locations.of_member[index] = position;
+                left += 1;
                 if let Ending::Outcome(outcome @ Outcome::Success(Value::Extended { .. })) =
                     &end.with
                 {
@@ -76,15 +86,15 @@ impl CollectedList {
                 }
             }
         }
-        if let Some(index) = locations
-            .of_member
-            .iter()
-            .position(|position| *position == NOWHERE)
+        let mut of_member = locations.of_member.iter();
+        if of != ListOf::Successes
+            && let Some(index) = of_member.position(|position| *position == NOWHERE)
         {
             return Err(missing(group, &format!("outcome of member {index}")));
         }
         let mut list = Self {
             group,
+            of,
             locations: Arc::new(locations),
             left,
             next: first.len(),
@@ -105,11 +115,11 @@ impl CollectedList {
 
     /// Returns the next outcome. After an error the further results are meaningless.
     pub(crate) fn next(&mut self, reader: &Reader) -> Option<Result<Outcome, StoreError>> {
-        if self.ready.is_empty()
-            && self.next < self.locations.of_member.len()
-            && let Err(error) = self.read_batch(reader)
-        {
-            return Some(Err(error));
+        // (A batch of members that have all failed is no part of a list of successes.)
+        while self.ready.is_empty() && self.next < self.locations.of_member.len() {
+            if let Err(error) = self.read_batch(reader) {
+                return Some(Err(error));
+            }
         }
         let outcome = self.ready.pop_front()?;
         self.left -= 1;
@@ -122,6 +132,7 @@ impl CollectedList {
         let mut segments = self.locations.of_member[from..to].to_vec();
         segments.sort_unstable();
         segments.dedup();
+        segments.retain(|segment| *segment != NOWHERE);
         let mut batch = vec![None; to - from];
         for segment in segments {
             let (commit, part) = self.locations.segments[segment as usize];
@@ -130,7 +141,9 @@ impl CollectedList {
             let value = value.ok_or_else(|| missing(self.group, "segment of its stream"))?;
             let value = Payload::from(value);
             for line in codec::lines(&key, value.bytes())? {
-                let Some(end) = End::of(line?) else { continue };
+                let Some(end) = End::in_list(line?, self.of) else {
+                    continue;
+                };
                 let slot = (end.index as usize).checked_sub(from);
                 if let Some(slot @ None) = slot.and_then(|at| batch.get_mut(at)) {
                     *slot = Some(end.into_outcome(&value));
@@ -148,13 +161,14 @@ impl CollectedList {
     ) -> Result<(), StoreError> {
         let mut all = Vec::new();
         for outcome in batch {
-            let outcome = outcome.ok_or_else(|| missing(self.group, "outcome of a member"))?;
             match outcome {
-                Outcome::Success(Value::Extended { .. }) => {
+                None if self.of == ListOf::Successes => {}
+                None => return Err(missing(self.group, "outcome of a member")),
+                Some(outcome @ Outcome::Success(Value::Extended { .. })) => {
                     reader.flatten(self.group.root(), outcome, &mut all)?;
                     self.ready.extend(all.drain(..));
                 }
-                outcome => self.ready.push_back(outcome),
+                Some(outcome) => self.ready.push_back(outcome),
             }
         }
         Ok(())
@@ -188,6 +202,16 @@ impl<'a> End<'a> {
             _ => return None,
         };
         Some(Self { index, with })
+    }
+
+    /// Returns the end of a member that is in such a list.
+    fn in_list(line: LineContent<'a>, of: ListOf) -> Option<Self> {
+        let end = Self::of(line)?;
+        let has_failed = matches!(
+            end.with,
+            Ending::Outcome(Outcome::Failure(_) | Outcome::Revoked(_))
+        );
+        (of != ListOf::Successes || !has_failed).then_some(end)
     }
 
     /// Converts to an outcome that shares the bytes of the segment.
@@ -278,7 +302,7 @@ mod tests {
     }
 
     fn values(reader: &Reader, group: Id, size: u64) -> Vec<u64> {
-        let mut list = CollectedList::open(reader, group, size).unwrap();
+        let mut list = CollectedList::open(reader, group, size, ListOf::Values).unwrap();
         assert_eq!(list.len(), size);
         let mut values = Vec::new();
         while let Some(outcome) = list.next(reader) {
@@ -317,7 +341,7 @@ mod tests {
     #[test]
     fn a_member_without_an_outcome_is_an_error() {
         let (reader, group) = stored(&[vec![0, 2]]);
-        let error = CollectedList::open(&reader, group, 3)
+        let error = CollectedList::open(&reader, group, 3, ListOf::Outcomes)
             .err()
             .unwrap()
             .to_string();
@@ -327,7 +351,7 @@ mod tests {
     #[test]
     fn the_list_holds_four_bytes_per_member() {
         let (reader, group) = stored(&[(0..4_000).collect()]);
-        let list = CollectedList::open(&reader, group, 4_000).unwrap();
+        let list = CollectedList::open(&reader, group, 4_000, ListOf::Values).unwrap();
         assert_eq!(size_of_val(&list.locations.of_member[..]), 16_000);
         assert!(list.locations.segments.len() < 40);
         assert_eq!(list.ready.len(), BATCH);

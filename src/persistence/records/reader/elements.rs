@@ -6,7 +6,7 @@ use super::collected_list::CollectedList;
 use super::{Reader, missing};
 use crate::canvas::freeze::{FanOutDef, Members};
 use crate::canvas::id::Id;
-use crate::canvas::outcome::Value;
+use crate::canvas::outcome::{ListOf, Value};
 use crate::canvas::payload::Payload;
 use crate::persistence::StoreError;
 use crate::persistence::records::codec::{self, Kind};
@@ -18,7 +18,8 @@ const READ: usize = 64 * 1_024;
 /// Why the elements of a value cannot be read.
 #[derive(Debug)]
 pub(crate) enum ElementsError {
-    NotAList(String),
+    /// The value is no list, or has fewer elements than the policy of the group needs.
+    Unusable(String),
     Store(StoreError),
 }
 
@@ -35,7 +36,7 @@ pub(crate) enum Elements {
     /// The outcomes of a group's members, each as a `Result` or only its value.
     Gathered {
         list: CollectedList,
-        settled: bool,
+        of: ListOf,
     },
     ValueList(ValueList),
 }
@@ -79,10 +80,9 @@ impl Elements {
     /// Opens the elements of a value of workflow `root`.
     pub(crate) fn open(reader: &Reader, root: Id, value: &Value) -> Result<Self, ElementsError> {
         let mut list = match value {
-            Value::Gathered { seq, size, settled } => {
-                let list = CollectedList::open(reader, root.node(*seq), *size)?;
-                let settled = *settled;
-                return Ok(Self::Gathered { list, settled });
+            Value::Gathered { seq, size, of } => {
+                let list = CollectedList::open(reader, root.node(*seq), *size, *of)?;
+                return Ok(Self::Gathered { list, of: *of });
             }
             Value::Extended { own, .. } => return Self::open(reader, root, own),
             Value::Inline(payload) => ValueList::new(root, payload.clone(), 0, 0),
@@ -117,10 +117,11 @@ impl Elements {
     /// Returns the next element. After an error the further results are meaningless.
     pub(crate) fn next(&mut self, reader: &Reader) -> Option<Result<Payload, ElementsError>> {
         match self {
-            Self::Gathered { list, settled } => {
+            Self::Gathered { list, of } => {
                 let outcome = list.next(reader)?;
                 let root = list.group().root();
-                let element = outcome.and_then(|one| reader.element(root, &one, *settled));
+                let element =
+                    outcome.and_then(|one| reader.element(root, &one, *of == ListOf::Outcomes));
                 Some(element.map_err(ElementsError::Store))
             }
             Self::ValueList(list) if list.left == 0 => None,
@@ -151,7 +152,7 @@ impl ValueList {
 
     fn begin(&mut self, reader: &Reader) -> Result<(), ElementsError> {
         self.read_on(reader)?;
-        let (count, elements) = self.buffer.list().map_err(ElementsError::NotAList)?;
+        let (count, elements) = self.buffer.list().map_err(ElementsError::Unusable)?;
         self.left = u64::from(count);
         self.buffer = elements;
         Ok(())
@@ -167,7 +168,7 @@ impl ValueList {
                 }
                 // The element may be in the buffer in part.
                 Err(_) if self.unread > 0 => self.read_on(reader)?,
-                Err(error) => return Err(ElementsError::NotAList(error)),
+                Err(error) => return Err(ElementsError::Unusable(error)),
             }
         }
     }

@@ -54,6 +54,12 @@ impl MemberCounts {
                     }
                     ChildProgress::Started(_) => {}
                 },
+                // Members without an outcome are left out: they are revoked.
+                RecordSummary::Record(Record::Verdict(_)) => {
+                    self.failed += self.ended.missing();
+                    self.ended.fill();
+                    self.running.clear();
+                }
                 RecordSummary::Record(_) => {}
             }
         }

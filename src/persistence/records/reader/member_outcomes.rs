@@ -2,13 +2,14 @@
 
 use super::collected_list::End;
 use super::find::{Link, NodeLocation, Step};
-use super::{Reader, Resolution};
+use super::{MemberCursor, Reader, Resolution};
 use crate::canvas::freeze::FanOutDef;
 use crate::canvas::id::Id;
-use crate::canvas::outcome::{Outcome, Value};
+use crate::canvas::machine::Record;
+use crate::canvas::outcome::{Outcome, TaskFailure, Value};
 use crate::canvas::payload::Payload;
 use crate::persistence::StoreError;
-use crate::persistence::records::codec;
+use crate::persistence::records::codec::{self, LineContent};
 
 impl Reader {
     /// Returns the outcome of each member of a group, chord or fold, `None` for one that has not
@@ -21,20 +22,35 @@ impl Reader {
         fan: &FanOutDef,
     ) -> Result<Option<Vec<Option<Outcome>>>, StoreError> {
         let group = root.node(of.node.seq);
-        let Some((_, size)) = self.expansion(group, fan)? else {
+        let Some((first, size)) = self.expansion(group, fan)? else {
             return Ok(None);
         };
         let mut outcomes: Vec<Option<Outcome>> = vec![None; size as usize];
+        let mut is_decided = false;
         for segment in self.segments_after(group, None) {
             let (key, value) = segment?;
             let value = Payload::from(value);
             for line in codec::lines(&key, value.bytes())? {
-                let Some(end) = End::of(line?) else { continue };
+                let line = line?;
+                is_decided |= matches!(line, LineContent::Record(Record::Verdict(_)));
+                let Some(end) = End::of(line) else { continue };
                 // (The first outcome of a member counts, and the body is no member.)
                 if let Some(slot @ None) = outcomes.get_mut(end.index as usize) {
                     *slot = Some(own(end.into_outcome(&value)));
                 }
             }
+        }
+        if is_decided {
+            // The verdict has left out the others.
+            let mut cursor = MemberCursor::new(group, first);
+            for (index, slot) in (0..).zip(&mut outcomes) {
+                if slot.is_none() {
+                    let member = cursor.get(self, fan, index)?;
+                    let failure = TaskFailure::revoked(root.node(member.seq), member.name());
+                    *slot = Some(Outcome::Revoked(failure));
+                }
+            }
+            return Ok(Some(outcomes));
         }
         // Members that never ran end with what is above them.
         if let Some(index) = outcomes.iter().position(Option::is_none)

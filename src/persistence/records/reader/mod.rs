@@ -27,7 +27,7 @@ use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::freeze::Node;
 use crate::canvas::id::Id;
 use crate::canvas::machine::fold_run::is_run;
-use crate::canvas::machine::{BODY, ChildProgress, Index, Record};
+use crate::canvas::machine::{BODY, ChildProgress, Index, Record, is_member};
 use crate::canvas::outcome::Outcome;
 use crate::canvas::quarantine::Suspect;
 use crate::canvas::task_update::TaskUpdate;
@@ -316,6 +316,35 @@ impl Reader {
         Ok(None)
     }
 
+    /// Returns how far child `index` of supervisor `stream` has got. (See
+    /// [`last_change`](Self::last_change), which it is apart from members that are left out.)
+    fn child_status(&self, stream: Id, index: Index) -> Result<ChildStatus, StoreError> {
+        let mut is_decided = false;
+        for segment in self.segments_after(stream, None).rev() {
+            let (key, segment) = segment?;
+            for record in codec::segment_records(&key, &segment)?.into_iter().rev() {
+                match record {
+                    // Among the records of a group or a header, after those of all members.
+                    Record::Verdict(_) => is_decided = is_member(index),
+                    Record::Child { index: of, change }
+                        if of == index || index == BODY && is_run(of) =>
+                    {
+                        return Ok(match change {
+                            ChildProgress::Done(_) => ChildStatus::At(change),
+                            _ if is_decided => ChildStatus::LeftOut,
+                            change => ChildStatus::At(change),
+                        });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(match is_decided {
+            true => ChildStatus::LeftOut,
+            false => ChildStatus::Unstarted,
+        })
+    }
+
     fn record<T: serde::de::DeserializeOwned>(
         &self,
         kind: Kind,
@@ -326,6 +355,17 @@ impl Reader {
             .map(|record| codec::decode(kind, key, &record))
             .transpose()
     }
+}
+
+/// How far the records of a supervisor say that one of its children has got.
+#[derive(Debug)]
+enum ChildStatus {
+    /// No record is about it.
+    Unstarted,
+    /// This is the latest record of it.
+    At(ChildProgress),
+    /// The barrier has decided before this member had ended, which revoked it.
+    LeftOut,
 }
 
 fn missing(id: Id, what: &str) -> StoreError {

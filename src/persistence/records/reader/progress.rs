@@ -5,9 +5,9 @@ use std::ops::Range;
 use super::find::{NodeLocation, Step};
 use super::{Reader, Resolution};
 use crate::canvas::freeze::{Def, FanOutDef, Members, Node};
-use crate::canvas::id::{Id, Seq};
+use crate::canvas::id::{Id, Seq, WORKFLOW_STREAM};
 use crate::canvas::machine::workflow::ROOT;
-use crate::canvas::machine::{BODY, ChildProgress, Record};
+use crate::canvas::machine::{BODY, ChildProgress, Record, is_member};
 use crate::canvas::revocation::NodeKey;
 use crate::persistence::StoreError;
 use crate::persistence::records::{codec, keys};
@@ -186,6 +186,14 @@ impl NodeLocation {
     fn owners(&self) -> impl Iterator<Item = &Step> {
         let len = self.path.len().saturating_sub(2);
         self.path[..len].iter()
+    }
+
+    /// Returns whether it is a member of group `seq`, or within one. A callback is not: it runs whether or
+    /// not the node that launched it is revoked.
+    pub(crate) fn is_below_member(&self, seq: Seq) -> bool {
+        let from_below = self.path.iter().rev();
+        let mut steps = from_below.take_while(|step| step.stream != WORKFLOW_STREAM);
+        steps.any(|step| step.stream == seq && is_member(step.index))
     }
 
     /// Returns whether it is one of these nodes, or within one.

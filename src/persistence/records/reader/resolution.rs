@@ -1,11 +1,11 @@
 //! The resolution of a node, and its state.
 
-use super::Reader;
 use super::find::{Link, NodeLocation, Step};
+use super::{ChildStatus, Reader};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
 use crate::canvas::machine::{ChildProgress, Record};
-use crate::canvas::outcome::Outcome;
+use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::canvas::state::State;
 use crate::canvas::time::Moment;
 use crate::persistence::StoreError;
@@ -43,9 +43,10 @@ impl Reader {
             resolution = match above {
                 0 => self.ended(root)?.map(|ended| ended.outcome),
                 _ if step.link == Link::Last => None,
-                _ => match self.last_change(root.node(step.stream), step.index)? {
-                    Some(ChildProgress::Done(outcome)) => Some(outcome),
-                    _ => None,
+                _ => match self.child_status(root.node(step.stream), step.index)? {
+                    ChildStatus::At(ChildProgress::Done(outcome)) => Some(outcome),
+                    ChildStatus::LeftOut => Some(self.left_out(root.node(step.seq))?),
+                    ChildStatus::At(_) | ChildStatus::Unstarted => None,
                 },
             }
             .map(Resolution::Ended);
@@ -78,6 +79,15 @@ impl Reader {
     }
 
     /// Returns whether the callback at `step` is recorded to run.
+    /// Returns the outcome of this node, a member that its group's verdict has left out.
+    fn left_out(&self, id: Id) -> Result<Outcome, StoreError> {
+        let location = self.find(id)?;
+        let name = location
+            .as_ref()
+            .map_or("", |location| location.node.name());
+        Ok(Outcome::Revoked(TaskFailure::revoked(id, name)))
+    }
+
     fn is_recorded(&self, root: Id, step: &Step) -> Result<bool, StoreError> {
         for record in self.records(root.node(step.stream)) {
             if let Record::Due { seq, .. } = record?

@@ -3,7 +3,7 @@
 use super::collected_list::CollectedList;
 use super::{Reader, missing};
 use crate::canvas::id::Id;
-use crate::canvas::outcome::{Outcome, Value};
+use crate::canvas::outcome::{ListOf, Outcome, Value};
 use crate::canvas::payload::{ListWriter, Payload};
 use crate::persistence::StoreError;
 use crate::persistence::records::codec::{self, Kind};
@@ -34,11 +34,11 @@ impl Reader {
             Value::Args { seq, len } => {
                 self.join(root.node(*seq), keys::ARGS, *len, out)?;
             }
-            Value::Gathered { seq, size, settled } => {
-                let mut list = CollectedList::open(self, root.node(*seq), *size)?;
+            Value::Gathered { seq, size, of } => {
+                let mut list = CollectedList::open(self, root.node(*seq), *size, *of)?;
                 out.begin(list.len() as usize);
                 while let Some(outcome) = list.next(self) {
-                    self.push(root, out, &outcome?, *settled)?;
+                    self.push(root, out, &outcome?, *of == ListOf::Outcomes)?;
                 }
             }
         }
