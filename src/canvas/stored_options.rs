@@ -15,19 +15,19 @@ use super::stamps::Stamps;
 enum Written<'a> {
     None,
     Some(&'a Options),
-    Extended(&'a Options, Extension<'a>),
+    Extended(&'a Options, Added<'a>),
 }
 
 #[derive(Deserialize)]
 enum Read {
     None,
     Some(Box<Options>),
-    Extended(Box<Options>, Extension<'static>),
+    Extended(Box<Options>, Added<'static>),
 }
 
 /// The options that the first stores did not have.
 #[derive(Serialize, Deserialize)]
-struct Extension<'a> {
+struct Added<'a> {
     rate_limit: Option<StoredRate>,
     limit_key: Option<Cow<'a, str>>,
     stamps: Cow<'a, Stamps>,
@@ -52,7 +52,7 @@ pub(crate) fn serialize<S: Serializer>(
     let written = match options.as_deref() {
         None => Written::None,
         Some(options) if are_extended(options) => {
-            let extension = Extension {
+            let extension = Added {
                 rate_limit: options.rate_limit.map(|rate| StoredRate {
                     starts: rate.starts(),
                     period_ms: rate.period_ms(),

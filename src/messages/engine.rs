@@ -31,7 +31,6 @@ pub(crate) enum EngineMessage {
     /// Lists the entries of all schedules.
     ListSchedules(oneshot::Sender<Vec<ScheduleEntry>>),
     Revoke(Revoke),
-    UsePolicies(UsePolicies),
     /// A running task waits for this workflow.
     Wanted(Id),
     Sweep(Sweep),
@@ -49,8 +48,6 @@ pub(crate) enum EngineMessage {
 pub(crate) struct Submit {
     pub(crate) root_id: Id,
     pub(crate) root: Node,
-    /// A group of the workflow has a policy that is an addition to the format.
-    pub(crate) uses_policies: bool,
     /// The encoded header, which is the commit marker.
     pub(crate) header: Vec<u8>,
     /// The first free node number.
@@ -78,13 +75,6 @@ pub(crate) struct FindByKey {
 pub(crate) struct Confirm {
     /// Dropped if the engine halts first.
     pub(crate) done: oneshot::Sender<Result<(), Error>>,
-}
-
-/// Notes in the store that groups have policies.
-#[derive(Debug)]
-pub(crate) struct UsePolicies {
-    /// Answered once that is durable. Dropped if the engine halts first.
-    pub(crate) done: oneshot::Sender<Result<()>>,
 }
 
 /// Starts the ready tasks of an app that was started paused.

@@ -16,7 +16,7 @@ use super::name_length::refuse_long_name;
 use super::{PayloadLimit, Task, TaskContext, TaskError, TaskOptions};
 use crate::canvas::admission::start_limits::{LimitName, Rule};
 use crate::canvas::binding;
-use crate::canvas::freeze::{Catalogue, SizeExceeded, TaskDef};
+use crate::canvas::freeze::{Catalogue, FormatAddition, SizeExceeded, TaskDef};
 use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::parameter::{Parameter, complete, usage};
 use crate::canvas::parked::{Misfit, NOT_REGISTERED};
@@ -259,8 +259,8 @@ pub(crate) struct Registry {
     payloads: PayloadLimit,
     data: AppData,
     limits: SharedLimits,
-    /// A canvas has been frozen with options of which stores have to know.
-    has_extended_options: AtomicBool,
+    /// The [additions to the format](FormatAddition) that a canvas has needed.
+    additions: [AtomicBool; FormatAddition::ALL.len()],
 }
 
 impl Registry {
@@ -323,12 +323,13 @@ impl Registry {
             payloads,
             data,
             limits,
-            has_extended_options: AtomicBool::new(false),
+            additions: Default::default(),
         })
     }
 
-    pub(crate) fn has_extended_options(&self) -> bool {
-        self.has_extended_options.load(Ordering::Relaxed)
+    /// Returns whether a canvas has needed this addition to the format.
+    pub(crate) fn is_used(&self, addition: FormatAddition) -> bool {
+        self.additions[addition as usize].load(Ordering::Relaxed)
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&'static Entry> {
@@ -378,8 +379,8 @@ impl Catalogue for Registry {
         self.check(name, "arguments", bytes)
     }
 
-    fn note_extended_options(&self) {
-        self.has_extended_options.store(true, Ordering::Relaxed);
+    fn note_addition(&self, addition: FormatAddition) {
+        self.additions[addition as usize].store(true, Ordering::Relaxed);
     }
 
     fn limits(&self, name: &str) -> TimeLimits {

@@ -140,7 +140,7 @@ impl EngineContext {
                     return;
                 }
                 self.count_pending(&mut journal);
-                self.note_extended_options(&mut journal);
+                self.note_additions(&mut journal);
                 self.store_starts(&mut journal);
                 self.store_updates(&mut journal);
                 self.0.commits.last.set(self.next_commit());

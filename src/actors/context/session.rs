@@ -8,6 +8,7 @@ use crate::actors::child::Child;
 use crate::actors::commit::journal::Journal;
 use crate::actors::scheduler;
 use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::freeze::FormatAddition;
 use crate::canvas::id::Id;
 use crate::canvas::time::Time;
 use crate::persistence::Pair;
@@ -77,13 +78,20 @@ impl EngineContext {
         }
     }
 
-    /// Notes that the store uses the additional options of signatures, beside the first records of
-    /// this session that may have some. (Pages that are staged before are no workflow yet.)
-    pub(super) fn note_extended_options(&self, journal: &mut Journal<Box<Child>>) {
-        if self.handle().registry.has_extended_options()
-            && let Some((key, record)) = self.add_addition(meta::SIGNATURE_OPTIONS)
-        {
-            journal.put(key, record);
+    /// Notes which additions to the format the canvases of this session need, in the first batch that
+    /// may have such a canvas. (Pages that are staged before are no workflow yet.)
+    pub(super) fn note_additions(&self, journal: &mut Journal<Box<Child>>) {
+        for of_canvas in FormatAddition::ALL {
+            if !self.handle().registry.is_used(of_canvas) {
+                continue;
+            }
+            let addition = match of_canvas {
+                FormatAddition::SignatureOptions => meta::SIGNATURE_OPTIONS,
+                FormatAddition::GroupPolicies => meta::GROUP_POLICIES,
+            };
+            if let Some((key, record)) = self.add_addition(addition) {
+                journal.put(key, record);
+            }
         }
     }
 

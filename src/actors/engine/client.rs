@@ -27,7 +27,7 @@ use crate::canvas::schedule::{Change, ScheduleEntry};
 use crate::error::{ControlError, Error, Result, SubmitError};
 use crate::messages::engine::{
     ChangeSchedule, Confirm, Control, EndPause, EngineMessage, FindByKey, Forget, Release, Revoke,
-    Shutdown, Submit, UsePolicies,
+    Shutdown, Submit,
 };
 use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::definition::Definition;
@@ -176,13 +176,6 @@ impl EngineHandle {
         answer.await.map_err(|_| self.view.stop_reason())
     }
 
-    /// Notes in the store that groups have policies, before the first of them is written: an older build
-    /// must not take their records for damaged ones.
-    pub(super) async fn use_policies(&self) -> Result<()> {
-        let used = |done| EngineMessage::UsePolicies(UsePolicies { done });
-        self.ask(used).await?
-    }
-
     async fn acquire(&self, when_full: WhenFull) -> Result<Reservation> {
         let admission = &self.view.admission;
         match when_full {
@@ -272,11 +265,7 @@ async fn send(
 
 fn submission(
     root_id: Id,
-    Definition {
-        header,
-        root,
-        uses_policies,
-    }: Definition,
+    Definition { header, root }: Definition,
     by: Option<Id>,
     staged: Staged,
     reservation: Reservation,
@@ -285,7 +274,6 @@ fn submission(
     Submit {
         root_id,
         root,
-        uses_policies,
         next: header.next,
         // The commit marker, which is written last.
         header: codec::encode(Kind::Head, &header),

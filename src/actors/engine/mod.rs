@@ -31,12 +31,9 @@ use super::event_queue::EventQueue;
 use crate::canvas::id::Id;
 use crate::canvas::time::{Earliest, Moment};
 use crate::error::Error;
-use crate::messages::engine::{
-    Confirm, Control, EndPause, EngineMessage, Shutdown, Sweep, UsePolicies,
-};
+use crate::messages::engine::{Confirm, Control, EndPause, EngineMessage, Shutdown, Sweep};
 use crate::messages::scheduler::{SetAlarm, Wake};
 use crate::messages::supervisor::{ChildEvent, ChildExited, EventsReady, Launch, RestartChild};
-use crate::persistence::records::meta;
 use crate::testing::hooks;
 
 /// The longest that a shutdown waits for the last commits.
@@ -172,11 +169,6 @@ impl Handler<EngineMessage> for EngineActor {
             EngineMessage::ListSchedules(done) => {
                 // The caller may have stopped waiting.
                 let _ = done.send(self.list_schedules());
-                Ok(())
-            }
-            EngineMessage::UsePolicies(UsePolicies { done }) => {
-                self.engine.use_addition(meta::GROUP_POLICIES);
-                self.engine.then(PostCommit::Done(done));
                 Ok(())
             }
             EngineMessage::Revoke(request) => self.revoke(request),

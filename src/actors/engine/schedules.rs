@@ -207,9 +207,6 @@ impl EngineActor {
     /// Stores an entry in the batch that is being filled.
     fn store_entry(&self, name: &str, scheduled: &Scheduled) {
         self.engine.use_addition(meta::SCHEDULES);
-        if scheduled.work.root.uses_policies() {
-            self.engine.use_addition(meta::GROUP_POLICIES);
-        }
         let (key, record) = schedules::record(name, &scheduled.stored());
         self.engine.put(key, record);
     }

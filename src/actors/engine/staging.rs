@@ -49,19 +49,15 @@ pub(crate) async fn stage(
     if batches.is_empty() {
         return Ok((definition, staged));
     }
-    Box::pin(write_all(engine, root, batches, definition, staged)).await
+    Box::pin(write_all(root, batches, definition, staged)).await
 }
 
 async fn write_all(
-    engine: &EngineHandle,
     root: Id,
     batches: Vec<Batch>,
     definition: Definition,
     mut staged: Staged,
 ) -> Result<(Definition, Staged)> {
-    if definition.uses_policies {
-        engine.use_policies().await?;
-    }
     for batch in batches {
         staged.write(root, batch).await?;
     }
@@ -94,16 +90,7 @@ async fn stage_from_pool(
         return Err(Error::no_thread("to draw a large canvas", &error));
     }
     let mut bytes = 0;
-    let mut policies_noted = false;
-    while let Some(Drawn {
-        batch,
-        drawn,
-        uses_policies,
-    }) = written.recv().await
-    {
-        if uses_policies && !std::mem::replace(&mut policies_noted, true) {
-            engine.use_policies().await?;
-        }
+    while let Some((batch, drawn)) = written.recv().await {
         bytes += batch.bytes() as u64;
         // Later submissions must wait for this one even before it is complete.
         reservation.set(Load {
@@ -130,17 +117,8 @@ async fn stage_from_pool(
     }
 }
 
-/// Some records of a submission.
-struct Drawn {
-    batch: Batch,
-    /// The number of nodes so far.
-    drawn: Seq,
-    /// Whether a group so far has a policy that is an addition to the format.
-    uses_policies: bool,
-}
-
 /// The records of a submission, in batches: an iterator that draws the canvas as far as the next
-/// batch.
+/// batch. Each batch comes with the number of nodes so far.
 struct Batches<'a>(DefinitionPages<'a>);
 
 impl<'a> Batches<'a> {
@@ -150,7 +128,7 @@ impl<'a> Batches<'a> {
 
     /// Draws the whole canvas.
     fn all(mut self) -> Result<(Vec<Batch>, Definition), CanvasError> {
-        let batches = self.by_ref().map(|drawn| Ok(drawn?.batch));
+        let batches = self.by_ref().map(|batch| Ok(batch?.0));
         let batches = batches.collect::<Result<_, _>>()?;
         Ok((batches, self.finish()))
     }
@@ -161,7 +139,7 @@ impl<'a> Batches<'a> {
 }
 
 impl Iterator for Batches<'_> {
-    type Item = Result<Drawn, CanvasError>;
+    type Item = Result<(Batch, Seq), CanvasError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut batch = Batch::default();
@@ -172,12 +150,6 @@ impl Iterator for Batches<'_> {
                 None => break,
             }
         }
-        (!batch.is_empty()).then(|| {
-            Ok(Drawn {
-                batch,
-                drawn: self.0.drawn(),
-                uses_policies: self.0.uses_policies(),
-            })
-        })
+        (!batch.is_empty()).then(|| Ok((batch, self.0.drawn())))
     }
 }

@@ -15,7 +15,6 @@ use crate::messages::engine::{EngineMessage, FindByKey, KeyIsDurable, Submit};
 use crate::persistence::StoreError;
 use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::keys;
-use crate::persistence::records::meta;
 
 impl EngineActor {
     pub(super) fn find_by_key(
@@ -98,7 +97,6 @@ impl Handler<Submit> for EngineActor {
         let Submit {
             root_id,
             root,
-            uses_policies,
             header,
             next,
             idempotency_key,
@@ -126,9 +124,6 @@ impl Handler<Submit> for EngineActor {
                 codec::encode(Kind::Idempotency, &root_id),
             );
             self.set_key(key, Some(root_id));
-        }
-        if uses_policies {
-            self.engine.use_addition(meta::GROUP_POLICIES);
         }
         if staged.hand_over() {
             self.engine.delete(keys::garbage_marker(root_id));

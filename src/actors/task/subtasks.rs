@@ -15,7 +15,7 @@ use crate::canvas::machine::{Index, subtasks};
 use crate::messages::supervisor::{ChildEnded, ChildEvent, ChildExited};
 use crate::messages::task::StartSubtask;
 use crate::persistence::StoreError;
-use crate::persistence::records::{definition, meta};
+use crate::persistence::records::definition;
 
 impl Job {
     pub(super) fn perform_child(
@@ -36,9 +36,6 @@ impl Job {
                 plan,
             } => {
                 let first = self.engine.number(self.child.root, plan.span)?;
-                if plan.node.uses_policies() {
-                    self.engine.use_addition(meta::GROUP_POLICIES);
-                }
                 let child = definition::StoredSubtask::new(task, index, purpose, key, &plan, first);
                 let is_in_its_record = child.segments.is_empty();
                 for (key, value) in child.segments {

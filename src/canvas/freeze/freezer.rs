@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::vec;
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, FormatAddition};
 use super::check::check;
 use super::error::{CanvasError, Reason};
 use super::node::{Callbacks, Def, FanOutDef, Members, Node, SubtaskPlan, TaskDef};
@@ -100,8 +100,6 @@ struct Numbering<'a> {
     next: Seq,
     /// The number of callback nodes so far.
     callbacks: u64,
-    /// Whether a group so far has a policy that is an addition to the format.
-    uses_policies: bool,
 }
 
 /// A node that has its number and is not complete.
@@ -220,7 +218,6 @@ impl<'a, B: MemberBuffer> Freezer<'a, B> {
             catalogue,
             next: 0,
             callbacks: 0,
-            uses_policies: false,
         };
         Self::within(canvas, numbers, Outer::default())
     }
@@ -239,11 +236,6 @@ impl<'a, B: MemberBuffer> Freezer<'a, B> {
     /// Returns the number of nodes so far.
     pub(crate) fn drawn(&self) -> Seq {
         self.numbers.next
-    }
-
-    /// Returns whether a group so far has a policy that is an addition to the format.
-    pub(crate) fn uses_policies(&self) -> bool {
-        self.numbers.uses_policies
     }
 
     /// Returns the root after the last page, once.
@@ -737,7 +729,9 @@ impl Numbering<'_> {
             }
             _ => unreachable!("only groups have members"),
         };
-        self.uses_policies |= policy.is_addition();
+        if policy.is_addition() {
+            self.catalogue.note_addition(FormatAddition::GroupPolicies);
+        }
         Ok(FanOut {
             path,
             policy,
@@ -753,12 +747,10 @@ impl Numbering<'_> {
             catalogue: self.catalogue,
             next: 0,
             callbacks: self.callbacks,
-            uses_policies: self.uses_policies,
         };
         let mut freezer = Freezer::<Vec<Node>>::within(member, numbers, outer);
         let template = freezer.in_one_piece()?;
         self.callbacks = freezer.numbers.callbacks;
-        self.uses_policies = freezer.numbers.uses_policies;
         Ok((template, freezer.drawn()))
     }
 
@@ -819,7 +811,8 @@ impl Numbering<'_> {
     /// Returns the options as they are stored.
     fn stored(&self, options: Options) -> Option<Box<Options>> {
         if stored_options::are_extended(&options) {
-            self.catalogue.note_extended_options();
+            self.catalogue
+                .note_addition(FormatAddition::SignatureOptions);
         }
         (options != Options::default()).then(|| Box::new(options))
     }

@@ -6,7 +6,7 @@ mod error;
 mod freezer;
 mod node;
 
-pub(crate) use catalogue::Catalogue;
+pub(crate) use catalogue::{Catalogue, FormatAddition};
 pub(crate) use check::name_excess;
 pub(crate) use error::{CanvasError, Reason, SizeExceeded};
 pub(crate) use freezer::{Freezer, MemberBuffer, plan_subtask};

@@ -208,36 +208,6 @@ impl Node {
         }
     }
 
-    /// Returns whether a group in this node has a policy that is an addition to the format. All of it must
-    /// be in one piece. Recursive only over nesting whose depth is limited.
-    pub(crate) fn uses_policies(&self) -> bool {
-        let in_fan = |fan: &FanOutDef| {
-            fan.policy.is_addition()
-                || match &fan.members {
-                    Members::Inline(members) => members.iter().any(Self::uses_policies),
-                    Members::Stored(_) => false,
-                    Members::Each {
-                        template,
-                        link_error,
-                        ..
-                    } => template.uses_policies() || link_error.iter().any(Self::uses_policies),
-                }
-        };
-        let own = match &self.def {
-            Def::Task(_) => false,
-            Def::Chain(steps) => steps.iter().any(Self::uses_policies),
-            Def::Group(fan) => in_fan(fan),
-            Def::Chord { header, body } | Def::Fold { header, body, .. } => {
-                in_fan(header) || body.uses_policies()
-            }
-        };
-        let in_callbacks = |callbacks: &Callbacks| {
-            let all = callbacks.link.iter().chain(&callbacks.link_error);
-            all.into_iter().any(Self::uses_policies)
-        };
-        own || self.callbacks.as_deref().is_some_and(in_callbacks)
-    }
-
     /// Returns the display name: a task's own, otherwise the kind of node.
     pub(crate) fn name(&self) -> &str {
         match &self.def {

@@ -41,8 +41,6 @@ pub(crate) struct Definition {
     pub(crate) header: WorkflowHeader,
     /// The root in the form in which it runs: large groups are by reference.
     pub(crate) root: Node,
-    /// Whether one of its groups has a policy that is an addition to the format.
-    pub(crate) uses_policies: bool,
 }
 
 /// The pages of a submission: an iterator over the records that are written before the header, one
@@ -77,11 +75,6 @@ impl<'a> DefinitionPages<'a> {
     /// Returns the number of nodes so far.
     pub(crate) fn drawn(&self) -> Seq {
         self.freezer.drawn()
-    }
-
-    /// Returns whether a group so far has a policy that is an addition to the format.
-    pub(crate) fn uses_policies(&self) -> bool {
-        self.freezer.uses_policies()
     }
 
     /// Returns the definition, once all pages are drawn.
@@ -124,7 +117,6 @@ impl<'a> DefinitionPages<'a> {
                 bytes: self.bytes as u64,
             },
             root,
-            uses_policies: self.uses_policies(),
         });
         page
     }
