@@ -136,7 +136,7 @@ impl FanOut {
         if reached.is_none() && size > engine.window() {
             engine.record(group, Record::Reached { at_ms: since_ms });
         }
-        let settled = machine.settled_members();
+        let taken = machine.taken();
         let exit_guard = ExitGuard::new(child.root, BARRIER, supervisor.clone());
         // A fold is told of each outcome.
         let follower = matches!(child.node.def, Def::Fold { .. }).then(|| supervisor.clone());
@@ -148,7 +148,7 @@ impl FanOut {
             since_ms,
             resumed,
         };
-        Ok((fan_out, settled))
+        Ok((fan_out, taken))
     }
 
     /// Returns how many members may be materialised at first: at least those that had started before a

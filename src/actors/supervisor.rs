@@ -62,7 +62,7 @@ pub(crate) trait Machine: Supervise + Sized + Unpin + 'static {
 #[derive(Debug)]
 pub(crate) struct Members {
     /// Those that are not to start.
-    settled: IndexSet,
+    taken: IndexSet,
     size: u64,
     window: u64,
 }
@@ -95,7 +95,7 @@ impl Machine for Group {
         _: &Child,
         members: Members,
     ) -> Result<(Self, Vec<Effect>), StoreError> {
-        Ok(Self::recover(members.settled, members.window))
+        Ok(Self::recover(members.taken, members.window))
     }
 }
 
@@ -107,7 +107,7 @@ impl Machine for Chord {
         _: &Child,
         members: Members,
     ) -> Result<(Self, Vec<Effect>), StoreError> {
-        Ok(Self::recover(members.settled, members.window))
+        Ok(Self::recover(members.taken, members.window))
     }
 }
 
@@ -142,15 +142,15 @@ impl<M: Machine> Supervisor<M> {
     fn open(&mut self, context: &mut Context<Self>) -> Result<(), StoreError> {
         let queue = self.child.event_queue(context);
         let mut members = Members {
-            settled: IndexSet::new(0),
+            taken: IndexSet::new(0),
             size: 0,
             window: self.engine.window(),
         };
         let mut fan_out = None;
         if let Some(header) = self.child.node.def.header().cloned() {
             match fan_out::open(&self.engine, &self.child, header, queue.clone(), context) {
-                Ok((opened, settled)) => {
-                    members.settled = settled;
+                Ok((opened, taken)) => {
+                    members.taken = taken;
                     members.size = opened.members().size();
                     members.window = opened.window(&self.engine);
                     fan_out = Some(opened);

@@ -92,7 +92,7 @@ impl Barrier {
 
     /// Returns the members that are not to start: those that have arrived, and all once there is a
     /// verdict.
-    pub(crate) fn settled_members(&self) -> IndexSet {
+    pub(crate) fn taken(&self) -> IndexSet {
         match self.verdict {
             Some(_) => IndexSet::full(self.arrived.size),
             None => self.arrived.clone(),

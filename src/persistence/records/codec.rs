@@ -471,11 +471,35 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::canvas::group_policy::GroupPolicy;
     use crate::canvas::id::Id;
     use crate::canvas::machine::{AttemptHistory, Verdict};
     use crate::canvas::options::Options;
     use crate::canvas::outcome::{FailureKind, TaskFailure, Value};
     use crate::canvas::payload::Payload;
+
+    /// Stores from before policies have a `bool` there, which told whether the group is settled.
+    #[test]
+    fn a_group_without_a_new_policy_is_encoded_as_before() {
+        for (settled, policy) in [(false, GroupPolicy::All), (true, GroupPolicy::Settled)] {
+            assert_eq!(body(&policy), body(&settled));
+            assert_eq!(body(&policy.list_of()), body(&settled));
+            assert!(!policy.is_addition());
+        }
+        let added = [
+            GroupPolicy::FailFast,
+            GroupPolicy::First(1),
+            GroupPolicy::AtLeast(1),
+        ];
+        for policy in added {
+            assert!(policy.is_addition());
+            let as_before = decode_body::<bool>(Kind::Head, b"w", &body(&policy));
+            assert!(
+                as_before.is_err(),
+                "{policy:?} is taken for a setting of before"
+            );
+        }
+    }
 
     #[test]
     fn options_without_an_extension_are_stored_as_an_optional_struct() {

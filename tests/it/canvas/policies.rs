@@ -605,10 +605,10 @@ async fn the_work_of_a_schedule_may_have_policies() {
         .start()
         .await
         .unwrap();
-    assert!(is_noted(&store));
     let schedules: Schedules<'_> = app.schedules();
     let id = within(schedules.trigger("some")).await.unwrap();
     let result = app.async_result::<Vec<i64>>(id).await.unwrap();
     assert_eq!(within(result.get()).await.unwrap(), [2]);
+    assert!(is_noted(&store));
     within(app.shutdown()).await.unwrap();
 }

@@ -138,10 +138,10 @@ impl<'a> World<'a> {
             intake.replay(record.clone());
             was_decided |= matches!(record, Record::Verdict(_));
         }
-        let settled = barrier.settled_members();
+        let taken = barrier.taken();
         let (supervisor, effects) = match spec.form {
-            Form::Group => boxed(Group::recover(settled, spec.window)),
-            Form::Chord => boxed(Chord::recover(settled, spec.window)),
+            Form::Group => boxed(Group::recover(taken, spec.window)),
+            Form::Chord => boxed(Chord::recover(taken, spec.window)),
             Form::Fold => boxed(Fold::recover(intake, spec.window)),
         };
         let mut world = Self {
