@@ -164,8 +164,8 @@ pub enum IdError {
         /// The requested id.
         id: Id,
     },
-    /// Only a whole workflow can be forgotten, by the id of the submitted canvas.
-    #[error("{id} is a part of a workflow, which is kept or forgotten as a whole: {}", id.root())]
+    /// Only a whole workflow can be forgotten or submitted again, by the id of the submitted canvas.
+    #[error("{id} is a part of the workflow {}, which is kept, forgotten and submitted again as a whole", id.root())]
     NotARoot {
         /// The id of the part.
         id: Id,

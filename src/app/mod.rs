@@ -26,9 +26,9 @@ use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::{QuarantinedTask, Released};
 use crate::canvas::revoke_outcome::RevokeOutcome;
 use crate::canvas::{Accepts, Canvas};
-use crate::error::Result;
 #[cfg(doc)]
-use crate::error::{Error, GetError, IdError, SubmitError};
+use crate::error::{Error, GetError, SubmitError};
+use crate::error::{IdError, Result};
 use crate::persistence::{MemoryStore, Store};
 use crate::result::{AsyncResult, Wait};
 
@@ -302,6 +302,52 @@ impl App {
     /// [`IdError::Unknown`] if it was never submitted to this store or its retention has ended.
     pub async fn async_result<O>(&self, id: Id) -> Result<AsyncResult<O>> {
         AsyncResult::find(self.0.backend.clone(), id).await
+    }
+
+    /// Submits a canvas again: all of it, with the same arguments and options, as a new workflow with
+    /// an id of its own. `id` is that of the submission, which may have ended in any way or be
+    /// running. An idempotency key is not taken over; a `countdown` counts anew, and an `eta` stays.
+    /// The types are those of the submission; `O` is not checked here, as with
+    /// [`async_result`](Self::async_result).
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    /// # static CALLS: AtomicU32 = AtomicU32::new(0);
+    /// #[task]
+    /// async fn fetch(url: String) -> Result<u64, TaskError> {
+    /// #   if CALLS.fetch_add(1, Relaxed) == 0 { return Err(TaskError::new("503").fatal()); }
+    ///     Ok(url.len() as u64)
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    /// # let app = App::in_memory().tasks(tasks![fetch]).start().await?;
+    /// let page = app.apply_async(fetch.s("https://a.example".into())).await?;
+    /// if page.get().await.is_err() {
+    ///     let again = app.resubmit::<u64>(page.id()).await?;
+    ///     assert_eq!(again.get().await?, 17);
+    /// }
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`IdError::Unknown`] if it was never submitted to this store or its retention has ended,
+    /// [`IdError::NotARoot`] for a part of a workflow, and as [`apply_async`](Self::apply_async).
+    pub async fn resubmit<O>(&self, id: Id) -> Result<AsyncResult<O>> {
+        if id != id.root() {
+            return Err(IdError::NotARoot { id }.into());
+        }
+        let backend = self.0.backend.clone();
+        // The handle keeps the records until they are copied.
+        let _earlier = AsyncResult::<O>::find(backend.clone(), id).await?;
+        let attempt = slot_holder::current(backend.view());
+        let when_full = match attempt {
+            Some(_) => WhenFull::Admit,
+            None => WhenFull::Wait,
+        };
+        let submitter = attempt.as_ref().map(|attempt| attempt.id());
+        let guard = backend.clone().resubmit(id, when_full, submitter).await?;
+        Ok(AsyncResult::of_task(backend, guard, attempt))
     }
 
     /// Deletes the result and all other records of a submitted canvas as soon as it has ended,

@@ -44,6 +44,14 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         by: Option<Id>,
     ) -> BoxFuture<'static, Result<RetentionGuard>>;
 
+    /// Submits again what a stored workflow was submitted with, as [`submit`](Self::submit) does.
+    fn resubmit(
+        self: Arc<Self>,
+        root: Id,
+        when_full: WhenFull,
+        by: Option<Id>,
+    ) -> BoxFuture<'static, Result<RetentionGuard>>;
+
     /// Returns an id that a submission may choose.
     fn new_id(&self) -> Id;
 

@@ -34,6 +34,15 @@ impl Backend for EagerStore {
         submit(self, canvas, by).boxed()
     }
 
+    fn resubmit(
+        self: Arc<Self>,
+        root: Id,
+        _: WhenFull,
+        by: Option<Id>,
+    ) -> BoxFuture<'static, Result<RetentionGuard>> {
+        resubmit(self, root, by).boxed()
+    }
+
     fn new_id(&self) -> Id {
         self.ids.next(&self.view.clock)
     }
@@ -129,4 +138,15 @@ async fn submit_as(
     let pages = DefinitionPages::new(root_id, canvas, key, &store.registry);
     let (segments, definition) = pages.all()?;
     super::run(store, root_id, definition, by, segments).await
+}
+
+async fn resubmit(store: Arc<EagerStore>, root: Id, by: Option<Id>) -> Result<RetentionGuard> {
+    store.view.check_open()?;
+    let reader = store.reader();
+    let definition = reader.definition(root)?;
+    let definition = definition.ok_or(IdError::Unknown { id: root })?;
+    let root_id = store.ids.next(&store.view.clock);
+    let (next, mut last) = (definition.header.next, None);
+    let parts = reader.copy_parts(root, root_id, next, &mut last, usize::MAX)?;
+    super::run(&store, root_id, definition, by, parts).await
 }

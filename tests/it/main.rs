@@ -36,6 +36,7 @@ mod quarantine;
 mod queues;
 mod rate_limits;
 mod recovery;
+mod resubmit;
 mod results;
 mod salvage;
 mod schedules;

@@ -47,6 +47,15 @@ impl Backend for EngineHandle {
         submit(self, canvas, when_full, by).boxed()
     }
 
+    fn resubmit(
+        self: Arc<Self>,
+        root: Id,
+        when_full: WhenFull,
+        by: Option<Id>,
+    ) -> BoxFuture<'static, Result<RetentionGuard>> {
+        resubmit(self, root, when_full, by).boxed()
+    }
+
     fn new_id(&self) -> Id {
         self.addresses().ids.next(&self.view.clock)
     }
@@ -244,9 +253,36 @@ async fn send(
     mut reservation: Reservation,
 ) -> Result<RetentionGuard> {
     engine.view.reader()?.store().room()?;
-    let addresses = engine.addresses();
     let (definition, staged) =
         staging::stage(engine, root_id, canvas, key, &mut reservation).await?;
+    deliver(engine, root_id, definition, by, staged, reservation).await
+}
+
+/// Submits again what a stored workflow was submitted with. The caller keeps that from being swept.
+async fn resubmit(
+    engine: Arc<EngineHandle>,
+    root: Id,
+    when_full: WhenFull,
+    by: Option<Id>,
+) -> Result<RetentionGuard> {
+    engine.view.check_open()?;
+    let mut reservation = engine.acquire(when_full).await?;
+    engine.view.reader()?.store().room()?;
+    let root_id = engine.addresses().ids.next(&engine.view.clock);
+    let (definition, staged) = staging::copy(&engine, root, root_id, &mut reservation).await?;
+    deliver(&engine, root_id, definition, by, staged, reservation).await
+}
+
+/// Sends a staged workflow to the engine, and waits until it is accepted.
+async fn deliver(
+    engine: &Arc<EngineHandle>,
+    root_id: Id,
+    definition: Definition,
+    by: Option<Id>,
+    staged: Staged,
+    reservation: Reservation,
+) -> Result<RetentionGuard> {
+    let addresses = engine.addresses();
     let (durable, guard) = oneshot::channel();
     let submit = submission(root_id, definition, by, staged, reservation, durable);
     let full = match addresses.submissions.try_send(submit) {

@@ -14,9 +14,10 @@ use crate::canvas::Canvas;
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::freeze::CanvasError;
 use crate::canvas::id::{Id, Seq};
-use crate::error::{Error, Result};
+use crate::error::{Error, IdError, Result};
 use crate::persistence::Batch;
 use crate::persistence::records::definition::{Definition, DefinitionPages};
+use crate::persistence::records::reader::LastRead;
 use crate::task::Registry;
 
 /// A submission is staged in batches of about this many bytes.
@@ -62,6 +63,40 @@ async fn write_all(
         staged.write(root, batch).await?;
     }
     Ok((definition, staged))
+}
+
+/// Copies what workflow `from` was submitted with, all of it but the header, for workflow `root`.
+pub(crate) async fn copy(
+    engine: &Arc<EngineHandle>,
+    from: Id,
+    root: Id,
+    reservation: &mut Reservation,
+) -> Result<(Definition, Staged)> {
+    let view = &engine.view;
+    let definition = view
+        .read(move |reader| Ok(reader.definition(from)?))
+        .await?;
+    let definition = definition.ok_or(IdError::Unknown { id: from })?;
+    reservation.set(definition.header.load());
+    let store = engine.addresses().store.clone();
+    let mut staged = Staged::new(view.clone(), store, engine.runtime.clone());
+    let (next, mut last) = (definition.header.next, LastRead::None);
+    loop {
+        let read = view.read(move |reader| {
+            let parts = reader.copy_parts(from, root, next, &mut last, BATCH)?;
+            Ok((parts, last))
+        });
+        let (parts, read_to) = read.await?;
+        if parts.is_empty() {
+            return Ok((definition, staged));
+        }
+        last = read_to;
+        let mut batch = Batch::default();
+        parts
+            .into_iter()
+            .for_each(|(key, value)| batch.put(key, value));
+        staged.write(root, batch).await?;
+    }
 }
 
 /// Draws the canvas on a thread of the pool and writes its batches as they come.

@@ -212,6 +212,13 @@ pub(crate) fn id_of(key: &[u8]) -> Option<Id> {
     Some(Id::from_bytes(key.get(1..17)?.try_into().ok()?))
 }
 
+/// Returns a key that has an id behind its tag, with this id instead.
+pub(crate) fn moved(key: &[u8], id: Id) -> Vec<u8> {
+    let mut moved = key.to_vec();
+    moved[1..17].copy_from_slice(&id.to_bytes());
+    moved
+}
+
 /// Returns the number behind the id in a key: a segment's commit, or the first index of stored
 /// members.
 pub(crate) fn number_of(key: &[u8]) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! Reads workflows back: their nodes, records, outcomes and values.
 
 mod collected_list;
+mod copy;
 mod elements;
 mod errbacks;
 mod find;
@@ -33,6 +34,7 @@ use crate::canvas::quarantine::Suspect;
 use crate::canvas::task_update::TaskUpdate;
 use crate::persistence::{Pair, Store, StoreError};
 
+pub(crate) use self::copy::LastRead;
 pub(crate) use self::elements::{Elements, ElementsError};
 pub(crate) use self::find::NodeLocation;
 pub(crate) use self::history::History;
