@@ -24,10 +24,21 @@ pub(crate) fn task_of(seed: u64, key: u64, role: &Role) -> Option<&'static str> 
         None,
         None,
         Some("simulate.limited"),
-        Some("simulate.sharing"),
+        Some(SHARING),
         Some(KEYED),
     ])
 }
+
+/// The task that shares its limit with others.
+pub(crate) const SHARING: &str = "simulate.sharing";
+
+/// Returns the rate that the signatures of such tasks set, for each tenant, in every sixth seed.
+pub(crate) fn of_signature(seed: u64) -> Option<RateLimit> {
+    let rate = RateLimit::new(1, std::time::Duration::from_millis(SIGNATURE_MS));
+    (seed % 6 == 3).then_some(rate)
+}
+
+const SIGNATURE_MS: u64 = 1_500;
 
 /// The task whose limits are divided by its argument `tenant`.
 pub(crate) const KEYED: &str = "simulate.keyed";
@@ -101,6 +112,10 @@ impl Starts {
             "simulate.limited" => {
                 vec![((SHARED, None), starts, period_ms), ((OWN, None), 2, 3_000)]
             }
+            _ if of_signature(seed).is_some() => vec![
+                ((SHARED, None), starts, period_ms),
+                ((SHARING, tenant), 1, SIGNATURE_MS),
+            ],
             _ => vec![((SHARED, None), starts, period_ms)],
         };
         let mut all = self.0.borrow_mut();

@@ -270,6 +270,12 @@ impl Plan {
             None if role.blocking => Canvas::immutable("simulate.blocking", (key,)),
             None => task,
         };
+        if limits::task_of(self.seed, key, role) == Some(limits::SHARING)
+            && let Some(rate) = limits::of_signature(self.seed)
+        {
+            let tenant = limits::tenant_of(key).to_string();
+            task = task.rate_limit(rate).limit_key(tenant);
+        }
         if let Some(queue) = role.queue {
             task = task.queue(queue);
         }

@@ -53,7 +53,7 @@ async fn limited(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
 
 #[task(name = "simulate.sharing", limit = "simulate.shared")]
 async fn sharing(ctx: &TaskContext, key: u64) -> Result<Value, TaskError> {
-    world::start_limited(ctx, "simulate.sharing", None);
+    world::start_limited(ctx, limits::SHARING, Some(limits::tenant_of(key)));
     let _presence = attend(ctx, key).await?;
     end(ctx, key, give(None, key, false)).await
 }
