@@ -171,6 +171,27 @@ async fn a_paused_task_starts_nothing_though_it_waited_for_a_slot_before() {
 }
 
 #[tokio::test]
+async fn many_of_a_paused_task_hold_up_no_other_of_their_queue() {
+    let app = builder(MemoryStore::new()).window(400);
+    let app = app.start().await.unwrap();
+    for n in 0..150 {
+        let key = format!("many {n}");
+        let _ = app.apply_async(mail.s(key)).await.unwrap();
+    }
+    let quickly = app.apply_async(quick.s("many quick".into())).await.unwrap();
+    app.pause_task("control.mail").await.unwrap();
+    for key in ["many 0 open", "many 1 open"] {
+        call(key);
+    }
+    within(quickly.get()).await.unwrap();
+    assert_eq!(
+        (2..150).map(|n| calls(&format!("many {n}"))).sum::<usize>(),
+        0
+    );
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_attempt_of_a_paused_task_goes_on_after_a_call() {
     let app = builder(MemoryStore::new()).start().await.unwrap();
     app.pause_task("control.other").await.unwrap();

@@ -54,6 +54,17 @@ async fn limited_low(test: String) {
     call(&format!("{test} low"));
 }
 
+/// Starts once a day; the others wait.
+#[task(name = "starvation.daily", rate_limit = "1/d")]
+async fn daily(test: String) {
+    call(&format!("{test} daily"));
+}
+
+#[task(name = "starvation.free")]
+async fn free(test: String) {
+    call(&format!("{test} free"));
+}
+
 static LIMIT: LazyLock<usize> = LazyLock::new(|| 40 * (PASSES + 1));
 
 /// Returns whether the test has shown what it can show.
@@ -76,7 +87,7 @@ fn builder() -> AppBuilder {
         .queue("flood", 1)
         .limit_concurrency("flood", 1)
         .grace(Duration::ZERO)
-        .tasks(tasks![flood, low, limited_flood, limited_low])
+        .tasks(tasks![flood, low, limited_flood, limited_low, daily, free])
 }
 
 #[tokio::test]
@@ -127,5 +138,24 @@ async fn a_task_that_waits_for_a_limit_starts_though_others_of_the_highest_prior
     let before = before_low(test);
     assert!(before <= 4 * (PASSES + 1), "{before}");
     assert!(before >= PASSES, "priority means little: {before}");
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_without_limits_starts_though_many_of_its_queue_wait_for_a_limit() {
+    let app = builder().window(16).start().await.unwrap();
+    let test = "pacer";
+    // Together, so that few batches have them all.
+    let mut submissions = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let app = app.clone();
+        submissions.spawn(async move { app.apply_async(daily.s(test.into())).await.map(drop) });
+    }
+    for done in submissions.join_all().await {
+        done.unwrap();
+    }
+    within(reached("pacer daily", 1)).await;
+    let other = app.apply_async(free.s(test.into())).await.unwrap();
+    within(other.get()).await.unwrap();
     app.shutdown().await.unwrap();
 }

@@ -136,6 +136,11 @@ impl EngineContext {
             let sealed = {
                 let mut journal = self.0.commits.journal.borrow_mut();
                 if journal.is_empty() {
+                    drop(journal);
+                    // What waits for a limit records nothing, and leaves the queue short.
+                    if self.start_paced_workflows() {
+                        continue;
+                    }
                     self.0.commits.busy.set(false);
                     return;
                 }
@@ -160,13 +165,26 @@ impl EngineContext {
                 self.perform(action);
                 failpoint::reach(Point::Acted);
             }
-            // (If a pacer delays a workflow, tasks wait before it or it has just admitted others,
-            // so there will be another commit.)
-            let starting = self.0.tasks.dispatcher.borrow_mut().admit_ready();
-            for root in starting {
-                root.start(&self);
-            }
+            self.start_paced_workflows();
         }
+    }
+
+    /// Starts the paced workflows that may start now. Returns whether there were some; then further
+    /// ones may start when the actors have handled these. If a pacer still delays a workflow after
+    /// that, tasks wait before it: the end of a running one is committed, or returns its slot
+    /// unused.
+    fn start_paced_workflows(&self) -> bool {
+        let starting = self.0.tasks.dispatcher.borrow_mut().admit_ready();
+        let are_some = !starting.is_empty();
+        for root in starting {
+            root.start(self);
+        }
+        are_some
+    }
+
+    /// Has the paced workflows that may start now started, though nothing may be committed.
+    pub(super) fn pace(&self) {
+        self.add(|_| ());
     }
 
     /// Yields to the actors until none of them adds anything more, so that what follows from one

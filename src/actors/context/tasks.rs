@@ -199,7 +199,12 @@ impl EngineContext {
         let granted = dispatcher.release(returned, || self.steady_ms());
         let concerns_limits =
             returned.limits.is_some() || dispatcher.limits().has_waiting(returned.slot);
+        // (The tasks that a workflow was delayed for may be gone, or wait for a limit by now.)
+        let is_unused = granted.is_none() && dispatcher.has_delayed();
         drop(dispatcher);
+        if is_unused {
+            self.pace();
+        }
         if concerns_limits {
             self.admit_limited();
         }

@@ -531,6 +531,11 @@ impl<C> Dispatcher<C> {
         self.live = live;
     }
 
+    /// Returns whether a pacer delays a workflow.
+    pub(crate) fn has_delayed(&self) -> bool {
+        self.delayed > 0
+    }
+
     fn started(&self) -> usize {
         self.live.saturating_sub(self.delayed)
     }
