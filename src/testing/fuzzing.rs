@@ -48,6 +48,7 @@ const KINDS: [(&[u8], Kind); 18] = [
     (keys::CLOCK, Kind::Clock),
     (b"m/starts/n", Kind::Starts),
     (b"m/controls/q", Kind::Control),
+    (b"m/breakers/stripe", Kind::Circuit),
 ];
 
 /// Fuzzes a record of the store: the first byte selects the kind of record, the others are its
