@@ -29,7 +29,7 @@ pub fn celery_json(bytes: &[u8]) {
 }
 
 /// The kinds of records, each with a key.
-const KINDS: [(&[u8], Kind); 18] = [
+const KINDS: [(&[u8], Kind); 19] = [
     (keys::META, Kind::Meta),
     (keys::LIFE, Kind::Life),
     (keys::PENDING, Kind::Pending),
