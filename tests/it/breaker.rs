@@ -335,7 +335,8 @@ async fn its_state_survives_a_stop_and_a_crash() {
         assert_eq!(status(&app), (BreakerState::Closed, 1));
         run(&app, &key("two"), "fails").await;
         assert_eq!(status(&app), (BreakerState::Open, 0));
-        let probe = submit(&app, &key("probe"), "waits").await.id();
+        let probe = app.apply_async(other.s(key("probe"), "waits".into()));
+        let probe = probe.await.unwrap().id();
         clock.advance(OPEN_FOR / 2);
         // While it is open.
         app = restart(app).await;
@@ -346,10 +347,11 @@ async fn its_state_survives_a_stop_and_a_crash() {
         );
         clock.advance(OPEN_FOR / 2);
         within(reached(&key("probe"), 1)).await;
-        let waiting = submit(&app, &key("waiting"), "works").await.id();
-        // While it is half-open: the probe that was lost is one again.
+        // While it is half-open: the task whose probe was lost probes again.
         app = restart(app).await;
         within(reached(&key("probe"), 2)).await;
+        let waiting = submit(&app, &key("waiting"), "works").await.id();
+        settled(&app).await;
         assert_eq!(
             (status(&app).0, calls(&key("waiting"))),
             (BreakerState::HalfOpen, 0)
