@@ -315,6 +315,24 @@ pub enum StartError {
         /// The path of the type.
         data: &'static str,
     },
+    /// A circuit breaker has figures out of their range.
+    #[error("the breaker `{name}`: {reason}")]
+    InvalidBreaker {
+        /// The name of the breaker.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A task is under a circuit breaker that the app does not have.
+    #[error(
+        "task `{task}` names the breaker `{breaker}`, which the app does not have: set it with `.breaker(\"{breaker}\", …)`"
+    )]
+    UnknownBreaker {
+        /// The name of the task.
+        task: &'static str,
+        /// The name of the breaker.
+        breaker: &'static str,
+    },
     /// A limit allows nothing, or its period or burst is out of its range.
     #[error("the limit `{name}`: {reason}")]
     InvalidLimit {

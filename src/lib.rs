@@ -75,6 +75,7 @@ mod text;
 
 pub use app::{App, AppBuilder, Schedules};
 pub use canvas::admission::control::{Control, ControlTarget};
+pub use canvas::breaker::{Breaker, BreakerState, BreakerStatus, OnOpen};
 pub use canvas::id::Id;
 pub use canvas::outcome::{FailureKind, TaskFailure};
 pub use canvas::parameter::Parameter;

@@ -123,6 +123,7 @@ fn open() -> (Task, Vec<task::Command>) {
 fn failure() -> AttemptOutcome {
     let id = Id::next(None, 0, 0);
     AttemptOutcome::Failure {
+        counts: false,
         failure: TaskFailure::new(FailureKind::Error, id, "noop", 1, "try later"),
         retry: Retry::Auto,
     }

@@ -160,6 +160,9 @@ mod types;
 /// | `limit = "stripe"` | none | the name of a limit that the task shares, set with `AppBuilder::limit` or `AppBuilder::limit_concurrency` |
 /// | `concurrency = 4` | none | how many attempts run at once, in the whole app |
 /// | `concurrency_by = "tenant"` | none | the parameter that divides the concurrency |
+/// | `breaker = "stripe"` | none | the circuit breaker that the task is under, set with `AppBuilder::breaker` |
+/// | `on_open = "fail"` | `"wait"` | what the task does while the breaker is open: it fails at once, or waits without a slot |
+/// | `breaker_if = \|error\| …` | all | which errors (`&TaskError`) count for the breaker |
 /// | `blocking` | no | a plain `fn`, run on the blocking pool |
 ///
 /// A duration is a number and a unit (`ms`, `s`, `m`, `h`, `d`), or several from large to small:

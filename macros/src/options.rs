@@ -8,7 +8,7 @@ use syn::{Expr, Lit, LitStr, Meta};
 use crate::rate::{self, Rate};
 use crate::{duration, errors::Errors};
 
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 21] = [
     "name",
     "queue",
     "priority",
@@ -26,6 +26,9 @@ const KNOWN: [&str; 18] = [
     "limit_by",
     "concurrency",
     "concurrency_by",
+    "breaker",
+    "on_open",
+    "breaker_if",
     "blocking",
 ];
 
@@ -67,8 +70,21 @@ pub(crate) struct Options {
     concurrency: Option<u32>,
     #[darling(with = read_parameter)]
     concurrency_by: Option<LitStr>,
+    #[darling(with = read_text)]
+    breaker: Option<String>,
+    #[darling(with = read_on_open)]
+    on_open: Option<OnOpen>,
+    #[darling(with = read_expression)]
+    breaker_if: Option<Expr>,
     #[darling(with = read_word)]
     pub(crate) blocking: bool,
+}
+
+/// What a task does while its breaker is open.
+#[derive(Clone, Copy, Debug)]
+enum OnOpen {
+    Wait,
+    Fail,
 }
 
 impl Options {
@@ -141,6 +157,16 @@ impl Options {
                 "`concurrency_by` divides a `concurrency`: add `concurrency = 1`",
             )?;
         }
+        let of_breaker = [
+            ("on_open", self.on_open.is_some()),
+            ("breaker_if", self.breaker_if.is_some()),
+        ];
+        for (option, is_given) in of_breaker {
+            if is_given && self.breaker.is_none() {
+                let message = format!("`{option}` is about a `breaker`: add `breaker = \"…\"`");
+                refused(option, &message)?;
+            }
+        }
         match (self.burst, self.rate_limit) {
             (Some(_), None) => refused(
                 "burst",
@@ -204,11 +230,17 @@ impl Options {
         let concurrency = number(self.concurrency).map(|n| quote!(.concurrency(#n)));
         let concurrency_by = self.concurrency_by.as_ref();
         let concurrency_by = concurrency_by.map(|by| quote!(.concurrency_by(#by)));
+        let breaker = self.breaker.as_ref().map(|name| quote!(.breaker(#name)));
+        let on_open = self.on_open.map(|on_open| match on_open {
+            OnOpen::Wait => quote!(.on_open(::chordal::OnOpen::Wait)),
+            OnOpen::Fail => quote!(.on_open(::chordal::OnOpen::Fail)),
+        });
+        let breaker_if = self.breaker_if.as_ref().map(|f| quote!(.breaker_if(#f)));
         let blocking = self.blocking.then(|| quote!(.blocking()));
         let calls = quote! {
             #queue #priority #max_retries #retry_backoff #retry_backoff_max #retry_jitter
             #default_retry_delay #retry_if #soft_time_limit #time_limit #rate_limit #limit
-            #limit_by #concurrency #concurrency_by #blocking
+            #limit_by #concurrency #concurrency_by #breaker #on_open #breaker_if #blocking
         };
         if calls.is_empty() {
             return calls;
@@ -341,6 +373,18 @@ fn read_concurrency(meta: &Meta) -> darling::Result<Option<u32>> {
     match read_count(meta)? {
         Some(0) => Err(at_value(meta, "`concurrency` is at least 1".to_owned())),
         concurrency => Ok(concurrency),
+    }
+}
+
+fn read_on_open(meta: &Meta) -> darling::Result<Option<OnOpen>> {
+    let refused = || expected(meta, "`\"wait\"` or `\"fail\"`", "\"fail\"");
+    match literal(meta) {
+        Some(Lit::Str(text)) => match &*text.value() {
+            "wait" => Ok(Some(OnOpen::Wait)),
+            "fail" => Ok(Some(OnOpen::Fail)),
+            _ => Err(refused()),
+        },
+        _ => Err(refused()),
     }
 }
 

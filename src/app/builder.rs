@@ -18,6 +18,7 @@ use super::seat::{Seat, Source};
 use crate::actors::context::{Limits, TrialSettings};
 use crate::actors::dispatch::dispatcher::{QueueSlots, Slots};
 use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::breaker::Breaker;
 use crate::canvas::quarantine::policy::{QuarantineHook, QuarantinePolicy, QuarantinedTask};
 use crate::canvas::rate_limit::RateLimit;
 use crate::canvas::schedule::Schedule;
@@ -180,6 +181,45 @@ impl AppBuilder {
     /// ```
     pub fn limit_concurrency(mut self, name: impl Into<String>, attempts: u32) -> Self {
         self.limits.concurrency.insert(name.into(), attempts);
+        self
+    }
+
+    /// Sets a circuit breaker: while a service fails, the tasks that
+    /// [name](crate::TaskOptions::breaker) the breaker do not start. Setting it again replaces it.
+    ///
+    /// It opens when so many attempts of these tasks have failed in a period, and stays open for
+    /// another; then one attempt probes. If that succeeds, all tasks go on; if it fails, the breaker
+    /// is open again. Meanwhile tasks wait without a slot, or fail at once
+    /// ([`TaskOptions::on_open`](crate::TaskOptions::on_open)). The state holds over restarts, and
+    /// [`App::breakers`] shows it.
+    ///
+    /// ```
+    /// # use chordal::prelude::*;
+    /// # use chordal::{Breaker, BreakerState};
+    /// # use std::time::Duration;
+    /// #[task(breaker = "stripe")]
+    /// async fn charge(order: u64) -> Result<u64, TaskError> {
+    ///     Err(TaskError::new(format!("order {order}: no answer")))
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> chordal::Result<()> {
+    ///
+    /// let stripe = Breaker::failures(1)
+    ///     .within(Duration::from_secs(30))
+    ///     .open_for(Duration::from_secs(60));
+    /// let app = App::in_memory()
+    ///     .breaker("stripe", stripe)
+    ///     .tasks(tasks![charge])
+    ///     .start()
+    ///     .await?;
+    /// app.apply_async(charge.s(7)).await?.get().await.unwrap_err();
+    /// assert_eq!(app.breakers()?[0].state, BreakerState::Open);
+    /// # app.shutdown().await }
+    /// ```
+    ///
+    /// `start()` fails with [`StartError::InvalidBreaker`] if a figure is out of its range, and with
+    /// [`StartError::UnknownBreaker`] if a task names a breaker that is not set.
+    pub fn breaker(mut self, name: impl Into<String>, breaker: Breaker) -> Self {
+        self.limits.breakers.insert(name.into(), breaker);
         self
     }
 
@@ -592,7 +632,8 @@ impl AppBuilder {
     /// [`StartError::InvalidSetting`] if a setting is out of its range, which its method gives;
     /// [`StartError::DuplicateTask`], [`StartError::InvalidTask`], [`StartError::NameTooLong`];
     /// [`StartError::MissingData`], [`StartError::DuplicateData`];
-    /// [`StartError::InvalidLimit`], [`StartError::UnknownLimit`];
+    /// [`StartError::InvalidLimit`], [`StartError::UnknownLimit`],
+    /// [`StartError::InvalidBreaker`], [`StartError::UnknownBreaker`];
     /// [`StartError::InvalidSchedule`];
     /// [`Error::Store`] if the store is locked by another process, is damaged, was written by a
     /// newer version, or cannot be opened; [`StartError::Thread`] if the system does not provide

@@ -1,5 +1,6 @@
 //! The app: opens a store, starts the engine over it, and submits canvases.
 
+mod breakers;
 mod builder;
 mod control;
 mod lifecycle;

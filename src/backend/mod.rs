@@ -22,6 +22,7 @@ use self::retention_guard::RetentionGuard;
 pub(crate) use self::watch::Watch;
 use crate::canvas::Canvas;
 use crate::canvas::admission::control::{ControlChange, ControlTarget};
+use crate::canvas::breaker::Breaker;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
@@ -51,6 +52,9 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         when_full: WhenFull,
         by: Option<Id>,
     ) -> BoxFuture<'static, Result<RetentionGuard>>;
+
+    /// Returns the circuit breakers, by name.
+    fn breakers(&self) -> Vec<(String, Breaker)>;
 
     /// Returns an id that a submission may choose.
     fn new_id(&self) -> Id;

@@ -4,6 +4,7 @@
 //! Pure: nothing here depends on actors, stores, clocks or randomness. Times and ids are arguments.
 pub(crate) mod admission;
 pub(crate) mod binding;
+pub(crate) mod breaker;
 mod call;
 pub(crate) mod celery_json;
 mod chain;

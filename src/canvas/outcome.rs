@@ -136,6 +136,9 @@ pub enum FailureKind {
     /// No task was registered under its name, and the task was [discarded](crate::App::discard)
     /// (Celery's `NotRegistered`).
     NotRegistered,
+    /// The [breaker](crate::TaskOptions::breaker) of the task was open, and the task is one that
+    /// [fails](crate::OnOpen::Fail) then. It is not retried.
+    BreakerOpen,
 }
 
 impl FailureKind {
@@ -154,6 +157,7 @@ impl FailureKind {
             Self::Quarantined => "WorkerLostError",
             Self::PayloadTooLarge => "PayloadTooLarge",
             Self::NotRegistered => "NotRegistered",
+            Self::BreakerOpen => "BreakerOpen",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::backend::retention_guard::RetentionGuard;
 use crate::backend::{Backend, Inspect, WhenFull, choose_id, take_idempotency_key, take_task_id};
 use crate::canvas::Canvas;
 use crate::canvas::admission::control::{ControlChange, ControlTarget};
+use crate::canvas::breaker::Breaker;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
@@ -41,6 +42,11 @@ impl Backend for EagerStore {
         by: Option<Id>,
     ) -> BoxFuture<'static, Result<RetentionGuard>> {
         resubmit(self, root, by).boxed()
+    }
+
+    /// Its tasks are under no limit.
+    fn breakers(&self) -> Vec<(String, Breaker)> {
+        Vec::new()
     }
 
     fn new_id(&self) -> Id {

@@ -138,6 +138,7 @@ impl TaskFrame {
         // This build has submitted the workflow, so the workflow is wrong.
         let end = match end {
             AttemptOutcome::Unfit { failure, .. } => AttemptOutcome::Failure {
+                counts: false,
                 failure,
                 retry: Retry::Never,
             },

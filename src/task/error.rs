@@ -299,6 +299,13 @@ impl TaskError {
         }
     }
 
+    pub(crate) fn hard_time_limit(message: String) -> Self {
+        Self {
+            kind: FailureKind::TimeLimit,
+            ..Self::new(message)
+        }
+    }
+
     pub(crate) fn soft_time_limit() -> Self {
         Self {
             kind: FailureKind::SoftTimeLimit,
@@ -358,6 +365,19 @@ impl TaskError {
             },
             Then::Retry(retry) => (**retry).clone(),
         })
+    }
+
+    /// Returns whether it counts for the breaker of a task with this
+    /// [`breaker_if`](super::TaskOptions::breaker_if). An error that is chordal's own, or that asks
+    /// to wait [without counting](Self::without_counting), never does.
+    pub(crate) fn counts(&self, breaker_if: Option<fn(&Self) -> bool>) -> bool {
+        let is_own = matches!(self.kind, FailureKind::Type | FailureKind::PayloadTooLarge);
+        let is_free = match &self.then {
+            Then::Retry(retry) => matches!(**retry, task::Retry::Asked { is_free: true, .. }),
+            Then::Replace(_) | Then::Unfit(_) => true,
+            Then::Auto | Then::Fatal => false,
+        };
+        !is_own && !is_free && breaker_if.is_none_or(|counts| counts(self))
     }
 
     /// Returns the task's failure if no further attempt follows.

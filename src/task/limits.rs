@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::name_length::refuse_long_name;
 use crate::canvas::admission::start_limits::{LimitName, Rule};
+use crate::canvas::breaker::Breaker;
 use crate::canvas::rate_limit::RateLimit;
 use crate::error::{Result, StartError};
 
@@ -18,6 +19,8 @@ pub(crate) struct SharedLimits {
     pub(crate) concurrency: BTreeMap<String, u32>,
     /// The queues that serve keys in turn, and the parameter that is the key.
     pub(crate) fair: BTreeMap<String, String>,
+    /// The circuit breakers that tasks name.
+    pub(crate) breakers: BTreeMap<String, Breaker>,
 }
 
 /// A limit as it is declared.
@@ -44,6 +47,15 @@ impl SharedLimits {
                 let reason = "a concurrency limit lets at least 1 attempt run".to_owned();
                 return Err(invalid(name, reason).into());
             }
+        }
+        for (name, breaker) in &self.breakers {
+            refuse_long_name("breaker", name, "")?;
+            breaker
+                .check()
+                .map_err(|reason| StartError::InvalidBreaker {
+                    name: name.clone(),
+                    reason,
+                })?;
         }
         for queue in self.fair.keys() {
             refuse_long_name("queue", queue, "")?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::TaskError;
+use crate::canvas::breaker::OnOpen;
 use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::rate_limit::RateLimit;
 use crate::canvas::retry::RetryPolicy;
@@ -66,6 +67,17 @@ pub struct TaskOptions {
     pub concurrency: Option<u32>,
     /// The parameter that divides `concurrency`, as `limit_by` does the rate. Default: none.
     pub concurrency_by: Option<&'static str>,
+    /// The name of the circuit breaker that the task is under, set with
+    /// [`AppBuilder::breaker`](crate::AppBuilder::breaker). Default: none.
+    pub breaker: Option<&'static str>,
+    /// What the task does while its breaker is open. Default: it waits.
+    pub on_open: OnOpen,
+    /// Decides which errors count for the breaker, also of panics and time limits, whose
+    /// [types](crate::TaskError::error_type) are `Panic`, `SoftTimeLimitExceeded` and
+    /// `TimeLimitExceeded`. It is not called for a retry
+    /// [without counting](crate::TaskError::without_counting), for a result that cannot be stored,
+    /// or for a revocation, none of which counts. Default: all errors, panics and time limits.
+    pub breaker_if: Option<fn(&TaskError) -> bool>,
 }
 
 impl TaskOptions {
@@ -89,6 +101,9 @@ impl TaskOptions {
             limit_by: None,
             concurrency: None,
             concurrency_by: None,
+            breaker: None,
+            on_open: OnOpen::Wait,
+            breaker_if: None,
         }
     }
 
@@ -313,6 +328,48 @@ impl TaskOptions {
     #[must_use]
     pub const fn concurrency_by(mut self, parameter: &'static str) -> Self {
         self.concurrency_by = Some(parameter);
+        self
+    }
+
+    /// Sets the name of the circuit breaker that the task is under.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// let options = TaskOptions::new().breaker("stripe");
+    /// assert_eq!(options.breaker, Some("stripe"));
+    /// ```
+    #[must_use]
+    pub const fn breaker(mut self, name: &'static str) -> Self {
+        self.breaker = Some(name);
+        self
+    }
+
+    /// Sets what the task does while its breaker is open. At the start of the app a breaker must be
+    /// set.
+    ///
+    /// ```
+    /// # use chordal::{OnOpen, TaskOptions};
+    /// let options = TaskOptions::new().breaker("stripe").on_open(OnOpen::Fail);
+    /// assert_eq!(options.on_open, OnOpen::Fail);
+    /// ```
+    #[must_use]
+    pub const fn on_open(mut self, on_open: OnOpen) -> Self {
+        self.on_open = on_open;
+        self
+    }
+
+    /// Sets which errors count for the breaker. At the start of the app a breaker must be set.
+    ///
+    /// ```
+    /// # use chordal::TaskOptions;
+    /// let options = TaskOptions::new()
+    ///     .breaker("stripe")
+    ///     .breaker_if(|error| error.error_type() != "CardDeclined");
+    /// assert!(options.breaker_if.is_some());
+    /// ```
+    #[must_use]
+    pub const fn breaker_if(mut self, predicate: fn(&TaskError) -> bool) -> Self {
+        self.breaker_if = Some(predicate);
         self
     }
 }

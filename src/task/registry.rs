@@ -16,6 +16,7 @@ use super::name_length::refuse_long_name;
 use super::{PayloadLimit, Task, TaskContext, TaskError, TaskOptions};
 use crate::canvas::admission::start_limits::{LimitName, Rule};
 use crate::canvas::binding;
+use crate::canvas::breaker::{Breaker, OnOpen};
 use crate::canvas::freeze::{Catalogue, FormatAddition, SizeExceeded, TaskDef};
 use crate::canvas::options::{Options, TimeLimits};
 use crate::canvas::parameter::{Parameter, complete, usage};
@@ -145,7 +146,15 @@ impl Entry {
     /// Returns whether it has a limit of its own or shares one.
     pub(crate) fn is_limited(&self) -> bool {
         let options = &self.options;
-        options.rate_limit.is_some() || options.limit.is_some() || options.concurrency.is_some()
+        options.rate_limit.is_some()
+            || options.limit.is_some()
+            || options.concurrency.is_some()
+            || self.waits_for_breaker()
+    }
+
+    /// Returns whether it waits while its breaker is open.
+    pub(crate) fn waits_for_breaker(&self) -> bool {
+        self.options.breaker.is_some() && self.options.on_open == OnOpen::Wait
     }
 
     /// Returns the limits that it has alone.
@@ -180,6 +189,17 @@ impl Entry {
         options.rate_limit.map_or(Ok(()), RateLimit::check)?;
         if options.concurrency == Some(0) {
             return Err("a concurrency limit lets at least 1 attempt run".to_owned());
+        }
+        let of_breaker = [
+            ("on_open", options.on_open != OnOpen::Wait),
+            ("breaker_if", options.breaker_if.is_some()),
+        ];
+        if let Some((option, _)) = of_breaker.iter().find(|(_, is_set)| *is_set)
+            && options.breaker.is_none()
+        {
+            return Err(format!(
+                "`{option}` is about its `breaker`, which is not set"
+            ));
         }
         let keys = [
             (
@@ -301,6 +321,15 @@ impl Registry {
                 }
                 .into());
             }
+            if let Some(breaker) = entry.options.breaker
+                && !limits.breakers.contains_key(breaker)
+            {
+                return Err(StartError::UnknownBreaker {
+                    task: entry.name,
+                    breaker,
+                }
+                .into());
+            }
             refuse_long_name("task", entry.name, "")?;
             refuse_long_name("queue", entry.options.queue, entry.name)?;
             match tasks.entry(entry.name) {
@@ -345,6 +374,12 @@ impl Registry {
     pub(crate) fn limits(&self) -> impl Iterator<Item = DeclaredLimit> {
         let own = self.entries().flat_map(Entry::own_limits);
         own.chain(self.limits.declared())
+    }
+
+    /// Returns all breakers, by name.
+    pub(crate) fn breakers(&self) -> impl Iterator<Item = (&str, Breaker)> {
+        let breakers = self.limits.breakers.iter();
+        breakers.map(|(name, breaker)| (&**name, *breaker))
     }
 
     pub(crate) fn data(&self) -> &AppData {

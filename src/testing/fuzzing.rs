@@ -29,7 +29,7 @@ pub fn celery_json(bytes: &[u8]) {
 }
 
 /// The kinds of records, each with a key.
-const KINDS: [(&[u8], Kind); 18] = [
+const KINDS: [(&[u8], Kind); 19] = [
     (keys::META, Kind::Meta),
     (keys::LIFE, Kind::Life),
     (keys::PENDING, Kind::Pending),
@@ -48,6 +48,7 @@ const KINDS: [(&[u8], Kind); 18] = [
     (keys::CLOCK, Kind::Clock),
     (b"m/starts/n", Kind::Starts),
     (b"m/controls/q", Kind::Control),
+    (b"m/breakers/stripe", Kind::Circuit),
 ];
 
 /// Fuzzes a record of the store: the first byte selects the kind of record, the others are its

@@ -552,7 +552,7 @@ fn refusal<T: std::fmt::Debug>(refused: chordal::Result<T>) -> (String, String) 
 #[test]
 fn what_is_no_signature_is_refused_with_the_place_and_the_reason() {
     let keys = "task, args, kwargs, options, subtask_type, immutable, chord_size";
-    let options = "link, link_error, queue, priority, time_limit, soft_time_limit, countdown, eta, expires, max_retries";
+    let options = "link, link_error, queue, priority, time_limit, soft_time_limit, countdown, eta, expires, max_retries, stamped_headers";
     let bad = || option(n(1), "colour", json!(1));
     let colour = format!("unknown option `colour`; there can be {options}");
     let seconds = "must be a number of seconds above 0, but is";

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod backlog;
+mod breaker;
 mod calls;
 mod canvas;
 mod celery_json;

@@ -147,6 +147,7 @@ impl EngineContext {
                 self.count_pending(&mut journal);
                 self.note_additions(&mut journal);
                 self.store_starts(&mut journal);
+                self.store_circuits(&mut journal);
                 self.store_updates(&mut journal);
                 self.0.commits.last.set(self.next_commit());
                 journal.take(self.0.commits.last.get())

@@ -29,6 +29,8 @@ pub(super) struct TaskLimits {
     of: HashMap<&'static str, LimitsOfTask>,
     /// The queues that serve keys in turn.
     fair: HashMap<String, LimitOfTask>,
+    /// The breakers, by name.
+    breakers: HashMap<String, LimitNumber>,
     /// The limit on the tasks whose signatures have rates of their own.
     signatures: Option<LimitNumber>,
     /// When the engine is woken for a start, on the steady scale.
@@ -67,7 +69,7 @@ struct LimitOfTask {
     /// It is the task's alone, so that a key that the signature gives divides it.
     is_own: bool,
     /// It restricts starts alone: an attempt that has waited goes on without it.
-    is_rate: bool,
+    is_for_starts: bool,
 }
 
 /// What an attempt needs its limits for.
@@ -100,18 +102,32 @@ impl TaskLimits {
                 number,
                 by,
                 is_own: matches!(name, LimitName::Task(_)),
-                is_rate: matches!(rule, Rule::Rate(_) | Rule::RateOfKey),
+                is_for_starts: matches!(rule, Rule::Rate(_) | Rule::RateOfKey),
             };
             match name {
                 LimitName::Queue(queue) => drop(fair.insert(queue, limit)),
                 name => declared.entry(name).or_default().push(limit),
             }
         }
+        let mut breakers = HashMap::new();
+        for (name, breaker) in registry.breakers() {
+            let of = LimitName::Named(name.to_owned());
+            let number = limits.declare(of, Rule::Breaker(breaker), false);
+            breakers.insert(name.to_owned(), number);
+        }
         let mut of = HashMap::new();
         for entry in registry.entries() {
             let all = entry.limit_names();
             let all = all.filter_map(|name| declared.get(&name));
-            let all: Vec<_> = all.flatten().cloned().collect();
+            let breaker = entry.options.breaker.filter(|_| entry.waits_for_breaker());
+            let breaker = breaker.and_then(|name| breakers.get(name));
+            let breaker = breaker.map(|number| LimitOfTask {
+                number: *number,
+                by: None,
+                is_own: false,
+                is_for_starts: true,
+            });
+            let all: Vec<_> = all.flatten().cloned().chain(breaker).collect();
             if !all.is_empty() {
                 of.insert(entry.name, LimitsOfTask::new(all, &mut limits));
             }
@@ -120,7 +136,7 @@ impl TaskLimits {
         for StoredLimit { name, key, starts } in stored {
             let is_over = starts.are_over(now_ms);
             let rate = declared.get(&name);
-            let rate = rate.and_then(|all| all.iter().find(|limit| limit.is_rate));
+            let rate = rate.and_then(|all| all.iter().find(|limit| limit.is_for_starts));
             let is_restored = rate.is_some_and(|rate| {
                 !(is_over && key.is_some())
                     && limits.restore(rate.number, key.as_deref(), starts, now_ms)
@@ -135,10 +151,18 @@ impl TaskLimits {
         let limits_of_tasks = Self {
             of,
             fair,
+            breakers,
             signatures: of_signatures.map(|limit| limit.number),
             alarms: RefCell::default(),
         };
         (limits_of_tasks, limits, outdated)
+    }
+}
+
+impl TaskLimits {
+    /// Returns the number of each breaker.
+    pub(super) fn breakers(&self) -> &HashMap<String, LimitNumber> {
+        &self.breakers
     }
 }
 
@@ -159,7 +183,7 @@ impl LimitsOfTask {
 
 impl LimitOfTask {
     fn is_for(&self, purpose: Purpose) -> bool {
-        purpose == Purpose::Start || !self.is_rate
+        purpose == Purpose::Start || !self.is_for_starts
     }
 
     /// Returns the key of a task for this limit, if the limit is divided by keys.

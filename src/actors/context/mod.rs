@@ -2,6 +2,7 @@
 //! the journal to the store, and performs the actions that wait for the commit.
 
 mod attempts;
+mod breakers;
 mod commits;
 mod controls;
 mod limits;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use actix::{Addr, Recipient};
 
+use self::breakers::Breakers;
 use self::commits::Commits;
 use self::controls::Controls;
 use self::limits::TaskLimits;
@@ -65,6 +67,7 @@ struct Inner {
     executor: Arc<Executor>,
     limits: Limits,
     controls: Controls,
+    breakers: Breakers,
 }
 
 /// Starts the actors of children. The composition root hands it in, because these actors use the
@@ -124,11 +127,14 @@ impl EngineContext {
             recovered.pending,
             view.clock.time(),
         );
-        let (task_limits, start_limits, outdated) = TaskLimits::new(
+        let (task_limits, mut start_limits, mut outdated) = TaskLimits::new(
             &parts.handle.registry,
             recovered.starts,
             view.clock.steady_ms(),
         );
+        let breakers = Breakers::new(task_limits.breakers().clone());
+        let now_ms = view.clock.steady_ms();
+        outdated.extend(breakers.restore(&mut start_limits, recovered.circuits, now_ms));
         let tasks = Tasks::new(returns, &parts.limits, task_limits, start_limits);
         let controls = Controls::new(parts.slots, recovered.controls);
         let engine = Self(Rc::new(Inner {
@@ -146,6 +152,7 @@ impl EngineContext {
             executor: parts.executor,
             limits: parts.limits,
             controls,
+            breakers,
         }));
         engine.open_quarantine(recovered.notes);
         engine.open_controls();

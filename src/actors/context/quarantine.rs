@@ -12,6 +12,7 @@ use crate::backend::pool;
 use crate::canvas::admission::control::{ControlTarget, Settings};
 use crate::canvas::admission::pending_limit::Load;
 use crate::canvas::admission::start_limits::LimitSet;
+use crate::canvas::admission::start_limits::circuit::StoredCircuit;
 use crate::canvas::id::Id;
 use crate::canvas::machine::child_spec::ChildSpec;
 use crate::canvas::parked::ParkedTask;
@@ -44,6 +45,8 @@ pub(crate) struct RecoveredState {
     pub(super) notes: Vec<SuspectUpdate>,
     /// The starts under each limit.
     pub(super) starts: Vec<StoredLimit>,
+    /// The circuits of breakers.
+    pub(super) circuits: Vec<(String, StoredCircuit)>,
     /// What was set for queues and tasks.
     pub(super) controls: Vec<(ControlTarget, Settings)>,
     /// The updates of tasks that were running.
@@ -108,6 +111,7 @@ impl RecoveredState {
             quarantine,
             notes,
             starts: reader.starts()?,
+            circuits: reader.circuits()?,
             controls: reader.controls()?,
             updates: reader.updates()?,
             pending: reader.pending()?,

@@ -80,7 +80,8 @@ impl EngineContext {
     /// Assigns this task to an actor: at once, or, if the task is ready to run, when it has a slot.
     pub(crate) fn submit_task(&self, child: Box<Child>) {
         match self.entry(&child.def().name) {
-            Some(entry) if child.is_ready() => {
+            // (Its actor lets it fail.)
+            Some(entry) if child.is_ready() && !self.fails_now(entry) => {
                 let own = child.def().options.as_deref();
                 let slot = self.slot(entry, own);
                 let priority = entry.priority(own);

@@ -19,6 +19,7 @@ use crate::backend::{Backend, Inspect, WhenFull, choose_id, take_idempotency_key
 use crate::canvas::Canvas;
 use crate::canvas::admission::control::{ControlChange, ControlTarget};
 use crate::canvas::admission::pending_limit::Load;
+use crate::canvas::breaker::Breaker;
 use crate::canvas::id::Id;
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
@@ -54,6 +55,11 @@ impl Backend for EngineHandle {
         by: Option<Id>,
     ) -> BoxFuture<'static, Result<RetentionGuard>> {
         resubmit(self, root, when_full, by).boxed()
+    }
+
+    fn breakers(&self) -> Vec<(String, Breaker)> {
+        let breakers = self.registry.breakers();
+        breakers.map(|(name, of)| (name.to_owned(), of)).collect()
     }
 
     fn new_id(&self) -> Id {

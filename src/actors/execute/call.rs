@@ -439,6 +439,7 @@ impl AttemptRef {
                 AttemptOutcome::Failure {
                     failure: error.failure(self.id, self.entry.name, self.attempt),
                     retry,
+                    counts: self.counts(error),
                 }
             }
         }
@@ -465,8 +466,23 @@ impl AttemptRef {
             LimitExceeded::Soft => self.failed(&TaskError::soft_time_limit(), registry),
             LimitExceeded::Hard(limit) => {
                 let message = format!("time limit of {limit:?} exceeded");
-                self.failure(FailureKind::TimeLimit, &message, Retry::Never)
+                self.broken(&TaskError::hard_time_limit(message), Retry::Never)
             }
+        }
+    }
+
+    /// Returns whether an error counts for the task's breaker.
+    fn counts(&self, error: &TaskError) -> bool {
+        let options = &self.entry.options;
+        options.breaker.is_some() && error.counts(options.breaker_if)
+    }
+
+    /// Returns the outcome of an attempt that did not return its error.
+    fn broken(&self, error: &TaskError, retry: Retry) -> AttemptOutcome {
+        AttemptOutcome::Failure {
+            failure: error.failure(self.id, self.entry.name, self.attempt),
+            retry,
+            counts: self.counts(error),
         }
     }
 
@@ -474,6 +490,7 @@ impl AttemptRef {
         AttemptOutcome::Failure {
             failure: TaskFailure::new(kind, self.id, self.entry.name, self.attempt, message),
             retry,
+            counts: false,
         }
     }
 
@@ -483,6 +500,7 @@ impl AttemptRef {
         AttemptOutcome::Failure {
             failure: TaskFailure::revoked(self.id, self.entry.name),
             retry: Retry::Never,
+            counts: false,
         }
     }
 
@@ -490,7 +508,7 @@ impl AttemptRef {
     /// payload was dropped. Such a panic counts as the task's own.
     pub(crate) fn panicked_outside(&self) -> AttemptOutcome {
         let message = "a panic while something of the task was dropped";
-        self.failure(FailureKind::Panic, message, Retry::Auto)
+        self.broken(&TaskError::panic(message.to_owned()), Retry::Auto)
     }
 }
 
@@ -614,6 +632,7 @@ mod tests {
             AttemptOutcome::Failure {
                 failure: failure(),
                 retry: asked,
+                counts: true,
             },
             AttemptOutcome::Replaced(plan()),
             AttemptOutcome::Unfit {

@@ -14,6 +14,7 @@ use crate::actors::dispatch::permit::Permit;
 use crate::actors::execute::call::{self, CallInput, CallSpec, Limits};
 use crate::actors::execute::executor::Invocation;
 use crate::backend::updates::UpdateCell;
+use crate::canvas::admission::start_limits::circuit::Evidence;
 use crate::canvas::machine::ChildProgress;
 use crate::canvas::machine::task::{AttemptOutcome, Command, Now, Retry, Schedule, Task};
 use crate::canvas::options::Options;
@@ -222,6 +223,10 @@ impl Job {
         let Some(activation) = &self.activation else {
             return;
         };
+        let is_free = matches!(self.suspicion, SuspectStatus::Free | SuspectStatus::Watched);
+        if is_free && self.engine.fails_now(activation.entry) {
+            return self.fail_open(activation.entry, context);
+        }
         let slot = self
             .engine
             .slot(activation.entry, self.child.def().options.as_deref());
@@ -268,6 +273,17 @@ impl Job {
             self.engine.release(permit.into_returned());
             return self.request(context);
         }
+        // (A trial waits for no limit, so that it starts even so.)
+        if self.suspicion != SuspectStatus::Trial
+            && !self.engine.is_breaker_closed(activation.entry)
+        {
+            let entry = activation.entry;
+            self.engine.release(permit.into_returned());
+            return match entry.waits_for_breaker() {
+                true => self.request(context),
+                false => self.fail_open(entry, context),
+            };
+        }
         if self.suspicion == SuspectStatus::Trial {
             self.suspicion = SuspectStatus::Watched;
             self.engine.begin_trial(self.child.id());
@@ -279,10 +295,22 @@ impl Job {
         self.decide(Some(permit), context, |task| task.granted(now));
     }
 
+    /// Ends the task, because its breaker is open.
+    fn fail_open(&mut self, entry: &Entry, context: &mut Context<TaskActor>) {
+        let breaker = entry.options.breaker.unwrap_or_default();
+        let why = format!("the breaker `{breaker}` is open");
+        let failure = self.child.failure(FailureKind::BreakerOpen, &why);
+        call::log_failed(&self.child, failure.attempt, failure.kind, false);
+        self.decide(None, context, |task| task.discarded(failure));
+    }
+
     pub(super) fn run(&self, attempt: u32, args: Option<Value>, permit: Option<Permit>) {
         let (Some(activation), Some(mut permit)) = (&self.activation, permit) else {
             return;
         };
+        if activation.entry.options.breaker.is_some() {
+            self.engine.begin_under_breaker(activation.entry, self.key);
+        }
         if let Some(limits) = permit.record_start() {
             self.engine.record_start(limits);
         }
@@ -383,10 +411,12 @@ impl Job {
                 AttemptOutcome::Failure {
                     failure,
                     retry: Retry::Never,
+                    counts: false,
                 }
             }
             outcome => outcome,
         };
+        self.note_evidence(attempt, &outcome);
         match outcome {
             AttemptOutcome::Value(_) | AttemptOutcome::Replaced(_) => {
                 let now = Now::default();
@@ -401,6 +431,21 @@ impl Job {
         }
         // (After the release of its slot: the next trial may need it.)
         self.clear();
+    }
+
+    /// Notes what the end of an attempt says to the task's breaker.
+    fn note_evidence(&self, attempt: u32, outcome: &AttemptOutcome) {
+        let Some(activation) = &self.activation else {
+            return;
+        };
+        if activation.entry.options.breaker.is_none() || !activation.machine.is_running(attempt) {
+            return;
+        }
+        let evidence = match activation.machine.is_revoked() {
+            true => Evidence::Nothing,
+            false => evidence(outcome),
+        };
+        self.engine.end_under_breaker(self.key, evidence);
     }
 
     /// Shows what an attempt reports, if it still runs.
@@ -431,6 +476,23 @@ impl Job {
     }
 }
 
+/// Returns what the end of an attempt that was not revoked says about a service.
+fn evidence(outcome: &AttemptOutcome) -> Evidence {
+    match outcome {
+        AttemptOutcome::Value(_) | AttemptOutcome::Replaced(_) => Evidence::Success,
+        AttemptOutcome::Failure { counts: true, .. } => Evidence::Failure,
+        AttemptOutcome::Failure { failure, .. } => match failure.kind {
+            FailureKind::Error
+            | FailureKind::Panic
+            | FailureKind::TimeLimit
+            | FailureKind::SoftTimeLimit
+            | FailureKind::MaxRetriesExceeded => Evidence::Success,
+            _ => Evidence::Nothing,
+        },
+        AttemptOutcome::Unfit { .. } => Evidence::Nothing,
+    }
+}
+
 impl Drop for Job {
     /// Ends the running attempt if this actor or one above it is lost: otherwise the attempt would
     /// run beside its replacement, and a revocation could not reach it.
@@ -441,6 +503,10 @@ impl Drop for Job {
             .and_then(|activation| activation.machine.running());
         if let Some(attempt) = running {
             self.engine.end_attempt(self.key, attempt);
+            // (An engine that has stopped starts nothing.)
+            if !self.engine.is_closed() {
+                self.engine.end_under_breaker(self.key, Evidence::Nothing);
+            }
         }
         if self.is_parked {
             self.engine.view().unpark(self.child.id(), self.key);

@@ -105,6 +105,8 @@ pub(crate) enum AttemptOutcome {
         /// The task's failure if there is no further attempt.
         failure: Box<TaskFailure>,
         retry: Retry,
+        /// It counts for the task's breaker.
+        counts: bool,
     },
     /// The task is replaced by this canvas.
     Replaced(SubtaskPlan),
@@ -303,7 +305,7 @@ impl Task {
                 return commands.into_iter().map(Command::Child).collect();
             }
             AttemptOutcome::Unfit { failure, .. } => return self.park(failure, now),
-            AttemptOutcome::Failure { failure, retry } => (failure, retry),
+            AttemptOutcome::Failure { failure, retry, .. } => (failure, retry),
         };
         let retries = self.history.retries;
         let (max_retries, when, args, is_free) = match retry {

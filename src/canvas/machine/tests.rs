@@ -612,6 +612,7 @@ fn play(turns: &[Turn]) -> TaskLog {
         let now = Now { time, random: 0 };
         let attempt = log.runs.last().copied().unwrap_or(0);
         let failing = || AttemptOutcome::Failure {
+            counts: false,
             failure: failure(1),
             retry: Retry::Auto,
         };

@@ -58,11 +58,12 @@ pub(crate) enum Kind {
     Control = 18,
     Update = 19,
     Schedule = 20,
+    Circuit = 21,
 }
 
 /// The numbers of kinds that later versions may add. A build that does not know one refuses it by
 /// its number.
-const LATER_KINDS: RangeInclusive<u8> = 21..=63;
+const LATER_KINDS: RangeInclusive<u8> = 22..=63;
 
 /// Encodes and frames `value`.
 pub(crate) fn encode<T: Serialize>(kind: Kind, value: &T) -> Vec<u8> {

@@ -54,6 +54,14 @@ pub(crate) const CONTROLS: &[u8] = b"m/controls/";
 /// Before the name of an [entry](super::schedules).
 pub(crate) const SCHEDULES: &[u8] = b"m/schedules/";
 
+/// Before the name of a [breaker](super::breakers).
+pub(crate) const BREAKERS: &[u8] = b"m/breakers/";
+
+/// Returns the range of all records of [breakers](super::breakers).
+pub(crate) fn all_breakers() -> (Vec<u8>, Vec<u8>) {
+    all_behind(BREAKERS)
+}
+
 /// Returns the range of all records of [entries](super::schedules).
 pub(crate) fn all_schedules() -> (Vec<u8>, Vec<u8>) {
     all_behind(SCHEDULES)

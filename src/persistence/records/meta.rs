@@ -33,6 +33,7 @@ const FEATURES: &[&str] = &[
     SCHEDULES,
     GROUP_POLICIES,
     SIGNATURE_OPTIONS,
+    BREAKERS,
 ];
 
 /// The addition of [records of starts](super::starts) under limits.
@@ -56,6 +57,9 @@ pub(crate) const GROUP_POLICIES: &str = "group-policies";
 
 /// The addition of [rates, keys and stamps](crate::canvas::stored_options) in the options of tasks.
 pub(crate) const SIGNATURE_OPTIONS: &str = "signature-options";
+
+/// The addition of [records of circuits](super::breakers), and of failures because a breaker is open.
+pub(crate) const BREAKERS: &str = "breakers";
 
 /// This opening of the store, and the additions to the format that the store uses.
 #[derive(Clone, Debug)]

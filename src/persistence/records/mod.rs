@@ -3,6 +3,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod backlog;
+pub(crate) mod breakers;
 pub(crate) mod children;
 pub(crate) mod codec;
 pub(crate) mod commit_builder;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::circuit::Circuit;
 use super::lines::{Lines, Position};
 use super::{LimitNumber, LineId, Rule};
 use crate::canvas::admission::rate_window::RateWindow;
@@ -31,6 +32,7 @@ pub(super) struct Budget<P> {
 pub(super) enum Used {
     Starts(RateWindow),
     Slots { of: u32, held: u32 },
+    Circuit(Circuit),
     Nothing,
 }
 
@@ -39,6 +41,7 @@ impl Used {
         match rule {
             Rule::Rate(limit) => Self::Starts(RateWindow::new(limit)),
             Rule::Concurrency(of) => Self::Slots { of, held: 0 },
+            Rule::Breaker(breaker) => Self::Circuit(Circuit::new(breaker)),
             Rule::Turns | Rule::RateOfKey => Self::Nothing,
         }
     }
@@ -60,6 +63,7 @@ impl Used {
         match self {
             Self::Starts(window) => window.allowed_at(now_ms),
             Self::Slots { of, held } => (held < of).then_some(now_ms),
+            Self::Circuit(circuit) => circuit.allowed_at(now_ms),
             Self::Nothing => Some(now_ms),
         }
     }
@@ -68,6 +72,7 @@ impl Used {
         match self {
             Self::Starts(window) => window.grant(now_ms),
             Self::Slots { held, .. } => *held += 1,
+            Self::Circuit(circuit) => circuit.grant(),
             Self::Nothing => {}
         }
     }

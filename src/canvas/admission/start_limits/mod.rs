@@ -1,6 +1,7 @@
 //! The limits on what starts, and the tasks that wait for them without a slot.
 
 mod budget;
+pub(crate) mod circuit;
 mod lines;
 #[cfg(test)]
 mod tests;
@@ -12,10 +13,12 @@ use std::rc::Rc;
 use slab::Slab;
 
 use self::budget::{Budget, Used};
+use self::circuit::{AttemptEpoch, Circuit, Evidence, StoredCircuit};
 use self::lines::{Line, LineState, Place, Position};
 use super::queue::{PASSES, PriorityQueue};
 use super::rate_window::{RateWindow, StoredStarts};
 use super::signature_rate;
+use crate::canvas::breaker::Breaker;
 use crate::canvas::rate_limit::RateLimit;
 
 type BudgetId = usize;
@@ -50,6 +53,8 @@ pub(crate) enum Rule {
     Rate(RateLimit),
     /// So many attempts that run at once.
     Concurrency(u32),
+    /// Attempts start while the circuit of this breaker is closed.
+    Breaker(Breaker),
     /// Any number of attempts; those of different keys start in turn.
     Turns,
     /// For each key the rate that it [names](super::signature_rate).
@@ -89,6 +94,8 @@ pub(crate) struct StartLimits<P, T> {
     forgets: BTreeSet<(u64, BudgetId)>,
     /// The budgets that the store does not show as they are.
     changed: Vec<BudgetId>,
+    /// The breakers whose circuits the store does not show as they are.
+    changed_circuits: Vec<LimitNumber>,
     /// The number of arrivals and turns so far.
     clock: u64,
 }
@@ -141,6 +148,7 @@ impl<P, T> Default for StartLimits<P, T> {
             wakes: BTreeSet::new(),
             forgets: BTreeSet::new(),
             changed: Vec::new(),
+            changed_circuits: Vec::new(),
             clock: 0,
         }
     }
@@ -186,6 +194,70 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         self.budgets[budget].is_stored = true;
         self.plan_to_forget(budget);
         true
+    }
+
+    /// Restores the circuit of a declared breaker.
+    pub(crate) fn restore_circuit(
+        &mut self,
+        number: LimitNumber,
+        stored: &StoredCircuit,
+        now_ms: u64,
+    ) {
+        if let Rule::Breaker(breaker) = self.declared[number.0].rule
+            && let Some(circuit) = self.circuit_of(number)
+        {
+            *circuit = Circuit::restore(breaker, stored, now_ms);
+        }
+    }
+
+    fn circuit_of(&mut self, number: LimitNumber) -> Option<&mut Circuit> {
+        match &mut self.budgets[self.declared[number.0].budget?].used {
+            Used::Circuit(circuit) => Some(circuit),
+            Used::Starts(_) | Used::Slots { .. } | Used::Nothing => None,
+        }
+    }
+
+    /// Returns whether an attempt under this breaker may begin now.
+    pub(crate) fn may_begin(&self, number: LimitNumber, now_ms: u64) -> bool {
+        let budget = self.declared[number.0].budget;
+        match budget.map(|budget| &self.budgets[budget].used) {
+            Some(Used::Circuit(circuit)) => circuit.may_begin(now_ms),
+            _ => true,
+        }
+    }
+
+    /// Begins an attempt under this breaker. See [`Circuit::begin`].
+    pub(crate) fn begin(&mut self, number: LimitNumber, now_ms: u64) -> Option<AttemptEpoch> {
+        self.circuit_of(number)?.begin(now_ms)
+    }
+
+    /// Ends an attempt under this breaker.
+    pub(crate) fn end(
+        &mut self,
+        number: LimitNumber,
+        attempt: AttemptEpoch,
+        evidence: Evidence,
+        now_ms: u64,
+    ) {
+        let Some(circuit) = self.circuit_of(number) else {
+            return;
+        };
+        if circuit.end(attempt, evidence, now_ms) && !self.changed_circuits.contains(&number) {
+            self.changed_circuits.push(number);
+        }
+        if let Some(budget) = self.declared[number.0].budget {
+            self.reopen(budget, now_ms);
+        }
+    }
+
+    /// Seals the batch: returns what is to be stored of the circuits that have changed.
+    pub(crate) fn seal_circuits(&mut self) -> Vec<(LimitNumber, Option<StoredCircuit>)> {
+        let changed = std::mem::take(&mut self.changed_circuits).into_iter();
+        let stored = changed.map(|number| {
+            let stored = self.circuit_of(number).and_then(|one| one.to_stored());
+            (number, stored)
+        });
+        stored.collect()
     }
 
     /// Changes how many attempts a declared limit lets run at once.
@@ -301,7 +373,7 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         }
         let at_ms = match &budget.used {
             Used::Starts(window) => window.empty_at(),
-            Used::Slots { .. } | Used::Nothing => 0,
+            Used::Slots { .. } | Used::Circuit(_) | Used::Nothing => 0,
         };
         budget.timer_ms = Some(at_ms);
         self.forgets.insert((at_ms, number));
@@ -567,12 +639,24 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
     /// Takes back a grant that does not become a start.
     pub(crate) fn withdraw(&mut self, set: LimitSet, now_ms: u64) {
         self.each_window(set, now_ms, |window| window.withdraw());
+        self.settle_grants(set, now_ms);
     }
 
     /// Notes that a start is recorded in the batch that is being filled.
     pub(crate) fn record(&mut self, set: LimitSet, now_ms: u64) {
         self.each_window(set, now_ms, RateWindow::record);
+        self.settle_grants(set, now_ms);
         self.mark_changed(set);
+    }
+
+    /// Notes that a grant has become an attempt under breakers, or will not become one.
+    fn settle_grants(&mut self, set: LimitSet, now_ms: u64) {
+        for budget in self.sets[set.0].budgets.clone().iter() {
+            if let Used::Circuit(circuit) = &mut self.budgets[*budget].used {
+                circuit.settle_grant();
+                self.reopen(*budget, now_ms);
+            }
+        }
     }
 
     /// Counts a recorded start: the function is called.

@@ -195,6 +195,7 @@ impl TaskWorld {
         };
         let attempt = self.runs.unwrap_or(0);
         let failing = |retry| AttemptOutcome::Failure {
+            counts: false,
             failure: failure(1),
             retry,
         };

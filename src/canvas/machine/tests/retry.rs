@@ -8,6 +8,7 @@ const DELAY_MS: u64 = 30;
 
 fn asking(is_free: bool) -> AttemptOutcome {
     AttemptOutcome::Failure {
+        counts: false,
         failure: failure(1),
         retry: Retry::Asked {
             when: Some(When::In(Duration::from_millis(DELAY_MS))),

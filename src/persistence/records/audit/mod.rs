@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use self::cross_checks::CrossChecks;
 use super::backlog::Waiting;
+use super::breakers;
 use super::codec::{self, Kind};
 use super::controls;
 use super::definition::WorkflowHeader;
@@ -156,6 +157,7 @@ pub(crate) fn check(key: &[u8], record: &[u8]) -> Result<(), StoreError> {
         Some(b'm') if key.starts_with(keys::SCHEDULES) => drop(schedules::decode(key, record)?),
         Some(b'm') if key.starts_with(keys::STARTS) => drop(starts::decode(key, record)?),
         Some(b'm') if key.starts_with(keys::CONTROLS) => drop(controls::decode(key, record)?),
+        Some(b'm') if key.starts_with(keys::BREAKERS) => drop(breakers::decode(key, record)?),
         Some(b'g') => drop(updates::decode(key, record)?),
         Some(b'k') => drop(codec::decode::<Suspect>(Kind::Suspect, key, record)?),
         Some(b'm') if key == keys::IMPORTING || key == keys::STOPPING => {
