@@ -200,7 +200,7 @@ impl EngineContext {
         let options = task.options.as_deref();
         let turns = self.turns_of(entry, options);
         let rate = options.and_then(|own| own.rate_limit);
-        let is_limited = entry.is_limited() || rate.is_some();
+        let is_limited = entry.is_limited() || rate.is_some() || self.controls_of(entry).is_some();
         if turns.is_none() && !is_limited {
             return None;
         }
