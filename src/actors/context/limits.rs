@@ -306,8 +306,9 @@ impl EngineContext {
         let Some(limits) = limits else {
             return self.request(slot, priority, task);
         };
+        let now_ms = self.steady_ms();
         let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
-        dispatcher.request_within(limits, slot, priority, task);
+        dispatcher.request_within(limits, slot, priority, task, now_ms);
         drop(dispatcher);
         self.admit_limited();
     }
