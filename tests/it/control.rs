@@ -21,6 +21,11 @@ async fn quick(key: String) {
     call(&key);
 }
 
+#[task(name = "control.beside", queue = "control mail")]
+async fn beside(key: String) {
+    call(&key);
+}
+
 #[task(name = "control.other")]
 async fn other(key: String) -> String {
     call(&key);
@@ -39,7 +44,7 @@ fn builder(store: impl chordal::persistence::Store) -> AppBuilder {
     App::with_store(store)
         .queue("control mail", 2)
         .grace(Duration::ZERO)
-        .tasks(tasks![mail, quick, other, calling])
+        .tasks(tasks![mail, quick, beside, other, calling])
 }
 
 /// Waits until all that the app was told is done, as far as it can be.
@@ -188,6 +193,25 @@ async fn many_of_a_paused_task_hold_up_no_other_of_their_queue() {
         (2..150).map(|n| calls(&format!("many {n}"))).sum::<usize>(),
         0
     );
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_paused_task_uses_up_no_capacity_for_workflows_of_others() {
+    let app = builder(MemoryStore::new()).live_workflows(2);
+    let app = app.start().await.unwrap();
+    app.pause_task("control.mail").await.unwrap();
+    for n in 0..5 {
+        let key = format!("capacity {n}");
+        let _ = app.apply_async(mail.s(key)).await.unwrap();
+    }
+    let free = app.apply_async(beside.s("capacity".into())).await.unwrap();
+    within(free.get()).await.unwrap();
+    app.resume_task("control.mail").await.unwrap();
+    for n in 0..5 {
+        within(reached(&format!("capacity {n}"), 1)).await;
+        call(&format!("capacity {n} open"));
+    }
     app.shutdown().await.unwrap();
 }
 

@@ -224,7 +224,7 @@ impl EngineContext {
         let options = task.options.as_deref();
         let turns = self.turns_of(entry, options);
         let rate = options.and_then(|own| own.rate_limit);
-        let is_limited = entry.is_limited() || rate.is_some();
+        let is_limited = entry.is_limited() || rate.is_some() || self.controls_of(entry).is_some();
         if turns.is_none() && !is_limited {
             return None;
         }
@@ -330,8 +330,9 @@ impl EngineContext {
         let Some(limits) = limits else {
             return self.request(slot, priority, task);
         };
+        let now_ms = self.steady_ms();
         let mut dispatcher = self.0.tasks.dispatcher.borrow_mut();
-        dispatcher.request_within(limits, slot, priority, task);
+        dispatcher.request_within(limits, slot, priority, task, now_ms);
         drop(dispatcher);
         self.admit_limited();
     }

@@ -250,11 +250,12 @@ impl<C> Dispatcher<C> {
         slot: Slot,
         priority: u8,
         task: Ready<C>,
+        now_ms: u64,
     ) {
         self.waiting += 1;
         // Its queue may be idle meanwhile.
         self.pin(slot);
-        self.limits.wait(limits, slot, priority, task);
+        self.limits.wait(limits, slot, priority, task, now_ms);
     }
 
     /// Grants the free slots to the tasks that their limits allow to start now.
@@ -740,7 +741,7 @@ mod tests {
         let mut granted = Vec::new();
         for _ in 0..3 {
             let limits = dispatcher.limits().acquire([(limit, None)]).unwrap();
-            dispatcher.request_within(limits, slot, 0, Ready::New(()));
+            dispatcher.request_within(limits, slot, 0, Ready::New(()), 0);
             granted.extend(dispatcher.admit_limited(0));
         }
         assert_eq!((dispatcher.held(), dispatcher.waiting()), (2, 1));

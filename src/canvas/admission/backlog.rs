@@ -19,10 +19,10 @@ const KEPT_LANES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Backlog {
     /// How many workflows may be live in each lane. Lanes do not share capacity, so a lane whose
-    /// tasks never finish does not block the others. The lanes of keys have an equal part each, and
-    /// at least one workflow.
+    /// tasks never finish does not block the others. The lanes of keys that are not idle have an
+    /// equal part each, and at least one workflow.
     capacity: usize,
-    /// The number of lanes of each limit that is divided by keys.
+    /// The number of lanes that are not idle of each limit that is divided by keys.
     families: HashMap<String, usize>,
     /// Indexed by lane number; `None` where a lane was freed.
     lanes: Vec<Option<State>>,
@@ -53,6 +53,8 @@ struct State {
     aged: BTreeMap<u8, Vec<u8>>,
     /// How many workflows were admitted since the one that had waited longest was.
     passed: u32,
+    /// It is counted among the lanes of its family: it is not idle.
+    is_counted: bool,
 }
 
 impl Backlog {
@@ -92,31 +94,47 @@ impl Backlog {
             cursor: None,
             aged: BTreeMap::new(),
             passed: 0,
+            is_counted: false,
         };
-        if let Some(family) = state.family() {
-            *self.families.entry(family.to_owned()).or_default() += 1;
-        }
         self.lanes[lane] = Some(state);
         lane
+    }
+
+    /// Counts a lane among those of its family, or no longer. (If it has become idle, the others
+    /// have more capacity as soon as one of their workflows ends.)
+    fn count_lane(&mut self, lane: Lane) {
+        let is_waiting = self.waiting.contains(&lane);
+        let Some(state) = &mut self.lanes[lane] else {
+            return;
+        };
+        let is_used = is_waiting || !state.is_idle();
+        if std::mem::replace(&mut state.is_counted, is_used) == is_used {
+            return;
+        }
+        let Some(family) = state.family() else {
+            return;
+        };
+        if is_used {
+            *self.families.entry(family.to_owned()).or_default() += 1;
+        } else if let Some(lanes) = self.families.get_mut(family) {
+            *lanes -= 1;
+            if *lanes == 0 {
+                self.families.remove(family);
+            }
+        }
     }
 
     /// Frees the idle lanes. `max_lanes` becomes twice the number of lanes that are left, so the
     /// amortized cost per added lane is constant.
     fn free_idle_lanes(&mut self) {
         for (lane, state) in self.lanes.iter_mut().enumerate() {
-            let is_idle = |state: &mut State| state.live == 0 && state.arriving == 0;
             if !self.waiting.contains(&lane)
-                && let Some(idle) = state.take_if(is_idle)
+                && let Some(idle) = state.take_if(|state| state.is_idle())
             {
                 self.numbers.remove(&idle.name);
-                let lanes = idle.family().map(|family| self.families.get_mut(family));
-                if let Some(lanes) = lanes.flatten() {
-                    *lanes -= 1;
-                }
             }
         }
-        self.families.retain(|_, lanes| *lanes > 0);
-        // (The lanes of keys that are left have more capacity each.)
+        // (A lane whose workflows take long may have more capacity by now.)
         self.open.clone_from(&self.waiting);
         let used = self.lanes.iter().rposition(Option::is_some);
         self.lanes.truncate(used.map_or(0, |last| last + 1));
@@ -162,6 +180,7 @@ impl Backlog {
             true => state.live += 1,
             false => state.arriving += 1,
         }
+        self.count_lane(lane);
         free
     }
 
@@ -169,11 +188,13 @@ impl Backlog {
     /// before a restart.
     pub(crate) fn admit_live(&mut self, lane: Lane) {
         self.state_mut(lane).live += 1;
+        self.count_lane(lane);
     }
 
     /// Notes that a waiting workflow moves into this lane from another one.
     pub(crate) fn requeue(&mut self, lane: Lane) {
         self.state_mut(lane).arriving += 1;
+        self.count_lane(lane);
     }
 
     /// Notes that the wait record of a workflow is durable.
@@ -187,6 +208,7 @@ impl Backlog {
     pub(crate) fn note_stored(&mut self, lane: Lane) {
         self.waiting.insert(lane);
         self.open.insert(lane);
+        self.count_lane(lane);
     }
 
     /// Notes that a live workflow has ended.
@@ -196,12 +218,14 @@ impl Backlog {
         if self.waiting.contains(&lane) {
             self.open.insert(lane);
         }
+        self.count_lane(lane);
     }
 
     /// Notes that the store holds no more waiting workflows of this lane.
     pub(crate) fn mark_drained(&mut self, lane: Lane) {
         self.waiting.remove(&lane);
         self.open.remove(&lane);
+        self.count_lane(lane);
     }
 
     pub(crate) fn has_capacity(&self, lane: Lane) -> bool {
@@ -251,6 +275,11 @@ impl Backlog {
 }
 
 impl State {
+    /// Returns whether it has no workflow in memory.
+    fn is_idle(&self) -> bool {
+        self.live == 0 && self.arriving == 0
+    }
+
     /// Returns the part of the name that the lanes of all keys share.
     fn family(&self) -> Option<&str> {
         self.family.map(|length| &self.name[..length])
@@ -384,13 +413,22 @@ mod tests {
         assert!(backlog.has_capacity(other));
         backlog.ended(lanes[7]);
         assert_eq!(backlog.free_capacity(), [(lanes[7], 1)]);
-        // The fewer keys, the more each has.
+        // The fewer keys are in use, the more each has, though its lane is kept.
         for lane in &lanes[4..] {
             backlog.ended(*lane);
             backlog.mark_drained(*lane);
         }
-        backlog.free_idle_lanes();
-        let free: Vec<_> = lanes[..4].iter().map(|lane| (*lane, 24)).collect();
+        assert_eq!(backlog.numbers.len(), 401);
+        for lane in &lanes[..4] {
+            backlog.ended(*lane);
+        }
+        let free: Vec<_> = lanes[..4].iter().map(|lane| (*lane, 25)).collect();
         assert_eq!(backlog.free_capacity(), free);
+        backlog.free_idle_lanes();
+        assert_eq!(backlog.free_capacity(), free);
+        for lane in &lanes[..4] {
+            backlog.mark_drained(*lane);
+        }
+        assert!(backlog.families.is_empty());
     }
 }

@@ -381,13 +381,20 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
 
     /// Makes a task wait until its limits allow a start and there is a slot at `place`. It takes
     /// over the caller's reference to the set.
-    pub(crate) fn wait(&mut self, set: LimitSet, place: P, priority: u8, task: T) {
+    pub(crate) fn wait(&mut self, set: LimitSet, place: P, priority: u8, task: T, now_ms: u64) {
         self.clock += 1;
         let arrival = self.clock;
         let Some(number) = self.line_numbers.get(&(set, place)).copied() else {
             return self.form_line(set, place, priority, (arrival, task));
         };
         self.move_line(number, |line| line.waiting.push(priority, (arrival, task)));
+        if let LineState::Blocked(budget) = self.lines[number].state
+            && self.lines[number].position.priority == priority
+            && self.budgets[budget].used.allowed_at(now_ms) == Some(now_ms)
+        {
+            // It may be before the line that is ready for what this budget has left.
+            self.open(budget, place);
+        }
     }
 
     fn form_line(&mut self, set: LimitSet, place: P, priority: u8, task: (u64, T)) {

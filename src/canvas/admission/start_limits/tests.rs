@@ -27,7 +27,7 @@ fn limits(rates: [&str; 3]) -> (StartLimits<u8, u32>, [LimitSet; 3]) {
 
 fn wait(limits: &mut StartLimits<u8, u32>, set: LimitSet, place: u8, priority: u8, task: u32) {
     let set = limits.share(set);
-    limits.wait(set, place, priority, task);
+    limits.wait(set, place, priority, task, 0);
 }
 
 /// Starts all tasks that may start now; they end at once.
@@ -170,6 +170,25 @@ fn at_most_so_many_attempts_run_at_once_and_the_next_starts_as_one_ends() {
 }
 
 #[test]
+fn the_highest_priority_is_next_though_its_line_was_blocked() {
+    let mut limits = StartLimits::<u8, u32>::default();
+    let shared = limits.declare(LimitName::Named("x".into()), Rule::Concurrency(1), false);
+    let own = ["a", "b", "c"].map(|name| limits.declare(task(name), Rule::Concurrency(9), false));
+    let [a, b, c] = own.map(|own| limits.acquire([(own, None), (shared, None)]).unwrap());
+    for (task, set) in [(0, a), (1, b), (2, c)] {
+        wait(&mut limits, set, 0, 0, task);
+    }
+    let first = limits.next(1_000, |_| true).unwrap();
+    assert!(limits.next(1_000, |_| true).is_none());
+    // There is no slot when it ends.
+    limits.put_back(first.limits, 1_000);
+    assert!(limits.next(1_000, |_| false).is_none());
+    wait(&mut limits, c, 0, 9, 3);
+    assert_eq!(limits.settle(0, 1_000), Some(9));
+    assert_eq!(limits.next(1_000, |_| true).map(|next| next.task), Some(3));
+}
+
+#[test]
 fn each_key_has_a_budget_of_its_own_that_is_forgotten_when_its_starts_are_over() {
     let mut limits = StartLimits::<u8, u32>::default();
     let own = limits.declare(task("a"), rate("1/s"), true);
@@ -177,7 +196,7 @@ fn each_key_has_a_budget_of_its_own_that_is_forgotten_when_its_starts_are_over()
     for n in 0..30 {
         let key = ["acme", "blue", "core"][n as usize % 3];
         let set = limits.acquire([(own, Some(key)), (shared, None)]).unwrap();
-        limits.wait(set, 0, 0, n);
+        limits.wait(set, 0, 0, n, 1_000_000);
     }
     let mut now_ms = 1_000_000;
     let mut starts = Vec::new();
@@ -214,7 +233,7 @@ fn the_stored_starts_of_a_key_hold_it_up_after_a_restart_and_are_forgotten_after
     assert!(!limits.restore(own, None, stored, 5_500));
     for (n, key) in ["acme", "blue"].into_iter().enumerate() {
         let set = limits.acquire([(own, Some(key))]).unwrap();
-        limits.wait(set, 0, 0, n as u32);
+        limits.wait(set, 0, 0, n as u32, 5_500);
     }
     assert_eq!(start(&mut limits, 5_500), [1]);
     assert_eq!(limits.wake_at(), Some(6_001));
@@ -232,7 +251,7 @@ fn keys_start_in_turn_whatever_one_of_them_has_waiting() {
     let arrive = |limits: &mut StartLimits<u8, u32>, key, tasks: std::ops::Range<u32>| {
         for task in tasks {
             let set = limits.acquire([(number, Some(key))]).unwrap();
-            limits.wait(set, 0, 0, task);
+            limits.wait(set, 0, 0, task, 1);
         }
     };
     arrive(&mut limits, "large", 0..100);
@@ -257,7 +276,7 @@ fn a_line_of_low_priority_is_passed_over_a_bounded_number_of_times() {
         let low = limits
             .acquire([(turns, Some("low")), (shared, None)])
             .unwrap();
-        limits.wait(low, 0, 0, 7);
+        limits.wait(low, 0, 0, 7, 1_000);
         let mut now_ms = 1_000;
         let mut before = 0;
         // Lines of the highest priority arrive all the time, some at another place.
@@ -267,7 +286,7 @@ fn a_line_of_low_priority_is_passed_over_a_bounded_number_of_times() {
                 let high = limits
                     .acquire([(turns, Some(&*key)), (shared, None)])
                     .unwrap();
-                limits.wait(high, n % 2, 9, 1);
+                limits.wait(high, n % 2, 9, 1, now_ms);
             }
             let next = limits
                 .next(now_ms, |_| true)
@@ -353,7 +372,8 @@ impl World {
         let keys = limits.iter();
         let keys = keys.map(|(number, key)| (*number, key.as_deref()));
         let set = self.limits.acquire(keys).unwrap();
-        self.limits.wait(set, place, priority, self.arrived);
+        self.limits
+            .wait(set, place, priority, self.arrived, self.now_ms);
         self.waiting.push(Waiting {
             task: self.arrived,
             priority,
