@@ -85,7 +85,7 @@ pub enum Why {
         /// The name of the task.
         task: String,
     },
-    /// The app was [started paused](crate::AppBuilder::start_paused).
+    /// The app was [started paused](crate::AppBuilder::paused).
     PausedApp,
     /// No task is registered under its name.
     Unregistered {

@@ -46,3 +46,4 @@ mod task_ids;
 mod tidy;
 mod upkeep;
 mod waits;
+mod why;
