@@ -88,6 +88,7 @@ pub use canvas::schedule::{
 };
 pub use canvas::state::State;
 pub use canvas::task_update::TaskProgress;
+pub use canvas::why::Why;
 pub use canvas::{
     Accepts, Canvas, Header, Immutable, Members, Signature, chain, chord, group, group_of,
 };

@@ -9,6 +9,7 @@ pub(crate) mod node;
 mod runtime;
 mod schedules;
 mod seat;
+mod why;
 
 #[cfg(feature = "sled")]
 use std::path::PathBuf;

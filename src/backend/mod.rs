@@ -10,6 +10,7 @@ pub(crate) mod updates;
 pub(crate) mod user_runtime;
 mod values;
 mod watch;
+pub(crate) mod why;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
 use crate::canvas::schedule::{Change, ScheduleEntry};
+use crate::canvas::why::Why;
 use crate::clock::{IdRefusal, Ids};
 use crate::error::{Error, IdError, Result, SubmitError};
 use crate::persistence::{Store, StoreError};
@@ -95,6 +97,9 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// Lists the entries of the schedules.
     fn schedules(&self) -> BoxFuture<'_, Result<Vec<ScheduleEntry>>>;
+
+    /// Returns what a node waits for.
+    fn why(self: Arc<Self>, id: Id) -> BoxFuture<'static, Result<Vec<Why>>>;
 
     /// Calls a function with the store while nothing is written to it.
     fn inspect(&self, inspect: Inspect) -> BoxFuture<'_, Result<u64>>;

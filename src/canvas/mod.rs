@@ -40,6 +40,7 @@ pub(crate) mod stored_options;
 mod task;
 pub(crate) mod task_update;
 pub(crate) mod time;
+pub(crate) mod why;
 
 pub use chain::chain;
 pub use chord::{Header, chord};

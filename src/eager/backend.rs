@@ -18,6 +18,7 @@ use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
 use crate::canvas::schedule::{Change, ScheduleEntry};
+use crate::canvas::why::Why;
 use crate::error::{ControlError, Error, IdError, Result, SubmitError};
 use crate::persistence::records::definition::DefinitionPages;
 
@@ -98,6 +99,19 @@ impl Backend for EagerStore {
 
     fn schedules(&self) -> BoxFuture<'_, Result<Vec<ScheduleEntry>>> {
         ready(self.view.check_open().map(|()| Vec::new())).boxed()
+    }
+
+    fn why(self: Arc<Self>, id: Id) -> BoxFuture<'static, Result<Vec<Why>>> {
+        let why = || {
+            let location = self.view.reader()?.find(id)?;
+            let location = location.ok_or(IdError::Unknown { id })?;
+            let ended = self.view.reader()?.resolution(id.root(), &location)?;
+            Ok(vec![match ended {
+                Some(_) => Why::Ended,
+                None => Why::Running,
+            }])
+        };
+        ready(why()).boxed()
     }
 
     fn inspect(&self, inspect: Inspect) -> BoxFuture<'_, Result<u64>> {

@@ -8,13 +8,14 @@ use crate::backend::admission_control::Reservation;
 use crate::backend::retention_guard::RetentionGuard;
 use crate::canvas::admission::backlog::Lane;
 use crate::canvas::admission::control::{ControlChange, ControlTarget};
-use crate::canvas::freeze::Node;
+use crate::canvas::freeze::{Node, TaskDef};
 use crate::canvas::id::{Id, Seq};
 use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
 use crate::canvas::schedule::{Change, ScheduleEntry, Work};
 use crate::canvas::time::Earliest;
+use crate::canvas::why;
 use crate::error::{Error, Result};
 
 /// A message to the engine.
@@ -30,6 +31,8 @@ pub(crate) enum EngineMessage {
     ChangeSchedule(Box<ChangeSchedule>),
     /// Lists the entries of all schedules.
     ListSchedules(oneshot::Sender<Vec<ScheduleEntry>>),
+    /// Asks what a task waits for.
+    Why(Why),
     Revoke(Revoke),
     /// A running task waits for this workflow.
     Wanted(Id),
@@ -119,6 +122,15 @@ pub(crate) struct Forget {
     pub(crate) root: Id,
     /// Answered once that is durable. Dropped if the engine halts first.
     pub(crate) done: oneshot::Sender<Result<()>>,
+}
+
+/// Asks what a task waits for that the store does not show.
+#[derive(Debug)]
+pub(crate) struct Why {
+    pub(crate) id: Id,
+    pub(crate) def: Box<TaskDef>,
+    /// Answered with nothing if it waits neither for a slot nor for a trial.
+    pub(crate) done: oneshot::Sender<Vec<why::Why>>,
 }
 
 /// Revokes a node.

@@ -47,3 +47,4 @@ mod task_ids;
 mod tidy;
 mod upkeep;
 mod waits;
+mod why;

@@ -12,6 +12,7 @@ mod session;
 mod tasks;
 mod updates;
 mod values;
+mod why;
 mod workflows;
 
 use std::cell::{OnceCell, RefCell};

@@ -284,6 +284,11 @@ impl EngineContext {
     }
 
     /// Ends the trials whose time has passed, and starts the suspects that are next.
+    /// Returns whether a suspect waits for its trial.
+    pub(super) fn is_on_hold(&self, id: Id) -> bool {
+        self.0.trials.machine.borrow().is_waiting(id)
+    }
+
     pub(super) fn advance_trials(&self) {
         if self.is_draining() || self.0.tasks.dispatcher.borrow().is_paused() {
             return;

@@ -101,7 +101,7 @@ impl EngineContext {
 
     pub(super) fn place_task(&self, child: Box<Child>, permit: Option<Permit>) {
         let mut tasks = self.0.tasks.slab.borrow_mut();
-        let key = tasks.reserve(child.root, (child, permit));
+        let key = tasks.reserve(child.id(), (child, permit));
         let idle = tasks.idle();
         let task = idle.unwrap_or_else(|| (self.0.actors.start_task)(self));
         task.do_send(TaskMessage::Assign(key));
@@ -113,10 +113,10 @@ impl EngineContext {
         self.0.tasks.slab.borrow_mut().take(key)
     }
 
-    /// Returns a new key for an actor whose task has ended and that takes one of workflow `root` at
+    /// Returns a new key for an actor whose task has ended and that takes the one with this id at
     /// once.
-    pub(crate) fn reuse_key(&self, key: TaskKey, root: Id) -> TaskKey {
-        self.0.tasks.slab.borrow_mut().reuse(key, root)
+    pub(crate) fn reuse_key(&self, key: TaskKey, id: Id) -> TaskKey {
+        self.0.tasks.slab.borrow_mut().reuse(key, id)
     }
 
     /// Parks the actor of a task that has ended. Returns false if the actor is to stop instead.

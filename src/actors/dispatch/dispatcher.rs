@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::permit::{Permit, Returned, Returns, Slot};
 use crate::canvas::admission::queue::{PASSES, Queue, SlotKind};
-use crate::canvas::admission::start_limits::{Allowed, LimitSet, StartLimits};
+use crate::canvas::admission::start_limits::{Allowed, LimitSet, LimitedBy, StartLimits};
 use crate::canvas::admission::start_pacer::StartPacer;
 use crate::messages::task::TaskKey;
 
@@ -125,6 +125,17 @@ pub(crate) enum Ready<C> {
     Known(TaskKey),
     /// A running attempt that has waited for another task and goes on.
     Waited(TaskKey),
+}
+
+/// Where a task waits.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// For a slot, after so many others.
+    Queue {
+        before: usize,
+        waiting: usize,
+    },
+    Limited(LimitedBy),
 }
 
 impl<C> Ready<C> {
@@ -525,6 +536,21 @@ impl<C> Dispatcher<C> {
         }
         self.waiting -= out.len();
         out
+    }
+
+    /// Returns where the task that matches waits for this slot, if it waits.
+    pub(crate) fn find_waiting(
+        &self,
+        slot: Slot,
+        now_ms: u64,
+        mut is_it: impl FnMut(&Ready<C>) -> bool,
+    ) -> Option<Place> {
+        let queue = pool_of(&self.queues, slot).map(|pool| &pool.queue);
+        if let Some((before, waiting)) = queue.and_then(|queue| queue.position(&mut is_it)) {
+            return Some(Place::Queue { before, waiting });
+        }
+        let limited = self.limits.find_waiting(slot, now_ms, is_it);
+        limited.map(Place::Limited)
     }
 
     /// Notes the number of unfinished workflows.

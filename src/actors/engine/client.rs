@@ -15,6 +15,7 @@ use crate::actors::handle::EngineHandle;
 use crate::backend::admission_control::Reservation;
 use crate::backend::durable_view::DurableView;
 use crate::backend::retention_guard::RetentionGuard;
+use crate::backend::why::{self, Known};
 use crate::backend::{Backend, Inspect, WhenFull, choose_id, take_idempotency_key, take_task_id};
 use crate::canvas::Canvas;
 use crate::canvas::admission::control::{ControlChange, ControlTarget};
@@ -25,13 +26,16 @@ use crate::canvas::parked::ParkedTask;
 use crate::canvas::quarantine::policy::Released;
 use crate::canvas::revocation::NodeKey;
 use crate::canvas::schedule::{Change, ScheduleEntry};
+use crate::canvas::why::Why;
 use crate::error::{ControlError, Error, Result, SubmitError};
+use crate::messages::engine;
 use crate::messages::engine::{
     ChangeSchedule, Confirm, Control, EndPause, EngineMessage, FindByKey, Forget, Release, Revoke,
     Shutdown, Submit,
 };
 use crate::persistence::records::codec::{self, Kind};
 use crate::persistence::records::definition::Definition;
+use crate::persistence::records::reader::Reader;
 use crate::persistence::records::schedules;
 
 impl Backend for EngineHandle {
@@ -164,6 +168,26 @@ impl Backend for EngineHandle {
         async move {
             self.view.check_open()?;
             self.ask(EngineMessage::ListSchedules).await
+        }
+        .boxed()
+    }
+
+    fn why(self: Arc<Self>, id: Id) -> BoxFuture<'static, Result<Vec<Why>>> {
+        async move {
+            let engine = self.clone();
+            let look =
+                move |reader: &Reader| why::known(&engine.view, &engine.registry, reader, id);
+            let (def, has_started, known) = match self.view.read(look).await? {
+                Known::Whole(why) => return Ok(vec![why]),
+                Known::Task {
+                    def,
+                    has_started,
+                    why,
+                } => (Box::new(def), has_started, why),
+            };
+            let ask = |done| EngineMessage::Why(engine::Why { id, def, done });
+            let waits = self.ask(ask).await?;
+            Ok(why::combine(has_started, known, waits))
         }
         .boxed()
     }

@@ -171,6 +171,11 @@ impl Handler<EngineMessage> for EngineActor {
                 let _ = done.send(self.list_schedules());
                 Ok(())
             }
+            EngineMessage::Why(request) => {
+                // The caller may have stopped waiting.
+                let _ = request.done.send(self.engine.why(request.id, &request.def));
+                Ok(())
+            }
             EngineMessage::Revoke(request) => self.revoke(request),
             EngineMessage::Wanted(root) => self.start_early(root),
             EngineMessage::Sweep(sweep) => self.on_sweep(sweep),

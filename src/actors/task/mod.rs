@@ -58,7 +58,7 @@ impl TaskActor {
         let (key, is_referenced) = (job.key, job.is_referenced);
         match next {
             Some((child, permit)) if !is_referenced => {
-                let key = self.engine.reuse_key(key, child.root);
+                let key = self.engine.reuse_key(key, child.id());
                 self.take(child, Some(permit), key, context);
             }
             next => {

@@ -19,8 +19,8 @@ const IDLE: usize = 1_024;
 #[derive(Debug)]
 struct SlabEntry<T, A> {
     generation: u32,
-    /// The task's workflow.
-    root: Option<Id>,
+    /// The task's id.
+    id: Option<Id>,
     actor: Option<A>,
     /// The task for the actor to take: an actix message cannot carry values that belong to one
     /// thread.
@@ -41,7 +41,7 @@ impl<T, A> Default for SlabEntry<T, A> {
     fn default() -> Self {
         Self {
             generation: 0,
-            root: None,
+            id: None,
             actor: None,
             task: None,
         }
@@ -49,14 +49,14 @@ impl<T, A> Default for SlabEntry<T, A> {
 }
 
 impl<T, A> TaskSlab<T, A> {
-    /// Reserves an entry for a task of workflow `root`; returns its key.
-    pub(crate) fn reserve(&mut self, root: Id, task: T) -> TaskKey {
+    /// Reserves an entry for the task with this id; returns its key.
+    pub(crate) fn reserve(&mut self, id: Id, task: T) -> TaskKey {
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(SlabEntry::default());
             (self.entries.len() - 1) as u32
         });
         let entry = &mut self.entries[index as usize];
-        entry.root = Some(root);
+        entry.id = Some(id);
         entry.task = Some(task);
         TaskKey {
             index,
@@ -84,6 +84,12 @@ impl<T, A> TaskSlab<T, A> {
             .filter(|_| entry.generation == key.generation)
     }
 
+    /// Returns the id of the task that has this key.
+    pub(crate) fn id(&self, key: TaskKey) -> Option<Id> {
+        let entry = self.entries.get(key.index as usize)?;
+        entry.id.filter(|_| entry.generation == key.generation)
+    }
+
     /// Returns all actors that have a task.
     pub(crate) fn all(&self) -> impl Iterator<Item = &A> {
         self.entries.iter().filter_map(|entry| entry.actor.as_ref())
@@ -94,7 +100,7 @@ impl<T, A> TaskSlab<T, A> {
         let entries = self
             .entries
             .iter()
-            .filter(move |entry| entry.root == Some(root));
+            .filter(move |entry| entry.id.is_some_and(|id| id.root() == root));
         entries.filter_map(|entry| entry.actor.as_ref())
     }
 
@@ -103,11 +109,11 @@ impl<T, A> TaskSlab<T, A> {
         self.idle.pop()
     }
 
-    /// Reuses the entry of a task that has ended for a task of workflow `root`. Returns a new key,
+    /// Reuses the entry of a task that has ended for the task with this id. Returns a new key,
     /// so that late messages for the earlier task do not reach this one.
-    pub(crate) fn reuse(&mut self, key: TaskKey, root: Id) -> TaskKey {
+    pub(crate) fn reuse(&mut self, key: TaskKey, id: Id) -> TaskKey {
         let entry = &mut self.entries[key.index as usize];
-        entry.root = Some(root);
+        entry.id = Some(id);
         entry.generation = entry.generation.wrapping_add(1);
         TaskKey {
             generation: entry.generation,

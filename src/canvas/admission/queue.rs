@@ -104,6 +104,11 @@ impl<T> Queue<T> {
         Some(next)
     }
 
+    /// Returns how many waiting tasks are before the one that matches, and how many wait.
+    pub(crate) fn position(&self, is_it: impl FnMut(&T) -> bool) -> Option<(usize, usize)> {
+        Some((self.ready.position(is_it)?, self.ready.len()))
+    }
+
     /// Returns the priority of the next waiting task.
     pub(crate) fn next_priority(&self) -> Option<u8> {
         self.ready.next()
@@ -171,6 +176,12 @@ impl<T> PriorityQueue<T> {
         let levels = self.levels.iter();
         let from = levels.take_while(|level| level.priority >= priority);
         from.map(|level| level.items.len()).sum()
+    }
+
+    /// Returns how many items are before the one that matches, by priority and arrival.
+    pub(crate) fn position(&self, mut is_it: impl FnMut(&T) -> bool) -> Option<usize> {
+        let items = self.levels.iter().flat_map(|level| &level.items);
+        items.map(|(_, one)| one).position(|one| is_it(one))
     }
 
     pub(crate) fn remove_all(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {

@@ -321,6 +321,19 @@ impl IndexSet {
         self.len == self.size
     }
 
+    /// Returns the lowest index from `start` on that is in the set, or the number of all indices.
+    pub(crate) fn next_present(&self, start: Index) -> Index {
+        let mut index = start;
+        while index < self.size {
+            let present = self.words[(index / 64) as usize] >> (index % 64);
+            if present != 0 {
+                return (index + u64::from(present.trailing_zeros())).min(self.size);
+            }
+            index = (index / 64 + 1) * 64;
+        }
+        self.size
+    }
+
     /// Returns the lowest index from `start` on that is not in the set.
     pub(crate) fn next_missing(&self, start: Index) -> Option<Index> {
         let mut index = start;

@@ -236,6 +236,11 @@ impl<T> Quarantine<T> {
         self.waiting.insert(id, task)
     }
 
+    /// Returns whether this task waits for its trial.
+    pub(crate) fn is_waiting(&self, id: Id) -> bool {
+        self.waiting.contains_key(&id)
+    }
+
     /// Notes that all tasks that were running are loaded.
     pub(crate) fn gathered(&mut self) {
         if let Phase::Gathering { .. } = self.phase {

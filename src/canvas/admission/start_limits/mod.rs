@@ -125,6 +125,20 @@ pub(crate) struct Allowed<P, T> {
     pub(crate) task: T,
 }
 
+/// What keeps a task that waits for its limits from starting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LimitedBy {
+    /// This limit, the last of its limits to allow a start again; `at_ms`: when, if the time alone
+    /// decides.
+    Limit {
+        name: LimitName,
+        key: Option<String>,
+        at_ms: Option<u64>,
+    },
+    /// A slot: its limits allow a start. So many tasks in the same line are before it, and wait.
+    Slot { before: usize, waiting: usize },
+}
+
 /// What the store is to have of a limit, for one key if it is divided by keys.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct StartsChange {
@@ -473,6 +487,42 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
     fn place(&mut self, place: P) -> &mut Place {
         let place = self.places.get_mut(&place);
         place.expect("a place is kept while a line is there")
+    }
+
+    /// Returns what keeps the task that matches, which waits at `place`, from starting.
+    pub(crate) fn find_waiting(
+        &self,
+        place: P,
+        now_ms: u64,
+        mut is_it: impl FnMut(&T) -> bool,
+    ) -> Option<LimitedBy> {
+        let lines = self.lines.iter().map(|(_, line)| line);
+        let mut lines = lines.filter(|line| line.place == place);
+        let (line, before) = lines.find_map(|line| {
+            let before = line.waiting.position(|(_, task)| is_it(task))?;
+            Some((line, before))
+        })?;
+        // `None`: it ends with an attempt, which may be later than any time.
+        let budgets = self.sets[line.set.0].budgets.iter();
+        let budgets = budgets.map(|budget| &self.budgets[*budget]);
+        let closed = budgets.filter_map(|budget| {
+            let at_ms = budget.used.allowed_at(now_ms);
+            at_ms
+                .is_none_or(|at_ms| at_ms > now_ms)
+                .then_some((at_ms, budget))
+        });
+        let last = closed.max_by_key(|(at_ms, _)| at_ms.unwrap_or(u64::MAX));
+        Some(match last {
+            Some((at_ms, budget)) => LimitedBy::Limit {
+                name: self.declared[budget.limit.0].name.clone(),
+                key: budget.key.as_deref().map(str::to_owned),
+                at_ms,
+            },
+            None => LimitedBy::Slot {
+                before,
+                waiting: line.waiting.len(),
+            },
+        })
     }
 
     /// Returns whether a task waits at `place`.

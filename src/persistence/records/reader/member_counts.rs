@@ -1,6 +1,7 @@
 //! Counts the members of a group by what their supervisor's stream says, page by page.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use super::{MemberCursor, NodeLocation, Reader};
 use crate::canvas::freeze::Def;
@@ -64,6 +65,16 @@ impl MemberCounts {
             }
         }
         Ok(())
+    }
+
+    /// Returns the indices of the members that have not ended, as ranges.
+    pub(super) fn missing_ranges(&self) -> impl Iterator<Item = Range<Index>> + '_ {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let start = self.ended.next_missing(next)?;
+            next = self.ended.next_present(start);
+            Some(start..next)
+        })
     }
 
     fn end(&mut self, index: Index, has_succeeded: bool) {

@@ -13,6 +13,7 @@ mod progress;
 mod resolution;
 mod stamps;
 mod values;
+mod why;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +43,7 @@ pub(crate) use self::member_counts::MemberCounts;
 pub(crate) use self::members::MemberCursor;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::resolution::Resolution;
+pub(crate) use self::why::{StoredWhy, shown};
 
 /// The end of a workflow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

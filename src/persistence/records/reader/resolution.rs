@@ -4,7 +4,7 @@ use super::find::{Link, NodeLocation, Step};
 use super::{ChildStatus, Reader};
 use crate::canvas::freeze::{Def, Node};
 use crate::canvas::id::Id;
-use crate::canvas::machine::{ChildProgress, Record};
+use crate::canvas::machine::{ChildProgress, Index, Record};
 use crate::canvas::outcome::{Outcome, TaskFailure};
 use crate::canvas::state::State;
 use crate::canvas::time::Moment;
@@ -78,7 +78,6 @@ impl Reader {
         Ok(resolution)
     }
 
-    /// Returns whether the callback at `step` is recorded to run.
     /// Returns the outcome of this node, a member that its group's verdict has left out.
     fn left_out(&self, id: Id) -> Result<Outcome, StoreError> {
         let location = self.find(id)?;
@@ -88,10 +87,16 @@ impl Reader {
         Ok(Outcome::Revoked(TaskFailure::revoked(id, name)))
     }
 
+    /// Returns whether the callback at `step` is recorded to run.
     fn is_recorded(&self, root: Id, step: &Step) -> Result<bool, StoreError> {
-        for record in self.records(root.node(step.stream)) {
+        self.has_due_record(root.node(step.stream), step.index)
+    }
+
+    /// Returns whether this callback is recorded to run.
+    pub(super) fn has_due_record(&self, stream: Id, index: Index) -> Result<bool, StoreError> {
+        for record in self.records(stream) {
             if let Record::Due { seq, .. } = record?
-                && seq == step.index
+                && seq == index
             {
                 return Ok(true);
             }
