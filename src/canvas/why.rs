@@ -75,6 +75,13 @@ pub enum Why {
         /// that depends on the end of a running attempt.
         at: Option<SystemTime>,
     },
+    /// Its [breaker](crate::AppBuilder::breaker) is open.
+    Breaker {
+        /// The name of the breaker.
+        breaker: String,
+        /// When a task may probe, by the machine's clock as it is set now; `None` while one does.
+        at: Option<SystemTime>,
+    },
     /// Its queue is [paused](crate::App::pause_queue).
     PausedQueue {
         /// The name of the queue.
@@ -150,6 +157,14 @@ impl fmt::Display for Why {
                     None => f.write_str(" allows none until a running attempt has ended"),
                 }
             }
+            Self::Breaker { breaker, at } => match at {
+                Some(at) => write!(
+                    f,
+                    "the breaker `{breaker}` is open; a task may probe {}",
+                    Since(*at)
+                ),
+                None => write!(f, "the breaker `{breaker}` is open, and a task probes"),
+            },
             Self::PausedQueue { queue } => write!(f, "the queue `{queue}` is paused"),
             Self::PausedTask { task } => write!(f, "the task `{task}` is paused"),
             Self::PausedApp => f.write_str("the app was started paused"),

@@ -3,6 +3,7 @@
 use super::EngineContext;
 use crate::actors::child::Child;
 use crate::actors::dispatch::dispatcher::{Place, Ready};
+use crate::canvas::admission::signature_rate;
 use crate::canvas::admission::start_limits::{LimitName, LimitedBy};
 use crate::canvas::freeze::TaskDef;
 use crate::canvas::id::Id;
@@ -32,16 +33,30 @@ impl EngineContext {
         if place.is_some() && dispatcher.is_paused() {
             why.push(Why::PausedApp);
         }
+        let at = |at_ms: Option<u64>| at_ms.map(|ms| shown(self.time(), Moment::steady(ms)));
         match place {
-            Some(Place::Limited(LimitedBy::Limit { name, key, at_ms })) => why.push(Why::Limit {
-                of: match name {
-                    LimitName::Task(name) => format!("the task `{name}`"),
-                    LimitName::Named(name) => format!("the limit `{name}`"),
-                    LimitName::Queue(name) => format!("the queue `{name}`"),
-                    LimitName::Signatures => "its signature".to_owned(),
+            Some(Place::Limited(LimitedBy::Limit { name, key, at_ms })) => {
+                let (of, key) = match name {
+                    LimitName::Task(name) => (format!("the task `{name}`"), key),
+                    LimitName::Named(name) => (format!("the limit `{name}`"), key),
+                    LimitName::Queue(name) => (format!("the queue `{name}`"), key),
+                    LimitName::Signatures => {
+                        let key = key.and_then(|key| signature_rate::limit_key_of(&key));
+                        ("its signature".to_owned(), key)
+                    }
+                };
+                why.push(Why::Limit {
+                    of,
+                    key,
+                    at: at(at_ms),
+                });
+            }
+            Some(Place::Limited(LimitedBy::Breaker { name, at_ms })) => why.push(Why::Breaker {
+                breaker: match name {
+                    LimitName::Task(name) | LimitName::Named(name) | LimitName::Queue(name) => name,
+                    LimitName::Signatures => String::new(),
                 },
-                key,
-                at: at_ms.map(|at_ms| shown(self.time(), Moment::steady(at_ms))),
+                at: at(at_ms),
             }),
             // Its limits would let it start: it waits for a slot, before or after tasks without.
             Some(Place::Limited(LimitedBy::Slot { before, waiting }))

@@ -179,9 +179,9 @@ impl<T> PriorityQueue<T> {
     }
 
     /// Returns how many items are before the one that matches, by priority and arrival.
-    pub(crate) fn position(&self, mut is_it: impl FnMut(&T) -> bool) -> Option<usize> {
+    pub(crate) fn position(&self, is_it: impl FnMut(&T) -> bool) -> Option<usize> {
         let items = self.levels.iter().flat_map(|level| &level.items);
-        items.map(|(_, one)| one).position(|one| is_it(one))
+        items.map(|(_, one)| one).position(is_it)
     }
 
     pub(crate) fn remove_all(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Vec<T> {

@@ -21,6 +21,14 @@ pub(crate) fn of_key(key: &str) -> Option<RateLimit> {
     rate.check().is_ok().then_some(rate)
 }
 
+/// Returns the key of the task for its limits that is part of a key, if there is one.
+pub(crate) fn limit_key_of(key: &str) -> Option<String> {
+    let mut parts = key.splitn(5, '/').skip(3);
+    let length: usize = parts.next()?.parse().ok()?;
+    let limit_key = parts.next()?.get(length..)?;
+    (!limit_key.is_empty()).then(|| limit_key.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -33,7 +41,9 @@ mod tests {
         assert_eq!(key("mail.send", rate, "acme"), "10/1500/3/9/mail.sendacme");
         for task in ["mail.send", "", "a/b", "7"] {
             for limit_key in ["", "acme", "/"] {
-                assert_eq!(of_key(&key(task, rate, limit_key)), Some(rate));
+                let key = key(task, rate, limit_key);
+                assert_eq!(of_key(&key), Some(rate));
+                assert_eq!(limit_key_of(&key).unwrap_or_default(), limit_key);
             }
         }
         assert_ne!(key("a", rate, "bc"), key("ab", rate, "c"));

@@ -135,6 +135,8 @@ pub(crate) enum LimitedBy {
         key: Option<String>,
         at_ms: Option<u64>,
     },
+    /// This breaker, which is open or probed; `at_ms` as above.
+    Breaker { name: LimitName, at_ms: Option<u64> },
     /// A slot: its limits allow a start. So many tasks in the same line are before it, and wait.
     Slot { before: usize, waiting: usize },
 }
@@ -513,11 +515,17 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         });
         let last = closed.max_by_key(|(at_ms, _)| at_ms.unwrap_or(u64::MAX));
         Some(match last {
-            Some((at_ms, budget)) => LimitedBy::Limit {
-                name: self.declared[budget.limit.0].name.clone(),
-                key: budget.key.as_deref().map(str::to_owned),
-                at_ms,
-            },
+            Some((at_ms, budget)) => {
+                let Declared { name, rule, .. } = &self.declared[budget.limit.0];
+                let name = name.clone();
+                match rule {
+                    Rule::Breaker(_) => LimitedBy::Breaker { name, at_ms },
+                    Rule::Rate(_) | Rule::Concurrency(_) | Rule::Turns | Rule::RateOfKey => {
+                        let key = budget.key.as_deref().map(str::to_owned);
+                        LimitedBy::Limit { name, key, at_ms }
+                    }
+                }
+            }
             None => LimitedBy::Slot {
                 before,
                 waiting: line.waiting.len(),

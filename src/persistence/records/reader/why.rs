@@ -68,7 +68,7 @@ impl Reader {
             if below.link == Link::Aside {
                 // A callback that is on record to run runs, or waits as any task.
                 if below.stream == WORKFLOW_STREAM && !self.is_due(root, below.seq)? {
-                    return Ok(self.part(above)?);
+                    return self.part(above);
                 }
                 continue;
             }
