@@ -216,6 +216,27 @@ async fn a_paused_task_uses_up_no_capacity_for_workflows_of_others() {
 }
 
 #[tokio::test]
+#[ignore = "attempts that run when the first setting is made are not counted yet"]
+async fn attempts_that_run_count_for_the_concurrency_that_is_set_meanwhile() {
+    let app = builder(MemoryStore::new()).start().await.unwrap();
+    let first = app.apply_async(mail.s("meanwhile".into())).await.unwrap();
+    within(reached("meanwhile", 1)).await;
+    app.set_task_concurrency("control.mail", 1).await.unwrap();
+    let second = app
+        .apply_async(mail.s("meanwhile second".into()))
+        .await
+        .unwrap();
+    settled(&app).await;
+    assert_eq!(calls("meanwhile second"), 0, "one runs at once");
+    call("meanwhile open");
+    within(first.get()).await.unwrap();
+    within(reached("meanwhile second", 1)).await;
+    call("meanwhile second open");
+    within(second.get()).await.unwrap();
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_attempt_of_a_paused_task_goes_on_after_a_call() {
     let app = builder(MemoryStore::new()).start().await.unwrap();
     app.pause_task("control.other").await.unwrap();
