@@ -23,14 +23,21 @@ async fn quick(x: u64) -> u64 {
 #[task(name = "why.limited", rate_limit = "1/h")]
 async fn limited() {}
 
-#[task(name = "why.failing", max_retries = 3, retry_backoff = "60s", retry_jitter = false)]
+#[task(
+    name = "why.failing",
+    max_retries = 3,
+    retry_backoff = "60s",
+    retry_jitter = false
+)]
 async fn failing() -> Result<(), TaskError> {
     Err(TaskError::new("not yet"))
 }
 
 fn builder(store: MemoryStore) -> AppBuilder {
     App::with_store(store)
-        .clock(Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)))
+        .clock(Clock::manual(
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
+        ))
         .queue("why held", 1)
         .grace(Duration::ZERO)
         .tasks(tasks![held, quick, limited, failing])
@@ -128,9 +135,9 @@ async fn a_delayed_task_waits_for_its_time_and_a_failed_one_for_its_retry() {
     let later = quick.s(1).countdown(Duration::from_secs(60));
     let later = app.apply_async(later).await.unwrap();
     until(&app, later.id(), |why| matches!(why, [Why::Time { .. }])).await;
-    let failing = app.apply_async(failing.s()).await.unwrap();
+    let flaky = app.apply_async(failing.s()).await.unwrap();
     let is_retry = |why: &[Why]| matches!(why, [Why::Retry { attempt: 2, .. }]);
-    until(&app, failing.id(), is_retry).await;
+    until(&app, flaky.id(), is_retry).await;
 }
 
 #[tokio::test]
@@ -151,7 +158,11 @@ async fn a_task_under_a_limit_says_which_and_until_when() {
 #[tokio::test]
 async fn pauses_backlog_and_missing_names_are_known_after_a_restart() {
     let store = MemoryStore::new();
-    let app = builder(store.clone()).live_workflows(1).start().await.unwrap();
+    let app = builder(store.clone())
+        .live_workflows(1)
+        .start()
+        .await
+        .unwrap();
     app.pause_queue("why quick").await.unwrap();
     app.pause_task("why.limited").await.unwrap();
     let queue = app.apply_async(quick.s(1)).await.unwrap().id();
@@ -173,13 +184,21 @@ async fn pauses_backlog_and_missing_names_are_known_after_a_restart() {
     until(&app, task, is_paused).await;
     app.shutdown().await.unwrap();
 
-    let app = builder(store.clone()).live_workflows(1).start().await.unwrap();
+    let app = builder(store.clone())
+        .live_workflows(1)
+        .start()
+        .await
+        .unwrap();
     until(&app, queue, paused).await;
     until(&app, waits, |why| why == backlog).await;
     until(&app, task, is_paused).await;
     app.shutdown().await.unwrap();
 
-    let app = App::with_store(store).tasks(tasks![held]).start().await.unwrap();
+    let app = App::with_store(store)
+        .tasks(tasks![held])
+        .start()
+        .await
+        .unwrap();
     let is_missing = |why: &[Why]| {
         let task = "why.quick".to_owned();
         why == [Why::Unregistered { task }]
