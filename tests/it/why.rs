@@ -135,9 +135,9 @@ async fn a_delayed_task_waits_for_its_time_and_a_failed_one_for_its_retry() {
     let later = quick.s(1).countdown(Duration::from_secs(60));
     let later = app.apply_async(later).await.unwrap();
     until(&app, later.id(), |why| matches!(why, [Why::Time { .. }])).await;
-    let failing = app.apply_async(failing.s()).await.unwrap();
+    let flaky = app.apply_async(failing.s()).await.unwrap();
     let is_retry = |why: &[Why]| matches!(why, [Why::Retry { attempt: 2, .. }]);
-    until(&app, failing.id(), is_retry).await;
+    until(&app, flaky.id(), is_retry).await;
 }
 
 #[tokio::test]
