@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use chordal::persistence::MemoryStore;
 use chordal::prelude::*;
-use chordal::{AppBuilder, Clock, Id, Why};
+use chordal::{AppBuilder, Breaker, Clock, Id, Why};
 
 use crate::calls::{call, reached};
 use crate::recovery::within;
@@ -33,14 +33,20 @@ async fn failing() -> Result<(), TaskError> {
     Err(TaskError::new("not yet"))
 }
 
+#[task(name = "why.broken", breaker = "why service")]
+async fn broken() -> Result<(), TaskError> {
+    Err(TaskError::new("no answer").fatal())
+}
+
 fn builder(store: MemoryStore) -> AppBuilder {
     App::with_store(store)
         .clock(Clock::manual(
             SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
         ))
         .queue("why held", 1)
+        .breaker("why service", Breaker::failures(1))
         .grace(Duration::ZERO)
-        .tasks(tasks![held, quick, limited, failing])
+        .tasks(tasks![held, quick, limited, failing, broken])
 }
 
 async fn app() -> App {
@@ -211,4 +217,32 @@ async fn a_task_of_an_app_that_was_started_paused_waits_for_its_resumption() {
     let app = builder(MemoryStore::new()).paused().start().await.unwrap();
     let sent = app.apply_async(quick.s(1)).await.unwrap();
     until(&app, sent.id(), |why| why.contains(&Why::PausedApp)).await;
+}
+
+#[tokio::test]
+async fn a_rate_of_a_signature_and_an_open_breaker_are_told() {
+    let app = app().await;
+    let rated = || quick.s(1).rate_limit("1/h").limit_key("acme");
+    let first = app.apply_async(rated()).await.unwrap();
+    within(first.get()).await.unwrap();
+    let second = app.apply_async(rated()).await.unwrap();
+    let is_limit = |why: &[Why]| match why {
+        [Why::Limit { of, key, at }] => {
+            of == "its signature" && key.as_deref() == Some("acme") && at.is_some()
+        }
+        _ => false,
+    };
+    until(&app, second.id(), is_limit).await;
+
+    let failure = app.apply_async(broken.s()).await.unwrap();
+    within(failure.get()).await.unwrap_err();
+    let waits = app.apply_async(broken.s()).await.unwrap();
+    let is_breaker = |why: &[Why]| match why {
+        [Why::Breaker { breaker, at }] => breaker == "why service" && at.is_some(),
+        _ => false,
+    };
+    let why = until(&app, waits.id(), is_breaker).await;
+    let text = why[0].to_string();
+    let begin = "the breaker `why service` is open; a task may probe at ";
+    assert!(text.starts_with(begin), "{text}");
 }
