@@ -116,7 +116,8 @@ impl App {
 
     /// Sets how many attempts of a task run at once, in the whole app and besides the
     /// [concurrency](TaskOptions::concurrency) that its code sets; `None` sets no such limit any
-    /// more. With fewer than run now, none is ended.
+    /// more. With fewer than run now, none is ended. Attempts that are running when the first such
+    /// limit is set are not counted, so that as many may run besides them.
     ///
     /// ```
     /// # use chordal::prelude::*;
