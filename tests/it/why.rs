@@ -246,3 +246,37 @@ async fn a_rate_of_a_signature_and_an_open_breaker_are_told() {
     let begin = "the breaker `why service` is open; a task may probe at ";
     assert!(text.starts_with(begin), "{text}");
 }
+
+#[tokio::test]
+async fn what_is_revoked_in_a_paused_queue_is_not_before_others() {
+    let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    let app = builder(MemoryStore::new()).clock(clock.clone());
+    let app = app.start().await.unwrap();
+    app.pause_queue("why quick").await.unwrap();
+    let position = |why: &[Why]| {
+        let position = |one: &Why| match one {
+            Why::Queue { position, .. } => Some(*position),
+            _ => None,
+        };
+        why.iter().find_map(position)
+    };
+    let second = Duration::from_secs(1);
+    for n in 0..10 {
+        // Its actor waits for the time, and then for a slot.
+        let later = app.apply_async(quick.s(n).countdown(second)).await.unwrap();
+        until(&app, later.id(), |why| {
+            matches!(why, [.., Why::Time { .. }])
+        })
+        .await;
+        clock.advance(second);
+        until(&app, later.id(), |why| position(why).is_some()).await;
+        let _ = within(later.revoke()).await.unwrap();
+        within(later.get()).await.unwrap_err();
+    }
+    let next = app.apply_async(quick.s(1)).await.unwrap();
+    // (The one that was revoked last may still be there.)
+    until(&app, next.id(), |why| {
+        position(why).is_some_and(|at| at <= 2)
+    })
+    .await;
+}

@@ -42,9 +42,12 @@ impl EngineContext {
 
     /// Makes all waiting and running tasks of a workflow check whether they are revoked.
     pub(crate) fn announce_revocations(&self, root: Id) {
+        let slab = &self.0.tasks.slab;
         let is_revoked = |ready: &Ready<Box<Child>>| match ready {
             Ready::New(child) => child.root == root && self.observe_revocation(root, child.path()),
-            Ready::Known(_) | Ready::Waited(_) => false,
+            // Tasks that were revoked earlier have ended since: in a paused queue nothing else would
+            // take them out.
+            Ready::Known(key) | Ready::Waited(key) => slab.borrow().id(*key).is_none(),
         };
         let waiting = self
             .0
