@@ -138,7 +138,9 @@ impl EngineContext {
                 if journal.is_empty() {
                     drop(journal);
                     // What waits for a limit records nothing, and leaves the queue short.
-                    if self.start_paced_workflows() {
+                    let dispatcher = &self.0.tasks.dispatcher;
+                    let is_short = dispatcher.borrow().has_delayed_beside_limits();
+                    if is_short && self.start_paced_workflows() {
                         continue;
                     }
                     self.0.commits.busy.set(false);

@@ -201,7 +201,7 @@ impl EngineContext {
         let concerns_limits =
             returned.limits.is_some() || dispatcher.limits().has_waiting(returned.slot);
         // (The tasks that a workflow was delayed for may be gone, or wait for a limit by now.)
-        let is_unused = granted.is_none() && dispatcher.has_delayed();
+        let is_unused = granted.is_none() && dispatcher.has_delayed_beside_limits();
         drop(dispatcher);
         if is_unused {
             self.pace();

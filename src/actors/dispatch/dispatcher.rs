@@ -558,9 +558,9 @@ impl<C> Dispatcher<C> {
         self.live = live;
     }
 
-    /// Returns whether a pacer delays a workflow.
-    pub(crate) fn has_delayed(&self) -> bool {
-        self.delayed > 0
+    /// Returns whether a pacer delays a workflow while tasks wait for limits.
+    pub(crate) fn has_delayed_beside_limits(&self) -> bool {
+        self.delayed > 0 && self.limits.have_waiting()
     }
 
     fn started(&self) -> usize {

@@ -533,6 +533,11 @@ impl<P: Copy + Eq + Hash, T> StartLimits<P, T> {
         })
     }
 
+    /// Returns whether any task waits.
+    pub(crate) fn have_waiting(&self) -> bool {
+        !self.places.is_empty()
+    }
+
     /// Returns whether a task waits at `place`.
     pub(crate) fn has_waiting(&self, place: P) -> bool {
         self.places.contains_key(&place)
